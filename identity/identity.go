@@ -1,0 +1,181 @@
+// Package identity names the workloads of a mesh: a service in Consul's terms, and the SPIFFE ID, secret names and SNI
+// that follow from it. It holds value types without I/O and knows neither Envoy nor Consul's API.
+package identity
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+)
+
+// Default is how Consul spells the partition and the namespace that a mesh without Enterprise features has.
+const Default = "default"
+
+// Wildcard stands for every service where a Name is a pattern (in intentions). It is never part of an identity.
+const Wildcard = "*"
+
+// Errors that callers branch on.
+var (
+	// ErrNotService marks a well-formed SPIFFE ID that is not a service's: an agent, a gateway, somebody else's layout.
+	ErrNotService = errors.New("not the identity of a service")
+	// ErrSegment marks a name that cannot be a segment of a SPIFFE ID's path.
+	ErrSegment = errors.New("not a SPIFFE path segment")
+)
+
+// Name is the name of a service within a mesh. It is comparable. The zero Name names nothing; partition and namespace are
+// always spelled out (NewName fills in "default").
+type Name struct{ Partition, Namespace, Service string }
+
+// NewName returns the name of a service in the default partition and namespace. It does not check service; see Check.
+func NewName(service string) Name {
+	return Name{Partition: Default, Namespace: Default, Service: service}
+}
+
+// IsWildcard reports whether n stands for every service.
+func (n Name) IsWildcard() bool { return n.Service == Wildcard }
+
+// String is the service's name alone in the default partition and namespace, else partition/namespace/service.
+func (n Name) String() string {
+	if n.Partition == Default && n.Namespace == Default {
+		return n.Service
+	}
+	return n.Partition + "/" + n.Namespace + "/" + n.Service
+}
+
+// Check returns an error that wraps ErrSegment if n cannot be part of a SPIFFE ID.
+func (n Name) Check() error {
+	for _, s := range []string{n.Partition, n.Namespace, n.Service} {
+		if err := checkSegment(s); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// LeafSecret is the name of the secret that holds the leaf certificate and key of the service n.
+func (n Name) LeafSecret() string { return "leaf/" + n.String() }
+
+// PeersSecret is the name of the secret that says whom the handshake of the tcp service n lets in.
+func (n Name) PeersSecret() string { return "peers/" + n.String() }
+
+// Names of the secrets that all proxies of a mesh share.
+const (
+	// RootsSecret holds the trust bundle; who of it is meant is said beside it (an upstream's URI SAN).
+	RootsSecret = "roots"
+	// IdentitiesSecret holds the trust bundle and lets in every service of the trust domain.
+	IdentitiesSecret = "identities"
+)
+
+// Service is the identity of a service: what its leaf certificate says. It is comparable.
+type Service struct {
+	TrustDomain spiffeid.TrustDomain
+	Datacenter  string
+	Name
+}
+
+// Parse reads the identity of a service from a SPIFFE ID of Consul's form
+// spiffe://<trust domain>[/ap/<partition>]/ns/<namespace>/dc/<datacenter>/svc/<service>.
+// A SPIFFE ID of another form gives an error that wraps ErrNotService. Segments are compared as bytes: nothing is unescaped.
+func Parse(id spiffeid.ID) (Service, error) {
+	path, ok := strings.CutPrefix(id.Path(), "/")
+	if !ok {
+		return Service{}, fmt.Errorf("%s: %w", id, ErrNotService)
+	}
+	s := Service{TrustDomain: id.TrustDomain(), Name: Name{Partition: Default}}
+	// Cut by hand: this runs for every connection that ext_authz decides, and must not allocate.
+	key, rest := cut(path)
+	if key == "ap" {
+		s.Partition, rest = cut(rest)
+		if s.Partition == Default { // Consul leaves the default partition out; a second spelling would be a second identity
+			return Service{}, fmt.Errorf("%s: %w", id, ErrNotService)
+		}
+		key, rest = cut(rest)
+	}
+	if key != "ns" {
+		return Service{}, fmt.Errorf("%s: %w", id, ErrNotService)
+	}
+	s.Namespace, rest = cut(rest)
+	if key, rest = cut(rest); key != "dc" {
+		return Service{}, fmt.Errorf("%s: %w", id, ErrNotService)
+	}
+	s.Datacenter, rest = cut(rest)
+	if key, rest = cut(rest); key != "svc" {
+		return Service{}, fmt.Errorf("%s: %w", id, ErrNotService)
+	}
+	s.Service = rest
+	// spiffeid has checked the characters and that no segment is empty, so an extra segment is all that can be wrong.
+	if s.Service == "" || strings.Contains(s.Service, "/") {
+		return Service{}, fmt.Errorf("%s: %w", id, ErrNotService)
+	}
+	return s, nil
+}
+
+// ParseURI is Parse of the text of a URI SAN.
+func ParseURI(uri string) (Service, error) {
+	id, err := spiffeid.FromString(uri)
+	if err != nil {
+		return Service{}, fmt.Errorf("%q: %w", uri, err)
+	}
+	return Parse(id)
+}
+
+// ID is the SPIFFE ID of s. The zero ID is returned if s is no valid identity.
+func (s Service) ID() spiffeid.ID {
+	if s.Check() != nil || checkSegment(s.Datacenter) != nil || s.TrustDomain.IsZero() {
+		return spiffeid.ID{}
+	}
+	id, err := spiffeid.FromPath(s.TrustDomain, s.path())
+	if err != nil {
+		return spiffeid.ID{}
+	}
+	return id
+}
+
+// String is the SPIFFE ID of s as text.
+func (s Service) String() string { return s.ID().String() }
+
+func (s Service) path() string {
+	p := "/ns/" + s.Namespace + "/dc/" + s.Datacenter + "/svc/" + s.Service
+	if s.Partition != Default {
+		p = "/ap/" + s.Partition + p
+	}
+	return p
+}
+
+// SNI is the server name under which the sidecar of s is dialled. It is also the name of the cluster, as in Consul, whose
+// dashboards cut service, namespace and datacenter out of it.
+func (s Service) SNI() string {
+	if s.Partition != Default {
+		return s.Service + "." + s.Namespace + "." + s.Partition + "." + s.Datacenter + ".internal-v1." + s.TrustDomain.Name()
+	}
+	return s.Service + "." + s.Namespace + "." + s.Datacenter + ".internal." + s.TrustDomain.Name()
+}
+
+// CheckDatacenter returns an error that wraps ErrSegment if dc cannot be part of a SPIFFE ID.
+func CheckDatacenter(dc string) error { return checkSegment(dc) }
+
+func cut(path string) (segment, rest string) {
+	segment, rest, _ = strings.Cut(path, "/")
+	return segment, rest
+}
+
+func checkSegment(s string) error {
+	if s == "" || s == "." || s == ".." {
+		return fmt.Errorf("%q: %w", s, ErrSegment)
+	}
+	for i := range len(s) {
+		c := s[i]
+		switch {
+		case c >= 'a' && c <= 'z', c >= 'A' && c <= 'Z', c >= '0' && c <= '9', c == '-', c == '.', c == '_':
+		default:
+			return fmt.Errorf("%q: %w: character %q (letters, digits, '.', '-' and '_' are allowed)", s, ErrSegment, c)
+		}
+	}
+	return nil
+}
+
+// XDSCluster is the name of the cluster, in each proxy's bootstrap, through which its Envoy reaches the control plane. The
+// ext_authz filters ask over it too, so that their calls carry the proxy's token.
+const XDSCluster = "sallyport"

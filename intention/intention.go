@@ -1,0 +1,112 @@
+// Package intention says what intentions mean: which identities may reach a service. Compile turns the intentions of one
+// destination into a Policy, and Policy.Decide is the only place in the project that decides; RBAC filters, ext_authz and
+// the commands that explain are translations of it or call it. It knows neither Envoy nor Consul's API.
+//
+// All types are values that nobody changes after they were made, so they are free to be shared between goroutines.
+package intention
+
+import (
+	"cmp"
+	"fmt"
+	"strings"
+
+	"github.com/sallyport/sallyport/identity"
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+)
+
+// Action is what an intention says about a source. The zero Action denies.
+type Action uint8
+
+// The actions. Deny is zero on purpose: whatever was forgotten is denied.
+const (
+	Deny Action = iota
+	Allow
+)
+
+// String is the action as intentions spell it: "deny" or "allow".
+func (a Action) String() string {
+	if a == Allow {
+		return "allow"
+	}
+	return "deny"
+}
+
+// Source is who an intention is about. A source with a Peer is a service of another cluster: it never matches an identity
+// of this trust domain, neither to allow nor to deny. Service may be "*".
+type Source struct {
+	Peer string
+	identity.Name
+}
+
+// String is the source as Consul's CLI prints it.
+func (s Source) String() string {
+	if s.Peer != "" {
+		return s.Name.String() + " (peer " + s.Peer + ")"
+	}
+	return s.Name.String()
+}
+
+// Intention is one source's rule for one destination; both may be the wildcard.
+type Intention struct {
+	Source      Source
+	Destination identity.Name
+	Action      Action
+	// Unsupported, if not empty, names what in the intention sallyport does not evaluate (L7 permissions, an unknown
+	// field). Such an intention denies its source whatever its Action says.
+	Unsupported string
+	// Origin is where the intention was read: "api.hcl:12", "service-intentions/api". It decides nothing.
+	Origin string
+}
+
+// Precedence is Consul's number for how exact an intention is: 9, 8, 6 or 5 without Enterprise namespaces. The exactness of
+// the destination comes before that of the source (Consul, "Precedence and match order").
+func (i Intention) Precedence() int {
+	p := 9
+	if i.Destination.IsWildcard() {
+		p = 6
+	}
+	if i.Source.IsWildcard() {
+		p--
+	}
+	return p
+}
+
+// String is the intention in one line, without its origin: "web => api (allow)".
+func (i Intention) String() string {
+	return fmt.Sprintf("%s => %s (%s)", i.Source, i.Destination, i.effect())
+}
+
+// effect is the action that i really has.
+func (i Intention) effect() Action {
+	if i.Unsupported != "" {
+		return Deny
+	}
+	return i.Action
+}
+
+// Scope is what a decision depends on besides the intentions.
+type Scope struct {
+	// TrustDomain is the mesh's; identities of another one are denied. The zero value denies everybody.
+	TrustDomain spiffeid.TrustDomain
+	// Datacenters are the known ones, sorted; identities of another one are denied. Empty denies everybody.
+	Datacenters []string
+	// Default is the action for sources that no intention is about.
+	Default Action
+}
+
+// Compare orders intentions as Consul lists them: higher precedence first, then by name.
+func Compare(a, b Intention) int {
+	return cmp.Or(
+		cmp.Compare(b.Precedence(), a.Precedence()),
+		strings.Compare(a.Source.Peer, b.Source.Peer),
+		compareNames(a.Source.Name, b.Source.Name),
+		compareNames(a.Destination, b.Destination),
+		cmp.Compare(a.effect(), b.effect()), // of two for one source the denying one comes first, and wins
+		strings.Compare(a.Unsupported, b.Unsupported),
+		strings.Compare(a.Origin, b.Origin),
+	)
+}
+
+func compareNames(a, b identity.Name) int {
+	return cmp.Or(strings.Compare(a.Partition, b.Partition), strings.Compare(a.Namespace, b.Namespace), strings.Compare(a.Service, b.Service))
+}

@@ -1,0 +1,46 @@
+// Package latest holds the newest value of something and wakes those who wait for the next one. It is the project's only
+// channel idiom: no queues, a slow reader sees the newest value and misses the ones between.
+package latest
+
+import (
+	"sync"
+	"sync/atomic"
+)
+
+// Value holds the newest value of a T. The zero Value is empty and ready for use; it must not be copied.
+// All methods may be called by several goroutines. What is stored must not be changed afterwards.
+type Value[T any] struct {
+	current atomic.Pointer[T]
+	mu      sync.Mutex
+	changed chan struct{}
+}
+
+// Load returns the newest value; ok is false as long as there is none. It neither blocks nor allocates.
+func (v *Value[T]) Load() (value T, ok bool) {
+	p := v.current.Load()
+	if p == nil {
+		return value, false
+	}
+	return *p, true
+}
+
+// Set replaces the value and wakes all who wait. It does not block.
+func (v *Value[T]) Set(value T) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.current.Store(&value)
+	if v.changed != nil {
+		close(v.changed)
+		v.changed = nil
+	}
+}
+
+// Changed returns a channel that is closed at the next Set. Take it before Load, or a value set between is slept through.
+func (v *Value[T]) Changed() <-chan struct{} {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.changed == nil {
+		v.changed = make(chan struct{})
+	}
+	return v.changed
+}
