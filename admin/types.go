@@ -6,6 +6,8 @@ package admin
 import (
 	"log/slog"
 	"time"
+
+	"github.com/sallyport/sallyport/xds"
 )
 
 // TokenRequest asks for a proxy's token and for what else its bootstrap needs. Exactly one of SidecarFor, the ID of a service instance, and ProxyID is set.
@@ -56,3 +58,63 @@ func (r TokenResponse) LogValue() slog.Value {
 
 // String keeps the token out of whatever prints a response.
 func (r TokenResponse) String() string { return "token of " + r.ProxyID }
+
+// CheckResponse is the answer to "may source connect to destination?".
+type CheckResponse struct {
+	Allowed     bool   `json:"allowed"`
+	Source      string `json:"source"`
+	Destination string `json:"destination"`
+	// Reason is why, in words: "intention", "default policy", "foreign trust domain", …
+	Reason string `json:"reason"`
+	// Intention and Origin name the intention that decided and where it was read; empty if none did.
+	Intention  string `json:"intention,omitempty"`
+	Origin     string `json:"origin,omitempty"`
+	Precedence int    `json:"precedence,omitempty"`
+	// Note says what else a reader should know: that the intention is of a kind that is not supported and denies for that.
+	Note string `json:"note,omitempty"`
+}
+
+// Explain is the answer in one line.
+func (r CheckResponse) Explain() string {
+	word := "Denied"
+	if r.Allowed {
+		word = "Allowed"
+	}
+	s := word + ": " + r.Source + " => " + r.Destination
+	switch {
+	case r.Intention != "":
+		s += ", by the intention " + r.Intention
+	default:
+		s += ", by " + r.Reason
+	}
+	if r.Origin != "" {
+		s += " at " + r.Origin
+	}
+	if r.Note != "" {
+		s += " (" + r.Note + ")"
+	}
+	return s
+}
+
+// Status is the state of a control plane.
+type Status struct {
+	Version     string    `json:"version"`
+	PID         int       `json:"pid"`
+	Started     time.Time `json:"started"`
+	TrustDomain string    `json:"trust_domain"`
+	Datacenter  string    `json:"datacenter"`
+	Catalog     Catalog   `json:"catalog"`
+	// NotReady are the reasons why the control plane is not ready; empty when it is.
+	NotReady []string          `json:"not_ready,omitempty"`
+	Proxies  []xds.ProxyStatus `json:"proxies"`
+}
+
+// Catalog is the state of the source of the catalog.
+type Catalog struct {
+	Source     string    `json:"source"` // "files: /etc/sallyport/catalog"
+	LastLoaded time.Time `json:"last_loaded"`
+	Services   int       `json:"services"`
+	Intentions int       `json:"intentions"`
+	// Problems are why newer contents were not taken, one mistake each.
+	Problems []string `json:"problems,omitempty"`
+}

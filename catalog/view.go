@@ -186,3 +186,12 @@ func boolCompare(a, b bool) int {
 	}
 	return 1
 }
+
+// IntentionCount is the number of intentions.
+func (v *View) IntentionCount() int {
+	n := 0
+	for _, list := range v.intentions {
+		n += len(list)
+	}
+	return n
+}

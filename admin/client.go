@@ -1,0 +1,127 @@
+package admin
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+)
+
+// Client asks a running control plane. It may be used by several goroutines.
+type Client struct {
+	dir  string
+	http http.Client
+}
+
+// maxResponse bounds what a client reads; a status of 10,000 proxies is some megabytes.
+const maxResponse = 256 << 20
+
+// Find returns a client of the control plane whose sockets are in dir or, if dir is empty, in the first of DefaultDirs that has an admin socket.
+// An error says where it looked.
+func Find(dir string) (*Client, error) {
+	dirs := []string{dir}
+	if dir == "" {
+		dirs = DefaultDirs()
+	}
+	var tried []string
+	for _, d := range dirs {
+		path := Socket(d)
+		if err := CheckSocketPath(path); err != nil {
+			return nil, err
+		}
+		c, err := net.DialTimeout("unix", path, 2*time.Second)
+		if err == nil {
+			_ = c.Close()
+			return newClient(d), nil
+		}
+		tried = append(tried, path+": "+reason(err))
+	}
+	return nil, fmt.Errorf("no running sallyport found: %s (start one with `sallyport serve`, or say where its sockets are with --runtime-dir or SALLYPORT_RUNTIME_DIR)", strings.Join(tried, "; "))
+}
+
+func reason(err error) string {
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return "no such socket"
+	case errors.Is(err, fs.ErrPermission):
+		return "permission denied"
+	}
+	return "nobody answers"
+}
+
+func newClient(dir string) *Client {
+	dial := func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return (&net.Dialer{}).DialContext(ctx, "unix", Socket(dir))
+	}
+	return &Client{dir: dir, http: http.Client{Transport: &http.Transport{DialContext: dial}, Timeout: 30 * time.Second}}
+}
+
+// Dir is the runtime directory that c was found in.
+func (c *Client) Dir() string { return c.dir }
+
+// Status asks for the state of the control plane and its proxies.
+func (c *Client) Status(ctx context.Context) (Status, error) {
+	var out Status
+	return out, c.call(ctx, http.MethodGet, "/v1/status", nil, &out)
+}
+
+// Check asks whether source may connect to destination.
+func (c *Client) Check(ctx context.Context, source, destination string) (CheckResponse, error) {
+	var out CheckResponse
+	return out, c.call(ctx, http.MethodGet, "/v1/intention/check?"+url.Values{"source": {source}, "destination": {destination}}.Encode(), nil, &out)
+}
+
+// Rotate gives a service a new leaf now.
+func (c *Client) Rotate(ctx context.Context, service string) error {
+	return c.call(ctx, http.MethodPost, "/v1/leaf/rotate?"+url.Values{"service": {service}}.Encode(), nil, &struct{}{})
+}
+
+// Token asks for a proxy's token.
+func (c *Client) Token(ctx context.Context, r TokenRequest) (TokenResponse, error) {
+	var out TokenResponse
+	return out, c.call(ctx, http.MethodPost, "/v1/token", r, &out)
+}
+
+func (c *Client) call(ctx context.Context, method, path string, in, out any) error {
+	var body io.Reader
+	if in != nil {
+		b, err := json.Marshal(in)
+		if err != nil {
+			return err
+		}
+		body = bytes.NewReader(b)
+	}
+	req, err := http.NewRequestWithContext(ctx, method, "http://sallyport"+path, body)
+	if err != nil {
+		return err
+	}
+	resp, err := c.http.Do(req)
+	if err != nil {
+		var u *url.Error
+		if errors.As(err, &u) {
+			err = u.Err
+		}
+		return fmt.Errorf("asking sallyport at %s: %w", Socket(c.dir), err)
+	}
+	defer func() { _ = resp.Body.Close() }()
+	d := json.NewDecoder(io.LimitReader(resp.Body, maxResponse))
+	if resp.StatusCode != http.StatusOK {
+		var p problem
+		if d.Decode(&p) != nil || p.Error == "" {
+			p.Error = resp.Status
+		}
+		return errors.New(p.Error)
+	}
+	if err := d.Decode(out); err != nil {
+		return fmt.Errorf("answer of sallyport at %s: %w", Socket(c.dir), err)
+	}
+	return nil
+}

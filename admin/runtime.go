@@ -1,0 +1,140 @@
+package admin
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+	"path/filepath"
+	"strconv"
+	"syscall"
+	"time"
+)
+
+// SystemDir is where the sockets of a control plane that root runs are by default.
+const SystemDir = "/run/sallyport"
+
+// DefaultDir is where `sallyport serve` puts its sockets unless told: SystemDir for root, else under XDG_RUNTIME_DIR, else
+// a directory of the user's own under the temporary directory.
+func DefaultDir() string {
+	if os.Geteuid() == 0 {
+		return SystemDir
+	}
+	if d := os.Getenv("XDG_RUNTIME_DIR"); filepath.IsAbs(d) {
+		return filepath.Join(d, "sallyport")
+	}
+	return filepath.Join(os.TempDir(), "sallyport-"+strconv.Itoa(os.Geteuid()))
+}
+
+// DefaultDirs are where clients look for a control plane: the user's own, then root's.
+func DefaultDirs() []string {
+	own := DefaultDir()
+	if own == SystemDir {
+		return []string{own}
+	}
+	return []string{own, SystemDir}
+}
+
+// Socket is the path of the admin socket in a runtime directory.
+func Socket(dir string) string { return filepath.Join(dir, "admin.sock") }
+
+// XDSSocket is the path of the socket for Envoys in a runtime directory.
+func XDSSocket(dir string) string { return filepath.Join(dir, "xds.sock") }
+
+// maxSocketPath is how long a Unix socket's path may be: sun_path less its end mark, on the strictest system we build for (macOS, unix(4)).
+const maxSocketPath = 103
+
+// CheckSocketPath returns an error if path is too long for a Unix socket.
+func CheckSocketPath(path string) error {
+	if len(path) > maxSocketPath {
+		return fmt.Errorf("%s is too long for a Unix socket: %d bytes, at most %d (choose a shorter --runtime-dir)", path, len(path), maxSocketPath)
+	}
+	return nil
+}
+
+// MakeDir creates the runtime directory or checks the one there is. One that another user owns or may write to, or that is a
+// symbolic link, is refused: whoever can replace the sockets can pose as the control plane.
+func MakeDir(dir string) error {
+	mode := fs.FileMode(0o700)
+	if os.Geteuid() == 0 {
+		mode = 0o755 // Envoys of other users connect to xds.sock in it, each with a token
+	}
+	if err := os.MkdirAll(filepath.Dir(dir), 0o755); err != nil {
+		return fmt.Errorf("runtime directory: %w", err)
+	}
+	if err := os.Mkdir(dir, mode); err == nil {
+		return os.Chmod(dir, mode) // whatever the umask
+	} else if !errors.Is(err, fs.ErrExist) {
+		return fmt.Errorf("runtime directory: %w", err)
+	}
+	info, err := os.Lstat(dir)
+	if err != nil {
+		return fmt.Errorf("runtime directory: %w", err)
+	}
+	switch owner, ok := info.Sys().(*syscall.Stat_t); {
+	case !info.IsDir():
+		return fmt.Errorf("runtime directory %s is not a directory (remove it, or choose another with --runtime-dir)", dir)
+	case ok && int(owner.Uid) != os.Geteuid():
+		return fmt.Errorf("runtime directory %s belongs to uid %d, not to %d (choose another with --runtime-dir)", dir, owner.Uid, os.Geteuid())
+	case info.Mode().Perm()&0o022 != 0:
+		return fmt.Errorf("runtime directory %s may be written to by others (mode %04o): chmod go-w %s", dir, info.Mode().Perm(), dir)
+	}
+	return nil
+}
+
+// Listen listens on a Unix socket at path with the given mode and, if gid is not -1, group. A socket that somebody still
+// answers on is left alone; one that was left over is replaced.
+func Listen(path string, mode fs.FileMode, gid int) (net.Listener, error) {
+	if err := CheckSocketPath(path); err != nil {
+		return nil, err
+	}
+	if info, err := os.Lstat(path); err == nil {
+		if info.Mode().Type() != fs.ModeSocket {
+			return nil, fmt.Errorf("%s is in the way and is no socket (remove it)", path)
+		}
+		if c, err := net.DialTimeout("unix", path, time.Second); err == nil {
+			_ = c.Close()
+			return nil, fmt.Errorf("another sallyport serves on %s (stop it, or choose another --runtime-dir)", path)
+		}
+		if err := os.Remove(path); err != nil {
+			return nil, fmt.Errorf("socket that was left over: %w", err)
+		}
+	}
+	// Made under another name and renamed: nobody connects before mode and group are right.
+	tmp := path + ".new"
+	if err := CheckSocketPath(tmp); err != nil {
+		return nil, err
+	}
+	_ = os.Remove(tmp)
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: tmp, Net: "unix"})
+	if err != nil {
+		return nil, err
+	}
+	l.SetUnlinkOnClose(false)
+	err = os.Chmod(tmp, mode)
+	if err == nil && gid != -1 {
+		err = os.Chown(tmp, -1, gid)
+	}
+	if err == nil {
+		err = os.Rename(tmp, path)
+	}
+	if err != nil {
+		_ = l.Close()
+		_ = os.Remove(tmp)
+		return nil, fmt.Errorf("socket %s: %w", path, err)
+	}
+	return &socket{l, path}, nil
+}
+
+// socket removes its file when it is closed.
+type socket struct {
+	*net.UnixListener
+	path string
+}
+
+// Close closes the listener and removes the socket's file.
+func (s *socket) Close() error {
+	_ = os.Remove(s.path) // before the close: after it, a successor's socket could already be there
+	return s.UnixListener.Close()
+}

@@ -1,0 +1,259 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/sallyport/sallyport/admin"
+	"github.com/sallyport/sallyport/catalog"
+	"github.com/sallyport/sallyport/files"
+	"github.com/sallyport/sallyport/identity"
+	"github.com/spf13/cobra"
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+)
+
+func newStatusCommand(o *clientOptions) *cobra.Command {
+	var asJSON bool
+	c := &cobra.Command{
+		Use:   "status [PROXY]",
+		Short: "What every sidecar runs, what it refused, and until when its leaf is valid",
+		Long: `Status asks the running control plane for its proxies: whether they are connected, Envoy's version, the last ACK or NACK with
+Envoy's own words, the leaf's expiry, where intentions are enforced, how long a revocation takes at most, and warnings.
+With the ID of a proxy or of a service instance it says all it knows of that one.`,
+		Args: cobra.MaximumNArgs(1),
+		RunE: func(c *cobra.Command, args []string) error {
+			client, err := admin.Find(o.runtimeDir)
+			if err != nil {
+				return err
+			}
+			s, err := client.Status(c.Context())
+			if err != nil {
+				return err
+			}
+			if len(args) == 1 {
+				kept := s.Proxies[:0]
+				for _, p := range s.Proxies {
+					if string(p.ID) == args[0] || p.Instance == args[0] {
+						kept = append(kept, p)
+					}
+				}
+				if s.Proxies = kept; len(kept) == 0 {
+					return fmt.Errorf("no proxy %q in the catalog (`sallyport status` lists them)", args[0])
+				}
+			}
+			if asJSON {
+				e := json.NewEncoder(c.OutOrStdout())
+				e.SetIndent("", "  ")
+				return e.Encode(s)
+			}
+			return printStatus(c.OutOrStdout(), s, len(args) == 1)
+		},
+	}
+	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	return c
+}
+
+func printStatus(w io.Writer, s admin.Status, full bool) error {
+	fmt.Fprintf(w, "sallyport %s, up %s; trust domain %s, datacenter %s\n", s.Version, time.Since(s.Started).Round(time.Second), s.TrustDomain, s.Datacenter)
+	fmt.Fprintf(w, "catalog: %s, %d services, %d proxies, %d intentions", s.Catalog.Source, s.Catalog.Services, len(s.Proxies), s.Catalog.Intentions)
+	if !s.Catalog.LastLoaded.IsZero() {
+		fmt.Fprintf(w, ", read %s ago", time.Since(s.Catalog.LastLoaded).Round(time.Second))
+	}
+	fmt.Fprintln(w)
+	for _, p := range s.Catalog.Problems {
+		fmt.Fprintln(w, "  newer contents not taken:", p)
+	}
+	for _, r := range s.NotReady {
+		fmt.Fprintln(w, "  not ready:", r)
+	}
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(t, "\nPROXY\tSERVICE\tSTATE\tENVOY\tLAST ANSWER\tLEAF EXPIRES\tMODE\tREVOCATION")
+	for _, p := range s.Proxies {
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", p.ID, p.Service, p.State(), dash(p.EnvoyVersion), p.LastAnswer(time.Now()), until(p.LeafExpires), p.Enforcement, p.RevocationBound)
+	}
+	if err := t.Flush(); err != nil {
+		return err
+	}
+	for _, p := range s.Proxies {
+		if n := p.LastNACK; n != nil {
+			fmt.Fprintf(w, "%s: Envoy refused %s %s %s ago: %s\n", p.ID, n.Type, strings.Join(n.Resources, ", "), time.Since(n.Time).Round(time.Second), n.Message)
+		}
+		if p.BuildError != "" {
+			fmt.Fprintf(w, "%s: keeps what it had, because: %s\n", p.ID, p.BuildError)
+		}
+		for _, warning := range p.Warnings {
+			fmt.Fprintf(w, "%s: warning: %s\n", p.ID, warning)
+		}
+		if full {
+			fmt.Fprintf(w, "%s: defined at %s\n", p.ID, p.Origin)
+		}
+	}
+	return nil
+}
+
+func dash(s string) string {
+	if s == "" {
+		return "-"
+	}
+	return s
+}
+
+func until(t time.Time) string {
+	if t.IsZero() {
+		return "-"
+	}
+	return "in " + time.Until(t).Round(time.Second).String()
+}
+
+func newIntentionCommand(o *clientOptions) *cobra.Command {
+	group := &cobra.Command{Use: "intention", Short: "Ask what intentions say", Args: cobra.NoArgs}
+	var dir string
+	check := &cobra.Command{
+		Use:   "check SOURCE DESTINATION",
+		Short: "Allowed or Denied, why, and from which file:line",
+		Long: `Check says whether the service SOURCE may connect to the service DESTINATION. SOURCE may be a SPIFFE ID too.
+It asks the running control plane, or with --catalog the files alone. Exit status: 0 allowed, 1 denied, 2 error.`,
+		Args: cobra.ExactArgs(2),
+		RunE: func(c *cobra.Command, args []string) error {
+			var r admin.CheckResponse
+			var err error
+			if dir != "" {
+				r, err = checkFiles(c, dir, args[0], args[1])
+			} else {
+				var client *admin.Client
+				if client, err = admin.Find(o.runtimeDir); err == nil {
+					r, err = client.Check(c.Context(), args[0], args[1])
+				}
+			}
+			if err != nil {
+				return err
+			}
+			fmt.Fprintln(c.OutOrStdout(), r.Explain())
+			if !r.Allowed {
+				return exitError(1)
+			}
+			return nil
+		},
+	}
+	check.Flags().StringVar(&dir, "catalog", "", "ask the files in this directory, without a server")
+	addReadFlags(check)
+	group.AddCommand(check)
+	return group
+}
+
+// addReadFlags are the flags of `serve` that change what files mean.
+func addReadFlags(c *cobra.Command) {
+	c.Flags().String("datacenter", "dc1", "as for serve")
+	c.Flags().String("default-intention-policy", "deny", "as for serve")
+	c.Flags().String("intention-enforcement", "rbac", "as for serve")
+	c.Flags().String("revocation", "", "as for serve")
+}
+
+// readFiles reads a directory as `serve` would, under a trust domain that stands for whichever the mesh has.
+func readFiles(c *cobra.Command, dir string) (catalog.Contents, error) {
+	flag := func(name string) string { return c.Flags().Lookup(name).Value.String() }
+	cfg, err := serveConfig{
+		Catalog: dir, Datacenter: flag("datacenter"), DefaultIntentionPolicy: flag("default-intention-policy"),
+		IntentionEnforcement: flag("intention-enforcement"), Revocation: flag("revocation"),
+	}.filesConfig(spiffeid.RequireTrustDomainFromString("mesh.invalid"))
+	if err != nil {
+		return catalog.Contents{}, err
+	}
+	return files.Load(cfg)
+}
+
+func checkFiles(c *cobra.Command, dir, source, destination string) (admin.CheckResponse, error) {
+	contents, err := readFiles(c, dir)
+	if err != nil {
+		return admin.CheckResponse{}, err
+	}
+	return checkIntention((&catalog.View{}).Next(contents), source, destination)
+}
+
+// checkIntention answers "may source connect to destination?" from v. An unknown destination is an error, as it is more often a typing mistake than a question.
+func checkIntention(v *catalog.View, source, destination string) (admin.CheckResponse, error) {
+	if v == nil || v.Mesh() == nil {
+		return admin.CheckResponse{}, errors.New("nothing is known of the mesh yet")
+	}
+	src := v.Identity(identity.NewName(source))
+	if strings.HasPrefix(source, "spiffe://") {
+		id, err := identity.ParseURI(source)
+		if err != nil {
+			return admin.CheckResponse{}, fmt.Errorf("source: %w", err)
+		}
+		src = id
+	} else if err := src.Name.Check(); err != nil {
+		return admin.CheckResponse{}, fmt.Errorf("source: %w", err)
+	}
+	dst := identity.NewName(destination)
+	if err := dst.Check(); err != nil {
+		return admin.CheckResponse{}, fmt.Errorf("destination: %w", err)
+	}
+	p := v.Policy(dst)
+	if p == nil {
+		return admin.CheckResponse{}, fmt.Errorf("destination: %w: no service %q is registered and no intention names it", admin.ErrUnknown, destination)
+	}
+	d := p.Decide(src)
+	r := admin.CheckResponse{Allowed: d.Allowed(), Source: source, Destination: destination, Reason: d.Reason.String()}
+	if i := d.Intention; i != nil {
+		r.Intention, r.Origin, r.Precedence = i.String(), i.Origin, i.Precedence()
+		if i.Unsupported != "" {
+			r.Note = "denies because sallyport does not support its " + i.Unsupported
+		}
+	}
+	if v.Service(src.Name) == nil && r.Note == "" {
+		r.Note = "no service of that name is registered"
+	}
+	return r, nil
+}
+
+func newLeafCommand(o *clientOptions) *cobra.Command {
+	group := &cobra.Command{Use: "leaf", Short: "Leaf certificates", Args: cobra.NoArgs}
+	group.AddCommand(&cobra.Command{
+		Use:   "rotate SERVICE",
+		Short: "Give a service a new leaf now; no connection ends",
+		Args:  cobra.ExactArgs(1),
+		RunE: func(c *cobra.Command, args []string) error {
+			client, err := admin.Find(o.runtimeDir)
+			if err != nil {
+				return err
+			}
+			if err := client.Rotate(c.Context(), args[0]); err != nil {
+				return err
+			}
+			_, err = fmt.Fprintf(c.OutOrStdout(), "%s has a new leaf\n", args[0])
+			return err
+		},
+	})
+	return group
+}
+
+func newValidateCommand() *cobra.Command {
+	c := &cobra.Command{
+		Use:   "validate DIR",
+		Short: "Every mistake in a directory of definitions, at file:line",
+		Args:  cobra.ExactArgs(1),
+		RunE: func(c *cobra.Command, args []string) error {
+			contents, err := readFiles(c, args[0])
+			var problems files.Errors
+			if errors.As(err, &problems) {
+				for _, p := range problems {
+					fmt.Fprintln(c.OutOrStdout(), p)
+				}
+				return exitError(1)
+			}
+			if err != nil {
+				return err
+			}
+			_, err = fmt.Fprintf(c.OutOrStdout(), "%s: %d services, %d proxies, %d intentions, no mistakes\n", args[0], len(contents.Services), len(contents.Proxies), len(contents.Intentions))
+			return err
+		},
+	}
+	addReadFlags(c)
+	return c
+}

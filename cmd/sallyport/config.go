@@ -1,0 +1,166 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/sallyport/sallyport/ca"
+	"github.com/sallyport/sallyport/catalog"
+	"github.com/sallyport/sallyport/files"
+	"github.com/sallyport/sallyport/identity"
+	"github.com/sallyport/sallyport/intention"
+	"github.com/spf13/pflag"
+	"github.com/spf13/viper"
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+)
+
+// serveConfig is what `serve` is told by its configuration file, SALLYPORT_* variables and flags, under the same names.
+type serveConfig struct {
+	Catalog                string        `mapstructure:"catalog"`
+	Data                   string        `mapstructure:"data"`
+	RuntimeDir             string        `mapstructure:"runtime_dir"`
+	Datacenter             string        `mapstructure:"datacenter"`
+	TrustDomain            string        `mapstructure:"trust_domain"`
+	DefaultIntentionPolicy string        `mapstructure:"default_intention_policy"`
+	IntentionEnforcement   string        `mapstructure:"intention_enforcement"`
+	Revocation             string        `mapstructure:"revocation"`
+	LeafTTL                time.Duration `mapstructure:"leaf_ttl"`
+	TokenTTL               time.Duration `mapstructure:"token_ttl"`
+	XDSAddress             string        `mapstructure:"xds_address"`
+	MetricsBind            string        `mapstructure:"metrics_bind"`
+	AdminGroup             string        `mapstructure:"admin_group"`
+	LogFormat              string        `mapstructure:"log_format"`
+	LogLevel               string        `mapstructure:"log_level"`
+	LogDenials             bool          `mapstructure:"log_denials"`
+}
+
+func serveFlags(f *pflag.FlagSet) {
+	f.String("config", "", "configuration file (YAML, TOML or JSON); its keys are the flags' names with '_' for '-'")
+	f.String("catalog", "", "directory of service definitions and config entries in Consul's formats (HCL, JSON, YAML)")
+	f.String("data", "", "directory of the control plane's state: the CA, keys, generations (0700; created if missing)")
+	f.String("datacenter", "dc1", "the datacenter that identities are made for")
+	f.String("trust-domain", "", "the mesh's SPIFFE trust domain (default: made once, <uuid>.consul, and kept in the data directory)")
+	f.String("default-intention-policy", "deny", "what holds where no intention says anything: allow or deny")
+	f.String("intention-enforcement", "rbac", "where intentions are enforced unless a service says otherwise: rbac, ext_authz or both")
+	f.String("revocation", "", "what happens to live connections when access is taken away, unless a service says otherwise: drain, new (tcp) or next-request (http)")
+	f.Duration("leaf-ttl", ca.DefaultLeafTTL, "life of leaf certificates, at least 1m; they are renewed at 60-90 % of it")
+	f.Duration("token-ttl", time.Hour, "life of the tokens that `sallyport envoy` renews")
+	f.String("xds-address", "", "host:port of a TLS endpoint for Envoys on other machines (default: none, the socket alone)")
+	f.String("metrics-bind", "127.0.0.1:19876", `host:port of /metrics, /healthz and /readyz ("" : on the admin socket alone)`)
+	f.String("admin-group", "", "group whose members may use the admin socket too")
+	f.String("log-format", "auto", "auto (short lines on a terminal, else text), text or json")
+	f.String("log-level", "info", "debug, info, warn or error")
+	f.Bool("log-denials", false, "log what ext_authz denies")
+}
+
+// readConfig puts file, environment and flags together; the later ones win in the order file, variable, flag.
+func readConfig(f *pflag.FlagSet) (serveConfig, error) {
+	v := viper.New()
+	v.SetEnvPrefix("SALLYPORT")
+	known := []string{"SALLYPORT_CONFIG"}
+	var bindErr error
+	f.VisitAll(func(fl *pflag.Flag) {
+		key := strings.ReplaceAll(fl.Name, "-", "_")
+		if key == "config" || key == "help" {
+			return
+		}
+		known = append(known, "SALLYPORT_"+strings.ToUpper(key))
+		bindErr = errors.Join(bindErr, v.BindPFlag(key, fl), v.BindEnv(key))
+	})
+	if bindErr != nil {
+		return serveConfig{}, bindErr
+	}
+	for _, e := range os.Environ() {
+		if name, _, _ := strings.Cut(e, "="); strings.HasPrefix(name, "SALLYPORT_") && !slices.Contains(known, name) {
+			return serveConfig{}, fmt.Errorf("environment: %s is not a variable that sallyport knows (known: %s)", name, strings.Join(known, " "))
+		}
+	}
+	path := f.Lookup("config").Value.String()
+	if path == "" {
+		path = os.Getenv("SALLYPORT_CONFIG")
+	}
+	if path != "" {
+		v.SetConfigFile(path)
+		if err := v.ReadInConfig(); err != nil {
+			return serveConfig{}, fmt.Errorf("configuration %s: %w", path, err)
+		}
+	}
+	var c serveConfig
+	if err := v.UnmarshalExact(&c); err != nil {
+		return serveConfig{}, configError(path, err)
+	}
+	return c, nil
+}
+
+// configError puts the line of the key in front of what viper says of an unknown one.
+func configError(path string, err error) error {
+	m := regexp.MustCompile(`has invalid keys: ([a-z0-9_.]+)`).FindStringSubmatch(err.Error())
+	if m == nil || path == "" {
+		return fmt.Errorf("configuration %s: %w", path, err)
+	}
+	line := 0
+	if b, readErr := os.ReadFile(path); readErr == nil {
+		at := regexp.MustCompile(`(?im)^[\s"]*` + regexp.QuoteMeta(m[1]) + `["\s]*[:=]`).FindIndex(b)
+		if at != nil {
+			line = 1 + bytes.Count(b[:at[0]], []byte("\n")) + bytes.Count(b[at[0]:at[1]], []byte("\n"))
+		}
+	}
+	return fmt.Errorf("%s:%d: unknown key %q (the keys are the flags of `sallyport serve --help` with '_' for '-')", path, line, m[1])
+}
+
+// filesConfig is what the directory of files is read with; the trust domain may be zero for reading alone.
+func (c serveConfig) filesConfig(td spiffeid.TrustDomain) (files.Config, error) {
+	out := files.Config{Dir: c.Catalog, Datacenter: c.Datacenter, TrustDomain: td}
+	if err := identity.CheckDatacenter(c.Datacenter); err != nil {
+		return out, fmt.Errorf("--datacenter: %w", err)
+	}
+	switch c.DefaultIntentionPolicy {
+	case "deny":
+	case "allow":
+		out.Default = intention.Allow
+	default:
+		return out, fmt.Errorf("--default-intention-policy: %q is neither allow nor deny", c.DefaultIntentionPolicy)
+	}
+	e, ok := catalog.ParseEnforcement(c.IntentionEnforcement)
+	if !ok {
+		return out, fmt.Errorf("--intention-enforcement: %q is none of rbac, ext_authz and both", c.IntentionEnforcement)
+	}
+	out.Enforcement = e
+	if c.Revocation != "" {
+		r, ok := catalog.ParseRevocation(c.Revocation)
+		if !ok {
+			return out, fmt.Errorf("--revocation: %q is none of drain, new and next-request", c.Revocation)
+		}
+		out.Revocation = &r
+	}
+	return out, nil
+}
+
+// check refuses what makes no sense before anything is opened.
+func (c serveConfig) check() error {
+	if c.Catalog == "" {
+		return errors.New("--catalog is missing: the directory of service definitions and intentions")
+	}
+	if c.Data == "" {
+		return errors.New("--data is missing: the directory where the CA and its keys are kept")
+	}
+	if c.TokenTTL < time.Second {
+		return fmt.Errorf("--token-ttl: %v is less than a second", c.TokenTTL)
+	}
+	for _, a := range []struct{ flag, addr string }{{"--xds-address", c.XDSAddress}, {"--metrics-bind", c.MetricsBind}} {
+		if a.addr == "" {
+			continue
+		}
+		if _, _, err := net.SplitHostPort(a.addr); err != nil {
+			return fmt.Errorf("%s: %q is not host:port", a.flag, a.addr)
+		}
+	}
+	return nil
+}

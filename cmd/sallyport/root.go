@@ -1,0 +1,70 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"runtime/debug"
+
+	"github.com/sallyport/sallyport/admin"
+	"github.com/spf13/cobra"
+)
+
+func newRootCommand() *cobra.Command {
+	root := &cobra.Command{
+		Use:   "sallyport",
+		Short: "Service segmentation for Envoy",
+		Long: `Sallyport turns a service catalog, leaf certificates and intentions (Consul Connect's model) into Envoy
+configuration over xDS: mutual TLS between services, and only the connections that intentions allow.
+
+  sallyport serve --catalog ./catalog --data ./data     the control plane, from a directory of files
+  sallyport envoy --sidecar-for web                     a sidecar: bootstrap, then Envoy
+  sallyport status                                      what every sidecar runs, and what it refused
+  sallyport intention check web api                     allowed or denied, why, and from which file:line`,
+		SilenceUsage:  true,
+		SilenceErrors: true,
+		Args:          cobra.NoArgs,
+	}
+	root.CompletionOptions.HiddenDefaultCmd = true
+	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
+		return fmt.Errorf("%w (see `%s --help`)", err, c.CommandPath())
+	})
+	var o clientOptions
+	root.PersistentFlags().StringVar(&o.runtimeDir, "runtime-dir", os.Getenv("SALLYPORT_RUNTIME_DIR"),
+		"directory of the sockets (SALLYPORT_RUNTIME_DIR; default "+admin.SystemDir+" for root, else under XDG_RUNTIME_DIR, else a directory of the user's own)")
+	root.AddCommand(
+		newServeCommand(&o),
+		newEnvoyCommand(&o),
+		newBootstrapCommand(&o),
+		newStatusCommand(&o),
+		newIntentionCommand(&o),
+		newLeafCommand(&o),
+		newValidateCommand(),
+		&cobra.Command{
+			Use: "version", Short: "Print the version", Args: cobra.NoArgs,
+			RunE: func(c *cobra.Command, _ []string) error {
+				_, err := fmt.Fprintln(c.OutOrStdout(), "sallyport", versionText())
+				return err
+			},
+		},
+	)
+	return root
+}
+
+// versionText is the version and, where the build knows it, the commit.
+func versionText() string {
+	rev := commit
+	if info, ok := debug.ReadBuildInfo(); ok && rev == "" {
+		for _, s := range info.Settings {
+			if s.Key == "vcs.revision" {
+				rev = s.Value
+			}
+		}
+	}
+	if len(rev) > 12 {
+		rev = rev[:12]
+	}
+	if rev == "" {
+		return version
+	}
+	return version + " (" + rev + ")"
+}

@@ -1,0 +1,271 @@
+package meshtest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"net"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+)
+
+// LoadConfig says what a Load does. Rates are per second; zero leaves that kind of load out.
+type LoadConfig struct {
+	// URL is what http requests ask for. KeepAlive requests share pooled connections, each Fresh request has its own.
+	URL              string
+	KeepAlive, Fresh int
+	// TCP is the address of an echo service. Held connections live as long as the load and ping 10 times a second;
+	// Dialled ones are made at that rate, echo once and end.
+	TCP     string
+	Held    int
+	Dialled int
+	// Banner is what the echo service sends first.
+	Banner string
+}
+
+// Report is what became of a load.
+type Report struct {
+	Requests, Failed int // http requests, held pings and dialled connections, together
+	Held, Closed     int // held connections, and how many of them ended before the load did
+	P50, P99, Max    time.Duration
+	Errors           map[string]int // what failed, and how often
+}
+
+// String is the report in one line.
+func (r Report) String() string {
+	s := fmt.Sprintf("requests=%d failed=%d held=%d closed=%d p50=%.1fms p99=%.1fms max=%.1fms",
+		r.Requests, r.Failed, r.Held, r.Closed, ms(r.P50), ms(r.P99), ms(r.Max))
+	for _, e := range slices.Sorted(maps.Keys(r.Errors)) {
+		s += fmt.Sprintf("\n  %d × %s", r.Errors[e], e)
+	}
+	return s
+}
+
+func ms(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
+
+// Load is open-loop load: each request has its tick, whether the one before was answered or not, and its latency counts from
+// that tick, so a stall is seen in full.
+type Load struct {
+	stop     context.CancelFunc
+	wg       sync.WaitGroup
+	inFlight chan struct{}
+	started  time.Time
+
+	mu        sync.Mutex
+	report    Report
+	latencies []time.Duration
+}
+
+const (
+	requestTimeout = 5 * time.Second
+	maxInFlight    = 256
+	pingInterval   = 100 * time.Millisecond
+)
+
+// StartLoad starts a load. The held connections are made before it returns, and an error of one of them is returned.
+func StartLoad(c LoadConfig) (*Load, error) {
+	ctx, cancel := context.WithCancel(context.Background())
+	l := &Load{stop: cancel, inFlight: make(chan struct{}, maxInFlight), started: time.Now(), report: Report{Held: c.Held, Errors: map[string]int{}}}
+	for range c.Held {
+		conn, err := dialEcho(c.TCP, c.Banner)
+		if err != nil {
+			l.Stop()
+			return nil, fmt.Errorf("held connection: %w", err)
+		}
+		l.wg.Go(func() { l.hold(ctx, conn) })
+	}
+	keep := &http.Transport{MaxIdleConnsPerHost: 64, DisableCompression: true}
+	fresh := &http.Transport{DisableKeepAlives: true, DisableCompression: true}
+	l.tick(ctx, c.KeepAlive, func() error { return request(keep, c.URL) }, keep.CloseIdleConnections)
+	l.tick(ctx, c.Fresh, func() error { return request(fresh, c.URL) }, nil)
+	l.tick(ctx, c.Dialled, func() error {
+		conn, err := dialEcho(c.TCP, c.Banner)
+		if err != nil {
+			return err
+		}
+		defer conn.Close()
+		return ping(conn)
+	}, nil)
+	return l, nil
+}
+
+// Stop ends the load, waits for what is under way and reports. It may be called once.
+func (l *Load) Stop() Report {
+	l.stop()
+	l.wg.Wait()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	slices.Sort(l.latencies)
+	if n := len(l.latencies); n > 0 {
+		l.report.P50, l.report.P99, l.report.Max = l.latencies[n/2], l.latencies[n*99/100], l.latencies[n-1]
+	}
+	return l.report
+}
+
+// Sofar is the number of requests, and of failed ones, until now.
+func (l *Load) Sofar() (requests, failed int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.report.Requests, l.report.Failed
+}
+
+func (l *Load) tick(ctx context.Context, rate int, do func() error, end func()) {
+	if rate == 0 {
+		return
+	}
+	l.wg.Go(func() {
+		if end != nil {
+			defer end()
+		}
+		var wg sync.WaitGroup
+		defer wg.Wait()
+		start := time.Now()
+		for n := 0; ; n++ {
+			due := start.Add(time.Duration(n) * time.Second / time.Duration(rate))
+			if !sleepUntil(ctx, due) {
+				return
+			}
+			select {
+			case l.inFlight <- struct{}{}:
+			default:
+				l.done(due, fmt.Errorf("%d requests in flight: not sent", maxInFlight))
+				continue
+			}
+			wg.Go(func() {
+				err := do()
+				<-l.inFlight
+				l.done(due, err)
+			})
+		}
+	})
+}
+
+func (l *Load) done(due time.Time, err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.report.Requests++
+	if err != nil {
+		l.report.Failed++
+		l.fail(err)
+		return
+	}
+	l.latencies = append(l.latencies, time.Since(due))
+}
+
+// fail counts an error under its text, without the ports of the connection, and with the time of its first appearance.
+func (l *Load) fail(err error) {
+	text := err.Error()
+	if e := (*net.OpError)(nil); errors.As(err, &e) {
+		text = e.Op + ": " + e.Err.Error()
+	}
+	for known := range l.report.Errors {
+		if strings.HasPrefix(known, text+" (first after ") {
+			l.report.Errors[known]++
+			return
+		}
+	}
+	l.report.Errors[fmt.Sprintf("%s (first after %.2f s)", text, time.Since(l.started).Seconds())]++
+}
+
+func (l *Load) hold(ctx context.Context, conn net.Conn) {
+	defer conn.Close()
+	for {
+		due := time.Now().Add(pingInterval)
+		if !sleepUntil(ctx, due) {
+			return
+		}
+		err := ping(conn)
+		l.done(due, err)
+		if err != nil {
+			l.mu.Lock()
+			l.report.Closed++
+			l.mu.Unlock()
+			return
+		}
+	}
+}
+
+func sleepUntil(ctx context.Context, t time.Time) bool {
+	timer := time.NewTimer(time.Until(t))
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-timer.C:
+		return ctx.Err() == nil
+	}
+}
+
+func request(rt http.RoundTripper, url string) error {
+	ctx, cancel := context.WithTimeout(context.Background(), requestTimeout)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, http.NoBody)
+	if err != nil {
+		return err
+	}
+	resp, err := rt.RoundTrip(req)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	if err != nil {
+		return err
+	}
+	if resp.StatusCode != http.StatusOK {
+		return fmt.Errorf("status %d: %.120s", resp.StatusCode, body)
+	}
+	return nil
+}
+
+// dialEcho connects to an echo service and reads its banner.
+func dialEcho(addr, banner string) (net.Conn, error) {
+	conn, err := net.DialTimeout("tcp", addr, requestTimeout)
+	if err != nil {
+		return nil, err
+	}
+	if err := expect(conn, banner); err != nil {
+		conn.Close()
+		return nil, err
+	}
+	if banner == "" {
+		if err := ping(conn); err != nil {
+			conn.Close()
+			return nil, err
+		}
+	}
+	return conn, nil
+}
+
+func ping(conn net.Conn) error {
+	const text = "ping"
+	if err := conn.SetDeadline(time.Now().Add(requestTimeout)); err != nil {
+		return err
+	}
+	if _, err := io.WriteString(conn, text); err != nil {
+		return err
+	}
+	return expect(conn, text)
+}
+
+func expect(conn net.Conn, text string) error {
+	if text == "" {
+		return nil
+	}
+	if err := conn.SetDeadline(time.Now().Add(requestTimeout)); err != nil {
+		return err
+	}
+	got := make([]byte, len(text))
+	if n, err := io.ReadFull(conn, got); err != nil {
+		return fmt.Errorf("read after %d of %d bytes: %w", n, len(text), err)
+	}
+	if string(got) != text {
+		return fmt.Errorf("read %q, want %q", got, text)
+	}
+	return nil
+}

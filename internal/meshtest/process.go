@@ -1,0 +1,138 @@
+package meshtest
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// Process is a program that a test started, in a process group of its own, with its output in a file.
+type Process struct {
+	name string
+	log  string
+	cmd  *exec.Cmd
+	done chan struct{} // closed when the process has ended
+	err  error         // of Wait; valid after done
+}
+
+// Start starts cmd with its output appended to the file log. The process and its children are killed when the test ends, and
+// the end of the log is printed if it failed.
+func Start(t testing.TB, name, log string, cmd *exec.Cmd) *Process {
+	t.Helper()
+	f, err := os.OpenFile(log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	cmd.Stdout, cmd.Stderr = f, f
+	if cmd.SysProcAttr == nil {
+		cmd.SysProcAttr = &syscall.SysProcAttr{}
+	}
+	cmd.SysProcAttr.Setpgid = true
+	dieWithParent(cmd.SysProcAttr)
+	if err := cmd.Start(); err != nil {
+		t.Fatalf("start %s: %v", name, err)
+	}
+	p := &Process{name: name, log: log, cmd: cmd, done: make(chan struct{})}
+	go func() {
+		p.err = cmd.Wait()
+		close(p.done)
+	}()
+	t.Cleanup(func() {
+		p.Kill()
+		if t.Failed() {
+			t.Logf("--- %s (%s), last lines:\n%s", name, log, tail(log, 40))
+		}
+	})
+	return p
+}
+
+// PID is the process's ID, which is its group's too.
+func (p *Process) PID() int { return p.cmd.Process.Pid }
+
+// Signal sends s to the process alone.
+func (p *Process) Signal(s syscall.Signal) error { return p.cmd.Process.Signal(s) }
+
+// Kill ends the process and whatever it started with SIGKILL, and waits for its end. To kill a dead one does nothing.
+func (p *Process) Kill() {
+	// The group outlives its leader as long as a child lives, so it is killed even if the leader has ended.
+	_ = syscall.Kill(-p.cmd.Process.Pid, syscall.SIGKILL)
+	<-p.done
+}
+
+// Wait waits until the process has ended, but not longer than d. exit is what exec.Cmd.Wait said.
+func (p *Process) Wait(d time.Duration) (exit error, ended bool) {
+	select {
+	case <-p.done:
+		return p.err, true
+	case <-time.After(d):
+		return nil, false
+	}
+}
+
+// Ended reports whether the process has ended.
+func (p *Process) Ended() bool {
+	select {
+	case <-p.done:
+		return true
+	default:
+		return false
+	}
+}
+
+// Log is everything that the process has written.
+func (p *Process) Log() string {
+	b, err := os.ReadFile(p.log)
+	if err != nil {
+		return err.Error()
+	}
+	return string(b)
+}
+
+func tail(file string, lines int) []byte {
+	b, err := os.ReadFile(file)
+	if err != nil {
+		return []byte(err.Error())
+	}
+	b = bytes.TrimRight(b, "\n")
+	at := len(b)
+	for range lines {
+		at = bytes.LastIndexByte(b[:at], '\n')
+		if at < 0 {
+			return b
+		}
+	}
+	return b[at+1:]
+}
+
+// Result is what a command printed and how it ended.
+type Result struct {
+	Stdout, Stderr string
+	Exit           int
+}
+
+// run runs a command to its end; it is killed after 20 s.
+func run(cmd *exec.Cmd) (Result, error) {
+	var stdout, stderr bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	if err := cmd.Start(); err != nil {
+		return Result{}, err
+	}
+	kill := time.AfterFunc(20*time.Second, func() { _ = cmd.Process.Kill() })
+	defer kill.Stop()
+	err := cmd.Wait()
+	r := Result{Stdout: stdout.String(), Stderr: stderr.String(), Exit: cmd.ProcessState.ExitCode()}
+	var exit *exec.ExitError
+	if err != nil && !errors.As(err, &exit) {
+		return r, err
+	}
+	if r.Exit < 0 {
+		return r, fmt.Errorf("%s: killed after 20 s\n%s%s", cmd, r.Stdout, r.Stderr)
+	}
+	return r, nil
+}

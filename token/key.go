@@ -1,0 +1,151 @@
+package token
+
+import (
+	"bytes"
+	"crypto/ed25519"
+	"crypto/rand"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"syscall"
+)
+
+// PEM types of the two blocks of a key file. The public key is there to tell a damaged private one from a good one: any 32
+// bytes are an Ed25519 key.
+const (
+	privateBlock = "PRIVATE KEY"
+	publicBlock  = "PUBLIC KEY"
+	maxKeyFile   = 16 << 10
+)
+
+// openKey reads the key in file, or makes it.
+func openKey(file string) (ed25519.PrivateKey, error) {
+	key, err := readKey(file)
+	if !errors.Is(err, fs.ErrNotExist) {
+		return key, err
+	}
+	if err := makeKey(file); err != nil {
+		return nil, fmt.Errorf("token key: %w", err)
+	}
+	// Read back: another process may have made its own first, and then that one holds.
+	return readKey(file)
+}
+
+func readKey(file string) (ed25519.PrivateKey, error) {
+	// O_NOFOLLOW and O_NONBLOCK: what lies in the place of the file may be a link or a pipe.
+	f, err := os.OpenFile(file, os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
+	switch {
+	case errors.Is(err, syscall.ELOOP):
+		return nil, fmt.Errorf("token key %s is a symbolic link; put the file itself there", file)
+	case errors.Is(err, fs.ErrPermission):
+		return nil, fmt.Errorf("token key: %w; its owner must be the user that runs the control plane, its mode 0600", err)
+	case err != nil:
+		return nil, fmt.Errorf("token key: %w", err)
+	}
+	defer f.Close()
+	if err := checkKeyFile(f); err != nil {
+		return nil, err
+	}
+	text, err := io.ReadAll(io.LimitReader(f, maxKeyFile+1))
+	if err != nil {
+		return nil, fmt.Errorf("token key: %w", err)
+	}
+	key, err := decodeKey(text)
+	if err != nil {
+		return nil, fmt.Errorf("token key %s is damaged (%w): put back a copy, or remove the file; a new one is then made, and every proxy needs a new token", file, err)
+	}
+	return key, nil
+}
+
+// checkKeyFile refuses a file that somebody else can read or could have written.
+func checkKeyFile(f *os.File) error {
+	info, err := f.Stat()
+	if err != nil {
+		return fmt.Errorf("token key: %w", err)
+	}
+	if !info.Mode().IsRegular() {
+		return fmt.Errorf("token key %s is not a regular file", f.Name())
+	}
+	if perm := info.Mode().Perm(); perm&0o077 != 0 {
+		return fmt.Errorf("token key %s has mode %04o, so other users had access to it; if nobody can have used it: chmod 600 %s; else remove it, and every proxy needs a new token", f.Name(), perm, f.Name())
+	}
+	if st, ok := info.Sys().(*syscall.Stat_t); ok && int(st.Uid) != os.Geteuid() {
+		return fmt.Errorf("token key %s belongs to user %d, the control plane runs as user %d; chown it, or remove it, and every proxy needs a new token", f.Name(), st.Uid, os.Geteuid())
+	}
+	return nil
+}
+
+func decodeKey(text []byte) (ed25519.PrivateKey, error) {
+	if len(text) > maxKeyFile {
+		return nil, errors.New("too long")
+	}
+	var private, public any
+	var err error
+	block, rest := pem.Decode(text)
+	if block == nil || block.Type != privateBlock {
+		return nil, errors.New("no " + privateBlock + " block")
+	}
+	if private, err = x509.ParsePKCS8PrivateKey(block.Bytes); err != nil {
+		return nil, errors.New("unreadable " + privateBlock + " block") // never with the parser's words: they may quote
+	}
+	block, rest = pem.Decode(rest)
+	if block == nil || block.Type != publicBlock {
+		return nil, errors.New("no " + publicBlock + " block")
+	}
+	if public, err = x509.ParsePKIXPublicKey(block.Bytes); err != nil {
+		return nil, errors.New("unreadable " + publicBlock + " block")
+	}
+	key, ok := private.(ed25519.PrivateKey)
+	if !ok {
+		return nil, errors.New("not an Ed25519 key")
+	}
+	if pub, ok := key.Public().(ed25519.PublicKey); !ok || !pub.Equal(public) {
+		return nil, errors.New("its two keys do not belong together")
+	}
+	if len(bytes.TrimSpace(rest)) > 0 {
+		return nil, errors.New("something follows the keys")
+	}
+	return key, nil
+}
+
+// makeKey writes a new key to file unless there is one by then. Nobody ever sees half a file.
+func makeKey(file string) error {
+	public, private, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		return err
+	}
+	privateDER, err := x509.MarshalPKCS8PrivateKey(private)
+	if err != nil {
+		return err
+	}
+	publicDER, err := x509.MarshalPKIXPublicKey(public)
+	if err != nil {
+		return err
+	}
+	dir := filepath.Dir(file)
+	f, err := os.CreateTemp(dir, filepath.Base(file)+".*") // mode 0600
+	if err != nil {
+		return err
+	}
+	defer os.Remove(f.Name())
+	text := append(pem.EncodeToMemory(&pem.Block{Type: privateBlock, Bytes: privateDER}), pem.EncodeToMemory(&pem.Block{Type: publicBlock, Bytes: publicDER})...)
+	_, err = f.Write(text)
+	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
+		return err
+	}
+	// A link, unlike a rename, does not replace the key that another process made meanwhile.
+	if err := os.Link(f.Name(), file); err != nil && !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	return d.Sync()
+}

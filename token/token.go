@@ -1,0 +1,183 @@
+// Package token is how a proxy proves who it is: a JWT per proxy, which its Envoy sends with every xDS stream and every
+// ext_authz call. An Issuer mints and verifies tokens with a key of its own, offline; Authorizer reads them from gRPC calls.
+//
+// A token never appears in an error or a log. All methods may be called by several goroutines.
+package token
+
+import (
+	"crypto/ed25519"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"time"
+	"unicode/utf8"
+
+	"github.com/go-jose/go-jose/v4"
+	"github.com/go-jose/go-jose/v4/jwt"
+	"github.com/sallyport/sallyport/catalog"
+	"github.com/sallyport/sallyport/internal/recent"
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+)
+
+// Audience is the aud claim of every token: what a token is for.
+const Audience = "sallyport-xds"
+
+const (
+	// issuerPath follows the trust domain in the iss claim.
+	issuerPath = "/sallyport"
+	// backDated is how far nbf lies before iat, so that a clock that is set back by less does not void a fresh token. It
+	// is the only leeway there is: exp is exact.
+	backDated = time.Minute
+	// maxProxyID bounds a proxy's ID in bytes. Envoy's node.id is the same text.
+	maxProxyID = 512
+	// maxToken bounds what is looked at at all, in bytes. Escaped and base64-encoded, a proxy ID of maxProxyID fits.
+	maxToken = 8 << 10
+	// maxVerified bounds how many verified tokens are remembered. One that was forgotten is verified again (about 50 µs).
+	maxVerified = 16 << 10
+)
+
+// ErrExpired marks a token that was good once.
+var ErrExpired = errors.New("token has expired")
+
+// algorithms are those that a token may be signed with: one. It is what keeps "none" and every confusion of keys out.
+func algorithms() []jose.SignatureAlgorithm { return []jose.SignatureAlgorithm{jose.EdDSA} }
+
+// Config is what an Issuer needs. Both fields are required.
+type Config struct {
+	// File holds the signing key; see Open.
+	File string
+	// TrustDomain is the mesh's. Tokens of another one are refused.
+	TrustDomain spiffeid.TrustDomain
+}
+
+// Issuer mints tokens and verifies them.
+type Issuer struct {
+	issuer   string
+	key      ed25519.PrivateKey
+	public   ed25519.PublicKey
+	signer   jose.Signer
+	verified *recent.Table[verified]
+}
+
+// verified is what is remembered of a token whose signature and claims hold.
+type verified struct {
+	proxy              catalog.ProxyID
+	notBefore, expires int64 // Unix seconds
+}
+
+// Open returns the issuer whose key is in c.File, and makes that file, readable for its owner alone, if there is none; its
+// directory must exist. A file that others can read, that is somebody else's or that is damaged is an error: with a key of
+// unknown origin every proxy could be impersonated, and a new one behind the operator's back would lock all proxies out.
+func Open(c Config) (*Issuer, error) {
+	if c.TrustDomain.IsZero() {
+		return nil, errors.New("token key: no trust domain")
+	}
+	key, err := openKey(c.File)
+	if err != nil {
+		return nil, err
+	}
+	signer, err := jose.NewSigner(jose.SigningKey{Algorithm: jose.EdDSA, Key: key}, (&jose.SignerOptions{}).WithType("JWT"))
+	if err != nil {
+		return nil, fmt.Errorf("token key %s: %w", c.File, err)
+	}
+	public, _ := key.Public().(ed25519.PublicKey) // always is one
+	return &Issuer{
+		issuer:   c.TrustDomain.IDString() + issuerPath,
+		key:      key,
+		public:   public,
+		signer:   signer,
+		verified: recent.New[verified](maxVerified),
+	}, nil
+}
+
+// Mint returns a token of p and when it expires: after ttl, rounded up to a whole second. A ttl below one second is an error,
+// and so is a p that no token can carry.
+func (i *Issuer) Mint(p catalog.ProxyID, ttl time.Duration) (token string, expires time.Time, err error) {
+	if err := checkProxy(p); err != nil {
+		return "", time.Time{}, err
+	}
+	if ttl < time.Second {
+		return "", time.Time{}, fmt.Errorf("token for %q: a lifetime of %v is too short; one second is the least", p, ttl)
+	}
+	now := time.Now()
+	expires = now.Add(ttl + time.Second - 1).Truncate(time.Second)
+	token, err = jwt.Signed(i.signer).Claims(jwt.Claims{
+		Issuer:    i.issuer,
+		Subject:   string(p),
+		Audience:  jwt.Audience{Audience},
+		Expiry:    jwt.NewNumericDate(expires),
+		NotBefore: jwt.NewNumericDate(now.Add(-backDated)),
+		IssuedAt:  jwt.NewNumericDate(now),
+		ID:        rand.Text(),
+	}).Serialize()
+	if err != nil {
+		return "", time.Time{}, fmt.Errorf("token for %q: %w", p, err)
+	}
+	return token, expires, nil
+}
+
+// Verify returns the proxy that a token was minted for. A token that was good but has run out gives an error that wraps
+// ErrExpired. The first look at a token checks its signature; further ones find it remembered, take no lock and allocate
+// nothing, but see its times checked again.
+func (i *Issuer) Verify(token string) (catalog.ProxyID, error) {
+	v, ok := i.verified.Load(token)
+	if !ok {
+		var err error
+		if v, err = i.read(token); err != nil {
+			return "", err
+		}
+	}
+	now := time.Now().Unix()
+	switch {
+	case now >= v.expires: // RFC 7519, 4.1.4: not on or after
+		return "", fmt.Errorf("%w at %s", ErrExpired, time.Unix(v.expires, 0).UTC().Format(time.RFC3339))
+	case now < v.notBefore:
+		return "", fmt.Errorf("token is not valid before %s; do the clocks agree?", time.Unix(v.notBefore, 0).UTC().Format(time.RFC3339))
+	}
+	if !ok {
+		i.verified.Store(token, v, func(v verified) bool { return now >= v.expires })
+	}
+	return v.proxy, nil
+}
+
+// read checks everything of a token but its times.
+func (i *Issuer) read(token string) (verified, error) {
+	if len(token) > maxToken {
+		return verified{}, fmt.Errorf("token of %d bytes is longer than any that is minted", len(token))
+	}
+	// What the parser says of a malformed token may quote it, so its errors end here.
+	parsed, err := jwt.ParseSigned(token, algorithms())
+	if err != nil {
+		return verified{}, errors.New("not a token signed by this control plane")
+	}
+	var c jwt.Claims
+	if err := parsed.Claims(i.public, &c); err != nil {
+		return verified{}, errors.New("token is not signed by this control plane, or not with its present key")
+	}
+	p := catalog.ProxyID(c.Subject)
+	switch {
+	case c.Issuer != i.issuer:
+		return verified{}, errors.New("token is of another mesh")
+	case len(c.Audience) != 1 || c.Audience[0] != Audience:
+		return verified{}, errors.New("token is not meant for xDS")
+	case c.Expiry == nil || c.NotBefore == nil:
+		return verified{}, errors.New("token has no bounds in time")
+	}
+	if err := checkProxy(p); err != nil {
+		return verified{}, err
+	}
+	return verified{proxy: p, notBefore: int64(*c.NotBefore), expires: int64(*c.Expiry)}, nil
+}
+
+// checkProxy refuses what would not come out of a token as it went in, and what nobody is called.
+func checkProxy(p catalog.ProxyID) error {
+	switch {
+	case p == "":
+		return errors.New("token without a proxy")
+	case len(p) > maxProxyID:
+		return fmt.Errorf("token for a proxy whose ID has %d bytes; %d are the most", len(p), maxProxyID)
+	case !utf8.ValidString(string(p)):
+		return errors.New("token for a proxy whose ID is not UTF-8")
+	}
+	return nil
+}
