@@ -117,4 +117,6 @@ type Catalog struct {
 	Intentions int       `json:"intentions"`
 	// Problems are why newer contents were not taken, one mistake each.
 	Problems []string `json:"problems,omitempty"`
+	// Warnings are what is odd in the contents that were taken.
+	Warnings []string `json:"warnings,omitempty"`
 }

@@ -7,8 +7,10 @@ package token
 import (
 	"crypto/ed25519"
 	"crypto/rand"
+	"encoding/base64"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 	"unicode/utf8"
 
@@ -39,6 +41,8 @@ const (
 // ErrExpired marks a token that was good once.
 var ErrExpired = errors.New("token has expired")
 
+var errMalformed = errors.New("not a token of this control plane, or cut or changed on its way")
+
 // algorithms are those that a token may be signed with: one. It is what keeps "none" and every confusion of keys out.
 func algorithms() []jose.SignatureAlgorithm { return []jose.SignatureAlgorithm{jose.EdDSA} }
 
@@ -53,7 +57,6 @@ type Config struct {
 // Issuer mints tokens and verifies them.
 type Issuer struct {
 	issuer   string
-	key      ed25519.PrivateKey
 	public   ed25519.PublicKey
 	signer   jose.Signer
 	verified *recent.Table[verified]
@@ -83,12 +86,17 @@ func Open(c Config) (*Issuer, error) {
 	public, _ := key.Public().(ed25519.PublicKey) // always is one
 	return &Issuer{
 		issuer:   c.TrustDomain.IDString() + issuerPath,
-		key:      key,
 		public:   public,
 		signer:   signer,
 		verified: recent.New[verified](maxVerified),
 	}, nil
 }
+
+// String says whose issuer i is. It keeps the key out of what prints an Issuer.
+func (i *Issuer) String() string { return "issuer " + i.issuer }
+
+// GoString is String.
+func (i *Issuer) GoString() string { return i.String() }
 
 // Mint returns a token of p and when it expires: after ttl, rounded up to a whole second. A ttl below one second is an error,
 // and so is a p that no token can carry.
@@ -145,10 +153,14 @@ func (i *Issuer) read(token string) (verified, error) {
 	if len(token) > maxToken {
 		return verified{}, fmt.Errorf("token of %d bytes is longer than any that is minted", len(token))
 	}
+	// The signature is the one part that nothing signs: without this there would be several texts for one token.
+	if !canonical(token[strings.LastIndexByte(token, '.')+1:]) {
+		return verified{}, errMalformed
+	}
 	// What the parser says of a malformed token may quote it, so its errors end here.
 	parsed, err := jwt.ParseSigned(token, algorithms())
 	if err != nil {
-		return verified{}, errors.New("not a token signed by this control plane")
+		return verified{}, errMalformed
 	}
 	var c jwt.Claims
 	if err := parsed.Claims(i.public, &c); err != nil {
@@ -167,6 +179,12 @@ func (i *Issuer) read(token string) (verified, error) {
 		return verified{}, err
 	}
 	return verified{proxy: p, notBefore: int64(*c.NotBefore), expires: int64(*c.Expiry)}, nil
+}
+
+// canonical reports whether part is base64 in the one way in which it is written: decoders overlook line breaks and spare bits.
+func canonical(part string) bool {
+	_, err := base64.RawURLEncoding.Strict().DecodeString(part)
+	return err == nil && !strings.ContainsAny(part, "\r\n")
 }
 
 // checkProxy refuses what would not come out of a token as it went in, and what nobody is called.

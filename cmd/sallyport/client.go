@@ -68,6 +68,9 @@ func printStatus(w io.Writer, s admin.Status, full bool) error {
 	for _, p := range s.Catalog.Problems {
 		fmt.Fprintln(w, "  newer contents not taken:", p)
 	}
+	for _, p := range s.Catalog.Warnings {
+		fmt.Fprintln(w, "  warning:", p)
+	}
 	for _, r := range s.NotReady {
 		fmt.Fprintln(w, "  not ready:", r)
 	}

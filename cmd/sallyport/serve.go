@@ -35,7 +35,6 @@ import (
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
-	"google.golang.org/grpc/keepalive"
 )
 
 // Implementations of interfaces that are declared where they are used.
@@ -100,7 +99,7 @@ func serve(ctx context.Context, cfg serveConfig, log *slog.Logger, out io.Writer
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, p.ca.Close()) }()
+	defer func() { err = errors.Join(err, p.close()) }()
 	l, err := p.listen()
 	if err != nil {
 		return err
@@ -113,6 +112,7 @@ func serve(ctx context.Context, cfg serveConfig, log *slog.Logger, out io.Writer
 	// Certificates outlive the streams that they are for: the streams' end closes what they watch.
 	g.Go(func() error { return p.secrets.Run(ctx) })
 	g.Go(func() error { return p.xds.Run(ctx) })
+	g.Go(func() error { return p.authz.Run(ctx) })
 	g.Go(func() error { return p.serveGRPC(ctx, l.xds, nil) })
 	if l.remote != nil {
 		g.Go(func() error { return p.serveGRPC(ctx, l.remote, credentials.NewTLS(p.remote.TLSConfig())) })
@@ -138,9 +138,18 @@ func open(cfg serveConfig, log *slog.Logger) (*controlPlane, error) {
 		return nil, err
 	}
 	if err := p.openRest(); err != nil {
-		return nil, errors.Join(err, p.ca.Close())
+		return nil, errors.Join(err, p.close())
 	}
 	return p, nil
+}
+
+// close lets go of the state directories.
+func (p *controlPlane) close() error {
+	err := p.ca.Close()
+	if p.remote != nil {
+		err = errors.Join(err, p.remote.Close())
+	}
+	return err
 }
 
 func (p *controlPlane) openRest() error {
@@ -157,7 +166,7 @@ func (p *controlPlane) openRest() error {
 		return err
 	}
 	if p.cfg.XDSAddress != "" {
-		if p.remote, err = ca.OpenEndpoint(filepath.Join(p.cfg.Data, "endpoint"), td); err != nil {
+		if p.remote, err = ca.OpenEndpoint(ca.EndpointConfig{Dir: filepath.Join(p.cfg.Data, "endpoint"), TrustDomain: td, Logger: p.log}); err != nil {
 			return err
 		}
 	}
@@ -233,15 +242,7 @@ func (p *controlPlane) listen() (l listeners, err error) {
 
 // serveGRPC serves xDS and ext_authz on l until ctx ends. The streams are ended by xds.Server, with jitter; what is left is cut off.
 func (p *controlPlane) serveGRPC(ctx context.Context, l net.Listener, creds credentials.TransportCredentials) error {
-	opts := []grpc.ServerOption{
-		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 30 * time.Second, Timeout: 10 * time.Second}),
-		// Envoy pings every 30 s; grpc's default takes more than one ping in 5 minutes for an attack.
-		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 10 * time.Second, PermitWithoutStream: true}),
-		grpc.MaxRecvMsgSize(32 << 20), // a reconnecting Envoy lists every version that it holds
-		grpc.MaxConcurrentStreams(1000),
-		grpc.ConnectionTimeout(10 * time.Second),
-		grpc.SharedWriteBuffer(true),
-	}
+	opts := xds.ServerOptions()
 	if creds != nil {
 		opts = append(opts, grpc.Creds(creds))
 	}
@@ -439,7 +440,7 @@ func (p *controlPlane) status() admin.Status {
 	files := p.source.Status()
 	s := admin.Status{
 		Version: versionText(), PID: os.Getpid(), Started: p.started, TrustDomain: p.ca.TrustDomain().Name(), Datacenter: p.cfg.Datacenter,
-		Catalog:  admin.Catalog{Source: "files: " + p.cfg.Catalog, LastLoaded: files.LastLoaded, Problems: files.Problems},
+		Catalog:  admin.Catalog{Source: "files: " + p.cfg.Catalog, LastLoaded: files.LastSuccess, Problems: files.Problems, Warnings: files.Warnings},
 		NotReady: p.notReady(), Proxies: p.xds.Status(),
 	}
 	if v, ok := p.store.Views.Load(); ok {

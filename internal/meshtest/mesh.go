@@ -1,8 +1,6 @@
 package meshtest
 
 import (
-	"encoding/json"
-	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -24,8 +22,6 @@ type Config struct {
 	Envoy string
 	// Flags are further flags of `sallyport serve`.
 	Flags []string
-	// Stopped: the control plane is not started; the test calls Serve.
-	Stopped bool
 	// Prober lets processes of other users reach the mesh's sockets as far as their modes do.
 	Prober bool
 }
@@ -47,13 +43,12 @@ type Mesh struct {
 	services map[string]*Service
 	upstream map[string]upstreamPorts
 	sidecars []*Sidecar
-	unclean  bool
 }
 
 // ports are shared by all meshes of a test process.
 var ports Ports
 
-// New makes a mesh without services and starts its control plane.
+// New makes a mesh without services and without a running control plane: Add services, then Serve.
 func New(t testing.TB, c Config) *Mesh {
 	t.Helper()
 	if c.Envoy == "" {
@@ -85,9 +80,6 @@ func New(t testing.TB, c Config) *Mesh {
 		t.Fatal(err)
 	}
 	t.Cleanup(m.leaks)
-	if !c.Stopped {
-		m.Serve()
-	}
 	return m
 }
 
@@ -197,40 +189,6 @@ func (m *Mesh) MustRun(args ...string) string {
 	return r.Stdout
 }
 
-// Status is what `sallyport status --json` says, as far as tests look at it.
-type Status struct {
-	PID         int      `json:"pid"`
-	TrustDomain string   `json:"trust_domain"`
-	Datacenter  string   `json:"datacenter"`
-	NotReady    []string `json:"not_ready"`
-	Catalog     struct {
-		Problems []string `json:"problems"`
-	} `json:"catalog"`
-	Proxies []map[string]any `json:"proxies"`
-}
-
-// Status asks the control plane for its status.
-func (m *Mesh) Status() Status {
-	m.t.Helper()
-	s, err := m.status()
-	if err != nil {
-		m.t.Fatal(err)
-	}
-	return s
-}
-
-func (m *Mesh) status() (Status, error) {
-	var s Status
-	r, err := run(m.command("status", "--json", "--runtime-dir", m.Runtime))
-	if err != nil {
-		return s, err
-	}
-	if r.Exit != 0 {
-		return s, errors.New(r.Stderr)
-	}
-	return s, json.Unmarshal([]byte(r.Stdout), &s)
-}
-
 // Add writes the definition of a service and gives out the ports that it leaves open. It returns the service with them.
 func (m *Mesh) Add(s Service) *Service {
 	m.t.Helper()
@@ -258,6 +216,14 @@ func (m *Mesh) Add(s Service) *Service {
 
 // UpstreamPort is the port on which the application of a service dials one of its upstreams.
 func (m *Mesh) UpstreamPort(service, upstream string) int { return m.upstream[service][upstream] }
+
+// PublicPort is the port of a service's sidecar.
+func (m *Mesh) PublicPort(service string) int { return m.services[service].Port }
+
+// Public is PublicPort as an address on 127.0.0.1.
+func (m *Mesh) Public(service string) string {
+	return fmt.Sprintf("127.0.0.1:%d", m.PublicPort(service))
+}
 
 // Upstream is UpstreamPort as an address on 127.0.0.1.
 func (m *Mesh) Upstream(service, upstream string) string {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -94,20 +95,20 @@ func (p *Process) Log() string {
 	return string(b)
 }
 
-func tail(file string, lines int) []byte {
+// tail is the end of a file, its lines cut to a readable length.
+func tail(file string, lines int) string {
 	b, err := os.ReadFile(file)
 	if err != nil {
-		return []byte(err.Error())
+		return err.Error()
 	}
-	b = bytes.TrimRight(b, "\n")
-	at := len(b)
-	for range lines {
-		at = bytes.LastIndexByte(b[:at], '\n')
-		if at < 0 {
-			return b
+	all := strings.Split(strings.TrimRight(string(b), "\n"), "\n")
+	all = all[max(0, len(all)-lines):]
+	for n, l := range all {
+		if len(l) > 500 {
+			all[n] = l[:500] + "…"
 		}
 	}
-	return b[at+1:]
+	return strings.Join(all, "\n")
 }
 
 // Result is what a command printed and how it ended.

@@ -1,0 +1,94 @@
+package authz
+
+import (
+	"context"
+	"crypto/x509"
+	"encoding/pem"
+	"net/url"
+
+	authv3 "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
+	"github.com/sallyport/sallyport/identity"
+	"google.golang.org/grpc/metadata"
+)
+
+// DestinationHeader is the gRPC metadata in which each proxy's ext_authz filter names the service that it protects
+// (grpc_service.initial_metadata). The network filter has no other means of saying anything of its own.
+const DestinationHeader = "x-sallyport-destination"
+
+// DestinationExtension is the key of context_extensions under which an HTTP filter may say the same.
+const DestinationExtension = "destination"
+
+const (
+	// maxCertificate bounds the certificates that are looked at, in bytes of escaped PEM. A leaf with an RSA key of 4096
+	// bits has 3 KB.
+	maxCertificate = 16 << 10
+	// maxCertificates bounds how many of them are remembered. One that was forgotten is parsed again (about 15 µs).
+	maxCertificates = 4 << 10
+)
+
+// destinationAgrees reports whether everything that the call says of its destination is the service of the proxy that calls.
+// A proxy thus asks about itself only. The header is required; what a client controls (the server name of its handshake,
+// which is destination.service, and the Host header) is not looked at.
+func destinationAgrees(ctx context.Context, a *authv3.AttributeContext, service identity.Name) bool {
+	want := service.String()
+	header := metadata.ValueFromIncomingContext(ctx, DestinationHeader)
+	if len(header) != 1 || header[0] != want {
+		return false
+	}
+	if said, ok := a.GetContextExtensions()[DestinationExtension]; ok && said != want {
+		return false
+	}
+	// The local certificate's URI SAN. A listener that never had a certificate, which would say nothing, has no clients.
+	if principal := a.GetDestination().GetPrincipal(); principal != "" {
+		local, err := identity.ParseURI(principal)
+		if err != nil || local.Name != service {
+			return false
+		}
+	}
+	return true
+}
+
+// source is who the client is, or why that is not known. The principal is what Envoy read out of the client's certificate: the
+// first URI SAN, or in its absence something that a DNS name or a subject can be made to look like. So the certificate itself
+// is required, and must have this URI SAN and no other. (Our filters set include_peer_certificate.)
+func (s *Server) source(peer *authv3.AttributeContext_Peer) (identity.Service, reason) {
+	principal := peer.GetPrincipal()
+	id, err := identity.ParseURI(principal)
+	if err != nil {
+		return identity.Service{}, noIdentity
+	}
+	if s.onlyURI(peer.GetCertificate()) != principal {
+		return identity.Service{}, badCertificate
+	}
+	return id, 0
+}
+
+// onlyURI is the URI SAN of a certificate in URL-escaped PEM; empty if it has none or several, or cannot be read.
+func (s *Server) onlyURI(certificate string) string {
+	if certificate == "" || len(certificate) > maxCertificate {
+		return ""
+	}
+	// An HTTP filter sends the same certificate with each request of a connection; reading it takes longer than deciding.
+	uri, ok := s.certificates.Load(certificate)
+	if !ok {
+		uri = parseOnlyURI(certificate)
+		s.certificates.Store(certificate, uri, nil)
+	}
+	return uri
+}
+
+func parseOnlyURI(certificate string) string {
+	text, err := url.PathUnescape(certificate) // not QueryUnescape, to which a plus sign of base64 is a space
+	if err != nil {
+		return ""
+	}
+	block, _ := pem.Decode([]byte(text))
+	if block == nil || block.Type != "CERTIFICATE" {
+		return ""
+	}
+	cert, err := x509.ParseCertificate(block.Bytes)
+	if err != nil || len(cert.URIs) != 1 {
+		return ""
+	}
+	return cert.URIs[0].String()
+}

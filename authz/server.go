@@ -1,0 +1,195 @@
+// Package authz answers Envoy's ext_authz filters, network and HTTP (service.auth.v3), from the newest View of the catalog:
+// may this client reach this proxy's service? What it answers is intention.Policy.Decide, and nothing else.
+//
+// It fails closed: whatever is missing, malformed or contradicts itself is denied. A denial is an answer (Envoy makes it a 403
+// or a closed connection); what keeps the server from deciding is an RPC error (a 503 or a closed connection). Check takes no
+// lock, does no I/O and may be called by any number of goroutines; what is logged is handed to Run.
+package authz
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"runtime/debug"
+	"sync/atomic"
+
+	authv3 "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
+	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/sallyport/sallyport/catalog"
+	"github.com/sallyport/sallyport/identity"
+	"github.com/sallyport/sallyport/intention"
+	"github.com/sallyport/sallyport/internal/latest"
+	"github.com/sallyport/sallyport/internal/recent"
+	rpcstatus "google.golang.org/genproto/googleapis/rpc/status"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+)
+
+// Config is what a Server needs.
+type Config struct {
+	// Views holds the catalog. As long as it is empty, or nil, nothing is decided.
+	Views *latest.Value[*catalog.View]
+	// Authorize says which proxy a call comes from; its error becomes the call's, as Unauthenticated. Nil refuses every
+	// call. It is called once per Check and must not block.
+	Authorize func(ctx context.Context) (catalog.ProxyID, error)
+	// LogDenials logs denials, at most ten a second, and how many were left out. Otherwise they are only counted.
+	LogDenials bool
+	// Logger may be nil: nothing is logged.
+	Logger *slog.Logger
+	// Registerer may be nil: nothing is exported. On one Registerer there can be one Server.
+	Registerer prometheus.Registerer
+}
+
+// Server is the ext_authz server.
+type Server struct {
+	authv3.UnimplementedAuthorizationServer
+	views        *latest.Value[*catalog.View]
+	authorize    func(ctx context.Context) (catalog.ProxyID, error)
+	certificates *recent.Table[string] // the URI SAN by the certificate's text; empty if it has not exactly one
+	metrics      metrics
+	logger       *slog.Logger
+	logDenials   bool
+	events       chan event
+	dropped      atomic.Int64 // events that found no room
+}
+
+var _ authv3.AuthorizationServer = (*Server)(nil)
+
+// New returns a server. It can answer at once; what it has to log waits for Run.
+func New(c Config) *Server {
+	s := &Server{
+		views:        c.Views,
+		authorize:    c.Authorize,
+		certificates: recent.New[string](maxCertificates),
+		metrics:      newMetrics(c.Registerer),
+		logger:       c.Logger,
+		logDenials:   c.LogDenials,
+		events:       make(chan event, maxEvents),
+	}
+	if s.logger == nil {
+		s.logger = slog.New(slog.DiscardHandler)
+	}
+	return s
+}
+
+// verdict is what comes out of one Check, before it becomes a response.
+type verdict struct {
+	proxy       catalog.ProxyID
+	destination identity.Name
+	principal   string // as the Envoy gave it
+	reason      reason
+	// intention is the one that decided; nil unless reason is byIntention.
+	intention *intention.Intention
+	allowed   bool
+}
+
+// Check decides about one connection or request. A denial is a response with status PERMISSION_DENIED, and nil as error. The errors
+// are gRPC statuses: Unauthenticated, Unavailable while nothing is known, and ctx's own end.
+func (s *Server) Check(ctx context.Context, req *authv3.CheckRequest) (resp *authv3.CheckResponse, err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			v := verdict{reason: panicked}
+			s.report(event{verdict: v, panicked: fmt.Sprint(r), stack: string(debug.Stack())})
+			s.metrics.count(v)
+			resp, err = respond(v, false), nil
+		}
+	}()
+	v, failure, err := s.decide(ctx, req)
+	if err != nil {
+		s.metrics.fail(failure)
+		return nil, err
+	}
+	resp = respond(v, req.GetAttributes().GetRequest().GetHttp() != nil)
+	if !v.allowed && s.logDenials {
+		s.report(event{verdict: v})
+	}
+	// Last of all: an Envoy has been seen to believe an OK that came after the deadline it had set.
+	if err := ctx.Err(); err != nil {
+		s.metrics.fail(ended)
+		return nil, status.FromContextError(err).Err()
+	}
+	s.metrics.count(v)
+	return resp, nil
+}
+
+// decide is Check without the response. One call looks at one View.
+func (s *Server) decide(ctx context.Context, req *authv3.CheckRequest) (v verdict, f failure, err error) {
+	if s.authorize == nil {
+		return v, unauthenticated, status.Error(codes.Unauthenticated, "this control plane knows no proxies")
+	}
+	v.proxy, err = s.authorize(ctx)
+	if err != nil {
+		return v, unauthenticated, status.Error(codes.Unauthenticated, status.Convert(err).Message())
+	}
+	view := s.view()
+	if view == nil {
+		return v, notReady, status.Error(codes.Unavailable, "the catalog is not known yet")
+	}
+	proxy := view.Proxy(v.proxy)
+	if proxy == nil {
+		v.reason = unknownProxy
+		return v, 0, nil
+	}
+	v.destination = proxy.Service
+	attributes := req.GetAttributes()
+	v.principal = attributes.GetSource().GetPrincipal()
+	if !destinationAgrees(ctx, attributes, proxy.Service) {
+		v.reason = wrongDestination
+		return v, 0, nil
+	}
+	source, why := s.source(attributes.GetSource())
+	if why != 0 {
+		v.reason = why
+		return v, 0, nil
+	}
+	d := view.Policy(proxy.Service).Decide(source)
+	v.reason, v.intention = reasonOf(d.Reason), d.Intention
+	v.allowed = d.Allowed() && (v.reason == byIntention || v.reason == byDefault)
+	return v, 0, nil
+}
+
+// view is the newest View; nil as long as nothing is known.
+func (s *Server) view() *catalog.View {
+	if s.views == nil {
+		return nil
+	}
+	view, _ := s.views.Load()
+	if view == nil || view.Mesh() == nil {
+		return nil
+	}
+	return view
+}
+
+// respond makes the response. Its status message is for whoever reads what Envoy was told; a client never sees it, and is not
+// told why either.
+func respond(v verdict, http bool) *authv3.CheckResponse {
+	if v.allowed {
+		return &authv3.CheckResponse{
+			Status:       &rpcstatus.Status{Code: int32(codes.OK), Message: v.String()},
+			HttpResponse: &authv3.CheckResponse_OkResponse{OkResponse: &authv3.OkHttpResponse{}},
+		}
+	}
+	resp := &authv3.CheckResponse{Status: &rpcstatus.Status{Code: int32(codes.PermissionDenied), Message: v.String()}}
+	if http {
+		resp.HttpResponse = &authv3.CheckResponse_DeniedResponse{DeniedResponse: &authv3.DeniedHttpResponse{
+			Status: &typev3.HttpStatus{Code: typev3.StatusCode_Forbidden},
+			Body:   "sallyport: access denied\n",
+		}}
+	}
+	return resp
+}
+
+// String is the verdict and what made it, in a sentence.
+func (v verdict) String() string {
+	action := "denied"
+	if v.allowed {
+		action = "allowed"
+	}
+	if i := v.intention; i != nil && i.Origin != "" {
+		return action + " by intention " + i.String() + ", " + i.Origin
+	} else if i != nil {
+		return action + " by intention " + i.String()
+	}
+	return action + ": " + v.reason.String()
+}

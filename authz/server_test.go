@@ -1,0 +1,406 @@
+package authz_test
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"errors"
+	"math/big"
+	"net/url"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	authv3 "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
+	"github.com/sallyport/sallyport/authz"
+	"github.com/sallyport/sallyport/catalog"
+	"github.com/sallyport/sallyport/identity"
+	"github.com/sallyport/sallyport/intention"
+	"github.com/sallyport/sallyport/internal/decisiontable"
+	"github.com/sallyport/sallyport/internal/latest"
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
+)
+
+const proxyID = "api-sidecar-proxy"
+
+var trustDomain = spiffeid.RequireTrustDomainFromString("11111111-2222-3333-4444-555555555555.consul")
+
+// TestTable holds the server to the table of decisions, over tcp and http.
+func TestTable(t *testing.T) {
+	cases, err := decisiontable.Load("../intention/testdata/decisions.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ca := newIssuer(t)
+	for _, c := range cases {
+		t.Run(c.Name, func(t *testing.T) {
+			s := authz.New(authz.Config{Views: views(c.Scope, c.Destination, c.Intentions), Authorize: known})
+			ctx := call(t.Context(), c.Destination.String())
+			for _, peer := range c.Peers {
+				certificate := ca.certificate(t, peer)
+				for _, kind := range []string{"tcp", "http"} {
+					resp, err := s.Check(ctx, request(kind, peer.Principal(), certificate, c.Destination.Service))
+					if err != nil {
+						t.Fatalf("Check(%s → %s, %s): %v", peer, c.Destination, kind, err)
+					}
+					if got := answer(t, resp, kind); got != peer.Want {
+						t.Errorf("Check(%s → %s, %s) = %s (%s), want %s", peer, c.Destination, kind, got, resp.GetStatus().GetMessage(), peer.Want)
+					}
+				}
+			}
+		})
+	}
+}
+
+// TestFailsClosed makes one thing wrong at a time in a call that is allowed, and demands that each is refused and says so.
+func TestFailsClosed(t *testing.T) {
+	ca := newIssuer(t)
+	good := ca.certificate(t, decisiontable.Peer{URIs: []string{uri("web")}})
+	two := ca.certificate(t, decisiontable.Peer{URIs: []string{uri("web"), uri("batch")}})
+	ctx := call(t.Context(), "api")
+	type in struct {
+		config authz.Config
+		ctx    context.Context
+		req    *authv3.CheckRequest
+	}
+	tests := map[string]struct {
+		spoil  func(*in)
+		code   codes.Code // of the RPC; OK: there is an answer
+		reason string     // the label of the denial, or the cause of the error; empty: allowed
+	}{
+		"nothing":                  {spoil: func(*in) {}},
+		"http":                     {spoil: func(i *in) { i.req = request("http", uri("web"), good, "api") }},
+		"no destination principal": {spoil: func(i *in) { i.req.Attributes.Destination.Principal = "" }},
+		"context extensions agree": {spoil: func(i *in) { i.req.Attributes.ContextExtensions = map[string]string{"destination": "api"} }},
+		"what a client can say":    {spoil: func(i *in) { i.req.Attributes.Source.Service = "batch"; i.req.Attributes.Destination.Service = "db" }},
+		"no request":               {spoil: func(i *in) { i.req = nil }, reason: "identity"},
+		"no attributes":            {spoil: func(i *in) { i.req.Attributes = nil }, reason: "identity"},
+		"no source":                {spoil: func(i *in) { i.req.Attributes.Source = nil }, reason: "identity"},
+		"no principal":             {spoil: func(i *in) { i.req.Attributes.Source.Principal = "" }, reason: "identity"},
+		"principal is a DNS name":  {spoil: func(i *in) { i.req.Attributes.Source.Principal = "web" }, reason: "identity"},
+		"principal is a subject":   {spoil: func(i *in) { i.req.Attributes.Source.Principal = "CN=" + uri("web") }, reason: "identity"},
+		"principal is an agent": {spoil: func(i *in) {
+			i.req.Attributes.Source.Principal = "spiffe://" + trustDomain.Name() + "/agent/client/dc/dc1/id/n"
+		}, reason: "identity"},
+		"principal is escaped":    {spoil: func(i *in) { i.req.Attributes.Source.Principal = strings.Replace(uri("web"), "web", "%77eb", 1) }, reason: "identity"},
+		"principal in upper case": {spoil: func(i *in) { i.req.Attributes.Source.Principal = strings.Replace(uri("web"), "spiffe", "SPIFFE", 1) }, reason: "identity"},
+		"no certificate":          {spoil: func(i *in) { i.req.Attributes.Source.Certificate = "" }, reason: "certificate"},
+		"certificate of another": {spoil: func(i *in) {
+			i.req.Attributes.Source.Certificate = ca.certificate(t, decisiontable.Peer{URIs: []string{uri("batch")}})
+		}, reason: "certificate"},
+		"certificate of two": {spoil: func(i *in) { i.req.Attributes.Source.Certificate = two }, reason: "certificate"},
+		"certificate without URI": {spoil: func(i *in) {
+			i.req.Attributes.Source.Certificate = ca.certificate(t, decisiontable.Peer{DNS: []string{uri("web")}})
+		}, reason: "certificate"},
+		"certificate is no PEM": {spoil: func(i *in) { i.req.Attributes.Source.Certificate = uri("web") }, reason: "certificate"},
+		"certificate is no DER": {spoil: func(i *in) {
+			i.req.Attributes.Source.Certificate = escape(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: []byte("x")}))
+		}, reason: "certificate"},
+		"certificate is a key": {spoil: func(i *in) {
+			i.req.Attributes.Source.Certificate = strings.ReplaceAll(good, "CERTIFICATE", "PRIVATE%20KEY")
+		}, reason: "certificate"},
+		"certificate badly escaped": {spoil: func(i *in) { i.req.Attributes.Source.Certificate = good + "%" }, reason: "certificate"},
+		"certificate too long":      {spoil: func(i *in) { i.req.Attributes.Source.Certificate = good + strings.Repeat("%0A", 6000) }, reason: "certificate"},
+		"another destination":       {spoil: func(i *in) { i.ctx = call(t.Context(), "db") }, reason: "destination"},
+		"no destination":            {spoil: func(i *in) { i.ctx = metadata.NewIncomingContext(t.Context(), metadata.MD{}) }, reason: "destination"},
+		"no metadata":               {spoil: func(i *in) { i.ctx = t.Context() }, reason: "destination"},
+		"two destinations": {spoil: func(i *in) {
+			i.ctx = metadata.NewIncomingContext(t.Context(), metadata.Pairs(authz.DestinationHeader, "api", authz.DestinationHeader, "api"))
+		}, reason: "destination"},
+		"destination in long form":  {spoil: func(i *in) { i.ctx = call(t.Context(), "default/default/api") }, reason: "destination"},
+		"context extensions differ": {spoil: func(i *in) { i.req.Attributes.ContextExtensions = map[string]string{"destination": "db"} }, reason: "destination"},
+		"context extensions empty":  {spoil: func(i *in) { i.req.Attributes.ContextExtensions = map[string]string{"destination": ""} }, reason: "destination"},
+		"local certificate differs": {spoil: func(i *in) { i.req.Attributes.Destination.Principal = uri("db") }, reason: "destination"},
+		"local certificate strange": {spoil: func(i *in) { i.req.Attributes.Destination.Principal = "api" }, reason: "destination"},
+		"denied": {spoil: func(i *in) {
+			i.req = request("http", uri("bad"), ca.certificate(t, decisiontable.Peer{URIs: []string{uri("bad")}}), "api")
+		}, reason: "intention"},
+		"by default": {spoil: func(i *in) {
+			i.req = request("tcp", uri("batch"), ca.certificate(t, decisiontable.Peer{URIs: []string{uri("batch")}}), "api")
+		}, reason: "default"},
+		"unknown proxy":        {spoil: func(i *in) { i.config.Authorize = as("gone-sidecar-proxy") }, reason: "unknown_proxy"},
+		"authorization panics": {spoil: func(i *in) { i.config.Authorize = func(context.Context) (catalog.ProxyID, error) { panic("oops") } }, reason: "panic"},
+		"unauthenticated": {spoil: func(i *in) {
+			i.config.Authorize = func(context.Context) (catalog.ProxyID, error) { return "", errors.New("who are you?") }
+		}, code: codes.Unauthenticated, reason: "unauthenticated"},
+		"permission denied by authorization": {spoil: func(i *in) {
+			i.config.Authorize = func(context.Context) (catalog.ProxyID, error) {
+				return proxyID, status.Error(codes.PermissionDenied, "no")
+			}
+		}, code: codes.Unauthenticated, reason: "unauthenticated"},
+		"no authorization": {spoil: func(i *in) { i.config.Authorize = nil }, code: codes.Unauthenticated, reason: "unauthenticated"},
+		"no views":         {spoil: func(i *in) { i.config.Views = nil }, code: codes.Unavailable, reason: "not_ready"},
+		"empty views":      {spoil: func(i *in) { i.config.Views = &latest.Value[*catalog.View]{} }, code: codes.Unavailable, reason: "not_ready"},
+		"nil view": {spoil: func(i *in) {
+			i.config.Views = &latest.Value[*catalog.View]{}
+			i.config.Views.Set(nil)
+		}, code: codes.Unavailable, reason: "not_ready"},
+		"zero view": {spoil: func(i *in) {
+			i.config.Views = &latest.Value[*catalog.View]{}
+			i.config.Views.Set(&catalog.View{})
+		}, code: codes.Unavailable, reason: "not_ready"},
+		"cancelled": {spoil: func(i *in) {
+			ctx, cancel := context.WithCancel(i.ctx)
+			cancel()
+			i.ctx = ctx
+		}, code: codes.Canceled, reason: "ended"},
+		"deadline passes while deciding": {spoil: func(i *in) {
+			ctx, cancel := context.WithTimeout(i.ctx, time.Millisecond)
+			t.Cleanup(cancel)
+			i.ctx = ctx
+			i.config.Authorize = func(ctx context.Context) (catalog.ProxyID, error) { <-ctx.Done(); return proxyID, nil }
+		}, code: codes.DeadlineExceeded, reason: "ended"},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			registry := prometheus.NewRegistry()
+			i := in{
+				config: authz.Config{Views: views(scope(intention.Deny), identity.NewName("api"), someIntentions()), Authorize: known, Registerer: registry},
+				ctx:    ctx,
+				req:    request("tcp", uri("web"), good, "api"),
+			}
+			test.spoil(&i)
+			resp, err := authz.New(i.config).Check(i.ctx, i.req)
+			if got := status.Code(err); got != test.code {
+				t.Fatalf("Check returned %v, want code %s", err, test.code)
+			}
+			switch {
+			case err != nil:
+				if resp != nil {
+					t.Errorf("Check returned both %v and an error", resp)
+				}
+				counted(t, registry, "sallyport_authz_errors_total", "cause", test.reason)
+			case test.reason == "":
+				if answer(t, resp, "") != intention.Allow {
+					t.Errorf("Check denied: %s", resp.GetStatus().GetMessage())
+				}
+				counted(t, registry, "sallyport_authz_decisions_total", "decision", "allow")
+			default:
+				if answer(t, resp, "") != intention.Deny {
+					t.Errorf("Check allowed: %s", resp.GetStatus().GetMessage())
+				}
+				counted(t, registry, "sallyport_authz_decisions_total", "reason", test.reason)
+			}
+			if n, err := testutil.GatherAndLint(registry); err != nil || len(n) > 0 {
+				t.Errorf("metrics: %v %v", n, err)
+			}
+		})
+	}
+}
+
+// TestNamesIntention demands that an answer says which intention made it, to the Envoy but not to the client.
+func TestNamesIntention(t *testing.T) {
+	ca := newIssuer(t)
+	s := authz.New(authz.Config{Views: views(scope(intention.Deny), identity.NewName("api"), someIntentions()), Authorize: known})
+	for service, want := range map[string]string{
+		"web":   "allowed by intention web => api (allow), api.hcl:3",
+		"bad":   "denied by intention bad => api (deny), api.hcl:4",
+		"batch": "denied: default policy",
+	} {
+		certificate := ca.certificate(t, decisiontable.Peer{URIs: []string{uri(service)}})
+		resp, err := s.Check(call(t.Context(), "api"), request("http", uri(service), certificate, "api"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := resp.GetStatus().GetMessage(); got != want {
+			t.Errorf("Check(%s → api) says %q, want %q", service, got, want)
+		}
+		if body := resp.GetDeniedResponse().GetBody(); strings.Contains(body, "intention") || strings.Contains(body, "api") {
+			t.Errorf("Check(%s → api) tells the client %q", service, body)
+		}
+		if headers := len(resp.GetOkResponse().GetHeaders()) + len(resp.GetDeniedResponse().GetHeaders()); headers > 0 || resp.GetDynamicMetadata() != nil {
+			t.Errorf("Check(%s → api) changes the request: %v", service, resp)
+		}
+	}
+}
+
+// TestFollowsView demands that each call is decided by the newest View, with calls going on meanwhile.
+func TestFollowsView(t *testing.T) {
+	ca := newIssuer(t)
+	certificate := ca.certificate(t, decisiontable.Peer{URIs: []string{uri("web")}})
+	allow := contents(scope(intention.Deny), identity.NewName("api"), someIntentions())
+	deny := contents(scope(intention.Deny), identity.NewName("api"), nil)
+	store := &catalog.Store{}
+	store.Publish(allow)
+	s := authz.New(authz.Config{Views: &store.Views, Authorize: known})
+	check := func() intention.Action {
+		resp, err := s.Check(call(t.Context(), "api"), request("tcp", uri("web"), certificate, "api"))
+		if err != nil {
+			t.Error(err)
+			return intention.Deny
+		}
+		return answer(t, resp, "tcp")
+	}
+	stop := make(chan struct{})
+	var wg sync.WaitGroup
+	for range 4 {
+		wg.Go(func() {
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+					check()
+				}
+			}
+		})
+	}
+	for range 200 {
+		store.Publish(deny)
+		if check() != intention.Deny {
+			t.Error("Check allowed what the newest View denies")
+		}
+		store.Publish(allow)
+		if check() != intention.Allow {
+			t.Error("Check denied what the newest View allows")
+		}
+	}
+	close(stop)
+	wg.Wait()
+}
+
+// ---- a mesh, and calls as an Envoy makes them ----
+
+func scope(def intention.Action) intention.Scope {
+	return intention.Scope{TrustDomain: trustDomain, Datacenters: []string{"dc1"}, Default: def}
+}
+
+func someIntentions() []intention.Intention {
+	api := identity.NewName("api")
+	return []intention.Intention{
+		{Source: intention.Source{Name: identity.NewName("web")}, Destination: api, Action: intention.Allow, Origin: "api.hcl:3"},
+		{Source: intention.Source{Name: identity.NewName("bad")}, Destination: api, Action: intention.Deny, Origin: "api.hcl:4"},
+	}
+}
+
+func contents(s intention.Scope, destination identity.Name, all []intention.Intention) catalog.Contents {
+	return catalog.Contents{
+		Mesh:       catalog.Mesh{TrustDomain: s.TrustDomain, Datacenter: "dc1", Datacenters: s.Datacenters, Default: s.Default},
+		Proxies:    []catalog.Proxy{{ID: proxyID, Service: destination}},
+		Intentions: all,
+	}
+}
+
+func views(s intention.Scope, destination identity.Name, all []intention.Intention) *latest.Value[*catalog.View] {
+	store := &catalog.Store{}
+	store.Publish(contents(s, destination, all))
+	return &store.Views
+}
+
+func as(id catalog.ProxyID) func(context.Context) (catalog.ProxyID, error) {
+	return func(context.Context) (catalog.ProxyID, error) { return id, nil }
+}
+
+func known(context.Context) (catalog.ProxyID, error) { return proxyID, nil }
+
+func call(ctx context.Context, destination string) context.Context {
+	return metadata.NewIncomingContext(ctx, metadata.Pairs(authz.DestinationHeader, destination))
+}
+
+func uri(service string) string {
+	return "spiffe://" + trustDomain.Name() + "/ns/default/dc/dc1/svc/" + service
+}
+
+// request is what Envoy sends, as far as it matters: the network filter no HTTP attributes, and no context extensions.
+func request(kind, principal, certificate, destination string) *authv3.CheckRequest {
+	r := &authv3.CheckRequest{Attributes: &authv3.AttributeContext{
+		Source:      &authv3.AttributeContext_Peer{Principal: principal, Certificate: certificate},
+		Destination: &authv3.AttributeContext_Peer{Principal: uri(destination), Service: destination + ".default.dc1.internal." + trustDomain.Name()},
+		TlsSession:  &authv3.AttributeContext_TLSSession{Sni: "whatever.the.client.says"},
+	}}
+	if kind == "http" {
+		r.Attributes.Source.Service = "what-the-client-says"
+		r.Attributes.Request = &authv3.AttributeContext_Request{Http: &authv3.AttributeContext_HttpRequest{Method: "GET", Path: "/%2e/x;y?q", Host: "elsewhere"}}
+		r.Attributes.ContextExtensions = map[string]string{authz.DestinationExtension: destination}
+	}
+	return r
+}
+
+// answer is what Envoy makes of a response; the form that each filter needs is demanded.
+func answer(t *testing.T, resp *authv3.CheckResponse, kind string) intention.Action {
+	t.Helper()
+	switch code := codes.Code(resp.GetStatus().GetCode()); {
+	case resp.GetStatus() == nil:
+		t.Fatal("a response without status, which Envoy takes for OK")
+	case code == codes.OK:
+		return intention.Allow
+	case code != codes.PermissionDenied:
+		t.Errorf("a denial with code %s", code)
+	}
+	if got := resp.GetDeniedResponse().GetStatus().GetCode(); kind == "http" && got != 403 {
+		t.Errorf("a denial of http with status %d", got)
+	}
+	return intention.Deny
+}
+
+func counted(t *testing.T, registry *prometheus.Registry, metric, label, value string) {
+	t.Helper()
+	families, err := registry.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	all, here := 0.0, 0.0
+	for _, f := range families {
+		for _, m := range f.GetMetric() {
+			all += m.GetCounter().GetValue()
+			for _, l := range m.GetLabel() {
+				if f.GetName() == metric && l.GetName() == label && l.GetValue() == value {
+					here += m.GetCounter().GetValue()
+				}
+			}
+		}
+	}
+	if all != 1 || here != 1 {
+		t.Errorf("%s{%s=%q} = %v, of %v counted in all; want 1 of 1", metric, label, value, here, all)
+	}
+}
+
+// issuer signs certificates with any names at all.
+type issuer struct{ key *ecdsa.PrivateKey }
+
+func newIssuer(t testing.TB) issuer {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return issuer{key}
+}
+
+// certificate is a certificate of p in the form in which Envoy sends it.
+func (i issuer) certificate(t testing.TB, p decisiontable.Peer) string {
+	t.Helper()
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1),
+		Subject:      pkix.Name{CommonName: p.Subject},
+		NotAfter:     time.Now().Add(time.Hour),
+		DNSNames:     p.DNS,
+	}
+	for _, u := range p.URIs {
+		parsed, err := url.Parse(u)
+		if err != nil {
+			t.Fatal(err)
+		}
+		template.URIs = append(template.URIs, parsed)
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, i.key.Public(), i.key)
+	if err != nil {
+		t.Fatalf("certificate of %s: %v", p, err)
+	}
+	return escape(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}))
+}
+
+// escape is Envoy's form of a PEM text.
+func escape(text []byte) string {
+	return strings.NewReplacer("\n", "%0A", " ", "%20", "+", "%2B", "/", "%2F", "=", "%3D").Replace(string(text))
+}

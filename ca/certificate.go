@@ -1,0 +1,177 @@
+package ca
+
+import (
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"errors"
+	"fmt"
+	"math/big"
+	"net/url"
+	"slices"
+	"time"
+)
+
+// profile is a kind of certificate: what it may be used for. Everything else is the same for all.
+type profile struct {
+	name     string
+	usage    x509.KeyUsage
+	extended []x509.ExtKeyUsage
+	ca       bool
+	pathLen  int // of a CA; -1: no limit
+}
+
+// The profiles. A root may sign intermediates and other roots, an intermediate only certificates that sign nothing.
+func rootProfile() profile {
+	return profile{name: "root", usage: x509.KeyUsageCertSign | x509.KeyUsageCRLSign, ca: true, pathLen: -1}
+}
+
+func intermediateProfile() profile {
+	return profile{name: "intermediate", usage: x509.KeyUsageCertSign | x509.KeyUsageCRLSign, ca: true}
+}
+
+// A sidecar is client and server with the same leaf.
+func leafProfile() profile {
+	return profile{
+		name: "leaf", usage: x509.KeyUsageDigitalSignature, pathLen: -1,
+		extended: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
+	}
+}
+
+func serverProfile() profile {
+	return profile{
+		name: "server", usage: x509.KeyUsageDigitalSignature, pathLen: -1,
+		extended: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
+	}
+}
+
+// backdate is how much before its making a certificate is valid, for clocks that are behind.
+const backdate = time.Minute
+
+// pair is a certificate and its private key.
+type pair struct {
+	cert *x509.Certificate
+	key  *ecdsa.PrivateKey
+}
+
+// sign makes a certificate for uri with a new key, valid for ttl from now on but no longer than its signer. A nil signer: it signs
+// itself. What comes out has passed check.
+func sign(p profile, uri *url.URL, ttl time.Duration, now time.Time, signer *pair) (*pair, error) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return nil, err
+	}
+	serial, err := newSerial()
+	if err != nil {
+		return nil, err
+	}
+	template := &x509.Certificate{
+		SerialNumber:          serial,
+		NotBefore:             now.Add(-backdate),
+		NotAfter:              now.Add(ttl),
+		URIs:                  []*url.URL{uri},
+		KeyUsage:              p.usage,
+		ExtKeyUsage:           p.extended,
+		BasicConstraintsValid: true,
+		IsCA:                  p.ca,
+		MaxPathLen:            p.pathLen,
+		MaxPathLenZero:        p.ca && p.pathLen == 0,
+		SignatureAlgorithm:    x509.ECDSAWithSHA256,
+	}
+	if p.ca {
+		// A signer is found by its name, so no two have the same one. Leafs have none: the SPIFFE ID is the name.
+		template.Subject = pkix.Name{Organization: []string{"sallyport"}, CommonName: fmt.Sprintf("sallyport %s %.8x", p.name, serial.Bytes())}
+	}
+	parent, parentKey := template, key
+	if signer != nil {
+		parent, parentKey = signer.cert, signer.key
+		if template.NotAfter.After(parent.NotAfter) {
+			template.NotAfter = parent.NotAfter
+		}
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, parent, key.Public(), parentKey)
+	if err != nil {
+		return nil, err
+	}
+	cert, err := x509.ParseCertificate(der)
+	if err != nil {
+		return nil, err
+	}
+	if signer == nil {
+		parent = cert
+	}
+	if err := check(p, cert, uri.String(), key.Public(), parent); err != nil {
+		return nil, err
+	}
+	return &pair{cert, key}, valid(cert, now)
+}
+
+// newSerial draws 159 bits: the most that 20 octets hold without a sign bit. Never zero.
+func newSerial() (*big.Int, error) {
+	limit := new(big.Int).Lsh(big.NewInt(1), 159)
+	for {
+		n, err := rand.Int(rand.Reader, limit)
+		if err != nil || n.Sign() > 0 {
+			return n, err
+		}
+	}
+}
+
+// check says what makes cert other than a certificate of profile p for uri and public, signed by parent (itself, if it is a root); nil
+// if it is one. All that the CA signs goes through it, and all that it reads back. Of time it looks only at the order; see valid.
+func check(p profile, cert *x509.Certificate, uri string, public crypto.PublicKey, parent *x509.Certificate) error {
+	key, ok := cert.PublicKey.(*ecdsa.PublicKey)
+	var problem error
+	switch {
+	case cert.Version != 3:
+		problem = fmt.Errorf("X.509 version %d, want 3", cert.Version)
+	case !ok || key.Curve != elliptic.P256():
+		problem = errors.New("its key is not an ECDSA key on P-256")
+	case public != nil && !key.Equal(public):
+		problem = errors.New("the private key belongs to another certificate")
+	case cert.SignatureAlgorithm != x509.ECDSAWithSHA256:
+		problem = fmt.Errorf("signed with %s, want %s", cert.SignatureAlgorithm, x509.ECDSAWithSHA256)
+	case cert.SerialNumber.Sign() <= 0 || cert.SerialNumber.BitLen() > 159:
+		problem = errors.New("its serial number is not one of 159 bits")
+	case len(cert.URIs) != 1:
+		problem = fmt.Errorf("%d URI SANs, want one", len(cert.URIs))
+	case cert.URIs[0].String() != uri:
+		problem = fmt.Errorf("it is for %q, want %q", cert.URIs[0], uri)
+	case len(cert.DNSNames)+len(cert.IPAddresses)+len(cert.EmailAddresses) > 0:
+		problem = errors.New("it has SANs beside the URI")
+	case !cert.BasicConstraintsValid || cert.IsCA != p.ca:
+		problem = fmt.Errorf("basic constraints say CA:%t, want CA:%t", cert.IsCA, p.ca)
+	case p.ca && (cert.MaxPathLen != p.pathLen || cert.MaxPathLenZero != (p.pathLen == 0)):
+		problem = fmt.Errorf("path length %d, want %d", cert.MaxPathLen, p.pathLen)
+	case cert.KeyUsage != p.usage:
+		problem = fmt.Errorf("key usage %b, want %b", cert.KeyUsage, p.usage)
+	case !slices.Equal(cert.ExtKeyUsage, p.extended) || len(cert.UnknownExtKeyUsage) > 0:
+		problem = fmt.Errorf("extended key usages %v, want %v", cert.ExtKeyUsage, p.extended)
+	case len(cert.UnhandledCriticalExtensions) > 0:
+		problem = errors.New("it has a critical extension that is not known")
+	case p.ca == (len(cert.Subject.Names) == 0):
+		problem = fmt.Errorf("its subject is %q: a CA has one, others have none", cert.Subject)
+	case cert.NotAfter.After(parent.NotAfter):
+		problem = errors.New("it outlives its signer")
+	case cert.CheckSignatureFrom(parent) != nil:
+		problem = fmt.Errorf("not signed by %q", parent.Subject)
+	}
+	if problem != nil {
+		return fmt.Errorf("%s certificate: %w", p.name, problem)
+	}
+	return nil
+}
+
+// valid returns an error if cert cannot be used at now.
+func valid(cert *x509.Certificate, now time.Time) error {
+	switch {
+	case now.Before(cert.NotBefore):
+		return fmt.Errorf("valid only from %s on: is the clock right?", cert.NotBefore.Format(time.RFC3339))
+	case !now.Before(cert.NotAfter):
+		return fmt.Errorf("expired at %s", cert.NotAfter.Format(time.RFC3339))
+	}
+	return nil
+}

@@ -1,0 +1,88 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/sallyport/sallyport/admin"
+	bootstrap "github.com/sallyport/sallyport/envoy-bootstrap"
+	"github.com/sallyport/sallyport/identity"
+	"github.com/spf13/cobra"
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+)
+
+// clientOptions are what all commands that ask a running control plane share.
+type clientOptions struct {
+	runtimeDir string // empty: the first of admin.DefaultDirs with a control plane
+}
+
+// sidecarOptions are what `envoy` and `bootstrap` share: whose sidecar it is, and what its bootstrap says.
+type sidecarOptions struct {
+	sidecarFor, proxyID string
+	dir                 string
+	adminBind           string
+	adminRemote         bool
+	drainTime           time.Duration
+	tokenTTL            time.Duration
+}
+
+func (o *sidecarOptions) addFlags(c *cobra.Command, defaultTTL time.Duration, ttl string) {
+	f := c.Flags()
+	f.StringVar(&o.sidecarFor, "sidecar-for", "", "ID of the service instance that the sidecar is for")
+	f.StringVar(&o.proxyID, "proxy-id", "", "ID of the sidecar's own registration, where a service has several")
+	f.StringVarP(&o.dir, "output", "o", "", "directory of the bootstrap, the token and Envoy's admin socket (default: one of the proxy's own in the runtime directory)")
+	f.StringVar(&o.adminBind, "admin-bind", "", "where Envoy's administration listens: unix:/full/path or ip:port (default: the socket admin.sock beside the bootstrap)")
+	f.BoolVar(&o.adminRemote, "admin-allow-remote", false, "let --admin-bind be an address that other machines reach; Envoy asks nobody who they are")
+	f.DurationVar(&o.drainTime, "drain-time", bootstrap.DefaultDrainTime, "how long connections may live on after their access was taken away, in whole seconds")
+	f.DurationVar(&o.tokenTTL, "token-ttl", defaultTTL, ttl)
+	c.MarkFlagsOneRequired("sidecar-for", "proxy-id")
+	c.MarkFlagsMutuallyExclusive("sidecar-for", "proxy-id")
+}
+
+func (o *sidecarOptions) request() (admin.TokenRequest, error) {
+	if o.tokenTTL < 0 {
+		return admin.TokenRequest{}, fmt.Errorf("--token-ttl %s: a time to live is positive", o.tokenTTL)
+	}
+	return admin.TokenRequest{SidecarFor: o.sidecarFor, ProxyID: o.proxyID, TTL: o.tokenTTL}, nil
+}
+
+// params is the bootstrap of the proxy that r describes, for an Envoy that finds its files in dir.
+func (o *sidecarOptions) params(r admin.TokenResponse, dir string, envoy bootstrap.Version) (bootstrap.Params, error) {
+	domain, err := spiffeid.TrustDomainFromString(r.TrustDomain)
+	if err != nil {
+		return bootstrap.Params{}, fmt.Errorf("answer of the control plane: trust domain: %w", err)
+	}
+	p := bootstrap.Params{
+		ProxyID: r.ProxyID,
+		Identity: identity.Service{
+			TrustDomain: domain, Datacenter: r.Datacenter,
+			Name: identity.Name{Partition: r.Partition, Namespace: r.Namespace, Service: r.Service},
+		},
+		XDSSocket:          r.XDSSocket,
+		TokenFile:          tokenPath(dir),
+		AdminRemote:        o.adminRemote,
+		PrometheusBindAddr: r.PrometheusBindAddr,
+		EnvoyVersion:       envoy,
+		DrainTime:          o.drainTime,
+	}
+	switch path, isSocket := strings.CutPrefix(o.adminBind, "unix:"); {
+	case o.adminBind == "":
+		p.AdminSocket = adminPath(dir)
+	case isSocket:
+		p.AdminSocket = path
+	default:
+		p.AdminBind = o.adminBind
+	}
+	return p, nil
+}
+
+// useRemote turns p into the bootstrap of an Envoy that reaches the control plane at address.
+func useRemote(p *bootstrap.Params, r admin.TokenResponse, address string) error {
+	if r.XDSCA == "" || r.XDSURI == "" {
+		return errors.New("--xds-address: the control plane has no endpoint for other machines (give `sallyport serve` an --xds-address)")
+	}
+	p.XDSSocket, p.XDSAddress, p.XDSCA, p.XDSURI = "", address, r.XDSCA, r.XDSURI
+	return nil
+}

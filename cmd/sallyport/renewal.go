@@ -1,0 +1,99 @@
+package main
+
+import (
+	"context"
+	"log/slog"
+	"math/rand/v2"
+	"time"
+
+	"github.com/sallyport/sallyport/admin"
+)
+
+// How long a renewal that failed waits for its next attempt. The control plane is on this machine, so asking again costs
+// little, and after an outage the first stream that Envoy opens should find a token that is valid.
+const (
+	renewalRetry, renewalRetryMax = 200 * time.Millisecond, 2 * time.Second
+	renewalTimeout                = 10 * time.Second
+)
+
+// renewal keeps a proxy's token fresh.
+type renewal struct {
+	log  *slog.Logger
+	mint func(ctx context.Context) (admin.TokenResponse, error)
+	// write puts a token where Envoy finds it.
+	write func(token string) error
+}
+
+// run replaces the token that ends at expires, and each one after it, at about two thirds of its life. It returns when ctx ends.
+func (r renewal) run(ctx context.Context, expires time.Time) {
+	for {
+		if !sleepUntil(ctx, renewAt(time.Now(), expires, rand.Float64())) {
+			return
+		}
+		var ok bool
+		if expires, ok = r.renew(ctx); !ok {
+			return
+		}
+	}
+}
+
+// renew tries until there is a new token or ctx ends. A failure is logged once for as long as it stays the same.
+func (r renewal) renew(ctx context.Context) (expires time.Time, ok bool) {
+	said := ""
+	for wait := renewalRetry; ; wait = min(2*wait, renewalRetryMax) {
+		expires, err := r.try(ctx)
+		if err == nil {
+			if said != "" {
+				r.log.Info("token renewed")
+			}
+			return expires, true
+		}
+		if ctx.Err() != nil {
+			return time.Time{}, false
+		}
+		if text := err.Error(); text != said {
+			said = text
+			r.log.Warn("token not renewed, trying again; what Envoy has keeps working, but it cannot reach the control plane anew once the token has ended", "err", err)
+		}
+		if !sleepUntil(ctx, time.Now().Add(wait/2+rand.N(wait/2))) {
+			return time.Time{}, false
+		}
+	}
+}
+
+func (r renewal) try(ctx context.Context) (time.Time, error) {
+	ctx, cancel := context.WithTimeout(ctx, renewalTimeout)
+	defer cancel()
+	resp, err := r.mint(ctx)
+	if err != nil {
+		return time.Time{}, err
+	}
+	return resp.Expires, r.write(resp.Token)
+}
+
+// renewAt is when a token that ends at expires is renewed: at 60 to 73 % of what is left of its life, as jitter in [0, 1)
+// says, so that sidecars which started together do not ask together. It is never at once: a control plane that gives out tokens
+// which have already ended is not asked without a pause.
+func renewAt(now, expires time.Time, jitter float64) time.Time {
+	life := float64(expires.Sub(now))
+	return now.Add(max(time.Second, time.Duration(life*(0.60+jitter*2/15))))
+}
+
+// sleepUntil returns true at t, or false when ctx ends before. It looks at the clock on the wall now and then: while a machine
+// is suspended timers stand still and tokens do not.
+func sleepUntil(ctx context.Context, t time.Time) bool {
+	t = t.Round(0)
+	for {
+		left := time.Until(t)
+		if left <= 0 {
+			return ctx.Err() == nil
+		}
+		timer := time.NewTimer(min(left, 30*time.Second))
+		select {
+		case <-ctx.Done():
+			timer.Stop()
+			return false
+		case <-timer.C:
+		}
+	}
+}

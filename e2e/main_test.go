@@ -1,0 +1,115 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/sallyport/sallyport/internal/meshtest"
+)
+
+// sallyport is the path of the command under test; set once, before the tests.
+var sallyport string
+
+func TestMain(m *testing.M) { os.Exit(run(m)) }
+
+func run(m *testing.M) int {
+	if task := os.Getenv(probeVariable); task != "" {
+		if err := prober(task); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return 1
+		}
+		return 0
+	}
+	if sallyport = os.Getenv("SALLYPORT_BIN"); sallyport == "" {
+		dir, err := os.MkdirTemp("", "sallyport-e2e-")
+		if err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return 1
+		}
+		defer os.RemoveAll(dir)
+		// Users of other tests' processes (the prober) have to reach the command.
+		if err := os.Chmod(dir, 0o755); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return 1
+		}
+		sallyport = filepath.Join(dir, "sallyport")
+		build := exec.Command("go", "build", "-o", sallyport, "github.com/sallyport/sallyport/cmd/sallyport")
+		if out, err := build.CombinedOutput(); err != nil {
+			fmt.Fprintf(os.Stderr, "building sallyport: %v\n%s", err, out)
+			return 1
+		}
+	}
+	abs, err := filepath.Abs(sallyport)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	sallyport = abs
+	return m.Run()
+}
+
+// newMesh makes a mesh on the Envoy of the whole suite. flags are further ones of `sallyport serve`.
+func newMesh(t *testing.T, flags ...string) *meshtest.Mesh {
+	t.Helper()
+	return meshtest.New(t, meshtest.Config{Sallyport: sallyport, Flags: flags})
+}
+
+// figure prints what was measured.
+func figure(t *testing.T, format string, args ...any) {
+	t.Helper()
+	fmt.Printf("FIGURE %s %s\n", strings.ReplaceAll(t.Name(), " ", "_"), fmt.Sprintf(format, args...))
+}
+
+func serveHTTP(t *testing.T, body string) *meshtest.Server { return serveHTTPOn(t, "127.0.0.1", body) }
+
+func serveHTTPOn(t *testing.T, host, body string) *meshtest.Server {
+	t.Helper()
+	s, err := meshtest.ServeHTTP(net.JoinHostPort(host, "0"), body, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(s.Close)
+	return s
+}
+
+func serveEcho(t *testing.T, banner string) *meshtest.Server {
+	return serveEchoOn(t, "127.0.0.1", banner)
+}
+
+func serveEchoOn(t *testing.T, host, banner string) *meshtest.Server {
+	t.Helper()
+	s, err := meshtest.ServeEcho(net.JoinHostPort(host, "0"), banner)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(s.Close)
+	return s
+}
+
+func startLoad(t *testing.T, c meshtest.LoadConfig) *meshtest.Load {
+	t.Helper()
+	l, err := meshtest.StartLoad(c)
+	if err != nil {
+		t.Fatalf("load: %v", err)
+	}
+	return l
+}
+
+// unscathed fails the test if any request of a load failed or any of its connections ended.
+func unscathed(t *testing.T, what string, r meshtest.Report) {
+	t.Helper()
+	figure(t, "load=%q %s", what, r)
+	if r.Failed != 0 || r.Closed != 0 {
+		t.Errorf("%s: %d of %d requests failed, %d of %d connections ended", what, r.Failed, r.Requests, r.Closed, r.Held)
+	}
+	if r.Requests == 0 {
+		t.Errorf("%s: the load did nothing", what)
+	}
+}

@@ -1,0 +1,175 @@
+// Package files reads a mesh from a directory of files in Consul's own formats (service definitions as the agent reads
+// them, config entries as `consul config write` takes them, in HCL, JSON or YAML) and is a catalog.Source of it.
+//
+// Files are read into one tree whatever their format, the tree is decoded strictly (a key that is not known, or not supported
+// yet, is an error at file:line, never silence), and what was decoded is put together as a whole. One mistake anywhere and
+// the directory is refused: the contents that were valid last stay. The package knows nothing of Envoy.
+//
+// A Source may be used by several goroutines at once; everything else is a value.
+package files
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/sallyport/sallyport/catalog"
+	"github.com/sallyport/sallyport/identity"
+	"github.com/sallyport/sallyport/intention"
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+)
+
+// DefaultDatacenter is the datacenter of a mesh that does not say another one, as in Consul.
+const DefaultDatacenter = "dc1"
+
+// Config says what to read and what holds where the files say nothing.
+type Config struct {
+	// Dir is the directory. Its subdirectories are not read.
+	Dir string
+	// Datacenter is the one that all services are in; empty: DefaultDatacenter.
+	Datacenter string
+	// TrustDomain is the mesh's. New demands it; Load takes the zero value too.
+	TrustDomain spiffeid.TrustDomain
+	// Default is what holds between services that no intention is about; the zero value denies.
+	Default intention.Action
+	// Enforcement holds for services that no file says another one for; the zero value is catalog.RBAC.
+	Enforcement catalog.Enforcement
+	// Revocation holds for the services whose protocol it fits and that no file says another one for; nil: the default of
+	// each service's protocol.
+	Revocation *catalog.Revocation
+	// PortsFile is where automatically chosen sidecar ports are remembered, so that they survive a restart; empty: they
+	// are remembered in memory only. It must not be in Dir.
+	PortsFile string
+	// Logger is told of what is read and of mistakes; nil: nobody is.
+	Logger *slog.Logger
+	// Registerer gets the package's metrics; nil: there are none.
+	Registerer prometheus.Registerer
+}
+
+// withDefaults fills in what is empty, and checks the rest.
+func (c Config) withDefaults() (Config, error) {
+	if c.Dir == "" {
+		return c, errors.New("catalog directory: none is given")
+	}
+	if c.Datacenter == "" {
+		c.Datacenter = DefaultDatacenter
+	}
+	if err := identity.CheckDatacenter(c.Datacenter); err != nil {
+		return c, fmt.Errorf("datacenter: %w", err)
+	}
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	return c, nil
+}
+
+// Source is a directory as a catalog.Source. Make one with New.
+type Source struct {
+	config  Config
+	metrics metrics
+	reload  chan struct{}
+	ports   map[string]uint16 // by proxy; of the last valid contents. Run's alone
+
+	mu     sync.Mutex
+	status Status
+}
+
+var _ catalog.Source = (*Source)(nil)
+
+// Status is how a Source is doing.
+type Status struct {
+	Dir string
+	// Files is the number of files in the last valid contents.
+	Files int
+	// LastSuccess is when the directory was last read and found valid; zero: never.
+	LastSuccess time.Time
+	// Problems are the mistakes for which the directory is refused now, each with file:line; none if it is valid.
+	Problems []string
+	// Warnings are what the last reading found odd but took.
+	Warnings []string
+}
+
+// New returns the source of a directory. It reads the ports file and nothing else; the directory need not exist yet.
+func New(config Config) (*Source, error) {
+	c, err := config.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	if c.TrustDomain.IsZero() {
+		return nil, errors.New("catalog: no trust domain is given")
+	}
+	if c.PortsFile != "" {
+		if err := outside(c.Dir, c.PortsFile); err != nil {
+			return nil, err
+		}
+	}
+	ports, err := readPorts(c.PortsFile)
+	if err != nil {
+		return nil, err
+	}
+	s := &Source{config: c, reload: make(chan struct{}, 1), ports: ports, status: Status{Dir: c.Dir}}
+	if s.metrics, err = newMetrics(c.Registerer); err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+// Load reads the directory once and returns its contents, as a Source would publish them. The error is an Errors with every
+// mistake, unless the configuration itself is wrong. Nothing is written, the ports file neither.
+func Load(config Config) (catalog.Contents, error) {
+	c, err := config.withDefaults()
+	if err != nil {
+		return catalog.Contents{}, err
+	}
+	ports, err := readPorts(c.PortsFile)
+	if err != nil {
+		return catalog.Contents{}, err
+	}
+	files, err := scan(c.Dir)
+	if err != nil {
+		return catalog.Contents{}, Errors{{File: c.Dir, Text: err.Error()}}
+	}
+	r := read(c, files, ports)
+	for _, w := range r.warnings {
+		c.Logger.Warn("odd definition", "origin", w.origin(), "err", w.Text)
+	}
+	if len(r.problems) > 0 {
+		return catalog.Contents{}, r.problems
+	}
+	return r.contents, nil
+}
+
+// Status tells how s is doing. The slices must not be changed.
+func (s *Source) Status() Status {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.status
+}
+
+// Reload makes Run read the directory again now, changed or not. It does not block.
+func (s *Source) Reload() {
+	select {
+	case s.reload <- struct{}{}:
+	default: // one is waiting already
+	}
+}
+
+// outside returns an error if file lies in dir, where it would be read as a definition.
+func outside(dir, file string) error {
+	d, err := filepath.Abs(dir)
+	if err != nil {
+		return fmt.Errorf("catalog directory: %w", err)
+	}
+	f, err := filepath.Abs(file)
+	if err != nil {
+		return fmt.Errorf("ports file: %w", err)
+	}
+	if filepath.Dir(f) == d {
+		return fmt.Errorf("ports file %s: is in the catalog directory, where it would be read as a definition: put it elsewhere", file)
+	}
+	return nil
+}

@@ -1,0 +1,81 @@
+package files
+
+import (
+	"fmt"
+	"net/netip"
+)
+
+// listener is an address that some Envoy will bind.
+type listener struct {
+	what    string // "the public listener of web-sidecar-proxy"
+	at      position
+	address netip.Addr
+}
+
+// checkListeners reports listeners that would take each other's address. Envoys share ports silently, so nobody else would.
+//
+// A directory may describe proxies of many machines, each with the same upstream on 127.0.0.1. Proxies that are dialled at one
+// address are taken to be on one machine (all loopback addresses being one); of others only addresses that are not loopback can clash.
+func (a *assembly) checkListeners() {
+	type key struct{ host, port string }
+	ports := map[key][]listener{}
+	sockets := map[key]listener{}
+	bind := func(s *sidecar, address netip.Addr, port uint16, l listener) {
+		l.address = address
+		k := key{s.host, fmt.Sprint(port)}
+		for _, other := range ports[k] {
+			if overlap(address, other.address) {
+				a.problem(l.at, "%s and %s (%s) cannot both listen on port %d of %s", l.what, other.what, other.at, port, clash(address, other.address))
+				return
+			}
+		}
+		ports[k] = append(ports[k], l)
+		if address.IsLoopback() || address.IsUnspecified() {
+			return
+		}
+		k = key{"", netip.AddrPortFrom(address, port).String()}
+		if first := ports[k]; len(first) > 0 {
+			a.problem(l.at, "%s and %s (%s) cannot both listen on %s", l.what, first[0].what, first[0].at, k.port)
+			return
+		}
+		ports[k] = append(ports[k], l)
+	}
+	for _, s := range a.sidecars {
+		e := s.settings
+		at := s.at
+		if s.port.at.line > 0 {
+			at = s.port.at
+		}
+		bind(s, e.bindAddress.value, e.bindPort.or(s.port).value, listener{what: "the public listener of " + s.id, at: e.bindPort.or(setting[uint16]{at: at}).at})
+		if e.prometheus.set {
+			bind(s, e.prometheus.value.Addr(), e.prometheus.value.Port(), listener{what: "envoy_prometheus_bind_addr of " + s.id, at: e.prometheus.at})
+		}
+		for _, u := range s.upstreams {
+			l := listener{what: "upstream " + u.Destination.Service + " of " + s.id, at: u.at}
+			if u.BindSocket != "" {
+				k := key{s.host, u.BindSocket}
+				if first, ok := sockets[k]; ok {
+					a.problem(l.at, "%s and %s (%s) cannot both listen on %s", l.what, first.what, first.at, u.BindSocket)
+				}
+				sockets[k] = l
+				continue
+			}
+			address, _ := netip.ParseAddr(u.BindAddress)
+			bind(s, address, u.BindPort, l)
+		}
+	}
+}
+
+// overlap reports whether two listeners on one port of one machine take each other's connections. The IPv6 wildcard takes
+// IPv6 alone, as Envoy has it.
+func overlap(a, b netip.Addr) bool {
+	return a == b || a.Is4() == b.Is4() && (a.IsUnspecified() || b.IsUnspecified())
+}
+
+// clash is the narrower of two addresses that overlap.
+func clash(a, b netip.Addr) netip.Addr {
+	if a.IsUnspecified() {
+		return b
+	}
+	return a
+}

@@ -1,0 +1,82 @@
+package files
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// Problem is one mistake in the files.
+type Problem struct {
+	// File is the file's name within the directory, or the directory's path if the mistake is not in a file.
+	File string
+	// Line counts from 1; 0: the file as a whole.
+	Line int
+	// Text says what is wrong and how to mend it.
+	Text string
+}
+
+// String is the problem as compilers print theirs: "web.hcl:3: text".
+func (p Problem) String() string { return p.origin() + ": " + p.Text }
+
+func (p Problem) origin() string { return position{file: p.File, line: p.Line}.String() }
+
+// Errors are all the mistakes of a directory, sorted by file and line. It is the error of Load.
+type Errors []Problem
+
+// Error is all problems, one per line.
+func (e Errors) Error() string {
+	lines := make([]string, len(e))
+	for i, p := range e {
+		lines[i] = p.String()
+	}
+	return strings.Join(lines, "\n")
+}
+
+// position is a place in a file. The zero position is nowhere.
+type position struct {
+	file string
+	line int // 0: the file as a whole
+}
+
+// String is "file:line".
+func (p position) String() string {
+	if p.line == 0 {
+		return p.file
+	}
+	return p.file + ":" + strconv.Itoa(p.line)
+}
+
+// reader collects what is found wrong while a directory is read.
+type reader struct {
+	problems, warnings Errors
+}
+
+func (r *reader) problem(at position, format string, args ...any) {
+	r.problems = append(r.problems, Problem{File: at.file, Line: at.line, Text: fmt.Sprintf(format, args...)})
+}
+
+func (r *reader) warning(at position, format string, args ...any) {
+	r.warnings = append(r.warnings, Problem{File: at.file, Line: at.line, Text: fmt.Sprintf(format, args...)})
+}
+
+// sorted returns the problems by file and line, each once.
+func (e Errors) sorted() Errors {
+	slices.SortStableFunc(e, func(a, b Problem) int {
+		return cmp.Or(strings.Compare(a.File, b.File), cmp.Compare(a.Line, b.Line), strings.Compare(a.Text, b.Text))
+	})
+	return slices.Compact(e)
+}
+
+func (e Errors) texts() []string {
+	if len(e) == 0 {
+		return nil
+	}
+	out := make([]string, len(e))
+	for i, p := range e {
+		out[i] = p.String()
+	}
+	return out
+}

@@ -1,0 +1,363 @@
+package files_test
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/sallyport/sallyport/catalog"
+	"github.com/sallyport/sallyport/files"
+)
+
+// in wraps lines into a service with a sidecar; they stand in the proxy block, from line 6 on.
+func inProxy(lines string) string {
+	return "service {\n  name = \"web\"\n  port = 8080\n  connect {\n    sidecar_service { proxy {\n" + lines + "\n}}}}\n"
+}
+
+// upstream is an upstream with the lines, which begin on line 9.
+func inUpstream(lines string) string {
+	return inProxy("upstreams {\ndestination_name = \"api\"\nlocal_bind_port = 9191\n" + lines + "\n}")
+}
+
+// service is a service with the lines, which begin on line 3.
+func inService(lines string) string {
+	return "service {\n  name = \"web\"\n" + lines + "\n}\n"
+}
+
+// entry is a config entry with the lines, which begin on line 3.
+func entry(kind, name, lines string) string {
+	return "Kind = \"" + kind + "\"\nName = \"" + name + "\"\n" + lines + "\n"
+}
+
+type mistake struct {
+	name  string
+	files map[string]string
+	want  []string
+}
+
+func one(name, text string, want ...string) mistake {
+	return mistake{name: name, files: map[string]string{"a.hcl": text}, want: want}
+}
+
+func mistakes() []mistake {
+	sidecar := "connect {\nsidecar_service {}\n}"
+	long := strings.Repeat("x", 300)
+	return []mistake{
+		// Syntax.
+		one("hcl", "service {\n  name = \"web\"\n  port = \n}\n", "a.hcl:3: the value is missing after ="),
+		one("hcl cut off", "Kind = \"service-intentions\"\nName =", "a.hcl:2: the value is missing after ="),
+		one("hcl not closed", "service {\n  name = \"web\"\n", "a.hcl:1: { is not closed"),
+		one("hcl closed twice", "service {\n  name = \"web\"\n}\n}\n", "a.hcl:4: } closes nothing"),
+		one("hcl string", "service {\n  name = \"web\n}\n", "a.hcl:2: literal not terminated"),
+		one("hcl label", "service \"web\" {\n  port = 1\n}\n", `a.hcl:1: service "web": blocks have no label here: write it as a key inside of the block`),
+		one("hcl number", inService("port = 99999999999999999999"), "a.hcl:3: 99999999999999999999 is too large a number"),
+		one("hcl deep", "a = "+strings.Repeat("[", 100)+strings.Repeat("]", 100), "a.hcl:1: nested more than 64 deep"),
+		one("json in hcl", "{\n\"service\": {\"name\": \"web\",\n\"prot\": 1}}", `a.hcl:3: unknown key "prot" in service: did you mean port?`),
+		{"json", map[string]string{"a.json": "{\n  \"service\": {\n    \"name\": \"web\",\n  }\n}"}, []string{"a.json:4: invalid character '}' looking for beginning of object key string"}},
+		{"json cut off", map[string]string{"a.json": "{\n  \"service\": {\n    \"name\": \"web\""}, []string{"a.json:3: the JSON value is not complete"}},
+		{"json rest", map[string]string{"a.json": "{}\n{}"}, []string{"a.json:2: more after the end of the JSON value: one file holds one value"}},
+		{"json array", map[string]string{"a.json": "[]"}, []string{"a.json:1: the file must be a block, not a list"}},
+		{"json twice", map[string]string{"a.json": "{\"service\": {\n\"name\": \"web\",\n\"Name\": \"api\"}}"}, []string{"a.json:3: Name is given twice in service (first at line 2)"}},
+		{"json deep", map[string]string{"a.json": strings.Repeat("[", 100)}, []string{"a.json:1: nested more than 64 deep"}},
+		{"json number", map[string]string{"a.json": "{\"service\": {\"name\": \"web\",\n\"port\": 1e999}}"}, []string{"a.json:2: 1e999 is too large a number"}},
+		{"yaml", map[string]string{"a.yaml": "service:\n  name: web\n name: api\n"}, []string{"a.yaml:3: did not find expected key"}},
+		{"yaml twice", map[string]string{"a.yaml": "service:\n  name: web\n  name: api\n"}, []string{"a.yaml:3: name is given twice in service (first at line 2)"}},
+		{"yaml merge", map[string]string{"a.yml": "service:\n  <<: {name: web}\n"}, []string{"a.yml:2: merge keys (<<) are not supported: spell the keys out"}},
+		{"yaml tag", map[string]string{"a.yml": "service:\n  name: !secret web\n"}, []string{"a.yml:2: the tag !secret means nothing here"}},
+		{"yaml bomb", map[string]string{"a.yml": "a: &a [x,x,x,x,x,x,x,x,x,x]\nb: &b [*a,*a,*a,*a,*a,*a,*a,*a,*a,*a]\nc: &c [*b,*b,*b,*b,*b,*b,*b,*b,*b,*b]\n" +
+			"d: &d [*c,*c,*c,*c,*c,*c,*c,*c,*c,*c]\ne: [*d,*d,*d,*d,*d,*d,*d,*d,*d,*d]\n"}, []string{"a.yml:1: the aliases come to more than 10000 values"}},
+		{"yaml cycle", map[string]string{"a.yml": "a: &a [*a]\n"}, []string{"a.yml:1: nested more than 64 deep"}},
+		{"yaml key", map[string]string{"a.yml": "service:\n  [a]: b\n"}, []string{"a.yml:2: a key must be plain text"}},
+		{"kubernetes", map[string]string{"a.yml": "apiVersion: consul.hashicorp.com/v1alpha1\nkind: ServiceIntentions\n"}, []string{`a.yml:2: unknown kind "ServiceIntentions": did you mean service-intentions?`}},
+		one("empty", " \n\t\n", "a.hcl:1: the file is empty: remove it, or leave a comment in it if that is meant"),
+		one("utf-8", "service {\n  name = \"w\xffb\"\n}\n", "a.hcl:2: is not valid UTF-8"),
+		one("utf-8 escaped", "service {\n  name = \"w\\xffb\"\n}\n", `a.hcl:2: name "wÿb" cannot be a service's name: letters, digits, '.', '-' and '_' are allowed`),
+		one("zero byte", "service {\n  name = \"w\x00b\"\n}\n", "a.hcl:2: holds a zero byte"),
+		{"none", map[string]string{"a.txt": "", ".a.hcl": "x", "a.hcl~": "x", "#a.hcl#": "x", ".a.hcl.swp": "x"},
+			[]string{"DIR: no definitions: the directory has no file *.hcl, *.json, *.yaml or *.yml (a file that holds a comment alone is enough for a mesh without services)"}},
+		{"all files", map[string]string{"a.hcl": "x", "b.json": "x", "c.hcl": inService("prot = 1")}, []string{
+			"a.hcl:1: key 'x' expected start of object ('{') or assignment ('=')",
+			"b.json:1: invalid character 'x' looking for beginning of value",
+			`c.hcl:3: unknown key "prot" in service: did you mean port?`,
+		}},
+		{"too large", map[string]string{"a.hcl": "# " + strings.Repeat("x", 10<<20)}, []string{"a.hcl: is larger than 10485760 bytes: split it"}},
+
+		// The file as a whole.
+		one("agent configuration", "datacenter = \"dc1\"\n", `a.hcl:1: unknown key "datacenter" in the file: a file holds service, services or config_entries, or one config entry with its Kind`),
+		one("service twice", "service { name = \"web\" }\nservice { name = \"api\" }\n", "a.hcl:2: service is given twice in the file: call the blocks services"),
+		one("entry twice", "Kind = \"mesh\"\nKind = \"mesh\"\n", "a.hcl:2: Kind is given twice in mesh (first at line 1)"),
+		one("not a block", "service = 5\n", "a.hcl:1: service must be a block, not a number"),
+		one("top-level check", "check { name = \"x\" }\n", "a.hcl:1: check in the file is not supported yet"),
+		one("kind", "Kind = \"service-resolver\"\n", `a.hcl:1: config entries of kind "service-resolver" are not supported yet`),
+		one("unknown kind", "Kind = \"x\"\n", `a.hcl:1: unknown kind "x": config entries of kind service-intentions, service-defaults, proxy-defaults, mesh are read, and services in service { ... }`),
+		one("misspelt kind", "Kind = \"service-default\"\n", `a.hcl:1: unknown kind "service-default": did you mean service-defaults?`),
+		one("entry without kind", "config_entries {\n bootstrap = [\n { name = \"web\" }\n]\n}", "a.hcl:3: config entry has no Kind"),
+
+		// Services.
+		one("no name", "service {\n  port = 1\n}\n", "a.hcl:1: service has no name"),
+		one("empty name", "service {\n  name = \"\"\n}\n", "a.hcl:1: service has no name"),
+		one("name", "service {\n  name = \"a b\"\n}\n", `a.hcl:2: name "a b" cannot be a service's name: letters, digits, '.', '-' and '_' are allowed`),
+		one("wildcard name", "service {\n  name = \"*\"\n}\n", `a.hcl:2: name "*": a wildcard cannot be used here`),
+		one("name type", "service {\n  name = 5\n}\n", "a.hcl:2: name must be a string, not a number"),
+		one("long name", "service {\n  name = \""+long+"\"\n}\n", "a.hcl:2: name has 300 characters: at most 256 are allowed"),
+		one("name too long for TLS", "service {\n  name = \""+long[:240]+"\"\n}\n",
+			"a.hcl:1: the name of the service is too long: its server name "+long[:40]+"... would have 270 bytes, and TLS takes 255"),
+		one("id", inService("id = \"../x\""), `a.hcl:3: id "../x": 1 to 256 letters, digits, '-', '_', '.', ':' and '@' are allowed`),
+		one("port 0", inService("port = 0"), "a.hcl:3: port is 0: it must be 1 to 65535"),
+		one("port 70000", inService("port = 70000"), "a.hcl:3: port is 70000: it must be 1 to 65535"),
+		one("port type", inService("port = \"8080\""), "a.hcl:3: port must be a whole number, not a string"),
+		one("port fraction", inService("port = 1.5"), "a.hcl:3: port must be a whole number, not a fraction"),
+		one("address", inService("address = \"[::1]\""), `a.hcl:3: address "[::1]" is neither an IP address (without brackets or zone) nor a host name`),
+		one("address zone", inService("address = \"fe80::1%eth0\""), `a.hcl:3: address "fe80::1%eth0" is neither an IP address (without brackets or zone) nor a host name`),
+		one("address any", inService("address = \"0.0.0.0\""), "a.hcl:3: address 0.0.0.0 cannot be dialled: give the address that other proxies reach, and say in proxy config bind_address where to listen"),
+		one("address numbers", inService("address = \"300.1.1.1\""), `a.hcl:3: address "300.1.1.1" is neither an IP address (without brackets or zone) nor a host name`),
+		one("socket and port", inService("port = 1\nsocket_path = \"/run/x\""), "a.hcl:4: service has a socket_path and an address or port: it can have one of them"),
+		one("relative socket", inService("socket_path = \"x\""), `a.hcl:3: socket_path "x" must be an absolute path`),
+		one("long socket", inService("socket_path = \"/"+long+"\""), "a.hcl:3: socket_path has 301 bytes: a socket's path takes at most 107"),
+		one("weights", inService("weights {\n  passing = 0\n  warning = -1\n}"), "a.hcl:4: passing is 0: it must be 1 to 65535", "a.hcl:5: warning is -1: it must be 0 to 65535"),
+		one("status", inService("check {\n  status = \"ok\"\n}"), `a.hcl:4: status "ok" of check is not known: passing, warning and critical are`),
+		one("check key", inService("checks = [{\n  statsu = \"ok\"\n}]"), `a.hcl:4: unknown key "statsu" in check: did you mean status?`),
+		one("tags", inService("tags = [1]"), "a.hcl:3: tags must be a list of strings, not a number"),
+		one("meta", inService("meta {\n  \"a b\" = \"x\"\n  n = 1\n  l = \""+strings.Repeat("x", 600)+"\"\n}"),
+			`a.hcl:4: meta key "a b": 1 to 128 letters, digits, '-' and '_' are allowed`, `a.hcl:5: meta value of "n" must be a string, not a number`,
+			`a.hcl:6: meta value of "l" has 600 bytes: at most 512 are allowed`),
+		one("namespace", inService("namespace = \"team\""), `a.hcl:3: namespace "team" in service is not supported yet`),
+		one("token", inService("token = \"secret\""), "a.hcl:3: token in service: files need no ACL tokens: remove it"),
+		one("gateway", inService("kind = \"mesh-gateway\""), `a.hcl:3: kind "mesh-gateway" is not supported yet`),
+		one("service kind", inService("kind = \"proxy\""), `a.hcl:3: kind "proxy" of service is not known: connect-proxy is, or none`),
+		one("native", inService("connect {\n  native = true\n}"), "a.hcl:4: native in connect is not supported yet"),
+		one("proxy of a service", inService("proxy {\n}"), `a.hcl:3: proxy is for registrations of kind "connect-proxy": put it into connect { sidecar_service { ... } }`),
+		one("tagged addresses", inService("tagged_addresses {\n  lan = { address = \"1.1.1.1\" }\n}"), "a.hcl:3: tagged_addresses in service is not supported yet"),
+		one("duplicate ids", "services { name = \"web\" }\nservices { name = \"web\" }\n", `a.hcl:2: the ID "web" is taken (a.hcl:1): IDs of services and proxies must differ`),
+		{"duplicate ids of files", map[string]string{"a.hcl": inService(""), "b.json": `{"service": {"name": "web"}}`},
+			[]string{`b.json:1: the ID "web" is taken (a.hcl:1): IDs of services and proxies must differ`}},
+
+		// Proxies.
+		one("nothing to connect to", inService(sidecar), "a.hcl:4: nothing to hand connections to: give service web a port or a socket_path, or the proxy a local_service_port"),
+		one("sidecar id", inService("port = 1\nconnect {\nsidecar_service {\nid = \"x\"\n}\n}"), `a.hcl:6: id of sidecar_service is always "web-sidecar-proxy", as in Consul: remove it`),
+		one("nested connect", inService("port = 1\nconnect {\nsidecar_service {\nconnect {}\n}\n}"), "a.hcl:6: connect cannot be nested in sidecar_service"),
+		one("missing service", "service {\n  kind = \"connect-proxy\"\n  name = \"p\"\n  port = 1\n  proxy {\n    destination_service_name = \"web\"\n local_service_port = 1\n  }\n}\n",
+			`a.hcl:6: destination_service_name "web": there is no service of that name`),
+		one("missing instance", inProxy("destination_service_id = \"web-2\""), `a.hcl:6: destination_service_id "web-2": there is no service with that ID`),
+		one("another service's instance", "services { name = \"api\" }\nservices {\nname = \"web\"\nport = 1\nconnect { sidecar_service { proxy {\ndestination_service_name = \"api\"\ndestination_service_id = \"web\"\n}}}}\n",
+			`a.hcl:6: destination_service_name is "api", but the service with the ID "web" is called "web"`),
+		one("no destination", "service {\n  kind = \"connect-proxy\"\n  name = \"p\"\n  port = 1\n}\n", "a.hcl:1: a connect-proxy needs proxy { destination_service_name }"),
+		one("no port", "services { name = \"web\" }\nservices {\n  kind = \"connect-proxy\"\n  name = \"p\"\n  proxy { destination_service_name = \"web\" local_service_port = 1 }\n}\n",
+			"a.hcl:2: a connect-proxy needs a port (only a sidecar_service is given one)"),
+		one("local address", inProxy("local_service_address = \"app.internal\""), `a.hcl:6: local_service_address "app.internal" must be an IP address, without brackets or zone`),
+		one("local socket and port", inProxy("local_service_socket_path = \"/run/x\"\nlocal_service_port = 1"),
+			"a.hcl:6: proxy has a local_service_socket_path and a local_service_address or local_service_port: it can have one of them"),
+		one("transparent", inProxy("mode = \"transparent\""), `a.hcl:6: mode "transparent" in proxy is not supported yet`),
+		one("expose", inProxy("expose {\n  checks = true\n}"), "a.hcl:6: expose in proxy is not supported yet"),
+		one("mesh gateway", inProxy("mesh_gateway {\n  mode = \"local\"\n}"), `a.hcl:7: mode "local" in mesh_gateway is not supported yet`),
+		one("escape hatch", inProxy("config {\n  envoy_public_listener_json = \"{}\"\n}"), "a.hcl:7: envoy_public_listener_json in config is not supported yet"),
+		one("config key", inProxy("config {\n  local_conect_timeout_ms = 1\n}"), `a.hcl:7: unknown key "local_conect_timeout_ms" in config: did you mean local_connect_timeout_ms?`),
+		one("timeout", inProxy("config {\n  local_connect_timeout_ms = -1\n}"), "a.hcl:7: local_connect_timeout_ms is -1: it must be 0 to 31536000000"),
+		one("timeout text", inProxy("config {\n  local_connect_timeout_ms = \"5s\"\n}"), `a.hcl:7: local_connect_timeout_ms is "5s", which is not a whole number`),
+		one("protocol", inProxy("config {\n  protocol = \"mysql\"\n}"), `a.hcl:7: protocol "mysql" is not known: tcp, http, http2 and grpc are`),
+		one("contradicted protocol", inProxy("config {\n  protocol = \"http\"\n}"), "a.hcl:7: protocol http contradicts that of service web, which is tcp (no service-defaults say otherwise): say it in service-defaults"),
+		one("balance", inProxy("config {\n  balance_inbound_connections = \"x\"\n}"), `a.hcl:7: balance_inbound_connections "x" is not known: exact_balance is`),
+		one("bind address", inProxy("config {\n  bind_address = \"web\"\n}"), `a.hcl:7: bind_address "web" must be an IP address, without brackets or zone`),
+		one("prometheus", inProxy("config {\n  envoy_prometheus_bind_addr = \":9102\"\n}"), `a.hcl:7: envoy_prometheus_bind_addr ":9102" must be an IP address and a port, like "0.0.0.0:9102"`),
+		one("enforcement", inProxy("config {\n  intention_enforcement = \"none\"\n}"), `a.hcl:7: intention_enforcement "none" is not known: rbac, ext_authz and both are`),
+		one("revocation", inProxy("config {\n  revocation = \"never\"\n}"), `a.hcl:7: revocation "never" is not known: drain, new and next-request are`),
+		one("revocation of tcp", inProxy("config {\n  revocation = \"next-request\"\n}"), `a.hcl:7: revocation "next-request" is not for protocol tcp, which web has: use "drain" or "new"`),
+		{"revocation of http", map[string]string{"a.hcl": inProxy("config {\n  revocation = \"new\"\n}"), "b.hcl": entry("service-defaults", "web", "Protocol = \"http\"")},
+			[]string{`a.hcl:7: revocation "new" is not for protocol http, which web has: use "next-request" or "drain"`}},
+		one("server first", inProxy("config {\n  server_first = true\n intention_enforcement = \"ext_authz\"\n}"),
+			`a.hcl:8: ext_authz cannot protect web, whose server speaks first (server_first at a.hcl:7): it decides at the client's first byte. Use intention_enforcement = "both"`),
+		{"server first by default", map[string]string{"a.hcl": inProxy("config {\n  server_first = true\n}"), "b.hcl": entry("proxy-defaults", "global", "Config {\n  intention_enforcement = \"ext_authz\"\n}")},
+			[]string{`b.hcl:4: ext_authz cannot protect web, whose server speaks first (server_first at a.hcl:7): it decides at the client's first byte. Use intention_enforcement = "both"`}},
+		{"server first of http", map[string]string{"a.hcl": inProxy("config {\n  server_first = true\n}"), "b.hcl": entry("service-defaults", "web", "Protocol = \"http\"")},
+			[]string{"a.hcl:7: server_first is for services of protocol tcp; web is http (service-defaults at b.hcl:3)"}},
+		one("user", inProxy("config {\n  sallyport_uid = \"no such user\"\n}"), `a.hcl:7: sallyport_uid "no such user" is no user of this machine: give the name of one, or a number`),
+		one("negative user", inProxy("config {\n  sallyport_uid = -1\n}"), "a.hcl:7: sallyport_uid is -1: it must be 0 to 4294967294"),
+
+		// Upstreams.
+		one("no destination name", inProxy("upstreams {\n  local_bind_port = 1\n}"), "a.hcl:6: upstream has no destination_name"),
+		one("no bind", inProxy("upstreams {\n  destination_name = \"api\"\n}"), "a.hcl:6: upstream api needs local_bind_port or local_bind_socket_path"),
+		one("port and socket", inUpstream("local_bind_socket_path = \"/run/x\""), "a.hcl:9: upstream api has a local_bind_socket_path and a local_bind_address or local_bind_port: it can have one of them"),
+		one("socket mode", inProxy("upstreams {\ndestination_name = \"api\"\nlocal_bind_socket_path = \"/run/x\"\nlocal_bind_socket_mode = \"0888\"\n}"),
+			`a.hcl:9: local_bind_socket_mode "0888" must be permission bits in octal, like "0700"`),
+		one("socket mode type", inProxy("upstreams {\ndestination_name = \"api\"\nlocal_bind_socket_path = \"/run/x\"\nlocal_bind_socket_mode = 0700\n}"),
+			`a.hcl:9: local_bind_socket_mode must be a string in octal, like "0700", not a number`),
+		one("prepared query", inUpstream("destination_type = \"prepared_query\""), `a.hcl:9: destination_type "prepared_query" in upstream is not supported yet`),
+		one("peer", inUpstream("destination_peer = \"x\""), `a.hcl:9: destination_peer "x" in upstream is not supported yet`),
+		one("upstream namespace", inUpstream("destination_namespace = \"x\""), `a.hcl:9: destination_namespace "x" in upstream is not supported yet`),
+		one("datacenter", inUpstream("datacenter = \"dc2\""), `a.hcl:9: datacenter "dc2" is not this one (dc1): upstreams in other datacenters are not supported yet`),
+		one("upstream config", inUpstream("config {\nenvoy_listener_json = \"{}\"\nlimits {\nmax_conections = 1\n}\npassive_health_check {\ninterval = 10\nmax_ejection_percent = 101\n}\n}"),
+			"a.hcl:10: envoy_listener_json in config is not supported yet", `a.hcl:12: unknown key "max_conections" in limits: did you mean max_connections?`,
+			`a.hcl:15: interval must be a string with a unit, like "10s", not a number`, "a.hcl:16: max_ejection_percent is 101: it must be 0 to 100"),
+		one("upstream protocol", inUpstream("config {\nprotocol = \"http\"\n}"),
+			"a.hcl:10: protocol http contradicts that of the upstream api, which is tcp (no service-defaults say otherwise): say it in service-defaults of api"),
+		one("same destination", inProxy("upstreams {\ndestination_name = \"api\"\nlocal_bind_port = 1\n}\nupstreams {\ndestination_name = \"api\"\nlocal_bind_port = 2\n}"),
+			"a.hcl:10: upstream api is given twice (first at a.hcl:6)"),
+		one("same upstream port", inProxy("upstreams {\ndestination_name = \"a\"\nlocal_bind_port = 1\n}\nupstreams {\ndestination_name = \"b\"\nlocal_bind_port = 1\n}"),
+			"a.hcl:10: upstream b of web-sidecar-proxy and upstream a of web-sidecar-proxy (a.hcl:6) cannot both listen on port 1 of 127.0.0.1"),
+		one("same upstream socket", inProxy("upstreams {\ndestination_name = \"a\"\nlocal_bind_socket_path = \"/a\"\n}\nupstreams {\ndestination_name = \"b\"\nlocal_bind_socket_path = \"/a\"\n}"),
+			"a.hcl:10: upstream b of web-sidecar-proxy and upstream a of web-sidecar-proxy (a.hcl:6) cannot both listen on /a"),
+
+		// Listeners of one machine, and of several.
+		one("same sidecar port", "services {\nname = \"web\"\nport = 1\nconnect { sidecar_service {\nport = 20000\n} }\n}\nservices {\nname = \"api\"\nport = 2\nconnect { sidecar_service {\nport = 20000\n} }\n}\n",
+			"a.hcl:5: the public listener of web-sidecar-proxy and the public listener of api-sidecar-proxy (a.hcl:12) cannot both listen on port 20000 of 0.0.0.0"),
+		one("same address of two hosts", "services {\nname = \"web\"\nport = 1\naddress = \"a\"\nconnect { sidecar_service {\nport = 20000\nproxy { config {\nbind_address = \"10.0.0.1\" } }\n} }\n}\n"+
+			"services {\nname = \"api\"\nport = 2\naddress = \"10.0.0.1\"\nconnect { sidecar_service {\nport = 20000\n} }\n}\n",
+			"a.hcl:6: the public listener of web-sidecar-proxy and the public listener of api-sidecar-proxy (a.hcl:16) cannot both listen on 10.0.0.1:20000"),
+		{"prometheus of all", map[string]string{
+			"a.hcl": "services {\nname = \"web\"\nport = 1\nconnect { sidecar_service {} }\n}\nservices {\nname = \"api\"\nport = 2\nconnect { sidecar_service {} }\n}\n",
+			"b.hcl": entry("proxy-defaults", "global", "Config {\nenvoy_prometheus_bind_addr = \"0.0.0.0:9102\"\n}"),
+		}, []string{"b.hcl:4: envoy_prometheus_bind_addr of web-sidecar-proxy and envoy_prometheus_bind_addr of api-sidecar-proxy (b.hcl:4) cannot both listen on port 9102 of 0.0.0.0"}},
+
+		// Intentions.
+		one("no sources", entry("service-intentions", "api", ""), "a.hcl:1: service-intentions need at least one source"),
+		one("intention name", "Kind = \"service-intentions\"\nSources = [{ Name = \"web\" Action = \"allow\" }]", "a.hcl:1: service-intentions has no Name"),
+		one("part of a wildcard", entry("service-intentions", "api-*", "Sources = [{ Name = \"web\" Action = \"allow\" }]"), `a.hcl:2: Name "api-*": the wildcard * can only stand alone`),
+		one("source name", entry("service-intentions", "api", "Sources = [\n{ Action = \"allow\" },\n{ Name = \"w*\" Action = \"allow\" },\n{ Name = \"a/b\" Action = \"allow\" }]"),
+			"a.hcl:4: source has no Name", `a.hcl:5: Name "w*": the wildcard * can only stand alone`, `a.hcl:6: Name "a/b" cannot be a service's name: letters, digits, '.', '-' and '_' are allowed`),
+		one("no action", entry("service-intentions", "api", "Sources = [\n{ Name = \"web\" }]"), "a.hcl:4: source has no Action"),
+		one("action", entry("service-intentions", "api", "Sources = [{\nName = \"web\"\nAction = \"Allow\" }]"), `a.hcl:5: Action "Allow" is not known: allow and deny are, in lower case`),
+		one("permissions", entry("service-intentions", "api", "Sources = [{\nName = \"web\"\nPermissions = [{ Action = \"allow\" HTTP { PathPrefix = \"/\" } }]\n}]"), "a.hcl:5: Permissions in source are not supported yet"),
+		one("action and permissions", entry("service-intentions", "api", "Sources = [{\nName = \"web\"\nAction = \"deny\"\nPermissions = [{ Action = \"allow\" }]\n}]"), "a.hcl:5: source has Action and Permissions: it can have one of them"),
+		one("source twice", entry("service-intentions", "api", "Sources = [\n{ Name = \"web\" Action = \"allow\" },\n{ Name = \"web\" Action = \"deny\" }]"), "a.hcl:5: source web is given twice (first at a.hcl:4)"),
+		{"destination twice", map[string]string{
+			"a.hcl": entry("service-intentions", "api", "Sources = [{ Name = \"web\" Action = \"allow\" }]"),
+			"b.hcl": entry("service-intentions", "api", "Sources = [{ Name = \"db\" Action = \"allow\" }]"),
+		}, []string{"b.hcl:1: service-intentions for api are given twice (first at a.hcl:1): put all sources into one entry"}},
+		one("source peer", entry("service-intentions", "api", "Sources = [{\nName = \"web\"\nAction = \"allow\"\nPeer = \"p\"\n}]"), `a.hcl:6: peer "p" in source is not supported yet`),
+		one("source key", entry("service-intentions", "api", "Sources = [{\nName = \"web\"\nActon = \"allow\"\n}]"), "a.hcl:3: source has no Action", `a.hcl:5: unknown key "Acton" in source: did you mean Action?`),
+		one("source type", entry("service-intentions", "api", "Sources = [{\nName = \"web\"\nAction = \"allow\"\nType = \"x\"\n}]"), `a.hcl:6: Type "x" of source is not known: "consul" is`),
+		one("jwt", entry("service-intentions", "api", "Sources = [{ Name = \"web\" Action = \"allow\" }]\nJWT { Providers = [{ Name = \"x\" }] }"), "a.hcl:4: JWT in service-intentions is not supported yet"),
+
+		// The other entries.
+		one("defaults name", "Kind = \"service-defaults\"\n", "a.hcl:1: service-defaults has no Name"),
+		one("defaults wildcard", entry("service-defaults", "*", ""), `a.hcl:2: Name "*": a wildcard cannot be used here`),
+		one("defaults protocol", entry("service-defaults", "web", "Protocol = \"HTTP\""), `a.hcl:3: Protocol "HTTP" is not known: tcp, http, http2 and grpc are`),
+		one("defaults against config", entry("service-defaults", "web", "Protocol = \"http\"\nConfig { protocol = \"tcp\" }"), "a.hcl:4: protocol tcp contradicts Protocol http of the same entry"),
+		one("defaults destination", entry("service-defaults", "web", "Destination { Port = 1 }"), "a.hcl:3: Destination in service-defaults is not supported yet"),
+		one("defaults overrides", entry("service-defaults", "web", "UpstreamConfig {\nDefaults { Name = \"x\" }\nOverrides = [\n{ ConnectTimeoutMs = 1 },\n{ Name = \"a\" },\n{ Name = \"a\" }]\n}"),
+			"a.hcl:4: Defaults hold for all upstreams and have no Name: use Overrides", "a.hcl:6: Overrides has no Name", "a.hcl:8: Overrides of a are given twice"),
+		{"defaults twice", map[string]string{"a.hcl": entry("service-defaults", "web", ""), "b.yaml": "Kind: service-defaults\nName: web\n"},
+			[]string{"b.yaml:1: service-defaults of web are given twice (first at a.hcl:1)"}},
+		one("proxy-defaults name", entry("proxy-defaults", "local", ""), `a.hcl:2: the Name of proxy-defaults must be "global", not "local"`),
+		one("proxy-defaults access logs", entry("proxy-defaults", "global", "AccessLogs { Enabled = true }"), "a.hcl:3: AccessLogs in proxy-defaults is not supported yet"),
+		{"proxy-defaults twice", map[string]string{"a.hcl": entry("proxy-defaults", "global", ""), "b.hcl": entry("proxy-defaults", "global", "")},
+			[]string{"b.hcl:1: proxy-defaults are given twice (first at a.hcl:1)"}},
+		one("tls", "Kind = \"mesh\"\nTLS {\nIncoming {\nTLSMinVersion = \"TLSv1_1\"\nCipherSuites = [\"x\"]\n}\nOutgoing {\nTLSMinVersion = \"1.2\"\nTLSMaxVersion = \"TLSv1_2\"\n}\n}",
+			"a.hcl:4: TLSMinVersion TLSv1_1 is not secure: TLSv1_2 and TLSv1_3 are taken", "a.hcl:5: CipherSuites in Incoming is not supported yet",
+			`a.hcl:8: TLSMinVersion "1.2" is not known: TLS_AUTO, TLSv1_2 and TLSv1_3 are`,
+			`a.hcl:9: TLSMaxVersion "TLSv1_2": TLS_AUTO and TLSv1_3 are taken, as TLS 1.3 cannot be switched off`),
+		one("mesh", "Kind = \"mesh\"\nTransparentProxy { MeshDestinationsOnly = true }\nHTTP { Incoming { RequestNormalization { MergeSlashes = true } } }",
+			"a.hcl:2: TransparentProxy in mesh is not supported yet", "a.hcl:3: Incoming in HTTP is not supported yet"),
+	}
+}
+
+// TestProblems holds that each mistake is found, alone, at its place.
+func TestProblems(t *testing.T) {
+	t.Parallel()
+	for _, m := range mistakes() {
+		t.Run(m.name, func(t *testing.T) {
+			t.Parallel()
+			dir := write(t, m.files)
+			_, err := files.Load(files.Config{Dir: dir, TrustDomain: trustDomain})
+			var all files.Errors
+			if !errors.As(err, &all) {
+				t.Fatalf("Load: %v, want %q", err, m.want)
+			}
+			var got []string
+			for _, p := range all {
+				got = append(got, strings.ReplaceAll(p.String(), dir, "DIR"))
+			}
+			if diff := cmp.Diff(m.want, got); diff != "" {
+				t.Errorf("problems (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+// TestOddFiles holds that what is no readable regular file is named, and never waited for.
+func TestOddFiles(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		name string
+		make func(path string) error
+		want string
+	}{
+		{"dangling symlink", func(p string) error { return os.Symlink("nowhere", p) }, "b.hcl: no such file or directory"},
+		{"symlink to itself", func(p string) error { return os.Symlink("b.hcl", p) }, "b.hcl: too many levels of symbolic links"},
+		{"fifo", makeFIFO, "b.hcl: is not a regular file"},
+		{"device", func(p string) error { return os.Symlink("/dev/zero", p) }, "b.hcl: is not a regular file"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			dir := write(t, map[string]string{"a.hcl": inService("")})
+			if err := c.make(filepath.Join(dir, "b.hcl")); err != nil {
+				t.Fatal(err)
+			}
+			_, err := files.Load(files.Config{Dir: dir})
+			if err == nil || err.Error() != c.want {
+				t.Errorf("Load: %v, want %s", err, c.want)
+			}
+		})
+	}
+	t.Run("subdirectory", func(t *testing.T) {
+		t.Parallel()
+		dir := write(t, map[string]string{"a.hcl": inService("")})
+		if err := os.Mkdir(filepath.Join(dir, "b.hcl"), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := files.Load(files.Config{Dir: dir}); err != nil {
+			t.Errorf("Load: %v, want subdirectories left alone", err)
+		}
+	})
+	t.Run("no directory", func(t *testing.T) {
+		t.Parallel()
+		dir := filepath.Join(t.TempDir(), "none")
+		_, err := files.Load(files.Config{Dir: dir})
+		if want := dir + ": catalog directory: no such file or directory"; err == nil || err.Error() != want {
+			t.Errorf("Load: %v, want %s", err, want)
+		}
+	})
+}
+
+// TestHosts holds that proxies of several machines may use the same ports, and that a comment is enough for an empty mesh.
+func TestHosts(t *testing.T) {
+	t.Parallel()
+	two := ""
+	for _, name := range []string{"web", "api"} {
+		two += "services {\nname = \"" + name + "\"\nport = 8080\naddress = \"" + name + ".internal\"\nconnect { sidecar_service {\nport = 20000\nproxy {\n" +
+			"config { envoy_prometheus_bind_addr = \"0.0.0.0:9102\" }\nupstreams { destination_name = \"db\" local_bind_port = 9191 }\n}}}}\n"
+	}
+	c := load(t, files.Config{Dir: write(t, map[string]string{"a.hcl": two})})
+	if len(c.Proxies) != 2 {
+		t.Errorf("%d proxies, want 2", len(c.Proxies))
+	}
+	if c := load(t, files.Config{Dir: write(t, map[string]string{"a.hcl": "# nothing yet\n"})}); len(c.Services)+len(c.Proxies)+len(c.Intentions) != 0 {
+		t.Errorf("a comment became %+v", c)
+	}
+}
+
+// TestMeshDefaults holds that what the control plane's configuration says is used where it fits, and only where no file says more.
+func TestMeshDefaults(t *testing.T) {
+	t.Parallel()
+	newConnections := catalog.NewConnections
+	dir := write(t, map[string]string{
+		"a.hcl": "services {\nname = \"t\"\nport = 1\nconnect { sidecar_service {} }\n}\nservices {\nname = \"h\"\nport = 2\nconnect { sidecar_service {} }\n}\n" +
+			"services {\nname = \"r\"\nport = 3\nconnect { sidecar_service { proxy { config { intention_enforcement = \"rbac\" revocation = \"drain\" } } } }\n}\n",
+		"b.hcl": entry("service-defaults", "h", "Protocol = \"http\""),
+	})
+	c := load(t, files.Config{Dir: dir, Datacenter: "dc9", Enforcement: catalog.Both, Revocation: &newConnections, Default: 1})
+	got := map[string]string{}
+	for _, p := range c.Proxies {
+		got[p.Service.Service] = p.Inbound.Enforcement.String() + " " + p.Inbound.Revocation.String()
+	}
+	want := map[string]string{"t": "both new", "h": "both next-request", "r": "rbac drain"}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("defaults (-want +got):\n%s", diff)
+	}
+	if c.Mesh.Datacenter != "dc9" || c.Mesh.Default.String() != "allow" || c.Mesh.TrustDomain != trustDomain {
+		t.Errorf("mesh %+v", c.Mesh)
+	}
+}

@@ -1,0 +1,230 @@
+package files
+
+import (
+	"context"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/sallyport/sallyport/catalog"
+)
+
+const (
+	// quiet is how long a directory must be left alone before it is read, so that half of what a deployment writes is not.
+	quiet = 50 * time.Millisecond
+	// maxWait bounds that: a directory that is never left alone is read all the same.
+	maxWait = 500 * time.Millisecond
+	// pollInterval is how often the directory is looked at whatever the notifications say, which do not come for all file systems.
+	pollInterval = 750 * time.Millisecond
+	// retryPolls is how many polls a directory that is refused is left before it is read again though it looks unchanged.
+	retryPolls = 8
+	// rereads bounds how often a directory that changes while it is read is read again at once.
+	rereads = 5
+)
+
+// Run publishes the directory's contents, and again after each change, until ctx ends; then it returns nil. As long as the
+// directory is not valid nothing is published, so that what was published last stays.
+func (s *Source) Run(ctx context.Context, publish func(catalog.Contents)) error {
+	w := newWatch(s.config.Dir, s.config.Logger)
+	defer w.close()
+	poll := time.NewTicker(pollInterval)
+	defer poll.Stop()
+	for {
+		files, ok := s.load(ctx, w, publish)
+		if !s.wait(ctx, w, poll.C, files, ok) {
+			return nil
+		}
+	}
+}
+
+// load reads the directory and publishes it if it is valid. It returns the files that it read.
+func (s *Source) load(ctx context.Context, w *watch, publish func(catalog.Contents)) (files []listed, ok bool) {
+	for range rereads {
+		var err error
+		if files, err = scan(s.config.Dir); err != nil {
+			w.follow(nil)
+			s.refused(Errors{{File: s.config.Dir, Text: err.Error()}}, nil)
+			return nil, false
+		}
+		w.follow(files) // before reading, so that what changes meanwhile is noticed
+		r := read(s.config, files, s.ports)
+		after, err := scan(s.config.Dir)
+		if err == nil && same(files, after) {
+			return files, s.take(r, publish)
+		}
+		// Some files may be old and some new: such a mixture never was what anybody meant.
+		if !sleep(ctx, quiet) {
+			return files, true
+		}
+	}
+	s.config.Logger.Warn("catalog directory does not come to rest", "file", s.config.Dir)
+	return files, false
+}
+
+// take publishes what was read, or keeps what was published last.
+func (s *Source) take(r reading, publish func(catalog.Contents)) bool {
+	if len(r.problems) > 0 {
+		s.refused(r.problems, r.warnings)
+		return false
+	}
+	if !maps.Equal(r.ports, s.ports) {
+		s.ports = r.ports
+		if s.config.PortsFile != "" {
+			if err := writePorts(s.config.PortsFile, r.ports); err != nil {
+				// The ports hold all the same; a restart chooses the same ones unless sidecars are added meanwhile.
+				s.config.Logger.Error("sidecar ports not remembered", "err", err)
+				r.warnings = append(r.warnings, Problem{File: s.config.PortsFile, Text: "sidecar ports are not remembered: " + err.Error()})
+			}
+		}
+	}
+	s.accepted(r)
+	publish(r.contents)
+	return true
+}
+
+func (s *Source) accepted(r reading) {
+	s.mu.Lock()
+	old := s.status
+	s.status = Status{Dir: s.config.Dir, Files: r.files, LastSuccess: time.Now(), Warnings: r.warnings.texts()}
+	now := s.status
+	s.mu.Unlock()
+	s.metrics.loaded(now)
+	for _, w := range r.warnings {
+		if !slices.Contains(old.Warnings, w.String()) {
+			s.config.Logger.Warn("odd definition", "origin", w.origin(), "err", w.Text)
+		}
+	}
+	if old.LastSuccess.IsZero() || len(old.Problems) > 0 {
+		s.config.Logger.Info("catalog read", "file", s.config.Dir, "resources", len(r.contents.Services)+len(r.contents.Proxies)+len(r.contents.Intentions))
+	}
+}
+
+func (s *Source) refused(problems, warnings Errors) {
+	s.mu.Lock()
+	old := s.status
+	s.status.Problems, s.status.Warnings = problems.texts(), warnings.texts()
+	now := s.status
+	s.mu.Unlock()
+	s.metrics.loaded(now)
+	for _, p := range problems {
+		if !slices.Contains(old.Problems, p.String()) {
+			s.config.Logger.Error("catalog refused, the last valid one stays", "origin", p.origin(), "err", p.Text)
+		}
+	}
+}
+
+// wait returns when the directory is to be read again; false if ctx ended. files are those that were read last, ok says
+// whether they were valid.
+func (s *Source) wait(ctx context.Context, w *watch, poll <-chan time.Time, files []listed, ok bool) bool {
+	retry := retryPolls
+	for {
+		select {
+		case <-ctx.Done():
+			return false
+		case <-s.reload:
+			return true
+		case e, open := <-w.events:
+			if !open {
+				w.events = nil // polling goes on
+				continue
+			}
+			if w.concerns(e) {
+				return s.settle(ctx, w)
+			}
+		case err, open := <-w.errors:
+			if !open {
+				w.errors = nil
+				continue
+			}
+			s.config.Logger.Warn("file notification", "err", err) // events may be lost
+			return s.settle(ctx, w)
+		case <-poll:
+			now, err := scan(s.config.Dir)
+			if retry--; (err != nil) != (files == nil) || !same(now, files) || !ok && retry <= 0 {
+				return s.settle(ctx, w)
+			}
+		}
+	}
+}
+
+// settle waits until the directory is left alone for a while; false if ctx ended.
+func (s *Source) settle(ctx context.Context, w *watch) bool {
+	end := time.Now().Add(maxWait)
+	timer := time.NewTimer(quiet)
+	defer timer.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return false
+		case <-timer.C:
+			return true
+		case <-s.reload:
+			return true
+		case e, open := <-w.events:
+			if !open {
+				w.events = nil
+				continue
+			}
+			if w.concerns(e) {
+				timer.Reset(min(quiet, time.Until(end)))
+			}
+		}
+	}
+}
+
+// sleep waits; false if ctx ended.
+func sleep(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-t.C:
+		return true
+	}
+}
+
+// metrics say how fresh the catalog is.
+type metrics struct {
+	success, problems prometheus.Gauge
+	loads             *prometheus.CounterVec
+}
+
+func newMetrics(r prometheus.Registerer) (metrics, error) {
+	m := metrics{
+		success: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "sallyport_catalog_last_success_timestamp_seconds",
+			Help: "When the catalog's directory was last read and found valid, in seconds since 1970; 0: never.",
+		}),
+		problems: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "sallyport_catalog_problems",
+			Help: "Mistakes for which the catalog's directory is refused; 0: it is valid.",
+		}),
+		loads: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "sallyport_catalog_loads_total",
+			Help: "How often the catalog's directory was read, by result: ok or refused.",
+		}, []string{"result"}),
+	}
+	m.loads.WithLabelValues("ok")
+	m.loads.WithLabelValues("refused")
+	if r == nil {
+		return m, nil
+	}
+	for _, c := range []prometheus.Collector{m.success, m.problems, m.loads} {
+		if err := r.Register(c); err != nil {
+			return m, err
+		}
+	}
+	return m, nil
+}
+
+func (m metrics) loaded(s Status) {
+	m.problems.Set(float64(len(s.Problems)))
+	if len(s.Problems) > 0 {
+		m.loads.WithLabelValues("refused").Inc()
+		return
+	}
+	m.loads.WithLabelValues("ok").Inc()
+	m.success.Set(float64(s.LastSuccess.UnixNano()) / 1e9)
+}

@@ -1,0 +1,170 @@
+package meshtest
+
+import (
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"math/big"
+	"net/url"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+)
+
+// Authority signs certificates that no mesh would issue.
+type Authority struct {
+	Certificate *x509.Certificate
+	// Chain are the certificates that a leaf is sent with, behind it.
+	Chain [][]byte
+	// Roots verify what it signed.
+	Roots *x509.CertPool
+	key   crypto.Signer
+}
+
+// ForeignAuthority makes a CA that no mesh knows, for a trust domain.
+func ForeignAuthority(t testing.TB, trustDomain string) *Authority {
+	t.Helper()
+	key := newKey(t)
+	id := &url.URL{Scheme: "spiffe", Host: trustDomain}
+	template := &x509.Certificate{
+		SerialNumber: serial(t), Subject: pkix.Name{CommonName: "foreign"}, URIs: []*url.URL{id},
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
+		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageCRLSign,
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cert, err := x509.ParseCertificate(der)
+	if err != nil {
+		t.Fatal(err)
+	}
+	roots := x509.NewCertPool()
+	roots.AddCert(cert)
+	return &Authority{Certificate: cert, Roots: roots, key: key}
+}
+
+// LeafSpec says what a certificate says. The zero LeafSpec has no name and is valid for an hour.
+type LeafSpec struct {
+	// URIs and DNS are the subject alternative names, in this order.
+	URIs, DNS []string
+	// CommonName is the subject's.
+	CommonName string
+	// NotBefore and NotAfter are offsets from now; zero: a minute ago, in an hour.
+	NotBefore, NotAfter time.Duration
+	// CA makes it a CA's certificate.
+	CA bool
+}
+
+// Issue makes a certificate and its key.
+func (a *Authority) Issue(t testing.TB, s LeafSpec) *tls.Certificate {
+	t.Helper()
+	if s.NotBefore == 0 {
+		s.NotBefore = -time.Minute
+	}
+	if s.NotAfter == 0 {
+		s.NotAfter = time.Hour
+	}
+	key := newKey(t)
+	template := &x509.Certificate{
+		SerialNumber: serial(t), Subject: pkix.Name{CommonName: s.CommonName}, DNSNames: s.DNS,
+		NotBefore: time.Now().Add(s.NotBefore), NotAfter: time.Now().Add(s.NotAfter), BasicConstraintsValid: true,
+		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth, x509.ExtKeyUsageServerAuth},
+	}
+	if s.CA {
+		template.IsCA = true
+		template.KeyUsage |= x509.KeyUsageCertSign
+	}
+	for _, u := range s.URIs {
+		uri, err := url.Parse(u)
+		if err != nil {
+			t.Fatal(err)
+		}
+		template.URIs = append(template.URIs, uri)
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, a.Certificate, key.Public(), a.key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &tls.Certificate{Certificate: append([][]byte{der}, a.Chain...), PrivateKey: key}
+}
+
+func newKey(t testing.TB) *ecdsa.PrivateKey {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return key
+}
+
+func serial(t testing.TB) *big.Int {
+	t.Helper()
+	n, err := rand.Int(rand.Reader, new(big.Int).Lsh(big.NewInt(1), 126))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n.Add(n, big.NewInt(1))
+}
+
+// Authority is the mesh's own CA, with the intermediate that signs leafs: what a test needs to make certificates that verify and say
+// what no leaf of the mesh would. The control plane must have run.
+func (m *Mesh) Authority() *Authority {
+	m.t.Helper()
+	root, _ := m.readCA("root.pem")
+	intermediate, key := m.readCA("intermediate.pem")
+	roots := x509.NewCertPool()
+	roots.AddCert(root)
+	return &Authority{Certificate: intermediate, Chain: [][]byte{intermediate.Raw}, Roots: roots, key: key}
+}
+
+func (m *Mesh) readCA(name string) (cert *x509.Certificate, key crypto.Signer) {
+	m.t.Helper()
+	path := filepath.Join(m.Data, "ca", name)
+	rest, err := os.ReadFile(path)
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	for {
+		var b *pem.Block
+		if b, rest = pem.Decode(rest); b == nil {
+			break
+		}
+		switch {
+		case b.Type == "CERTIFICATE" && cert == nil:
+			cert, err = x509.ParseCertificate(b.Bytes)
+		case b.Type == "PRIVATE KEY" && key == nil:
+			var k any
+			if k, err = x509.ParsePKCS8PrivateKey(b.Bytes); err == nil {
+				key = k.(crypto.Signer)
+			}
+		}
+		if err != nil {
+			m.t.Fatalf("%s: %v", path, err)
+		}
+	}
+	if cert == nil || key == nil {
+		m.t.Fatalf("%s: no certificate or no key", path)
+	}
+	return cert, key
+}
+
+// URI is the SPIFFE ID of a service of the mesh.
+func (m *Mesh) URI(service string) string {
+	m.t.Helper()
+	s := m.Status()
+	return "spiffe://" + s.TrustDomain + "/ns/default/dc/" + s.Datacenter + "/svc/" + service
+}
+
+// Client is a client with a certificate of the mesh's CA for a service, which accepts nobody but server.
+func (m *Mesh) Client(service, server string) Client {
+	m.t.Helper()
+	ca := m.Authority()
+	return Client{Certificate: ca.Issue(m.t, LeafSpec{URIs: []string{m.URI(service)}}), Roots: ca.Roots, Server: m.URI(server)}
+}

@@ -1,0 +1,372 @@
+package sds
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math"
+	"math/rand/v2"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/spiffe/go-spiffe/v2/bundle/x509bundle"
+	"github.com/spiffe/go-spiffe/v2/svid/x509svid"
+
+	"github.com/sallyport/sallyport/identity"
+	"github.com/sallyport/sallyport/internal/latest"
+)
+
+// Config says what Credentials are made of.
+type Config struct {
+	// Source is where certificates come from. Required.
+	Source Source
+	// Logger is told about refused certificates and about watches that ended. Nil: nobody is.
+	Logger *slog.Logger
+	// Registerer takes the metrics. Nil: they are counted for nobody.
+	Registerer prometheus.Registerer
+}
+
+// Credentials are the leafs and roots that the proxies use now. Make them with New; Run fetches them.
+type Credentials struct {
+	source   Source
+	log      *slog.Logger
+	rejected *prometheus.CounterVec
+	// registration is what went wrong when the metrics were registered; Run returns it.
+	registration error
+
+	bundles latest.Value[*Bundles]
+	// unstarted wakes Run when there is something in pending.
+	unstarted latest.Value[struct{}]
+
+	mu      sync.Mutex
+	running bool
+	watches map[watchKey]*watch
+	pending []*watch // to be started by Run
+}
+
+// watchKey is what a watch is shared by. The token is part of it: what one token was given is never shown to the holder of another.
+type watchKey struct {
+	token string
+	id    identity.Service
+}
+
+// watch is one leaf that somebody uses.
+type watch struct {
+	caller Caller
+	id     identity.Service
+	// offered is what the source gave last; served is the last of them that passed verify, nil until there is one.
+	offered latest.Value[*x509svid.SVID]
+	served  atomic.Pointer[served]
+
+	// Guarded by Credentials.mu.
+	leafs map[*Leaf]struct{}
+	stop  context.CancelFunc // nil: not started
+}
+
+// served is a leaf that passed, and the secret that was made of it.
+type served struct {
+	svid   *x509svid.SVID
+	secret *discoveryv3.Resource
+}
+
+// The values of the label "type" of sallyport_sds_rejected_total.
+const (
+	rejectedLeaf   = "leaf"
+	rejectedBundle = "bundle"
+)
+
+// New returns Credentials that hold nothing until Run runs. An error in registering the metrics is returned by Run.
+func New(cfg Config) *Credentials {
+	c := &Credentials{source: cfg.Source, log: cfg.Logger, watches: make(map[watchKey]*watch)}
+	if c.log == nil {
+		c.log = slog.New(slog.DiscardHandler)
+	}
+	c.rejected = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "sallyport_sds_rejected_total",
+		Help: "Certificates that the source gave and that were refused, by type: leaf or bundle. The last good one stays in use.",
+	}, []string{"type"})
+	c.rejected.WithLabelValues(rejectedLeaf)
+	c.rejected.WithLabelValues(rejectedBundle)
+	if cfg.Registerer != nil {
+		expiry := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "sallyport_leaf_expiry_timestamp_seconds",
+			Help: "When the first of all leafs in use ends, as Unix time. +Inf while no leaf is in use.",
+		}, c.earliestExpiry)
+		c.registration = errors.Join(cfg.Registerer.Register(c.rejected), cfg.Registerer.Register(expiry))
+	}
+	return c
+}
+
+// String names the type alone: nothing of what it holds is for a log.
+func (c *Credentials) String() string { return "sds.Credentials" }
+
+// GoString is String.
+func (c *Credentials) GoString() string { return c.String() }
+
+// LogValue is String.
+func (c *Credentials) LogValue() slog.Value { return slog.StringValue(c.String()) }
+
+// Run watches the roots and every leaf that Watch asks for, until ctx ends; then it waits for all it started and returns nil. A watch
+// that ends early is begun again after 1 s to 60 s, and what it gave last stays in use meanwhile. The errors are that Run runs
+// already and that the metrics could not be registered. It may be run again after it returned.
+func (c *Credentials) Run(ctx context.Context) error {
+	if c.registration != nil {
+		return fmt.Errorf("sds metrics: %w", c.registration)
+	}
+	c.mu.Lock()
+	if c.running {
+		c.mu.Unlock()
+		return errors.New("sds: Run runs already")
+	}
+	c.running = true
+	c.mu.Unlock()
+
+	var all sync.WaitGroup
+	defer func() {
+		all.Wait()
+		c.rewind()
+	}()
+	all.Go(func() { c.watchBundles(ctx) })
+	for {
+		changed := c.unstarted.Changed()
+		c.start(ctx, &all)
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+// start starts what is pending.
+func (c *Credentials) start(ctx context.Context, all *sync.WaitGroup) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, w := range c.pending {
+		if len(w.leafs) == 0 { // closed before it began
+			continue
+		}
+		watching, stop := context.WithCancel(ctx)
+		w.stop = stop
+		all.Go(func() { c.watchLeaf(watching, w) })
+		all.Go(func() { c.serve(watching, w) })
+	}
+	c.pending = nil
+}
+
+// rewind puts everything back to where the next Run starts it again.
+func (c *Credentials) rewind() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.running = false
+	c.pending = nil
+	for _, w := range c.watches {
+		if w.stop != nil {
+			w.stop()
+			w.stop = nil
+		}
+		c.pending = append(c.pending, w)
+	}
+}
+
+// Watch asks for the leaf of id, fetched in the name of caller, and returns at once; Run does the work, and need not run yet. All who
+// ask with the same token for the same id share one leaf; the first one's proxy is who the source hears of. wake is called after each
+// new secret, also for the first, by a goroutine that serves others too: it must not block, and no lock of this package is held
+// meanwhile. It may be called a last time while Close runs or just after. The caller must Close the Leaf.
+func (c *Credentials) Watch(caller Caller, id identity.Service, wake func()) *Leaf {
+	key := watchKey{caller.Token, id}
+	l := &Leaf{credentials: c, key: key, wake: wake}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	w := c.watches[key]
+	if w == nil {
+		w = &watch{caller: caller, id: id, leafs: make(map[*Leaf]struct{})}
+		c.watches[key] = w
+		c.pending = append(c.pending, w)
+		c.unstarted.Set(struct{}{})
+	}
+	l.watch = w
+	w.leafs[l] = struct{}{}
+	return l
+}
+
+// release ends a watch with the last of its Leafs.
+func (c *Credentials) release(l *Leaf) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	delete(l.watch.leafs, l)
+	if len(l.watch.leafs) > 0 || c.watches[l.key] != l.watch {
+		return
+	}
+	delete(c.watches, l.key)
+	if l.watch.stop != nil {
+		l.watch.stop()
+	} else {
+		c.forget(l.watch)
+	}
+}
+
+// forget takes a watch that never began out of the queue, which nobody empties while Run does not run.
+func (c *Credentials) forget(w *watch) {
+	for i, p := range c.pending {
+		if p == w {
+			c.pending = append(c.pending[:i], c.pending[i+1:]...)
+			return
+		}
+	}
+}
+
+// Bundles returns the roots; ok is false as long as the source gave none that passed. It does not block.
+func (c *Credentials) Bundles() (b *Bundles, ok bool) { return c.bundles.Load() }
+
+// BundlesChanged returns a channel that is closed when Bundles has something new. Take it before Bundles.
+func (c *Credentials) BundlesChanged() <-chan struct{} { return c.bundles.Changed() }
+
+// watchLeaf keeps w.offered at what the source has.
+func (c *Credentials) watchLeaf(ctx context.Context, w *watch) {
+	c.keep(ctx, func() (delivered bool, err error) {
+		err = c.source.WatchSVID(ctx, w.caller, w.id, func(svid *x509svid.SVID) {
+			delivered = true
+			w.offered.Set(svid)
+		})
+		return delivered, wrap("leaf for "+w.id.String(), err)
+	})
+}
+
+// watchBundles keeps c.bundles at what the source has.
+func (c *Credentials) watchBundles(ctx context.Context) {
+	c.keep(ctx, func() (delivered bool, err error) {
+		err = c.source.WatchBundles(ctx, func(set *x509bundle.Set) {
+			delivered = true
+			c.accept(set)
+		})
+		return delivered, wrap("roots", err)
+	})
+}
+
+// accept takes new roots, or keeps those there are.
+func (c *Credentials) accept(set *x509bundle.Set) {
+	next, err := newBundles(set, time.Now())
+	if err != nil {
+		c.rejected.WithLabelValues(rejectedBundle).Inc()
+		c.log.Error("roots refused, the last good ones stay", "err", err)
+		return
+	}
+	if old, ok := c.bundles.Load(); ok && old.same(next) {
+		return
+	}
+	c.bundles.Set(next)
+}
+
+// serve makes a secret of each leaf that the source offers, if it passes. One that does not is looked at again when the roots change
+// (they may come after the leaf) and when its time begins (the source's clock may be ahead).
+func (c *Credentials) serve(ctx context.Context, w *watch) {
+	for {
+		offers, bundles := w.offered.Changed(), c.bundles.Changed()
+		var begins <-chan time.Time
+		svid, offered := w.offered.Load()
+		roots, known := c.bundles.Load()
+		if s := w.served.Load(); offered && known && (s == nil || s.svid != svid) {
+			if err := c.take(w, svid, roots); err != nil {
+				c.rejected.WithLabelValues(rejectedLeaf).Inc()
+				c.log.Error("leaf refused, the last good one stays", "service", w.id.Service, "err", err)
+				if early := untilValid(svid, time.Now()); early > 0 {
+					begins = time.After(early)
+				}
+			}
+		}
+		select {
+		case <-offers:
+		case <-bundles:
+		case <-begins:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// take puts svid in use and wakes those who use it, or says why not.
+func (c *Credentials) take(w *watch, svid *x509svid.SVID, roots *Bundles) error {
+	if err := verify(svid, w.id, roots, time.Now()); err != nil {
+		return err
+	}
+	secret, err := leafSecret(w.id, svid)
+	if err != nil {
+		return err
+	}
+	old := w.served.Swap(&served{svid, secret})
+	if old != nil && old.secret.GetVersion() == secret.GetVersion() {
+		return nil
+	}
+	c.mu.Lock()
+	wake := make([]func(), 0, len(w.leafs))
+	for l := range w.leafs {
+		if l.wake != nil {
+			wake = append(wake, l.wake)
+		}
+	}
+	c.mu.Unlock()
+	for _, f := range wake {
+		f()
+	}
+	return nil
+}
+
+// earliestExpiry is when the first leaf in use ends.
+func (c *Credentials) earliestExpiry() float64 {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	earliest := math.Inf(1)
+	for _, w := range c.watches {
+		if s := w.served.Load(); s != nil {
+			earliest = min(earliest, float64(s.svid.Certificates[0].NotAfter.Unix()))
+		}
+	}
+	return earliest
+}
+
+// keep calls watch again when it returns, until ctx ends. watch says whether it got anything: then the waiting begins anew.
+func (c *Credentials) keep(ctx context.Context, watch func() (delivered bool, err error)) {
+	for failures := 0; ; failures++ {
+		delivered, err := watch()
+		if ctx.Err() != nil {
+			return
+		}
+		if delivered {
+			failures = 0
+		}
+		wait := backoff(failures, rand.Float64())
+		c.log.Warn("watch of certificates ended, trying again", "err", err, "duration", wait)
+		timer := time.NewTimer(wait)
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+			timer.Stop()
+			return
+		}
+	}
+}
+
+// backoff is how long to wait after so many failures in a row: 1 to 2 s after the first, doubled each time up to 30 to 60 s. jitter, in
+// [0, 1), says where between the two.
+func backoff(failures int, jitter float64) time.Duration {
+	const first, longest = 2 * time.Second, 60 * time.Second
+	d := longest
+	if failures < 5 { // 2 s << 5 is past the longest
+		d = min(first<<failures, longest)
+	}
+	return d/2 + time.Duration(jitter*float64(d/2))
+}
+
+var errEnded = errors.New("the source ended it without an error")
+
+func wrap(what string, err error) error {
+	if err == nil {
+		err = errEnded
+	}
+	return fmt.Errorf("%s: %w", what, err)
+}

@@ -1,0 +1,90 @@
+package sds
+
+import (
+	"crypto"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/spiffe/go-spiffe/v2/svid/x509svid"
+
+	"github.com/sallyport/sallyport/identity"
+)
+
+// verify says why svid must not be handed to an Envoy as the leaf of id; nil if it may. Envoy refuses a secret with a wrong key, and
+// random neighbours of it in the same response too; what it takes unseen, its peers would refuse at the handshake or, worse, believe.
+func verify(svid *x509svid.SVID, id identity.Service, roots *Bundles, now time.Time) error {
+	if err := verifySVID(svid, id, roots, now); err != nil {
+		return fmt.Errorf("leaf for %s: %w", id, err)
+	}
+	return nil
+}
+
+func verifySVID(svid *x509svid.SVID, id identity.Service, roots *Bundles, now time.Time) error {
+	want := id.ID()
+	switch {
+	case want.IsZero():
+		return errors.New("not a valid identity")
+	case svid == nil || len(svid.Certificates) == 0 || svid.Certificates[0] == nil:
+		return errors.New("no certificate")
+	case svid.PrivateKey == nil:
+		return errors.New("no private key")
+	case id.TrustDomain != roots.trustDomain:
+		return fmt.Errorf("no roots of the trust domain %s, only of %s", id.TrustDomain, roots.trustDomain)
+	}
+	leaf := svid.Certificates[0]
+	if public, ok := svid.PrivateKey.Public().(interface{ Equal(crypto.PublicKey) bool }); !ok || !public.Equal(leaf.PublicKey) {
+		return errors.New("the private key is another certificate's")
+	}
+	// Envoy compares each URI SAN, so a second one would be a second identity.
+	if len(leaf.URIs) != 1 {
+		return fmt.Errorf("%d URI SANs, want one", len(leaf.URIs))
+	}
+	if got := leaf.URIs[0].String(); got != want.String() {
+		return fmt.Errorf("it is the certificate of %q", got)
+	}
+	switch {
+	case leaf.IsCA, leaf.KeyUsage&(x509.KeyUsageCertSign|x509.KeyUsageCRLSign) != 0:
+		return errors.New("it is a CA's certificate")
+	case leaf.KeyUsage&x509.KeyUsageDigitalSignature == 0:
+		return errors.New("the key usage digitalSignature is missing")
+	}
+	intermediates := x509.NewCertPool()
+	for _, cert := range svid.Certificates[1:] {
+		if cert == nil {
+			return errors.New("an intermediate certificate is missing")
+		}
+		intermediates.AddCert(cert)
+	}
+	// A sidecar is both ends of connections, and one usage that any certificate of the chain lacks is enough to fail there.
+	for _, use := range []struct {
+		name string
+		id   x509.ExtKeyUsage
+	}{{"server", x509.ExtKeyUsageServerAuth}, {"client", x509.ExtKeyUsageClientAuth}} {
+		if !slices.Contains(leaf.ExtKeyUsage, use.id) {
+			return fmt.Errorf("the extended key usage %s authentication is missing", use.name)
+		}
+		if _, err := leaf.Verify(x509.VerifyOptions{
+			Roots: roots.pool, Intermediates: intermediates, CurrentTime: now, KeyUsages: []x509.ExtKeyUsage{use.id},
+		}); err != nil {
+			return fmt.Errorf("as a %s: %w", use.name, err)
+		}
+	}
+	return nil
+}
+
+// untilValid is how long it takes until the time of svid's whole chain has begun; not above zero if it has.
+func untilValid(svid *x509svid.SVID, now time.Time) time.Duration {
+	var wait time.Duration
+	if svid == nil {
+		return wait
+	}
+	for _, cert := range svid.Certificates {
+		if cert != nil {
+			wait = max(wait, cert.NotBefore.Sub(now))
+		}
+	}
+	return wait
+}

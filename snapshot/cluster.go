@@ -1,0 +1,223 @@
+package snapshot
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
+	upstreamhttpv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/upstreams/http/v3"
+	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
+	"github.com/sallyport/sallyport/catalog"
+	"github.com/sallyport/sallyport/identity"
+	"google.golang.org/protobuf/types/known/anypb"
+	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/wrapperspb"
+)
+
+const (
+	// localApp is the cluster of the proxy's own application, named as Consul names it.
+	localApp = "local_app"
+	// bufferLimit bounds what Envoy holds for one slow reader. Envoy's own default is the same; it is spelled out as a promise.
+	bufferLimit    = 1 << 20
+	connectTimeout = 5 * time.Second
+	httpOptionsKey = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
+)
+
+// localCluster leads to the application behind the proxy.
+func (b *builder) localCluster() *clusterv3.Cluster {
+	in := b.in.Proxy.Inbound
+	c := &clusterv3.Cluster{
+		Name:                          localApp,
+		ConnectTimeout:                orDefault(in.ConnectTimeout),
+		PerConnectionBufferLimitBytes: wrapperspb.UInt32(bufferLimit),
+	}
+	host := cmp.Or(in.LocalAddress, "127.0.0.1")
+	address := socketAddress(host, in.LocalPort)
+	switch {
+	case in.LocalSocket != "":
+		address = pipe(in.LocalSocket, 0)
+	case in.LocalPort == 0:
+		b.fail("neither the port nor the socket of the application is known")
+	}
+	if in.LocalSocket == "" && !isIP(host) {
+		resolved(c)
+	} else {
+		c.ClusterDiscoveryType = &clusterv3.Cluster_Type{Type: clusterv3.Cluster_STATIC}
+	}
+	c.LoadAssignment = &endpointv3.ClusterLoadAssignment{
+		ClusterName: localApp,
+		Endpoints:   []*endpointv3.LocalityLbEndpoints{{LbEndpoints: []*endpointv3.LbEndpoint{lbEndpoint(address)}}},
+	}
+	if in.MaxConnections > 0 {
+		c.CircuitBreakers = breakers(&clusterv3.CircuitBreakers_Thresholds{MaxConnections: wrapperspb.UInt32(in.MaxConnections)})
+	}
+	c.TypedExtensionProtocolOptions = b.httpOptions(in.Protocol, nil)
+	return c
+}
+
+// upstream is one of the proxy's upstreams with what follows from it.
+type upstream struct {
+	catalog.Upstream
+	service *catalog.Service
+	id      identity.Service
+	cluster string
+}
+
+// upstreams are the proxy's, in the order of their listeners, so that nothing depends on the order in which they were written.
+//
+// Upstreams to one service share a cluster, which bears the SNI as its name, as long as they have the same settings. Of those with different settings the
+// one whose listener comes first keeps that name; the others' get a hash of their settings before it, as Consul's do. So it
+// changes a cluster, not the listener that names it, when the settings of a service's only upstream change.
+func (b *builder) upstreams() []upstream {
+	out := make([]upstream, 0, len(b.in.Proxy.Upstreams))
+	for i, u := range b.in.Proxy.Upstreams {
+		service := &catalog.Service{Name: u.Destination}
+		if i < len(b.in.Upstreams) && b.in.Upstreams[i] != nil {
+			service = b.in.Upstreams[i]
+		}
+		id := identity.Service{TrustDomain: b.in.Mesh.TrustDomain, Datacenter: b.in.Mesh.Datacenter, Name: u.Destination}
+		if id.ID().IsZero() {
+			b.fail("upstream %s (%s) cannot be an identity of %s in %q: names are made of letters, digits, '.', '-' and '_'",
+				u.Destination, u.Origin, b.in.Mesh.TrustDomain, b.in.Mesh.Datacenter)
+			continue
+		}
+		out = append(out, upstream{Upstream: u, service: service, id: id})
+	}
+	slices.SortStableFunc(out, func(x, y upstream) int {
+		return cmp.Or(strings.Compare(x.BindSocket, y.BindSocket), strings.Compare(x.BindAddress, y.BindAddress), cmp.Compare(x.BindPort, y.BindPort),
+			strings.Compare(x.Destination.String(), y.Destination.String()))
+	})
+	plain := map[identity.Name]settings{}
+	for i, u := range out {
+		first, taken := plain[u.Destination]
+		if !taken {
+			first = settingsOf(u.Upstream)
+			plain[u.Destination] = first
+		}
+		out[i].cluster = u.id.SNI()
+		if s := settingsOf(u.Upstream); s != first {
+			out[i].cluster = hash(fmt.Appendf(nil, "%+v", s))[:8] + "~" + u.id.SNI()
+		}
+	}
+	return out
+}
+
+// settings is what of an upstream is the cluster's.
+type settings struct {
+	ConnectTimeout time.Duration
+	Limits         catalog.Limits
+	Passive        catalog.PassiveHealthCheck
+}
+
+func settingsOf(u catalog.Upstream) settings {
+	return settings{ConnectTimeout: cmp.Or(u.ConnectTimeout, connectTimeout), Limits: u.Limits, Passive: u.Passive}
+}
+
+// byName reports whether Envoy has to ask a resolver for an endpoint of u.
+func (u upstream) byName() bool {
+	return slices.ContainsFunc(u.service.Endpoints, func(e catalog.Endpoint) bool { return !isIP(e.Address) })
+}
+
+// upstreamCluster leads to the sidecars of the service that u dials.
+func (b *builder) upstreamCluster(u upstream) *clusterv3.Cluster {
+	c := &clusterv3.Cluster{
+		Name:                          u.cluster,
+		ConnectTimeout:                orDefault(u.ConnectTimeout),
+		PerConnectionBufferLimitBytes: wrapperspb.UInt32(bufferLimit),
+		// A service of which all are ill has nobody to answer; Envoy would otherwise try anybody.
+		CommonLbConfig:            &clusterv3.Cluster_CommonLbConfig{HealthyPanicThreshold: &typev3.Percent{}},
+		IgnoreHealthOnHostRemoval: true,
+		TransportSocket:           b.upstreamTLS(u.id, u.service.Protocol),
+		CircuitBreakers:           limits(u.Limits),
+		OutlierDetection:          outliers(u.Passive),
+		TypedExtensionProtocolOptions: b.httpOptions(u.service.Protocol, &corev3.KeepaliveSettings{
+			Interval: durationpb.New(30 * time.Second),
+			Timeout:  durationpb.New(10 * time.Second),
+		}),
+	}
+	if u.byName() {
+		resolved(c)
+		c.LoadAssignment = assignment(u.cluster, u.service.Endpoints)
+		return c
+	}
+	c.ClusterDiscoveryType = &clusterv3.Cluster_Type{Type: clusterv3.Cluster_EDS}
+	c.EdsClusterConfig = &clusterv3.Cluster_EdsClusterConfig{EdsConfig: fromADS}
+	return c
+}
+
+// resolved makes c ask for the addresses of its endpoints. IPv4 is preferred: "localhost" has both, and applications often listen on that alone.
+func resolved(c *clusterv3.Cluster) {
+	c.ClusterDiscoveryType = &clusterv3.Cluster_Type{Type: clusterv3.Cluster_STRICT_DNS}
+	c.DnsLookupFamily = clusterv3.Cluster_V4_PREFERRED
+}
+
+// httpOptions is the version of HTTP in which requests go out; none for tcp. keepalive is for HTTP/2.
+func (b *builder) httpOptions(p catalog.Protocol, keepalive *corev3.KeepaliveSettings) map[string]*anypb.Any {
+	explicit := &upstreamhttpv3.HttpProtocolOptions_ExplicitHttpConfig{}
+	switch p {
+	case catalog.HTTP:
+		explicit.ProtocolConfig = &upstreamhttpv3.HttpProtocolOptions_ExplicitHttpConfig_HttpProtocolOptions{
+			HttpProtocolOptions: &corev3.Http1ProtocolOptions{},
+		}
+	case catalog.HTTP2, catalog.GRPC:
+		explicit.ProtocolConfig = &upstreamhttpv3.HttpProtocolOptions_ExplicitHttpConfig_Http2ProtocolOptions{
+			Http2ProtocolOptions: &corev3.Http2ProtocolOptions{ConnectionKeepalive: keepalive},
+		}
+	case catalog.TCP:
+		return nil
+	}
+	return map[string]*anypb.Any{httpOptionsKey: b.any(&upstreamhttpv3.HttpProtocolOptions{
+		UpstreamProtocolOptions: &upstreamhttpv3.HttpProtocolOptions_ExplicitHttpConfig_{ExplicitHttpConfig: explicit},
+	})}
+}
+
+func limits(l catalog.Limits) *clusterv3.CircuitBreakers {
+	if l == (catalog.Limits{}) {
+		return nil
+	}
+	return breakers(&clusterv3.CircuitBreakers_Thresholds{
+		MaxConnections:     optional(l.MaxConnections),
+		MaxPendingRequests: optional(l.MaxPendingRequests),
+		MaxRequests:        optional(l.MaxConcurrentRequests),
+	})
+}
+
+func breakers(t *clusterv3.CircuitBreakers_Thresholds) *clusterv3.CircuitBreakers {
+	return &clusterv3.CircuitBreakers{Thresholds: []*clusterv3.CircuitBreakers_Thresholds{t}}
+}
+
+// outliers is nil unless the upstream asks for it. Consul has Envoy's defaults on always: they take the only instance of a
+// service away for 30 s after five answers of 5xx, also if the application means them.
+func outliers(p catalog.PassiveHealthCheck) *clusterv3.OutlierDetection {
+	if !p.Set {
+		return nil
+	}
+	o := &clusterv3.OutlierDetection{
+		Consecutive_5Xx:          optional(p.MaxFailures),
+		EnforcingConsecutive_5Xx: optional(p.EnforcingConsecutive5xx),
+		MaxEjectionPercent:       optional(p.MaxEjectionPercent),
+	}
+	if p.Interval > 0 {
+		o.Interval = durationpb.New(p.Interval)
+	}
+	if p.BaseEjectionTime > 0 {
+		o.BaseEjectionTime = durationpb.New(p.BaseEjectionTime)
+	}
+	return o
+}
+
+func optional(l catalog.Limit) *wrapperspb.UInt32Value {
+	if !l.Set {
+		return nil
+	}
+	return wrapperspb.UInt32(l.N)
+}
+
+func orDefault(d time.Duration) *durationpb.Duration {
+	return durationpb.New(cmp.Or(d, connectTimeout))
+}

@@ -1,0 +1,52 @@
+package snapshot
+
+import (
+	"net/netip"
+
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
+	"github.com/sallyport/sallyport/catalog"
+	"google.golang.org/protobuf/types/known/wrapperspb"
+)
+
+// assignment is where a cluster's service is reached. Unhealthy endpoints are told too: Envoy then knows how many there are,
+// and leaves them alone. A service without endpoints has an assignment without endpoints.
+func assignment(cluster string, endpoints []catalog.Endpoint) *endpointv3.ClusterLoadAssignment {
+	a := &endpointv3.ClusterLoadAssignment{ClusterName: cluster}
+	if len(endpoints) == 0 {
+		return a
+	}
+	locality := &endpointv3.LocalityLbEndpoints{LbEndpoints: make([]*endpointv3.LbEndpoint, len(endpoints))}
+	for i, e := range endpoints {
+		health := corev3.HealthStatus_UNHEALTHY
+		if e.Healthy {
+			health = corev3.HealthStatus_HEALTHY
+		}
+		locality.LbEndpoints[i] = lbEndpoint(socketAddress(e.Address, e.Port))
+		locality.LbEndpoints[i].HealthStatus = health
+		locality.LbEndpoints[i].LoadBalancingWeight = wrapperspb.UInt32(max(e.Weight, 1)) // Envoy refuses 0
+	}
+	a.Endpoints = []*endpointv3.LocalityLbEndpoints{locality}
+	return a
+}
+
+func lbEndpoint(a *corev3.Address) *endpointv3.LbEndpoint {
+	return &endpointv3.LbEndpoint{HostIdentifier: &endpointv3.LbEndpoint_Endpoint{Endpoint: &endpointv3.Endpoint{Address: a}}}
+}
+
+func socketAddress(host string, port uint16) *corev3.Address {
+	return &corev3.Address{Address: &corev3.Address_SocketAddress{SocketAddress: &corev3.SocketAddress{
+		Address:       host,
+		PortSpecifier: &corev3.SocketAddress_PortValue{PortValue: uint32(port)},
+	}}}
+}
+
+func pipe(path string, mode uint32) *corev3.Address {
+	return &corev3.Address{Address: &corev3.Address_Pipe{Pipe: &corev3.Pipe{Path: path, Mode: mode}}}
+}
+
+// isIP reports whether Envoy takes host as it is, without asking a resolver.
+func isIP(host string) bool {
+	_, err := netip.ParseAddr(host)
+	return err == nil
+}

@@ -1,0 +1,82 @@
+package snapshot
+
+import (
+	"time"
+
+	mutationrulesv3 "github.com/envoyproxy/go-control-plane/envoy/config/common/mutation_rules/v3"
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
+	httpauthzv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/ext_authz/v3"
+	networkauthzv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/ext_authz/v3"
+	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
+	envoymatcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
+	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
+	"github.com/sallyport/sallyport/identity"
+	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/wrapperspb"
+)
+
+const (
+	networkExtAuthz = "envoy.filters.network.ext_authz"
+	httpExtAuthz    = "envoy.filters.http.ext_authz"
+
+	// authzStats names the counters of both filters: "ext_authz.intentions.denied" (network; "…error" is an outage) and "cluster.…ext_authz.intentions.denied" (http).
+	authzStats = "intentions"
+	// authzTimeout is how long a connection or request waits for an answer; then it is refused. Zero would be for ever.
+	authzTimeout = 250 * time.Millisecond
+	// DestinationHeader is the gRPC metadata by which a check says which service it is about.
+	DestinationHeader = "x-sallyport-destination"
+	// DestinationExtension is the context extension by which a check of an http request says so too.
+	DestinationExtension = "destination"
+)
+
+// authzService asks the control plane over the cluster that the bootstrap has for xDS, so that calls carry the proxy's token.
+func (b *builder) authzService() *corev3.GrpcService {
+	return &corev3.GrpcService{
+		TargetSpecifier: &corev3.GrpcService_EnvoyGrpc_{EnvoyGrpc: &corev3.GrpcService_EnvoyGrpc{ClusterName: identity.XDSCluster}},
+		Timeout:         durationpb.New(authzTimeout),
+		InitialMetadata: []*corev3.HeaderValue{{Key: DestinationHeader, Value: b.in.Proxy.Service.String()}},
+	}
+}
+
+// networkAuthz asks at the first byte that a client sends, or when it closes, never before.
+func (b *builder) networkAuthz() *listenerv3.Filter {
+	return b.networkFilter(networkExtAuthz, &networkauthzv3.ExtAuthz{
+		StatPrefix:             authzStats,
+		TransportApiVersion:    corev3.ApiVersion_V3,
+		FailureModeAllow:       false,
+		IncludePeerCertificate: true,
+		IncludeTlsSession:      true,
+		SendTlsAlertOnDenial:   true,
+		GrpcService:            b.authzService(),
+	})
+}
+
+// httpAuthz asks for each request. The server decides and does nothing else: it cannot change a request, and it is not shown
+// the headers of the application, which hold its secrets. Method, path and host are sent apart from the headers.
+func (b *builder) httpAuthz() *hcmv3.HttpFilter {
+	return b.httpFilter(httpExtAuthz, &httpauthzv3.ExtAuthz{
+		StatPrefix:             authzStats,
+		TransportApiVersion:    corev3.ApiVersion_V3,
+		FailureModeAllow:       false,
+		StatusOnError:          &typev3.HttpStatus{Code: typev3.StatusCode_ServiceUnavailable}, // 403 is for those who are denied
+		IncludePeerCertificate: true,
+		IncludeTlsSession:      true,
+		EncodeRawHeaders:       true,
+		ClearRouteCache:        false,
+		ValidateMutations:      true,
+		DecoderHeaderMutationRules: &mutationrulesv3.HeaderMutationRules{
+			DisallowAll:     wrapperspb.Bool(true),
+			DisallowIsError: wrapperspb.Bool(true),
+		},
+		AllowedHeaders: &envoymatcherv3.ListStringMatcher{Patterns: []*envoymatcherv3.StringMatcher{exactly("x-request-id")}}, // no list is all of them
+		Services:       &httpauthzv3.ExtAuthz_GrpcService{GrpcService: b.authzService()},
+	})
+}
+
+// routeAuthz says which service a check is about. It never disables the filter.
+func (b *builder) routeAuthz() *httpauthzv3.ExtAuthzPerRoute {
+	return &httpauthzv3.ExtAuthzPerRoute{Override: &httpauthzv3.ExtAuthzPerRoute_CheckSettings{
+		CheckSettings: &httpauthzv3.CheckSettings{ContextExtensions: map[string]string{DestinationExtension: b.in.Proxy.Service.String()}},
+	}}
+}

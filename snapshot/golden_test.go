@@ -1,0 +1,180 @@
+package snapshot_test
+
+import (
+	"bytes"
+	"encoding/json"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
+	"github.com/sallyport/sallyport/catalog"
+	"github.com/sallyport/sallyport/files"
+	"github.com/sallyport/sallyport/internal/golden"
+	"github.com/sallyport/sallyport/snapshot"
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/proto"
+)
+
+// built is a proxy of a case with its resources for one Envoy.
+type built struct {
+	golden    string // "tcp/web-sidecar-proxy.json"
+	in        snapshot.Input
+	resources *snapshot.Resources
+}
+
+// cases builds every proxy of every directory of testdata, for the newest Envoy and, where it gets something else, for the oldest.
+func cases(t testing.TB) []built {
+	t.Helper()
+	dirs, err := filepath.Glob("testdata/*/*.hcl")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, d := range dirs {
+		dirs[i] = filepath.Dir(d)
+	}
+	dirs = slices.DeleteFunc(slices.Compact(dirs), func(d string) bool { return d == filepath.Join("testdata", "fuzz") })
+	if len(dirs) == 0 {
+		t.Fatal("no cases in testdata")
+	}
+	var out []built
+	for _, dir := range dirs {
+		contents := load(t, dir)
+		for _, p := range contents.Proxies {
+			in := project(t, contents, p.ID)
+			in.Generation = 7
+			in.Envoy = newest
+			name := filepath.ToSlash(filepath.Join(filepath.Base(dir), string(p.ID)))
+			now := built{golden: name + ".json", in: in, resources: build(t, in)}
+			out = append(out, now)
+			in.Envoy = oldest
+			old := built{golden: name + ".envoy-1.36.json", in: in, resources: build(t, in)}
+			if !bytes.Equal(text(t, now.resources), text(t, old.resources)) {
+				out = append(out, old)
+			}
+		}
+	}
+	return out
+}
+
+func load(t testing.TB, dir string) catalog.Contents {
+	t.Helper()
+	contents, err := files.Load(files.Config{Dir: dir, TrustDomain: spiffeid.RequireTrustDomainFromString(trustDomain)})
+	if err != nil {
+		t.Fatalf("%s:\n%v", dir, err)
+	}
+	return contents
+}
+
+func project(t testing.TB, c catalog.Contents, id catalog.ProxyID) snapshot.Input {
+	t.Helper()
+	in, ok := snapshot.Project((&catalog.View{}).Next(c), id)
+	if !ok {
+		t.Fatalf("no proxy %s", id)
+	}
+	return in
+}
+
+func TestGolden(t *testing.T) {
+	dir := golden.New(t, "testdata", ".json")
+	for _, c := range cases(t) {
+		t.Run(c.golden, func(t *testing.T) { dir.Equal(t, c.golden, text(t, c.resources)) })
+	}
+}
+
+// text is r for people: JSON with sorted keys. Versions are part of it, as another version of a listener drains its connections.
+func text(t testing.TB, r *snapshot.Resources) []byte {
+	t.Helper()
+	type secret struct {
+		Leaf    string            `json:"leaf,omitempty"`
+		Version string            `json:"version,omitempty"`
+		Names   []json.RawMessage `json:"subject_alt_names,omitempty"`
+	}
+	type entry struct {
+		Version  string          `json:"version"`
+		Resource json.RawMessage `json:"resource"`
+	}
+	out := struct {
+		Warnings  []string                    `json:"warnings,omitempty"`
+		Secrets   map[string]secret           `json:"secrets"`
+		Resources map[string]map[string]entry `json:"resources"`
+	}{Warnings: r.Warnings, Secrets: map[string]secret{}, Resources: map[string]map[string]entry{}}
+	raw := func(m proto.Message) json.RawMessage {
+		b, err := protojson.MarshalOptions{UseProtoNames: true}.Marshal(m)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var v any // protojson varies its spaces on purpose
+		if err := json.Unmarshal(b, &v); err != nil {
+			t.Fatal(err)
+		}
+		var sorted bytes.Buffer
+		e := json.NewEncoder(&sorted)
+		e.SetEscapeHTML(false)
+		if err := e.Encode(v); err != nil {
+			t.Fatal(err)
+		}
+		return sorted.Bytes()
+	}
+	for _, s := range r.Secrets {
+		o := secret{Version: s.Version}
+		if !s.Leaf.ID().IsZero() {
+			o.Leaf = s.Leaf.String()
+		}
+		for _, m := range s.SANs {
+			o.Names = append(o.Names, raw(m))
+		}
+		out.Secrets[s.Name] = o
+	}
+	for url, byName := range r.ByType {
+		short := url[strings.LastIndex(url, ".")+1:]
+		out.Resources[short] = map[string]entry{}
+		for name, resource := range byName {
+			m, err := resource.Resource.UnmarshalNew()
+			if err != nil {
+				t.Fatal(err)
+			}
+			out.Resources[short][name] = entry{Version: resource.Version, Resource: raw(m)}
+		}
+	}
+	var b bytes.Buffer
+	e := json.NewEncoder(&b)
+	e.SetEscapeHTML(false)
+	e.SetIndent("", "  ")
+	if err := e.Encode(out); err != nil {
+		t.Fatal(err)
+	}
+	return b.Bytes()
+}
+
+// all yields the resources of r in a fixed order.
+func all(r *snapshot.Resources) []*discoveryv3.Resource {
+	var out []*discoveryv3.Resource
+	for _, url := range slices.Sorted(maps.Keys(r.ByType)) {
+		for _, name := range slices.Sorted(maps.Keys(r.ByType[url])) {
+			out = append(out, r.ByType[url][name])
+		}
+	}
+	return out
+}
+
+// TestGoldenCasesHaveProxies: a directory whose files were lost would compare nothing.
+func TestGoldenCasesHaveProxies(t *testing.T) {
+	entries, err := os.ReadDir("testdata")
+	if err != nil {
+		t.Fatal(err)
+	}
+	seen := map[string]bool{}
+	for _, c := range cases(t) {
+		seen[filepath.Dir(c.golden)] = true
+	}
+	for _, e := range entries {
+		if e.Name() != "fuzz" && !seen[e.Name()] {
+			t.Errorf("testdata/%s has no proxy", e.Name())
+		}
+	}
+}

@@ -1,0 +1,233 @@
+package snapshot
+
+import (
+	"cmp"
+	"fmt"
+	"strconv"
+	"time"
+
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
+	routerv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/router/v3"
+	limitv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/connection_limit/v3"
+	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
+	tcpv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/tcp_proxy/v3"
+	"github.com/sallyport/sallyport/catalog"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/wrapperspb"
+)
+
+const (
+	// publicListener is the name that the inbound listener and its counters have in Consul, whose dashboards look for it.
+	publicListener = "public_listener"
+	// earlyData is how much a client may say before the application was dialled. Envoy demands a bound.
+	earlyData = 64 << 10
+	idle      = time.Hour
+)
+
+// listenerName names a listener as Consul does, address included: Envoy cannot move a listener, so another address has to be another one.
+func listenerName(name, address string, port uint16) string {
+	return name + ":" + address + ":" + strconv.Itoa(int(port))
+}
+
+// inboundListener takes in the connections to the proxy's service. Whatever of it changes drains all of them, so what changes with
+// intentions lies outside: in a secret and an extension configuration (tcp), or in the routes (http). Only the
+// chain's name is meant to drain them.
+func (b *builder) inboundListener() *listenerv3.Listener {
+	in := b.in.Proxy.Inbound
+	if !isIP(in.Address) {
+		b.fail("the inbound address %q is not an IP address: Envoy cannot listen on a name", in.Address)
+	}
+	if in.Port == 0 {
+		b.fail("the inbound port is not known")
+	}
+	l := &listenerv3.Listener{
+		Name:                          listenerName(publicListener, in.Address, in.Port),
+		Address:                       socketAddress(in.Address, in.Port),
+		TrafficDirection:              corev3.TrafficDirection_INBOUND,
+		PerConnectionBufferLimitBytes: wrapperspb.UInt32(bufferLimit),
+		ConnectionBalanceConfig:       balance(in.BalanceConnections),
+	}
+	chain := &listenerv3.FilterChain{Name: b.chainName(), TransportSocketConnectTimeout: durationpb.New(10 * time.Second)}
+	if in.MaxConnections > 0 {
+		chain.Filters = append(chain.Filters, b.networkFilter("envoy.filters.network.connection_limit", &limitv3.ConnectionLimit{
+			StatPrefix:     "inbound_connection_limit",
+			MaxConnections: wrapperspb.UInt64(uint64(in.MaxConnections)),
+		}))
+	}
+	if in.Protocol.L7() {
+		b.inboundHTTP(chain)
+	} else {
+		b.inboundTCP(chain)
+	}
+	l.FilterChains = []*listenerv3.FilterChain{chain}
+	return l
+}
+
+// chainName is the service's name and how often its connections had to end. Where they are not to end, it stays the same whatever the number.
+func (b *builder) chainName() string {
+	generation := b.in.Generation
+	if b.in.Proxy.Inbound.Revocation != catalog.Drain {
+		generation = 0
+	}
+	return b.in.Proxy.Service.String() + "/" + strconv.FormatUint(generation, 10)
+}
+
+func (b *builder) inboundTCP(chain *listenerv3.FilterChain) {
+	proxy := &tcpv3.TcpProxy{
+		StatPrefix:       publicListener,
+		ClusterSpecifier: &tcpv3.TcpProxy_Cluster{Cluster: localApp},
+		IdleTimeout:      durationpb.New(idle),
+	}
+	if b.in.Envoy.DrainClose { // otherwise unknown to the Envoy, and ignored without a word
+		proxy.CheckDrainClose = wrapperspb.Bool(true)
+	}
+	validation := b.peers
+	if b.enforcement() == catalog.ExtAuthz {
+		validation = b.identities
+		// Nothing is dialled and nothing of the application is heard before the check, which waits for the client's first byte.
+		b.connect(proxy, tcpv3.UpstreamConnectMode_ON_DOWNSTREAM_DATA)
+	} else {
+		chain.Filters = append(chain.Filters, b.rulesFilter())
+		b.connect(proxy, tcpv3.UpstreamConnectMode_ON_DOWNSTREAM_TLS_HANDSHAKE)
+	}
+	if b.enforcement() != catalog.RBAC {
+		chain.Filters = append(chain.Filters, b.networkAuthz())
+	}
+	s := validation()
+	b.names(s)
+	chain.TransportSocket = b.inboundTLS(s.Name)
+	chain.Filters = append(chain.Filters, b.networkFilter("envoy.filters.network.tcp_proxy", proxy))
+}
+
+// connect says when the application is dialled. An Envoy that does not know the field would ignore it without a word, so it is left out there.
+func (b *builder) connect(p *tcpv3.TcpProxy, mode tcpv3.UpstreamConnectMode) {
+	if b.in.Envoy.ConnectMode {
+		p.UpstreamConnectMode = mode
+		p.MaxEarlyDataBytes = wrapperspb.UInt32(earlyData)
+	}
+}
+
+func (b *builder) inboundHTTP(chain *listenerv3.FilterChain) {
+	s := b.identities()
+	b.names(s)
+	chain.TransportSocket = b.inboundTLS(s.Name)
+	m := &hcmv3.HttpConnectionManager{
+		StatPrefix: publicListener,
+		CodecType:  hcmv3.HttpConnectionManager_AUTO,
+		// Peers are outside: what they claim about the request in x-envoy-… headers is taken off.
+		UseRemoteAddress:          wrapperspb.Bool(true),
+		SkipXffAppend:             true,
+		PreserveExternalRequestId: true,
+		ForwardClientCertDetails:  hcmv3.HttpConnectionManager_SANITIZE,
+		// One spelling of a path: what rules and the application see is the same.
+		NormalizePath:                wrapperspb.Bool(true),
+		MergeSlashes:                 true,
+		PathWithEscapedSlashesAction: hcmv3.HttpConnectionManager_REJECT_REQUEST,
+		StripPortMode:                &hcmv3.HttpConnectionManager_StripAnyHostPort{StripAnyHostPort: true},
+		CommonHttpProtocolOptions: &corev3.HttpProtocolOptions{
+			HeadersWithUnderscoresAction: corev3.HttpProtocolOptions_REJECT_REQUEST,
+			IdleTimeout:                  durationpb.New(idle),
+			MaxHeadersCount:              wrapperspb.UInt32(100),
+		},
+		Http2ProtocolOptions: &corev3.Http2ProtocolOptions{
+			MaxConcurrentStreams: wrapperspb.UInt32(1024),
+			ConnectionKeepalive:  &corev3.KeepaliveSettings{Interval: durationpb.New(30 * time.Second), Timeout: durationpb.New(10 * time.Second)},
+		},
+		RequestHeadersTimeout: durationpb.New(10 * time.Second),
+		StreamIdleTimeout:     durationpb.New(5 * time.Minute),
+		UpgradeConfigs:        upgrades(b.in.Proxy.Inbound.Protocol),
+		RouteSpecifier: &hcmv3.HttpConnectionManager_Rds{Rds: &hcmv3.Rds{
+			RouteConfigName: publicRouteName(b.in.Proxy.Service),
+			ConfigSource:    fromADS,
+		}},
+	}
+	if !b.in.Mesh.DropForwardedClientCert {
+		// The caller's identity, as verified, in place of whatever the caller wrote there.
+		m.ForwardClientCertDetails = hcmv3.HttpConnectionManager_SANITIZE_SET
+		m.SetCurrentClientCertDetails = &hcmv3.HttpConnectionManager_SetCurrentClientCertDetails{Uri: true}
+	}
+	if b.enforcement() != catalog.ExtAuthz {
+		m.HttpFilters = append(m.HttpFilters, b.denyAllFilter())
+	}
+	if b.enforcement() != catalog.RBAC {
+		m.HttpFilters = append(m.HttpFilters, b.httpAuthz())
+	}
+	m.HttpFilters = append(m.HttpFilters, b.routerFilter())
+	chain.Filters = append(chain.Filters, b.networkFilter("envoy.filters.network.http_connection_manager", m))
+}
+
+// upstreamListener takes in what the proxy's application sends to the service that u dials.
+func (b *builder) upstreamListener(u upstream) *listenerv3.Listener {
+	name := u.Destination.String()
+	l := &listenerv3.Listener{
+		TrafficDirection:              corev3.TrafficDirection_OUTBOUND,
+		PerConnectionBufferLimitBytes: wrapperspb.UInt32(bufferLimit),
+		ConnectionBalanceConfig:       balance(u.BalanceConnections),
+		FilterChains:                  []*listenerv3.FilterChain{{Name: name}},
+	}
+	if u.BindSocket != "" {
+		l.Name = name + ":" + u.BindSocket
+		l.Address = pipe(u.BindSocket, cmp.Or(u.BindSocketMode, 0o600))
+	} else {
+		host := cmp.Or(u.BindAddress, "127.0.0.1")
+		if !isIP(host) {
+			b.fail("upstream %s (%s): the address %q is not an IP address: Envoy cannot listen on a name", name, u.Origin, host)
+		}
+		if u.BindPort == 0 {
+			b.fail("upstream %s (%s): neither a port nor a socket to listen on is known", name, u.Origin)
+		}
+		l.Name = listenerName(name, host, u.BindPort)
+		l.Address = socketAddress(host, u.BindPort)
+	}
+	// As Consul names it: its dashboards cut service, namespace, partition and datacenter out of it.
+	stats := fmt.Sprintf("upstream.%s.%s.%s.%s", u.id.Service, u.id.Namespace, u.id.Partition, u.id.Datacenter)
+	filter := b.networkFilter("envoy.filters.network.tcp_proxy", &tcpv3.TcpProxy{
+		StatPrefix:       stats,
+		ClusterSpecifier: &tcpv3.TcpProxy_Cluster{Cluster: u.cluster},
+	})
+	if u.service.Protocol.L7() {
+		filter = b.networkFilter("envoy.filters.network.http_connection_manager", &hcmv3.HttpConnectionManager{
+			StatPrefix:               stats,
+			CodecType:                hcmv3.HttpConnectionManager_AUTO,
+			ForwardClientCertDetails: hcmv3.HttpConnectionManager_SANITIZE,
+			UpgradeConfigs:           upgrades(u.service.Protocol),
+			HttpFilters:              []*hcmv3.HttpFilter{b.routerFilter()},
+			RouteSpecifier:           &hcmv3.HttpConnectionManager_RouteConfig{RouteConfig: upstreamRoute(u)},
+		})
+	}
+	l.FilterChains[0].Filters = []*listenerv3.Filter{filter}
+	return l
+}
+
+// upgrades lets WebSockets through, and nothing else: not CONNECT, which would be a tunnel past all rules for requests. HTTP/2 has
+// no upgrades without it.
+func upgrades(p catalog.Protocol) []*hcmv3.HttpConnectionManager_UpgradeConfig {
+	if p != catalog.HTTP {
+		return nil
+	}
+	return []*hcmv3.HttpConnectionManager_UpgradeConfig{{UpgradeType: "websocket"}}
+}
+
+// balance spreads connections exactly over Envoy's workers if asked to.
+func balance(exact bool) *listenerv3.Listener_ConnectionBalanceConfig {
+	if !exact {
+		return nil
+	}
+	return &listenerv3.Listener_ConnectionBalanceConfig{
+		BalanceType: &listenerv3.Listener_ConnectionBalanceConfig_ExactBalance_{ExactBalance: &listenerv3.Listener_ConnectionBalanceConfig_ExactBalance{}},
+	}
+}
+
+func (b *builder) routerFilter() *hcmv3.HttpFilter {
+	return b.httpFilter("envoy.filters.http.router", &routerv3.Router{SuppressEnvoyHeaders: true})
+}
+
+func (b *builder) networkFilter(name string, config proto.Message) *listenerv3.Filter {
+	return &listenerv3.Filter{Name: name, ConfigType: &listenerv3.Filter_TypedConfig{TypedConfig: b.any(config)}}
+}
+
+func (b *builder) httpFilter(name string, config proto.Message) *hcmv3.HttpFilter {
+	return &hcmv3.HttpFilter{Name: name, ConfigType: &hcmv3.HttpFilter_TypedConfig{TypedConfig: b.any(config)}}
+}

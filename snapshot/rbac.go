@@ -1,0 +1,132 @@
+package snapshot
+
+import (
+	xdscorev3 "github.com/cncf/xds/go/xds/core/v3"
+	matcherv3 "github.com/cncf/xds/go/xds/type/matcher/v3"
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
+	rbacv3 "github.com/envoyproxy/go-control-plane/envoy/config/rbac/v3"
+	httprbacv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/rbac/v3"
+	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
+	networkrbacv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/rbac/v3"
+	sslv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/matching/common_inputs/ssl/v3"
+	"github.com/sallyport/sallyport/identity"
+	"github.com/sallyport/sallyport/intention"
+)
+
+const httpRBAC = "envoy.filters.http.rbac"
+
+// rulesStats is what the network filter's counters start with: "intentions.rbac.denied". Envoy joins the two as they are.
+const rulesStats = "intentions."
+
+// rulesName is the name of the extension configuration with the rules of a tcp service.
+func rulesName(service identity.Name) string { return "rules/" + service.String() }
+
+// rulesFilter stands for the network RBAC filter, whose rules come by ECDS: with them in the listener each change of an
+// intention would drain all connections of the service. Envoy closes connections as long as it does not have them.
+func (b *builder) rulesFilter() *listenerv3.Filter {
+	return &listenerv3.Filter{
+		Name: rulesName(b.in.Proxy.Service),
+		ConfigType: &listenerv3.Filter_ConfigDiscovery{ConfigDiscovery: &corev3.ExtensionConfigSource{
+			ConfigSource: fromADS,
+			TypeUrls:     []string{typeURL(&networkrbacv3.RBAC{})},
+		}},
+	}
+}
+
+// rules is the extension configuration that rulesFilter names.
+func (b *builder) rules() *corev3.TypedExtensionConfig {
+	return &corev3.TypedExtensionConfig{
+		Name:        rulesName(b.in.Proxy.Service),
+		TypedConfig: b.any(&networkrbacv3.RBAC{StatPrefix: rulesStats, Matcher: b.matcher()}),
+	}
+}
+
+// denyAllFilter is the RBAC filter of an HTTP connection manager. Its rules are there and empty, which denies everything (rules that
+// are not there allow everything); the route's own rules take its place, and a route that lost them denies.
+func (b *builder) denyAllFilter() *hcmv3.HttpFilter {
+	return b.httpFilter(httpRBAC, &httprbacv3.RBAC{Rules: &rbacv3.RBAC{}})
+}
+
+// routeRules are the rules of an http service as its virtual host carries them.
+func (b *builder) routeRules() *httprbacv3.RBACPerRoute {
+	return &httprbacv3.RBACPerRoute{Rbac: &httprbacv3.RBAC{Matcher: b.matcher()}}
+}
+
+// matcher is the proxy's policy in Envoy's terms, and the only place where rules are made. It is never nil, and where it ends, it denies.
+//
+// Each source that an intention names has an entry of its own for each datacenter, whatever is said of it, so it never meets the
+// rule for the rest. A certificate with several URI SANs is looked up as all of them joined by ",", which is
+// no key of the map, and matches no expression.
+func (b *builder) matcher() *matcherv3.Matcher {
+	allow, deny := b.action(intention.Allow), b.action(intention.Deny)
+	s := scopeOf(b.in)
+	if b.in.Policy == nil || len(s.datacenters) == 0 {
+		return &matcherv3.Matcher{OnNoMatch: deny}
+	}
+	rest := &matcherv3.Matcher{OnNoMatch: deny}
+	if b.in.Policy.Rest() == intention.Allow {
+		rest = b.restMatcher(s, allow, deny)
+	}
+	exact := map[string]*matcherv3.Matcher_OnMatch{}
+	for name, action := range b.in.Policy.Exact() {
+		for _, id := range s.ids(name.Service) {
+			exact[id] = deny
+			if action == intention.Allow {
+				exact[id] = allow
+			}
+		}
+	}
+	if len(exact) == 0 { // Envoy refuses an empty map
+		return rest
+	}
+	return &matcherv3.Matcher{
+		MatcherType: &matcherv3.Matcher_MatcherTree_{MatcherTree: &matcherv3.Matcher_MatcherTree{
+			Input:    b.uriInput(),
+			TreeType: &matcherv3.Matcher_MatcherTree_ExactMatchMap{ExactMatchMap: &matcherv3.Matcher_MatcherTree_MatchMap{Map: exact}},
+		}},
+		OnNoMatch: &matcherv3.Matcher_OnMatch{OnMatch: &matcherv3.Matcher_OnMatch_Matcher{Matcher: rest}},
+	}
+}
+
+// restMatcher allows each service of the mesh, and nobody else.
+func (b *builder) restMatcher(s scope, allow, deny *matcherv3.Matcher_OnMatch) *matcherv3.Matcher {
+	return &matcherv3.Matcher{
+		MatcherType: &matcherv3.Matcher_MatcherList_{MatcherList: &matcherv3.Matcher_MatcherList{
+			Matchers: []*matcherv3.Matcher_MatcherList_FieldMatcher{{
+				Predicate: &matcherv3.Matcher_MatcherList_Predicate{
+					MatchType: &matcherv3.Matcher_MatcherList_Predicate_SinglePredicate_{
+						SinglePredicate: &matcherv3.Matcher_MatcherList_Predicate_SinglePredicate{
+							Input: b.uriInput(),
+							Matcher: &matcherv3.Matcher_MatcherList_Predicate_SinglePredicate_ValueMatch{
+								ValueMatch: &matcherv3.StringMatcher{MatchPattern: &matcherv3.StringMatcher_SafeRegex{SafeRegex: &matcherv3.RegexMatcher{
+									// Without the engine Envoy refuses the matcher. With it, it does not bound the size of the program.
+									EngineType: &matcherv3.RegexMatcher_GoogleRe2{GoogleRe2: &matcherv3.RegexMatcher_GoogleRE2{}},
+									Regex:      s.expression(complement(nil)),
+								}}},
+							},
+						},
+					},
+				},
+				OnMatch: allow,
+			}},
+		}},
+		OnNoMatch: deny,
+	}
+}
+
+// action is what ends a match. Envoy's enum has ALLOW as its zero value, so both are named, and whatever is not Allow denies.
+func (b *builder) action(a intention.Action) *matcherv3.Matcher_OnMatch {
+	action := &rbacv3.Action{Name: "DENY", Action: rbacv3.RBAC_DENY}
+	if a == intention.Allow {
+		action = &rbacv3.Action{Name: "ALLOW", Action: rbacv3.RBAC_ALLOW}
+	}
+	return &matcherv3.Matcher_OnMatch{OnMatch: &matcherv3.Matcher_OnMatch_Action{
+		Action: &xdscorev3.TypedExtensionConfig{Name: "action", TypedConfig: b.any(action)},
+	}}
+}
+
+// uriInput is the URI SAN of the peer's certificate.
+func (b *builder) uriInput() *xdscorev3.TypedExtensionConfig {
+	return &xdscorev3.TypedExtensionConfig{Name: "uri", TypedConfig: b.any(&sslv3.UriSanInput{})}
+}

@@ -1,0 +1,212 @@
+package snapshot_test
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"testing"
+
+	"github.com/sallyport/sallyport/catalog"
+	"github.com/sallyport/sallyport/identity"
+	"github.com/sallyport/sallyport/intention"
+	"github.com/sallyport/sallyport/internal/decisiontable"
+	"github.com/sallyport/sallyport/internal/rbactest"
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+)
+
+// TestRulesTable holds the generated rules, and the names of the handshake before them, to the table of decisions.
+func TestRulesTable(t *testing.T) {
+	cases, err := decisiontable.Load("../intention/testdata/decisions.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range cases {
+		t.Run(c.Name, func(t *testing.T) {
+			for _, protocol := range []catalog.Protocol{catalog.TCP, catalog.HTTP} {
+				in := input(c.Policy(), catalog.Inbound{Protocol: protocol})
+				r := build(t, in)
+				m := rules(t, in, r)
+				secret := "peers/" + in.Proxy.Service.String()
+				if protocol.L7() {
+					secret = "identities"
+				}
+				for _, p := range c.Peers {
+					got, err := rbactest.Allowed(m, p.URIs)
+					if err != nil {
+						t.Fatal(err)
+					}
+					if got != (p.Want == intention.Allow) {
+						t.Errorf("%s: rules allow %s = %v, want %s", protocol, p, got, p.Want)
+					}
+					handshake, err := rbactest.HandshakeAllows(names(t, r, secret), p.URIs)
+					if err != nil {
+						t.Fatal(err)
+					}
+					if got && !handshake {
+						t.Errorf("%s: the handshake denies %s, whom the rules allow", protocol, p)
+					}
+				}
+			}
+		})
+	}
+}
+
+// FuzzDecideEqualsInterpreter makes random policies and peers: the rules have to say what Decide says, and the handshake may say less only
+// where it cannot know better.
+func FuzzDecideEqualsInterpreter(f *testing.F) {
+	for seed := range uint64(40) {
+		f.Add(seed, seed%3 == 0)
+	}
+	f.Fuzz(func(t *testing.T, seed uint64, l7 bool) {
+		r := rand.New(rand.NewPCG(seed, 1))
+		policy := randomPolicy(r)
+		in := input(policy, catalog.Inbound{})
+		if l7 {
+			in.Proxy.Inbound.Protocol = catalog.HTTP
+		}
+		in.Envoy.RegexSize = []int{0, 100, 200, 1000, 10000}[r.IntN(5)]
+		built := build(t, in)
+		m := rules(t, in, built)
+		for range 60 {
+			uris := randomPeer(r)
+			want := false
+			if len(uris) == 1 {
+				id, err := identity.ParseURI(uris[0])
+				want = err == nil && policy.Decide(id).Allowed()
+			}
+			got, err := rbactest.Allowed(m, uris)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got != want {
+				t.Fatalf("seed %d: rules allow %q = %v, Decide says %v; intentions %v, scope %+v", seed, uris, got, want, policy.Intentions(), policy.Scope())
+			}
+			if l7 {
+				continue
+			}
+			peers := names(t, built, "peers/web")
+			handshake, err := rbactest.HandshakeAllows(peers, uris)
+			if err != nil {
+				t.Fatal(err)
+			}
+			exact := len(built.Warnings) == 0 && peers[0].GetMatcher().GetPrefix() == ""
+			switch {
+			case want && !handshake:
+				t.Fatalf("seed %d: the handshake denies %q, whom Decide allows", seed, uris)
+			case len(uris) == 1 && exact && handshake != want:
+				t.Fatalf("seed %d: the handshake allows %q = %v, Decide says %v", seed, uris, handshake, want)
+			}
+		}
+	})
+}
+
+// The names are few and alike, so that peers are often those of an intention, or nearly.
+var fuzzNames = []string{"web", "we", "webb", "w.b", "b", "bad", "BAD", "a-b_c.d", ".", "..", "...", "*", "a b", "", "x"}
+
+func randomPolicy(r *rand.Rand) *intention.Policy {
+	scope := intention.Scope{TrustDomain: spiffeid.RequireTrustDomainFromString(trustDomain), Default: intention.Action(r.IntN(2))}
+	for _, dc := range []string{"dc1", "dc2", "d.1", "not a datacenter"} {
+		if r.IntN(2) == 0 {
+			scope.Datacenters = append(scope.Datacenters, dc)
+		}
+	}
+	if r.IntN(20) == 0 {
+		scope.TrustDomain = spiffeid.TrustDomain{}
+	}
+	var all []intention.Intention
+	for range r.IntN(8) {
+		i := intention.Intention{
+			Source:      intention.Source{Name: identity.NewName(fuzzNames[r.IntN(len(fuzzNames))])},
+			Destination: identity.NewName([]string{"web", "*", "other"}[r.IntN(3)]),
+			Action:      intention.Action(r.IntN(2)),
+		}
+		switch r.IntN(12) {
+		case 0:
+			i.Source.Peer = "cloud"
+		case 1:
+			i.Source.Namespace = "team"
+		case 2:
+			i.Unsupported = "permissions"
+		}
+		all = append(all, i)
+	}
+	if r.IntN(10) == 0 {
+		for n := range 250 {
+			all = append(all, intention.Intention{
+				Source:      intention.Source{Name: identity.NewName(fmt.Sprintf("team%02d-service-%02d", n%7, n))},
+				Destination: identity.NewName("web"), Action: intention.Deny,
+			})
+		}
+	}
+	return intention.Compile(identity.NewName("web"), all, scope)
+}
+
+func randomPeer(r *rand.Rand) []string {
+	pick := func(s ...string) string { return s[r.IntN(len(s))] }
+	one := func() string {
+		td := pick(trustDomain, trustDomain, trustDomain, trustDomain, "example.org", "11111111-2222-3333-4444-555555555555xconsul")
+		dc := pick("dc1", "dc1", "dc2", "d.1", "dx1", "dc3")
+		name := pick(append(slices.Clone(fuzzNames), "team03-service-10", "team03-service-1", "web,spiffe://"+trustDomain+"/ns/default/dc/dc1/svc/b", "a/b", "web/", "é")...)
+		switch r.IntN(12) {
+		case 0:
+			return "spiffe://" + td + "/agent/client/dc/" + dc + "/id/" + name
+		case 1:
+			return "spiffe://" + td + "/ns/team/dc/" + dc + "/svc/" + name
+		case 2:
+			return "spiffe://" + td + "/ap/default/ns/default/dc/" + dc + "/svc/" + name
+		case 3:
+			return pick("", "web", "https://example.org/", "SPIFFE://"+td+"/ns/default/dc/dc1/svc/web")
+		}
+		return "spiffe://" + td + "/ns/default/dc/" + dc + "/svc/" + name
+	}
+	switch r.IntN(8) {
+	case 0:
+		return nil
+	case 1:
+		return []string{one(), one()}
+	}
+	return []string{one()}
+}
+
+// TestNobodyIsNeverEverybody: whatever denies everybody says so, in both places and in both protocols; what is left out would allow.
+func TestNobodyIsNeverEverybody(t *testing.T) {
+	noTrustDomain := intention.Compile(identity.NewName("web"), []intention.Intention{{
+		Source: intention.Source{Name: identity.NewName("*")}, Destination: identity.NewName("web"), Action: intention.Allow,
+	}}, intention.Scope{Datacenters: []string{"dc1"}, Default: intention.Allow})
+	policies := map[string]*intention.Policy{
+		"default deny":   compile("web", intention.Deny),
+		"deny all":       compile("web", intention.Allow, from("*", intention.Deny)),
+		"deny by name":   compile("web", intention.Deny, from("api", intention.Deny)),
+		"no policy":      nil,
+		"impossible":     compile("web", intention.Deny, from("a b", intention.Allow)),
+		"no datacenter":  intention.Compile(identity.NewName("web"), nil, intention.Scope{TrustDomain: spiffeid.RequireTrustDomainFromString(trustDomain), Default: intention.Allow}),
+		"no trustdomain": noTrustDomain,
+	}
+	uris := [][]string{nil, {""}, {"spiffe://" + trustDomain + "/ns/default/dc/dc1/svc/api"}, {"spiffe://" + trustDomain + "/ns/default/dc/dc1/svc/a b"}}
+	for name, policy := range policies {
+		for _, protocol := range []catalog.Protocol{catalog.TCP, catalog.HTTP} {
+			in := input(compile("web", intention.Deny), catalog.Inbound{Protocol: protocol})
+			in.Policy = policy
+			r := build(t, in)
+			for _, u := range uris {
+				got, err := rbactest.Allowed(rules(t, in, r), u)
+				if err != nil {
+					t.Fatalf("%s: %v", name, err)
+				}
+				if got {
+					t.Errorf("%s, %s: the rules allow %q", name, protocol, u)
+				}
+				if protocol.L7() {
+					continue
+				}
+				got, err = rbactest.HandshakeAllows(names(t, r, "peers/web"), u)
+				if err != nil {
+					t.Fatalf("%s: %v", name, err)
+				}
+				if got {
+					t.Errorf("%s: the handshake allows %q", name, u)
+				}
+			}
+		}
+	}
+}

@@ -1,0 +1,185 @@
+package snapshot
+
+import (
+	"bytes"
+	"regexp"
+	"slices"
+	"strings"
+
+	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
+	"github.com/sallyport/sallyport/identity"
+	"github.com/sallyport/sallyport/intention"
+)
+
+// leaf is the name of the secret with the proxy's own certificate.
+func (b *builder) leaf() string { return b.in.Proxy.Service.LeafSecret() }
+
+// names remembers a secret that the resources name.
+func (b *builder) names(s Secret) {
+	if slices.ContainsFunc(b.out.Secrets, func(o Secret) bool { return o.Name == s.Name }) {
+		return
+	}
+	if s.Leaf == (identity.Service{}) {
+		var list bytes.Buffer
+		for _, m := range s.SANs {
+			m, err := marshal(m)
+			if err != nil {
+				b.errs = append(b.errs, err)
+			}
+			list.WriteString(hash(m))
+		}
+		s.Version = hash(list.Bytes())
+	}
+	b.out.Secrets = append(b.out.Secrets, s)
+}
+
+// peers is the secret that says whom the handshake of a tcp service lets in. A certificate passes if any of its URI SANs
+// matches, so the rules look again at those that have several.
+func (b *builder) peers() Secret {
+	s := Secret{Name: b.in.Proxy.Service.PeersSecret()}
+	allowed := b.in.Policy.Allowed()
+	scope := scopeOf(b.in)
+	switch {
+	case allowed.Empty() || len(scope.datacenters) == 0:
+		s.SANs = scope.nobody()
+	case !allowed.Rest:
+		s.SANs = scope.services(allowed)
+	case len(allowed.Except) == 0:
+		s.SANs = scope.everybody(b.in.Envoy)
+	default:
+		s.SANs = b.allBut(scope, allowed)
+	}
+	return s
+}
+
+// allBut lets in everybody but a few. Where the Envoy does not take the expression for that, it lets in everybody and the rules alone decide.
+func (b *builder) allBut(s scope, allowed intention.Set) []*tlsv3.SubjectAltNameMatcher {
+	var except []string
+	for _, n := range allowed.Except {
+		if s.name(n).Check() == nil { // no certificate can bear another
+			except = append(except, n)
+		}
+	}
+	if len(except) <= maxComplement {
+		if expr := s.expression(complement(except)); programSize(expr) <= regexSize(b.in.Envoy) {
+			return []*tlsv3.SubjectAltNameMatcher{uri(matching(expr))}
+		}
+	}
+	b.warn("the handshake of %s lets in sources that are denied, and the rules end their connections at the first byte: an application that speaks "+
+		"first would be heard by them, and is dialled. %d names are denied; this Envoy takes expressions up to a program size of %d (re2.max_program_size.error_level), and at most %d names are told to it",
+		b.in.Proxy.Service, len(except), regexSize(b.in.Envoy), maxComplement)
+	return s.everybody(b.in.Envoy)
+}
+
+// identities is the secret that lets in every service of the mesh's trust domain and datacenters.
+func (b *builder) identities() Secret {
+	s := scopeOf(b.in)
+	if len(s.datacenters) == 0 {
+		return Secret{Name: identity.IdentitiesSecret, SANs: s.nobody()}
+	}
+	return Secret{Name: identity.IdentitiesSecret, SANs: s.everybody(b.in.Envoy)}
+}
+
+// regexSize is how long a compiled expression may be. The zero value is Envoy's default.
+func regexSize(f Features) int {
+	if f.RegexSize == 0 {
+		return 100
+	}
+	return f.RegexSize
+}
+
+// scope is where identities may come from: a trust domain, datacenters, and the partition and namespace of the destination.
+type scope struct {
+	identity.Service
+	datacenters []string // those that can be part of an identity
+}
+
+// scopeOf takes the policy's own scope, which is what Decide looks at.
+func scopeOf(in Input) scope {
+	s := scope{Service: identity.Service{TrustDomain: in.Mesh.TrustDomain, Name: in.Proxy.Service}}
+	known := in.Mesh.Datacenters
+	if in.Policy != nil {
+		known = in.Policy.Scope().Datacenters
+		if td := in.Policy.Scope().TrustDomain; !td.IsZero() {
+			s.TrustDomain = td
+		} else {
+			known = nil // such a policy denies everybody
+		}
+	}
+	for _, dc := range known {
+		if identity.CheckDatacenter(dc) == nil {
+			s.datacenters = append(s.datacenters, dc)
+		}
+	}
+	slices.Sort(s.datacenters)
+	s.datacenters = slices.Compact(s.datacenters)
+	return s
+}
+
+func (s scope) name(service string) identity.Name {
+	return identity.Name{Partition: s.Partition, Namespace: s.Namespace, Service: service}
+}
+
+// ids are the SPIFFE IDs of a service, one for each datacenter; none if no certificate can bear the name.
+func (s scope) ids(service string) []string {
+	var out []string
+	for _, dc := range s.datacenters {
+		id := identity.Service{TrustDomain: s.TrustDomain, Datacenter: dc, Name: s.name(service)}.ID()
+		if !id.IsZero() {
+			out = append(out, id.String())
+		}
+	}
+	return out
+}
+
+// prefix is what the SPIFFE IDs of all services of a datacenter start with. It ends in "/", or it would be the start of other names too.
+func (s scope) prefix(datacenter string) string {
+	id := identity.Service{TrustDomain: s.TrustDomain, Datacenter: datacenter, Name: s.name("x")}.String()
+	return strings.TrimSuffix(id, "x")
+}
+
+// expression matches the SPIFFE IDs of the services whose names match service, in all datacenters. Several URI SANs of one certificate, joined by ",", never match.
+func (s scope) expression(service string) string {
+	if len(s.datacenters) == 0 {
+		return ""
+	}
+	const mark = "x"
+	before, after, _ := strings.Cut(s.prefix(mark), "/dc/"+mark+"/")
+	dcs := make([]string, len(s.datacenters))
+	for i, dc := range s.datacenters {
+		dcs[i] = regexp.QuoteMeta(dc)
+	}
+	return regexp.QuoteMeta(before) + `/dc/(?:` + strings.Join(dcs, `|`) + `)/` + regexp.QuoteMeta(after) + service
+}
+
+// nobody is an exact SAN that no service has. An empty list would let in everybody.
+func (s scope) nobody() []*tlsv3.SubjectAltNameMatcher {
+	return []*tlsv3.SubjectAltNameMatcher{uri(exactly(s.TrustDomain.IDString() + "/nobody"))}
+}
+
+// services lets in exactly the named ones.
+func (s scope) services(allowed intention.Set) []*tlsv3.SubjectAltNameMatcher {
+	var out []*tlsv3.SubjectAltNameMatcher
+	for _, n := range allowed.Except {
+		for _, id := range s.ids(n) {
+			out = append(out, uri(exactly(id)))
+		}
+	}
+	if len(out) == 0 {
+		return s.nobody()
+	}
+	return out
+}
+
+// everybody lets in all services. Where the Envoy does not take the expression (a long trust domain, many datacenters), the start of the
+// name has to do: it also lets in what is no service's name below it, which the rules and ext_authz refuse.
+func (s scope) everybody(f Features) []*tlsv3.SubjectAltNameMatcher {
+	if expr := s.expression(complement(nil)); programSize(expr) <= regexSize(f) {
+		return []*tlsv3.SubjectAltNameMatcher{uri(matching(expr))}
+	}
+	out := make([]*tlsv3.SubjectAltNameMatcher, len(s.datacenters))
+	for i, dc := range s.datacenters {
+		out[i] = uri(startingWith(s.prefix(dc)))
+	}
+	return out
+}

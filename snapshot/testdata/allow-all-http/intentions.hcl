@@ -1,0 +1,6 @@
+Kind = "service-intentions"
+Name = "db"
+Sources = [
+  { Name = "bad", Action = "deny" },
+  { Name = "*", Action = "allow" },
+]

@@ -1,0 +1,3 @@
+Kind     = "service-defaults"
+Name     = "by-ext-authz"
+Protocol = "http"

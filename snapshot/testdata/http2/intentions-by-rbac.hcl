@@ -1,0 +1,6 @@
+Kind = "service-intentions"
+Name = "by-rbac"
+Sources = [
+  { Name = "web", Action = "allow" },
+  { Name = "batch", Action = "deny" },
+]

@@ -1,0 +1,129 @@
+package snapshot
+
+import (
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
+	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
+	"github.com/sallyport/sallyport/catalog"
+	"github.com/sallyport/sallyport/identity"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/wrapperspb"
+)
+
+// fromADS is where Envoy gets secrets, endpoints, routes and extension configurations. There is one of it, and it never changes a byte: it is
+// part of the key by which Envoy shares a secret, so a second spelling would be a second subscription to the
+// same secret, whose updates reach only some of its users. The timeout of zero makes a listener wait for what it names for ever;
+// with any other it would start without. Nobody changes it.
+var fromADS = &corev3.ConfigSource{
+	ConfigSourceSpecifier: &corev3.ConfigSource_Ads{Ads: &corev3.AggregatedConfigSource{}},
+	ResourceApiVersion:    corev3.ApiVersion_V3,
+	InitialFetchTimeout:   &durationpb.Duration{},
+}
+
+// The suites of TLS 1.2 that authenticate what they encrypt. TLS 1.3 has no others.
+var aead12 = []string{
+	"ECDHE-ECDSA-AES128-GCM-SHA256",
+	"ECDHE-RSA-AES128-GCM-SHA256",
+	"ECDHE-ECDSA-AES256-GCM-SHA384",
+	"ECDHE-RSA-AES256-GCM-SHA384",
+	"ECDHE-ECDSA-CHACHA20-POLY1305",
+	"ECDHE-RSA-CHACHA20-POLY1305",
+}
+
+const tlsSocket = "envoy.transport_sockets.tls"
+
+func secret(name string) *tlsv3.SdsSecretConfig {
+	return &tlsv3.SdsSecretConfig{Name: name, SdsConfig: fromADS}
+}
+
+// tlsParameters spells out both bounds: Envoy's own upper bound for clients is 1.2.
+func tlsParameters(t catalog.TLS) *tlsv3.TlsParameters {
+	p := &tlsv3.TlsParameters{
+		TlsMinimumProtocolVersion: tlsv3.TlsParameters_TLSv1_3,
+		TlsMaximumProtocolVersion: tlsv3.TlsParameters_TLSv1_3,
+	}
+	if t.Allow12 {
+		p.TlsMinimumProtocolVersion = tlsv3.TlsParameters_TLSv1_2
+		p.CipherSuites = aead12
+	}
+	return p
+}
+
+// alpn is what a sidecar offers for the application protocol that it carries, as Consul's sidecars do. For http it is not h2: the application does not speak
+// it and other sidecars do not ask for it, so it would only be more of Envoy in reach of its peers. tcp has none.
+func alpn(p catalog.Protocol) []string {
+	switch p {
+	case catalog.HTTP:
+		return []string{"http/1.1"}
+	case catalog.HTTP2, catalog.GRPC:
+		return []string{"h2", "http/1.1"}
+	case catalog.TCP:
+	}
+	return nil
+}
+
+// inboundTLS demands a certificate that the secret named validation lets in. Sessions are never resumed: a resumed session is not
+// verified again, so who was let in once would come back after access was taken away.
+func (b *builder) inboundTLS(validation string) *corev3.TransportSocket {
+	return b.transportSocket(&tlsv3.DownstreamTlsContext{
+		RequireClientCertificate:         wrapperspb.Bool(true),
+		SessionTicketKeysType:            &tlsv3.DownstreamTlsContext_DisableStatelessSessionResumption{DisableStatelessSessionResumption: true},
+		DisableStatefulSessionResumption: true,
+		CommonTlsContext: &tlsv3.CommonTlsContext{
+			AlpnProtocols:                  alpn(b.in.Proxy.Inbound.Protocol),
+			TlsParams:                      tlsParameters(b.in.Mesh.Incoming),
+			TlsCertificateSdsSecretConfigs: []*tlsv3.SdsSecretConfig{secret(b.leaf())},
+			ValidationContextType: &tlsv3.CommonTlsContext_ValidationContextSdsSecretConfig{
+				ValidationContextSdsSecretConfig: secret(validation),
+			},
+		},
+	})
+}
+
+// upstreamTLS presents the proxy's own certificate and demands the one of exactly the service dialled. The SAN stands here and the
+// roots come by SDS: Envoy merges the two, and lists of SANs in both would be ORed.
+func (b *builder) upstreamTLS(to identity.Service, p catalog.Protocol) *corev3.TransportSocket {
+	offer := alpn(p)
+	if len(offer) > 1 {
+		offer = offer[:1] // the other side need not guess: requests go out as h2
+	}
+	return b.transportSocket(&tlsv3.UpstreamTlsContext{
+		Sni:            to.SNI(),
+		MaxSessionKeys: wrapperspb.UInt32(0),
+		CommonTlsContext: &tlsv3.CommonTlsContext{
+			AlpnProtocols:                  offer,
+			TlsParams:                      tlsParameters(b.in.Mesh.Outgoing),
+			TlsCertificateSdsSecretConfigs: []*tlsv3.SdsSecretConfig{secret(b.leaf())},
+			ValidationContextType: &tlsv3.CommonTlsContext_CombinedValidationContext{
+				CombinedValidationContext: &tlsv3.CommonTlsContext_CombinedCertificateValidationContext{
+					DefaultValidationContext: &tlsv3.CertificateValidationContext{
+						MatchTypedSubjectAltNames: []*tlsv3.SubjectAltNameMatcher{uri(exactly(to.String()))},
+					},
+					ValidationContextSdsSecretConfig: secret(identity.RootsSecret),
+				},
+			},
+		},
+	})
+}
+
+func (b *builder) transportSocket(context proto.Message) *corev3.TransportSocket {
+	return &corev3.TransportSocket{Name: tlsSocket, ConfigType: &corev3.TransportSocket_TypedConfig{TypedConfig: b.any(context)}}
+}
+
+func uri(m *matcherv3.StringMatcher) *tlsv3.SubjectAltNameMatcher {
+	return &tlsv3.SubjectAltNameMatcher{SanType: tlsv3.SubjectAltNameMatcher_URI, Matcher: m}
+}
+
+func exactly(s string) *matcherv3.StringMatcher {
+	return &matcherv3.StringMatcher{MatchPattern: &matcherv3.StringMatcher_Exact{Exact: s}}
+}
+
+func startingWith(s string) *matcherv3.StringMatcher {
+	return &matcherv3.StringMatcher{MatchPattern: &matcherv3.StringMatcher_Prefix{Prefix: s}}
+}
+
+// matching is for expressions that are built here, of quoted names: Envoy matches the whole text.
+func matching(expr string) *matcherv3.StringMatcher {
+	return &matcherv3.StringMatcher{MatchPattern: &matcherv3.StringMatcher_SafeRegex{SafeRegex: &matcherv3.RegexMatcher{Regex: expr}}}
+}

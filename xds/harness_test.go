@@ -1,0 +1,449 @@
+package xds
+
+import (
+	"context"
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"errors"
+	"log/slog"
+	"math/big"
+	"net"
+	"net/url"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
+	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/sallyport/sallyport/catalog"
+	"github.com/sallyport/sallyport/identity"
+	"github.com/sallyport/sallyport/intention"
+	"github.com/sallyport/sallyport/internal/latest"
+	"github.com/sallyport/sallyport/internal/xdstest"
+	"github.com/sallyport/sallyport/sds"
+	"github.com/sallyport/sallyport/snapshot"
+	"github.com/spiffe/go-spiffe/v2/bundle/x509bundle"
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+	"github.com/spiffe/go-spiffe/v2/svid/x509svid"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
+	"google.golang.org/grpc/test/bufconn"
+	"google.golang.org/protobuf/types/known/structpb"
+)
+
+const trustDomain = "mesh.test"
+
+// byMetadata lets in whoever the metadata "proxy" names, and those of "token" with a token.
+type byMetadata struct{}
+
+func (byMetadata) Authorize(ctx context.Context, _ *corev3.Node) (sds.Caller, error) {
+	md, _ := metadata.FromIncomingContext(ctx)
+	id := strings.Join(md.Get("proxy"), "")
+	if id == "" {
+		return sds.Caller{}, errors.New("no token")
+	}
+	return sds.Caller{Proxy: catalog.ProxyID(id), Token: strings.Join(md.Get("token"), "")}, nil
+}
+
+// certificates are an sds.Source whose answers a test can put off.
+type certificates struct {
+	root, key  any
+	roots      latest.Value[*x509bundle.Set]
+	bundle     *x509bundle.Set
+	mu         sync.Mutex
+	leafs      map[string]*latest.Value[*x509svid.SVID] // by token and service
+	withheld   bool
+	rootCert   *x509.Certificate
+	rootKey    crypto.Signer
+	serial     int64
+	watchedFor []string // tokens
+}
+
+func newCertificates(t testing.TB) *certificates {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	td := spiffeid.RequireTrustDomainFromString(trustDomain)
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1), URIs: []*url.URL{td.ID().URL()}, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(1000 * time.Hour),
+		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	root, err := x509.ParseCertificate(der)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &certificates{
+		rootCert: root, rootKey: key, leafs: map[string]*latest.Value[*x509svid.SVID]{},
+		bundle: x509bundle.NewSet(x509bundle.FromX509Authorities(td, []*x509.Certificate{root})),
+	}
+}
+
+func (c *certificates) leaf(token string, id identity.Service) *latest.Value[*x509svid.SVID] {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	key := token + " " + id.String()
+	v := c.leafs[key]
+	if v == nil {
+		v = &latest.Value[*x509svid.SVID]{}
+		c.leafs[key] = v
+		if !c.withheld {
+			v.Set(c.issue(id))
+		}
+	}
+	return v
+}
+
+// issue signs a leaf; the caller holds the lock.
+func (c *certificates) issue(id identity.Service) *x509svid.SVID {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		panic(err)
+	}
+	c.serial++
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(c.serial + 1), URIs: []*url.URL{id.ID().URL()}, NotBefore: time.Now().Add(-time.Minute), NotAfter: time.Now().Add(24 * time.Hour),
+		BasicConstraintsValid: true, KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth, x509.ExtKeyUsageServerAuth},
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, c.rootCert, key.Public(), c.rootKey)
+	if err != nil {
+		panic(err)
+	}
+	cert, err := x509.ParseCertificate(der)
+	if err != nil {
+		panic(err)
+	}
+	return &x509svid.SVID{ID: id.ID(), Certificates: []*x509.Certificate{cert}, PrivateKey: key}
+}
+
+// rotate gives all leafs, also those that were withheld.
+func (c *certificates) rotate() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.withheld = false
+	for key, v := range c.leafs {
+		_, uri, _ := strings.Cut(key, " ")
+		id, err := identity.ParseURI(uri)
+		if err != nil {
+			panic(err)
+		}
+		v.Set(c.issue(id))
+	}
+}
+
+func (c *certificates) WatchSVID(ctx context.Context, caller sds.Caller, id identity.Service, f func(*x509svid.SVID)) error {
+	c.mu.Lock()
+	c.watchedFor = append(c.watchedFor, caller.Token)
+	c.mu.Unlock()
+	follow(ctx, c.leaf(caller.Token, id), f)
+	return nil
+}
+
+func (c *certificates) WatchBundles(ctx context.Context, f func(*x509bundle.Set)) error {
+	follow(ctx, &c.roots, f)
+	return nil
+}
+
+func follow[T any](ctx context.Context, v *latest.Value[T], f func(T)) {
+	for {
+		changed := v.Changed()
+		if x, ok := v.Load(); ok {
+			f(x)
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// mesh is a control plane on a bufconn. Every part runs; nothing is published until publish.
+type mesh struct {
+	t        testing.TB
+	store    *catalog.Store
+	certs    *certificates
+	contents catalog.Contents
+	server   *Server
+	registry *prometheus.Registry
+	logs     *logs
+	conn     *grpc.ClientConn
+	stop     func()
+}
+
+// start runs a control plane until the test ends. The roots are there, the catalog is not.
+func start(t testing.TB, cfg Config) *mesh {
+	t.Helper()
+	m := &mesh{t: t, store: &catalog.Store{}, certs: newCertificates(t)}
+	m.contents.Mesh = catalog.Mesh{TrustDomain: spiffeid.RequireTrustDomainFromString(trustDomain), Datacenter: "dc1", Datacenters: []string{"dc1"}}
+	m.certs.roots.Set(m.certs.bundle)
+	m.run(cfg)
+	t.Cleanup(func() { m.stop() })
+	return m
+}
+
+// run starts a control plane with the catalog and the certificates there are.
+func (m *mesh) run(cfg Config) {
+	m.t.Helper()
+	m.registry = prometheus.NewRegistry()
+	m.logs = &logs{}
+	credentials := sds.New(sds.Config{Source: m.certs})
+	cfg.Views, cfg.Credentials, cfg.Authorizer = &m.store.Views, credentials, byMetadata{}
+	cfg.Registerer, cfg.Logger = m.registry, slog.New(slog.NewTextHandler(m.logs, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	var err error
+	if m.server, err = New(cfg); err != nil {
+		m.t.Fatal(err)
+	}
+	l := bufconn.Listen(1 << 20)
+	g := grpc.NewServer(ServerOptions()...)
+	discoveryv3.RegisterAggregatedDiscoveryServiceServer(g, m.server)
+	ctx, cancel := context.WithCancel(context.Background())
+	var parts sync.WaitGroup
+	parts.Go(func() {
+		if err := credentials.Run(ctx); err != nil {
+			m.t.Errorf("sds: %v", err)
+		}
+	})
+	parts.Go(func() {
+		if err := m.server.Run(ctx); err != nil {
+			m.t.Errorf("xds: %v", err)
+		}
+	})
+	parts.Go(func() {
+		if err := g.Serve(l); err != nil {
+			m.t.Errorf("grpc: %v", err)
+		}
+	})
+	m.conn, err = grpc.NewClient("passthrough:///bufconn", grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return l.DialContext(ctx) }))
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	m.stop = sync.OnceFunc(func() {
+		cancel()
+		_ = m.conn.Close()
+		g.Stop()
+		parts.Wait()
+	})
+}
+
+// logs is where the log goes.
+type logs struct {
+	mu   sync.Mutex
+	text strings.Builder
+}
+
+func (l *logs) Write(b []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.Write(b)
+}
+
+func (l *logs) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.String()
+}
+
+// service adds a service with a sidecar that dials the upstreams.
+func (m *mesh) service(name string, protocol catalog.Protocol, upstreams ...string) *catalog.Proxy {
+	n := len(m.contents.Proxies)
+	m.contents.Services = append(m.contents.Services, catalog.Service{
+		Name: identity.NewName(name), Protocol: protocol,
+		Endpoints: []catalog.Endpoint{{Address: "127.0.0.1", Port: uint16(20000 + n), Weight: 1, Healthy: true}},
+	})
+	p := catalog.Proxy{
+		ID: proxyID(name), Service: identity.NewName(name), Instance: name, Origin: name + ".hcl:1",
+		Inbound: catalog.Inbound{
+			Address: "127.0.0.1", Port: uint16(20000 + n), LocalAddress: "127.0.0.1", LocalPort: uint16(8000 + n),
+			Protocol: protocol, Revocation: catalog.DefaultRevocation(protocol),
+		},
+	}
+	for i, u := range upstreams {
+		p.Upstreams = append(p.Upstreams, catalog.Upstream{Destination: identity.NewName(u), BindAddress: "127.0.0.1", BindPort: uint16(9000 + 10*n + i)})
+	}
+	m.contents.Proxies = append(m.contents.Proxies, p)
+	return &m.contents.Proxies[n]
+}
+
+// intend sets the action of source for destination.
+func (m *mesh) intend(source, destination string, action intention.Action) {
+	i := intention.Intention{Source: intention.Source{Name: identity.NewName(source)}, Destination: identity.NewName(destination), Action: action}
+	m.contents.Intentions = slices.DeleteFunc(slices.Clone(m.contents.Intentions), func(o intention.Intention) bool {
+		return o.Source == i.Source && o.Destination == i.Destination
+	})
+	m.contents.Intentions = append(m.contents.Intentions, i)
+}
+
+// publish makes the contents known. What was published is not changed afterwards.
+func (m *mesh) publish() {
+	c := m.contents
+	c.Services = slices.Clone(c.Services)
+	for i := range c.Services {
+		c.Services[i].Endpoints = slices.Clone(c.Services[i].Endpoints)
+	}
+	c.Proxies = slices.Clone(c.Proxies)
+	for i := range c.Proxies {
+		c.Proxies[i].Upstreams = slices.Clone(c.Proxies[i].Upstreams)
+	}
+	c.Intentions = slices.Clone(c.Intentions)
+	m.store.Publish(c)
+}
+
+func proxyID(service string) catalog.ProxyID { return catalog.ProxyID(service + "-sidecar-proxy") }
+
+// node is what an Envoy 1.40 under our bootstrap says of itself.
+func node(service string) *corev3.Node {
+	ours, err := structpb.NewStruct(map[string]any{snapshot.MetadataKey: map[string]any{snapshot.MetadataRegexSize: 4096, snapshot.MetadataDrainSeconds: 30}})
+	if err != nil {
+		panic(err)
+	}
+	return &corev3.Node{
+		Id: string(proxyID(service)), Cluster: service, Metadata: ours,
+		UserAgentVersionType: &corev3.Node_UserAgentBuildVersion{UserAgentBuildVersion: &corev3.BuildVersion{Version: &typev3.SemanticVersion{MajorNumber: 1, MinorNumber: 40}}},
+	}
+}
+
+// as is the context of calls of a service's proxy.
+func as(service string) context.Context {
+	return metadata.AppendToOutgoingContext(context.Background(), "proxy", string(proxyID(service)))
+}
+
+// stream opens a stream of a service's proxy.
+func (m *mesh) stream(service string) *talk {
+	m.t.Helper()
+	return m.open(as(service), node(service))
+}
+
+func (m *mesh) open(ctx context.Context, n *corev3.Node) *talk {
+	m.t.Helper()
+	s, err := xdstest.Open(ctx, m.conn, n)
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	m.t.Cleanup(s.Close)
+	return &talk{t: m.t, s: s}
+}
+
+// envoy runs an Envoy of a service until the function that is returned is called, which waits for its end.
+func (m *mesh) envoy(service string) (e *xdstest.Envoy, stop func()) {
+	m.t.Helper()
+	e = xdstest.NewEnvoy(m.conn, node(service))
+	return e, m.runEnvoy(e, service)
+}
+
+func (m *mesh) runEnvoy(e *xdstest.Envoy, service string) (stop func()) {
+	ctx, cancel := context.WithCancel(as(service))
+	var running sync.WaitGroup
+	running.Go(func() {
+		if err := e.Run(ctx); ctx.Err() == nil && status.Code(err) != codes.Unavailable {
+			m.t.Errorf("envoy of %s: %v", service, err)
+		}
+	})
+	stop = sync.OnceFunc(func() { cancel(); running.Wait() })
+	m.t.Cleanup(stop)
+	return stop
+}
+
+// talk is a conversation inside a synctest bubble, where silence is certain: nothing that could still speak is running.
+type talk struct {
+	t testing.TB
+	s *xdstest.Stream
+}
+
+func (c *talk) must(err error) {
+	c.t.Helper()
+	if err != nil {
+		c.t.Fatal(err)
+	}
+}
+
+func (c *talk) subscribe(k kind, names ...string) {
+	c.t.Helper()
+	c.must(c.s.Subscribe(k.url(), names...))
+}
+
+// expect is the next response: "secret leaf/web", "cluster +a,b -c".
+func (c *talk) expect(want string) *discoveryv3.DeltaDiscoveryResponse {
+	c.t.Helper()
+	synctest.Wait()
+	r, err := c.s.Next(time.Nanosecond)
+	if err != nil {
+		c.t.Fatalf("got %v, want %s", err, want)
+	}
+	if got := describe(r); got != want {
+		c.t.Fatalf("got %q, want %q", got, want)
+	}
+	return r
+}
+
+// accept is expect and the ACK of it.
+func (c *talk) accept(want string) *discoveryv3.DeltaDiscoveryResponse {
+	c.t.Helper()
+	r := c.expect(want)
+	c.must(c.s.ACK(r))
+	return r
+}
+
+func (c *talk) refuse(want, message string) {
+	c.t.Helper()
+	c.must(c.s.NACK(c.expect(want), message))
+}
+
+// silence is that nothing comes unless time goes on.
+func (c *talk) silence() {
+	c.t.Helper()
+	synctest.Wait()
+	switch r, err := c.s.Next(time.Nanosecond); {
+	case err == nil:
+		c.t.Fatalf("got %q, want silence", describe(r))
+	case !errors.Is(err, xdstest.ErrSilent):
+		c.t.Fatalf("got %v, want silence", err)
+	}
+}
+
+// ends is that the stream ends with a status.
+func (c *talk) ends(want codes.Code) {
+	c.t.Helper()
+	synctest.Wait()
+	for {
+		if _, err := c.s.Next(time.Nanosecond); err != nil {
+			if got := status.Code(err); got != want {
+				c.t.Fatalf("stream: %v, want %s", err, want)
+			}
+			return
+		}
+	}
+}
+
+func describe(r *discoveryv3.DeltaDiscoveryResponse) string {
+	k, _ := kindOf(r.GetTypeUrl())
+	var parts []string
+	for _, r := range r.GetResources() {
+		parts = append(parts, r.GetName())
+	}
+	out := k.String()
+	if len(parts) > 0 {
+		out += " " + strings.Join(parts, ",")
+	}
+	if len(r.GetRemovedResources()) > 0 {
+		out += " -" + strings.Join(r.GetRemovedResources(), ",-")
+	}
+	return out
+}

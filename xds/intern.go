@@ -1,0 +1,51 @@
+package xds
+
+import (
+	"runtime"
+	"sync"
+	"weak"
+
+	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
+)
+
+// interned keeps one of all equal resources. A resource's version is the hash of its bytes, so kind, name and version are its
+// content. It keeps none alive: what no session has any more is forgotten.
+type interned struct {
+	mu        sync.Mutex
+	resources map[contentKey]weak.Pointer[discoveryv3.Resource]
+}
+
+type contentKey struct {
+	kind          kind
+	name, version string
+}
+
+// all returns byName with each resource replaced by the one that is kept. It does not change byName.
+func (i *interned) all(k kind, byName map[string]*discoveryv3.Resource) map[string]*discoveryv3.Resource {
+	out := make(map[string]*discoveryv3.Resource, len(byName))
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if i.resources == nil {
+		i.resources = map[contentKey]weak.Pointer[discoveryv3.Resource]{}
+	}
+	for name, r := range byName {
+		key := contentKey{k, name, r.GetVersion()}
+		if kept := i.resources[key].Value(); kept != nil {
+			out[name] = kept
+			continue
+		}
+		i.resources[key] = weak.Make(r)
+		runtime.AddCleanup(r, i.forget, key)
+		out[name] = r
+	}
+	return out
+}
+
+// forget drops the entry of a resource that is gone, unless an equal one has taken its place.
+func (i *interned) forget(key contentKey) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if i.resources[key].Value() == nil {
+		delete(i.resources, key)
+	}
+}

@@ -1,0 +1,395 @@
+package xds
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"sync"
+	"time"
+
+	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
+	cachev3 "github.com/envoyproxy/go-control-plane/pkg/cache/v3"
+	"github.com/sallyport/sallyport/sds"
+	"github.com/sallyport/sallyport/snapshot"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+)
+
+// session is one stream: the cache that go-control-plane's stream server asks, made for that stream alone. Whose stream it is
+// was settled before it was made and never changes.
+type session struct {
+	server   *Server
+	caller   sds.Caller
+	features snapshot.Features
+	opened   time.Time
+	leafs    leafs
+	// kick makes the stream's goroutine look at wakeAt; end ends the stream with a status.
+	kick chan struct{}
+	end  context.CancelCauseFunc
+	// published is the publisher's.
+	published published
+
+	mu     sync.Mutex
+	closed bool
+	target *target // nil: not all of it is in hand yet, and nothing is answered
+	subs   [kinds]*subscription
+	// heldBack is since when listeners and routes wait for what they name; zero: they do not.
+	heldBack time.Time
+	// changed is since when a new target is on its way; zero: Envoy has all of it.
+	changed time.Time
+	// wakeAt is when pump has to run although nothing happened; zero: not.
+	wakeAt time.Time
+	// mended: endpoints were sent again because Envoy was silent about its clusters; see mend.
+	mended bool
+	report report
+}
+
+var _ cachev3.ConfigWatcher = (*session)(nil)
+
+func newSession(s *Server, caller sds.Caller, features snapshot.Features, end context.CancelCauseFunc) *session {
+	n := &session{server: s, caller: caller, features: features, opened: time.Now(), end: end, kick: make(chan struct{}, 1)}
+	for k := range kinds {
+		n.subs[k] = newSubscription(k)
+	}
+	return n
+}
+
+// CreateDeltaWatch takes a request in. The stream server calls it for each, in the goroutine that also sends.
+func (s *session) CreateDeltaWatch(q *discoveryv3.DeltaDiscoveryRequest, sub cachev3.Subscription, ch chan cachev3.DeltaResponse) (func(), error) {
+	k, ok := kindOf(q.GetTypeUrl())
+	if !ok {
+		return nil, nil // the guard lets none through; an error would end the whole stream
+	}
+	// The subscription is read here and nowhere else: it is a copy that shares its maps with the stream server's.
+	nack := s.request(s.subs[k], q, sub.IsWildcard(), ch)
+	if nack != nil { // without the lock, as a log may be slow
+		s.server.metrics.nacks.WithLabelValues(nack.Type).Inc()
+		s.server.log.Warn("envoy refused resources", "proxy", s.caller.Proxy, "type_url", nack.TypeURL, "resources", nack.Resources, "err", nack.Message)
+	}
+	return func() { // after this has returned nothing is sent on ch, which the stream server may close then
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.subs[k].watch = nil
+	}, nil
+}
+
+// request is CreateDeltaWatch under the lock. It returns the NACK that q is, if it is one.
+func (s *session) request(t *subscription, q *discoveryv3.DeltaDiscoveryRequest, wildcard bool, ch chan<- cachev3.DeltaResponse) (nack *NACK) {
+	now := time.Now()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	// The stream server wrote the nonce into our response, in this goroutine, so reading it here is safe. An empty one
+	// belongs to a response still in the channel, and a request without a nonce is no answer to it.
+	if t.out != nil && q.GetResponseNonce() != "" && q.GetResponseNonce() == t.out.response.GetNonce() {
+		nack = s.answered(t, q, now)
+	}
+	t.take(q, wildcard)
+	t.watch = ch
+	s.pump(now)
+	return nack
+}
+
+// CreateWatch refuses: state-of-the-world streams are not served.
+func (s *session) CreateWatch(*discoveryv3.DiscoveryRequest, cachev3.Subscription, chan cachev3.Response) (func(), error) {
+	return nil, errors.New("state-of-the-world streams are not served")
+}
+
+// answered accounts for an ACK, or for the NACK that it returns, of what is out.
+func (s *session) answered(t *subscription, q *discoveryv3.DeltaDiscoveryRequest, now time.Time) *NACK {
+	if q.GetErrorDetail() == nil {
+		t.accepted()
+		s.report.lastACK = now
+		return nil
+	}
+	n := &NACK{Type: t.kind.String(), TypeURL: t.kind.url(), Message: cut(q.GetErrorDetail().GetMessage(), maxNACKText), Time: now}
+	for _, r := range t.out.response.GetResources() {
+		n.Resources = append(n.Resources, r.GetName())
+	}
+	if len(n.Resources) == 0 {
+		n.Resources = slices.Clone(t.out.response.GetRemovedResources())
+	}
+	t.rejected(now)
+	s.report.lastNACK = n
+	return n
+}
+
+// set gives the session a new target. since is when the change behind it was seen.
+func (s *session) set(t *target, since time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return
+	}
+	if s.target != nil && s.changed.IsZero() { // the first is not a change: it waits for Envoy to start
+		s.changed = since
+	}
+	s.target = t
+	for k, sub := range s.subs {
+		sub.retarget(t.resources[k])
+	}
+	s.pump(time.Now())
+}
+
+// tick runs what was put off until now.
+func (s *session) tick() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.wakeAt = time.Time{}
+	s.pump(time.Now())
+}
+
+// close ends all sending. The report is for the proxy's record.
+func (s *session) close() report {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.closed = true
+	s.target = nil
+	return s.report
+}
+
+// pump sends what may be sent now. It is the whole ordering, and level triggered: it looks at what is, not at what happened,
+// and is called after each request, each new target and each time that it asked for. The caller holds the lock.
+//
+// Secrets, clusters, endpoints and extensions go out right behind each other: Envoy keeps back the ACK of a cluster until it has
+// the endpoints, so waiting for that ACK first would be waiting for ever. When Envoy has all these, or does not answer in
+// time, come the listeners and routes that name them, listeners' removals with them. When these are ACKed too and none is
+// refused, nothing names the old clusters any more, and they are removed.
+func (s *session) pump(now time.Time) {
+	if s.closed || s.target == nil {
+		return
+	}
+	s.mend(now)
+	for _, k := range made() {
+		s.send(k, false, now)
+	}
+	if s.holdBack(now) {
+		s.settle(now)
+		return
+	}
+	s.send(listeners, true, now)
+	s.send(routes, false, now)
+	if !s.clustersInUse(now) {
+		s.send(clusters, true, now)
+	}
+	s.settle(now)
+}
+
+// clustersInUse reports whether Envoy may still run something that names a cluster which is to be removed: a listener or route that
+// it has not replaced yet, or refuses to replace.
+func (s *session) clustersInUse(now time.Time) bool {
+	for _, k := range made() {
+		if s.adding(k, now) {
+			return true
+		}
+	}
+	for _, k := range using() {
+		if !s.quiet(k, now) || s.refusing(k) {
+			return true
+		}
+	}
+	return false
+}
+
+// holdBack reports whether listeners and routes have something to send that has to wait for what it may name.
+func (s *session) holdBack(now time.Time) bool {
+	something := false
+	for _, k := range using() {
+		add, removed := s.subs[k].todo(s.target.resources[k], now)
+		something = something || len(add)+len(removed) > 0
+	}
+	if !something {
+		s.heldBack = time.Time{}
+		return false
+	}
+	timeout := s.server.ackTimeout
+	until := time.Time{}
+	for _, k := range made() {
+		switch t := s.subs[k]; {
+		case t.out != nil:
+			// What was given up waiting for once is not waited for again.
+			if at := t.out.at.Add(timeout); now.Before(at) {
+				until = later(until, at)
+			}
+		case s.adding(k, now):
+			until = later(until, now.Add(timeout))
+		}
+	}
+	if until.IsZero() {
+		s.heldBack = time.Time{}
+		return false
+	}
+	if s.heldBack.IsZero() {
+		s.heldBack = now
+	}
+	// However often something new comes in between, the wait has an end.
+	if bound := s.heldBack.Add(timeout); bound.Before(until) {
+		until = bound
+	}
+	if !now.Before(until) {
+		s.heldBack = time.Time{}
+		return false
+	}
+	s.wake(until)
+	return true
+}
+
+func later(a, b time.Time) time.Time {
+	if a.Before(b) {
+		return b
+	}
+	return a
+}
+
+// mend gets clusters out of a wait that would have no end. Envoy that waits for the endpoints of a changed cluster sends
+// no request for clusters, not even the first of a new stream, and does not ask for those endpoints again. If the stream broke
+// between the two, the new one shows it: endpoints are asked for, clusters are not.
+func (s *session) mend(now time.Time) {
+	e := s.subs[endpoints]
+	if s.mended || s.subs[clusters].asked || !e.asked {
+		return
+	}
+	if at := s.opened.Add(s.server.ackTimeout); now.Before(at) {
+		s.wake(at)
+		return
+	}
+	s.mended = true
+	e.settled = false
+	for name := range e.names {
+		e.again[name] = true
+	}
+}
+
+// adding reports whether resources of kind k are to be sent; removals do not count.
+func (s *session) adding(k kind, now time.Time) bool {
+	add, _ := s.subs[k].todo(s.target.resources[k], now)
+	return len(add) > 0
+}
+
+// quiet reports whether nothing of kind k is to be sent, and nothing is unanswered.
+func (s *session) quiet(k kind, now time.Time) bool {
+	t := s.subs[k]
+	if t.out != nil {
+		return false
+	}
+	add, removed := t.todo(s.target.resources[k], now)
+	return len(add)+len(removed) == 0
+}
+
+func (s *session) refusing(k kind) bool {
+	return len(s.subs[k].refused) > 0 && len(s.subs[k].refuses(s.target.resources[k])) > 0
+}
+
+// send sends what is to be sent of kind k, if Envoy has answered the last of that kind.
+func (s *session) send(k kind, removals bool, now time.Time) {
+	t := s.subs[k]
+	if t.watch == nil || t.out != nil {
+		return
+	}
+	add, removed := t.todo(s.target.resources[k], now)
+	add = t.batch(add)
+	if !removals {
+		removed = nil
+	}
+	if len(add)+len(removed) == 0 {
+		return
+	}
+	for _, r := range add {
+		t.held[r.GetName()] = r.GetVersion()
+		delete(t.again, r.GetName())
+		if k == clusters {
+			// Envoy waits for the endpoints of a changed cluster anew, and does not ask for them; also where the request
+			// for them is yet to come on this stream, saying that they are held.
+			s.subs[endpoints].again[r.GetName()] = true
+			s.subs[endpoints].settled = false
+		}
+	}
+	for _, name := range removed {
+		t.forget(name)
+		if k == clusters {
+			delete(s.subs[endpoints].again, name)
+		}
+	}
+	// The response is this stream's own, as the stream server writes a nonce into it; the resources are shared. The version
+	// map is never nil and never shared, as the stream server writes into that too.
+	out := &discoveryv3.DeltaDiscoveryResponse{TypeUrl: k.url(), Resources: slices.Clone(add), RemovedResources: removed}
+	select {
+	case t.watch <- &cachev3.DeltaPassthroughResponse{DeltaRequest: t.request, DeltaDiscoveryResponse: out, NextVersionMap: map[string]string{}}:
+		t.out = &outstanding{response: out, at: now}
+	default: // with one unanswered response per kind there is always room; waiting here would block the publisher
+		s.end(status.Error(codes.Internal, "the stream's queue is full"))
+	}
+}
+
+// settle notes whether Envoy has all of the target, and when to look again if nothing happens.
+func (s *session) settle(now time.Time) {
+	all := s.subs[listeners].asked && s.subs[clusters].asked
+	for k, t := range s.subs {
+		for _, f := range t.refused {
+			s.wakeAfter(f.retry, now)
+		}
+		all = all && s.quiet(kind(k), now) && !s.refusing(kind(k))
+	}
+	s.report.inSync = all
+	if !all {
+		return
+	}
+	if !s.changed.IsZero() {
+		s.server.metrics.changeToACK.Observe(now.Sub(s.changed).Seconds())
+		s.changed = time.Time{}
+	}
+	if g := s.target.generation; g != s.report.applied {
+		if s.report.applied != 0 {
+			s.report.drainsUntil = now.Add(s.features.DrainTime)
+		}
+		s.report.applied = g
+	}
+}
+
+// wakeAfter is wake, for times that are not past.
+func (s *session) wakeAfter(at, now time.Time) {
+	if now.Before(at) {
+		s.wake(at)
+	}
+}
+
+// wake asks for a call of tick at that time.
+func (s *session) wake(at time.Time) {
+	if !s.wakeAt.IsZero() && !at.Before(s.wakeAt) {
+		return
+	}
+	s.wakeAt = at
+	select {
+	case s.kick <- struct{}{}:
+	default:
+	}
+}
+
+// next is how long until tick is to be called; ok is false if it is not.
+func (s *session) next() (wait time.Duration, ok bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.wakeAt.IsZero() {
+		return 0, false
+	}
+	return time.Until(s.wakeAt), true
+}
+
+// stalled reports whether Envoy has left a response unanswered since before the given time. Clusters do not count: the
+// ACK of one is kept back until it is warm.
+func (s *session) stalled(before time.Time) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for k, t := range s.subs {
+		if kind(k) != clusters && t.out != nil && t.out.at.Before(before) {
+			return true
+		}
+	}
+	return false
+}
+
+// room reports whether a request leaves the number of names that the stream has subscribed to within bounds.
+func (s *session) room(k kind, more int) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.subs[k].names)+more <= maxNames
+}

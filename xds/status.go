@@ -1,0 +1,280 @@
+package xds
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/sallyport/sallyport/catalog"
+	"github.com/sallyport/sallyport/snapshot"
+)
+
+// maxNACKText is how much of Envoy's words is kept.
+const maxNACKText = 2000
+
+// NACK is what an Envoy refused. It is immutable.
+type NACK struct {
+	// Type is the type of the resources in a word: "listener".
+	Type    string `json:"type"`
+	TypeURL string `json:"type_url"`
+	// Resources are the names of what the refused response held; one, unless Envoy has yet to say which of several it means.
+	Resources []string `json:"resources"`
+	// Message is Envoy's own text.
+	Message string    `json:"message"`
+	Time    time.Time `json:"time"`
+	// Standing: Envoy still refuses one of the resources as it is now. It is tried again at growing intervals.
+	Standing bool `json:"standing"`
+}
+
+// ProxyStatus is the state of one proxy of the catalog.
+type ProxyStatus struct {
+	ID          catalog.ProxyID `json:"id"`
+	Instance    string          `json:"instance"`
+	Service     string          `json:"service"`
+	Origin      string          `json:"origin,omitempty"` // where the proxy is defined: "web.hcl:3"
+	Protocol    string          `json:"protocol"`
+	Enforcement string          `json:"enforcement"`
+	Revocation  string          `json:"revocation"`
+	// RevocationBound is, in words, how long a live connection can outlive the access it was made with: "30 s", "600 s".
+	RevocationBound string `json:"revocation_bound"`
+
+	// Connected is whether there is at least one stream.
+	Connected bool `json:"connected"`
+	// EnvoyVersion is that of the newest stream; empty if it did not say or there is none.
+	EnvoyVersion string `json:"envoy_version,omitempty"`
+	// InSync is whether all streams have accepted all that their proxy is to have. False without a stream.
+	InSync bool `json:"in_sync"`
+	// Streams are the open ones, oldest first. An Envoy has one; two are an Envoy that is being replaced.
+	Streams []StreamStatus `json:"streams"`
+	// LastACK is when an Envoy of the proxy last accepted something; zero: not since the control plane started.
+	LastACK time.Time `json:"last_ack,omitzero"`
+	// LastNACK is what was last refused, healed or not; nil: nothing since the control plane started.
+	LastNACK *NACK `json:"last_nack,omitempty"`
+	// LeafExpires is when the first of the leafs in use ends; zero: none is in use.
+	LeafExpires time.Time `json:"leaf_expires,omitzero"`
+	// Waiting says why the newest configuration is not sent to some stream, BuildError why it could not be made; the Envoy
+	// keeps the last one. Empty: nothing is waited for, and it could.
+	Waiting    string `json:"waiting,omitempty"`
+	BuildError string `json:"build_error,omitempty"`
+	// Warnings say where the proxy's Envoy gets less than the configuration promises.
+	Warnings []string `json:"warnings,omitempty"`
+}
+
+// StreamStatus is the state of one stream.
+type StreamStatus struct {
+	// EnvoyVersion is empty if Envoy did not say.
+	EnvoyVersion string    `json:"envoy_version,omitempty"`
+	Since        time.Time `json:"since"`
+	InSync       bool      `json:"in_sync"`
+	// Waiting says why the newest configuration is not sent: a secret that is not there yet. Empty: nothing is waited for.
+	Waiting string `json:"waiting,omitempty"`
+	// BuildError says why the newest configuration could not be made; the Envoy keeps the last one. Empty: it could.
+	BuildError string `json:"build_error,omitempty"`
+	// Refused are the names of resources that Envoy refuses as they are now. They are tried again at growing intervals.
+	Refused []string `json:"refused,omitempty"`
+	// Generation is the one of the inbound filter chain that Envoy has; 0: none, or the proxy ends no live connections.
+	Generation uint64 `json:"generation,omitempty"`
+	// RevocationPending: access was taken away, and Envoy has not accepted yet what ends the live connections.
+	RevocationPending bool `json:"revocation_pending,omitempty"`
+	// DrainsUntil is when the last live connections from before a revocation end; zero: none has been since the stream was opened.
+	DrainsUntil time.Time `json:"drains_until,omitzero"`
+	LastACK     time.Time `json:"last_ack,omitzero"`
+	LeafExpires time.Time `json:"leaf_expires,omitzero"`
+	LastNACK    *NACK     `json:"last_nack,omitempty"`
+	Warnings    []string  `json:"warnings,omitempty"`
+	drain       time.Duration
+}
+
+// Status returns the state of all proxies of the catalog, sorted by ID. Nobody else has what it returns. It blocks for no I/O.
+func (s *Server) Status() []ProxyStatus {
+	view, ok := s.views.Load()
+	if !ok || view.Mesh() == nil {
+		return []ProxyStatus{}
+	}
+	all := []ProxyStatus{}
+	for p := range view.Proxies() {
+		all = append(all, s.status(p))
+	}
+	return all
+}
+
+// Proxy returns the state of one proxy; ok is false if the catalog does not know it.
+func (s *Server) Proxy(id catalog.ProxyID) (p ProxyStatus, ok bool) {
+	view, ok := s.views.Load()
+	if !ok || view.Proxy(id) == nil {
+		return ProxyStatus{}, false
+	}
+	return s.status(view.Proxy(id)), true
+}
+
+func (s *Server) status(p *catalog.Proxy) ProxyStatus {
+	out := ProxyStatus{
+		ID: p.ID, Instance: p.Instance, Service: p.Service.String(), Origin: p.Origin, Protocol: p.Inbound.Protocol.String(),
+		Enforcement: p.Inbound.Enforcement.String(), Revocation: p.Inbound.Revocation.String(),
+		Streams: []StreamStatus{},
+	}
+	var sessions []*session
+	s.mu.Lock()
+	if r := s.proxies[p.ID]; r != nil {
+		out.LastACK, out.LastNACK = r.lastACK, r.lastNACK
+		for n := range r.sessions {
+			sessions = append(sessions, n)
+		}
+	}
+	s.mu.Unlock()
+	for _, n := range sessions {
+		out.Streams = append(out.Streams, n.status())
+	}
+	slices.SortFunc(out.Streams, func(a, b StreamStatus) int { return a.Since.Compare(b.Since) })
+	out.Connected = len(out.Streams) > 0
+	out.InSync = out.Connected
+	drain := time.Duration(-1)
+	for _, t := range out.Streams {
+		out.InSync = out.InSync && t.InSync
+		out.LastACK = later(out.LastACK, t.LastACK)
+		out.LeafExpires = first(out.LeafExpires, t.LeafExpires)
+		if t.LastNACK != nil && (out.LastNACK == nil || out.LastNACK.Time.Before(t.LastNACK.Time)) {
+			out.LastNACK = t.LastNACK
+		}
+		for _, w := range t.Warnings {
+			if !slices.Contains(out.Warnings, w) {
+				out.Warnings = append(out.Warnings, w)
+			}
+		}
+		out.EnvoyVersion = t.EnvoyVersion
+		out.Waiting = cmp.Or(out.Waiting, t.Waiting)
+		out.BuildError = cmp.Or(out.BuildError, t.BuildError)
+		drain = max(drain, t.drain)
+	}
+	out.RevocationBound = revocationBound(p.Inbound.Revocation, drain)
+	return out
+}
+
+// State is the state in a few words: "in sync", "not connected", "refuses 1 resource".
+func (p ProxyStatus) State() string {
+	refused := 0
+	for _, t := range p.Streams {
+		refused = max(refused, len(t.Refused))
+	}
+	switch {
+	case !p.Connected:
+		return "not connected"
+	case p.BuildError != "":
+		return "keeps its last configuration"
+	case p.Waiting != "":
+		return "waiting: " + p.Waiting
+	case refused == 1:
+		return "refuses 1 resource"
+	case refused > 1:
+		return fmt.Sprintf("refuses %d resources", refused)
+	case p.InSync:
+		return "in sync"
+	}
+	return "being told"
+}
+
+// LastAnswer is the last word of the proxy's Envoys, and how long ago that was: "ACK 3s ago", "NACK 1m0s ago", "-".
+func (p ProxyStatus) LastAnswer(now time.Time) string {
+	switch n := p.LastNACK; {
+	case n != nil && n.Time.After(p.LastACK):
+		return fmt.Sprintf("NACK %s ago", now.Sub(n.Time).Round(time.Second))
+	case !p.LastACK.IsZero():
+		return fmt.Sprintf("ACK %s ago", now.Sub(p.LastACK).Round(time.Second))
+	}
+	return "-"
+}
+
+// revocationBound is how long a live connection can outlive the access it was made with. drain is negative if no Envoy is connected.
+func revocationBound(r catalog.Revocation, drain time.Duration) string {
+	switch {
+	case r == catalog.NextRequest:
+		return "the next request; requests that are being answered may end as they like"
+	case r == catalog.NewConnections:
+		return "without bound: live connections stay"
+	case drain < 0:
+		return "the drain time of its Envoy"
+	case drain == snapshot.FeaturesOf(nil).DrainTime: // also that of an Envoy that does not say
+		return fmt.Sprintf("≤ %.0f s", drain.Seconds())
+	}
+	return fmt.Sprintf("%.0f s", drain.Seconds())
+}
+
+// status is the session's part.
+func (s *session) status() StreamStatus {
+	expires := s.leafs.expires()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	r := s.report
+	out := StreamStatus{
+		EnvoyVersion: s.features.Version, Since: s.opened, InSync: s.target != nil && r.inSync && r.waiting == "" && r.failure == "",
+		Waiting: r.waiting, BuildError: r.failure, Generation: r.applied, DrainsUntil: r.drainsUntil,
+		LastACK: r.lastACK, LeafExpires: expires, Warnings: r.warnings, drain: s.features.DrainTime,
+	}
+	if r.lastNACK != nil {
+		n := *r.lastNACK
+		out.LastNACK = &n
+	}
+	if s.target != nil {
+		out.RevocationPending = r.renameDue || s.target.generation != 0 && s.target.generation != r.applied
+		for k, t := range s.subs {
+			names := t.refuses(s.target.resources[k])
+			out.Refused = append(out.Refused, names...)
+			if n := out.LastNACK; n != nil && n.Type == kind(k).String() {
+				n.Standing = slices.ContainsFunc(n.Resources, func(name string) bool { return slices.Contains(names, name) })
+			}
+		}
+	}
+	return out
+}
+
+// report is what the status says of a stream beyond the state of its session.
+type report struct {
+	waiting     string // why there is no target, or an old one
+	failure     string // why the newest configuration was not made
+	warnings    []string
+	renameDue   bool   // access was taken away, and the generation that ends live connections is yet to come
+	inSync      bool   // Envoy has all of the target
+	applied     uint64 // the generation that Envoy has ACKed, with all that came with it
+	drainsUntil time.Time
+	lastACK     time.Time
+	lastNACK    *NACK
+}
+
+// wait notes what the session waits for.
+func (s *session) wait(what string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.report.waiting = what
+}
+
+// describe notes whether a rename is due.
+func (s *session) describe(renameDue bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.report.renameDue = renameDue
+}
+
+// outcome notes what became of the last try to give the session something; waiting is empty if it worked.
+func (s *session) outcome(b *build, waiting string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.report.waiting, s.report.failure, s.report.warnings = waiting, "", nil
+	if b.err != nil {
+		s.report.failure = b.err.Error()
+	}
+	if b.good != nil {
+		s.report.warnings = b.good.warnings
+	} else if b.err != nil {
+		s.report.waiting = ""
+	}
+}
+
+// cut shortens what somebody else wrote to about n bytes.
+func cut(s string, n int) string {
+	if len(s) <= n {
+		return s
+	}
+	return strings.ToValidUTF8(s[:n], "") + "…"
+}

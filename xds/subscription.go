@@ -1,0 +1,220 @@
+package xds
+
+import (
+	"slices"
+	"strings"
+	"time"
+
+	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
+	cachev3 "github.com/envoyproxy/go-control-plane/pkg/cache/v3"
+)
+
+// How soon a resource that Envoy refused is tried again with the same bytes: a bind error heals when the port is freed, most
+// others never do.
+const (
+	firstRetry = 5 * time.Second
+	lastRetry  = 60 * time.Second
+)
+
+// subscription is what one stream knows of one kind of resource. Its session's lock guards it.
+type subscription struct {
+	kind  kind
+	asked bool // a request for this kind has come
+	// watch is where a response goes; nil between two watches and after the stream's end, when the stream server has closed the channel.
+	watch chan<- cachev3.DeltaResponse
+	// request is what the stream server wants to see beside each response; it reads the type of it.
+	request  *discoveryv3.DeltaDiscoveryRequest
+	wildcard bool
+	names    map[string]bool
+	// held is the version of each resource that Envoy was sent, or said it had; "" where it is not known, after a NACK.
+	held map[string]string
+	// again holds names to be sent although they are held: asked for anew, or endpoints of a cluster that was sent.
+	again map[string]bool
+	// alone holds names that were refused in company. They are sent one at a time, to find the bad one.
+	alone   map[string]bool
+	refused map[string]refusal
+	out     *outstanding // the response without an answer; nil: none
+	// settled: at the last look there was nothing to send, and nothing changed since.
+	settled bool
+}
+
+// outstanding is a response that Envoy has not answered.
+type outstanding struct {
+	response *discoveryv3.DeltaDiscoveryResponse
+	at       time.Time
+}
+
+// refusal is a resource that Envoy refused when it came alone.
+type refusal struct {
+	version string
+	wait    time.Duration
+	retry   time.Time // when the same version may be sent again
+}
+
+func newSubscription(k kind) *subscription {
+	return &subscription{
+		kind: k, request: &discoveryv3.DeltaDiscoveryRequest{TypeUrl: k.url()},
+		names: map[string]bool{}, held: map[string]string{}, again: map[string]bool{},
+		alone: map[string]bool{}, refused: map[string]refusal{},
+	}
+}
+
+// take notes what q subscribes to and unsubscribes from. wildcard says whether q leaves everything subscribed.
+func (s *subscription) take(q *discoveryv3.DeltaDiscoveryRequest, wildcard bool) {
+	s.settled = false
+	if !s.asked {
+		s.asked = true
+		for name, version := range q.GetInitialResourceVersions() {
+			s.held[name] = version
+		}
+	} else {
+		// Asked for again, it is to be sent again whatever Envoy holds (xDS protocol, "Subscribing to resources").
+		for _, name := range q.GetResourceNamesSubscribe() {
+			s.again[name] = true
+		}
+	}
+	for _, name := range q.GetResourceNamesSubscribe() {
+		if name != "*" {
+			s.names[name] = true
+		}
+	}
+	delete(s.again, "*")
+	for _, name := range q.GetResourceNamesUnsubscribe() {
+		delete(s.names, name)
+		if _, ok := s.held[name]; ok && wildcard && s.kind.whole() {
+			s.again[name] = true // still part of everything, so it has to be said whether it exists
+			continue
+		}
+		s.forget(name)
+	}
+	s.wildcard = wildcard && s.kind.whole()
+	if s.kind.whole() && !s.wildcard && slices.Contains(q.GetResourceNamesUnsubscribe(), "*") {
+		for name := range s.held {
+			if !s.names[name] {
+				s.forget(name)
+			}
+		}
+	}
+}
+
+func (s *subscription) forget(name string) {
+	delete(s.held, name)
+	delete(s.again, name)
+	delete(s.alone, name)
+	delete(s.refused, name)
+}
+
+// retarget drops what was noted of resources that are gone or have another version: a new version is sent at once, and in company.
+func (s *subscription) retarget(want map[string]*discoveryv3.Resource) {
+	s.settled = false
+	for name, r := range s.refused {
+		if w := want[name]; w == nil || w.GetVersion() != r.version {
+			delete(s.refused, name)
+		}
+	}
+	for name := range s.alone {
+		if want[name] == nil {
+			delete(s.alone, name)
+		}
+	}
+}
+
+// accepted notes an ACK of what is out.
+func (s *subscription) accepted() {
+	for _, r := range s.out.response.GetResources() {
+		delete(s.refused, r.GetName())
+		delete(s.alone, r.GetName())
+	}
+	s.out = nil
+}
+
+// rejected notes a NACK of what is out. It applied some of it or none: Envoy does not say.
+func (s *subscription) rejected(now time.Time) {
+	s.settled = false
+	sent := s.out.response.GetResources()
+	s.out = nil
+	for _, r := range sent {
+		s.held[r.GetName()] = ""
+		if len(sent) > 1 {
+			s.alone[r.GetName()] = true
+		}
+	}
+	if len(sent) != 1 {
+		return
+	}
+	r := sent[0]
+	delete(s.alone, r.GetName())
+	wait := firstRetry
+	if old, ok := s.refused[r.GetName()]; ok && old.version == r.GetVersion() {
+		wait = min(2*old.wait, lastRetry)
+	}
+	s.refused[r.GetName()] = refusal{version: r.GetVersion(), wait: wait, retry: now.Add(wait)}
+}
+
+// todo lists, in the order of their names, what Envoy lacks of want and, for listeners and clusters, what it holds too much.
+func (s *subscription) todo(want map[string]*discoveryv3.Resource, now time.Time) (add []*discoveryv3.Resource, removed []string) {
+	if !s.asked || s.settled {
+		return nil, nil
+	}
+	look := func(r *discoveryv3.Resource) {
+		name := r.GetName()
+		if held, ok := s.held[name]; ok && held == r.GetVersion() && !s.again[name] {
+			return
+		}
+		if f, ok := s.refused[name]; ok && f.version == r.GetVersion() && now.Before(f.retry) {
+			return
+		}
+		add = append(add, r)
+	}
+	if s.wildcard {
+		for _, r := range want {
+			look(r)
+		}
+	} else {
+		for name := range s.names {
+			if r := want[name]; r != nil {
+				look(r)
+			}
+		}
+	}
+	if s.kind.whole() {
+		for name := range s.held {
+			if want[name] == nil {
+				removed = append(removed, name)
+			}
+		}
+	}
+	slices.SortFunc(add, func(a, b *discoveryv3.Resource) int { return strings.Compare(a.GetName(), b.GetName()) })
+	slices.Sort(removed)
+	s.settled = len(add)+len(removed)+len(s.refused) == 0
+	return add, removed
+}
+
+// batch cuts add down to what may go into one response.
+func (s *subscription) batch(add []*discoveryv3.Resource) []*discoveryv3.Resource {
+	for i, r := range add {
+		if s.alone[r.GetName()] {
+			return add[i : i+1]
+		}
+		if _, ok := s.refused[r.GetName()]; ok { // must not take others with it
+			return add[i : i+1]
+		}
+	}
+	if s.kind == secrets && len(add) > 1 {
+		// One bad secret makes Envoy refuse some of the good ones in the same response, at random.
+		return add[:1]
+	}
+	return add
+}
+
+// refuses reports whether Envoy stands by its refusal of something in want, and names it.
+func (s *subscription) refuses(want map[string]*discoveryv3.Resource) []string {
+	var names []string
+	for name, f := range s.refused {
+		if r := want[name]; r != nil && r.GetVersion() == f.version {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	return names
+}
