@@ -37,11 +37,7 @@ func (v *View) Next(c Contents) *View {
 		n.services[c.Services[i].Name] = v.internService(&c.Services[i])
 	}
 	for i := range c.Proxies {
-		p := &c.Proxies[i]
-		if old := v.proxies[p.ID]; old != nil && old.equal(p) {
-			p = old
-		}
-		n.proxies[p.ID] = p
+		n.proxies[c.Proxies[i].ID] = v.internProxy(&c.Proxies[i])
 	}
 	// A service that somebody dials or protects but that has no instance is a service without endpoints.
 	for _, p := range n.proxies {
@@ -73,15 +69,23 @@ func (n *View) takeMesh(m Mesh) bool {
 }
 
 func (v *View) internService(s *Service) *Service {
+	// A copy, as for proxies: a pointer into the contents would keep all of them in memory as long as this one service stays.
+	c := *s
 	if !slices.IsSortedFunc(s.Endpoints, compareEndpoints) {
-		c := *s
 		c.Endpoints = slices.SortedFunc(slices.Values(s.Endpoints), compareEndpoints)
-		s = &c
 	}
-	if old := v.services[s.Name]; old != nil && old.equal(s) {
+	if old := v.services[c.Name]; old != nil && old.equal(&c) {
 		return old
 	}
-	return s
+	return &c
+}
+
+func (v *View) internProxy(p *Proxy) *Proxy {
+	if old := v.proxies[p.ID]; old != nil && old.equal(p) {
+		return old
+	}
+	c := *p
+	return &c
 }
 
 func (n *View) nameService(old *View, name identity.Name) {
@@ -97,14 +101,20 @@ func (n *View) takePolicies(v *View, all []intention.Intention) bool {
 	for _, i := range all {
 		n.intentions[i.Destination] = append(n.intentions[i.Destination], i)
 	}
+	changes := map[identity.Name]bool{} // destinations, the wildcard among them, about which something else is said than in v
 	for dst, list := range n.intentions {
 		slices.SortFunc(list, intention.Compare)
 		if old, ok := v.intentions[dst]; ok && slices.Equal(old, list) {
 			n.intentions[dst] = old
+		} else {
+			changes[dst] = true
 		}
 	}
-	wildcard := identity.NewName(identity.Wildcard)
-	same := n.mesh == v.mesh && slices.Equal(n.intentions[wildcard], v.intentions[wildcard])
+	for dst := range v.intentions {
+		if _, ok := n.intentions[dst]; !ok {
+			changes[dst] = true
+		}
+	}
 	scope := intention.Scope{TrustDomain: n.mesh.TrustDomain, Datacenters: n.mesh.Datacenters, Default: n.mesh.Default}
 	n.policies = make(map[identity.Name]*intention.Policy, len(n.services))
 	changed := false
@@ -112,7 +122,8 @@ func (n *View) takePolicies(v *View, all []intention.Intention) bool {
 		if dst.IsWildcard() || n.policies[dst] != nil {
 			return
 		}
-		if old := v.policies[dst]; old != nil && same && slices.Equal(n.intentions[dst], v.intentions[dst]) {
+		wildcard := identity.Name{Partition: dst.Partition, Namespace: dst.Namespace, Service: identity.Wildcard}
+		if old := v.policies[dst]; old != nil && n.mesh == v.mesh && !changes[dst] && !changes[wildcard] {
 			n.policies[dst] = old
 			return
 		}
@@ -125,7 +136,7 @@ func (n *View) takePolicies(v *View, all []intention.Intention) bool {
 	for dst := range n.intentions {
 		compile(dst)
 	}
-	return changed || len(n.policies) != len(v.policies) || len(n.intentions) != len(v.intentions)
+	return changed || len(changes) > 0 || len(n.policies) != len(v.policies)
 }
 
 // Mesh is what holds for all services; nil before anything is known.

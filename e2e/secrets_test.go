@@ -5,8 +5,10 @@ package e2e
 import (
 	"context"
 	"encoding/json"
+	"encoding/pem"
 	"fmt"
 	"io/fs"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -106,6 +108,8 @@ func TestNobodyAsksForOthers(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer conn.Close()
+	leaf := m.Client("web", "api").Certificate.Certificate[0]
+	certificate := url.PathEscape(string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: leaf}))) // as Envoy sends it
 	check := func(token, destination string) (allowed bool, err error) {
 		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
 		defer cancel()
@@ -114,7 +118,7 @@ func TestNobodyAsksForOthers(t *testing.T) {
 		}
 		ctx = metadata.AppendToOutgoingContext(ctx, "x-sallyport-destination", destination)
 		resp, err := authv3.NewAuthorizationClient(conn).Check(ctx, &authv3.CheckRequest{Attributes: &authv3.AttributeContext{
-			Source:  &authv3.AttributeContext_Peer{Principal: m.URI("web")},
+			Source:  &authv3.AttributeContext_Peer{Principal: m.URI("web"), Certificate: certificate},
 			Request: &authv3.AttributeContext_Request{Http: &authv3.AttributeContext_HttpRequest{Method: "GET", Path: "/"}},
 		}})
 		return err == nil && resp.GetStatus().GetCode() == 0, err

@@ -5,6 +5,7 @@ package e2e
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -18,6 +19,7 @@ import (
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	"github.com/sallyport/sallyport/internal/meshtest"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/metadata"
 )
@@ -54,12 +56,26 @@ func (f fetched) String() string {
 }
 
 // subscribe opens a stream, sends one request and collects what comes until d is over or the stream ends.
-func subscribe(socket string, s subscription, d time.Duration) (f fetched, err error) {
+func subscribe(socket string, s subscription, d time.Duration) (fetched, error) {
 	conn, err := dialXDS(socket)
 	if err != nil {
-		return f, err
+		return fetched{}, err
 	}
 	defer conn.Close()
+	return subscribeOn(conn, s, d)
+}
+
+// subscribeTLS is subscribe at the endpoint for other machines.
+func subscribeTLS(addr string, s subscription, d time.Duration) (fetched, error) {
+	conn, err := grpc.NewClient(addr, grpc.WithTransportCredentials(credentials.NewTLS(&tls.Config{InsecureSkipVerify: true, MinVersion: tls.VersionTLS13})))
+	if err != nil {
+		return fetched{}, err
+	}
+	defer conn.Close()
+	return subscribeOn(conn, s, d)
+}
+
+func subscribeOn(conn *grpc.ClientConn, s subscription, d time.Duration) (f fetched, err error) {
 	ctx, cancel := context.WithTimeout(context.Background(), d)
 	defer cancel()
 	if s.token != "" {

@@ -175,8 +175,13 @@ func (d *directory) file(name string, src []byte) bool {
 // document reads a file, or one of the documents of a YAML file: service definitions, or one config entry.
 func (d *directory) document(n *node) {
 	o := d.object(n, "the file")
-	if len(o.fields["kind"]) > 0 {
+	switch kinds := o.fields["kind"]; len(kinds) {
+	case 0:
+	case 1:
 		d.entry(o)
+		return
+	default:
+		o.problem(kinds[1].at, "a second config entry in one file: put it into a file of its own, or all into config_entries { bootstrap = [ ... ] }")
 		return
 	}
 	o.hint = ": a file holds service, services or config_entries, or one config entry with its Kind"

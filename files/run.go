@@ -26,7 +26,10 @@ const (
 // Run publishes the directory's contents, and again after each change, until ctx ends; then it returns nil. As long as the
 // directory is not valid nothing is published, so that what was published last stays.
 func (s *Source) Run(ctx context.Context, publish func(catalog.Contents)) error {
-	w := newWatch(s.config.Dir, s.config.Logger)
+	return s.run(ctx, publish, newWatch(s.config.Dir, s.config.Logger))
+}
+
+func (s *Source) run(ctx context.Context, publish func(catalog.Contents), w *watch) error {
 	defer w.close()
 	poll := time.NewTicker(pollInterval)
 	defer poll.Stop()

@@ -104,6 +104,7 @@ func Compare(a, b Intention) int {
 		cmp.Compare(a.effect(), b.effect()), // of two for one source the denying one comes first, and wins
 		strings.Compare(a.Unsupported, b.Unsupported),
 		strings.Compare(a.Origin, b.Origin),
+		cmp.Compare(a.Action, b.Action), // says nothing where Unsupported is set, but then the order is total
 	)
 }
 

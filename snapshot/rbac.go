@@ -64,9 +64,9 @@ func (b *builder) matcher() *matcherv3.Matcher {
 	if b.in.Policy == nil || len(s.datacenters) == 0 {
 		return &matcherv3.Matcher{OnNoMatch: deny}
 	}
-	rest := &matcherv3.Matcher{OnNoMatch: deny}
+	rest := deny
 	if b.in.Policy.Rest() == intention.Allow {
-		rest = b.restMatcher(s, allow, deny)
+		rest = &matcherv3.Matcher_OnMatch{OnMatch: &matcherv3.Matcher_OnMatch_Matcher{Matcher: b.restMatcher(s, allow, deny)}}
 	}
 	exact := map[string]*matcherv3.Matcher_OnMatch{}
 	for name, action := range b.in.Policy.Exact() {
@@ -78,14 +78,14 @@ func (b *builder) matcher() *matcherv3.Matcher {
 		}
 	}
 	if len(exact) == 0 { // Envoy refuses an empty map
-		return rest
+		return &matcherv3.Matcher{OnNoMatch: rest}
 	}
 	return &matcherv3.Matcher{
 		MatcherType: &matcherv3.Matcher_MatcherTree_{MatcherTree: &matcherv3.Matcher_MatcherTree{
 			Input:    b.uriInput(),
 			TreeType: &matcherv3.Matcher_MatcherTree_ExactMatchMap{ExactMatchMap: &matcherv3.Matcher_MatcherTree_MatchMap{Map: exact}},
 		}},
-		OnNoMatch: &matcherv3.Matcher_OnMatch{OnMatch: &matcherv3.Matcher_OnMatch_Matcher{Matcher: rest}},
+		OnNoMatch: rest,
 	}
 }
 

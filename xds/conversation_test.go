@@ -1,14 +1,27 @@
 package xds
 
 import (
+	"slices"
+	"strings"
 	"testing"
 	"testing/synctest"
+	"time"
 
+	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	"github.com/sallyport/sallyport/catalog"
+	"github.com/sallyport/sallyport/identity"
 	"github.com/sallyport/sallyport/intention"
 )
 
-const webSNI, apiSNI = "web.default.dc1.internal." + trustDomain, "api.default.dc1.internal." + trustDomain
+const (
+	apiSNI = "api.default.dc1.internal." + trustDomain
+	dbSNI  = "db.default.dc1.internal." + trustDomain
+)
+
+// never is a timeout that no test reaches: what is answered is answered because of what was said.
+const never = time.Hour
+
+func patient() Config { return Config{AckTimeout: never, StallTimeout: 4 * never} }
 
 // twoServices is web, which dials api over tcp, and is allowed to.
 func twoServices(m *mesh) {
@@ -18,7 +31,7 @@ func twoServices(m *mesh) {
 	m.publish()
 }
 
-// configure speaks the first configuration of web up to its end, and ends in silence.
+// configure speaks the first configuration of web up to its end, in the order in which Envoy asks, and ends in silence.
 func (c *talk) configure() {
 	c.t.Helper()
 	c.subscribe(clusters)
@@ -37,10 +50,507 @@ func (c *talk) configure() {
 	c.silence()
 }
 
+// resume asks for what configure asked for, saying what is held.
+func (c *talk) resume(held [kinds]map[string]string) {
+	c.t.Helper()
+	names := [kinds][]string{endpoints: {apiSNI}, secrets: {"leaf/web", "peers/web", "roots"}, extensions: {"rules/web"}}
+	for _, k := range []kind{clusters, listeners, endpoints, secrets, extensions} {
+		c.must(c.s.Send(&discoveryv3.DeltaDiscoveryRequest{TypeUrl: k.url(), ResourceNamesSubscribe: names[k], InitialResourceVersions: held[k]}))
+	}
+}
+
+// versions is what a proxy's Envoy has when its last session has sent it all.
+func (m *mesh) versions(service string) (v [kinds]map[string]string) {
+	m.t.Helper()
+	for n := range m.server.proxies[proxyID(service)].sessions {
+		for k := range kinds {
+			v[k] = map[string]string{}
+			for name, r := range n.target.resources[k] {
+				v[k][name] = r.GetVersion()
+			}
+		}
+	}
+	return v
+}
+
 func TestFirstConfiguration(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		m := start(t, Config{})
+		m := start(t, patient())
 		twoServices(m)
 		m.stream("web").configure()
+	})
+}
+
+// Nothing is answered before all is in hand.
+func TestGate(t *testing.T) {
+	t.Run("catalog", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			m := start(t, patient())
+			c := m.stream("web")
+			c.subscribe(clusters)
+			c.silence()
+			time.Sleep(10 * time.Second)
+			c.silence()
+			twoServices(m)
+			c.expect("cluster " + apiSNI + ",local_app")
+		})
+	})
+	t.Run("proxy", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			m := start(t, patient())
+			m.service("api", catalog.TCP)
+			m.publish()
+			c := m.stream("web")
+			c.subscribe(clusters)
+			c.silence()
+			if got := m.server.Status(); len(got) != 1 || got[0].Connected {
+				t.Errorf("Status() = %+v, want api alone", got)
+			}
+			twoServices(m)
+			c.expect("cluster " + apiSNI + ",local_app")
+		})
+	})
+	t.Run("roots", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			m := start(t, patient())
+			m.stop()
+			m.certs = newCertificates(t)
+			m.run(patient())
+			t.Cleanup(func() { m.stop() })
+			twoServices(m)
+			c := m.stream("web")
+			c.subscribe(clusters)
+			c.silence()
+			if p, _ := m.server.Proxy(proxyID("web")); p.Waiting != "the trust bundle is not known yet" {
+				t.Errorf("Waiting = %q", p.Waiting)
+			}
+			m.certs.roots.Set(m.certs.bundle)
+			c.expect("cluster " + apiSNI + ",local_app")
+		})
+	})
+	t.Run("leaf", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			m := start(t, patient())
+			m.certs.withheld = true
+			twoServices(m)
+			c := m.stream("web")
+			c.subscribe(clusters)
+			c.subscribe(secrets, "roots", "leaf/web")
+			c.silence()
+			if p, _ := m.server.Proxy(proxyID("web")); p.Waiting != "not there yet: leaf/web" || p.State() != "waiting: not there yet: leaf/web" {
+				t.Errorf("Waiting = %q, State() = %q", p.Waiting, p.State())
+			}
+			m.certs.rotate()
+			c.accept("secret leaf/web")
+			c.expect("cluster " + apiSNI + ",local_app")
+			c.expect("secret roots")
+		})
+	})
+}
+
+func TestNewSubscriptionIsNoACK(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := start(t, patient())
+		twoServices(m)
+		c := m.stream("web")
+		c.subscribe(secrets, "leaf/web")
+		r := c.expect("secret leaf/web")
+		c.subscribe(secrets, "roots")
+		c.silence()
+		// An answer to something else is no answer either.
+		c.must(c.s.ACK(&discoveryv3.DeltaDiscoveryResponse{TypeUrl: secrets.url(), Nonce: r.GetNonce() + "0"}))
+		c.silence()
+		c.must(c.s.ACK(r))
+		c.accept("secret roots")
+		c.silence()
+	})
+}
+
+func TestSubscribedAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := start(t, patient())
+		twoServices(m)
+		c := m.stream("web")
+		c.configure()
+		c.subscribe(secrets, "roots")
+		c.accept("secret roots")
+		c.subscribe(endpoints, apiSNI)
+		c.accept("endpoint " + apiSNI)
+		c.subscribe(secrets, "nobody")
+		c.silence()
+		// A listener that Envoy unsubscribes from is still one of all.
+		c.must(c.s.Send(&discoveryv3.DeltaDiscoveryRequest{TypeUrl: listeners.url(), ResourceNamesUnsubscribe: []string{"api:127.0.0.1:9000"}}))
+		c.accept("listener api:127.0.0.1:9000")
+		c.silence()
+	})
+}
+
+func TestNACKOfSeveral(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := start(t, patient())
+		twoServices(m)
+		c := m.stream("web")
+		c.subscribe(listeners)
+		const api, public = "api:127.0.0.1:9000", "public_listener:127.0.0.1:20000"
+		c.refuse("listener "+api+","+public, "one of them")
+		c.refuse("listener "+api, "cannot bind")
+		c.accept("listener " + public)
+		c.silence()
+
+		// Refused alone it comes again, alone, at growing intervals.
+		for _, wait := range []time.Duration{5, 10, 20, 40, 60, 60} {
+			time.Sleep(wait*time.Second - time.Millisecond)
+			c.silence()
+			time.Sleep(2 * time.Millisecond)
+			c.refuse("listener "+api, "cannot bind")
+		}
+		synctest.Wait()
+		p, _ := m.server.Proxy(proxyID("web"))
+		if n := p.LastNACK; n == nil || n.Type != "listener" || !slices.Equal(n.Resources, []string{api}) || n.Message != "cannot bind" || !n.Standing {
+			t.Errorf("LastNACK = %+v", n)
+		}
+		if got := p.State(); got != "refuses 1 resource" || p.InSync {
+			t.Errorf("State() = %q, InSync = %t", got, p.InSync)
+		}
+		if n := metric(t, m, "sallyport_xds_nacks_total", "listener"); n != 8 {
+			t.Errorf("%v NACKs counted, want 8", n)
+		}
+		if log := m.logs.String(); !strings.Contains(log, "cannot bind") || strings.Count(log, "envoy refused resources") != 8 {
+			t.Errorf("log:\n%s", log)
+		}
+
+		// A new version comes at once, and its predecessor's refusals are forgotten.
+		m.contents.Proxies[0].Upstreams[0].BalanceConnections = true
+		m.publish()
+		c.refuse("listener "+api, "still not")
+		time.Sleep(firstRetry + time.Millisecond)
+		c.subscribe(clusters)
+		cds := c.expect("listener " + api)
+		c.expect("cluster " + apiSNI + ",local_app")
+		c.must(c.s.ACK(cds))
+		c.silence()
+		if p, _ := m.server.Proxy(proxyID("web")); p.LastNACK == nil || p.LastNACK.Standing {
+			t.Errorf("LastNACK = %+v, want one that healed", p.LastNACK)
+		}
+	})
+}
+
+// One refused secret takes no other with it.
+func TestNACKOfASecret(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := start(t, patient())
+		twoServices(m)
+		c := m.stream("web")
+		c.subscribe(secrets, "leaf/web", "peers/web", "roots")
+		c.accept("secret leaf/web")
+		c.refuse("secret peers/web", "bad")
+		c.accept("secret roots")
+		c.silence()
+		m.certs.rotate()
+		c.accept("secret leaf/web")
+		c.silence()
+	})
+}
+
+func TestReconnect(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := start(t, patient())
+		twoServices(m)
+		c := m.stream("web")
+		c.configure()
+		held := m.versions("web")
+		c.s.Close()
+
+		c = m.stream("web")
+		c.resume(held)
+		c.silence()
+		c.s.Close()
+
+		// What changed meanwhile is sent, and removals of what Envoy says it has.
+		held[clusters]["old"], held[listeners]["old"] = "1", "1"
+		held[secrets]["roots"] = "another"
+		c = m.stream("web")
+		c.resume(held)
+		r := c.expect("secret roots")
+		c.silence()
+		c.must(c.s.ACK(r))
+		c.accept("listener -old")
+		c.accept("cluster -old")
+		c.silence()
+	})
+}
+
+// A control plane that was restarted sends each proxy its new leaf, as keys are not kept, and nothing else.
+func TestRestart(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		cfg := patient()
+		cfg.GenerationsFile = t.TempDir() + "/generations.json"
+		m := start(t, cfg)
+		twoServices(m)
+		c := m.stream("web")
+		c.configure()
+		held := m.versions("web")
+		m.stop()
+		time.Sleep(time.Hour) // so that a new generation would have another name
+		m.store = &catalog.Store{}
+		m.certs.rotate()
+		m.run(cfg)
+		t.Cleanup(func() { m.stop() })
+		m.publish()
+		c = m.stream("web")
+		c.resume(held)
+		c.accept("secret leaf/web")
+		c.silence()
+	})
+}
+
+func TestTwoStreamsOfOneProxy(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := start(t, patient())
+		twoServices(m)
+		one, two := m.stream("web"), m.stream("web")
+		one.configure()
+		two.subscribe(secrets, "roots")
+		r := two.expect("secret roots")
+		m.contents.Services[1].Endpoints[0].Port++
+		m.publish()
+		one.accept("endpoint " + apiSNI)
+		one.silence()
+		two.silence()
+		two.must(two.s.ACK(r))
+		two.subscribe(endpoints, apiSNI)
+		two.accept("endpoint " + apiSNI)
+		if p, _ := m.server.Proxy(proxyID("web")); len(p.Streams) != 2 || !p.Connected {
+			t.Errorf("%d streams, connected %t", len(p.Streams), p.Connected)
+		}
+		if n := metric(t, m, "sallyport_xds_connected_proxies", ""); n != 1 {
+			t.Errorf("%v proxies connected, want 1", n)
+		}
+	})
+}
+
+// With Envoy silent about its clusters, listeners come when the time to wait is over.
+func TestClusterThatNeverWarms(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := start(t, Config{AckTimeout: 5 * time.Second, StallTimeout: never})
+		twoServices(m)
+		c := m.stream("web")
+		c.subscribe(clusters)
+		c.expect("cluster " + apiSNI + ",local_app")
+		c.subscribe(listeners)
+		c.silence()
+		time.Sleep(5*time.Second - time.Millisecond)
+		c.silence()
+		time.Sleep(2 * time.Millisecond)
+		c.accept("listener api:127.0.0.1:9000,public_listener:127.0.0.1:20000")
+
+		// What was given up waiting for is not waited for again.
+		m.contents.Proxies[0].Upstreams[0].BalanceConnections = true
+		m.publish()
+		c.accept("listener api:127.0.0.1:9000")
+		c.silence()
+	})
+}
+
+// However often endpoints change, listeners wait for Envoy no longer than the time to wait.
+func TestWaitHasAnEnd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := start(t, Config{AckTimeout: 5 * time.Second, StallTimeout: never})
+		twoServices(m)
+		c := m.stream("web")
+		c.configure()
+		m.contents.Services[1].Endpoints[0].Port++
+		m.contents.Proxies[0].Upstreams[0].BalanceConnections = true
+		m.publish()
+		for range 2 { // Envoy answers after 2 s, and each time there is something new
+			r := c.expect("endpoint " + apiSNI)
+			m.contents.Services[1].Endpoints[0].Port++
+			m.publish()
+			time.Sleep(2 * time.Second)
+			c.must(c.s.ACK(r))
+		}
+		c.expect("endpoint " + apiSNI)
+		c.silence()
+		time.Sleep(1100 * time.Millisecond)
+		c.accept("listener api:127.0.0.1:9000")
+	})
+}
+
+func TestClusterReplaced(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := start(t, patient())
+		m.service("web", catalog.TCP, "api")
+		m.service("api", catalog.TCP)
+		m.service("db", catalog.TCP)
+		m.publish()
+		c := m.stream("web")
+		c.configure()
+		m.contents.Proxies[0].Upstreams[0].Destination = identity.NewName("db")
+		m.publish()
+		cds := c.expect("cluster " + dbSNI)
+		c.silence() // listeners wait
+		c.subscribe(endpoints, dbSNI)
+		c.accept("endpoint " + dbSNI)
+		c.silence()
+		c.must(c.s.ACK(cds))
+		lds := c.expect("listener db:127.0.0.1:9000 -api:127.0.0.1:9000")
+		c.silence() // the old cluster waits
+		c.must(c.s.NACK(lds, "not this one"))
+		c.silence() // and as long as the new listener is refused Envoy may run the old one
+		time.Sleep(firstRetry + time.Millisecond)
+		c.accept("listener db:127.0.0.1:9000")
+		c.accept("cluster -" + apiSNI)
+		c.silence()
+	})
+}
+
+// A cluster that changed waits for its endpoints anew, and Envoy does not ask for them.
+func TestEndpointsFollowTheirCluster(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := start(t, patient())
+		twoServices(m)
+		c := m.stream("web")
+		c.configure()
+		held := m.versions("web")
+		change := func() {
+			m.contents.Proxies[0].Upstreams[0].ConnectTimeout += time.Second
+			m.publish()
+		}
+		change()
+		cds := c.expect("cluster " + apiSNI)
+		c.accept("endpoint " + apiSNI)
+		c.must(c.s.ACK(cds))
+		c.silence()
+		c.s.Close()
+
+		// On a new stream too, whichever of the two is asked for first, and although the endpoints are held.
+		for _, order := range [][]kind{{clusters, endpoints}, {endpoints, clusters}} {
+			change()
+			synctest.Wait()
+			c = m.stream("web")
+			for _, k := range order {
+				q := &discoveryv3.DeltaDiscoveryRequest{TypeUrl: k.url(), InitialResourceVersions: held[k]}
+				if k == endpoints {
+					q.ResourceNamesSubscribe = []string{apiSNI}
+				}
+				c.must(c.s.Send(q))
+				synctest.Wait()
+			}
+			c.expect("cluster " + apiSNI)
+			c.expect("endpoint " + apiSNI)
+			c.silence()
+			c.s.Close()
+		}
+	})
+}
+
+// A stream that broke between a cluster and its endpoints leaves an Envoy that asks for neither.
+func TestEndpointsAfterABrokenStream(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := start(t, Config{AckTimeout: 5 * time.Second, StallTimeout: never})
+		twoServices(m)
+		c := m.stream("web")
+		c.configure()
+		held := m.versions("web")
+		c.s.Close()
+		c = m.stream("web")
+		c.must(c.s.Send(&discoveryv3.DeltaDiscoveryRequest{TypeUrl: endpoints.url(), ResourceNamesSubscribe: []string{apiSNI}, InitialResourceVersions: held[endpoints]}))
+		c.silence()
+		time.Sleep(5*time.Second + time.Millisecond)
+		c.accept("endpoint " + apiSNI)
+		c.must(c.s.Send(&discoveryv3.DeltaDiscoveryRequest{TypeUrl: clusters.url(), InitialResourceVersions: held[clusters]}))
+		c.silence()
+		time.Sleep(time.Minute)
+		c.silence()
+	})
+}
+
+// What comes while a response is open is folded into the next one.
+func TestChangesDuringAnOpenResponse(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := start(t, patient())
+		twoServices(m)
+		c := m.stream("web")
+		c.configure()
+		change := func() {
+			m.contents.Services[1].Endpoints[0].Port++
+			m.publish()
+			time.Sleep(time.Second)
+		}
+		change()
+		r := c.expect("endpoint " + apiSNI)
+		for range 100 {
+			change()
+		}
+		c.silence()
+		c.must(c.s.ACK(r))
+		c.accept("endpoint " + apiSNI)
+		c.silence()
+		// Gone and back again before Envoy has answered: nothing is left to say.
+		change()
+		r = c.expect("endpoint " + apiSNI)
+		change()
+		m.contents.Services[1].Endpoints[0].Port--
+		m.publish()
+		time.Sleep(time.Second)
+		c.must(c.s.ACK(r))
+		c.silence()
+	})
+}
+
+func TestEqualContentIsNotSent(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := start(t, patient())
+		twoServices(m)
+		c := m.stream("web")
+		c.configure()
+		m.contents.Proxies[0].Origin = "elsewhere.hcl:7" // another proxy, to the catalog; the same, to Envoy
+		m.publish()
+		m.service("other", catalog.HTTP, "web")
+		m.publish()
+		time.Sleep(time.Minute)
+		c.silence()
+	})
+}
+
+// A configuration that cannot be made leaves the last one.
+func TestBuildError(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := start(t, patient())
+		twoServices(m)
+		c := m.stream("web")
+		c.configure()
+		up := m.contents.Proxies[0].Upstreams[0]
+		up.Destination = identity.NewName("other")
+		m.contents.Proxies[0].Upstreams = append(m.contents.Proxies[0].Upstreams, up) // on the same port
+		m.publish()
+		c.silence()
+		p, _ := m.server.Proxy(proxyID("web"))
+		if !strings.Contains(p.BuildError, "both listen on") || p.InSync || p.State() != "keeps its last configuration" {
+			t.Errorf("BuildError = %q, State() = %q", p.BuildError, p.State())
+		}
+		m.certs.rotate() // certificates go on
+		c.accept("secret leaf/web")
+		m.contents.Proxies[0].Upstreams = m.contents.Proxies[0].Upstreams[:1]
+		m.publish()
+		c.silence()
+		if p, _ := m.server.Proxy(proxyID("web")); p.BuildError != "" || !p.InSync || p.State() != "in sync" {
+			t.Errorf("BuildError = %q, State() = %q", p.BuildError, p.State())
+		}
+	})
+}
+
+// A leaf goes to those who use it, alone, and touches nothing else.
+func TestLeafRotation(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := start(t, patient())
+		twoServices(m)
+		c := m.stream("web")
+		c.configure()
+		for range 3 {
+			m.certs.rotate()
+			c.accept("secret leaf/web")
+			c.silence()
+		}
 	})
 }

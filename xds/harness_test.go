@@ -58,7 +58,6 @@ func (byMetadata) Authorize(ctx context.Context, _ *corev3.Node) (sds.Caller, er
 
 // certificates are an sds.Source whose answers a test can put off.
 type certificates struct {
-	root, key  any
 	roots      latest.Value[*x509bundle.Set]
 	bundle     *x509bundle.Set
 	mu         sync.Mutex
@@ -185,6 +184,7 @@ type mesh struct {
 	logs     *logs
 	conn     *grpc.ClientConn
 	stop     func()
+	pause    time.Duration // before each publication, so that it is not part of a storm
 }
 
 // start runs a control plane until the test ends. The roots are there, the catalog is not.
@@ -193,6 +193,7 @@ func start(t testing.TB, cfg Config) *mesh {
 	m := &mesh{t: t, store: &catalog.Store{}, certs: newCertificates(t)}
 	m.contents.Mesh = catalog.Mesh{TrustDomain: spiffeid.RequireTrustDomainFromString(trustDomain), Datacenter: "dc1", Datacenters: []string{"dc1"}}
 	m.certs.roots.Set(m.certs.bundle)
+	m.pause = 2 * stormQuiet
 	m.run(cfg)
 	t.Cleanup(func() { m.stop() })
 	return m
@@ -303,6 +304,7 @@ func (m *mesh) publish() {
 		c.Proxies[i].Upstreams = slices.Clone(c.Proxies[i].Upstreams)
 	}
 	c.Intentions = slices.Clone(c.Intentions)
+	time.Sleep(m.pause)
 	m.store.Publish(c)
 }
 

@@ -99,20 +99,25 @@ func readConfig(f *pflag.FlagSet) (serveConfig, error) {
 	return c, nil
 }
 
-// configError puts the line of the key in front of what viper says of an unknown one.
+// configError puts the line of the key that viper complains about in front.
 func configError(path string, err error) error {
-	m := regexp.MustCompile(`has invalid keys: ([a-z0-9_.]+)`).FindStringSubmatch(err.Error())
-	if m == nil || path == "" {
-		return fmt.Errorf("configuration %s: %w", path, err)
+	text := strings.Join(strings.Fields(strings.TrimPrefix(err.Error(), "decoding failed due to the following error(s):")), " ")
+	key, unknown := "", false
+	if m := regexp.MustCompile(`has invalid keys: ([^\s,]+)`).FindStringSubmatch(text); m != nil {
+		key, unknown = m[1], true
+	} else if m := regexp.MustCompile(`'([a-z_]+)'`).FindStringSubmatch(text); m != nil {
+		key = m[1]
 	}
-	line := 0
-	if b, readErr := os.ReadFile(path); readErr == nil {
-		at := regexp.MustCompile(`(?im)^[\s"]*` + regexp.QuoteMeta(m[1]) + `["\s]*[:=]`).FindIndex(b)
-		if at != nil {
-			line = 1 + bytes.Count(b[:at[0]], []byte("\n")) + bytes.Count(b[at[0]:at[1]], []byte("\n"))
-		}
+	b, readErr := os.ReadFile(path)
+	at := regexp.MustCompile(`(?im)^[ \t{,"]*` + regexp.QuoteMeta(key) + `["\s]*[:=]`).FindIndex(b)
+	if key == "" || readErr != nil || at == nil { // not from the file: a variable or a flag
+		return fmt.Errorf("configuration: %s", text)
 	}
-	return fmt.Errorf("%s:%d: unknown key %q (the keys are the flags of `sallyport serve --help` with '_' for '-')", path, line, m[1])
+	where := fmt.Sprintf("%s:%d", path, 1+bytes.Count(b[:at[0]], []byte("\n")))
+	if unknown {
+		return fmt.Errorf("%s: unknown key %q (the keys are the flags of `sallyport serve --help` with '_' for '-')", where, key)
+	}
+	return fmt.Errorf("%s: %s", where, text)
 }
 
 // filesConfig is what the directory of files is read with; the trust domain may be zero for reading alone.

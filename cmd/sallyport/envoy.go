@@ -120,14 +120,8 @@ func runEnvoy(ctx context.Context, runtimeDir string, o envoyOptions, log *slog.
 		defer close(renewed)
 		again := admin.TokenRequest{ProxyID: first.ProxyID, TTL: request.TTL}
 		renewal{
-			log: log,
-			mint: func(ctx context.Context) (admin.TokenResponse, error) {
-				client, err := admin.Find(client.Dir())
-				if err != nil {
-					return admin.TokenResponse{}, err
-				}
-				return client.Token(ctx, again)
-			},
+			log:   log,
+			mint:  func(ctx context.Context) (admin.TokenResponse, error) { return client.Token(ctx, again) },
 			write: func(token string) error { return writeToken(dir, token) },
 		}.run(renewals, first.Expires)
 	}()
@@ -138,7 +132,7 @@ func runEnvoy(ctx context.Context, runtimeDir string, o envoyOptions, log *slog.
 	defer signal.Stop(signals)
 	log.Info("starting envoy", "service", first.Service, "version", version.String(), "origin", first.Origin, "file", config)
 	status, err := supervisor{
-		log: log, path: binary, args: slices.Concat(bootstrap.Args(params, config), o.args), stdout: os.Stdout, stderr: os.Stderr,
+		log: log, path: binary, args: slices.Concat(bootstrap.Args(params, config), o.args), stdout: os.Stdout, stderr: os.Stderr, grace: stopGrace,
 	}.run(ctx, signals)
 	if err != nil {
 		return err

@@ -13,7 +13,7 @@ import (
 	"time"
 )
 
-// stopGrace is how long an Envoy that was told to end may take. It does not drain first: it ends at once.
+// stopGrace is more than an Envoy needs to end: it does not drain first.
 const stopGrace = 10 * time.Second
 
 // supervisor runs one Envoy as a child that does not outlive it.
@@ -22,6 +22,8 @@ type supervisor struct {
 	path           string
 	args           []string
 	stdout, stderr io.Writer
+	// grace is how long Envoy may take to end once it was told to, before it is killed.
+	grace time.Duration
 }
 
 // run starts Envoy, passes signals on to it and returns its exit status when it has ended, as a shell would: 128 and the
@@ -52,7 +54,7 @@ func (s supervisor) run(ctx context.Context, signals <-chan os.Signal) (status i
 	stop := func(sig os.Signal) {
 		_ = cmd.Process.Signal(sig) // it fails only if Envoy has ended, which ended says
 		if kill == nil {
-			kill = time.After(stopGrace)
+			kill = time.After(s.grace)
 		}
 	}
 	for {
@@ -79,7 +81,7 @@ func (s supervisor) run(ctx context.Context, signals <-chan os.Signal) (status i
 			done = nil
 			stop(syscall.SIGTERM)
 		case <-kill:
-			s.log.Error("envoy does not end, killing it", "after", stopGrace)
+			s.log.Error("envoy does not end, killing it", "after", s.grace)
 			_ = cmd.Process.Kill()
 		}
 	}

@@ -30,13 +30,13 @@ type Files struct {
 }
 
 // New returns the files below dir whose names end in suffix (".json"). When the test ends, files that it did not
-// ask for fail it, as nothing compares with them any more; with -update they are removed. That is left out if the test was told to run only some of
-// its subtests or was skipped or stopped by a failure, as it then does not know.
+// ask for fail it, as nothing compares with them any more; with -update they are removed. That is left out if only some of its
+// subtests were to run, or it failed or was skipped anyway: then it may not have come to ask for all of them.
 func New(t *testing.T, dir, suffix string) *Files {
 	t.Helper()
 	f := &Files{dir: dir, suffix: suffix}
 	t.Cleanup(func() {
-		if !partial() && !t.Skipped() {
+		if !partial() && !t.Skipped() && !t.Failed() {
 			f.orphans(t)
 		}
 	})

@@ -271,3 +271,21 @@ func (m *Mesh) AwaitCheck(source, destination string, want bool) {
 		return nil
 	})
 }
+
+// RunAlone runs a command of sallyport that gets nothing but these arguments.
+func (m *Mesh) RunAlone(args ...string) Result {
+	m.t.Helper()
+	r, err := run(m.command(args...))
+	if err != nil {
+		m.t.Fatalf("sallyport %s: %v", strings.Join(args, " "), err)
+	}
+	return r
+}
+
+// ReserveUpstream gives out the port on which a service will dial an upstream that its definition does not have yet.
+func (m *Mesh) ReserveUpstream(service, upstream string) int {
+	m.t.Helper()
+	p := m.Port()
+	m.upstream[service][upstream] = p
+	return p
+}

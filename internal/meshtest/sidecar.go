@@ -58,13 +58,14 @@ func (m *Mesh) LaunchSidecar(service string, args ...string) *Sidecar {
 	m.t.Helper()
 	admin := filepath.Join(m.dir, fmt.Sprintf("%s-%d.admin", service, len(m.sidecars)))
 	cmd := m.command(slices.Concat([]string{"envoy", "--runtime-dir", m.Runtime, "--envoy-binary", m.envoy, "--sidecar-for", service, "--admin-bind", "unix:" + admin}, args)...)
-	s := &Sidecar{
-		Name:    service,
-		Process: Start(m.t, "sallyport envoy "+service, filepath.Join(m.dir, fmt.Sprintf("%s-%d.log", service, len(m.sidecars))), cmd),
-		t:       m.t,
-		version: m.config.Envoy,
-		admin:   admin,
-	}
+	p := Start(m.t, "sallyport envoy "+service, filepath.Join(m.dir, fmt.Sprintf("%s-%d.log", service, len(m.sidecars))), cmd)
+	return m.Adopt(service, p, admin)
+}
+
+// Adopt makes a sidecar of an Envoy that the test started itself, whose administration listens on the socket admin.
+func (m *Mesh) Adopt(service string, p *Process, admin string) *Sidecar {
+	m.t.Helper()
+	s := &Sidecar{Name: service, Process: p, t: m.t, version: m.config.Envoy, admin: admin}
 	s.http = &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{
 		DisableKeepAlives: true,
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {

@@ -26,6 +26,7 @@ type Proxy struct {
 	ID           string    `json:"id"`
 	Instance     string    `json:"instance"`
 	Connected    bool      `json:"connected"`
+	InSync       bool      `json:"in_sync"`
 	EnvoyVersion string    `json:"envoy_version"`
 	LeafExpires  time.Time `json:"leaf_expires"`
 	Warnings     []string  `json:"warnings"`
@@ -35,6 +36,7 @@ type Proxy struct {
 		Resources []string  `json:"resources"`
 		Message   string    `json:"message"`
 		Time      time.Time `json:"time"`
+		Standing  bool      `json:"standing"`
 	} `json:"last_nack"`
 
 	text string // all of it, as JSON

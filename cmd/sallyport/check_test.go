@@ -1,0 +1,96 @@
+package main
+
+import (
+	"bytes"
+	"log/slog"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/sallyport/sallyport/admin"
+	"github.com/sallyport/sallyport/catalog"
+	"github.com/sallyport/sallyport/identity"
+	"github.com/sallyport/sallyport/intention"
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+)
+
+var exampleDomain = spiffeid.RequireTrustDomainFromString("example.consul")
+
+func exampleView() *catalog.View {
+	name := identity.NewName
+	return (&catalog.View{}).Next(catalog.Contents{
+		Mesh: catalog.Mesh{TrustDomain: exampleDomain, Datacenter: "dc1", Datacenters: []string{"dc1"}},
+		Proxies: []catalog.Proxy{
+			{ID: "web-sidecar-proxy", Instance: "web", Service: name("web")},
+			{ID: "api-1", Instance: "api", Service: name("api")},
+			{ID: "api-2", Instance: "api", Service: name("api")},
+		},
+		Intentions: []intention.Intention{
+			{Source: intention.Source{Name: name("web")}, Destination: name("api"), Action: intention.Allow, Origin: "api.hcl:3"},
+			{Source: intention.Source{Name: name("l7")}, Destination: name("api"), Action: intention.Allow, Unsupported: "permissions", Origin: "api.hcl:4"},
+		},
+	})
+}
+
+func TestCheckIntention(t *testing.T) {
+	v := exampleView()
+	for _, tc := range []struct{ source, destination, want string }{
+		{"web", "api", "Allowed: web => api, by the intention web => api (allow) at api.hcl:3"},
+		{"spiffe://example.consul/ns/default/dc/dc1/svc/web", "api", "by the intention web => api (allow)"},
+		{"spiffe://other.consul/ns/default/dc/dc1/svc/web", "api", "by foreign trust domain"},
+		{"spiffe://example.consul/ns/default/dc/dc2/svc/web", "api", "by unknown datacenter"},
+		{"batch", "api", "by default policy (no service of that name is registered)"},
+		{"l7", "api", "does not support its permissions"},
+	} {
+		r, err := checkIntention(v, tc.source, tc.destination)
+		if err != nil || !strings.Contains(r.Explain(), tc.want) {
+			t.Errorf("check %s %s = %q, %v, want %q", tc.source, tc.destination, r.Explain(), err, tc.want)
+		}
+	}
+	for _, tc := range []struct{ source, destination, want string }{
+		{"web", "apii", "not found"},
+		{"web", "a/b", "destination"},
+		{"w b", "api", "source"},
+		{"spiffe://example.consul/agent/x", "api", "source"},
+	} {
+		if _, err := checkIntention(v, tc.source, tc.destination); err == nil || !strings.Contains(err.Error(), tc.want) {
+			t.Errorf("check %s %s: %v, want %q", tc.source, tc.destination, err, tc.want)
+		}
+	}
+	if _, err := checkIntention(nil, "a", "b"); err == nil {
+		t.Error("check without a view gave no error")
+	}
+}
+
+func TestProxyOf(t *testing.T) {
+	v := exampleView()
+	for _, tc := range []struct {
+		r    admin.TokenRequest
+		want string // the proxy, or a part of the error
+	}{
+		{admin.TokenRequest{SidecarFor: "web"}, "web-sidecar-proxy"},
+		{admin.TokenRequest{ProxyID: "api-2"}, "api-2"},
+		{admin.TokenRequest{SidecarFor: "api"}, "has 2 proxies: choose one with --proxy-id"},
+		{admin.TokenRequest{SidecarFor: "batch"}, "not found"},
+		{admin.TokenRequest{ProxyID: "batch"}, "not found"},
+		{admin.TokenRequest{}, "exactly one"},
+		{admin.TokenRequest{SidecarFor: "web", ProxyID: "api-1"}, "exactly one"},
+	} {
+		p, err := proxyOf(v, tc.r)
+		if (err != nil && !strings.Contains(err.Error(), tc.want)) || (err == nil && string(p.ID) != tc.want) {
+			t.Errorf("proxyOf(%+v) = %v, %v, want %s", tc.r, p, err, tc.want)
+		}
+	}
+}
+
+func TestPlainLines(t *testing.T) {
+	var b bytes.Buffer
+	log := slog.New(&plainHandler{w: &b, mu: &sync.Mutex{}, level: slog.LevelInfo}).With("proxy", "web-sidecar-proxy")
+	log.Debug("hidden")
+	log.Warn("envoy refused resources", "err", "bad\n\x1b[2Jforged line")
+	got := b.String()
+	if strings.Count(got, "\n") != 1 || strings.Contains(got, "\x1b") || strings.Contains(got, "hidden") ||
+		!strings.Contains(got, "warn: envoy refused resources, proxy web-sidecar-proxy, err bad  [2Jforged line") {
+		t.Errorf("plain line = %q", got)
+	}
+}

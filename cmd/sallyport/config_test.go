@@ -1,0 +1,98 @@
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/spf13/pflag"
+)
+
+// read is readConfig of a fresh set of flags, in an environment without variables of ours.
+func read(t *testing.T, env map[string]string, file string, args ...string) (serveConfig, error) {
+	t.Helper()
+	for _, e := range os.Environ() {
+		if name, value, _ := strings.Cut(e, "="); strings.HasPrefix(name, "SALLYPORT_") {
+			t.Setenv(name, value) // put back at the end
+			if err := os.Unsetenv(name); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	for k, v := range env {
+		t.Setenv(k, v)
+	}
+	f := pflag.NewFlagSet("serve", pflag.ContinueOnError)
+	serveFlags(f)
+	f.String("runtime-dir", os.Getenv("SALLYPORT_RUNTIME_DIR"), "")
+	if file != "" {
+		path := filepath.Join(t.TempDir(), "sallyport.yaml")
+		if err := os.WriteFile(path, []byte(file), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		args = append(args, "--config", path)
+	}
+	if err := f.Parse(args); err != nil {
+		t.Fatal(err)
+	}
+	return readConfig(f)
+}
+
+func TestReadConfig(t *testing.T) {
+	c, err := read(t, nil, "")
+	if err != nil || c.Datacenter != "dc1" || c.LeafTTL != 72*time.Hour || c.DefaultIntentionPolicy != "deny" {
+		t.Fatalf("defaults = %+v, %v", c, err)
+	}
+	c, err = read(t, map[string]string{"SALLYPORT_LEAF_TTL": "2h", "SALLYPORT_DATACENTER": "env", "SALLYPORT_RUNTIME_DIR": "/run/x"},
+		"leaf_ttl: 3h\ndatacenter: file\ncatalog: /etc/sallyport\n", "--datacenter", "flag")
+	if err != nil || c.LeafTTL != 2*time.Hour || c.Datacenter != "flag" || c.Catalog != "/etc/sallyport" || c.RuntimeDir != "/run/x" {
+		t.Errorf("file, variable, flag = %+v, %v", c, err)
+	}
+}
+
+func TestReadConfigRefuses(t *testing.T) {
+	for _, tc := range []struct {
+		name, file, want string
+		env              map[string]string
+	}{
+		{name: "unknown key", file: "catalog: x\nleaf-tll: 3h\n", want: `sallyport.yaml:2: unknown key "leaf-tll"`},
+		{name: "not yaml", file: "catalog: [x\n", want: "sallyport.yaml"},
+		{name: "not a duration", file: "catalog: x\nleaf_ttl: soon\n", want: "sallyport.yaml:2: 'leaf_ttl' time: invalid duration"},
+		{name: "unknown variable", env: map[string]string{"SALLYPORT_LEAFTTL": "1h"}, want: "SALLYPORT_LEAFTTL is not a variable"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			if _, err := read(t, tc.env, tc.file); err == nil || !strings.Contains(err.Error(), tc.want) {
+				t.Errorf("error = %v, want %q in it", err, tc.want)
+			}
+		})
+	}
+}
+
+func TestFilesConfig(t *testing.T) {
+	good := serveConfig{Catalog: "c", Data: "d", Datacenter: "dc1", DefaultIntentionPolicy: "deny", IntentionEnforcement: "rbac", TokenTTL: time.Hour}
+	if err := good.check(); err != nil {
+		t.Fatal(err)
+	}
+	for want, change := range map[string]func(*serveConfig){
+		"--datacenter":               func(c *serveConfig) { c.Datacenter = "a/b" },
+		"--default-intention-policy": func(c *serveConfig) { c.DefaultIntentionPolicy = "permit" },
+		"--intention-enforcement":    func(c *serveConfig) { c.IntentionEnforcement = "RBAC" },
+		"--revocation":               func(c *serveConfig) { c.Revocation = "now" },
+		"--catalog":                  func(c *serveConfig) { c.Catalog = "" },
+		"--data":                     func(c *serveConfig) { c.Data = "" },
+		"--token-ttl":                func(c *serveConfig) { c.TokenTTL = 0 },
+		"--xds-address":              func(c *serveConfig) { c.XDSAddress = "7000" },
+	} {
+		c := good
+		change(&c)
+		err := c.check()
+		if err == nil {
+			_, err = c.filesConfig(exampleDomain)
+		}
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("error = %v, want %q named", err, want)
+		}
+	}
+}

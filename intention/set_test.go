@@ -1,0 +1,98 @@
+package intention_test
+
+import (
+	"slices"
+	"testing"
+
+	"github.com/sallyport/sallyport/intention"
+	"pgregory.net/rapid"
+)
+
+// member says by the definition of Set whether a service is in it.
+func member(s intention.Set, p place) bool {
+	return s.TrustDomain != "" && s.TrustDomain == p.trustDomain && slices.Contains(s.Datacenters, p.dc) && slices.Contains(s.Except, p.name) != s.Rest
+}
+
+// place is where a service may be, and its name.
+type place struct{ trustDomain, dc, name string }
+
+// world is all there is to be in a Set. Nobody says "unheard-of": it stands for all the names that nobody says.
+func world(yield func(place) bool) {
+	for _, td := range []string{"one", "two", "three"} {
+		for _, dc := range []string{"dc1", "dc2", "dc3"} {
+			for _, name := range []string{"a", "b", "c", "d", "unheard-of"} {
+				if !yield(place{td, dc, name}) {
+					return
+				}
+			}
+		}
+	}
+}
+
+func drawSet(t *rapid.T, label string) intention.Set {
+	some := func(what string, of ...string) []string {
+		s := rapid.SliceOfNDistinct(rapid.SampledFrom(of), 0, len(of), rapid.ID).Draw(t, label+" "+what)
+		slices.Sort(s)
+		return s
+	}
+	return intention.Set{
+		TrustDomain: rapid.SampledFrom([]string{"one", "one", "one", "two", ""}).Draw(t, label+" trust domain"),
+		Datacenters: some("datacenters", "dc1", "dc2"),
+		Rest:        rapid.Bool().Draw(t, label+" rest"),
+		Except:      some("except", "a", "b", "c", "d"),
+	}
+}
+
+func TestEmpty(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		s := drawSet(t, "s")
+		empty := true
+		for p := range world {
+			empty = empty && !member(s, p)
+		}
+		if s.Empty() != empty {
+			t.Fatalf("%+v is empty: %t, Empty() = %t", s, empty, s.Empty())
+		}
+	})
+}
+
+func TestWithin(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		s, o := drawSet(t, "s"), drawSet(t, "t")
+		within := true
+		for p := range world {
+			within = within && (!member(s, p) || member(o, p))
+		}
+		if s.Within(o) != within {
+			t.Fatalf("%+v within %+v: %t, Within = %t", s, o, within, s.Within(o))
+		}
+	})
+}
+
+func TestUnion(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		s, o := drawSet(t, "s"), drawSet(t, "t")
+		u := s.Union(o)
+		if !slices.IsSorted(u.Except) || !slices.IsSorted(u.Datacenters) {
+			t.Fatalf("the union %+v is not sorted", u)
+		}
+		both := !s.Empty() && !o.Empty()
+		for p := range world {
+			want := member(s, p) || member(o, p)
+			switch {
+			case both && s.TrustDomain != o.TrustDomain:
+				want = member(o, p)
+			case both:
+				// The smallest Set with all of both: each name that either has, in each datacenter that either has.
+				named := member(s, place{p.trustDomain, s.Datacenters[0], p.name}) || member(o, place{p.trustDomain, o.Datacenters[0], p.name})
+				want = named && (slices.Contains(s.Datacenters, p.dc) || slices.Contains(o.Datacenters, p.dc))
+			}
+			if got := member(u, p); got != want {
+				t.Fatalf("%+v in %+v ∪ %+v = %+v: %t, want %t", p, s, o, u, got, want)
+			}
+		}
+		if s.TrustDomain == o.TrustDomain && !s.Within(u) || !o.Within(u) {
+			t.Fatalf("%+v or %+v is not within their union %+v", s, o, u)
+		}
+	})
+}
