@@ -26,33 +26,31 @@ func TestBrokenFile(t *testing.T) {
 		{"half a file", "intentions-api.hcl", "Kind = \"service-intentions\"\nName = \"api\"\nSources = [\n  { Name = \"web\", ", "intentions-api.hcl:"},
 		{"an unknown key", "intentions-api.hcl", "Kind = \"service-intentions\"\nName = \"api\"\nSorces = []\n", "intentions-api.hcl:3"},
 		{"an unknown action", "intentions-api.hcl", "Kind = \"service-intentions\"\nName = \"api\"\nSources = [\n  { Name = \"web\", Action = \"maybe\" },\n]\n", "intentions-api.hcl:4"},
-		{"an empty file", "db.hcl", "", "db.hcl"},
+		{"an empty file", "db.hcl", "", "db.hcl:1"},
 	} {
 		good, err := os.ReadFile(filepath.Join(m.Catalog, broken.file))
 		if err != nil {
 			t.Fatal(err)
 		}
 		m.Write(broken.file, broken.text)
-		if broken.text != "" {
-			meshtest.Await(t, broken.name+": the status says it", func() error {
-				if p := strings.Join(m.Status().Catalog.Problems, "\n"); !strings.Contains(p, broken.where) {
-					return fmt.Errorf("problems: %q, want one at %s", p, broken.where)
-				}
-				return nil
-			})
-			if r := m.RunAlone("validate", m.Catalog); r.Exit == 0 || !strings.Contains(r.Stdout+r.Stderr, broken.where) {
-				t.Errorf("%s: sallyport validate: exit %d, %s%s, want %s", broken.name, r.Exit, r.Stdout, r.Stderr, broken.where)
+		meshtest.Await(t, broken.name+": the status says it", func() error {
+			if p := strings.Join(m.Status().Catalog.Problems, "\n"); !strings.Contains(p, broken.where) {
+				return fmt.Errorf("problems: %q, want one at %s", p, broken.where)
 			}
-			// Nothing else gets in with it: a valid change waits until all is valid.
-			m.Intend("db", meshtest.Intentions{"web": "allow", "batch": "allow"})
-			meshtest.Holds(t, broken.name+": nothing changes", 600*time.Millisecond, func() error {
-				if r := m.Run("intention", "check", "batch", "db"); r.Exit != 1 {
-					return fmt.Errorf("check batch db: exit %d, %s", r.Exit, r.Stdout)
-				}
-				return nil
-			})
-			m.Intend("db", meshtest.Intentions{"web": "allow"})
+			return nil
+		})
+		if r := m.RunAlone("validate", m.Catalog); r.Exit == 0 || !strings.Contains(r.Stdout+r.Stderr, broken.where) {
+			t.Errorf("%s: sallyport validate: exit %d, %s%s, want %s", broken.name, r.Exit, r.Stdout, r.Stderr, broken.where)
 		}
+		// Nothing else gets in with it: a valid change waits until all is valid.
+		m.Intend("db", meshtest.Intentions{"web": "allow", "batch": "allow"})
+		meshtest.Holds(t, broken.name+": nothing changes", 600*time.Millisecond, func() error {
+			if r := m.Run("intention", "check", "batch", "db"); r.Exit != 1 {
+				return fmt.Errorf("check batch db: exit %d, %s", r.Exit, r.Stdout)
+			}
+			return nil
+		})
+		m.Intend("db", meshtest.Intentions{"web": "allow"})
 		m.Write(broken.file, string(good))
 		meshtest.Await(t, broken.name+": mended", func() error {
 			if p := m.Status().Catalog.Problems; len(p) != 0 {

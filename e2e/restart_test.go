@@ -19,6 +19,14 @@ func TestRestartUnderLoad(t *testing.T) {
 	t.Parallel()
 	m, web, api, db := pair(t)
 	cars := []*meshtest.Sidecar{web, api, db}
+	// So that a count that stays the same means something.
+	for c, types := range map[*meshtest.Sidecar][]string{web: {"LDS", "CDS", "EDS", "SDS"}, api: {"LDS", "CDS", "RDS", "SDS"}, db: {"LDS", "CDS", "ECDS", "SDS"}} {
+		for _, typ := range types {
+			if n := c.Stats().Updates()[typ]; n == 0 {
+				t.Errorf("%s's Envoy counted no update of type %s at its start: %v", c.Name, typ, c.Stats().Updates())
+			}
+		}
+	}
 	same := unmodified(t, cars...)
 	load := busy(t, m)
 	for n := range 5 {

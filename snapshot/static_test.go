@@ -245,7 +245,7 @@ func newAuthority(t testing.TB) *authority {
 }
 
 // sign makes a certificate with these URI SANs, as DER, and its key.
-func (a *authority) sign(uris ...string) ([]byte, *ecdsa.PrivateKey) {
+func (a *authority) sign(change func(*x509.Certificate), uris ...string) ([]byte, *ecdsa.PrivateKey) {
 	a.t.Helper()
 	key := newKey(a.t)
 	template := &x509.Certificate{
@@ -259,6 +259,7 @@ func (a *authority) sign(uris ...string) ([]byte, *ecdsa.PrivateKey) {
 		}
 		template.URIs = append(template.URIs, parsed)
 	}
+	change(template)
 	der, err := x509.CreateCertificate(rand.Reader, template, a.cert, key.Public(), a.key)
 	if err != nil {
 		a.t.Fatal(err)
@@ -268,7 +269,7 @@ func (a *authority) sign(uris ...string) ([]byte, *ecdsa.PrivateKey) {
 
 func (a *authority) leaf(service string) *tlsv3.TlsCertificate {
 	a.t.Helper()
-	der, key := a.sign("spiffe://" + trustDomain + "/ns/default/dc/dc1/svc/" + service)
+	der, key := a.sign(func(*x509.Certificate) {}, "spiffe://" + trustDomain + "/ns/default/dc/dc1/svc/" + service)
 	pkcs8, err := x509.MarshalPKCS8PrivateKey(key)
 	if err != nil {
 		a.t.Fatal(err)

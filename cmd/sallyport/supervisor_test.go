@@ -86,15 +86,15 @@ func TestSupervisor(t *testing.T) {
 			act: func(_ int, signals chan<- os.Signal, _ func()) { signals <- syscall.SIGTERM },
 		},
 		{
-			name: "SIGINT", body: `trap 'exit 4' INT; ` + waitForSignal, want: 4,
+			name: "SIGINT", body: `trap 'exit 4' INT; ` + waitForSignal, want: 4, log: "envoy has ended",
 			act: func(_ int, signals chan<- os.Signal, _ func()) { signals <- syscall.SIGINT },
 		},
 		{
-			name: "the context ends", body: `trap 'exit 5' TERM; ` + waitForSignal, want: 5,
+			name: "the context ends", body: `trap 'exit 5' TERM; ` + waitForSignal, want: 5, log: "envoy has ended",
 			act: func(_ int, _ chan<- os.Signal, cancel func()) { cancel() },
 		},
 		{
-			name: "SIGHUP goes nowhere, SIGUSR1 on", body: `trap 'exit 1' HUP; trap 'exit 6' USR1; ` + waitForSignal, want: 6,
+			name: "SIGHUP goes nowhere, SIGUSR1 on", body: `trap 'exit 1' HUP; trap 'exit 6' USR1; ` + waitForSignal, want: 6, log: "envoy has ended",
 			act: func(_ int, signals chan<- os.Signal, _ func()) { signals <- syscall.SIGHUP; signals <- syscall.SIGUSR1 },
 		},
 		{
