@@ -66,6 +66,9 @@ func TestTable(t *testing.T) {
 func TestFailsClosed(t *testing.T) {
 	ca := newIssuer(t)
 	good := ca.certificate(t, decisiontable.Peer{URIs: []string{uri("web")}})
+	for !strings.Contains(good, "%2B") { // a plus sign, which a careless decoder takes for a space
+		good = ca.certificate(t, decisiontable.Peer{URIs: []string{uri("web")}})
+	}
 	two := ca.certificate(t, decisiontable.Peer{URIs: []string{uri("web"), uri("batch")}})
 	ctx := call(t.Context(), "api")
 	type in struct {
@@ -83,6 +86,7 @@ func TestFailsClosed(t *testing.T) {
 		"no destination principal": {spoil: func(i *in) { i.req.Attributes.Destination.Principal = "" }},
 		"context extensions agree": {spoil: func(i *in) { i.req.Attributes.ContextExtensions = map[string]string{"destination": "api"} }},
 		"what a client can say":    {spoil: func(i *in) { i.req.Attributes.Source.Service = "batch"; i.req.Attributes.Destination.Service = "db" }},
+		"plus signs unescaped":     {spoil: func(i *in) { i.req.Attributes.Source.Certificate = strings.ReplaceAll(good, "%2B", "+") }},
 		"no request":               {spoil: func(i *in) { i.req = nil }, reason: "identity"},
 		"no attributes":            {spoil: func(i *in) { i.req.Attributes = nil }, reason: "identity"},
 		"no source":                {spoil: func(i *in) { i.req.Attributes.Source = nil }, reason: "identity"},

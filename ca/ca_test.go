@@ -223,10 +223,12 @@ func TestRefusals(t *testing.T) {
 		{"no datacenter", with(func(s *identity.Service) { s.Datacenter = "" }), invalid},
 		{"bad datacenter", with(func(s *identity.Service) { s.Datacenter = "dc1/svc/db" }), invalid},
 		{"no namespace", with(func(s *identity.Service) { s.Namespace = "" }), invalid},
-		{"too long", service(td, strings.Repeat("a", 4096)), "leaf"},
+		{"too long", service(td, strings.Repeat("a", 2000)), "its SPIFFE ID has 2075 bytes, 2048 are allowed"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			err := c.WatchSVID(t.Context(), sds.Caller{}, tt.id, func(*x509svid.SVID) { t.Error("a leaf was handed out") })
+			ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+			defer cancel()
+			err := c.WatchSVID(ctx, sds.Caller{}, tt.id, func(*x509svid.SVID) { t.Error("a leaf was handed out") })
 			if err == nil || !strings.Contains(err.Error(), tt.want) {
 				t.Errorf("WatchSVID() error %q, want it to contain %q", err, tt.want)
 			}

@@ -38,6 +38,9 @@ type leaf struct {
 // could not be renewed is tried again. It is well below the earliest renewal there is, 60 % of MinLeafTTL.
 const tick = 5 * time.Second
 
+// maxID is how many bytes a SPIFFE ID has at most (SPIFFE-ID, 2.3 "Maximum SPIFFE ID Length").
+const maxID = 2048
+
 // Run renews leafs that are watched and the intermediate, until ctx ends; then it returns nil. Without it leafs expire.
 func (c *CA) Run(ctx context.Context) error {
 	for {
@@ -99,6 +102,9 @@ func (c *CA) tendLeaf(l *leaf, now time.Time) (time.Duration, error) {
 func (c *CA) WatchSVID(ctx context.Context, caller sds.Caller, id identity.Service, f func(*x509svid.SVID)) error {
 	if id.ID().IsZero() {
 		return fmt.Errorf("leaf for service %q in datacenter %q of trust domain %q: not a valid identity", id.Service, id.Datacenter, id.TrustDomain)
+	}
+	if n := len(id.String()); n > maxID {
+		return fmt.Errorf("leaf for service %.32q...: its SPIFFE ID has %d bytes, %d are allowed", id.Service, n, maxID)
 	}
 	if id.TrustDomain != c.TrustDomain() {
 		return fmt.Errorf("leaf for %s: this CA is of the trust domain %s", id, c.TrustDomain())

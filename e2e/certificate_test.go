@@ -27,7 +27,7 @@ func TestClientCertificates(t *testing.T) {
 	for _, s := range []shape{{mode: "rbac", protocol: "tcp"}, {mode: "both", protocol: "tcp"}, {mode: "ext_authz", protocol: "tcp"}, {mode: "rbac", protocol: "http"}, {mode: "ext_authz", protocol: "http"}, {mode: "both", protocol: "http"}} {
 		t.Run(s.String(), func(t *testing.T) {
 			t.Parallel()
-			m, app := s.build(t, meshtest.Version)
+			m, app, api := s.build(t, meshtest.Version)
 			ca, td := m.Authority(), m.Status().TrustDomain
 			foreign := meshtest.ForeignAuthority(t, td)
 			web, batch := m.URI("web"), m.URI("batch")
@@ -60,12 +60,12 @@ func TestClientCertificates(t *testing.T) {
 			for _, tt := range tests {
 				requests, bytes := app.Requests.Load(), app.Bytes.Load()
 				c := meshtest.Client{Certificate: tt.cert, MaxVersion: tt.max, Roots: ca.Roots, Server: m.URI("api")}
-				var a meshtest.Answer
-				if s.protocol == "tcp" {
-					a = c.Echo(m.Public("api"), "hello api\n")
-				} else {
-					a = c.Get(m.Public("api"), "/")
-				}
+				a, _ := api.Decided(func() meshtest.Answer {
+					if s.protocol == "tcp" {
+						return c.Echo(m.Public("api"), "hello api\n")
+					}
+					return c.Get(m.Public("api"), "/")
+				})
 				reached := app.Requests.Load() != requests || app.Bytes.Load() != bytes
 				switch {
 				case tt.want && !a.Allowed():
@@ -153,7 +153,7 @@ func TestUpstreamImpersonation(t *testing.T) {
 // TestOpenSSL looks at a sidecar's port with a client that has nothing to do with us: TLS 1.3, the SPIFFE ID, and no entry without a certificate.
 func TestOpenSSL(t *testing.T) {
 	t.Parallel()
-	m, _ := shape{mode: "rbac", protocol: "http"}.build(t, meshtest.Version)
+	m, _, _ := shape{mode: "rbac", protocol: "http"}.build(t, meshtest.Version)
 	web := m.Client("web", "api")
 	conn, err := web.Dial(m.Public("api"))
 	if err != nil {

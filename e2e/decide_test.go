@@ -27,7 +27,7 @@ func (s shape) String() string {
 }
 
 // build makes the mesh on an Envoy and starts it.
-func (s shape) build(t *testing.T, envoy string) (m *meshtest.Mesh, app *meshtest.Server) {
+func (s shape) build(t *testing.T, envoy string) (m *meshtest.Mesh, app *meshtest.Server, api *meshtest.Sidecar) {
 	t.Helper()
 	host, loopback := "127.0.0.1", "127.0.0.1"
 	if s.ipv6 {
@@ -44,8 +44,7 @@ func (s shape) build(t *testing.T, envoy string) (m *meshtest.Mesh, app *meshtes
 	m.Add(meshtest.Service{Name: "batch", Protocol: s.protocol, Host: host, Upstreams: []string{"api"}, UpstreamHost: loopback})
 	m.Intend("api", meshtest.Intentions{"web": "allow"})
 	m.Serve()
-	m.Sidecars("api", "web", "batch")
-	return m, app
+	return m, app, m.Sidecars("api", "web", "batch")[0]
 }
 
 // ask sends a request from an application through its sidecar's upstream port.
@@ -81,15 +80,15 @@ func TestAllowAndDeny(t *testing.T) {
 
 func allowAndDeny(t *testing.T, s shape, envoy string) {
 	t.Helper()
-	m, app := s.build(t, envoy)
+	m, app, api := s.build(t, envoy)
 	for range 3 {
-		if a := s.ask(m, "web"); !a.Allowed() {
+		if a, _ := api.Decided(func() meshtest.Answer { return s.ask(m, "web") }); !a.Allowed() {
 			t.Errorf("web → api, allowed: %v", a)
 		}
 	}
 	dials, requests, bytes := app.Dials.Load(), app.Requests.Load(), app.Bytes.Load()
 	for range 3 {
-		if a := s.ask(m, "batch"); !a.Denied() {
+		if a, _ := api.Decided(func() meshtest.Answer { return s.ask(m, "batch") }); !a.Denied() {
 			t.Errorf("batch → api, denied: %v", a)
 		} else if s.protocol != "tcp" && a.Status != 403 {
 			t.Errorf("batch → api over http: status %d, want 403", a.Status)

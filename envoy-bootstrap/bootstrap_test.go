@@ -4,9 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
-	"flag"
 	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -15,13 +13,12 @@ import (
 	"github.com/google/go-cmp/cmp"
 	bootstrap "github.com/sallyport/sallyport/envoy-bootstrap"
 	"github.com/sallyport/sallyport/identity"
+	"github.com/sallyport/sallyport/internal/golden"
 	"github.com/sallyport/sallyport/snapshot"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/testing/protocmp"
 )
-
-var update = flag.Bool("update", false, "write the golden files anew")
 
 const trustDomain = "11111111-2222-3333-4444-555555555555.consul"
 
@@ -97,26 +94,14 @@ func marshal(t *testing.T, b *bootstrapv3.Bootstrap) []byte {
 	return text
 }
 
-func TestBuildGoldens(t *testing.T) {
-	cases := cases(t)
-	for name, p := range cases {
+func TestGoldens(t *testing.T) {
+	goldens := golden.New(t, "testdata", ".json")
+	for name, p := range cases(t) {
 		t.Run(name, func(t *testing.T) {
 			b := build(t, p)
 			got := marshal(t, b)
 			checkDeprecated(t, b)
-			path := filepath.Join("testdata", name+".json")
-			if *update {
-				if err := os.WriteFile(path, got, 0o644); err != nil {
-					t.Fatal(err)
-				}
-			}
-			want, err := os.ReadFile(path)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if diff := cmp.Diff(string(want), string(got)); diff != "" {
-				t.Errorf("differs from the golden (-want +got; -update writes it anew):\n%s", diff)
-			}
+			goldens.Equal(t, name+".json", got)
 			if again := marshal(t, build(t, p)); !bytes.Equal(again, got) {
 				t.Error("a second Build of the same parameters gives other bytes")
 			}
@@ -129,16 +114,13 @@ func TestBuildGoldens(t *testing.T) {
 			}
 		})
 	}
-	goldens, err := filepath.Glob("testdata/*.json")
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, path := range goldens {
-		name := strings.TrimSuffix(filepath.Base(path), ".json")
-		if _, ok := cases[name]; !ok && name != "token" {
-			t.Errorf("%s: no case makes this golden", path)
+	t.Run("token", func(t *testing.T) {
+		got, err := bootstrap.TokenFile("eyJhbGciOiJFUzI1NiJ9.eyJzdWIiOiJ3ZWIifQ.c2ln")
+		if err != nil {
+			t.Fatal(err)
 		}
-	}
+		goldens.Equal(t, "token.json", got)
+	})
 }
 
 // TestNodeMetadata holds the metadata against the reader of it.
@@ -238,23 +220,7 @@ func TestAdminRemote(t *testing.T) {
 	}
 }
 
-func TestTokenFile(t *testing.T) {
-	got, err := bootstrap.TokenFile("eyJhbGciOiJFUzI1NiJ9.eyJzdWIiOiJ3ZWIifQ.c2ln")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if *update {
-		if err := os.WriteFile("testdata/token.json", got, 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile("testdata/token.json")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if diff := cmp.Diff(string(want), string(got)); diff != "" {
-		t.Errorf("differs from the golden (-want +got):\n%s", diff)
-	}
+func TestTokenFileRefuses(t *testing.T) {
 	for _, token := range []string{"", "a b", "a\r\nx-evil: 1", "a\x00", "ä", "a\x7f", strings.Repeat("a", 8193)} {
 		_, err := bootstrap.TokenFile(token)
 		if !errors.Is(err, bootstrap.ErrToken) {

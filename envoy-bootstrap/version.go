@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"regexp"
 	"strconv"
+	"strings"
 )
 
 // ErrVersion marks a text in which no version of Envoy could be found.
@@ -20,13 +21,13 @@ func Minimum() Version { return Version{Major: 1, Minor: 36} }
 // Recommended is the Envoy that sallyport's own demo and tests run on.
 func Recommended() Version { return Version{Major: 1, Minor: 40} }
 
-// version finds 1.40.0 in "envoy  version: <commit>/1.40.0/Clean/RELEASE/BoringSSL", where the commit is forty hex digits.
-var version = regexp.MustCompile(`(?:^|[^0-9a-zA-Z.])v?(\d{1,3})\.(\d{1,3})(?:\.(\d{1,3}))?(?:$|[^0-9.])`)
+// version finds 1.40.0 as a text of its own, or between the slashes of "envoy  version: <commit>/1.40.0/Clean/RELEASE/BoringSSL".
+var version = regexp.MustCompile(`(?:^|/)v?(\d{1,3})\.(\d{1,3})(?:\.(\d{1,3}))?(?:-[0-9A-Za-z.-]+)?(?:$|/)`)
 
 // ParseVersion reads a version from what `envoy --version` prints, or from a text such as "1.40.0", "v1.40.0" or "1.40". What
 // follows the numbers ("-dev") is left out. The error wraps ErrVersion.
 func ParseVersion(s string) (Version, error) {
-	m := version.FindStringSubmatch(s)
+	m := version.FindStringSubmatch(strings.TrimSpace(s))
 	if m == nil {
 		return Version{}, fmt.Errorf("%.100q: %w (expected something like 1.40.0)", s, ErrVersion)
 	}

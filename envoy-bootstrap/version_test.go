@@ -22,7 +22,7 @@ func TestParseVersion(t *testing.T) {
 			t.Errorf("ParseVersion(%q) = %v, %v, want %s", text, got, err, want)
 		}
 	}
-	for _, text := range []string{"", "envoy", "1", "1.", "a1.40.0", "1.40.0.1", "1.4000", "GNU bash, version five"} {
+	for _, text := range []string{"", "envoy", "1", "1.", "a1.40.0", "1.40.0.1", "1.4000", "1.40.0 or so", "true (GNU coreutils) 8.32\n", "GNU bash, version five"} {
 		if got, err := bootstrap.ParseVersion(text); !errors.Is(err, bootstrap.ErrVersion) {
 			t.Errorf("ParseVersion(%q) = %v, %v, want ErrVersion", text, got, err)
 		}

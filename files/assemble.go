@@ -283,7 +283,7 @@ func (a *assembly) inbound(s *sidecar) catalog.Inbound {
 	case socket != "":
 		in.LocalSocket = socket
 	case port != 0:
-		in.LocalAddress = s.localAddress.or(setting[netip.Addr]{value: netip.AddrFrom4([4]byte{127, 0, 0, 1})}).value.String()
+		in.LocalAddress = cmp.Or(s.localAddress.value, "127.0.0.1")
 		in.LocalPort = port
 	default:
 		a.problem(s.at, "nothing to hand connections to: give service %s a port or a socket_path, or the proxy a local_service_port", s.service)

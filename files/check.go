@@ -21,6 +21,9 @@ const maxSocketPath = 107
 // maxID bounds the length of an ID.
 const maxID = 256
 
+// hostName is RFC 1123's form, with the underscores that container networks have.
+var hostName = regexp.MustCompile(`^[A-Za-z0-9_]([A-Za-z0-9_-]*[A-Za-z0-9_])?(\.[A-Za-z0-9_]([A-Za-z0-9_-]*[A-Za-z0-9_])?)*\.?$`)
+
 // meta checks a map of strings, which decides nothing in a mesh, against Consul's bounds.
 func (o *object) meta(key string) {
 	n := o.field(key)
@@ -120,14 +123,13 @@ func (o *object) address(key string) setting[string] {
 	}
 	if a, ok := parseIP(t.value); ok {
 		if a.IsUnspecified() || a.IsMulticast() {
-			o.problem(t.at, "%s %s cannot be dialled: give the address that other proxies reach, and say in proxy config bind_address where to listen", key, a)
+			o.problem(t.at, "%s %s cannot be dialled: give an address that can (where to listen is bind_address in the proxy's config)", key, a)
 			return setting[string]{}
 		}
 		t.value = a.String()
 		return t
 	}
-	if len(t.value) > 253 || !regexp.MustCompile(`^[A-Za-z0-9_]([A-Za-z0-9_-]*[A-Za-z0-9_])?(\.[A-Za-z0-9_]([A-Za-z0-9_-]*[A-Za-z0-9_])?)*\.?$`).MatchString(t.value) ||
-		strings.Trim(t.value, "0123456789.") == "" {
+	if len(t.value) > 253 || !hostName.MatchString(t.value) || strings.Trim(t.value, "0123456789.") == "" {
 		o.problem(t.at, "%s %.60q is neither an IP address (without brackets or zone) nor a host name", key, t.value)
 		return setting[string]{}
 	}

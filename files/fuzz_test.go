@@ -49,7 +49,10 @@ func fuzz(f *testing.F, format string) {
 	}
 	f.Fuzz(func(t *testing.T, src []byte) {
 		c, problems := readOne(src)
-		lines := 1 + bytes.Count(src, []byte("\n"))
+		lines := 1
+		for _, b := range []string{"\n", "\r", "\u0085", "\u2028", "\u2029"} { // all of which YAML counts
+			lines += bytes.Count(src, []byte(b))
+		}
 		for _, p := range problems {
 			if p.File != "f."+format || p.Line < 1 || p.Line > lines+1 || p.Text == "" {
 				t.Errorf("problem %+v of a file with %d lines", p, lines)

@@ -45,10 +45,13 @@ func canonical(key string) string {
 // either is taken. If n is something else that is a problem and the object is empty.
 func (r *reader) object(n *node, what string) *object {
 	o := &object{reader: r, what: what, fields: map[string][]field{}}
-	if n == nil || n.kind == null {
+	if n == nil {
 		return o
 	}
 	o.at = n.at
+	if n.kind == null {
+		return o
+	}
 	if n.kind == list && len(n.list) == 1 {
 		n = n.list[0]
 	}

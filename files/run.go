@@ -61,7 +61,7 @@ func (s *Source) load(ctx context.Context, w *watch, publish func(catalog.Conten
 			return files, true
 		}
 	}
-	s.config.Logger.Warn("catalog directory does not come to rest", "file", s.config.Dir)
+	s.refused(Errors{{File: s.config.Dir, Text: "the directory changes faster than it can be read"}}, nil)
 	return files, false
 }
 

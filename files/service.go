@@ -1,8 +1,6 @@
 package files
 
 import (
-	"net/netip"
-
 	"github.com/sallyport/sallyport/catalog"
 )
 
@@ -29,7 +27,7 @@ type proxy struct {
 	address setting[string]
 	port    setting[uint16] // not set: one is chosen
 
-	localAddress setting[netip.Addr]
+	localAddress setting[string]
 	localPort    setting[uint16]
 	localSocket  setting[string]
 
@@ -102,8 +100,8 @@ func (d *directory) application(o *object) {
 	if s.socket.set && (s.port.set || s.address.set) {
 		o.problem(s.socket.at, "service has a socket_path and an address or port: it can have one of them")
 	}
-	if o.field("proxy") != nil {
-		o.problem(o.field("proxy").at, `proxy is for registrations of kind "connect-proxy": put it into connect { sidecar_service { ... } }`)
+	if b := o.field("proxy"); b != nil && !b.empty() {
+		o.problem(b.at, `proxy is for registrations of kind "connect-proxy": put it into connect { sidecar_service { ... } }`)
 	}
 	connect, _ := o.child("connect", "connect")
 	o.done()
@@ -181,7 +179,7 @@ func (d *directory) proxy(o *object, id string) *proxy {
 		p.destination = setting[string]{}
 	}
 	p.instance = b.text("destination_service_id")
-	p.localAddress = b.ip("local_service_address")
+	p.localAddress = b.address("local_service_address")
 	p.localPort = b.port("local_service_port")
 	p.localSocket = b.socket("local_service_socket_path")
 	if p.localSocket.set && (p.localPort.set || p.localAddress.set) {

@@ -46,10 +46,12 @@ func parseYAML(file string, src []byte) ([]*node, *syntaxError) {
 	}
 }
 
+var yamlLine = regexp.MustCompile(`^line (\d+): `)
+
 // yamlSyntax takes the line out of the library's error, which has it only in its text.
 func yamlSyntax(err error) *syntaxError {
 	msg := strings.TrimPrefix(err.Error(), "yaml: ")
-	if m := regexp.MustCompile(`^line (\d+): `).FindStringSubmatch(msg); m != nil {
+	if m := yamlLine.FindStringSubmatch(msg); m != nil {
 		line, _ := strconv.Atoi(m[1]) // digits; on overflow Atoi gives the largest int
 		return syntax(line, "%s", strings.TrimPrefix(msg, m[0]))
 	}

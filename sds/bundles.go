@@ -84,6 +84,9 @@ func (b *Bundles) same(o *Bundles) bool {
 // TrustDomain is whose roots they are.
 func (b *Bundles) TrustDomain() spiffeid.TrustDomain { return b.trustDomain }
 
+// String is the trust domain alone.
+func (b *Bundles) String() string { return "roots of " + b.trustDomain.Name() }
+
 // Validation returns the secret name, a validation context of the roots and of who passes: a peer whose certificate has one of sans.
 // version stands for sans (their hash): all who ask for the same name and version get the same resource, as long as one of them holds
 // on to it. The secret "roots" has no sans, as its users say beside it who passes; for any other name an empty list is an error,
@@ -99,6 +102,8 @@ func (b *Bundles) Validation(name string, sans []*tlsv3.SubjectAltNameMatcher, v
 		return nil, fmt.Errorf("validation context %s: its users say who passes, so it has no list of its own", name)
 	case name != identity.RootsSecret && len(sans) == 0:
 		return nil, fmt.Errorf("validation context %s: an empty list of peers would let in everybody", name)
+	case slices.Contains(sans, nil):
+		return nil, fmt.Errorf("validation context %s: the list of peers has an empty entry", name)
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()

@@ -27,6 +27,9 @@ func (c Caller) GoString() string { return string(c.Proxy) }
 // LogValue is String.
 func (c Caller) LogValue() slog.Value { return slog.StringValue(string(c.Proxy)) }
 
+// MarshalText is String, so that JSON prints no token.
+func (c Caller) MarshalText() ([]byte, error) { return []byte(c.Proxy), nil }
+
 // Source is where certificates come from.
 type Source interface {
 	// WatchSVID calls f with the leaf of id now and after each rotation, until ctx ends or the caller loses the right to

@@ -12,11 +12,11 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
 	bootstrapv3 "github.com/envoyproxy/go-control-plane/envoy/config/bootstrap/v3"
-	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	"github.com/sallyport/sallyport/catalog"
 	"github.com/sallyport/sallyport/intention"
 	"github.com/sallyport/sallyport/internal/decisiontable"
@@ -55,7 +55,7 @@ func TestEnvoyDecidesTable(t *testing.T) {
 					l := listener{Case: c, protocol: protocol, socket: filepath.Join(dir, fmt.Sprint(len(all)))}
 					s := b.StaticResources.Listeners[0]
 					s.Name = l.socket
-					s.Address = &corev3.Address{Address: &corev3.Address_Pipe{Pipe: &corev3.Pipe{Path: l.socket}}}
+					s.Address = pipe(l.socket)
 					if len(all) > 0 {
 						b.StaticResources.Listeners = append(config.StaticResources.Listeners, s)
 					}
@@ -113,7 +113,7 @@ func serve(t *testing.T, socket string) {
 func start(t *testing.T, binary, dir string, config *bootstrapv3.Bootstrap) {
 	t.Helper()
 	admin := filepath.Join(dir, "admin")
-	config.Admin = &bootstrapv3.Admin{Address: &corev3.Address{Address: &corev3.Address_Pipe{Pipe: &corev3.Pipe{Path: admin}}}}
+	config.Admin = &bootstrapv3.Admin{Address: pipe(admin)}
 	b, err := protojson.Marshal(config)
 	if err != nil {
 		t.Fatal(err)
@@ -165,11 +165,11 @@ func get(t *testing.T, socket string, ca *authority, p decisiontable.Peer) (bool
 	return false, fmt.Errorf("status %d, %q", status, body)
 }
 
-func roundTrip(c net.Conn, path string) (status int, body string, err error) {
+func roundTrip(c net.Conn, path string, headers ...string) (status int, body string, err error) {
 	if err := c.SetDeadline(time.Now().Add(meshtest.Deadline)); err != nil {
 		return 0, "", err
 	}
-	if _, err := fmt.Fprintf(c, "GET %s HTTP/1.1\r\nHost: web\r\nConnection: close\r\n\r\n", path); err != nil {
+	if _, err := fmt.Fprintf(c, "GET %s HTTP/1.1\r\nHost: web\r\n%s\r\n\r\n", path, strings.Join(append(headers, "Connection: close"), "\r\n")); err != nil {
 		return 0, "", err
 	}
 	r, err := http.ReadResponse(bufio.NewReader(c), nil)

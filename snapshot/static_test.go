@@ -267,9 +267,16 @@ func (a *authority) sign(change func(*x509.Certificate), uris ...string) ([]byte
 	return der, key
 }
 
+// signService makes the certificate of a service.
+func (a *authority) signService(service string) ([]byte, *ecdsa.PrivateKey) {
+	a.t.Helper()
+	return a.sign(func(*x509.Certificate) {}, "spiffe://"+trustDomain+"/ns/default/dc/dc1/svc/"+service)
+}
+
+// leaf is what the secret leaf/<service> holds.
 func (a *authority) leaf(service string) *tlsv3.TlsCertificate {
 	a.t.Helper()
-	der, key := a.sign(func(*x509.Certificate) {}, "spiffe://" + trustDomain + "/ns/default/dc/dc1/svc/" + service)
+	der, key := a.signService(service)
 	pkcs8, err := x509.MarshalPKCS8PrivateKey(key)
 	if err != nil {
 		a.t.Fatal(err)

@@ -259,6 +259,7 @@ func TestForged(t *testing.T) {
 		"empty":                          "",
 		"dots":                           "..",
 		"too long":                       strings.Repeat("A", 1<<20),
+		"too long, though signed":        compact(t, eddsa, good(set("x", strings.Repeat("x", 8<<10))), sign),
 	}
 	for name, text := range tests {
 		for range 2 {

@@ -124,6 +124,7 @@ func TestGate(t *testing.T) {
 			if p, _ := m.server.Proxy(proxyID("web")); p.Waiting != "the trust bundle is not known yet" {
 				t.Errorf("Waiting = %q", p.Waiting)
 			}
+			time.Sleep(m.pause)
 			m.certs.roots.Set(m.certs.bundle)
 			c.expect("cluster " + apiSNI + ",local_app")
 		})

@@ -183,7 +183,8 @@ type mesh struct {
 	registry *prometheus.Registry
 	logs     *logs
 	conn     *grpc.ClientConn
-	stop     func()
+	cancel   func() // ends Run
+	stop     func() // ends everything
 	pause    time.Duration // before each publication, so that it is not part of a storm
 }
 
@@ -236,6 +237,7 @@ func (m *mesh) run(cfg Config) {
 	if err != nil {
 		m.t.Fatal(err)
 	}
+	m.cancel = cancel
 	m.stop = sync.OnceFunc(func() {
 		cancel()
 		_ = m.conn.Close()

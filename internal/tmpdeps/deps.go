@@ -30,6 +30,7 @@ import (
 	_ "github.com/fsnotify/fsnotify"
 	_ "github.com/go-jose/go-jose/v4/jwt"
 	_ "github.com/google/go-cmp/cmp"
+	_ "github.com/hashicorp/consul/api"
 	_ "github.com/hashicorp/hcl"
 	_ "github.com/prometheus/client_golang/prometheus/promhttp"
 	_ "github.com/prometheus/client_golang/prometheus/testutil"

@@ -1,0 +1,83 @@
+# What there is to do is printed by `make help`. Needs Go and Python 3 with pip; nothing is installed outside this checkout.
+
+SHELL := /bin/sh
+GO ?= go
+
+# The Envoys of the tests; the demo and the whole end-to-end suite run on the newest. hack/envoy.sha256 pins them.
+ENVOY_VERSION  := 1.40.0
+ENVOY_VERSIONS := 1.36.4 1.38.3 $(ENVOY_VERSION)
+
+GOLANGCI_VERSION := v2.15.0
+GOLANGCI := .tools/golangci-lint-$(GOLANGCI_VERSION)
+
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+COMMIT  ?= $(shell git rev-parse HEAD 2>/dev/null)
+LDFLAGS := -X main.version=$(VERSION) -X main.commit=$(COMMIT)
+
+# The race detector needs a C compiler, by which go sets CGO_ENABLED. Without one the tests run all the same, and say so.
+RACE = $(if $(filter 1,$(shell $(GO) env CGO_ENABLED)),-race)
+
+FUZZTIME  ?= 30s
+TESTFLAGS ?=
+
+.PHONY: help
+help: ## print this
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
+
+.PHONY: build
+build: ## bin/sallyport
+	$(GO) build -buildvcs=false -trimpath -ldflags '$(LDFLAGS)' -o bin/sallyport ./cmd/sallyport
+
+.PHONY: demo
+demo: build ## a mesh of three services on this machine, until Ctrl-C; DEMO_EXIT=1 ends it after its checks
+	$(GO) build -buildvcs=false -o bin/demo ./e2e/demo
+	@envoy="$$(hack/envoy.sh --path $(ENVOY_VERSION))" && ENVOY="$$envoy" SALLYPORT_BIN="$$PWD/bin/sallyport" exec bin/demo
+
+.PHONY: test
+test: tools build ## everything: unit, race, goldens, protocol, real Envoys; logs in dist/
+	$(if $(RACE),,@echo "no C compiler found: the tests run without the race detector")
+	$(GO) vet ./...
+	$(GO) vet -tags e2e ./e2e/...
+	@mkdir -p bin && $(GO) build -buildvcs=false -o bin/gotest ./hack/gotest
+	bin/gotest -log dist/test.log $(TESTFLAGS) -- $(RACE) -timeout 10m ./...
+	SALLYPORT_BIN="$$PWD/bin/sallyport" bin/gotest -log dist/e2e.log $(TESTFLAGS) -- -tags e2e -count=1 -timeout 20m ./e2e
+
+.PHONY: test-short
+test-short: ## the tests that need neither the race detector nor Envoy
+	SALLYPORT_SKIP_ENVOY=1 $(GO) test ./...
+
+.PHONY: fuzz
+fuzz: ## each fuzz target for FUZZTIME (30s)
+	@grep -r '^func Fuzz' --include='*_test.go' . | sed 's|^\./\(.*\)/[^/]*:func \(Fuzz[A-Za-z0-9_]*\).*|\1 \2|' | sort | \
+	while read -r package target; do \
+		echo "$$target in $$package"; \
+		$(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) "./$$package" </dev/null || exit 1; \
+	done
+
+.PHONY: bench
+bench: ## benchmarks of all packages
+	$(GO) test -run '^$$' -bench . ./...
+
+.PHONY: lint
+lint: $(GOLANGCI) ## golangci-lint with .golangci.yml
+	$(GOLANGCI) run
+	$(GOLANGCI) run --build-tags e2e ./e2e/...
+
+# Built outside of the module, whose dependencies are not its own.
+$(GOLANGCI):
+	@mkdir -p .tools
+	GOBIN="$$PWD/.tools/golangci" $(GO) install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI_VERSION)
+	mv .tools/golangci/golangci-lint $@ && rmdir .tools/golangci
+
+.PHONY: check
+check: lint test-short ## what to run before a commit
+	@test -z "$$(gofmt -l .)" || { gofmt -l .; exit 1; }
+	$(GO) mod tidy -diff
+
+.PHONY: tools
+tools: ## the Envoys that the tests run on, in .tools/
+	@hack/envoy.sh $(ENVOY_VERSIONS)
+
+.PHONY: clean
+clean: ## remove what was built; .tools stays
+	rm -rf bin dist

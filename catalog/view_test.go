@@ -1,0 +1,379 @@
+package catalog_test
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"reflect"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/sallyport/sallyport/catalog"
+	"github.com/sallyport/sallyport/identity"
+	"github.com/sallyport/sallyport/intention"
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+)
+
+func name(s string) identity.Name { return identity.NewName(s) }
+
+// contents is a small mesh in which each field of each type has a value other than zero. It shares nothing with what an
+// earlier call returned.
+func contents() catalog.Contents {
+	timeout := catalog.Timeout{Set: true, Duration: time.Second}
+	limit := catalog.Limit{Set: true, N: 7}
+	upstream := func(to string) catalog.Upstream {
+		return catalog.Upstream{
+			Destination: name(to), BindAddress: "127.0.0.1", BindPort: 5000, BindSocket: "/run/x.sock", BindSocketMode: 0o600, ConnectTimeout: time.Second,
+			Limits:             catalog.Limits{MaxConnections: limit, MaxPendingRequests: limit, MaxConcurrentRequests: limit},
+			Passive:            catalog.PassiveHealthCheck{Set: true, Interval: time.Second, MaxFailures: limit, EnforcingConsecutive5xx: limit, MaxEjectionPercent: limit, BaseEjectionTime: time.Second},
+			BalanceConnections: true, Origin: "web.hcl:9",
+		}
+	}
+	proxy := func(service string, upstreams ...catalog.Upstream) catalog.Proxy {
+		return catalog.Proxy{
+			ID: catalog.ProxyID(service + "-1-sidecar-proxy"), Service: name(service), Instance: service + "-1", Origin: service + ".hcl:3",
+			Inbound: catalog.Inbound{
+				Address: "127.0.0.1", Port: 21000, LocalAddress: "127.0.0.1", LocalPort: 8080, LocalSocket: "/run/y.sock", Protocol: catalog.HTTP,
+				Enforcement: catalog.ExtAuthz, Revocation: catalog.NextRequest, ServerFirst: true, ConnectTimeout: time.Second, RequestTimeout: time.Second,
+				IdleTimeout: timeout, MaxConnections: 7, BalanceConnections: true,
+			},
+			Bootstrap: catalog.Bootstrap{PrometheusBindAddr: "127.0.0.1:9102", UID: 1000},
+			Upstreams: upstreams,
+		}
+	}
+	service := func(s string) catalog.Service {
+		return catalog.Service{Name: name(s), Protocol: catalog.HTTP, Endpoints: []catalog.Endpoint{
+			{Address: "127.0.0.1", Port: 21000, Weight: 1, Healthy: true},
+			{Address: "127.0.0.2", Port: 21000, Weight: 1, Healthy: false},
+			{Address: "127.0.0.2", Port: 21000, Weight: 1, Healthy: true},
+		}}
+	}
+	return catalog.Contents{
+		Mesh: catalog.Mesh{
+			TrustDomain: spiffeid.RequireTrustDomainFromString("ours.consul"), Datacenter: "dc1", Datacenters: []string{"dc1", "dc2"}, Default: intention.Allow,
+			Incoming: catalog.TLS{Allow12: true}, Outgoing: catalog.TLS{Allow12: true}, DropForwardedClientCert: true,
+		},
+		Services: []catalog.Service{service("web"), service("api"), service("db")},
+		Proxies:  []catalog.Proxy{proxy("web", upstream("api"), upstream("db")), proxy("api", upstream("db")), proxy("db")},
+		Intentions: []intention.Intention{
+			{Source: intention.Source{Name: name("web")}, Destination: name("api"), Action: intention.Allow, Origin: "api.hcl:1"},
+			{Source: intention.Source{Name: name("*")}, Destination: name("db"), Action: intention.Deny, Origin: "db.hcl:1"},
+			{Source: intention.Source{Name: name("batch")}, Destination: name("*"), Action: intention.Deny, Origin: "all.hcl:1"},
+		},
+	}
+}
+
+func first(c catalog.Contents) *catalog.View { return (&catalog.View{}).Next(c) }
+
+func TestLookUps(t *testing.T) {
+	v := first(contents())
+	if v.Mesh().Datacenter != "dc1" || v.Identity(name("web")).String() != "spiffe://ours.consul/ns/default/dc/dc1/svc/web" {
+		t.Errorf("Mesh() = %+v, Identity(web) = %s", v.Mesh(), v.Identity(name("web")))
+	}
+	var services, proxies []string
+	for s := range v.Services() {
+		services = append(services, s.Name.String())
+		if v.Service(s.Name) != s {
+			t.Errorf("Service(%s) is another than Services has", s.Name)
+		}
+	}
+	for p := range v.Proxies() {
+		proxies = append(proxies, string(p.ID))
+		if v.Proxy(p.ID) != p {
+			t.Errorf("Proxy(%s) is another than Proxies has", p.ID)
+		}
+	}
+	if want := []string{"api", "db", "web"}; !slices.Equal(services, want) {
+		t.Errorf("Services() = %v, want %v", services, want)
+	}
+	if want := []string{"api-1-sidecar-proxy", "db-1-sidecar-proxy", "web-1-sidecar-proxy"}; !slices.Equal(proxies, want) {
+		t.Errorf("Proxies() = %v, want %v", proxies, want)
+	}
+	if s := v.Sidecars("web-1"); len(s) != 1 || s[0] != v.Proxy("web-1-sidecar-proxy") {
+		t.Errorf("Sidecars(web-1) = %v", s)
+	}
+	if v.Service(name("x")) != nil || v.Proxy("x") != nil || v.Sidecars("x") != nil || v.Policy(name("x")) != nil {
+		t.Error("something is known of what nobody named")
+	}
+}
+
+// TestZeroView asks a View of nothing for everything.
+func TestZeroView(t *testing.T) {
+	v := &catalog.View{}
+	if v.Mesh() != nil || v.Service(name("web")) != nil || v.Proxy("web") != nil || v.Policy(name("web")) != nil || v.Sidecars("web") != nil {
+		t.Error("the zero View knows something")
+	}
+	for range v.Services() {
+		t.Error("the zero View has services")
+	}
+	for range v.Proxies() {
+		t.Error("the zero View has proxies")
+	}
+	if d := v.Policy(name("web")).Decide(identity.Service{}); d.Allowed() {
+		t.Error("the zero View allows")
+	}
+}
+
+// TestPlaceholders demands that every service that somebody protects or dials is known, and has a policy.
+func TestPlaceholders(t *testing.T) {
+	c := contents()
+	c.Services = nil
+	v := first(c)
+	for _, s := range []string{"web", "api", "db"} {
+		if got := v.Service(name(s)); got == nil || got.Name != name(s) || len(got.Endpoints) > 0 {
+			t.Errorf("Service(%s) = %+v, want one without endpoints", s, got)
+		}
+		if v.Policy(name(s)) == nil {
+			t.Errorf("Policy(%s) is nil", s)
+		}
+	}
+	c = contents()
+	c.Services, c.Proxies[0].Upstreams = nil, nil
+	next := v.Next(c)
+	if next.Service(name("db")) != v.Service(name("db")) {
+		t.Error("a service without endpoints is another in the next View")
+	}
+	// The last that dialled it goes: so does the service, but not what is said about it.
+	c = contents()
+	c.Services, c.Proxies = nil, nil
+	next = next.Next(c)
+	if next.Service(name("db")) != nil || next.Policy(name("db")) == nil || next.Policy(name("web")) != nil {
+		t.Errorf("Service(db) = %v, Policy(db) = %v, Policy(web) = %v", next.Service(name("db")), next.Policy(name("db")), next.Policy(name("web")))
+	}
+	if next.Policy(name("*")) != nil {
+		t.Error("the wildcard has a policy")
+	}
+}
+
+func TestLaterOneCounts(t *testing.T) {
+	c := contents()
+	c.Services = append(c.Services, catalog.Service{Name: name("web"), Protocol: catalog.GRPC})
+	c.Proxies = append(c.Proxies, catalog.Proxy{ID: "web-1-sidecar-proxy", Service: name("api"), Instance: "api-1"})
+	v := first(c)
+	if got := v.Service(name("web")).Protocol; got != catalog.GRPC {
+		t.Errorf("the protocol of web is %s", got)
+	}
+	if got := v.Proxy("web-1-sidecar-proxy").Service; got != name("api") {
+		t.Errorf("the service of web's proxy is %s", got)
+	}
+	if got := v.Sidecars("api-1"); len(got) != 2 || got[0].ID != "api-1-sidecar-proxy" || v.Sidecars("web-1") != nil {
+		t.Errorf("Sidecars(api-1) = %v", got)
+	}
+	if v.Next(c) != v {
+		t.Error("the same contents make another View")
+	}
+}
+
+// TestEqualIsSame publishes equal contents, in any order: the View must stay the very same.
+func TestEqualIsSame(t *testing.T) {
+	v := first(contents())
+	for range 200 {
+		c := contents()
+		shuffle(c.Services)
+		shuffle(c.Proxies)
+		shuffle(c.Intentions)
+		shuffle(c.Mesh.Datacenters)
+		for _, s := range c.Services {
+			shuffle(s.Endpoints)
+		}
+		given := fmt.Sprint(c)
+		if v.Next(c) != v {
+			t.Fatalf("equal contents in another order make another View: %v", c)
+		}
+		if fmt.Sprint(c) != given {
+			t.Fatalf("Next changed what it was given")
+		}
+	}
+}
+
+func shuffle[T any](s []T) { rand.Shuffle(len(s), func(i, j int) { s[i], s[j] = s[j], s[i] }) }
+
+// TestKeepsNoContents demands that what a View holds is not a part of the contents that it was made of: a single service that
+// stays for long would otherwise keep all of them in memory.
+func TestKeepsNoContents(t *testing.T) {
+	c := contents()
+	v := first(c)
+	for i := range c.Services {
+		if v.Service(c.Services[i].Name) == &c.Services[i] {
+			t.Errorf("the View holds the contents' %s", c.Services[i].Name)
+		}
+	}
+	for i := range c.Proxies {
+		if v.Proxy(c.Proxies[i].ID) == &c.Proxies[i] {
+			t.Errorf("the View holds the contents' %s", c.Proxies[i].ID)
+		}
+	}
+}
+
+// flip is one field of the contents, and a way to change it.
+type flip struct {
+	path   string
+	change func(*catalog.Contents)
+}
+
+// flips finds every field of v, however deep, and each slice's length.
+func flips(path string, typ reflect.Type, get func(*catalog.Contents) reflect.Value) []flip {
+	if typ == reflect.TypeFor[spiffeid.TrustDomain]() {
+		return []flip{{path, func(c *catalog.Contents) {
+			get(c).Set(reflect.ValueOf(spiffeid.RequireTrustDomainFromString("theirs.consul")))
+		}}}
+	}
+	var out []flip
+	switch typ.Kind() {
+	case reflect.Struct:
+		for i := range typ.NumField() {
+			out = append(out, flips(path+"."+typ.Field(i).Name, typ.Field(i).Type, func(c *catalog.Contents) reflect.Value { return get(c).Field(i) })...)
+		}
+	case reflect.Slice:
+		c := contents()
+		for i := range get(&c).Len() {
+			out = append(out, flips(fmt.Sprintf("%s[%d]", path, i), typ.Elem(), func(c *catalog.Contents) reflect.Value { return get(c).Index(i) })...)
+		}
+		if get(&c).Len() > 0 {
+			out = append(out, flip{path + " shorter", func(c *catalog.Contents) { s := get(c); s.Set(s.Slice(0, s.Len()-1)) }})
+		}
+	case reflect.String:
+		out = append(out, flip{path, func(c *catalog.Contents) { s := get(c); s.SetString(s.String() + "x") }})
+	case reflect.Bool:
+		out = append(out, flip{path, func(c *catalog.Contents) { s := get(c); s.SetBool(!s.Bool()) }})
+	case reflect.Uint8, reflect.Uint16, reflect.Uint32, reflect.Uint64:
+		out = append(out, flip{path, func(c *catalog.Contents) { s := get(c); s.SetUint(s.Uint() + 1) }})
+	case reflect.Int, reflect.Int64:
+		out = append(out, flip{path, func(c *catalog.Contents) { s := get(c); s.SetInt(s.Int() + 1) }})
+	default:
+		panic("a field of a kind that this test does not know: " + path + " " + typ.String())
+	}
+	return out
+}
+
+// TestEveryFieldCounts changes one field at a time, each that there is. What has the field must be another thing in the next
+// View, and everything else must be the very same.
+func TestEveryFieldCounts(t *testing.T) {
+	index := func(field string, i int) func(*catalog.Contents) reflect.Value {
+		return func(c *catalog.Contents) reflect.Value { return reflect.ValueOf(c).Elem().FieldByName(field).Index(i) }
+	}
+	base := contents()
+	for i, s := range base.Services {
+		for _, f := range flips("Services."+s.Name.String(), reflect.TypeFor[catalog.Service](), index("Services", i)) {
+			t.Run(f.path, func(t *testing.T) { changesOnly(t, f, "service "+s.Name.String()) })
+		}
+	}
+	for i, p := range base.Proxies {
+		for _, f := range flips("Proxies."+string(p.ID), reflect.TypeFor[catalog.Proxy](), index("Proxies", i)) {
+			t.Run(f.path, func(t *testing.T) { changesOnly(t, f, "proxy "+string(p.ID)) })
+		}
+	}
+	policies := map[int][]string{0: {"policy api"}, 1: {"policy db"}, 2: {"policy api", "policy db", "policy web"}}
+	for i := range base.Intentions {
+		for _, f := range flips(fmt.Sprintf("Intentions[%d]", i), reflect.TypeFor[intention.Intention](), index("Intentions", i)) {
+			t.Run(f.path, func(t *testing.T) { changesOnly(t, f, policies[i]...) })
+		}
+	}
+	scope := []string{"Mesh.TrustDomain", "Mesh.Datacenters[0]", "Mesh.Datacenters[1]", "Mesh.Datacenters shorter", "Mesh.Default"}
+	for _, f := range flips("Mesh", reflect.TypeFor[catalog.Mesh](), func(c *catalog.Contents) reflect.Value { return reflect.ValueOf(&c.Mesh).Elem() }) {
+		t.Run(f.path, func(t *testing.T) {
+			if slices.Contains(scope, f.path) { // what decisions depend on
+				changesOnly(t, f, "mesh", "policy api", "policy db", "policy web")
+				return
+			}
+			changes(t, f, "mesh")
+		})
+	}
+}
+
+// parts are the things in a View that others may hold on to.
+func parts(v *catalog.View) map[string]any {
+	out := map[string]any{"mesh": v.Mesh()}
+	for s := range v.Services() {
+		out["service "+s.Name.String()] = s
+	}
+	for p := range v.Proxies() {
+		out["proxy "+string(p.ID)] = p
+	}
+	for _, s := range []string{"api", "db", "web"} {
+		out["policy "+s] = v.Policy(name(s))
+	}
+	return out
+}
+
+func changes(t *testing.T, f flip, want ...string) (before, after map[string]any) {
+	t.Helper()
+	v := first(contents())
+	c := contents()
+	f.change(&c)
+	next := v.Next(c)
+	if next == v {
+		t.Fatalf("%s changed, and the View did not", f.path)
+	}
+	before, after = parts(v), parts(next)
+	for _, w := range want {
+		if before[w] == after[w] {
+			t.Errorf("%s changed, and %s is the same as before", f.path, w)
+		}
+	}
+	// The other way round, and nothing is left of the change.
+	if again := next.Next(contents()).Next(contents()); !reflect.DeepEqual(again, v) {
+		t.Errorf("%s changed and changed back, and the View is not equal to what it was", f.path)
+	}
+	return before, after
+}
+
+func changesOnly(t *testing.T, f flip, want ...string) {
+	t.Helper()
+	before, after := changes(t, f, want...)
+	for k, b := range before {
+		if a, ok := after[k]; ok && a != b && !slices.Contains(want, k) {
+			t.Errorf("%s changed, and %s is another for it", f.path, k)
+		}
+	}
+}
+
+// TestOtherNamespace demands that the wildcard of a namespace holds for that namespace and for no other.
+func TestOtherNamespace(t *testing.T) {
+	team := func(s string) identity.Name {
+		return identity.Name{Partition: identity.Default, Namespace: "team", Service: s}
+	}
+	c := contents()
+	c.Proxies = append(c.Proxies, catalog.Proxy{ID: "t", Service: team("api")})
+	v := first(c)
+	c.Intentions = append(slices.Clone(c.Intentions), intention.Intention{Source: intention.Source{Name: team("*")}, Destination: team("*")})
+	next := v.Next(c)
+	src := identity.Service{TrustDomain: c.Mesh.TrustDomain, Datacenter: "dc1", Name: team("web")}
+	if d := next.Policy(team("api")).Decide(src); d.Allowed() || d.Intention == nil {
+		t.Errorf("Decide(%s → team's api) = %+v, want denied by the wildcard of its namespace", src, d)
+	}
+	if next.Policy(name("api")) != v.Policy(name("api")) {
+		t.Error("the wildcard of a namespace changed the policy of another")
+	}
+}
+
+func BenchmarkNext(b *testing.B) {
+	for _, n := range []int{100, 5000} {
+		b.Run(fmt.Sprintf("services=%d", n), func(b *testing.B) {
+			c := contents()
+			for i := range n {
+				s := name(fmt.Sprint("s", i))
+				var endpoints []catalog.Endpoint
+				for e := range 5 {
+					endpoints = append(endpoints, catalog.Endpoint{Address: fmt.Sprint("10.0.0.", e), Port: 21000, Weight: 1, Healthy: true})
+				}
+				c.Services = append(c.Services, catalog.Service{Name: s, Endpoints: endpoints})
+				c.Proxies = append(c.Proxies, catalog.Proxy{ID: catalog.ProxyID(s.Service + "-proxy"), Service: s, Instance: s.Service, Upstreams: []catalog.Upstream{{Destination: name("api")}}})
+				c.Intentions = append(c.Intentions,
+					intention.Intention{Source: intention.Source{Name: s}, Destination: name(fmt.Sprint("s", (i+1)%n)), Action: intention.Allow},
+					intention.Intention{Source: intention.Source{Name: s}, Destination: name("*")})
+			}
+			v := first(c)
+			b.ReportAllocs()
+			for i := 0; b.Loop(); i++ {
+				c.Services = slices.Clone(c.Services)
+				c.Services[0].Endpoints = []catalog.Endpoint{{Address: "10.0.0.1", Port: uint16(i)}}
+				next := v.Next(c)
+				if next == v {
+					b.Fatal("nothing changed")
+				}
+				v = next
+			}
+		})
+	}
+}

@@ -1,0 +1,265 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/sallyport/sallyport/internal/meshtest"
+)
+
+// patience is how long the demo waits for anything.
+const patience = 30 * time.Second
+
+// mesh is what the demo runs: a control plane, a sidecar for each service, and api's application in this process.
+type mesh struct {
+	sallyport, envoy string
+	state            *state
+	dir              string // of everything below
+	app              *meshtest.Server
+	serve            *child
+	sidecars         map[string]*child
+}
+
+// child is a process that the demo started.
+type child struct {
+	name string
+	log  string
+	cmd  *exec.Cmd
+	done chan struct{}
+}
+
+func newMesh(sallyport, envoy string, s *state) (*mesh, error) {
+	// Not os.TempDir: what some systems have there is too long for the path of a socket.
+	dir, err := os.MkdirTemp("/tmp", "sallyport-demo-")
+	if err != nil {
+		return nil, err
+	}
+	m := &mesh{sallyport: sallyport, envoy: envoy, state: s, dir: dir, sidecars: map[string]*child{}}
+	err = fs.WalkDir(definitions, "catalog", func(path string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		if d.IsDir() {
+			return os.Mkdir(filepath.Join(dir, path), 0o755)
+		}
+		text, err := definitions.ReadFile(path)
+		if err != nil {
+			return err
+		}
+		return os.WriteFile(filepath.Join(dir, path), text, 0o644) //nolint:gosec // for its user to look at and to edit
+	})
+	if err != nil {
+		return nil, errors.Join(err, os.RemoveAll(dir))
+	}
+	return m, nil
+}
+
+func (m *mesh) catalog() string { return filepath.Join(m.dir, "catalog") }
+
+func (m *mesh) runtimeDir() string { return filepath.Join(m.dir, "run") }
+
+// services are those of the catalog, the one that is asked first.
+var services = [...]string{"api", "web", "batch"}
+
+// start starts everything and waits until it works.
+func (m *mesh) start(ctx context.Context) (err error) {
+	m.app, err = meshtest.ServeHTTP(apiAddr, "hello from api\n", nil)
+	if errors.Is(err, syscall.EADDRINUSE) {
+		return errors.New("port 18080, where api's application is to listen, is in use by another process (not of a demo): end that first")
+	}
+	if err != nil {
+		return err
+	}
+	if err := m.startServe(ctx); err != nil {
+		return err
+	}
+	for _, s := range services {
+		c, err := m.run(s+"'s sidecar", s, "envoy", "--sidecar-for", s, "--envoy-binary", m.envoy, "--", "--concurrency", "1")
+		if err != nil {
+			return err
+		}
+		m.sidecars[s] = c
+	}
+	for _, s := range services {
+		if err := m.sidecars[s].await(ctx, "ready", func() error { _, err := m.admin(s, "/ready"); return err }); err != nil {
+			return err
+		}
+	}
+	return m.serve.await(ctx, "in sync with its sidecars", m.inSync)
+}
+
+func (m *mesh) startServe(ctx context.Context) (err error) {
+	m.serve, err = m.run("the control plane", "serve", "serve", "--catalog", m.catalog(), "--data", filepath.Join(m.dir, "data"), "--metrics-bind", "")
+	if err != nil {
+		return err
+	}
+	return m.serve.await(ctx, "ready", func() error {
+		s, err := m.status()
+		if err == nil && (s.PID != m.serve.cmd.Process.Pid || len(s.NotReady) > 0) {
+			err = errors.New(strings.Join(s.NotReady, "; "))
+		}
+		return err
+	})
+}
+
+// run starts sallyport in a process group of its own, so that Ctrl-C reaches the demo alone, which ends things in order.
+func (m *mesh) run(name, log string, args ...string) (*child, error) {
+	c := &child{name: name, log: filepath.Join(m.dir, log+".log"), done: make(chan struct{})}
+	f, err := os.OpenFile(c.log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close() //nolint:errcheck // the child has it
+	c.cmd = m.command(args...)
+	c.cmd.Stdout, c.cmd.Stderr = f, f
+	c.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	if err := c.cmd.Start(); err != nil {
+		return nil, fmt.Errorf("%s: %w", name, err)
+	}
+	go func() {
+		_ = c.cmd.Wait() // its log says what was wrong
+		close(c.done)
+	}()
+	if err := m.state.add(c.cmd.Process.Pid, name); err != nil && !c.ended() {
+		return c, err
+	}
+	return c, nil
+}
+
+func (m *mesh) command(args ...string) *exec.Cmd {
+	cmd := exec.Command(m.sallyport, args...) //nolint:gosec // the command that the demo shows
+	cmd.Env = slices.DeleteFunc(meshtest.Environ(), func(e string) bool { return strings.HasPrefix(e, "ENVOY=") })
+	cmd.Env = append(cmd.Env, "SALLYPORT_RUNTIME_DIR="+m.runtimeDir())
+	return cmd
+}
+
+// ask runs a client command and returns its first line and exit status.
+func (m *mesh) ask(args ...string) (line string, exit int) {
+	out, err := m.command(args...).CombinedOutput()
+	line, _, _ = strings.Cut(strings.TrimSpace(string(out)), "\n")
+	var e *exec.ExitError
+	if errors.As(err, &e) {
+		return line, e.ExitCode()
+	}
+	if err != nil {
+		return err.Error(), -1
+	}
+	return line, 0
+}
+
+// status is what `sallyport status --json` says, as far as the demo looks at it.
+func (m *mesh) status() (s meshtest.Status, err error) {
+	var stdout, stderr bytes.Buffer
+	cmd := m.command("status", "--json")
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	if err := cmd.Run(); err != nil {
+		return s, fmt.Errorf("%w: %s", err, stderr.String())
+	}
+	return s, json.Unmarshal(stdout.Bytes(), &s)
+}
+
+// inSync is nil if every sidecar has accepted all that it is to have.
+func (m *mesh) inSync() error {
+	s, err := m.status()
+	if err != nil {
+		return err
+	}
+	for _, p := range s.Proxies {
+		if !p.InSync {
+			return fmt.Errorf("%s is not in sync", p.ID)
+		}
+	}
+	return nil
+}
+
+// admin asks a sidecar's Envoy.
+func (m *mesh) admin(service, path string) (string, error) {
+	socket := filepath.Join(m.runtimeDir(), service+"-sidecar-proxy", "admin.sock")
+	tr := &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, "unix", socket)
+	}}
+	a := meshtest.Get(tr, "http://envoy"+path)
+	if a.Err == nil && a.Status != http.StatusOK {
+		a.Err = fmt.Errorf("%s: status %d", path, a.Status)
+	}
+	return a.Body, a.Err
+}
+
+func (c *child) ended() bool {
+	select {
+	case <-c.done:
+		return true
+	default:
+		return false
+	}
+}
+
+// await waits until try is nil. It gives up when the child or ctx has ended, or patience has.
+func (c *child) await(ctx context.Context, what string, try func() error) error {
+	for deadline := time.Now().Add(patience); ; time.Sleep(10 * time.Millisecond) {
+		err := try()
+		switch {
+		case err == nil:
+			return nil
+		case ctx.Err() != nil:
+			return ctx.Err()
+		case c.ended():
+			return fmt.Errorf("%s has ended:\n%s", c.name, c.lastWords())
+		case time.Now().After(deadline):
+			return fmt.Errorf("%s is not %s after %s: %w\n%s", c.name, what, patience, err, c.lastWords())
+		}
+	}
+}
+
+// lastWords are the last lines that the child wrote.
+func (c *child) lastWords() string {
+	b, err := os.ReadFile(c.log)
+	if err != nil {
+		return err.Error()
+	}
+	lines := strings.Split(strings.TrimSpace(string(b)), "\n")
+	return "  " + strings.Join(lines[max(0, len(lines)-8):], "\n  ")
+}
+
+// end ends the child: with sig, and if that does not help, by force.
+func (c *child) end(sig syscall.Signal) {
+	_ = c.cmd.Process.Signal(sig) // it fails if the process has ended
+	select {
+	case <-c.done:
+	case <-time.After(15 * time.Second):
+		_ = syscall.Kill(-c.cmd.Process.Pid, syscall.SIGKILL)
+		<-c.done
+	}
+}
+
+// close ends everything. The files stay if keep is true.
+func (m *mesh) close(keep bool) error {
+	for _, c := range m.sidecars {
+		c.end(syscall.SIGTERM)
+	}
+	if m.serve != nil {
+		m.serve.end(syscall.SIGTERM)
+	}
+	if m.app != nil {
+		m.app.Close()
+	}
+	err := m.state.clear()
+	if keep {
+		fmt.Fprintf(os.Stderr, "The logs are in %s.\n", m.dir)
+		return err
+	}
+	return errors.Join(err, os.RemoveAll(m.dir))
+}

@@ -1,0 +1,84 @@
+// Command gotest runs `go test` with the arguments that it is given and prints what a person wants to read of it: a line per
+// package, what a failed test printed, which tests were skipped and why, and the lines "FIGURE …" in which tests say what they
+// measured. Everything that the tests printed goes into a log.
+//
+//	gotest [-log FILE] [-no-skip] -- ARGUMENTS OF GO TEST
+//
+// It ends with status 1 if a test failed or, with -no-skip, was skipped.
+package main
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"syscall"
+	"time"
+)
+
+func main() {
+	log := flag.String("log", "", "file for everything that the tests print")
+	noSkip := flag.Bool("no-skip", false, "fail if a test was skipped")
+	flag.Parse()
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	ok, err := run(ctx, *log, *noSkip, flag.Args())
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "gotest:", err)
+	}
+	if err != nil || !ok {
+		stop()
+		os.Exit(1)
+	}
+}
+
+func run(ctx context.Context, logPath string, noSkip bool, args []string) (ok bool, err error) {
+	log := io.Discard
+	if logPath != "" {
+		if err := os.MkdirAll(filepath.Dir(logPath), 0o755); err != nil {
+			return false, err
+		}
+		f, err := os.Create(logPath)
+		if err != nil {
+			return false, err
+		}
+		defer func() { _ = f.Close() }()
+		log = f
+	}
+	start := time.Now()
+	cmd := exec.CommandContext(ctx, "go", append([]string{"test", "-json"}, args...)...)
+	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) } // go test ends the tests' processes
+	cmd.WaitDelay = 30 * time.Second
+	cmd.Stderr = os.Stderr
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		return false, err
+	}
+	if err := cmd.Start(); err != nil {
+		return false, err
+	}
+	r := newReport(os.Stdout, log)
+	lines := bufio.NewReader(out)
+	for {
+		line, err := lines.ReadBytes('\n')
+		if len(line) > 0 {
+			r.line(line)
+		}
+		if err != nil {
+			break
+		}
+	}
+	err = cmd.Wait()
+	var exit *exec.ExitError
+	if err != nil && !errors.As(err, &exit) {
+		return false, err
+	}
+	r.summary(time.Since(start))
+	return err == nil && r.failed == 0 && (!noSkip || r.skipped == 0), nil
+}

@@ -1,0 +1,117 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+)
+
+// event is a line of `go test -json` (go doc test2json).
+type event struct {
+	Action     string
+	Package    string
+	ImportPath string // of build-output
+	Test       string
+	Output     string
+	Elapsed    float64 // seconds
+}
+
+type testName struct{ pkg, test string }
+
+// report reads events and prints what a person wants to read.
+type report struct {
+	out, log io.Writer
+	output   map[testName]*strings.Builder // of what has not ended yet
+
+	passed, failed, skipped int
+}
+
+func newReport(out, log io.Writer) *report {
+	return &report{out: out, log: log, output: map[testName]*strings.Builder{}}
+}
+
+func (r *report) line(text []byte) {
+	var e event
+	if json.Unmarshal(text, &e) != nil || e.Action == "" {
+		// go itself says something.
+		r.print(string(text))
+		r.keep(string(text))
+		return
+	}
+	name := testName{e.Package, e.Test}
+	switch e.Action {
+	case "build-output":
+		r.print(e.Output)
+		r.keep(e.Output)
+	case "output":
+		r.keep(e.Output)
+		if strings.HasPrefix(e.Output, "FIGURE ") {
+			r.print(e.Output)
+		}
+		b := r.output[name]
+		if b == nil {
+			b = &strings.Builder{}
+			r.output[name] = b
+		}
+		b.WriteString(e.Output)
+	case "pass", "fail", "skip":
+		r.end(name, e)
+		delete(r.output, name)
+	}
+}
+
+func (r *report) end(name testName, e event) {
+	text := ""
+	if b := r.output[name]; b != nil {
+		text = b.String()
+	}
+	switch {
+	case name.test != "" && e.Action == "pass":
+		r.passed++
+	case name.test != "" && e.Action == "fail":
+		r.failed++
+		r.print(fmt.Sprintf("\nFAIL %s %s\n%s", name.pkg, name.test, text))
+	case name.test != "":
+		r.skipped++
+		r.print(fmt.Sprintf("SKIP %s %s: %s\n", name.pkg, name.test, reason(text)))
+	case e.Action == "pass":
+		r.print(fmt.Sprintf("ok   %s %.1fs\n", name.pkg, e.Elapsed))
+	case e.Action == "fail":
+		r.failed++
+		r.unfinished(name.pkg)
+		r.print(fmt.Sprintf("FAIL %s %.1fs\n%s", name.pkg, e.Elapsed, text))
+	}
+}
+
+// unfinished prints the tests that were running when their process died.
+func (r *report) unfinished(pkg string) {
+	for _, name := range slices.SortedFunc(maps.Keys(r.output), func(a, b testName) int { return strings.Compare(a.test, b.test) }) {
+		if name.pkg == pkg && name.test != "" {
+			r.print(fmt.Sprintf("\nFAIL %s %s: did not end\n%s", pkg, name.test, r.output[name]))
+			delete(r.output, name)
+		}
+	}
+}
+
+// reason is what a test said last before it was skipped.
+func reason(text string) string {
+	said := "without a reason"
+	for line := range strings.Lines(text) {
+		if line = strings.TrimSpace(line); line != "" && !strings.HasPrefix(line, "---") && !strings.HasPrefix(line, "===") {
+			said = line
+		}
+	}
+	return said
+}
+
+func (r *report) summary(took time.Duration) {
+	r.print(fmt.Sprintf("%d passed, %d failed, %d skipped in %s\n", r.passed, r.failed, r.skipped, took.Round(100*time.Millisecond)))
+}
+
+// print and keep ignore errors of writing: the tests' result does not depend on who listens.
+func (r *report) print(text string) { _, _ = io.WriteString(r.out, text) }
+func (r *report) keep(text string)  { _, _ = io.WriteString(r.log, text) }

@@ -1,0 +1,61 @@
+package main
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+func TestReport(t *testing.T) {
+	const events = `{"ImportPath":"m/broken","Action":"build-output","Output":"broken.go:1: syntax error\n"}
+{"Action":"start","Package":"m/a"}
+{"Action":"run","Package":"m/a","Test":"TestGood"}
+{"Action":"output","Package":"m/a","Test":"TestGood","Output":"=== RUN   TestGood\n"}
+{"Action":"output","Package":"m/a","Test":"TestGood","Output":"FIGURE TestGood requests=7\n"}
+{"Action":"output","Package":"m/a","Test":"TestGood","Output":"    not for everybody\n"}
+{"Action":"pass","Package":"m/a","Test":"TestGood","Elapsed":0.1}
+{"Action":"output","Package":"m/a","Test":"TestSkipped","Output":"=== RUN   TestSkipped\n"}
+{"Action":"output","Package":"m/a","Test":"TestSkipped","Output":"    a_test.go:9: no Envoy\n"}
+{"Action":"output","Package":"m/a","Test":"TestSkipped","Output":"--- SKIP: TestSkipped (0.00s)\n"}
+{"Action":"skip","Package":"m/a","Test":"TestSkipped","Elapsed":0}
+{"Action":"output","Package":"m/a","Output":"ok  \tm/a\t0.1s\n"}
+{"Action":"pass","Package":"m/a","Elapsed":0.12}
+{"Action":"output","Package":"m/b","Test":"TestBad","Output":"    b_test.go:1: want 1\n"}
+{"Action":"fail","Package":"m/b","Test":"TestBad","Elapsed":0}
+{"Action":"output","Package":"m/b","Test":"TestHangs","Output":"panic: test timed out\n"}
+{"Action":"output","Package":"m/b","Output":"FAIL\tm/b\n"}
+{"Action":"fail","Package":"m/b","Elapsed":2}
+{"Action":"output","Package":"m/c","Output":"?   \tm/c\t[no test files]\n"}
+{"Action":"skip","Package":"m/c","Elapsed":0}
+go: something else
+`
+	const want = `broken.go:1: syntax error
+FIGURE TestGood requests=7
+SKIP m/a TestSkipped: a_test.go:9: no Envoy
+ok   m/a 0.1s
+
+FAIL m/b TestBad
+    b_test.go:1: want 1
+
+FAIL m/b TestHangs: did not end
+panic: test timed out
+FAIL m/b 2.0s
+FAIL	m/b
+go: something else
+1 passed, 2 failed, 1 skipped in 1.5s
+`
+	var out, log strings.Builder
+	r := newReport(&out, &log)
+	for line := range strings.Lines(events) {
+		r.line([]byte(line))
+	}
+	r.summary(1500 * time.Millisecond)
+	if diff := cmp.Diff(want, out.String()); diff != "" {
+		t.Errorf("report (-want +got):\n%s", diff)
+	}
+	if !strings.Contains(log.String(), "not for everybody") {
+		t.Error("the log lacks what a test printed")
+	}
+}

@@ -1,0 +1,308 @@
+package sds_test
+
+import (
+	"bytes"
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"log/slog"
+	"math/big"
+	"net/url"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
+	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
+	"github.com/spiffe/go-spiffe/v2/bundle/x509bundle"
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+	"github.com/spiffe/go-spiffe/v2/svid/x509svid"
+	"go.uber.org/goleak"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/sallyport/sallyport/identity"
+	"github.com/sallyport/sallyport/sds"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+var testDomain = spiffeid.RequireTrustDomainFromString("11111111-2222-3333-4444-555555555555.consul")
+
+func service(name string) identity.Service {
+	return identity.Service{TrustDomain: testDomain, Datacenter: "dc1", Name: identity.NewName(name)}
+}
+
+// signer is a certificate and its key.
+type signer struct {
+	cert *x509.Certificate
+	key  *ecdsa.PrivateKey
+}
+
+// sign makes a certificate after template, valid for an hour unless it says otherwise. A nil parent: it signs itself.
+func sign(t testing.TB, template *x509.Certificate, parent *signer) *signer {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if template.SerialNumber, err = rand.Int(rand.Reader, new(big.Int).Lsh(big.NewInt(1), 128)); err != nil {
+		t.Fatal(err)
+	}
+	template.BasicConstraintsValid = true
+	if template.NotBefore.IsZero() {
+		template.NotBefore = time.Now().Add(-time.Minute)
+	}
+	if template.NotAfter.IsZero() {
+		template.NotAfter = time.Now().Add(time.Hour)
+	}
+	if parent == nil {
+		parent = &signer{template, key}
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, parent.cert, key.Public(), parent.key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cert, err := x509.ParseCertificate(der)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &signer{cert, key}
+}
+
+// pki is a root and an intermediate.
+type pki struct{ root, intermediate *signer }
+
+func newPKI(t testing.TB) *pki {
+	t.Helper()
+	root := sign(t, &x509.Certificate{Subject: pkix.Name{CommonName: "root"}, IsCA: true, KeyUsage: x509.KeyUsageCertSign, NotAfter: time.Now().Add(100 * time.Hour)}, nil)
+	return &pki{root, sign(t, &x509.Certificate{Subject: pkix.Name{CommonName: "intermediate"}, IsCA: true, KeyUsage: x509.KeyUsageCertSign, NotAfter: time.Now().Add(50 * time.Hour)}, root)}
+}
+
+// leaf makes a good leaf of name, changed by mutate.
+func (p *pki) leaf(t testing.TB, name string, mutate func(*x509.Certificate)) *x509svid.SVID {
+	t.Helper()
+	template := &x509.Certificate{
+		URIs: []*url.URL{service(name).ID().URL()}, KeyUsage: x509.KeyUsageDigitalSignature,
+		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
+	}
+	if mutate != nil {
+		mutate(template)
+	}
+	l := sign(t, template, p.intermediate)
+	return &x509svid.SVID{ID: service(name).ID(), Certificates: []*x509.Certificate{l.cert, p.intermediate.cert}, PrivateKey: l.key}
+}
+
+// bundle is the set of the roots of all of pkis.
+func bundle(pkis ...*pki) *x509bundle.Set {
+	b := x509bundle.New(testDomain)
+	for _, p := range pkis {
+		b.AddX509Authority(p.root.cert)
+	}
+	return x509bundle.NewSet(b)
+}
+
+// source is a sds.Source that does what a test tells it.
+type source struct {
+	mu      sync.Mutex
+	calls   map[string]int // by "roots", or token and service
+	callers []sds.Caller
+	feeds   map[string]*feed
+}
+
+// feed is the open end of a watch.
+type feed struct {
+	svids   chan *x509svid.SVID
+	bundles chan *x509bundle.Set
+	end     chan error
+}
+
+func newSource() *source {
+	return &source{calls: make(map[string]int), feeds: make(map[string]*feed)}
+}
+
+const rootsFeed = "roots"
+
+func (s *source) open(name string) (f *feed, closed func()) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	f = &feed{make(chan *x509svid.SVID), make(chan *x509bundle.Set), make(chan error)}
+	s.calls[name]++
+	s.feeds[name] = f
+	return f, func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if s.feeds[name] == f {
+			delete(s.feeds, name)
+		}
+	}
+}
+
+func (s *source) WatchSVID(ctx context.Context, c sds.Caller, id identity.Service, f func(*x509svid.SVID)) error {
+	s.mu.Lock()
+	s.callers = append(s.callers, c)
+	s.mu.Unlock()
+	feed, closed := s.open(c.Token + id.Service)
+	defer closed()
+	for {
+		select {
+		case svid := <-feed.svids:
+			f(svid)
+		case err := <-feed.end:
+			return err
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+func (s *source) WatchBundles(ctx context.Context, f func(*x509bundle.Set)) error {
+	feed, closed := s.open(rootsFeed)
+	defer closed()
+	for {
+		select {
+		case set := <-feed.bundles:
+			f(set)
+		case err := <-feed.end:
+			return err
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+// at is the open watch of a name; nil if it is not watched now.
+func (s *source) at(name string) *feed {
+	synctest.Wait()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.feeds[name]
+}
+
+func (s *source) count(name string) int {
+	synctest.Wait()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.calls[name]
+}
+
+func (s *source) give(t testing.TB, name string, svid *x509svid.SVID) {
+	t.Helper()
+	f := s.at(name)
+	if f == nil {
+		t.Fatalf("nobody watches %s", name)
+	}
+	f.svids <- svid
+	synctest.Wait()
+}
+
+func (s *source) giveRoots(t testing.TB, set *x509bundle.Set) {
+	t.Helper()
+	f := s.at(rootsFeed)
+	if f == nil {
+		t.Fatal("nobody watches the roots")
+	}
+	f.bundles <- set
+	synctest.Wait()
+}
+
+func (s *source) fail(t testing.TB, name string, err error) {
+	t.Helper()
+	f := s.at(name)
+	if f == nil {
+		t.Fatalf("nobody watches %s", name)
+	}
+	f.end <- err
+	synctest.Wait()
+}
+
+// fixture is Credentials that run, within a synctest bubble.
+type fixture struct {
+	*sds.Credentials
+	source   *source
+	registry *prometheus.Registry
+	log      *buffer
+	stop     func()
+}
+
+func start(t *testing.T) *fixture {
+	t.Helper()
+	f := &fixture{source: newSource(), registry: prometheus.NewRegistry(), log: &buffer{}}
+	f.Credentials = sds.New(sds.Config{Source: f.source, Logger: slog.New(slog.NewTextHandler(f.log, nil)), Registerer: f.registry})
+	f.run(t)
+	return f
+}
+
+func (f *fixture) run(t *testing.T) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- f.Run(ctx) }()
+	f.stop = sync.OnceFunc(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
+	synctest.Wait()
+}
+
+// rejected is how many were refused by type.
+func (f *fixture) rejected(t *testing.T, kind string) float64 {
+	t.Helper()
+	return metric(t, f.registry, "sallyport_sds_rejected_total", kind)
+}
+
+func metric(t *testing.T, registry *prometheus.Registry, name, label string) float64 {
+	t.Helper()
+	families, err := registry.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, family := range families {
+		for _, m := range family.GetMetric() {
+			if family.GetName() != name || label != "" && m.GetLabel()[0].GetValue() != label {
+				continue
+			}
+			return m.GetCounter().GetValue() + m.GetGauge().GetValue()
+		}
+	}
+	t.Fatalf("no metric %s %s in %d", name, label, testutil.CollectAndCount(registry))
+	return 0
+}
+
+// buffer is a log that several goroutines write.
+type buffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (b *buffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.Write(p)
+}
+
+func (b *buffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.String()
+}
+
+// secretOf reads a resource back.
+func secretOf(t testing.TB, r *discoveryv3.Resource) *tlsv3.Secret {
+	t.Helper()
+	s := &tlsv3.Secret{}
+	if r.GetResource().GetTypeUrl() != sds.TypeURL {
+		t.Fatalf("type URL %q, want %q", r.GetResource().GetTypeUrl(), sds.TypeURL)
+	}
+	if err := proto.Unmarshal(r.GetResource().GetValue(), s); err != nil {
+		t.Fatal(err)
+	}
+	return s
+}

@@ -1,0 +1,575 @@
+package sds_test
+
+import (
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math"
+	"net/url"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/spiffe/go-spiffe/v2/bundle/x509bundle"
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+	"github.com/spiffe/go-spiffe/v2/svid/x509svid"
+
+	"github.com/sallyport/sallyport/identity"
+	"github.com/sallyport/sallyport/sds"
+)
+
+// counter is a wake function that counts.
+type counter struct {
+	mu sync.Mutex
+	n  int
+}
+
+func (c *counter) wake() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.n++
+}
+
+func (c *counter) count() int {
+	synctest.Wait()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.n
+}
+
+func TestLeaf(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f, p := start(t), newPKI(t)
+		defer f.stop()
+		var woken counter
+		l := f.Watch(sds.Caller{Proxy: "web-proxy", Token: "t"}, service("web"), woken.wake)
+		defer l.Close()
+		if l.Secret() != nil || l.SVID() != nil {
+			t.Error("a secret before there is a leaf")
+		}
+		svid := p.leaf(t, "web", nil)
+		f.source.give(t, "tweb", svid)
+		if l.Secret() != nil || woken.count() != 0 {
+			t.Error("a secret that could not be verified, as there were no roots")
+		}
+		f.source.giveRoots(t, bundle(p))
+		if l.Secret() == nil || l.SVID() != svid || woken.count() != 1 {
+			t.Fatalf("secret %t, woken %d times: want the leaf served once the roots came", l.Secret() != nil, woken.count())
+		}
+		if n := f.rejected(t, "leaf"); n != 0 {
+			t.Errorf("%v leafs counted as refused", n)
+		}
+
+		r := l.Secret()
+		sum := sha256.Sum256(r.GetResource().GetValue())
+		if r.GetName() != "leaf/web" || r.GetVersion() != hex.EncodeToString(sum[:]) {
+			t.Errorf("resource %q version %q, want leaf/web and the hash of its bytes", r.GetName(), r.GetVersion())
+		}
+		s := secretOf(t, r)
+		chain, key := s.GetTlsCertificate().GetCertificateChain().GetInlineString(), s.GetTlsCertificate().GetPrivateKey().GetInlineString()
+		back, err := x509svid.Parse([]byte(chain), []byte(key))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if s.GetName() != "leaf/web" || len(back.Certificates) != 2 || !back.Certificates[0].Equal(svid.Certificates[0]) || !back.Certificates[1].Equal(p.intermediate.cert) {
+			t.Error("the secret does not hold leaf and intermediate")
+		}
+
+		f.source.give(t, "tweb", svid)
+		if woken.count() != 1 || l.Secret() != r {
+			t.Error("the same leaf again made news")
+		}
+		f.source.give(t, "tweb", &x509svid.SVID{ID: svid.ID, Certificates: svid.Certificates, PrivateKey: svid.PrivateKey})
+		if woken.count() != 1 || l.Secret().GetVersion() != r.GetVersion() {
+			t.Error("an equal leaf made news")
+		}
+		next := p.leaf(t, "web", nil)
+		f.source.give(t, "tweb", next)
+		if woken.count() != 2 || l.SVID() != next || l.Secret().GetVersion() == r.GetVersion() {
+			t.Error("a new leaf was not served")
+		}
+		if got := f.source.callers; len(got) != 1 || got[0].Proxy != "web-proxy" || got[0].Token != "t" {
+			t.Errorf("the source was asked by %v, want web-proxy", got)
+		}
+	})
+}
+
+// TestRefusedLeafs: what is not as it should be is never served, and the one before stays.
+func TestRefusedLeafs(t *testing.T) {
+	foreign := spiffeid.RequireTrustDomainFromString("evil.example")
+	for _, tt := range []struct {
+		name string
+		make func(t *testing.T, p *pki) *x509svid.SVID
+		want string
+	}{
+		{"nil", func(*testing.T, *pki) *x509svid.SVID { return nil }, "no certificate"},
+		{"no certificate", func(t *testing.T, p *pki) *x509svid.SVID {
+			s := p.leaf(t, "web", nil)
+			s.Certificates = nil
+			return s
+		}, "no certificate"},
+		{"a nil certificate", func(t *testing.T, p *pki) *x509svid.SVID {
+			s := p.leaf(t, "web", nil)
+			s.Certificates[0] = nil
+			return s
+		}, "no certificate"},
+		{"a nil intermediate", func(t *testing.T, p *pki) *x509svid.SVID {
+			s := p.leaf(t, "web", nil)
+			s.Certificates[1] = nil
+			return s
+		}, "an intermediate certificate is missing"},
+		{"no key", func(t *testing.T, p *pki) *x509svid.SVID {
+			s := p.leaf(t, "web", nil)
+			s.PrivateKey = nil
+			return s
+		}, "no private key"},
+		{"another key", func(t *testing.T, p *pki) *x509svid.SVID {
+			s := p.leaf(t, "web", nil)
+			s.PrivateKey = p.root.key
+			return s
+		}, "the private key is another certificate's"},
+		{"another service", func(t *testing.T, p *pki) *x509svid.SVID { return p.leaf(t, "db", nil) },
+			`it is the certificate of \"spiffe://11111111-2222-3333-4444-555555555555.consul/ns/default/dc/dc1/svc/db\"`},
+		{"another trust domain", func(t *testing.T, p *pki) *x509svid.SVID {
+			return p.leaf(t, "web", func(c *x509.Certificate) {
+				c.URIs = []*url.URL{identity.Service{TrustDomain: foreign, Datacenter: "dc1", Name: identity.NewName("web")}.ID().URL()}
+			})
+		}, `it is the certificate of \"spiffe://evil.example/ns/default/dc/dc1/svc/web\"`},
+		{"no URI", func(t *testing.T, p *pki) *x509svid.SVID {
+			return p.leaf(t, "web", func(c *x509.Certificate) { c.DNSNames = []string{c.URIs[0].String()}; c.URIs = nil })
+		}, "0 URI SANs, want one"},
+		{"two URIs, ours first", func(t *testing.T, p *pki) *x509svid.SVID {
+			return p.leaf(t, "web", func(c *x509.Certificate) { c.URIs = append(c.URIs, service("db").ID().URL()) })
+		}, "2 URI SANs, want one"},
+		{"two URIs, ours second", func(t *testing.T, p *pki) *x509svid.SVID {
+			return p.leaf(t, "web", func(c *x509.Certificate) { c.URIs = []*url.URL{service("db").ID().URL(), c.URIs[0]} })
+		}, "2 URI SANs, want one"},
+		{"a CA's", func(t *testing.T, p *pki) *x509svid.SVID {
+			return p.leaf(t, "web", func(c *x509.Certificate) { c.IsCA = true })
+		}, "it is a CA's certificate"},
+		{"signs certificates", func(t *testing.T, p *pki) *x509svid.SVID {
+			return p.leaf(t, "web", func(c *x509.Certificate) { c.KeyUsage |= x509.KeyUsageCertSign })
+		}, "it is a CA's certificate"},
+		{"signs revocations", func(t *testing.T, p *pki) *x509svid.SVID {
+			return p.leaf(t, "web", func(c *x509.Certificate) { c.KeyUsage |= x509.KeyUsageCRLSign })
+		}, "it is a CA's certificate"},
+		{"no digitalSignature", func(t *testing.T, p *pki) *x509svid.SVID {
+			return p.leaf(t, "web", func(c *x509.Certificate) { c.KeyUsage = x509.KeyUsageKeyAgreement })
+		}, "the key usage digitalSignature is missing"},
+		{"no key usage", func(t *testing.T, p *pki) *x509svid.SVID {
+			return p.leaf(t, "web", func(c *x509.Certificate) { c.KeyUsage = 0 })
+		}, "the key usage digitalSignature is missing"},
+		{"server only", func(t *testing.T, p *pki) *x509svid.SVID {
+			return p.leaf(t, "web", func(c *x509.Certificate) { c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth} })
+		}, "the extended key usage client authentication is missing"},
+		{"client only", func(t *testing.T, p *pki) *x509svid.SVID {
+			return p.leaf(t, "web", func(c *x509.Certificate) { c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth} })
+		}, "the extended key usage server authentication is missing"},
+		{"intermediate for clients only", func(t *testing.T, p *pki) *x509svid.SVID {
+			narrow := *p
+			narrow.intermediate = sign(t, &x509.Certificate{
+				Subject: p.intermediate.cert.Subject, IsCA: true, KeyUsage: x509.KeyUsageCertSign, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
+			}, p.root)
+			return narrow.leaf(t, "web", nil)
+		}, "as a server: x509: certificate specifies an incompatible key usage"},
+		{"expired", func(t *testing.T, p *pki) *x509svid.SVID {
+			return p.leaf(t, "web", func(c *x509.Certificate) { c.NotAfter = time.Now().Add(-time.Second) })
+		}, "as a server: x509: certificate has expired or is not yet valid"},
+		{"intermediate expired", func(t *testing.T, p *pki) *x509svid.SVID {
+			old := *p
+			old.intermediate = sign(t, &x509.Certificate{
+				Subject: p.intermediate.cert.Subject, IsCA: true, KeyUsage: x509.KeyUsageCertSign, NotAfter: time.Now().Add(-time.Second),
+			}, p.root)
+			return old.leaf(t, "web", nil)
+		}, "as a server: x509: certificate has expired or is not yet valid"},
+		{"no intermediate", func(t *testing.T, p *pki) *x509svid.SVID {
+			s := p.leaf(t, "web", nil)
+			s.Certificates = s.Certificates[:1]
+			return s
+		}, "as a server: x509: certificate signed by unknown authority"},
+		{"another CA", func(t *testing.T, _ *pki) *x509svid.SVID { return newPKI(t).leaf(t, "web", nil) },
+			"as a server: x509: certificate signed by unknown authority"},
+		{"its own root in the chain", func(t *testing.T, _ *pki) *x509svid.SVID {
+			other := newPKI(t)
+			s := other.leaf(t, "web", nil)
+			s.Certificates = append(s.Certificates, other.root.cert)
+			return s
+		}, "as a server: x509: certificate signed by unknown authority"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				f, p := start(t), newPKI(t)
+				defer f.stop()
+				f.source.giveRoots(t, bundle(p))
+				var woken counter
+				l := f.Watch(sds.Caller{}, service("web"), woken.wake)
+				defer l.Close()
+				bad := tt.make(t, p)
+				f.source.give(t, "web", bad)
+				if l.Secret() != nil || woken.count() != 0 {
+					t.Error("it was served")
+				}
+				good := p.leaf(t, "web", nil)
+				f.source.give(t, "web", good)
+				if l.SVID() != good {
+					t.Fatal("a good leaf after a bad one was not served")
+				}
+				f.source.give(t, "web", bad)
+				if l.SVID() != good || woken.count() != 1 {
+					t.Error("a bad leaf took a good one's place")
+				}
+				time.Sleep(time.Hour / 2)
+				if n := f.rejected(t, "leaf"); n != 2 {
+					t.Errorf("%v leafs counted as refused, want 2", n)
+				}
+				if log := f.log.String(); strings.Count(log, "leaf refused") != 2 || !strings.Contains(log, tt.want) {
+					t.Errorf("log\n%swant two lines with %s", log, tt.want)
+				}
+			})
+		})
+	}
+}
+
+func TestInvalidIdentity(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f, p := start(t), newPKI(t)
+		defer f.stop()
+		f.source.giveRoots(t, bundle(p))
+		other := identity.Service{TrustDomain: spiffeid.RequireTrustDomainFromString("evil.example"), Datacenter: "dc1", Name: identity.NewName("b")}
+		a, b := f.Watch(sds.Caller{}, service("a/b"), nil), f.Watch(sds.Caller{}, other, nil)
+		defer a.Close()
+		defer b.Close()
+		f.source.give(t, "a/b", p.leaf(t, "web", nil))
+		f.source.give(t, "b", p.leaf(t, "b", func(c *x509.Certificate) { c.URIs = []*url.URL{other.ID().URL()} }))
+		if a.Secret() != nil || b.Secret() != nil {
+			t.Error("a leaf was served")
+		}
+		for _, want := range []string{"not a valid identity", "no roots of the trust domain evil.example, only of 11111111-2222-3333-4444-555555555555.consul"} {
+			if !strings.Contains(f.log.String(), want) {
+				t.Errorf("log\n%swant %s", f.log, want)
+			}
+		}
+	})
+}
+
+// TestLeafOfTheFuture: the source's clock is ahead of ours. The leaf is served when its time comes, with nothing else happening.
+func TestLeafOfTheFuture(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f, p := start(t), newPKI(t)
+		defer f.stop()
+		f.source.giveRoots(t, bundle(p))
+		l := f.Watch(sds.Caller{}, service("web"), nil)
+		defer l.Close()
+		early := p.leaf(t, "web", func(c *x509.Certificate) { c.NotBefore = time.Now().Add(9 * time.Minute) })
+		f.source.give(t, "web", early)
+		time.Sleep(9*time.Minute - time.Second)
+		synctest.Wait()
+		if l.Secret() != nil {
+			t.Error("served before its time")
+		}
+		time.Sleep(time.Second)
+		synctest.Wait()
+		if l.SVID() != early {
+			t.Error("not served when its time had come")
+		}
+		if n := f.rejected(t, "leaf"); n != 1 {
+			t.Errorf("%v leafs counted as refused, want 1", n)
+		}
+	})
+}
+
+// TestNewRootBeforeOldLeaf: a leaf of a CA that the bundle has not yet is served as soon as it has, and what the new bundle does not
+// vouch for is not taken any more.
+func TestNewRoot(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f, old, next := start(t), newPKI(t), newPKI(t)
+		defer f.stop()
+		l := f.Watch(sds.Caller{}, service("web"), nil)
+		defer l.Close()
+		f.source.giveRoots(t, bundle(old))
+		first, second := old.leaf(t, "web", nil), next.leaf(t, "web", nil)
+		f.source.give(t, "web", first)
+		f.source.give(t, "web", second)
+		if l.SVID() != first {
+			t.Error("a leaf of an unknown CA took the place of a good one")
+		}
+		f.source.giveRoots(t, bundle(old, next))
+		if l.SVID() != second {
+			t.Error("the leaf was not looked at again when its root came")
+		}
+		f.source.giveRoots(t, bundle(next))
+		f.source.give(t, "web", old.leaf(t, "web", nil))
+		if l.SVID() != second {
+			t.Error("a leaf of the CA that left was served")
+		}
+	})
+}
+
+func TestSharing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f, p := start(t), newPKI(t)
+		defer f.stop()
+		f.source.giveRoots(t, bundle(p))
+		var wa, wb, wc counter
+		a := f.Watch(sds.Caller{Proxy: "1", Token: "x"}, service("web"), wa.wake)
+		b := f.Watch(sds.Caller{Proxy: "2", Token: "x"}, service("web"), wb.wake)
+		c := f.Watch(sds.Caller{Proxy: "1", Token: "y"}, service("web"), wc.wake)
+		if x, y := f.source.count("xweb"), f.source.count("yweb"); x != 1 || y != 1 {
+			t.Errorf("%d and %d watches, want one for each token", x, y)
+		}
+		f.source.give(t, "xweb", p.leaf(t, "web", nil))
+		if a.Secret() == nil || a.Secret() != b.Secret() {
+			t.Error("two with the same token and identity do not share a secret")
+		}
+		if c.Secret() != nil || wc.count() != 0 {
+			t.Error("the holder of another token was given the secret")
+		}
+		if wa.count() != 1 || wb.count() != 1 {
+			t.Errorf("woken %d and %d times, want once each", wa.count(), wb.count())
+		}
+		late := f.Watch(sds.Caller{Proxy: "3", Token: "x"}, service("web"), nil)
+		if late.Secret() != a.Secret() {
+			t.Error("who comes late does not find the secret at once")
+		}
+		a.Close()
+		a.Close()
+		late.Close()
+		if f.source.at("xweb") == nil {
+			t.Fatal("the watch ended while somebody used it")
+		}
+		f.source.give(t, "xweb", p.leaf(t, "web", nil))
+		if wa.count() != 1 || wb.count() != 2 {
+			t.Errorf("woken %d and %d times, want 1 and 2", wa.count(), wb.count())
+		}
+		b.Close()
+		if f.source.at("xweb") != nil || f.source.at("yweb") == nil {
+			t.Error("the last Close did not end the watch, or ended another's")
+		}
+		if b.Secret() == nil {
+			t.Error("the last secret is gone after Close")
+		}
+		again := f.Watch(sds.Caller{Token: "x"}, service("web"), nil)
+		defer again.Close()
+		if again.Secret() != nil || f.source.count("xweb") != 2 {
+			t.Error("a leaf that nobody used was kept")
+		}
+		c.Close()
+	})
+}
+
+// TestWakeMayCallBack: no lock is held while wake is called.
+func TestWakeMayCallBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f, p := start(t), newPKI(t)
+		defer f.stop()
+		f.source.giveRoots(t, bundle(p))
+		var l *sds.Leaf
+		done := false
+		l = f.Watch(sds.Caller{}, service("web"), func() {
+			other := f.Watch(sds.Caller{}, service("db"), nil)
+			_, _ = l.Secret(), fmt.Sprint(f.Credentials)
+			other.Close()
+			l.Close()
+			done = true
+		})
+		f.source.give(t, "web", p.leaf(t, "web", nil))
+		if !done || f.source.at("web") != nil {
+			t.Error("wake did not run to its end")
+		}
+	})
+}
+
+// TestRetry: a watch that ends is begun again, later each time, and what it gave stays.
+func TestRetry(t *testing.T) {
+	for _, name := range []string{"web", "roots"} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				f, p := start(t), newPKI(t)
+				defer f.stop()
+				l := f.Watch(sds.Caller{}, service("web"), nil)
+				defer l.Close()
+				f.source.giveRoots(t, bundle(p))
+				svid := p.leaf(t, "web", nil)
+				f.source.give(t, "web", svid)
+				var waits []time.Duration
+				for range 9 {
+					f.source.fail(t, name, errors.New("no connection"))
+					if l.SVID() != svid {
+						t.Fatal("the last good leaf was dropped")
+					}
+					if _, ok := f.Bundles(); !ok {
+						t.Fatal("the last good roots were dropped")
+					}
+					begin, calls := time.Now(), f.source.count(name)
+					for f.source.count(name) == calls {
+						time.Sleep(50 * time.Millisecond)
+					}
+					waits = append(waits, time.Since(begin))
+				}
+				limit := 2 * time.Second
+				for i, w := range waits {
+					if w < limit/2 || w > limit+100*time.Millisecond {
+						t.Errorf("wait %d was %s, want %s to %s", i+1, w, limit/2, limit)
+					}
+					limit = min(2*limit, time.Minute)
+				}
+				if !slices.IsSorted(waits[:4]) {
+					t.Errorf("waits %v do not grow", waits)
+				}
+				// Something came: the waiting begins anew.
+				if name == "web" {
+					f.source.give(t, name, svid)
+				} else {
+					f.source.giveRoots(t, bundle(p))
+				}
+				f.source.fail(t, name, nil)
+				calls := f.source.count(name)
+				time.Sleep(2100 * time.Millisecond)
+				if f.source.count(name) != calls+1 {
+					t.Error("the waiting did not begin anew after a success")
+				}
+				for _, want := range []string{"no connection", "the source ended it without an error"} {
+					if !strings.Contains(f.log.String(), want) {
+						t.Errorf("log\n%swant %s", f.log, want)
+					}
+				}
+			})
+		})
+	}
+}
+
+// TestBeforeAndAfterRun: Watch and Close are safe at any time, and Run goes on where the last one ended.
+func TestBeforeAndAfterRun(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f, p := start(t), newPKI(t)
+		f.stop()
+		if f.source.at(rootsFeed) != nil {
+			t.Error("the roots are watched after Run returned")
+		}
+		early, gone := f.Watch(sds.Caller{}, service("web"), nil), f.Watch(sds.Caller{}, service("db"), nil)
+		gone.Close()
+		if f.source.count("web") != 0 {
+			t.Error("watched while Run does not run")
+		}
+		f.run(t)
+		if f.source.count("web") != 1 || f.source.count("db") != 0 {
+			t.Errorf("%d and %d watches of web and db, want 1 and 0", f.source.count("web"), f.source.count("db"))
+		}
+		if err := f.Run(t.Context()); err == nil || err.Error() != "sds: Run runs already" {
+			t.Errorf("a second Run: error %v", err)
+		}
+		f.source.giveRoots(t, bundle(p))
+		f.source.give(t, "web", p.leaf(t, "web", nil))
+		secret := early.Secret()
+		f.stop()
+		if early.Secret() != secret || secret == nil {
+			t.Error("the secret went with Run")
+		}
+		if f.source.at("web") != nil {
+			t.Error("watched after Run returned")
+		}
+		f.run(t)
+		next := p.leaf(t, "web", nil)
+		f.source.give(t, "web", next)
+		if early.SVID() != next {
+			t.Error("not watched by the next Run")
+		}
+		f.stop()
+		early.Close()
+	})
+}
+
+func TestExpiryMetric(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f, p := start(t), newPKI(t)
+		defer f.stop()
+		const name = "sallyport_leaf_expiry_timestamp_seconds"
+		if got := metric(t, f.registry, name, ""); !math.IsInf(got, 1) {
+			t.Errorf("%s = %v without leafs, want +Inf", name, got)
+		}
+		f.source.giveRoots(t, bundle(p))
+		var ends []time.Time
+		var leafs []*sds.Leaf
+		for i, service1 := range []string{"a", "b", "c"} {
+			leafs = append(leafs, f.Watch(sds.Caller{}, service(service1), nil))
+			svid := p.leaf(t, service1, func(c *x509.Certificate) {
+				c.NotAfter = time.Now().Add([]time.Duration{3 * time.Hour, time.Hour, 2 * time.Hour}[i])
+			})
+			ends = append(ends, svid.Certificates[0].NotAfter)
+			f.source.give(t, service1, svid)
+		}
+		if got := metric(t, f.registry, name, ""); got != float64(ends[1].Unix()) {
+			t.Errorf("%s = %v, want b's end %d", name, got, ends[1].Unix())
+		}
+		leafs[1].Close()
+		if got := metric(t, f.registry, name, ""); got != float64(ends[2].Unix()) {
+			t.Errorf("%s = %v, want c's end %d", name, got, ends[2].Unix())
+		}
+		leafs[0].Close()
+		leafs[2].Close()
+	})
+}
+
+func TestMetricsTaken(t *testing.T) {
+	registry := prometheus.NewRegistry()
+	sds.New(sds.Config{Source: newSource(), Registerer: registry})
+	c := sds.New(sds.Config{Source: newSource(), Registerer: registry})
+	if err := c.Run(t.Context()); err == nil || !strings.HasPrefix(err.Error(), "sds metrics: duplicate") {
+		t.Errorf("Run() error %v, want that the metrics are registered twice", err)
+	}
+}
+
+// TestNothingPrintsKeys prints all there is in all ways, and looks for keys and tokens.
+func TestNothingPrintsKeys(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f, p := start(t), newPKI(t)
+		defer f.stop()
+		const token = "s3cr3t-token"
+		caller := sds.Caller{Proxy: "web-proxy", Token: token}
+		l := f.Watch(caller, service("web"), nil)
+		defer l.Close()
+		svid := p.leaf(t, "web", nil)
+		f.source.giveRoots(t, bundle(p))
+		f.source.give(t, token+"web", svid)
+		f.source.give(t, token+"web", p.leaf(t, "db", nil)) // refused, and logged
+		f.source.give(t, token+"web", &x509svid.SVID{Certificates: svid.Certificates, PrivateKey: p.root.key})
+		f.source.fail(t, token+"web", errors.New("gone"))
+		f.source.giveRoots(t, x509bundle.NewSet())
+		b, _ := f.Bundles()
+		json, text := slog.New(slog.NewJSONHandler(f.log, nil)), slog.New(slog.NewTextHandler(f.log, nil))
+		for _, v := range []any{l, f.Credentials, caller, b, struct {
+			L *sds.Leaf
+			C *sds.Credentials
+			D sds.Caller
+		}{l, f.Credentials, caller}} {
+			for _, format := range []string{"%v", "%+v", "%#v", "%s", "%q"} {
+				fmt.Fprintf(f.log, format+"\n", v)
+			}
+			json.Info("x", "source", v)
+			text.Info("x", "source", v)
+		}
+		raw, err := x509.MarshalPKCS8PrivateKey(svid.PrivateKey)
+		if err != nil {
+			t.Fatal(err)
+		}
+		out := f.log.String()
+		for _, secret := range []string{"PRIVATE KEY", token, fmt.Sprintf("%x", raw), fmt.Sprint(raw)} {
+			if strings.Contains(out, secret) {
+				t.Errorf("%.20q was printed:\n%s", secret, out)
+			}
+		}
+		if !strings.Contains(out, "/svc/web") || !strings.Contains(out, "leaf refused") || !strings.Contains(out, "sds.Credentials") {
+			t.Errorf("nothing was printed at all:\n%s", out)
+		}
+		if !strings.Contains(secretOf(t, l.Secret()).GetTlsCertificate().GetPrivateKey().GetInlineString(), "PRIVATE KEY") {
+			t.Error("the secret itself has no key: the search above looks for the wrong thing")
+		}
+	})
+}

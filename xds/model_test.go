@@ -1,0 +1,236 @@
+package xds
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
+	"github.com/google/go-cmp/cmp"
+	"github.com/sallyport/sallyport/catalog"
+	"github.com/sallyport/sallyport/identity"
+	"github.com/sallyport/sallyport/intention"
+	"github.com/sallyport/sallyport/internal/xdstest"
+	"pgregory.net/rapid"
+)
+
+// Whatever happens in whatever order, an Envoy that is left alone ends with exactly what its proxy is to have, and then there is silence.
+func TestModel(t *testing.T) {
+	rapid.Check(t, func(r *rapid.T) {
+		// All is drawn before: the bubble is another goroutine, and time in it is not rapid's.
+		picky := rapid.Bool().Draw(r, "picky")
+		protocol := rapid.SampledFrom([]catalog.Protocol{catalog.TCP, catalog.HTTP}).Draw(r, "protocol")
+		steps := rapid.SliceOfN(rapid.Custom(drawStep), 1, 30).Draw(r, "steps")
+		var errs []string
+		synctest.Test(t, func(t *testing.T) {
+			w := newWorld(t, protocol, picky)
+			for _, s := range steps {
+				w.step(s)
+			}
+			w.settle()
+			w.disconnect()
+			w.m.stop()
+			errs = w.errs
+		})
+		for _, e := range errs {
+			r.Error(e)
+		}
+	})
+}
+
+// step is one thing that happens.
+type step struct {
+	What    string
+	N       int // of whatever there are several of
+	Allow   bool
+	Refused []string
+	Slow    time.Duration
+	Pause   time.Duration
+	Wait    bool // until nothing moves any more
+}
+
+func drawStep(r *rapid.T) step {
+	names := []string{
+		"up-0:127.0.0.1:9000", "up-1.default.dc1.internal." + trustDomain, "public_listener:127.0.0.1:20000", "leaf/web", "roots", "rules/web", "peers/web", "local_app", "public/web",
+	}
+	return step{
+		What:    rapid.SampledFrom([]string{"upstream", "endpoint", "cluster", "intention", "rotate", "reconnect", "refuse", "slow", "time", "roots"}).Draw(r, "what"),
+		N:       rapid.IntRange(0, 11).Draw(r, "n"),
+		Allow:   rapid.Bool().Draw(r, "allow"),
+		Refused: rapid.SliceOfN(rapid.SampledFrom(names), 0, 3).Draw(r, "refused"),
+		Slow:    rapid.SampledFrom([]time.Duration{0, 10 * time.Millisecond, 2 * time.Second, 7 * time.Second}).Draw(r, "slow"),
+		Pause:   rapid.SampledFrom([]time.Duration{0, time.Millisecond, 2 * stormQuiet}).Draw(r, "pause"),
+		Wait:    rapid.Bool().Draw(r, "wait"),
+	}
+}
+
+// world is one run of the model.
+type world struct {
+	m          *mesh
+	envoy      *xdstest.Envoy
+	disconnect func()
+	picky      bool // some resources are refused for a while
+
+	mu   sync.Mutex
+	bad  map[string]bool // names that Envoy refuses now
+	slow time.Duration   // how long Envoy takes for each response
+	errs []string
+}
+
+func newWorld(t *testing.T, protocol catalog.Protocol, picky bool) *world {
+	w := &world{bad: map[string]bool{}, picky: picky}
+	w.m = start(t, Config{StallTimeout: never})
+	w.m.service("web", protocol, "up-0")
+	for i := range 4 {
+		w.m.service(fmt.Sprintf("up-%d", i), catalog.TCP)
+	}
+	w.m.publish()
+	w.envoy = xdstest.NewEnvoy(w.m.conn, node("web"))
+	w.envoy.Refuse = w.look
+	w.disconnect = w.m.runEnvoy(w.envoy, "web")
+	return w
+}
+
+// look is what Envoy does with a response, and the place where the order is judged.
+func (w *world) look(r *discoveryv3.DeltaDiscoveryResponse) string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	time.Sleep(w.slow)
+	k, _ := kindOf(r.GetTypeUrl())
+	wrong := func(format string, args ...any) { w.errs = append(w.errs, describe(r)+": "+fmt.Sprintf(format, args...)) }
+	if k == secrets && len(r.GetResources()) != 1 {
+		wrong("want one secret a response")
+	}
+	if !k.whole() && len(r.GetRemovedResources()) > 0 {
+		wrong("removals of this kind are not for Envoy")
+	}
+	if k == clusters { // no listener that Envoy has may name what is removed
+		for _, sni := range r.GetRemovedResources() {
+			service, _, _ := strings.Cut(sni, ".")
+			for name := range w.envoy.Versions(listeners.url()) {
+				if strings.HasPrefix(name, service+":") {
+					wrong("listener %s is still there", name)
+				}
+			}
+		}
+	}
+	if k == listeners && !w.picky && w.slow == 0 { // what a listener names is there
+		for _, l := range r.GetResources() {
+			service, _, _ := strings.Cut(l.GetName(), ":")
+			if service == "public_listener" {
+				continue
+			}
+			sni := service + ".default.dc1.internal." + trustDomain
+			if w.envoy.Resource(clusters.url(), sni) == nil || w.envoy.Resource(endpoints.url(), sni) == nil {
+				wrong("cluster %s is not there", sni)
+			}
+		}
+	}
+	for _, l := range r.GetResources() {
+		if w.bad[l.GetName()] {
+			return "refused: " + l.GetName()
+		}
+	}
+	return ""
+}
+
+func (w *world) step(s step) {
+	web := &w.m.contents.Proxies[0]
+	web.Upstreams = slices.Clone(web.Upstreams)
+	switch s.What {
+	case "upstream":
+		n := s.N % 4
+		name := identity.NewName(fmt.Sprintf("up-%d", n))
+		if has := slices.IndexFunc(web.Upstreams, func(u catalog.Upstream) bool { return u.Destination == name }); has >= 0 {
+			web.Upstreams = slices.Delete(web.Upstreams, has, has+1)
+		} else {
+			web.Upstreams = append(web.Upstreams, catalog.Upstream{Destination: name, BindAddress: "127.0.0.1", BindPort: uint16(9000 + n)})
+		}
+	case "endpoint":
+		w.m.contents.Services[1+s.N%4].Endpoints[0].Port++
+	case "cluster":
+		if n := len(web.Upstreams); n > 0 {
+			web.Upstreams[s.N%n].ConnectTimeout += time.Second
+		}
+	case "intention":
+		w.m.intend(fmt.Sprintf("client-%d", s.N%3), "web", map[bool]intention.Action{true: intention.Allow}[s.Allow])
+	case "rotate":
+		w.m.certs.rotate()
+	case "roots":
+		w.m.certs.roots.Set(w.m.certs.bundle)
+	case "reconnect":
+		w.disconnect()
+		w.disconnect = w.m.runEnvoy(w.envoy, "web")
+	case "refuse":
+		w.mu.Lock()
+		clear(w.bad)
+		for _, name := range s.Refused {
+			w.bad[name] = w.picky
+		}
+		w.mu.Unlock()
+	case "slow":
+		w.mu.Lock()
+		w.slow = s.Slow
+		w.mu.Unlock()
+	case "time":
+		time.Sleep(time.Duration(2*s.N) * time.Second)
+	}
+	w.m.pause = s.Pause
+	w.m.publish()
+	if s.Wait {
+		synctest.Wait()
+	}
+}
+
+// settle leaves Envoy alone and looks at where that leads.
+func (w *world) settle() {
+	w.mu.Lock()
+	w.bad, w.slow = map[string]bool{}, 0
+	w.mu.Unlock()
+	time.Sleep(15 * time.Minute) // what is refused, and what is paced by the drain time, comes again within minutes
+	synctest.Wait()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	wrong := func(format string, args ...any) { w.errs = append(w.errs, fmt.Sprintf(format, args...)) }
+	var n *session
+	for _, n = range w.m.server.sessions() {
+	}
+	if n == nil || n.target == nil {
+		wrong("no session, or nothing for it")
+		return
+	}
+	for k := range kinds {
+		want := map[string]string{}
+		for name, r := range n.target.resources[k] {
+			want[name] = r.GetVersion()
+		}
+		if diff := cmp.Diff(want, w.envoy.Versions(k.url())); diff != "" {
+			wrong("%s: Envoy has (+), is to have (-):\n%s", k, diff)
+		}
+	}
+	if p, _ := w.m.server.Proxy(proxyID("web")); !p.InSync {
+		wrong("status: %+v", p)
+	}
+	// No hot loop: a response for each change, a few for each refusal.
+	log := w.envoy.Log()
+	if len(log) > 1500 {
+		wrong("%d responses", len(log))
+	}
+	time.Sleep(time.Hour)
+	synctest.Wait()
+	if log := w.envoy.Log(); len(log) > 0 {
+		wrong("%d responses although nothing happened", len(log))
+	}
+	held := 0
+	for k := range kinds {
+		held += len(slices.Collect(maps.Keys(n.subs[k].names)))
+	}
+	if held > 30 {
+		wrong("%d names are remembered", held)
+	}
+}

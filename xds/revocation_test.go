@@ -1,0 +1,291 @@
+package xds
+
+import (
+	"fmt"
+	"os"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
+	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
+	"github.com/sallyport/sallyport/catalog"
+	"github.com/sallyport/sallyport/intention"
+)
+
+// configureAPI speaks the first configuration of api, and returns the name of its filter chain.
+func (c *talk) configureAPI() string {
+	c.t.Helper()
+	c.subscribe(clusters)
+	c.accept("cluster local_app")
+	c.subscribe(listeners)
+	chain := chainName(c.t, c.accept("listener public_listener:127.0.0.1:20001"))
+	c.subscribe(secrets, "leaf/api", "peers/api")
+	c.accept("secret leaf/api")
+	c.accept("secret peers/api")
+	c.subscribe(extensions, "rules/api")
+	c.accept("extension rules/api")
+	c.silence()
+	return chain
+}
+
+func chainName(t testing.TB, r *discoveryv3.DeltaDiscoveryResponse) string {
+	t.Helper()
+	for _, r := range r.GetResources() {
+		if !strings.HasPrefix(r.GetName(), "public_listener") {
+			continue
+		}
+		var l listenerv3.Listener
+		if err := r.GetResource().UnmarshalTo(&l); err != nil {
+			t.Fatal(err)
+		}
+		return l.GetFilterChains()[0].GetName()
+	}
+	t.Fatal("no public listener")
+	return ""
+}
+
+// Access that is taken away: new connections are refused first, by the secret and the rules; when Envoy has those, the chain gets
+// another name, which ends the live ones. What is given ends nothing.
+func TestTighteningAndLoosening(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := start(t, patient())
+		twoServices(m)
+		c := m.stream("api")
+		first := c.configureAPI()
+
+		time.Sleep(time.Hour)
+		m.intend("web", "api", intention.Deny)
+		m.publish()
+		sds := c.expect("secret peers/api")
+		ecds := c.expect("extension rules/api")
+		c.silence()
+		c.must(c.s.ACK(ecds))
+		c.silence()
+		if p, _ := m.server.Proxy(proxyID("api")); !p.Streams[0].RevocationPending {
+			t.Error("the status says revoked before Envoy was told to")
+		}
+		c.must(c.s.ACK(sds))
+		lds := c.expect("listener public_listener:127.0.0.1:20001")
+		second := chainName(t, lds)
+		if second == first {
+			t.Errorf("the chain is still named %s", first)
+		}
+		if p, _ := m.server.Proxy(proxyID("api")); !p.Streams[0].RevocationPending {
+			t.Error("the status says revoked before Envoy has accepted it")
+		}
+		c.must(c.s.ACK(lds))
+		c.silence()
+		p, _ := m.server.Proxy(proxyID("api"))
+		if s := p.Streams[0]; s.RevocationPending || time.Until(s.DrainsUntil).Round(time.Second) != 30*time.Second || p.RevocationBound != "30 s" {
+			t.Errorf("pending %t, drains until %s, bound %q", s.RevocationPending, s.DrainsUntil, p.RevocationBound)
+		}
+
+		m.intend("web", "api", intention.Allow)
+		m.publish()
+		c.accept("secret peers/api")
+		c.accept("extension rules/api")
+		c.silence()
+		if n := metric(t, m, "sallyport_xds_revocations_total", ""); n != 1 {
+			t.Errorf("%v revocations counted, want 1", n)
+		}
+	})
+}
+
+// Rules that Envoy refuses do not keep live connections alive, and the status does not call it revoked.
+func TestTighteningThatIsRefused(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := start(t, patient())
+		twoServices(m)
+		c := m.stream("api")
+		c.configureAPI()
+		m.intend("web", "api", intention.Deny)
+		m.publish()
+		c.accept("secret peers/api")
+		c.refuse("extension rules/api", "no such rule")
+		c.accept("listener public_listener:127.0.0.1:20001")
+		c.silence()
+		if p, _ := m.server.Proxy(proxyID("api")); !p.Streams[0].RevocationPending {
+			t.Error("the status says revoked although Envoy refused the rules")
+		}
+		time.Sleep(firstRetry + time.Millisecond)
+		c.accept("extension rules/api")
+		c.silence()
+		if p, _ := m.server.Proxy(proxyID("api")); p.Streams[0].RevocationPending {
+			t.Error("the status says pending although Envoy has it all")
+		}
+	})
+}
+
+// Services whose revocation ends no live connections keep the name of their chain.
+func TestRevocationWithoutDrain(t *testing.T) {
+	for _, r := range []catalog.Revocation{catalog.NewConnections, catalog.NextRequest} {
+		t.Run(r.String(), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				m := start(t, patient())
+				twoServices(m)
+				m.contents.Proxies[1].Inbound.Revocation = r
+				m.publish()
+				c := m.stream("api")
+				c.configureAPI()
+				m.intend("web", "api", intention.Deny)
+				m.publish()
+				c.accept("secret peers/api")
+				c.accept("extension rules/api")
+				c.silence()
+			})
+		})
+	}
+}
+
+// Renames are 5 s apart, and no more than three chains drain at once. What the new policy says of new connections does not wait.
+func TestRenamesArePaced(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := start(t, patient())
+		m.service("web", catalog.TCP, "api")
+		m.service("api", catalog.TCP)
+		for i := range 6 {
+			m.intend(fmt.Sprintf("client-%d", i), "api", intention.Allow)
+		}
+		m.publish()
+		c := m.stream("api")
+		c.configureAPI()
+		begin := time.Now()
+		var renamed []time.Duration
+		deny := func(i int) {
+			m.intend(fmt.Sprintf("client-%d", i), "api", intention.Deny)
+			m.publish()
+			c.accept("secret peers/api")
+			c.accept("extension rules/api")
+		}
+		rename := func() {
+			c.accept("listener public_listener:127.0.0.1:20001")
+			renamed = append(renamed, time.Since(begin).Truncate(time.Second))
+			c.silence()
+		}
+		deny(0)
+		rename()
+		deny(1) // two at once: one rename ends the connections of both
+		deny(2)
+		c.silence()
+		if p, _ := m.server.Proxy(proxyID("api")); !p.Streams[0].RevocationPending {
+			t.Error("the status says revoked although the rename is put off")
+		}
+		time.Sleep(renameEvery)
+		rename()
+		deny(3)
+		time.Sleep(renameEvery)
+		rename()
+		deny(4) // the fourth waits until the first has drained, for 30 s
+		time.Sleep(3 * renameEvery)
+		c.silence()
+		time.Sleep(5 * time.Second)
+		rename()
+		want := []time.Duration{0, 5 * time.Second, 10 * time.Second, 30 * time.Second}
+		if fmt.Sprint(renamed) != fmt.Sprint(want) {
+			t.Errorf("renamed at %v, want %v", renamed, want)
+		}
+		// Taken away and given back before the rename: nothing has to end.
+		deny(5)
+		m.intend("client-5", "api", intention.Allow)
+		m.publish()
+		c.accept("secret peers/api")
+		c.accept("extension rules/api")
+		time.Sleep(time.Minute)
+		c.silence()
+	})
+}
+
+// A restart renames nothing; what was tightened while the control plane was away is ended at once.
+func TestGenerationsOutliveARestart(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		cfg := patient()
+		cfg.GenerationsFile = t.TempDir() + "/generations.json"
+		m := start(t, cfg)
+		twoServices(m)
+		m.intend("other", "api", intention.Allow)
+		m.publish()
+		restart := func() *talk {
+			m.stop()
+			time.Sleep(time.Hour)
+			m.store = &catalog.Store{}
+			m.run(cfg)
+			t.Cleanup(func() { m.stop() })
+			m.publish()
+			return m.stream("api")
+		}
+		c := m.stream("api")
+		first := c.configureAPI()
+		// Narrowed and widened again, so that what was ever allowed is more than what is.
+		c = restart()
+		if got := c.configureAPI(); got != first {
+			t.Errorf("after a restart the chain is named %s, was %s", got, first)
+		}
+		m.intend("late", "api", intention.Allow)
+		m.publish()
+		c.accept("secret peers/api")
+		c.accept("extension rules/api")
+		m.intend("late", "api", intention.Deny)
+		c = restart()
+		second := c.configureAPI()
+		if second == first {
+			t.Errorf("access was taken away meanwhile, and the chain is still named %s", second)
+		}
+		m.intend("late", "api", intention.Allow)
+		c = restart()
+		if got := c.configureAPI(); got != second {
+			t.Errorf("access was given meanwhile, and the chain is named %s, was %s", got, second)
+		}
+		info, err := os.Stat(cfg.GenerationsFile)
+		if err != nil || info.Mode().Perm() != 0o600 {
+			t.Errorf("%v, %v, want mode 0600", info, err)
+		}
+		// A lost file costs one drain.
+		if err := os.Remove(cfg.GenerationsFile); err != nil {
+			t.Fatal(err)
+		}
+		c = restart()
+		if got := c.configureAPI(); got == second {
+			t.Errorf("the file was lost, and the chain is still named %s: a revocation meanwhile would have been missed", got)
+		}
+	})
+}
+
+// A disk that takes nothing does not keep a revocation from ending live connections.
+func TestGenerationsThatCannotBeSaved(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		dir := t.TempDir() + "/data"
+		if err := os.Mkdir(dir, 0o700); err != nil {
+			t.Fatal(err)
+		}
+		cfg := patient()
+		cfg.GenerationsFile = dir + "/generations.json"
+		m := start(t, cfg)
+		twoServices(m)
+		c := m.stream("api")
+		first := c.configureAPI()
+		if err := os.RemoveAll(dir); err != nil {
+			t.Fatal(err)
+		}
+		m.intend("web", "api", intention.Deny)
+		m.publish()
+		c.accept("secret peers/api")
+		c.accept("extension rules/api")
+		if got := chainName(t, c.accept("listener public_listener:127.0.0.1:20001")); got == first {
+			t.Errorf("the chain is still named %s", got)
+		}
+		if log := m.logs.String(); !strings.Contains(log, "generations are not saved") {
+			t.Errorf("log:\n%s", log)
+		}
+		if err := os.Mkdir(dir, 0o700); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(saveAgain + time.Second)
+		c.silence()
+		g, err := openGenerations(cfg.GenerationsFile)
+		if err != nil || g.byDst["api"] == nil || !g.byDst["api"].Allowed.Empty() {
+			t.Errorf("the file was not written later: %v, %v", g, err)
+		}
+	})
+}
