@@ -51,7 +51,7 @@ fuzz: ## each fuzz target for FUZZTIME (30s)
 	@grep -r '^func Fuzz' --include='*_test.go' . | sed 's|^\./\(.*\)/[^/]*:func \(Fuzz[A-Za-z0-9_]*\).*|\1 \2|' | sort | \
 	while read -r package target; do \
 		echo "$$target in $$package"; \
-		$(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) "./$$package" </dev/null || exit 1; \
+		$(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 10x "./$$package" </dev/null || exit 1; \
 	done
 
 .PHONY: bench

@@ -11,13 +11,6 @@ import (
 	"google.golang.org/grpc/metadata"
 )
 
-// DestinationHeader is the gRPC metadata in which each proxy's ext_authz filter names the service that it protects
-// (grpc_service.initial_metadata). The network filter has no other means of saying anything of its own.
-const DestinationHeader = "x-sallyport-destination"
-
-// DestinationExtension is the key of context_extensions under which an HTTP filter may say the same.
-const DestinationExtension = "destination"
-
 const (
 	// maxCertificate bounds the certificates that are looked at, in bytes of escaped PEM. A leaf with an RSA key of 4096
 	// bits has 3 KB.
@@ -31,11 +24,11 @@ const (
 // which is destination.service, and the Host header) is not looked at.
 func destinationAgrees(ctx context.Context, a *authv3.AttributeContext, service identity.Name) bool {
 	want := service.String()
-	header := metadata.ValueFromIncomingContext(ctx, DestinationHeader)
+	header := metadata.ValueFromIncomingContext(ctx, identity.DestinationHeader)
 	if len(header) != 1 || header[0] != want {
 		return false
 	}
-	if said, ok := a.GetContextExtensions()[DestinationExtension]; ok && said != want {
+	if said, ok := a.GetContextExtensions()[identity.DestinationExtension]; ok && said != want {
 		return false
 	}
 	// The local certificate's URI SAN. A listener that never had a certificate, which would say nothing, has no clients.

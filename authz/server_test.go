@@ -119,7 +119,7 @@ func TestFailsClosed(t *testing.T) {
 		"no destination":            {spoil: func(i *in) { i.ctx = metadata.NewIncomingContext(t.Context(), metadata.MD{}) }, reason: "destination"},
 		"no metadata":               {spoil: func(i *in) { i.ctx = t.Context() }, reason: "destination"},
 		"two destinations": {spoil: func(i *in) {
-			i.ctx = metadata.NewIncomingContext(t.Context(), metadata.Pairs(authz.DestinationHeader, "api", authz.DestinationHeader, "api"))
+			i.ctx = metadata.NewIncomingContext(t.Context(), metadata.Pairs(identity.DestinationHeader, "api", identity.DestinationHeader, "api"))
 		}, reason: "destination"},
 		"destination in long form":  {spoil: func(i *in) { i.ctx = call(t.Context(), "default/default/api") }, reason: "destination"},
 		"context extensions differ": {spoil: func(i *in) { i.req.Attributes.ContextExtensions = map[string]string{"destination": "db"} }, reason: "destination"},
@@ -308,7 +308,7 @@ func as(id catalog.ProxyID) func(context.Context) (catalog.ProxyID, error) {
 func known(context.Context) (catalog.ProxyID, error) { return proxyID, nil }
 
 func call(ctx context.Context, destination string) context.Context {
-	return metadata.NewIncomingContext(ctx, metadata.Pairs(authz.DestinationHeader, destination))
+	return metadata.NewIncomingContext(ctx, metadata.Pairs(identity.DestinationHeader, destination))
 }
 
 func uri(service string) string {
@@ -325,7 +325,7 @@ func request(kind, principal, certificate, destination string) *authv3.CheckRequ
 	if kind == "http" {
 		r.Attributes.Source.Service = "what-the-client-says"
 		r.Attributes.Request = &authv3.AttributeContext_Request{Http: &authv3.AttributeContext_HttpRequest{Method: "GET", Path: "/%2e/x;y?q", Host: "elsewhere"}}
-		r.Attributes.ContextExtensions = map[string]string{authz.DestinationExtension: destination}
+		r.Attributes.ContextExtensions = map[string]string{identity.DestinationExtension: destination}
 	}
 	return r
 }

@@ -243,9 +243,7 @@ func (a *authority) tend(now time.Time) {
 // issue signs a leaf for id and returns it with its chain, without the root.
 func (a *authority) issue(p profile, id spiffeid.ID, ttl time.Duration, now time.Time) (*pair, []*x509.Certificate, error) {
 	a.tend(now)
-	a.mu.Lock()
-	signer := a.intermediate
-	a.mu.Unlock()
+	signer := a.signer()
 	for _, cert := range [...]*x509.Certificate{a.root.cert, signer.cert} {
 		if err := valid(cert, now); err != nil {
 			return nil, nil, fmt.Errorf("%s: %w", cert.Subject.CommonName, err)
@@ -258,10 +256,11 @@ func (a *authority) issue(p profile, id spiffeid.ID, ttl time.Duration, now time
 	return leaf, []*x509.Certificate{leaf.cert, signer.cert}, nil
 }
 
-func (a *authority) intermediateExpiry() time.Time {
+// signer is the intermediate in use.
+func (a *authority) signer() *pair {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return a.intermediate.cert.NotAfter
+	return a.intermediate
 }
 
 // health is why the state cannot be written, nil if it can as far as one knows.

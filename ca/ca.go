@@ -126,7 +126,7 @@ func (c *CA) register() error {
 	intermediateExpiry := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "sallyport_ca_intermediate_expiry_timestamp_seconds",
 		Help: "When the intermediate of the built-in CA ends, as Unix time. It is replaced at half its life.",
-	}, func() float64 { return float64(c.authority.intermediateExpiry().Unix()) })
+	}, func() float64 { return float64(c.authority.signer().cert.NotAfter.Unix()) })
 	if c.registerer == nil {
 		return nil
 	}

@@ -137,6 +137,12 @@ func (w *watching) count() int {
 	return len(w.svids)
 }
 
+func (w *watching) all() []*x509svid.SVID {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return slices.Clone(w.svids)
+}
+
 func (w *watching) last() *x509svid.SVID {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -245,19 +251,19 @@ func TestIntermediateIsRenewed(t *testing.T) {
 		c := mustOpen(t, cfg)
 		stop := run(t, c)
 		web := watch(t, c, "", "web")
-		first := c.authority.intermediate
+		first := c.authority.signer()
 		time.Sleep(2*time.Minute - 10*time.Second)
-		if c.authority.intermediate != first {
+		if c.authority.signer() != first {
 			t.Error("the intermediate was replaced before half its life")
 		}
 		time.Sleep(20 * time.Second)
 		synctest.Wait()
-		second := c.authority.intermediate
+		second := c.authority.signer()
 		if second == first || second.key.Equal(first.key) || second.cert.Subject.String() == first.cert.Subject.String() {
 			t.Error("the intermediate was not replaced at half its life by one with another key and name")
 		}
 		time.Sleep(time.Minute)
-		for _, s := range web.svids {
+		for _, s := range web.all() {
 			if s.Certificates[0].NotAfter.Sub(s.Certificates[0].NotBefore) != 2*time.Minute {
 				t.Error("a leaf was cut short by its intermediate")
 			}
@@ -276,10 +282,10 @@ func TestIntermediateIsRenewed(t *testing.T) {
 		for _, away := range []time.Duration{2 * time.Minute, 10 * time.Minute} { // half-life; long expired
 			time.Sleep(away)
 			c = mustOpen(t, cfg)
-			if c.authority.intermediate.cert.Equal(second.cert) {
+			if c.authority.signer().cert.Equal(second.cert) {
 				t.Errorf("opened after %s: the intermediate was not replaced", away)
 			}
-			second = c.authority.intermediate
+			second = c.authority.signer()
 			mustClose(t, c)
 		}
 	})
@@ -364,7 +370,7 @@ func TestDiskFull(t *testing.T) {
 					t.Errorf("Health() = %v after there was room again", err)
 				}
 				own, _, err := decode(intermediateProfile(), readFile(t, dir, intermediateFile))
-				if err != nil || !own.cert.Equal(c.authority.intermediate.cert) {
+				if err != nil || !own.cert.Equal(c.authority.signer().cert) {
 					t.Errorf("the file does not hold the intermediate in use: %v", err)
 				}
 				if string(readFile(t, dir, rootFile)) != string(root) {

@@ -115,10 +115,12 @@ func (c *CA) WatchSVID(ctx context.Context, caller sds.Caller, id identity.Servi
 	if err := c.first(l); err != nil {
 		return err
 	}
+	var last *x509svid.SVID
 	for {
 		changed := l.svid.Changed()
-		if svid, ok := l.svid.Load(); ok {
+		if svid, ok := l.svid.Load(); ok && svid != last {
 			f(svid)
+			last = svid
 		}
 		select {
 		case <-changed:

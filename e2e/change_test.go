@@ -52,15 +52,18 @@ func pair(t *testing.T, flags ...string) (m *meshtest.Mesh, web, api, db *meshte
 func busy(t *testing.T, m *meshtest.Mesh) *meshtest.Load {
 	t.Helper()
 	return startLoad(t, meshtest.LoadConfig{
-		URL: "http://" + m.Upstream("web", "api"), KeepAlive: 100, Fresh: 20,
-		TCP: m.Upstream("web", "db"), Held: 4, Dialled: 10,
+		URL: "http://" + m.Upstream("web", "api"), KeepAlive: 100, Fresh: 25,
+		TCP: m.Upstream("web", "db"), Held: 8, Dialled: 20,
 	})
 }
 
 // rotate rotates the leafs of all the sidecars n times and returns how long each took to serve with the new one.
 func rotate(t *testing.T, m *meshtest.Mesh, n int, cars ...*meshtest.Sidecar) (took []time.Duration) {
 	t.Helper()
-	for range n {
+	for round := range n {
+		if round > 0 {
+			time.Sleep(300 * time.Millisecond) // so that there is load between the rotations
+		}
 		for _, c := range cars {
 			old, err := c.Leaf()
 			if err != nil {
@@ -138,6 +141,7 @@ func TestUnrelatedAndLooseningChanges(t *testing.T) {
 		other := fmt.Sprintf("other%d", n)
 		apiRules[other], dbRules[other] = "allow", "allow"
 		change()
+		time.Sleep(200 * time.Millisecond) // so that there is load between the changes
 	}
 	unscathed(t, "10 unrelated changes", load.Stop())
 

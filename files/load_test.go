@@ -99,3 +99,22 @@ func TestOrder(t *testing.T) {
 		t.Errorf("swapped files differ:\n%s", diff)
 	}
 }
+
+// TestDocumentation holds that the examples of docs/files.md are a mesh.
+func TestDocumentation(t *testing.T) {
+	t.Parallel()
+	text, err := os.ReadFile("../docs/files.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	examples := map[string]string{}
+	for i, block := range strings.Split(string(text), "```") {
+		if format, example, ok := strings.Cut(block, "\n"); ok && i%2 == 1 {
+			examples["example."+format] = example
+		}
+	}
+	c := load(t, files.Config{Dir: write(t, examples)})
+	if len(examples) != 3 || len(c.Proxies) != 2 || len(c.Intentions) != 1 {
+		t.Errorf("%d examples became %s", len(examples), dump(c))
+	}
+}

@@ -100,8 +100,6 @@ type syntaxError struct {
 	text string
 }
 
-func (e *syntaxError) Error() string { return fmt.Sprintf("line %d: %s", e.line, e.text) }
-
 func syntax(line int, format string, args ...any) *syntaxError {
 	return &syntaxError{line: max(line, 1), text: fmt.Sprintf(format, args...)}
 }

@@ -3,6 +3,7 @@ package files_test
 import (
 	"errors"
 	"os"
+	"os/user"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -124,6 +125,11 @@ func mistakes() []mistake {
 		one("meta", inService("meta {\n  \"a b\" = \"x\"\n  n = 1\n  l = \""+strings.Repeat("x", 600)+"\"\n}"),
 			`a.hcl:4: meta key "a b": 1 to 128 letters, digits, '-' and '_' are allowed`, `a.hcl:5: meta value of "n" must be a string, not a number`,
 			`a.hcl:6: meta value of "l" has 600 bytes: at most 512 are allowed`),
+		one("meta twice", inService("meta {\n  a = \"x\"\n  a = \"y\"\n}"), `a.hcl:5: "a" is given twice in meta`),
+		one("meta type", inService("meta = \"x\""), "a.hcl:3: meta must be a block, not a string"),
+		one("much meta", inService("meta {\n"+strings.Join(strings.Split(strings.Repeat("x", 65), ""), " = \"\"\n")+" = \"\"\n}"), "a.hcl:3: meta has 65 pairs: at most 64 are allowed"),
+		one("tag override", inService("enable_tag_override = \"yes\""), "a.hcl:3: enable_tag_override must be true or false, not a string"),
+		one("blocks and a list", "services = [{ name = \"web\" }]\nservices { name = \"api\" }\n", "a.hcl:1: services is given more than once in the file: write one list"),
 		one("namespace", inService("namespace = \"team\""), `a.hcl:3: namespace "team" in service is not supported yet`),
 		one("token", inService("token = \"secret\""), "a.hcl:3: token in service: files need no ACL tokens: remove it"),
 		one("gateway", inService("kind = \"mesh-gateway\""), `a.hcl:3: kind "mesh-gateway" is not supported yet`),
@@ -138,6 +144,9 @@ func mistakes() []mistake {
 		// Proxies.
 		one("nothing to connect to", inService(sidecar), "a.hcl:4: nothing to hand connections to: give service web a port or a socket_path, or the proxy a local_service_port"),
 		one("sidecar id", inService("port = 1\nconnect {\nsidecar_service {\nid = \"x\"\n}\n}"), `a.hcl:6: id of sidecar_service is always "web-sidecar-proxy", as in Consul: remove it`),
+		one("sidecar kind", inService("port = 1\nconnect {\nsidecar_service {\nkind = \"mesh-gateway\"\n}\n}"), `a.hcl:6: kind of sidecar_service is always connect-proxy, not "mesh-gateway"`),
+		one("sidecar of a proxy", "services { name = \"web\" }\nservices {\nkind = \"connect-proxy\"\nname = \"p\"\nport = 1\nproxy { destination_service_name = \"web\" local_service_port = 1 }\nconnect {}\n}\n",
+			"a.hcl:7: a connect-proxy has no sidecar of its own: remove connect"),
 		one("nested connect", inService("port = 1\nconnect {\nsidecar_service {\nconnect {}\n}\n}"), "a.hcl:6: connect cannot be nested in sidecar_service"),
 		one("missing service", "service {\n  kind = \"connect-proxy\"\n  name = \"p\"\n  port = 1\n  proxy {\n    destination_service_name = \"web\"\n local_service_port = 1\n  }\n}\n",
 			`a.hcl:6: destination_service_name "web": there is no service of that name`),
@@ -193,6 +202,9 @@ func mistakes() []mistake {
 			`a.hcl:15: interval must be a string with a unit, like "10s", not a number`, "a.hcl:16: max_ejection_percent is 101: it must be 0 to 100"),
 		one("upstream protocol", inUpstream("config {\nprotocol = \"http\"\n}"),
 			"a.hcl:10: protocol http contradicts that of the upstream api, which is tcp (no service-defaults say otherwise): say it in service-defaults of api"),
+		one("time", inUpstream("config {\npassive_health_check {\ninterval = \"10\"\nbase_ejection_time = \"-1s\"\n}\n}"),
+			`a.hcl:11: interval is "10": it must be a time like "500ms" or "10s"`, `a.hcl:12: base_ejection_time is "-1s": it must be a time like "500ms" or "10s"`),
+		one("mode without socket", inUpstream("local_bind_socket_mode = \"0700\""), "a.hcl:9: local_bind_socket_mode is for an upstream with local_bind_socket_path"),
 		one("same destination", inProxy("upstreams {\ndestination_name = \"api\"\nlocal_bind_port = 1\n}\nupstreams {\ndestination_name = \"api\"\nlocal_bind_port = 2\n}"),
 			"a.hcl:10: upstream api is given twice (first at a.hcl:6)"),
 		one("same upstream port", inProxy("upstreams {\ndestination_name = \"a\"\nlocal_bind_port = 1\n}\nupstreams {\ndestination_name = \"b\"\nlocal_bind_port = 1\n}"),
@@ -249,6 +261,8 @@ func mistakes() []mistake {
 			"a.hcl:4: TLSMinVersion TLSv1_1 is not secure: TLSv1_2 and TLSv1_3 are taken", "a.hcl:5: CipherSuites in Incoming is not supported yet",
 			`a.hcl:8: TLSMinVersion "1.2" is not known: TLS_AUTO, TLSv1_2 and TLSv1_3 are`,
 			`a.hcl:9: TLSMaxVersion "TLSv1_2": TLS_AUTO and TLSv1_3 are taken, as TLS 1.3 cannot be switched off`),
+		one("mesh name", "Kind = \"mesh\"\nName = \"x\"", `a.hcl:2: the Name of the mesh entry is "mesh", not "x"`),
+		{"mesh twice", map[string]string{"a.hcl": "Kind = \"mesh\"", "b.hcl": "Kind = \"mesh\""}, []string{"b.hcl:1: the mesh entry is given twice (first at a.hcl:1)"}},
 		one("mesh", "Kind = \"mesh\"\nTransparentProxy { MeshDestinationsOnly = true }\nHTTP { Incoming { RequestNormalization { MergeSlashes = true } } }",
 			"a.hcl:2: TransparentProxy in mesh is not supported yet", "a.hcl:3: Incoming in HTTP is not supported yet"),
 	}
@@ -359,5 +373,18 @@ func TestMeshDefaults(t *testing.T) {
 	}
 	if c.Mesh.Datacenter != "dc9" || c.Mesh.Default.String() != "allow" || c.Mesh.TrustDomain != trustDomain {
 		t.Errorf("mesh %+v", c.Mesh)
+	}
+}
+
+// TestUser holds that the user who may have a proxy's token can be given by name.
+func TestUser(t *testing.T) {
+	t.Parallel()
+	u, err := user.Current()
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := load(t, files.Config{Dir: write(t, map[string]string{"a.hcl": inProxy("config {\n  sallyport_uid = \"" + u.Username + "\"\n}")})})
+	if got := c.Proxies[0].Bootstrap.UID; got != os.Getuid() {
+		t.Errorf("sallyport_uid of %s = %d, want %d", u.Username, got, os.Getuid())
 	}
 }

@@ -285,7 +285,7 @@ func TestLeafOfTheFuture(t *testing.T) {
 	})
 }
 
-// TestNewRootBeforeOldLeaf: a leaf of a CA that the bundle has not yet is served as soon as it has, and what the new bundle does not
+// TestNewRoot: a leaf of a CA that the bundle has not yet is served as soon as it has, and what the new bundle does not
 // vouch for is not taken any more.
 func TestNewRoot(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -490,27 +490,27 @@ func TestExpiryMetric(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f, p := start(t), newPKI(t)
 		defer f.stop()
-		const name = "sallyport_leaf_expiry_timestamp_seconds"
-		if got := metric(t, f.registry, name, ""); !math.IsInf(got, 1) {
-			t.Errorf("%s = %v without leafs, want +Inf", name, got)
+		const expiry = "sallyport_leaf_expiry_timestamp_seconds"
+		if got := metric(t, f.registry, expiry, ""); !math.IsInf(got, 1) {
+			t.Errorf("%s = %v without leafs, want +Inf", expiry, got)
 		}
 		f.source.giveRoots(t, bundle(p))
 		var ends []time.Time
 		var leafs []*sds.Leaf
-		for i, service1 := range []string{"a", "b", "c"} {
-			leafs = append(leafs, f.Watch(sds.Caller{}, service(service1), nil))
-			svid := p.leaf(t, service1, func(c *x509.Certificate) {
+		for i, name := range []string{"a", "b", "c"} {
+			leafs = append(leafs, f.Watch(sds.Caller{}, service(name), nil))
+			svid := p.leaf(t, name, func(c *x509.Certificate) {
 				c.NotAfter = time.Now().Add([]time.Duration{3 * time.Hour, time.Hour, 2 * time.Hour}[i])
 			})
 			ends = append(ends, svid.Certificates[0].NotAfter)
-			f.source.give(t, service1, svid)
+			f.source.give(t, name, svid)
 		}
-		if got := metric(t, f.registry, name, ""); got != float64(ends[1].Unix()) {
-			t.Errorf("%s = %v, want b's end %d", name, got, ends[1].Unix())
+		if got := metric(t, f.registry, expiry, ""); got != float64(ends[1].Unix()) {
+			t.Errorf("%s = %v, want b's end %d", expiry, got, ends[1].Unix())
 		}
 		leafs[1].Close()
-		if got := metric(t, f.registry, name, ""); got != float64(ends[2].Unix()) {
-			t.Errorf("%s = %v, want c's end %d", name, got, ends[2].Unix())
+		if got := metric(t, f.registry, expiry, ""); got != float64(ends[2].Unix()) {
+			t.Errorf("%s = %v, want c's end %d", expiry, got, ends[2].Unix())
 		}
 		leafs[0].Close()
 		leafs[2].Close()

@@ -24,10 +24,6 @@ const (
 	authzStats = "intentions"
 	// authzTimeout is how long a connection or request waits for an answer; then it is refused. Zero would be for ever.
 	authzTimeout = 250 * time.Millisecond
-	// DestinationHeader is the gRPC metadata by which a check says which service it is about.
-	DestinationHeader = "x-sallyport-destination"
-	// DestinationExtension is the context extension by which a check of an http request says so too.
-	DestinationExtension = "destination"
 )
 
 // authzService asks the control plane over the cluster that the bootstrap has for xDS, so that calls carry the proxy's token.
@@ -35,7 +31,7 @@ func (b *builder) authzService() *corev3.GrpcService {
 	return &corev3.GrpcService{
 		TargetSpecifier: &corev3.GrpcService_EnvoyGrpc_{EnvoyGrpc: &corev3.GrpcService_EnvoyGrpc{ClusterName: identity.XDSCluster}},
 		Timeout:         durationpb.New(authzTimeout),
-		InitialMetadata: []*corev3.HeaderValue{{Key: DestinationHeader, Value: b.in.Proxy.Service.String()}},
+		InitialMetadata: []*corev3.HeaderValue{{Key: identity.DestinationHeader, Value: b.in.Proxy.Service.String()}},
 	}
 }
 
@@ -77,6 +73,6 @@ func (b *builder) httpAuthz() *hcmv3.HttpFilter {
 // routeAuthz says which service a check is about. It never disables the filter.
 func (b *builder) routeAuthz() *httpauthzv3.ExtAuthzPerRoute {
 	return &httpauthzv3.ExtAuthzPerRoute{Override: &httpauthzv3.ExtAuthzPerRoute_CheckSettings{
-		CheckSettings: &httpauthzv3.CheckSettings{ContextExtensions: map[string]string{DestinationExtension: b.in.Proxy.Service.String()}},
+		CheckSettings: &httpauthzv3.CheckSettings{ContextExtensions: map[string]string{identity.DestinationExtension: b.in.Proxy.Service.String()}},
 	}}
 }

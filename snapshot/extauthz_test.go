@@ -15,6 +15,7 @@ import (
 	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
 	authv3 "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
 	"github.com/sallyport/sallyport/catalog"
+	"github.com/sallyport/sallyport/identity"
 	"github.com/sallyport/sallyport/intention"
 	"github.com/sallyport/sallyport/internal/envoytest"
 	"github.com/sallyport/sallyport/internal/meshtest"
@@ -97,8 +98,8 @@ func TestEnvoyAsks(t *testing.T) {
 func examineCheck(t *testing.T, protocol catalog.Protocol, r asked) {
 	t.Helper()
 	a := r.GetAttributes()
-	if got := r.metadata.Get(snapshot.DestinationHeader); len(got) != 1 || got[0] != "web" {
-		t.Errorf("metadata %s = %q, want web", snapshot.DestinationHeader, got)
+	if got := r.metadata.Get(identity.DestinationHeader); len(got) != 1 || got[0] != "web" {
+		t.Errorf("metadata %s = %q, want web", identity.DestinationHeader, got)
 	}
 	if got, want := a.GetSource().GetPrincipal(), "spiffe://"+trustDomain+"/ns/default/dc/dc1/svc/api"; got != want {
 		t.Errorf("principal %q, want %q", got, want)
@@ -109,8 +110,8 @@ func examineCheck(t *testing.T, protocol catalog.Protocol, r asked) {
 	if !protocol.L7() {
 		return
 	}
-	if got := a.GetContextExtensions()[snapshot.DestinationExtension]; got != "web" {
-		t.Errorf("context extension %s = %q, want web", snapshot.DestinationExtension, got)
+	if got := a.GetContextExtensions()[identity.DestinationExtension]; got != "web" {
+		t.Errorf("context extension %s = %q, want web", identity.DestinationExtension, got)
 	}
 	h := a.GetRequest().GetHttp()
 	if h.GetMethod() != http.MethodGet || h.GetPath() != "/secret?a=b" {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"log/slog"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -15,12 +16,22 @@ import (
 
 // mint is a control plane that gives out tokens of a fixed life, or fails.
 type mint struct {
-	life  time.Duration
+	life time.Duration
+
+	mu    sync.Mutex
 	err   error
 	calls int
 }
 
+func (m *mint) fail(err error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.err = err
+}
+
 func (m *mint) mint(context.Context) (admin.TokenResponse, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
 	m.calls++
 	if m.err != nil {
 		return admin.TokenResponse{}, m.err
@@ -76,10 +87,10 @@ func TestRenewalOutage(t *testing.T) {
 		if m.calls < 1500 || m.calls > 4000 {
 			t.Errorf("%d attempts in an hour, want one per 1-2 s", m.calls)
 		}
-		m.err = errors.New("not allowed")
+		m.fail(errors.New("not allowed"))
 		time.Sleep(time.Minute)
 		synctest.Wait()
-		m.err = nil
+		m.fail(nil)
 		time.Sleep(renewalRetryMax)
 		synctest.Wait()
 		if writes != 1 {

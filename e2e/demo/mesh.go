@@ -47,6 +47,9 @@ func newMesh(sallyport, envoy string, s *state) (*mesh, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := s.setDir(dir); err != nil {
+		return nil, errors.Join(err, os.RemoveAll(dir))
+	}
 	m := &mesh{sallyport: sallyport, envoy: envoy, state: s, dir: dir, sidecars: map[string]*child{}}
 	err = fs.WalkDir(definitions, "catalog", func(path string, d fs.DirEntry, err error) error {
 		if err != nil {

@@ -15,11 +15,16 @@ import (
 	"time"
 )
 
-// state is the file in which a demo writes down its processes, so that the next one can end those that were left over: by ID and start
-// time, for an ID alone may be somebody else's by then.
+// state is the file in which a demo writes down its processes and its directory, so that the next one can end and remove what was left
+// over: processes by ID and start time, for an ID alone may be somebody else's by then.
 type state struct {
-	path      string
-	processes []process
+	path    string
+	current run
+}
+
+type run struct {
+	Dir       string    `json:"dir"` // of keys, tokens and logs
+	Processes []process `json:"processes"`
 }
 
 type process struct {
@@ -61,16 +66,27 @@ func (s *state) endLeftovers() error {
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	var left []process
+	var left run
 	if len(b) > 0 && json.Unmarshal(b, &left) != nil {
 		return fmt.Errorf("%s cannot be read: look for a demo that still runs, then remove the file", s.path)
 	}
-	for _, p := range left { // the demo itself comes first: it ends the others
+	for _, p := range left.Processes { // the demo itself comes first: it ends the others
 		if err := end(p); err != nil {
 			return err
 		}
 	}
+	if left.Dir != "" {
+		if err := os.RemoveAll(left.Dir); err != nil {
+			return err
+		}
+	}
 	return s.add(os.Getpid(), "demo")
+}
+
+// setDir writes the directory down.
+func (s *state) setDir(dir string) error {
+	s.current.Dir = dir
+	return s.write()
 }
 
 // add writes a process down.
@@ -79,8 +95,12 @@ func (s *state) add(pid int, name string) error {
 	if err != nil {
 		return err
 	}
-	s.processes = append(s.processes, process{pid, start, name})
-	b, err := json.Marshal(s.processes)
+	s.current.Processes = append(s.current.Processes, process{pid, start, name})
+	return s.write()
+}
+
+func (s *state) write() error {
+	b, err := json.Marshal(s.current)
 	if err != nil {
 		return err
 	}
@@ -91,7 +111,7 @@ func (s *state) add(pid int, name string) error {
 	return os.Rename(tmp, s.path)
 }
 
-// clear forgets all processes.
+// clear forgets everything.
 func (s *state) clear() error { return os.Remove(s.path) }
 
 // end ends a process if it is still the one that was written down.
