@@ -99,8 +99,11 @@ func newWorld(t *testing.T, protocol catalog.Protocol, picky bool) *world {
 // look is what Envoy does with a response, and the place where the order is judged.
 func (w *world) look(r *discoveryv3.DeltaDiscoveryResponse) string {
 	w.mu.Lock()
+	slow := w.slow
+	w.mu.Unlock()
+	time.Sleep(slow) // without the lock: who waits for that keeps time from going on
+	w.mu.Lock()
 	defer w.mu.Unlock()
-	time.Sleep(w.slow)
 	k, _ := kindOf(r.GetTypeUrl())
 	wrong := func(format string, args ...any) { w.errs = append(w.errs, describe(r)+": "+fmt.Sprintf(format, args...)) }
 	if k == secrets && len(r.GetResources()) != 1 {
@@ -119,7 +122,7 @@ func (w *world) look(r *discoveryv3.DeltaDiscoveryResponse) string {
 			}
 		}
 	}
-	if k == listeners && !w.picky && w.slow == 0 { // what a listener names is there
+	if k == listeners && !w.picky && slow == 0 { // what a listener names is there
 		for _, l := range r.GetResources() {
 			service, _, _ := strings.Cut(l.GetName(), ":")
 			if service == "public_listener" {

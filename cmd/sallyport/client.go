@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"strings"
+	"sync"
 	"text/tabwriter"
 	"time"
 
@@ -167,6 +169,8 @@ func readFiles(c *cobra.Command, dir string) (catalog.Contents, error) {
 	if err != nil {
 		return catalog.Contents{}, err
 	}
+	// What is odd but taken is said beside the answer.
+	cfg.Logger = slog.New(&plainHandler{w: c.ErrOrStderr(), mu: &sync.Mutex{}, level: slog.LevelWarn})
 	return files.Load(cfg)
 }
 

@@ -1,0 +1,211 @@
+package consul
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net/http"
+	"net/url"
+	"time"
+)
+
+// query is one question that is asked again and again: it is answered when the answer has changed.
+type query[T any] struct {
+	client  *client
+	metrics *metrics
+	path    string
+	params  url.Values
+	// caller and token are as in request.
+	caller bool
+	token  string
+	// every, if not zero, is how often to ask what does not block.
+	every time.Duration
+	// retry bounds the time between tries while the agent does not answer. 0: longestRetry.
+	retry    time.Duration
+	patience time.Duration // as in request
+	// absent says that 404 means the zero T; else it is an error as any other.
+	absent bool
+	decode func([]byte) (T, error) // nil: JSON
+	// got is called with each answer, failed with each error. Of the latter, true ends the query.
+	got    func(T, meta)
+	failed func(error) (end bool)
+}
+
+const (
+	// longestRetry bounds the time between tries that fail.
+	longestRetry = 60 * time.Second
+	// serverRetry bounds it where the agent answers that its servers do not: they choose a new leader within seconds.
+	serverRetry = 8 * time.Second
+	// unindexed is how often is asked what should block and does not.
+	unindexed = 5 * time.Second
+)
+
+// run asks until ctx ends or failed says so, and returns the error that ended it; nil if ctx did.
+func (q *query[T]) run(ctx context.Context) error {
+	var index uint64
+	pace := bucket{tokens: burst, at: time.Now()}
+	for failures := 0; ; {
+		if !sleep(ctx, pace.take(time.Now())) {
+			return nil
+		}
+		recovered := q.client.contact.recovered.Changed()
+		m, err := q.ask(ctx, index)
+		if ctx.Err() != nil {
+			return nil
+		}
+		if err != nil {
+			if q.failed(err) {
+				return err
+			}
+			failures++
+			index = 0 // the next answer is to come at once, whatever has changed
+			if !q.rest(ctx, backoff(failures, q.longest(err), rand.Float64()), recovered) {
+				return nil
+			}
+			continue
+		}
+		failures = 0
+		switch {
+		case q.every > 0:
+			if !q.rest(ctx, spread(q.every), recovered) {
+				return nil
+			}
+		case m.index == 0:
+			index = 0
+			if !q.rest(ctx, spread(unindexed), recovered) {
+				return nil
+			}
+		case m.index < index:
+			index = 0 // Consul, "Blocking queries": an index that goes backwards is forgotten
+		default:
+			index = m.index
+		}
+	}
+}
+
+// ask asks once and hands the answer on.
+func (q *query[T]) ask(ctx context.Context, index uint64) (meta, error) {
+	r := request{path: q.path, params: q.params, caller: q.caller, token: q.token, index: index, patience: q.patience}
+	if index > 0 {
+		var end func()
+		ctx, r.wait, end = q.client.turns.take(ctx)
+		defer end()
+	}
+	a, err := q.client.do(ctx, r)
+	if err != nil && index > 0 && errors.Is(context.Cause(ctx), errTurn) {
+		return meta{index: index}, nil // somebody else's turn; the same is asked again
+	}
+	if ctx.Err() != nil {
+		return meta{}, ctx.Err()
+	}
+	var value T
+	switch {
+	case err == nil:
+		if value, err = q.read(a.body); err != nil {
+			err = fmt.Errorf("%w: %w", errGarbled, err)
+		}
+	case q.absent && hasStatus(err, http.StatusNotFound):
+		err = nil
+		a.index = max(a.index, 0)
+	}
+	q.client.contact.note(a, err)
+	q.metrics.query(err)
+	if err != nil {
+		return meta{}, fmt.Errorf("%s: %w", q.path, err)
+	}
+	q.got(value, a.meta)
+	return a.meta, nil
+}
+
+func (q *query[T]) read(body []byte) (T, error) {
+	if q.decode != nil {
+		return q.decode(body)
+	}
+	return decodeJSON[T](body)
+}
+
+func decodeJSON[T any](body []byte) (T, error) {
+	var value T
+	err := json.Unmarshal(body, &value)
+	return value, err
+}
+
+func (q *query[T]) longest(err error) time.Duration {
+	var s *statusError
+	switch {
+	case errors.As(err, &s) && s.code >= 500:
+		return serverRetry
+	case errors.Is(err, errUnreachable) && q.retry > 0:
+		return q.retry
+	}
+	return longestRetry
+}
+
+// rest waits, but not beyond the return of an agent that was lost; false if ctx ended.
+func (q *query[T]) rest(ctx context.Context, d time.Duration, recovered <-chan struct{}) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-t.C:
+		return true
+	case <-recovered:
+		return sleep(ctx, time.Duration(rand.Float64()*float64(recoverySpread)))
+	}
+}
+
+// recoverySpread keeps all queries from coming back in the same instant.
+const recoverySpread = 200 * time.Millisecond
+
+// backoff is how long to wait after so many failures: between half of and the whole of 1 s, 2 s, 4 s, … up to longest.
+func backoff(failures int, longest time.Duration, jitter float64) time.Duration {
+	d := longest
+	if failures < 7 {
+		d = min(time.Second<<(failures-1), longest)
+	}
+	return d/2 + time.Duration(jitter*float64(d/2))
+}
+
+// spread is d, give or take a tenth.
+func spread(d time.Duration) time.Duration {
+	return d - d/10 + time.Duration(rand.Float64()*float64(d/5))
+}
+
+// sleep waits; false if ctx ended.
+func sleep(ctx context.Context, d time.Duration) bool {
+	if d <= 0 {
+		return ctx.Err() == nil
+	}
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-t.C:
+		return true
+	}
+}
+
+// bucket paces a query whose answer changes all the time: after an idle second its first change is fetched at once, a storm of them once a second.
+type bucket struct {
+	tokens float64
+	at     time.Time
+}
+
+// burst is how many requests may follow each other at once: one for the state, and one that waits for its change. A third is for the
+// change that comes at once.
+const burst = 3
+
+// take takes a token and returns how long to wait before it may be used.
+func (b *bucket) take(now time.Time) time.Duration {
+	b.tokens = min(burst, b.tokens+now.Sub(b.at).Seconds())
+	b.at = now
+	b.tokens--
+	if b.tokens >= 0 {
+		return 0
+	}
+	return time.Duration(-b.tokens * float64(time.Second))
+}
