@@ -88,13 +88,14 @@ func (q *query[T]) run(ctx context.Context) error {
 // ask asks once and hands the answer on.
 func (q *query[T]) ask(ctx context.Context, index uint64) (meta, error) {
 	r := request{path: q.path, params: q.params, caller: q.caller, token: q.token, index: index, patience: q.patience}
+	turn := ctx
 	if index > 0 {
 		var end func()
-		ctx, r.wait, end = q.client.turns.take(ctx)
+		turn, r.wait, end = q.client.turns.take(ctx)
 		defer end()
 	}
-	a, err := q.client.do(ctx, r)
-	if err != nil && index > 0 && errors.Is(context.Cause(ctx), errTurn) {
+	a, err := q.client.do(turn, r)
+	if err != nil && errors.Is(context.Cause(turn), errTurn) {
 		return meta{index: index}, nil // somebody else's turn; the same is asked again
 	}
 	if ctx.Err() != nil {
@@ -108,7 +109,6 @@ func (q *query[T]) ask(ctx context.Context, index uint64) (meta, error) {
 		}
 	case q.absent && hasStatus(err, http.StatusNotFound):
 		err = nil
-		a.index = max(a.index, 0)
 	}
 	q.client.contact.note(a, err)
 	q.metrics.query(err)

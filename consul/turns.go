@@ -14,8 +14,8 @@ type turns struct {
 	slots chan struct{}
 
 	mu      sync.Mutex
-	waiting int                             // who want a slot
-	holders map[*holder]struct{}            // who have one
+	waiting int                  // who want a slot
+	holders map[*holder]struct{} // who have one
 }
 
 type holder struct {

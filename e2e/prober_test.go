@@ -19,6 +19,7 @@ const probeVariable = "E2E_PROBE"
 // probe is what a prober tries.
 type probe struct {
 	Runtime, Sallyport string
+	Service            string // whose token to ask for
 	Paths              []string
 }
 
@@ -53,7 +54,7 @@ func prober(task string) error {
 		return err
 	}
 	defer os.RemoveAll(dir)
-	said, err := exec.Command(p.Sallyport, "bootstrap", "--sidecar-for", "web", "--runtime-dir", p.Runtime, "-o", filepath.Join(dir, "boot")).CombinedOutput()
+	said, err := exec.Command(p.Sallyport, "bootstrap", "--sidecar-for", p.Service, "--runtime-dir", p.Runtime, "-o", filepath.Join(dir, "boot")).CombinedOutput()
 	var exit *exec.ExitError
 	if errors.As(err, &exit) {
 		out.Exit = exit.ExitCode()

@@ -216,6 +216,7 @@ func TestAnotherUser(t *testing.T) {
 	t.Parallel()
 	m := meshtest.New(t, meshtest.Config{Sallyport: sallyport, Prober: true})
 	m.Add(meshtest.Service{Name: "web"})
+	m.Add(meshtest.Service{Name: "own", Config: []string{"sallyport_uid = 65534"}})
 	m.Serve()
 	car := m.Sidecar("web")
 	paths := secretPaths(t, m, car)
@@ -243,9 +244,10 @@ func TestAnotherUser(t *testing.T) {
 	prober, command := filepath.Join(dir, "prober"), filepath.Join(dir, "sallyport")
 	copyProgram(t, self, prober)
 	copyProgram(t, sallyport, command)
+	service := "web"
 	run := func(uid uint32) (p probed) {
 		t.Helper()
-		in, err := json.Marshal(probe{Runtime: m.Runtime, Sallyport: command, Paths: paths})
+		in, err := json.Marshal(probe{Runtime: m.Runtime, Sallyport: command, Service: service, Paths: paths})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -279,6 +281,18 @@ func TestAnotherUser(t *testing.T) {
 		t.Errorf("root could open %v of %v, and `sallyport bootstrap` ended with %d, %s", root.Opened, paths, root.Exit, root.Said)
 	}
 	figure(t, "uid=65534 paths=%d opened=%d bootstrap_exit=%d", len(paths), len(nobody.Opened), nobody.Exit)
+
+	// Even if the admin socket were open to all, the user of a process says whose token it may have: the one that it is named for.
+	if err := os.Chmod(filepath.Join(m.Runtime, "admin.sock"), 0o666); err != nil {
+		t.Fatal(err)
+	}
+	if p := run(65534); p.Exit == 0 || !strings.Contains(p.Said, "65534") || strings.Contains(p.Said, "eyJ") {
+		t.Errorf("uid 65534 at an open admin socket asks for web's token: exit %d, %s", p.Exit, p.Said)
+	}
+	service = "own"
+	if p := run(65534); p.Exit != 0 {
+		t.Errorf("uid 65534 asks for the token of the proxy that names it: exit %d, %s", p.Exit, p.Said)
+	}
 }
 
 // secretPaths are the files that hold secrets and the sockets that give them out.

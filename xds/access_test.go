@@ -363,4 +363,3 @@ func TestNewRefuses(t *testing.T) {
 		}
 	}
 }
-

@@ -555,3 +555,30 @@ func TestLeafRotation(t *testing.T) {
 		}
 	})
 }
+
+// A cluster that is gone from the catalog before Envoy has asked for its endpoints would keep Envoy waiting, silent about all
+// clusters: its removal does not wait for the ACK of its addition.
+func TestClusterGoneBeforeItsEndpoints(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := start(t, Config{AckTimeout: 5 * time.Second, StallTimeout: never})
+		twoServices(m)
+		c := m.stream("web")
+		c.configure()
+		m.contents.Proxies[0].Upstreams = append(m.contents.Proxies[0].Upstreams, catalog.Upstream{Destination: identity.NewName("db"), BindAddress: "127.0.0.1", BindPort: 9001})
+		m.publish()
+		added := c.expect("cluster " + dbSNI)
+		m.contents.Proxies[0].Upstreams = m.contents.Proxies[0].Upstreams[:1]
+		m.publish()
+		c.subscribe(endpoints, dbSNI)
+		c.silence()
+		time.Sleep(5 * time.Second)
+		removed := c.expect("cluster -" + dbSNI)
+		c.must(c.s.ACK(added))
+		c.silence()
+		c.must(c.s.ACK(removed))
+		c.silence()
+		if p, _ := m.server.Proxy(proxyID("web")); !p.InSync {
+			t.Error("not in sync")
+		}
+	})
+}

@@ -183,8 +183,8 @@ type mesh struct {
 	registry *prometheus.Registry
 	logs     *logs
 	conn     *grpc.ClientConn
-	cancel   func() // ends Run
-	stop     func() // ends everything
+	cancel   func()        // ends Run
+	stop     func()        // ends everything
 	pause    time.Duration // before each publication, so that it is not part of a storm
 }
 

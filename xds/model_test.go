@@ -79,6 +79,7 @@ type world struct {
 	mu   sync.Mutex
 	bad  map[string]bool // names that Envoy refuses now
 	slow time.Duration   // how long Envoy takes for each response
+	late bool            // it took so long once that it is not waited for
 	errs []string
 }
 
@@ -105,7 +106,9 @@ func (w *world) look(r *discoveryv3.DeltaDiscoveryResponse) string {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	k, _ := kindOf(r.GetTypeUrl())
-	wrong := func(format string, args ...any) { w.errs = append(w.errs, describe(r)+": "+fmt.Sprintf(format, args...)) }
+	wrong := func(format string, args ...any) {
+		w.errs = append(w.errs, describe(r)+": "+fmt.Sprintf(format, args...))
+	}
 	if k == secrets && len(r.GetResources()) != 1 {
 		wrong("want one secret a response")
 	}
@@ -122,7 +125,7 @@ func (w *world) look(r *discoveryv3.DeltaDiscoveryResponse) string {
 			}
 		}
 	}
-	if k == listeners && !w.picky && slow == 0 { // what a listener names is there
+	if k == listeners && !w.picky && !w.late { // what a listener names is there
 		for _, l := range r.GetResources() {
 			service, _, _ := strings.Cut(l.GetName(), ":")
 			if service == "public_listener" {
@@ -179,6 +182,7 @@ func (w *world) step(s step) {
 	case "slow":
 		w.mu.Lock()
 		w.slow = s.Slow
+		w.late = w.late || s.Slow >= time.Second
 		w.mu.Unlock()
 	case "time":
 		time.Sleep(time.Duration(2*s.N) * time.Second)

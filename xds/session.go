@@ -78,10 +78,9 @@ func (s *session) request(t *subscription, q *discoveryv3.DeltaDiscoveryRequest,
 	now := time.Now()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	// The stream server wrote the nonce into our response, in this goroutine, so reading it here is safe. An empty one
-	// belongs to a response still in the channel, and a request without a nonce is no answer to it.
-	if t.out != nil && q.GetResponseNonce() != "" && q.GetResponseNonce() == t.out.response.GetNonce() {
-		nack = s.answered(t, q, now)
+	// The stream server wrote the nonce into our response, in this goroutine, so reading it here is safe.
+	if r := t.answer(q.GetResponseNonce()); r != nil {
+		nack = s.answered(t, r, q, now)
 	}
 	t.take(q, wildcard)
 	t.watch = ch
@@ -94,21 +93,21 @@ func (s *session) CreateWatch(*discoveryv3.DiscoveryRequest, cachev3.Subscriptio
 	return nil, errors.New("state-of-the-world streams are not served")
 }
 
-// answered accounts for an ACK, or for the NACK that it returns, of what is out.
-func (s *session) answered(t *subscription, q *discoveryv3.DeltaDiscoveryRequest, now time.Time) *NACK {
+// answered accounts for an ACK, or for the NACK that it returns, of r.
+func (s *session) answered(t *subscription, r *discoveryv3.DeltaDiscoveryResponse, q *discoveryv3.DeltaDiscoveryRequest, now time.Time) *NACK {
 	if q.GetErrorDetail() == nil {
-		t.accepted()
+		t.accepted(r)
 		s.report.lastACK = now
 		return nil
 	}
 	n := &NACK{Type: t.kind.String(), TypeURL: t.kind.url(), Message: cut(q.GetErrorDetail().GetMessage(), maxNACKText), Time: now}
-	for _, r := range t.out.response.GetResources() {
+	for _, r := range r.GetResources() {
 		n.Resources = append(n.Resources, r.GetName())
 	}
 	if len(n.Resources) == 0 {
-		n.Resources = slices.Clone(t.out.response.GetRemovedResources())
+		n.Resources = slices.Clone(r.GetRemovedResources())
 	}
-	t.rejected(now)
+	t.rejected(r, now)
 	s.report.lastNACK = n
 	return n
 }
@@ -279,10 +278,10 @@ func (s *session) refusing(k kind) bool {
 	return len(s.subs[k].refused) > 0 && len(s.subs[k].refuses(s.target.resources[k])) > 0
 }
 
-// send sends what is to be sent of kind k, if Envoy has answered the last of that kind.
+// send sends what is to be sent of kind k, if another response of that kind may be sent.
 func (s *session) send(k kind, removals bool, now time.Time) {
 	t := s.subs[k]
-	if t.watch == nil || t.out != nil {
+	if !t.mayFollow(s.server.ackTimeout, now) {
 		return
 	}
 	add, removed := t.todo(s.target.resources[k], now)
@@ -314,6 +313,9 @@ func (s *session) send(k kind, removals bool, now time.Time) {
 	out := &discoveryv3.DeltaDiscoveryResponse{TypeUrl: k.url(), Resources: slices.Clone(add), RemovedResources: removed}
 	select {
 	case t.watch <- &cachev3.DeltaPassthroughResponse{DeltaRequest: t.request, DeltaDiscoveryResponse: out, NextVersionMap: map[string]string{}}:
+		if t.out != nil {
+			t.before = append(t.before, t.out)
+		}
 		t.out = &outstanding{response: out, at: now}
 	default: // with one unanswered response per kind there is always room; waiting here would block the publisher
 		s.end(status.Error(codes.Internal, "the stream's queue is full"))
@@ -328,6 +330,11 @@ func (s *session) settle(now time.Time) {
 			s.wakeAfter(f.retry, now)
 		}
 		all = all && s.quiet(kind(k), now) && !s.refusing(kind(k))
+	}
+	if t := s.subs[clusters]; t.out != nil {
+		if add, removed := t.todo(s.target.resources[clusters], now); len(add)+len(removed) > 0 {
+			s.wakeAfter(t.out.at.Add(s.server.ackTimeout), now)
+		}
 	}
 	s.report.inSync = all
 	if !all {

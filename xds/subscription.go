@@ -33,7 +33,9 @@ type subscription struct {
 	// alone holds names that were refused in company. They are sent one at a time, to find the bad one.
 	alone   map[string]bool
 	refused map[string]refusal
-	out     *outstanding // the response without an answer; nil: none
+	out     *outstanding // the last response, if it has no answer
+	// before are older ones without an answer: of clusters alone, see mayFollow.
+	before []*outstanding
 	// settled: at the last look there was nothing to send, and nothing changed since.
 	settled bool
 }
@@ -119,20 +121,56 @@ func (s *subscription) retarget(want map[string]*discoveryv3.Resource) {
 	}
 }
 
-// accepted notes an ACK of what is out.
-func (s *subscription) accepted() {
-	for _, r := range s.out.response.GetResources() {
-		delete(s.refused, r.GetName())
-		delete(s.alone, r.GetName())
+// answer finds the response that a nonce belongs to, and takes it off those without an answer; nil if there is none.
+func (s *subscription) answer(nonce string) *discoveryv3.DeltaDiscoveryResponse {
+	// An empty nonce belongs to a response still in the channel, and a request without one is no answer to it.
+	if nonce == "" {
+		return nil
 	}
-	s.out = nil
+	if s.out != nil && s.out.response.GetNonce() == nonce {
+		r := s.out.response
+		s.out, s.before = nil, nil
+		return r
+	}
+	for i, o := range s.before {
+		if o.response.GetNonce() == nonce {
+			s.before = s.before[i+1:]
+			return o.response
+		}
+	}
+	return nil
 }
 
-// rejected notes a NACK of what is out. It applied some of it or none: Envoy does not say.
-func (s *subscription) rejected(now time.Time) {
+// mayFollow reports whether another response may be sent now. There is one without an answer at most, so that what comes
+// meanwhile is folded and an Envoy that does not read costs little. But Envoy keeps back the ACK of clusters that cannot
+// become warm, which only the next version of them, or their removal, may change: after the time to wait that is sent too,
+// once the stream server has taken the one before.
+func (s *subscription) mayFollow(timeout time.Duration, now time.Time) bool {
+	if s.watch == nil {
+		return false
+	}
+	return s.out == nil || s.kind == clusters && len(s.watch) == 0 && !now.Before(s.out.at.Add(timeout))
+}
+
+// accepted notes an ACK of r.
+func (s *subscription) accepted(r *discoveryv3.DeltaDiscoveryResponse) {
+	for _, r := range r.GetResources() {
+		if s.held[r.GetName()] == r.GetVersion() { // not a later version that is on its way
+			delete(s.refused, r.GetName())
+			delete(s.alone, r.GetName())
+		}
+	}
+}
+
+// rejected notes a NACK of response. Envoy applied some of it or none: it does not say.
+func (s *subscription) rejected(response *discoveryv3.DeltaDiscoveryResponse, now time.Time) {
 	s.settled = false
-	sent := s.out.response.GetResources()
-	s.out = nil
+	var sent []*discoveryv3.Resource
+	for _, r := range response.GetResources() {
+		if s.held[r.GetName()] == r.GetVersion() {
+			sent = append(sent, r)
+		}
+	}
 	for _, r := range sent {
 		s.held[r.GetName()] = ""
 		if len(sent) > 1 {

@@ -424,7 +424,7 @@ func (p *controlPlane) api() admin.API {
 	}
 }
 
-// notReady says why nobody can be served yet.
+// notReady says why nobody can be served yet, or not for long.
 func (p *controlPlane) notReady() []string {
 	var out []string
 	if _, ok := p.store.Views.Load(); !ok {
@@ -432,6 +432,9 @@ func (p *controlPlane) notReady() []string {
 	}
 	if _, ok := p.secrets.Bundles(); !ok {
 		out = append(out, "the trust bundle is not there yet")
+	}
+	if err := p.ca.Health(); err != nil {
+		out = append(out, "the CA's state cannot be written: "+err.Error())
 	}
 	return out
 }

@@ -37,6 +37,7 @@ type Envoy struct {
 	stream  discoveryv3.AggregatedDiscoveryService_DeltaAggregatedResourcesClient
 	warming map[string]bool                       // clusters that wait for endpoints
 	keptACK []*discoveryv3.DeltaDiscoveryResponse // of clusters
+	paused  bool                                  // clusters were not asked for on this stream, as some are warming
 }
 
 // Event is a response that came.
@@ -72,6 +73,7 @@ func (e *Envoy) Run(ctx context.Context) error {
 	}
 	e.stream = stream
 	e.keptACK = nil
+	e.paused = len(e.warming) > 0
 	node := e.node
 	for _, url := range slices.Concat(parents(), children()) {
 		q := &discoveryv3.DeltaDiscoveryRequest{TypeUrl: url, Node: node, InitialResourceVersions: e.Versions(url)}
@@ -80,7 +82,7 @@ func (e *Envoy) Run(ctx context.Context) error {
 				continue
 			}
 		}
-		if url == resourcev3.ClusterType && len(e.warming) > 0 {
+		if url == resourcev3.ClusterType && e.paused {
 			continue // as long as clusters are warming nothing is said about clusters
 		}
 		if err := stream.Send(q); err != nil {
@@ -127,10 +129,7 @@ func (e *Envoy) take(r *discoveryv3.DeltaDiscoveryResponse) error {
 		for _, name := range r.GetRemovedResources() {
 			delete(e.warming, name)
 		}
-		if len(e.warming) > 0 {
-			e.keptACK = append(e.keptACK, r)
-			return e.ask()
-		}
+		e.keptACK = append(e.keptACK, r)
 	case resourcev3.EndpointType:
 		for _, resource := range r.GetResources() {
 			delete(e.warming, resource.GetName())
@@ -139,11 +138,17 @@ func (e *Envoy) take(r *discoveryv3.DeltaDiscoveryResponse) error {
 	if err := e.ask(); err != nil {
 		return err
 	}
-	if err := e.accept(answer, r); err != nil {
-		return err
+	if r.GetTypeUrl() != resourcev3.ClusterType {
+		if err := e.accept(answer, r); err != nil {
+			return err
+		}
 	}
 	if len(e.warming) > 0 {
 		return nil
+	}
+	if e.paused {
+		e.paused = false
+		return e.stream.Send(&discoveryv3.DeltaDiscoveryRequest{TypeUrl: resourcev3.ClusterType, InitialResourceVersions: e.Versions(resourcev3.ClusterType)})
 	}
 	for _, kept := range e.keptACK {
 		if err := e.accept(&discoveryv3.DeltaDiscoveryRequest{TypeUrl: kept.GetTypeUrl(), ResponseNonce: kept.GetNonce()}, kept); err != nil {
