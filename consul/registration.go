@@ -13,6 +13,7 @@ type nodeServices struct {
 type node struct {
 	Node            string
 	Address         string
+	Datacenter      string
 	TaggedAddresses map[string]string
 }
 
@@ -29,6 +30,7 @@ type registration struct {
 	Namespace  string
 	Partition  string
 	PeerName   string
+	Datacenter string // in answers of the agent itself
 }
 
 type proxyRegistration struct {

@@ -147,11 +147,14 @@ func (p Params) overload() (*overloadv3.OverloadManager, error) {
 	}, nil
 }
 
-// pack validates m, which ValidateAll of the message around it would not look into, and wraps it with the same bytes each time.
-func pack(m interface {
+// message is any of Envoy's messages with its validation rules.
+type message interface {
 	proto.Message
 	ValidateAll() error
-}) (*anypb.Any, error) {
+}
+
+// pack validates m, which ValidateAll of the message around it would not look into, and wraps it with the same bytes each time.
+func pack(m message) (*anypb.Any, error) {
 	name := m.ProtoReflect().Descriptor().FullName()
 	if err := m.ValidateAll(); err != nil {
 		return nil, fmt.Errorf("%s: %w", name, err)

@@ -52,6 +52,7 @@ func with(p bootstrap.Params, change func(*bootstrap.Params)) bootstrap.Params {
 
 // cases are the parameters of the golden files, by name.
 func cases(t *testing.T) map[string]bootstrap.Params {
+	t.Helper()
 	ca, err := os.ReadFile("testdata/ca.pem")
 	if err != nil {
 		t.Fatal(err)
@@ -312,6 +313,7 @@ func FuzzParams(f *testing.F) {
 
 // shape is a JSON text without its values.
 func shape(t *testing.T, text []byte) string {
+	t.Helper()
 	var v any
 	if err := json.Unmarshal(text, &v); err != nil {
 		t.Fatal(err)

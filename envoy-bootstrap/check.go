@@ -166,7 +166,7 @@ func checkPath(what, path string) error {
 		return err
 	}
 	if !filepath.IsAbs(path) || filepath.Clean(path) != path {
-		return fmt.Errorf("%s %q: expected a full path without . and ..", what, path)
+		return fmt.Errorf("%s %q: expected a full path without . or .. in it", what, path)
 	}
 	return nil
 }

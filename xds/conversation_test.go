@@ -7,6 +7,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	"github.com/sallyport/sallyport/catalog"
 	"github.com/sallyport/sallyport/identity"
@@ -54,7 +55,7 @@ func (c *talk) configure() {
 func (c *talk) resume(held [kinds]map[string]string) {
 	c.t.Helper()
 	names := [kinds][]string{endpoints: {apiSNI}, secrets: {"leaf/web", "peers/web", "roots"}, extensions: {"rules/web"}}
-	for _, k := range []kind{clusters, listeners, endpoints, secrets, extensions} {
+	for _, k := range []kind{clusters, endpoints, listeners, secrets, extensions} {
 		c.must(c.s.Send(&discoveryv3.DeltaDiscoveryRequest{TypeUrl: k.url(), ResourceNamesSubscribe: names[k], InitialResourceVersions: held[k]}))
 	}
 }
@@ -178,6 +179,13 @@ func TestSubscribedAgain(t *testing.T) {
 		c.subscribe(endpoints, apiSNI)
 		c.accept("endpoint " + apiSNI)
 		c.subscribe(secrets, "nobody")
+		c.silence()
+		// A cluster that is nowhere has no endpoints: that is an answer, silence would keep Envoy waiting.
+		c.subscribe(endpoints, dbSNI)
+		var none endpointv3.ClusterLoadAssignment
+		if err := c.accept("endpoint " + dbSNI).GetResources()[0].GetResource().UnmarshalTo(&none); err != nil || none.GetClusterName() != dbSNI || len(none.GetEndpoints()) != 0 {
+			t.Errorf("%v, %v, want no endpoints", &none, err)
+		}
 		c.silence()
 		// A listener that Envoy unsubscribes from is still one of all.
 		c.must(c.s.Send(&discoveryv3.DeltaDiscoveryRequest{TypeUrl: listeners.url(), ResourceNamesUnsubscribe: []string{"api:127.0.0.1:9000"}}))
@@ -377,6 +385,37 @@ func TestWaitHasAnEnd(t *testing.T) {
 	})
 }
 
+// On a new stream clusters are asked for first; those that a listener may still name are not removed before it is spoken of.
+func TestRemovalsOnANewStream(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := start(t, Config{AckTimeout: 5 * time.Second, StallTimeout: never})
+		twoServices(m)
+		c := m.stream("web")
+		c.configure()
+		held := m.versions("web")
+		m.contents.Proxies[0].Upstreams = nil
+		m.publish()
+		c.s.Close()
+		c = m.stream("web")
+		c.must(c.s.Send(&discoveryv3.DeltaDiscoveryRequest{TypeUrl: clusters.url(), InitialResourceVersions: held[clusters]}))
+		c.silence()
+		c.must(c.s.Send(&discoveryv3.DeltaDiscoveryRequest{TypeUrl: listeners.url(), InitialResourceVersions: held[listeners]}))
+		for k, name := range map[kind]string{secrets: "leaf/web", extensions: "rules/web"} {
+			c.must(c.s.Send(&discoveryv3.DeltaDiscoveryRequest{TypeUrl: k.url(), ResourceNamesSubscribe: []string{name}, InitialResourceVersions: held[k]}))
+		}
+		c.accept("listener -api:127.0.0.1:9000")
+		c.accept("cluster -" + apiSNI)
+		c.s.Close()
+
+		// An Envoy that starts speaks of no listeners before its clusters are ready.
+		c = m.stream("web")
+		c.must(c.s.Send(&discoveryv3.DeltaDiscoveryRequest{TypeUrl: clusters.url(), InitialResourceVersions: held[clusters]}))
+		c.silence()
+		time.Sleep(5 * time.Second)
+		c.accept("cluster -" + apiSNI)
+	})
+}
+
 func TestClusterReplaced(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := start(t, patient())
@@ -397,7 +436,8 @@ func TestClusterReplaced(t *testing.T) {
 		lds := c.expect("listener db:127.0.0.1:9000 -api:127.0.0.1:9000")
 		c.silence() // the old cluster waits
 		c.must(c.s.NACK(lds, "not this one"))
-		c.silence() // and as long as the new listener is refused Envoy may run the old one
+		c.accept("listener -api:127.0.0.1:9000") // of a refused response nobody knows what was applied
+		c.silence()                              // and as long as the new listener is refused Envoy may run the old one
 		time.Sleep(firstRetry + time.Millisecond)
 		c.accept("listener db:127.0.0.1:9000")
 		c.accept("cluster -" + apiSNI)
@@ -570,6 +610,7 @@ func TestClusterGoneBeforeItsEndpoints(t *testing.T) {
 		m.contents.Proxies[0].Upstreams = m.contents.Proxies[0].Upstreams[:1]
 		m.publish()
 		c.subscribe(endpoints, dbSNI)
+		c.accept("endpoint " + dbSNI) // none, so that Envoy need not wait for them
 		c.silence()
 		time.Sleep(5 * time.Second)
 		removed := c.expect("cluster -" + dbSNI)

@@ -118,6 +118,43 @@ func TestTighteningThatIsRefused(t *testing.T) {
 	})
 }
 
+// Access that was taken away while the stream was broken: Envoy may ask for its listeners first, and is told of the new chain last.
+func TestTighteningMeanwhile(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := start(t, Config{AckTimeout: 5 * time.Second, StallTimeout: never})
+		twoServices(m)
+		c := m.stream("api")
+		c.configureAPI()
+		held := m.versions("api")
+		c.s.Close()
+		m.intend("web", "api", intention.Deny)
+		m.publish()
+		ask := func(k kind, names ...string) {
+			c.must(c.s.Send(&discoveryv3.DeltaDiscoveryRequest{TypeUrl: k.url(), ResourceNamesSubscribe: names, InitialResourceVersions: held[k]}))
+		}
+		c = m.stream("api")
+		ask(listeners)
+		ask(clusters)
+		c.silence()
+		ask(secrets, "leaf/api", "peers/api")
+		sds := c.expect("secret peers/api")
+		c.must(c.s.ACK(sds))
+		c.silence()
+		ask(extensions, "rules/api")
+		c.accept("extension rules/api")
+		c.accept("listener public_listener:127.0.0.1:20001")
+		c.silence()
+		c.s.Close()
+
+		// An Envoy that does not ask is told in the end.
+		c = m.stream("api")
+		ask(listeners)
+		c.silence()
+		time.Sleep(5 * time.Second)
+		c.accept("listener public_listener:127.0.0.1:20001")
+	})
+}
+
 // Services whose revocation ends no live connections keep the name of their chain.
 func TestRevocationWithoutDrain(t *testing.T) {
 	for _, r := range []catalog.Revocation{catalog.NewConnections, catalog.NextRequest} {

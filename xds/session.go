@@ -39,8 +39,10 @@ type session struct {
 	changed time.Time
 	// wakeAt is when pump has to run although nothing happened; zero: not.
 	wakeAt time.Time
-	// mended: endpoints were sent again because Envoy was silent about its clusters; see mend.
-	mended bool
+	// returning: Envoy ran listeners already when the stream was opened.
+	returning bool
+	// mended is when endpoints were sent again because Envoy was silent about its clusters; see mend.
+	mended time.Time
 	report report
 }
 
@@ -81,6 +83,9 @@ func (s *session) request(t *subscription, q *discoveryv3.DeltaDiscoveryRequest,
 	// The stream server wrote the nonce into our response, in this goroutine, so reading it here is safe.
 	if r := t.answer(q.GetResponseNonce()); r != nil {
 		nack = s.answered(t, r, q, now)
+	}
+	if t.kind == listeners && !t.asked {
+		s.returning = len(q.GetInitialResourceVersions()) > 0
 	}
 	t.take(q, wildcard)
 	t.watch = ch
@@ -176,6 +181,12 @@ func (s *session) pump(now time.Time) {
 // clustersInUse reports whether Envoy may still run something that names a cluster which is to be removed: a listener or route that
 // it has not replaced yet, or refuses to replace.
 func (s *session) clustersInUse(now time.Time) bool {
+	// On a new stream Envoy asks for clusters first, and may run listeners that it has not spoken of yet. An Envoy that is
+	// still starting asks for no listeners before its clusters are ready, so this wait too has an end.
+	if at := s.opened.Add(s.server.ackTimeout); !s.subs[listeners].asked && now.Before(at) {
+		s.wake(at)
+		return true
+	}
 	for _, k := range made() {
 		if s.adding(k, now) {
 			return true
@@ -201,6 +212,10 @@ func (s *session) holdBack(now time.Time) bool {
 		return false
 	}
 	timeout := s.server.ackTimeout
+	if at := later(s.opened, s.mended).Add(timeout); s.returning && !s.repeated() && now.Before(at) {
+		s.wake(at)
+		return true
+	}
 	until := time.Time{}
 	for _, k := range made() {
 		switch t := s.subs[k]; {
@@ -232,6 +247,18 @@ func (s *session) holdBack(now time.Time) bool {
 	return true
 }
 
+// repeated reports whether an Envoy that runs listeners has asked again for what those name. It does so at once on a new stream,
+// but in an order of its own, and for clusters not before those it has are warm. A listener must not come before its cluster, and a filter chain that got its new name before the secret and the rules were replaced would let
+// in somebody whom they deny, on a connection that nothing ends any more.
+func (s *session) repeated() bool {
+	for _, k := range []kind{secrets, clusters, extensions} {
+		if len(s.target.resources[k]) > 0 && !s.subs[k].asked {
+			return false
+		}
+	}
+	return true
+}
+
 func later(a, b time.Time) time.Time {
 	if a.Before(b) {
 		return b
@@ -244,14 +271,14 @@ func later(a, b time.Time) time.Time {
 // between the two, the new one shows it: endpoints are asked for, clusters are not.
 func (s *session) mend(now time.Time) {
 	e := s.subs[endpoints]
-	if s.mended || s.subs[clusters].asked || !e.asked {
+	if !s.mended.IsZero() || s.subs[clusters].asked || !e.asked {
 		return
 	}
 	if at := s.opened.Add(s.server.ackTimeout); now.Before(at) {
 		s.wake(at)
 		return
 	}
-	s.mended = true
+	s.mended = now
 	e.settled = false
 	for name := range e.names {
 		e.again[name] = true

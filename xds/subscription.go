@@ -5,8 +5,11 @@ import (
 	"strings"
 	"time"
 
+	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	cachev3 "github.com/envoyproxy/go-control-plane/pkg/cache/v3"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/anypb"
 )
 
 // How soon a resource that Envoy refused is tried again with the same bytes: a bind error heals when the port is freed, most
@@ -171,6 +174,14 @@ func (s *subscription) rejected(response *discoveryv3.DeltaDiscoveryResponse, no
 			sent = append(sent, r)
 		}
 	}
+	if len(sent) > 0 {
+		// A removal that was refused without any company is not repeated: there is nothing that could make it good.
+		for _, name := range response.GetRemovedResources() {
+			if _, ok := s.held[name]; !ok {
+				s.held[name] = ""
+			}
+		}
+	}
 	for _, r := range sent {
 		s.held[r.GetName()] = ""
 		if len(sent) > 1 {
@@ -212,6 +223,8 @@ func (s *subscription) todo(want map[string]*discoveryv3.Resource, now time.Time
 		for name := range s.names {
 			if r := want[name]; r != nil {
 				look(r)
+			} else if s.kind == endpoints && s.lacks(name) {
+				add = append(add, noEndpoints(name))
 			}
 		}
 	}
@@ -226,6 +239,22 @@ func (s *subscription) todo(want map[string]*discoveryv3.Resource, now time.Time
 	slices.Sort(removed)
 	s.settled = len(add)+len(removed)+len(s.refused) == 0
 	return add, removed
+}
+
+// lacks reports whether Envoy has nothing of that name, or asked again for it.
+func (s *subscription) lacks(name string) bool {
+	_, held := s.held[name]
+	return !held || s.again[name]
+}
+
+// noEndpoints are the endpoints of a cluster that the proxy is not to have. Envoy asks for those of a cluster that was taken away
+// meanwhile, and without them it would wait, and say nothing of any cluster, so that it could not even be told of the removal.
+func noEndpoints(cluster string) *discoveryv3.Resource {
+	r := &discoveryv3.Resource{Name: cluster, Version: "none"}
+	// A message with one text in it can always be marshalled; should it not be, Envoy refuses the resource.
+	b, _ := proto.MarshalOptions{Deterministic: true}.Marshal(&endpointv3.ClusterLoadAssignment{ClusterName: cluster})
+	r.Resource = &anypb.Any{TypeUrl: endpoints.url(), Value: b}
+	return r
 }
 
 // batch cuts add down to what may go into one response.

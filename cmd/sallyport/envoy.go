@@ -76,12 +76,11 @@ func runEnvoy(ctx context.Context, runtimeDir string, o envoyOptions, log *slog.
 	if err != nil {
 		return err
 	}
-	warning, err := gate(version, o.strict)
-	if err != nil {
+	if err := gate(version, o.strict); err != nil {
 		return fmt.Errorf("%s: %w", binary, err)
 	}
-	if warning != "" {
-		log.Warn(warning)
+	if floor := version.SecurityFloor(); version.Compare(floor) < 0 {
+		log.Warn("this envoy lacks security fixes: upgrade it", "version", version.String(), "fixed_in", floor.String())
 	}
 
 	request, err := o.request()
@@ -183,7 +182,7 @@ func findEnvoy(flag, variable string) (string, error) {
 func envoyVersion(ctx context.Context, binary string) (bootstrap.Version, error) {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, binary, "--version") //nolint:gosec // the Envoy that the user names
+	cmd := exec.CommandContext(ctx, binary, "--version")
 	cmd.WaitDelay = time.Second
 	out, err := cmd.Output()
 	if err != nil {
@@ -200,20 +199,15 @@ func envoyVersion(ctx context.Context, binary string) (bootstrap.Version, error)
 	return v, nil
 }
 
-// gate refuses an Envoy that is not supported, and warns of one, or with strict refuses it, that lacks security fixes.
-func gate(v bootstrap.Version, strict bool) (warning string, err error) {
+// gate refuses an Envoy that is not supported and, if strict, one that lacks known security fixes.
+func gate(v bootstrap.Version, strict bool) error {
 	if !v.Supported() {
-		return "", fmt.Errorf("envoy %s is too old: %s is the oldest that is supported", v, bootstrap.Minimum())
+		return fmt.Errorf("envoy %s is too old: %s is the oldest that is supported", v, bootstrap.Minimum())
 	}
-	floor := v.SecurityFloor()
-	if v.Compare(floor) >= 0 {
-		return "", nil
+	if floor := v.SecurityFloor(); strict && v.Compare(floor) < 0 {
+		return fmt.Errorf("envoy %s lacks security fixes that %s has: upgrade it", v, floor)
 	}
-	text := fmt.Sprintf("envoy %s lacks security fixes that %s has: upgrade it", v, floor)
-	if strict {
-		return "", errors.New(text)
-	}
-	return text, nil
+	return nil
 }
 
 // checkEnvoyArgs refuses what sallyport sets itself; Envoy would only say that it was set twice.

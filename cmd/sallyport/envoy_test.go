@@ -284,20 +284,19 @@ func TestEnvoyVersion(t *testing.T) {
 
 func TestGate(t *testing.T) {
 	for _, tt := range []struct {
-		version      string
-		warns, fails bool
+		version              string
+		refused, strictFails bool
 	}{
-		{"1.40.0", false, false}, {"1.41.0", false, false}, {"1.39.1", false, false}, {"1.39.0", true, false}, {"1.38.3", true, false}, {"1.36.4", true, false}, {"1.35.0", false, true},
+		{"1.40.0", false, false}, {"1.41.0", false, false}, {"1.39.1", false, false}, {"1.39.0", false, true}, {"1.38.3", false, true}, {"1.36.4", false, true}, {"1.35.0", true, true},
 	} {
 		v, err := bootstrap.ParseVersion(tt.version)
 		if err != nil {
 			t.Fatal(err)
 		}
-		warning, err := gate(v, false)
-		if (warning != "") != tt.warns || (err != nil) != tt.fails {
-			t.Errorf("gate(%s) = %q, %v", v, warning, err)
+		if err := gate(v, false); (err != nil) != tt.refused {
+			t.Errorf("gate(%s) = %v", v, err)
 		}
-		if _, err := gate(v, true); (err != nil) != (tt.warns || tt.fails) {
+		if err := gate(v, true); (err != nil) != tt.strictFails {
 			t.Errorf("strict gate(%s) = %v", v, err)
 		}
 	}

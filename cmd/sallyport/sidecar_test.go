@@ -69,7 +69,7 @@ func TestLockSidecar(t *testing.T) {
 
 func TestWriteFile(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "token.json")
-	if err := os.WriteFile(path+".new", []byte("left over by somebody"), 0o666); err != nil { //nolint:gosec // too wide on purpose
+	if err := os.WriteFile(path+".new", []byte("left over by somebody"), 0o666); err != nil {
 		t.Fatal(err)
 	}
 	for _, content := range []string{"first", "second"} {

@@ -34,7 +34,7 @@ func fakeEnvoy(t *testing.T, dir, version, body string) string {
 	script := "#!/bin/sh\n" +
 		`if [ "$1" = --version ]; then echo "envoy  version: 0123456789abcdef0123456789abcdef01234567/` + version + `/Clean/RELEASE/BoringSSL"; exit; fi` + "\n" +
 		"dir=" + shellWord(dir) + "\n" + strings.ReplaceAll(body, "READY", `echo $$ >"$dir/pid.new"; mv "$dir/pid.new" "$dir/pid"`) + "\n"
-	if err := os.WriteFile(path, []byte(script), 0o700); err != nil { //nolint:gosec // it is run
+	if err := os.WriteFile(path, []byte(script), 0o700); err != nil {
 		t.Fatal(err)
 	}
 	return path

@@ -26,19 +26,18 @@ func main() {
 	log := flag.String("log", "", "file for everything that the tests print")
 	noSkip := flag.Bool("no-skip", false, "fail if a test was skipped")
 	flag.Parse()
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	ok, err := run(ctx, *log, *noSkip, flag.Args())
+	ok, err := run(*log, *noSkip, flag.Args())
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "gotest:", err)
 	}
 	if err != nil || !ok {
-		stop()
 		os.Exit(1)
 	}
 }
 
-func run(ctx context.Context, logPath string, noSkip bool, args []string) (ok bool, err error) {
+func run(logPath string, noSkip bool, args []string) (ok bool, err error) {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
 	log := io.Discard
 	if logPath != "" {
 		if err := os.MkdirAll(filepath.Dir(logPath), 0o755); err != nil {

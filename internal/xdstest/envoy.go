@@ -175,10 +175,13 @@ func (e *Envoy) apply(r *discoveryv3.DeltaDiscoveryResponse) {
 		held = map[string]*discoveryv3.Resource{}
 		e.held[r.GetTypeUrl()] = held
 	}
+	parent := slices.Contains(parents(), r.GetTypeUrl())
 	for _, resource := range r.GetResources() {
-		held[resource.GetName()] = resource
+		if parent || e.asked[r.GetTypeUrl()][resource.GetName()] { // else it was unsubscribed from while the response was on its way
+			held[resource.GetName()] = resource
+		}
 	}
-	if !slices.Contains(parents(), r.GetTypeUrl()) {
+	if !parent {
 		return // of these Envoy ignores removals
 	}
 	refs := e.refs[r.GetTypeUrl()]

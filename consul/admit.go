@@ -1,0 +1,224 @@
+package consul
+
+import (
+	"slices"
+	"time"
+
+	"github.com/sallyport/sallyport/catalog"
+	"github.com/sallyport/sallyport/identity"
+	"github.com/sallyport/sallyport/intention"
+)
+
+// proxy is a sidecar with all that is known of what it protects and dials; ok is false as long as it must not be served. What it needs is put into services
+// and intentions.
+func (b *assembly) proxy(s *sidecar, own ownSettings, services map[string]*catalog.Service, intentions map[string][]intention.Intention) (p catalog.Proxy, ok bool) {
+	name := s.proxy.Service.Service
+	id := s.proxy.ID
+	if b.first[id].IsZero() {
+		b.first[id] = b.now
+	}
+	list, ok := b.intentionsOf(name)
+	if !ok {
+		b.waits = true
+		b.problem(id, "", "service-intentions/"+name, "the intentions are not known yet: the proxy waits")
+		return p, false
+	}
+	chain := b.agent.known.chains[name]
+	if chain == nil || !chain.ok {
+		old, ok := b.formerly(id)
+		if !ok {
+			b.waits = true
+			b.problem(id, "", "service-defaults/"+name, "the protocol is not known yet: the proxy waits")
+			return p, false
+		}
+		// Its registration is known, its service's protocol is not: as it was.
+		b.keep(old, services, intentions)
+		return *old, true
+	}
+	p, problems := s.finish(chain.value, own, b.agent.config)
+	b.problems = append(b.problems, problems...)
+	var upstreams []catalog.Upstream
+	needed := map[string]*catalog.Service{}
+	for _, u := range s.upstreams {
+		up, service, reason := b.upstream(id, u)
+		b.waits = b.waits || reason == waiting
+		switch {
+		case reason == "":
+			upstreams = append(upstreams, up)
+			needed[up.Destination.Service] = service
+		case reason == waiting && !b.admitted[id] && b.now.Sub(b.first[id]) < firstWait:
+			b.at(b.first[id].Add(firstWait))
+			b.problem(id, u.Destination.Service, u.Origin, "its endpoints are not known yet: the proxy waits for them up to %s", firstWait)
+			return p, false
+		case reason == waiting:
+			b.problem(id, u.Destination.Service, u.Origin, "its endpoints are not known yet: its listener is not there")
+		default:
+			b.problem(id, u.Destination.Service, u.Origin, "%s: its listener is not there", reason)
+		}
+	}
+	p.Upstreams = upstreams
+	for n, service := range needed {
+		services[n] = service
+	}
+	if services[name] == nil {
+		services[name] = &catalog.Service{Name: p.Service, Protocol: protocolOf(chain.value.Protocol)}
+	}
+	intentions[name] = list
+	return p, true
+}
+
+// waiting is why an upstream of which something is not known is not there.
+const waiting = "waiting"
+
+// upstream is an upstream and the service that it dials; reason says why it is not there.
+func (b *assembly) upstream(id catalog.ProxyID, u dialled) (up catalog.Upstream, service *catalog.Service, reason string) {
+	name := u.Destination.Service
+	up = u.Upstream
+	c := b.agent.known.chains[name]
+	e := b.agent.known.endpoints[name]
+	if c == nil || !c.ok || e == nil || !e.ok {
+		// Of what is not known now, what was known last.
+		if old, ok := b.formerly(id); ok && (c == nil || !c.ok) {
+			for _, was := range old.Upstreams {
+				if was.Destination != u.Destination {
+					continue
+				}
+				if service := b.serviceOf(name); service != nil {
+					return was, service, ""
+				}
+			}
+		}
+		if c != nil && c.ok {
+			if service := b.serviceOf(name); service != nil && service.Protocol == protocolOf(c.value.Protocol) {
+				return b.routed(up, c.value, u, service)
+			}
+		}
+		return up, nil, waiting
+	}
+	endpoints, skipped := readEndpoints(e.value)
+	for _, s := range skipped {
+		b.problem("", "", "service "+s, "it has no address or port that can be dialled: it gets no traffic")
+	}
+	service = &catalog.Service{
+		Name: u.Destination, Protocol: protocolOf(c.value.Protocol), Endpoints: b.hold(name, endpoints),
+	}
+	return b.routed(up, c.value, u, service)
+}
+
+// routed is the upstream as its chain has it.
+func (b *assembly) routed(up catalog.Upstream, c *chain, u dialled, service *catalog.Service) (catalog.Upstream, *catalog.Service, string) {
+	r, err := c.defaultRoute(u.Destination.Service, b.datacenter())
+	if err != nil {
+		return up, nil, err.Error()
+	}
+	if u.protocol.set && protocolOf(u.protocol.value) != service.Protocol {
+		return up, nil, "protocol " + u.protocol.value + " of its config is not that of the service, " + service.Protocol.String() + ", which is not supported yet"
+	}
+	if up.ConnectTimeout == 0 {
+		up.ConnectTimeout = r.connectTimeout
+	}
+	return up, service, ""
+}
+
+// hold is what a service's endpoints are taken to be.
+func (b *assembly) hold(name string, now []catalog.Endpoint) []catalog.Endpoint {
+	h := b.held[name]
+	if h == nil {
+		h = &held{}
+		b.held[name] = h
+	}
+	if slices.ContainsFunc(now, func(e catalog.Endpoint) bool { return e.Healthy }) {
+		h.healthy, h.since = now, time.Time{}
+		return now
+	}
+	if h.healthy == nil && b.agent.seed != nil {
+		for _, s := range b.agent.seed.Contents.Services {
+			if s.Name.Service == name && slices.ContainsFunc(s.Endpoints, func(e catalog.Endpoint) bool { return e.Healthy }) {
+				h.healthy = s.Endpoints
+			}
+		}
+	}
+	if len(now) == 0 || len(h.healthy) == 0 || b.back.IsZero() {
+		return now
+	}
+	end := b.back.Add(holdTime)
+	if !h.since.IsZero() && h.since.Add(holdTime).Before(end) {
+		end = h.since.Add(holdTime)
+	}
+	if !b.now.Before(end) {
+		h.healthy = nil // they are gone; a later loss of the agent does not bring them back
+		return now
+	}
+	if h.since.IsZero() {
+		h.since = b.now
+	}
+	b.at(end)
+	return h.healthy
+}
+
+// intentionsOf is what is known of who may reach a service.
+func (b *assembly) intentionsOf(name string) ([]intention.Intention, bool) {
+	if w := b.agent.known.intentions[name]; w != nil && w.ok {
+		return w.value, true
+	}
+	return b.formerIntentions(name)
+}
+
+// formerIntentions are those of the last-known-good file.
+func (b *assembly) formerIntentions(name string) ([]intention.Intention, bool) {
+	seed := b.agent.seed
+	if seed == nil || !slices.ContainsFunc(seed.Contents.Proxies, func(p catalog.Proxy) bool { return p.Service.Service == name }) {
+		return nil, false
+	}
+	b.fromFile = true
+	var out []intention.Intention
+	for _, i := range seed.Contents.Intentions {
+		if i.Destination.Service == name || i.Destination.IsWildcard() {
+			out = append(out, i)
+		}
+	}
+	return out, true
+}
+
+// formerly is the proxy of the last-known-good file.
+func (b *assembly) formerly(id catalog.ProxyID) (*catalog.Proxy, bool) {
+	if seed := b.agent.seed; seed != nil {
+		for i := range seed.Contents.Proxies {
+			if p := &seed.Contents.Proxies[i]; p.ID == id {
+				b.fromFile = true
+				return p, true
+			}
+		}
+	}
+	return nil, false
+}
+
+// serviceOf is the service of the last-known-good file; nil if there is none.
+func (b *assembly) serviceOf(name string) *catalog.Service {
+	if seed := b.agent.seed; seed != nil {
+		for i := range seed.Contents.Services {
+			if s := &seed.Contents.Services[i]; s.Name == identity.NewName(name) {
+				b.fromFile = true
+				return s
+			}
+		}
+	}
+	return nil
+}
+
+// keep puts what a proxy of the last-known-good file needs into services and intentions, where nothing newer is.
+func (b *assembly) keep(p *catalog.Proxy, services map[string]*catalog.Service, intentions map[string][]intention.Intention) {
+	name := p.Service.Service
+	for _, u := range append(slices.Clone(p.Upstreams), catalog.Upstream{Destination: p.Service}) {
+		n := u.Destination.Service
+		if services[n] != nil {
+			continue
+		}
+		if s := b.serviceOf(n); s != nil {
+			services[n] = s
+		}
+	}
+	if list, ok := b.intentionsOf(name); ok {
+		intentions[name] = list
+	}
+}

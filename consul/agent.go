@@ -1,0 +1,385 @@
+package consul
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net/url"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/consul/api"
+	"github.com/sallyport/sallyport/catalog"
+	"github.com/sallyport/sallyport/intention"
+	"github.com/sallyport/sallyport/internal/latest"
+	"github.com/sallyport/sallyport/sds"
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+)
+
+// Agent is the local Consul agent. Make one with New; Run reads it.
+type Agent struct {
+	config  Config
+	log     *slog.Logger
+	client  *client
+	metrics *metrics
+	// roots are the CA roots, for those who watch bundles.
+	roots latest.Value[*api.CARootList]
+	// proxies are who may open streams: all that are registered, whether they can be served or not.
+	proxies latest.Value[map[catalog.ProxyID]*catalog.Proxy]
+	wake    chan struct{} // something was learnt
+	seed    *saved        // of the last-known-good file; nil: none
+
+	mu     sync.Mutex
+	ran    bool
+	known  known
+	status Status
+}
+
+var (
+	_ catalog.Source = (*Agent)(nil)
+	_ sds.Source     = (*Agent)(nil)
+)
+
+// known is what queries have found out. Agent.mu guards it; the values themselves are not changed.
+type known struct {
+	self          found[self]
+	datacenters   found[[]string]
+	roots         found[*api.CARootList]
+	mesh          found[meshEntry]
+	proxyDefaults found[proxyDefaults]
+	node          string // whose services are read
+	services      found[nodeServices]
+	chains        map[string]*watched[*chain]
+	endpoints     map[string]*watched[[]*instance]
+	intentions    map[string]*watched[[]intention.Intention]
+}
+
+// found is what one query has found out.
+type found[T any] struct {
+	value    T
+	ok       bool // there is a value
+	at       time.Time
+	err      error     // why it cannot be read now; nil: it can
+	since    time.Time // when it first could not; zero: it can
+	filtered bool
+	stale    time.Duration // since the agent was in touch with the leader, if that is long
+}
+
+// watched is what one query among several of its kind has found out.
+type watched[T any] struct {
+	found[T]
+	started time.Time
+	stop    context.CancelFunc
+}
+
+// longContact is how long an agent, or a server, may have been out of touch with the leader before what it says is called stale.
+const longContact = 10 * time.Second
+
+// take takes an answer in. Of one that does not say all there is, keep makes the value out of the old one; if there is no old one and demand is set, there
+// is still none.
+func (f *found[T]) take(value T, m meta, authoritative, demand bool, keep func(old, now T) T) {
+	f.err, f.since, f.at = nil, time.Time{}, time.Now()
+	f.filtered = m.filtered
+	f.stale = 0
+	if m.noLeader || m.age > longContact {
+		f.stale = max(m.age, time.Second)
+	}
+	switch {
+	case authoritative || keep == nil:
+	case f.ok:
+		value = keep(f.value, value)
+	case demand:
+		return
+	}
+	f.value, f.ok = value, true
+}
+
+// fail takes account of an answer that did not come, and reports whether that is new.
+func (f *found[T]) fail(err error) bool {
+	fresh := f.err == nil || f.err.Error() != err.Error()
+	f.err = err
+	if f.since.IsZero() {
+		f.since = time.Now()
+	}
+	return fresh
+}
+
+// New returns the agent that cfg describes. It reads the last-known-good file and the token file, and asks nothing yet. The errors are those of the
+// configuration; a last-known-good file that makes no sense is moved aside and logged.
+func New(cfg Config) (*Agent, error) {
+	c, err := cfg.connect()
+	if err != nil {
+		return nil, err
+	}
+	a := &Agent{config: cfg, log: cfg.Logger, client: c, wake: make(chan struct{}, 1)}
+	if a.log == nil {
+		a.log = slog.New(slog.DiscardHandler)
+	}
+	a.status.Agent = c.name
+	a.known.chains = map[string]*watched[*chain]{}
+	a.known.endpoints = map[string]*watched[[]*instance]{}
+	a.known.intentions = map[string]*watched[[]intention.Intention]{}
+	if a.metrics, err = newMetrics(cfg.Registerer, a.staleness, a.queries); err != nil {
+		return nil, fmt.Errorf("consul metrics: %w", err)
+	}
+	a.seed = loadSaved(cfg.LKGFile, a.log)
+	if a.seed != nil {
+		a.proxies.Set(registered(a.seed.Contents.Proxies))
+	}
+	return a, nil
+}
+
+func registered(list []catalog.Proxy) map[catalog.ProxyID]*catalog.Proxy {
+	m := make(map[catalog.ProxyID]*catalog.Proxy, len(list))
+	for i := range list {
+		p := list[i]
+		m[p.ID] = &p
+	}
+	return m
+}
+
+// TrustDomain is the mesh's; ok is false as long as the agent, or the last-known-good file, has not said it.
+func (a *Agent) TrustDomain() (td spiffeid.TrustDomain, ok bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.trustDomain()
+}
+
+// trustDomain is TrustDomain under the lock.
+func (a *Agent) trustDomain() (td spiffeid.TrustDomain, ok bool) {
+	if r := a.known.roots; r.ok && r.value != nil {
+		td, err := spiffeid.TrustDomainFromString(r.value.TrustDomain)
+		return td, err == nil
+	}
+	if a.seed != nil {
+		return a.seed.Contents.Mesh.TrustDomain, true
+	}
+	return td, false
+}
+
+// Status tells how a is doing. Its slices must not be changed.
+func (a *Agent) Status() Status {
+	last, lost, _, _ := a.client.contact.state()
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	s := a.status
+	s.LastContact, s.Connected = last, !last.IsZero() && lost.IsZero()
+	s.StaleSince = a.staleSince(lost)
+	s.Queries = a.count()
+	return s
+}
+
+func (a *Agent) staleness() float64 {
+	s := a.Status()
+	if s.StaleSince.IsZero() {
+		return 0
+	}
+	return time.Since(s.StaleSince).Seconds()
+}
+
+func (a *Agent) queries() float64 {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return float64(a.count())
+}
+
+// wakeUp makes the assembly look at what is known. It does not block.
+func (a *Agent) wakeUp() {
+	select {
+	case a.wake <- struct{}{}:
+	default:
+	}
+}
+
+// How often is asked what does not block.
+const (
+	selfEvery        = 30 * time.Second
+	datacentersEvery = 60 * time.Second
+	// selfRetry is how often an agent that does not answer is tried: its return ends the waiting of all other queries.
+	selfRetry = 2 * time.Second
+)
+
+// Run reads the agent and publishes what it knows, first when all is known of at least the mesh, and then whenever something changes,
+// until ctx ends; then it waits for all that it started and returns nil. While the agent is away it publishes what the last-known-good file holds, if
+// there is one. The one error is that Run was called before.
+func (a *Agent) Run(ctx context.Context, publish func(catalog.Contents)) error {
+	a.mu.Lock()
+	again := a.ran
+	a.ran = true
+	a.mu.Unlock()
+	if again {
+		return fmt.Errorf("consul: Run was called before")
+	}
+	var all sync.WaitGroup
+	defer a.client.http.CloseIdleConnections()
+	defer all.Wait()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+
+	k := &a.known
+	poll(ctx, &all, a, &k.self, request{path: "/v1/agent/self"}, selfEvery, func(body []byte) (self, error) {
+		s, err := decodeJSON[self](body)
+		if err == nil && s.Config.Datacenter == "" {
+			err = fmt.Errorf("it names no datacenter")
+		}
+		return s, err
+	})
+	poll(ctx, &all, a, &k.datacenters, request{path: "/v1/catalog/datacenters"}, datacentersEvery, nil)
+	follow(ctx, &all, a, &k.roots, query[*api.CARootList]{path: "/v1/agent/connect/ca/roots", decode: decodeRoots}, mergeRoots, false)
+	follow(ctx, &all, a, &k.mesh, query[meshEntry]{path: "/v1/config/mesh/mesh", absent: true}, nil, false)
+	follow(ctx, &all, a, &k.proxyDefaults, query[proxyDefaults]{path: "/v1/config/proxy-defaults/global", absent: true}, nil, false)
+	w := &watcher{agent: a, all: &all}
+	newAssembly(a, publish).run(ctx, w)
+	return nil
+}
+
+// poll asks again and again what does not block. What it answers is all there is.
+func poll[T any](ctx context.Context, all *sync.WaitGroup, a *Agent, f *found[T], r request, every time.Duration, decode func([]byte) (T, error)) {
+	q := query[T]{client: a.client, metrics: a.metrics, path: r.path, every: every, retry: selfRetry, decode: decode}
+	q.got = func(v T, m meta) { learn(a, func() { f.take(v, m, true, false, nil) }) }
+	q.failed = func(err error) bool { return a.failed(q.path, err, f.fail) }
+	all.Go(func() { _ = q.run(ctx) })
+}
+
+// follow keeps a blocking query going.
+func follow[T any](ctx context.Context, all *sync.WaitGroup, a *Agent, f *found[T], q query[T], keep func(old, now T) T, demand bool) {
+	q.client, q.metrics = a.client, a.metrics
+	q.got = func(v T, m meta) { learn(a, func() { f.take(v, m, m.authoritative(), demand, keep) }) }
+	q.failed = func(err error) bool { return a.failed(q.path, err, f.fail) }
+	all.Go(func() { _ = q.run(ctx) })
+}
+
+// learn changes what is known.
+func learn(a *Agent, change func()) {
+	a.mu.Lock()
+	change()
+	a.mu.Unlock()
+	a.wakeUp()
+}
+
+// failed takes account of a query that failed. It never ends one.
+func (a *Agent) failed(path string, err error, fail func(error) bool) bool {
+	a.mu.Lock()
+	fresh := fail(err)
+	a.mu.Unlock()
+	if fresh {
+		a.log.Warn("consul query", "file", path, "err", err)
+	}
+	a.wakeUp()
+	return false
+}
+
+// watcher keeps one query going for each thing that some proxy needs.
+type watcher struct {
+	agent *Agent
+	all   *sync.WaitGroup
+	stop  context.CancelFunc // of the query for the node's services
+}
+
+// node follows the services of a node. Called again with the same name it does nothing.
+func (w *watcher) node(ctx context.Context, name string) {
+	a := w.agent
+	a.mu.Lock()
+	same := a.known.node == name && w.stop != nil
+	a.mu.Unlock()
+	if same {
+		return
+	}
+	if w.stop != nil {
+		w.stop()
+	}
+	a.mu.Lock()
+	a.known.node = name
+	a.mu.Unlock()
+	ctx, w.stop = context.WithCancel(ctx)
+	follow(ctx, w.all, a, &a.known.services, query[nodeServices]{
+		path:   "/v1/catalog/node-services/" + url.PathEscape(name),
+		params: url.Values{"merge-central-config": {""}, "stale": {""}},
+		decode: func(body []byte) (nodeServices, error) {
+			s, err := decodeJSON[nodeServices](body)
+			if err == nil && s.Node == nil { // every agent registers its own node, so this is too early, or not the whole
+				err = fmt.Errorf("it does not know the node %.60q (does the token have node:read?)", name)
+			}
+			return s, err
+		},
+	}, mergeServices, false)
+}
+
+// nodeless polls the agent's own services instead, where it does not say what its node is called.
+func (w *watcher) nodeless(ctx context.Context) {
+	if w.stop != nil {
+		return
+	}
+	a := w.agent
+	ctx, w.stop = context.WithCancel(ctx)
+	poll(ctx, w.all, a, &a.known.services, request{path: "/v1/agent/services"}, servicesEvery, func(body []byte) (nodeServices, error) {
+		m, err := decodeJSON[map[string]*registration](body)
+		s := nodeServices{Node: &node{}}
+		for _, r := range m {
+			s.Services = append(s.Services, r)
+		}
+		return s, err
+	})
+}
+
+// servicesEvery is how often the agent's services are read where they cannot be watched.
+const servicesEvery = 5 * time.Second
+
+func mergeServices(old, now nodeServices) nodeServices {
+	now.Services = merge(old.Services, now.Services, func(r *registration) string {
+		if r == nil {
+			return ""
+		}
+		return r.ID
+	})
+	return now
+}
+
+// want makes the queries those for the given names: chains and endpoints by service, intentions by destination.
+func (w *watcher) want(ctx context.Context, chains, endpoints, intentions map[string]bool) {
+	a := w.agent
+	reconcile(ctx, w, a.known.chains, chains, func(name string) query[*chain] {
+		return query[*chain]{
+			path: "/v1/discovery-chain/" + url.PathEscape(name),
+			decode: func(body []byte) (*chain, error) {
+				c, err := decodeJSON[chainAnswer](body)
+				if err == nil && (c.Chain == nil || c.Chain.ServiceName != name) {
+					err = fmt.Errorf("it has no chain of %.60q", name)
+				}
+				return c.Chain, err
+			},
+		}
+	}, nil, false)
+	reconcile(ctx, w, a.known.endpoints, endpoints, func(name string) query[[]*instance] {
+		return query[[]*instance]{path: "/v1/health/connect/" + url.PathEscape(name), params: url.Values{"cached": {""}}}
+	}, mergeInstances, false)
+	reconcile(ctx, w, a.known.intentions, intentions, func(name string) query[[]intention.Intention] {
+		return query[[]intention.Intention]{
+			path:   "/v1/connect/intentions/match",
+			params: url.Values{"by": {"destination"}, "name": {name}},
+			decode: decodeIntentions(name),
+		}
+	}, mergeIntentions, true)
+}
+
+// reconcile starts the queries that are wanted and not there, and ends those that are not wanted.
+func reconcile[T any](ctx context.Context, w *watcher, have map[string]*watched[T], want map[string]bool, make func(string) query[T], keep func(old, now T) T, demand bool) {
+	w.agent.mu.Lock()
+	defer w.agent.mu.Unlock()
+	for name, e := range have {
+		if !want[name] {
+			e.stop()
+			delete(have, name)
+		}
+	}
+	for name := range want {
+		if have[name] != nil {
+			continue
+		}
+		e := &watched[T]{started: time.Now()}
+		var one context.Context
+		one, e.stop = context.WithCancel(ctx)
+		have[name] = e
+		follow(one, w.all, w.agent, &e.found, make(name), keep, demand)
+	}
+}

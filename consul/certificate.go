@@ -1,0 +1,215 @@
+package consul
+
+import (
+	"context"
+	"crypto"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"time"
+
+	"github.com/hashicorp/consul/api"
+	"github.com/sallyport/sallyport/identity"
+	"github.com/sallyport/sallyport/sds"
+	"github.com/spiffe/go-spiffe/v2/bundle/x509bundle"
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+	"github.com/spiffe/go-spiffe/v2/svid/x509svid"
+)
+
+// leafPatience is how long a leaf may take beyond the time that was asked to wait: after a rotation of the roots the agent spreads the
+// making of new leafs over 30 s, and asks again when the CA is busy.
+const leafPatience = 75 * time.Second
+
+// WatchSVID calls f with the leaf of id, fetched with the caller's token, now and after each rotation, until ctx ends; then it returns nil. It
+// returns an error when the caller has no right to the leaf, or the identity is not of this mesh. While the agent is away it waits.
+func (a *Agent) WatchSVID(ctx context.Context, c sds.Caller, id identity.Service, f func(*x509svid.SVID)) error {
+	if td, ok := a.TrustDomain(); ok && td != id.TrustDomain {
+		return fmt.Errorf("leaf for %s: the trust domain of the mesh is %s", id, td)
+	}
+	if err := id.Check(); err != nil {
+		return fmt.Errorf("leaf for %q: %w", id.Service, err)
+	}
+	var last error
+	q := query[*x509svid.SVID]{
+		client: a.client, metrics: a.metrics, path: "/v1/agent/connect/ca/leaf/" + url.PathEscape(id.Service), caller: true, token: c.Token,
+		patience: leafPatience,
+		decode:   func(body []byte) (*x509svid.SVID, error) { return decodeLeaf(body, id) },
+		got: func(svid *x509svid.SVID, _ meta) {
+			last = nil
+			f(svid)
+		},
+		failed: func(err error) bool {
+			if last == nil || last.Error() != err.Error() {
+				a.log.Warn("leaf not read, the last one stays", "proxy", c.Proxy, "service", id.Name, "err", err)
+			}
+			last = err
+			return hasStatus(err, http.StatusForbidden)
+		},
+	}
+	if err := q.run(ctx); err != nil {
+		return fmt.Errorf("leaf for %s: %w", id, err)
+	}
+	return nil
+}
+
+// decodeLeaf reads a leaf, the intermediates that come with it (Consul's cross-signed roots among them), and its key.
+func decodeLeaf(body []byte, id identity.Service) (*x509svid.SVID, error) {
+	leaf, err := decodeJSON[api.LeafCert](body)
+	if err != nil {
+		return nil, errors.New("it is no leaf") // the decoder's error may quote the key
+	}
+	chain, err := certificates(leaf.CertPEM)
+	if err != nil {
+		return nil, err
+	}
+	if len(chain) == 0 {
+		return nil, errors.New("it has no certificate")
+	}
+	key, err := privateKey(leaf.PrivateKeyPEM)
+	if err != nil {
+		return nil, err
+	}
+	if n := len(chain[0].URIs); n != 1 {
+		return nil, fmt.Errorf("the leaf has %d URI SANs, and one is right", n)
+	}
+	got, err := spiffeid.FromURI(chain[0].URIs[0])
+	if err != nil {
+		return nil, err
+	}
+	if got != id.ID() {
+		return nil, fmt.Errorf("the leaf is that of %s", got)
+	}
+	return &x509svid.SVID{ID: got, Certificates: chain, PrivateKey: key}, nil
+}
+
+// mostCertificates bounds a chain and a list of roots.
+const mostCertificates = 100
+
+// certificates reads all certificates of a PEM text.
+func certificates(text string) ([]*x509.Certificate, error) {
+	var out []*x509.Certificate
+	for rest := []byte(text); ; {
+		var block *pem.Block
+		if block, rest = pem.Decode(rest); block == nil {
+			return out, nil
+		}
+		if block.Type != "CERTIFICATE" {
+			continue
+		}
+		c, err := x509.ParseCertificate(block.Bytes)
+		if err != nil {
+			return nil, fmt.Errorf("certificate %d: %w", len(out)+1, err)
+		}
+		if out = append(out, c); len(out) > mostCertificates {
+			return nil, fmt.Errorf("it has more than %d certificates", mostCertificates)
+		}
+	}
+}
+
+// privateKey reads a key as Consul and its CA providers write them: SEC1, PKCS#1 or PKCS#8, EC or RSA. No error quotes it.
+func privateKey(text string) (crypto.Signer, error) {
+	for rest := []byte(text); ; {
+		var block *pem.Block
+		if block, rest = pem.Decode(rest); block == nil {
+			return nil, errors.New("it has no private key")
+		}
+		var key any
+		var err error
+		switch block.Type {
+		case "EC PRIVATE KEY":
+			key, err = x509.ParseECPrivateKey(block.Bytes)
+		case "RSA PRIVATE KEY":
+			key, err = x509.ParsePKCS1PrivateKey(block.Bytes)
+		case "PRIVATE KEY":
+			key, err = x509.ParsePKCS8PrivateKey(block.Bytes)
+		default: // "EC PARAMETERS" comes before some
+			continue
+		}
+		if err != nil {
+			return nil, fmt.Errorf("its private key (%s) cannot be read", block.Type)
+		}
+		signer, ok := key.(crypto.Signer)
+		if !ok {
+			return nil, fmt.Errorf("its private key (%s) cannot sign", block.Type)
+		}
+		return signer, nil
+	}
+}
+
+// decodeRoots reads the roots, and refuses a list that would leave nobody to trust.
+func decodeRoots(body []byte) (*api.CARootList, error) {
+	list, err := decodeJSON[*api.CARootList](body)
+	switch {
+	case err != nil:
+		return nil, err
+	case list == nil || len(list.Roots) == 0:
+		return nil, errors.New("it has no roots: is Connect enabled?")
+	}
+	if _, err := bundle(list); err != nil {
+		return nil, err
+	}
+	return list, nil
+}
+
+// mergeRoots is what is known after an answer that may lack some.
+func mergeRoots(old, now *api.CARootList) *api.CARootList {
+	if old.TrustDomain != now.TrustDomain {
+		return now
+	}
+	all := *now
+	all.Roots = merge(old.Roots, now.Roots, func(r *api.CARoot) string {
+		if r == nil {
+			return ""
+		}
+		return r.ID
+	})
+	return &all
+}
+
+// bundle is the roots as a bundle: the active one and those that it replaced, which Consul keeps as long as their leafs live. Intermediates
+// come with the leafs.
+func bundle(list *api.CARootList) (*x509bundle.Bundle, error) {
+	td, err := spiffeid.TrustDomainFromString(list.TrustDomain)
+	if err != nil {
+		return nil, fmt.Errorf("trust domain %.100q: %w", list.TrustDomain, err)
+	}
+	b := x509bundle.New(td)
+	for _, r := range list.Roots {
+		if r == nil {
+			continue
+		}
+		roots, err := certificates(r.RootCertPEM)
+		if err != nil {
+			return nil, fmt.Errorf("root %.60q: %w", r.Name, err)
+		}
+		for _, c := range roots {
+			b.AddX509Authority(c)
+		}
+	}
+	if b.Empty() {
+		return nil, errors.New("its roots have no certificates")
+	}
+	return b, nil
+}
+
+// WatchBundles calls f with the roots now and after each change, until ctx ends; then it returns nil. Run reads them: without it there are none.
+func (a *Agent) WatchBundles(ctx context.Context, f func(*x509bundle.Set)) error {
+	for {
+		changed := a.roots.Changed()
+		if list, ok := a.roots.Load(); ok {
+			b, err := bundle(list)
+			if err != nil {
+				return fmt.Errorf("CA roots: %w", err)
+			}
+			f(x509bundle.NewSet(b))
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}

@@ -1,0 +1,121 @@
+package consul
+
+import (
+	"cmp"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"github.com/hashicorp/consul/api"
+	"github.com/sallyport/sallyport/catalog"
+)
+
+// mostWeight is Envoy's and Consul's bound on the weight of an endpoint.
+const mostWeight = 128
+
+// readEndpoints maps the instances of a service as Consul's own control plane does: all of them, with their health, so that Envoy
+// keeps connections to one that is critical for a moment. Of two instances at one address the healthy one counts. skipped are the
+// instances that cannot be dialled.
+func readEndpoints(instances []*instance) (endpoints []catalog.Endpoint, skipped []string) {
+	for _, i := range instances {
+		if i == nil || i.Service == nil {
+			continue
+		}
+		e := catalog.Endpoint{Address: addressOf(i), Port: portOf(i.Service.Port)}
+		if e.Port == 0 || e.Address == "" {
+			skipped = append(skipped, i.Service.ID)
+			continue
+		}
+		e.Weight, e.Healthy = weightOf(i)
+		endpoints = append(endpoints, e)
+	}
+	slices.SortFunc(endpoints, func(a, b catalog.Endpoint) int {
+		return cmp.Or(strings.Compare(a.Address, b.Address), cmp.Compare(a.Port, b.Port), compareHealth(a, b), cmp.Compare(b.Weight, a.Weight))
+	})
+	endpoints = slices.CompactFunc(endpoints, func(a, b catalog.Endpoint) bool { return a.Address == b.Address && a.Port == b.Port })
+	slices.Sort(skipped)
+	return endpoints, slices.Compact(skipped)
+}
+
+// compareHealth puts the healthy first.
+func compareHealth(a, b catalog.Endpoint) int {
+	switch {
+	case a.Healthy == b.Healthy:
+		return 0
+	case a.Healthy:
+		return -1
+	}
+	return 1
+}
+
+// addressOf is where an instance is dialled from within its datacenter: the service's own address, else its node's.
+func addressOf(i *instance) string {
+	address := i.Service.Address
+	if n := i.Node; n != nil {
+		address = cmp.Or(address, n.Address, n.TaggedAddresses["lan"])
+	}
+	if a, err := netip.ParseAddr(address); err == nil {
+		if a.Zone() != "" || a.IsUnspecified() || a.IsMulticast() {
+			return ""
+		}
+		return a.Unmap().String()
+	}
+	if len(address) > 253 || strings.ContainsFunc(address, notInHostName) {
+		return ""
+	}
+	return address
+}
+
+func notInHostName(c rune) bool {
+	return !(c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || c == '-' || c == '.' || c == '_')
+}
+
+// weightOf is an instance's share by its health. Maintenance is a critical check in Consul.
+func weightOf(i *instance) (weight uint32, healthy bool) {
+	w := struct{ Passing, Warning int }{1, 1}
+	if i.Service.Weights != nil {
+		w = *i.Service.Weights
+	}
+	n := w.Passing
+	healthy = true
+	for _, c := range i.Checks {
+		switch c.Status {
+		case api.HealthPassing:
+		case api.HealthWarning:
+			n = w.Warning
+		default: // critical, maintenance, and whatever else there will be
+			healthy = false
+		}
+	}
+	return uint32(min(max(n, 1), mostWeight)), healthy && n > 0 //nolint:gosec // within the range
+}
+
+// mergeInstances is what is known after an answer that may lack some: those of it, and those that only an earlier one has.
+func mergeInstances(old, now []*instance) []*instance {
+	key := func(i *instance) [2]string {
+		var k [2]string
+		if i != nil && i.Node != nil {
+			k[0] = i.Node.Node
+		}
+		if i != nil && i.Service != nil {
+			k[1] = i.Service.ID
+		}
+		return k
+	}
+	return merge(old, now, key)
+}
+
+// merge is now, and of old what now has no other value for.
+func merge[T any, K comparable](old, now []T, key func(T) K) []T {
+	out := slices.Clone(now)
+	have := make(map[K]bool, len(now))
+	for _, v := range now {
+		have[key(v)] = true
+	}
+	for _, v := range old {
+		if !have[key(v)] {
+			out = append(out, v)
+		}
+	}
+	return out
+}

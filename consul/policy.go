@@ -1,0 +1,31 @@
+package consul
+
+import "strconv"
+
+// Policy returns the ACL policy, in HCL, that the control plane's own token needs on a node: what it reads and nothing more. An empty
+// node stands for every node, for one token that all control planes share.
+func Policy(node string) string {
+	agent := `agent_prefix ""`
+	if node != "" {
+		agent = "agent " + strconv.Quote(node)
+	}
+	return `# What sallyport reads beside a Consul agent. It writes nothing, and fetches no certificate with this token:
+# those are fetched with the token that each proxy brings, which needs service:write on its service.
+
+# The name of the node, and default_intention_policy.
+` + agent + ` {
+  policy = "read"
+}
+
+# The instances of upstreams, wherever they run.
+node_prefix "" {
+  policy = "read"
+}
+
+# Registrations, endpoints, protocols and chains; and the intentions of the services on this node.
+service_prefix "" {
+  policy     = "read"
+  intentions = "read"
+}
+`
+}

@@ -1,0 +1,168 @@
+package consul
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/sallyport/sallyport/catalog"
+)
+
+// saved is the last-known-good file: contents, and when they were known. It holds no keys and no tokens.
+type saved struct {
+	Saved    time.Time        `json:"saved"`
+	Contents catalog.Contents `json:"contents"`
+}
+
+// savedFile is how saved lies on disk: with a sum, as half a file or a flipped bit could allow what was denied.
+type savedFile struct {
+	Format int             `json:"format"`
+	Sum    string          `json:"sha256"`
+	Saved  json.RawMessage `json:"known"`
+}
+
+const savedFormat = 1
+
+func sum(b []byte) string {
+	s := sha256.Sum256(b)
+	return hex.EncodeToString(s[:])
+}
+
+// encodeSaved returns the file of s.
+func encodeSaved(s saved) ([]byte, error) {
+	inner, err := json.Marshal(s)
+	if err != nil {
+		return nil, err
+	}
+	return json.Marshal(savedFile{Format: savedFormat, Sum: sum(inner), Saved: inner})
+}
+
+// decodeSaved is the opposite of encodeSaved. A file of another format is an error too: it is remade within seconds.
+func decodeSaved(b []byte) (*saved, error) {
+	f, err := decodeJSON[savedFile](b)
+	if err != nil {
+		return nil, err
+	}
+	if f.Format != savedFormat {
+		return nil, fmt.Errorf("it has format %d, and this is %d", f.Format, savedFormat)
+	}
+	if sum(f.Saved) != f.Sum {
+		return nil, errors.New("its sum is not right")
+	}
+	d := json.NewDecoder(bytes.NewReader(f.Saved))
+	d.DisallowUnknownFields()
+	var s saved
+	if err := d.Decode(&s); err != nil {
+		return nil, err
+	}
+	if s.Contents.Mesh.TrustDomain.IsZero() {
+		return nil, errors.New("it names no trust domain")
+	}
+	return &s, nil
+}
+
+// loadSaved reads the file; nil if there is none. One that makes no sense is moved aside.
+func loadSaved(file string, log *slog.Logger) *saved {
+	if file == "" {
+		return nil
+	}
+	b, err := os.ReadFile(file)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err == nil {
+		var s *saved
+		if s, err = decodeSaved(b); err == nil {
+			return s
+		}
+		err = errors.Join(err, os.Rename(file, file+".bad"))
+	}
+	log.Error("last known good contents not read, the start waits for the agent", "file", file, "err", err)
+	return nil
+}
+
+// saver writes the file, not more often than every few seconds.
+type saver struct {
+	file    string
+	log     *slog.Logger
+	pending *catalog.Contents // nil: none
+	written []byte            // the contents of the file as last written
+	next    time.Time         // when the next may be written
+}
+
+// saveEvery bounds how often the file is written: what changes all the time would wear out a disk.
+const saveEvery = 5 * time.Second
+
+func newSaver(file string, log *slog.Logger) *saver { return &saver{file: file, log: log} }
+
+// put takes contents to be written. Those that are written already are not written again.
+func (s *saver) put(c catalog.Contents) {
+	if s.file != "" {
+		s.pending = &c
+	}
+}
+
+// due is when the next is to be written.
+func (s *saver) due() (time.Duration, bool) {
+	return max(time.Until(s.next), 0), s.pending != nil
+}
+
+// save writes what is due.
+func (s *saver) save() {
+	if d, ok := s.due(); ok && d == 0 {
+		s.flush()
+	}
+}
+
+// flush writes what is pending.
+func (s *saver) flush() {
+	if s.pending == nil {
+		return
+	}
+	c := *s.pending
+	s.pending = nil
+	contents, err := json.Marshal(c)
+	if err == nil && bytes.Equal(contents, s.written) {
+		return
+	}
+	s.next = time.Now().Add(saveEvery)
+	var b []byte
+	if err == nil {
+		b, err = encodeSaved(saved{Saved: time.Now().UTC(), Contents: c})
+	}
+	if err == nil {
+		err = replaceFile(s.file, b)
+	}
+	if err != nil {
+		s.log.Error("last known good contents not written", "file", s.file, "err", err)
+		return
+	}
+	s.written = contents
+}
+
+// replaceFile puts b in place of the file, so that there is the old one or the new one at any time, and only its owner reads it.
+func replaceFile(file string, b []byte) error {
+	f, err := os.CreateTemp(filepath.Dir(file), filepath.Base(file)+".*") // mode 0600
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(b)
+	if err == nil {
+		err = f.Sync()
+	}
+	if err = errors.Join(err, f.Close()); err == nil {
+		err = os.Rename(f.Name(), file)
+	}
+	if err != nil {
+		return errors.Join(err, os.Remove(f.Name()))
+	}
+	return nil
+}
