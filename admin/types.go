@@ -19,8 +19,10 @@ type TokenRequest struct {
 
 // TokenResponse is a token and what a bootstrap is made of.
 type TokenResponse struct {
-	Token   string    `json:"token"`
-	Expires time.Time `json:"expires"`
+	Token   string    `json:"token,omitempty"`
+	Expires time.Time `json:"expires,omitzero"`
+	// OwnToken says that there is no Token here: the proxy has one of its own (Consul's ACL token), which the caller has to know.
+	OwnToken bool `json:"own_token,omitempty"`
 
 	ProxyID     string `json:"proxy_id"`
 	Service     string `json:"service"`
@@ -111,8 +113,10 @@ type Status struct {
 
 // Catalog is the state of the source of the catalog.
 type Catalog struct {
-	Source     string    `json:"source"` // "files: /etc/sallyport/catalog"
-	LastLoaded time.Time `json:"last_loaded"`
+	Source     string    `json:"source"` // "files: /etc/sallyport/catalog", "consul agent localhost:8500"
+	LastLoaded time.Time `json:"last_loaded,omitzero"`
+	// StaleSince is since when something could not be read again; zero: it is all as the source has it.
+	StaleSince time.Time `json:"stale_since,omitzero"`
 	Services   int       `json:"services"`
 	Intentions int       `json:"intentions"`
 	// Problems are why newer contents were not taken, one mistake each.

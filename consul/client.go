@@ -65,6 +65,7 @@ type meta struct {
 	noLeader      bool
 	age           time.Duration // since it was in touch with the leader
 	defaultPolicy string        // "allow", "deny" or empty
+	cut           bool          // there was no answer: it was somebody else's turn
 }
 
 // authoritative reports whether what is not in an answer is not there.

@@ -51,6 +51,7 @@ func (q *query[T]) run(ctx context.Context) error {
 			return nil
 		}
 		recovered := q.client.contact.recovered.Changed()
+		asked := time.Now()
 		m, err := q.ask(ctx, index)
 		if ctx.Err() != nil {
 			return nil
@@ -72,8 +73,9 @@ func (q *query[T]) run(ctx context.Context) error {
 			if !q.rest(ctx, spread(q.every), recovered) {
 				return nil
 			}
-		case m.index == 0:
-			index = 0
+		case m.index == 0, m.index == index && !m.cut && time.Since(asked) < time.Second:
+			// It does not block: some do not where there is nothing, or not yet.
+			index = m.index
 			if !q.rest(ctx, spread(unindexed), recovered) {
 				return nil
 			}
@@ -96,7 +98,7 @@ func (q *query[T]) ask(ctx context.Context, index uint64) (meta, error) {
 	}
 	a, err := q.client.do(turn, r)
 	if err != nil && errors.Is(context.Cause(turn), errTurn) {
-		return meta{index: index}, nil // somebody else's turn; the same is asked again
+		return meta{index: index, cut: true}, nil // somebody else's turn; the same is asked again
 	}
 	if ctx.Err() != nil {
 		return meta{}, ctx.Err()

@@ -26,6 +26,15 @@ func TestBrokenFile(t *testing.T) {
 		{"half a file", "intentions-api.hcl", "Kind = \"service-intentions\"\nName = \"api\"\nSources = [\n  { Name = \"web\", ", "intentions-api.hcl:"},
 		{"an unknown key", "intentions-api.hcl", "Kind = \"service-intentions\"\nName = \"api\"\nSorces = []\n", "intentions-api.hcl:3"},
 		{"an unknown action", "intentions-api.hcl", "Kind = \"service-intentions\"\nName = \"api\"\nSources = [\n  { Name = \"web\", Action = \"maybe\" },\n]\n", "intentions-api.hcl:4"},
+		{"a mode in which the denied would hear what the server says", "db.hcl", `service {
+  name = "db"
+  port = 1
+  connect { sidecar_service { proxy { config {
+    server_first          = true
+    intention_enforcement = "ext_authz"
+  } } } }
+}
+`, "db.hcl:"},
 		{"an empty file", "db.hcl", "", "db.hcl:1"},
 	} {
 		good, err := os.ReadFile(filepath.Join(m.Catalog, broken.file))

@@ -107,7 +107,7 @@ func unscathed(t *testing.T, what string, r meshtest.Report) {
 	t.Helper()
 	figure(t, "load=%q %s", what, r)
 	if r.Failed != 0 || r.Closed != 0 {
-		t.Errorf("%s: %d of %d requests failed, %d of %d connections ended", what, r.Failed, r.Requests, r.Closed, r.Held)
+		t.Errorf("%s: %d of %d requests failed, %d of %d connections ended: %v", what, r.Failed, r.Requests, r.Closed, r.Held, r)
 	}
 	if r.Requests == 0 {
 		t.Errorf("%s: the load did nothing", what)

@@ -4,6 +4,7 @@ package e2e
 
 import (
 	"testing"
+	"time"
 
 	"github.com/sallyport/sallyport/internal/meshtest"
 )
@@ -41,20 +42,35 @@ func TestOlderEnvoys(t *testing.T) {
 	}
 }
 
-// TestExtAuthzAloneIsRefusedOnEnvoy136 holds that mode ext_authz of a tcp service, which that Envoy cannot do safely, is not done at all
-// rather than unsafely: nobody gets in, and the status says why.
-func TestExtAuthzAloneIsRefusedOnEnvoy136(t *testing.T) {
+// TestExtAuthzAloneOnEnvoy136: that Envoy dials the application before it asks, so mode ext_authz of a tcp service alone would have the denied hear
+// what the application says. It takes mode both there, the status says so, and nobody who is denied hears a byte.
+func TestExtAuthzAloneOnEnvoy136(t *testing.T) {
 	t.Parallel()
-	echo := serveEcho(t, "")
+	app := serveEcho(t, banner)
 	m := meshtest.New(t, meshtest.Config{Sallyport: sallyport, Envoy: "1.36.4"})
-	m.Add(meshtest.Service{Name: "db", Local: echo, Config: []string{`intention_enforcement = "ext_authz"`}})
-	m.Add(meshtest.Service{Name: "web", Upstreams: []string{"db"}})
-	m.Intend("db", meshtest.Intentions{"web": "allow"})
+	m.Add(meshtest.Service{Name: "mail", Local: app, Config: []string{`intention_enforcement = "ext_authz"`}})
+	m.Add(meshtest.Service{Name: "web", Upstreams: []string{"mail"}})
+	m.Add(meshtest.Service{Name: "batch", Upstreams: []string{"mail"}})
+	m.Intend("mail", meshtest.Intentions{"web": "allow"})
 	m.Serve()
-	m.Sidecar("web")
-	m.LaunchSidecar("db").Abandon()
-	meshtest.Await(t, "status says why", func() error { return m.SaysOf("db", "ext_authz") })
-	if a := meshtest.EchoPlain(m.Upstream("web", "db"), "hello"); a.Allowed() {
-		t.Errorf("web → db, whose Envoy cannot do what its mode needs: %v", a)
+	mail := m.Sidecars("mail", "web", "batch")[0]
+	for _, want := range []string{"both, not ext_authz", "dials the application for every TCP connect"} {
+		meshtest.Await(t, "the status says what this Envoy cannot do", func() error { return m.SaysOf("mail", want) })
+	}
+	if a, _ := mail.Decided(func() meshtest.Answer { return meshtest.ListenPlain(m.Upstream("web", "mail"), time.Second) }); a.Body != banner {
+		t.Errorf("web → mail: %v, want the banner", a)
+	}
+	for _, a := range []meshtest.Answer{
+		meshtest.ListenPlain(m.Upstream("batch", "mail"), time.Second),
+		meshtest.EchoPlain(m.Upstream("batch", "mail"), "EHLO batch\r\n"),
+		m.Client("batch", "mail").Listen(m.Public("mail"), time.Second),
+		meshtest.ListenPlain(m.Public("mail"), time.Second),
+	} {
+		if len(a.Body) != 0 {
+			t.Errorf("batch → mail: heard %q", a.Body)
+		}
+	}
+	if n := app.Bytes.Load(); n != 0 {
+		t.Errorf("the application got %d bytes of the denied", n)
 	}
 }

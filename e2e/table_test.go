@@ -10,7 +10,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -74,7 +73,7 @@ func decisionTable(t *testing.T, version string, cases []decisiontable.Case) {
 	doors := map[identity.Name][]door{}
 	for _, c := range cases {
 		if doors[c.Destination] == nil {
-			doors[c.Destination] = makeDoors(t, m, c.Destination, version)
+			doors[c.Destination] = makeDoors(t, m, c.Destination)
 		}
 	}
 	marker := identity.NewName("marker")
@@ -127,14 +126,11 @@ func decisionTable(t *testing.T, version string, cases []decisiontable.Case) {
 	figure(t, "cases=%d decisions=%d wrong=%d undecided_and_tried_again=%d", len(cases), tried.Load(), wrong.Load(), undecided.Load())
 }
 
-// makeDoors makes a sidecar in every mode over every protocol that the Envoy can do.
-func makeDoors(t *testing.T, m *meshtest.Mesh, destination identity.Name, version string) (all []door) {
+// makeDoors makes a sidecar in every mode over every protocol.
+func makeDoors(t *testing.T, m *meshtest.Mesh, destination identity.Name) (all []door) {
 	t.Helper()
 	for _, protocol := range []catalog.Protocol{catalog.TCP, catalog.HTTP} {
 		for _, mode := range []catalog.Enforcement{catalog.RBAC, catalog.ExtAuthz, catalog.Both} {
-			if mode == catalog.ExtAuthz && protocol == catalog.TCP && strings.HasPrefix(version, "1.36") {
-				continue // which is refused on that Envoy: TestExtAuthzAloneIsRefusedOnEnvoy136
-			}
 			app := serveEcho(t, "")
 			if protocol == catalog.HTTP {
 				app = serveHTTP(t, "hello")

@@ -33,6 +33,8 @@ type guard struct {
 	first   *discoveryv3.DeltaDiscoveryRequest // read before the session was made; Recv gives it out
 	heard   atomic.Int64                       // when the last request came, in Unix nanoseconds
 	sending atomic.Int64                       // since when a Send has been going on; 0: none is
+	// subscribed gets a word for each request after the first that asks for more.
+	subscribed chan struct{}
 }
 
 // Recv returns the next request that may be answered. It ends the stream when a request says that another node sent it.
@@ -52,6 +54,12 @@ func (g *guard) Recv() (*discoveryv3.DeltaDiscoveryRequest, error) {
 			g.metrics.streamsRejected.WithLabelValues(rejectedNode).Inc()
 			g.session.end(err)
 			return nil, err
+		}
+		if len(q.GetResourceNamesSubscribe()) > 0 {
+			select {
+			case g.subscribed <- struct{}{}:
+			default: // a word is waiting, or nobody listens
+			}
 		}
 		// The stream server keeps the node for the stream's life. Of Envoy's, some tens of kilobytes, nothing is needed any more.
 		q.Node = &corev3.Node{Id: id}

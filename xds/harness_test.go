@@ -206,7 +206,10 @@ func (m *mesh) run(cfg Config) {
 	m.registry = prometheus.NewRegistry()
 	m.logs = &logs{}
 	credentials := sds.New(sds.Config{Source: m.certs})
-	cfg.Views, cfg.Credentials, cfg.Authorizer = &m.store.Views, credentials, byMetadata{}
+	cfg.Views, cfg.Credentials = &m.store.Views, credentials
+	if cfg.Authorizer == nil {
+		cfg.Authorizer = byMetadata{}
+	}
 	cfg.Registerer, cfg.Logger = m.registry, slog.New(slog.NewTextHandler(m.logs, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	var err error
 	if m.server, err = New(cfg); err != nil {

@@ -47,6 +47,9 @@ type Config struct {
 	Registerer prometheus.Registerer
 	// AckTimeout bounds how long listeners and routes wait for Envoy to accept what they name. 0: 5 s.
 	AckTimeout time.Duration
+	// Recheck is how often the callers of open streams are authorized again; they are, too, when they subscribe to something new. 0: a
+	// stream goes on whatever becomes of the token that opened it.
+	Recheck time.Duration
 	// StallTimeout is how long an Envoy may leave a response unread or unanswered before its stream is ended. 0: 60 s.
 	StallTimeout time.Duration
 }
@@ -85,7 +88,8 @@ type Server struct {
 	metrics      *metrics
 	ackTimeout   time.Duration
 	stallTimeout time.Duration
-	generations  *generations // the publisher's
+	recheckEvery time.Duration // 0: never
+	generations  *generations  // the publisher's
 
 	streams sync.WaitGroup // goroutines of streams
 
@@ -121,7 +125,7 @@ func New(cfg Config) (*Server, error) {
 	}
 	s := &Server{
 		views: cfg.Views, credentials: cfg.Credentials, authorizer: cfg.Authorizer, log: cfg.Logger, metrics: m, generations: g,
-		ackTimeout: cfg.AckTimeout, stallTimeout: cfg.StallTimeout,
+		ackTimeout: cfg.AckTimeout, stallTimeout: cfg.StallTimeout, recheckEvery: cfg.Recheck,
 		proxies: map[catalog.ProxyID]*proxy{}, fresh: map[*session]bool{}, wake: make(chan struct{}, 1), closing: make(chan struct{}),
 	}
 	if s.log == nil {
@@ -177,7 +181,12 @@ func (s *Server) DeltaAggregatedResources(stream discoveryv3.AggregatedDiscovery
 		return err
 	}
 	s.log.Info("stream opened", "proxy", caller.Proxy, "version", n.features.Version)
-	err = s.serve(ctx, n, &guard{AggregatedDiscoveryService_DeltaAggregatedResourcesServer: stream, session: n, metrics: s.metrics, first: first})
+	g := &guard{AggregatedDiscoveryService_DeltaAggregatedResourcesServer: stream, session: n, metrics: s.metrics, first: first, subscribed: make(chan struct{}, 1)}
+	if s.recheckEvery > 0 {
+		node := &corev3.Node{Id: first.GetNode().GetId()} // the rest of it is not kept
+		s.streams.Go(func() { s.recheck(ctx, n, node, g.subscribed) })
+	}
+	err = s.serve(ctx, n, g)
 	s.leave(n)
 	closed := []any{"proxy", caller.Proxy, "duration", time.Since(n.opened)}
 	if err != nil {

@@ -212,7 +212,7 @@ func (s *session) holdBack(now time.Time) bool {
 		return false
 	}
 	timeout := s.server.ackTimeout
-	if at := later(s.opened, s.mended).Add(timeout); s.returning && !s.repeated() && now.Before(at) {
+	if at := later(s.opened, s.mended).Add(timeout); !s.repeated() && now.Before(at) {
 		s.wake(at)
 		return true
 	}
@@ -247,16 +247,13 @@ func (s *session) holdBack(now time.Time) bool {
 	return true
 }
 
-// repeated reports whether an Envoy that runs listeners has asked again for what those name. It does so at once on a new stream,
-// but in an order of its own, and for clusters not before those it has are warm. A listener must not come before its cluster, and a filter chain that got its new name before the secret and the rules were replaced would let
-// in somebody whom they deny, on a connection that nothing ends any more.
+// repeated reports whether Envoy has asked, on this stream, for what the listeners that it runs name. It does so at once, but in an
+// order of its own, and for clusters not before those it has are warm. A listener must not come before its cluster; and a filter chain
+// that got its new name before the secret and the rules were replaced would let in somebody whom they deny, on a
+// connection that nothing ends any more.
 func (s *session) repeated() bool {
-	for _, k := range []kind{secrets, clusters, extensions} {
-		if len(s.target.resources[k]) > 0 && !s.subs[k].asked {
-			return false
-		}
-	}
-	return true
+	asked := func(k kind) bool { return len(s.target.resources[k]) == 0 || s.subs[k].asked }
+	return asked(clusters) && (!s.returning || asked(secrets) && asked(extensions))
 }
 
 func later(a, b time.Time) time.Time {

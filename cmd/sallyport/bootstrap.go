@@ -72,6 +72,9 @@ func runBootstrap(ctx context.Context, runtimeDir string, o bootstrapOptions, ou
 	if err != nil {
 		return err
 	}
+	if _, err := o.complete(&r); err != nil {
+		return err
+	}
 	dir, release, err := o.openDir(client.Dir(), r.ProxyID)
 	if err != nil {
 		return err
@@ -103,7 +106,11 @@ func describe(out io.Writer, dir, target string, r admin.TokenResponse, p bootst
 	if target != dir {
 		fmt.Fprintf(&b, "Copy both to %s, for Envoy's user alone to read\n", target)
 	}
-	fmt.Fprintf(&b, "The token ends at %s, in %s: run this command again before that\n", r.Expires.UTC().Format(time.RFC3339), days(r.Expires.Sub(now)))
+	if r.OwnToken {
+		b.WriteString("The token is the proxy's own Consul token as it is now: when it is replaced, run this command again\n")
+	} else {
+		fmt.Fprintf(&b, "The token ends at %s, in %s: run this command again before that\n", r.Expires.UTC().Format(time.RFC3339), days(r.Expires.Sub(now)))
+	}
 	words := append([]string{"envoy"}, bootstrap.Args(p, bootstrapPath(target))...)
 	for i, w := range words {
 		words[i] = shellWord(w)

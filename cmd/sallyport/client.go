@@ -13,6 +13,7 @@ import (
 
 	"github.com/sallyport/sallyport/admin"
 	"github.com/sallyport/sallyport/catalog"
+	"github.com/sallyport/sallyport/consul"
 	"github.com/sallyport/sallyport/files"
 	"github.com/sallyport/sallyport/identity"
 	"github.com/spf13/cobra"
@@ -65,6 +66,9 @@ func printStatus(w io.Writer, s admin.Status, full bool) error {
 	fmt.Fprintf(w, "catalog: %s, %d services, %d proxies, %d intentions", s.Catalog.Source, s.Catalog.Services, len(s.Proxies), s.Catalog.Intentions)
 	if !s.Catalog.LastLoaded.IsZero() {
 		fmt.Fprintf(w, ", read %s ago", time.Since(s.Catalog.LastLoaded).Round(time.Second))
+	}
+	if !s.Catalog.StaleSince.IsZero() {
+		fmt.Fprintf(w, ", in part not up to date for %s", time.Since(s.Catalog.StaleSince).Round(time.Second))
 	}
 	fmt.Fprintln(w)
 	for _, p := range s.Catalog.Problems {
@@ -263,4 +267,23 @@ func newValidateCommand() *cobra.Command {
 	}
 	addReadFlags(c)
 	return c
+}
+
+func newConsulCommand() *cobra.Command {
+	group := &cobra.Command{Use: "consul", Short: "Beside a Consul agent", Args: cobra.NoArgs}
+	var node string
+	policy := &cobra.Command{
+		Use:   "policy [--node-name NODE]",
+		Short: "Print the ACL policy that the control plane's own token needs",
+		Long: `Policy prints the ACL policy of the control plane's own token, for ` + "`consul acl policy create -rules -`" + `. Sidecars have tokens of their own,
+with service:write on their service, as for Consul's own proxies.`,
+		Args: cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			_, err := fmt.Fprint(c.OutOrStdout(), consul.Policy(node))
+			return err
+		},
+	}
+	policy.Flags().StringVar(&node, "node-name", "", "the agent's node; without it the policy is for any node")
+	group.AddCommand(policy)
+	return group
 }

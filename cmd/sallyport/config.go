@@ -13,6 +13,7 @@ import (
 
 	"github.com/sallyport/sallyport/ca"
 	"github.com/sallyport/sallyport/catalog"
+	"github.com/sallyport/sallyport/consul"
 	"github.com/sallyport/sallyport/files"
 	"github.com/sallyport/sallyport/identity"
 	"github.com/sallyport/sallyport/intention"
@@ -39,12 +40,31 @@ type serveConfig struct {
 	LogFormat              string        `mapstructure:"log_format"`
 	LogLevel               string        `mapstructure:"log_level"`
 	LogDenials             bool          `mapstructure:"log_denials"`
+
+	Consul        bool   `mapstructure:"consul"`
+	HTTPAddr      string `mapstructure:"http_addr"`
+	TokenFile     string `mapstructure:"token_file"`
+	CAFile        string `mapstructure:"ca_file"`
+	CAPath        string `mapstructure:"ca_path"`
+	ClientCert    string `mapstructure:"client_cert"`
+	ClientKey     string `mapstructure:"client_key"`
+	TLSServerName string `mapstructure:"tls_server_name"`
+	NodeName      string `mapstructure:"node_name"`
 }
 
 func serveFlags(f *pflag.FlagSet) {
 	f.String("config", "", "configuration file (YAML, TOML or JSON); its keys are the flags' names with '_' for '-'")
 	f.String("catalog", "", "directory of service definitions and config entries in Consul's formats (HCL, JSON, YAML)")
 	f.String("data", "", "directory of the control plane's state: the CA, keys, generations (0700; created if missing)")
+	f.Bool("consul", false, "read services, intentions and certificates from the local Consul agent instead of --catalog; Consul's own variables (CONSUL_HTTP_ADDR, CONSUL_HTTP_TOKEN, …) say where it is")
+	f.String("http-addr", "", "with --consul: the agent's address, as for consul (CONSUL_HTTP_ADDR)")
+	f.String("token-file", "", "with --consul: file with the control plane's own ACL token; a rotated one is used at once (CONSUL_HTTP_TOKEN_FILE)")
+	f.String("ca-file", "", "with --consul: CA of the agent's certificate (CONSUL_CACERT)")
+	f.String("ca-path", "", "with --consul: directory of CAs of the agent's certificate (CONSUL_CAPATH)")
+	f.String("client-cert", "", "with --consul: certificate to show the agent (CONSUL_CLIENT_CERT)")
+	f.String("client-key", "", "with --consul: its key (CONSUL_CLIENT_KEY)")
+	f.String("tls-server-name", "", "with --consul: name in the agent's certificate (CONSUL_TLS_SERVER_NAME)")
+	f.String("node-name", "", "with --consul: the agent's node (default: the agent is asked, which needs agent:read)")
 	f.String("datacenter", "dc1", "the datacenter that identities are made for")
 	f.String("trust-domain", "", "the mesh's SPIFFE trust domain (default: made once, <uuid>.consul, and kept in the data directory)")
 	f.String("default-intention-policy", "deny", "what holds where no intention says anything: allow or deny")
@@ -120,6 +140,33 @@ func configError(path string, err error) error {
 	return fmt.Errorf("%s: %s", where, text)
 }
 
+// consulConfig is how the local Consul agent is read.
+func (c serveConfig) consulConfig() (consul.Config, error) {
+	out := consul.Config{
+		Address: c.HTTPAddr, TokenFile: c.TokenFile, CACert: c.CAFile, CAPath: c.CAPath,
+		ClientCert: c.ClientCert, ClientKey: c.ClientKey, TLSServerName: c.TLSServerName, Node: c.NodeName,
+	}
+	var err error
+	out.Enforcement, out.Revocation, err = c.defaults()
+	return out, err
+}
+
+// defaults is how intentions are enforced where a service says nothing about it.
+func (c serveConfig) defaults() (catalog.Enforcement, *catalog.Revocation, error) {
+	e, ok := catalog.ParseEnforcement(c.IntentionEnforcement)
+	if !ok {
+		return e, nil, fmt.Errorf("--intention-enforcement: %q is none of rbac, ext_authz and both", c.IntentionEnforcement)
+	}
+	if c.Revocation == "" {
+		return e, nil, nil
+	}
+	r, ok := catalog.ParseRevocation(c.Revocation)
+	if !ok {
+		return e, nil, fmt.Errorf("--revocation: %q is none of drain, new and next-request", c.Revocation)
+	}
+	return e, &r, nil
+}
+
 // filesConfig is what the directory of files is read with; the trust domain may be zero for reading alone.
 func (c serveConfig) filesConfig(td spiffeid.TrustDomain) (files.Config, error) {
 	out := files.Config{Dir: c.Catalog, Datacenter: c.Datacenter, TrustDomain: td}
@@ -133,25 +180,27 @@ func (c serveConfig) filesConfig(td spiffeid.TrustDomain) (files.Config, error) 
 	default:
 		return out, fmt.Errorf("--default-intention-policy: %q is neither allow nor deny", c.DefaultIntentionPolicy)
 	}
-	e, ok := catalog.ParseEnforcement(c.IntentionEnforcement)
-	if !ok {
-		return out, fmt.Errorf("--intention-enforcement: %q is none of rbac, ext_authz and both", c.IntentionEnforcement)
-	}
-	out.Enforcement = e
-	if c.Revocation != "" {
-		r, ok := catalog.ParseRevocation(c.Revocation)
-		if !ok {
-			return out, fmt.Errorf("--revocation: %q is none of drain, new and next-request", c.Revocation)
-		}
-		out.Revocation = &r
-	}
-	return out, nil
+	var err error
+	out.Enforcement, out.Revocation, err = c.defaults()
+	return out, err
 }
 
 // check refuses what makes no sense before anything is opened.
 func (c serveConfig) check() error {
-	if c.Catalog == "" {
-		return errors.New("--catalog is missing: the directory of service definitions and intentions")
+	switch {
+	case c.Consul && c.Catalog != "":
+		return errors.New("--consul and --catalog: services come from one of them")
+	case !c.Consul && c.Catalog == "":
+		return errors.New("--catalog is missing: the directory of service definitions and intentions (or --consul, to read the local agent)")
+	}
+	if c.Consul {
+		for _, f := range []struct{ flag, value, zero string }{
+			{"--trust-domain", c.TrustDomain, ""}, {"--datacenter", c.Datacenter, "dc1"}, {"--default-intention-policy", c.DefaultIntentionPolicy, "deny"},
+		} {
+			if f.value != f.zero {
+				return fmt.Errorf("%s: with --consul, Consul says that", f.flag)
+			}
+		}
 	}
 	if c.Data == "" {
 		return errors.New("--data is missing: the directory where the CA and its keys are kept")

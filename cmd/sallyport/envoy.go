@@ -95,6 +95,10 @@ func runEnvoy(ctx context.Context, runtimeDir string, o envoyOptions, log *slog.
 	if err != nil {
 		return err
 	}
+	own, err := o.complete(&first)
+	if err != nil {
+		return err
+	}
 	log = log.With("proxy", first.ProxyID)
 	dir, release, err := o.openDir(client.Dir(), first.ProxyID)
 	if err != nil {
@@ -117,6 +121,10 @@ func runEnvoy(ctx context.Context, runtimeDir string, o envoyOptions, log *slog.
 	renewed := make(chan struct{})
 	go func() {
 		defer close(renewed)
+		if first.OwnToken {
+			own.follow(renewals, first.Token, func(token string) error { return writeToken(dir, token) }, log)
+			return
+		}
 		again := admin.TokenRequest{ProxyID: first.ProxyID, TTL: request.TTL}
 		renewal{
 			log:   log,

@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"os"
 	"strings"
 	"time"
 
@@ -26,6 +27,7 @@ type sidecarOptions struct {
 	adminRemote         bool
 	drainTime           time.Duration
 	tokenTTL            time.Duration
+	tokenFile           string
 }
 
 func (o *sidecarOptions) addFlags(c *cobra.Command, defaultTTL time.Duration, ttl string) {
@@ -37,6 +39,7 @@ func (o *sidecarOptions) addFlags(c *cobra.Command, defaultTTL time.Duration, tt
 	f.BoolVar(&o.adminRemote, "admin-allow-remote", false, "let --admin-bind be an address that other machines reach; Envoy asks nobody who they are")
 	f.DurationVar(&o.drainTime, "drain-time", bootstrap.DefaultDrainTime, "how long connections may live on after their access was taken away, in whole seconds")
 	f.DurationVar(&o.tokenTTL, "token-ttl", defaultTTL, ttl)
+	f.StringVar(&o.tokenFile, "token-file", "", "beside Consul: file with the proxy's own ACL token (CONSUL_HTTP_TOKEN_FILE; or the token itself in CONSUL_HTTP_TOKEN)")
 	c.MarkFlagsOneRequired("sidecar-for", "proxy-id")
 	c.MarkFlagsMutuallyExclusive("sidecar-for", "proxy-id")
 }
@@ -46,6 +49,20 @@ func (o *sidecarOptions) request() (admin.TokenRequest, error) {
 		return admin.TokenRequest{}, fmt.Errorf("--token-ttl %s: a time to live is positive", o.tokenTTL)
 	}
 	return admin.TokenRequest{SidecarFor: o.sidecarFor, ProxyID: o.proxyID, TTL: o.tokenTTL}, nil
+}
+
+// complete puts the proxy's own token into r where it has one; the control plane makes it otherwise.
+func (o *sidecarOptions) complete(r *admin.TokenResponse) (ownToken, error) {
+	if !r.OwnToken {
+		if o.tokenFile != "" {
+			return ownToken{}, errOwnToken
+		}
+		return ownToken{}, nil
+	}
+	own := ownTokenFrom(o.tokenFile, os.Getenv)
+	var err error
+	r.Token, err = own.current()
+	return own, err
 }
 
 // params is the bootstrap of the proxy that r describes, for an Envoy that finds its files in dir.

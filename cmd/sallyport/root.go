@@ -38,6 +38,7 @@ configuration over xDS: mutual TLS between services, and only the connections th
 		newStatusCommand(&o),
 		newIntentionCommand(&o),
 		newLeafCommand(&o),
+		newConsulCommand(),
 		newValidateCommand(),
 		&cobra.Command{
 			Use: "version", Short: "Print the version", Args: cobra.NoArgs,

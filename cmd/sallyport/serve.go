@@ -21,27 +21,17 @@ import (
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
-	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"github.com/sallyport/sallyport/admin"
 	"github.com/sallyport/sallyport/authz"
 	"github.com/sallyport/sallyport/ca"
 	"github.com/sallyport/sallyport/catalog"
-	"github.com/sallyport/sallyport/files"
-	"github.com/sallyport/sallyport/identity"
+	"github.com/sallyport/sallyport/internal/latest"
 	"github.com/sallyport/sallyport/sds"
-	"github.com/sallyport/sallyport/token"
 	"github.com/sallyport/sallyport/xds"
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
-)
-
-// Implementations of interfaces that are declared where they are used.
-var (
-	_ catalog.Source = (*files.Source)(nil)
-	_ sds.Source     = (*ca.CA)(nil)
-	_ xds.Authorizer = token.Authorizer{}
 )
 
 func newServeCommand(o *clientOptions) *cobra.Command {
@@ -79,18 +69,16 @@ Every flag is also a variable (SALLYPORT_LEAF_TTL) and a key of the configuratio
 
 // controlPlane is the parts of a running control plane, for those who ask about it.
 type controlPlane struct {
+	*engine
 	cfg     serveConfig
 	started time.Time
 	log     *slog.Logger
 	metrics *prometheus.Registry
 	store   *catalog.Store
-	source  *files.Source
-	ca      *ca.CA
 	secrets *sds.Credentials
-	tokens  *token.Issuer
 	xds     *xds.Server
 	authz   *authz.Server
-	remote  *ca.Endpoint // nil without a TLS endpoint
+	remote  latest.Value[*ca.Endpoint] // empty without a TLS endpoint
 }
 
 // serve runs the control plane until ctx ends or a part of it fails.
@@ -100,7 +88,7 @@ func serve(ctx context.Context, cfg serveConfig, log *slog.Logger, out io.Writer
 		return err
 	}
 	defer func() { err = errors.Join(err, p.close()) }()
-	l, err := p.listen()
+	l, err := p.listen(ctx)
 	if err != nil {
 		return err
 	}
@@ -108,14 +96,15 @@ func serve(ctx context.Context, cfg serveConfig, log *slog.Logger, out io.Writer
 
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return p.source.Run(ctx, p.store.Publish) })
-	g.Go(func() error { return p.ca.Run(ctx) })
-	// Certificates outlive the streams that they are for: the streams' end closes what they watch.
+	if p.background != nil {
+		g.Go(func() error { return p.background(ctx) })
+	}
 	g.Go(func() error { return p.secrets.Run(ctx) })
 	g.Go(func() error { return p.xds.Run(ctx) })
 	g.Go(func() error { return p.authz.Run(ctx) })
 	g.Go(func() error { return p.serveGRPC(ctx, l.xds, nil) })
 	if l.remote != nil {
-		g.Go(func() error { return p.serveGRPC(ctx, l.remote, credentials.NewTLS(p.remote.TLSConfig())) })
+		g.Go(func() error { return p.serveRemote(ctx, l.remote) })
 	}
 	g.Go(func() error { return admin.Serve(ctx, l.admin, p.api(), log) })
 	if l.metrics != nil {
@@ -130,63 +119,33 @@ func serve(ctx context.Context, cfg serveConfig, log *slog.Logger, out io.Writer
 func open(cfg serveConfig, log *slog.Logger) (*controlPlane, error) {
 	p := &controlPlane{cfg: cfg, started: time.Now(), log: log, metrics: prometheus.NewRegistry(), store: &catalog.Store{}}
 	p.metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	td, err := configuredTrustDomain(cfg.TrustDomain)
-	if err != nil {
+	if err := os.MkdirAll(cfg.Data, 0o700); err != nil {
+		return nil, fmt.Errorf("--data: %w", err)
+	}
+	make := filesEngine
+	if cfg.Consul {
+		make = consulEngine
+	}
+	var err error
+	if p.engine, err = make(cfg, log, p.metrics); err != nil {
 		return nil, err
 	}
-	if p.ca, err = ca.Open(ca.Config{Dir: filepath.Join(cfg.Data, "ca"), TrustDomain: td, LeafTTL: cfg.LeafTTL, Logger: log, Registerer: p.metrics}); err != nil {
-		return nil, err
-	}
-	if err := p.openRest(); err != nil {
-		return nil, errors.Join(err, p.close())
-	}
-	return p, nil
-}
-
-// close lets go of the state directories.
-func (p *controlPlane) close() error {
-	err := p.ca.Close()
-	if p.remote != nil {
-		err = errors.Join(err, p.remote.Close())
-	}
-	return err
-}
-
-func (p *controlPlane) openRest() error {
-	td := p.ca.TrustDomain()
-	fc, err := p.cfg.filesConfig(td)
-	if err != nil {
-		return err
-	}
-	fc.PortsFile, fc.Logger, fc.Registerer = filepath.Join(p.cfg.Data, "sidecar-ports.json"), p.log, p.metrics
-	if p.source, err = files.New(fc); err != nil {
-		return err
-	}
-	if p.tokens, err = token.Open(token.Config{File: filepath.Join(p.cfg.Data, "token.key"), TrustDomain: td}); err != nil {
-		return err
-	}
-	if p.cfg.XDSAddress != "" {
-		if p.remote, err = ca.OpenEndpoint(ca.EndpointConfig{Dir: filepath.Join(p.cfg.Data, "endpoint"), TrustDomain: td, Logger: p.log}); err != nil {
-			return err
-		}
-	}
-	authorizer := token.Authorizer{Issuer: p.tokens}
-	p.secrets = sds.New(sds.Config{Source: p.ca, Logger: p.log, Registerer: p.metrics})
+	p.secrets = sds.New(sds.Config{Source: p.certificates, Logger: log, Registerer: p.metrics})
 	p.xds, err = xds.New(xds.Config{
-		Views: &p.store.Views, Credentials: p.secrets, Authorizer: authorizer,
-		GenerationsFile: filepath.Join(p.cfg.Data, "generations.json"), Logger: p.log, Registerer: p.metrics,
+		Views: &p.store.Views, Credentials: p.secrets, Authorizer: p.authorizer, Recheck: p.recheck,
+		GenerationsFile: filepath.Join(cfg.Data, "generations.json"), Logger: log, Registerer: p.metrics,
 	})
 	if err != nil {
-		return err
+		return nil, errors.Join(err, p.close())
 	}
 	p.authz = authz.New(authz.Config{
-		Views: &p.store.Views, LogDenials: p.cfg.LogDenials, Logger: p.log, Registerer: p.metrics,
+		Views: &p.store.Views, LogDenials: cfg.LogDenials, Logger: log, Registerer: p.metrics,
 		Authorize: func(ctx context.Context) (catalog.ProxyID, error) {
-			caller, err := authorizer.Authorize(ctx, nil)
+			caller, err := p.authorizer.Authorize(ctx, nil)
 			return caller.Proxy, err
 		},
 	})
-	return nil
+	return p, nil
 }
 
 // listeners are the sockets of a control plane.
@@ -200,7 +159,7 @@ func (l listeners) close() {
 	}
 }
 
-func (p *controlPlane) listen() (l listeners, err error) {
+func (p *controlPlane) listen(ctx context.Context) (l listeners, err error) {
 	defer func() {
 		if err != nil {
 			l.close()
@@ -227,17 +186,39 @@ func (p *controlPlane) listen() (l listeners, err error) {
 	if l.xds, err = admin.Listen(admin.XDSSocket(p.cfg.RuntimeDir), 0o666, -1); err != nil {
 		return l, err
 	}
+	var lc net.ListenConfig
 	if a := p.cfg.XDSAddress; a != "" {
-		if l.remote, err = net.Listen("tcp", a); err != nil {
+		if l.remote, err = lc.Listen(ctx, "tcp", a); err != nil {
 			return l, fmt.Errorf("--xds-address: %w", err)
 		}
 	}
 	if a := p.cfg.MetricsBind; a != "" {
-		if l.metrics, err = net.Listen("tcp", a); err != nil {
+		if l.metrics, err = lc.Listen(ctx, "tcp", a); err != nil {
 			return l, fmt.Errorf(`--metrics-bind: %w (several meshes on one machine need an address each, or "" to serve metrics on the admin socket alone)`, err)
 		}
 	}
 	return l, nil
+}
+
+// serveRemote serves Envoys on other machines, over TLS, as soon as the trust domain is known that the endpoint's certificate is made for.
+func (p *controlPlane) serveRemote(ctx context.Context, l net.Listener) (err error) {
+	again := time.NewTicker(200 * time.Millisecond)
+	defer again.Stop()
+	td, ok := p.trustDomain()
+	for ; !ok; td, ok = p.trustDomain() {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-again.C:
+		}
+	}
+	e, err := ca.OpenEndpoint(ca.EndpointConfig{Dir: filepath.Join(p.cfg.Data, "endpoint"), TrustDomain: td, Logger: p.log})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, e.Close()) }()
+	p.remote.Set(e)
+	return p.serveGRPC(ctx, l, credentials.NewTLS(e.TLSConfig()))
 }
 
 // serveGRPC serves xDS and ext_authz on l until ctx ends. The streams are ended by xds.Server, with jitter; what is left is cut off.
@@ -286,7 +267,7 @@ func (p *controlPlane) reloadOnHUP(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-hup:
-			p.source.Reload()
+			p.reload()
 		}
 	}
 }
@@ -305,7 +286,7 @@ func (p *controlPlane) announce(ctx context.Context, out io.Writer, l listeners)
 		v, ok = p.store.Views.Load()
 	}
 	proxies := slices.Collect(v.Proxies())
-	fmt.Fprintf(out, "sallyport %s serves %s: %d proxies from %s\n", versionText(), p.ca.TrustDomain().Name(), len(proxies), p.cfg.Catalog)
+	fmt.Fprintf(out, "sallyport %s serves %s: %d proxies; %s\n", versionText(), v.Mesh().TrustDomain.Name(), len(proxies), p.status().Source)
 	for n, pr := range proxies {
 		if n == 10 {
 			fmt.Fprintf(out, "  … and %d more (sallyport status)\n", len(proxies)-n)
@@ -321,136 +302,4 @@ func (p *controlPlane) announce(ctx context.Context, out io.Writer, l listeners)
 		fmt.Fprintf(out, "; metrics at http://%s/metrics", l.metrics.Addr())
 	}
 	fmt.Fprintln(out)
-}
-
-// proxyOf finds the proxy that a request for a token names.
-func proxyOf(v *catalog.View, r admin.TokenRequest) (*catalog.Proxy, error) {
-	switch {
-	case (r.SidecarFor == "") == (r.ProxyID == ""):
-		return nil, errors.New("exactly one of --sidecar-for and --proxy-id says which proxy")
-	case r.ProxyID != "":
-		if pr := v.Proxy(catalog.ProxyID(r.ProxyID)); pr != nil {
-			return pr, nil
-		}
-		return nil, fmt.Errorf("proxy %q: %w in the catalog (`sallyport status` lists the proxies)", r.ProxyID, admin.ErrUnknown)
-	}
-	switch found := v.Sidecars(r.SidecarFor); len(found) {
-	case 1:
-		return found[0], nil
-	case 0:
-		return nil, fmt.Errorf("a sidecar for the service instance %q: %w in the catalog (give the service's ID; `sallyport status` lists the proxies)", r.SidecarFor, admin.ErrUnknown)
-	default:
-		return nil, fmt.Errorf("the service instance %q has %d proxies: choose one with --proxy-id", r.SidecarFor, len(found))
-	}
-}
-
-// listenersOf are what the Envoy of a proxy binds.
-func listenersOf(pr *catalog.Proxy) []admin.Listener {
-	port := func(n uint16) string { return strconv.Itoa(int(n)) }
-	out := []admin.Listener{{Name: "public_listener", Address: net.JoinHostPort(pr.Inbound.Address, port(pr.Inbound.Port)), Origin: pr.Origin}}
-	for _, u := range pr.Upstreams {
-		l := admin.Listener{Name: "upstream " + u.Destination.String(), Socket: u.BindSocket, Origin: u.Origin}
-		if u.BindSocket == "" {
-			l.Address = net.JoinHostPort(u.BindAddress, port(u.BindPort))
-		}
-		out = append(out, l)
-	}
-	return out
-}
-
-func (p *controlPlane) mint(peer admin.Peer, r admin.TokenRequest) (admin.TokenResponse, error) {
-	v, ok := p.store.Views.Load()
-	if !ok {
-		return admin.TokenResponse{}, errors.New("the catalog has not been read yet: " + fmt.Sprint(p.source.Status().Problems))
-	}
-	pr, err := proxyOf(v, r)
-	if err != nil {
-		return admin.TokenResponse{}, err
-	}
-	if peer.UID != 0 && peer.UID != os.Geteuid() && peer.UID != pr.Bootstrap.UID {
-		return admin.TokenResponse{}, fmt.Errorf("the token of %s: %w to uid %d (root, uid %d and the proxy's own sallyport_uid are; %s)", pr.ID, admin.ErrForbidden, peer.UID, os.Geteuid(), pr.Origin)
-	}
-	ttl := r.TTL
-	if ttl == 0 {
-		ttl = p.cfg.TokenTTL
-	}
-	if ttl < 0 || ttl > maxTokenTTL {
-		return admin.TokenResponse{}, fmt.Errorf("a token's life of %v is not between 0 and %v", ttl, maxTokenTTL)
-	}
-	out := admin.TokenResponse{
-		ProxyID: string(pr.ID), Service: pr.Service.Service, Namespace: pr.Service.Namespace, Partition: pr.Service.Partition,
-		Datacenter: v.Mesh().Datacenter, TrustDomain: v.Mesh().TrustDomain.Name(), Origin: pr.Origin,
-		XDSSocket: admin.XDSSocket(p.cfg.RuntimeDir), PrometheusBindAddr: pr.Bootstrap.PrometheusBindAddr, Listeners: listenersOf(pr),
-	}
-	if p.remote != nil {
-		out.XDSAddress, out.XDSCA, out.XDSURI = p.cfg.XDSAddress, string(p.remote.RootsPEM()), p.remote.URI()
-	}
-	out.Token, out.Expires, err = p.tokens.Mint(pr.ID, ttl)
-	return out, err
-}
-
-// maxTokenTTL bounds the life of tokens for Envoys that somebody else starts, which nobody renews.
-const maxTokenTTL = 366 * 24 * time.Hour
-
-func (p *controlPlane) api() admin.API {
-	return admin.API{
-		Status: p.status,
-		Check: func(source, destination string) (admin.CheckResponse, error) {
-			v, _ := p.store.Views.Load()
-			return checkIntention(v, source, destination)
-		},
-		Rotate: func(service string) error {
-			if err := p.ca.Rotate(identity.NewName(service)); err != nil {
-				return err
-			}
-			return nil
-		},
-		Token:   p.mint,
-		Reload:  p.source.Reload,
-		Metrics: promhttp.HandlerFor(p.metrics, promhttp.HandlerOpts{}),
-		Health:  http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") }),
-		Ready: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-			reasons := p.notReady()
-			if len(reasons) > 0 {
-				w.WriteHeader(http.StatusServiceUnavailable)
-			}
-			for _, r := range reasons {
-				fmt.Fprintln(w, r)
-			}
-			if len(reasons) == 0 {
-				fmt.Fprintln(w, "ready")
-			}
-		}),
-	}
-}
-
-// notReady says why nobody can be served yet, or not for long.
-func (p *controlPlane) notReady() []string {
-	var out []string
-	if _, ok := p.store.Views.Load(); !ok {
-		out = append(out, "no valid catalog was read yet")
-	}
-	if _, ok := p.secrets.Bundles(); !ok {
-		out = append(out, "the trust bundle is not there yet")
-	}
-	if err := p.ca.Health(); err != nil {
-		out = append(out, "the CA's state cannot be written: "+err.Error())
-	}
-	return out
-}
-
-func (p *controlPlane) status() admin.Status {
-	files := p.source.Status()
-	s := admin.Status{
-		Version: versionText(), PID: os.Getpid(), Started: p.started, TrustDomain: p.ca.TrustDomain().Name(), Datacenter: p.cfg.Datacenter,
-		Catalog:  admin.Catalog{Source: "files: " + p.cfg.Catalog, LastLoaded: files.LastSuccess, Problems: files.Problems, Warnings: files.Warnings},
-		NotReady: p.notReady(), Proxies: p.xds.Status(),
-	}
-	if v, ok := p.store.Views.Load(); ok {
-		for range v.Services() {
-			s.Catalog.Services++
-		}
-		s.Catalog.Intentions = v.IntentionCount()
-	}
-	return s
 }

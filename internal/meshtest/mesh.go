@@ -123,7 +123,7 @@ func (m *Mesh) AwaitServe() {
 			return fmt.Errorf("pid %d answers, not %d", s.PID, serve.PID())
 		}
 		if len(s.NotReady) > 0 {
-			return fmt.Errorf("not ready: %s", strings.Join(s.NotReady, "; "))
+			return fmt.Errorf("not ready: %s", strings.Join(append(s.NotReady, s.Catalog.Problems...), "; "))
 		}
 		return nil
 	})

@@ -42,6 +42,8 @@ func Start(t testing.TB, name, log string, cmd *exec.Cmd) *Process {
 	p := &Process{name: name, log: log, cmd: cmd, done: make(chan struct{})}
 	go func() {
 		p.err = cmd.Wait()
+		// Its children end with it. Now, not at the end of the test: by then its ID may be another group's.
+		_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL)
 		close(p.done)
 	}()
 	t.Cleanup(func() {
@@ -61,8 +63,9 @@ func (p *Process) Signal(s syscall.Signal) error { return p.cmd.Process.Signal(s
 
 // Kill ends the process and whatever it started with SIGKILL, and waits for its end. To kill a dead one does nothing.
 func (p *Process) Kill() {
-	// The group outlives its leader as long as a child lives, so it is killed even if the leader has ended.
-	_ = syscall.Kill(-p.cmd.Process.Pid, syscall.SIGKILL)
+	if !p.Ended() {
+		_ = syscall.Kill(-p.cmd.Process.Pid, syscall.SIGKILL)
+	}
 	<-p.done
 }
 

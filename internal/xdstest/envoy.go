@@ -73,6 +73,7 @@ func (e *Envoy) Run(ctx context.Context) error {
 	}
 	e.stream = stream
 	e.keptACK = nil
+	e.differences() // the last stream may have broken before it was told
 	e.paused = len(e.warming) > 0
 	node := e.node
 	for _, url := range slices.Concat(parents(), children()) {
@@ -208,9 +209,20 @@ func (e *Envoy) note(event Event) {
 
 // ask subscribes to what is named and was not, and unsubscribes from what is no longer.
 func (e *Envoy) ask() error {
+	for _, q := range e.differences() {
+		if err := e.stream.Send(q); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// differences brings asked up to what is named now, and returns the requests that say so.
+func (e *Envoy) differences() (requests []*discoveryv3.DeltaDiscoveryRequest) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
 	for _, url := range children() {
 		want := map[string]bool{}
-		e.mu.Lock()
 		for _, parent := range parents() {
 			for _, refs := range e.refs[parent] {
 				for _, name := range refs[url] {
@@ -231,17 +243,13 @@ func (e *Envoy) ask() error {
 			}
 		}
 		e.asked[url] = want
-		e.mu.Unlock()
-		if len(q.GetResourceNamesSubscribe())+len(q.GetResourceNamesUnsubscribe()) == 0 {
-			continue
-		}
-		slices.Sort(q.ResourceNamesSubscribe)
-		slices.Sort(q.ResourceNamesUnsubscribe)
-		if err := e.stream.Send(q); err != nil {
-			return err
+		if len(q.GetResourceNamesSubscribe())+len(q.GetResourceNamesUnsubscribe()) > 0 {
+			slices.Sort(q.ResourceNamesSubscribe)
+			slices.Sort(q.ResourceNamesUnsubscribe)
+			requests = append(requests, q)
 		}
 	}
-	return nil
+	return requests
 }
 
 func (e *Envoy) names(url string) []string {

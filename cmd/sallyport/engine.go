@@ -1,0 +1,138 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"path/filepath"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/sallyport/sallyport/admin"
+	"github.com/sallyport/sallyport/ca"
+	"github.com/sallyport/sallyport/catalog"
+	"github.com/sallyport/sallyport/consul"
+	"github.com/sallyport/sallyport/files"
+	"github.com/sallyport/sallyport/identity"
+	"github.com/sallyport/sallyport/sds"
+	"github.com/sallyport/sallyport/token"
+	"github.com/sallyport/sallyport/xds"
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+)
+
+// Implementations of interfaces that are declared where they are used.
+var (
+	_ catalog.Source = (*files.Source)(nil)
+	_ catalog.Source = (*consul.Agent)(nil)
+	_ sds.Source     = (*ca.CA)(nil)
+	_ sds.Source     = (*consul.Agent)(nil)
+	_ xds.Authorizer = token.Authorizer{}
+	_ xds.Authorizer = (*consul.Authorizer)(nil)
+)
+
+// engine is where a control plane's knowledge comes from: files and a CA of its own, or the local Consul agent.
+type engine struct {
+	source       catalog.Source
+	certificates sds.Source
+	authorizer   xds.Authorizer
+	// recheck is how often the streams' callers are authorized again; 0: only when a stream opens.
+	recheck time.Duration
+	// background runs beside the source; nil: nothing does.
+	background func(context.Context) error
+	// trustDomain is the mesh's; ok is false as long as it is not known.
+	trustDomain func() (td spiffeid.TrustDomain, ok bool)
+	// mint makes a proxy's token; nil: proxies bring tokens of their own.
+	mint     func(catalog.ProxyID, time.Duration) (string, time.Time, error)
+	rotate   func(identity.Name) error
+	reload   func()
+	status   func() admin.Catalog
+	notReady func() []string
+	close    func() error
+}
+
+// filesEngine reads files and issues certificates and tokens itself.
+func filesEngine(cfg serveConfig, log *slog.Logger, metrics prometheus.Registerer) (_ *engine, err error) {
+	td, err := configuredTrustDomain(cfg.TrustDomain)
+	if err != nil {
+		return nil, err
+	}
+	authority, err := ca.Open(ca.Config{Dir: filepath.Join(cfg.Data, "ca"), TrustDomain: td, LeafTTL: cfg.LeafTTL, Logger: log, Registerer: metrics})
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, authority.Close())
+		}
+	}()
+	td = authority.TrustDomain()
+	fc, err := cfg.filesConfig(td)
+	if err != nil {
+		return nil, err
+	}
+	fc.PortsFile, fc.Logger, fc.Registerer = filepath.Join(cfg.Data, "sidecar-ports.json"), log, metrics
+	source, err := files.New(fc)
+	if err != nil {
+		return nil, err
+	}
+	tokens, err := token.Open(token.Config{File: filepath.Join(cfg.Data, "token.key"), TrustDomain: td})
+	if err != nil {
+		return nil, err
+	}
+	return &engine{
+		source: source, certificates: authority, authorizer: token.Authorizer{Issuer: tokens}, background: authority.Run,
+		trustDomain: func() (spiffeid.TrustDomain, bool) { return td, true },
+		mint:        tokens.Mint, rotate: authority.Rotate, reload: source.Reload, close: authority.Close,
+		status: func() admin.Catalog {
+			s := source.Status()
+			return admin.Catalog{Source: "files: " + cfg.Catalog, LastLoaded: s.LastSuccess, Problems: s.Problems, Warnings: s.Warnings}
+		},
+		notReady: func() []string {
+			if err := authority.Health(); err != nil {
+				return []string{"the CA's state cannot be written: " + err.Error()}
+			}
+			return nil
+		},
+	}, nil
+}
+
+// recheckConsul is how often a stream's token is looked at again. With the half minute for which agents remember tokens, one that was
+// deleted loses its streams within a minute.
+const recheckConsul = 20 * time.Second
+
+// consulEngine reads the local agent, whose servers keep the CA and the tokens.
+func consulEngine(cfg serveConfig, log *slog.Logger, metrics prometheus.Registerer) (*engine, error) {
+	cc, err := cfg.consulConfig()
+	if err != nil {
+		return nil, err
+	}
+	cc.LKGFile, cc.Logger, cc.Registerer = filepath.Join(cfg.Data, "last-known-good.json"), log, metrics
+	agent, err := consul.New(cc)
+	if err != nil {
+		return nil, err
+	}
+	return &engine{
+		source: agent, certificates: agent, authorizer: agent.Authorizer(), recheck: recheckConsul, trustDomain: agent.TrustDomain,
+		rotate: func(identity.Name) error {
+			return errors.New("consul's agent renews leafs, and has no call for doing so early (a root rotation does it: consul connect ca set-config)")
+		},
+		reload: func() {}, close: func() error { return nil },
+		status: func() admin.Catalog {
+			s := agent.Status()
+			c := admin.Catalog{Source: "consul agent " + s.Agent, LastLoaded: s.LastContact, StaleSince: s.StaleSince}
+			for _, p := range s.Problems {
+				c.Warnings = append(c.Warnings, p.String())
+			}
+			for _, f := range s.Filtered {
+				c.Warnings = append(c.Warnings, "the token may not read all of "+f+" (`sallyport consul policy` prints what it needs)")
+			}
+			return c
+		},
+		notReady: func() []string {
+			if s := agent.Status(); !s.Connected {
+				return []string{"the Consul agent " + s.Agent + " does not answer"}
+			}
+			return nil
+		},
+	}, nil
+}

@@ -1,0 +1,42 @@
+package xds
+
+import (
+	"context"
+	"time"
+
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+)
+
+// recheck authorizes the caller of a stream again, every Config.Recheck and when something new is subscribed to, and ends the stream
+// when the caller may not have it any more. An authorizer that cannot tell (it is out of reach) changes nothing. It returns when ctx ends.
+func (s *Server) recheck(ctx context.Context, n *session, node *corev3.Node, subscribed <-chan struct{}) {
+	tick := time.NewTicker(s.recheckEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		case <-subscribed:
+		}
+		caller, err := s.authorizer.Authorize(ctx, node)
+		switch {
+		case err == nil && caller == n.caller:
+			continue
+		case err == nil:
+			err = status.Error(codes.PermissionDenied, "the token is another proxy's now")
+		default:
+			switch status.Code(err) {
+			case codes.Unauthenticated, codes.PermissionDenied, codes.NotFound:
+			default:
+				continue
+			}
+		}
+		s.metrics.streamsRejected.WithLabelValues(rejectedDenied).Inc()
+		s.log.Warn("stream ended: its caller may not have it any more", "proxy", n.caller.Proxy, "err", err)
+		n.end(err)
+		return
+	}
+}
