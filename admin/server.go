@@ -111,6 +111,8 @@ func handler(api API, log *slog.Logger) http.Handler {
 		out, err := api.Token(peer, in)
 		if err != nil {
 			log.Warn("token refused", "proxy", in.ProxyID, "sidecar_for", in.SidecarFor, "uid", peer.UID, "pid", peer.PID, "err", err)
+		} else if out.OwnToken {
+			log.Info("bootstrap given out", "proxy", out.ProxyID, "uid", peer.UID, "pid", peer.PID)
 		} else {
 			log.Info("token minted", "proxy", out.ProxyID, "expires", out.Expires, "uid", peer.UID, "pid", peer.PID)
 		}

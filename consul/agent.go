@@ -224,7 +224,7 @@ func (a *Agent) Run(ctx context.Context, publish func(catalog.Contents)) error {
 		}
 		return s, err
 	})
-	poll(ctx, &all, a, &k.datacenters, request{path: "/v1/catalog/datacenters"}, datacentersEvery, nil)
+	poll(ctx, &all, a, &k.datacenters, request{path: "/v1/catalog/datacenters"}, datacentersEvery, decodeList[string])
 	follow(ctx, &all, a, &k.roots, query[*api.CARootList]{path: "/v1/agent/connect/ca/roots", decode: decodeRoots}, mergeRoots, false)
 	follow(ctx, &all, a, &k.mesh, query[meshEntry]{path: "/v1/config/mesh/mesh", absent: true}, nil, false)
 	follow(ctx, &all, a, &k.proxyDefaults, query[proxyDefaults]{path: "/v1/config/proxy-defaults/global", absent: true}, nil, false)
@@ -351,7 +351,7 @@ func (w *watcher) want(ctx context.Context, chains, endpoints, intentions map[st
 		}
 	}, nil, false)
 	reconcile(ctx, w, a.known.endpoints, endpoints, func(name string) query[[]*instance] {
-		return query[[]*instance]{path: "/v1/health/connect/" + url.PathEscape(name), params: url.Values{"cached": {""}}}
+		return query[[]*instance]{path: "/v1/health/connect/" + url.PathEscape(name), params: url.Values{"cached": {""}}, decode: decodeList[*instance]}
 	}, mergeInstances, false)
 	reconcile(ctx, w, a.known.intentions, intentions, func(name string) query[[]intention.Intention] {
 		return query[[]intention.Intention]{

@@ -134,6 +134,15 @@ func decodeJSON[T any](body []byte) (T, error) {
 	return value, err
 }
 
+// decodeList reads a list. None at all is not an empty one.
+func decodeList[T any](body []byte) ([]T, error) {
+	list, err := decodeJSON[[]T](body)
+	if err == nil && list == nil {
+		err = errors.New("it is no list")
+	}
+	return list, err
+}
+
 func (q *query[T]) longest(err error) time.Duration {
 	var s *statusError
 	switch {

@@ -35,7 +35,7 @@ func newAsker(url string, rate int) *asker {
 		tick := time.NewTicker(time.Second / time.Duration(rate))
 		defer tick.Stop()
 		for {
-			a.wg.Go(func() {
+			a.wg.Go(func() { //nolint:contextcheck // it has a deadline of its own
 				began := time.Now()
 				r := meshtest.Get(tr, url)
 				a.mu.Lock()
@@ -69,7 +69,7 @@ func (a *asker) Since(t time.Time, status, n int) error {
 		}
 	}
 	if count < n || last.status != status {
-		return fmt.Errorf("%d answers since, the last %d, %v", count, last.status, last.err)
+		return fmt.Errorf("%d answers since, the last %d, %w", count, last.status, last.err)
 	}
 	return nil
 }

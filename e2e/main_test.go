@@ -67,7 +67,10 @@ func figure(t *testing.T, format string, args ...any) {
 	fmt.Printf("FIGURE %s %s\n", strings.ReplaceAll(t.Name(), " ", "_"), fmt.Sprintf(format, args...))
 }
 
-func serveHTTP(t *testing.T, body string) *meshtest.Server { return serveHTTPOn(t, "127.0.0.1", body) }
+func serveHTTP(t *testing.T, body string) *meshtest.Server {
+	t.Helper()
+	return serveHTTPOn(t, "127.0.0.1", body)
+}
 
 func serveHTTPOn(t *testing.T, host, body string) *meshtest.Server {
 	t.Helper()
@@ -80,6 +83,7 @@ func serveHTTPOn(t *testing.T, host, body string) *meshtest.Server {
 }
 
 func serveEcho(t *testing.T, banner string) *meshtest.Server {
+	t.Helper()
 	return serveEchoOn(t, "127.0.0.1", banner)
 }
 

@@ -55,8 +55,7 @@ func prober(task string) error {
 	}
 	defer os.RemoveAll(dir)
 	said, err := exec.Command(p.Sallyport, "bootstrap", "--sidecar-for", p.Service, "--runtime-dir", p.Runtime, "-o", filepath.Join(dir, "boot")).CombinedOutput()
-	var exit *exec.ExitError
-	if errors.As(err, &exit) {
+	if exit, ok := errors.AsType[*exec.ExitError](err); ok {
 		out.Exit = exit.ExitCode()
 	} else if err != nil {
 		return err

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -43,12 +44,12 @@ func TestRefusedListener(t *testing.T) {
 		if p.LastNACK == nil {
 			return fmt.Errorf("no NACK: %s", p)
 		}
-		if !strings.Contains(p.LastNACK.Message, fmt.Sprint(port)) || !strings.Contains(strings.Join(p.LastNACK.Resources, " "), "db") {
+		if !strings.Contains(p.LastNACK.Message, strconv.Itoa(port)) || !strings.Contains(strings.Join(p.LastNACK.Resources, " "), "db") {
 			return fmt.Errorf("NACK without the port or the listener: %s", p)
 		}
 		return nil
 	})
-	if text := m.MustRun("status"); !strings.Contains(text, "refuse") || !strings.Contains(text, fmt.Sprint(port)) {
+	if text := m.MustRun("status"); !strings.Contains(text, "refuse") || !strings.Contains(text, strconv.Itoa(port)) {
 		t.Errorf("status does not say that Envoy refused the port %d:\n%s", port, text)
 	}
 	first := web.Stats()["listener_manager.lds.update_rejected"]
@@ -93,7 +94,7 @@ func TestPortHolderIsNamed(t *testing.T) {
 	if !ended || exit == nil {
 		t.Fatalf("sallyport envoy with its port in use: ended %v, %v", ended, exit)
 	}
-	for _, want := range []string{fmt.Sprint(s.Port), "in use", "web.hcl:"} {
+	for _, want := range []string{strconv.Itoa(s.Port), "in use", "web.hcl:"} {
 		if !strings.Contains(car.Log(), want) {
 			t.Errorf("sallyport envoy with its port in use does not say %q:\n%s", want, car.Log())
 		}

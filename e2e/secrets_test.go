@@ -38,8 +38,8 @@ func TestNoSecretLeaves(t *testing.T) {
 	other.Add(meshtest.Service{Name: "web"})
 	other.Serve()
 	socket := filepath.Join(m.Runtime, "xds.sock")
-	web, api, foreign := bootstrap(t, m, "web"), bootstrap(t, m, "api"), bootstrap(t, other, "web")
-	short := bootstrap(t, m, "web", "--token-ttl", "1s")
+	web, api, foreign := makeBootstrap(t, m, "web"), makeBootstrap(t, m, "api"), makeBootstrap(t, other, "web")
+	short := makeBootstrap(t, m, "web", "--token-ttl", "1s")
 	time.Sleep(3 * time.Second) // past the short token's end
 	half := strings.Split(web.token, ".")
 	forged := half[0] + "." + half[1] + "." + strings.Split(foreign.token, ".")[2]
@@ -102,7 +102,7 @@ func TestNobodyAsksForOthers(t *testing.T) {
 	m.Add(meshtest.Service{Name: "web", Upstreams: []string{"api"}})
 	m.Intend("api", meshtest.Intentions{"web": "allow"})
 	m.Serve()
-	api, web := bootstrap(t, m, "api"), bootstrap(t, m, "web")
+	api, web := makeBootstrap(t, m, "api"), makeBootstrap(t, m, "web")
 	conn, err := dialXDS(filepath.Join(m.Runtime, "xds.sock"))
 	if err != nil {
 		t.Fatal(err)
@@ -149,7 +149,7 @@ func TestNoSecretInSight(t *testing.T) {
 			}
 		}
 	}
-	b := bootstrap(t, m, "web")
+	b := makeBootstrap(t, m, "web")
 	for _, f := range []string{"bootstrap.json", "token.json"} {
 		info, err := os.Stat(filepath.Join(b.dir, f))
 		if err != nil {

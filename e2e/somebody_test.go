@@ -29,7 +29,7 @@ func TestSomebodyElsesEnvoy(t *testing.T) {
 	dir := t.TempDir()
 	for service, args := range map[string][]string{"api": nil, "web": {"--xds-address", remote, "--envoy-version", meshtest.Version}} {
 		admin := filepath.Join(m.Runtime, service+".admin")
-		b := bootstrap(t, m, service, append(args, "--admin-bind", "unix:"+admin)...)
+		b := makeBootstrap(t, m, service, append(args, "--admin-bind", "unix:"+admin)...)
 		cmd := exec.Command(envoytest.Binary(t, meshtest.Version), printedFlags(t, b.output)...)
 		p := meshtest.Start(t, "envoy of "+service, filepath.Join(dir, service+".log"), cmd)
 		m.Adopt(service, p, admin).AwaitReady()

@@ -20,7 +20,7 @@ import (
 	"github.com/sallyport/sallyport/authz"
 	"github.com/sallyport/sallyport/ca"
 	"github.com/sallyport/sallyport/catalog"
-	envoybootstrap "github.com/sallyport/sallyport/envoy-bootstrap"
+	bootstrap "github.com/sallyport/sallyport/envoy-bootstrap"
 	"github.com/sallyport/sallyport/identity"
 	"github.com/sallyport/sallyport/intention"
 	"github.com/sallyport/sallyport/internal/decisiontable"
@@ -216,20 +216,20 @@ func newControlPlane(t *testing.T, m *meshtest.Mesh, td spiffeid.TrustDomain) *c
 // startEnvoy starts the Envoy of a proxy and waits until it is ready.
 func (cp *controlPlane) startEnvoy(t *testing.T, m *meshtest.Mesh, version string, service identity.Name, p catalog.Proxy) *meshtest.Sidecar {
 	t.Helper()
-	v, err := envoybootstrap.ParseVersion(version)
+	v, err := bootstrap.ParseVersion(version)
 	if err != nil {
 		t.Fatal(err)
 	}
 	dir := filepath.Join(m.Runtime, string(p.ID))
-	params := envoybootstrap.Params{
+	params := bootstrap.Params{
 		ProxyID: string(p.ID), Identity: identity.Service{TrustDomain: cp.td, Datacenter: decisiontable.Datacenter, Name: service},
 		XDSSocket: cp.socket, TokenFile: filepath.Join(dir, "token.json"), AdminSocket: filepath.Join(dir, "admin.sock"), EnvoyVersion: v,
 	}
-	b, err := envoybootstrap.Build(params)
+	b, err := bootstrap.Build(params)
 	if err != nil {
 		t.Fatal(err)
 	}
-	config, err := envoybootstrap.JSON(b)
+	config, err := bootstrap.JSON(b)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -237,7 +237,7 @@ func (cp *controlPlane) startEnvoy(t *testing.T, m *meshtest.Mesh, version strin
 	if err != nil {
 		t.Fatal(err)
 	}
-	secret, err := envoybootstrap.TokenFile(text)
+	secret, err := bootstrap.TokenFile(text)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -246,7 +246,7 @@ func (cp *controlPlane) startEnvoy(t *testing.T, m *meshtest.Mesh, version strin
 	}
 	writeFile(t, filepath.Join(dir, "bootstrap.json"), string(config))
 	writeFile(t, params.TokenFile, string(secret))
-	cmd := exec.Command(envoytest.Binary(t, version), envoybootstrap.Args(params, filepath.Join(dir, "bootstrap.json"))...)
+	cmd := exec.Command(envoytest.Binary(t, version), bootstrap.Args(params, filepath.Join(dir, "bootstrap.json"))...)
 	cmd.Args = append(cmd.Args, "--concurrency", "1") // a dozen of them: the table is about decisions, not about workers
 	car := m.Adopt(service.Service, meshtest.Start(t, "envoy "+string(p.ID), filepath.Join(dir, "envoy.log"), cmd), params.AdminSocket)
 	car.AwaitReady()

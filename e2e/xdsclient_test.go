@@ -112,8 +112,8 @@ type bootstrapped struct {
 	token       string
 }
 
-// bootstrap makes a bootstrap and a token, as for an Envoy that somebody else starts.
-func bootstrap(t *testing.T, m *meshtest.Mesh, service string, args ...string) bootstrapped {
+// makeBootstrap makes a bootstrap and a token, as for an Envoy that somebody else starts.
+func makeBootstrap(t *testing.T, m *meshtest.Mesh, service string, args ...string) bootstrapped {
 	t.Helper()
 	b := bootstrapped{dir: filepath.Join(t.TempDir(), "boot")}
 	b.output = m.MustRun(append([]string{"bootstrap", "--sidecar-for", service, "-o", b.dir}, args...)...)

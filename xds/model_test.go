@@ -21,7 +21,17 @@ import (
 
 // Whatever happens in whatever order, an Envoy that is left alone ends with exactly what its proxy is to have, and then there is silence.
 func TestModel(t *testing.T) {
-	rapid.Check(t, func(r *rapid.T) {
+	rapid.Check(t, model(t))
+}
+
+// FuzzModel is TestModel on what the fuzzer finds.
+func FuzzModel(f *testing.F) {
+	f.Add([]byte("a sequence of nothing in particular, long enough to draw some steps from it"))
+	f.Fuzz(func(t *testing.T, input []byte) { rapid.MakeFuzz(model(t))(t, input) })
+}
+
+func model(t *testing.T) func(*rapid.T) {
+	return func(r *rapid.T) {
 		// All is drawn before: the bubble is another goroutine, and time in it is not rapid's.
 		picky := rapid.Bool().Draw(r, "picky")
 		protocol := rapid.SampledFrom([]catalog.Protocol{catalog.TCP, catalog.HTTP}).Draw(r, "protocol")
@@ -40,7 +50,7 @@ func TestModel(t *testing.T) {
 		for _, e := range errs {
 			r.Error(e)
 		}
-	})
+	}
 }
 
 // step is one thing that happens.

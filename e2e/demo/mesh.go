@@ -62,7 +62,7 @@ func newMesh(sallyport, envoy string, s *state) (*mesh, error) {
 		if err != nil {
 			return err
 		}
-		return os.WriteFile(filepath.Join(dir, path), text, 0o644) //nolint:gosec // for its user to look at and to edit
+		return os.WriteFile(filepath.Join(dir, path), text, 0o644) // for its user to look at and to edit
 	})
 	if err != nil {
 		return nil, errors.Join(err, os.RemoveAll(dir))
@@ -97,7 +97,7 @@ func (m *mesh) start(ctx context.Context) (err error) {
 		m.sidecars[s] = c
 	}
 	for _, s := range services {
-		if err := m.sidecars[s].await(ctx, "ready", func() error { _, err := m.admin(s, "/ready"); return err }); err != nil {
+		if err := m.sidecars[s].await(ctx, "ready", func() error { _, err := m.admin(s, "/ready"); return err }); err != nil { //nolint:contextcheck // it has a deadline of its own
 			return err
 		}
 	}
@@ -125,7 +125,7 @@ func (m *mesh) run(name, log string, args ...string) (*child, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer f.Close() //nolint:errcheck // the child has it
+	defer f.Close()
 	c.cmd = m.command(args...)
 	c.cmd.Stdout, c.cmd.Stderr = f, f
 	c.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
@@ -143,7 +143,7 @@ func (m *mesh) run(name, log string, args ...string) (*child, error) {
 }
 
 func (m *mesh) command(args ...string) *exec.Cmd {
-	cmd := exec.Command(m.sallyport, args...) //nolint:gosec // the command that the demo shows
+	cmd := exec.Command(m.sallyport, args...) //nolint:noctx // the command that the demo shows; it is ended in order, not by a context
 	cmd.Env = slices.DeleteFunc(meshtest.Environ(), func(e string) bool { return strings.HasPrefix(e, "ENVOY=") })
 	cmd.Env = append(cmd.Env, "SALLYPORT_RUNTIME_DIR="+m.runtimeDir())
 	return cmd
@@ -153,8 +153,7 @@ func (m *mesh) command(args ...string) *exec.Cmd {
 func (m *mesh) ask(args ...string) (line string, exit int) {
 	out, err := m.command(args...).CombinedOutput()
 	line, _, _ = strings.Cut(strings.TrimSpace(string(out)), "\n")
-	var e *exec.ExitError
-	if errors.As(err, &e) {
+	if e, ok := errors.AsType[*exec.ExitError](err); ok {
 		return line, e.ExitCode()
 	}
 	if err != nil {

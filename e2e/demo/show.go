@@ -33,7 +33,7 @@ func show(ctx context.Context, m *mesh) error {
 		status    int
 		exit      int
 	}{{"web", webToAPI, http.StatusOK, 0}, {"batch", batchToAPI, http.StatusForbidden, 1}} {
-		a := meshtest.GetPlain(c.url)
+		a := meshtest.GetPlain(c.url) //nolint:contextcheck // it has a deadline of its own
 		why, exit := m.ask("intention", "check", c.name, "api")
 		fmt.Printf("  %-5s → api   %d %s\n                %s\n", c.name, a.Status, word(a), why)
 		if a.Status != c.status || exit != c.exit || !strings.Contains(why, "api-intentions.hcl:") {
@@ -42,7 +42,7 @@ func show(ctx context.Context, m *mesh) error {
 	}
 
 	fmt.Println("\nUnder load, web asking api 120 times a second:")
-	load, err := meshtest.StartLoad(meshtest.LoadConfig{URL: webToAPI, KeepAlive: 100, Fresh: 20})
+	load, err := meshtest.StartLoad(meshtest.LoadConfig{URL: webToAPI, KeepAlive: 100, Fresh: 20}) //nolint:contextcheck // it is stopped in underLoad
 	if err != nil {
 		return err
 	}
@@ -104,7 +104,7 @@ func changeIntention(ctx context.Context, m *mesh) error {
 		if err := m.setBatch(c.action); err != nil {
 			return err
 		}
-		if err := m.serve.await(ctx, c.done, func() error {
+		if err := m.serve.await(ctx, c.done, func() error { //nolint:contextcheck // it has a deadline of its own
 			if a := meshtest.GetPlain(batchToAPI); a.Status != c.status {
 				return fmt.Errorf("batch → api: %v", a)
 			}
@@ -127,7 +127,7 @@ func (m *mesh) setBatch(action string) error {
 		return err
 	}
 	tmp := filepath.Join(m.catalog(), ".api-intentions.hcl.new")
-	if err := os.WriteFile(tmp, batchAction.ReplaceAll(old, []byte(`${1}"`+action+`"`)), 0o644); err != nil { //nolint:gosec // as the others there
+	if err := os.WriteFile(tmp, batchAction.ReplaceAll(old, []byte(`${1}"`+action+`"`)), 0o644); err != nil {
 		return err
 	}
 	return os.Rename(tmp, path)
@@ -135,7 +135,7 @@ func (m *mesh) setBatch(action string) error {
 
 // rotateLeaf gives api's sidecar a new certificate.
 func rotateLeaf(ctx context.Context, m *mesh) error {
-	old, err := m.serial("api")
+	old, err := m.serial("api") //nolint:contextcheck // it has a deadline of its own
 	if err != nil {
 		return err
 	}
@@ -144,7 +144,7 @@ func rotateLeaf(ctx context.Context, m *mesh) error {
 		return fmt.Errorf("leaf rotate api: %s", line)
 	}
 	var now string
-	if err := m.serve.await(ctx, "done with the rotation", func() error {
+	if err := m.serve.await(ctx, "done with the rotation", func() error { //nolint:contextcheck // it has a deadline of its own
 		if now, err = m.serial("api"); err == nil && now == old {
 			err = errors.New("api's Envoy still has the old leaf")
 		}

@@ -118,7 +118,7 @@ func (s *state) clear() error { return os.Remove(s.path) }
 func end(p process) error {
 	handle, err := os.FindProcess(p.PID) // on Linux a handle of the process itself, whatever becomes of its ID
 	if err != nil {
-		return nil //nolint:nilerr // there is none
+		return nil // there is none
 	}
 	defer handle.Release() //nolint:errcheck // nothing to be done
 	same := func() bool {
@@ -145,7 +145,7 @@ func end(p process) error {
 // startTime is when a process began, in whatever unit the system has; an error if there is no such process, or only its remains.
 func startTime(pid int) (string, error) {
 	if runtime.GOOS != "linux" {
-		out, err := exec.Command("ps", "-o", "lstart=", "-p", strconv.Itoa(pid)).Output() //nolint:gosec // a number
+		out, err := exec.Command("ps", "-o", "lstart=", "-p", strconv.Itoa(pid)).Output() //nolint:noctx // a number; it ends at once
 		if err != nil || strings.TrimSpace(string(out)) == "" {
 			return "", fmt.Errorf("process %d: not found", pid)
 		}

@@ -22,9 +22,15 @@ func Binary(t testing.TB, version string) string {
 	if os.Getenv("SALLYPORT_SKIP_ENVOY") != "" {
 		t.Skipf("SALLYPORT_SKIP_ENVOY is set: no test on Envoy %s", version)
 	}
-	path := filepath.Join(moduleRoot(t), ".tools", "envoy-"+version)
+	return Tool(t, "envoy-"+version)
+}
+
+// Tool is the path of a program that `make tools` has put into the checkout's .tools directory. A test that wants one that is not there fails.
+func Tool(t testing.TB, name string) string {
+	t.Helper()
+	path := filepath.Join(moduleRoot(t), ".tools", name)
 	if _, err := os.Stat(path); err != nil {
-		t.Fatalf("no Envoy %s: %v: run `make tools`, or set SALLYPORT_SKIP_ENVOY=1 to go without", version, err)
+		t.Fatalf("no %s: %v: run `make tools`, or set SALLYPORT_SKIP_ENVOY=1 to go without", name, err)
 	}
 	return path
 }

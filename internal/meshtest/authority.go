@@ -104,6 +104,16 @@ func newKey(t testing.TB) *ecdsa.PrivateKey {
 	return key
 }
 
+// ECKey is a new private key in SEC1's PEM, as Consul's CA takes it.
+func ECKey(t testing.TB) string {
+	t.Helper()
+	der, err := x509.MarshalECPrivateKey(newKey(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(pem.EncodeToMemory(&pem.Block{Type: "EC PRIVATE KEY", Bytes: der}))
+}
+
 func serial(t testing.TB) *big.Int {
 	t.Helper()
 	n, err := rand.Int(rand.Reader, new(big.Int).Lsh(big.NewInt(1), 126))

@@ -24,6 +24,8 @@ type Service struct {
 	UpstreamHost string
 	// Config are further keys of the proxy's config: `intention_enforcement = "both"`.
 	Config []string
+	// CheckInterval is how often Consul looks whether the sidecar listens, "10s" if empty. Files have no checks.
+	CheckInterval string
 }
 
 // ports of a service's upstreams, by name; kept over rewrites of the definition.

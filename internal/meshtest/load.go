@@ -38,12 +38,13 @@ type Report struct {
 
 // String is the report in one line.
 func (r Report) String() string {
-	s := fmt.Sprintf("requests=%d failed=%d held=%d closed=%d p50=%.1fms p99=%.1fms max=%.1fms",
+	var b strings.Builder
+	fmt.Fprintf(&b, "requests=%d failed=%d held=%d closed=%d p50=%.1fms p99=%.1fms max=%.1fms",
 		r.Requests, r.Failed, r.Held, r.Closed, ms(r.P50), ms(r.P99), ms(r.Max))
 	for _, e := range slices.Sorted(maps.Keys(r.Errors)) {
-		s += fmt.Sprintf("\n  %d × %s", r.Errors[e], e)
+		fmt.Fprintf(&b, "\n  %d × %s", r.Errors[e], e)
 	}
-	return s
+	return b.String()
 }
 
 func ms(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }

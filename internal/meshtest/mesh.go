@@ -22,6 +22,8 @@ type Config struct {
 	Envoy string
 	// Flags are further flags of `sallyport serve`.
 	Flags []string
+	// Consul is the agent that the mesh is read from, instead of files; nil: files.
+	Consul *Consul
 	// Prober lets processes of other users reach the mesh's sockets as far as their modes do.
 	Prober bool
 }
@@ -103,8 +105,12 @@ func (m *Mesh) Serve() {
 // Launch starts the control plane without waiting for it.
 func (m *Mesh) Launch() {
 	m.t.Helper()
-	args := []string{"serve", "--catalog", m.Catalog, "--data", m.Data, "--runtime-dir", m.Runtime, "--metrics-bind", "", "--log-format", "text", "--log-level", "debug"}
-	m.serve = Start(m.t, "sallyport serve", m.ServeLog(), m.command(slices.Concat(args, m.config.Flags)...))
+	source := []string{"--catalog", m.Catalog}
+	if c := m.config.Consul; c != nil {
+		source = []string{"--consul", "--http-addr", c.Addr}
+	}
+	args := []string{"serve", "--data", m.Data, "--runtime-dir", m.Runtime, "--metrics-bind", "", "--log-format", "text", "--log-level", "debug"}
+	m.serve = Start(m.t, "sallyport serve", m.ServeLog(), m.command(slices.Concat(args, source, m.config.Flags)...))
 }
 
 // AwaitServe waits until the control plane is ready.
@@ -164,9 +170,9 @@ func (m *Mesh) command(args ...string) *exec.Cmd {
 	return c
 }
 
-// Environ is the environment without sallyport's variables, so that what a developer has set changes no test.
+// Environ is the environment without sallyport's and Consul's variables, so that what a developer has set changes no test.
 func Environ() []string {
-	return slices.DeleteFunc(os.Environ(), func(e string) bool { return strings.HasPrefix(e, "SALLYPORT_") })
+	return slices.DeleteFunc(os.Environ(), func(e string) bool { return strings.HasPrefix(e, "SALLYPORT_") || strings.HasPrefix(e, "CONSUL_") })
 }
 
 // Run runs a client command of sallyport against this mesh.
@@ -207,6 +213,13 @@ func (m *Mesh) Add(s Service) *Service {
 		}
 	}
 	m.services[s.Name] = &s
+	if c := m.config.Consul; c != nil {
+		if s.Protocol != "" {
+			c.PutConfig(map[string]any{"Kind": "service-defaults", "Name": s.Name, "Protocol": s.Protocol})
+		}
+		c.Register(s.registration(m.upstream[s.Name]))
+		return &s
+	}
 	m.Write(s.Name+".hcl", s.hcl(m.upstream[s.Name]))
 	if s.Protocol != "" {
 		m.Write("defaults-"+s.Name+".hcl", protocolHCL(s.Name, s.Protocol))
@@ -233,6 +246,10 @@ func (m *Mesh) Upstream(service, upstream string) string {
 // Intend writes the intentions of a destination; nil removes them.
 func (m *Mesh) Intend(destination string, i Intentions) {
 	m.t.Helper()
+	if c := m.config.Consul; c != nil {
+		c.Intend(destination, i)
+		return
+	}
 	file := "intentions-" + strings.ReplaceAll(destination, "*", "all") + ".hcl"
 	if i == nil {
 		m.Remove(file)

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net"
+	"strconv"
 	"sync"
 )
 
@@ -43,7 +44,7 @@ func (p *Ports) Next() (int, error) {
 
 func free(port int) bool {
 	for _, host := range []string{"", "127.0.0.1", "::1"} {
-		l, err := net.Listen("tcp", net.JoinHostPort(host, fmt.Sprint(port)))
+		l, err := net.Listen("tcp", net.JoinHostPort(host, strconv.Itoa(port)))
 		if err != nil {
 			if host == "::1" && !HasIPv6() {
 				continue

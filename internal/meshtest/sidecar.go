@@ -62,14 +62,18 @@ func (m *Mesh) LaunchSidecar(service string, args ...string) *Sidecar {
 	return m.Adopt(service, p, admin)
 }
 
-// Adopt makes a sidecar of an Envoy that the test started itself, whose administration listens on the socket admin.
+// Adopt makes a sidecar of an Envoy that the test started itself, whose administration listens on admin: the path of a socket, or host:port.
 func (m *Mesh) Adopt(service string, p *Process, admin string) *Sidecar {
 	m.t.Helper()
 	s := &Sidecar{Name: service, Process: p, t: m.t, version: m.config.Envoy, admin: admin}
 	s.http = &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{
 		DisableKeepAlives: true,
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			return new(net.Dialer).DialContext(ctx, "unix", s.admin)
+			network := "tcp"
+			if filepath.IsAbs(s.admin) {
+				network = "unix"
+			}
+			return new(net.Dialer).DialContext(ctx, network, s.admin)
 		},
 	}}
 	m.sidecars = append(m.sidecars, s)

@@ -1,0 +1,458 @@
+package consul
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/sallyport/sallyport/catalog"
+	"github.com/sallyport/sallyport/files"
+	"github.com/sallyport/sallyport/identity"
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+)
+
+// parse is the JSON of a test.
+func parse[T any](t testing.TB, text string) T {
+	t.Helper()
+	v, err := decodeJSON[T]([]byte(text))
+	if err != nil {
+		t.Fatalf("%v in %s", err, text)
+	}
+	return v
+}
+
+// sidecarOf is a proxy of web with some JSON in its proxy block.
+func sidecarOf(t testing.TB, block string) *sidecar {
+	t.Helper()
+	r := parse[*registration](t, `{"Kind": "connect-proxy", "ID": "p", "Service": "p", "Port": 21000, "Proxy": {"DestinationServiceName": "web", "LocalServicePort": 80`+block+`}}`)
+	s, ok := readSidecar(r, nil, "dc1")
+	if !ok {
+		t.Fatal("no sidecar")
+	}
+	return s
+}
+
+func texts(list []Problem) string {
+	var out []string
+	for _, p := range list {
+		out = append(out, p.String())
+	}
+	return strings.Join(out, "\n")
+}
+
+// What cannot be had yet is refused where it is said, and nothing else is.
+func TestRefused(t *testing.T) {
+	const gone = ": its listener is not there"
+	for name, c := range map[string]struct {
+		upstream string // fields of the upstream api
+		want     string // of the problem; empty: none
+	}{
+		"plain":                   {`"LocalBindPort": 5000`, ""},
+		"service":                 {`"DestinationType": "service", "LocalBindPort": 5000`, ""},
+		"own datacenter":          {`"Datacenter": "dc1", "LocalBindPort": 5000`, ""},
+		"default tenancy":         {`"DestinationNamespace": "default", "DestinationPartition": "default", "LocalBindPort": 5000`, ""},
+		"gateway within its dc":   {`"LocalBindPort": 5000, "MeshGateway": {"Mode": "remote"}`, ""}, // Consul uses gateways for other datacenters alone
+		"socket":                  {`"LocalBindSocketPath": "/run/api.sock", "LocalBindSocketMode": "0750"`, ""},
+		"prepared query":          {`"DestinationType": "prepared_query", "LocalBindPort": 5000`, `destinations of type "prepared_query" are not supported yet` + gone},
+		"peer":                    {`"DestinationPeer": "east", "LocalBindPort": 5000`, `the peer "east": peers are not supported yet` + gone},
+		"namespace":               {`"DestinationNamespace": "shop", "LocalBindPort": 5000`, `namespaces and partitions are not supported yet` + gone},
+		"partition":               {`"DestinationPartition": "shop", "LocalBindPort": 5000`, `namespaces and partitions are not supported yet` + gone},
+		"datacenter":              {`"Datacenter": "dc2", "LocalBindPort": 5000`, `the datacenter "dc2": upstreams in other datacenters are not supported yet` + gone},
+		"escape hatch, listener":  {`"LocalBindPort": 5000, "Config": {"envoy_listener_json": "{}"}`, `envoy_listener_json is not supported yet` + gone},
+		"escape hatch, cluster":   {`"LocalBindPort": 5000, "Config": {"envoy_cluster_json": "{}"}`, `envoy_cluster_json is not supported yet` + gone},
+		"no port":                 {`"LocalBindAddress": "127.0.0.1"`, `it has neither LocalBindPort nor LocalBindSocketPath` + gone},
+		"port out of range":       {`"LocalBindPort": 70000`, `it has neither LocalBindPort nor LocalBindSocketPath` + gone},
+		"address":                 {`"LocalBindAddress": "host", "LocalBindPort": 5000`, `LocalBindAddress "host" is no IP address` + gone},
+		"relative socket":         {`"LocalBindSocketPath": "api.sock"`, `LocalBindSocketPath is not the path of a socket` + gone},
+		"socket mode":             {`"LocalBindSocketPath": "/a", "LocalBindSocketMode": "rw"`, `LocalBindSocketMode "rw" is not permission bits in octal` + gone},
+		"escape hatch, something": {`"LocalBindPort": 5000, "Config": {"envoy_other": 1}`, `envoy_other in its config is not supported yet: it is not taken`},
+		"a value that is none":    {`"LocalBindPort": 5000, "Config": {"connect_timeout_ms": "soon"}`, `connect_timeout_ms in its config must be a whole number, not "soon": it is not taken`},
+		"centrally configured":    {`"CentrallyConfigured": true`, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := sidecarOf(t, `, "Upstreams": [{"DestinationName": "api", `+c.upstream+`}, {"DestinationName": "other", "LocalBindPort": 5001}, null]`)
+			if s.refused {
+				t.Fatal("the proxy is refused")
+			}
+			var got []string
+			for _, u := range s.upstreams {
+				got = append(got, u.Destination.Service)
+			}
+			want := "api other"
+			if strings.HasSuffix(c.want, gone) || name == "centrally configured" {
+				want = "other"
+			}
+			if strings.Join(got, " ") != want {
+				t.Errorf("upstreams %q, want %q", got, want)
+			}
+			if c.want != "" {
+				c.want = "proxy p, upstream api: service p: " + c.want
+			}
+			if got := texts(s.problems); got != c.want {
+				t.Errorf("problems %q, want %q", got, c.want)
+			}
+		})
+	}
+}
+
+func TestRefusedProxy(t *testing.T) {
+	for name, c := range map[string]struct {
+		block   string
+		want    string
+		refused bool
+	}{
+		"transparent":         {`, "Mode": "transparent", "Upstreams": [{"DestinationName": "*"}, {"DestinationName": "x"}]`, "transparent mode is not supported yet: the outbound listener is not there, the upstreams that have a port are", false},
+		"permissive":          {`, "MutualTLSMode": "permissive"`, "permissive mutual TLS is not supported: connections without mutual TLS are refused", false},
+		"strict":              {`, "MutualTLSMode": "strict", "Mode": "direct"`, "", false},
+		"expose checks":       {`, "Expose": {"Checks": true}`, "exposed paths are not supported yet: their listeners are not there", false},
+		"expose paths":        {`, "Expose": {"Paths": [{"Path": "/health"}]}`, "exposed paths are not supported yet: their listeners are not there", false},
+		"access logs":         {`, "AccessLogs": {"Enabled": true}`, "access logs are not supported yet: there are none", false},
+		"extension":           {`, "EnvoyExtensions": [{"Name": "builtin/lua"}]`, `the Envoy extension "builtin/lua" is not supported: the proxy is served without it`, false},
+		"required extension":  {`, "EnvoyExtensions": [{"Name": "builtin/ext-authz", "Required": true}]`, `the Envoy extension "builtin/ext-authz" is required and not supported: the proxy is not served`, true},
+		"public listener":     {`, "Config": {"envoy_public_listener_json": "{}"}`, "envoy_public_listener_json is not supported yet: the proxy is not served", true},
+		"local cluster":       {`, "Config": {"envoy_local_cluster_json": "{}"}`, "envoy_local_cluster_json is not supported yet: the proxy is not served", true},
+		"tracing":             {`, "Config": {"envoy_tracing_json": "{}"}`, "envoy_tracing_json in its config is not supported yet: it is not taken", false},
+		"two spellings":       {`, "Config": {"BindPort": 1, "bind_port": 2}`, `"BindPort" and "bind_port" in its config are one: "BindPort" is taken`, false},
+		"enforcement":         {`, "Config": {"intention_enforcement": "none"}`, `intention_enforcement in its config must be rbac, ext_authz or both, not "none": it is not taken`, false},
+		"keys of others":      {`, "Config": {"team": "shop"}`, "", false},
+		"no application port": {`, "LocalServicePort": 0`, "nothing to hand connections to: neither the proxy nor its service has a port of the application; the proxy is not served", true},
+		"application address": {`, "LocalServiceAddress": "app.example"`, `LocalServiceAddress "app.example" is no IP address: the proxy is not served`, true},
+		"socket":              {`, "LocalServiceSocketPath": "app.sock"`, "its LocalServiceSocketPath is not the path of a socket: the proxy is not served", true},
+		"no service":          {`, "DestinationServiceName": ""`, `the service "" cannot be part of an identity: the proxy is not served`, true},
+		"service with spaces": {`, "DestinationServiceName": "a b"`, `the service "a b" cannot be part of an identity: the proxy is not served`, true},
+		"wildcard service":    {`, "DestinationServiceName": "*"`, `the service "*" cannot be part of an identity: the proxy is not served`, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := sidecarOf(t, c.block)
+			if c.want != "" {
+				c.want = "proxy p: service p: " + c.want
+			}
+			if got := texts(s.problems); got != c.want || s.refused != c.refused {
+				t.Errorf("refused %v, problems %q; want %v, %q", s.refused, got, c.refused, c.want)
+			}
+		})
+	}
+	for name, text := range map[string]string{
+		"application": `{"ID": "web", "Service": "web", "Port": 80}`,
+		"gateway":     `{"Kind": "mesh-gateway", "ID": "g", "Service": "g"}`,
+		"of a peer":   `{"Kind": "connect-proxy", "ID": "p", "PeerName": "east", "Proxy": {"DestinationServiceName": "web"}}`,
+		"no ID":       `{"Kind": "connect-proxy", "Proxy": {"DestinationServiceName": "web"}}`,
+	} {
+		if s, ok := readSidecar(parse[*registration](t, text), nil, "dc1"); ok {
+			t.Errorf("%s is a sidecar: %+v", name, s)
+		}
+	}
+	s, ok := readSidecar(parse[*registration](t, `{"Kind": "connect-proxy", "ID": "p", "Namespace": "shop", "Proxy": {"DestinationServiceName": "web"}}`), nil, "dc1")
+	if !ok || !s.refused {
+		t.Error("a proxy of another namespace is served")
+	}
+}
+
+// A registration in the catalog says nothing of what the agent would have filled in.
+func TestRegisteredInCatalog(t *testing.T) {
+	for name, c := range map[string]struct {
+		service string
+		port    uint16
+		socket  string
+	}{
+		"port":   {`{"ID": "web-1", "Service": "web", "Port": 8080}`, 8080, ""},
+		"socket": {`{"ID": "web-1", "Service": "web", "SocketPath": "/run/web.sock"}`, 0, "/run/web.sock"},
+	} {
+		r := parse[*registration](t, `{"Kind": "connect-proxy", "ID": "p", "Port": 21000, "Address": "::1", "Proxy": {"DestinationServiceName": "web", "DestinationServiceID": "web-1"}}`)
+		s, _ := readSidecar(r, map[string]*registration{"web-1": parse[*registration](t, c.service)}, "dc1")
+		if s.refused || s.proxy.Inbound.LocalPort != c.port || s.proxy.Inbound.LocalSocket != c.socket || s.proxy.Inbound.Address != "::1" {
+			t.Errorf("%s: %+v, %s", name, s.proxy.Inbound, texts(s.problems))
+		}
+	}
+}
+
+// The first of a proxy's config, Meta of service-defaults, and proxy-defaults counts, and then what is configured for the whole mesh.
+func TestOwnSettings(t *testing.T) {
+	newOnly := catalog.NewConnections
+	for name, c := range map[string]struct {
+		config, meta, defaults string // JSON
+		protocol               string
+		mesh                   Config
+		want                   string
+		text                   string
+	}{
+		"nothing":                      {want: "rbac drain"},
+		"nothing, http":                {protocol: "http", want: "rbac next-request"},
+		"the mesh's":                   {mesh: Config{Enforcement: catalog.Both, Revocation: &newOnly}, want: "both new"},
+		"the mesh's that does not fit": {mesh: Config{Revocation: &newOnly}, protocol: "grpc", want: "rbac next-request"},
+		"proxy-defaults":               {config: `"intention_enforcement": "both", "revocation": "new"`, defaults: `"intention_enforcement": "both", "revocation": "new"`, want: "both new"},
+		"proxy-defaults do not fit":    {config: `"revocation": "new"`, defaults: `"revocation": "new"`, protocol: "http", want: "rbac next-request"},
+		"meta over proxy-defaults":     {config: `"intention_enforcement": "both"`, meta: `"intention_enforcement": "ext_authz"`, defaults: `"intention_enforcement": "both"`, want: "ext_authz drain"},
+		"config over meta":             {config: `"intention_enforcement": "rbac"`, meta: `"intention_enforcement": "ext_authz"`, defaults: `"intention_enforcement": "both"`, want: "rbac drain"},
+		"meta is text":                 {meta: `"server_first": "true", "sallyport_uid": "1000", "owner": "shop"`, want: "rbac drain first 1000"},
+		"server first":                 {config: `"server_first": true, "intention_enforcement": "ext_authz"`, want: "both drain first", text: "ext_authz cannot protect a server that speaks first"},
+		"server first, http":           {config: `"server_first": true`, protocol: "http", want: "rbac next-request", text: "server_first is for services of protocol tcp"},
+		"revocation does not fit":      {config: `"revocation": "next-request"`, want: "rbac drain", text: `revocation "next-request" is not for protocol tcp`},
+		"protocol of the config":       {config: `"protocol": "http2"`, want: "rbac next-request http2", text: `protocol "http2" of its config is not what service-defaults say`},
+		"meta that is none":            {meta: `"revocation": "never"`, want: "rbac drain", text: "service-defaults/web: revocation in Meta must be"},
+		"a protocol nobody knows":      {protocol: "redis", want: "rbac drain"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := sidecarOf(t, `, "Config": {`+c.config+`}`)
+			d := proxyDefaults{Config: parse[map[string]any](t, `{`+c.defaults+`}`)}
+			mesh, problems := d.settings()
+			chain := &chain{Protocol: c.protocol, ServiceMeta: parse[map[string]string](t, `{`+c.meta+`}`)}
+			p, more := s.finish(chain, mesh, c.mesh)
+			got := p.Inbound.Enforcement.String() + " " + p.Inbound.Revocation.String()
+			if p.Inbound.ServerFirst {
+				got += " first"
+			}
+			if p.Bootstrap.UID != -1 {
+				got += fmt.Sprint(" ", p.Bootstrap.UID)
+			}
+			if protocolOf(c.protocol) != p.Inbound.Protocol {
+				got += " " + p.Inbound.Protocol.String()
+			}
+			if got != c.want {
+				t.Errorf("%s, want %s", got, c.want)
+			}
+			if all := texts(append(problems, more...)); (c.text == "") != (all == "") || !strings.Contains(all, c.text) {
+				t.Errorf("problems %q, want %q", all, c.text)
+			}
+		})
+	}
+}
+
+// Files and Consul say the same with the same keys.
+func TestLikeFiles(t *testing.T) {
+	const config = `{
+		"protocol": "http", "local_connect_timeout_ms": 1000, "local_request_timeout_ms": "2000", "local_idle_timeout_ms": 0, "max_inbound_connections": 7,
+		"balance_inbound_connections": "exact_balance", "bind_address": "0.0.0.0", "bind_port": 21007, "envoy_prometheus_bind_addr": "127.0.0.1:9102",
+		"intention_enforcement": "both", "revocation": "drain", "sallyport_uid": 1234}`
+	const upstreams = `[{
+		"destination_name": "api", "local_bind_port": 5000, "config": {
+			"connect_timeout_ms": 1500, "balance_outbound_connections": "exact_balance",
+			"limits": {"max_connections": 3, "max_pending_requests": 4, "max_concurrent_requests": 0},
+			"passive_health_check": {"interval": "10s", "max_failures": 2, "enforcing_consecutive_5xx": 50, "max_ejection_percent": 30, "base_ejection_time": "7s"}}},
+		{"destination_name": "db", "local_bind_socket_path": "/run/db.sock", "local_bind_socket_mode": "0700"}]`
+	dir := t.TempDir()
+	write := func(name, text string) {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write("web.json", `{"services": [{"name": "web", "port": 80}, {"name": "web-sidecar-proxy", "kind": "connect-proxy", "port": 21000,
+		"proxy": {"destination_service_name": "web", "destination_service_id": "web", "local_service_port": 80, "config": `+config+`, "upstreams": `+upstreams+`}}]}`)
+	write("defaults.json", `{"Kind": "service-defaults", "Name": "web", "Protocol": "http"}`)
+	contents, err := files.Load(files.Config{Dir: dir, TrustDomain: spiffeid.RequireTrustDomainFromString("x.example")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	// Consul's answers have Go's names for what it knows, and leave config as it was written.
+	r := &registration{Kind: kindProxy, ID: "web-sidecar-proxy", Service: "web-sidecar-proxy", Port: 21000, Proxy: &proxyRegistration{
+		DestinationServiceName: "web", DestinationServiceID: "web", LocalServicePort: 80, Config: parse[map[string]any](t, config),
+	}}
+	for _, u := range parse[[]map[string]any](t, upstreams) {
+		named := map[string]any{}
+		for k, v := range u {
+			named[strings.ReplaceAll(k, "_", "")] = v
+		}
+		b, err := json.Marshal(named)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Proxy.Upstreams = append(r.Proxy.Upstreams, parse[*upstreamRegistration](t, string(b)))
+	}
+	s, _ := readSidecar(r, nil, "dc1")
+	p, problems := s.finish(&chain{Protocol: "http"}, ownSettings{}, Config{})
+	for _, u := range s.upstreams {
+		p.Upstreams = append(p.Upstreams, u.Upstream)
+	}
+	if len(problems)+len(s.problems) > 0 {
+		t.Errorf("problems %s %s", texts(s.problems), texts(problems))
+	}
+	want := contents.Proxies[0]
+	want.Origin, p.Origin = "", ""
+	for i := range want.Upstreams {
+		want.Upstreams[i].Origin, p.Upstreams[i].Origin = "", ""
+	}
+	if diff := cmp.Diff(want, p); diff != "" {
+		t.Errorf("files and Consul differ (-files +Consul):\n%s", diff)
+	}
+}
+
+func TestChain(t *testing.T) {
+	b, err := os.ReadFile("testdata/chain-api.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, c := range map[string]struct {
+		old, new string
+		want     string        // the error
+		timeout  time.Duration // else
+	}{
+		"default":         {},
+		"connect timeout": {`"Default": true, "ConnectTimeout": "5s"`, `"Default": false, "ConnectTimeout": "15s"`, "", 15 * time.Second},
+		"another service": {`"Service": "api"`, `"Service": "api-v2"`, `service-resolver/api: redirection to the service "api-v2" is not supported yet`, 0},
+		"another datacenter": {`"Datacenter": "dc1",
+        "MeshGateway"`, `"Datacenter": "dc2", "MeshGateway"`, `service-resolver/api: redirection to the datacenter "dc2" is not supported yet`, 0},
+		"a subset": {`"Service": "api"`, `"Service": "api", "ServiceSubset": "v2"`, "service-resolver/api: subsets are not supported yet", 0},
+		"a peer":   {`"Service": "api"`, `"Service": "api", "Peer": "east"`, "service-resolver/api: peers are not supported yet", 0},
+		"a namespace": {`"Service": "api",
+        "Namespace": "default"`, `"Service": "api", "Namespace": "shop"`, "service-resolver/api: namespaces and partitions are not supported yet", 0},
+		"external":        {`"Service": "api"`, `"Service": "api", "External": true`, "service-defaults/api: ExternalSNI is not supported yet", 0},
+		"failover":        {`"Target": "api.default.default.dc1"`, `"Target": "api.default.default.dc1", "Failover": {"Targets": ["x"]}`, "service-resolver/api: failover is not supported yet", 0},
+		"request timeout": {`"Target": "api.default.default.dc1"`, `"Target": "api.default.default.dc1", "RequestTimeout": 1000`, "service-resolver/api: RequestTimeout is not supported yet", 0},
+		"load balancer":   {`"Type": "resolver"`, `"Type": "resolver", "LoadBalancer": {"Policy": "maglev"}`, `service-resolver/api: the load balancer "maglev" is not supported yet`, 0},
+		"round robin":     {`"Type": "resolver"`, `"Type": "resolver", "LoadBalancer": {"Policy": "round_robin"}`, "", 0},
+		"router":          {`"Type": "resolver"`, `"Type": "router"`, "service-router/api: routes are not supported yet", 0},
+		"splitter":        {`"Type": "resolver"`, `"Type": "splitter"`, "service-splitter/api: splits are not supported yet", 0},
+		"something new":   {`"Type": "resolver"`, `"Type": "oracle"`, `a chain that begins with "oracle" is not supported yet`, 0},
+		"no start":        {`"StartNode": "resolver:`, `"StartNode": "x:`, "the chain has no start", 0},
+		"no target":       {`"Target": "api`, `"Target": "x`, "the chain has no target", 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if !strings.Contains(string(b), c.old) {
+				t.Fatalf("no %s", c.old)
+			}
+			a := parse[chainAnswer](t, strings.Replace(string(b), c.old, c.new, 1))
+			r, err := a.Chain.defaultRoute("api", "dc1")
+			if fmt.Sprint(err) != c.want && (err != nil || c.want != "") || r.connectTimeout != c.timeout {
+				t.Errorf("%v, %v; want %q, %v", r, err, c.want, c.timeout)
+			}
+		})
+	}
+}
+
+// A chain that is not the default one takes away its upstream alone, and gives it back.
+func TestChainChanges(t *testing.T) {
+	bubble(t, nil, func(t *testing.T, f *fake, a *Agent) {
+		f.mesh()
+		p, _ := running(t, a)
+		after(time.Second)
+		f.set("/v1/discovery-chain/api", edit(t, "chain-api.json", `"Type": "resolver"`, `"Type": "splitter"`))
+		after(time.Second)
+		if got := ids(p.must(t)); got != "api-1-sidecar-proxy, web-sidecar-proxy" {
+			t.Errorf("proxies %q", got)
+		}
+		if want := "proxy web-sidecar-proxy, upstream api: service web-sidecar-proxy: service-splitter/api: splits are not supported yet: its listener is not there"; !strings.Contains(problems(a), want) {
+			t.Errorf("problems\n%s", problems(a))
+		}
+		f.set("/v1/discovery-chain/api", edit(t, "chain-api.json", `"Protocol": "tcp"`, `"Protocol": "grpc"`))
+		after(time.Second)
+		if got := problems(a); !strings.Contains(got, "protocol tcp of its config is not that of the service, grpc") {
+			t.Errorf("problems\n%s", got)
+		}
+		f.file("/v1/discovery-chain/api", "chain-api.json")
+		after(time.Second)
+		if got := ids(p.must(t)); got != "api-1-sidecar-proxy, web-sidecar-proxy api" {
+			t.Errorf("proxies %q", got)
+		}
+	})
+}
+
+func TestMesh(t *testing.T) {
+	for name, c := range map[string]struct {
+		entry string
+		want  catalog.Mesh
+		text  string
+	}{
+		"none":          {`{}`, catalog.Mesh{Incoming: catalog.TLS{Allow12: true}}, ""},
+		"auto":          {`{"TLS": {"Incoming": {"TLSMinVersion": "TLS_AUTO"}}}`, catalog.Mesh{Incoming: catalog.TLS{Allow12: true}}, ""},
+		"1.3":           {`{"TLS": {"Incoming": {"TLSMinVersion": "TLSv1_3"}}}`, catalog.Mesh{}, ""},
+		"1.2":           {`{"TLS": {"Incoming": {"TLSMinVersion": "TLSv1_2"}, "Outgoing": {"TLSMinVersion": "TLSv1_2"}}}`, catalog.Mesh{Incoming: catalog.TLS{Allow12: true}, Outgoing: catalog.TLS{Allow12: true}}, ""},
+		"1.0":           {`{"TLS": {"Incoming": {"TLSMinVersion": "TLSv1_0"}}}`, catalog.Mesh{Incoming: catalog.TLS{Allow12: true}}, "mesh/mesh: TLS.Incoming.TLSMinVersion TLSv1_0 is not secure: TLSv1_2 holds"},
+		"something new": {`{"TLS": {"Incoming": {"TLSMinVersion": "TLSv1_4"}}}`, catalog.Mesh{}, `mesh/mesh: TLS.Incoming.TLSMinVersion "TLSv1_4" is not known: TLSv1_3 holds`},
+		"no 1.3":        {`{"TLS": {"Incoming": {"TLSMaxVersion": "TLSv1_2"}}}`, catalog.Mesh{Incoming: catalog.TLS{Allow12: true}, Outgoing: catalog.TLS{Allow12: true}}, "mesh/mesh: TLS.Incoming.TLSMaxVersion TLSv1_2: TLSv1_3 is taken too, as it cannot be switched off"},
+		"ciphers":       {`{"TLS": {"Incoming": {"CipherSuites": ["X"]}}}`, catalog.Mesh{Incoming: catalog.TLS{Allow12: true}}, "mesh/mesh: TLS.Incoming.CipherSuites are not supported yet: those with authenticated encryption are taken"},
+		"client cert":   {`{"HTTP": {"SanitizeXForwardedClientCert": true}, "TransparentProxy": {"MeshDestinationsOnly": true}}`, catalog.Mesh{Incoming: catalog.TLS{Allow12: true}, DropForwardedClientCert: true}, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var m catalog.Mesh
+			e := parse[meshEntry](t, c.entry)
+			if got := texts(e.readMesh(&m)); got != c.text {
+				t.Errorf("problems %q, want %q", got, c.text)
+			}
+			if m.Incoming != c.want.Incoming || m.Outgoing != c.want.Outgoing || m.DropForwardedClientCert != c.want.DropForwardedClientCert {
+				t.Errorf("%+v, want %+v", m, c.want)
+			}
+		})
+	}
+}
+
+func TestIntentions(t *testing.T) {
+	const head = `{"SourceNS": "default", "SourceName": "web", "DestinationNS": "default", "DestinationName": "api", "SourceType": "consul"`
+	for name, c := range map[string]struct{ text, want string }{
+		"allow":             {head + `, "Action": "allow"}`, "web => api (allow)"},
+		"deny":              {head + `, "Action": "deny"}`, "web => api (deny)"},
+		"peer":              {head + `, "SourcePeer": "east", "Action": "allow"}`, "web (peer east) => api (allow)"},
+		"L7":                {head + `, "Permissions": [{"Action": "allow"}]}`, "web => api (deny) L7 permissions"},
+		"JWT":               {head + `, "Action": "allow", "JWT": {"Providers": [{"Name": "okta"}]}}`, "web => api (deny) JWT"},
+		"empty JWT":         {head + `, "Action": "allow", "JWT": null, "Permissions": []}`, "web => api (allow)"},
+		"sameness group":    {head + `, "Action": "allow", "SourceSamenessGroup": "g"}`, "web => api (deny) sameness group g"},
+		"another type":      {head[:len(head)-len(`, "SourceType": "consul"`)] + `, "SourceType": "external", "Action": "allow"}`, "web => api (deny) source type external"},
+		"another action":    {head + `, "Action": "log"}`, `web => api (deny) action "log"`},
+		"no action":         {head + `}`, `web => api (deny) action ""`},
+		"an unknown field":  {head + `, "Action": "allow", "OnlyOnMondays": true}`, `web => api (deny) field "OnlyOnMondays"`},
+		"that says nothing": {head + `, "Action": "allow", "OnlyOnMondays": false}`, "web => api (allow)"},
+		"another namespace": {`{"SourceNS": "shop", "SourceName": "web", "DestinationName": "api", "Action": "allow"}`, "default/shop/web => api (allow)"},
+		"wildcards":         {`{"SourceNS": "*", "SourceName": "*", "DestinationNS": "*", "DestinationName": "*", "Action": "deny"}`, "* => * (deny)"},
+		"no identity":       {`{"SourceName": "a b", "DestinationName": "api", "Action": "deny"}`, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			list, err := decodeIntentions("api")([]byte(`{"api": [` + c.text + `]}`))
+			if err != nil {
+				t.Fatal(err)
+			}
+			got := ""
+			for _, i := range list {
+				got = strings.TrimSpace(i.String() + " " + i.Unsupported)
+			}
+			if got != c.want {
+				t.Errorf("%q, want %q", got, c.want)
+			}
+		})
+	}
+	for _, bad := range []string{`null`, `{}`, `{"web": []}`, `[]`, `{"api": [1]}`, `{"api": {}}`} {
+		if list, err := decodeIntentions("api")([]byte(bad)); err == nil {
+			t.Errorf("%s is taken for %v", bad, list)
+		}
+	}
+	if list, err := decodeIntentions("api")([]byte(`{"api": []}`)); err != nil || len(list) != 0 {
+		t.Errorf("no intentions: %v, %v", list, err)
+	}
+	// null is how Go writes a list of none.
+	if _, err := decodeIntentions("api")([]byte(`{"api": null}`)); err != nil {
+		t.Errorf("null: %v", err)
+	}
+}
+
+func TestEndpoints(t *testing.T) {
+	for name, c := range map[string]struct{ text, want, skipped string }{
+		"of the node":        {`{"Node": {"Address": "10.0.0.1"}, "Service": {"ID": "p", "Port": 1}}`, "10.0.0.1:1/1/true", ""},
+		"its own":            {`{"Node": {"Address": "10.0.0.1"}, "Service": {"ID": "p", "Port": 1, "Address": "10.0.0.2"}}`, "10.0.0.2:1/1/true", ""},
+		"lan alone":          {`{"Node": {"TaggedAddresses": {"lan": "10.0.0.3"}}, "Service": {"ID": "p", "Port": 1}}`, "10.0.0.3:1/1/true", ""},
+		"mapped":             {`{"Service": {"ID": "p", "Port": 1, "Address": "::ffff:10.0.0.2"}}`, "10.0.0.2:1/1/true", ""},
+		"no port":            {`{"Service": {"ID": "p", "Address": "10.0.0.2"}}`, "", "p"},
+		"no address":         {`{"Service": {"ID": "p", "Port": 1}}`, "", "p"},
+		"unspecified":        {`{"Service": {"ID": "p", "Port": 1, "Address": "0.0.0.0"}}`, "", "p"},
+		"no host name":       {`{"Service": {"ID": "p", "Port": 1, "Address": "a/b"}}`, "", "p"},
+		"critical":           {`{"Service": {"ID": "p", "Port": 1, "Address": "h"}, "Checks": [{"Status": "critical"}, {"Status": "passing"}]}`, "h:1/1/false", ""},
+		"maintenance":        {`{"Service": {"ID": "p", "Port": 1, "Address": "h"}, "Checks": [{"CheckID": "_service_maintenance:p", "Status": "maintenance"}]}`, "h:1/1/false", ""},
+		"a status not known": {`{"Service": {"ID": "p", "Port": 1, "Address": "h"}, "Checks": [{"Status": "dubious"}]}`, "h:1/1/false", ""},
+		"weight 0":           {`{"Service": {"ID": "p", "Port": 1, "Address": "h", "Weights": {"Passing": 0, "Warning": 0}}}`, "h:1/1/false", ""},
+		"warning":            {`{"Service": {"ID": "p", "Port": 1, "Address": "h", "Weights": {"Passing": 9, "Warning": 4}}, "Checks": [{"Status": "warning"}]}`, "h:1/4/true", ""},
+		"heavy":              {`{"Service": {"ID": "p", "Port": 1, "Address": "h", "Weights": {"Passing": 1000, "Warning": 1}}}`, "h:1/128/true", ""},
+		"twice": {`{"Service": {"ID": "p", "Port": 1, "Address": "h"}, "Checks": [{"Status": "critical"}]}, {"Service": {"ID": "q", "Port": 1, "Address": "h"}}`,
+			"h:1/1/true", ""},
+		"nothing": {`null, {}`, "", ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			list, skipped := readEndpoints(parse[[]*instance](t, "["+c.text+"]"))
+			got := endpointsOf(catalog.Contents{Services: []catalog.Service{{Name: identity.NewName("s"), Endpoints: list}}}, "s")
+			if got != c.want || strings.Join(skipped, " ") != c.skipped {
+				t.Errorf("%q, without %q; want %q, %q", got, skipped, c.want, c.skipped)
+			}
+		})
+	}
+}

@@ -1,0 +1,247 @@
+package meshtest
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/sallyport/sallyport/internal/envoytest"
+)
+
+// Consul is a Consul agent, which is a server, beside which meshes run (Config.Consul). Its methods are for the test's own goroutine.
+type Consul struct {
+	API
+	// Agent is its configuration; a change counts from its next start on.
+	Agent Agent
+
+	t       testing.TB
+	binary  string
+	process *Process
+}
+
+// NewConsul makes an agent that does not run yet. Of a the ports, and the directory, that are not there are given out.
+func NewConsul(t testing.TB, a Agent) *Consul {
+	t.Helper()
+	c := &Consul{t: t, binary: consulBinary(t), Agent: a}
+	dir, err := os.MkdirTemp("", "consul-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Logf("Consul's files are kept in %s", dir)
+			return
+		}
+		os.RemoveAll(dir)
+	})
+	c.Agent.Dir = dir
+	for _, p := range []*int{&c.Agent.HTTP, &c.Agent.GRPC, &c.Agent.RPC, &c.Agent.Serf} {
+		if *p == 0 {
+			if *p, err = ports.Next(); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	c.API = API{Addr: fmt.Sprintf("127.0.0.1:%d", c.Agent.HTTP), Token: c.Agent.Management}
+	return c
+}
+
+// StartConsul makes an agent and starts it.
+func StartConsul(t testing.TB, a Agent) *Consul {
+	t.Helper()
+	c := NewConsul(t, a)
+	c.Start()
+	return c
+}
+
+// consulBinary is $CONSUL, else what `make tools` has built.
+func consulBinary(t testing.TB) string {
+	t.Helper()
+	if b := os.Getenv("CONSUL"); b != "" {
+		return b
+	}
+	return envoytest.Tool(t, "consul-"+ConsulVersion)
+}
+
+// Launch starts the agent without waiting for it.
+func (c *Consul) Launch() {
+	c.t.Helper()
+	file, err := c.Agent.Write()
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	cmd := exec.Command(c.binary, "agent", "-config-file", file)
+	cmd.Env = Environ()
+	c.process = Start(c.t, "consul agent "+c.Agent.node(), c.Log(), cmd)
+}
+
+// Start starts the agent, with the data that it has, and waits until it serves.
+func (c *Consul) Start() {
+	c.t.Helper()
+	c.Launch()
+	c.AwaitReady()
+}
+
+// AwaitReady waits until the agent serves.
+func (c *Consul) AwaitReady() {
+	c.t.Helper()
+	Await(c.t, "Consul agent ready", func() error {
+		if c.process.Ended() {
+			c.t.Fatalf("consul agent ended: %v\n%s", c.process.err, tail(c.Log(), 40))
+		}
+		return c.Ready()
+	})
+}
+
+// Kill ends the agent with SIGKILL.
+func (c *Consul) Kill() { c.process.Kill() }
+
+// Process is the running agent.
+func (c *Consul) Process() *Process { return c.process }
+
+// Log is the file of what it has written.
+func (c *Consul) Log() string { return filepath.Join(c.Agent.Dir, "consul.log") }
+
+// Must calls the API, which has to succeed.
+func (c *Consul) Must(method, path string, in, out any) {
+	c.t.Helper()
+	if err := c.Do(method, path, in, out); err != nil {
+		c.t.Fatal(err)
+	}
+}
+
+// Run runs a `consul` command, which has to succeed, and returns what it printed.
+func (c *Consul) Run(args ...string) string {
+	c.t.Helper()
+	cmd := exec.Command(c.binary, args...)
+	cmd.Env = c.ConsulEnviron()
+	r, err := run(cmd)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	if r.Exit != 0 {
+		c.t.Fatalf("consul %s: exit %d\n%s%s", strings.Join(args, " "), r.Exit, r.Stdout, r.Stderr)
+	}
+	return r.Stdout
+}
+
+// File writes a file for a command of Consul's and returns its path.
+func (c *Consul) File(name, text string) string {
+	c.t.Helper()
+	path := filepath.Join(c.Agent.Dir, name)
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		c.t.Fatal(err)
+	}
+	return path
+}
+
+// WriteConfig writes a configuration entry with `consul config write`.
+func (c *Consul) WriteConfig(hcl string) {
+	c.t.Helper()
+	c.Run("config", "write", c.File("entry.hcl", hcl))
+}
+
+// PutConfig writes a configuration entry by the API, which is faster.
+func (c *Consul) PutConfig(entry map[string]any) {
+	c.t.Helper()
+	c.Must(http.MethodPut, "/v1/config", entry, nil)
+}
+
+// DeleteConfig deletes a configuration entry.
+func (c *Consul) DeleteConfig(kind, name string) {
+	c.t.Helper()
+	c.Must(http.MethodDelete, "/v1/config/"+kind+"/"+url.PathEscape(name), nil, nil)
+}
+
+// Register registers a service as it is.
+func (c *Consul) Register(registration map[string]any) {
+	c.t.Helper()
+	c.Must(http.MethodPut, "/v1/agent/service/register?replace-existing-checks=true", registration, nil)
+}
+
+// Intend writes the intentions of a destination with `consul config write`; nil removes them.
+func (c *Consul) Intend(destination string, i Intentions) {
+	c.t.Helper()
+	if i == nil {
+		c.DeleteConfig("service-intentions", destination)
+		return
+	}
+	c.WriteConfig(i.hcl(destination))
+}
+
+// Policy creates an ACL policy.
+func (c *Consul) Policy(name, rules string) {
+	c.t.Helper()
+	c.Must(http.MethodPut, "/v1/acl/policy", map[string]any{"Name": name, "Rules": rules}, nil)
+}
+
+// NewToken creates an ACL token. body is what the API takes: its policies or service identities.
+func (c *Consul) NewToken(body map[string]any) (accessor, secret string) {
+	c.t.Helper()
+	var t struct{ AccessorID, SecretID string }
+	c.Must(http.MethodPut, "/v1/acl/token", body, &t)
+	return t.AccessorID, t.SecretID
+}
+
+// ServiceToken creates the token of a service's proxies.
+func (c *Consul) ServiceToken(service string) (accessor, secret string) {
+	c.t.Helper()
+	return c.NewToken(map[string]any{"ServiceIdentities": []map[string]any{{"ServiceName": service}}})
+}
+
+// DeleteToken deletes an ACL token.
+func (c *Consul) DeleteToken(accessor string) {
+	c.t.Helper()
+	c.Must(http.MethodDelete, "/v1/acl/token/"+accessor, nil, nil)
+}
+
+// ActiveRoot is the ID of the CA root that leafs are signed with.
+func (c *Consul) ActiveRoot() string {
+	c.t.Helper()
+	var r struct{ ActiveRootID string }
+	c.Must(http.MethodGet, "/v1/connect/ca/roots", nil, &r)
+	return r.ActiveRootID
+}
+
+// RotateRoot gives Consul's own CA a new key with `consul connect ca set-config`, and returns the ID of the new root. More keys of the CA's
+// configuration may be given.
+func (c *Consul) RotateRoot(t testing.TB, config map[string]any) string {
+	c.t.Helper()
+	old := c.ActiveRoot()
+	ca := map[string]any{"PrivateKey": ECKey(t), "RootCert": ""}
+	for k, v := range config {
+		ca[k] = v
+	}
+	b, err := json.Marshal(map[string]any{"Provider": "consul", "Config": ca})
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	c.Run("connect", "ca", "set-config", "-config-file", c.File("ca.json", string(b)))
+	now := c.ActiveRoot()
+	if now == old {
+		c.t.Fatal("the CA has the same root as before")
+	}
+	return now
+}
+
+// Envoy starts the sidecar of a service under Consul's own control plane, `consul connect envoy`, beside the others of m, and waits until its Envoy
+// is ready. args go to Envoy. What Envoy counts and dumps is not checked at the end: it is not told it by sallyport.
+func (c *Consul) Envoy(m *Mesh, service string, args ...string) *Sidecar {
+	c.t.Helper()
+	admin := fmt.Sprintf("127.0.0.1:%d", m.Port())
+	cmd := exec.Command(c.binary, append([]string{
+		"connect", "envoy", "-sidecar-for", service, "-envoy-binary", m.envoy, "-ignore-envoy-compatibility",
+		"-grpc-addr", fmt.Sprintf("http://127.0.0.1:%d", c.Agent.GRPC), "-admin-bind", admin, "--", "--concurrency", "1",
+	}, args...)...)
+	cmd.Env = c.ConsulEnviron()
+	p := Start(c.t, "consul connect envoy "+service, filepath.Join(m.dir, service+"-consul.log"), cmd)
+	s := m.Adopt(service, p, admin).Abandon()
+	s.AwaitReady()
+	return s
+}

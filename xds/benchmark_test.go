@@ -1,0 +1,145 @@
+package xds
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
+	"github.com/sallyport/sallyport/catalog"
+	"github.com/sallyport/sallyport/internal/xdstest"
+)
+
+const benchmarkStreams = 200
+
+// fleet is a mesh of services that each dial ten others, and an Envoy for each.
+func fleet(b *testing.B) (m *mesh, envoys []*xdstest.Envoy) {
+	m = start(b, Config{})
+	m.pause = 0
+	name := func(n int) string { return fmt.Sprintf("service-%d", n%benchmarkStreams) }
+	for n := range benchmarkStreams {
+		var upstreams []string
+		for i := range 9 {
+			upstreams = append(upstreams, name(n+7*i+8))
+		}
+		m.service(name(n), catalog.TCP, append(upstreams, "shared")...)
+	}
+	m.service("shared", catalog.TCP)
+	m.publish()
+	for n := range benchmarkStreams {
+		envoys = append(envoys, xdstest.NewEnvoy(m.conn, node(name(n))))
+	}
+	return m, envoys
+}
+
+// connect runs the Envoys until the function that is returned is called.
+func (m *mesh) connect(envoys []*xdstest.Envoy) (stop func()) {
+	var stops []func()
+	for n, e := range envoys {
+		stops = append(stops, m.runEnvoy(e, fmt.Sprintf("service-%d", n)))
+	}
+	return func() {
+		for _, stop := range stops {
+			stop()
+		}
+	}
+}
+
+// await waits until ok holds for each Envoy, and returns how long it took for each since begin, in order.
+func await(b *testing.B, begin time.Time, envoys []*xdstest.Envoy, ok func(*xdstest.Envoy) bool) []time.Duration {
+	b.Helper()
+	ctx, cancel := context.WithTimeout(b.Context(), time.Minute)
+	defer cancel()
+	took := make([]time.Duration, len(envoys))
+	var all sync.WaitGroup
+	for n, e := range envoys {
+		all.Go(func() {
+			if !e.Await(ctx, func() bool { return ok(e) }) {
+				b.Errorf("envoy %d waits in vain", n)
+			}
+			took[n] = time.Since(begin)
+		})
+	}
+	all.Wait()
+	slices.Sort(took)
+	return took
+}
+
+func reportTimes(b *testing.B, p50, last []time.Duration) {
+	median := func(d []time.Duration) float64 {
+		slices.Sort(d)
+		return float64(d[len(d)/2].Microseconds()) / 1000
+	}
+	b.ReportMetric(median(p50), "p50-ms")
+	b.ReportMetric(median(last), "last-ms")
+	b.ReportMetric(0, "ns/op") // the times above are what it is about
+}
+
+// BenchmarkFirstConfiguration is from the opening of all streams to each Envoy having all it needs to start.
+func BenchmarkFirstConfiguration(b *testing.B) {
+	b.Run(fmt.Sprintf("streams=%d", benchmarkStreams), func(b *testing.B) {
+		b.ReportAllocs()
+		m, _ := fleet(b)
+		var p50, last []time.Duration
+		for b.Loop() {
+			envoys := make([]*xdstest.Envoy, benchmarkStreams)
+			for n := range envoys {
+				envoys[n] = xdstest.NewEnvoy(m.conn, node(fmt.Sprintf("service-%d", n)))
+			}
+			begin := time.Now()
+			stop := m.connect(envoys)
+			took := await(b, begin, envoys, (*xdstest.Envoy).Complete)
+			p50, last = append(p50, took[len(took)/2]), append(last, took[len(took)-1])
+			stop()
+		}
+		reportTimes(b, p50, last)
+	})
+}
+
+// BenchmarkEndpointChange is from the publication of an endpoint that all dial to each Envoy's ACK.
+func BenchmarkEndpointChange(b *testing.B) {
+	b.Run(fmt.Sprintf("streams=%d", benchmarkStreams), func(b *testing.B) {
+		b.ReportAllocs()
+		m, envoys := fleet(b)
+		const sni = "shared.default.dc1.internal." + trustDomain
+		acked := make(chan time.Time, benchmarkStreams)
+		for _, e := range envoys {
+			e.Accepted = func(r *discoveryv3.DeltaDiscoveryResponse) {
+				if r.GetTypeUrl() == endpoints.url() && len(r.GetResources()) == 1 && r.GetResources()[0].GetName() == sni {
+					select {
+					case acked <- time.Now():
+					default: // the first configuration
+					}
+				}
+			}
+		}
+		defer m.connect(envoys)()
+		await(b, time.Now(), envoys, (*xdstest.Envoy).Complete)
+		time.Sleep(100 * time.Millisecond)
+		for len(acked) > 0 {
+			<-acked
+		}
+		var p50, last []time.Duration
+		for b.Loop() {
+			time.Sleep(2 * stormQuiet)
+			shared := &m.contents.Services[len(m.contents.Services)-1]
+			shared.Endpoints[0].Port++
+			begin := time.Now()
+			m.publish()
+			var took []time.Duration
+			for range benchmarkStreams {
+				select {
+				case at := <-acked:
+					took = append(took, at.Sub(begin))
+				case <-time.After(time.Minute):
+					b.Fatal("an ACK did not come")
+				}
+			}
+			p50, last = append(p50, took[len(took)/2]), append(last, took[len(took)-1])
+		}
+		reportTimes(b, p50, last)
+	})
+}
