@@ -11,7 +11,8 @@ import (
 
 // proxy is a sidecar with all that is known of what it protects and dials; ok is false as long as it must not be served. What it needs is put into services
 // and intentions.
-func (b *assembly) proxy(s *sidecar, own ownSettings, services map[string]*catalog.Service, intentions map[string][]intention.Intention) (p catalog.Proxy, ok bool) {
+func (b *assembly) proxy(r *readProxy, own ownSettings, services map[string]*catalog.Service, intentions map[string][]intention.Intention) (p catalog.Proxy, ok bool) {
+	s := r.sidecar
 	name := s.proxy.Service.Service
 	id := s.proxy.ID
 	if b.first[id].IsZero() {
@@ -35,17 +36,17 @@ func (b *assembly) proxy(s *sidecar, own ownSettings, services map[string]*catal
 		b.keep(old, services, intentions)
 		return *old, true
 	}
-	p, problems := s.finish(chain.value, own, b.agent.config)
+	p, problems := r.finish(chain.value, own, b.agent.config)
 	b.problems = append(b.problems, problems...)
-	var upstreams []catalog.Upstream
-	needed := map[string]*catalog.Service{}
+	upstreams := make([]catalog.Upstream, 0, len(s.upstreams))
+	needed := make([]*catalog.Service, 0, len(s.upstreams))
 	for _, u := range s.upstreams {
 		up, service, reason := b.upstream(id, u)
 		b.waits = b.waits || reason == waiting
 		switch {
 		case reason == "":
 			upstreams = append(upstreams, up)
-			needed[up.Destination.Service] = service
+			needed = append(needed, service)
 		case reason == waiting && !b.admitted[id] && b.now.Sub(b.first[id]) < firstWait:
 			b.at(b.first[id].Add(firstWait))
 			b.problem(id, u.Destination.Service, u.Origin, "its endpoints are not known yet: the proxy waits for them up to %s", firstWait)
@@ -57,8 +58,8 @@ func (b *assembly) proxy(s *sidecar, own ownSettings, services map[string]*catal
 		}
 	}
 	p.Upstreams = upstreams
-	for n, service := range needed {
-		services[n] = service
+	for _, service := range needed {
+		services[service.Name.Service] = service
 	}
 	if services[name] == nil {
 		services[name] = &catalog.Service{Name: p.Service, Protocol: protocolOf(chain.value.Protocol)}
@@ -84,23 +85,23 @@ func (b *assembly) upstream(id catalog.ProxyID, u dialled) (up catalog.Upstream,
 					continue
 				}
 				if service := b.serviceOf(name); service != nil {
+					b.fromFile = true
 					return was, service, ""
 				}
 			}
 		}
 		if c != nil && c.ok {
-			if service := b.serviceOf(name); service != nil && service.Protocol == protocolOf(c.value.Protocol) {
+			// Of a service that nobody dialled the file has no endpoints, which does not say that there are none.
+			if service := b.serviceOf(name); service != nil && len(service.Endpoints) > 0 && service.Protocol == protocolOf(c.value.Protocol) {
+				b.fromFile = true
 				return b.routed(up, c.value, u, service)
 			}
 		}
 		return up, nil, waiting
 	}
-	endpoints, skipped := readEndpoints(e.value)
-	for _, s := range skipped {
-		b.problem("", "", "service "+s, "it has no address or port that can be dialled: it gets no traffic")
-	}
-	service = &catalog.Service{
-		Name: u.Destination, Protocol: protocolOf(c.value.Protocol), Endpoints: b.hold(name, endpoints),
+	if service = b.dialled[name]; service == nil {
+		service = &catalog.Service{Name: u.Destination, Protocol: protocolOf(c.value.Protocol), Endpoints: b.endpoints(name, e)}
+		b.dialled[name] = service
 	}
 	return b.routed(up, c.value, u, service)
 }
@@ -120,40 +121,49 @@ func (b *assembly) routed(up catalog.Upstream, c *chain, u dialled, service *cat
 	return up, service, ""
 }
 
-// hold is what a service's endpoints are taken to be.
-func (b *assembly) hold(name string, now []catalog.Endpoint) []catalog.Endpoint {
-	h := b.held[name]
-	if h == nil {
-		h = &held{}
-		b.held[name] = h
-	}
-	if slices.ContainsFunc(now, func(e catalog.Endpoint) bool { return e.Healthy }) {
-		h.healthy, h.since = now, time.Time{}
-		return now
-	}
-	if h.healthy == nil && b.agent.seed != nil {
-		for _, s := range b.agent.seed.Contents.Services {
-			if s.Name.Service == name && slices.ContainsFunc(s.Endpoints, func(e catalog.Endpoint) bool { return e.Healthy }) {
-				h.healthy = s.Endpoints
-			}
+// endpoints are those of a service.
+func (b *assembly) endpoints(name string, e *watched[[]*instance]) []catalog.Endpoint {
+	m := b.mapped[name]
+	if m == nil {
+		m = &mapped{}
+		b.mapped[name] = m
+		if s := b.serviceOf(name); s != nil && anyHealthy(s.Endpoints) {
+			m.healthy = s.Endpoints
 		}
 	}
-	if len(now) == 0 || len(h.healthy) == 0 || b.back.IsZero() {
-		return now
+	if m.at != e.at {
+		m.endpoints, m.skipped = readEndpoints(e.value)
+		m.at = e.at
+	}
+	for _, s := range m.skipped {
+		b.problem("", "", "service "+s, "it has no address or port that can be dialled: it gets no traffic")
+	}
+	return b.hold(m)
+}
+
+func anyHealthy(list []catalog.Endpoint) bool {
+	return slices.ContainsFunc(list, func(e catalog.Endpoint) bool { return e.Healthy })
+}
+
+// hold is what a service's endpoints are taken to be.
+func (b *assembly) hold(m *mapped) []catalog.Endpoint {
+	if anyHealthy(m.endpoints) {
+		m.healthy, m.since = m.endpoints, time.Time{}
+		return m.endpoints
 	}
 	end := b.back.Add(holdTime)
-	if !h.since.IsZero() && h.since.Add(holdTime).Before(end) {
-		end = h.since.Add(holdTime)
+	if !m.since.IsZero() && m.since.Add(holdTime).Before(end) {
+		end = m.since.Add(holdTime)
 	}
-	if !b.now.Before(end) {
-		h.healthy = nil // they are gone; a later loss of the agent does not bring them back
-		return now
+	if len(m.endpoints) == 0 || len(m.healthy) == 0 || b.back.IsZero() || !b.now.Before(end) {
+		m.healthy = nil // they are gone: a later loss of the agent does not bring them back
+		return m.endpoints
 	}
-	if h.since.IsZero() {
-		h.since = b.now
+	if m.since.IsZero() {
+		m.since = b.now
 	}
 	b.at(end)
-	return h.healthy
+	return m.healthy
 }
 
 // intentionsOf is what is known of who may reach a service.
@@ -198,7 +208,6 @@ func (b *assembly) serviceOf(name string) *catalog.Service {
 	if seed := b.agent.seed; seed != nil {
 		for i := range seed.Contents.Services {
 			if s := &seed.Contents.Services[i]; s.Name == identity.NewName(name) {
-				b.fromFile = true
 				return s
 			}
 		}

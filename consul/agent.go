@@ -262,8 +262,8 @@ func (a *Agent) failed(path string, err error, fail func(error) bool) bool {
 	a.mu.Lock()
 	fresh := fail(err)
 	a.mu.Unlock()
-	if fresh {
-		a.log.Warn("consul query", "file", path, "err", err)
+	if fresh { // what lasts is a problem, and logged as one
+		a.log.Debug("consul query", "origin", path, "err", err)
 	}
 	a.wakeUp()
 	return false

@@ -73,7 +73,7 @@ func TestContents(t *testing.T) {
 		}
 		for _, want := range []string{
 			`proxy web-sidecar-proxy, upstream geo: service web-sidecar-proxy: destinations of type "prepared_query" are not supported yet: its listener is not there`,
-			`service-intentions/api: the source admin: L7 permissions is not supported yet: it is denied`,
+			`service-intentions/api: the source admin is denied, for its intention has what is not supported yet: L7 permissions`,
 		} {
 			if !strings.Contains(problems(a), want) {
 				t.Errorf("problems are\n%s\nand lack %s", problems(a), want)
@@ -82,7 +82,7 @@ func TestContents(t *testing.T) {
 		if n := len(s.Problems); n != 2 {
 			t.Errorf("%d problems, want 2:\n%s", n, problems(a))
 		}
-		for _, r := range f.requests {
+		for _, r := range f.all() {
 			if r.token != "own-token" {
 				t.Errorf("%s was asked with the token %q", r.path, r.token)
 			}
@@ -96,10 +96,10 @@ func TestIdle(t *testing.T) {
 		f.mesh()
 		p, _ := running(t, a)
 		after(5 * time.Second)
-		before := len(f.requests)
+		before := len(f.all())
 		after(3 * time.Minute)
 		polls := len(f.of("/v1/agent/self")) + len(f.of("/v1/catalog/datacenters"))
-		if n := len(f.requests) - before; n > polls {
+		if n := len(f.all()) - before; n > polls {
 			t.Errorf("%d requests within 3 idle minutes, of which %d are polls", n, polls)
 		}
 		if polls > 14 {

@@ -3,6 +3,7 @@ package consul
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"net/http"
@@ -35,16 +36,18 @@ type assembly struct {
 
 	admitted map[catalog.ProxyID]bool      // have been there
 	first    map[catalog.ProxyID]time.Time // when they were first wanted
-	read     map[catalog.ProxyID]readProxy
-	held     map[string]*held
+	read     map[catalog.ProxyID]*readProxy
+	mapped   map[string]*mapped
 	logged   map[string]bool // problems
 	saver    *saver
+	away     bool // the agent did not answer when it was last looked
 
 	// Of one turn:
 	now      time.Time
 	back     time.Time // when the agent came back
 	again    time.Time // when to look again though nothing is learnt; zero: no need
 	problems []Problem
+	dialled  map[string]*catalog.Service
 	fromFile bool // something of it is the last-known-good file's
 	waits    bool // something of it is not known yet
 }
@@ -54,19 +57,37 @@ type readProxy struct {
 	from       *registration
 	datacenter string
 	sidecar    *sidecar
+
+	// What it was finished as, and with what.
+	chain    *chain
+	own      ownSettings
+	proxy    catalog.Proxy
+	problems []Problem
 }
 
-// held is what is remembered of a service's endpoints.
-type held struct {
-	healthy []catalog.Endpoint // the last with a healthy one among them
-	since   time.Time          // since when they are held; zero: they are not
+// finish is sidecar.finish, remembered.
+func (p *readProxy) finish(c *chain, own ownSettings, config Config) (catalog.Proxy, []Problem) {
+	if p.chain != c || p.own != own {
+		p.proxy, p.problems = p.sidecar.finish(c, own, config)
+		p.chain, p.own = c, own
+	}
+	return p.proxy, p.problems
+}
+
+// mapped is what a service's instances were read as, and which of its endpoints are held.
+type mapped struct {
+	at        time.Time // of the answer
+	endpoints []catalog.Endpoint
+	skipped   []string
+	healthy   []catalog.Endpoint // the last with a healthy one among them
+	since     time.Time          // since when they are held; zero: they are not
 }
 
 func newAssembly(a *Agent, publish func(catalog.Contents)) *assembly {
 	b := &assembly{
 		agent: a, publish: publish, started: time.Now(),
-		admitted: map[catalog.ProxyID]bool{}, first: map[catalog.ProxyID]time.Time{}, read: map[catalog.ProxyID]readProxy{},
-		held: map[string]*held{}, logged: map[string]bool{}, saver: newSaver(a.config.LKGFile, a.log),
+		admitted: map[catalog.ProxyID]bool{}, first: map[catalog.ProxyID]time.Time{}, read: map[catalog.ProxyID]*readProxy{},
+		mapped: map[string]*mapped{}, logged: map[string]bool{}, saver: newSaver(a.config.LKGFile, a.log),
 	}
 	if a.seed != nil {
 		for _, p := range a.seed.Contents.Proxies {
@@ -118,8 +139,17 @@ func (b *assembly) problem(p catalog.ProxyID, upstream, entry, format string, ar
 func (b *assembly) turn(ctx context.Context, w *watcher) {
 	a := b.agent
 	b.now, b.again, b.problems, b.fromFile, b.waits = time.Now(), time.Time{}, nil, false, false
-	var policy string
-	_, _, b.back, policy = a.client.contact.state()
+	b.dialled = make(map[string]*catalog.Service, len(b.mapped))
+	_, lost, back, policy := a.client.contact.state()
+	b.back = back
+	if away := !lost.IsZero(); away != b.away {
+		b.away = away
+		if away {
+			a.log.Warn("consul agent does not answer, what is known stays", "addr", a.client.name)
+		} else {
+			a.log.Info("consul agent answers again", "addr", a.client.name)
+		}
+	}
 
 	a.mu.Lock()
 	s, roots := a.known.self, a.known.roots
@@ -135,10 +165,11 @@ func (b *assembly) turn(ctx context.Context, w *watcher) {
 	case hasStatus(s.err, http.StatusForbidden):
 		w.nodeless(ctx)
 	}
-	sidecars, ok := b.sidecars()
+	proxies, ok := b.sidecars()
 	if ok {
 		chains, endpoints, intentions := map[string]bool{}, map[string]bool{}, map[string]bool{}
-		for _, s := range sidecars {
+		for _, p := range proxies {
+			s := p.sidecar
 			if s.refused {
 				continue
 			}
@@ -150,22 +181,26 @@ func (b *assembly) turn(ctx context.Context, w *watcher) {
 		w.want(ctx, chains, endpoints, intentions)
 	}
 	a.mu.Lock()
-	contents, ok := b.contents(sidecars, ok, policy)
-	b.failures()
+	contents, live, ok := b.contents(proxies, ok, policy)
+	b.failures(lost)
 	b.report()
+	whole := live && !b.fromFile && !b.waits
+	if whole {
+		a.seed = nil // everything is known
+	}
 	a.mu.Unlock()
 	if ok {
 		b.publish(contents)
-		if !b.fromFile && !b.waits {
-			a.forget()
-			b.saver.put(contents)
-		}
+	}
+	// Soon after the start half of what is known is less than what the file holds.
+	if whole || live && b.now.Sub(b.started) > time.Minute {
+		b.saver.put(contents)
 	}
 	b.saver.save()
 }
 
 // sidecars are the proxies that are registered on the node; ok is false if that is not known.
-func (b *assembly) sidecars() ([]*sidecar, bool) {
+func (b *assembly) sidecars() ([]*readProxy, bool) {
 	a := b.agent
 	a.mu.Lock()
 	services := a.known.services
@@ -180,21 +215,21 @@ func (b *assembly) sidecars() ([]*sidecar, bool) {
 			byID[r.ID] = r
 		}
 	}
-	var out []*sidecar
-	read := make(map[catalog.ProxyID]readProxy, len(b.read))
+	var out []*readProxy
+	read := make(map[catalog.ProxyID]*readProxy, len(b.read))
 	all := map[catalog.ProxyID]*catalog.Proxy{}
 	for _, id := range slices.Sorted(maps.Keys(byID)) {
 		r := byID[id]
 		p := b.read[catalog.ProxyID(id)]
-		if p.from != r || p.datacenter != datacenter {
+		if p == nil || p.from != r || p.datacenter != datacenter {
 			s, ok := readSidecar(r, byID, datacenter)
 			if !ok {
 				continue
 			}
-			p = readProxy{r, datacenter, s}
+			p = &readProxy{from: r, datacenter: datacenter, sidecar: s}
 		}
 		read[p.sidecar.proxy.ID] = p
-		out = append(out, p.sidecar)
+		out = append(out, p)
 		all[p.sidecar.proxy.ID] = &p.sidecar.proxy
 	}
 	b.read = read
@@ -234,8 +269,9 @@ func (b *assembly) datacenter() string {
 	return ""
 }
 
-// contents are all that is known; ok is false as long as that is not enough to say anything.
-func (b *assembly) contents(sidecars []*sidecar, known bool, policy string) (c catalog.Contents, ok bool) {
+// contents are all that is known; ok is false as long as that is not enough to say anything, and live is false if all of it is the
+// last-known-good file's.
+func (b *assembly) contents(proxies []*readProxy, known bool, policy string) (c catalog.Contents, live, ok bool) {
 	a := b.agent
 	mesh, own, ok := b.mesh(policy)
 	if a.seed != nil && ok && a.seed.Contents.Mesh.TrustDomain != mesh.TrustDomain {
@@ -243,24 +279,25 @@ func (b *assembly) contents(sidecars []*sidecar, known bool, policy string) (c c
 		a.seed = nil
 	}
 	if !ok || !known {
-		if a.seed == nil || b.now.Sub(b.started) < seedWait {
-			if a.seed != nil {
-				b.at(b.started.Add(seedWait))
-			}
-			return c, false
+		if a.seed == nil {
+			return c, false, false
+		}
+		if b.now.Sub(b.started) < seedWait {
+			b.at(b.started.Add(seedWait))
+			return c, false, false
 		}
 		b.fromFile = true
-		return a.seed.Contents, true
+		return a.seed.Contents, false, true
 	}
 	c.Mesh = mesh
 	services := map[string]*catalog.Service{}
 	intentions := map[string][]intention.Intention{}
-	for _, s := range sidecars {
-		b.problems = append(b.problems, s.problems...)
-		if s.refused {
+	for _, r := range proxies {
+		b.problems = append(b.problems, r.sidecar.problems...)
+		if r.sidecar.refused {
 			continue
 		}
-		if p, ok := b.proxy(s, own, services, intentions); ok {
+		if p, ok := b.proxy(r, own, services, intentions); ok {
 			c.Proxies = append(c.Proxies, p)
 			b.admitted[p.ID] = true
 		}
@@ -268,13 +305,13 @@ func (b *assembly) contents(sidecars []*sidecar, known bool, policy string) (c c
 	for _, name := range slices.Sorted(maps.Keys(services)) {
 		c.Services = append(c.Services, *services[name])
 	}
-	for name := range b.held {
+	for name := range b.mapped {
 		if a.known.endpoints[name] == nil {
-			delete(b.held, name)
+			delete(b.mapped, name)
 		}
 	}
 	c.Intentions = b.intentions(intentions)
-	return c, true
+	return c, true, true
 }
 
 // mesh is what holds for all, and what proxy-defaults say; ok is false if something of it is not known.
@@ -381,7 +418,7 @@ func (b *assembly) intentions(by map[string][]intention.Intention) []intention.I
 		}
 		for _, i := range by[name] {
 			if i.Unsupported != "" {
-				b.problem("", "", i.Origin, "the source %s: %s is not supported yet: it is denied", i.Source, i.Unsupported)
+				b.problem("", "", i.Origin, "the source %s is denied, for its intention has what is not supported yet: %s", i.Source, i.Unsupported)
 			}
 		}
 	}
@@ -390,18 +427,23 @@ func (b *assembly) intentions(by map[string][]intention.Intention) []intention.I
 	return slices.Compact(out)
 }
 
-// failures names the queries that fail and those that do not see everything.
-func (b *assembly) failures() {
-	b.agent.status.Filtered = nil
-	b.agent.each(func(what string, f state) {
-		if f.err != nil && !f.since.IsZero() {
+// failures names the queries that fail and those that do not see everything. An agent that was lost is one problem, however many
+// queries it does not answer.
+func (b *assembly) failures(lost time.Time) {
+	a := b.agent
+	a.status.Filtered = nil
+	if !lost.IsZero() {
+		b.problem("", "", "agent", "%s does not answer since %s", a.client.name, lost.UTC().Format(time.RFC3339))
+	}
+	a.each(func(what string, f state) {
+		if f.err != nil && (lost.IsZero() || !errors.Is(f.err, errUnreachable)) {
 			b.problem("", "", what, "cannot be read: %v", f.err)
 		}
 		if f.filtered {
-			b.agent.status.Filtered = append(b.agent.status.Filtered, what)
+			a.status.Filtered = append(a.status.Filtered, what)
 		}
 	})
-	slices.Sort(b.agent.status.Filtered)
+	slices.Sort(a.status.Filtered)
 }
 
 // report puts the problems into the status and logs those that are new.

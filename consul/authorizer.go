@@ -185,7 +185,7 @@ func (z *Authorizer) check(ctx context.Context, token, service string, fresh tim
 func (z *Authorizer) ask(ctx context.Context, token, service string) (err error, ok bool) { //nolint:revive // the error is the answer
 	type access struct {
 		Resource, Segment, Access string
-		Allow                     bool
+		Allow                     bool `json:",omitempty"` // of the answer: a question that has it is refused
 	}
 	a, err := z.agent.client.do(ctx, request{
 		path: "/v1/internal/acl/authorize", caller: true, token: token, patience: askTimeout,

@@ -202,7 +202,7 @@ func TestDefaultPolicy(t *testing.T) {
 			bubble(t, func(c *Config) { c.Node = "n1" }, func(t *testing.T, f *fake, a *Agent) {
 				f.mesh()
 				if c.header != nil {
-					for path, s := range f.answers {
+					for path, s := range f.answers { // nobody asks yet
 						f.script(path, s.body, c.header)
 					}
 				}
@@ -299,8 +299,8 @@ func TestWatchesAreShared(t *testing.T) {
 		if n := a.Status().Queries; n != 6 || len(p.must(t).Services) != 0 {
 			t.Errorf("%d queries", n)
 		}
-		if f.waiting > 6 {
-			t.Errorf("%d requests wait at the agent", f.waiting)
+		if n, _ := f.counts(); n > 6 {
+			t.Errorf("%d requests wait at the agent", n)
 		}
 	})
 }
@@ -320,6 +320,22 @@ func TestHold(t *testing.T) {
 			after(time.Minute)
 			f.set("/v1/health/connect/api", critical(t))
 			after(100 * time.Millisecond)
+			if healthy(t, p) {
+				t.Errorf("held: %s", endpointsOf(p.must(t), "api"))
+			}
+		})
+	})
+	t.Run("not what was critical before", func(t *testing.T) {
+		bubble(t, nil, func(t *testing.T, f *fake, a *Agent) {
+			f.mesh()
+			p, _ := running(t, a)
+			after(time.Minute)
+			f.set("/v1/health/connect/api", critical(t))
+			after(time.Minute)
+			f.kill()
+			after(20 * time.Second)
+			f.revive()
+			after(3 * time.Second)
 			if healthy(t, p) {
 				t.Errorf("held: %s", endpointsOf(p.must(t), "api"))
 			}
@@ -368,6 +384,24 @@ func TestHold(t *testing.T) {
 			after(3 * time.Second)
 			if healthy(t, p) {
 				t.Error("the critical became healthy")
+			}
+		})
+	})
+	t.Run("for 15 s of an agent that comes and goes", func(t *testing.T) {
+		bubble(t, nil, func(t *testing.T, f *fake, a *Agent) {
+			f.mesh()
+			p, _ := running(t, a)
+			after(time.Minute)
+			f.set("/v1/health/connect/api", critical(t))
+			f.kill() // in the same instant: the answer is not read
+			for range 4 {
+				after(time.Second)
+				f.revive()
+				after(5 * time.Second)
+				f.kill()
+			}
+			if healthy(t, p) {
+				t.Error("held for 24 s")
 			}
 		})
 	})
@@ -420,109 +454,6 @@ func TestWildcardDestination(t *testing.T) {
 			t.Errorf("wildcards: %s", got)
 		}
 	})
-}
-
-// A last-known-good file answers while Consul is away; what comes from Consul takes its place bit by bit.
-func TestSaved(t *testing.T) {
-	file := filepath.Join(t.TempDir(), "known.json")
-	config := func(c *Config) { c.LKGFile = file }
-	var before catalog.Contents
-	bubble(t, config, func(t *testing.T, f *fake, a *Agent) {
-		f.mesh()
-		p, stop := running(t, a)
-		after(10 * time.Second)
-		before = p.must(t)
-		stop()
-	})
-	info, err := os.Stat(file)
-	if err != nil || info.Mode().Perm() != 0o600 {
-		t.Fatalf("%v, %v", info, err)
-	}
-	b, err := os.ReadFile(file)
-	if err != nil || strings.Contains(string(b), "own-token") || strings.Contains(string(b), "PRIVATE") {
-		t.Fatalf("%s, %v", b, err)
-	}
-	t.Run("Consul is away", func(t *testing.T) {
-		bubble(t, config, func(t *testing.T, f *fake, a *Agent) {
-			f.kill()
-			p, _ := running(t, a)
-			after(time.Second)
-			if _, ok := p.last(); ok {
-				t.Error("published before the agent had a chance")
-			}
-			after(2 * time.Second)
-			store := &catalog.Store{}
-			store.Publish(before)
-			v, _ := store.Views.Load()
-			store.Publish(p.must(t))
-			if w, _ := store.Views.Load(); v != w {
-				t.Errorf("what was saved differs: %+v", p.must(t))
-			}
-			if s := a.Status(); !s.FromFile || s.StaleSince.IsZero() || s.Connected || s.TrustDomain != testTrustDomain {
-				t.Errorf("Status() = %+v", s)
-			}
-			// It comes back, and does not know one thing yet.
-			f.mesh()
-			f.refuse("/v1/connect/intentions/match?api", 500)
-			f.refuse("/v1/health/connect/api", 500)
-			f.revive()
-			after(5 * time.Second)
-			if got := p.must(t); ids(got) != ids(before) || endpointsOf(got, "api") != endpointsOf(before, "api") || len(got.Intentions) != len(before.Intentions) {
-				t.Errorf("in between: %s, %s", ids(got), endpointsOf(got, "api"))
-			}
-			if s := a.Status(); !s.FromFile || !s.Connected {
-				t.Errorf("Status() = %+v", s)
-			}
-			f.set("/v1/connect/intentions/match?api", map[string]any{"api": []any{}})
-			f.set("/v1/health/connect/api", []any{})
-			after(10 * time.Second)
-			if got := p.must(t); ids(got) != ids(before) || endpointsOf(got, "api") != "" || len(got.Intentions) != 1 {
-				t.Errorf("at last: %s, %s, %v", ids(got), endpointsOf(got, "api"), got.Intentions)
-			}
-			if s := a.Status(); s.FromFile {
-				t.Errorf("Status() = %+v", s)
-			}
-		})
-	})
-	t.Run("another mesh", func(t *testing.T) {
-		bubble(t, config, func(t *testing.T, f *fake, a *Agent) {
-			f.mesh()
-			roots := testRoots(t, testAuthority(t))
-			roots.TrustDomain = "other.consul"
-			f.set("/v1/agent/connect/ca/roots", roots)
-			f.refuse("/v1/connect/intentions/match?api", 500)
-			p, _ := running(t, a)
-			after(10 * time.Second)
-			if got := p.must(t); ids(got) != "web-sidecar-proxy api" || got.Mesh.TrustDomain.Name() != "other.consul" {
-				t.Errorf("%s of %s", ids(got), got.Mesh.TrustDomain)
-			}
-		})
-	})
-	for name, text := range map[string]string{"empty": "", "cut": string(b[:len(b)/2]), "flipped": strings.Replace(string(b), `"Action":0`, `"Action":1`, 1), "of another format": `{"format":2}`} {
-		t.Run(name, func(t *testing.T) {
-			file := filepath.Join(t.TempDir(), "known.json")
-			if text == string(b) {
-				t.Fatal("nothing is wrong with it")
-			}
-			if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
-				t.Fatal(err)
-			}
-			bubble(t, func(c *Config) { c.LKGFile = file }, func(t *testing.T, f *fake, a *Agent) {
-				f.kill()
-				p, _ := running(t, a)
-				after(time.Minute)
-				if c, ok := p.last(); ok {
-					t.Errorf("published %+v", c)
-				}
-				if _, err := os.Stat(file + ".bad"); err != nil {
-					t.Error(err)
-				}
-				if _, err := os.Stat(file); err == nil {
-					t.Error("it is still there")
-				}
-			})
-		})
-	}
 }
 
 // A stop ends everything at once, whatever is asked.

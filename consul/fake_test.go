@@ -252,6 +252,20 @@ func (f *fake) answer(w http.ResponseWriter, s *scripted) {
 	_, _ = w.Write(s.body)
 }
 
+// all are the requests that came until now.
+func (f *fake) all() []asked {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return append([]asked(nil), f.requests...)
+}
+
+// counts are how many wait now, and how many did at most.
+func (f *fake) counts() (waiting, most int) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.waiting, f.most
+}
+
 // of are the requests for a path.
 func (f *fake) of(path string) []asked {
 	f.mu.Lock()

@@ -66,10 +66,3 @@ func (a *Agent) staleSince(lost time.Time) time.Time {
 	}
 	return first
 }
-
-// forget lets go of the last-known-good file's contents, once everything is known.
-func (a *Agent) forget() {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	a.seed = nil
-}

@@ -4,18 +4,18 @@ import (
 	"context"
 	"errors"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"time"
 )
 
 // turns bounds how many queries wait at the agent at one time. As long as there is room each waits as long as it likes; when there is none
-// those that wait give way one after another, and all wait briefly until there is room again.
+// those that have waited longest give way, first come first served, and all wait briefly until there is room again.
 type turns struct {
-	slots chan struct{}
-
 	mu      sync.Mutex
-	waiting int                  // who want a slot
-	holders map[*holder]struct{} // who have one
+	free    int
+	queue   []chan struct{} // of those who want a turn, first come first; closed when it is theirs
+	holders map[*holder]struct{}
 }
 
 type holder struct {
@@ -30,24 +30,20 @@ var errTurn = errors.New("somebody else's turn")
 const shortWait = time.Second
 
 func newTurns(n int) *turns {
-	return &turns{slots: make(chan struct{}, n), holders: map[*holder]struct{}{}}
+	return &turns{free: n, holders: map[*holder]struct{}{}}
 }
 
 // take waits for a turn. It returns the context to ask with, how long to let the agent wait, and what to call afterwards. If ctx ends there
 // is no turn, and the context has ended.
 func (t *turns) take(ctx context.Context) (context.Context, time.Duration, func()) {
-	wait := longestWait - time.Duration(rand.Float64()*float64(longestWait/5))
-	select {
-	case t.slots <- struct{}{}:
-	default:
-		if !t.queue(ctx) {
-			return ctx, 0, func() {}
-		}
+	if !t.enter(ctx) {
+		return ctx, 0, func() {}
 	}
+	wait := longestWait - time.Duration(rand.Float64()*float64(longestWait/5))
 	ctx, cancel := context.WithCancelCause(ctx)
 	h := &holder{since: time.Now(), cancel: cancel}
 	t.mu.Lock()
-	if t.waiting > 0 {
+	if len(t.queue) > 0 {
 		wait = shortWait
 	}
 	t.holders[h] = struct{}{}
@@ -55,33 +51,50 @@ func (t *turns) take(ctx context.Context) (context.Context, time.Duration, func(
 	return ctx, wait, func() {
 		cancel(nil)
 		t.mu.Lock()
+		defer t.mu.Unlock()
 		delete(t.holders, h)
-		t.mu.Unlock()
-		<-t.slots
+		t.pass()
 	}
 }
 
-// queue waits for a slot, and ends the query that has waited longest if that takes more than a short wait; false if ctx ended.
-func (t *turns) queue(ctx context.Context) bool {
+// pass hands a turn that was given back to the first who waits. t.mu is held.
+func (t *turns) pass() {
+	if len(t.queue) == 0 {
+		t.free++
+		return
+	}
+	close(t.queue[0])
+	t.queue = slices.Delete(t.queue, 0, 1)
+}
+
+// enter waits for a turn, and makes the query that has waited longest give way if that takes more than a short wait; false if ctx ended.
+func (t *turns) enter(ctx context.Context) bool {
 	t.mu.Lock()
-	t.waiting++
-	t.mu.Unlock()
-	defer func() {
-		t.mu.Lock()
-		t.waiting--
+	if t.free > 0 {
+		t.free--
 		t.mu.Unlock()
-	}()
+		return true
+	}
+	mine := make(chan struct{})
+	t.queue = append(t.queue, mine)
+	t.mu.Unlock()
+	impatience := time.NewTicker(shortWait)
+	defer impatience.Stop()
 	for {
-		timer := time.NewTimer(shortWait)
 		select {
-		case <-ctx.Done():
-			timer.Stop()
-			return false
-		case t.slots <- struct{}{}:
-			timer.Stop()
+		case <-mine:
 			return true
-		case <-timer.C:
+		case <-impatience.C:
 			t.giveWay()
+		case <-ctx.Done():
+			t.mu.Lock()
+			defer t.mu.Unlock()
+			if i := slices.Index(t.queue, mine); i >= 0 {
+				t.queue = slices.Delete(t.queue, i, i+1)
+			} else {
+				t.pass() // it became ours just now
+			}
+			return false
 		}
 	}
 }

@@ -17,6 +17,7 @@ const benchmarkStreams = 200
 
 // fleet is a mesh of services that each dial ten others, and an Envoy for each.
 func fleet(b *testing.B) (m *mesh, envoys []*xdstest.Envoy) {
+	b.Helper()
 	m = start(b, Config{})
 	m.pause = 0
 	name := func(n int) string { return fmt.Sprintf("service-%d", n%benchmarkStreams) }
@@ -69,6 +70,7 @@ func await(b *testing.B, begin time.Time, envoys []*xdstest.Envoy, ok func(*xdst
 }
 
 func reportTimes(b *testing.B, p50, last []time.Duration) {
+	b.Helper()
 	median := func(d []time.Duration) float64 {
 		slices.Sort(d)
 		return float64(d[len(d)/2].Microseconds()) / 1000

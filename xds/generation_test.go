@@ -47,7 +47,7 @@ func TestObserve(t *testing.T) {
 			}
 			now := time.Unix(1_000_000, 0)
 			var last uint64
-			got := ""
+			var got strings.Builder
 			for _, p := range tt.policies {
 				n, raised, again := g.observe(identity.NewName("api"), p, time.Second, now)
 				if !again.IsZero() {
@@ -56,12 +56,12 @@ func TestObserve(t *testing.T) {
 				if raised != (last != 0 && n > last) || n < last {
 					t.Errorf("generation %d after %d, raised %t", n, last, raised)
 				}
-				got += map[bool]string{true: "r", false: "-"}[raised]
+				got.WriteString(map[bool]string{true: "r", false: "-"}[raised])
 				last = n
 				now = now.Add(time.Minute)
 			}
-			if got != tt.renames {
-				t.Errorf("renames %s, want %s", got, tt.renames)
+			if got.String() != tt.renames {
+				t.Errorf("renames %s, want %s", got.String(), tt.renames)
 			}
 		})
 	}

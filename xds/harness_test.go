@@ -348,13 +348,7 @@ func (m *mesh) open(ctx context.Context, n *corev3.Node) *talk {
 	return &talk{t: m.t, s: s}
 }
 
-// envoy runs an Envoy of a service until the function that is returned is called, which waits for its end.
-func (m *mesh) envoy(service string) (e *xdstest.Envoy, stop func()) {
-	m.t.Helper()
-	e = xdstest.NewEnvoy(m.conn, node(service))
-	return e, m.runEnvoy(e, service)
-}
-
+// runEnvoy runs an Envoy of a service until the function that is returned is called, which waits for its end.
 func (m *mesh) runEnvoy(e *xdstest.Envoy, service string) (stop func()) {
 	ctx, cancel := context.WithCancel(as(service))
 	var running sync.WaitGroup

@@ -26,7 +26,7 @@ func TestStorm(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			var s storm
 			var got []int
-			for now := 0; now < 2000; now++ {
+			for now := range 2000 {
 				for _, c := range tt.changes {
 					if c == now {
 						s.change(ms(now))

@@ -1,6 +1,7 @@
 package xds
 
 import (
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -69,9 +70,7 @@ func (s *subscription) take(q *discoveryv3.DeltaDiscoveryRequest, wildcard bool)
 	s.settled = false
 	if !s.asked {
 		s.asked = true
-		for name, version := range q.GetInitialResourceVersions() {
-			s.held[name] = version
-		}
+		maps.Copy(s.held, q.GetInitialResourceVersions())
 	} else {
 		// Asked for again, it is to be sent again whatever Envoy holds (xDS protocol, "Subscribing to resources").
 		for _, name := range q.GetResourceNamesSubscribe() {

@@ -79,6 +79,8 @@ type controlPlane struct {
 	xds     *xds.Server
 	authz   *authz.Server
 	remote  latest.Value[*ca.Endpoint] // empty without a TLS endpoint
+	// streamsEnded is closed when all xDS streams have ended.
+	streamsEnded chan struct{}
 }
 
 // serve runs the control plane until ctx ends or a part of it fails.
@@ -100,7 +102,10 @@ func serve(ctx context.Context, cfg serveConfig, log *slog.Logger, out io.Writer
 		g.Go(func() error { return p.background(ctx) })
 	}
 	g.Go(func() error { return p.secrets.Run(ctx) })
-	g.Go(func() error { return p.xds.Run(ctx) })
+	g.Go(func() error {
+		defer close(p.streamsEnded)
+		return p.xds.Run(ctx)
+	})
 	g.Go(func() error { return p.authz.Run(ctx) })
 	g.Go(func() error { return p.serveGRPC(ctx, l.xds, nil) })
 	if l.remote != nil {
@@ -117,7 +122,7 @@ func serve(ctx context.Context, cfg serveConfig, log *slog.Logger, out io.Writer
 
 // open makes the parts. What it opened is closed again if it fails.
 func open(cfg serveConfig, log *slog.Logger) (*controlPlane, error) {
-	p := &controlPlane{cfg: cfg, started: time.Now(), log: log, metrics: prometheus.NewRegistry(), store: &catalog.Store{}}
+	p := &controlPlane{cfg: cfg, started: time.Now(), log: log, metrics: prometheus.NewRegistry(), store: &catalog.Store{}, streamsEnded: make(chan struct{})}
 	p.metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	if err := os.MkdirAll(cfg.Data, 0o700); err != nil {
 		return nil, fmt.Errorf("--data: %w", err)
@@ -221,6 +226,9 @@ func (p *controlPlane) serveRemote(ctx context.Context, l net.Listener) (err err
 	return p.serveGRPC(ctx, l, credentials.NewTLS(e.TLSConfig()))
 }
 
+// stopTime bounds how long streams and calls are given to end; the process is to be gone within 5 s.
+const stopTime = 3 * time.Second
+
 // serveGRPC serves xDS and ext_authz on l until ctx ends. The streams are ended by xds.Server, with jitter; what is left is cut off.
 func (p *controlPlane) serveGRPC(ctx context.Context, l net.Listener, creds credentials.TransportCredentials) error {
 	opts := xds.ServerOptions()
@@ -237,11 +245,16 @@ func (p *controlPlane) serveGRPC(ctx context.Context, l net.Listener, creds cred
 		return fmt.Errorf("serving xDS on %s: %w", l.Addr(), err)
 	case <-ctx.Done():
 	}
+	// Stopping tells all Envoys at once that the connection ends, so the streams end first: spread, so that not all come back together.
 	stopped := make(chan struct{})
-	go func() { s.GracefulStop(); close(stopped) }()
+	go func() {
+		defer close(stopped)
+		<-p.streamsEnded
+		s.GracefulStop()
+	}()
 	select {
 	case <-stopped:
-	case <-time.After(3 * time.Second):
+	case <-time.After(stopTime):
 		s.Stop()
 		<-stopped
 	}

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/sallyport/sallyport/internal/envoytest"
 )
@@ -165,14 +166,14 @@ func (c *Consul) Register(registration map[string]any) {
 	c.Must(http.MethodPut, "/v1/agent/service/register?replace-existing-checks=true", registration, nil)
 }
 
-// Intend writes the intentions of a destination with `consul config write`; nil removes them.
+// Intend writes the intentions of a destination; nil removes them.
 func (c *Consul) Intend(destination string, i Intentions) {
 	c.t.Helper()
 	if i == nil {
 		c.DeleteConfig("service-intentions", destination)
 		return
 	}
-	c.WriteConfig(i.hcl(destination))
+	c.PutConfig(i.entry(destination))
 }
 
 // Policy creates an ACL policy.
@@ -209,16 +210,12 @@ func (c *Consul) ActiveRoot() string {
 	return r.ActiveRootID
 }
 
-// RotateRoot gives Consul's own CA a new key with `consul connect ca set-config`, and returns the ID of the new root. More keys of the CA's
-// configuration may be given.
-func (c *Consul) RotateRoot(t testing.TB, config map[string]any) string {
+// RotateRoot gives Consul's own CA a new root with `consul connect ca set-config`, and returns its ID. config is that of the CA; it has to name another
+// key than there is, or another kind of key.
+func (c *Consul) RotateRoot(config map[string]any) string {
 	c.t.Helper()
 	old := c.ActiveRoot()
-	ca := map[string]any{"PrivateKey": ECKey(t), "RootCert": ""}
-	for k, v := range config {
-		ca[k] = v
-	}
-	b, err := json.Marshal(map[string]any{"Provider": "consul", "Config": ca})
+	b, err := json.Marshal(map[string]any{"Provider": "consul", "Config": config})
 	if err != nil {
 		c.t.Fatal(err)
 	}
@@ -231,17 +228,24 @@ func (c *Consul) RotateRoot(t testing.TB, config map[string]any) string {
 }
 
 // Envoy starts the sidecar of a service under Consul's own control plane, `consul connect envoy`, beside the others of m, and waits until its Envoy
-// is ready. args go to Envoy. What Envoy counts and dumps is not checked at the end: it is not told it by sallyport.
-func (c *Consul) Envoy(m *Mesh, service string, args ...string) *Sidecar {
+// is ready. What Envoy counts and dumps is not checked at the end: it is not told it by sallyport.
+func (c *Consul) Envoy(m *Mesh, service string, drain time.Duration) *Sidecar {
 	c.t.Helper()
 	admin := fmt.Sprintf("127.0.0.1:%d", m.Port())
-	cmd := exec.Command(c.binary, append([]string{
+	cmd := exec.Command(c.binary,
 		"connect", "envoy", "-sidecar-for", service, "-envoy-binary", m.envoy, "-ignore-envoy-compatibility",
-		"-grpc-addr", fmt.Sprintf("http://127.0.0.1:%d", c.Agent.GRPC), "-admin-bind", admin, "--", "--concurrency", "1",
-	}, args...)...)
+		"-grpc-addr", fmt.Sprintf("http://127.0.0.1:%d", c.Agent.GRPC), "-admin-bind", admin, "--", "--concurrency", "1", "--disable-hot-restart", "--drain-time-s", fmt.Sprintf("%.0f", drain.Seconds()),
+	)
 	cmd.Env = c.ConsulEnviron()
 	p := Start(c.t, "consul connect envoy "+service, filepath.Join(m.dir, service+"-consul.log"), cmd)
 	s := m.Adopt(service, p, admin).Abandon()
 	s.AwaitReady()
 	return s
+}
+
+// Timed runs a `consul` command as Run does, and returns when it had ended.
+func (c *Consul) Timed(args ...string) time.Time {
+	c.t.Helper()
+	c.Run(args...)
+	return time.Now()
 }

@@ -19,6 +19,8 @@ type LoadConfig struct {
 	// URL is what http requests ask for. KeepAlive requests share pooled connections, each Fresh request has its own.
 	URL              string
 	KeepAlive, Fresh int
+	// Streams are responses of URL's StreamPath that live as long as the load; they count as held connections.
+	Streams int
 	// TCP is the address of an echo service. Held connections live as long as the load and ping 10 times a second;
 	// Dialled ones are made at that rate, echo once and end.
 	TCP     string
@@ -31,6 +33,7 @@ type LoadConfig struct {
 // Report is what became of a load.
 type Report struct {
 	Requests, Failed int // http requests, held pings and dialled connections, together
+	Unsent           int // requests that were due while maxInFlight others had no answer: the machine, or what is tested, stood still
 	Held, Closed     int // held connections, and how many of them ended before the load did
 	P50, P99, Max    time.Duration
 	Errors           map[string]int // what failed, and how often
@@ -41,6 +44,9 @@ func (r Report) String() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "requests=%d failed=%d held=%d closed=%d p50=%.1fms p99=%.1fms max=%.1fms",
 		r.Requests, r.Failed, r.Held, r.Closed, ms(r.P50), ms(r.P99), ms(r.Max))
+	if r.Unsent > 0 {
+		fmt.Fprintf(&b, " unsent=%d", r.Unsent)
+	}
 	for _, e := range slices.Sorted(maps.Keys(r.Errors)) {
 		fmt.Fprintf(&b, "\n  %d × %s", r.Errors[e], e)
 	}
@@ -71,7 +77,7 @@ const (
 // StartLoad starts a load. The held connections are made before it returns, and an error of one of them is returned.
 func StartLoad(c LoadConfig) (*Load, error) {
 	ctx, cancel := context.WithCancel(context.Background())
-	l := &Load{stop: cancel, inFlight: make(chan struct{}, maxInFlight), started: time.Now(), report: Report{Held: c.Held, Errors: map[string]int{}}}
+	l := &Load{stop: cancel, inFlight: make(chan struct{}, maxInFlight), started: time.Now(), report: Report{Held: c.Held + c.Streams, Errors: map[string]int{}}}
 	for range c.Held {
 		conn, err := dialEcho(c.TCP, c.Banner)
 		if err != nil {
@@ -79,6 +85,14 @@ func StartLoad(c LoadConfig) (*Load, error) {
 			return nil, fmt.Errorf("held connection: %w", err)
 		}
 		l.wg.Go(func() { l.hold(ctx, conn) })
+	}
+	for range c.Streams {
+		body, err := openStream(ctx, c.URL+StreamPath)
+		if err != nil {
+			l.Stop()
+			return nil, err
+		}
+		l.wg.Go(func() { l.follow(ctx, body) })
 	}
 	keep := &http.Transport{MaxIdleConnsPerHost: 64, DisableCompression: true}
 	fresh := &http.Transport{DisableKeepAlives: true, DisableCompression: true}
@@ -134,7 +148,10 @@ func (l *Load) tick(ctx context.Context, rate int, do func() error, end func()) 
 			select {
 			case l.inFlight <- struct{}{}:
 			default:
-				l.done(due, fmt.Errorf("%d requests in flight: not sent", maxInFlight))
+				// Who is waited for that long is told by the others' latencies, or fails after requestTimeout.
+				l.mu.Lock()
+				l.report.Unsent++
+				l.mu.Unlock()
 				continue
 			}
 			wg.Go(func() {

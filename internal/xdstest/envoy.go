@@ -59,6 +59,7 @@ func NewEnvoy(conn grpc.ClientConnInterface, node *corev3.Node) *Envoy {
 
 // parents hold what names others, children what is asked for by name.
 func parents() []string { return []string{resourcev3.ClusterType, resourcev3.ListenerType} }
+
 func children() []string {
 	return []string{resourcev3.EndpointType, resourcev3.SecretType, resourcev3.ExtensionConfigType, resourcev3.RouteType}
 }

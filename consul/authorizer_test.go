@@ -1,0 +1,265 @@
+package consul
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
+)
+
+// acls answer /v1/internal/acl/authorize as an agent with ACLs does. rights are services by token.
+type acls struct {
+	mu     sync.Mutex
+	rights map[string]string
+	off    bool
+	asked  int
+}
+
+func (l *acls) set(token, services string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if services == "" {
+		delete(l.rights, token)
+		return
+	}
+	l.rights[token] = services
+}
+
+func (l *acls) count() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.asked
+}
+
+func (l *acls) serve(w http.ResponseWriter, r *http.Request) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.asked++
+	if l.off {
+		w.WriteHeader(http.StatusUnauthorized)
+		_, _ = io.WriteString(w, "ACL support disabled")
+		return true
+	}
+	services, ok := l.rights[r.Header.Get("X-Consul-Token")]
+	if !ok {
+		w.WriteHeader(http.StatusForbidden)
+		_, _ = io.WriteString(w, "ACL not found")
+		return true
+	}
+	var list []map[string]any
+	if err := json.NewDecoder(r.Body).Decode(&list); err != nil || r.Method != http.MethodPost {
+		w.WriteHeader(http.StatusBadRequest)
+		return true
+	}
+	for _, q := range list {
+		q["Allow"] = q["Resource"] == "service" && q["Access"] == "write" && strings.Contains(services, fmt.Sprint(q["Segment"]))
+	}
+	b, _ := json.Marshal(list)
+	_, _ = w.Write(b)
+	return true
+}
+
+func incoming(pairs ...string) context.Context {
+	return metadata.NewIncomingContext(context.Background(), metadata.Pairs(pairs...))
+}
+
+func envoy(id string) *corev3.Node { return &corev3.Node{Id: id} }
+
+func TestAuthorize(t *testing.T) {
+	for name, c := range map[string]struct {
+		pairs []string
+		node  *corev3.Node
+		off   bool
+		want  string // "proxy token"
+		code  codes.Code
+		text  string
+	}{
+		"its own":              {pairs: []string{"authorization", "Bearer web-token"}, node: envoy("web-sidecar-proxy"), want: "web-sidecar-proxy web-token"},
+		"lower case":           {pairs: []string{"authorization", "bearer web-token"}, node: envoy("web-sidecar-proxy"), want: "web-sidecar-proxy web-token"},
+		"another's":            {pairs: []string{"authorization", "Bearer api-token"}, node: envoy("web-sidecar-proxy"), code: codes.PermissionDenied, text: `no service:write on "web"`},
+		"nobody's":             {pairs: []string{"authorization", "Bearer old-token"}, node: envoy("web-sidecar-proxy"), code: codes.Unauthenticated, text: "ACL not found"},
+		"none":                 {node: envoy("web-sidecar-proxy"), code: codes.PermissionDenied, text: `no service:write on "web"`},
+		"empty":                {pairs: []string{"authorization", "Bearer "}, node: envoy("web-sidecar-proxy"), code: codes.PermissionDenied},
+		"none, ACLs off":       {node: envoy("web-sidecar-proxy"), off: true, want: "web-sidecar-proxy "},
+		"any, ACLs off":        {pairs: []string{"authorization", "Bearer x"}, node: envoy("web-sidecar-proxy"), off: true, want: "web-sidecar-proxy x"},
+		"two":                  {pairs: []string{"authorization", "Bearer web-token", "authorization", "Bearer web-token"}, node: envoy("web-sidecar-proxy"), code: codes.Unauthenticated, text: "several authorization headers"},
+		"another scheme":       {pairs: []string{"authorization", "Basic eDp5"}, node: envoy("web-sidecar-proxy"), code: codes.Unauthenticated, text: "Bearer"},
+		"a header of its own":  {pairs: []string{"authorization", "Bearer a\r\nX-Consul-Token: root"}, node: envoy("web-sidecar-proxy"), code: codes.Unauthenticated, text: "none of Consul's"},
+		"too long":             {pairs: []string{"authorization", "Bearer " + strings.Repeat("x", 5000)}, node: envoy("web-sidecar-proxy"), code: codes.Unauthenticated, text: "none of Consul's"},
+		"no such proxy":        {pairs: []string{"authorization", "Bearer web-token"}, node: envoy("web"), code: codes.NotFound, text: `no connect-proxy with the ID "web"`},
+		"a gateway":            {pairs: []string{"authorization", "Bearer root-token"}, node: envoy("gw"), code: codes.NotFound},
+		"no node.id":           {pairs: []string{"authorization", "Bearer web-token"}, node: envoy(""), code: codes.NotFound},
+		"ext_authz":            {pairs: []string{"authorization", "Bearer api-token", "x-sallyport-destination", "api"}, want: "api-1-sidecar-proxy api-token"},
+		"ext_authz, another's": {pairs: []string{"authorization", "Bearer api-token", "x-sallyport-destination", "web"}, code: codes.PermissionDenied},
+		"ext_authz, nobody's":  {pairs: []string{"authorization", "Bearer api-token", "x-sallyport-destination", "db"}, code: codes.NotFound},
+		"ext_authz of nothing": {pairs: []string{"authorization", "Bearer api-token"}, code: codes.Unauthenticated, text: "x-sallyport-destination"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, nil, func(t *testing.T, f *fake, a *Agent) {
+				f.mesh()
+				l := &acls{rights: map[string]string{"web-token": "web", "api-token": "api", "anonymous": "nothing", "root-token": "web api gw"}, off: c.off}
+				f.hook("/v1/internal/acl/authorize", l.serve)
+				running(t, a)
+				after(time.Second)
+				caller, err := a.Authorizer().Authorize(incoming(c.pairs...), c.node)
+				if got := string(caller.Proxy) + " " + caller.Token; err == nil && got != c.want {
+					t.Errorf("caller %q, want %q", got, c.want)
+				}
+				if status.Code(err) != c.code || c.text != "" && !strings.Contains(err.Error(), c.text) {
+					t.Errorf("error %v, want %s with %q", err, c.code, c.text)
+				}
+				if err != nil && strings.Contains(err.Error(), "-token") {
+					t.Errorf("the token is in %v", err)
+				}
+				for _, r := range f.of("/v1/internal/acl/authorize") {
+					if r.token == "own-token" || r.token == "" {
+						t.Errorf("asked with the token %q", r.token)
+					}
+				}
+			})
+		})
+	}
+}
+
+func TestAuthorizeAgain(t *testing.T) {
+	bubble(t, nil, func(t *testing.T, f *fake, a *Agent) {
+		f.mesh()
+		l := &acls{rights: map[string]string{"web-token": "web", "api-token": "api"}}
+		f.hook("/v1/internal/acl/authorize", l.serve)
+		running(t, a)
+		z := a.Authorizer()
+		if _, err := z.Authorize(incoming("authorization", "Bearer web-token"), envoy("web-sidecar-proxy")); status.Code(err) != codes.Unavailable {
+			t.Errorf("before the agent has answered: %v", err)
+		}
+		after(time.Second)
+		web := func() error {
+			_, err := z.Authorize(incoming("authorization", "Bearer web-token"), envoy("web-sidecar-proxy"))
+			return err
+		}
+		api := func() error {
+			_, err := z.Authorize(incoming("authorization", "Bearer api-token", "x-sallyport-destination", "api"), nil)
+			return err
+		}
+		// Many ask, and the agent is asked once.
+		var all sync.WaitGroup
+		for range 50 {
+			all.Go(func() {
+				if err := web(); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		all.Wait()
+		if l.count() != 1 {
+			t.Errorf("the agent was asked %d times", l.count())
+		}
+		for range 50 {
+			if err := api(); err != nil {
+				t.Error(err)
+			}
+			after(time.Second)
+		}
+		if l.count() != 2 {
+			t.Errorf("the agent was asked %d times for one minute of calls", l.count())
+		}
+		// A token that is deleted is noticed within seconds where streams are authorized again, and others are not touched.
+		if err := web(); err != nil {
+			t.Fatal(err)
+		}
+		l.set("web-token", "")
+		after(6 * time.Second)
+		if err := web(); status.Code(err) != codes.Unauthenticated {
+			t.Errorf("after the token was deleted: %v", err)
+		}
+		if err := api(); err != nil {
+			t.Errorf("the other one: %v", err)
+		}
+		// One that loses its right is noticed too; ext_authz takes up to a minute alone.
+		l.set("api-token", "nothing")
+		after(61 * time.Second)
+		if err := api(); status.Code(err) != codes.PermissionDenied {
+			t.Errorf("after the right was lost: %v", err)
+		}
+		// A right that is given is noticed as soon.
+		l.set("web-token", "web")
+		after(6 * time.Second)
+		if err := web(); err != nil {
+			t.Errorf("after the token is back: %v", err)
+		}
+		// As long as the agent is away the last verdict holds, whatever it was, and nobody waits.
+		f.kill()
+		after(10 * time.Minute)
+		before := time.Now()
+		if err := web(); err != nil {
+			t.Errorf("while the agent is away: %v", err)
+		}
+		if err := api(); status.Code(err) != codes.PermissionDenied {
+			t.Errorf("while the agent is away: %v", err)
+		}
+		if d := time.Since(before); d > 0 {
+			t.Errorf("it took %s", d)
+		}
+		if _, err := z.Authorize(incoming("authorization", "Bearer new-token"), envoy("web-sidecar-proxy")); status.Code(err) != codes.Unavailable {
+			t.Errorf("a new token while the agent is away: %v", err)
+		}
+	})
+}
+
+// An agent that hangs, fails or talks nonsense does not change what is known, and does not let a new one in.
+func TestAuthorizeTrouble(t *testing.T) {
+	for name, hook := range map[string]func(http.ResponseWriter, *http.Request) bool{
+		"hangs": func(_ http.ResponseWriter, r *http.Request) bool {
+			_, _ = io.Copy(io.Discard, r.Body) // as long as it is not read the server does not notice that the client is gone
+			<-r.Context().Done()
+			return true
+		},
+		"500":      func(w http.ResponseWriter, _ *http.Request) bool { w.WriteHeader(500); return true },
+		"401":      func(w http.ResponseWriter, _ *http.Request) bool { w.WriteHeader(401); return true },
+		"null":     func(w http.ResponseWriter, _ *http.Request) bool { _, _ = io.WriteString(w, "null"); return true },
+		"nonsense": func(w http.ResponseWriter, _ *http.Request) bool { _, _ = io.WriteString(w, "<html>"); return true },
+		"of another": func(w http.ResponseWriter, _ *http.Request) bool {
+			_, _ = io.WriteString(w, `[{"Resource":"service","Segment":"db","Access":"write","Allow":true}]`)
+			return true
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, nil, func(t *testing.T, f *fake, a *Agent) {
+				f.mesh()
+				l := &acls{rights: map[string]string{"web-token": "web"}}
+				f.hook("/v1/internal/acl/authorize", l.serve)
+				running(t, a)
+				after(time.Second)
+				z := a.Authorizer()
+				ask := func(token string) error {
+					_, err := z.Authorize(incoming("authorization", "Bearer "+token), envoy("web-sidecar-proxy"))
+					return err
+				}
+				if err := ask("web-token"); err != nil {
+					t.Fatal(err)
+				}
+				f.hook("/v1/internal/acl/authorize", hook)
+				after(10 * time.Second)
+				before := time.Now()
+				if err := ask("web-token"); err != nil {
+					t.Errorf("known: %v", err)
+				}
+				if err := ask("new-token"); status.Code(err) != codes.Unavailable {
+					t.Errorf("new: %v", err)
+				}
+				if d := time.Since(before); d > 5*time.Second {
+					t.Errorf("it took %s", d)
+				}
+			})
+		})
+	}
+}

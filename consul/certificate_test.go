@@ -1,0 +1,283 @@
+package consul
+
+import (
+	"context"
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/ed25519"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/x509"
+	"encoding/pem"
+	"fmt"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/consul/api"
+	"github.com/sallyport/sallyport/identity"
+	"github.com/sallyport/sallyport/sds"
+	"github.com/spiffe/go-spiffe/v2/bundle/x509bundle"
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+	"github.com/spiffe/go-spiffe/v2/svid/x509svid"
+)
+
+func webIdentity() identity.Service {
+	return identity.Service{TrustDomain: spiffeid.RequireTrustDomainFromString(testTrustDomain), Datacenter: "dc1", Name: identity.NewName("web")}
+}
+
+func pemOf(t *testing.T, kind string, der []byte, err error) string {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}))
+}
+
+func TestLeafFormats(t *testing.T) {
+	a, b := testAuthority(t), testAuthority(t)
+	id := webIdentity()
+	ec, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	rs, err := rsa.GenerateKey(rand.Reader, 2048)
+	if err != nil {
+		t.Fatal(err)
+	}
+	sec1, err := x509.MarshalECPrivateKey(ec)
+	sec1PEM := pemOf(t, "EC PRIVATE KEY", sec1, err)
+	pkcs8, err := x509.MarshalPKCS8PrivateKey(ec)
+	pkcs8PEM := pemOf(t, "PRIVATE KEY", pkcs8, err)
+	rsa8, err := x509.MarshalPKCS8PrivateKey(rs)
+	rsa8PEM := pemOf(t, "PRIVATE KEY", rsa8, err)
+	_, edKey, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ed8, err := x509.MarshalPKCS8PrivateKey(edKey)
+	ed8PEM := pemOf(t, "PRIVATE KEY", ed8, err)
+	uri := id.String()
+	for name, c := range map[string]struct {
+		cert, key string
+		n         int
+		signer    crypto.Signer
+		err       string
+	}{
+		"SEC1":                   {a.leaf(t, ec, uri), sec1PEM, 1, ec, ""},
+		"SEC1 with parameters":   {a.leaf(t, ec, uri), "-----BEGIN EC PARAMETERS-----\nBggqhkjOPQMBBw==\n-----END EC PARAMETERS-----\n" + sec1PEM, 1, ec, ""},
+		"PKCS8, EC":              {a.leaf(t, ec, uri), pkcs8PEM, 1, ec, ""},
+		"PKCS1":                  {a.leaf(t, rs, uri), pemOf(t, "RSA PRIVATE KEY", x509.MarshalPKCS1PrivateKey(rs), nil), 1, rs, ""},
+		"PKCS8, RSA":             {a.leaf(t, rs, uri), rsa8PEM, 1, rs, ""},
+		"PKCS8, Ed25519":         {a.leaf(t, edKey, uri), ed8PEM, 1, edKey, ""},
+		"with an intermediate":   {a.leaf(t, ec, uri) + "\n" + certificatePEM(b.cert), sec1PEM, 2, ec, ""},
+		"no URI":                 {a.leaf(t, ec), sec1PEM, 0, nil, "0 URI SANs"},
+		"two URIs":               {a.leaf(t, ec, uri, uri+"x"), sec1PEM, 0, nil, "2 URI SANs"},
+		"another service":        {a.leaf(t, ec, strings.Replace(uri, "/svc/web", "/svc/api", 1)), sec1PEM, 0, nil, "the leaf is that of"},
+		"another datacenter":     {a.leaf(t, ec, strings.Replace(uri, "/dc/dc1", "/dc/dc2", 1)), sec1PEM, 0, nil, "the leaf is that of"},
+		"no SPIFFE ID":           {a.leaf(t, ec, "https://web.example/"), sec1PEM, 0, nil, "scheme"},
+		"no certificate":         {"", sec1PEM, 0, nil, "it has no certificate"},
+		"a certificate of noise": {"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", sec1PEM, 0, nil, "certificate 1: "},
+		"no key":                 {a.leaf(t, ec, uri), "", 0, nil, "it has no private key"},
+		"a key of noise":         {a.leaf(t, ec, uri), "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n", 0, nil, "its private key (PRIVATE KEY) cannot be read"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			body := fmt.Sprintf(`{"SerialNumber": "0a", "CertPEM": %q, "PrivateKeyPEM": %q, "Service": "web", "ServiceURI": %q, "ValidAfter": "2026-01-01T00:00:00Z", "ValidBefore": "2026-01-04T00:00:00Z", "ModifyIndex": 12}`, c.cert, c.key, uri)
+			svid, err := decodeLeaf([]byte(body), id)
+			if c.err != "" {
+				if err == nil || !strings.Contains(err.Error(), c.err) {
+					t.Errorf("error %v, want %q", err, c.err)
+				}
+				return
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			if len(svid.Certificates) != c.n || svid.ID != id.ID() || !svid.PrivateKey.Public().(interface{ Equal(crypto.PublicKey) bool }).Equal(c.signer.Public()) {
+				t.Errorf("%d certificates of %s", len(svid.Certificates), svid.ID)
+			}
+		})
+	}
+	for _, bad := range []string{"", "null", "[]", `{"PrivateKeyPEM": "secret`, `{"PrivateKeyPEM": ["secret"]}`} {
+		if _, err := decodeLeaf([]byte(bad), id); err == nil || strings.Contains(err.Error(), "secret") {
+			t.Errorf("decodeLeaf(%s): %v", bad, err)
+		}
+	}
+}
+
+// leafJSON is what the agent answers.
+func leafJSON(t *testing.T, a *authority, uri string) api.LeafCert {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	der, err := x509.MarshalECPrivateKey(key)
+	return api.LeafCert{CertPEM: a.leaf(t, key, uri), PrivateKeyPEM: pemOf(t, "EC PRIVATE KEY", der, err), Service: "web", ServiceURI: uri}
+}
+
+func TestWatchSVID(t *testing.T) {
+	bubble(t, nil, func(t *testing.T, f *fake, a *Agent) {
+		const path = "/v1/agent/connect/ca/leaf/web"
+		ca := testAuthority(t)
+		id := webIdentity()
+		f.set(path, leafJSON(t, ca, id.String()))
+		var mu sync.Mutex
+		var got []*x509svid.SVID
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan error, 1)
+		go func() {
+			ended <- a.WatchSVID(ctx, sds.Caller{Proxy: "web-proxy", Token: "web-token"}, id, func(s *x509svid.SVID) {
+				mu.Lock()
+				defer mu.Unlock()
+				got = append(got, s)
+			})
+		}()
+		count := func() int {
+			mu.Lock()
+			defer mu.Unlock()
+			return len(got)
+		}
+		after(time.Second)
+		if count() != 1 {
+			t.Fatalf("%d leafs", count())
+		}
+		f.set(path, leafJSON(t, ca, id.String())) // renewed
+		after(time.Second)
+		if count() != 2 {
+			t.Fatalf("%d leafs after a renewal", count())
+		}
+		f.kill() // what is away for a while is waited for
+		after(2 * time.Minute)
+		f.revive()
+		f.set(path, leafJSON(t, ca, id.String()))
+		after(61 * time.Second)
+		if count() < 3 {
+			t.Fatalf("%d leafs after the agent came back", count())
+		}
+		n := count()
+		f.set(path, leafJSON(t, ca, strings.Replace(id.String(), "web", "api", 1))) // not ours
+		after(10 * time.Second)
+		f.refuse(path, 500)
+		after(10 * time.Second)
+		if count() != n {
+			t.Errorf("a leaf that is another's was handed on")
+		}
+		select {
+		case err := <-ended:
+			t.Fatalf("it ended: %v", err)
+		default:
+		}
+		f.refuse(path, 403)
+		after(30 * time.Second)
+		select {
+		case err := <-ended:
+			if err == nil || !strings.Contains(err.Error(), "403") || strings.Contains(err.Error(), "web-token") {
+				t.Errorf("it ended with %v", err)
+			}
+		default:
+			t.Error("it goes on without the right to")
+		}
+		for _, r := range f.of(path) {
+			if r.token != "web-token" {
+				t.Errorf("asked with the token %q", r.token)
+			}
+		}
+		cancel()
+	})
+}
+
+// A caller without a token has the rights of the anonymous one, not those of the agent's default token, and never the control plane's.
+func TestWatchSVIDAnonymous(t *testing.T) {
+	bubble(t, nil, func(t *testing.T, f *fake, a *Agent) {
+		f.set("/v1/agent/connect/ca/leaf/web", leafJSON(t, testAuthority(t), webIdentity().String()))
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan error, 1)
+		go func() { ended <- a.WatchSVID(ctx, sds.Caller{Proxy: "p"}, webIdentity(), func(*x509svid.SVID) {}) }()
+		after(time.Second)
+		cancel()
+		if err := <-ended; err != nil {
+			t.Errorf("after its context ended: %v", err)
+		}
+		for _, r := range f.all() {
+			if r.token != "anonymous" {
+				t.Errorf("asked with the token %q", r.token)
+			}
+		}
+		if len(f.all()) == 0 {
+			t.Error("nothing was asked")
+		}
+	})
+}
+
+func TestWatchSVIDOfAnotherMesh(t *testing.T) {
+	bubble(t, nil, func(t *testing.T, f *fake, a *Agent) {
+		f.mesh()
+		running(t, a)
+		after(time.Second)
+		id := webIdentity()
+		id.TrustDomain = spiffeid.RequireTrustDomainFromString("other.consul")
+		if err := a.WatchSVID(t.Context(), sds.Caller{}, id, nil); err == nil || !strings.Contains(err.Error(), testTrustDomain) {
+			t.Errorf("error %v", err)
+		}
+		id = webIdentity()
+		id.Service = "../x"
+		if err := a.WatchSVID(t.Context(), sds.Caller{}, id, nil); err == nil {
+			t.Error("a name that is none is asked for")
+		}
+	})
+}
+
+func TestWatchBundles(t *testing.T) {
+	bubble(t, nil, func(t *testing.T, f *fake, a *Agent) {
+		f.mesh()
+		first, second := testAuthority(t), testAuthority(t)
+		f.set("/v1/agent/connect/ca/roots", testRoots(t, first))
+		running(t, a)
+		var mu sync.Mutex
+		var sizes []int
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan error, 1)
+		go func() {
+			ended <- a.WatchBundles(ctx, func(s *x509bundle.Set) {
+				mu.Lock()
+				defer mu.Unlock()
+				sizes = append(sizes, len(s.Bundles()[0].X509Authorities()))
+			})
+		}()
+		got := func() string {
+			mu.Lock()
+			defer mu.Unlock()
+			return fmt.Sprint(sizes)
+		}
+		after(time.Second)
+		if got() != "[1]" {
+			t.Errorf("roots %s", got())
+		}
+		f.set("/v1/agent/connect/ca/roots", testRoots(t, second, first)) // a rotation
+		after(time.Second)
+		if got() != "[1 2]" {
+			t.Errorf("roots %s", got())
+		}
+		for _, bad := range []string{`null`, `{}`, `{"TrustDomain": "x", "Roots": []}`, `{"TrustDomain": "a b", "Roots": [{"RootCert": "x"}]}`, `{"TrustDomain": "x", "Roots": [{"RootCert": ""}]}`} {
+			f.set("/v1/agent/connect/ca/roots", []byte(bad))
+			after(5 * time.Second)
+		}
+		f.script("/v1/agent/connect/ca/roots", testRoots(t, second), map[string]string{"X-Consul-Index": ""}) // not the whole
+		after(70 * time.Second)
+		if strings.Contains(got(), " 0") || strings.HasSuffix(got(), " 1]") {
+			t.Errorf("roots %s", got())
+		}
+		f.set("/v1/agent/connect/ca/roots", testRoots(t, second))
+		after(70 * time.Second)
+		if !strings.HasSuffix(got(), " 1]") {
+			t.Errorf("roots %s", got())
+		}
+		cancel()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	})
+}

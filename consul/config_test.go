@@ -1,0 +1,203 @@
+package consul
+
+import (
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/consul/api"
+	"github.com/hashicorp/hcl"
+)
+
+// environment clears Consul's variables, whatever the machine of the test has.
+func environment(t *testing.T, pairs ...string) {
+	t.Helper()
+	for _, kv := range os.Environ() {
+		if name, _, _ := strings.Cut(kv, "="); strings.HasPrefix(name, "CONSUL_") {
+			t.Setenv(name, "")
+			_ = os.Unsetenv(name)
+		}
+	}
+	for i := 0; i < len(pairs); i += 2 {
+		t.Setenv(pairs[i], pairs[i+1])
+	}
+}
+
+func TestConfig(t *testing.T) {
+	dir := t.TempDir()
+	file := filepath.Join(dir, "token")
+	if err := os.WriteFile(file, []byte("of-file\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for name, c := range map[string]struct {
+		env    []string
+		config Config
+		url    string
+		token  string
+		err    string
+	}{
+		"default":              {url: "http://localhost:8500"},
+		"environment":          {env: []string{"CONSUL_HTTP_ADDR", "10.0.0.1:9500", "CONSUL_HTTP_TOKEN", "of-env"}, url: "http://10.0.0.1:9500", token: "of-env"},
+		"URL":                  {env: []string{"CONSUL_HTTP_ADDR", "https://consul.example:8501/behind"}, url: "https://consul.example:8501/behind"},
+		"TLS":                  {env: []string{"CONSUL_HTTP_SSL", "true"}, url: "https://localhost:8500"},
+		"explicit":             {env: []string{"CONSUL_HTTP_ADDR", "10.0.0.1:9500", "CONSUL_HTTP_TOKEN", "of-env"}, config: Config{Address: "h:1", Token: "own"}, url: "http://h:1", token: "own"},
+		"file":                 {config: Config{TokenFile: file, Token: "own"}, url: "http://localhost:8500", token: "of-file"},
+		"file of environment":  {env: []string{"CONSUL_HTTP_TOKEN_FILE", file, "CONSUL_HTTP_TOKEN", "of-env"}, url: "http://localhost:8500", token: "of-file"},
+		"token over its file":  {env: []string{"CONSUL_HTTP_TOKEN_FILE", file}, config: Config{Token: "own"}, url: "http://localhost:8500", token: "own"},
+		"socket":               {env: []string{"CONSUL_HTTP_ADDR", "unix:///run/consul.sock"}, url: "http://localhost"},
+		"no such token file":   {config: Config{TokenFile: filepath.Join(dir, "none")}, err: "consul token file: "},
+		"no such CA":           {config: Config{CACert: filepath.Join(dir, "none")}, err: "consul agent localhost:8500: "},
+		"another scheme":       {config: Config{Address: "ftp://x"}, err: "consul agent ftp://x: "},
+		"another namespace":    {env: []string{"CONSUL_NAMESPACE", "shop"}, err: `consul: namespace "shop": only the default one is supported`},
+		"half a client's pair": {config: Config{ClientCert: file}, err: "consul agent localhost:8500: "},
+	} {
+		t.Run(name, func(t *testing.T) {
+			environment(t, c.env...)
+			a, err := New(c.config)
+			if err != nil {
+				if c.err == "" || !strings.HasPrefix(err.Error(), c.err) {
+					t.Errorf("error %v, want %q", err, c.err)
+				}
+				return
+			}
+			if c.err != "" {
+				t.Fatalf("no error, want %q", c.err)
+			}
+			r, err := a.client.request(t.Context(), request{path: "/v1/x"}, "")
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := r.URL.String(); got != c.url+"/v1/x" {
+				t.Errorf("URL %s, want %s/v1/x", got, c.url)
+			}
+			if token, err := a.client.tokens.current(); token != c.token || err != nil {
+				t.Errorf("token %q, %v; want %q", token, err, c.token)
+			}
+		})
+	}
+}
+
+// A rotated token file is used with the next query; while it cannot be read, nothing is asked.
+func TestTokenFile(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "token")
+	write := func(s string) {
+		if err := os.WriteFile(file, []byte(s), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write("first")
+	bubble(t, func(c *Config) { c.Token, c.TokenFile = "", file }, func(t *testing.T, f *fake, a *Agent) {
+		f.set("/q", []string{"a"})
+		r := read(t, a)
+		after(time.Second)
+		write("second\n")
+		f.set("/q", []string{"b"})
+		after(time.Second)
+		if err := os.Remove(file); err != nil {
+			t.Fatal(err)
+		}
+		n := len(f.of("/q"))
+		f.set("/q", []string{"c"})
+		after(20 * time.Second)
+		var tokens []string
+		for _, q := range f.of("/q") {
+			tokens = append(tokens, q.token)
+		}
+		if got := strings.Join(tokens, " "); got != "first first second" || len(tokens) != n {
+			t.Errorf("tokens %q", got)
+		}
+		if got := r.values(); !strings.HasPrefix(got, "a@0s b@1s c@2s") {
+			t.Errorf("values %q", got)
+		}
+	})
+}
+
+// The agent's Unix socket, over a real one.
+func TestUnixSocket(t *testing.T) {
+	environment(t)
+	dir, err := os.MkdirTemp("", "consul") // t.TempDir may be too long for a socket
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	l, err := net.Listen("unix", filepath.Join(dir, "s"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("X-Consul-Index", "7")
+		_, _ = w.Write([]byte(`"` + r.Host + " " + r.URL.Path + " " + r.URL.RawQuery + `"`))
+	}), ReadHeaderTimeout: time.Second}
+	done := make(chan struct{})
+	go func() { defer close(done); _ = s.Serve(l) }()
+	t.Cleanup(func() { _ = s.Close(); <-done })
+	a, err := New(Config{Address: "unix://" + filepath.Join(dir, "s")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := a.client.do(t.Context(), request{path: "/v1/health/connect/a%2Fb", index: 3, wait: time.Second})
+	if err != nil || string(got.body) != `"localhost /v1/health/connect/a/b index=3&wait=1000ms"` || got.index != 7 {
+		t.Errorf("%s, %v", got.body, err)
+	}
+	a.client.http.CloseIdleConnections()
+}
+
+func TestPolicy(t *testing.T) {
+	for node, want := range map[string]string{"": `agent_prefix ""`, "n1": `agent "n1"`} {
+		p := Policy(node)
+		if !strings.Contains(p, want+" {") {
+			t.Errorf("Policy(%q) lacks %s:\n%s", node, want, p)
+		}
+		var tree map[string]any
+		if err := hcl.Decode(&tree, p); err != nil {
+			t.Errorf("Policy(%q): %v", node, err)
+		}
+		if len(tree) != 3 || strings.Contains(strings.Join(strings.Fields(p), ""), `policy="write"`) {
+			t.Errorf("Policy(%q) = %v", node, tree)
+		}
+	}
+}
+
+// What is read is called as in Consul's own client.
+func TestFieldNames(t *testing.T) {
+	// Fields that Consul's answers have and the types of its client lack.
+	lacking := map[string]bool{
+		"proxyRegistration.MutualTLSMode": true, "chainTarget.Partition": true, "chainTarget.Peer": true, "chainResolver.RequestTimeout": true,
+		"intentionAnswer.JWT": true,
+	}
+	check := func(ours, theirs reflect.Type) {
+		if ours.Kind() == reflect.Slice {
+			ours, theirs = ours.Elem(), theirs.Elem().Elem()
+		}
+		for i := range ours.NumField() {
+			f := ours.Field(i)
+			if _, ok := theirs.FieldByName(f.Name); !ok != lacking[ours.Name()+"."+f.Name] {
+				t.Errorf("%s.%s: found in %s: %v", ours.Name(), f.Name, theirs, ok)
+			}
+		}
+	}
+	for _, pair := range [][2]any{
+		{nodeServices{}, api.CatalogNodeServiceList{}},
+		{node{}, api.Node{}},
+		{registration{}, api.AgentService{}},
+		{proxyRegistration{}, api.AgentServiceConnectProxyConfig{}},
+		{upstreamRegistration{}, api.Upstream{}},
+		{instance{}, api.ServiceEntry{}},
+		{instance{}.Checks, api.HealthChecks{}},
+		{chainAnswer{}, api.DiscoveryChainResponse{}},
+		{chain{}, api.CompiledDiscoveryChain{}},
+		{chainNode{}, api.DiscoveryGraphNode{}},
+		{chainResolver{}, api.DiscoveryResolver{}},
+		{chainTarget{}, api.DiscoveryTarget{}},
+		{meshEntry{}, api.MeshConfigEntry{}},
+		{proxyDefaults{}, api.ProxyConfigEntry{}},
+		{intentionAnswer{}, api.Intention{}},
+	} {
+		check(reflect.TypeOf(pair[0]), reflect.TypeOf(pair[1]))
+	}
+}

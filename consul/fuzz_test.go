@@ -1,0 +1,95 @@
+package consul
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/sallyport/sallyport/catalog"
+	"github.com/sallyport/sallyport/intention"
+)
+
+// FuzzConsulJSON reads any bytes as each of the agent's answers: nothing panics, and what comes out can be served.
+func FuzzConsulJSON(f *testing.F) {
+	files, err := filepath.Glob("testdata/*.json")
+	if err != nil || len(files) == 0 {
+		f.Fatal(files, err)
+	}
+	for _, name := range files {
+		b, err := os.ReadFile(name)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(b)
+	}
+	f.Add([]byte(`{"Services":[null,{"Kind":"connect-proxy","ID":"p","Port":-1,"Proxy":{"DestinationServiceName":"web","Config":{"bind_port":1e99,"limits":[{}],"passive_health_check":{"interval":-1}},"Upstreams":[null,{}]}}]}`))
+	f.Add([]byte(`{"Chain":{"StartNode":"a","Nodes":{"a":null},"Targets":{"b":null}}}`))
+	f.Add([]byte(`{"TLS":{"Incoming":null},"HTTP":{"Incoming":{}}}`))
+	f.Add([]byte(`{"format":1,"sha256":"","known":{}}`))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		if s, err := decodeJSON[nodeServices](b); err == nil {
+			byID := map[string]*registration{}
+			for _, r := range s.Services {
+				if r != nil {
+					byID[r.ID] = r
+				}
+			}
+			for _, r := range byID {
+				s, ok := readSidecar(r, byID, "dc1")
+				if !ok || s.refused {
+					continue
+				}
+				p, _ := s.finish(&chain{}, ownSettings{}, Config{})
+				if p.ID == "" || p.Service.Check() != nil || p.Inbound.Port == 0 || p.Inbound.Address == "" || p.Inbound.LocalPort == 0 && p.Inbound.LocalSocket == "" {
+					t.Errorf("proxy %+v", p)
+				}
+				if p.Inbound.ConnectTimeout < 0 || p.Inbound.RequestTimeout < 0 || p.Inbound.IdleTimeout.Duration < 0 {
+					t.Errorf("times of %+v", p.Inbound)
+				}
+				seen := map[string]bool{}
+				for _, u := range s.upstreams {
+					if u.Destination.Check() != nil || u.BindPort == 0 && u.BindSocket == "" || seen[u.Destination.Service] || u.Passive.Interval < 0 || u.ConnectTimeout < 0 {
+						t.Errorf("upstream %+v", u)
+					}
+					seen[u.Destination.Service] = true
+				}
+			}
+		}
+		if list, err := decodeList[*instance](b); err == nil {
+			endpoints, _ := readEndpoints(list)
+			for i, e := range endpoints {
+				if e.Port == 0 || e.Address == "" || e.Weight < 1 || e.Weight > mostWeight {
+					t.Errorf("endpoint %+v", e)
+				}
+				if i > 0 && endpoints[i-1].Address == e.Address && endpoints[i-1].Port == e.Port {
+					t.Errorf("twice: %+v", e)
+				}
+			}
+			mergeInstances(list, list)
+		}
+		if a, err := decodeJSON[chainAnswer](b); err == nil && a.Chain != nil {
+			_, _ = a.Chain.defaultRoute(a.Chain.ServiceName, a.Chain.Datacenter)
+			var texts []string
+			readMetaSettings("Meta", a.Chain.ServiceMeta, &texts)
+		}
+		if list, err := decodeIntentions("api")(b); err == nil {
+			for _, i := range list {
+				if i.Unsupported != "" && i.Action == intention.Allow {
+					t.Errorf("allowed and not understood: %+v", i)
+				}
+			}
+		}
+		if e, err := decodeJSON[meshEntry](b); err == nil {
+			e.readMesh(&catalog.Mesh{})
+		}
+		if d, err := decodeJSON[proxyDefaults](b); err == nil {
+			d.settings()
+		}
+		if r, err := decodeRoots(b); err == nil {
+			mergeRoots(r, r)
+		}
+		_, _ = decodeLeaf(b, webIdentity())
+		_, _ = decodeJSON[self](b)
+		_, _ = decodeSaved(b)
+	})
+}

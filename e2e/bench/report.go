@@ -1,0 +1,147 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"strings"
+	"text/tabwriter"
+	"time"
+)
+
+// target is what a figure is to be; zero fields are not looked at.
+type target struct {
+	p99, last time.Duration
+	bytes     int
+	rss       int64
+	listeners bool // none is to be sent
+}
+
+// targetOf is the target of a load and a change; ok is false if there is none.
+func targetOf(r figures) (t target, ok bool) {
+	switch {
+	case r.load.sidecars == 200 && r.change == firstConfiguration:
+		return target{last: 100 * time.Millisecond}, true
+	case r.load.sidecars == 200 && r.change == oneEndpoint:
+		return target{p99: 20 * time.Millisecond}, true
+	case r.load.sidecars == 200 && r.change == wildcardIntention:
+		return target{p99: 50 * time.Millisecond, bytes: 60 << 10, listeners: true}, true
+	case r.load.sidecars == 1000 && r.change == firstConfiguration:
+		return target{last: 800 * time.Millisecond, rss: 190e6}, true
+	case r.load.sidecars == 1000 && r.change == wildcardIntention:
+		return target{last: 200 * time.Millisecond}, true
+	case r.load.sidecars == 10_000 && r.change == firstConfiguration:
+		return target{last: 5 * time.Second, rss: 10_000 * 100e3}, true
+	case r.load.sidecars == 10_000 && r.change == oneEndpoint:
+		return target{last: 10 * time.Millisecond}, true
+	}
+	return target{}, false
+}
+
+// String is the target for people, with what of it r misses.
+func (t target) compare(r figures) string {
+	var parts, missed []string
+	look := func(what string, over bool) {
+		parts = append(parts, what)
+		if over {
+			missed = append(missed, what)
+		}
+	}
+	if t.p99 > 0 {
+		look("p99 ≤ "+millis(t.p99)+" ms", r.p99 > t.p99)
+	}
+	if t.last > 0 {
+		look("last ≤ "+millis(t.last)+" ms", r.last > t.last)
+	}
+	if t.bytes > 0 {
+		look("≤ "+kilo(t.bytes)+" KB", r.bytes > t.bytes)
+	}
+	if t.rss > 0 {
+		look(fmt.Sprintf("RSS ≤ %d MB", t.rss/1e6), r.rss > t.rss)
+	}
+	if t.listeners {
+		look("no LDS", r.messages[listenerColumn] > 0)
+	}
+	s := strings.Join(parts, ", ")
+	if len(missed) > 0 {
+		return s + ": MISSED " + strings.Join(missed, ", ")
+	}
+	return s + ": met"
+}
+
+const listenerColumn = 4 // of types
+
+// table prints figures with their targets.
+func table(w io.Writer, all []figures) error {
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
+	names := make([]string, len(types))
+	for i, ty := range types {
+		names[i] = ty.name
+	}
+	fmt.Fprintf(t, "sidecars × upstreams\tchange\tby\ttold\tfirst ms\tp50 ms\tp99 ms\tlast ms\tKB\t%s\tCPU s\tRSS MB\tbeside: CPU s\tRSS MB\t target\n", strings.Join(names, "/"))
+	for _, r := range all {
+		note := ""
+		if goal, ok := targetOf(r); ok && r.plane != "consul" {
+			note = " " + goal.compare(r)
+		}
+		messages := make([]string, len(types))
+		for i, n := range r.messages {
+			messages[i] = fmt.Sprint(n)
+		}
+		beside := "\t"
+		if r.rssBeside > 0 {
+			beside = fmt.Sprintf("%.2f\t%d", r.beside.Seconds(), r.rssBeside/1e6)
+		}
+		fmt.Fprintf(t, "%s\t%s\t%s\t%d\t%s\t%s\t%s\t%s\t%s\t%s\t%.2f\t%d\t%s\t%s\n", r.load, r.change, r.plane, r.sidecars,
+			millis(r.first), millis(r.p50), millis(r.p99), millis(r.last), kilo(r.bytes), strings.Join(messages, "/"),
+			r.cpu.Seconds(), r.rss/1e6, beside, note)
+	}
+	return t.Flush()
+}
+
+// ratios prints how much less sallyport needs than Consul for each change.
+func ratios(w io.Writer, all []figures) error {
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
+	fmt.Fprintf(t, "consul : sallyport\tchange\tp50\tp99\tlast\tbytes\tmessages\tCPU\tRSS\t\n")
+	for _, c := range all {
+		for _, s := range all {
+			if c.plane != "consul" || s.plane == "consul" || c.load != s.load || c.change != s.change {
+				continue
+			}
+			fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t\n", c.load, c.change,
+				ratio(c.p50, s.p50), ratio(c.p99, s.p99), ratio(c.last, s.last), ratio(c.bytes, s.bytes),
+				ratio(sum(c.messages), sum(s.messages)), ratio(c.cpu, max(s.cpu, 10*time.Millisecond)), ratio(c.rss, s.rss))
+		}
+	}
+	return t.Flush()
+}
+
+func ratio[N int | int64 | time.Duration](consul, sallyport N) string {
+	if sallyport == 0 {
+		return "-"
+	}
+	return fmt.Sprintf("%.1f ×", float64(consul)/float64(sallyport))
+}
+
+func sum(n [len(types)]int) (all int) {
+	for _, v := range n {
+		all += v
+	}
+	return all
+}
+
+// benchstat writes figures as lines that benchstat reads. The operation is the change until the last sidecar has accepted it.
+func benchstat(w io.Writer, all []figures) error {
+	for _, r := range all {
+		_, err := fmt.Fprintf(w, "BenchmarkXDS/by=%s/load=%s/change=%s 1 %d ns/op %d p50-ns/op %d p99-ns/op %d wire-B/op %d messages/op %d listeners/op %d cpu-ns/op %d rss-B\n",
+			r.plane, r.load.slug(), strings.ReplaceAll(r.change, " ", "-"), r.last.Nanoseconds(), r.p50.Nanoseconds(), r.p99.Nanoseconds(),
+			r.bytes, sum(r.messages), r.resources[listenerColumn], r.cpu.Nanoseconds(), r.rss)
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func millis(d time.Duration) string { return fmt.Sprintf("%.1f", float64(d.Microseconds())/1000) }
+
+func kilo(n int) string { return fmt.Sprintf("%.1f", float64(n)/1024) }

@@ -1,0 +1,156 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/sallyport/sallyport/internal/meshtest"
+)
+
+// management is the management token of the agents with ACLs.
+const management = "6d616e61-6765-4d65-8e74-746f6b656e31"
+
+// tokenFile writes a token where its owner alone reads it. It is replaced in one step.
+func tokenFile(t *testing.T, path, token string) string {
+	t.Helper()
+	if err := os.WriteFile(path+".new", []byte(token+"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Rename(path+".new", path); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// guarded is an agent with ACLs that deny, and beside it the mesh of consulPair, whose control plane has the token that `sallyport consul policy` asks
+// for and nothing more, and whose sidecars have those of their services. tokens are the files of the latter, accessors what they are called by.
+func guarded(t *testing.T) (c *meshtest.Consul, m *meshtest.Mesh, tokens, accessors map[string]string) {
+	t.Helper()
+	c = meshtest.StartConsul(t, meshtest.Agent{Management: management})
+	m = consulPair(t, c)
+	dir := t.TempDir()
+	c.Policy("sallyport", m.RunAlone("consul", "policy", "--node-name", "node").Stdout)
+	_, own := c.NewToken(map[string]any{"Policies": []map[string]any{{"Name": "sallyport"}}})
+	m.SetFlags("--token-file", tokenFile(t, filepath.Join(dir, "serve"), own))
+	m.Serve()
+	tokens, accessors = map[string]string{}, map[string]string{}
+	for _, service := range []string{"web", "api", "db"} {
+		accessor, secret := c.ServiceToken(service)
+		tokens[service], accessors[service] = tokenFile(t, filepath.Join(dir, service), secret), accessor
+	}
+	return c, m, tokens, accessors
+}
+
+// TestConsulACL: with ACLs that deny, the control plane works with exactly the documented policy and each sidecar with the token of its service.
+func TestConsulACL(t *testing.T) {
+	t.Parallel()
+	c, m, tokens, accessors := guarded(t)
+	cars := map[string]*meshtest.Sidecar{}
+	for _, service := range []string{"web", "api", "db"} {
+		cars[service] = m.LaunchSidecar(service, "--token-file", tokens[service])
+	}
+	for _, car := range cars {
+		car.AwaitReady()
+	}
+	works(t, m)
+	if s := m.MustRun("status"); strings.Contains(s, "warning") || strings.Contains(s, "may not read") {
+		t.Errorf("with the documented policy the status warns:\n%s", s)
+	}
+	for service, car := range cars {
+		secret, err := os.ReadFile(tokens[service])
+		if err != nil {
+			t.Fatal(err)
+		}
+		text := strings.TrimSpace(string(secret))
+		for what, dump := range map[string]string{"config_dump": car.ConfigDump(), "its log": car.Log(), "the control plane's log": m.ServeProcess().Log()} {
+			if strings.Contains(dump, text) {
+				t.Errorf("%s: %s holds its token", service, what)
+			}
+		}
+	}
+
+	t.Run("foreign token", func(t *testing.T) {
+		// db's token is not good for web's proxy.
+		r := m.LaunchSidecar("web", "--token-file", tokens["db"], "-o", filepath.Join(t.TempDir(), "web"))
+		if _, ended := r.Wait(meshtest.Deadline); !ended { // web's ports are in use, which ends it before it asks
+			r.Abandon().Kill()
+		}
+		r.Abandon()
+	})
+
+	t.Run("rotated file", func(t *testing.T) {
+		// A new token in web's file; the old one is deleted, and with it the stream goes that it opened. The same Envoy comes back with the new one.
+		streams := streamsOpened(m, "web")
+		stats := cars["web"].Stats()
+		load := startLoad(t, meshtest.LoadConfig{URL: "http://" + m.Upstream("web", "api"), KeepAlive: 20, TCP: m.Upstream("web", "db"), Held: 2})
+		accessor, secret := c.ServiceToken("web")
+		tokenFile(t, tokens["web"], secret)
+		time.Sleep(2 * time.Second) // it is looked at once a second
+		start := time.Now()
+		c.DeleteToken(accessors["web"])
+		accessors["web"] = accessor
+		_, err := meshtest.Within(75*time.Second, func() error {
+			p, err := m.Proxy("web")
+			switch {
+			case err != nil:
+				return err
+			case streamsOpened(m, "web") == streams:
+				return errors.New("web's Envoy has its old stream")
+			case !p.Connected || !p.InSync:
+				return fmt.Errorf("web: %s", p)
+			}
+			return nil
+		})
+		if err != nil {
+			t.Errorf("the rotated token is not used: %v", err)
+		}
+		figure(t, "deleted_to_stream_with_new_token_s=%.1f", time.Since(start).Seconds())
+		unscathed(t, "a rotated token", load.Stop())
+		if now := cars["web"].Stats(); now["server.uptime"] < stats["server.uptime"] {
+			t.Error("web's Envoy was restarted")
+		}
+	})
+
+	t.Run("deleted", func(t *testing.T) {
+		others := map[string]int{"web": streamsOpened(m, "web"), "api": streamsOpened(m, "api")}
+		start := time.Now()
+		c.DeleteToken(accessors["db"])
+		_, err := meshtest.Within(75*time.Second, func() error {
+			p, err := m.Proxy("db")
+			if err == nil && p.Connected {
+				err = errors.New("db is connected")
+			}
+			return err
+		})
+		took := time.Since(start)
+		if err != nil || took > time.Minute {
+			t.Errorf("a deleted token had its stream for %v: %v", took, err)
+		}
+		// It does not come back, and nobody else has lost anything.
+		meshtest.Holds(t, "db without a token", 5*time.Second, func() error {
+			if p, err := m.Proxy("db"); err != nil || p.Connected {
+				return fmt.Errorf("db: %s, %w", p, err)
+			}
+			return nil
+		})
+		for service, n := range others {
+			if p, err := m.Proxy(service); err != nil || !p.Connected || streamsOpened(m, service) != n {
+				t.Errorf("%s lost its stream: %s, %v", service, p, err)
+			}
+		}
+		works(t, m) // with what db's Envoy has
+		figure(t, "deleted_to_stream_ended_s=%.1f", took.Seconds())
+	})
+}
+
+// streamsOpened is how many streams the control plane has opened for a service's proxy.
+func streamsOpened(m *meshtest.Mesh, service string) int {
+	return strings.Count(m.ServeProcess().Log(), `msg="stream opened" proxy=`+service+"-sidecar-proxy ")
+}

@@ -1,0 +1,75 @@
+package xds
+
+import (
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+func TestNACKOfSeveral(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := start(t, patient())
+		twoServices(m)
+		c := m.stream("web")
+		c.subscribe(clusters)
+		c.accept("cluster " + apiSNI + ",local_app")
+		c.subscribe(listeners)
+		const api, public = "api:127.0.0.1:9000", "public_listener:127.0.0.1:20000"
+		c.refuse("listener "+api+","+public, "one of them")
+		c.refuse("listener "+api, "cannot bind")
+		c.accept("listener " + public)
+		c.silence()
+
+		// Refused alone it comes again, alone, at growing intervals.
+		for _, wait := range []int{5, 10, 20, 40, 60, 60} {
+			time.Sleep(time.Duration(wait)*time.Second - time.Millisecond)
+			c.silence()
+			time.Sleep(2 * time.Millisecond)
+			c.refuse("listener "+api, "cannot bind")
+		}
+		synctest.Wait()
+		p, _ := m.server.Proxy(proxyID("web"))
+		if n := p.LastNACK; n == nil || n.Type != "listener" || !slices.Equal(n.Resources, []string{api}) || n.Message != "cannot bind" || !n.Standing {
+			t.Errorf("LastNACK = %+v", n)
+		}
+		if got := p.State(); got != "refuses 1 resource" || p.InSync {
+			t.Errorf("State() = %q, InSync = %t", got, p.InSync)
+		}
+		if n := metric(t, m, "sallyport_xds_nacks_total", "listener"); n != 8 {
+			t.Errorf("%v NACKs counted, want 8", n)
+		}
+		if log := m.logs.String(); !strings.Contains(log, "cannot bind") || strings.Count(log, "envoy refused resources") != 8 {
+			t.Errorf("log:\n%s", log)
+		}
+
+		// A new version comes at once, and its predecessor's refusals are forgotten.
+		m.contents.Proxies[0].Upstreams[0].BalanceConnections = true
+		m.publish()
+		c.refuse("listener "+api, "still not")
+		time.Sleep(firstRetry + time.Millisecond)
+		c.accept("listener " + api)
+		c.silence()
+		if p, _ := m.server.Proxy(proxyID("web")); p.LastNACK == nil || p.LastNACK.Standing {
+			t.Errorf("LastNACK = %+v, want one that healed", p.LastNACK)
+		}
+	})
+}
+
+// One refused secret takes no other with it.
+func TestNACKOfASecret(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := start(t, patient())
+		twoServices(m)
+		c := m.stream("web")
+		c.subscribe(secrets, "leaf/web", "peers/web", "roots")
+		c.accept("secret leaf/web")
+		c.refuse("secret peers/web", "bad")
+		c.accept("secret roots")
+		c.silence()
+		m.certs.rotate()
+		c.accept("secret leaf/web")
+		c.silence()
+	})
+}

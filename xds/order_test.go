@@ -1,0 +1,207 @@
+package xds
+
+import (
+	"testing"
+	"testing/synctest"
+	"time"
+
+	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
+	"github.com/sallyport/sallyport/catalog"
+	"github.com/sallyport/sallyport/identity"
+)
+
+// With Envoy silent about its clusters, listeners come when the time to wait is over.
+func TestClusterThatNeverWarms(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := start(t, Config{AckTimeout: 5 * time.Second, StallTimeout: never})
+		twoServices(m)
+		c := m.stream("web")
+		c.subscribe(clusters)
+		c.expect("cluster " + apiSNI + ",local_app")
+		c.subscribe(listeners)
+		c.silence()
+		time.Sleep(5*time.Second - time.Millisecond)
+		c.silence()
+		time.Sleep(2 * time.Millisecond)
+		c.accept("listener api:127.0.0.1:9000,public_listener:127.0.0.1:20000")
+
+		// What was given up waiting for is not waited for again.
+		m.contents.Proxies[0].Upstreams[0].BalanceConnections = true
+		m.publish()
+		c.accept("listener api:127.0.0.1:9000")
+		c.silence()
+	})
+}
+
+// However often endpoints change, listeners wait for Envoy no longer than the time to wait.
+func TestWaitHasAnEnd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := start(t, Config{AckTimeout: 5 * time.Second, StallTimeout: never})
+		twoServices(m)
+		c := m.stream("web")
+		c.configure()
+		m.contents.Services[1].Endpoints[0].Port++
+		m.contents.Proxies[0].Upstreams[0].BalanceConnections = true
+		m.publish()
+		for range 2 { // Envoy answers after 2 s, and each time there is something new
+			r := c.expect("endpoint " + apiSNI)
+			m.contents.Services[1].Endpoints[0].Port++
+			m.publish()
+			time.Sleep(2 * time.Second)
+			c.must(c.s.ACK(r))
+		}
+		c.expect("endpoint " + apiSNI)
+		c.silence()
+		time.Sleep(1100 * time.Millisecond)
+		c.accept("listener api:127.0.0.1:9000")
+	})
+}
+
+// On a new stream clusters are asked for first; those that a listener may still name are not removed before it is spoken of.
+func TestRemovalsOnANewStream(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := start(t, Config{AckTimeout: 5 * time.Second, StallTimeout: never})
+		twoServices(m)
+		c := m.stream("web")
+		c.configure()
+		held := m.versions("web")
+		m.contents.Proxies[0].Upstreams = nil
+		m.publish()
+		c.s.Close()
+		c = m.stream("web")
+		c.must(c.s.Send(&discoveryv3.DeltaDiscoveryRequest{TypeUrl: clusters.url(), InitialResourceVersions: held[clusters]}))
+		c.silence()
+		c.must(c.s.Send(&discoveryv3.DeltaDiscoveryRequest{TypeUrl: listeners.url(), InitialResourceVersions: held[listeners]}))
+		for k, name := range map[kind]string{secrets: "leaf/web", extensions: "rules/web"} {
+			c.must(c.s.Send(&discoveryv3.DeltaDiscoveryRequest{TypeUrl: k.url(), ResourceNamesSubscribe: []string{name}, InitialResourceVersions: held[k]}))
+		}
+		c.accept("listener -api:127.0.0.1:9000")
+		c.accept("cluster -" + apiSNI)
+		c.s.Close()
+
+		// An Envoy that starts speaks of no listeners before its clusters are ready.
+		c = m.stream("web")
+		c.must(c.s.Send(&discoveryv3.DeltaDiscoveryRequest{TypeUrl: clusters.url(), InitialResourceVersions: held[clusters]}))
+		c.silence()
+		time.Sleep(5 * time.Second)
+		c.accept("cluster -" + apiSNI)
+	})
+}
+
+func TestClusterReplaced(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := start(t, patient())
+		m.service("web", catalog.TCP, "api")
+		m.service("api", catalog.TCP)
+		m.service("db", catalog.TCP)
+		m.publish()
+		c := m.stream("web")
+		c.configure()
+		m.contents.Proxies[0].Upstreams[0].Destination = identity.NewName("db")
+		m.publish()
+		cds := c.expect("cluster " + dbSNI)
+		c.silence() // listeners wait
+		c.subscribe(endpoints, dbSNI)
+		c.accept("endpoint " + dbSNI)
+		c.silence()
+		c.must(c.s.ACK(cds))
+		lds := c.expect("listener db:127.0.0.1:9000 -api:127.0.0.1:9000")
+		c.silence() // the old cluster waits
+		c.must(c.s.NACK(lds, "not this one"))
+		c.accept("listener -api:127.0.0.1:9000") // of a refused response nobody knows what was applied
+		c.silence()                              // and as long as the new listener is refused Envoy may run the old one
+		time.Sleep(firstRetry + time.Millisecond)
+		c.accept("listener db:127.0.0.1:9000")
+		c.accept("cluster -" + apiSNI)
+		c.silence()
+	})
+}
+
+// A cluster that changed waits for its endpoints anew, and Envoy does not ask for them.
+func TestEndpointsFollowTheirCluster(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := start(t, patient())
+		twoServices(m)
+		c := m.stream("web")
+		c.configure()
+		held := m.versions("web")
+		change := func() {
+			m.contents.Proxies[0].Upstreams[0].ConnectTimeout += time.Second
+			m.publish()
+		}
+		change()
+		cds := c.expect("cluster " + apiSNI)
+		c.accept("endpoint " + apiSNI)
+		c.must(c.s.ACK(cds))
+		c.silence()
+		c.s.Close()
+
+		// On a new stream too, whichever of the two is asked for first, and although the endpoints are held.
+		for _, order := range [][]kind{{clusters, endpoints}, {endpoints, clusters}} {
+			change()
+			synctest.Wait()
+			c = m.stream("web")
+			for _, k := range order {
+				q := &discoveryv3.DeltaDiscoveryRequest{TypeUrl: k.url(), InitialResourceVersions: held[k]}
+				if k == endpoints {
+					q.ResourceNamesSubscribe = []string{apiSNI}
+				}
+				c.must(c.s.Send(q))
+				synctest.Wait()
+			}
+			c.expect("cluster " + apiSNI)
+			c.expect("endpoint " + apiSNI)
+			c.silence()
+			c.s.Close()
+		}
+	})
+}
+
+// A stream that broke between a cluster and its endpoints leaves an Envoy that asks for neither.
+func TestEndpointsAfterABrokenStream(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := start(t, Config{AckTimeout: 5 * time.Second, StallTimeout: never})
+		twoServices(m)
+		c := m.stream("web")
+		c.configure()
+		held := m.versions("web")
+		c.s.Close()
+		c = m.stream("web")
+		c.must(c.s.Send(&discoveryv3.DeltaDiscoveryRequest{TypeUrl: endpoints.url(), ResourceNamesSubscribe: []string{apiSNI}, InitialResourceVersions: held[endpoints]}))
+		c.silence()
+		time.Sleep(5*time.Second + time.Millisecond)
+		c.accept("endpoint " + apiSNI)
+		c.must(c.s.Send(&discoveryv3.DeltaDiscoveryRequest{TypeUrl: clusters.url(), InitialResourceVersions: held[clusters]}))
+		c.silence()
+		time.Sleep(time.Minute)
+		c.silence()
+	})
+}
+
+// A cluster that is gone from the catalog before Envoy has asked for its endpoints would keep Envoy waiting, silent about all
+// clusters: its removal does not wait for the ACK of its addition.
+func TestClusterGoneBeforeItsEndpoints(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := start(t, Config{AckTimeout: 5 * time.Second, StallTimeout: never})
+		twoServices(m)
+		c := m.stream("web")
+		c.configure()
+		m.contents.Proxies[0].Upstreams = append(m.contents.Proxies[0].Upstreams, catalog.Upstream{Destination: identity.NewName("db"), BindAddress: "127.0.0.1", BindPort: 9001})
+		m.publish()
+		added := c.expect("cluster " + dbSNI)
+		m.contents.Proxies[0].Upstreams = m.contents.Proxies[0].Upstreams[:1]
+		m.publish()
+		c.subscribe(endpoints, dbSNI)
+		c.accept("endpoint " + dbSNI) // none, so that Envoy need not wait for them
+		c.silence()
+		time.Sleep(5 * time.Second)
+		removed := c.expect("cluster -" + dbSNI)
+		c.must(c.s.ACK(added))
+		c.silence()
+		c.must(c.s.ACK(removed))
+		c.silence()
+		if p, _ := m.server.Proxy(proxyID("web")); !p.InSync {
+			t.Error("not in sync")
+		}
+	})
+}
