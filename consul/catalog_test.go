@@ -175,6 +175,19 @@ func TestStale(t *testing.T) {
 	}
 }
 
+// Answers of the streaming backend say of the leader nothing but false.
+func TestStreamingIsNotStale(t *testing.T) {
+	bubble(t, nil, func(t *testing.T, f *fake, a *Agent) {
+		f.mesh()
+		f.script("/v1/health/connect/api", []byte("[]"), map[string]string{"X-Consul-Knownleader": "false", "X-Consul-Query-Backend": "streaming"})
+		running(t, a)
+		after(time.Second)
+		if s := a.Status(); !s.StaleSince.IsZero() {
+			t.Errorf("stale since %s", s.StaleSince)
+		}
+	})
+}
+
 func gauge(t *testing.T, a *Agent) prometheus.Collector {
 	t.Helper()
 	return prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "x"}, a.staleness)

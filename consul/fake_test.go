@@ -40,6 +40,7 @@ type fake struct {
 	changed  chan struct{}
 	waiting  int
 	most     int
+	dials    int
 }
 
 type scripted struct {
@@ -100,6 +101,7 @@ func (f *fake) transport() *http.Transport {
 	return &http.Transport{MaxIdleConnsPerHost: 64, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 		f.mu.Lock()
 		down := f.down
+		f.dials++
 		f.mu.Unlock()
 		if down {
 			return nil, errors.New("connection refused")

@@ -419,6 +419,16 @@ func TestTurns(t *testing.T) {
 			running.Go(func() { _ = q.run(ctx) })
 		}
 		after(time.Minute)
+		for i := range all {
+			if n := len(f.of("/q" + strconv.Itoa(i))); n < 5 {
+				t.Errorf("/q%d had %d turns in a minute", i, n)
+			}
+		}
+		f.mu.Lock()
+		if f.dials > 100 {
+			t.Errorf("%d connections in a minute: turns are to end by themselves, not by being cut", f.dials)
+		}
+		f.mu.Unlock()
 		// One that changes alone is seen too, though nothing else that is watched does.
 		for i := range all {
 			path := "/q" + strconv.Itoa(i)

@@ -109,7 +109,7 @@ func (t *turns) giveWay() {
 			oldest = h
 		}
 	}
-	if oldest != nil && time.Since(oldest.since) >= shortWait {
+	if oldest != nil && time.Since(oldest.since) >= 2*shortWait { // those that wait briefly end by themselves
 		delete(t.holders, oldest) // so that the next who waits ends another
 		oldest.cancel(errTurn)
 	}

@@ -3,7 +3,6 @@ package snapshot
 import (
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
@@ -18,27 +17,15 @@ var ErrIncomplete = errors.New("not enough is known of the proxy")
 // Build makes the resources of a proxy's Envoy. Equal inputs give equal bytes. It does not block and changes nothing. Where the Envoy cannot do
 // what the configuration asks for, it gets the stricter form and Resources a warning. An error names the proxy and where it was read; then
 // there are no resources, and the ones that the Envoy has are to stay.
-func Build(in Input) (*Resources, error) {
-	switch {
-	case in.Mesh == nil || in.Proxy == nil:
-		return nil, ErrIncomplete
-	case in.Mesh.TrustDomain.IsZero():
-		return nil, fmt.Errorf("%s: %w: the mesh has no trust domain", in.Proxy.ID, ErrIncomplete)
-	}
-	b := &builder{in: in, out: &Resources{ByType: map[string]map[string]*discoveryv3.Resource{}}}
-	b.build()
-	if err := b.err(); err != nil {
-		return nil, fmt.Errorf("proxy %s (%s): %w", in.Proxy.ID, in.Proxy.Origin, err)
-	}
-	slices.SortFunc(b.out.Secrets, func(x, y Secret) int { return strings.Compare(x.Name, y.Name) })
-	return b.out, nil
-}
+func Build(in Input) (*Resources, error) { return new(Cache).Build(in, nil) }
 
 // builder makes one proxy's resources. It lives as long as one call of Build.
 type builder struct {
 	packer
 	in  Input
 	out *Resources
+	// last are resources that were made before of the same mesh, proxy and Envoy; the rest of their Input may differ. Nil: there are none.
+	last *Resources
 }
 
 func (b *builder) build() {
@@ -55,39 +42,79 @@ func (b *builder) build() {
 }
 
 func (b *builder) inbound() {
-	l := b.inboundListener()
-	b.add(l.Name, l)
-	b.add(localApp, b.localCluster())
+	in := b.in.Proxy.Inbound
+	same := b.last != nil
+	if name := listenerName(publicListener, in.Address, in.Port); !b.keep(same && b.last.in.Generation == b.in.Generation, listenerType, name) {
+		b.add(name, b.inboundListener())
+	}
+	if !b.keep(same, clusterType, localApp) {
+		b.add(localApp, b.localCluster())
+	}
+	same = same && b.last.in.Policy == b.in.Policy
+	if same {
+		b.out.validation, b.out.warnings = b.last.validation, b.last.warnings
+	} else {
+		b.out.validation, b.out.warnings = b.validation()
+		b.out.validation.Version = b.version(b.out.validation.SANs)
+	}
+	b.names(b.out.validation)
+	b.out.Warnings = append(b.out.Warnings, b.out.warnings...)
 	switch {
-	case b.in.Proxy.Inbound.Protocol.L7():
-		r := b.publicRoute()
-		b.add(r.Name, r)
+	case in.Protocol.L7():
+		if name := publicRouteName(b.in.Proxy.Service); !b.keep(same, routeType, name) {
+			b.add(name, b.publicRoute())
+		}
 	case b.enforcement() != catalog.ExtAuthz:
-		r := b.rules()
-		b.add(r.Name, r)
+		if name := rulesName(b.in.Proxy.Service); !b.keep(same, extensionType, name) {
+			b.add(name, b.rules())
+		}
 	}
 }
 
 func (b *builder) outbound() {
 	bound := map[string]upstream{}
 	for _, u := range b.upstreams() {
-		l := b.upstreamListener(u)
-		_, where, _ := strings.Cut(l.Name, ":")
+		name := u.listener()
+		_, where, _ := strings.Cut(name, ":")
 		if other, ok := bound[where]; ok {
 			b.fail("upstreams %s (%s) and %s (%s) both listen on %s", other.Destination, other.Origin, u.Destination, u.Origin, where)
 			continue
 		}
 		bound[where] = u
-		b.add(l.Name, l)
+		same := b.unchanged(u)
+		if !b.keep(same, listenerType, name) {
+			b.add(name, b.upstreamListener(u))
+		}
 		b.names(Secret{Name: identity.RootsSecret})
 		if b.has(u.cluster) {
 			continue
 		}
-		b.add(u.cluster, b.upstreamCluster(u))
+		if !b.keep(same, clusterType, u.cluster) {
+			b.add(u.cluster, b.upstreamCluster(u))
+		}
 		if !u.byName() {
-			b.add(u.cluster, assignment(u.cluster, u.service.Endpoints))
+			b.put(endpointType, u.cluster, b.cache.assignment(assignmentKey{u.cluster, u.service}, func() *discoveryv3.Resource {
+				return b.resource(u.cluster, assignment(u.cluster, u.service.Endpoints))
+			}))
 		}
 	}
+}
+
+// unchanged reports whether the listener and the cluster of u come out as last time. Mesh and proxy are the same, so what is left that they
+// depend on is the service: its protocol and, where the cluster itself has to find them, its endpoints.
+func (b *builder) unchanged(u upstream) bool {
+	if b.last == nil || u.index >= len(b.last.in.Upstreams) {
+		return false
+	}
+	last := u
+	last.service = b.last.in.Upstreams[u.index]
+	switch {
+	case last.service == u.service:
+		return true
+	case last.service == nil:
+		return false
+	}
+	return last.service.Protocol == u.service.Protocol && !last.byName() && !u.byName()
 }
 
 // enforcement is what is asked for, or the stricter form where that would not hold.
@@ -125,25 +152,36 @@ func (b *builder) explain() {
 	}
 }
 
-// add puts m among the resources. Two of one type and name would be a mistake that Envoy decides by chance.
-func (b *builder) add(name string, m proto.Message) {
-	t := typeURL(m)
-	if b.out.ByType[t] == nil {
-		b.out.ByType[t] = map[string]*discoveryv3.Resource{}
+// add puts m among the resources.
+func (b *builder) add(name string, m proto.Message) { b.put(typeURL(m), name, b.resource(name, m)) }
+
+// put puts a resource among the others. Two of one type and name would be a mistake that Envoy decides by chance.
+func (b *builder) put(typeURL, name string, r *discoveryv3.Resource) {
+	if b.out.ByType[typeURL] == nil {
+		b.out.ByType[typeURL] = map[string]*discoveryv3.Resource{}
 	}
-	if b.out.ByType[t][name] != nil {
-		b.fail("two resources of type %s are named %q", m.ProtoReflect().Descriptor().Name(), name)
+	if b.out.ByType[typeURL][name] != nil {
+		b.fail("two resources of type %s are named %q", typeURL[strings.LastIndexByte(typeURL, '.')+1:], name)
 		return
 	}
-	b.out.ByType[t][name] = b.resource(name, m)
+	b.out.ByType[typeURL][name] = r
+}
+
+// keep puts the last resource of that name among the resources, if it comes out as it was and there was one.
+func (b *builder) keep(same bool, typeURL, name string) bool {
+	if !same {
+		return false
+	}
+	r := b.last.ByType[typeURL][name]
+	if r == nil {
+		return false
+	}
+	b.put(typeURL, name, r)
+	return true
 }
 
 // has reports whether there is a cluster of that name.
 func (b *builder) has(cluster string) bool { return b.out.ByType[clusterType][cluster] != nil }
-
-func (b *builder) fail(format string, args ...any) {
-	b.errs = append(b.errs, fmt.Errorf(format, args...))
-}
 
 func (b *builder) warn(format string, args ...any) {
 	b.out.Warnings = append(b.out.Warnings, fmt.Sprintf(format, args...))

@@ -14,6 +14,7 @@ import (
 	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
 	"github.com/sallyport/sallyport/catalog"
 	"github.com/sallyport/sallyport/identity"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/wrapperspb"
@@ -56,13 +57,14 @@ func (b *builder) localCluster() *clusterv3.Cluster {
 	if in.MaxConnections > 0 {
 		c.CircuitBreakers = breakers(&clusterv3.CircuitBreakers_Thresholds{MaxConnections: wrapperspb.UInt32(in.MaxConnections)})
 	}
-	c.TypedExtensionProtocolOptions = b.httpOptions(in.Protocol, nil)
+	c.TypedExtensionProtocolOptions = b.httpOptions(in.Protocol, false)
 	return c
 }
 
 // upstream is one of the proxy's upstreams with what follows from it.
 type upstream struct {
 	catalog.Upstream
+	index   int // in the proxy's upstreams
 	service *catalog.Service
 	id      identity.Service
 	cluster string
@@ -86,7 +88,7 @@ func (b *builder) upstreams() []upstream {
 				u.Destination, u.Origin, b.in.Mesh.TrustDomain, b.in.Mesh.Datacenter)
 			continue
 		}
-		out = append(out, upstream{Upstream: u, service: service, id: id})
+		out = append(out, upstream{Upstream: u, index: i, service: service, id: id})
 	}
 	slices.SortStableFunc(out, func(x, y upstream) int {
 		return cmp.Or(strings.Compare(x.BindSocket, y.BindSocket), strings.Compare(x.BindAddress, y.BindAddress), cmp.Compare(x.BindPort, y.BindPort),
@@ -130,15 +132,12 @@ func (b *builder) upstreamCluster(u upstream) *clusterv3.Cluster {
 		ConnectTimeout:                orDefault(u.ConnectTimeout),
 		PerConnectionBufferLimitBytes: wrapperspb.UInt32(bufferLimit),
 		// A service of which all are ill has nobody to answer; Envoy would otherwise try anybody.
-		CommonLbConfig:            &clusterv3.Cluster_CommonLbConfig{HealthyPanicThreshold: &typev3.Percent{}},
-		IgnoreHealthOnHostRemoval: true,
-		TransportSocket:           b.upstreamTLS(u.id, u.service.Protocol),
-		CircuitBreakers:           limits(u.Limits),
-		OutlierDetection:          outliers(u.Passive),
-		TypedExtensionProtocolOptions: b.httpOptions(u.service.Protocol, &corev3.KeepaliveSettings{
-			Interval: durationpb.New(30 * time.Second),
-			Timeout:  durationpb.New(10 * time.Second),
-		}),
+		CommonLbConfig:                &clusterv3.Cluster_CommonLbConfig{HealthyPanicThreshold: &typev3.Percent{}},
+		IgnoreHealthOnHostRemoval:     true,
+		TransportSocket:               b.upstreamTLS(u.id, u.service.Protocol),
+		CircuitBreakers:               limits(u.Limits),
+		OutlierDetection:              outliers(u.Passive),
+		TypedExtensionProtocolOptions: b.httpOptions(u.service.Protocol, true),
 	}
 	if u.byName() {
 		resolved(c)
@@ -156,24 +155,36 @@ func resolved(c *clusterv3.Cluster) {
 	c.DnsLookupFamily = clusterv3.Cluster_V4_PREFERRED
 }
 
-// httpOptions is the version of HTTP in which requests go out; none for tcp. keepalive is for HTTP/2.
-func (b *builder) httpOptions(p catalog.Protocol, keepalive *corev3.KeepaliveSettings) map[string]*anypb.Any {
-	explicit := &upstreamhttpv3.HttpProtocolOptions_ExplicitHttpConfig{}
-	switch p {
-	case catalog.HTTP:
-		explicit.ProtocolConfig = &upstreamhttpv3.HttpProtocolOptions_ExplicitHttpConfig_HttpProtocolOptions{
-			HttpProtocolOptions: &corev3.Http1ProtocolOptions{},
-		}
-	case catalog.HTTP2, catalog.GRPC:
-		explicit.ProtocolConfig = &upstreamhttpv3.HttpProtocolOptions_ExplicitHttpConfig_Http2ProtocolOptions{
-			Http2ProtocolOptions: &corev3.Http2ProtocolOptions{ConnectionKeepalive: keepalive},
-		}
-	case catalog.TCP:
+// httpOptions is the version of HTTP in which requests go out; none for tcp. keepalive says whether connections are pinged, which HTTP/2 alone can.
+func (b *builder) httpOptions(p catalog.Protocol, keepalive bool) map[string]*anypb.Any {
+	if p == catalog.TCP {
 		return nil
 	}
-	return map[string]*anypb.Any{httpOptionsKey: b.any(&upstreamhttpv3.HttpProtocolOptions{
+	return map[string]*anypb.Any{httpOptionsKey: b.constant(optionsKey{p, keepalive}, func() proto.Message { return httpOptions(p, keepalive) })}
+}
+
+// optionsKey is what httpOptions depends on.
+type optionsKey struct {
+	protocol  catalog.Protocol
+	keepalive bool
+}
+
+func httpOptions(p catalog.Protocol, keepalive bool) *upstreamhttpv3.HttpProtocolOptions {
+	explicit := &upstreamhttpv3.HttpProtocolOptions_ExplicitHttpConfig{
+		ProtocolConfig: &upstreamhttpv3.HttpProtocolOptions_ExplicitHttpConfig_HttpProtocolOptions{
+			HttpProtocolOptions: &corev3.Http1ProtocolOptions{},
+		},
+	}
+	if p == catalog.HTTP2 || p == catalog.GRPC {
+		http2 := &corev3.Http2ProtocolOptions{}
+		if keepalive {
+			http2.ConnectionKeepalive = &corev3.KeepaliveSettings{Interval: durationpb.New(30 * time.Second), Timeout: durationpb.New(10 * time.Second)}
+		}
+		explicit.ProtocolConfig = &upstreamhttpv3.HttpProtocolOptions_ExplicitHttpConfig_Http2ProtocolOptions{Http2ProtocolOptions: http2}
+	}
+	return &upstreamhttpv3.HttpProtocolOptions{
 		UpstreamProtocolOptions: &upstreamhttpv3.HttpProtocolOptions_ExplicitHttpConfig_{ExplicitHttpConfig: explicit},
-	})}
+	}
 }
 
 func limits(l catalog.Limits) *clusterv3.CircuitBreakers {

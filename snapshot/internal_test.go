@@ -19,6 +19,7 @@ import (
 	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
 	"github.com/sallyport/sallyport/identity"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
 )
 
@@ -59,6 +60,15 @@ func TestConfigSourceBytes(t *testing.T) {
 	}
 }
 
+// check is what the packer does with every message.
+func check(m proto.Message) error {
+	b, err := marshal(m)
+	if err != nil {
+		return err
+	}
+	return new(schema).check(m, b)
+}
+
 func TestCheck(t *testing.T) {
 	good := &clusterv3.Cluster{Name: "a", ConnectTimeout: durationpb.New(time.Second)}
 	if err := check(good); err != nil {
@@ -95,7 +105,7 @@ func TestCheck(t *testing.T) {
 }
 
 func TestPackerRemembers(t *testing.T) {
-	var p packer
+	p := packer{cache: &Cache{}}
 	p.any(&tcpv3.TcpProxy{})
 	p.resource("local_app", &clusterv3.Cluster{})
 	err := p.err()
@@ -105,7 +115,7 @@ func TestPackerRemembers(t *testing.T) {
 }
 
 func TestHashIsOfContent(t *testing.T) {
-	var p packer
+	p := packer{cache: &Cache{}}
 	a := p.resource("a", &clusterv3.Cluster{Name: "a"})
 	b := p.resource("a", &clusterv3.Cluster{Name: "a"})
 	c := p.resource("a", &clusterv3.Cluster{Name: "b"})

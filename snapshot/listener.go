@@ -56,6 +56,7 @@ func (b *builder) inboundListener() *listenerv3.Listener {
 			MaxConnections: wrapperspb.UInt64(uint64(in.MaxConnections)),
 		}))
 	}
+	chain.TransportSocket = b.inboundTLS(b.validationName())
 	if in.Protocol.L7() {
 		b.inboundHTTP(chain)
 	} else {
@@ -83,9 +84,7 @@ func (b *builder) inboundTCP(chain *listenerv3.FilterChain) {
 	if b.in.Envoy.DrainClose { // otherwise unknown to the Envoy, and ignored without a word
 		proxy.CheckDrainClose = wrapperspb.Bool(true)
 	}
-	validation := b.peers
 	if b.enforcement() == catalog.ExtAuthz {
-		validation = b.identities
 		// Nothing is dialled and nothing of the application is heard before the check, which waits for the client's first byte.
 		b.connect(proxy, tcpv3.UpstreamConnectMode_ON_DOWNSTREAM_DATA)
 	} else {
@@ -95,9 +94,6 @@ func (b *builder) inboundTCP(chain *listenerv3.FilterChain) {
 	if b.enforcement() != catalog.RBAC {
 		chain.Filters = append(chain.Filters, b.networkAuthz())
 	}
-	s := validation()
-	b.names(s)
-	chain.TransportSocket = b.inboundTLS(s.Name)
 	chain.Filters = append(chain.Filters, b.networkFilter("envoy.filters.network.tcp_proxy", proxy))
 }
 
@@ -110,9 +106,6 @@ func (b *builder) connect(p *tcpv3.TcpProxy, mode tcpv3.UpstreamConnectMode) {
 }
 
 func (b *builder) inboundHTTP(chain *listenerv3.FilterChain) {
-	s := b.identities()
-	b.names(s)
-	chain.TransportSocket = b.inboundTLS(s.Name)
 	m := &hcmv3.HttpConnectionManager{
 		StatPrefix: publicListener,
 		CodecType:  hcmv3.HttpConnectionManager_AUTO,
@@ -158,27 +151,38 @@ func (b *builder) inboundHTTP(chain *listenerv3.FilterChain) {
 	chain.Filters = append(chain.Filters, b.networkFilter("envoy.filters.network.http_connection_manager", m))
 }
 
+// listener is the name of u's listener.
+func (u upstream) listener() string {
+	name := u.Destination.String()
+	if u.BindSocket != "" {
+		return name + ":" + u.BindSocket
+	}
+	return listenerName(name, u.host(), u.BindPort)
+}
+
+// host is where the application dials.
+func (u upstream) host() string { return cmp.Or(u.BindAddress, "127.0.0.1") }
+
 // upstreamListener takes in what the proxy's application sends to the service that u dials.
 func (b *builder) upstreamListener(u upstream) *listenerv3.Listener {
 	name := u.Destination.String()
 	l := &listenerv3.Listener{
+		Name:                          u.listener(),
 		TrafficDirection:              corev3.TrafficDirection_OUTBOUND,
 		PerConnectionBufferLimitBytes: wrapperspb.UInt32(bufferLimit),
 		ConnectionBalanceConfig:       balance(u.BalanceConnections),
 		FilterChains:                  []*listenerv3.FilterChain{{Name: name}},
 	}
 	if u.BindSocket != "" {
-		l.Name = name + ":" + u.BindSocket
 		l.Address = pipe(u.BindSocket, cmp.Or(u.BindSocketMode, 0o600))
 	} else {
-		host := cmp.Or(u.BindAddress, "127.0.0.1")
+		host := u.host()
 		if !isIP(host) {
 			b.fail("upstream %s (%s): the address %q is not an IP address: Envoy cannot listen on a name", name, u.Origin, host)
 		}
 		if u.BindPort == 0 {
 			b.fail("upstream %s (%s): neither a port nor a socket to listen on is known", name, u.Origin)
 		}
-		l.Name = listenerName(name, host, u.BindPort)
 		l.Address = socketAddress(host, u.BindPort)
 	}
 	// As Consul names it: its dashboards cut service, namespace, partition and datacenter out of it.
@@ -221,7 +225,10 @@ func balance(exact bool) *listenerv3.Listener_ConnectionBalanceConfig {
 }
 
 func (b *builder) routerFilter() *hcmv3.HttpFilter {
-	return b.httpFilter("envoy.filters.http.router", &routerv3.Router{SuppressEnvoyHeaders: true})
+	const name = "envoy.filters.http.router"
+	return &hcmv3.HttpFilter{Name: name, ConfigType: &hcmv3.HttpFilter_TypedConfig{
+		TypedConfig: b.constant(name, func() proto.Message { return &routerv3.Router{SuppressEnvoyHeaders: true} }),
+	}}
 }
 
 func (b *builder) networkFilter(name string, config proto.Message) *listenerv3.Filter {

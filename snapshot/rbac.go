@@ -12,6 +12,7 @@ import (
 	sslv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/matching/common_inputs/ssl/v3"
 	"github.com/sallyport/sallyport/identity"
 	"github.com/sallyport/sallyport/intention"
+	"google.golang.org/protobuf/proto"
 )
 
 const httpRBAC = "envoy.filters.http.rbac"
@@ -45,7 +46,8 @@ func (b *builder) rules() *corev3.TypedExtensionConfig {
 // denyAllFilter is the RBAC filter of an HTTP connection manager. Its rules are there and empty, which denies everything (rules that
 // are not there allow everything); the route's own rules take its place, and a route that lost them denies.
 func (b *builder) denyAllFilter() *hcmv3.HttpFilter {
-	return b.httpFilter(httpRBAC, &httprbacv3.RBAC{Rules: &rbacv3.RBAC{}})
+	config := b.constant(httpRBAC, func() proto.Message { return &httprbacv3.RBAC{Rules: &rbacv3.RBAC{}} })
+	return &hcmv3.HttpFilter{Name: httpRBAC, ConfigType: &hcmv3.HttpFilter_TypedConfig{TypedConfig: config}}
 }
 
 // routeRules are the rules of an http service as its virtual host carries them.
@@ -117,16 +119,18 @@ func (b *builder) restMatcher(s scope, allow, deny *matcherv3.Matcher_OnMatch) *
 
 // action is what ends a match. Envoy's enum has ALLOW as its zero value, so both are named, and whatever is not Allow denies.
 func (b *builder) action(a intention.Action) *matcherv3.Matcher_OnMatch {
-	action := &rbacv3.Action{Name: "DENY", Action: rbacv3.RBAC_DENY}
-	if a == intention.Allow {
-		action = &rbacv3.Action{Name: "ALLOW", Action: rbacv3.RBAC_ALLOW}
-	}
+	config := b.constant(a, func() proto.Message {
+		if a == intention.Allow {
+			return &rbacv3.Action{Name: "ALLOW", Action: rbacv3.RBAC_ALLOW}
+		}
+		return &rbacv3.Action{Name: "DENY", Action: rbacv3.RBAC_DENY}
+	})
 	return &matcherv3.Matcher_OnMatch{OnMatch: &matcherv3.Matcher_OnMatch_Action{
-		Action: &xdscorev3.TypedExtensionConfig{Name: "action", TypedConfig: b.any(action)},
+		Action: &xdscorev3.TypedExtensionConfig{Name: "action", TypedConfig: config},
 	}}
 }
 
 // uriInput is the URI SAN of the peer's certificate.
 func (b *builder) uriInput() *xdscorev3.TypedExtensionConfig {
-	return &xdscorev3.TypedExtensionConfig{Name: "uri", TypedConfig: b.any(&sslv3.UriSanInput{})}
+	return &xdscorev3.TypedExtensionConfig{Name: "uri", TypedConfig: b.constant("uri", func() proto.Message { return &sslv3.UriSanInput{} })}
 }

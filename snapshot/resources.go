@@ -15,6 +15,11 @@ type Resources struct {
 	Secrets []Secret
 	// Warnings say, in words for people, where this Envoy gets less than the configuration promises.
 	Warnings []string
+
+	// in is what they were made of. validation is the secret of the inbound handshake and warnings what was to say of it.
+	in         Input
+	validation Secret
+	warnings   []string
 }
 
 // Secret says what a secret is made of.

@@ -2,11 +2,13 @@ package snapshot
 
 import (
 	"bytes"
+	"fmt"
 	"regexp"
 	"slices"
 	"strings"
 
 	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
+	"github.com/sallyport/sallyport/catalog"
 	"github.com/sallyport/sallyport/identity"
 	"github.com/sallyport/sallyport/intention"
 )
@@ -19,24 +21,45 @@ func (b *builder) names(s Secret) {
 	if slices.ContainsFunc(b.out.Secrets, func(o Secret) bool { return o.Name == s.Name }) {
 		return
 	}
-	if s.Leaf == (identity.Service{}) {
-		var list bytes.Buffer
-		for _, m := range s.SANs {
-			m, err := marshal(m)
-			if err != nil {
-				b.errs = append(b.errs, err)
-			}
-			list.WriteString(hash(m))
-		}
-		s.Version = hash(list.Bytes())
+	if s.Leaf == (identity.Service{}) && s.Version == "" {
+		s.Version = b.version(s.SANs)
 	}
 	b.out.Secrets = append(b.out.Secrets, s)
 }
 
+// version is the hash of who passes.
+func (b *builder) version(sans []*tlsv3.SubjectAltNameMatcher) string {
+	var list bytes.Buffer
+	for _, m := range sans {
+		m, err := marshal(m)
+		if err != nil {
+			b.errs = append(b.errs, err)
+		}
+		list.WriteString(hash(m))
+	}
+	return hash(list.Bytes())
+}
+
+// validation is the secret that says whom the handshake lets in, and what is to be said of it.
+func (b *builder) validation() (s Secret, warnings []string) {
+	if b.validationName() == identity.IdentitiesSecret {
+		return b.identities(), nil
+	}
+	return b.peers()
+}
+
+// validationName is the name of that secret. On it the listener depends, on what the secret says it does not.
+func (b *builder) validationName() string {
+	if b.in.Proxy.Inbound.Protocol.L7() || b.enforcement() == catalog.ExtAuthz {
+		return identity.IdentitiesSecret
+	}
+	return b.in.Proxy.Service.PeersSecret()
+}
+
 // peers is the secret that says whom the handshake of a tcp service lets in. A certificate passes if any of its URI SANs
 // matches, so the rules look again at those that have several.
-func (b *builder) peers() Secret {
-	s := Secret{Name: b.in.Proxy.Service.PeersSecret()}
+func (b *builder) peers() (s Secret, warnings []string) {
+	s.Name = b.in.Proxy.Service.PeersSecret()
 	allowed := b.in.Policy.Allowed()
 	scope := scopeOf(b.in)
 	switch {
@@ -47,13 +70,13 @@ func (b *builder) peers() Secret {
 	case len(allowed.Except) == 0:
 		s.SANs = scope.everybody(b.in.Envoy)
 	default:
-		s.SANs = b.allBut(scope, allowed)
+		s.SANs, warnings = b.allBut(scope, allowed)
 	}
-	return s
+	return s, warnings
 }
 
 // allBut lets in everybody but a few. Where the Envoy does not take the expression for that, it lets in everybody and the rules alone decide.
-func (b *builder) allBut(s scope, allowed intention.Set) []*tlsv3.SubjectAltNameMatcher {
+func (b *builder) allBut(s scope, allowed intention.Set) (sans []*tlsv3.SubjectAltNameMatcher, warnings []string) {
 	var except []string
 	for _, n := range allowed.Except {
 		if s.name(n).Check() == nil { // no certificate can bear another
@@ -62,13 +85,13 @@ func (b *builder) allBut(s scope, allowed intention.Set) []*tlsv3.SubjectAltName
 	}
 	if len(except) <= maxComplement {
 		if expr := s.expression(complement(except)); programSize(expr) <= regexSize(b.in.Envoy) {
-			return []*tlsv3.SubjectAltNameMatcher{uri(matching(expr))}
+			return []*tlsv3.SubjectAltNameMatcher{uri(matching(expr))}, nil
 		}
 	}
-	b.warn("the handshake of %s lets in sources that are denied, and the rules end their connections at the first byte: an application that speaks "+
+	warning := fmt.Sprintf("the handshake of %s lets in sources that are denied, and the rules end their connections at the first byte: an application that speaks "+
 		"first would be heard by them, and is dialled. %d names are denied; this Envoy takes expressions up to a program size of %d (re2.max_program_size.error_level), and at most %d names are told to it",
 		b.in.Proxy.Service, len(except), regexSize(b.in.Envoy), maxComplement)
-	return s.everybody(b.in.Envoy)
+	return s.everybody(b.in.Envoy), []string{warning}
 }
 
 // identities is the secret that lets in every service of the mesh's trust domain and datacenters.

@@ -8,30 +8,41 @@ import (
 
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	"google.golang.org/protobuf/proto"
-	"google.golang.org/protobuf/reflect/protoreflect"
-	"google.golang.org/protobuf/types/descriptorpb"
 	"google.golang.org/protobuf/types/known/anypb"
-
-	envoyannotations "github.com/envoyproxy/go-control-plane/envoy/annotations"
 )
 
 // packer turns messages into bytes and remembers the first mistakes, so that the code that makes messages reads like the
 // configuration it makes. Everything goes through it: what it has not checked does not leave the package.
 type packer struct {
-	errs []error
+	cache *Cache
+	errs  []error
 }
 
 // any is m as an Any of deterministic bytes. A message that Envoy would refuse, or in which a deprecated field is set, is remembered as an
 // error; messages inside an Any were checked when they were packed, so nothing is looked at twice.
 func (p *packer) any(m proto.Message) *anypb.Any {
-	if err := check(m); err != nil {
-		p.errs = append(p.errs, fmt.Errorf("%s: %w", m.ProtoReflect().Descriptor().Name(), err))
-	}
 	b, err := marshal(m)
+	if err == nil {
+		err = p.cache.schema.check(m, b)
+	}
 	if err != nil {
 		p.errs = append(p.errs, fmt.Errorf("%s: %w", m.ProtoReflect().Descriptor().Name(), err))
 	}
 	return &anypb.Any{TypeUrl: typeURL(m), Value: b}
+}
+
+// constant is any of a message that is the same for all who ask with an equal key. make is called for the first of them; it depends on the
+// key alone.
+func (p *packer) constant(key any, make func() proto.Message) *anypb.Any {
+	if a, ok := p.cache.constants.Load(key); ok {
+		return a.(*anypb.Any) //nolint:errcheck,forcetypeassert // nothing else is put there
+	}
+	n := len(p.errs)
+	a := p.any(make())
+	if len(p.errs) == n {
+		p.cache.constants.Store(key, a)
+	}
+	return a
 }
 
 // resource is m as a resource whose version is the hash of its bytes.
@@ -44,10 +55,20 @@ func (p *packer) resource(name string, m proto.Message) *discoveryv3.Resource {
 	return &discoveryv3.Resource{Name: name, Version: hash(a.Value), Resource: a}
 }
 
+func (p *packer) fail(format string, args ...any) {
+	p.errs = append(p.errs, fmt.Errorf(format, args...))
+}
+
 func (p *packer) err() error { return errors.Join(p.errs...) }
 
-// clusterType is the type URL of clusters.
-const clusterType = "type.googleapis.com/envoy.config.cluster.v3.Cluster"
+// The type URLs of resources.
+const (
+	clusterType   = "type.googleapis.com/envoy.config.cluster.v3.Cluster"
+	endpointType  = "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment"
+	extensionType = "type.googleapis.com/envoy.config.core.v3.TypedExtensionConfig"
+	listenerType  = "type.googleapis.com/envoy.config.listener.v3.Listener"
+	routeType     = "type.googleapis.com/envoy.config.route.v3.RouteConfiguration"
+)
 
 func typeURL(m proto.Message) string {
 	return "type.googleapis.com/" + string(m.ProtoReflect().Descriptor().FullName())
@@ -63,76 +84,4 @@ func marshal(m proto.Message) ([]byte, error) {
 func hash(b []byte) string {
 	sum := sha256.Sum256(b)
 	return hex.EncodeToString(sum[:16])
-}
-
-// check returns what Envoy would refuse in m: broken constraints and fields or enum values that are deprecated. It does not look into Anys.
-func check(m proto.Message) error {
-	if v, ok := m.(interface{ ValidateAll() error }); ok {
-		if err := v.ValidateAll(); err != nil {
-			return err
-		}
-	}
-	return checkFields(m.ProtoReflect())
-}
-
-func checkFields(m protoreflect.Message) (err error) {
-	if len(m.GetUnknown()) > 0 {
-		return fmt.Errorf("%s: unknown fields", m.Descriptor().FullName())
-	}
-	m.Range(func(f protoreflect.FieldDescriptor, v protoreflect.Value) bool {
-		err = checkField(f, v)
-		return err == nil
-	})
-	return err
-}
-
-func checkField(f protoreflect.FieldDescriptor, v protoreflect.Value) error {
-	if deprecated(f) {
-		return fmt.Errorf("%s: the field is deprecated", f.FullName())
-	}
-	switch {
-	case f.IsMap():
-		if f.MapValue().Message() == nil {
-			return nil
-		}
-		var err error
-		v.Map().Range(func(_ protoreflect.MapKey, e protoreflect.Value) bool {
-			err = checkFields(e.Message())
-			return err == nil
-		})
-		return err
-	case f.IsList():
-		for i := range v.List().Len() {
-			if err := checkValue(f, v.List().Get(i)); err != nil {
-				return err
-			}
-		}
-		return nil
-	default:
-		return checkValue(f, v)
-	}
-}
-
-func checkValue(f protoreflect.FieldDescriptor, v protoreflect.Value) error {
-	switch {
-	case f.Message() != nil:
-		return checkFields(v.Message())
-	case f.Enum() != nil:
-		e := f.Enum().Values().ByNumber(v.Enum())
-		if e == nil {
-			return fmt.Errorf("%s: %d is no value of the enum", f.FullName(), v.Enum())
-		}
-		if o, ok := e.Options().(*descriptorpb.EnumValueOptions); ok && o.GetDeprecated() {
-			return fmt.Errorf("%s: %s is deprecated", f.FullName(), e.Name())
-		}
-	}
-	return nil
-}
-
-func deprecated(f protoreflect.FieldDescriptor) bool {
-	o, ok := f.Options().(*descriptorpb.FieldOptions)
-	if !ok || o == nil {
-		return false
-	}
-	return o.GetDeprecated() || proto.HasExtension(o, envoyannotations.E_DeprecatedAtMinorVersion)
 }

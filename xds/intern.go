@@ -1,6 +1,7 @@
 package xds
 
 import (
+	"maps"
 	"runtime"
 	"sync"
 	"weak"
@@ -20,9 +21,9 @@ type contentKey struct {
 	name, version string
 }
 
-// all returns byName with each resource replaced by the one that is kept. It does not change byName.
+// all returns byName with each resource replaced by the one that is kept: byName itself, if that is so already. It does not change byName.
 func (i *interned) all(k kind, byName map[string]*discoveryv3.Resource) map[string]*discoveryv3.Resource {
-	out := make(map[string]*discoveryv3.Resource, len(byName))
+	out, copied := byName, false
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	if i.resources == nil {
@@ -30,13 +31,16 @@ func (i *interned) all(k kind, byName map[string]*discoveryv3.Resource) map[stri
 	}
 	for name, r := range byName {
 		key := contentKey{k, name, r.GetVersion()}
-		if kept := i.resources[key].Value(); kept != nil {
+		switch kept := i.resources[key].Value(); {
+		case kept == nil:
+			i.resources[key] = weak.Make(r)
+			runtime.AddCleanup(r, i.forget, key)
+		case kept != r:
+			if !copied {
+				out, copied = maps.Clone(byName), true
+			}
 			out[name] = kept
-			continue
 		}
-		i.resources[key] = weak.Make(r)
-		runtime.AddCleanup(r, i.forget, key)
-		out[name] = r
 	}
 	return out
 }

@@ -5,8 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"runtime"
 	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
@@ -28,10 +31,12 @@ const (
 	saveAgain = 5 * time.Second
 )
 
-// publisher works out what each session is to have. All of it belongs to the goroutine of Server.Run.
+// publisher works out what each session is to have. All of it belongs to the goroutine of Server.Run, and to those that it starts and
+// waits for, of which each has builds and sessions of its own.
 type publisher struct {
 	server   *Server
 	interned interned
+	cache    snapshot.Cache
 	builds   map[buildKey]*build
 	drains   map[identity.Name]time.Duration // the longest drain time of a service's Envoys
 	renameAt time.Time                       // when a rename that was put off may be; zero: none was
@@ -55,8 +60,7 @@ type build struct {
 type built struct {
 	generation uint64
 	resources  [kinds]map[string]*discoveryv3.Resource // none of kind secrets
-	secrets    []snapshot.Secret
-	warnings   []string
+	made       *snapshot.Resources // what they were before they were interned
 }
 
 // published is what the publisher remembers of a session.
@@ -174,6 +178,8 @@ func (p *publisher) publish(sessions []*session, since time.Time, fresh bool) {
 	bundles, haveBundles := p.server.credentials.Bundles()
 	inputs := p.project(view, sessions)
 	due := p.observe(inputs, !fresh)
+	var all []*build
+	sharing := map[*build][]*session{}
 	for _, n := range sessions {
 		in, ok := inputs[n]
 		if !ok {
@@ -183,13 +189,48 @@ func (p *publisher) publish(sessions []*session, since time.Time, fresh bool) {
 			continue
 		}
 		n.describe(due[in.Proxy.Service])
-		b := p.build(in)
-		if b.good == nil || !haveBundles {
-			n.outcome(b, "the trust bundle is not known yet")
-			continue
+		b := p.buildOf(in)
+		if sharing[b] == nil {
+			all = append(all, b)
 		}
-		p.hand(n, in, b, bundles, since)
+		sharing[b] = append(sharing[b], n)
 	}
+	together(all, func(b *build) {
+		for _, n := range sharing[b] {
+			in := inputs[n]
+			p.build(b, in)
+			if b.good == nil || !haveBundles {
+				n.outcome(b, "the trust bundle is not known yet")
+				continue
+			}
+			p.hand(n, in, b, bundles, since)
+		}
+	})
+}
+
+// together calls f with each of all, on as many processors as there are, and returns when that is done.
+func together[T any](all []T, f func(T)) {
+	workers := min(runtime.GOMAXPROCS(0), len(all))
+	if workers <= 1 {
+		for _, x := range all {
+			f(x)
+		}
+		return
+	}
+	var next atomic.Int64
+	var working sync.WaitGroup
+	for range workers {
+		working.Go(func() {
+			for {
+				i := int(next.Add(1)) - 1
+				if i >= len(all) {
+					return
+				}
+				f(all[i])
+			}
+		})
+	}
+	working.Wait()
 }
 
 // project finds out what the sessions' resources depend on, and ends those whose proxy is gone.
@@ -264,41 +305,49 @@ func (p *publisher) save(now time.Time) {
 	}
 }
 
-// build returns the resources of in, made now or before.
-func (p *publisher) build(in snapshot.Input) *build {
+// buildOf is what was tried for the proxy and the Envoy of in.
+func (p *publisher) buildOf(in snapshot.Input) *build {
 	key := buildKey{in.Proxy.ID, in.Envoy}
 	b := p.builds[key]
 	if b == nil {
 		b = &build{}
 		p.builds[key] = b
-	} else if b.input.Same(in) {
-		return b
+	}
+	return b
+}
+
+// build tries to make the resources of in, unless that was the last thing tried. Builds of different proxies may go on at the same time.
+func (p *publisher) build(b *build, in snapshot.Input) {
+	if b.input.Proxy != nil && b.input.Same(in) {
+		return
 	}
 	b.input = in
-	var r *snapshot.Resources
-	if r, b.err = snapshot.Build(in); b.err != nil {
+	var last, r *snapshot.Resources
+	if b.good != nil {
+		last = b.good.made
+	}
+	if r, b.err = p.cache.Build(in, last); b.err != nil {
 		p.server.metrics.buildErrors.Inc()
 		p.server.log.Error("no configuration for a proxy, it keeps its last one", "proxy", in.Proxy.ID, "origin", in.Proxy.Origin, "err", b.err)
-		return b
+		return
 	}
-	good := &built{generation: in.Generation, secrets: r.Secrets, warnings: r.Warnings}
+	good := &built{generation: in.Generation, made: r}
 	for k := range kinds {
 		if k != secrets { // those are made of certificates, and of nothing else
 			good.resources[k] = p.interned.all(k, r.ByType[k.url()])
 		}
 	}
 	b.good = good
-	return b
 }
 
 // hand gives a session what was built, with its secrets, if all of them are in hand: with one missing, Envoy would not start at
 // all, or, once running, keep a listener warming.
 func (p *publisher) hand(n *session, in snapshot.Input, b *build, bundles *sds.Bundles, since time.Time) {
 	t := &target{resources: b.good.resources, generation: b.good.generation}
-	t.resources[secrets] = make(map[string]*discoveryv3.Resource, len(b.good.secrets))
+	t.resources[secrets] = make(map[string]*discoveryv3.Resource, len(b.good.made.Secrets))
 	use := map[identity.Service]bool{}
 	var missing []string
-	for _, secret := range b.good.secrets {
+	for _, secret := range b.good.made.Secrets {
 		r, err := p.secret(n, secret, bundles)
 		if err != nil {
 			n.published.complete = false

@@ -265,7 +265,7 @@ func (s *session) outcome(b *build, waiting string) {
 		s.report.failure = b.err.Error()
 	}
 	if b.good != nil {
-		s.report.warnings = b.good.warnings
+		s.report.warnings = b.good.made.Warnings
 	} else if b.err != nil {
 		s.report.waiting = ""
 	}

@@ -135,8 +135,8 @@ func forEverybody(name, imported string) string {
 		return name + " imports " + own + ": nothing does"
 	case under(imported, "github.com/spf13") && !strings.HasPrefix(name, "cmd/"):
 		return name + " imports " + imported + ": only the command line does"
-	case under(imported, "github.com/hashicorp/consul"):
-		return name + " imports " + imported + ": nothing does"
+	case under(imported, "github.com/hashicorp/consul") && name != "consul":
+		return name + " imports " + imported + ": only consul does"
 	}
 	return ""
 }

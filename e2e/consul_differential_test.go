@@ -1,0 +1,231 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"net/url"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	matcherv3 "github.com/cncf/xds/go/xds/type/matcher/v3"
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+	httprbacv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/rbac/v3"
+	networkrbacv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/rbac/v3"
+	"github.com/sallyport/sallyport/admin"
+	"github.com/sallyport/sallyport/catalog"
+	"github.com/sallyport/sallyport/consul"
+	"github.com/sallyport/sallyport/identity"
+	"github.com/sallyport/sallyport/internal/meshtest"
+	"github.com/sallyport/sallyport/internal/rbactest"
+	"github.com/sallyport/sallyport/snapshot"
+	"google.golang.org/protobuf/proto"
+)
+
+const (
+	// setsPerRound is how many destinations there are, each of which has a set of intentions of its own in each round. What changes all the
+	// time is read once a second, so many are written at one time.
+	setsPerRound = 25
+	rounds       = 10 // for each default policy
+)
+
+// sources are who is asked about. Some are alike, some nobody has registered, and some are destinations too.
+var sources = []string{"web", "web-2", "we", "a.b", "axb", "d-0", "d-1", "job", "nobody"}
+
+// TestConsulDifferential writes 500 random sets of intentions to Consul, with wildcards, sources of peers and intentions on http among them. For each source and
+// destination Consul's own answer, that of `sallyport intention check` and what an Envoy would do with the compiled rules are the same.
+func TestConsulDifferential(t *testing.T) {
+	t.Parallel()
+	for n, policy := range []string{"deny", "allow"} {
+		t.Run("default "+policy, func(t *testing.T) { differential(t, policy, rand.New(rand.NewPCG(4, uint64(n)))) })
+	}
+}
+
+func differential(t *testing.T, policy string, r *rand.Rand) {
+	t.Helper()
+	c := meshtest.StartConsul(t, meshtest.Agent{Default: policy})
+	m := besideConsul(t, c)
+	for n := range setsPerRound {
+		protocol := "tcp"
+		if n%2 == 1 {
+			protocol = "http"
+		}
+		m.Add(meshtest.Service{Name: fmt.Sprintf("d-%d", n), Protocol: protocol})
+	}
+	m.Serve()
+	client, err := admin.Find(m.Runtime)
+	if err != nil {
+		t.Fatal(err)
+	}
+	views := read(t, c)
+
+	var pairs, allowed, commands int
+	start := time.Now()
+	for round := range rounds {
+		marker := fmt.Sprintf("round-%d", round)
+		everybody := draw(r, true)
+		if len(everybody) == 0 {
+			_ = c.Do("DELETE", "/v1/config/service-intentions/*", nil, nil) // there may be none
+		} else {
+			c.PutConfig(intentionsEntry("*", everybody))
+		}
+		for n := range setsPerRound {
+			s := draw(r, false)
+			s = append(s, map[string]any{"Name": marker, "Action": "allow"})
+			c.PutConfig(intentionsEntry(fmt.Sprintf("d-%d", n), s))
+		}
+		var view *catalog.View
+		meshtest.Await(t, "the round is read", func() error {
+			v, _ := views()
+			for n := range setsPerRound {
+				d := fmt.Sprintf("d-%d", n)
+				if v == nil {
+					return errors.New("nothing is read")
+				}
+				if p := v.Policy(identity.NewName(d)); p == nil || !strings.Contains(fmt.Sprint(p.Intentions()), marker) {
+					return errors.New(d + " is not read")
+				}
+				if a, err := client.Check(t.Context(), marker, d); err != nil || !strings.Contains(a.Intention, marker) {
+					return fmt.Errorf("sallyport has not read %s: %v %w", d, a, err)
+				}
+			}
+			view = v
+			return nil
+		})
+		for n := range setsPerRound {
+			d := fmt.Sprintf("d-%d", n)
+			rules := compiled(t, view, d)
+			for _, s := range sources {
+				var answer struct{ Allowed bool }
+				c.Must("GET", "/v1/connect/intentions/check?"+url.Values{"source": {s}, "destination": {d}}.Encode(), nil, &answer)
+				ours, err := client.Check(t.Context(), s, d)
+				if err != nil {
+					t.Fatal(err)
+				}
+				envoy, err := rbactest.Allowed(rules, []string{view.Identity(identity.NewName(s)).URI()})
+				if err != nil {
+					t.Fatal(err)
+				}
+				if ours.Allowed != answer.Allowed || envoy != answer.Allowed {
+					t.Errorf("round %d: %s → %s: Consul %v, sallyport %v (%s), its rules %v; intentions %v", round, s, d, answer.Allowed, ours.Allowed, ours.Explain(), envoy, view.Policy(identity.NewName(d)).Intentions())
+				}
+				pairs++
+				if answer.Allowed {
+					allowed++
+				}
+				if pairs%97 == 0 { // the command itself, now and then
+					commands++
+					exit := 1
+					if answer.Allowed {
+						exit = 0
+					}
+					if r := m.Run("intention", "check", s, d); r.Exit != exit {
+						t.Errorf("`sallyport intention check %s %s`: exit %d, want %d: %s%s", s, d, r.Exit, exit, r.Stdout, r.Stderr)
+					}
+				}
+			}
+		}
+	}
+	if allowed == 0 || allowed == pairs {
+		t.Errorf("%d of %d pairs are allowed: nothing was compared", allowed, pairs)
+	}
+	figure(t, "sets=%d pairs=%d allowed=%d commands=%d took_s=%.0f", rounds*setsPerRound, pairs, allowed, commands, time.Since(start).Seconds())
+}
+
+// draw makes the sources of one destination; everywhere is the destination "*", which can have no permissions.
+func draw(r *rand.Rand, everywhere bool) []map[string]any {
+	var out []map[string]any
+	for _, name := range append(slices.Clone(sources), "*") {
+		if r.IntN(3) > 0 {
+			continue
+		}
+		s := map[string]any{"Name": name}
+		if r.IntN(6) == 0 {
+			s["Peer"] = "cloud"
+			if r.IntN(2) == 0 { // the local one of that name too
+				local := maps.Clone(s)
+				delete(local, "Peer")
+				local["Action"] = []string{"allow", "deny"}[r.IntN(2)]
+				out = append(out, local)
+			}
+		}
+		if !everywhere && r.IntN(8) == 0 {
+			s["Permissions"] = []map[string]any{{"Action": []string{"allow", "deny"}[r.IntN(2)], "HTTP": map[string]any{"PathPrefix": "/"}}}
+		} else {
+			s["Action"] = []string{"allow", "deny"}[r.IntN(2)]
+		}
+		out = append(out, s)
+	}
+	r.Shuffle(len(out), func(i, j int) { out[i], out[j] = out[j], out[i] })
+	return out
+}
+
+func intentionsEntry(destination string, sources []map[string]any) map[string]any {
+	return map[string]any{"Kind": "service-intentions", "Name": destination, "Sources": sources}
+}
+
+// read reads the agent as `sallyport serve` does, for the rules that it compiles. The function that it returns is what is known now.
+func read(t *testing.T, c *meshtest.Consul) func() (*catalog.View, bool) {
+	t.Helper()
+	agent, err := consul.New(consul.Config{Address: c.Addr})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var store catalog.Store
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- agent.Run(ctx, store.Publish) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
+	return store.Views.Load
+}
+
+// compiled is the matcher that the Envoy of a service's sidecar is given.
+func compiled(t *testing.T, v *catalog.View, service string) *matcherv3.Matcher {
+	t.Helper()
+	in, ok := snapshot.Project(v, catalog.ProxyID(service+"-sidecar-proxy"))
+	if !ok {
+		t.Fatalf("%s has no proxy", service)
+	}
+	in.Envoy = snapshot.Features{RegexSize: 10_000, DrainTime: time.Minute}
+	r, err := snapshot.Build(in)
+	if err != nil {
+		t.Fatal(err)
+	}
+	unpack := func(typ, name string, into proto.Message) {
+		t.Helper()
+		got := r.ByType["type.googleapis.com/"+typ][name]
+		if got == nil {
+			t.Fatalf("%s: no resource %s %s", service, typ, name)
+		}
+		if err := got.Resource.UnmarshalTo(into); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if in.Proxy.Inbound.Protocol.L7() {
+		route, rbac := &routev3.RouteConfiguration{}, &httprbacv3.RBACPerRoute{}
+		unpack("envoy.config.route.v3.RouteConfiguration", "public/"+service, route)
+		if err := route.VirtualHosts[0].TypedPerFilterConfig["envoy.filters.http.rbac"].UnmarshalTo(rbac); err != nil {
+			t.Fatal(err)
+		}
+		return rbac.GetRbac().GetMatcher()
+	}
+	extension, rbac := &corev3.TypedExtensionConfig{}, &networkrbacv3.RBAC{}
+	unpack("envoy.config.core.v3.TypedExtensionConfig", "rules/"+service, extension)
+	if err := extension.TypedConfig.UnmarshalTo(rbac); err != nil {
+		t.Fatal(err)
+	}
+	return rbac.GetMatcher()
+}
+
