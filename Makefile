@@ -7,6 +7,10 @@ GO ?= go
 ENVOY_VERSION  := 1.40.0
 ENVOY_VERSIONS := 1.36.4 1.38.3 $(ENVOY_VERSION)
 
+# The Consul of the tests and of the demo; CONSUL=/path runs another. e2e/consul/go.mod pins it.
+CONSUL_VERSION := 1.19.2
+CONSUL_BUILT := .tools/consul-$(CONSUL_VERSION)
+
 GOLANGCI_VERSION := v2.15.0
 GOLANGCI := .tools/golangci-lint-$(GOLANGCI_VERSION)
 
@@ -32,6 +36,12 @@ build: ## bin/sallyport
 demo: build ## a mesh of three services on this machine, until Ctrl-C; DEMO_EXIT=1 ends it after its checks
 	$(GO) build -buildvcs=false -o bin/demo ./e2e/demo
 	@envoy="$$(hack/envoy.sh --path $(ENVOY_VERSION))" && ENVOY="$$envoy" SALLYPORT_BIN="$$PWD/bin/sallyport" exec bin/demo
+
+.PHONY: demo-consul
+demo-consul: build tools-consul ## the same mesh beside a Consul agent, which starts and ends with it; DEMO_EXIT=1 too
+	$(GO) build -buildvcs=false -o bin/demo ./e2e/demo
+	@envoy="$$(hack/envoy.sh --path $(ENVOY_VERSION))" && ENVOY="$$envoy" SALLYPORT_BIN="$$PWD/bin/sallyport" \
+		CONSUL="$(or $(CONSUL),$$PWD/$(CONSUL_BUILT))" exec bin/demo -consul
 
 .PHONY: test
 test: tools build ## everything: unit, race, goldens, protocol, real Envoys; logs in dist/
@@ -75,8 +85,18 @@ check: lint test-short ## what to run before a commit
 	$(GO) mod tidy -diff
 
 .PHONY: tools
-tools: ## the Envoys that the tests run on, in .tools/
+tools: tools-consul ## the Envoys and the Consul that the tests run on, in .tools/
 	@hack/envoy.sh $(ENVOY_VERSIONS)
+
+.PHONY: tools-consul
+tools-consul: $(if $(CONSUL),,$(CONSUL_BUILT))
+
+# A module of its own, as Consul's dependencies are not sallyport's.
+$(CONSUL_BUILT):
+	@mkdir -p .tools
+	@echo "building Consul $(CONSUL_VERSION): some minutes, once"
+	cd e2e/consul && CGO_ENABLED=0 $(GO) build -buildvcs=false -trimpath -ldflags '-s -w' -o ../../$@.new github.com/hashicorp/consul
+	mv $@.new $@
 
 .PHONY: clean
 clean: ## remove what was built; .tools stays

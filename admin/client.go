@@ -37,7 +37,7 @@ func Find(dir string) (*Client, error) {
 		if err := CheckSocketPath(path); err != nil {
 			return nil, err
 		}
-		c, err := net.DialTimeout("unix", path, 2*time.Second)
+		c, err := (&net.Dialer{Timeout: 2 * time.Second}).Dial("unix", path)
 		if err == nil {
 			_ = c.Close()
 			return newClient(d), nil
@@ -105,8 +105,7 @@ func (c *Client) call(ctx context.Context, method, path string, in, out any) err
 	}
 	resp, err := c.http.Do(req)
 	if err != nil {
-		var u *url.Error
-		if errors.As(err, &u) {
+		if u, ok := errors.AsType[*url.Error](err); ok {
 			err = u.Err
 		}
 		return fmt.Errorf("asking sallyport at %s: %w", Socket(c.dir), err)

@@ -93,7 +93,7 @@ func Listen(path string, mode fs.FileMode, gid int) (net.Listener, error) {
 		if info.Mode().Type() != fs.ModeSocket {
 			return nil, fmt.Errorf("%s is in the way and is no socket (remove it)", path)
 		}
-		if c, err := net.DialTimeout("unix", path, time.Second); err == nil {
+		if c, err := (&net.Dialer{Timeout: time.Second}).Dial("unix", path); err == nil {
 			_ = c.Close()
 			return nil, fmt.Errorf("another sallyport serves on %s (stop it, or choose another --runtime-dir)", path)
 		}

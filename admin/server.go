@@ -77,7 +77,9 @@ func ServeHTTP(ctx context.Context, s *http.Server, l net.Listener) error {
 	if s.Shutdown(grace) != nil {
 		_ = s.Close() // what is still open after the grace is cut off
 	}
-	<-failed
+	if err := <-failed; !errors.Is(err, http.ErrServerClosed) {
+		return fmt.Errorf("serving %s: %w", l.Addr(), err)
+	}
 	return nil
 }
 
@@ -109,11 +111,12 @@ func handler(api API, log *slog.Logger) http.Handler {
 			return
 		}
 		out, err := api.Token(peer, in)
-		if err != nil {
+		switch {
+		case err != nil:
 			log.Warn("token refused", "proxy", in.ProxyID, "sidecar_for", in.SidecarFor, "uid", peer.UID, "pid", peer.PID, "err", err)
-		} else if out.OwnToken {
+		case out.OwnToken:
 			log.Info("bootstrap given out", "proxy", out.ProxyID, "uid", peer.UID, "pid", peer.PID)
-		} else {
+		default:
 			log.Info("token minted", "proxy", out.ProxyID, "expires", out.Expires, "uid", peer.UID, "pid", peer.PID)
 		}
 		reply(w, out, err)

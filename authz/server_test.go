@@ -174,7 +174,7 @@ func TestFailsClosed(t *testing.T) {
 				req:    request("tcp", uri("web"), good, "api"),
 			}
 			test.spoil(&i)
-			resp, err := authz.New(i.config).Check(i.ctx, i.req)
+			resp, err := authz.New(i.config).Check(i.ctx, i.req) //nolint:contextcheck // the context is what is tested
 			if got := status.Code(err); got != test.code {
 				t.Fatalf("Check returned %v, want code %s", err, test.code)
 			}

@@ -2,6 +2,7 @@ package ca
 
 import (
 	"fmt"
+	"strconv"
 	"testing"
 	"time"
 
@@ -29,7 +30,7 @@ func BenchmarkTend(b *testing.B) {
 			defer mustClose(b, c)
 			now := time.Now()
 			for i := range n {
-				key := leafKey{id: identity.Service{TrustDomain: c.TrustDomain(), Datacenter: "dc1", Name: identity.NewName(fmt.Sprint(i))}}
+				key := leafKey{id: identity.Service{TrustDomain: c.TrustDomain(), Datacenter: "dc1", Name: identity.NewName(strconv.Itoa(i))}}
 				c.leafs[key] = &leaf{id: key.id, watchers: 1, term: newTerm(now, now, now.Add(DefaultLeafTTL), 0.5)}
 			}
 			b.ReportAllocs()

@@ -108,7 +108,7 @@ func open(cfg Config, step func(string) error) (*CA, error) {
 	if err := c.register(); err != nil {
 		return nil, errors.Join(err, c.Close())
 	}
-	if left := a.root.cert.NotAfter.Sub(time.Now()); left < cfg.IntermediateTTL {
+	if left := time.Until(a.root.cert.NotAfter); left < cfg.IntermediateTTL {
 		c.log.Warn("the root of the CA ends soon", "file", rootFile, "duration", left)
 	}
 	return c, nil

@@ -7,6 +7,7 @@ import (
 	"crypto/elliptic"
 	"crypto/x509"
 	"encoding/asn1"
+	"encoding/hex"
 	"fmt"
 	"log/slog"
 	"os"
@@ -18,12 +19,11 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
+	"github.com/sallyport/sallyport/identity"
+	"github.com/sallyport/sallyport/sds"
 	"github.com/spiffe/go-spiffe/v2/bundle/x509bundle"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"github.com/spiffe/go-spiffe/v2/svid/x509svid"
-
-	"github.com/sallyport/sallyport/identity"
-	"github.com/sallyport/sallyport/sds"
 )
 
 func TestConfigErrors(t *testing.T) {
@@ -318,7 +318,7 @@ func TestNothingPrintsKeys(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		for _, secret := range []string{"PRIVATE KEY", fmt.Sprintf("%x", raw), fmt.Sprint(raw), key.D.String()} { //nolint:staticcheck // D is what %v of a key prints
+		for _, secret := range []string{"PRIVATE KEY", hex.EncodeToString(raw), fmt.Sprint(raw), key.D.String()} { //nolint:staticcheck // D is what %v of a key prints
 			if strings.Contains(out, secret) {
 				t.Errorf("a private key was printed:\n%s", out)
 			}

@@ -51,7 +51,7 @@ func client(e *Endpoint) *tls.Config {
 	pool := x509.NewCertPool()
 	pool.AppendCertsFromPEM(e.RootsPEM())
 	return &tls.Config{
-		InsecureSkipVerify: true, //nolint:gosec // no DNS name to verify; VerifyConnection looks at the rest
+		InsecureSkipVerify: true,
 		VerifyConnection: func(s tls.ConnectionState) error {
 			chain := x509.NewCertPool()
 			for _, c := range s.PeerCertificates[1:] {

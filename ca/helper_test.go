@@ -12,11 +12,10 @@ import (
 	"testing"
 	"time"
 
-	"github.com/spiffe/go-spiffe/v2/spiffeid"
-	"github.com/spiffe/go-spiffe/v2/svid/x509svid"
-
 	"github.com/sallyport/sallyport/identity"
 	"github.com/sallyport/sallyport/sds"
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+	"github.com/spiffe/go-spiffe/v2/svid/x509svid"
 )
 
 const testDomain = "11111111-2222-3333-4444-555555555555.consul"

@@ -13,10 +13,9 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/spiffe/go-spiffe/v2/svid/x509svid"
-
 	"github.com/sallyport/sallyport/identity"
 	"github.com/sallyport/sallyport/sds"
+	"github.com/spiffe/go-spiffe/v2/svid/x509svid"
 )
 
 func TestRenewalWindow(t *testing.T) {

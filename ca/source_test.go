@@ -9,10 +9,9 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
-	"github.com/spiffe/go-spiffe/v2/svid/x509svid"
-
 	"github.com/sallyport/sallyport/identity"
 	"github.com/sallyport/sallyport/sds"
+	"github.com/spiffe/go-spiffe/v2/svid/x509svid"
 )
 
 // TestAsSource: what the CA signs passes all that sds looks at, for days, and after a restart the roots' secret is the same to the byte.

@@ -145,19 +145,29 @@ func TestBrokenState(t *testing.T) {
 		{"root of the future", forgedRoot(td, func(c *x509.Certificate) {
 			c.NotBefore, c.NotAfter = time.Unix(1<<33, 0), time.Unix(1<<33+3600, 0)
 		}), "DIR/root.pem: root certificate: valid only from 2242-03-16T12:56:32Z on: is the clock right?: if it is, move DIR away; every proxy has to learn the new CA that begins then"},
-		{"root with two trust domains", forgedRoot(td, func(c *x509.Certificate) { c.URIs = append(c.URIs, c.URIs[0]) }),
-			"DIR/root.pem: its certificate has 2 URI SANs, want one, the trust domain" + mendRoot},
-		{"root is a service's", forgedRoot(td+"/ns/default/dc/dc1/svc/web", nil),
-			`DIR/root.pem: its certificate is for "spiffe://` + testDomain + `/ns/default/dc/dc1/svc/web", which is not a trust domain` + mendRoot},
-		{"root is no CA", forgedRoot(td, func(c *x509.Certificate) { c.IsCA = false; c.MaxPathLen = -1; c.KeyUsage = 0 }),
-			"DIR/root.pem: root certificate: basic constraints say CA:false, want CA:true" + mendRoot},
+		{
+			"root with two trust domains", forgedRoot(td, func(c *x509.Certificate) { c.URIs = append(c.URIs, c.URIs[0]) }),
+			"DIR/root.pem: its certificate has 2 URI SANs, want one, the trust domain" + mendRoot,
+		},
+		{
+			"root is a service's", forgedRoot(td+"/ns/default/dc/dc1/svc/web", nil),
+			`DIR/root.pem: its certificate is for "spiffe://` + testDomain + `/ns/default/dc/dc1/svc/web", which is not a trust domain` + mendRoot,
+		},
+		{
+			"root is no CA", forgedRoot(td, func(c *x509.Certificate) { c.IsCA = false; c.MaxPathLen = -1; c.KeyUsage = 0 }),
+			"DIR/root.pem: root certificate: basic constraints say CA:false, want CA:true" + mendRoot,
+		},
 		{"root signed by another", func(t *testing.T, dir string, _ stored) {
 			writeFile(t, encoded(t, rootProfile(), forge(t, rootProfile(), td, forge(t, rootProfile(), td, nil, nil), func(c *x509.Certificate) { c.Subject.CommonName = "me" })), dir, rootFile)
 		}, `DIR/root.pem: root certificate: not signed by "CN=me"` + mendRoot},
-		{"other root of another mesh", otherRoot("spiffe://evil.example", nil),
-			`DIR/root.pem: the other root number 1: root certificate: it is for "spiffe://evil.example", want "` + td + `"` + mendRoot},
-		{"other root is no CA", otherRoot(td, func(c *x509.Certificate) { c.IsCA = false; c.MaxPathLen = -1; c.KeyUsage = 0 }),
-			"DIR/root.pem: the other root number 1: root certificate: basic constraints say CA:false, want CA:true" + mendRoot},
+		{
+			"other root of another mesh", otherRoot("spiffe://evil.example", nil),
+			`DIR/root.pem: the other root number 1: root certificate: it is for "spiffe://evil.example", want "` + td + `"` + mendRoot,
+		},
+		{
+			"other root is no CA", otherRoot(td, func(c *x509.Certificate) { c.IsCA = false; c.MaxPathLen = -1; c.KeyUsage = 0 }),
+			"DIR/root.pem: the other root number 1: root certificate: basic constraints say CA:false, want CA:true" + mendRoot,
+		},
 		{"other root broken", func(t *testing.T, dir string, s stored) {
 			data := encoded(t, rootProfile(), s.root, forge(t, rootProfile(), td, nil, nil).cert)
 			i := bytes.LastIndex(data, []byte("-----BEGIN"))
@@ -168,8 +178,10 @@ func TestBrokenState(t *testing.T) {
 			i := bytes.LastIndex(data, []byte("-----BEGIN"))
 			writeFile(t, append(data[:i:i], bytes.Replace(data[i:], []byte("-----BEGIN"), []byte("----+BEGIN"), 1)...), dir, rootFile)
 		}, "DIR/root.pem: is not as sallyport wrote it" + mendRoot},
-		{"root too large", root(func(*testing.T, []byte) []byte { return make([]byte, maxFile+1) }),
-			"DIR/root.pem: has 1048577 bytes, which no file of the CA has: restore it from a backup"},
+		{
+			"root too large", root(func(*testing.T, []byte) []byte { return make([]byte, maxFile+1) }),
+			"DIR/root.pem: has 1048577 bytes, which no file of the CA has: restore it from a backup",
+		},
 
 		{"intermediate empty", intermediate(cut(0)), "DIR/intermediate.pem: is empty" + mendIntermediate},
 		{"intermediate cut", intermediate(cut(300)), "DIR/intermediate.pem: is cut off" + mendIntermediate},
@@ -184,10 +196,14 @@ func TestBrokenState(t *testing.T) {
 			_, foreign := goodState(t)
 			writeFile(t, encoded(t, intermediateProfile(), foreign.intermediate), dir, intermediateFile)
 		}, "DIR/intermediate.pem: intermediate certificate: "},
-		{"intermediate of another trust domain", forgedIntermediate("spiffe://evil.example", nil),
-			`DIR/intermediate.pem: intermediate certificate: it is for "spiffe://evil.example", want "` + td + `"` + mendIntermediate},
-		{"intermediate that may sign intermediates", forgedIntermediate(td, func(c *x509.Certificate) { c.MaxPathLen, c.MaxPathLenZero = 1, false }),
-			"DIR/intermediate.pem: intermediate certificate: path length 1, want 0" + mendIntermediate},
+		{
+			"intermediate of another trust domain", forgedIntermediate("spiffe://evil.example", nil),
+			`DIR/intermediate.pem: intermediate certificate: it is for "spiffe://evil.example", want "` + td + `"` + mendIntermediate,
+		},
+		{
+			"intermediate that may sign intermediates", forgedIntermediate(td, func(c *x509.Certificate) { c.MaxPathLen, c.MaxPathLenZero = 1, false }),
+			"DIR/intermediate.pem: intermediate certificate: path length 1, want 0" + mendIntermediate,
+		},
 		{"two intermediates", func(t *testing.T, dir string, s stored) {
 			writeFile(t, encoded(t, intermediateProfile(), s.intermediate, s.intermediate.cert), dir, intermediateFile)
 		}, "DIR/intermediate.pem: holds more than one certificate" + mendIntermediate},
@@ -369,16 +385,26 @@ func TestAccess(t *testing.T) {
 		spoil func(dir string) error
 		want  string
 	}{
-		{"directory open to all", func(dir string) error { return os.Chmod(dir, 0o755) },
-			"DIR: mode 0755 lets others at the private keys of the CA: chmod 0700 DIR, and take the keys for known if others could read them"},
-		{"directory open to the group", func(dir string) error { return os.Chmod(dir, 0o710) },
-			"DIR: mode 0710 lets others at the private keys of the CA: chmod 0700 DIR, and take the keys for known if others could read them"},
-		{"root open to all", func(dir string) error { return os.Chmod(filepath.Join(dir, rootFile), 0o644) },
-			"DIR/root.pem: mode 0644 lets others at the private keys of the CA: chmod 0600 DIR/root.pem, and take the keys for known if others could read them"},
-		{"intermediate writable by the group", func(dir string) error { return os.Chmod(filepath.Join(dir, intermediateFile), 0o620) },
-			"DIR/intermediate.pem: mode 0620 lets others at the private keys of the CA: chmod 0600 DIR/intermediate.pem, and take the keys for known if others could read them"},
-		{"root closed to all", func(dir string) error { return os.Chmod(filepath.Join(dir, rootFile), 0) },
-			"DIR/root.pem: mode 0000 does not let its owner read it: chmod 0600 DIR/root.pem"},
+		{
+			"directory open to all", func(dir string) error { return os.Chmod(dir, 0o755) },
+			"DIR: mode 0755 lets others at the private keys of the CA: chmod 0700 DIR, and take the keys for known if others could read them",
+		},
+		{
+			"directory open to the group", func(dir string) error { return os.Chmod(dir, 0o710) },
+			"DIR: mode 0710 lets others at the private keys of the CA: chmod 0700 DIR, and take the keys for known if others could read them",
+		},
+		{
+			"root open to all", func(dir string) error { return os.Chmod(filepath.Join(dir, rootFile), 0o644) },
+			"DIR/root.pem: mode 0644 lets others at the private keys of the CA: chmod 0600 DIR/root.pem, and take the keys for known if others could read them",
+		},
+		{
+			"intermediate writable by the group", func(dir string) error { return os.Chmod(filepath.Join(dir, intermediateFile), 0o620) },
+			"DIR/intermediate.pem: mode 0620 lets others at the private keys of the CA: chmod 0600 DIR/intermediate.pem, and take the keys for known if others could read them",
+		},
+		{
+			"root closed to all", func(dir string) error { return os.Chmod(filepath.Join(dir, rootFile), 0) },
+			"DIR/root.pem: mode 0000 does not let its owner read it: chmod 0600 DIR/root.pem",
+		},
 		{"root is a link", func(dir string) error {
 			return errors.Join(os.Rename(filepath.Join(dir, rootFile), filepath.Join(dir, "elsewhere")), os.Symlink("elsewhere", filepath.Join(dir, rootFile)))
 		}, "DIR/root.pem: is a symbolic link: put the file itself there"},

@@ -169,7 +169,7 @@ func (z *Authorizer) check(ctx context.Context, token, service string, fresh tim
 	}
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
-	err, ok := z.ask(ctx, token, service)
+	err, ok := z.agent.mayWrite(ctx, token, service)
 	if !ok {
 		z.agent.log.Warn("token not checked, the last verdict holds", "service", service, "err", err)
 		if err, ok := v.load(0); ok {
@@ -181,13 +181,13 @@ func (z *Authorizer) check(ctx context.Context, token, service string, fresh tim
 	return err
 }
 
-// ask asks the agent. ok is false if it did not say; err is why not then.
-func (z *Authorizer) ask(ctx context.Context, token, service string) (err error, ok bool) { //nolint:revive // the error is the answer
+// mayWrite asks the agent whether a token has service:write. ok is false if it did not say; err is why not then.
+func (a *Agent) mayWrite(ctx context.Context, token, service string) (err error, ok bool) { //nolint:revive // the error is the answer
 	type access struct {
 		Resource, Segment, Access string
 		Allow                     bool `json:",omitempty"` // of the answer: a question that has it is refused
 	}
-	a, err := z.agent.client.do(ctx, request{
+	got, err := a.client.do(ctx, request{
 		path: "/v1/internal/acl/authorize", caller: true, token: token, patience: askTimeout,
 		body: []access{{Resource: "service", Segment: service, Access: "write"}},
 	})
@@ -200,7 +200,7 @@ func (z *Authorizer) ask(ctx context.Context, token, service string) (err error,
 	case err != nil:
 		return err, false
 	}
-	answer, err := decodeJSON[[]access](a.body)
+	answer, err := decodeJSON[[]access](got.body)
 	switch {
 	case err != nil:
 		return fmt.Errorf("%w: %w", errGarbled, err), false

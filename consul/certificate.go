@@ -33,10 +33,17 @@ func (a *Agent) WatchSVID(ctx context.Context, c sds.Caller, id identity.Service
 		return fmt.Errorf("leaf for %q: %w", id.Service, err)
 	}
 	var last error
+	denied := false
 	q := query[*x509svid.SVID]{
 		client: a.client, metrics: a.metrics, path: "/v1/agent/connect/ca/leaf/" + url.PathEscape(id.Service), caller: true, token: c.Token,
 		patience: leafPatience,
-		decode:   func(body []byte) (*x509svid.SVID, error) { return decodeLeaf(body, id) },
+		// An agent that has made the leaf for one token gives it to every other: it asks for the right only when it makes one.
+		permit: func(ctx context.Context) error {
+			err, ok := a.mayWrite(ctx, c.Token, id.Service)
+			denied = ok && err != nil
+			return err
+		},
+		decode: func(body []byte) (*x509svid.SVID, error) { return decodeLeaf(body, id) },
 		got: func(svid *x509svid.SVID, _ meta) {
 			last = nil
 			f(svid)
@@ -46,7 +53,7 @@ func (a *Agent) WatchSVID(ctx context.Context, c sds.Caller, id identity.Service
 				a.log.Warn("leaf not read, the last one stays", "proxy", c.Proxy, "service", id.Name, "err", err)
 			}
 			last = err
-			return hasStatus(err, http.StatusForbidden)
+			return denied || hasStatus(err, http.StatusForbidden)
 		},
 	}
 	if err := q.run(ctx); err != nil {

@@ -122,6 +122,7 @@ func TestWatchSVID(t *testing.T) {
 	bubble(t, nil, func(t *testing.T, f *fake, a *Agent) {
 		const path = "/v1/agent/connect/ca/leaf/web"
 		ca := testAuthority(t)
+		f.hook("/v1/internal/acl/authorize", (&acls{rights: map[string]string{"web-token": "web"}}).serve)
 		id := webIdentity()
 		f.set(path, leafJSON(t, ca, id.String()))
 		var mu sync.Mutex
@@ -193,6 +194,7 @@ func TestWatchSVID(t *testing.T) {
 func TestWatchSVIDAnonymous(t *testing.T) {
 	bubble(t, nil, func(t *testing.T, f *fake, a *Agent) {
 		f.set("/v1/agent/connect/ca/leaf/web", leafJSON(t, testAuthority(t), webIdentity().String()))
+		f.hook("/v1/internal/acl/authorize", (&acls{off: true}).serve)
 		ctx, cancel := context.WithCancel(t.Context())
 		ended := make(chan error, 1)
 		go func() { ended <- a.WatchSVID(ctx, sds.Caller{Proxy: "p"}, webIdentity(), func(*x509svid.SVID) {}) }()
@@ -208,6 +210,68 @@ func TestWatchSVIDAnonymous(t *testing.T) {
 		}
 		if len(f.all()) == 0 {
 			t.Error("nothing was asked")
+		}
+	})
+}
+
+// An agent that has a leaf in its cache gives it to every token, whatever its rights: it is not handed on.
+func TestWatchSVIDOfTheCache(t *testing.T) {
+	bubble(t, nil, func(t *testing.T, f *fake, a *Agent) {
+		const path = "/v1/agent/connect/ca/leaf/web"
+		ca := testAuthority(t)
+		f.set(path, leafJSON(t, ca, webIdentity().String()))
+		l := &acls{rights: map[string]string{"web-token": "web", "api-token": "api", "anonymous": "nothing"}}
+		f.hook("/v1/internal/acl/authorize", l.serve)
+		for _, token := range []string{"api-token", "old-token", ""} {
+			err := a.WatchSVID(t.Context(), sds.Caller{Proxy: "p", Token: token}, webIdentity(), func(*x509svid.SVID) { t.Errorf("%q got the leaf of web", token) })
+			if err == nil {
+				t.Errorf("%q: no error", token)
+			}
+		}
+		// Nor is a renewed one to a token that lost its right meanwhile.
+		var mu sync.Mutex
+		n := 0
+		ended := make(chan error, 1)
+		go func() {
+			ended <- a.WatchSVID(t.Context(), sds.Caller{Proxy: "p", Token: "web-token"}, webIdentity(), func(*x509svid.SVID) {
+				mu.Lock()
+				defer mu.Unlock()
+				n++
+			})
+		}()
+		after(time.Second)
+		l.set("web-token", "nothing")
+		f.set(path, leafJSON(t, ca, webIdentity().String()))
+		if err := <-ended; err == nil || !strings.Contains(err.Error(), "service:write") {
+			t.Errorf("it ended with %v", err)
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		if n != 1 {
+			t.Errorf("%d leafs", n)
+		}
+	})
+	bubble(t, nil, func(t *testing.T, f *fake, a *Agent) {
+		f.set("/v1/agent/connect/ca/leaf/web", leafJSON(t, testAuthority(t), webIdentity().String()))
+		f.refuse("/v1/internal/acl/authorize", 500)
+		got := make(chan time.Duration, 10)
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan error, 1)
+		go func() {
+			ended <- a.WatchSVID(ctx, sds.Caller{Proxy: "p", Token: "web-token"}, webIdentity(), func(*x509svid.SVID) { got <- time.Since(start) })
+		}()
+		after(20 * time.Second)
+		if len(got) != 0 {
+			t.Error("a leaf was handed on before the right was known")
+		}
+		f.hook("/v1/internal/acl/authorize", (&acls{rights: map[string]string{"web-token": "web"}}).serve)
+		after(61 * time.Second)
+		if len(got) == 0 {
+			t.Error("no leaf after the right was known")
+		}
+		cancel()
+		if err := <-ended; err != nil {
+			t.Error(err)
 		}
 	})
 }

@@ -27,6 +27,8 @@ type query[T any] struct {
 	patience time.Duration // as in request
 	// absent says that 404 means the zero T; else it is an error as any other.
 	absent bool
+	// permit, if not nil, is asked whether an answer may be handed on; its error counts as the query's.
+	permit func(context.Context) error
 	decode func([]byte) (T, error) // nil: JSON
 	// got is called with each answer, failed with each error. Of the latter, true ends the query.
 	got    func(T, meta)
@@ -114,6 +116,9 @@ func (q *query[T]) ask(ctx context.Context, index uint64) (meta, error) {
 	}
 	q.client.contact.note(a, err)
 	q.metrics.query(err)
+	if err == nil && q.permit != nil {
+		err = q.permit(ctx)
+	}
 	if err != nil {
 		return meta{}, fmt.Errorf("%s: %w", q.path, err)
 	}

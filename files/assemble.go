@@ -327,7 +327,7 @@ func (a *assembly) endpoint(s *sidecar) catalog.Endpoint {
 	// Envoy adds weights up in 32 bits; Consul clamps them likewise.
 	return catalog.Endpoint{
 		Address: s.address, Port: s.port.value,
-		Weight:  uint32(min(max(weight, 1), 128)), //nolint:gosec // within the range
+		Weight:  uint32(min(max(weight, 1), 128)),
 		Healthy: h != critical && weight > 0,
 	}
 }

@@ -99,8 +99,7 @@ func readFile(path string, l listed) ([]byte, error) {
 
 // pathless is what went wrong without the path, which a Problem has already.
 func pathless(err error) error {
-	var p *fs.PathError
-	if errors.As(err, &p) {
+	if p, ok := errors.AsType[*fs.PathError](err); ok {
 		return p.Err
 	}
 	return err

@@ -19,6 +19,7 @@ func FuzzYAML(f *testing.F) { fuzz(f, "yaml") }
 // fuzz holds that no file panics, that every mistake has its line, that the outcome depends on the file alone, and that what
 // is accepted keeps what catalog demands.
 func fuzz(f *testing.F, format string) {
+	f.Helper()
 	seeds := []string{"", "{}", "[", "a", "service {\n name = \"web\" port = 1 connect { sidecar_service {} } }", "a = <<-X\n b\n  X\n", "a: &a [*a]", "\"\\u", `"\ud800"`}
 	for _, pattern := range []string{"testdata/good/*/*." + format, "testdata/same/" + format + "/*"} {
 		paths, err := filepath.Glob(pattern)

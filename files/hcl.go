@@ -27,8 +27,7 @@ func parseHCL(file string, src []byte) (documents []*node, err *syntaxError) {
 	}
 	f, perr := parser.Parse(src)
 	if perr != nil {
-		var p *parser.PosError
-		if errors.As(perr, &p) {
+		if p, ok := errors.AsType[*parser.PosError](perr); ok {
 			return nil, syntax(p.Pos.Line, "%s", p.Err)
 		}
 		return nil, syntax(1, "%s", perr)
@@ -66,12 +65,12 @@ func scanHCL(src []byte) *syntaxError {
 			continue
 		}
 		if last.Type == token.ASSIGN {
-			switch t.Type {
+			switch t.Type { //nolint:exhaustive // anything else begins a value
 			case token.EOF, token.ASSIGN, token.COMMA, token.RBRACE, token.RBRACK:
 				return syntax(last.Pos.Line, "the value is missing after =")
 			}
 		}
-		switch t.Type {
+		switch t.Type { //nolint:exhaustive // the others open and close nothing
 		case token.ILLEGAL:
 			return syntax(t.Pos.Line, "illegal character")
 		case token.LBRACE, token.LBRACK:

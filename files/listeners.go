@@ -1,8 +1,8 @@
 package files
 
 import (
-	"fmt"
 	"net/netip"
+	"strconv"
 )
 
 // listener is an address that some Envoy will bind.
@@ -22,7 +22,7 @@ func (a *assembly) checkListeners() {
 	sockets := map[key]listener{}
 	bind := func(s *sidecar, address netip.Addr, port uint16, l listener) {
 		l.address = address
-		k := key{s.host, fmt.Sprint(port)}
+		k := key{s.host, strconv.FormatUint(uint64(port), 10)}
 		for _, other := range ports[k] {
 			if overlap(address, other.address) {
 				a.problem(l.at, "%s and %s (%s) cannot both listen on port %d of %s", l.what, other.what, other.at, port, clash(address, other.address))

@@ -77,8 +77,11 @@ func mistakes() []mistake {
 		one("utf-8", "service {\n  name = \"w\xffb\"\n}\n", "a.hcl:2: is not valid UTF-8"),
 		one("utf-8 escaped", "service {\n  name = \"w\\xffb\"\n}\n", `a.hcl:2: "w\xffb" is not valid UTF-8`),
 		one("zero byte", "service {\n  name = \"w\x00b\"\n}\n", "a.hcl:2: holds a zero byte"),
-		{"none", map[string]string{"a.txt": "", ".a.hcl": "x", "a.hcl~": "x", "#a.hcl#": "x", ".a.hcl.swp": "x"},
-			[]string{"DIR: no definitions: the directory has no file *.hcl, *.json, *.yaml or *.yml (a file that holds a comment alone is enough for a mesh without services)"}},
+		{
+			"none",
+			map[string]string{"a.txt": "", ".a.hcl": "x", "a.hcl~": "x", "#a.hcl#": "x", ".a.hcl.swp": "x"},
+			[]string{"DIR: no definitions: the directory has no file *.hcl, *.json, *.yaml or *.yml (a file that holds a comment alone is enough for a mesh without services)"},
+		},
 		{"all files", map[string]string{"a.hcl": "x", "b.json": "x", "c.hcl": inService("prot = 1")}, []string{
 			"a.hcl:1: key 'x' expected start of object ('{') or assignment ('=')",
 			"b.json:1: invalid character 'x' looking for beginning of value",
@@ -138,8 +141,11 @@ func mistakes() []mistake {
 		one("proxy of a service", inService("proxy {\nmode = \"direct\"\n}"), `a.hcl:3: proxy is for registrations of kind "connect-proxy": put it into connect { sidecar_service { ... } }`),
 		one("tagged addresses", inService("tagged_addresses {\n  lan = { address = \"1.1.1.1\" }\n}"), "a.hcl:3: tagged_addresses in service is not supported yet"),
 		one("duplicate ids", "services { name = \"web\" }\nservices { name = \"web\" }\n", `a.hcl:2: the ID "web" is taken (a.hcl:1): IDs of services and proxies must differ`),
-		{"duplicate ids of files", map[string]string{"a.hcl": inService(""), "b.json": `{"service": {"name": "web"}}`},
-			[]string{`b.json:1: the ID "web" is taken (a.hcl:1): IDs of services and proxies must differ`}},
+		{
+			"duplicate ids of files",
+			map[string]string{"a.hcl": inService(""), "b.json": `{"service": {"name": "web"}}`},
+			[]string{`b.json:1: the ID "web" is taken (a.hcl:1): IDs of services and proxies must differ`},
+		},
 
 		// Proxies.
 		one("nothing to connect to", inService(sidecar), "a.hcl:4: nothing to hand connections to: give service web a port or a socket_path, or the proxy a local_service_port"),
@@ -174,14 +180,23 @@ func mistakes() []mistake {
 		one("enforcement", inProxy("config {\n  intention_enforcement = \"none\"\n}"), `a.hcl:7: intention_enforcement "none" is not known: rbac, ext_authz and both are`),
 		one("revocation", inProxy("config {\n  revocation = \"never\"\n}"), `a.hcl:7: revocation "never" is not known: drain, new and next-request are`),
 		one("revocation of tcp", inProxy("config {\n  revocation = \"next-request\"\n}"), `a.hcl:7: revocation "next-request" is not for protocol tcp, which web has: use "drain" or "new"`),
-		{"revocation of http", map[string]string{"a.hcl": inProxy("config {\n  revocation = \"new\"\n}"), "b.hcl": entry("service-defaults", "web", "Protocol = \"http\"")},
-			[]string{`a.hcl:7: revocation "new" is not for protocol http, which web has: use "next-request" or "drain"`}},
+		{
+			"revocation of http",
+			map[string]string{"a.hcl": inProxy("config {\n  revocation = \"new\"\n}"), "b.hcl": entry("service-defaults", "web", "Protocol = \"http\"")},
+			[]string{`a.hcl:7: revocation "new" is not for protocol http, which web has: use "next-request" or "drain"`},
+		},
 		one("server first", inProxy("config {\n  server_first = true\n intention_enforcement = \"ext_authz\"\n}"),
 			`a.hcl:8: ext_authz cannot protect web, whose server speaks first (server_first at a.hcl:7): it decides at the client's first byte. Use intention_enforcement = "both"`),
-		{"server first by default", map[string]string{"a.hcl": inProxy("config {\n  server_first = true\n}"), "b.hcl": entry("proxy-defaults", "global", "Config {\n  intention_enforcement = \"ext_authz\"\n}")},
-			[]string{`b.hcl:4: ext_authz cannot protect web, whose server speaks first (server_first at a.hcl:7): it decides at the client's first byte. Use intention_enforcement = "both"`}},
-		{"server first of http", map[string]string{"a.hcl": inProxy("config {\n  server_first = true\n}"), "b.hcl": entry("service-defaults", "web", "Protocol = \"http\"")},
-			[]string{"a.hcl:7: server_first is for services of protocol tcp; web is http (service-defaults at b.hcl:3)"}},
+		{
+			"server first by default",
+			map[string]string{"a.hcl": inProxy("config {\n  server_first = true\n}"), "b.hcl": entry("proxy-defaults", "global", "Config {\n  intention_enforcement = \"ext_authz\"\n}")},
+			[]string{`b.hcl:4: ext_authz cannot protect web, whose server speaks first (server_first at a.hcl:7): it decides at the client's first byte. Use intention_enforcement = "both"`},
+		},
+		{
+			"server first of http",
+			map[string]string{"a.hcl": inProxy("config {\n  server_first = true\n}"), "b.hcl": entry("service-defaults", "web", "Protocol = \"http\"")},
+			[]string{"a.hcl:7: server_first is for services of protocol tcp; web is http (service-defaults at b.hcl:3)"},
+		},
 		one("user", inProxy("config {\n  sallyport_uid = \"no such user\"\n}"), `a.hcl:7: sallyport_uid "no such user" is no user of this machine: give the name of one, or a number`),
 		one("negative user", inProxy("config {\n  sallyport_uid = -1\n}"), "a.hcl:7: sallyport_uid is -1: it must be 0 to 4294967294"),
 
@@ -251,12 +266,18 @@ func mistakes() []mistake {
 		one("defaults destination", entry("service-defaults", "web", "Destination { Port = 1 }"), "a.hcl:3: Destination in service-defaults is not supported yet"),
 		one("defaults overrides", entry("service-defaults", "web", "UpstreamConfig {\nDefaults { Name = \"x\" }\nOverrides = [\n{ ConnectTimeoutMs = 1 },\n{ Name = \"a\" },\n{ Name = \"a\" }]\n}"),
 			"a.hcl:4: Defaults hold for all upstreams and have no Name: use Overrides", "a.hcl:6: Overrides has no Name", "a.hcl:8: Overrides of a are given twice"),
-		{"defaults twice", map[string]string{"a.hcl": entry("service-defaults", "web", ""), "b.yaml": "Kind: service-defaults\nName: web\n"},
-			[]string{"b.yaml:1: service-defaults of web are given twice (first at a.hcl:1)"}},
+		{
+			"defaults twice",
+			map[string]string{"a.hcl": entry("service-defaults", "web", ""), "b.yaml": "Kind: service-defaults\nName: web\n"},
+			[]string{"b.yaml:1: service-defaults of web are given twice (first at a.hcl:1)"},
+		},
 		one("proxy-defaults name", entry("proxy-defaults", "local", ""), `a.hcl:2: the Name of proxy-defaults must be "global", not "local"`),
 		one("proxy-defaults access logs", entry("proxy-defaults", "global", "AccessLogs { Enabled = true }"), "a.hcl:3: AccessLogs in proxy-defaults is not supported yet"),
-		{"proxy-defaults twice", map[string]string{"a.hcl": entry("proxy-defaults", "global", ""), "b.hcl": entry("proxy-defaults", "global", "")},
-			[]string{"b.hcl:1: proxy-defaults are given twice (first at a.hcl:1)"}},
+		{
+			"proxy-defaults twice",
+			map[string]string{"a.hcl": entry("proxy-defaults", "global", ""), "b.hcl": entry("proxy-defaults", "global", "")},
+			[]string{"b.hcl:1: proxy-defaults are given twice (first at a.hcl:1)"},
+		},
 		one("tls", "Kind = \"mesh\"\nTLS {\nIncoming {\nTLSMinVersion = \"TLSv1_1\"\nCipherSuites = [\"x\"]\n}\nOutgoing {\nTLSMinVersion = \"1.2\"\nTLSMaxVersion = \"TLSv1_2\"\n}\n}",
 			"a.hcl:4: TLSMinVersion TLSv1_1 is not secure: TLSv1_2 and TLSv1_3 are taken", "a.hcl:5: CipherSuites in Incoming is not supported yet",
 			`a.hcl:8: TLSMinVersion "1.2" is not known: TLS_AUTO, TLSv1_2 and TLSv1_3 are`,
@@ -340,10 +361,12 @@ func TestOddFiles(t *testing.T) {
 func TestHosts(t *testing.T) {
 	t.Parallel()
 	two := ""
+	var twoSb343 strings.Builder
 	for _, name := range []string{"web", "api"} {
-		two += "services {\nname = \"" + name + "\"\nport = 8080\naddress = \"" + name + ".internal\"\nconnect { sidecar_service {\nport = 20000\nproxy {\n" +
-			"config { envoy_prometheus_bind_addr = \"0.0.0.0:9102\" }\nupstreams { destination_name = \"db\" local_bind_port = 9191 }\n}}}}\n"
+		twoSb343.WriteString("services {\nname = \"" + name + "\"\nport = 8080\naddress = \"" + name + ".internal\"\nconnect { sidecar_service {\nport = 20000\nproxy {\n" +
+			"config { envoy_prometheus_bind_addr = \"0.0.0.0:9102\" }\nupstreams { destination_name = \"db\" local_bind_port = 9191 }\n}}}}\n")
 	}
+	two += twoSb343.String()
 	c := load(t, files.Config{Dir: write(t, map[string]string{"a.hcl": two})})
 	if len(c.Proxies) != 2 {
 		t.Errorf("%d proxies, want 2", len(c.Proxies))

@@ -7,6 +7,7 @@ import (
 	"encoding/pem"
 	"fmt"
 	"runtime"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -18,12 +19,11 @@ import (
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
 	"github.com/google/go-cmp/cmp"
+	"github.com/sallyport/sallyport/identity"
+	"github.com/sallyport/sallyport/sds"
 	"github.com/spiffe/go-spiffe/v2/bundle/x509bundle"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"google.golang.org/protobuf/testing/protocmp"
-
-	"github.com/sallyport/sallyport/identity"
-	"github.com/sallyport/sallyport/sds"
 )
 
 func exact(names ...string) []*tlsv3.SubjectAltNameMatcher {
@@ -158,7 +158,7 @@ func TestValidationForgets(t *testing.T) {
 			if i%1000 == 0 {
 				runtime.GC()
 			}
-			if _, err := b.Validation("peers/db", sans, fmt.Sprint(i)); err != nil {
+			if _, err := b.Validation("peers/db", sans, strconv.Itoa(i)); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -211,20 +211,25 @@ func TestRefusedBundles(t *testing.T) {
 		{"empty", func(*testing.T, *pki) *x509bundle.Set { return x509bundle.NewSet() }, "no roots"},
 		{"a trust domain without roots", func(*testing.T, *pki) *x509bundle.Set { return x509bundle.NewSet(x509bundle.New(testDomain)) }, "none of 0 is valid"},
 		{"two trust domains", func(t *testing.T, p *pki) *x509bundle.Set {
+			t.Helper()
 			s := bundle(p)
 			s.Add(x509bundle.FromX509Authorities(other, []*x509.Certificate{newPKI(t).root.cert}))
 			return s
 		}, "roots of 2 trust domains"},
 		{"a leaf", func(t *testing.T, p *pki) *x509bundle.Set {
+			t.Helper()
 			return x509bundle.NewSet(x509bundle.FromX509Authorities(testDomain, []*x509.Certificate{p.root.cert, p.leaf(t, "web", nil).Certificates[0]}))
 		}, "is not a CA's"},
 		{"a CA that signs no certificates", func(t *testing.T, _ *pki) *x509bundle.Set {
+			t.Helper()
 			return bundle(&pki{root: sign(t, &x509.Certificate{Subject: pkix.Name{CommonName: "r"}, IsCA: true, KeyUsage: x509.KeyUsageCRLSign}, nil)})
 		}, "is not a CA's"},
 		{"expired", func(t *testing.T, _ *pki) *x509bundle.Set {
+			t.Helper()
 			return bundle(&pki{root: sign(t, &x509.Certificate{Subject: pkix.Name{CommonName: "r"}, IsCA: true, KeyUsage: x509.KeyUsageCertSign, NotAfter: time.Now().Add(-time.Second)}, nil)})
 		}, "none of 1 is valid at 2000-01-01T00:00:00Z: is the clock right?"},
 		{"of the future", func(t *testing.T, _ *pki) *x509bundle.Set {
+			t.Helper()
 			return bundle(&pki{root: sign(t, &x509.Certificate{Subject: pkix.Name{CommonName: "r"}, IsCA: true, KeyUsage: x509.KeyUsageCertSign, NotBefore: time.Now().Add(time.Second)}, nil)})
 		}, "none of 1 is valid at 2000-01-01T00:00:00Z: is the clock right?"},
 	} {

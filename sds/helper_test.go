@@ -20,14 +20,13 @@ import (
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
+	"github.com/sallyport/sallyport/identity"
+	"github.com/sallyport/sallyport/sds"
 	"github.com/spiffe/go-spiffe/v2/bundle/x509bundle"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"github.com/spiffe/go-spiffe/v2/svid/x509svid"
 	"go.uber.org/goleak"
 	"google.golang.org/protobuf/proto"
-
-	"github.com/sallyport/sallyport/identity"
-	"github.com/sallyport/sallyport/sds"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }

@@ -10,9 +10,8 @@ import (
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
-	"github.com/spiffe/go-spiffe/v2/svid/x509svid"
-
 	"github.com/sallyport/sallyport/identity"
+	"github.com/spiffe/go-spiffe/v2/svid/x509svid"
 )
 
 // Leaf is somebody's use of a leaf certificate. It is made by Credentials.Watch and ends with Close.

@@ -16,10 +16,9 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/sallyport/sallyport/sds"
 	"github.com/spiffe/go-spiffe/v2/bundle/x509bundle"
 	"github.com/spiffe/go-spiffe/v2/svid/x509svid"
-
-	"github.com/sallyport/sallyport/sds"
 )
 
 // counter is a wake function that counts.
@@ -399,7 +398,7 @@ func TestNothingPrintsKeys(t *testing.T) {
 			t.Fatal(err)
 		}
 		out := f.log.String()
-		for _, secret := range []string{"PRIVATE KEY", token, fmt.Sprintf("%x", raw), fmt.Sprint(raw)} {
+		for _, secret := range []string{"PRIVATE KEY", token, hex.EncodeToString(raw), fmt.Sprint(raw)} {
 			if strings.Contains(out, secret) {
 				t.Errorf("%.20q was printed:\n%s", secret, out)
 			}

@@ -8,9 +8,8 @@ import (
 	"slices"
 	"time"
 
-	"github.com/spiffe/go-spiffe/v2/svid/x509svid"
-
 	"github.com/sallyport/sallyport/identity"
+	"github.com/spiffe/go-spiffe/v2/svid/x509svid"
 )
 
 // verify says why svid must not be handed to an Envoy as the leaf of id; nil if it may. Envoy refuses a secret with a wrong key, and

@@ -8,11 +8,10 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/spiffe/go-spiffe/v2/spiffeid"
-	"github.com/spiffe/go-spiffe/v2/svid/x509svid"
-
 	"github.com/sallyport/sallyport/identity"
 	"github.com/sallyport/sallyport/sds"
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+	"github.com/spiffe/go-spiffe/v2/svid/x509svid"
 )
 
 // TestRefusedLeafs: what is not as it should be is never served, and the one before stays.
@@ -25,68 +24,87 @@ func TestRefusedLeafs(t *testing.T) {
 	}{
 		{"nil", func(*testing.T, *pki) *x509svid.SVID { return nil }, "no certificate"},
 		{"no certificate", func(t *testing.T, p *pki) *x509svid.SVID {
+			t.Helper()
 			s := p.leaf(t, "web", nil)
 			s.Certificates = nil
 			return s
 		}, "no certificate"},
 		{"a nil certificate", func(t *testing.T, p *pki) *x509svid.SVID {
+			t.Helper()
 			s := p.leaf(t, "web", nil)
 			s.Certificates[0] = nil
 			return s
 		}, "no certificate"},
 		{"a nil intermediate", func(t *testing.T, p *pki) *x509svid.SVID {
+			t.Helper()
 			s := p.leaf(t, "web", nil)
 			s.Certificates[1] = nil
 			return s
 		}, "an intermediate certificate is missing"},
 		{"no key", func(t *testing.T, p *pki) *x509svid.SVID {
+			t.Helper()
 			s := p.leaf(t, "web", nil)
 			s.PrivateKey = nil
 			return s
 		}, "no private key"},
 		{"another key", func(t *testing.T, p *pki) *x509svid.SVID {
+			t.Helper()
 			s := p.leaf(t, "web", nil)
 			s.PrivateKey = p.root.key
 			return s
 		}, "the private key is another certificate's"},
-		{"another service", func(t *testing.T, p *pki) *x509svid.SVID { return p.leaf(t, "db", nil) },
-			`it is the certificate of \"spiffe://11111111-2222-3333-4444-555555555555.consul/ns/default/dc/dc1/svc/db\"`},
+		{
+			"another service", func(t *testing.T, p *pki) *x509svid.SVID { return p.leaf(t, "db", nil) },
+			`it is the certificate of \"spiffe://11111111-2222-3333-4444-555555555555.consul/ns/default/dc/dc1/svc/db\"`,
+		},
 		{"another trust domain", func(t *testing.T, p *pki) *x509svid.SVID {
+			t.Helper()
 			return p.leaf(t, "web", func(c *x509.Certificate) {
 				c.URIs = []*url.URL{identity.Service{TrustDomain: foreign, Datacenter: "dc1", Name: identity.NewName("web")}.ID().URL()}
 			})
 		}, `it is the certificate of \"spiffe://evil.example/ns/default/dc/dc1/svc/web\"`},
 		{"no URI", func(t *testing.T, p *pki) *x509svid.SVID {
+			t.Helper()
 			return p.leaf(t, "web", func(c *x509.Certificate) { c.DNSNames = []string{c.URIs[0].String()}; c.URIs = nil })
 		}, "0 URI SANs, want one"},
 		{"two URIs, ours first", func(t *testing.T, p *pki) *x509svid.SVID {
+			t.Helper()
 			return p.leaf(t, "web", func(c *x509.Certificate) { c.URIs = append(c.URIs, service("db").ID().URL()) })
 		}, "2 URI SANs, want one"},
 		{"two URIs, ours second", func(t *testing.T, p *pki) *x509svid.SVID {
+			t.Helper()
 			return p.leaf(t, "web", func(c *x509.Certificate) { c.URIs = []*url.URL{service("db").ID().URL(), c.URIs[0]} })
 		}, "2 URI SANs, want one"},
 		{"a CA's", func(t *testing.T, p *pki) *x509svid.SVID {
+			t.Helper()
 			return p.leaf(t, "web", func(c *x509.Certificate) { c.IsCA = true })
 		}, "it is a CA's certificate"},
 		{"signs certificates", func(t *testing.T, p *pki) *x509svid.SVID {
+			t.Helper()
 			return p.leaf(t, "web", func(c *x509.Certificate) { c.KeyUsage |= x509.KeyUsageCertSign })
 		}, "it is a CA's certificate"},
 		{"signs revocations", func(t *testing.T, p *pki) *x509svid.SVID {
+			t.Helper()
 			return p.leaf(t, "web", func(c *x509.Certificate) { c.KeyUsage |= x509.KeyUsageCRLSign })
 		}, "it is a CA's certificate"},
 		{"no digitalSignature", func(t *testing.T, p *pki) *x509svid.SVID {
+			t.Helper()
 			return p.leaf(t, "web", func(c *x509.Certificate) { c.KeyUsage = x509.KeyUsageKeyAgreement })
 		}, "the key usage digitalSignature is missing"},
 		{"no key usage", func(t *testing.T, p *pki) *x509svid.SVID {
+			t.Helper()
 			return p.leaf(t, "web", func(c *x509.Certificate) { c.KeyUsage = 0 })
 		}, "the key usage digitalSignature is missing"},
 		{"server only", func(t *testing.T, p *pki) *x509svid.SVID {
+			t.Helper()
 			return p.leaf(t, "web", func(c *x509.Certificate) { c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth} })
 		}, "the extended key usage client authentication is missing"},
 		{"client only", func(t *testing.T, p *pki) *x509svid.SVID {
+			t.Helper()
 			return p.leaf(t, "web", func(c *x509.Certificate) { c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth} })
 		}, "the extended key usage server authentication is missing"},
 		{"intermediate for clients only", func(t *testing.T, p *pki) *x509svid.SVID {
+			t.Helper()
 			narrow := *p
 			narrow.intermediate = sign(t, &x509.Certificate{
 				Subject: p.intermediate.cert.Subject, IsCA: true, KeyUsage: x509.KeyUsageCertSign, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
@@ -94,9 +112,11 @@ func TestRefusedLeafs(t *testing.T) {
 			return narrow.leaf(t, "web", nil)
 		}, "as a server: x509: certificate specifies an incompatible key usage"},
 		{"expired", func(t *testing.T, p *pki) *x509svid.SVID {
+			t.Helper()
 			return p.leaf(t, "web", func(c *x509.Certificate) { c.NotAfter = time.Now().Add(-time.Second) })
 		}, "as a server: x509: certificate has expired or is not yet valid"},
 		{"intermediate expired", func(t *testing.T, p *pki) *x509svid.SVID {
+			t.Helper()
 			old := *p
 			old.intermediate = sign(t, &x509.Certificate{
 				Subject: p.intermediate.cert.Subject, IsCA: true, KeyUsage: x509.KeyUsageCertSign, NotAfter: time.Now().Add(-time.Second),
@@ -104,13 +124,17 @@ func TestRefusedLeafs(t *testing.T) {
 			return old.leaf(t, "web", nil)
 		}, "as a server: x509: certificate has expired or is not yet valid"},
 		{"no intermediate", func(t *testing.T, p *pki) *x509svid.SVID {
+			t.Helper()
 			s := p.leaf(t, "web", nil)
 			s.Certificates = s.Certificates[:1]
 			return s
 		}, "as a server: x509: certificate signed by unknown authority"},
-		{"another CA", func(t *testing.T, _ *pki) *x509svid.SVID { return newPKI(t).leaf(t, "web", nil) },
-			"as a server: x509: certificate signed by unknown authority"},
+		{
+			"another CA", func(t *testing.T, _ *pki) *x509svid.SVID { return newPKI(t).leaf(t, "web", nil) },
+			"as a server: x509: certificate signed by unknown authority",
+		},
 		{"its own root in the chain", func(t *testing.T, _ *pki) *x509svid.SVID {
+			t.Helper()
 			other := newPKI(t)
 			s := other.leaf(t, "web", nil)
 			s.Certificates = append(s.Certificates, other.root.cert)

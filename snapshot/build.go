@@ -108,10 +108,10 @@ func (b *builder) unchanged(u upstream) bool {
 	}
 	last := u
 	last.service = b.last.in.Upstreams[u.index]
-	switch {
-	case last.service == u.service:
+	switch last.service {
+	case u.service:
 		return true
-	case last.service == nil:
+	case nil:
 		return false
 	}
 	return last.service.Protocol == u.service.Protocol && !last.byName() && !u.byName()

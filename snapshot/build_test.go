@@ -84,7 +84,8 @@ func TestBuildIsPure(t *testing.T) {
 func TestBuildDoesNotDependOnOrder(t *testing.T) {
 	r := rand.New(rand.NewPCG(1, 2))
 	for _, c := range cases(t) {
-		dir := "testdata/" + c.golden[:strings.Index(c.golden, "/")]
+		name, _, _ := strings.Cut(c.golden, "/")
+		dir := "testdata/" + name
 		contents := load(t, dir)
 		for range 5 {
 			r.Shuffle(len(contents.Services), func(i, j int) {

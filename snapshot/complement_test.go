@@ -36,7 +36,7 @@ func FuzzComplement(f *testing.F) {
 			t.Skip("a longer list says no more")
 		}
 		var names []string
-		for _, n := range strings.Fields(list) {
+		for n := range strings.FieldsSeq(list) {
 			if isSegment(n) {
 				names = append(names, n)
 			}

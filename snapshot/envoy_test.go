@@ -12,6 +12,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -52,12 +54,12 @@ func TestEnvoyDecidesTable(t *testing.T) {
 					in := input(c.Policy(), catalog.Inbound{Protocol: protocol, LocalSocket: app})
 					in.Envoy = features
 					b := static(t, build(t, in), ca)
-					l := listener{Case: c, protocol: protocol, socket: filepath.Join(dir, fmt.Sprint(len(all)))}
+					l := listener{Case: c, protocol: protocol, socket: filepath.Join(dir, strconv.Itoa(len(all)))}
 					s := b.StaticResources.Listeners[0]
 					s.Name = l.socket
 					s.Address = pipe(l.socket)
 					if len(all) > 0 {
-						b.StaticResources.Listeners = append(config.StaticResources.Listeners, s)
+						b.StaticResources.Listeners = slices.Concat(config.StaticResources.Listeners, b.StaticResources.Listeners)
 					}
 					config = b
 					// The application's cluster is the http one's for all: with tcp, requests pass through as bytes.

@@ -171,14 +171,15 @@ func static(t testing.TB, r *snapshot.Resources, ca *authority) *bootstrapv3.Boo
 }
 
 // inline puts certificates and names in the place of the secrets that c names.
-func inline(t testing.TB, r *snapshot.Resources, ca *authority, c *tlsv3.CommonTlsContext) bool {
+func inline(tb testing.TB, r *snapshot.Resources, ca *authority, c *tlsv3.CommonTlsContext) bool {
+	tb.Helper()
 	if len(c.TlsCertificateSdsSecretConfigs) == 0 {
 		return false
 	}
 	for _, s := range c.TlsCertificateSdsSecretConfigs {
 		service, ok := strings.CutPrefix(s.Name, "leaf/")
 		if !ok {
-			t.Fatalf("the certificate is the secret %q", s.Name)
+			tb.Fatalf("the certificate is the secret %q", s.Name)
 		}
 		c.TlsCertificates = append(c.TlsCertificates, ca.leaf(service))
 	}
@@ -187,15 +188,15 @@ func inline(t testing.TB, r *snapshot.Resources, ca *authority, c *tlsv3.CommonT
 	switch v := c.ValidationContextType.(type) {
 	case *tlsv3.CommonTlsContext_ValidationContextSdsSecretConfig:
 		c.ValidationContextType = &tlsv3.CommonTlsContext_ValidationContext{ValidationContext: &tlsv3.CertificateValidationContext{
-			TrustedCa: root, MatchTypedSubjectAltNames: names(t, r, v.ValidationContextSdsSecretConfig.Name),
+			TrustedCa: root, MatchTypedSubjectAltNames: names(tb, r, v.ValidationContextSdsSecretConfig.Name),
 		}}
 	case *tlsv3.CommonTlsContext_CombinedValidationContext:
 		both := v.CombinedValidationContext.DefaultValidationContext
 		both.TrustedCa = root
-		both.MatchTypedSubjectAltNames = append(both.MatchTypedSubjectAltNames, names(t, r, v.CombinedValidationContext.ValidationContextSdsSecretConfig.Name)...)
+		both.MatchTypedSubjectAltNames = append(both.MatchTypedSubjectAltNames, names(tb, r, v.CombinedValidationContext.ValidationContextSdsSecretConfig.Name)...)
 		c.ValidationContextType = &tlsv3.CommonTlsContext_ValidationContext{ValidationContext: both}
 	default:
-		t.Fatalf("validation context %T", v)
+		tb.Fatalf("validation context %T", v)
 	}
 	return true
 }

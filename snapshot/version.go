@@ -35,7 +35,7 @@ func (p *packer) any(m proto.Message) *anypb.Any {
 // key alone.
 func (p *packer) constant(key any, make func() proto.Message) *anypb.Any {
 	if a, ok := p.cache.constants.Load(key); ok {
-		return a.(*anypb.Any) //nolint:errcheck,forcetypeassert // nothing else is put there
+		return a.(*anypb.Any) //nolint:forcetypeassert // nothing else is put there
 	}
 	n := len(p.errs)
 	a := p.any(make())

@@ -60,7 +60,7 @@ type build struct {
 type built struct {
 	generation uint64
 	resources  [kinds]map[string]*discoveryv3.Resource // none of kind secrets
-	made       *snapshot.Resources // what they were before they were interned
+	made       *snapshot.Resources                     // what they were before they were interned
 }
 
 // published is what the publisher remembers of a session.

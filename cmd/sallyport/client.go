@@ -251,8 +251,7 @@ func newValidateCommand() *cobra.Command {
 		Args:  cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
 			contents, err := readFiles(c, args[0])
-			var problems files.Errors
-			if errors.As(err, &problems) {
+			if problems, ok := errors.AsType[files.Errors](err); ok {
 				for _, p := range problems {
 					fmt.Fprintln(c.OutOrStdout(), p)
 				}

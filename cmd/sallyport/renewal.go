@@ -27,7 +27,7 @@ type renewal struct {
 // run replaces the token that ends at expires, and each one after it, at about two thirds of its life. It returns when ctx ends.
 func (r renewal) run(ctx context.Context, expires time.Time) {
 	for {
-		if !sleepUntil(ctx, renewAt(time.Now(), expires, rand.Float64())) { //nolint:gosec // jitter is no secret
+		if !sleepUntil(ctx, renewAt(time.Now(), expires, rand.Float64())) {
 			return
 		}
 		var ok bool
@@ -55,7 +55,7 @@ func (r renewal) renew(ctx context.Context) (expires time.Time, ok bool) {
 			said = text
 			r.log.Warn("token not renewed, trying again; what Envoy has keeps working, but it cannot reach the control plane anew once the token has ended", "err", err)
 		}
-		if !sleepUntil(ctx, time.Now().Add(wait/2+rand.N(wait/2))) { //nolint:gosec // jitter is no secret
+		if !sleepUntil(ctx, time.Now().Add(wait/2+rand.N(wait/2))) {
 			return time.Time{}, false
 		}
 	}

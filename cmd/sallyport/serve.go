@@ -258,8 +258,7 @@ func (p *controlPlane) serveGRPC(ctx context.Context, l net.Listener, creds cred
 		s.Stop()
 		<-stopped
 	}
-	<-failed
-	return nil
+	return <-failed
 }
 
 func (p *controlPlane) metricsServer() *http.Server {

@@ -135,9 +135,13 @@ func (l load) entries() []entry {
 	return all
 }
 
-// wildcard is an intention for all destinations.
+// wildcard are n intentions for all destinations. One more takes nothing from anybody.
 func wildcard(n int) entry {
-	return entry{Kind: "service-intentions", Name: "*", Sources: []source{{fmt.Sprintf("operator-%d", n), "allow"}}}
+	e := entry{Kind: "service-intentions", Name: "*"}
+	for i := range n {
+		e.Sources = append(e.Sources, source{fmt.Sprintf("operator-%d", i), "allow"})
+	}
+	return e
 }
 
 // write puts the load into a directory of definitions.

@@ -4,6 +4,7 @@
 package rbactest
 
 import (
+	"errors"
 	"fmt"
 	"regexp"
 	"strings"
@@ -21,7 +22,7 @@ import (
 // be generated.
 func Allowed(m *matcherv3.Matcher, uris []string) (bool, error) {
 	if m == nil {
-		return false, fmt.Errorf("no matcher: Envoy would allow everything")
+		return false, errors.New("no matcher: Envoy would allow everything")
 	}
 	action, err := match(m, strings.Join(uris, ","))
 	if err != nil || action == nil {
@@ -72,7 +73,7 @@ func match(m *matcherv3.Matcher, input string) (*rbacv3.Action, error) {
 
 func follow(on *matcherv3.Matcher_OnMatch, input string) (*rbacv3.Action, error) {
 	if on.GetKeepMatching() {
-		return nil, fmt.Errorf("keep_matching")
+		return nil, errors.New("keep_matching")
 	}
 	if m := on.GetMatcher(); m != nil {
 		return match(m, input)
@@ -118,7 +119,7 @@ func whole(expr, text string) (bool, error) {
 // SANs. One of them is enough. An empty list is an error, as it would let in everybody.
 func HandshakeAllows(names []*tlsv3.SubjectAltNameMatcher, uris []string) (bool, error) {
 	if len(names) == 0 {
-		return false, fmt.Errorf("no names: Envoy would let in everybody")
+		return false, errors.New("no names: Envoy would let in everybody")
 	}
 	for _, n := range names {
 		if n.GetSanType() != tlsv3.SubjectAltNameMatcher_URI || n.GetMatcher().GetIgnoreCase() {

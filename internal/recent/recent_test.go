@@ -1,7 +1,7 @@
 package recent_test
 
 import (
-	"fmt"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -29,11 +29,11 @@ func TestHolds(t *testing.T) {
 	for _, size := range []int{-1, 0, 1, 7, 8, 9, 100, 1000} {
 		table := recent.New[int](size)
 		for i := range size {
-			table.Store(fmt.Sprint(i), i, nil)
+			table.Store(strconv.Itoa(i), i, nil)
 		}
 		found := 0
 		for i := range size {
-			v, ok := table.Load(fmt.Sprint(i))
+			v, ok := table.Load(strconv.Itoa(i))
 			if ok && v != i {
 				t.Errorf("size %d: Load(%d) = %d", size, i, v)
 			}
@@ -55,11 +55,11 @@ func TestHolds(t *testing.T) {
 func TestBounded(t *testing.T) {
 	table := recent.New[int](64)
 	for i := range 10000 {
-		table.Store(fmt.Sprint(i), i, nil)
+		table.Store(strconv.Itoa(i), i, nil)
 	}
 	found := 0
 	for i := range 10000 {
-		if _, ok := table.Load(fmt.Sprint(i)); ok {
+		if _, ok := table.Load(strconv.Itoa(i)); ok {
 			found++
 		}
 	}
@@ -72,11 +72,11 @@ func TestBounded(t *testing.T) {
 func TestExpiredFirst(t *testing.T) {
 	table := recent.New[bool](1) // one place
 	for i := range 8 {
-		table.Store(fmt.Sprint(i), i == 5, nil)
+		table.Store(strconv.Itoa(i), i == 5, nil)
 	}
 	table.Store("new", false, func(expired bool) bool { return expired })
 	for i := range 8 {
-		if _, ok := table.Load(fmt.Sprint(i)); ok != (i != 5) {
+		if _, ok := table.Load(strconv.Itoa(i)); ok != (i != 5) {
 			t.Errorf("answer %d is there: %t", i, ok)
 		}
 	}
@@ -102,10 +102,10 @@ func TestConcurrent(t *testing.T) {
 		wg.Go(func() {
 			for i := range 5000 {
 				n := (i*7 + g) % 100
-				if v, ok := table.Load(fmt.Sprint(n)); ok && v != n {
+				if v, ok := table.Load(strconv.Itoa(n)); ok && v != n {
 					t.Errorf("Load(%d) = %d", n, v)
 				}
-				table.Store(fmt.Sprint(n), n, func(v int) bool { return v%2 == 0 })
+				table.Store(strconv.Itoa(n), n, func(v int) bool { return v%2 == 0 })
 			}
 		})
 	}
