@@ -234,6 +234,19 @@ func ParseRevocation(s string) (r Revocation, ok bool) {
 	return Drain, false
 }
 
+// Fits reports whether a service of protocol p can have r: connections are judged one by one only where they are not requests.
+func (r Revocation) Fits(p Protocol) bool {
+	switch r {
+	case Drain:
+		return true
+	case NewConnections:
+		return !p.L7()
+	case NextRequest:
+		return p.L7()
+	}
+	return false
+}
+
 // DefaultRevocation is what holds for a service of protocol p unless configured.
 func DefaultRevocation(p Protocol) Revocation {
 	if p.L7() {

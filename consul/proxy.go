@@ -290,7 +290,7 @@ func (s *sidecar) finish(c *chain, mesh ownSettings, config Config) (catalog.Pro
 	}
 	// What is said of this service goes before what is said of all, which may not fit its protocol.
 	own := s.settings.own.without(mesh).or(meta)
-	if own.revocation.set && !fits(own.revocation.value, in.Protocol) {
+	if own.revocation.set && !own.revocation.value.Fits(in.Protocol) {
 		problem(p.Origin, "revocation %q is not for protocol %s: that of the protocol holds", own.revocation.value, in.Protocol)
 		own.revocation = opt[catalog.Revocation]{}
 	}
@@ -298,7 +298,7 @@ func (s *sidecar) finish(c *chain, mesh ownSettings, config Config) (catalog.Pro
 		problem(p.Origin, "server_first is for services of protocol tcp, not %s: it is not taken", in.Protocol)
 		own.serverFirst = opt[bool]{}
 	}
-	mesh.revocation.set = mesh.revocation.set && fits(mesh.revocation.value, in.Protocol)
+	mesh.revocation.set = mesh.revocation.set && mesh.revocation.value.Fits(in.Protocol)
 	if in.Protocol.L7() {
 		mesh.serverFirst = opt[bool]{}
 	}
@@ -308,7 +308,7 @@ func (s *sidecar) finish(c *chain, mesh ownSettings, config Config) (catalog.Pro
 	switch {
 	case own.revocation.set:
 		in.Revocation = own.revocation.value
-	case config.Revocation != nil && fits(*config.Revocation, in.Protocol):
+	case config.Revocation != nil && config.Revocation.Fits(in.Protocol):
 		in.Revocation = *config.Revocation
 	}
 	in.ServerFirst = own.serverFirst.value
@@ -318,17 +318,4 @@ func (s *sidecar) finish(c *chain, mesh ownSettings, config Config) (catalog.Pro
 	}
 	p.Bootstrap.UID = own.uid.or(some(-1)).value
 	return p, problems
-}
-
-// fits reports whether a revocation can be had for a protocol.
-func fits(r catalog.Revocation, p catalog.Protocol) bool {
-	switch r {
-	case catalog.Drain:
-		return true
-	case catalog.NewConnections:
-		return !p.L7()
-	case catalog.NextRequest:
-		return p.L7()
-	}
-	return false
 }

@@ -184,7 +184,7 @@ func (a *assembly) over(s *sidecar) settings {
 	if e := a.defaults[s.service]; e != nil {
 		own = own.over(e.settings)
 	}
-	if r := own.revocation; r.set && !fits(r.value, protocol) {
+	if r := own.revocation; r.set && !r.value.Fits(protocol) {
 		a.problem(r.at, "revocation %q is not for protocol %s, which %s has: use %s", r.value, protocol, s.service, fitting(protocol))
 	}
 	if f := own.serverFirst; f.set && f.value && protocol.L7() {
@@ -193,14 +193,14 @@ func (a *assembly) over(s *sidecar) settings {
 	all := own
 	if e := a.proxyDefaults; e != nil {
 		mesh := e.settings
-		mesh.revocation.set = mesh.revocation.set && fits(mesh.revocation.value, protocol)
+		mesh.revocation.set = mesh.revocation.set && mesh.revocation.value.Fits(protocol)
 		mesh.serverFirst.set = mesh.serverFirst.set && !protocol.L7()
 		all = own.over(mesh)
 	}
 	all.protocol.value = protocol
 	if !all.revocation.set {
 		all.revocation.value = catalog.DefaultRevocation(protocol)
-		if r := a.config.Revocation; r != nil && fits(*r, protocol) {
+		if r := a.config.Revocation; r != nil && r.Fits(protocol) {
 			all.revocation.value = *r
 		}
 	}
@@ -215,19 +215,6 @@ func (a *assembly) over(s *sidecar) settings {
 		all.uid.value = -1
 	}
 	return all
-}
-
-// fits reports whether a revocation can be had for a protocol.
-func fits(r catalog.Revocation, p catalog.Protocol) bool {
-	switch r {
-	case catalog.Drain:
-		return true
-	case catalog.NewConnections:
-		return !p.L7()
-	case catalog.NextRequest:
-		return p.L7()
-	}
-	return false
 }
 
 func fitting(p catalog.Protocol) string {
