@@ -1,18 +1,21 @@
 // Command demo runs a mesh of three services on this machine and shows it working: the built sallyport as control plane, three Envoys as
 // sidecars, an application behind one of them. `make demo` runs it; with DEMO_EXIT=1 it ends after its checks, and its exit
-// status says whether they held.
+// status says whether they held. With -consul, as `make demo-consul` runs it, the mesh is that of a Consul agent, which it starts and ends too.
 package main
 
 import (
 	"context"
 	"embed"
 	"errors"
+	"flag"
 	"fmt"
 	"os"
 	"os/exec"
 	"os/signal"
 	"path/filepath"
 	"syscall"
+
+	"github.com/sallyport/sallyport/internal/meshtest"
 )
 
 //go:embed catalog
@@ -26,9 +29,11 @@ const (
 )
 
 func main() {
+	consul := flag.Bool("consul", false, "run a Consul agent, and the mesh beside it")
+	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	err := demo(ctx)
+	err := demo(ctx, *consul)
 	switch {
 	case errors.Is(err, context.Canceled):
 		fmt.Println("\nThe demo has ended.")
@@ -40,7 +45,7 @@ func main() {
 }
 
 // demo runs the mesh until ctx ends or, with DEMO_EXIT, until everything was shown. It ends all that it started.
-func demo(ctx context.Context) (err error) {
+func demo(ctx context.Context, consul bool) (err error) {
 	sallyport, err := find("SALLYPORT_BIN", "bin/sallyport", "make build")
 	if err != nil {
 		return err
@@ -49,6 +54,14 @@ func demo(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
+	var agent *agent
+	if consul {
+		binary, err := find("CONSUL", ".tools/consul-"+meshtest.ConsulVersion, "make tools")
+		if err != nil {
+			return err
+		}
+		agent = newAgent(binary)
+	}
 	state, err := openState()
 	if err != nil {
 		return err
@@ -56,7 +69,7 @@ func demo(ctx context.Context) (err error) {
 	if err := state.endLeftovers(); err != nil {
 		return err
 	}
-	m, err := newMesh(sallyport, envoy, state)
+	m, err := newMesh(sallyport, envoy, agent, state)
 	if err != nil {
 		return err
 	}

@@ -26,6 +26,7 @@ const patience = 30 * time.Second
 // mesh is what the demo runs: a control plane, a sidecar for each service, and api's application in this process.
 type mesh struct {
 	sallyport, envoy string
+	agent            *agent // nil: the mesh is that of files
 	state            *state
 	dir              string // of everything below
 	app              *meshtest.Server
@@ -41,7 +42,7 @@ type child struct {
 	done chan struct{}
 }
 
-func newMesh(sallyport, envoy string, s *state) (*mesh, error) {
+func newMesh(sallyport, envoy string, a *agent, s *state) (*mesh, error) {
 	// Not os.TempDir: what some systems have there is too long for the path of a socket.
 	dir, err := os.MkdirTemp("/tmp", "sallyport-demo-")
 	if err != nil {
@@ -50,7 +51,7 @@ func newMesh(sallyport, envoy string, s *state) (*mesh, error) {
 	if err := s.setDir(dir); err != nil {
 		return nil, errors.Join(err, os.RemoveAll(dir))
 	}
-	m := &mesh{sallyport: sallyport, envoy: envoy, state: s, dir: dir, sidecars: map[string]*child{}}
+	m := &mesh{sallyport: sallyport, envoy: envoy, agent: a, state: s, dir: dir, sidecars: map[string]*child{}}
 	err = fs.WalkDir(definitions, "catalog", func(path string, d fs.DirEntry, err error) error {
 		if err != nil {
 			return err
@@ -86,6 +87,14 @@ func (m *mesh) start(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
+	if m.agent != nil {
+		if err := m.startAgent(ctx); err != nil {
+			return err
+		}
+		if err := m.tellAgent(); err != nil {
+			return err
+		}
+	}
 	if err := m.startServe(ctx); err != nil {
 		return err
 	}
@@ -105,7 +114,11 @@ func (m *mesh) start(ctx context.Context) (err error) {
 }
 
 func (m *mesh) startServe(ctx context.Context) (err error) {
-	m.serve, err = m.run("the control plane", "serve", "serve", "--catalog", m.catalog(), "--data", filepath.Join(m.dir, "data"), "--metrics-bind", "")
+	source := []string{"--catalog", m.catalog()}
+	if m.agent != nil {
+		source = []string{"--consul", "--http-addr", m.agent.Addr}
+	}
+	m.serve, err = m.run("the control plane", "serve", slices.Concat([]string{"serve"}, source, []string{"--data", filepath.Join(m.dir, "data"), "--metrics-bind", ""})...)
 	if err != nil {
 		return err
 	}
@@ -118,15 +131,20 @@ func (m *mesh) startServe(ctx context.Context) (err error) {
 	})
 }
 
-// run starts sallyport in a process group of its own, so that Ctrl-C reaches the demo alone, which ends things in order.
+// run starts sallyport as launch does.
 func (m *mesh) run(name, log string, args ...string) (*child, error) {
+	return m.launch(name, log, m.command(args...))
+}
+
+// launch starts a program in a process group of its own, so that Ctrl-C reaches the demo alone, which ends things in order.
+func (m *mesh) launch(name, log string, cmd *exec.Cmd) (*child, error) {
 	c := &child{name: name, log: filepath.Join(m.dir, log+".log"), done: make(chan struct{})}
 	f, err := os.OpenFile(c.log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
-	c.cmd = m.command(args...)
+	c.cmd = cmd
 	c.cmd.Stdout, c.cmd.Stderr = f, f
 	c.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	if err := c.cmd.Start(); err != nil {
@@ -254,6 +272,9 @@ func (m *mesh) close(keep bool) error {
 	}
 	if m.serve != nil {
 		m.serve.end(syscall.SIGTERM)
+	}
+	if m.agent != nil && m.agent.process != nil {
+		m.agent.process.end(syscall.SIGKILL) // nothing of it is kept
 	}
 	if m.app != nil {
 		m.app.Close()

@@ -1,0 +1,203 @@
+package snapshot_test
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"runtime"
+	"slices"
+	"sync"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+	"github.com/sallyport/sallyport/catalog"
+	"github.com/sallyport/sallyport/identity"
+	"github.com/sallyport/sallyport/intention"
+	"github.com/sallyport/sallyport/snapshot"
+	"google.golang.org/protobuf/testing/protocmp"
+)
+
+// same compares what two builds made, byte by byte.
+func same(t *testing.T, what string, in snapshot.Input, got *snapshot.Resources, gotErr error) {
+	t.Helper()
+	want, wantErr := snapshot.Build(in)
+	if (gotErr == nil) != (wantErr == nil) || gotErr != nil && gotErr.Error() != wantErr.Error() {
+		t.Fatalf("%s: error %v, want %v", what, gotErr, wantErr)
+	}
+	if wantErr != nil {
+		return
+	}
+	if diff := cmp.Diff(want, got, protocmp.Transform(), cmpopts.IgnoreUnexported(snapshot.Resources{})); diff != "" {
+		t.Fatalf("%s: a Cache builds something else (-Build +Cache):\n%s", what, diff)
+	}
+}
+
+// TestCacheBuildsTheGoldens: after any other case, and after the same one.
+func TestCacheBuildsTheGoldens(t *testing.T) {
+	var c snapshot.Cache
+	var last *snapshot.Resources
+	for range 2 {
+		for _, k := range cases(t) {
+			for range 2 {
+				r, err := c.Build(k.input, last)
+				same(t, k.golden, k.input, r, err)
+				last = r
+			}
+		}
+	}
+}
+
+// vary returns an input that differs from in by one thing that can change while a proxy runs.
+func vary(r *rand.Rand, in snapshot.Input) (snapshot.Input, string) {
+	clone := func(p *catalog.Proxy) *catalog.Proxy {
+		q := *p
+		q.Upstreams = slices.Clone(p.Upstreams)
+		return &q
+	}
+	endpoint := func() catalog.Endpoint {
+		address := []string{"10.0.0.1", "10.0.0.2", "::1", "db.internal"}[r.IntN(4)]
+		return catalog.Endpoint{Address: address, Port: uint16(20000 + r.IntN(3)), Weight: 1, Healthy: r.IntN(2) == 0}
+	}
+	in.Upstreams = slices.Clone(in.Upstreams)
+	switch what := r.IntN(11); what {
+	case 0:
+		p := clone(in.Proxy)
+		p.Inbound.Protocol = []catalog.Protocol{catalog.TCP, catalog.HTTP, catalog.GRPC}[r.IntN(3)]
+		p.Inbound.Enforcement = []catalog.Enforcement{catalog.RBAC, catalog.ExtAuthz, catalog.Both}[r.IntN(3)]
+		in.Proxy = p
+		return in, "inbound"
+	case 1:
+		in.Generation = uint64(r.IntN(3))
+		return in, "generation"
+	case 2:
+		in.Envoy = []snapshot.Features{{}, {ConnectMode: true, RegexSize: 4096}, {ConnectMode: true, DrainClose: true, RegexSize: 100}}[r.IntN(3)]
+		return in, "envoy"
+	case 3:
+		m := *in.Mesh
+		m.Outgoing.Allow12, m.Incoming.Allow12 = r.IntN(2) == 0, r.IntN(2) == 0
+		m.DropForwardedClientCert = r.IntN(2) == 0
+		in.Mesh = &m
+		return in, "mesh"
+	case 4, 5:
+		var all []intention.Intention
+		for i := range r.IntN(4) {
+			all = append(all, from([]string{"*", "api", "db", "cache"}[i], intention.Action(r.IntN(2))))
+		}
+		in.Policy = compile("web", intention.Action(r.IntN(2)), all...)
+		return in, "policy"
+	case 6:
+		p := clone(in.Proxy)
+		if n := len(p.Upstreams); n > 0 {
+			p.Upstreams[r.IntN(n)].ConnectTimeout++
+		}
+		in.Proxy = p
+		return in, "settings of an upstream"
+	case 7:
+		p := clone(in.Proxy)
+		name := identity.NewName(fmt.Sprintf("service-%d", r.IntN(4)))
+		p.Upstreams = append(p.Upstreams, catalog.Upstream{Destination: name, BindPort: uint16(9000 + r.IntN(20))}) // now and then one that is taken
+		in.Proxy = p
+		in.Upstreams = append(in.Upstreams, nil)
+		return in, "another upstream"
+	default:
+		if len(in.Upstreams) == 0 {
+			return in, "nothing"
+		}
+		i := r.IntN(len(in.Upstreams))
+		s := catalog.Service{Name: in.Proxy.Upstreams[i].Destination}
+		if in.Upstreams[i] != nil {
+			s = *in.Upstreams[i]
+		}
+		if r.IntN(4) == 0 {
+			s.Protocol = []catalog.Protocol{catalog.TCP, catalog.HTTP, catalog.HTTP2}[r.IntN(3)]
+		}
+		s.Endpoints = append(slices.Clone(s.Endpoints[:min(len(s.Endpoints), 2)]), endpoint())
+		for j, u := range in.Proxy.Upstreams { // one service is one pointer, as in a View
+			if u.Destination == s.Name {
+				in.Upstreams[j] = &s
+			}
+		}
+		return in, "endpoints"
+	}
+}
+
+// TestCacheIsBuild: whatever was built before, a Cache makes what Build makes of the same input.
+func TestCacheIsBuild(t *testing.T) {
+	for seed := range uint64(60) {
+		r := rand.New(rand.NewPCG(seed, 1))
+		var c snapshot.Cache
+		var last *snapshot.Resources
+		in := input(compile("web", intention.Deny), catalog.Inbound{},
+			&catalog.Service{Name: identity.NewName("service-0")}, &catalog.Service{Name: identity.NewName("service-1"), Protocol: catalog.HTTP})
+		for n := range 60 {
+			next, what := vary(r, in)
+			got, err := c.Build(next, last)
+			same(t, fmt.Sprintf("seed %d, change %d: %s", seed, n, what), next, got, err)
+			if err == nil { // as a publisher does: what failed is not kept
+				in, last = next, got
+			}
+		}
+	}
+}
+
+// TestCacheShares: what did not change is not made again, and proxies share what is the same for all of them.
+func TestCacheShares(t *testing.T) {
+	api := &catalog.Service{Name: identity.NewName("api"), Endpoints: []catalog.Endpoint{{Address: "10.0.0.1", Port: 1, Weight: 1, Healthy: true}}}
+	db := &catalog.Service{Name: identity.NewName("db")}
+	in := input(compile("web", intention.Deny), catalog.Inbound{}, api, db)
+	var c snapshot.Cache
+	first, err := c.Build(in, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	moved := *api
+	moved.Endpoints = []catalog.Endpoint{{Address: "10.0.0.2", Port: 1, Weight: 1, Healthy: true}}
+	in.Upstreams = []*catalog.Service{&moved, db}
+	second, err := c.Build(in, first)
+	if err != nil {
+		t.Fatal(err)
+	}
+	made := 0
+	for url, byName := range second.ByType {
+		for name, r := range byName {
+			if first.ByType[url][name] != r {
+				made++
+			}
+		}
+	}
+	if made != 1 {
+		t.Errorf("%d resources were made for one that changed", made)
+	}
+	other := input(compile("shop", intention.Deny), catalog.Inbound{}, &moved)
+	third, err := c.Build(other, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const sni = "api.default.dc1.internal." + trustDomain
+	if third.ByType[endpoints][sni] == nil || third.ByType[endpoints][sni] != second.ByType[endpoints][sni] {
+		t.Error("two proxies that dial a service have endpoints of their own")
+	}
+	runtime.KeepAlive(first)
+}
+
+// TestCacheConcurrently is for the race detector.
+func TestCacheConcurrently(t *testing.T) {
+	var c snapshot.Cache
+	api := &catalog.Service{Name: identity.NewName("api"), Protocol: catalog.HTTP}
+	var all sync.WaitGroup
+	for i := range 8 {
+		all.Go(func() {
+			in := input(compile(fmt.Sprintf("web-%d", i), intention.Deny, from("*", intention.Allow)), catalog.Inbound{Protocol: catalog.Protocol(i % 4)}, api)
+			var last *snapshot.Resources
+			for range 5 {
+				in.Generation++
+				r, err := c.Build(in, last)
+				if err != nil {
+					t.Error(err)
+				}
+				last = r
+			}
+		})
+	}
+	all.Wait()
+}
