@@ -50,7 +50,7 @@ func (b *builder) inbound() {
 	if !b.keep(same, clusterType, localApp) {
 		b.add(localApp, b.localCluster())
 	}
-	same = same && b.last.in.Policy == b.in.Policy
+	same = same
 	if same {
 		b.out.validation, b.out.warnings = b.last.validation, b.last.warnings
 	} else {

@@ -120,7 +120,7 @@ func until(t time.Time) string {
 }
 
 func newIntentionCommand(o *clientOptions) *cobra.Command {
-	group := &cobra.Command{Use: "intention", Short: "Ask what intentions say", Args: cobra.NoArgs}
+	group := &cobra.Command{Use: "intention", Short: "Ask what intentions say", Args: cobra.NoArgs, RunE: help}
 	var dir string
 	check := &cobra.Command{
 		Use:   "check SOURCE DESTINATION",
@@ -224,7 +224,7 @@ func checkIntention(v *catalog.View, source, destination string) (admin.CheckRes
 }
 
 func newLeafCommand(o *clientOptions) *cobra.Command {
-	group := &cobra.Command{Use: "leaf", Short: "Leaf certificates", Args: cobra.NoArgs}
+	group := &cobra.Command{Use: "leaf", Short: "Leaf certificates", Args: cobra.NoArgs, RunE: help}
 	group.AddCommand(&cobra.Command{
 		Use:   "rotate SERVICE",
 		Short: "Give a service a new leaf now; no connection ends",
@@ -269,7 +269,7 @@ func newValidateCommand() *cobra.Command {
 }
 
 func newConsulCommand() *cobra.Command {
-	group := &cobra.Command{Use: "consul", Short: "Beside a Consul agent", Args: cobra.NoArgs}
+	group := &cobra.Command{Use: "consul", Short: "Beside a Consul agent", Args: cobra.NoArgs, RunE: help}
 	var node string
 	policy := &cobra.Command{
 		Use:   "policy [--node-name NODE]",

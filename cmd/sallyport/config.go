@@ -71,7 +71,7 @@ func serveFlags(f *pflag.FlagSet) {
 	f.String("intention-enforcement", "rbac", "where intentions are enforced unless a service says otherwise: rbac, ext_authz or both")
 	f.String("revocation", "", "what happens to live connections when access is taken away, unless a service says otherwise: drain, new (tcp) or next-request (http)")
 	f.Duration("leaf-ttl", ca.DefaultLeafTTL, "life of leaf certificates, at least 1m; they are renewed at 60-90 % of it")
-	f.Duration("token-ttl", time.Hour, "life of the tokens that `sallyport envoy` renews")
+	f.Duration("token-ttl", time.Hour, "life of the tokens that \"sallyport envoy\" renews")
 	f.String("xds-address", "", "host:port of a TLS endpoint for Envoys on other machines (default: none, the socket alone)")
 	f.String("metrics-bind", "127.0.0.1:19876", `host:port of /metrics, /healthz and /readyz ("" : on the admin socket alone)`)
 	f.String("admin-group", "", "group whose members may use the admin socket too")

@@ -23,6 +23,7 @@ configuration over xDS: mutual TLS between services, and only the connections th
 		SilenceUsage:  true,
 		SilenceErrors: true,
 		Args:          cobra.NoArgs,
+		RunE:          help,
 	}
 	root.CompletionOptions.HiddenDefaultCmd = true
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
@@ -50,6 +51,9 @@ configuration over xDS: mutual TLS between services, and only the connections th
 	)
 	return root
 }
+
+// help is what a command does that only holds others. With arguments it does not get here: cobra.NoArgs calls them unknown commands.
+func help(c *cobra.Command, _ []string) error { return c.Help() }
 
 // versionText is the version and, where the build knows it, the commit.
 func versionText() string {

@@ -21,7 +21,7 @@ import (
 )
 
 // patience is how long the demo waits for anything.
-const patience = 30 * time.Second
+const patience = 60 * time.Second
 
 // mesh is what the demo runs: a control plane, a sidecar for each service, and api's application in this process.
 type mesh struct {
@@ -110,7 +110,16 @@ func (m *mesh) start(ctx context.Context) (err error) {
 			return err
 		}
 	}
-	return m.serve.await(ctx, "in sync with its sidecars", m.inSync)
+	if err := m.serve.await(ctx, "in sync with its sidecars", m.inSync); err != nil || m.agent == nil {
+		return err
+	}
+	// Consul calls a sidecar critical until it has looked at it for the first time, up to 10 s after its registration.
+	return m.serve.await(ctx, "seeing that api's sidecar is healthy", func() error { //nolint:contextcheck // it has a deadline of its own
+		if a := meshtest.GetPlain(webToAPI); !a.Allowed() {
+			return fmt.Errorf("web → api: %v", a)
+		}
+		return nil
+	})
 }
 
 func (m *mesh) startServe(ctx context.Context) (err error) {

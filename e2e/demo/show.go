@@ -36,8 +36,8 @@ func show(ctx context.Context, m *mesh) error {
 		a := meshtest.GetPlain(c.url) //nolint:contextcheck // it has a deadline of its own
 		why, exit := m.ask("intention", "check", c.name, "api")
 		fmt.Printf("  %-5s → api   %d %s\n                %s\n", c.name, a.Status, word(a), why)
-		if a.Status != c.status || exit != c.exit || !strings.Contains(why, "api-intentions.hcl:") {
-			return fmt.Errorf("%s → api: %v, and `intention check` ended with %d; want status %d and %d, and the intention's file and line", c.name, a, exit, c.status, c.exit)
+		if a.Status != c.status || exit != c.exit || !strings.Contains(why, m.origin()) {
+			return fmt.Errorf("%s → api: %v, and `intention check` ended with %d; want status %d and %d, and where the intention is from", c.name, a, exit, c.status, c.exit)
 		}
 	}
 
@@ -72,7 +72,11 @@ func word(a meshtest.Answer) string {
 // underLoad does to the mesh what operators do, while the load runs.
 func underLoad(ctx context.Context, m *mesh, load *meshtest.Load) (r meshtest.Report, err error) {
 	defer func() { r = load.Stop() }()
-	for _, step := range []func(context.Context, *mesh) error{changeIntention, rotateLeaf, restart} {
+	steps := []func(context.Context, *mesh) error{changeIntention, rotateLeaf, restart}
+	if m.agent != nil {
+		steps = []func(context.Context, *mesh) error{changeIntention, rotateRoot, restart, loseAgent}
+	}
+	for _, step := range steps {
 		if !pause(ctx, time.Second) {
 			return r, ctx.Err()
 		}
@@ -100,10 +104,17 @@ func changeIntention(ctx context.Context, m *mesh) error {
 		action, done string
 		status       int
 	}{{"allow", "answered", http.StatusOK}, {"deny", "refused", http.StatusForbidden}} {
-		start := time.Now()
 		if err := m.setBatch(c.action); err != nil {
 			return err
 		}
+		saved := "the file was saved"
+		if m.agent != nil {
+			saved = "`consul config write`"
+			if err := m.consul("config", "write", filepath.Join(m.catalog(), "api-intentions.hcl")); err != nil {
+				return err
+			}
+		}
+		start := time.Now()
 		if err := m.serve.await(ctx, c.done, func() error { //nolint:contextcheck // it has a deadline of its own
 			if a := meshtest.GetPlain(batchToAPI); a.Status != c.status {
 				return fmt.Errorf("batch → api: %v", a)
@@ -112,7 +123,7 @@ func changeIntention(ctx context.Context, m *mesh) error {
 		}); err != nil {
 			return err
 		}
-		fmt.Printf("  intention changed: batch → api %s; batch is %s %d ms after the file was saved\n", c.action, c.done, time.Since(start).Milliseconds())
+		fmt.Printf("  intention changed: batch → api %s; batch is %s %d ms after %s\n", c.action, c.done, time.Since(start).Milliseconds(), saved)
 	}
 	return nil
 }
@@ -133,6 +144,14 @@ func (m *mesh) setBatch(action string) error {
 	return os.Rename(tmp, path)
 }
 
+// origin is what sallyport calls the place that the intentions of api come from.
+func (m *mesh) origin() string {
+	if m.agent != nil {
+		return "service-intentions/api"
+	}
+	return "api-intentions.hcl:"
+}
+
 // rotateLeaf gives api's sidecar a new certificate.
 func rotateLeaf(ctx context.Context, m *mesh) error {
 	old, err := m.serial("api") //nolint:contextcheck // it has a deadline of its own
@@ -143,17 +162,24 @@ func rotateLeaf(ctx context.Context, m *mesh) error {
 	if line, exit := m.ask("leaf", "rotate", "api"); exit != 0 {
 		return fmt.Errorf("leaf rotate api: %s", line)
 	}
-	var now string
-	if err := m.serve.await(ctx, "done with the rotation", func() error { //nolint:contextcheck // it has a deadline of its own
-		if now, err = m.serial("api"); err == nil && now == old {
-			err = errors.New("api's Envoy still has the old leaf")
-		}
-		return err
-	}); err != nil {
+	now, err := m.newLeaf(ctx, old)
+	if err != nil {
 		return err
 	}
 	fmt.Printf("  leaf of api rotated in %d ms: serial %.8s… → %.8s…\n", time.Since(start).Milliseconds(), old, now)
 	return nil
+}
+
+// newLeaf waits until api's Envoy has another leaf than the old one, and returns its serial number.
+func (m *mesh) newLeaf(ctx context.Context, old string) (serial string, err error) {
+	err = m.serve.await(ctx, "done with the rotation", func() error { //nolint:contextcheck // it has a deadline of its own
+		var err error
+		if serial, err = m.serial("api"); err == nil && serial == old {
+			err = errors.New("api's Envoy still has the old leaf")
+		}
+		return err
+	})
+	return serial, err
 }
 
 // serial is the serial number of the leaf that a sidecar's Envoy has.
@@ -205,6 +231,10 @@ func restart(ctx context.Context, m *mesh) error {
 
 // invite says what else can be tried.
 func (m *mesh) invite() {
+	if m.agent != nil {
+		m.inviteConsul()
+		return
+	}
 	fmt.Printf(`
 The mesh runs until Ctrl-C. In another terminal:
 

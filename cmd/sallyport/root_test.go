@@ -1,0 +1,50 @@
+package main
+
+import (
+	"bytes"
+	"strings"
+	"testing"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+)
+
+func TestWrongCommands(t *testing.T) {
+	for args, want := range map[string]string{
+		"foo":                `unknown command "foo" for "sallyport"`,
+		"intention chek a b": `unknown command "chek" for "sallyport intention"`,
+		"intention check a":  "accepts 2 arg(s)",
+		"serve --catlog x":   "see `sallyport serve --help`",
+		"envoy":              "sidecar-for",
+		"envoy web":          "come after --",
+		"leaf rotate":        "accepts 1 arg(s)",
+	} {
+		root := newRootCommand()
+		root.SetArgs(strings.Fields(args))
+		var out bytes.Buffer
+		root.SetOut(&out)
+		root.SetErr(&out)
+		if err := root.Execute(); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("sallyport %s: %v, want %q", args, err, want)
+		}
+		if out.Len() > 0 {
+			t.Errorf("sallyport %s printed %q besides its error", args, out.String())
+		}
+	}
+}
+
+// A word in backquotes becomes the name of a flag's type, which is never meant here.
+func TestFlagsAreExplained(t *testing.T) {
+	var walk func(*cobra.Command)
+	walk = func(c *cobra.Command) {
+		c.Flags().VisitAll(func(f *pflag.Flag) {
+			if f.Usage == "" || strings.Contains(f.Usage, "`") {
+				t.Errorf("%s --%s: usage %q", c.CommandPath(), f.Name, f.Usage)
+			}
+		})
+		for _, sub := range c.Commands() {
+			walk(sub)
+		}
+	}
+	walk(newRootCommand())
+}
