@@ -49,6 +49,7 @@ With the ID of a proxy or of a service instance it says all it knows of that one
 					return fmt.Errorf("no proxy %q in the catalog (`sallyport status` lists them)", args[0])
 				}
 			}
+			s.TLS12 = tls12(c.Context(), client.Dir(), s.Proxies)
 			if asJSON {
 				e := json.NewEncoder(c.OutOrStdout())
 				e.SetIndent("", "  ")
@@ -91,6 +92,9 @@ func printStatus(w io.Writer, s admin.Status, full bool) error {
 	for _, p := range s.Proxies {
 		if n := p.LastNACK; n != nil {
 			fmt.Fprintf(w, "%s: Envoy refused %s %s %s ago: %s\n", p.ID, n.Type, strings.Join(n.Resources, ", "), time.Since(n.Time).Round(time.Second), n.Message)
+		}
+		if n := s.TLS12[string(p.ID)]; n > 0 {
+			fmt.Fprintf(w, "%s: %d inbound handshakes were TLS 1.2 (peers under Consul's own control plane)\n", p.ID, n)
 		}
 		if p.BuildError != "" {
 			fmt.Fprintf(w, "%s: keeps what it had, because: %s\n", p.ID, p.BuildError)
