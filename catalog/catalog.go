@@ -127,6 +127,8 @@ type Proxy struct {
 	Inbound   Inbound
 	Bootstrap Bootstrap
 	Upstreams []Upstream
+	// Exposed are the paths that anybody may ask for, sorted by CompareExposed.
+	Exposed []ExposedPath
 }
 
 // Inbound is how a proxy takes connections in and hands them to its application. It is comparable.

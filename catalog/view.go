@@ -181,7 +181,7 @@ func (s *Service) equal(o *Service) bool {
 
 func (p *Proxy) equal(o *Proxy) bool {
 	return p.ID == o.ID && p.Service == o.Service && p.Instance == o.Instance && p.Origin == o.Origin &&
-		p.Inbound == o.Inbound && p.Bootstrap == o.Bootstrap && slices.Equal(p.Upstreams, o.Upstreams)
+		p.Inbound == o.Inbound && p.Bootstrap == o.Bootstrap && slices.Equal(p.Upstreams, o.Upstreams) && slices.Equal(p.Exposed, o.Exposed)
 }
 
 func compareEndpoints(a, b Endpoint) int {

@@ -39,6 +39,7 @@ func contents() catalog.Contents {
 			},
 			Bootstrap: catalog.Bootstrap{PrometheusBindAddr: "127.0.0.1:9102", UID: 1000},
 			Upstreams: upstreams,
+			Exposed:   []catalog.ExposedPath{{Path: "/healthz", ListenerPort: 21600, LocalPort: 8081, Protocol: catalog.HTTP2, Origin: service + ".hcl:7"}},
 		}
 	}
 	service := func(s string) catalog.Service {

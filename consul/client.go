@@ -66,6 +66,7 @@ type meta struct {
 	age           time.Duration // since it was in touch with the leader
 	defaultPolicy string        // "allow", "deny" or empty
 	cut           bool          // there was no answer: it was somebody else's turn
+	early         bool          // it came long before the time to wait was over, with nothing new
 }
 
 // authoritative reports whether what is not in an answer is not there.
@@ -243,6 +244,9 @@ func readMeta(h http.Header) meta {
 type contact struct {
 	// recovered wakes those who wait for their next try when the agent answers again.
 	recovered latest.Value[struct{}]
+	// doubted has what is asked now and then asked at once, when a request is not answered: it may be that one alone, and then
+	// what else is watched is not to take the agent for lost until the next turn.
+	doubted latest.Value[struct{}]
 
 	mu     sync.Mutex
 	last   time.Time // the last answer; zero: none
@@ -259,6 +263,7 @@ func (c *contact) note(a answer, err error) {
 	if errors.Is(err, errUnreachable) {
 		if c.lost.IsZero() {
 			c.lost = now
+			c.doubted.Set(struct{}{})
 		}
 		return
 	}

@@ -63,6 +63,7 @@ func readSidecar(r *registration, services map[string]*registration, datacenter 
 			s.readUpstream(r, u, datacenter, seen)
 		}
 	}
+	s.readExposed(r, p)
 	return s, true
 }
 
@@ -169,9 +170,6 @@ func (s *sidecar) readUnsupported(r *registration, p *proxyRegistration) {
 	}
 	if p.MutualTLSMode == "permissive" {
 		s.problem("", entry, "permissive mutual TLS is not supported: connections without mutual TLS are refused")
-	}
-	if p.Expose.Checks || len(p.Expose.Paths) > 0 {
-		s.problem("", entry, "exposed paths are not supported yet: their listeners are not there")
 	}
 	if p.AccessLogs != nil && p.AccessLogs.Enabled {
 		s.problem("", entry, "access logs are not supported yet: there are none")

@@ -42,19 +42,26 @@ const (
 	serverRetry = 8 * time.Second
 	// unindexed is how often is asked what should block and does not.
 	unindexed = 5 * time.Second
+	// unblocked is how often a query may answer at once, with the index that it was asked for, before it is taken for one that does not block.
+	unblocked = 3
 )
 
 // run asks until ctx ends or failed says so, and returns the error that ended it; nil if ctx did.
 func (q *query[T]) run(ctx context.Context) error {
-	var index uint64
+	var index, last uint64 // last is that of the last answer
+	var epoch uint64
+	var idle int // how often in a row it has not blocked
 	pace := bucket{tokens: burst, at: time.Now()}
 	for failures := 0; ; {
 		if !sleep(ctx, pace.take(time.Now())) {
 			return nil
 		}
-		recovered := q.client.contact.recovered.Changed()
+		recovered, doubted := q.client.contact.recovered.Changed(), q.client.contact.doubted.Changed()
 		asked := time.Now()
-		m, err := q.ask(ctx, index)
+		if now := q.client.turns.epoch(); now != epoch {
+			epoch, index = now, 0
+		}
+		m, err := q.ask(ctx, index, epoch)
 		if ctx.Err() != nil {
 			return nil
 		}
@@ -70,38 +77,63 @@ func (q *query[T]) run(ctx context.Context) error {
 			continue
 		}
 		failures = 0
-		switch {
-		case q.every > 0:
-			if !q.rest(ctx, spread(q.every), recovered) {
+		if m.cut {
+			index = m.index
+			if index == 0 && !sleep(ctx, spreadOut()) {
 				return nil
 			}
-		case m.index == 0, m.index == index && !m.cut && time.Since(asked) < time.Second:
-			// It does not block: some do not where there is nothing, or not yet.
+			continue
+		}
+		if q.every == 0 && m.putBack(last) {
+			epoch = q.client.turns.restored()
+		}
+		last = m.index
+		switch {
+		case q.every > 0:
+			if !q.rest(ctx, spread(q.every), doubted) {
+				return nil
+			}
+		case m.index == 0, m.index == index && time.Since(asked) < time.Second:
+			// It does not block: some do not where there is nothing, or not yet. But now and then one does so whose index is not what the agent goes by
+			// any more, as it was restarted or its state was put back: that is asked anew.
 			index = m.index
+			if idle++; idle < unblocked && index > 0 {
+				index = 0
+				continue
+			}
 			if !q.rest(ctx, spread(unindexed), recovered) {
 				return nil
 			}
-		case m.index < index:
-			index = 0 // Consul, "Blocking queries": an index that goes backwards is forgotten
+		case m.index < index, m.early:
+			idle, index = 0, 0 // Consul, "Blocking queries": an index that goes backwards is forgotten
 		default:
+			if index > 0 {
+				idle = 0
+			}
 			index = m.index
 		}
 	}
 }
 
 // ask asks once and hands the answer on.
-func (q *query[T]) ask(ctx context.Context, index uint64) (meta, error) {
+func (q *query[T]) ask(ctx context.Context, index, epoch uint64) (meta, error) {
 	r := request{path: q.path, params: q.params, caller: q.caller, token: q.token, index: index, patience: q.patience}
 	turn := ctx
 	if index > 0 {
 		var end func()
-		turn, r.wait, end = q.client.turns.take(ctx)
+		turn, r.wait, end = q.client.turns.take(ctx, epoch)
 		defer end()
 	}
+	began := time.Now()
 	a, err := q.client.do(turn, r)
-	if err != nil && errors.Is(context.Cause(turn), errTurn) {
+	switch cause := context.Cause(turn); {
+	case err != nil && errors.Is(cause, errTurn):
 		return meta{index: index, cut: true}, nil // somebody else's turn; the same is asked again
+	case err != nil && errors.Is(cause, errRestored):
+		return meta{cut: true}, nil // it may have waited in vain
 	}
+	took := time.Since(began)
+	a.early = index > 0 && a.index == index && took >= time.Second && took < r.wait/2
 	if ctx.Err() != nil {
 		return meta{}, ctx.Err()
 	}
@@ -159,8 +191,8 @@ func (q *query[T]) longest(err error) time.Duration {
 	return longestRetry
 }
 
-// rest waits, but not beyond the return of an agent that was lost; false if ctx ended.
-func (q *query[T]) rest(ctx context.Context, d time.Duration, recovered <-chan struct{}) bool {
+// rest waits, but not beyond what ends all rests, such as the return of an agent that was lost; false if ctx ended.
+func (q *query[T]) rest(ctx context.Context, d time.Duration, over <-chan struct{}) bool {
 	t := time.NewTimer(d)
 	defer t.Stop()
 	select {
@@ -168,7 +200,7 @@ func (q *query[T]) rest(ctx context.Context, d time.Duration, recovered <-chan s
 		return false
 	case <-t.C:
 		return true
-	case <-recovered:
+	case <-over:
 		return sleep(ctx, time.Duration(rand.Float64()*float64(recoverySpread)))
 	}
 }

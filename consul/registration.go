@@ -45,13 +45,21 @@ type proxyRegistration struct {
 	Upstreams              []*upstreamRegistration
 	Expose                 struct {
 		Checks bool
-		Paths  []any
+		Paths  []*exposedRegistration
 	}
 	AccessLogs      *struct{ Enabled bool }
 	EnvoyExtensions []struct {
 		Name     string
 		Required bool
 	}
+}
+
+type exposedRegistration struct {
+	Path            string
+	ListenerPort    int
+	LocalPathPort   int
+	Protocol        string
+	ParsedFromCheck bool
 }
 
 type upstreamRegistration struct {

@@ -16,6 +16,8 @@ type turns struct {
 	free    int
 	queue   []chan struct{} // of those who want a turn, first come first; closed when it is theirs
 	holders map[*holder]struct{}
+	epochs  uint64    // see epoch
+	begun   time.Time // the last of them
 }
 
 type holder struct {
@@ -34,8 +36,8 @@ func newTurns(n int) *turns {
 }
 
 // take waits for a turn. It returns the context to ask with, how long to let the agent wait, and what to call afterwards. If ctx ends there
-// is no turn, and the context has ended.
-func (t *turns) take(ctx context.Context) (context.Context, time.Duration, func()) {
+// is no turn, and the context has ended; if epoch is over it ends at once.
+func (t *turns) take(ctx context.Context, epoch uint64) (context.Context, time.Duration, func()) {
 	if !t.enter(ctx) {
 		return ctx, 0, func() {}
 	}
@@ -47,6 +49,9 @@ func (t *turns) take(ctx context.Context) (context.Context, time.Duration, func(
 		wait = shortWait
 	}
 	t.holders[h] = struct{}{}
+	if t.epochs != epoch {
+		cancel(errRestored)
+	}
 	t.mu.Unlock()
 	return ctx, wait, func() {
 		cancel(nil)

@@ -35,6 +35,8 @@ func guarded(t *testing.T) (c *meshtest.Consul, m *meshtest.Mesh, tokens, access
 	t.Helper()
 	c = meshtest.StartConsul(t, meshtest.Agent{Management: management})
 	m = consulPair(t, c)
+	// Each request is asked about too, with the token of the sidecar that asks.
+	m.Add(meshtest.Service{Name: "api", Protocol: "http", Local: serveStreams(t, "hello from api"), Config: []string{`intention_enforcement = "both"`}})
 	dir := t.TempDir()
 	c.Policy("sallyport", m.RunAlone("consul", "policy", "--node-name", "node").Stdout)
 	_, own := c.NewToken(map[string]any{"Policies": []map[string]any{{"Name": "sallyport"}}})

@@ -241,6 +241,10 @@ func (a *assembly) proxy(s *sidecar) catalog.Proxy {
 	for _, u := range s.upstreams {
 		p.Upstreams = append(p.Upstreams, a.upstream(s, u))
 	}
+	for _, e := range s.exposed {
+		p.Exposed = append(p.Exposed, e.ExposedPath)
+	}
+	slices.SortFunc(p.Exposed, catalog.CompareExposed)
 	return p
 }
 

@@ -59,6 +59,9 @@ func dump(c catalog.Contents) string {
 		for _, u := range p.Upstreams {
 			fmt.Fprintf(&b, "  upstream %+v\n", u)
 		}
+		for _, e := range p.Exposed {
+			fmt.Fprintf(&b, "  exposed %+v\n", e)
+		}
 	}
 	for _, i := range c.Intentions {
 		fmt.Fprintf(&b, "intention %s origin=%s\n", i, i.Origin)

@@ -50,6 +50,9 @@ func (a *assembly) checkListeners() {
 		if e.prometheus.set {
 			bind(s, e.prometheus.value.Addr(), e.prometheus.value.Port(), listener{what: "envoy_prometheus_bind_addr of " + s.id, at: e.prometheus.at})
 		}
+		for _, x := range s.exposed {
+			bind(s, e.bindAddress.value, x.ListenerPort, listener{what: "the exposed path " + x.Path + " of " + s.id, at: x.at})
+		}
 		for _, u := range s.upstreams {
 			l := listener{what: "upstream " + u.Destination.Service + " of " + s.id, at: u.at}
 			if u.BindSocket != "" {

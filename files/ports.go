@@ -95,6 +95,9 @@ func (a *assembly) namedPorts() map[uint16]bool {
 		for _, u := range s.upstreams {
 			named[u.BindPort] = true
 		}
+		for _, e := range s.exposed {
+			named[e.ListenerPort], named[e.LocalPort] = true, true
+		}
 	}
 	return named
 }

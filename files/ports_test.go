@@ -65,6 +65,13 @@ func TestPortsStay(t *testing.T) {
 	}
 }
 
+// TestPortsOfExposedPaths holds that a sidecar is not given a port on which a path is exposed, or one that the application has for it.
+func TestPortsOfExposedPaths(t *testing.T) {
+	t.Parallel()
+	dir := write(t, map[string]string{"a.hcl": inExposed("path = \"/a\"\nlistener_port = 21000\nlocal_path_port = 21001")})
+	wantPorts(t, "beside an exposed path", load(t, files.Config{Dir: dir}), map[string]uint16{"web": 21002})
+}
+
 // TestPortsOfHosts holds that machines do not share one range, and that a full range is a problem at the sidecar's line.
 func TestPortsOfHosts(t *testing.T) {
 	t.Parallel()

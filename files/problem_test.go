@@ -23,6 +23,11 @@ func inUpstream(lines string) string {
 	return inProxy("upstreams {\ndestination_name = \"api\"\nlocal_bind_port = 9191\n" + lines + "\n}")
 }
 
+// inExposed is an exposed path with the lines, which begin on line 8.
+func inExposed(lines string) string {
+	return inProxy("expose {\npaths = [{\n" + lines + "\n}]\n}")
+}
+
 // service is a service with the lines, which begin on line 3.
 func inService(lines string) string {
 	return "service {\n  name = \"web\"\n" + lines + "\n}\n"
@@ -166,7 +171,33 @@ func mistakes() []mistake {
 		one("local socket and port", inProxy("local_service_socket_path = \"/run/x\"\nlocal_service_port = 1"),
 			"a.hcl:6: proxy has a local_service_socket_path and a local_service_address or local_service_port: it can have one of them"),
 		one("transparent", inProxy("mode = \"transparent\""), `a.hcl:6: mode "transparent" in proxy is not supported yet`),
-		one("expose", inProxy("expose {\n  checks = true\n}"), "a.hcl:6: expose in proxy is not supported yet"),
+		one("expose checks", inProxy("expose {\n  checks = true\n}"), "a.hcl:7: checks is not supported from files, for nothing runs checks here: expose the path that is asked for in paths"),
+		one("expose checks type", inProxy("expose {\n  checks = 1\n}"), "a.hcl:7: checks must be true or false, not a number"),
+		one("expose key", inProxy("expose {\n  path = []\n}"), `a.hcl:7: unknown key "path" in expose: did you mean paths?`),
+		one("expose type", inProxy("expose = 5"), "a.hcl:6: expose must be a block, not a number"),
+		one("exposed key", inExposed("path = \"/a\"\nlistener_port = 9000\nlocal_path_port = 1\nport = 2"), `a.hcl:11: unknown key "port" in exposed path`),
+		one("exposed without path", inExposed("listener_port = 9000\nlocal_path_port = 1"), "a.hcl:7: exposed path has no path"),
+		one("exposed relative", inExposed("path = \"a\"\nlistener_port = 9000\nlocal_path_port = 1"), `a.hcl:8: path "a" cannot be exposed: it must begin with "/"`),
+		one("exposed query", inExposed("path = \"/a?b\"\nlistener_port = 9000\nlocal_path_port = 1"), `a.hcl:8: path "/a?b" cannot be exposed: it must be a path without a query, escapes and characters that need them`),
+		one("exposed dots", inExposed("path = \"/a/../b\"\nlistener_port = 9000\nlocal_path_port = 1"), `a.hcl:8: path "/a/../b" cannot be exposed: it must be without "//", "/./" and "/../": requests are brought to one spelling`),
+		one("exposed without ports", inExposed("path = \"/a\""), "a.hcl:7: exposed path /a has no listener_port", "a.hcl:7: exposed path /a has no local_path_port"),
+		one("exposed ports", inExposed("path = \"/a\"\nlistener_port = 0\nlocal_path_port = 65536"),
+			"a.hcl:9: listener_port is 0: it must be 1 to 65535", "a.hcl:10: local_path_port is 65536: it must be 1 to 65535"),
+		one("exposed protocol", inExposed("path = \"/a\"\nlistener_port = 9000\nlocal_path_port = 1\nprotocol = \"tcp\""), `a.hcl:11: protocol "tcp" of an exposed path is not known: http and http2 are`),
+		one("exposed from a check", inExposed("path = \"/a\"\nlistener_port = 9000\nlocal_path_port = 1\nparsed_from_check = true"),
+			"a.hcl:11: parsed_from_check is not supported from files, for nothing runs checks here: remove it"),
+		one("exposed twice", inExposed("path = \"/a\"\nlistener_port = 9000\nlocal_path_port = 1\n}, {\npath = \"/a\"\nlistener_port = 9001\nlocal_path_port = 1"),
+			"a.hcl:11: path /a of port 1 is exposed twice (first at a.hcl:7)"),
+		one("exposed protocols", inExposed("path = \"/a\"\nlistener_port = 9000\nlocal_path_port = 1\n}, {\npath = \"/b\"\nlistener_port = 9001\nlocal_path_port = 1\nprotocol = \"http2\""),
+			"a.hcl:11: path /b says that port 1 speaks http2, and path /a (a.hcl:7) that it speaks http"),
+		one("exposed on one port", inExposed("path = \"/a\"\nlistener_port = 9000\nlocal_path_port = 1\n}, {\npath = \"/b\"\nlistener_port = 9000\nlocal_path_port = 1"),
+			"a.hcl:11: the exposed path /b of web-sidecar-proxy and the exposed path /a of web-sidecar-proxy (a.hcl:7) cannot both listen on port 9000 of 0.0.0.0"),
+		one("exposed on the public port", inProxy("config { bind_port = 9000 }\nexpose { paths = [{\npath = \"/a\"\nlistener_port = 9000\nlocal_path_port = 1\n}]}"),
+			"a.hcl:7: the exposed path /a of web-sidecar-proxy and the public listener of web-sidecar-proxy (a.hcl:6) cannot both listen on port 9000 of 0.0.0.0"),
+		one("exposed on an upstream's port", inProxy("upstreams = [{\ndestination_name = \"web\"\nlocal_bind_port = 9000\n}]\nexpose { paths = [{\npath = \"/a\"\nlistener_port = 9000\nlocal_path_port = 1\n}]}"),
+			"a.hcl:6: upstream web of web-sidecar-proxy and the exposed path /a of web-sidecar-proxy (a.hcl:10) cannot both listen on port 9000 of 127.0.0.1"),
+		one("exposed on the metrics' port", inProxy("config { envoy_prometheus_bind_addr = \"127.0.0.1:9000\" }\nexpose { paths = [{\npath = \"/a\"\nlistener_port = 9000\nlocal_path_port = 1\n}]}"),
+			"a.hcl:7: the exposed path /a of web-sidecar-proxy and envoy_prometheus_bind_addr of web-sidecar-proxy (a.hcl:6) cannot both listen on port 9000 of 127.0.0.1"),
 		one("mesh gateway", inProxy("mesh_gateway {\n  mode = \"local\"\n}"), `a.hcl:7: mode "local" in mesh_gateway is not supported yet`),
 		one("escape hatch", inProxy("config {\n  envoy_public_listener_json = \"{}\"\n}"), "a.hcl:7: envoy_public_listener_json in config is not supported yet"),
 		one("config key", inProxy("config {\n  local_conect_timeout_ms = 1\n}"), `a.hcl:7: unknown key "local_conect_timeout_ms" in config: did you mean local_connect_timeout_ms?`),

@@ -36,6 +36,7 @@ type proxy struct {
 
 	settings  settings
 	upstreams []upstream
+	exposed   []exposed
 }
 
 // upstream is what a proxy dials, as far as the proxy itself says it.
@@ -187,11 +188,14 @@ func (d *directory) proxy(o *object, id string) *proxy {
 	}
 	b.only("mode", "direct")
 	b.only("mutual_tls_mode", "strict", "default")
-	b.unsupported("transparent_proxy", "expose", "envoy_extensions", "access_logs")
+	b.unsupported("transparent_proxy", "envoy_extensions", "access_logs")
 	b.meshGateway("mesh_gateway")
 	p.settings = b.settings()
 	for _, u := range b.children("upstreams", "upstream") {
 		d.upstream(u, p)
+	}
+	if e, ok := b.child("expose", "expose"); ok {
+		p.exposed = e.exposed()
 	}
 	b.done()
 	return p

@@ -65,13 +65,30 @@ func verifySVID(svid *x509svid.SVID, id identity.Service, roots *Bundles, now ti
 		if !slices.Contains(leaf.ExtKeyUsage, use.id) {
 			return fmt.Errorf("the extended key usage %s authentication is missing", use.name)
 		}
-		if _, err := leaf.Verify(x509.VerifyOptions{
-			Roots: roots.pool, Intermediates: intermediates, CurrentTime: now, KeyUsages: []x509.ExtKeyUsage{use.id},
-		}); err != nil {
-			return fmt.Errorf("as a %s: %w", use.name, err)
-		}
+	}
+	chains, err := leaf.Verify(x509.VerifyOptions{
+		Roots: roots.pool, Intermediates: intermediates, CurrentTime: now, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
+	})
+	if err != nil {
+		return fmt.Errorf("as a server: %w", err)
+	}
+	// The signatures were verified, which is what costs; a client's chain differs in the usage alone.
+	if !slices.ContainsFunc(chains, forClients) {
+		return fmt.Errorf("as a client: %w", x509.CertificateInvalidError{Cert: leaf, Reason: x509.IncompatibleUsage})
 	}
 	return nil
+}
+
+// forClients reports whether every certificate of a chain, from the leaf to the root, may be used for authenticating clients, as Verify
+// looks at usages: one that names none is for all of them (RFC 5280, 4.2.1.12).
+func forClients(chain []*x509.Certificate) bool {
+	for _, cert := range chain {
+		all := len(cert.ExtKeyUsage) == 0 && len(cert.UnknownExtKeyUsage) == 0
+		if !all && !slices.Contains(cert.ExtKeyUsage, x509.ExtKeyUsageAny) && !slices.Contains(cert.ExtKeyUsage, x509.ExtKeyUsageClientAuth) {
+			return false
+		}
+	}
+	return true
 }
 
 // untilValid is how long it takes until the time of svid's whole chain has begun; not above zero if it has.

@@ -111,6 +111,14 @@ func TestRefusedLeafs(t *testing.T) {
 			}, p.root)
 			return narrow.leaf(t, "web", nil)
 		}, "as a server: x509: certificate specifies an incompatible key usage"},
+		{"intermediate for servers only", func(t *testing.T, p *pki) *x509svid.SVID {
+			t.Helper()
+			narrow := *p
+			narrow.intermediate = sign(t, &x509.Certificate{
+				Subject: p.intermediate.cert.Subject, IsCA: true, KeyUsage: x509.KeyUsageCertSign, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
+			}, p.root)
+			return narrow.leaf(t, "web", nil)
+		}, "as a client: x509: certificate specifies an incompatible key usage"},
 		{"expired", func(t *testing.T, p *pki) *x509svid.SVID {
 			t.Helper()
 			return p.leaf(t, "web", func(c *x509.Certificate) { c.NotAfter = time.Now().Add(-time.Second) })

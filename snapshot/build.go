@@ -38,6 +38,7 @@ func (b *builder) build() {
 	b.names(Secret{Name: b.leaf(), Leaf: self})
 	b.explain()
 	b.inbound()
+	b.exposed()
 	b.outbound()
 }
 
@@ -50,7 +51,7 @@ func (b *builder) inbound() {
 	if !b.keep(same, clusterType, localApp) {
 		b.add(localApp, b.localCluster())
 	}
-	same = same
+	same = same && b.last.in.Policy == b.in.Policy
 	if same {
 		b.out.validation, b.out.warnings = b.last.validation, b.last.warnings
 	} else {
@@ -153,7 +154,9 @@ func (b *builder) explain() {
 }
 
 // add puts m among the resources.
-func (b *builder) add(name string, m proto.Message) { b.put(typeURL(m), name, b.resource(name, m)) }
+func (b *builder) add(name string, m proto.Message) {
+	b.put(b.cache.schema.typeURL(m), name, b.resource(name, m))
+}
 
 // put puts a resource among the others. Two of one type and name would be a mistake that Envoy decides by chance.
 func (b *builder) put(typeURL, name string, r *discoveryv3.Resource) {

@@ -396,6 +396,45 @@ func TestBuildRefuses(t *testing.T) {
 	}
 }
 
+// BenchmarkCacheBuild is what a publisher does: the first time for a proxy, and after a change of one thing.
+func BenchmarkCacheBuild(b *testing.B) {
+	api := &catalog.Service{Endpoints: []catalog.Endpoint{{Address: "10.0.0.1", Port: 21000, Weight: 1, Healthy: true}}}
+	var upstreams []*catalog.Service
+	for i := range 10 {
+		u := *api
+		u.Name = identity.NewName(fmt.Sprintf("api-%d", i))
+		upstreams = append(upstreams, &u)
+	}
+	in := input(compile("web", intention.Deny, from("shop", intention.Allow)), catalog.Inbound{}, upstreams...)
+	endpoint := in
+	endpoint.Upstreams = slices.Clone(in.Upstreams)
+	endpoint.Upstreams[3] = &catalog.Service{Name: upstreams[3].Name, Endpoints: []catalog.Endpoint{{Address: "10.0.0.2", Port: 21000, Weight: 1, Healthy: true}}}
+	policy := in
+	policy.Policy = compile("web", intention.Deny, from("shop", intention.Allow), from("*", intention.Allow))
+	for _, c := range []struct {
+		name  string
+		in    snapshot.Input
+		again bool // there are resources of in already
+	}{{"first", in, false}, {"endpoint", endpoint, true}, {"intention", policy, true}} {
+		b.Run("change="+c.name, func(b *testing.B) {
+			var cache snapshot.Cache
+			last, err := cache.Build(in, nil)
+			if err != nil {
+				b.Fatal(err)
+			}
+			if !c.again {
+				last = nil
+			}
+			b.ReportAllocs()
+			for b.Loop() {
+				if _, err := cache.Build(c.in, last); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}
+
 func BenchmarkBuild(b *testing.B) {
 	api := &catalog.Service{Protocol: catalog.HTTP}
 	for i := range 10 {

@@ -24,6 +24,7 @@ type message struct {
 	schema *schema
 	once   sync.Once
 	name   protoreflect.FullName
+	url    string // its type URL, kept once for all that bear it
 	// fields are made of the descriptor when they are first looked at.
 	descriptor protoreflect.MessageDescriptor
 	fields     map[protowire.Number]*field
@@ -31,7 +32,10 @@ type message struct {
 
 // field is one field of a message. A map is a list of messages with a key and a value, as it is in the bytes.
 type field struct {
-	name       protoreflect.FullName
+	schema     *schema
+	descriptor protoreflect.FieldDescriptor
+	// What follows is made of the descriptor when the field is first met: most of Envoy's never are.
+	once       sync.Once
 	deprecated bool
 	message    *message                                // nil: it holds no messages
 	enum       map[protoreflect.EnumNumber]enumeration // nil: it is no enum
@@ -55,12 +59,15 @@ func (s *schema) check(m proto.Message, b []byte) error {
 	return s.of(m.ProtoReflect().Descriptor()).check(b)
 }
 
+// typeURL is what an Any calls the type of m.
+func (s *schema) typeURL(m proto.Message) string { return s.of(m.ProtoReflect().Descriptor()).url }
+
 func (s *schema) of(d protoreflect.MessageDescriptor) *message {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	m := s.messages[d.FullName()]
 	if m == nil {
-		m = &message{schema: s, name: d.FullName(), descriptor: d}
+		m = &message{schema: s, name: d.FullName(), url: "type.googleapis.com/" + string(d.FullName()), descriptor: d}
 		if s.messages == nil {
 			s.messages = map[protoreflect.FullName]*message{}
 		}
@@ -69,26 +76,32 @@ func (s *schema) of(d protoreflect.MessageDescriptor) *message {
 	return m
 }
 
-// learn reads the descriptor.
+// learn lists the fields.
 func (m *message) learn() {
 	all := m.descriptor.Fields()
-	m.fields = make(map[protowire.Number]*field, all.Len())
-	for i := range all.Len() {
-		d := all.Get(i)
-		f := &field{name: d.FullName(), deprecated: deprecated(d)}
-		switch {
-		case d.Message() != nil:
-			f.message = m.schema.of(d.Message())
-		case d.Enum() != nil:
-			f.enum = map[protoreflect.EnumNumber]enumeration{}
-			values := d.Enum().Values()
-			for j := range values.Len() {
-				v := values.Get(j)
-				o, ok := v.Options().(*descriptorpb.EnumValueOptions)
-				f.enum[v.Number()] = enumeration{name: v.Name(), deprecated: ok && o.GetDeprecated()}
-			}
+	fields := make([]field, all.Len())
+	m.fields = make(map[protowire.Number]*field, len(fields))
+	for i := range fields {
+		fields[i].schema, fields[i].descriptor = m.schema, all.Get(i)
+		m.fields[fields[i].descriptor.Number()] = &fields[i]
+	}
+}
+
+// learn reads the descriptor.
+func (f *field) learn() {
+	d := f.descriptor
+	f.deprecated = deprecated(d)
+	switch {
+	case d.Message() != nil:
+		f.message = f.schema.of(d.Message())
+	case d.Enum() != nil:
+		f.enum = map[protoreflect.EnumNumber]enumeration{}
+		values := d.Enum().Values()
+		for i := range values.Len() {
+			v := values.Get(i)
+			o, ok := v.Options().(*descriptorpb.EnumValueOptions)
+			f.enum[v.Number()] = enumeration{name: v.Name(), deprecated: ok && o.GetDeprecated()}
 		}
-		m.fields[d.Number()] = f
 	}
 }
 
@@ -118,15 +131,16 @@ func (m *message) check(b []byte) error {
 
 // check looks at one value of f, or several that are packed.
 func (f *field) check(kind protowire.Type, b []byte) error {
+	f.once.Do(f.learn)
 	if f.deprecated {
-		return fmt.Errorf("%s: the field is deprecated", f.name)
+		return fmt.Errorf("%s: the field is deprecated", f.descriptor.FullName())
 	}
 	switch {
 	case f.message != nil && kind == protowire.BytesType:
 		inner, _ := protowire.ConsumeBytes(b)
 		return f.message.check(inner)
 	case f.message != nil: // a group, of which Envoy has none
-		return fmt.Errorf("%s: unknown fields", f.name)
+		return fmt.Errorf("%s: unknown fields", f.descriptor.FullName())
 	case f.enum != nil:
 		if kind == protowire.BytesType {
 			b, _ = protowire.ConsumeBytes(b)
@@ -140,15 +154,15 @@ func (f *field) checkEnum(b []byte) error {
 	for len(b) > 0 {
 		v, n := protowire.ConsumeVarint(b)
 		if n < 0 {
-			return fmt.Errorf("%s: %w", f.name, protowire.ParseError(n))
+			return fmt.Errorf("%s: %w", f.descriptor.FullName(), protowire.ParseError(n))
 		}
 		b = b[n:]
 		e, ok := f.enum[protoreflect.EnumNumber(int32(v))] //nolint:gosec // enums are 32 bits, sign and all
 		if !ok {
-			return fmt.Errorf("%s: %d is no value of the enum", f.name, int32(v)) //nolint:gosec // as above
+			return fmt.Errorf("%s: %d is no value of the enum", f.descriptor.FullName(), int32(v)) //nolint:gosec // as above
 		}
 		if e.deprecated {
-			return fmt.Errorf("%s: %s is deprecated", f.name, e.name)
+			return fmt.Errorf("%s: %s is deprecated", f.descriptor.FullName(), e.name)
 		}
 	}
 	return nil

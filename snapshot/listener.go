@@ -106,8 +106,31 @@ func (b *builder) connect(p *tcpv3.TcpProxy, mode tcpv3.UpstreamConnectMode) {
 }
 
 func (b *builder) inboundHTTP(chain *listenerv3.FilterChain) {
-	m := &hcmv3.HttpConnectionManager{
-		StatPrefix: publicListener,
+	m := fromOutside(publicListener)
+	m.UpgradeConfigs = upgrades(b.in.Proxy.Inbound.Protocol)
+	m.RouteSpecifier = &hcmv3.HttpConnectionManager_Rds{Rds: &hcmv3.Rds{
+		RouteConfigName: publicRouteName(b.in.Proxy.Service),
+		ConfigSource:    fromADS,
+	}}
+	if !b.in.Mesh.DropForwardedClientCert {
+		// The caller's identity, as verified, in place of whatever the caller wrote there.
+		m.ForwardClientCertDetails = hcmv3.HttpConnectionManager_SANITIZE_SET
+		m.SetCurrentClientCertDetails = &hcmv3.HttpConnectionManager_SetCurrentClientCertDetails{Uri: true}
+	}
+	if b.enforcement() != catalog.ExtAuthz {
+		m.HttpFilters = append(m.HttpFilters, b.denyAllFilter())
+	}
+	if b.enforcement() != catalog.RBAC {
+		m.HttpFilters = append(m.HttpFilters, b.httpAuthz())
+	}
+	m.HttpFilters = append(m.HttpFilters, b.routerFilter())
+	chain.Filters = append(chain.Filters, b.networkFilter("envoy.filters.network.http_connection_manager", m))
+}
+
+// fromOutside takes in requests that nobody of this machine made. What they are allowed, and where they go, is the caller's to add.
+func fromOutside(stats string) *hcmv3.HttpConnectionManager {
+	return &hcmv3.HttpConnectionManager{
+		StatPrefix: stats,
 		CodecType:  hcmv3.HttpConnectionManager_AUTO,
 		// Peers are outside: what they claim about the request in x-envoy-… headers is taken off.
 		UseRemoteAddress:          wrapperspb.Bool(true),
@@ -130,25 +153,7 @@ func (b *builder) inboundHTTP(chain *listenerv3.FilterChain) {
 		},
 		RequestHeadersTimeout: durationpb.New(10 * time.Second),
 		StreamIdleTimeout:     durationpb.New(5 * time.Minute),
-		UpgradeConfigs:        upgrades(b.in.Proxy.Inbound.Protocol),
-		RouteSpecifier: &hcmv3.HttpConnectionManager_Rds{Rds: &hcmv3.Rds{
-			RouteConfigName: publicRouteName(b.in.Proxy.Service),
-			ConfigSource:    fromADS,
-		}},
 	}
-	if !b.in.Mesh.DropForwardedClientCert {
-		// The caller's identity, as verified, in place of whatever the caller wrote there.
-		m.ForwardClientCertDetails = hcmv3.HttpConnectionManager_SANITIZE_SET
-		m.SetCurrentClientCertDetails = &hcmv3.HttpConnectionManager_SetCurrentClientCertDetails{Uri: true}
-	}
-	if b.enforcement() != catalog.ExtAuthz {
-		m.HttpFilters = append(m.HttpFilters, b.denyAllFilter())
-	}
-	if b.enforcement() != catalog.RBAC {
-		m.HttpFilters = append(m.HttpFilters, b.httpAuthz())
-	}
-	m.HttpFilters = append(m.HttpFilters, b.routerFilter())
-	chain.Filters = append(chain.Filters, b.networkFilter("envoy.filters.network.http_connection_manager", m))
 }
 
 // listener is the name of u's listener.

@@ -30,7 +30,7 @@ func (b *builder) rulesFilter() *listenerv3.Filter {
 		Name: rulesName(b.in.Proxy.Service),
 		ConfigType: &listenerv3.Filter_ConfigDiscovery{ConfigDiscovery: &corev3.ExtensionConfigSource{
 			ConfigSource: fromADS,
-			TypeUrls:     []string{typeURL(&networkrbacv3.RBAC{})},
+			TypeUrls:     []string{b.cache.schema.typeURL(&networkrbacv3.RBAC{})},
 		}},
 	}
 }

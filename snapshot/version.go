@@ -28,7 +28,7 @@ func (p *packer) any(m proto.Message) *anypb.Any {
 	if err != nil {
 		p.errs = append(p.errs, fmt.Errorf("%s: %w", m.ProtoReflect().Descriptor().Name(), err))
 	}
-	return &anypb.Any{TypeUrl: typeURL(m), Value: b}
+	return &anypb.Any{TypeUrl: p.cache.schema.typeURL(m), Value: b}
 }
 
 // constant is any of a message that is the same for all who ask with an equal key. make is called for the first of them; it depends on the
@@ -69,10 +69,6 @@ const (
 	listenerType  = "type.googleapis.com/envoy.config.listener.v3.Listener"
 	routeType     = "type.googleapis.com/envoy.config.route.v3.RouteConfiguration"
 )
-
-func typeURL(m proto.Message) string {
-	return "type.googleapis.com/" + string(m.ProtoReflect().Descriptor().FullName())
-}
 
 // marshal gives the same bytes for equal messages, in this and in every later process of the same build.
 func marshal(m proto.Message) ([]byte, error) {

@@ -48,6 +48,9 @@ func listenersOf(pr *catalog.Proxy) []admin.Listener {
 		}
 		out = append(out, l)
 	}
+	for _, e := range pr.Exposed {
+		out = append(out, admin.Listener{Name: "exposed path " + e.Path, Address: net.JoinHostPort(pr.Inbound.Address, port(e.ListenerPort)), Origin: e.Origin})
+	}
 	return out
 }
 

@@ -106,7 +106,7 @@ func (a *agent) call(ctx context.Context, method, path string, body any) error {
 	if err != nil {
 		return err
 	}
-	defer resp.Body.Close() //nolint:errcheck // it was read
+	defer resp.Body.Close()
 	answer, err := io.ReadAll(resp.Body)
 	if err == nil && resp.StatusCode != http.StatusOK {
 		err = fmt.Errorf("%s %s: %s: %.200s", method, path, resp.Status, answer)
@@ -146,7 +146,7 @@ func (a *agent) changesOf(p *plane) {
 		}
 	}
 	p.endpoint = put("/v1/catalog/register", func(n int) (any, error) {
-		address := loopback(60000 + n)
+		address := address(60_000 + n)
 		id := fmt.Sprintf("hub-0-%d", n)
 		return map[string]any{
 			"Node": id, "Address": address, "SkipNodeUpdate": false,

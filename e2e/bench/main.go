@@ -14,6 +14,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"runtime"
+	"strconv"
 	"strings"
 	"syscall"
 )
@@ -21,7 +22,7 @@ import (
 type options struct {
 	sallyport, consul string
 	loads             []load
-	out               string
+	goFile, out       string
 	keep              bool
 }
 
@@ -33,10 +34,11 @@ func main() {
 	flag.StringVar(&o.consul, "consul", "", "the consul to compare with; empty: sallyport alone, from files")
 	flag.StringVar(&loads, "loads", "200x6-tcp,200x6-http,1000x11-tcp", "sidecars, upstreams of each and protocol")
 	flag.BoolVar(&scale, "scale", false, "10,000 sidecars too")
+	flag.StringVar(&o.goFile, "go", "", "file with the output of go test -bench -benchmem, to be shown beside the targets")
 	flag.StringVar(&o.out, "out", "", "file that lines for benchstat are appended to")
 	flag.BoolVar(&o.keep, "keep", false, "leave the directory with the logs")
 	flag.Parse()
-	for _, text := range strings.Split(loads, ",") {
+	for text := range strings.SplitSeq(loads, ",") {
 		var l load
 		if _, err := fmt.Sscanf(text, "%dx%d-%s", &l.sidecars, &l.upstreams, &l.protocol); err != nil || l.sidecars < 1 || l.upstreams < 1 {
 			fmt.Fprintf(os.Stderr, "bench: -loads: %q is not like 200x6-tcp\n", text)
@@ -66,7 +68,7 @@ func run(ctx context.Context, o options, out io.Writer) (err error) {
 	}
 	var all []figures
 	for n, l := range o.loads {
-		sub := filepath.Join(dir, fmt.Sprint(n))
+		sub := filepath.Join(dir, strconv.Itoa(n))
 		if err := os.Mkdir(sub, 0o700); err != nil {
 			return err
 		}
@@ -84,6 +86,10 @@ func run(ctx context.Context, o options, out io.Writer) (err error) {
 		}
 	}
 	fmt.Fprintf(out, "%d processors, load average %s\n", runtime.NumCPU(), loadAverage())
+	if o.goFile != "" {
+		err = errors.Join(err, goBenchmarks(out, o.goFile))
+		fmt.Fprintln(out)
+	}
 	err = errors.Join(err, table(out, all))
 	if o.consul != "" {
 		fmt.Fprintln(out)
@@ -92,7 +98,7 @@ func run(ctx context.Context, o options, out io.Writer) (err error) {
 	if o.out == "" {
 		return err
 	}
-	f, openErr := os.OpenFile(o.out, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644) //nolint:gosec // for its user to read
+	f, openErr := os.OpenFile(o.out, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
 	if openErr != nil {
 		return errors.Join(err, openErr)
 	}

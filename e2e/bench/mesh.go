@@ -80,31 +80,27 @@ const (
 	upstreamPort = 9000
 )
 
-// define is one service; each has an address of its own, as on machines of their own, so that the ports are the same.
-func define(name, address string, upstreams ...string) definition {
-	d := definition{Name: name, ID: name, Address: address, Port: servicePort, Connect: &connect{SidecarService: sidecarService{Port: sidecarPort}}}
-	for n, u := range upstreams {
+// define is the n-th service; each has addresses of its own, as on machines of their own, so that the ports are the same.
+func define(n int, name string, upstreams ...string) definition {
+	n++
+	d := definition{Name: name, ID: name, Address: address(n), Port: servicePort, Connect: &connect{SidecarService: sidecarService{Port: sidecarPort}}}
+	for i, u := range upstreams {
 		if d.Connect.SidecarService.Proxy == nil {
 			d.Connect.SidecarService.Proxy = &proxy{}
 		}
 		p := d.Connect.SidecarService.Proxy
-		p.Upstreams = append(p.Upstreams, upstream{DestinationName: u, LocalBindAddress: address, LocalBindPort: upstreamPort + n})
+		p.Upstreams = append(p.Upstreams, upstream{DestinationName: u, LocalBindAddress: fmt.Sprintf("127.%d.%d.%d", 1+n>>16, n>>8&255, n&255), LocalBindPort: upstreamPort + i})
 	}
 	return d
 }
 
-// loopback is the n-th address of 127.0.0.0/8, from 127.1.0.1 on.
-func loopback(n int) string {
-	n++
-	return fmt.Sprintf("127.%d.%d.%d", 1+n>>16, n>>8&255, n&255)
-}
+// address is where the n-th service is dialled.
+func address(n int) string { return fmt.Sprintf("10.%d.%d.%d", n>>16, n>>8&255, n&255) }
 
 // services are all of the load, first those that are only dialled.
 func (l load) services() (all []definition) {
-	n := 0
 	add := func(name string, upstreams ...string) {
-		all = append(all, define(name, loopback(n), upstreams...))
-		n++
+		all = append(all, define(len(all), name, upstreams...))
 	}
 	for i := range l.hubs() {
 		add(fmt.Sprintf("hub-%d", i))

@@ -88,7 +88,7 @@ func filesPlane(ctx context.Context, binary, dir string, l load) (*plane, error)
 		},
 		endpoint: func(context.Context) (time.Time, error) {
 			n++
-			d := define("hub-0", loopback(60000+n))
+			d := define(60_000+n, "hub-0")
 			d.ID = fmt.Sprintf("hub-0-%d", n)
 			return write(d.ID+".json", map[string]any{"Services": []definition{d}})
 		},

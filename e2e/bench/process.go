@@ -26,8 +26,8 @@ func launch(name, log string, env []string, program string, args ...string) (*pr
 	if err != nil {
 		return nil, err
 	}
-	defer out.Close()                                                  //nolint:errcheck // the child has it
-	cmd := exec.CommandContext(context.Background(), program, args...) // it outlives an interrupt until stop ends it
+	defer out.Close()
+	cmd := exec.Command(program, args...) //nolint:noctx // it outlives an interrupt, until stop ends it
 	cmd.Env, cmd.Stdout, cmd.Stderr = env, out, out
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	p := &process{name: name, log: log, cmd: cmd, done: make(chan struct{})}

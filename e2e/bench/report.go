@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"io"
+	"strconv"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -80,12 +81,12 @@ func table(w io.Writer, all []figures) error {
 	fmt.Fprintf(t, "sidecars × upstreams\tchange\tby\ttold\tfirst ms\tp50 ms\tp99 ms\tlast ms\tKB\t%s\tCPU s\tRSS MB\tbeside: CPU s\tRSS MB\t target\n", strings.Join(names, "/"))
 	for _, r := range all {
 		note := ""
-		if goal, ok := targetOf(r); ok && r.plane != "consul" {
+		if goal, ok := targetOf(r); ok && r.plane != "consul" && r.rssBeside == 0 { // beside Consul it is the ratio that counts
 			note = " " + goal.compare(r)
 		}
 		messages := make([]string, len(types))
 		for i, n := range r.messages {
-			messages[i] = fmt.Sprint(n)
+			messages[i] = strconv.Itoa(n)
 		}
 		beside := "\t"
 		if r.rssBeside > 0 {
@@ -112,6 +113,7 @@ func ratios(w io.Writer, all []figures) error {
 				ratio(sum(c.messages), sum(s.messages)), ratio(c.cpu, max(s.cpu, 10*time.Millisecond)), ratio(c.rss, s.rss))
 		}
 	}
+	fmt.Fprintln(t, "target for times, bytes and RSS\t\t10.0 ×\t10.0 ×\t10.0 ×\t10.0 ×\t\t\t10.0 ×\t")
 	return t.Flush()
 }
 

@@ -19,8 +19,12 @@ import (
 
 // types are what a sidecar asks for, in the order of the columns of messages.
 var types = [...]struct{ url, name string }{
-	{resourcev3.SecretType, "SDS"}, {resourcev3.ClusterType, "CDS"}, {resourcev3.EndpointType, "EDS"},
-	{resourcev3.ExtensionConfigType, "ECDS"}, {resourcev3.ListenerType, "LDS"}, {resourcev3.RouteType, "RDS"},
+	{resourcev3.SecretType, "SDS"},
+	{resourcev3.ClusterType, "CDS"},
+	{resourcev3.EndpointType, "EDS"},
+	{resourcev3.ExtensionConfigType, "ECDS"},
+	{resourcev3.ListenerType, "LDS"},
+	{resourcev3.RouteType, "RDS"},
 }
 
 // counts are what came to a sidecar since they were last taken.
@@ -63,7 +67,7 @@ func dial(network, address string, id, token string) (*sidecar, error) {
 			return (&net.Dialer{}).DialContext(ctx, network, address)
 		}),
 		// Thousands of these share the machine with what is measured.
-		grpc.WithReadBufferSize(4<<10), grpc.WithWriteBufferSize(4<<10), grpc.WithSharedWriteBuffer(true),
+		grpc.WithReadBufferSize(4<<10), grpc.WithWriteBufferSize(4<<10),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(64<<20)), grpc.WithDisableServiceConfig(), grpc.WithDisableRetry(),
 	)
 	if err != nil {

@@ -90,6 +90,13 @@ service {
             local_bind_socket_mode = "0700"
           },
         ]
+        expose {
+          checks = false
+          paths = [
+            { path = "/metrics", listener_port = 21601, local_path_port = 9100, protocol = "http2" },
+            { Path = "/healthz", ListenerPort = 21600, LocalPathPort = 8081, ParsedFromCheck = false },
+          ]
+        }
       }
     }
   }

@@ -1,0 +1,91 @@
+package consul
+
+import (
+	"context"
+	"net/http"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+// Where one query notices that Consul's state was put back, another that waits for an index of before begins anew.
+func TestRestored(t *testing.T) {
+	for name, after20 := range map[string]string{
+		"ended without anything new": "40",
+		"ended with a lower index":   "7",
+	} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, nil, func(t *testing.T, f *fake, a *Agent) {
+				play(f, step{index: "50"}, step{after: time.Hour, index: "51"}, step{index: "3", body: `["restored"]`})
+				r := read(t, a)
+				var n atomic.Int32
+				f.hook("/other", func(w http.ResponseWriter, r *http.Request) bool {
+					switch n.Add(1) {
+					case 1:
+						w.Header().Set("X-Consul-Index", "40")
+					case 2:
+						time.Sleep(20 * time.Second)
+						w.Header().Set("X-Consul-Index", after20)
+					case 3:
+						w.Header().Set("X-Consul-Index", "7")
+					default:
+						<-r.Context().Done()
+					}
+					_, _ = w.Write([]byte(`"x"`))
+					return true
+				})
+				other := query[string]{client: a.client, metrics: a.metrics, path: "/other", got: func(string, meta) {}}
+				other.failed = func(err error) bool { t.Errorf("%v", err); return false }
+				ctx, cancel := context.WithCancel(t.Context())
+				done := make(chan error, 1)
+				go func() { done <- other.run(ctx) }()
+				after(time.Minute)
+				if got, want := r.values(), "v0@0s restored@20s"; got != want {
+					t.Errorf("values %q, want %q", got, want)
+				}
+				if got, want := indexes(f), "0@0s 50@0s 0@20s 3@20s"; got != want {
+					t.Errorf("indexes %q, want %q", got, want)
+				}
+				if errs := r.errors(); len(errs) > 0 {
+					t.Errorf("errors: %s", strings.Join(errs, "; "))
+				}
+				cancel()
+				if err := <-done; err != nil {
+					t.Error(err)
+				}
+			})
+		})
+	}
+}
+
+// One request that the agent does not answer does not have the agent taken for lost until something else is asked by itself, as nothing may change for
+// minutes.
+func TestDoubtedAgentIsAsked(t *testing.T) {
+	bubble(t, nil, func(t *testing.T, f *fake, a *Agent) {
+		f.mesh()
+		running(t, a)
+		after(35 * time.Second)
+		const slow = "/v1/connect/intentions/match?web"
+		f.hook(slow, func(_ http.ResponseWriter, r *http.Request) bool {
+			f.hook(slow, nil)
+			<-r.Context().Done() // as Consul may do while its servers have no leader
+			return true
+		})
+		f.refuse(slow, http.StatusInternalServerError) // ends the query that waits
+		after(0)
+		f.file(slow, "match-web.json")
+		var lost bool
+		for range 60 {
+			after(time.Second)
+			s := a.Status()
+			lost = lost || !s.Connected || len(f.of("/v1/agent/self")) > 3
+			if !s.Connected && time.Since(s.StaleSince) > 2*time.Second {
+				t.Fatalf("after %s: Status() = %+v", time.Since(start), s)
+			}
+		}
+		if s := a.Status(); !lost || !s.Connected || !s.StaleSince.IsZero() {
+			t.Errorf("lost %v, Status() = %+v", lost, s)
+		}
+	})
+}

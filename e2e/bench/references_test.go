@@ -1,0 +1,82 @@
+package main
+
+import (
+	"slices"
+	"testing"
+
+	resourcev3 "github.com/envoyproxy/go-control-plane/pkg/resource/v3"
+	"github.com/google/go-cmp/cmp"
+	"github.com/sallyport/sallyport/catalog"
+	"github.com/sallyport/sallyport/identity"
+	"github.com/sallyport/sallyport/internal/xdstest"
+	"github.com/sallyport/sallyport/snapshot"
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+)
+
+// TestReferences: the short way through the bytes finds what a walk through whole messages finds.
+func TestReferences(t *testing.T) {
+	mesh := &catalog.Mesh{TrustDomain: spiffeid.RequireTrustDomainFromString("bench.test"), Datacenter: "dc1", Datacenters: []string{"dc1"}}
+	seen := map[string]int{}
+	for _, protocol := range []catalog.Protocol{catalog.TCP, catalog.HTTP, catalog.GRPC} {
+		for _, enforcement := range []catalog.Enforcement{catalog.RBAC, catalog.ExtAuthz, catalog.Both} {
+			api := &catalog.Service{Name: identity.NewName("api"), Protocol: protocol, Endpoints: []catalog.Endpoint{{Address: "10.0.0.1", Port: 1, Weight: 1, Healthy: true}}}
+			named := &catalog.Service{Name: identity.NewName("named"), Protocol: protocol, Endpoints: []catalog.Endpoint{{Address: "named.internal", Port: 1, Weight: 1, Healthy: true}}}
+			p := &catalog.Proxy{
+				ID: "web-sidecar-proxy", Service: identity.NewName("web"),
+				Inbound:   catalog.Inbound{Address: "127.0.0.1", Port: 1, LocalPort: 2, Protocol: protocol, Enforcement: enforcement},
+				Upstreams: []catalog.Upstream{{Destination: api.Name, BindPort: 3}, {Destination: named.Name, BindPort: 4}},
+			}
+			r, err := snapshot.Build(snapshot.Input{Mesh: mesh, Proxy: p, Upstreams: []*catalog.Service{api, named}, Envoy: snapshot.FeaturesOf(node("web-sidecar-proxy"))})
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, url := range []string{resourcev3.ClusterType, resourcev3.ListenerType} {
+				for name, res := range r.ByType[url] {
+					got := map[string][]string{}
+					references(url, res.GetResource().GetValue(), func(typeURL, name string) {
+						got[typeURL] = append(got[typeURL], name)
+						seen[typeURL]++
+					})
+					if diff := cmp.Diff(sorted(xdstest.References(res)), sorted(got)); diff != "" {
+						t.Errorf("%s %s, %s, %s (-walk +bytes):\n%s", url, name, protocol, enforcement, diff)
+					}
+				}
+			}
+		}
+	}
+	for _, url := range []string{resourcev3.EndpointType, resourcev3.SecretType, resourcev3.ExtensionConfigType, resourcev3.RouteType} {
+		if seen[url] == 0 {
+			t.Errorf("nothing named a resource of type %s", url)
+		}
+	}
+}
+
+func sorted(byType map[string][]string) map[string][]string {
+	for _, names := range byType {
+		slices.Sort(names)
+	}
+	return byType
+}
+
+// TestReferencesOfGarbage: what cannot be read names nothing, and ends.
+func TestReferencesOfGarbage(t *testing.T) {
+	for _, b := range [][]byte{nil, {0xff}, {0x1a, 0x05, 0x01}, {0xc2, 0x01, 0x02, 0x1a, 0x00}} {
+		for _, url := range []string{resourcev3.ClusterType, resourcev3.ListenerType} {
+			references(url, b, func(typeURL, name string) { t.Errorf("%x names %s %q", b, typeURL, name) })
+		}
+	}
+}
+
+// TestArrived: a resource that came twice, or was not asked for, is not missed less.
+func TestArrived(t *testing.T) {
+	s := &sidecar{asked: map[reference]bool{{resourcev3.SecretType, "roots"}: false, {resourcev3.SecretType, "leaf/web"}: false}, missing: 2}
+	for _, name := range []string{"other", "roots", "roots"} {
+		s.arrived(reference{resourcev3.SecretType, name})
+	}
+	if s.missing != 1 {
+		t.Errorf("%d missing, want 1", s.missing)
+	}
+	if types[kindOf(resourcev3.ListenerType)].name != "LDS" || types[listenerColumn].name != "LDS" {
+		t.Error("the column of listeners is not where it is said to be")
+	}
+}

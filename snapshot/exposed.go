@@ -1,0 +1,129 @@
+package snapshot
+
+import (
+	"cmp"
+	"strconv"
+	"strings"
+
+	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
+	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
+	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
+	"github.com/sallyport/sallyport/catalog"
+	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/wrapperspb"
+)
+
+// exposed makes a listener for each path that is exposed, and clusters for ports that the application has beside its own. All of them
+// depend on the proxy alone.
+func (b *builder) exposed() {
+	in := b.in.Proxy.Inbound
+	bound := map[uint16]string{in.Port: b.in.Proxy.Origin}
+	spoken := map[uint16]catalog.Protocol{}
+	for _, e := range b.in.Proxy.Exposed {
+		if e.ListenerPort == 0 || e.LocalPort == 0 {
+			b.fail("exposed path %q (%s): a port is not known", e.Path, e.Origin)
+			continue
+		}
+		if err := catalog.CheckPath(e.Path); err != nil {
+			b.fail("exposed path %q (%s): %w", e.Path, e.Origin, err)
+			continue
+		}
+		if other, ok := bound[e.ListenerPort]; ok {
+			b.fail("exposed path %q (%s): another listener (%s) has port %d", e.Path, e.Origin, other, e.ListenerPort)
+			continue
+		}
+		bound[e.ListenerPort] = e.Origin
+		cluster := b.exposedCluster(e)
+		if name := listenerName("exposed_path_"+alphanumeric(e.Path), in.Address, e.ListenerPort); !b.keep(b.last != nil, listenerType, name) {
+			b.add(name, b.exposedListener(name, e, cluster))
+		}
+		if cluster == localApp {
+			continue
+		}
+		protocol, ok := spoken[e.LocalPort]
+		if ok && protocol != e.Protocol {
+			b.fail("exposed path %q (%s): port %d of the application speaks %s by another path", e.Path, e.Origin, e.LocalPort, protocol)
+		}
+		spoken[e.LocalPort] = e.Protocol
+		if !b.has(cluster) && !b.keep(b.last != nil, clusterType, cluster) {
+			b.add(cluster, b.localPortCluster(cluster, e))
+		}
+	}
+}
+
+// exposedCluster is the name of the cluster that a path leads to, as in Consul; but where the application's own port is one of tcp, its cluster speaks
+// HTTP/1 and is not for others.
+func (b *builder) exposedCluster(e catalog.ExposedPath) string {
+	in := b.in.Proxy.Inbound
+	if in.LocalSocket == "" && e.LocalPort == in.LocalPort && (in.Protocol.L7() || e.Protocol == catalog.HTTP) {
+		return localApp
+	}
+	return "exposed_cluster_" + strconv.Itoa(int(e.LocalPort))
+}
+
+// alphanumeric is what of a path Consul makes names of.
+func alphanumeric(path string) string {
+	return strings.Map(func(r rune) rune {
+		if r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' {
+			return r
+		}
+		return -1
+	}, path)
+}
+
+// exposedListener takes in requests for one path in plaintext, whoever makes them: it is a hole that was asked for. All other paths are answered
+// with 404.
+func (b *builder) exposedListener(name string, e catalog.ExposedPath, cluster string) *listenerv3.Listener {
+	// As Consul names filter, routes and counters.
+	filter := "exposed_path_filter_" + alphanumeric(e.Path) + "_" + strconv.Itoa(int(e.ListenerPort))
+	m := fromOutside(filter)
+	m.HttpFilters = []*hcmv3.HttpFilter{b.routerFilter()}
+	m.RouteSpecifier = &hcmv3.HttpConnectionManager_RouteConfig{RouteConfig: &routev3.RouteConfiguration{
+		Name: filter,
+		VirtualHosts: []*routev3.VirtualHost{{
+			Name:    filter,
+			Domains: []string{"*"},
+			Routes: []*routev3.Route{{
+				Match: &routev3.RouteMatch{PathSpecifier: &routev3.RouteMatch_Path{Path: e.Path}},
+				Action: &routev3.Route_Route{Route: &routev3.RouteAction{
+					ClusterSpecifier: &routev3.RouteAction_Cluster{Cluster: cluster},
+					Timeout:          durationpb.New(0),
+				}},
+			}},
+		}},
+	}}
+	return &listenerv3.Listener{
+		Name:                          name,
+		Address:                       socketAddress(b.in.Proxy.Inbound.Address, e.ListenerPort),
+		TrafficDirection:              corev3.TrafficDirection_INBOUND,
+		PerConnectionBufferLimitBytes: wrapperspb.UInt32(bufferLimit),
+		FilterChains: []*listenerv3.FilterChain{{
+			Name:    filter,
+			Filters: []*listenerv3.Filter{b.networkFilter("envoy.filters.network.http_connection_manager", m)},
+		}},
+	}
+}
+
+// localPortCluster leads to a port of the application that is not the one of its service.
+func (b *builder) localPortCluster(name string, e catalog.ExposedPath) *clusterv3.Cluster {
+	in := b.in.Proxy.Inbound
+	host := cmp.Or(in.LocalAddress, "127.0.0.1")
+	c := &clusterv3.Cluster{
+		Name:                          name,
+		ClusterDiscoveryType:          &clusterv3.Cluster_Type{Type: clusterv3.Cluster_STATIC},
+		ConnectTimeout:                orDefault(in.ConnectTimeout),
+		PerConnectionBufferLimitBytes: wrapperspb.UInt32(bufferLimit),
+		LoadAssignment: &endpointv3.ClusterLoadAssignment{
+			ClusterName: name,
+			Endpoints:   []*endpointv3.LocalityLbEndpoints{{LbEndpoints: []*endpointv3.LbEndpoint{lbEndpoint(socketAddress(host, e.LocalPort))}}},
+		},
+		TypedExtensionProtocolOptions: b.httpOptions(e.Protocol, false),
+	}
+	if !isIP(host) {
+		resolved(c)
+	}
+	return c
+}
