@@ -38,7 +38,8 @@ func TestExposedPaths(t *testing.T) {
 		"port of metrics":  {`"ListenerPort": 9102, "LocalPathPort": 8081`, `, "Config": {"envoy_prometheus_bind_addr": "127.0.0.1:9102"}`, "another listener of the proxy has port 9102" + gone, nil},
 		"upstream elsewhere": {
 			`"ListenerPort": 21600, "LocalPathPort": 8081`,
-			`, "Config": {"bind_address": "10.0.0.1"}, "Upstreams": [{"DestinationName": "api", "LocalBindPort": 21600}]`, "", []catalog.ExposedPath{good},
+			`, "Config": {"bind_address": "10.0.0.1"}, "Upstreams": [{"DestinationName": "api", "LocalBindPort": 21600}]`,
+			"", []catalog.ExposedPath{good},
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
