@@ -226,8 +226,8 @@ func (a *Agent) Run(ctx context.Context, publish func(catalog.Contents)) error {
 	})
 	poll(ctx, &all, a, &k.datacenters, request{path: "/v1/catalog/datacenters"}, datacentersEvery, decodeList[string])
 	follow(ctx, &all, a, &k.roots, query[*api.CARootList]{path: "/v1/agent/connect/ca/roots", decode: decodeRoots}, mergeRoots, false)
-	follow(ctx, &all, a, &k.mesh, query[meshEntry]{path: "/v1/config/mesh/mesh", absent: true}, nil, false)
-	follow(ctx, &all, a, &k.proxyDefaults, query[proxyDefaults]{path: "/v1/config/proxy-defaults/global", absent: true}, nil, false)
+	follow(ctx, &all, a, &k.mesh, query[meshEntry]{path: "/v1/config/mesh/mesh", params: consistent(nil), absent: true}, nil, false)
+	follow(ctx, &all, a, &k.proxyDefaults, query[proxyDefaults]{path: "/v1/config/proxy-defaults/global", params: consistent(nil), absent: true}, nil, false)
 	w := &watcher{agent: a, all: &all}
 	newAssembly(a, publish).run(ctx, w)
 	return nil
@@ -294,7 +294,7 @@ func (w *watcher) node(ctx context.Context, name string) {
 	ctx, w.stop = context.WithCancel(ctx)
 	follow(ctx, w.all, a, &a.known.services, query[nodeServices]{
 		path:   "/v1/catalog/node-services/" + url.PathEscape(name),
-		params: url.Values{"merge-central-config": {""}, "stale": {""}},
+		params: consistent(url.Values{"merge-central-config": {""}}),
 		decode: func(body []byte) (nodeServices, error) {
 			s, err := decodeJSON[nodeServices](body)
 			if err == nil && s.Node == nil { // every agent registers its own node, so this is too early, or not the whole
@@ -340,7 +340,8 @@ func (w *watcher) want(ctx context.Context, chains, endpoints, intentions map[st
 	a := w.agent
 	reconcile(ctx, w, a.known.chains, chains, func(name string) query[*chain] {
 		return query[*chain]{
-			path: "/v1/discovery-chain/" + url.PathEscape(name),
+			path:   "/v1/discovery-chain/" + url.PathEscape(name),
+			params: consistent(nil),
 			decode: func(body []byte) (*chain, error) {
 				c, err := decodeJSON[chainAnswer](body)
 				if err == nil && (c.Chain == nil || c.Chain.ServiceName != name) {
@@ -356,10 +357,22 @@ func (w *watcher) want(ctx context.Context, chains, endpoints, intentions map[st
 	reconcile(ctx, w, a.known.intentions, intentions, func(name string) query[[]intention.Intention] {
 		return query[[]intention.Intention]{
 			path:   "/v1/connect/intentions/match",
-			params: url.Values{"by": {"destination"}, "name": {name}},
+			params: consistent(url.Values{"by": {"destination"}, "name": {name}}),
 			decode: decodeIntentions(name),
 		}
 	}, mergeIntentions, true)
+}
+
+// consistent asks for an answer of a leader that is one and has all that was committed. In every other mode a server that was just started
+// may answer, as a leader too, out of a state that it has not read back yet: no intentions, no registrations, no protocols, all of it with an
+// index and looking like the truth. These answers change seldom, so asking for more costs little. Endpoints are read from the agent's own
+// stream instead, as there are many of them and none of them allows anything.
+func consistent(params url.Values) url.Values {
+	if params == nil {
+		params = url.Values{}
+	}
+	params.Set("consistent", "")
+	return params
 }
 
 // reconcile starts the queries that are wanted and not there, and ends those that are not wanted.

@@ -34,9 +34,9 @@ func tokenFile(t *testing.T, path, token string) string {
 func guarded(t *testing.T) (c *meshtest.Consul, m *meshtest.Mesh, tokens, accessors map[string]string) {
 	t.Helper()
 	c = meshtest.StartConsul(t, meshtest.Agent{Management: management})
-	m = consulPair(t, c)
+	m = consulPair(t, c, "1s")
 	// Each request is asked about too, with the token of the sidecar that asks.
-	m.Add(meshtest.Service{Name: "api", Protocol: "http", Local: serveStreams(t, "hello from api"), Config: []string{`intention_enforcement = "both"`}})
+	m.Add(meshtest.Service{Name: "api", Protocol: "http", Local: serveStreams(t, "hello from api"), CheckInterval: "1s", Config: []string{`intention_enforcement = "both"`}})
 	dir := t.TempDir()
 	c.Policy("sallyport", m.RunAlone("consul", "policy", "--node-name", "node").Stdout)
 	_, own := c.NewToken(map[string]any{"Policies": []map[string]any{{"Name": "sallyport"}}})
@@ -51,7 +51,7 @@ func guarded(t *testing.T) (c *meshtest.Consul, m *meshtest.Mesh, tokens, access
 }
 
 // TestConsulACL: with ACLs that deny, the control plane works with exactly the documented policy and each sidecar with the token of its service.
-func TestConsulACL(t *testing.T) {
+func TestConsulACL(t *testing.T) { //nolint:tparallel // the parts follow each other
 	t.Parallel()
 	c, m, tokens, accessors := guarded(t)
 	cars := map[string]*meshtest.Sidecar{}
@@ -90,7 +90,7 @@ func TestConsulACL(t *testing.T) {
 	}
 	tokenFile(t, tokens["db"], strings.TrimSpace(string(right)))
 	cars["db"].AwaitReady()
-	works(t, m)
+	works(t, c, m)
 	if s := m.MustRun("status"); strings.Contains(s, "warning") || strings.Contains(s, "may not read") {
 		t.Errorf("with the documented policy the status warns:\n%s", s)
 	}
@@ -167,7 +167,7 @@ func TestConsulACL(t *testing.T) {
 				t.Errorf("%s lost its stream: %s, %v", service, p, err)
 			}
 		}
-		works(t, m) // with what db's Envoy has
+		works(t, c, m) // with what db's Envoy has
 		figure(t, "deleted_to_stream_ended_s=%.1f", took.Seconds())
 	})
 }

@@ -14,17 +14,17 @@ import (
 
 // TestConsulDeny writes denials with `consul config write`. On tcp the live connections end, busy ones at once and idle ones within the drain time,
 // and new ones are refused within a second; on http that is the next request, on whatever connection.
-func TestConsulDeny(t *testing.T) {
+func TestConsulDeny(t *testing.T) { //nolint:tparallel // the parts share a mesh
 	t.Parallel()
 	c := meshtest.StartConsul(t, meshtest.Agent{})
-	m := consulPair(t, c)
+	m := consulPair(t, c, "1s")
 	m.Serve()
 	const drain = 3 * time.Second
 	cars := []*meshtest.Sidecar{m.LaunchSidecar("db", "--drain-time", drain.String()), m.LaunchSidecar("api"), m.LaunchSidecar("web")}
 	for _, car := range cars {
 		car.AwaitReady()
 	}
-	works(t, m)
+	works(t, c, m)
 
 	t.Run("tcp", func(t *testing.T) {
 		live, idle := connect(t, m.Upstream("web", "db")), connect(t, m.Upstream("web", "db"))

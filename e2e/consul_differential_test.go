@@ -42,7 +42,7 @@ var sources = []string{"web", "web-2", "we", "a.b", "axb", "d-0", "d-1", "job", 
 
 // TestConsulDifferential writes 500 random sets of intentions to Consul, with wildcards, sources of peers and intentions on http among them. For each source and
 // destination Consul's own answer, that of `sallyport intention check` and what an Envoy would do with the compiled rules are the same.
-func TestConsulDifferential(t *testing.T) {
+func TestConsulDifferential(t *testing.T) { //nolint:tparallel // two agents at one time are enough load
 	t.Parallel()
 	// Where nothing is said the default of the ACLs decides. Consul's answer would leave default_intention_policy out of account, which its agent and its Envoys
 	// do not.

@@ -12,7 +12,7 @@ import (
 
 // TestConsulMixed runs sidecars of `consul connect envoy` and of sallyport in one mesh. Each kind reaches each, as a client and as a server, and
 // intentions hold on whichever side they are enforced.
-func TestConsulMixed(t *testing.T) {
+func TestConsulMixed(t *testing.T) { //nolint:tparallel // six Envoys at one time are enough load
 	t.Parallel()
 	for _, envoy := range []string{meshtest.Version, "1.36.4"} {
 		t.Run(envoy, func(t *testing.T) { mixed(t, envoy) })

@@ -52,11 +52,11 @@ func wantStatus(a meshtest.Answer, status int) error {
 func TestConsulAgentKilled(t *testing.T) {
 	t.Parallel()
 	c := meshtest.StartConsul(t, meshtest.Agent{})
-	m := consulPair(t, c)
+	m := consulPair(t, c, "10s") // as Consul does by default
 	m.Add(meshtest.Service{Name: "job"})
 	m.Serve()
 	cars := m.Sidecars("web", "api", "db", "job")[:3]
-	works(t, m)
+	works(t, c, m)
 	same := unmodified(t, cars...)
 	load := besideBusy(t, m)
 	time.Sleep(2 * time.Second)

@@ -24,10 +24,10 @@ func besideBusy(t *testing.T, m *meshtest.Mesh) *meshtest.Load {
 func TestConsulRootRotation(t *testing.T) {
 	t.Parallel()
 	c := meshtest.StartConsul(t, meshtest.Agent{})
-	m := consulPair(t, c)
+	m := consulPair(t, c, "1s")
 	m.Serve()
 	cars := m.Sidecars("web", "api", "db")
-	works(t, m)
+	works(t, c, m)
 	same := unmodified(t, cars...)
 	load := besideBusy(t, m)
 	for _, key := range []struct {
@@ -73,5 +73,5 @@ func TestConsulRootRotation(t *testing.T) {
 	}
 	unscathed(t, "2 rotations of the root", load.Stop())
 	same("2 rotations of the root")
-	works(t, m)
+	works(t, c, m)
 }

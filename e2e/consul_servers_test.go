@@ -49,10 +49,10 @@ func TestConsulLeaderLost(t *testing.T) {
 	t.Parallel()
 	servers := cluster(t)
 	local, other, leader := servers[0], servers[1], servers[2]
-	m := consulPair(t, local)
+	m := consulPair(t, local, "1s")
 	m.Serve()
 	cars := m.Sidecars("web", "api", "db")
-	works(t, m)
+	works(t, local, m)
 	same := unmodified(t, cars...)
 	before := map[string]int64{}
 	for _, car := range cars {
@@ -119,10 +119,10 @@ func TestConsulLeaderLost(t *testing.T) {
 func TestConsulRestored(t *testing.T) {
 	t.Parallel()
 	c := meshtest.StartConsul(t, meshtest.Agent{})
-	m := consulPair(t, c)
+	m := consulPair(t, c, "1s")
 	m.Serve()
 	m.Sidecars("web", "api", "db")
-	works(t, m)
+	works(t, c, m)
 	snapshot := filepath.Join(c.Agent.Dir, "snapshot")
 	c.Run("snapshot", "save", snapshot)
 	for n := range 5 { // so that the indexes go up by more than one
@@ -132,7 +132,7 @@ func TestConsulRestored(t *testing.T) {
 	m.AwaitCheck("web", "db", false)
 	m.AwaitCheck("web", "api", false)
 	restored := c.Timed("snapshot", "restore", snapshot)
-	works(t, m)
+	works(t, c, m)
 	took := time.Since(restored)
 	if took > 10*time.Second {
 		t.Errorf("what was restored was seen after %v", took)
@@ -151,10 +151,10 @@ func TestConsulRestored(t *testing.T) {
 func TestConsulAwayAtStart(t *testing.T) {
 	t.Parallel()
 	c := meshtest.StartConsul(t, meshtest.Agent{})
-	m := consulPair(t, c)
+	m := consulPair(t, c, "1s")
 	m.Serve()
 	cars := m.Sidecars("web", "api", "db")
-	works(t, m)
+	works(t, c, m)
 	time.Sleep(6 * time.Second) // it is written every 5 s at most
 	same := unmodified(t, cars...)
 	load := besideBusy(t, m)

@@ -17,21 +17,22 @@ func besideConsul(t *testing.T, c *meshtest.Consul, flags ...string) *meshtest.M
 	return meshtest.New(t, meshtest.Config{Sallyport: sallyport, Consul: c, Flags: flags})
 }
 
-// consulPair is pair beside a Consul agent, without sidecars: web dials api over http and db over tcp.
-func consulPair(t *testing.T, c *meshtest.Consul) *meshtest.Mesh {
+// consulPair is pair beside a Consul agent, without sidecars: web dials api over http and db over tcp. interval is how often Consul looks at the sidecars.
+func consulPair(t *testing.T, c *meshtest.Consul, interval string) *meshtest.Mesh {
 	t.Helper()
 	m := besideConsul(t, c)
-	m.Add(meshtest.Service{Name: "api", Protocol: "http", Local: serveStreams(t, "hello from api")})
-	m.Add(meshtest.Service{Name: "db", Protocol: "tcp", Local: serveEcho(t, "")})
-	m.Add(meshtest.Service{Name: "web", Upstreams: []string{"api", "db"}})
+	m.Add(meshtest.Service{Name: "api", Protocol: "http", Local: serveStreams(t, "hello from api"), CheckInterval: interval})
+	m.Add(meshtest.Service{Name: "db", Protocol: "tcp", Local: serveEcho(t, ""), CheckInterval: interval})
+	m.Add(meshtest.Service{Name: "web", Upstreams: []string{"api", "db"}, CheckInterval: interval})
 	m.Intend("api", meshtest.Intentions{"web": "allow"})
 	m.Intend("db", meshtest.Intentions{"web": "allow"})
 	return m
 }
 
-// works waits until web reaches api and db.
-func works(t *testing.T, m *meshtest.Mesh) {
+// works waits until Consul has found all sidecars listening and web reaches api and db.
+func works(t *testing.T, c *meshtest.Consul, m *meshtest.Mesh) {
 	t.Helper()
+	c.AwaitChecks()
 	meshtest.Await(t, "web reaches api and db", func() error {
 		if err := wantAllowed(meshtest.GetPlain("http://" + m.Upstream("web", "api"))); err != nil {
 			return fmt.Errorf("api: %w", err)
@@ -47,10 +48,10 @@ func works(t *testing.T, m *meshtest.Mesh) {
 func TestConsul(t *testing.T) {
 	t.Parallel()
 	c := meshtest.StartConsul(t, meshtest.Agent{})
-	m := consulPair(t, c)
+	m := consulPair(t, c, "1s")
 	m.Serve()
 	m.Sidecars("web", "api", "db")
-	works(t, m)
+	works(t, c, m)
 
 	s := m.Status()
 	for _, service := range []string{"web", "api", "db"} {

@@ -96,7 +96,7 @@ func (a API) Do(method, path string, in, out any) error {
 		}
 		body = bytes.NewReader(b)
 	}
-	req, err := http.NewRequest(method, "http://"+a.Addr+path, body) //nolint:noctx // the client has a timeout
+	req, err := http.NewRequest(method, "http://"+a.Addr+path, body)
 	if err != nil {
 		return err
 	}

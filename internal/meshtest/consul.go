@@ -176,6 +176,24 @@ func (c *Consul) Intend(destination string, i Intentions) {
 	c.PutConfig(i.entry(destination))
 }
 
+// AwaitChecks waits until Consul has looked at each sidecar that is registered and found it listening. Before its first look it may have one for
+// listening that does not yet, and call it critical afterwards.
+func (c *Consul) AwaitChecks() {
+	c.t.Helper()
+	Await(c.t, "Consul's checks", func() error {
+		var checks map[string]struct{ ServiceID, Status, Output string }
+		if err := c.Do(http.MethodGet, "/v1/agent/checks", nil, &checks); err != nil {
+			return err
+		}
+		for _, k := range checks {
+			if k.Status != "passing" || !strings.Contains(k.Output, "Success") {
+				return fmt.Errorf("%s: %s %q", k.ServiceID, k.Status, k.Output)
+			}
+		}
+		return nil
+	})
+}
+
 // Policy creates an ACL policy.
 func (c *Consul) Policy(name, rules string) {
 	c.t.Helper()
