@@ -52,11 +52,13 @@ func TestBrokenState(t *testing.T) {
 	)
 	root := func(change func(t *testing.T, data []byte) []byte) func(*testing.T, string, stored) {
 		return func(t *testing.T, dir string, _ stored) {
+			t.Helper()
 			writeFile(t, change(t, readFile(t, dir, rootFile)), dir, rootFile)
 		}
 	}
 	intermediate := func(change func(t *testing.T, data []byte) []byte) func(*testing.T, string, stored) {
 		return func(t *testing.T, dir string, _ stored) {
+			t.Helper()
 			writeFile(t, change(t, readFile(t, dir, intermediateFile)), dir, intermediateFile)
 		}
 	}

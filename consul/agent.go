@@ -2,6 +2,7 @@ package consul
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/url"
@@ -208,7 +209,7 @@ func (a *Agent) Run(ctx context.Context, publish func(catalog.Contents)) error {
 	a.ran = true
 	a.mu.Unlock()
 	if again {
-		return fmt.Errorf("consul: Run was called before")
+		return errors.New("consul: Run was called before")
 	}
 	var all sync.WaitGroup
 	defer a.client.http.CloseIdleConnections()
@@ -220,7 +221,7 @@ func (a *Agent) Run(ctx context.Context, publish func(catalog.Contents)) error {
 	poll(ctx, &all, a, &k.self, request{path: "/v1/agent/self"}, selfEvery, func(body []byte) (self, error) {
 		s, err := decodeJSON[self](body)
 		if err == nil && s.Config.Datacenter == "" {
-			err = fmt.Errorf("it names no datacenter")
+			err = errors.New("it names no datacenter")
 		}
 		return s, err
 	})

@@ -135,12 +135,12 @@ func TestOnlyTheWhole(t *testing.T) {
 				p, _ := running(t, a)
 				after(time.Minute)
 				c, ok := p.last()
-				switch {
-				case text == "none":
+				switch text {
+				case "none":
 					if ids(c) != "api-1-sidecar-proxy, web-sidecar-proxy api" {
 						t.Errorf("proxies %q", ids(c))
 					}
-				case text == "":
+				case "":
 					if ok {
 						t.Errorf("published %+v without %s", c, path)
 					}

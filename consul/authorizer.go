@@ -182,7 +182,7 @@ func (z *Authorizer) check(ctx context.Context, token, service string, fresh tim
 }
 
 // mayWrite asks the agent whether a token has service:write. ok is false if it did not say; err is why not then.
-func (a *Agent) mayWrite(ctx context.Context, token, service string) (err error, ok bool) { //nolint:revive // the error is the answer
+func (a *Agent) mayWrite(ctx context.Context, token, service string) (err error, ok bool) {
 	type access struct {
 		Resource, Segment, Access string
 		Allow                     bool `json:",omitempty"` // of the answer: a question that has it is refused
@@ -241,7 +241,7 @@ func (z *Authorizer) sweep(now time.Time) {
 }
 
 // load is the verdict, if there is one and it is not older than fresh; 0: however old.
-func (v *verdict) load(fresh time.Duration) (err error, ok bool) { //nolint:revive // the error is the verdict
+func (v *verdict) load(fresh time.Duration) (err error, ok bool) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	return v.err, v.known && (fresh == 0 || time.Since(v.checked) <= fresh)

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -103,7 +104,7 @@ func TestFilteredIntentionsAreUnknown(t *testing.T) {
 // What went well once stays when Consul answers nonsense, nothing, or no.
 func TestLastKnownGood(t *testing.T) {
 	for _, code := range []int{403, 500, 503, 404, 200} {
-		t.Run(fmt.Sprint(code), func(t *testing.T) {
+		t.Run(strconv.Itoa(code), func(t *testing.T) {
 			bubble(t, nil, func(t *testing.T, f *fake, a *Agent) {
 				f.mesh()
 				p, _ := running(t, a)
@@ -190,7 +191,7 @@ func TestStreamingIsNotStale(t *testing.T) {
 
 func gauge(t *testing.T, a *Agent) prometheus.Collector {
 	t.Helper()
-	return prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "x"}, a.staleness)
+	return prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "x", Help: "x"}, a.staleness)
 }
 
 func TestDefaultPolicy(t *testing.T) {

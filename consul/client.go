@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -136,9 +137,7 @@ func (c *client) do(ctx context.Context, r request) (answer, error) {
 
 func (c *client) request(ctx context.Context, r request, token string) (*http.Request, error) {
 	params := url.Values{}
-	for k, v := range r.params {
-		params[k] = v
-	}
+	maps.Copy(params, r.params)
 	if r.index > 0 {
 		params.Set("index", strconv.FormatUint(r.index, 10))
 		params.Set("wait", strconv.FormatInt(r.wait.Milliseconds(), 10)+"ms")
@@ -200,8 +199,7 @@ func (c *client) exchange(q *http.Request, timer *time.Timer) (answer, error) {
 
 // plain is err without the URL that http.Client puts before it, which is the same in all and long.
 func plain(err error) error {
-	var u *url.Error
-	if errors.As(err, &u) {
+	if u, ok := errors.AsType[*url.Error](err); ok {
 		if errors.Is(u.Err, context.Canceled) {
 			return errors.New("it took too long")
 		}
@@ -229,10 +227,10 @@ func readMeta(h http.Header) meta {
 	}
 	m.index, _ = strconv.ParseUint(h.Get("X-Consul-Index"), 10, 64) // none is 0
 	if ms, err := strconv.ParseUint(h.Get("X-Consul-Lastcontact"), 10, 31); err == nil {
-		m.age = time.Duration(ms) * time.Millisecond //nolint:gosec // of 31 bits
+		m.age = time.Duration(ms) * time.Millisecond
 	}
 	if s, err := strconv.ParseUint(h.Get("Age"), 10, 31); err == nil {
-		m.age = max(m.age, time.Duration(s)*time.Second) //nolint:gosec // of 31 bits
+		m.age = max(m.age, time.Duration(s)*time.Second)
 	}
 	if p := strings.ToLower(h.Get("X-Consul-Default-Acl-Policy")); p == "allow" || p == "deny" {
 		m.defaultPolicy = p

@@ -174,8 +174,7 @@ func TestFieldNames(t *testing.T) {
 		if ours.Kind() == reflect.Slice {
 			ours, theirs = ours.Elem(), theirs.Elem().Elem()
 		}
-		for i := range ours.NumField() {
-			f := ours.Field(i)
+		for f := range ours.Fields() {
 			if _, ok := theirs.FieldByName(f.Name); !ok != lacking[ours.Name()+"."+f.Name] {
 				t.Errorf("%s.%s: found in %s: %v", ours.Name(), f.Name, theirs, ok)
 			}

@@ -67,7 +67,7 @@ func addressOf(i *instance) string {
 }
 
 func notInHostName(c rune) bool {
-	return !(c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || c == '-' || c == '.' || c == '_')
+	return (c < 'a' || c > 'z') && (c < 'A' || c > 'Z') && (c < '0' || c > '9') && c != '-' && c != '.' && c != '_'
 }
 
 // weightOf is an instance's share by its health. Maintenance is a critical check in Consul.
@@ -87,7 +87,7 @@ func weightOf(i *instance) (weight uint32, healthy bool) {
 			healthy = false
 		}
 	}
-	return uint32(min(max(n, 1), mostWeight)), healthy && n > 0 //nolint:gosec // within the range
+	return uint32(min(max(n, 1), mostWeight)), healthy && n > 0
 }
 
 // mergeInstances is what is known after an answer that may lack some: those of it, and those that only an earlier one has.

@@ -39,7 +39,8 @@ func TestExposedPaths(t *testing.T) {
 		"upstream elsewhere": {
 			`"ListenerPort": 21600, "LocalPathPort": 8081`,
 			`, "Config": {"bind_address": "10.0.0.1"}, "Upstreams": [{"DestinationName": "api", "LocalBindPort": 21600}]`,
-			"", []catalog.ExposedPath{good},
+			"",
+			[]catalog.ExposedPath{good},
 		},
 	} {
 		t.Run(name, func(t *testing.T) {

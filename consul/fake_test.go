@@ -58,6 +58,7 @@ type asked struct {
 }
 
 func newFake(t testing.TB) *fake {
+	t.Helper()
 	f := &fake{
 		t: t, conns: make(chan net.Conn), index: 10, answers: map[string]*scripted{}, open: map[net.Conn]bool{},
 		hooks: map[string]func(http.ResponseWriter, *http.Request) bool{}, changed: make(chan struct{}),
@@ -392,11 +393,11 @@ func problems(a *Agent) string {
 func ids(c catalog.Contents) string {
 	var out []string
 	for _, p := range c.Proxies {
-		s := string(p.ID)
+		s := []string{string(p.ID)}
 		for _, u := range p.Upstreams {
-			s += " " + u.Destination.String()
+			s = append(s, u.Destination.String())
 		}
-		out = append(out, s)
+		out = append(out, strings.Join(s, " "))
 	}
 	return strings.Join(out, ", ")
 }

@@ -442,8 +442,10 @@ func TestEndpoints(t *testing.T) {
 		"weight 0":           {`{"Service": {"ID": "p", "Port": 1, "Address": "h", "Weights": {"Passing": 0, "Warning": 0}}}`, "h:1/1/false", ""},
 		"warning":            {`{"Service": {"ID": "p", "Port": 1, "Address": "h", "Weights": {"Passing": 9, "Warning": 4}}, "Checks": [{"Status": "warning"}]}`, "h:1/4/true", ""},
 		"heavy":              {`{"Service": {"ID": "p", "Port": 1, "Address": "h", "Weights": {"Passing": 1000, "Warning": 1}}}`, "h:1/128/true", ""},
-		"twice": {`{"Service": {"ID": "p", "Port": 1, "Address": "h"}, "Checks": [{"Status": "critical"}]}, {"Service": {"ID": "q", "Port": 1, "Address": "h"}}`,
-			"h:1/1/true", ""},
+		"twice": {
+			`{"Service": {"ID": "p", "Port": 1, "Address": "h"}, "Checks": [{"Status": "critical"}]}, {"Service": {"ID": "q", "Port": 1, "Address": "h"}}`,
+			"h:1/1/true", "",
+		},
 		"nothing": {`null, {}`, "", ""},
 	} {
 		t.Run(name, func(t *testing.T) {

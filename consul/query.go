@@ -63,7 +63,7 @@ func (q *query[T]) run(ctx context.Context) error {
 		}
 		m, err := q.ask(ctx, index, epoch)
 		if ctx.Err() != nil {
-			return nil
+			return nil //nolint:nilerr // the end of ctx is no failure
 		}
 		if err != nil {
 			if q.failed(err) {

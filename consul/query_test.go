@@ -14,11 +14,10 @@ import (
 
 // reader is a query of a test and what it has heard.
 type reader struct {
-	mu     sync.Mutex
-	got    []string // "value@time", with a mark if not authoritative
-	errs   []string
-	cancel context.CancelFunc
-	done   chan struct{}
+	mu   sync.Mutex
+	got  []string // "value@time", with a mark if not authoritative
+	errs []string
+	done chan struct{}
 }
 
 func (r *reader) values() string {

@@ -398,7 +398,7 @@ func TestNothingPrintsKeys(t *testing.T) {
 			t.Fatal(err)
 		}
 		out := f.log.String()
-		for _, secret := range []string{"PRIVATE KEY", token, hex.EncodeToString(raw), fmt.Sprint(raw)} {
+		for _, secret := range []string{"PRIVATE KEY", token, hex.EncodeToString(raw), fmt.Sprint(raw)} { //nolint:staticcheck // as %v prints a key
 			if strings.Contains(out, secret) {
 				t.Errorf("%.20q was printed:\n%s", secret, out)
 			}

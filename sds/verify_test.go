@@ -54,7 +54,7 @@ func TestRefusedLeafs(t *testing.T) {
 			return s
 		}, "the private key is another certificate's"},
 		{
-			"another service", func(t *testing.T, p *pki) *x509svid.SVID { return p.leaf(t, "db", nil) },
+			"another service", func(t *testing.T, p *pki) *x509svid.SVID { t.Helper(); return p.leaf(t, "db", nil) },
 			`it is the certificate of \"spiffe://11111111-2222-3333-4444-555555555555.consul/ns/default/dc/dc1/svc/db\"`,
 		},
 		{"another trust domain", func(t *testing.T, p *pki) *x509svid.SVID {
@@ -138,7 +138,7 @@ func TestRefusedLeafs(t *testing.T) {
 			return s
 		}, "as a server: x509: certificate signed by unknown authority"},
 		{
-			"another CA", func(t *testing.T, _ *pki) *x509svid.SVID { return newPKI(t).leaf(t, "web", nil) },
+			"another CA", func(t *testing.T, _ *pki) *x509svid.SVID { t.Helper(); return newPKI(t).leaf(t, "web", nil) },
 			"as a server: x509: certificate signed by unknown authority",
 		},
 		{"its own root in the chain", func(t *testing.T, _ *pki) *x509svid.SVID {

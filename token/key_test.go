@@ -90,7 +90,7 @@ func TestKeyRefused(t *testing.T) {
 		"readable by all":       {mode(0o644), "chmod 600"},
 		"writable by all":       {mode(0o602), "chmod 600"},
 		"empty":                 {func(t *testing.T, f string) { write(t, f, nil) }, mend},
-		"cut":                   {func(t *testing.T, f string) { write(t, f, read(t, f)[:150]) }, mend},
+		"cut":                   {func(t *testing.T, f string) { t.Helper(); write(t, f, read(t, f)[:150]) }, mend},
 		"no public key": {func(t *testing.T, f string) {
 			write(t, f, bytes.SplitAfter(read(t, f), []byte("-----END PRIVATE KEY-----\n"))[0])
 		}, mend},

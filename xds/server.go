@@ -388,7 +388,7 @@ func (s *Server) shut() {
 	close(s.closing)
 	s.mu.Unlock()
 	all := s.sessions()
-	//nolint:gosec // the order hides nothing
+
 	rand.Shuffle(len(all), func(i, j int) { all[i], all[j] = all[j], all[i] })
 	every := min(endEvery, endSpread/time.Duration(max(len(all), 1)))
 	pace := time.NewTicker(every)

@@ -82,6 +82,7 @@ func (f *Files) Equal(t *testing.T, name string, got []byte) {
 func lines(b []byte) []string { return strings.Split(string(b), "\n") }
 
 func (f *Files) orphans(t *testing.T) {
+	t.Helper()
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	err := filepath.WalkDir(f.dir, func(path string, d fs.DirEntry, err error) error {

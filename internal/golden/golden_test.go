@@ -13,7 +13,7 @@ func TestEqual(t *testing.T) {
 	f.Equal(t, "a.json", []byte("one\n"))
 
 	for name, got := range map[string]string{"a.json": "two\n", "missing.json": "one\n", "a.txt": "one\n"} {
-		if !fails(func(t *testing.T) { f.Equal(t, name, []byte(got)) }) {
+		if !fails(func(t *testing.T) { t.Helper(); f.Equal(t, name, []byte(got)) }) {
 			t.Errorf("Equal(%s, %q) did not fail", name, got)
 		}
 	}
