@@ -93,8 +93,12 @@ func Listen(path string, mode fs.FileMode, gid int) (net.Listener, error) {
 		if info.Mode().Type() != fs.ModeSocket {
 			return nil, fmt.Errorf("%s is in the way and is no socket (remove it)", path)
 		}
-		if c, err := (&net.Dialer{Timeout: time.Second}).Dial("unix", path); err == nil {
+		// Only a refusal says that nobody listens: one who is too busy to answer is still there.
+		c, err := (&net.Dialer{Timeout: time.Second}).Dial("unix", path)
+		if err == nil {
 			_ = c.Close()
+		}
+		if !errors.Is(err, syscall.ECONNREFUSED) {
 			return nil, fmt.Errorf("another sallyport serves on %s (stop it, or choose another --runtime-dir)", path)
 		}
 		if err := os.Remove(path); err != nil {

@@ -3,7 +3,9 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
+	"os"
 	"path/filepath"
 	"time"
 
@@ -18,6 +20,7 @@ import (
 	"github.com/sallyport/sallyport/token"
 	"github.com/sallyport/sallyport/xds"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
+	"golang.org/x/sys/unix"
 )
 
 // Implementations of interfaces that are declared where they are used.
@@ -100,6 +103,22 @@ func filesEngine(cfg serveConfig, log *slog.Logger, metrics prometheus.Registere
 // deleted loses its streams within a minute.
 const recheckConsul = 20 * time.Second
 
+// lockData keeps a second control plane out of a data directory until release is called or the process ends. Beside files the CA's
+// own lock does.
+func lockData(dir string) (release func() error, err error) {
+	d, err := os.Open(dir)
+	if err != nil {
+		return nil, fmt.Errorf("--data: %w", err)
+	}
+	if err := unix.Flock(int(d.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		if errors.Is(err, unix.EWOULDBLOCK) {
+			err = errors.New("another sallyport uses it (stop that one, or choose another --data)")
+		}
+		return nil, errors.Join(fmt.Errorf("data directory %s: %w", dir, err), d.Close())
+	}
+	return d.Close, nil
+}
+
 // consulEngine reads the local agent, whose servers keep the CA and the tokens.
 func consulEngine(cfg serveConfig, log *slog.Logger, metrics prometheus.Registerer) (*engine, error) {
 	cc, err := cfg.consulConfig()
@@ -107,16 +126,20 @@ func consulEngine(cfg serveConfig, log *slog.Logger, metrics prometheus.Register
 		return nil, err
 	}
 	cc.LKGFile, cc.Logger, cc.Registerer = filepath.Join(cfg.Data, "last-known-good.json"), log, metrics
-	agent, err := consul.New(cc)
+	release, err := lockData(cfg.Data)
 	if err != nil {
 		return nil, err
+	}
+	agent, err := consul.New(cc)
+	if err != nil {
+		return nil, errors.Join(err, release())
 	}
 	return &engine{
 		source: agent, certificates: agent, authorizer: agent.Authorizer(), recheck: recheckConsul, trustDomain: agent.TrustDomain,
 		rotate: func(identity.Name) error {
 			return errors.New("consul's agent renews leafs, and has no call for doing so early (a root rotation does it: consul connect ca set-config)")
 		},
-		reload: func() {}, close: func() error { return nil },
+		reload: func() {}, close: release,
 		status: func() admin.Catalog {
 			s := agent.Status()
 			c := admin.Catalog{Source: "consul agent " + s.Agent, LastLoaded: s.LastContact, StaleSince: s.StaleSince}
