@@ -18,9 +18,6 @@ type Version struct{ Major, Minor, Patch int }
 // Minimum is the oldest Envoy that sallyport supports.
 func Minimum() Version { return Version{Major: 1, Minor: 36} }
 
-// Recommended is the Envoy that sallyport's own demo and tests run on.
-func Recommended() Version { return Version{Major: 1, Minor: 40} }
-
 // version finds 1.40.0 as a text of its own, or between the slashes of "envoy  version: <commit>/1.40.0/Clean/RELEASE/BoringSSL".
 var version = regexp.MustCompile(`(?:^|/)v?(\d{1,3})\.(\d{1,3})(?:\.(\d{1,3}))?(?:-[0-9A-Za-z.-]+)?(?:$|/)`)
 
