@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net/url"
 	"sync"
 	"time"
@@ -353,7 +354,10 @@ func (w *watcher) want(ctx context.Context, chains, endpoints, intentions map[st
 		}
 	}, nil, false)
 	reconcile(ctx, w, a.known.endpoints, endpoints, func(name string) query[[]*instance] {
-		return query[[]*instance]{path: "/v1/health/connect/" + url.PathEscape(name), params: url.Values{"cached": {""}}, decode: decodeList[*instance]}
+		return query[[]*instance]{
+			path: "/v1/health/connect/" + url.PathEscape(name), params: url.Values{"cached": {""}}, decode: decodeList[*instance],
+			doubt: noneHealthy,
+		}
 	}, mergeInstances, false)
 	reconcile(ctx, w, a.known.intentions, intentions, func(name string) query[[]intention.Intention] {
 		return query[[]intention.Intention]{
@@ -367,13 +371,11 @@ func (w *watcher) want(ctx context.Context, chains, endpoints, intentions map[st
 // consistent asks for an answer of a leader that is one and has all that was committed. In every other mode a server that was just started
 // may answer, as a leader too, out of a state that it has not read back yet: no intentions, no registrations, no protocols, all of it with an
 // index and looking like the truth. These answers change seldom, so asking for more costs little. Endpoints are read from the agent's own
-// stream instead, as there are many of them and none of them allows anything.
+// stream instead, as there are many of them and none of them allows anything; but an answer that leaves a service without any is confirmed so.
 func consistent(params url.Values) url.Values {
-	if params == nil {
-		params = url.Values{}
-	}
-	params.Set("consistent", "")
-	return params
+	c := url.Values{"consistent": {""}}
+	maps.Copy(c, params)
+	return c
 }
 
 // reconcile starts the queries that are wanted and not there, and ends those that are not wanted.

@@ -37,6 +37,12 @@ func readEndpoints(instances []*instance) (endpoints []catalog.Endpoint, skipped
 	return endpoints, slices.Compact(skipped)
 }
 
+// noneHealthy reports whether instances leave nothing to dial.
+func noneHealthy(instances []*instance) bool {
+	endpoints, _ := readEndpoints(instances)
+	return !anyHealthy(endpoints)
+}
+
 // compareHealth puts the healthy first.
 func compareHealth(a, b catalog.Endpoint) int {
 	switch {

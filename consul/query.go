@@ -30,6 +30,8 @@ type query[T any] struct {
 	// permit, if not nil, is asked whether an answer may be handed on; its error counts as the query's.
 	permit func(context.Context) error
 	decode func([]byte) (T, error) // nil: JSON
+	// doubt, if not nil, says of an answer that it counts only when a leader that has all that was committed gives it too: what that one says is taken.
+	doubt func(T) bool
 	// got is called with each answer, failed with each error. Of the latter, true ends the query.
 	got    func(T, meta)
 	failed func(error) (end bool)
@@ -137,6 +139,30 @@ func (q *query[T]) ask(ctx context.Context, index, epoch uint64) (meta, error) {
 	if ctx.Err() != nil {
 		return meta{}, ctx.Err()
 	}
+	value, err := q.take(a, err)
+	if err == nil && q.doubt != nil && q.doubt(value) {
+		r.params, r.index, r.wait = consistent(q.params), 0, 0
+		r.params.Del("cached")
+		var sure answer
+		sure, err = q.client.do(ctx, r)
+		if ctx.Err() != nil {
+			return meta{}, ctx.Err()
+		}
+		a.filtered = !sure.authoritative()
+		value, err = q.take(sure, err)
+	}
+	if err == nil && q.permit != nil {
+		err = q.permit(ctx)
+	}
+	if err != nil {
+		return meta{}, fmt.Errorf("%s: %w", q.path, err)
+	}
+	q.got(value, a.meta)
+	return a.meta, nil
+}
+
+// take reads an answer, or what came instead of one, and takes account of how the request went.
+func (q *query[T]) take(a answer, err error) (T, error) {
 	var value T
 	switch {
 	case err == nil:
@@ -148,14 +174,7 @@ func (q *query[T]) ask(ctx context.Context, index, epoch uint64) (meta, error) {
 	}
 	q.client.contact.note(a, err)
 	q.metrics.query(err)
-	if err == nil && q.permit != nil {
-		err = q.permit(ctx)
-	}
-	if err != nil {
-		return meta{}, fmt.Errorf("%s: %w", q.path, err)
-	}
-	q.got(value, a.meta)
-	return a.meta, nil
+	return value, err
 }
 
 func (q *query[T]) read(body []byte) (T, error) {
