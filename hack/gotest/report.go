@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -28,6 +29,7 @@ type report struct {
 	output   map[testName]*strings.Builder // of what has not ended yet
 
 	passed, failed, skipped int
+	complaints              []string // of the failed tests, in short
 }
 
 func newReport(out, log io.Writer) *report {
@@ -75,6 +77,7 @@ func (r *report) end(name testName, e event) {
 	case name.test != "" && e.Action == "fail":
 		r.failed++
 		r.print(fmt.Sprintf("\nFAIL %s %s\n%s", name.pkg, name.test, text))
+		r.complain(name.test, text)
 	case name.test != "":
 		r.skipped++
 		r.print(fmt.Sprintf("SKIP %s %s: %s\n", name.pkg, name.test, reason(text)))
@@ -92,8 +95,29 @@ func (r *report) unfinished(pkg string) {
 	for _, name := range slices.SortedFunc(maps.Keys(r.output), func(a, b testName) int { return strings.Compare(a.test, b.test) }) {
 		if name.pkg == pkg && name.test != "" {
 			r.print(fmt.Sprintf("\nFAIL %s %s: did not end\n%s", pkg, name.test, r.output[name]))
+			r.complain(name.test+" did not end", r.output[name].String())
 			delete(r.output, name)
 		}
+	}
+}
+
+// place is where a test's line comes from.
+var place = regexp.MustCompile(`^\s+[\w.-]+\.go:\d+: `)
+
+const mostComplaints, longestComplaint = 5, 300
+
+// complain keeps the first lines that a failed test has said itself, for the end: what it printed may be long.
+func (r *report) complain(test, text string) {
+	said := 0
+	for line := range strings.Lines(text) {
+		line = strings.TrimRight(line, "\n")
+		if said < mostComplaints && place.MatchString(line) {
+			r.complaints = append(r.complaints, test+": "+strings.TrimSpace(line[:min(len(line), longestComplaint)]))
+			said++
+		}
+	}
+	if said == 0 {
+		r.complaints = append(r.complaints, test)
 	}
 }
 
@@ -109,6 +133,9 @@ func reason(text string) string {
 }
 
 func (r *report) summary(took time.Duration) {
+	for _, c := range r.complaints {
+		r.print("FAILED " + c + "\n")
+	}
 	r.print(fmt.Sprintf("%d passed, %d failed, %d skipped in %s\n", r.passed, r.failed, r.skipped, took.Round(100*time.Millisecond)))
 }
 

@@ -44,6 +44,8 @@ panic: test timed out
 FAIL m/b 2.0s
 FAIL	m/b
 go: something else
+FAILED TestBad: b_test.go:1: want 1
+FAILED TestHangs did not end
 1 passed, 2 failed, 1 skipped in 1.5s
 `
 	var out, log strings.Builder
