@@ -7,8 +7,8 @@ import (
 	"strings"
 )
 
-// ExposedPath is one path of a proxy's application that anybody may ask for, past TLS and intentions: for health checks and scrapers
-// that are not of the mesh. It is comparable.
+// ExposedPath is one path of a proxy's application that may be asked for past TLS and intentions: by anybody, for health checks and scrapers
+// that are not of the mesh, or by the local agent alone. It is comparable.
 type ExposedPath struct {
 	Path string // the whole path: nothing below it is exposed
 	// ListenerPort is where Envoy takes requests in, on the address of Inbound.
@@ -16,6 +16,10 @@ type ExposedPath struct {
 	// LocalPort is the application's, on the local address of Inbound. It may be another one than Inbound's.
 	LocalPort uint16
 	Protocol  Protocol // HTTP or HTTP2: what the application speaks on LocalPort
+	// OfCheck says that the path is there for a check of the local agent: only loopback, and Agent, may ask for it.
+	OfCheck bool
+	// Agent is the agent's IP address beside loopback. Empty: it has no other.
+	Agent string
 	// Origin is where the path was read: "web.hcl:7".
 	Origin string
 }

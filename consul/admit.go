@@ -38,6 +38,16 @@ func (b *assembly) proxy(r *readProxy, own ownSettings, services map[string]*cat
 	}
 	p, problems := r.finish(chain.value, own, b.agent.config)
 	b.problems = append(b.problems, problems...)
+	if s.checks {
+		checks, ok := b.exposedChecks(s)
+		if !ok {
+			b.waits = true
+			b.problem(id, "", s.proxy.Origin, "the agent's checks, which go through the proxy, are not known yet: the proxy waits")
+			return p, false
+		}
+		p.Exposed = slices.Concat(p.Exposed, checks)
+		slices.SortFunc(p.Exposed, catalog.CompareExposed)
+	}
 	upstreams := make([]catalog.Upstream, 0, len(s.upstreams))
 	needed := make([]*catalog.Service, 0, len(s.upstreams))
 	for _, u := range s.upstreams {

@@ -51,6 +51,7 @@ type known struct {
 	proxyDefaults found[proxyDefaults]
 	node          string // whose services are read
 	services      found[nodeServices]
+	checks        found[map[string]*agentCheck] // read only if a proxy exposes them
 	chains        map[string]*watched[*chain]
 	endpoints     map[string]*watched[[]*instance]
 	intentions    map[string]*watched[[]intention.Intention]
@@ -276,6 +277,8 @@ type watcher struct {
 	agent *Agent
 	all   *sync.WaitGroup
 	stop  context.CancelFunc // of the query for the node's services
+	// stopChecks ends the reading of the agent's checks; nil: they are not read.
+	stopChecks context.CancelFunc
 }
 
 // node follows the services of a node. Called again with the same name it does nothing.

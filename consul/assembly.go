@@ -38,7 +38,8 @@ type assembly struct {
 	first    map[catalog.ProxyID]time.Time // when they were first wanted
 	read     map[catalog.ProxyID]*readProxy
 	mapped   map[string]*mapped
-	logged   map[string]bool // problems
+	asked    map[checkKey]string // the paths that checks ask for
+	logged   map[string]bool     // problems
 	saver    *saver
 	away     bool // the agent did not answer when it was last looked
 
@@ -87,7 +88,7 @@ func newAssembly(a *Agent, publish func(catalog.Contents)) *assembly {
 	b := &assembly{
 		agent: a, publish: publish, started: time.Now(),
 		admitted: map[catalog.ProxyID]bool{}, first: map[catalog.ProxyID]time.Time{}, read: map[catalog.ProxyID]*readProxy{},
-		mapped: map[string]*mapped{}, logged: map[string]bool{}, saver: newSaver(a.config.LKGFile, a.log),
+		mapped: map[string]*mapped{}, asked: map[checkKey]string{}, logged: map[string]bool{}, saver: newSaver(a.config.LKGFile, a.log),
 	}
 	if a.seed != nil {
 		for _, p := range a.seed.Contents.Proxies {
@@ -168,17 +169,20 @@ func (b *assembly) turn(ctx context.Context, w *watcher) {
 	proxies, ok := b.sidecars()
 	if ok {
 		chains, endpoints, intentions := map[string]bool{}, map[string]bool{}, map[string]bool{}
+		checks := false
 		for _, p := range proxies {
 			s := p.sidecar
 			if s.refused {
 				continue
 			}
+			checks = checks || s.checks
 			chains[s.proxy.Service.Service], intentions[s.proxy.Service.Service] = true, true
 			for _, u := range s.upstreams {
 				chains[u.Destination.Service], endpoints[u.Destination.Service] = true, true
 			}
 		}
 		w.want(ctx, chains, endpoints, intentions)
+		w.checks(ctx, checks)
 	}
 	a.mu.Lock()
 	contents, live, ok := b.contents(proxies, ok, policy)
@@ -290,6 +294,7 @@ func (b *assembly) contents(proxies []*readProxy, known bool, policy string) (c 
 		return a.seed.Contents, false, true
 	}
 	c.Mesh = mesh
+	b.readChecks()
 	services := map[string]*catalog.Service{}
 	intentions := map[string][]intention.Intention{}
 	for _, r := range proxies {

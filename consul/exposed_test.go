@@ -30,7 +30,7 @@ func TestExposedPaths(t *testing.T) {
 		"no listener":      {`"LocalPathPort": 8081`, "", "it has no ListenerPort" + gone, nil},
 		"listener's port":  {`"ListenerPort": 70000, "LocalPathPort": 8081`, "", "it has no ListenerPort" + gone, nil},
 		"no local port":    {`"ListenerPort": 21600`, "", "it has no LocalPathPort" + gone, nil},
-		"of a check":       {`"ListenerPort": 21600, "LocalPathPort": 8081, "ParsedFromCheck": true`, "", "paths of checks, which are for the agent alone, are not supported" + gone, nil},
+		"of a check":       {`"ListenerPort": 21600, "LocalPathPort": 8081, "ParsedFromCheck": true`, "", "it is said to be a check's, and Expose.Checks is not set" + gone, nil},
 		"public port":      {`"ListenerPort": 21000, "LocalPathPort": 8081`, "", "another listener of the proxy has port 21000" + gone, nil},
 		"another's port":   {`"ListenerPort": 30000, "LocalPathPort": 8081`, "", "another listener of the proxy has port 30000" + gone, nil},
 		"another protocol": {`"ListenerPort": 21600, "LocalPathPort": 8080, "Protocol": "http2"`, "", "another path says that port 8080 does not speak http2" + gone, nil},
@@ -63,9 +63,10 @@ func TestExposedPaths(t *testing.T) {
 	if want := `proxy p: service p: the exposed path "healthz": it must begin with "/"` + gone; texts(s.problems) != want || len(s.proxy.Exposed) != 0 {
 		t.Errorf("problems %q, exposed %v; want %q", texts(s.problems), s.proxy.Exposed, want)
 	}
+	// What a check's path is the agent tells.
 	s = sidecarOf(t, `, "Expose": {"Checks": true, "Paths": [{"Path": "/other", "ListenerPort": 30000, "LocalPathPort": 8080}, {"Path": "/c", "ListenerPort": 21500, "LocalPathPort": 8080, "ParsedFromCheck": true}]}`)
-	if want := "proxy p: service p: " + exposedChecks; texts(s.problems) != want || s.refused {
-		t.Errorf("refused %v, problems %q; want %q", s.refused, texts(s.problems), want)
+	if texts(s.problems) != "" || s.refused || !s.checks {
+		t.Errorf("refused %v, checks %v, problems %q", s.refused, s.checks, texts(s.problems))
 	}
 	if diff := cmp.Diff([]catalog.ExposedPath{other}, s.proxy.Exposed); diff != "" {
 		t.Errorf("exposed beside checks (-want +got):\n%s", diff)

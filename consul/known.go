@@ -29,6 +29,7 @@ func (a *Agent) each(f func(what string, s state)) {
 	f(meshEntryName, k.mesh.state())
 	f(proxyDefaultsEntryName, k.proxyDefaults.state())
 	f("services of node "+k.node, k.services.state())
+	f("checks of the agent", k.checks.state()) // which are fine as long as they are not read
 	for name, w := range k.chains {
 		f("discovery chain of "+name, w.state())
 	}

@@ -18,6 +18,7 @@ type sidecar struct {
 	proxy     catalog.Proxy // without upstreams
 	settings  settings
 	upstreams []dialled
+	checks    bool // the checks of the service go through the proxy
 	problems  []Problem
 	refused   bool
 }

@@ -77,15 +77,17 @@ func TestExpose(t *testing.T) {
 	}
 }
 
-// TestConsulExpose: paths of a registration are exposed; that checks are not is said, and the proxy works.
+// TestConsulExpose: the paths of a registration are exposed, and those that the agent's checks of it ask for.
 func TestConsulExpose(t *testing.T) {
 	t.Parallel()
 	c := meshtest.StartConsul(t, meshtest.Agent{})
+	checked := c.Agent.Expose
 	app := serveHTTP(t, "hello")
 	m := besideConsul(t, c)
 	public, health := m.Port(), m.Port()
 	c.Register(map[string]any{
 		"Name": "api", "Address": "127.0.0.1", "Port": app.Port(),
+		"Checks": []any{map[string]any{"CheckID": "alive", "Name": "alive", "HTTP": fmt.Sprintf("http://127.0.0.1:%d/alive?deep", app.Port()), "Interval": "1s"}},
 		"Connect": map[string]any{"SidecarService": map[string]any{
 			"Port": public,
 			"Proxy": map[string]any{"Expose": map[string]any{
@@ -97,12 +99,26 @@ func TestConsulExpose(t *testing.T) {
 	m.Serve()
 	m.Sidecars("api")
 	meshtest.Await(t, "the exposed path", func() error { return wantAllowed(getPort(health, "/healthz")) })
-	requests := app.Requests.Load()
-	if a := getPort(health, "/"); a.Status != http.StatusNotFound || app.Requests.Load() != requests {
-		t.Errorf("another path: %v, %d requests reached the application", a, app.Requests.Load()-requests)
+	meshtest.Await(t, "the exposed path of the check", func() error { return wantAllowed(getPort(checked, "/alive")) })
+	meshtest.Await(t, "the check passes, by way of the proxy", func() error {
+		var checks map[string]struct{ Status, Output string }
+		c.Must(http.MethodGet, "/v1/agent/checks", nil, &checks)
+		if k := checks["alive"]; k.Status != "passing" || !strings.Contains(k.Output, fmt.Sprintf(":%d/alive?deep: 200 OK", checked)) {
+			return fmt.Errorf("%s %q", k.Status, k.Output)
+		}
+		return nil
+	})
+	for port, path := range map[int]string{health: "/", checked: "/healthz"} {
+		if a := getPort(port, path); a.Status != http.StatusNotFound {
+			t.Errorf("another path, %s of port %d: %v", path, port, a)
+		}
 	}
-	if out := m.MustRun("status"); !strings.Contains(out, "Expose.Checks is not supported") {
-		t.Errorf("the status does not say that checks are not exposed: %s", out)
+	p, err := m.Proxy("api")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(p.Warnings) > 0 || p.LastNACK != nil {
+		t.Errorf("status: %s", p)
 	}
 }
 

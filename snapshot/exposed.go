@@ -2,6 +2,7 @@ package snapshot
 
 import (
 	"cmp"
+	"net/netip"
 	"strconv"
 	"strings"
 
@@ -75,7 +76,7 @@ func alphanumeric(path string) string {
 }
 
 // exposedListener takes in requests for one path in plaintext, whoever makes them: it is a hole that was asked for. All other paths are answered
-// with 404.
+// with 404. Of a check's path the connections of all but the agent are closed.
 func (b *builder) exposedListener(name string, e catalog.ExposedPath, cluster string) *listenerv3.Listener {
 	// As Consul names filter, routes and counters.
 	filter := "exposed_path_filter_" + alphanumeric(e.Path) + "_" + strconv.Itoa(int(e.ListenerPort))
@@ -101,10 +102,27 @@ func (b *builder) exposedListener(name string, e catalog.ExposedPath, cluster st
 		TrafficDirection:              corev3.TrafficDirection_INBOUND,
 		PerConnectionBufferLimitBytes: wrapperspb.UInt32(bufferLimit),
 		FilterChains: []*listenerv3.FilterChain{{
-			Name:    filter,
-			Filters: []*listenerv3.Filter{b.networkFilter("envoy.filters.network.http_connection_manager", m)},
+			Name:             filter,
+			FilterChainMatch: agentAlone(e),
+			Filters:          []*listenerv3.Filter{b.networkFilter("envoy.filters.network.http_connection_manager", m)},
 		}},
 	}
+}
+
+// agentAlone matches whom the path of a check is for; nil: everybody.
+func agentAlone(e catalog.ExposedPath) *listenerv3.FilterChainMatch {
+	if !e.OfCheck {
+		return nil
+	}
+	m := &listenerv3.FilterChainMatch{SourcePrefixRanges: []*corev3.CidrRange{cidr(netip.MustParsePrefix("127.0.0.0/8")), cidr(netip.MustParsePrefix("::1/128"))}}
+	if a, err := netip.ParseAddr(e.Agent); err == nil && !a.IsLoopback() {
+		m.SourcePrefixRanges = append(m.SourcePrefixRanges, cidr(netip.PrefixFrom(a, a.BitLen())))
+	}
+	return m
+}
+
+func cidr(p netip.Prefix) *corev3.CidrRange {
+	return &corev3.CidrRange{AddressPrefix: p.Addr().String(), PrefixLen: wrapperspb.UInt32(uint32(p.Bits()))} //nolint:gosec // of a valid prefix
 }
 
 // localPortCluster leads to a port of the application that is not the one of its service.

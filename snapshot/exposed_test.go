@@ -1,6 +1,8 @@
 package snapshot_test
 
 import (
+	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
@@ -102,5 +104,30 @@ func TestBuildRefusesExposedPaths(t *testing.T) {
 		if (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
 			t.Errorf("Build: %v, want an error with %q", err, want)
 		}
+	}
+}
+
+// The path of a check is for the agent: connections of others match no filter chain, and are closed.
+func TestExposedToTheAgentAlone(t *testing.T) {
+	for agent, want := range map[string][]string{
+		"":          {"127.0.0.0/8", "::1/128"},
+		"127.0.0.1": {"127.0.0.0/8", "::1/128"},
+		"10.0.0.1":  {"127.0.0.0/8", "::1/128", "10.0.0.1/32"},
+		"fd00::1":   {"127.0.0.0/8", "::1/128", "fd00::1/128"},
+		"somewhere": {"127.0.0.0/8", "::1/128"},
+	} {
+		t.Run(agent, func(t *testing.T) {
+			in := exposing(catalog.Inbound{Protocol: catalog.HTTP}, catalog.ExposedPath{LocalPort: 8080, Protocol: catalog.HTTP, OfCheck: true, Agent: agent})
+			l := resource(t, build(t, in), listeners, "exposed_path_v1healthz:127.0.0.1:21600", &listenerv3.Listener{})
+			var got []string
+			for _, c := range l.FilterChains {
+				for _, r := range c.GetFilterChainMatch().GetSourcePrefixRanges() {
+					got = append(got, fmt.Sprintf("%s/%d", r.AddressPrefix, r.PrefixLen.GetValue()))
+				}
+			}
+			if len(l.FilterChains) != 1 || l.DefaultFilterChain != nil || !slices.Equal(got, want) {
+				t.Errorf("%d filter chains for %v, want one for %v", len(l.FilterChains), got, want)
+			}
+		})
 	}
 }

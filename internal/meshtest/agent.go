@@ -24,6 +24,8 @@ type Agent struct {
 	Node string
 	// HTTP, GRPC, RPC and Serf are its ports. A GRPC of 0 is none.
 	HTTP, GRPC, RPC, Serf int
+	// Expose is the port at which the check of a proxy is exposed, if there is one that exposes its checks. 0: Consul's own.
+	Expose int
 	// Servers is how many servers its cluster has, 0 for one; Join are the Serf ports of the others.
 	Servers int
 	Join    []int
@@ -38,6 +40,9 @@ func (a Agent) Write() (string, error) {
 	ports := map[string]int{"http": a.HTTP, "grpc": -1, "grpc_tls": -1, "dns": -1, "https": -1, "server": a.RPC, "serf_lan": a.Serf, "serf_wan": -1}
 	if a.GRPC != 0 {
 		ports["grpc"] = a.GRPC
+	}
+	if a.Expose != 0 {
+		ports["expose_min_port"], ports["expose_max_port"] = a.Expose, a.Expose+1 // of which it takes the first
 	}
 	c := map[string]any{
 		"server": true, "bootstrap_expect": max(a.Servers, 1), "node_name": a.node(), "datacenter": "dc1", "data_dir": filepath.Join(a.Dir, "data"),
