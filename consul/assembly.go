@@ -146,7 +146,7 @@ func (b *assembly) turn(ctx context.Context, w *watcher) {
 	if away := !lost.IsZero(); away != b.away {
 		b.away = away
 		if away {
-			a.log.Warn("consul agent does not answer, what is known stays", "addr", a.client.name)
+			a.log.Warn("consul agent does not answer, what is known stays", "addr", a.client.name, "err", a.client.contact.why())
 		} else {
 			a.log.Info("consul agent answers again", "addr", a.client.name)
 		}
@@ -438,7 +438,7 @@ func (b *assembly) failures(lost time.Time) {
 	a := b.agent
 	a.status.Filtered = nil
 	if !lost.IsZero() {
-		b.problem("", "", "agent", "%s does not answer since %s", a.client.name, lost.UTC().Format(time.RFC3339))
+		b.problem("", "", "agent", "%s is not reached since %s: %v", a.client.name, lost.UTC().Format(time.RFC3339), a.client.contact.why())
 	}
 	a.each(func(what string, f state) {
 		if f.err != nil && (lost.IsZero() || !errors.Is(f.err, errUnreachable)) {

@@ -249,6 +249,7 @@ type contact struct {
 	mu     sync.Mutex
 	last   time.Time // the last answer; zero: none
 	lost   time.Time // when it first did not answer since; zero: it answers
+	cause  error     // why it last did not answer
 	back   time.Time // when it last answered again after a loss
 	policy string    // the last X-Consul-Default-Acl-Policy
 }
@@ -259,6 +260,7 @@ func (c *contact) note(a answer, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if errors.Is(err, errUnreachable) {
+		c.cause = err
 		if c.lost.IsZero() {
 			c.lost = now
 			c.doubted.Set(struct{}{})
@@ -276,6 +278,13 @@ func (c *contact) note(a answer, err error) {
 		c.lost, c.back = time.Time{}, now
 		c.recovered.Set(struct{}{})
 	}
+}
+
+// why says why the agent does not answer, as far as that is known.
+func (c *contact) why() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.cause
 }
 
 func (c *contact) state() (last, lost, back time.Time, policy string) {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -26,6 +27,10 @@ type Agent struct {
 	HTTP, GRPC, RPC, Serf int
 	// Expose is the port at which the check of a proxy is exposed, if there is one that exposes its checks. 0: Consul's own.
 	Expose int
+	// HTTPS is the port of its API over TLS; 0: none. More has to say with which certificates.
+	HTTPS int
+	// More is configuration beside that.
+	More map[string]any
 	// Servers is how many servers its cluster has, 0 for one; Join are the Serf ports of the others.
 	Servers int
 	Join    []int
@@ -40,6 +45,9 @@ func (a Agent) Write() (string, error) {
 	ports := map[string]int{"http": a.HTTP, "grpc": -1, "grpc_tls": -1, "dns": -1, "https": -1, "server": a.RPC, "serf_lan": a.Serf, "serf_wan": -1}
 	if a.GRPC != 0 {
 		ports["grpc"] = a.GRPC
+	}
+	if a.HTTPS != 0 {
+		ports["https"] = a.HTTPS
 	}
 	if a.Expose != 0 {
 		ports["expose_min_port"], ports["expose_max_port"] = a.Expose, a.Expose+1 // of which it takes the first
@@ -70,6 +78,7 @@ func (a Agent) Write() (string, error) {
 	if len(join) > 0 {
 		c["retry_join"], c["retry_interval"] = join, "1s"
 	}
+	maps.Copy(c, a.More)
 	b, err := json.MarshalIndent(c, "", "  ")
 	if err != nil {
 		return "", err
