@@ -74,17 +74,30 @@ func (o *object) settings() settings {
 	return s
 }
 
-func (o *object) protocol(key string) (s setting[catalog.Protocol]) {
+func (o *object) protocol(key string) setting[catalog.Protocol] {
+	return named(o, key, catalog.ParseProtocol, "tcp, http, http2 and grpc are")
+}
+
+func (o *object) enforcement(key string) setting[catalog.Enforcement] {
+	return named(o, key, catalog.ParseEnforcement, "rbac, ext_authz and both are")
+}
+
+func (o *object) revocation(key string) setting[catalog.Revocation] {
+	return named(o, key, catalog.ParseRevocation, "drain, new and next-request are")
+}
+
+// named is one of the values that parse knows.
+func named[T any](o *object, key string, parse func(string) (T, bool), known string) (s setting[T]) {
 	t := o.text(key)
 	if !t.set {
 		return s
 	}
-	p, ok := catalog.ParseProtocol(t.value)
+	v, ok := parse(t.value)
 	if !ok {
-		o.problem(t.at, "%s %.60q is not known: tcp, http, http2 and grpc are", key, t.value)
+		o.problem(t.at, "%s %.60q is not known: %s", key, t.value, known)
 		return s
 	}
-	return setting[catalog.Protocol]{set: true, value: p, at: t.at}
+	return setting[T]{set: true, value: v, at: t.at}
 }
 
 func (o *object) balance(key string) (s setting[bool]) {
@@ -112,32 +125,6 @@ func (o *object) addrPort(key string) (s setting[netip.AddrPort]) {
 		return s
 	}
 	return setting[netip.AddrPort]{set: true, value: netip.AddrPortFrom(a, uint16(p)), at: t.at}
-}
-
-func (o *object) enforcement(key string) (s setting[catalog.Enforcement]) {
-	t := o.text(key)
-	if !t.set {
-		return s
-	}
-	e, ok := catalog.ParseEnforcement(t.value)
-	if !ok {
-		o.problem(t.at, "%s %.60q is not known: rbac, ext_authz and both are", key, t.value)
-		return s
-	}
-	return setting[catalog.Enforcement]{set: true, value: e, at: t.at}
-}
-
-func (o *object) revocation(key string) (s setting[catalog.Revocation]) {
-	t := o.text(key)
-	if !t.set {
-		return s
-	}
-	r, ok := catalog.ParseRevocation(t.value)
-	if !ok {
-		o.problem(t.at, "%s %.60q is not known: drain, new and next-request are", key, t.value)
-		return s
-	}
-	return setting[catalog.Revocation]{set: true, value: r, at: t.at}
 }
 
 // user is a uid, or the name of a user of this machine.
