@@ -11,6 +11,10 @@ ENVOY_VERSIONS := 1.36.4 1.38.3 $(ENVOY_VERSION)
 CONSUL_VERSION := 1.19.2
 CONSUL_BUILT := .tools/consul-$(CONSUL_VERSION)
 
+# The Vault of `make test-vault`; VAULT=/path runs another. e2e/vault/go.mod pins it.
+VAULT_VERSION := 1.21.0
+VAULT_BUILT := .tools/vault-$(VAULT_VERSION)
+
 GOLANGCI_VERSION := v2.15.0
 GOLANGCI := .tools/golangci-lint-$(GOLANGCI_VERSION)
 
@@ -56,6 +60,10 @@ test: tools build ## everything: unit, race, goldens, protocol, real Envoys; log
 .PHONY: test-short
 test-short: ## the tests that need neither the race detector nor Envoy
 	SALLYPORT_SKIP_ENVOY=1 $(GO) test ./...
+
+.PHONY: test-vault
+test-vault: tools build $(if $(VAULT),,$(VAULT_BUILT)) ## Consul's CA on a real Vault, which takes about 15 minutes to build, once
+	VAULT="$(or $(VAULT),$$PWD/$(VAULT_BUILT))" SALLYPORT_BIN="$$PWD/bin/sallyport" $(GO) test -tags 'e2e vault' -count=1 -run '^TestConsulVault$$' -v ./e2e
 
 .PHONY: fuzz
 fuzz: ## each fuzz target for FUZZTIME (30s)
@@ -105,6 +113,12 @@ $(CONSUL_BUILT):
 	@mkdir -p .tools
 	@echo "building Consul $(CONSUL_VERSION): some minutes, once"
 	cd e2e/consul && CGO_ENABLED=0 $(GO) build -buildvcs=false -trimpath -ldflags '-s -w' -o ../../$@.new github.com/hashicorp/consul
+	mv $@.new $@
+
+$(VAULT_BUILT):
+	@mkdir -p .tools
+	@echo "building Vault $(VAULT_VERSION): some ten minutes, once"
+	cd e2e/vault && CGO_ENABLED=0 $(GO) build -buildvcs=false -trimpath -ldflags '-s -w' -o ../../$@.new github.com/hashicorp/vault
 	mv $@.new $@
 
 .PHONY: clean

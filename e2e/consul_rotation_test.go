@@ -37,41 +37,47 @@ func TestConsulRootRotation(t *testing.T) {
 		{"ec", map[string]any{"PrivateKey": meshtest.ECKey(t)}},
 		{"rsa", map[string]any{"PrivateKey": "", "PrivateKeyType": "rsa", "PrivateKeyBits": 2048}},
 	} {
-		time.Sleep(time.Second) // so that there is load between the rotations
-		before := map[string]string{}
-		secrets := map[string]int64{}
-		for _, car := range cars {
-			l, err := car.Leaf()
-			if err != nil {
-				t.Fatal(err)
-			}
-			before[car.Name], secrets[car.Name] = l.Serial, car.Stats().Updates()["SDS"]
-		}
-		start := time.Now()
-		c.RotateRoot(key.config)
-		_, err := meshtest.Within(60*time.Second, func() error { // the agent spreads the making of new leafs over 30 s
-			for _, car := range cars {
-				l, err := car.Leaf()
-				if err != nil {
-					return err
-				}
-				if l.Serial == before[car.Name] {
-					return fmt.Errorf("%s serves with its old leaf", car.Name)
-				}
-			}
-			return nil
-		})
-		if err != nil {
-			t.Fatalf("after a rotation to %s: %v", key.kind, err)
-		}
-		took := time.Since(start)
-		time.Sleep(2 * time.Second) // whom the new leafs cost something notices it now
-		for _, car := range cars {
-			figure(t, "root=%s service=%s secrets_updated=%d listener_modified=%d", key.kind, car.Name, car.Stats().Updates()["SDS"]-secrets[car.Name], car.Stats()["listener_manager.listener_modified"])
-		}
-		figure(t, "root=%s rotate_to_all_leafs_served_s=%.1f", key.kind, took.Seconds())
+		rotated(t, cars, key.kind, func() { c.RotateRoot("consul", key.config) })
 	}
 	unscathed(t, "2 rotations of the root", load.Stop())
 	same("2 rotations of the root")
 	works(t, c, m)
+}
+
+// rotated rotates the root under load, and waits until each Envoy serves with a leaf that the new one has signed.
+func rotated(t *testing.T, cars []*meshtest.Sidecar, root string, rotate func()) {
+	t.Helper()
+	time.Sleep(time.Second) // so that there is load between the rotations
+	before := map[string]string{}
+	secrets := map[string]int64{}
+	for _, car := range cars {
+		l, err := car.Leaf()
+		if err != nil {
+			t.Fatal(err)
+		}
+		before[car.Name], secrets[car.Name] = l.Serial, car.Stats().Updates()["SDS"]
+	}
+	start := time.Now()
+	rotate()
+	_, err := meshtest.Within(60*time.Second, func() error { // the agent spreads the making of new leafs over 30 s
+		for _, car := range cars {
+			l, err := car.Leaf()
+			if err != nil {
+				return err
+			}
+			if l.Serial == before[car.Name] {
+				return fmt.Errorf("%s serves with its old leaf", car.Name)
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatalf("after a rotation to %s: %v", root, err)
+	}
+	took := time.Since(start)
+	time.Sleep(2 * time.Second) // whom the new leafs cost something notices it now
+	for _, car := range cars {
+		figure(t, "root=%s service=%s secrets_updated=%d listener_modified=%d", root, car.Name, car.Stats().Updates()["SDS"]-secrets[car.Name], car.Stats()["listener_manager.listener_modified"])
+	}
+	figure(t, "root=%s rotate_to_all_leafs_served_s=%.1f", root, took.Seconds())
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -63,7 +64,8 @@ With the ID of a proxy or of a service instance it says all it knows of that one
 }
 
 func printStatus(w io.Writer, s admin.Status, full bool) error {
-	fmt.Fprintf(w, "sallyport %s, up %s; trust domain %s, datacenter %s\n", s.Version, time.Since(s.Started).Round(time.Second), s.TrustDomain, s.Datacenter)
+	fmt.Fprintf(w, "sallyport %s, up %s; trust domain %s, datacenter %s\n",
+		s.Version, time.Since(s.Started).Round(time.Second), cmp.Or(s.TrustDomain, "not known yet"), cmp.Or(s.Datacenter, "not known yet"))
 	fmt.Fprintf(w, "catalog: %s, %d services, %d proxies, %d intentions", s.Catalog.Source, s.Catalog.Services, len(s.Proxies), s.Catalog.Intentions)
 	if !s.Catalog.LastLoaded.IsZero() {
 		fmt.Fprintf(w, ", read %s ago", time.Since(s.Catalog.LastLoaded).Round(time.Second))

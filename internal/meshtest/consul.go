@@ -228,12 +228,12 @@ func (c *Consul) ActiveRoot() string {
 	return r.ActiveRootID
 }
 
-// RotateRoot gives Consul's own CA a new root with `consul connect ca set-config`, and returns its ID. config is that of the CA; it has to name another
-// key than there is, or another kind of key.
-func (c *Consul) RotateRoot(config map[string]any) string {
+// RotateRoot gives Consul's CA a new root with `consul connect ca set-config`, and returns its ID. config is that of the provider; if that is the one there is it has
+// to name another key, or another kind of key.
+func (c *Consul) RotateRoot(provider string, config map[string]any) string {
 	c.t.Helper()
 	old := c.ActiveRoot()
-	b, err := json.Marshal(map[string]any{"Provider": "consul", "Config": config})
+	b, err := json.Marshal(map[string]any{"Provider": provider, "Config": config})
 	if err != nil {
 		c.t.Fatal(err)
 	}
