@@ -157,7 +157,7 @@ in the file is named with its line. Durations are written as 90s, 20m or 72h.
 [serve.schema.json](serve.schema.json) is a JSON schema of the file. Editors that speak to yaml-language-server use it after this first line:
 
 ` + "```yaml" + `
-# yaml-language-server: $schema=/usr/share/doc/sallyport/serve.schema.json
+# yaml-language-server: $schema=/usr/share/sallyport/serve.schema.json
 catalog: /etc/sallyport/catalog
 data: /var/lib/sallyport
 leaf_ttl: 24h
