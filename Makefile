@@ -124,6 +124,15 @@ check: lint test-short generate-check ## what to run before a commit: under a mi
 	@test -z "$$(gofmt -l .)" || { gofmt -l .; exit 1; }
 	$(GO) mod tidy -diff
 
+.PHONY: dist
+dist: ## a release in dist/release: static binaries, Debian packages, container images, sums; PLATFORMS=linux/amd64 for fewer
+	@GO=$(GO) hack/dist.sh "$(VERSION)" "$(COMMIT)" $(PLATFORMS)
+
+.PHONY: dist-test
+dist-test: dist ## install the Debian package in a clean system that systemd boots, and try it there; root on Debian
+	CGO_ENABLED=0 $(GO) build -buildvcs=false -o bin/demo ./e2e/demo
+	@ENVOY_VERSION=$(ENVOY_VERSION) hack/dist-test.sh "$(VERSION)"
+
 .PHONY: tools
 tools: tools-consul ## the Envoys and the Consul that the tests run on, in .tools/
 	@hack/envoy.sh $(ENVOY_VERSIONS)

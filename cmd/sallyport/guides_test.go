@@ -169,7 +169,7 @@ func commandLines(text string) [][]string {
 // eachPage calls f for every page that people write, and for those that are generated.
 func eachPage(t *testing.T, f func(path, text string)) {
 	t.Helper()
-	pages := []string{"../../README.md"}
+	pages := []string{"../../README.md", "../../CONTRIBUTING.md"}
 	err := filepath.WalkDir("../../docs", func(path string, _ fs.DirEntry, err error) error {
 		if strings.HasSuffix(path, ".md") && path != filepath.Join(reference, "commands.md") {
 			pages = append(pages, path)
@@ -197,4 +197,24 @@ func TestLinks(t *testing.T) {
 			}
 		}
 	})
+}
+
+// TestWorkedExample: what CONTRIBUTING.md says of a field's way through the code is there.
+func TestWorkedExample(t *testing.T) {
+	page, err := os.ReadFile("../../CONTRIBUTING.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	rows := regexp.MustCompile("(?m)^\\| `([a-z0-9_/.-]+)` \\| `([^`]+)` \\|").FindAllStringSubmatch(string(page), -1)
+	if len(rows) < 10 {
+		t.Fatalf("the worked example has %d stations", len(rows))
+	}
+	for _, row := range rows {
+		text, err := os.ReadFile(filepath.Join("../..", row[1]))
+		if err != nil {
+			t.Error(err)
+		} else if !strings.Contains(string(text), row[2]) {
+			t.Errorf("CONTRIBUTING.md: %s has no %q", row[1], row[2])
+		}
+	}
 }

@@ -108,6 +108,21 @@ func TestChoices(t *testing.T) {
 	}
 }
 
+// TestPackagedConfiguration: what the Debian package installs is taken as it is.
+func TestPackagedConfiguration(t *testing.T) {
+	text, err := os.ReadFile("../../packaging/etc/sallyport.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg, err := read(t, nil, string(text))
+	if err == nil {
+		err = cfg.check()
+	}
+	if err != nil || cfg.RuntimeDir != "/run/sallyport" || cfg.AdminGroup != "sallyport-envoy" {
+		t.Errorf("%+v, %v", cfg, err)
+	}
+}
+
 // key is one thing that `serve` can be told.
 type key struct {
 	name, flag, variable, kind, fallback, usage string
