@@ -52,10 +52,10 @@ licences() {
 	done
 }
 
-# debian_version is the version as dpkg orders it: 1.2.0 before 1.2.0+5.gabcdef; what has no tag yet comes before all of these.
+# debian_version is the version as dpkg orders it: 1.2.0~rc1 before 1.2.0 before 1.2.0+5+gabcdef; what has no tag yet comes before all of these.
 debian_version() {
 	case $version in
-	v[0-9]*) echo "${version#v}" | tr - + ;;
+	v[0-9]*) echo "${version#v}" | sed 's/-\(alpha\|beta\|rc\)/~\1/; s/-/+/g' ;;
 	*) echo "0~$version" | tr -c 'A-Za-z0-9.+~\n' + ;;
 	esac
 }
