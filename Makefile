@@ -18,6 +18,9 @@ VAULT_BUILT := .tools/vault-$(VAULT_VERSION)
 GOLANGCI_VERSION := v2.15.0
 GOLANGCI := .tools/golangci-lint-$(GOLANGCI_VERSION)
 
+GOVULNCHECK_VERSION := v1.9.0
+GOVULNCHECK := .tools/govulncheck-$(GOVULNCHECK_VERSION)
+
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 COMMIT  ?= $(shell git rev-parse HEAD 2>/dev/null)
 LDFLAGS := -X main.version=$(VERSION) -X main.commit=$(COMMIT)
@@ -31,7 +34,7 @@ TESTFLAGS ?=
 
 .PHONY: help
 help: ## print this
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' Makefile
 
 .PHONY: build
 build: ## bin/sallyport
@@ -96,10 +99,47 @@ $(GOLANGCI):
 	GOBIN="$$PWD/.tools/golangci" $(GO) install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI_VERSION)
 	mv .tools/golangci/golangci-lint $@ && rmdir .tools/golangci
 
+.PHONY: vuln
+vuln: $(GOVULNCHECK) ## known vulnerabilities that the code reaches; VULNDB=URL names another database
+	@hack/vuln.sh $(GOVULNCHECK) $(VULNDB)
+
+$(GOVULNCHECK):
+	@mkdir -p .tools
+	GOBIN="$$PWD/.tools/govulncheck" $(GO) install golang.org/x/vuln/cmd/govulncheck@$(GOVULNCHECK_VERSION)
+	mv .tools/govulncheck/govulncheck $@ && rmdir .tools/govulncheck
+
+.PHONY: generate
+generate: ## docs/reference, from the commands, the configuration and the metrics
+	$(GO) test ./cmd/sallyport -run '^TestReference$$' -count=1 -update
+
+.PHONY: generate-check
+generate-check: ## fail if docs/reference is not what make generate would write
+	$(GO) test ./cmd/sallyport -run '^TestReference$$' -count=1
+
+.PHONY: release-goldens
+release-goldens: ## at a release: write down what it tells Envoys, for the next one to be held to
+	$(GO) test ./snapshot -run '^TestReleasedGoldens$$' -count=1 -released
+
+.PHONY: cover
+cover: ## how much of each package its own tests run, without Envoy; line by line in dist/cover.html
+	@mkdir -p dist
+	SALLYPORT_SKIP_ENVOY=1 $(GO) test -coverprofile=dist/cover.out ./...
+	$(GO) tool cover -html=dist/cover.out -o dist/cover.html
+	@$(GO) tool cover -func=dist/cover.out | tail -1
+
 .PHONY: check
-check: lint test-short ## what to run before a commit
+check: lint test-short generate-check ## what to run before a commit: under a minute when the caches are warm, and without Envoy
 	@test -z "$$(gofmt -l .)" || { gofmt -l .; exit 1; }
 	$(GO) mod tidy -diff
+
+.PHONY: dist
+dist: ## a release in dist/release: static binaries, Debian packages, container images, sums; PLATFORMS=linux/amd64 for fewer
+	@GO=$(GO) hack/dist.sh "$(VERSION)" "$(COMMIT)" $(PLATFORMS)
+
+.PHONY: dist-test
+dist-test: dist ## install the Debian package in a clean system that systemd boots, and try it there; root on Debian
+	CGO_ENABLED=0 $(GO) build -buildvcs=false -o bin/demo ./e2e/demo
+	@ENVOY_VERSION=$(ENVOY_VERSION) hack/dist-test.sh "$(VERSION)"
 
 .PHONY: tools
 tools: tools-consul ## the Envoys and the Consul that the tests run on, in .tools/

@@ -321,6 +321,7 @@ func TestWatchesAreShared(t *testing.T) {
 
 // critical is the endpoints of api with every instance critical.
 func critical(t *testing.T) []byte {
+	t.Helper()
 	return edit(t, "health-api.json", `"Status": "passing"`, `"Status": "critical"`, `"Checks": []`, `"Checks": [{"CheckID": "x", "Status": "critical"}]`)
 }
 

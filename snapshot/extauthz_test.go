@@ -56,6 +56,7 @@ func TestEnvoyAsks(t *testing.T) {
 	for version, features := range map[string]snapshot.Features{envoytest.Oldest: oldest, envoytest.Newest: newest} {
 		for _, protocol := range []catalog.Protocol{catalog.TCP, catalog.HTTP} {
 			t.Run(version+"/"+protocol.String(), func(t *testing.T) {
+				envoy := envoytest.Binary(t, version) // first: without it nothing else is started
 				dir := socketDir(t)
 				app := filepath.Join(dir, "app")
 				serve(t, app)
@@ -74,7 +75,7 @@ func TestEnvoyAsks(t *testing.T) {
 						HostIdentifier: &endpointv3.LbEndpoint_Endpoint{Endpoint: &endpointv3.Endpoint{Address: pipe(authz)}},
 					}}}},
 				}
-				start(t, envoytest.Binary(t, version), dir, config)
+				start(t, envoy, dir, config)
 				for _, test := range []struct {
 					name   string
 					answer func() (*authv3.CheckResponse, error)

@@ -3,6 +3,7 @@ package snapshot_test
 import (
 	"bytes"
 	"encoding/json"
+	"iter"
 	"maps"
 	"os"
 	"path/filepath"
@@ -30,6 +31,23 @@ type built struct {
 // cases builds every proxy of every directory of testdata, for the newest Envoy and, where it gets something else, for the oldest.
 func cases(t testing.TB) []built {
 	t.Helper()
+	var out []built
+	for name, in := range inputs(t) {
+		in.Envoy = newest
+		now := built{golden: name + ".json", in: in, resources: build(t, in)}
+		out = append(out, now)
+		in.Envoy = oldest
+		old := built{golden: name + ".envoy-1.36.json", in: in, resources: build(t, in)}
+		if !bytes.Equal(text(t, now.resources), text(t, old.resources)) {
+			out = append(out, old)
+		}
+	}
+	return out
+}
+
+// inputs yields every proxy of every directory of testdata, "tcp/web-sidecar-proxy", with what its resources are made of; the Envoy is left open.
+func inputs(t testing.TB) iter.Seq2[string, snapshot.Input] {
+	t.Helper()
 	dirs, err := filepath.Glob("testdata/*/*.hcl")
 	if err != nil {
 		t.Fatal(err)
@@ -41,24 +59,18 @@ func cases(t testing.TB) []built {
 	if len(dirs) == 0 {
 		t.Fatal("no cases in testdata")
 	}
-	var out []built
-	for _, dir := range dirs {
-		contents := load(t, dir)
-		for _, p := range contents.Proxies {
-			in := project(t, contents, p.ID)
-			in.Generation = 7
-			in.Envoy = newest
-			name := filepath.ToSlash(filepath.Join(filepath.Base(dir), string(p.ID)))
-			now := built{golden: name + ".json", in: in, resources: build(t, in)}
-			out = append(out, now)
-			in.Envoy = oldest
-			old := built{golden: name + ".envoy-1.36.json", in: in, resources: build(t, in)}
-			if !bytes.Equal(text(t, now.resources), text(t, old.resources)) {
-				out = append(out, old)
+	return func(yield func(string, snapshot.Input) bool) {
+		for _, dir := range dirs {
+			contents := load(t, dir)
+			for _, p := range contents.Proxies {
+				in := project(t, contents, p.ID)
+				in.Generation = 7
+				if !yield(filepath.ToSlash(filepath.Join(filepath.Base(dir), string(p.ID))), in) {
+					return
+				}
 			}
 		}
 	}
-	return out
 }
 
 func load(t testing.TB, dir string) catalog.Contents {
@@ -188,7 +200,7 @@ func TestGoldenCasesHaveProxies(t *testing.T) {
 		seen[filepath.Dir(c.golden)] = true
 	}
 	for _, e := range entries {
-		if e.Name() != "fuzz" && !seen[e.Name()] {
+		if e.IsDir() && e.Name() != "fuzz" && !seen[e.Name()] {
 			t.Errorf("testdata/%s has no proxy", e.Name())
 		}
 	}

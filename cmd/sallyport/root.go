@@ -25,7 +25,6 @@ configuration over xDS: mutual TLS between services, and only the connections th
 		Args:          cobra.NoArgs,
 		RunE:          help,
 	}
-	root.CompletionOptions.HiddenDefaultCmd = true
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
 		return fmt.Errorf("%w (see `%s --help`)", err, c.CommandPath())
 	})
