@@ -25,17 +25,31 @@ type Client struct {
 const maxResponse = 256 << 20
 
 // Find returns a client of the control plane whose sockets are in dir or, if dir is empty, in the first of DefaultDirs that has an admin socket.
-// An error says where it looked.
+// The user's own is trusted only if it is what MakeDir makes; a dir that was asked for is taken as it is. An error says where it looked.
 func Find(dir string) (*Client, error) {
-	dirs := []string{dir}
-	if dir == "" {
-		dirs = DefaultDirs()
+	if dir != "" {
+		return find([]string{dir}, func(string) error { return nil })
 	}
+	return find(DefaultDirs(), func(d string) error {
+		if d == SystemDir { // which only root makes, for whoever runs the control plane
+			return nil
+		}
+		return CheckDir(d)
+	})
+}
+
+// find returns a client of the first of dirs that is trusted and has an admin socket. Under /tmp anybody can make the directory in which a user's
+// control plane would be: its socket would be told tokens, and be believed.
+func find(dirs []string, trusted func(dir string) error) (*Client, error) {
 	var tried []string
 	for _, d := range dirs {
 		path := Socket(d)
 		if err := CheckSocketPath(path); err != nil {
 			return nil, err
+		}
+		if err := trusted(d); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			tried = append(tried, err.Error())
+			continue
 		}
 		c, err := (&net.Dialer{Timeout: 2 * time.Second}).Dial("unix", path)
 		if err == nil {

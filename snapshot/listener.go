@@ -201,9 +201,11 @@ func (b *builder) upstreamListener(u upstream) *listenerv3.Listener {
 			StatPrefix:               stats,
 			CodecType:                hcmv3.HttpConnectionManager_AUTO,
 			ForwardClientCertDetails: hcmv3.HttpConnectionManager_SANITIZE,
-			UpgradeConfigs:           upgrades(u.service.Protocol),
-			HttpFilters:              []*hcmv3.HttpFilter{b.routerFilter()},
-			RouteSpecifier:           &hcmv3.HttpConnectionManager_RouteConfig{RouteConfig: upstreamRoute(u)},
+			// How long a stream may be silent is for the proxy of the service to say; Envoy's own answer is 5 minutes.
+			StreamIdleTimeout: durationpb.New(0),
+			UpgradeConfigs:    upgrades(u.service.Protocol),
+			HttpFilters:       []*hcmv3.HttpFilter{b.routerFilter()},
+			RouteSpecifier:    &hcmv3.HttpConnectionManager_RouteConfig{RouteConfig: upstreamRoute(u)},
 		})
 	}
 	l.FilterChains[0].Filters = []*listenerv3.Filter{filter}
