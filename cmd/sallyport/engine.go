@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -88,7 +89,11 @@ func filesEngine(cfg serveConfig, log *slog.Logger, metrics prometheus.Registere
 		mint:        tokens.Mint, rotate: authority.Rotate, reload: source.Reload, close: authority.Close,
 		status: func() admin.Catalog {
 			s := source.Status()
-			return admin.Catalog{Source: "files: " + cfg.Catalog, LastLoaded: s.LastSuccess, Problems: s.Problems, Warnings: s.Warnings}
+			c := admin.Catalog{Source: "files: " + cfg.Catalog, LastLoaded: s.LastSuccess, Problems: s.Problems, Warnings: s.Warnings}
+			if info, err := os.Stat(cfg.Catalog); err == nil && info.Mode().Perm()&0o002 != 0 {
+				c.Warnings = append(slices.Clip(c.Warnings), cfg.Catalog+" may be written to by anybody, who can thereby let anybody in: chmod o-w "+cfg.Catalog)
+			}
+			return c
 		},
 		notReady: func() []string {
 			if err := authority.Health(); err != nil {
@@ -103,9 +108,15 @@ func filesEngine(cfg serveConfig, log *slog.Logger, metrics prometheus.Registere
 // deleted loses its streams within a minute.
 const recheckConsul = 20 * time.Second
 
-// lockData keeps a second control plane out of a data directory until release is called or the process ends. Beside files the CA's
-// own lock does.
-func lockData(dir string) (release func() error, err error) {
+// openData makes the data directory, or takes the one there is, and keeps a second control plane out of it until release is called or the process
+// ends. What is in it decides who is let in, so nobody else may write to it.
+func openData(dir string) (release func() error, err error) {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("--data: %w", err)
+	}
+	if err := admin.CheckDir(dir); err != nil {
+		return nil, fmt.Errorf("data %w (or choose another with --data)", err)
+	}
 	d, err := os.Open(dir)
 	if err != nil {
 		return nil, fmt.Errorf("--data: %w", err)
@@ -126,20 +137,16 @@ func consulEngine(cfg serveConfig, log *slog.Logger, metrics prometheus.Register
 		return nil, err
 	}
 	cc.LKGFile, cc.Logger, cc.Registerer = filepath.Join(cfg.Data, "last-known-good.json"), log, metrics
-	release, err := lockData(cfg.Data)
-	if err != nil {
-		return nil, err
-	}
 	agent, err := consul.New(cc)
 	if err != nil {
-		return nil, errors.Join(err, release())
+		return nil, err
 	}
 	return &engine{
 		source: agent, certificates: agent, authorizer: agent.Authorizer(), recheck: recheckConsul, trustDomain: agent.TrustDomain,
 		rotate: func(identity.Name) error {
 			return errors.New("consul's agent renews leafs, and has no call for doing so early (a root rotation does it: consul connect ca set-config)")
 		},
-		reload: func() {}, close: release,
+		reload: func() {}, close: func() error { return nil },
 		status: func() admin.Catalog {
 			s := agent.Status()
 			c := admin.Catalog{Source: "consul agent " + s.Agent, LastLoaded: s.LastContact, StaleSince: s.StaleSince}

@@ -1,30 +1,42 @@
 package main
 
 import (
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 )
 
-func TestLockData(t *testing.T) {
+func TestOpenData(t *testing.T) {
 	dir := t.TempDir()
-	release, err := lockData(dir)
+	release, err := openData(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := lockData(dir); err == nil || !strings.Contains(err.Error(), "another sallyport uses it") || !strings.Contains(err.Error(), dir) {
+	if _, err := openData(dir); err == nil || !strings.Contains(err.Error(), "another sallyport uses it") || !strings.Contains(err.Error(), dir) {
 		t.Errorf("a second lock: %v, want it refused by name", err)
 	}
 	if err := release(); err != nil {
 		t.Fatal(err)
 	}
-	if release, err = lockData(dir); err != nil {
+	if release, err = openData(dir); err != nil {
 		t.Fatalf("a lock after the release: %v", err)
 	}
 	if err := release(); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := lockData(filepath.Join(dir, "missing")); err == nil {
-		t.Error("a directory that is not there was locked")
+	if err := os.Chmod(dir, 0o777); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := openData(dir); err == nil || !strings.Contains(err.Error(), "chmod go-w "+dir) {
+		t.Errorf("a directory that anybody may write to: %v", err)
+	}
+	made := filepath.Join(dir, "made", "here")
+	if release, err = openData(made); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = release() }()
+	if info, err := os.Stat(made); err != nil || info.Mode().Perm() != 0o700 {
+		t.Errorf("it was made as %v, %v", info, err)
 	}
 }

@@ -124,17 +124,19 @@ func serve(ctx context.Context, cfg serveConfig, log *slog.Logger, out io.Writer
 func open(cfg serveConfig, log *slog.Logger) (*controlPlane, error) {
 	p := &controlPlane{cfg: cfg, started: time.Now(), log: log, metrics: prometheus.NewRegistry(), store: &catalog.Store{}, streamsEnded: make(chan struct{})}
 	p.metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	if err := os.MkdirAll(cfg.Data, 0o700); err != nil {
-		return nil, fmt.Errorf("--data: %w", err)
+	release, err := openData(cfg.Data)
+	if err != nil {
+		return nil, err
 	}
 	make := filesEngine
 	if cfg.Consul {
 		make = consulEngine
 	}
-	var err error
 	if p.engine, err = make(cfg, log, p.metrics); err != nil {
-		return nil, err
+		return nil, errors.Join(err, release())
 	}
+	closeEngine := p.engine.close
+	p.engine.close = func() error { return errors.Join(closeEngine(), release()) }
 	p.secrets = sds.New(sds.Config{Source: p.certificates, Logger: log, Registerer: p.metrics})
 	p.xds, err = xds.New(xds.Config{
 		Views: &p.store.Views, Credentials: p.secrets, Authorizer: p.authorizer, Recheck: p.recheck,
