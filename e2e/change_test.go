@@ -163,7 +163,7 @@ func TestUnrelatedAndLooseningChanges(t *testing.T) {
 // TestTighteningEndsLiveConnections: access that is taken away ends the live tcp connections and refuses the next ones, within a second.
 func TestTighteningEndsLiveConnections(t *testing.T) {
 	t.Parallel()
-	for _, mode := range []string{"rbac", "both"} {
+	for _, mode := range []string{"rbac", "both", "ext_authz"} {
 		t.Run(mode, func(t *testing.T) {
 			t.Parallel()
 			m := newMesh(t)

@@ -21,7 +21,7 @@ func outageTime(t *testing.T) time.Duration {
 	t.Helper()
 	text := os.Getenv(outageVariable)
 	if text == "" {
-		return 20 * time.Second
+		return time.Minute
 	}
 	d, err := time.ParseDuration(text)
 	if err != nil {

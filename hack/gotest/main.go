@@ -1,6 +1,6 @@
 // Command gotest runs `go test` with the arguments that it is given and prints what a person wants to read of it: a line per
 // package, what a failed test printed, which tests were skipped and why, and the lines "FIGURE …" in which tests say what they
-// measured. Everything that the tests printed goes into a log.
+// measured, and "NOTE: …", in which they say what of them this machine did not let them do. Everything that the tests printed goes into a log.
 //
 //	gotest [-log FILE] [-no-skip] -- ARGUMENTS OF GO TEST
 //

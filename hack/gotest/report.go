@@ -51,7 +51,7 @@ func (r *report) line(text []byte) {
 		r.keep(e.Output)
 	case "output":
 		r.keep(e.Output)
-		if strings.HasPrefix(e.Output, "FIGURE ") {
+		if strings.HasPrefix(e.Output, "FIGURE ") || strings.HasPrefix(e.Output, "NOTE: ") {
 			r.print(e.Output)
 		}
 		b := r.output[name]

@@ -15,6 +15,7 @@ func TestReport(t *testing.T) {
 {"Action":"output","Package":"m/a","Test":"TestGood","Output":"=== RUN   TestGood\n"}
 {"Action":"output","Package":"m/a","Test":"TestGood","Output":"FIGURE TestGood requests=7\n"}
 {"Action":"output","Package":"m/a","Test":"TestGood","Output":"    not for everybody\n"}
+{"Action":"output","Package":"m/a","Test":"TestGood","Output":"NOTE: not as root\n"}
 {"Action":"pass","Package":"m/a","Test":"TestGood","Elapsed":0.1}
 {"Action":"output","Package":"m/a","Test":"TestSkipped","Output":"=== RUN   TestSkipped\n"}
 {"Action":"output","Package":"m/a","Test":"TestSkipped","Output":"    a_test.go:9: no Envoy\n"}
@@ -33,6 +34,7 @@ go: something else
 `
 	const want = `broken.go:1: syntax error
 FIGURE TestGood requests=7
+NOTE: not as root
 SKIP m/a TestSkipped: a_test.go:9: no Envoy
 ok   m/a 0.1s
 
