@@ -21,7 +21,7 @@ const (
 	pause = 10 * time.Millisecond
 	// firstWait is how long a proxy that was never there waits for one of its upstreams.
 	firstWait = 5 * time.Second
-	// holdTime is how long, after the agent was away, a service whose every instance is critical keeps its last healthy endpoints: checks
+	// holdTime is how long, after the agent, or another datacenter, was away, a service whose every instance is critical keeps its last healthy endpoints: checks
 	// come back critical until they have run once.
 	holdTime = 15 * time.Second
 	// seedWait is how long a start waits for the agent before it publishes what the last-known-good file holds.
@@ -175,7 +175,8 @@ func (b *assembly) turn(ctx context.Context, w *watcher) {
 			}
 			chains[s.proxy.Service.Service], intentions[s.proxy.Service.Service] = true, true
 			for _, u := range s.upstreams {
-				chains[u.Destination.Service], endpoints[u.Destination.Service] = true, true
+				t := targetOf(u.Upstream, p.datacenter)
+				chains[t], endpoints[t] = true, true
 			}
 		}
 		w.want(ctx, chains, endpoints, intentions)
