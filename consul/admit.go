@@ -99,7 +99,7 @@ func (b *assembly) upstream(id catalog.ProxyID, u dialled) (up catalog.Upstream,
 				return b.routed(up, c.value, u, service)
 			}
 		}
-		if known := b.agent.known.datacenters; datacenter != "" && known.ok && !slices.Contains(known.value, datacenter) {
+		if datacenter != "" && b.agent.known.datacenters.ok && !b.datacenters[datacenter] {
 			return up, nil, fmt.Sprintf("the datacenter %.60q is not known to Consul", datacenter)
 		}
 		return up, nil, waiting

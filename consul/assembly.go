@@ -39,8 +39,11 @@ type assembly struct {
 	read     map[catalog.ProxyID]*readProxy
 	mapped   map[string]*mapped
 	logged   map[string]bool // problems
-	saver    *saver
-	away     bool // the agent did not answer when it was last looked
+	// datacenters are all that were ever listed: servers that were restarted while another datacenter is away know nothing of it, and those who come
+	// from there are not to be denied for that.
+	datacenters map[string]bool
+	saver       *saver
+	away        bool // the agent did not answer when it was last looked
 
 	// Of one turn:
 	now      time.Time
@@ -87,7 +90,7 @@ func newAssembly(a *Agent, publish func(catalog.Contents)) *assembly {
 	b := &assembly{
 		agent: a, publish: publish, started: time.Now(),
 		admitted: map[catalog.ProxyID]bool{}, first: map[catalog.ProxyID]time.Time{}, read: map[catalog.ProxyID]*readProxy{},
-		mapped: map[string]*mapped{}, logged: map[string]bool{}, saver: newSaver(a.config.LKGFile, a.log),
+		mapped: map[string]*mapped{}, logged: map[string]bool{}, datacenters: map[string]bool{}, saver: newSaver(a.config.LKGFile, a.log),
 	}
 	if a.seed != nil {
 		for _, p := range a.seed.Contents.Proxies {
@@ -331,9 +334,10 @@ func (b *assembly) mesh(policy string) (m catalog.Mesh, own ownSettings, ok bool
 	case k.datacenters.ok:
 		for _, dc := range k.datacenters.value {
 			if identity.CheckDatacenter(dc) == nil {
-				m.Datacenters = append(m.Datacenters, dc)
+				b.datacenters[dc] = true
 			}
 		}
+		m.Datacenters = slices.Collect(maps.Keys(b.datacenters))
 	case seed != nil:
 		m.Datacenters = slices.Clone(seed.Datacenters)
 		b.fromFile = true

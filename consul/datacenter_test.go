@@ -233,6 +233,13 @@ func TestUnknownDatacenter(t *testing.T) {
 		if got := p.must(t); ids(got) != farNames || !slices.Equal(got.Mesh.Datacenters, []string{"dc1", "dc2"}) {
 			t.Errorf("proxies %s, datacenters %s", ids(got), got.Mesh.Datacenters)
 		}
+		// Servers that were restarted while it is away.
+		f.set("/v1/catalog/datacenters", []string{"dc1"})
+		f.refuse(farEndpoints, http.StatusInternalServerError)
+		after(2 * time.Minute)
+		if got := p.must(t); ids(got) != farNames || !slices.Equal(got.Mesh.Datacenters, []string{"dc1", "dc2"}) {
+			t.Errorf("later: proxies %s, datacenters %s", ids(got), got.Mesh.Datacenters)
+		}
 	})
 }
 
