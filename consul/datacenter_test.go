@@ -115,7 +115,7 @@ func TestElsewhere(t *testing.T) {
 	bubble(t, nil, func(t *testing.T, f *fake, a *Agent) {
 		f.elsewhere(t)
 		f.hook(farEndpoints, func(_ http.ResponseWriter, r *http.Request) bool {
-			if q := r.URL.Query(); !q.Has("consistent") || q.Has("cached") {
+			if q := r.URL.Query(); !q.Has("consistent") || !q.Has("near") || q.Has("cached") {
 				t.Errorf("asked for %s", r.URL)
 			}
 			return false
