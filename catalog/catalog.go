@@ -98,8 +98,10 @@ func (p Protocol) L7() bool { return p != TCP }
 
 // Service is what those who dial a service need to know of it.
 type Service struct {
-	Name     identity.Name
-	Protocol Protocol
+	Name identity.Name
+	// Datacenter is the one that it is dialled in; empty: the mesh's own, which Next leaves out if it is spelled out.
+	Datacenter string
+	Protocol   Protocol
 	// Endpoints are the sidecars through which the service is reached, sorted by address and port (Next sorts them).
 	Endpoints []Endpoint
 }
@@ -260,6 +262,8 @@ func DefaultRevocation(p Protocol) Revocation {
 // Upstream is a service that a proxy's application dials through it. It is comparable.
 type Upstream struct {
 	Destination identity.Name
+	// Datacenter is the one in which it is dialled; empty: the mesh's own, which may be spelled out, too.
+	Datacenter string
 	// BindAddress and BindPort are where the application dials, unless BindSocket, the path of a Unix socket, is set.
 	BindAddress    string
 	BindPort       uint16
@@ -272,6 +276,14 @@ type Upstream struct {
 	BalanceConnections bool
 	// Origin is where the upstream was read: "web.hcl:9".
 	Origin string
+}
+
+// Name is what the upstream is called as Consul calls it: "api", and "api?dc=dc2" where a datacenter is given.
+func (u Upstream) Name() string {
+	if u.Datacenter == "" {
+		return u.Destination.String()
+	}
+	return u.Destination.String() + "?dc=" + u.Datacenter
 }
 
 // Limits are the circuit breakers of an upstream. Zero values mean that Envoy's defaults hold.

@@ -15,7 +15,7 @@ import (
 // known yet; its Mesh is nil.
 type View struct {
 	mesh       *Mesh
-	services   map[identity.Name]*Service
+	services   map[serviceKey]*Service
 	proxies    map[ProxyID]*Proxy
 	order      []*Proxy // by ID
 	instances  map[string][]*Proxy
@@ -23,27 +23,43 @@ type View struct {
 	policies   map[identity.Name]*intention.Policy
 }
 
+// serviceKey is what a service is found by. The datacenter is empty if it is the mesh's own.
+type serviceKey struct {
+	identity.Name
+	datacenter string
+}
+
+// key leaves out the mesh's own datacenter.
+func (m *Mesh) key(name identity.Name, datacenter string) serviceKey {
+	if m != nil && datacenter == m.Datacenter {
+		datacenter = ""
+	}
+	return serviceKey{name, datacenter}
+}
+
 // Next returns the view of c. Whatever is equal in v is taken from v, pointer and all; if everything is, v itself is
-// returned. Of two services, or two proxies, with one name the later one in c counts. It does not block and does not change v; v must not be nil.
+// returned. Of two services of one name and datacenter, or two proxies of one ID, the later one in c counts. It does not block and does not change v; v must not be nil.
 func (v *View) Next(c Contents) *View {
 	n := &View{
 		mesh:      v.mesh,
-		services:  make(map[identity.Name]*Service, len(c.Services)),
+		services:  make(map[serviceKey]*Service, len(c.Services)),
 		proxies:   make(map[ProxyID]*Proxy, len(c.Proxies)),
 		instances: make(map[string][]*Proxy, len(c.Proxies)),
 	}
 	changed := n.takeMesh(c.Mesh)
 	for i := range c.Services {
-		n.services[c.Services[i].Name] = v.internService(&c.Services[i])
+		s := &c.Services[i]
+		key := n.mesh.key(s.Name, s.Datacenter)
+		n.services[key] = v.internService(key, s)
 	}
 	for i := range c.Proxies {
 		n.proxies[c.Proxies[i].ID] = v.internProxy(&c.Proxies[i])
 	}
 	// A service that somebody dials or protects but that has no instance is a service without endpoints.
 	for _, p := range n.proxies {
-		n.nameService(v, p.Service)
+		n.nameService(v, serviceKey{Name: p.Service})
 		for _, u := range p.Upstreams {
-			n.nameService(v, u.Destination)
+			n.nameService(v, n.mesh.key(u.Destination, u.Datacenter))
 		}
 	}
 	changed = n.takePolicies(v, c.Intentions) || changed
@@ -68,13 +84,14 @@ func (n *View) takeMesh(m Mesh) bool {
 	return true
 }
 
-func (v *View) internService(s *Service) *Service {
+func (v *View) internService(key serviceKey, s *Service) *Service {
 	// A copy, as for proxies: a pointer into the contents would keep all of them in memory as long as this one service stays.
 	c := *s
+	c.Datacenter = key.datacenter
 	if !slices.IsSortedFunc(s.Endpoints, compareEndpoints) {
 		c.Endpoints = slices.SortedFunc(slices.Values(s.Endpoints), compareEndpoints)
 	}
-	if old := v.services[c.Name]; old != nil && old.equal(&c) {
+	if old := v.services[key]; old != nil && old.equal(&c) {
 		return old
 	}
 	return &c
@@ -88,9 +105,9 @@ func (v *View) internProxy(p *Proxy) *Proxy {
 	return &c
 }
 
-func (n *View) nameService(old *View, name identity.Name) {
-	if n.services[name] == nil {
-		n.services[name] = old.internService(&Service{Name: name})
+func (n *View) nameService(old *View, key serviceKey) {
+	if n.services[key] == nil {
+		n.services[key] = old.internService(key, &Service{Name: key.Name})
 	}
 }
 
@@ -130,8 +147,10 @@ func (n *View) takePolicies(v *View, all []intention.Intention) bool {
 		n.policies[dst] = intention.Compile(dst, slices.Concat(n.intentions[dst], n.intentions[wildcard]), scope)
 		changed = true
 	}
-	for dst := range n.services {
-		compile(dst)
+	for key := range n.services {
+		if key.datacenter == "" { // who may reach the others is decided where they are
+			compile(key.Name)
+		}
 	}
 	for dst := range n.intentions {
 		compile(dst)
@@ -142,8 +161,13 @@ func (n *View) takePolicies(v *View, all []intention.Intention) bool {
 // Mesh is what holds for all services; nil before anything is known.
 func (v *View) Mesh() *Mesh { return v.mesh }
 
-// Service is the service of that name, or nil. Every service that a proxy protects or dials is there, if only without endpoints.
-func (v *View) Service(name identity.Name) *Service { return v.services[name] }
+// Service is the service of that name in the mesh's own datacenter, or nil. Every service that a proxy protects or dials is there, if only without endpoints.
+func (v *View) Service(name identity.Name) *Service { return v.services[serviceKey{Name: name}] }
+
+// Upstream is the service that u dials, in whichever datacenter, or nil.
+func (v *View) Upstream(u Upstream) *Service {
+	return v.services[v.mesh.key(u.Destination, u.Datacenter)]
+}
 
 // Proxy is the proxy of that ID, or nil.
 func (v *View) Proxy(id ProxyID) *Proxy { return v.proxies[id] }
@@ -154,14 +178,14 @@ func (v *View) Proxies() iter.Seq[*Proxy] { return slices.Values(v.order) }
 // Sidecars are the proxies of the service instance with that ID ("web-1"), sorted by ID. The slice must not be changed.
 func (v *View) Sidecars(instance string) []*Proxy { return v.instances[instance] }
 
-// Services yields all services, sorted by name.
+// Services yields all services, sorted by name and datacenter.
 func (v *View) Services() iter.Seq[*Service] {
 	return slices.Values(slices.SortedFunc(maps.Values(v.services), func(a, b *Service) int {
-		return strings.Compare(a.Name.String(), b.Name.String())
+		return cmp.Or(strings.Compare(a.Name.String(), b.Name.String()), strings.Compare(a.Datacenter, b.Datacenter))
 	}))
 }
 
-// Policy is the policy of a destination: any service, and any name that an intention has as its destination. Of all others
+// Policy is the policy of a destination: any service of the mesh's own datacenter, and any name that an intention has as its destination. Of all others
 // it is nil, which denies everybody.
 func (v *View) Policy(destination identity.Name) *intention.Policy { return v.policies[destination] }
 
@@ -176,7 +200,7 @@ func (m *Mesh) equal(o *Mesh) bool {
 }
 
 func (s *Service) equal(o *Service) bool {
-	return s.Name == o.Name && s.Protocol == o.Protocol && slices.Equal(s.Endpoints, o.Endpoints)
+	return s.Name == o.Name && s.Datacenter == o.Datacenter && s.Protocol == o.Protocol && slices.Equal(s.Endpoints, o.Endpoints)
 }
 
 func (p *Proxy) equal(o *Proxy) bool {

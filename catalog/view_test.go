@@ -49,13 +49,17 @@ func contents() catalog.Contents {
 			{Address: "127.0.0.2", Port: 21000, Weight: 1, Healthy: true},
 		}}
 	}
+	elsewhere := upstream("api")
+	elsewhere.Datacenter = "dc2"
+	far := service("api")
+	far.Datacenter = "dc2"
 	return catalog.Contents{
 		Mesh: catalog.Mesh{
 			TrustDomain: spiffeid.RequireTrustDomainFromString("ours.consul"), Datacenter: "dc1", Datacenters: []string{"dc1", "dc2"}, Default: intention.Allow,
 			Incoming: catalog.TLS{Allow12: true}, Outgoing: catalog.TLS{Allow12: true}, DropForwardedClientCert: true,
 		},
-		Services: []catalog.Service{service("web"), service("api"), service("db")},
-		Proxies:  []catalog.Proxy{proxy("web", upstream("api"), upstream("db")), proxy("api", upstream("db")), proxy("db")},
+		Services: []catalog.Service{service("web"), service("api"), service("db"), far},
+		Proxies:  []catalog.Proxy{proxy("web", upstream("api"), upstream("db"), elsewhere), proxy("api", upstream("db")), proxy("db")},
 		Intentions: []intention.Intention{
 			{Source: intention.Source{Name: name("web")}, Destination: name("api"), Action: intention.Allow, Origin: "api.hcl:1"},
 			{Source: intention.Source{Name: name("*")}, Destination: name("db"), Action: intention.Deny, Origin: "db.hcl:1"},
@@ -73,9 +77,9 @@ func TestLookUps(t *testing.T) {
 	}
 	var services, proxies []string
 	for s := range v.Services() {
-		services = append(services, s.Name.String())
-		if v.Service(s.Name) != s {
-			t.Errorf("Service(%s) is another than Services has", s.Name)
+		services = append(services, called(s))
+		if v.Upstream(catalog.Upstream{Destination: s.Name, Datacenter: s.Datacenter}) != s {
+			t.Errorf("Upstream(%s) is another than Services has", called(s))
 		}
 	}
 	for p := range v.Proxies() {
@@ -84,7 +88,7 @@ func TestLookUps(t *testing.T) {
 			t.Errorf("Proxy(%s) is another than Proxies has", p.ID)
 		}
 	}
-	if want := []string{"api", "db", "web"}; !slices.Equal(services, want) {
+	if want := []string{"api", "api?dc=dc2", "db", "web"}; !slices.Equal(services, want) {
 		t.Errorf("Services() = %v, want %v", services, want)
 	}
 	if want := []string{"api-1-sidecar-proxy", "db-1-sidecar-proxy", "web-1-sidecar-proxy"}; !slices.Equal(proxies, want) {
@@ -101,7 +105,7 @@ func TestLookUps(t *testing.T) {
 // TestZeroView asks a View of nothing for everything.
 func TestZeroView(t *testing.T) {
 	v := &catalog.View{}
-	if v.Mesh() != nil || v.Service(name("web")) != nil || v.Proxy("web") != nil || v.Policy(name("web")) != nil || v.Sidecars("web") != nil {
+	if v.Mesh() != nil || v.Service(name("web")) != nil || v.Upstream(catalog.Upstream{Destination: name("web"), Datacenter: "dc1"}) != nil || v.Proxy("web") != nil || v.Policy(name("web")) != nil || v.Sidecars("web") != nil {
 		t.Error("the zero View knows something")
 	}
 	for range v.Services() {
@@ -112,6 +116,39 @@ func TestZeroView(t *testing.T) {
 	}
 	if d := v.Policy(name("web")).Decide(identity.Service{}); d.Allowed() {
 		t.Error("the zero View allows")
+	}
+}
+
+// TestDatacenters dials one name in several datacenters. The mesh's own may be spelled out, and is the same then.
+func TestDatacenters(t *testing.T) {
+	service := func(datacenter string, port uint16) catalog.Service {
+		return catalog.Service{Name: name("api"), Datacenter: datacenter, Endpoints: []catalog.Endpoint{{Address: "127.0.0.1", Port: port, Weight: 1, Healthy: true}}}
+	}
+	c := contents()
+	c.Services = []catalog.Service{service("dc1", 1), service("dc2", 2)}
+	v := first(c)
+	for datacenter, want := range map[string]uint16{"": 1, "dc1": 1, "dc2": 2} {
+		s := v.Upstream(catalog.Upstream{Destination: name("api"), Datacenter: datacenter})
+		if s == nil || len(s.Endpoints) != 1 || s.Endpoints[0].Port != want {
+			t.Errorf("api in %q is %+v, want the one with port %d", datacenter, s, want)
+		}
+	}
+	if s := v.Service(name("api")); s.Datacenter != "" || s != v.Upstream(catalog.Upstream{Destination: name("api"), Datacenter: "dc1"}) {
+		t.Errorf("Service(api) = %+v", s)
+	}
+	c.Services[0].Datacenter = ""
+	if v.Next(c) != v {
+		t.Error("the mesh's own datacenter, not spelled out, is another")
+	}
+	// Dialled in a datacenter of which nothing is known: a service of its own without endpoints, of which nobody here decides who may reach it.
+	c = contents()
+	c.Proxies[0].Upstreams = append(c.Proxies[0].Upstreams, catalog.Upstream{Destination: name("cache"), Datacenter: "dc2"})
+	w := v.Next(c)
+	if s := w.Upstream(catalog.Upstream{Destination: name("cache"), Datacenter: "dc2"}); s == nil || s.Datacenter != "dc2" || len(s.Endpoints) > 0 {
+		t.Errorf("cache in dc2 is %+v", s)
+	}
+	if w.Service(name("cache")) != nil || w.Policy(name("cache")) != nil {
+		t.Error("cache is known in the mesh's own datacenter too")
 	}
 }
 
@@ -255,8 +292,8 @@ func TestEveryFieldCounts(t *testing.T) {
 	}
 	base := contents()
 	for i, s := range base.Services {
-		for _, f := range flips("Services."+s.Name.String(), reflect.TypeFor[catalog.Service](), index("Services", i)) {
-			t.Run(f.path, func(t *testing.T) { changesOnly(t, f, "service "+s.Name.String()) })
+		for _, f := range flips("Services."+called(&s), reflect.TypeFor[catalog.Service](), index("Services", i)) {
+			t.Run(f.path, func(t *testing.T) { changesOnly(t, f, "service "+called(&s)) })
 		}
 	}
 	for i, p := range base.Proxies {
@@ -282,11 +319,16 @@ func TestEveryFieldCounts(t *testing.T) {
 	}
 }
 
+// called is what an upstream to s is called.
+func called(s *catalog.Service) string {
+	return catalog.Upstream{Destination: s.Name, Datacenter: s.Datacenter}.Name()
+}
+
 // parts are the things in a View that others may hold on to.
 func parts(v *catalog.View) map[string]any {
 	out := map[string]any{"mesh": v.Mesh()}
 	for s := range v.Services() {
-		out["service "+s.Name.String()] = s
+		out["service "+called(s)] = s
 	}
 	for p := range v.Proxies() {
 		out["proxy "+string(p.ID)] = p

@@ -1,6 +1,9 @@
 package consul
 
 import (
+	"cmp"
+	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -49,28 +52,26 @@ func (b *assembly) proxy(r *readProxy, own ownSettings, services map[string]*cat
 		slices.SortFunc(p.Exposed, catalog.CompareExposed)
 	}
 	upstreams := make([]catalog.Upstream, 0, len(s.upstreams))
-	needed := make([]*catalog.Service, 0, len(s.upstreams))
+	needed := make(map[string]*catalog.Service, len(s.upstreams))
 	for _, u := range s.upstreams {
 		up, service, reason := b.upstream(id, u)
 		b.waits = b.waits || reason == waiting
 		switch {
 		case reason == "":
 			upstreams = append(upstreams, up)
-			needed = append(needed, service)
+			needed[targetOf(up, b.datacenter())] = service
 		case reason == waiting && !b.admitted[id] && b.now.Sub(b.first[id]) < firstWait:
 			b.at(b.first[id].Add(firstWait))
-			b.problem(id, u.Destination.Service, u.Origin, "its endpoints are not known yet: the proxy waits for them up to %s", firstWait)
+			b.problem(id, u.Name(), u.Origin, "its endpoints are not known yet: the proxy waits for them up to %s", firstWait)
 			return p, false
 		case reason == waiting:
-			b.problem(id, u.Destination.Service, u.Origin, "its endpoints are not known yet: its listener is not there")
+			b.problem(id, u.Name(), u.Origin, "its endpoints are not known yet: its listener is not there")
 		default:
-			b.problem(id, u.Destination.Service, u.Origin, "%s: its listener is not there", reason)
+			b.problem(id, u.Name(), u.Origin, "%s: its listener is not there", reason)
 		}
 	}
 	p.Upstreams = upstreams
-	for _, service := range needed {
-		services[service.Name.Service] = service
-	}
+	maps.Copy(services, needed)
 	if services[name] == nil {
 		services[name] = &catalog.Service{Name: p.Service, Protocol: protocolOf(chain.value.Protocol)}
 	}
@@ -83,18 +84,19 @@ const waiting = "waiting"
 
 // upstream is an upstream and the service that it dials; reason says why it is not there.
 func (b *assembly) upstream(id catalog.ProxyID, u dialled) (up catalog.Upstream, service *catalog.Service, reason string) {
-	name := u.Destination.Service
+	target := targetOf(u.Upstream, b.datacenter())
+	_, datacenter := splitTarget(target)
 	up = u.Upstream
-	c := b.agent.known.chains[name]
-	e := b.agent.known.endpoints[name]
+	c := b.agent.known.chains[target]
+	e := b.agent.known.endpoints[target]
 	if c == nil || !c.ok || e == nil || !e.ok {
 		// Of what is not known now, what was known last.
 		if old, ok := b.formerly(id); ok && (c == nil || !c.ok) {
 			for _, was := range old.Upstreams {
-				if was.Destination != u.Destination {
+				if was.Destination != u.Destination || was.Datacenter != u.Datacenter {
 					continue
 				}
-				if service := b.serviceOf(name); service != nil {
+				if service := b.serviceOf(target); service != nil {
 					b.fromFile = true
 					return was, service, ""
 				}
@@ -102,25 +104,31 @@ func (b *assembly) upstream(id catalog.ProxyID, u dialled) (up catalog.Upstream,
 		}
 		if c != nil && c.ok {
 			// Of a service that nobody dialled the file has no endpoints, which does not say that there are none.
-			if service := b.serviceOf(name); service != nil && len(service.Endpoints) > 0 && service.Protocol == protocolOf(c.value.Protocol) {
+			if service := b.serviceOf(target); service != nil && len(service.Endpoints) > 0 && service.Protocol == protocolOf(c.value.Protocol) {
 				b.fromFile = true
 				return b.routed(up, c.value, u, service)
 			}
 		}
+		if datacenter != "" && b.agent.known.datacenters.ok && !b.datacenters[datacenter] {
+			return up, nil, fmt.Sprintf("the datacenter %.60q is not known to Consul", datacenter)
+		}
 		return up, nil, waiting
 	}
-	if service = b.dialled[name]; service == nil {
-		service = &catalog.Service{Name: u.Destination, Protocol: protocolOf(c.value.Protocol), Endpoints: b.endpoints(name, e)}
-		b.dialled[name] = service
+	if service = b.dialled[target]; service == nil {
+		service = &catalog.Service{Name: u.Destination, Datacenter: datacenter, Protocol: protocolOf(c.value.Protocol), Endpoints: b.endpoints(target, e)}
+		b.dialled[target] = service
 	}
 	return b.routed(up, c.value, u, service)
 }
 
 // routed is the upstream as its chain has it.
 func (b *assembly) routed(up catalog.Upstream, c *chain, u dialled, service *catalog.Service) (catalog.Upstream, *catalog.Service, string) {
-	r, err := c.defaultRoute(u.Destination.Service, b.datacenter())
+	r, err := c.defaultRoute(u.Destination.Service, cmp.Or(u.Datacenter, b.datacenter()))
 	if err != nil {
 		return up, nil, err.Error()
+	}
+	if reason := gatewayed(cmp.Or(u.gateway, r.gateway)); reason != "" && service.Datacenter != "" {
+		return up, nil, reason
 	}
 	if u.protocol.set && protocolOf(u.protocol.value) != service.Protocol {
 		return up, nil, "protocol " + u.protocol.value + " of its config is not that of the service, " + service.Protocol.String() + ", which is not supported yet"
@@ -131,41 +139,46 @@ func (b *assembly) routed(up catalog.Upstream, c *chain, u dialled, service *cat
 	return up, service, ""
 }
 
-// endpoints are those of a service.
-func (b *assembly) endpoints(name string, e *watched[[]*instance]) []catalog.Endpoint {
-	m := b.mapped[name]
+// endpoints are those of a target.
+func (b *assembly) endpoints(target string, e *watched[[]*instance]) []catalog.Endpoint {
+	m := b.mapped[target]
 	if m == nil {
 		m = &mapped{}
-		b.mapped[name] = m
-		if s := b.serviceOf(name); s != nil && anyHealthy(s.Endpoints) {
+		b.mapped[target] = m
+		if s := b.serviceOf(target); s != nil && anyHealthy(s.Endpoints) {
 			m.healthy = s.Endpoints
 		}
 	}
+	_, datacenter := splitTarget(target)
+	far := datacenter != ""
 	if m.at != e.at {
-		m.endpoints, m.skipped = readEndpoints(e.value)
+		m.endpoints, m.skipped = readEndpoints(e.value, far)
 		m.at = e.at
 	}
 	for _, s := range m.skipped {
 		b.problem("", "", "service "+s, "it has no address or port that can be dialled: it gets no traffic")
 	}
-	return b.hold(m)
+	if far {
+		return b.hold(m, e.back)
+	}
+	return b.hold(m, b.back)
 }
 
 func anyHealthy(list []catalog.Endpoint) bool {
 	return slices.ContainsFunc(list, func(e catalog.Endpoint) bool { return e.Healthy })
 }
 
-// hold is what a service's endpoints are taken to be.
-func (b *assembly) hold(m *mapped) []catalog.Endpoint {
+// hold is what a service's endpoints are taken to be. back is when those who know of them came back.
+func (b *assembly) hold(m *mapped, back time.Time) []catalog.Endpoint {
 	if anyHealthy(m.endpoints) {
 		m.healthy, m.since = m.endpoints, time.Time{}
 		return m.endpoints
 	}
-	end := b.back.Add(holdTime)
+	end := back.Add(holdTime)
 	if !m.since.IsZero() && m.since.Add(holdTime).Before(end) {
 		end = m.since.Add(holdTime)
 	}
-	if len(m.endpoints) == 0 || len(m.healthy) == 0 || b.back.IsZero() || !b.now.Before(end) {
+	if len(m.endpoints) == 0 || len(m.healthy) == 0 || back.IsZero() || !b.now.Before(end) {
 		m.healthy = nil // they are gone: a later loss of the agent does not bring them back
 		return m.endpoints
 	}
@@ -214,10 +227,11 @@ func (b *assembly) formerly(id catalog.ProxyID) (*catalog.Proxy, bool) {
 }
 
 // serviceOf is the service of the last-known-good file; nil if there is none.
-func (b *assembly) serviceOf(name string) *catalog.Service {
+func (b *assembly) serviceOf(target string) *catalog.Service {
+	name, datacenter := splitTarget(target)
 	if seed := b.agent.seed; seed != nil {
 		for i := range seed.Contents.Services {
-			if s := &seed.Contents.Services[i]; s.Name == identity.NewName(name) {
+			if s := &seed.Contents.Services[i]; s.Name == identity.NewName(name) && s.Datacenter == datacenter {
 				return s
 			}
 		}
@@ -229,12 +243,12 @@ func (b *assembly) serviceOf(name string) *catalog.Service {
 func (b *assembly) keep(p *catalog.Proxy, services map[string]*catalog.Service, intentions map[string][]intention.Intention) {
 	name := p.Service.Service
 	for _, u := range append(slices.Clone(p.Upstreams), catalog.Upstream{Destination: p.Service}) {
-		n := u.Destination.Service
-		if services[n] != nil {
+		t := targetOf(u, b.datacenter())
+		if services[t] != nil {
 			continue
 		}
-		if s := b.serviceOf(n); s != nil {
-			services[n] = s
+		if s := b.serviceOf(t); s != nil {
+			services[t] = s
 		}
 	}
 	if list, ok := b.intentionsOf(name); ok {

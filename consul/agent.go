@@ -66,6 +66,7 @@ type found[T any] struct {
 	since    time.Time // when it first could not; zero: it can
 	filtered bool
 	stale    time.Duration // since the agent was in touch with the leader, if that is long
+	back     time.Time     // when it could be read again after it could not
 }
 
 // watched is what one query among several of its kind has found out.
@@ -81,6 +82,9 @@ const longContact = 10 * time.Second
 // take takes an answer in. Of one that does not say all there is, keep makes the value out of the old one; if there is no old one and demand is set, there
 // is still none.
 func (f *found[T]) take(value T, m meta, authoritative, demand bool, keep func(old, now T) T) {
+	if !f.since.IsZero() {
+		f.back = time.Now()
+	}
 	f.err, f.since, f.at = nil, time.Time{}, time.Now()
 	f.filtered = m.filtered
 	f.stale = 0
@@ -340,13 +344,18 @@ func mergeServices(old, now nodeServices) nodeServices {
 	return now
 }
 
-// want makes the queries those for the given names: chains and endpoints by service, intentions by destination.
+// want makes the queries those for the given names: chains and endpoints by target, intentions by destination.
 func (w *watcher) want(ctx context.Context, chains, endpoints, intentions map[string]bool) {
 	a := w.agent
-	reconcile(ctx, w, a.known.chains, chains, func(name string) query[*chain] {
+	reconcile(ctx, w, a.known.chains, chains, func(target string) query[*chain] {
+		name, datacenter := splitTarget(target)
+		params := url.Values{}
+		if datacenter != "" {
+			params.Set("compile-dc", datacenter)
+		}
 		return query[*chain]{
 			path:   "/v1/discovery-chain/" + url.PathEscape(name),
-			params: consistent(nil),
+			params: consistent(params),
 			decode: func(body []byte) (*chain, error) {
 				c, err := decodeJSON[chainAnswer](body)
 				if err == nil && (c.Chain == nil || c.Chain.ServiceName != name) {
@@ -356,12 +365,7 @@ func (w *watcher) want(ctx context.Context, chains, endpoints, intentions map[st
 			},
 		}
 	}, nil, false)
-	reconcile(ctx, w, a.known.endpoints, endpoints, func(name string) query[[]*instance] {
-		return query[[]*instance]{
-			path: "/v1/health/connect/" + url.PathEscape(name), params: url.Values{"cached": {""}}, decode: decodeList[*instance],
-			doubt: noneHealthy,
-		}
-	}, mergeInstances, false)
+	reconcile(ctx, w, a.known.endpoints, endpoints, endpointsQuery, mergeInstances, false)
 	reconcile(ctx, w, a.known.intentions, intentions, func(name string) query[[]intention.Intention] {
 		return query[[]intention.Intention]{
 			path:   "/v1/connect/intentions/match",
@@ -373,7 +377,7 @@ func (w *watcher) want(ctx context.Context, chains, endpoints, intentions map[st
 
 // consistent asks for an answer of a leader that is one and has all that was committed. In every other mode a server that was just started
 // may answer, as a leader too, out of a state that it has not read back yet: no intentions, no registrations, no protocols, all of it with an
-// index and looking like the truth. These answers change seldom, so asking for more costs little. Endpoints are read from the agent's own
+// index and looking like the truth. These answers change seldom, so asking for more costs little. Endpoints in the agent's datacenter are read from its own
 // stream instead, as there are many of them and none of them allows anything; but an answer that leaves a service without any is confirmed so.
 func consistent(params url.Values) url.Values {
 	c := url.Values{"consistent": {""}}

@@ -21,7 +21,7 @@ const (
 	pause = 10 * time.Millisecond
 	// firstWait is how long a proxy that was never there waits for one of its upstreams.
 	firstWait = 5 * time.Second
-	// holdTime is how long, after the agent was away, a service whose every instance is critical keeps its last healthy endpoints: checks
+	// holdTime is how long, after the agent, or another datacenter, was away, a service whose every instance is critical keeps its last healthy endpoints: checks
 	// come back critical until they have run once.
 	holdTime = 15 * time.Second
 	// seedWait is how long a start waits for the agent before it publishes what the last-known-good file holds.
@@ -40,8 +40,11 @@ type assembly struct {
 	mapped   map[string]*mapped
 	asked    map[checkKey]string // the paths that checks ask for
 	logged   map[string]bool     // problems
-	saver    *saver
-	away     bool // the agent did not answer when it was last looked
+	// datacenters are all that were ever listed: servers that were restarted while another datacenter is away know nothing of it, and those who come
+	// from there are not to be denied for that.
+	datacenters map[string]bool
+	saver       *saver
+	away        bool // the agent did not answer when it was last looked
 
 	// Of one turn:
 	now      time.Time
@@ -88,7 +91,7 @@ func newAssembly(a *Agent, publish func(catalog.Contents)) *assembly {
 	b := &assembly{
 		agent: a, publish: publish, started: time.Now(),
 		admitted: map[catalog.ProxyID]bool{}, first: map[catalog.ProxyID]time.Time{}, read: map[catalog.ProxyID]*readProxy{},
-		mapped: map[string]*mapped{}, asked: map[checkKey]string{}, logged: map[string]bool{}, saver: newSaver(a.config.LKGFile, a.log),
+		mapped: map[string]*mapped{}, asked: map[checkKey]string{}, logged: map[string]bool{}, datacenters: map[string]bool{}, saver: newSaver(a.config.LKGFile, a.log),
 	}
 	if a.seed != nil {
 		for _, p := range a.seed.Contents.Proxies {
@@ -178,7 +181,8 @@ func (b *assembly) turn(ctx context.Context, w *watcher) {
 			checks = checks || s.checks
 			chains[s.proxy.Service.Service], intentions[s.proxy.Service.Service] = true, true
 			for _, u := range s.upstreams {
-				chains[u.Destination.Service], endpoints[u.Destination.Service] = true, true
+				t := targetOf(u.Upstream, p.datacenter)
+				chains[t], endpoints[t] = true, true
 			}
 		}
 		w.want(ctx, chains, endpoints, intentions)
@@ -335,9 +339,10 @@ func (b *assembly) mesh(policy string) (m catalog.Mesh, own ownSettings, ok bool
 	case k.datacenters.ok:
 		for _, dc := range k.datacenters.value {
 			if identity.CheckDatacenter(dc) == nil {
-				m.Datacenters = append(m.Datacenters, dc)
+				b.datacenters[dc] = true
 			}
 		}
+		m.Datacenters = slices.Collect(maps.Keys(b.datacenters))
 	case seed != nil:
 		m.Datacenters = slices.Clone(seed.Datacenters)
 		b.fromFile = true

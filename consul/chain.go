@@ -7,10 +7,13 @@ import (
 )
 
 // route is what a default chain comes to.
-type route struct{ connectTimeout time.Duration }
+type route struct {
+	connectTimeout time.Duration
+	gateway        string // the mode of mesh gateways, should it lead to another datacenter than the agent's
+}
 
-// defaultRoute is how the service name is dialled, or why it cannot be: a chain leads to the service's own instances in this
-// datacenter, or it is not supported yet.
+// defaultRoute is how the service name is dialled in a datacenter, or why it cannot be: a chain leads to the service's own instances
+// there, or it is not supported yet.
 func (c *chain) defaultRoute(name, datacenter string) (route, error) {
 	start := c.Nodes[c.StartNode]
 	switch {
@@ -48,7 +51,7 @@ func (c *chain) defaultRoute(name, datacenter string) (route, error) {
 	case r.RequestTimeout > 0:
 		return route{}, errors.New(entry + "RequestTimeout is not supported yet")
 	}
-	out := route{}
+	out := route{gateway: target.MeshGateway.Mode}
 	if !r.Default {
 		out.connectTimeout = time.Duration(r.ConnectTimeout)
 	}

@@ -14,14 +14,15 @@ import (
 const mostWeight = 128
 
 // readEndpoints maps the instances of a service as Consul's own control plane does: all of them, with their health, so that Envoy
-// keeps connections to one that is critical for a moment. Of two instances at one address the healthy one counts. skipped are the
-// instances that cannot be dialled.
-func readEndpoints(instances []*instance) (endpoints []catalog.Endpoint, skipped []string) {
+// keeps connections to one that is critical for a moment. Of two instances at one address the healthy one counts. far says that they are dialled from another
+// datacenter. skipped are the instances that cannot be dialled.
+func readEndpoints(instances []*instance, far bool) (endpoints []catalog.Endpoint, skipped []string) {
 	for _, i := range instances {
 		if i == nil || i.Service == nil {
 			continue
 		}
-		e := catalog.Endpoint{Address: addressOf(i), Port: portOf(i.Service.Port)}
+		var e catalog.Endpoint
+		e.Address, e.Port = addressOf(i, far)
 		if e.Port == 0 || e.Address == "" {
 			skipped = append(skipped, i.Service.ID)
 			continue
@@ -37,9 +38,9 @@ func readEndpoints(instances []*instance) (endpoints []catalog.Endpoint, skipped
 	return endpoints, slices.Compact(skipped)
 }
 
-// noneHealthy reports whether instances leave nothing to dial.
+// noneHealthy reports whether instances in the agent's own datacenter leave nothing to dial.
 func noneHealthy(instances []*instance) bool {
-	endpoints, _ := readEndpoints(instances)
+	endpoints, _ := readEndpoints(instances, false)
 	return !anyHealthy(endpoints)
 }
 
@@ -54,12 +55,27 @@ func compareHealth(a, b catalog.Endpoint) int {
 	return 1
 }
 
-// addressOf is where an instance is dialled from within its datacenter: the service's own address, else its node's.
-func addressOf(i *instance) string {
-	address := i.Service.Address
-	if n := i.Node; n != nil {
+// addressOf is where an instance is dialled: at the service's own address, else at its node's. From another datacenter the address that is tagged so goes before
+// either, as in Consul: that of a service also if it is empty, its port unless it is zero. Consul's translate_wan_addrs changes nothing about it.
+func addressOf(i *instance, far bool) (address string, port uint16) {
+	address, port = i.Service.Address, portOf(i.Service.Port)
+	if wan, ok := i.Service.TaggedAddresses["wan"]; ok && far {
+		address = wan.Address
+		if wan.Port != 0 {
+			port = portOf(wan.Port)
+		}
+	}
+	if n := i.Node; n != nil && address == "" {
+		if far {
+			address = n.TaggedAddresses["wan"]
+		}
 		address = cmp.Or(address, n.Address, n.TaggedAddresses["lan"])
 	}
+	return dialable(address), port
+}
+
+// dialable is an address as it is written to be dialled; empty if it cannot be.
+func dialable(address string) string {
 	if a, err := netip.ParseAddr(address); err == nil {
 		if a.Zone() != "" || a.IsUnspecified() || a.IsMulticast() {
 			return ""

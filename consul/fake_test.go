@@ -33,7 +33,7 @@ type fake struct {
 	mu       sync.Mutex
 	down     bool
 	index    uint64
-	answers  map[string]*scripted // by path and, for intentions, the name
+	answers  map[string]*scripted // by path and, for intentions, the name, or the datacenter if one is asked for
 	hooks    map[string]func(http.ResponseWriter, *http.Request) bool
 	open     map[net.Conn]bool
 	requests []asked
@@ -183,8 +183,11 @@ func (f *fake) hook(path string, h func(http.ResponseWriter, *http.Request) bool
 }
 
 func key(r *http.Request) string {
-	if name := r.URL.Query().Get("name"); name != "" {
-		return r.URL.Path + "?" + name
+	q := r.URL.Query()
+	for _, k := range []string{"name", "dc", "compile-dc"} {
+		if v := q.Get(k); v != "" {
+			return r.URL.Path + "?" + v
+		}
 	}
 	return r.URL.Path
 }
@@ -395,7 +398,7 @@ func ids(c catalog.Contents) string {
 	for _, p := range c.Proxies {
 		s := []string{string(p.ID)}
 		for _, u := range p.Upstreams {
-			s = append(s, u.Destination.String())
+			s = append(s, u.Name())
 		}
 		out = append(out, strings.Join(s, " "))
 	}
@@ -404,7 +407,7 @@ func ids(c catalog.Contents) string {
 
 func endpointsOf(c catalog.Contents, name string) string {
 	for _, s := range c.Services {
-		if s.Name.Service == name {
+		if (catalog.Upstream{Destination: s.Name, Datacenter: s.Datacenter}).Name() == name {
 			var out []string
 			for _, e := range s.Endpoints {
 				out = append(out, fmt.Sprintf("%s:%d/%d/%v", e.Address, e.Port, e.Weight, e.Healthy))

@@ -48,15 +48,15 @@ func FuzzConsulJSON(f *testing.F) {
 				}
 				seen := map[string]bool{}
 				for _, u := range s.upstreams {
-					if u.Destination.Check() != nil || u.BindPort == 0 && u.BindSocket == "" || seen[u.Destination.Service] || u.Passive.Interval < 0 || u.ConnectTimeout < 0 {
+					if u.Destination.Check() != nil || u.BindPort == 0 && u.BindSocket == "" || seen[u.Name()] || u.Passive.Interval < 0 || u.ConnectTimeout < 0 {
 						t.Errorf("upstream %+v", u)
 					}
-					seen[u.Destination.Service] = true
+					seen[u.Name()] = true
 				}
 			}
 		}
 		if list, err := decodeList[*instance](b); err == nil {
-			endpoints, _ := readEndpoints(list)
+			endpoints, _ := readEndpoints(list, len(b)%2 == 0)
 			for i, e := range endpoints {
 				if e.Port == 0 || e.Address == "" || e.Weight < 1 || e.Weight > mostWeight {
 					t.Errorf("endpoint %+v", e)

@@ -1,6 +1,7 @@
 package consul
 
 import (
+	"cmp"
 	"fmt"
 	"net/netip"
 	"strconv"
@@ -27,6 +28,7 @@ type sidecar struct {
 type dialled struct {
 	catalog.Upstream
 	protocol opt[string]
+	gateway  string // the mode of mesh gateways, if the registration says one
 }
 
 // entryOf names a registration for people.
@@ -58,7 +60,7 @@ func readSidecar(r *registration, services map[string]*registration, datacenter 
 	s.readSettings(r, p)
 	s.readInbound(r, p, services)
 	s.readUnsupported(r, p)
-	seen := map[identity.Name]bool{}
+	seen := map[string]bool{}
 	for _, u := range p.Upstreams {
 		if u != nil {
 			s.readUpstream(r, u, datacenter, seen)
@@ -185,15 +187,18 @@ func (s *sidecar) readUnsupported(r *registration, p *proxyRegistration) {
 }
 
 // readUpstream reads one upstream, or says why its listener is not there.
-func (s *sidecar) readUpstream(r *registration, u *upstreamRegistration, datacenter string, seen map[identity.Name]bool) {
+func (s *sidecar) readUpstream(r *registration, u *upstreamRegistration, datacenter string, seen map[string]bool) {
 	bound := u.LocalBindPort != 0 || u.LocalBindSocketPath != ""
 	if u.DestinationName == identity.Wildcard || !bound && (u.CentrallyConfigured || s.isTransparent(r)) {
 		return // what holds for upstreams that transparent mode would find
 	}
+	c := catalog.Upstream{Destination: identity.NewName(u.DestinationName), Datacenter: u.Datacenter, Origin: entryOf(r)}
+	name := c.Name()
 	refuse := func(format string, args ...any) {
-		s.problem(u.DestinationName, entryOf(r), format+": its listener is not there", args...)
+		s.problem(name, entryOf(r), format+": its listener is not there", args...)
 	}
-	name := identity.NewName(u.DestinationName)
+	gateway := cmp.Or(u.MeshGateway.Mode, r.Proxy.MeshGateway.Mode)
+	far := u.Datacenter != "" && u.Datacenter != datacenter
 	switch {
 	case u.DestinationType != "" && u.DestinationType != "service":
 		refuse("destinations of type %.60q are not supported yet", u.DestinationType)
@@ -204,17 +209,19 @@ func (s *sidecar) readUpstream(r *registration, u *upstreamRegistration, datacen
 	case !isDefault(u.DestinationNamespace) || !isDefault(u.DestinationPartition):
 		refuse("namespaces and partitions are not supported yet")
 		return
-	case u.Datacenter != "" && u.Datacenter != datacenter:
-		refuse("the datacenter %.60q: upstreams in other datacenters are not supported yet", u.Datacenter)
-		return
-	case name.Check() != nil:
+	case c.Destination.Check() != nil:
 		refuse("the name cannot be part of an identity")
+		return
+	case far && identity.CheckDatacenter(u.Datacenter) != nil:
+		refuse("the datacenter %.60q cannot be part of an identity", u.Datacenter)
+		return
+	case far && gatewayed(gateway) != "":
+		refuse("%s", gatewayed(gateway))
 		return
 	case seen[name]:
 		refuse("it is given twice, and the first one counts")
 		return
 	}
-	c := catalog.Upstream{Destination: name, Origin: entryOf(r)}
 	switch {
 	case u.LocalBindSocketPath != "":
 		c.BindSocket = u.LocalBindSocketPath
@@ -247,7 +254,7 @@ func (s *sidecar) readUpstream(r *registration, u *upstreamRegistration, datacen
 	var texts []string
 	e := readOptions("its config", u.Config, &texts).upstreamSettings()
 	for _, t := range texts {
-		s.problem(u.DestinationName, entryOf(r), "%s", t)
+		s.problem(name, entryOf(r), "%s", t)
 	}
 	if len(e.replaced) > 0 {
 		refuse("%s is not supported yet", strings.Join(e.replaced, " and "))
@@ -255,7 +262,7 @@ func (s *sidecar) readUpstream(r *registration, u *upstreamRegistration, datacen
 	}
 	c.ConnectTimeout, c.Limits, c.Passive, c.BalanceConnections = e.connectTimeout.value, e.limits, e.passive, e.balance
 	seen[name] = true
-	s.upstreams = append(s.upstreams, dialled{c, e.protocol})
+	s.upstreams = append(s.upstreams, dialled{c, e.protocol, gateway})
 }
 
 func (s *sidecar) isTransparent(r *registration) bool {

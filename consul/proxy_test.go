@@ -62,7 +62,6 @@ func TestRefused(t *testing.T) {
 		"peer":                    {`"DestinationPeer": "east", "LocalBindPort": 5000`, `the peer "east": peers are not supported yet` + gone},
 		"namespace":               {`"DestinationNamespace": "shop", "LocalBindPort": 5000`, `namespaces and partitions are not supported yet` + gone},
 		"partition":               {`"DestinationPartition": "shop", "LocalBindPort": 5000`, `namespaces and partitions are not supported yet` + gone},
-		"datacenter":              {`"Datacenter": "dc2", "LocalBindPort": 5000`, `the datacenter "dc2": upstreams in other datacenters are not supported yet` + gone},
 		"escape hatch, listener":  {`"LocalBindPort": 5000, "Config": {"envoy_listener_json": "{}"}`, `envoy_listener_json is not supported yet` + gone},
 		"escape hatch, cluster":   {`"LocalBindPort": 5000, "Config": {"envoy_cluster_json": "{}"}`, `envoy_cluster_json is not supported yet` + gone},
 		"no port":                 {`"LocalBindAddress": "127.0.0.1"`, `it has neither LocalBindPort nor LocalBindSocketPath` + gone},
@@ -449,7 +448,7 @@ func TestEndpoints(t *testing.T) {
 		"nothing": {`null, {}`, "", ""},
 	} {
 		t.Run(name, func(t *testing.T) {
-			list, skipped := readEndpoints(parse[[]*instance](t, "["+c.text+"]"))
+			list, skipped := readEndpoints(parse[[]*instance](t, "["+c.text+"]"), false)
 			got := endpointsOf(catalog.Contents{Services: []catalog.Service{{Name: identity.NewName("s"), Endpoints: list}}}, "s")
 			if got != c.want || strings.Join(skipped, " ") != c.skipped {
 				t.Errorf("%q, without %q; want %q, %q", got, skipped, c.want, c.skipped)

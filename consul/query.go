@@ -20,6 +20,8 @@ type query[T any] struct {
 	// caller and token are as in request.
 	caller bool
 	token  string
+	// far says that servers of another datacenter answer: that none do says nothing of the agent.
+	far bool
 	// every, if not zero, is how often to ask what does not block.
 	every time.Duration
 	// retry bounds the time between tries while the agent does not answer. 0: longestRetry.
@@ -172,7 +174,9 @@ func (q *query[T]) take(a answer, err error) (T, error) {
 	case q.absent && hasStatus(err, http.StatusNotFound):
 		err = nil
 	}
-	q.client.contact.note(a, err)
+	if !q.far || !errors.Is(err, errUnreachable) {
+		q.client.contact.note(a, err)
+	}
 	q.metrics.query(err)
 	return value, err
 }

@@ -31,6 +31,11 @@ type registration struct {
 	Partition  string
 	PeerName   string
 	Datacenter string // in answers of the agent itself
+
+	TaggedAddresses map[string]struct {
+		Address string
+		Port    int
+	}
 }
 
 type proxyRegistration struct {
@@ -40,6 +45,7 @@ type proxyRegistration struct {
 	LocalServicePort       int
 	LocalServiceSocketPath string
 	Mode                   string
+	MeshGateway            meshGateway
 	MutualTLSMode          string
 	Config                 map[string]any
 	Upstreams              []*upstreamRegistration
@@ -74,8 +80,12 @@ type upstreamRegistration struct {
 	LocalBindSocketPath  string
 	LocalBindSocketMode  string
 	Config               map[string]any
+	MeshGateway          meshGateway
 	CentrallyConfigured  bool
 }
+
+// meshGateway says by which gateways other datacenters are dialled.
+type meshGateway struct{ Mode string }
 
 // instance is one of the answer of /v1/health/connect.
 type instance struct {
@@ -125,6 +135,7 @@ type chainTarget struct {
 	Datacenter    string
 	Peer          string
 	External      bool
+	MeshGateway   meshGateway
 }
 
 // meshEntry is the answer of /v1/config/mesh/mesh.

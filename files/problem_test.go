@@ -242,7 +242,7 @@ func mistakes() []mistake {
 		one("prepared query", inUpstream("destination_type = \"prepared_query\""), `a.hcl:9: destination_type "prepared_query" in upstream is not supported yet`),
 		one("peer", inUpstream("destination_peer = \"x\""), `a.hcl:9: destination_peer "x" in upstream is not supported yet`),
 		one("upstream namespace", inUpstream("destination_namespace = \"x\""), `a.hcl:9: destination_namespace "x" in upstream is not supported yet`),
-		one("datacenter", inUpstream("datacenter = \"dc2\""), `a.hcl:9: datacenter "dc2" is not this one (dc1): upstreams in other datacenters are not supported yet`),
+		one("datacenter", inUpstream("datacenter = \"dc2\""), `a.hcl:9: datacenter "dc2" is not this one (dc1): files know the services of no other; beside Consul they can be dialled`),
 		one("upstream config", inUpstream("config {\nenvoy_listener_json = \"{}\"\nlimits {\nmax_conections = 1\n}\npassive_health_check {\ninterval = 10\nmax_ejection_percent = 101\n}\n}"),
 			"a.hcl:10: envoy_listener_json in config is not supported yet", `a.hcl:12: unknown key "max_conections" in limits: did you mean max_connections?`,
 			`a.hcl:15: interval must be a string with a unit, like "10s", not a number`, "a.hcl:16: max_ejection_percent is 101: it must be 0 to 100"),

@@ -15,7 +15,7 @@ func (d *directory) upstream(o *object, p *proxy) {
 	o.only("destination_type", "service")
 	o.tenancy("destination_")
 	if dc := o.text("datacenter"); dc.set && dc.value != d.config.Datacenter {
-		o.problem(dc.at, "datacenter %.60q is not this one (%s): upstreams in other datacenters are not supported yet", dc.value, d.config.Datacenter)
+		o.problem(dc.at, "datacenter %.60q is not this one (%s): files know the services of no other; beside Consul they can be dialled", dc.value, d.config.Datacenter)
 	}
 	address := o.ip("local_bind_address")
 	port := o.port("local_bind_port")

@@ -78,7 +78,7 @@ func (b *builder) outbound() {
 		name := u.listener()
 		_, where, _ := strings.Cut(name, ":")
 		if other, ok := bound[where]; ok {
-			b.fail("upstreams %s (%s) and %s (%s) both listen on %s", other.Destination, other.Origin, u.Destination, u.Origin, where)
+			b.fail("upstreams %s (%s) and %s (%s) both listen on %s", other.Name(), other.Origin, u.Name(), u.Origin, where)
 			continue
 		}
 		bound[where] = u

@@ -367,6 +367,9 @@ func TestBuildRefuses(t *testing.T) {
 		"upstream a b (web.hcl:9) cannot be": func(in *snapshot.Input) {
 			in.Proxy.Upstreams[1] = catalog.Upstream{Destination: identity.NewName("a b"), BindPort: 1, Origin: "web.hcl:9"}
 		},
+		`upstream api (web.hcl:9) cannot be an identity of ` + trustDomain + ` in "d c"`: func(in *snapshot.Input) {
+			in.Proxy.Upstreams[1] = catalog.Upstream{Destination: identity.NewName("api"), Datacenter: "d c", BindPort: 1, Origin: "web.hcl:9"}
+		},
 		"service w b cannot be an identity":     func(in *snapshot.Input) { in.Proxy.Service = identity.NewName("w b") },
 		"proxy web-sidecar-proxy (web.hcl:1): ": func(in *snapshot.Input) { in.Proxy.Inbound.ConnectTimeout = -1 },
 		"MaxEjectionPercent": func(in *snapshot.Input) {

@@ -68,8 +68,14 @@ func vary(r *rand.Rand, in snapshot.Input) (snapshot.Input, string) {
 		address := []string{"10.0.0.1", "10.0.0.2", "::1", "db.internal"}[r.IntN(4)]
 		return catalog.Endpoint{Address: address, Port: uint16(20000 + r.IntN(3)), Weight: 1, Healthy: r.IntN(2) == 0}
 	}
+	spelled := func(datacenter string) string {
+		if datacenter == "" {
+			return in.Mesh.Datacenter
+		}
+		return datacenter
+	}
 	in.Upstreams = slices.Clone(in.Upstreams)
-	switch what := r.IntN(11); what {
+	switch what := r.IntN(12); what {
 	case 0:
 		p := clone(in.Proxy)
 		p.Inbound.Protocol = []catalog.Protocol{catalog.TCP, catalog.HTTP, catalog.GRPC}[r.IntN(3)]
@@ -109,12 +115,21 @@ func vary(r *rand.Rand, in snapshot.Input) (snapshot.Input, string) {
 		in.Proxy = p
 		in.Upstreams = append(in.Upstreams, nil)
 		return in, "another upstream"
+	case 8:
+		p := clone(in.Proxy)
+		if n := len(p.Upstreams); n > 0 {
+			i := r.IntN(n)
+			p.Upstreams[i].Datacenter = []string{"", "dc1", "dc2"}[r.IntN(3)]
+			in.Upstreams[i] = nil
+		}
+		in.Proxy = p
+		return in, "datacenter of an upstream"
 	default:
 		if len(in.Upstreams) == 0 {
 			return in, "nothing"
 		}
 		i := r.IntN(len(in.Upstreams))
-		s := catalog.Service{Name: in.Proxy.Upstreams[i].Destination}
+		s := catalog.Service{Name: in.Proxy.Upstreams[i].Destination, Datacenter: in.Proxy.Upstreams[i].Datacenter}
 		if in.Upstreams[i] != nil {
 			s = *in.Upstreams[i]
 		}
@@ -122,8 +137,9 @@ func vary(r *rand.Rand, in snapshot.Input) (snapshot.Input, string) {
 			s.Protocol = []catalog.Protocol{catalog.TCP, catalog.HTTP, catalog.HTTP2}[r.IntN(3)]
 		}
 		s.Endpoints = append(slices.Clone(s.Endpoints[:min(len(s.Endpoints), 2)]), endpoint())
+		s.Datacenter = spelled(s.Datacenter)
 		for j, u := range in.Proxy.Upstreams { // one service is one pointer, as in a View
-			if u.Destination == s.Name {
+			if u.Destination == s.Name && spelled(u.Datacenter) == s.Datacenter {
 				in.Upstreams[j] = &s
 			}
 		}

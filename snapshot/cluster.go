@@ -78,28 +78,28 @@ type upstream struct {
 func (b *builder) upstreams() []upstream {
 	out := make([]upstream, 0, len(b.in.Proxy.Upstreams))
 	for i, u := range b.in.Proxy.Upstreams {
-		service := &catalog.Service{Name: u.Destination}
+		service := &catalog.Service{Name: u.Destination, Datacenter: u.Datacenter}
 		if i < len(b.in.Upstreams) && b.in.Upstreams[i] != nil {
 			service = b.in.Upstreams[i]
 		}
-		id := identity.Service{TrustDomain: b.in.Mesh.TrustDomain, Datacenter: b.in.Mesh.Datacenter, Name: u.Destination}
+		id := identity.Service{TrustDomain: b.in.Mesh.TrustDomain, Datacenter: cmp.Or(u.Datacenter, b.in.Mesh.Datacenter), Name: u.Destination}
 		if id.ID().IsZero() {
 			b.fail("upstream %s (%s) cannot be an identity of %s in %q: names are made of letters, digits, '.', '-' and '_'",
-				u.Destination, u.Origin, b.in.Mesh.TrustDomain, b.in.Mesh.Datacenter)
+				u.Destination, u.Origin, id.TrustDomain, id.Datacenter)
 			continue
 		}
 		out = append(out, upstream{Upstream: u, index: i, service: service, id: id})
 	}
 	slices.SortStableFunc(out, func(x, y upstream) int {
 		return cmp.Or(strings.Compare(x.BindSocket, y.BindSocket), strings.Compare(x.BindAddress, y.BindAddress), cmp.Compare(x.BindPort, y.BindPort),
-			strings.Compare(x.Destination.String(), y.Destination.String()))
+			strings.Compare(x.Name(), y.Name()))
 	})
-	plain := map[identity.Name]settings{}
+	plain := map[identity.Service]settings{}
 	for i, u := range out {
-		first, taken := plain[u.Destination]
+		first, taken := plain[u.id]
 		if !taken {
 			first = settingsOf(u.Upstream)
-			plain[u.Destination] = first
+			plain[u.id] = first
 		}
 		out[i].cluster = u.id.SNI()
 		if s := settingsOf(u.Upstream); s != first {

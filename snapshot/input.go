@@ -34,7 +34,7 @@ func Project(v *catalog.View, id catalog.ProxyID) (in Input, ok bool) {
 	in = Input{Mesh: v.Mesh(), Proxy: p, Service: v.Service(p.Service), Policy: v.Policy(p.Service)}
 	in.Upstreams = make([]*catalog.Service, len(p.Upstreams))
 	for i, u := range p.Upstreams {
-		in.Upstreams[i] = v.Service(u.Destination)
+		in.Upstreams[i] = v.Upstream(u)
 	}
 	return in, true
 }

@@ -158,7 +158,7 @@ func fromOutside(stats string) *hcmv3.HttpConnectionManager {
 
 // listener is the name of u's listener.
 func (u upstream) listener() string {
-	name := u.Destination.String()
+	name := u.Name()
 	if u.BindSocket != "" {
 		return name + ":" + u.BindSocket
 	}
@@ -170,7 +170,7 @@ func (u upstream) host() string { return cmp.Or(u.BindAddress, "127.0.0.1") }
 
 // upstreamListener takes in what the proxy's application sends to the service that u dials.
 func (b *builder) upstreamListener(u upstream) *listenerv3.Listener {
-	name := u.Destination.String()
+	name := u.Name()
 	l := &listenerv3.Listener{
 		Name:                          u.listener(),
 		TrafficDirection:              corev3.TrafficDirection_OUTBOUND,

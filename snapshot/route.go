@@ -43,7 +43,7 @@ func (b *builder) publicRoute() *routev3.RouteConfiguration {
 
 // upstreamRoute leads all requests to u's cluster. What is tried again was never given to an application.
 func upstreamRoute(u upstream) *routev3.RouteConfiguration {
-	name := u.Destination.String()
+	name := u.Name()
 	return &routev3.RouteConfiguration{
 		Name: name,
 		VirtualHosts: []*routev3.VirtualHost{{

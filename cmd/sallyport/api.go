@@ -42,7 +42,7 @@ func listenersOf(pr *catalog.Proxy) []admin.Listener {
 	port := func(n uint16) string { return strconv.Itoa(int(n)) }
 	out := []admin.Listener{{Name: "public_listener", Address: net.JoinHostPort(pr.Inbound.Address, port(pr.Inbound.Port)), Origin: pr.Origin}}
 	for _, u := range pr.Upstreams {
-		l := admin.Listener{Name: "upstream " + u.Destination.String(), Socket: u.BindSocket, Origin: u.Origin}
+		l := admin.Listener{Name: "upstream " + u.Name(), Socket: u.BindSocket, Origin: u.Origin}
 		if u.BindSocket == "" {
 			l.Address = net.JoinHostPort(u.BindAddress, port(u.BindPort))
 		}

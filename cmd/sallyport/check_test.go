@@ -19,7 +19,7 @@ var exampleDomain = spiffeid.RequireTrustDomainFromString("example.consul")
 func exampleView() *catalog.View {
 	name := identity.NewName
 	return (&catalog.View{}).Next(catalog.Contents{
-		Mesh: catalog.Mesh{TrustDomain: exampleDomain, Datacenter: "dc1", Datacenters: []string{"dc1"}},
+		Mesh: catalog.Mesh{TrustDomain: exampleDomain, Datacenter: "dc1", Datacenters: []string{"dc1", "east"}},
 		Proxies: []catalog.Proxy{
 			{ID: "web-sidecar-proxy", Instance: "web", Service: name("web")},
 			{ID: "api-1", Instance: "api", Service: name("api")},
@@ -40,10 +40,12 @@ func TestCheckIntention(t *testing.T) {
 		{"spiffe://other.consul/ns/default/dc/dc1/svc/web", "api", "by foreign trust domain"},
 		{"spiffe://example.consul/ns/default/dc/dc2/svc/web", "api", "by unknown datacenter"},
 		{"batch", "api", "by default policy (no service of that name is registered)"},
+		{"spiffe://example.consul/ns/default/dc/east/svc/web", "api", "by the intention web => api (allow)"},
+		{"spiffe://example.consul/ns/default/dc/east/svc/batch", "api", "by default policy\n"},
 		{"l7", "api", "does not support its permissions"},
 	} {
 		r, err := checkIntention(v, tc.source, tc.destination)
-		if err != nil || !strings.Contains(r.Explain(), tc.want) {
+		if err != nil || !strings.Contains(r.Explain()+"\n", tc.want) {
 			t.Errorf("check %s %s = %q, %v, want %q", tc.source, tc.destination, r.Explain(), err, tc.want)
 		}
 	}

@@ -223,7 +223,8 @@ func checkIntention(v *catalog.View, source, destination string) (admin.CheckRes
 			r.Note = "denies because sallyport does not support its " + i.Unsupported
 		}
 	}
-	if v.Service(src.Name) == nil && r.Note == "" {
+	// Of what is registered in other datacenters only those who dial it here know.
+	if v.Service(src.Name) == nil && src.Datacenter == v.Mesh().Datacenter && r.Note == "" {
 		r.Note = "no service of that name is registered"
 	}
 	return r, nil

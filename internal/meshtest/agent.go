@@ -34,6 +34,11 @@ type Agent struct {
 	// Servers is how many servers its cluster has, 0 for one; Join are the Serf ports of the others.
 	Servers int
 	Join    []int
+	// Datacenter is its datacenter; empty: "dc1". Primary is the one of several datacenters that has the CA and the configuration entries; empty: there are no
+	// others. WAN is the port by which they are joined, and JoinWAN those of servers in others.
+	Datacenter, Primary string
+	WAN                 int
+	JoinWAN             []int
 	// Default is its default_intention_policy; empty: "deny", unless there are ACLs, whose default is to deny anyway.
 	Default string
 	// Management is the secret of its management token: with one it has ACLs, whose default is to deny.
@@ -52,8 +57,11 @@ func (a Agent) Write() (string, error) {
 	if a.Expose != 0 {
 		ports["expose_min_port"], ports["expose_max_port"] = a.Expose, a.Expose+1 // of which it takes the first
 	}
+	if a.Primary != "" {
+		ports["serf_wan"] = a.WAN
+	}
 	c := map[string]any{
-		"server": true, "bootstrap_expect": max(a.Servers, 1), "node_name": a.node(), "datacenter": "dc1", "data_dir": filepath.Join(a.Dir, "data"),
+		"server": true, "bootstrap_expect": max(a.Servers, 1), "node_name": a.node(), "datacenter": or(a.Datacenter, "dc1"), "data_dir": filepath.Join(a.Dir, "data"),
 		"bind_addr": "127.0.0.1", "client_addr": "127.0.0.1", "ports": ports, "connect": map[string]any{"enabled": true},
 		"performance": map[string]any{"raft_multiplier": 1}, "disable_update_check": true, "disable_keyring_file": true, "log_level": "DEBUG",
 		// It is to go the way that it would if it was lost, not to say goodbye.
@@ -71,12 +79,14 @@ func (a Agent) Write() (string, error) {
 			"tokens": map[string]any{"initial_management": a.Management, "agent": a.Management},
 		}
 	}
-	var join []string
-	for _, p := range a.Join {
-		join = append(join, fmt.Sprintf("127.0.0.1:%d", p))
-	}
-	if len(join) > 0 {
+	if join := addresses(a.Join); len(join) > 0 {
 		c["retry_join"], c["retry_interval"] = join, "1s"
+	}
+	if a.Primary != "" {
+		c["primary_datacenter"] = a.Primary
+	}
+	if join := addresses(a.JoinWAN); len(join) > 0 {
+		c["retry_join_wan"], c["retry_interval_wan"] = join, "1s"
 	}
 	maps.Copy(c, a.More)
 	b, err := json.MarshalIndent(c, "", "  ")
@@ -85,6 +95,13 @@ func (a Agent) Write() (string, error) {
 	}
 	file := filepath.Join(a.Dir, "agent.json")
 	return file, os.WriteFile(file, b, 0o600)
+}
+
+func addresses(ports []int) (out []string) {
+	for _, p := range ports {
+		out = append(out, fmt.Sprintf("127.0.0.1:%d", p))
+	}
+	return out
 }
 
 func (a Agent) node() string {
@@ -175,7 +192,8 @@ func (s Service) registration(ports upstreamPorts) map[string]any {
 	proxy := map[string]any{"LocalServiceAddress": local, "LocalServicePort": localPort}
 	var upstreams []map[string]any
 	for _, u := range s.Upstreams {
-		upstreams = append(upstreams, map[string]any{"DestinationName": u, "LocalBindAddress": or(s.UpstreamHost, "127.0.0.1"), "LocalBindPort": ports[u]})
+		name, datacenter, _ := strings.Cut(u, "?dc=")
+		upstreams = append(upstreams, map[string]any{"DestinationName": name, "Datacenter": datacenter, "LocalBindAddress": or(s.UpstreamHost, "127.0.0.1"), "LocalBindPort": ports[u]})
 	}
 	if upstreams != nil {
 		proxy["Upstreams"] = upstreams
@@ -190,14 +208,15 @@ func (s Service) registration(ports upstreamPorts) map[string]any {
 		config[strings.TrimSpace(key)] = v
 	}
 	proxy["Config"] = config
-	return map[string]any{
-		"ID": s.Name, "Name": s.Name, "Address": host, "Port": localPort,
-		"Connect": map[string]any{"SidecarService": map[string]any{
-			"Address": host, "Port": s.Port, "Proxy": proxy,
-			// Consul's own check of a sidecar, which would begin as critical and be the first time tried up to 10 s later.
-			"Checks": []map[string]any{{"Name": "Connect Sidecar Listening", "TCP": fmt.Sprintf("%s:%d", host, s.Port), "Interval": or(s.CheckInterval, "10s"), "Status": "passing"}},
-		}},
+	sidecar := map[string]any{
+		"Address": host, "Port": s.Port, "Proxy": proxy,
+		// Consul's own check of a sidecar, which would begin as critical and be the first time tried up to 10 s later.
+		"Checks": []map[string]any{{"Name": "Connect Sidecar Listening", "TCP": fmt.Sprintf("%s:%d", host, s.Port), "Interval": or(s.CheckInterval, "10s"), "Status": "passing"}},
 	}
+	if s.WAN != "" {
+		sidecar["TaggedAddresses"] = map[string]any{"wan": map[string]any{"Address": s.WAN, "Port": s.Port}}
+	}
+	return map[string]any{"ID": s.Name, "Name": s.Name, "Address": host, "Port": localPort, "Connect": map[string]any{"SidecarService": sidecar}}
 }
 
 func or(s, otherwise string) string {

@@ -18,7 +18,9 @@ type Service struct {
 	// Host is the address of the sidecar, 127.0.0.1 if empty; Port its port, given out if zero.
 	Host string
 	Port int
-	// Upstreams are the services it dials; their ports are given out.
+	// WAN is the address at which other datacenters of Consul dial the sidecar; empty: Host, too.
+	WAN string
+	// Upstreams are the services it dials; their ports are given out. Beside Consul "api?dc=dc2" is the one of another datacenter.
 	Upstreams []string
 	// UpstreamHost is the address where its application dials them, 127.0.0.1 if empty.
 	UpstreamHost string

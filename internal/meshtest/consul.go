@@ -42,7 +42,7 @@ func NewConsul(t testing.TB, a Agent) *Consul {
 		os.RemoveAll(dir)
 	})
 	c.Agent.Dir = dir
-	for _, p := range []*int{&c.Agent.HTTP, &c.Agent.GRPC, &c.Agent.RPC, &c.Agent.Serf, &c.Agent.Expose} {
+	for _, p := range []*int{&c.Agent.HTTP, &c.Agent.GRPC, &c.Agent.RPC, &c.Agent.Serf, &c.Agent.Expose, &c.Agent.WAN} {
 		if *p == 0 {
 			if *p, err = ports.Next(); err != nil {
 				t.Fatal(err)
