@@ -101,7 +101,7 @@ func newAssembly(a *Agent, publish func(catalog.Contents)) *assembly {
 func (b *assembly) run(ctx context.Context, w *watcher) {
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
-	defer b.saver.flush()
+	w.all.Go(func() { b.saver.run(ctx) })
 	for {
 		b.turn(ctx, w)
 		if !sleep(ctx, pause) {
@@ -110,9 +110,6 @@ func (b *assembly) run(ctx context.Context, w *watcher) {
 		next := time.Hour
 		if !b.again.IsZero() {
 			next = max(time.Until(b.again), 0)
-		}
-		if due, ok := b.saver.due(); ok {
-			next = min(next, due)
 		}
 		timer.Reset(next)
 		select {
@@ -181,12 +178,21 @@ func (b *assembly) turn(ctx context.Context, w *watcher) {
 		w.want(ctx, chains, endpoints, intentions)
 	}
 	a.mu.Lock()
+	if apart := a.known.together.apart; b.now.Before(apart) {
+		b.at(apart)
+	}
 	contents, live, ok := b.contents(proxies, ok, policy)
 	b.failures(lost)
 	b.report()
 	whole := live && !b.fromFile && !b.waits
 	if whole {
 		a.seed = nil // everything is known
+	}
+	if ok && !a.status.Settled {
+		end := b.started.Add(firstWait)
+		if a.status.Settled = whole || !live || !b.now.Before(end); !a.status.Settled {
+			b.at(end)
+		}
 	}
 	a.mu.Unlock()
 	if ok {
@@ -196,7 +202,6 @@ func (b *assembly) turn(ctx context.Context, w *watcher) {
 	if whole || live && b.now.Sub(b.started) > time.Minute {
 		b.saver.put(contents)
 	}
-	b.saver.save()
 }
 
 // sidecars are the proxies that are registered on the node; ok is false if that is not known.
@@ -411,7 +416,7 @@ func (b *assembly) intentions(by map[string][]intention.Intention) []intention.I
 		}
 		var at time.Time
 		if w := b.agent.known.intentions[name]; w != nil {
-			at = w.at
+			at = w.heard
 		}
 		if all == nil || at.After(newest) {
 			all, newest = wildcards, at

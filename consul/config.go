@@ -59,7 +59,11 @@ type Config struct {
 
 const (
 	defaultMaxBody    = 32 << 20
-	defaultMaxQueries = 100
+	defaultMaxQueries = 120
+	// mostAsking and mostLeafs bound how many chains and leafs are asked for at one time.
+	mostAsking, mostLeafs = 8, 24
+	// mostConnections bounds all of the connections, of the 200 that an agent grants a client by default: others of this machine are clients, too.
+	mostConnections = 170
 	// idleConnections are kept for the next query: more than the few of Go's default, as many answers come at one time.
 	idleConnections = 64
 )
@@ -90,6 +94,7 @@ func (c Config) connect() (*client, error) {
 	name := d.Address
 	d.TokenFile, d.Token = "", "" // the token is put into each request, as some are made with another's
 	d.Transport.MaxIdleConnsPerHost = idleConnections
+	d.Transport.MaxConnsPerHost = mostConnections
 	// NewClient completes d, which is all that is wanted of it: headers and bodies are read here, bounded.
 	if _, err := api.NewClient(d); err != nil {
 		return nil, fmt.Errorf("consul agent %s: %w", name, err)
@@ -114,7 +119,7 @@ func (c Config) connect() (*client, error) {
 	}
 	return &client{
 		name: name, http: &h, scheme: d.Scheme, host: host, prefix: d.PathPrefix, auth: d.HttpAuth,
-		tokens: tokens, maxBody: maxBody, turns: newTurns(maxQueries), contact: &contact{},
+		tokens: tokens, maxBody: maxBody, turns: newTurns(maxQueries), asking: make(chan struct{}, mostAsking), leafs: make(chan struct{}, mostLeafs), contact: &contact{},
 	}, nil
 }
 

@@ -2,6 +2,7 @@ package consul
 
 import (
 	"context"
+	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -22,6 +23,13 @@ type query[T any] struct {
 	token  string
 	// every, if not zero, is how often to ask what does not block.
 	every time.Duration
+	// first says that the query takes no turns: it waits at the agent all the time.
+	first bool
+	// told, if not nil, says how to know that there is something new without waiting at the agent: the query asks again when the channel has
+	// something, which is taken before it asks, and after as long as next says. slots bounds how many such queries ask at one time.
+	told  func() <-chan struct{}
+	next  func() gap
+	slots chan struct{}
 	// retry bounds the time between tries while the agent does not answer. 0: longestRetry.
 	retry    time.Duration
 	patience time.Duration // as in request
@@ -30,9 +38,27 @@ type query[T any] struct {
 	// permit, if not nil, is asked whether an answer may be handed on; its error counts as the query's.
 	permit func(context.Context) error
 	decode func([]byte) (T, error) // nil: JSON
-	// got is called with each answer, failed with each error. Of the latter, true ends the query.
+	// got is called with each answer, failed with each error. Of the latter, true ends the query. same, if not nil, is called instead of got for an answer
+	// that is what the last one was, byte by byte.
 	got    func(T, meta)
+	same   func(meta)
 	failed func(error) (end bool)
+
+	last said // the last answer that was handed on
+}
+
+// said is what one answer said, shortened.
+type said struct {
+	ok       bool
+	sum      [sha256.Size]byte
+	absent   bool // a 404
+	filtered bool
+	indexed  bool
+}
+
+// gap is a rest between two questions: for a time, or until something is told, and then up to spread.
+type gap struct {
+	time, spread time.Duration
 }
 
 const (
@@ -58,6 +84,10 @@ func (q *query[T]) run(ctx context.Context) error {
 		}
 		recovered, doubted := q.client.contact.recovered.Changed(), q.client.contact.doubted.Changed()
 		asked := time.Now()
+		var told <-chan struct{}
+		if q.told != nil {
+			told = q.told()
+		}
 		if now := q.client.turns.epoch(); now != epoch {
 			epoch, index = now, 0
 		}
@@ -71,7 +101,7 @@ func (q *query[T]) run(ctx context.Context) error {
 			}
 			failures++
 			index = 0 // the next answer is to come at once, whatever has changed
-			if !q.rest(ctx, backoff(failures, q.longest(err), rand.Float64()), recovered) {
+			if !q.rest(ctx, backoff(failures, q.longest(err), rand.Float64()), recovered, recoverySpread) {
 				return nil
 			}
 			continue
@@ -89,8 +119,13 @@ func (q *query[T]) run(ctx context.Context) error {
 		}
 		last = m.index
 		switch {
+		case q.told != nil:
+			g := q.next()
+			if !q.rest(ctx, g.time, told, g.spread) {
+				return nil
+			}
 		case q.every > 0:
-			if !q.rest(ctx, spread(q.every), doubted) {
+			if !q.rest(ctx, spread(q.every), doubted, recoverySpread) {
 				return nil
 			}
 		case m.index == 0, m.index == index && time.Since(asked) < time.Second:
@@ -101,7 +136,7 @@ func (q *query[T]) run(ctx context.Context) error {
 				index = 0
 				continue
 			}
-			if !q.rest(ctx, spread(unindexed), recovered) {
+			if !q.rest(ctx, spread(unindexed), recovered, recoverySpread) {
 				return nil
 			}
 		case m.index < index, m.early:
@@ -121,8 +156,20 @@ func (q *query[T]) ask(ctx context.Context, index, epoch uint64) (meta, error) {
 	turn := ctx
 	if index > 0 {
 		var end func()
-		turn, r.wait, end = q.client.turns.take(ctx, epoch)
+		if q.first {
+			turn, r.wait, end = q.client.turns.hold(ctx, epoch)
+		} else {
+			turn, r.wait, end = q.client.turns.take(ctx, epoch)
+		}
 		defer end()
+	}
+	if q.slots != nil {
+		select {
+		case q.slots <- struct{}{}:
+			defer func() { <-q.slots }()
+		case <-ctx.Done():
+			return meta{}, ctx.Err()
+		}
 	}
 	began := time.Now()
 	a, err := q.client.do(turn, r)
@@ -137,14 +184,16 @@ func (q *query[T]) ask(ctx context.Context, index, epoch uint64) (meta, error) {
 	if ctx.Err() != nil {
 		return meta{}, ctx.Err()
 	}
+	now := said{ok: true, sum: sha256.Sum256(a.body), filtered: a.filtered, indexed: a.index > 0}
+	if q.absent && hasStatus(err, http.StatusNotFound) {
+		err, now.absent = nil, true
+	}
+	same := err == nil && q.same != nil && now == q.last
 	var value T
-	switch {
-	case err == nil:
+	if err == nil && !now.absent && !same {
 		if value, err = q.read(a.body); err != nil {
 			err = fmt.Errorf("%w: %w", errGarbled, err)
 		}
-	case q.absent && hasStatus(err, http.StatusNotFound):
-		err = nil
 	}
 	q.client.contact.note(a, err)
 	q.metrics.query(err)
@@ -154,7 +203,12 @@ func (q *query[T]) ask(ctx context.Context, index, epoch uint64) (meta, error) {
 	if err != nil {
 		return meta{}, fmt.Errorf("%s: %w", q.path, err)
 	}
-	q.got(value, a.meta)
+	if same {
+		q.same(a.meta)
+	} else {
+		q.got(value, a.meta)
+		q.last = now
+	}
 	return a.meta, nil
 }
 
@@ -192,7 +246,7 @@ func (q *query[T]) longest(err error) time.Duration {
 }
 
 // rest waits, but not beyond what ends all rests, such as the return of an agent that was lost; false if ctx ended.
-func (q *query[T]) rest(ctx context.Context, d time.Duration, over <-chan struct{}) bool {
+func (q *query[T]) rest(ctx context.Context, d time.Duration, over <-chan struct{}, spread time.Duration) bool {
 	t := time.NewTimer(d)
 	defer t.Stop()
 	select {
@@ -201,7 +255,7 @@ func (q *query[T]) rest(ctx context.Context, d time.Duration, over <-chan struct
 	case <-t.C:
 		return true
 	case <-over:
-		return sleep(ctx, time.Duration(rand.Float64()*float64(recoverySpread)))
+		return sleep(ctx, time.Duration(rand.Float64()*float64(spread)))
 	}
 }
 

@@ -17,6 +17,8 @@ type Status struct {
 	LastContact time.Time
 	// StaleSince is since when something that is served could not be read again; zero: everything is as Consul has it.
 	StaleSince time.Time
+	// Settled says that the proxies of the node are served: what they need is known, or was waited for, or is the last-known-good file's.
+	Settled bool
 	// FromFile says that what is served comes, in part, from the last-known-good file.
 	FromFile bool
 	// Queries are the blocking queries that are kept going.
