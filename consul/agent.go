@@ -32,7 +32,8 @@ type Agent struct {
 	// verdicts are what tokens may.
 	verdicts *verdicts
 	// leafs is how many are watched.
-	leafs atomic.Int64
+	leafs     atomic.Int64
+	activeKey atomic.Pointer[activeKey]
 
 	mu     sync.Mutex
 	ran    bool

@@ -87,17 +87,30 @@ func (a *Agent) signedByActive(chain []*x509.Certificate) bool {
 	if !ok || list == nil {
 		return true
 	}
+	k := a.activeKey.Load()
+	if k == nil || k.of != list {
+		k = &activeKey{of: list, id: keyOfActive(list)}
+		a.activeKey.Store(k)
+	}
+	return len(k.id) == 0 || slices.ContainsFunc(chain, func(c *x509.Certificate) bool { return bytes.Equal(c.AuthorityKeyId, k.id) })
+}
+
+// activeKey is the ID of the key of a list's active root; empty: it is not known.
+type activeKey struct {
+	of *api.CARootList
+	id []byte
+}
+
+func keyOfActive(list *api.CARootList) []byte {
 	for _, r := range list.Roots {
 		if r == nil || !r.Active {
 			continue
 		}
-		roots, err := certificates(r.RootCertPEM)
-		if err != nil || len(roots) == 0 || len(roots[0].SubjectKeyId) == 0 {
-			return true
+		if roots, err := certificates(r.RootCertPEM); err == nil && len(roots) > 0 {
+			return roots[0].SubjectKeyId
 		}
-		return slices.ContainsFunc(chain, func(c *x509.Certificate) bool { return bytes.Equal(c.AuthorityKeyId, roots[0].SubjectKeyId) })
 	}
-	return true
+	return nil
 }
 
 // WatchSVID calls f with the leaf of id, fetched with the caller's token, now and after each rotation, until ctx ends; then it returns nil. It

@@ -46,7 +46,8 @@ type Config struct {
 	// MaxBody bounds an answer, in bytes. 0: 32 MiB.
 	MaxBody int64
 	// MaxQueries bounds the queries that wait at the agent at one time, each of which takes one of the connections that the agent
-	// grants a client (limits.http_max_conns_per_client, 200 by default). With more things to watch they take turns. 0: 100.
+	// grants a client (limits.http_max_conns_per_client, 200 by default). With more things to watch, intentions and chains are watched together, which asks more of
+	// Consul's servers; what is left then (endpoints) takes turns if it is still too much. 0: 120.
 	MaxQueries int
 
 	// Logger is told of what is read, refused and lost; nil: nobody is.
@@ -94,7 +95,7 @@ func (c Config) connect() (*client, error) {
 	name := d.Address
 	d.TokenFile, d.Token = "", "" // the token is put into each request, as some are made with another's
 	d.Transport.MaxIdleConnsPerHost = idleConnections
-	d.Transport.MaxConnsPerHost = mostConnections
+	d.Transport.MaxConnsPerHost = max(mostConnections, c.MaxQueries+mostConnections-defaultMaxQueries)
 	// NewClient completes d, which is all that is wanted of it: headers and bodies are read here, bounded.
 	if _, err := api.NewClient(d); err != nil {
 		return nil, fmt.Errorf("consul agent %s: %w", name, err)
