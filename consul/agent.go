@@ -78,9 +78,7 @@ type watched[T any] struct {
 	found[T]
 	manner manner
 	stop   context.CancelFunc // ends its own query; nil: it has none
-	// told wakes a query that is told when to ask, about what is new since digest.
-	told   chan struct{}
-	digest digest
+	digest digest             // of what a query was told that asks when it is told to
 }
 
 // longContact is how long an agent, or a server, may have been out of touch with the leader before what it says is called stale.

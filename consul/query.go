@@ -25,8 +25,10 @@ type query[T any] struct {
 	every time.Duration
 	// first says that the query takes no turns: it waits at the agent all the time.
 	first bool
-	// told, if not nil, says how to know that there is something new without waiting at the agent: the query asks again when the channel has
-	// something, which is taken before it asks, and after as long as next says. slots bounds how many such queries ask at one time.
+	// once says that the query ends with its first answer. told, if not nil, says how to know that there is something new without waiting at the agent: the
+	// query asks again when the channel, which is taken before it asks, is closed, and after as long as next says. slots bounds how many such queries ask
+	// at one time.
+	once  bool
 	told  func() <-chan struct{}
 	next  func() gap
 	slots chan struct{}
@@ -119,6 +121,8 @@ func (q *query[T]) run(ctx context.Context) error {
 		}
 		last = m.index
 		switch {
+		case q.once:
+			return nil
 		case q.told != nil:
 			g := q.next()
 			if !q.rest(ctx, g.time, told, g.spread) {

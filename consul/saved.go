@@ -12,6 +12,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/sallyport/sallyport/catalog"
@@ -38,13 +39,19 @@ func sum(b []byte) string {
 	return hex.EncodeToString(s[:])
 }
 
-// encodeSaved returns the file of s.
-func encodeSaved(s saved) ([]byte, error) {
-	inner, err := json.Marshal(s)
+// encodeSaved returns the file of contents, which are encoded already, as known at some time. It is what json.Marshal makes of a savedFile and a
+// saved, without two more copies of what may be megabytes.
+func encodeSaved(at time.Time, contents []byte) ([]byte, error) {
+	when, err := json.Marshal(at)
 	if err != nil {
 		return nil, err
 	}
-	return json.Marshal(savedFile{Format: savedFormat, Sum: sum(inner), Saved: inner})
+	head := fmt.Appendf(nil, `{"saved":%s,"contents":`, when)
+	h := sha256.New()
+	h.Write(head)
+	h.Write(contents)
+	h.Write([]byte("}"))
+	return slices.Concat(fmt.Appendf(nil, `{"format":%d,"sha256":"%x","known":`, savedFormat, h.Sum(nil)), head, contents, []byte("}}")), nil
 }
 
 // decodeSaved is the opposite of encodeSaved. A file of another format is an error too: it is remade within seconds.
@@ -147,7 +154,7 @@ func (s *saver) flush() {
 	}
 	var b []byte
 	if err == nil {
-		b, err = encodeSaved(saved{Saved: time.Now().UTC(), Contents: c})
+		b, err = encodeSaved(time.Now().UTC(), contents)
 	}
 	if err == nil {
 		err = replaceFile(s.file, b)

@@ -37,16 +37,18 @@ type together struct {
 }
 
 const (
-	// toldEvery is how often is asked again though nothing was told.
-	toldEvery = 10 * time.Minute
 	// apartFor is how long intentions are asked for by destination after a list of them was not complete.
 	apartFor = 10 * time.Minute
 	// longestFilter bounds a filter. Go's servers, and so Consul's, take requests with 1 MiB before the body.
 	longestFilter = 200_000
 )
 
-// digest says what a chain is made of that is the default one: when it was written.
-type digest struct{ proxyDefaults, serviceDefaults uint64 }
+// digest says what a chain is made of that is the default one: when it was written, and in which state of Consul's, as an agent that comes back may have
+// another one in which the same numbers mean something else.
+type digest struct {
+	proxyDefaults, serviceDefaults, epoch uint64
+	back                                  time.Time
+}
 
 // crowd starts and ends the queries for config entries. n is how many things there are to watch.
 func (w *watcher) crowd(ctx context.Context, n int) {
@@ -124,23 +126,7 @@ func (w *watcher) mannerOfChain() func(string) manner {
 
 func (w *watcher) digest(name string) digest {
 	k := &w.agent.known
-	return digest{k.proxyDefaults.value.ModifyIndex, k.together.entries[defaultsKind].value[entryKey(name)]}
-}
-
-// tell wakes the queries for chains whose entries were written.
-func (w *watcher) tell() {
-	for name, e := range w.agent.known.chains {
-		if e.manner != told {
-			continue
-		}
-		if d := w.digest(name); d != e.digest {
-			e.digest = d
-			select {
-			case e.told <- struct{}{}:
-			default:
-			}
-		}
-	}
+	return digest{k.proxyDefaults.value.ModifyIndex, k.together.entries[defaultsKind].value[entryKey(name)], w.epoch, w.back}
 }
 
 // mannerOfIntentions is how intentions are to be watched now.

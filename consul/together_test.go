@@ -288,6 +288,22 @@ func TestChainsTogether(t *testing.T) {
 			t.Errorf("proxies %s, asked %d, then %d times", got, n, asked()["api"])
 		}
 	})
+	// An agent that comes back may be another one, in which the same numbers mean something else.
+	bubble(t, crowded, func(t *testing.T, f *fake, a *Agent) {
+		f.together()
+		p, _ := running(t, a)
+		after(time.Second)
+		f.kill()
+		after(time.Minute)
+		f.set("/v1/discovery-chain/web", edit(t, "chain-web.json", `"Protocol": "http"`, `"Protocol": "grpc"`))
+		f.revive()
+		after(5 * time.Second)
+		for _, s := range p.must(t).Services {
+			if s.Name.Service == "web" && s.Protocol != catalog.GRPC {
+				t.Errorf("web is %s", s.Protocol)
+			}
+		}
+	})
 	// Where lists are not understood, each is watched alone; where they are only not there yet, nothing is asked.
 	for code, want := range map[int]string{http.StatusBadRequest: "api-1-sidecar-proxy, web-sidecar-proxy api", http.StatusInternalServerError: ""} {
 		bubble(t, crowded, func(t *testing.T, f *fake, a *Agent) {

@@ -19,6 +19,9 @@ type watcher struct {
 	endLists   context.CancelFunc // of the queries for config entries; nil: there are none
 	sharing    []string           // the destinations of the one query for intentions
 	endSharing context.CancelFunc
+
+	epoch uint64    // how often Consul's state was put back
+	back  time.Time // when the agent came back
 }
 
 // node follows the services of a node. Called again with the same name it does nothing.
@@ -85,13 +88,14 @@ func mergeServices(old, now nodeServices) nodeServices {
 func (w *watcher) want(ctx context.Context, chains, endpoints, intentions map[string]bool) {
 	a := w.agent
 	w.crowd(ctx, len(chains)+len(endpoints)+len(intentions))
+	_, _, w.back, _ = a.client.contact.state()
+	w.epoch = a.client.turns.epoch()
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	reconcile(ctx, w, a.known.endpoints, endpoints, func(string) manner { return alone }, func(name string, _ *watched[[]*instance]) query[[]*instance] {
 		return query[[]*instance]{path: "/v1/health/connect/" + url.PathEscape(name), params: url.Values{"cached": {""}}, decode: decodeList[*instance]}
 	}, mergeInstances, false)
 	reconcile(ctx, w, a.known.chains, chains, w.mannerOfChain(), w.chain, nil, false)
-	w.tell()
 	reconcile(ctx, w, a.known.intentions, intentions, w.mannerOfIntentions(), func(name string, _ *watched[[]intention.Intention]) query[[]intention.Intention] {
 		return query[[]intention.Intention]{
 			path:   "/v1/connect/intentions/match",
@@ -116,11 +120,8 @@ func (w *watcher) chain(name string, e *watched[*chain]) query[*chain] {
 		},
 	}
 	if e.manner == told {
-		e.digest, e.told = w.digest(name), make(chan struct{}, 1)
-		again := e.told
-		q.told = func() <-chan struct{} { return again }
-		q.next = func() gap { return gap{time: spread(toldEvery)} }
-		q.slots = w.agent.client.asking
+		e.digest = w.digest(name)
+		q.once, q.slots = true, w.agent.client.asking
 	}
 	return q
 }
@@ -143,7 +144,7 @@ type manner uint8
 const (
 	// alone: by a blocking query of its own. This asks least of Consul's servers, and takes a connection to the agent.
 	alone manner = iota
-	// told: by a query of its own that is asked when another one has heard that there may be something new.
+	// told: it is asked for when other queries have heard that there may be something new.
 	told
 	// shared: by one query for all of its kind.
 	shared
@@ -172,7 +173,7 @@ func reconcile[T any](ctx context.Context, w *watcher, have map[string]*watched[
 		case e == nil:
 			e = &watched[T]{}
 			have[name] = e
-		case e.manner == m:
+		case e.manner == m && (m != told || e.digest == w.digest(name)):
 			continue
 		}
 		end(e)
