@@ -188,15 +188,18 @@ func (b *assembly) turn(ctx context.Context, w *watcher) {
 	if whole {
 		a.seed = nil // everything is known
 	}
-	if ok && !a.status.Settled {
-		end := b.started.Add(firstWait)
-		if a.status.Settled = whole || !live || !b.now.Before(end); !a.status.Settled {
+	settled := a.status.Settled
+	if end := b.started.Add(firstWait); ok && !settled {
+		if settled = whole || !live || !b.now.Before(end); !settled {
 			b.at(end)
 		}
 	}
 	a.mu.Unlock()
 	if ok {
 		b.publish(contents)
+		a.mu.Lock()
+		a.status.Settled = settled
+		a.mu.Unlock()
 	}
 	// Soon after the start half of what is known is less than what the file holds.
 	if whole || live && b.now.Sub(b.started) > time.Minute {

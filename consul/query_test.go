@@ -33,7 +33,7 @@ func (r *reader) errors() []string {
 }
 
 // read keeps a query for /q going until the test ends.
-func read(t *testing.T, a *Agent) *reader {
+func read(t *testing.T, a *Agent, change ...func(*query[[]string])) *reader {
 	t.Helper()
 	r := &reader{done: make(chan struct{})}
 	q := query[[]string]{
@@ -53,6 +53,9 @@ func read(t *testing.T, a *Agent) *reader {
 			r.errs = append(r.errs, err.Error())
 			return false
 		},
+	}
+	for _, f := range change {
+		f(&q)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	go func() { defer close(r.done); _ = q.run(ctx) }()
@@ -394,6 +397,57 @@ func TestAgentReturns(t *testing.T) {
 		if s := a.Status(); !s.Connected || !s.StaleSince.IsZero() || len(s.Problems) != 0 {
 			t.Errorf("Status() = %+v", s)
 		}
+	})
+}
+
+// An answer that is what the last one was is not handed on again; one that lacks something now, or does not any more, is.
+func TestQuerySame(t *testing.T) {
+	bubble(t, nil, func(t *testing.T, f *fake, a *Agent) {
+		lacks := map[string]string{"X-Consul-Results-Filtered-By-Acls": "true"}
+		play(f, step{index: "5", body: `["a"]`}, step{after: 20 * time.Second, index: "6", body: `["a"]`}, step{after: 20 * time.Second, index: "7", body: `["a"]`, header: lacks},
+			step{after: 20 * time.Second, index: "8", body: `["a"]`}, step{after: 20 * time.Second, status: 500}, step{index: "9", body: `["a"]`}, step{after: 20 * time.Second, index: "10", body: `["b"]`})
+		var mu sync.Mutex
+		same := 0
+		r := read(t, a, func(q *query[[]string]) {
+			q.same = func(meta) {
+				mu.Lock()
+				defer mu.Unlock()
+				same++
+			}
+		})
+		after(2 * time.Minute)
+		mu.Lock()
+		defer mu.Unlock()
+		if got := r.values(); !strings.HasPrefix(got, "a@0s a?@40s a@1m0s b@1m4") || same != 2 || len(r.errors()) != 1 {
+			t.Errorf("values %q, %d the same, errors %q", got, same, r.errors())
+		}
+	})
+}
+
+// What takes no turns is seen at once, however many others wait for theirs.
+func TestFirstTakesNoTurns(t *testing.T) {
+	bubble(t, func(c *Config) { c.MaxQueries = 1 }, func(t *testing.T, f *fake, a *Agent) {
+		ctx, cancel := context.WithCancel(t.Context())
+		var running sync.WaitGroup
+		for i := range 5 {
+			path := "/other" + strconv.Itoa(i)
+			f.set(path, "a")
+			q := query[string]{client: a.client, metrics: a.metrics, path: path, got: func(string, meta) {}}
+			q.failed = func(err error) bool { t.Errorf("%v", err); return false }
+			running.Go(func() { _ = q.run(ctx) })
+		}
+		f.set("/q", []string{"a"})
+		r := read(t, a, func(q *query[[]string]) { q.first = true })
+		for i := range 5 {
+			after(10 * time.Second)
+			f.set("/q", []string{strconv.Itoa(i)})
+			after(time.Millisecond)
+			if got := r.values(); !strings.Contains(got, fmt.Sprintf(" %d@", i)) {
+				t.Errorf("the change is not there: %q", got)
+			}
+		}
+		cancel()
+		running.Wait()
 	})
 }
 
