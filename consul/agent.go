@@ -31,8 +31,8 @@ type Agent struct {
 	seed    *saved        // of the last-known-good file; nil: none
 	// verdicts are what tokens may.
 	verdicts *verdicts
-	// leafs is how many are watched.
-	leafs     atomic.Int64
+	// oldLeafs is how many are known to be signed by another root than the active one.
+	oldLeafs  atomic.Int64
 	activeKey atomic.Pointer[activeKey]
 
 	mu     sync.Mutex

@@ -31,10 +31,10 @@ const leafPatience = 75 * time.Second
 const (
 	// rootSpread is over how much time the leafs are asked for after a change of the roots; the agent itself spreads making them over as much.
 	rootSpread = 30 * time.Second
-	// A leaf that is signed by another root than the active one is asked for again after followUp, or later if there are so many that they would be more
-	// than one each followUpEach; after followUpFor without success as seldom as any other.
+	// A leaf that is signed by another root than the active one is asked for again after followUp, or later if there are so many of them that they would be
+	// more than one each followUpEach; after followUpFor without success as seldom as any other.
 	followUp     = 2 * time.Second
-	followUpEach = 10 * time.Millisecond
+	followUpEach = 5 * time.Millisecond
 	followUpFor  = 2 * time.Minute
 	// A leaf is asked for when between renewFrom and renewTo of its time is over, and then again after each renewAgain of it, within these bounds.
 	renewFrom, renewTo, renewAgain = 0.6, 0.9, 0.02
@@ -62,16 +62,25 @@ func (l *leafWatch) next() gap {
 		g.time = due
 	}
 	if l.agent.signedByActive(l.svid.Certificates) {
-		l.old = time.Time{}
+		l.end()
 		return g
 	}
 	if l.old.IsZero() {
 		l.old = now
+		l.agent.oldLeafs.Add(1)
 	}
 	if now.Sub(l.old) < followUpFor {
-		g.time = min(g.time, max(followUp, time.Duration(l.agent.leafs.Load())*followUpEach))
+		g.time = min(g.time, max(followUp, time.Duration(l.agent.oldLeafs.Load())*followUpEach))
 	}
 	return g
+}
+
+// end says that the leaf is not an old one, or not any more.
+func (l *leafWatch) end() {
+	if !l.old.IsZero() {
+		l.old = time.Time{}
+		l.agent.oldLeafs.Add(-1)
+	}
 }
 
 // take is a new leaf.
@@ -122,9 +131,8 @@ func (a *Agent) WatchSVID(ctx context.Context, c sds.Caller, id identity.Service
 	if err := id.Check(); err != nil {
 		return fmt.Errorf("leaf for %q: %w", id.Service, err)
 	}
-	a.leafs.Add(1)
-	defer a.leafs.Add(-1)
 	l := &leafWatch{agent: a}
+	defer l.end()
 	var last error
 	denied := false
 	q := query[*x509svid.SVID]{

@@ -21,7 +21,7 @@ type Status struct {
 	Settled bool
 	// FromFile says that what is served comes, in part, from the last-known-good file.
 	FromFile bool
-	// Queries are the blocking queries that are kept going.
+	// Queries is how many things are watched, each by a query of its own or together with others.
 	Queries int
 	// Problems are what of Consul's was refused, not understood, or could not be read, sorted. Everything else is served.
 	Problems []Problem
