@@ -5,9 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"maps"
-	"net/url"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/consul/api"
@@ -30,6 +29,11 @@ type Agent struct {
 	proxies latest.Value[map[catalog.ProxyID]*catalog.Proxy]
 	wake    chan struct{} // something was learnt
 	seed    *saved        // of the last-known-good file; nil: none
+	// verdicts are what tokens may.
+	verdicts *verdicts
+	// oldLeafs is how many are known to be signed by another root than the active one.
+	oldLeafs  atomic.Int64
+	activeKey atomic.Pointer[activeKey]
 
 	mu     sync.Mutex
 	ran    bool
@@ -55,13 +59,15 @@ type known struct {
 	chains        map[string]*watched[*chain]
 	endpoints     map[string]*watched[[]*instance]
 	intentions    map[string]*watched[[]intention.Intention]
+	together      together
 }
 
 // found is what one query has found out.
 type found[T any] struct {
 	value    T
-	ok       bool // there is a value
-	at       time.Time
+	ok       bool      // there is a value
+	at       time.Time // of the answer that it is of
+	heard    time.Time // when it was last heard, with that value or another
 	err      error     // why it cannot be read now; nil: it can
 	since    time.Time // when it first could not; zero: it can
 	filtered bool
@@ -69,11 +75,12 @@ type found[T any] struct {
 	back     time.Time     // when it could be read again after it could not
 }
 
-// watched is what one query among several of its kind has found out.
+// watched is what is known of one thing among several of its kind.
 type watched[T any] struct {
 	found[T]
-	started time.Time
-	stop    context.CancelFunc
+	manner manner
+	stop   context.CancelFunc // ends its own query; nil: it has none
+	digest digest             // of what a query was told that asks when it is told to
 }
 
 // longContact is how long an agent, or a server, may have been out of touch with the leader before what it says is called stale.
@@ -82,15 +89,8 @@ const longContact = 10 * time.Second
 // take takes an answer in. Of one that does not say all there is, keep makes the value out of the old one; if there is no old one and demand is set, there
 // is still none.
 func (f *found[T]) take(value T, m meta, authoritative, demand bool, keep func(old, now T) T) {
-	if !f.since.IsZero() {
-		f.back = time.Now()
-	}
-	f.err, f.since, f.at = nil, time.Time{}, time.Now()
-	f.filtered = m.filtered
-	f.stale = 0
-	if m.noLeader || m.age > longContact {
-		f.stale = max(m.age, time.Second)
-	}
+	f.confirm(m)
+	f.at, f.filtered = f.heard, m.filtered
 	switch {
 	case authoritative || keep == nil:
 	case f.ok:
@@ -99,6 +99,20 @@ func (f *found[T]) take(value T, m meta, authoritative, demand bool, keep func(o
 		return
 	}
 	f.value, f.ok = value, true
+}
+
+// confirm takes account of an answer that is what the last one was, and reports whether that is news.
+func (f *found[T]) confirm(m meta) bool {
+	was := f.stale > 0
+	news := f.err != nil
+	if !f.since.IsZero() {
+		f.back = time.Now()
+	}
+	f.err, f.since, f.heard, f.stale = nil, time.Time{}, time.Now(), 0
+	if m.noLeader || m.age > longContact {
+		f.stale = max(m.age, time.Second)
+	}
+	return news || was != (f.stale > 0)
 }
 
 // fail takes account of an answer that did not come, and reports whether that is new.
@@ -122,6 +136,7 @@ func New(cfg Config) (*Agent, error) {
 	if a.log == nil {
 		a.log = slog.New(slog.DiscardHandler)
 	}
+	a.verdicts = newVerdicts(a)
 	a.status.Agent = c.name
 	a.known.chains = map[string]*watched[*chain]{}
 	a.known.endpoints = map[string]*watched[[]*instance]{}
@@ -232,9 +247,9 @@ func (a *Agent) Run(ctx context.Context, publish func(catalog.Contents)) error {
 		return s, err
 	})
 	poll(ctx, &all, a, &k.datacenters, request{path: "/v1/catalog/datacenters"}, datacentersEvery, decodeList[string])
-	follow(ctx, &all, a, &k.roots, query[*api.CARootList]{path: "/v1/agent/connect/ca/roots", decode: decodeRoots}, mergeRoots, false)
-	follow(ctx, &all, a, &k.mesh, query[meshEntry]{path: "/v1/config/mesh/mesh", params: consistent(nil), absent: true}, nil, false)
-	follow(ctx, &all, a, &k.proxyDefaults, query[proxyDefaults]{path: "/v1/config/proxy-defaults/global", params: consistent(nil), absent: true}, nil, false)
+	follow(ctx, &all, a, &k.roots, query[*api.CARootList]{first: true, path: "/v1/agent/connect/ca/roots", decode: decodeRoots}, mergeRoots, false)
+	follow(ctx, &all, a, &k.mesh, query[meshEntry]{first: true, path: "/v1/config/mesh/mesh", params: consistent(nil), absent: true}, nil, false)
+	follow(ctx, &all, a, &k.proxyDefaults, query[proxyDefaults]{first: true, path: "/v1/config/proxy-defaults/global", params: consistent(nil), absent: true}, nil, false)
 	w := &watcher{agent: a, all: &all}
 	newAssembly(a, publish).run(ctx, w)
 	return nil
@@ -243,166 +258,42 @@ func (a *Agent) Run(ctx context.Context, publish func(catalog.Contents)) error {
 // poll asks again and again what does not block. What it answers is all there is.
 func poll[T any](ctx context.Context, all *sync.WaitGroup, a *Agent, f *found[T], r request, every time.Duration, decode func([]byte) (T, error)) {
 	q := query[T]{client: a.client, metrics: a.metrics, path: r.path, every: every, retry: selfRetry, decode: decode}
-	q.got = func(v T, m meta) { learn(a, func() { f.take(v, m, true, false, nil) }) }
-	q.failed = func(err error) bool { return a.failed(q.path, err, f.fail) }
+	q.got = func(v T, m meta) { learn(ctx, a, func() bool { f.take(v, m, true, false, nil); return true }) }
+	q.same = func(m meta) { learn(ctx, a, func() bool { return f.confirm(m) }) }
+	q.failed = func(err error) bool { return a.failed(ctx, q.path, err, f.fail) }
 	all.Go(func() { _ = q.run(ctx) })
 }
 
 // follow keeps a blocking query going.
 func follow[T any](ctx context.Context, all *sync.WaitGroup, a *Agent, f *found[T], q query[T], keep func(old, now T) T, demand bool) {
 	q.client, q.metrics = a.client, a.metrics
-	q.got = func(v T, m meta) { learn(a, func() { f.take(v, m, m.authoritative(), demand, keep) }) }
-	q.failed = func(err error) bool { return a.failed(q.path, err, f.fail) }
+	q.got = func(v T, m meta) {
+		learn(ctx, a, func() bool { f.take(v, m, m.authoritative(), demand, keep); return true })
+	}
+	q.same = func(m meta) { learn(ctx, a, func() bool { return f.confirm(m) }) }
+	q.failed = func(err error) bool { return a.failed(ctx, q.path, err, f.fail) }
 	all.Go(func() { _ = q.run(ctx) })
 }
 
-// learn changes what is known.
-func learn(a *Agent, change func()) {
+// learn changes what is known, and has it looked at if change says that there is something new. What a query has to say that was ended, which is done
+// under the lock, is not taken in any more: another may have said something newer.
+func learn(ctx context.Context, a *Agent, change func() (news bool)) {
 	a.mu.Lock()
-	change()
+	news := ctx.Err() == nil && change()
 	a.mu.Unlock()
-	a.wakeUp()
+	if news {
+		a.wakeUp()
+	}
 }
 
 // failed takes account of a query that failed. It never ends one.
-func (a *Agent) failed(path string, err error, fail func(error) bool) bool {
+func (a *Agent) failed(ctx context.Context, path string, err error, fail func(error) bool) bool {
 	a.mu.Lock()
-	fresh := fail(err)
+	fresh := ctx.Err() == nil && fail(err)
 	a.mu.Unlock()
 	if fresh { // what lasts is a problem, and logged as one
 		a.log.Debug("consul query", "origin", path, "err", err)
 	}
 	a.wakeUp()
 	return false
-}
-
-// watcher keeps one query going for each thing that some proxy needs.
-type watcher struct {
-	agent *Agent
-	all   *sync.WaitGroup
-	stop  context.CancelFunc // of the query for the node's services
-	// stopChecks ends the reading of the agent's checks; nil: they are not read.
-	stopChecks context.CancelFunc
-}
-
-// node follows the services of a node. Called again with the same name it does nothing.
-func (w *watcher) node(ctx context.Context, name string) {
-	a := w.agent
-	a.mu.Lock()
-	same := a.known.node == name && w.stop != nil
-	a.mu.Unlock()
-	if same {
-		return
-	}
-	if w.stop != nil {
-		w.stop()
-	}
-	a.mu.Lock()
-	a.known.node = name
-	a.mu.Unlock()
-	ctx, w.stop = context.WithCancel(ctx)
-	follow(ctx, w.all, a, &a.known.services, query[nodeServices]{
-		path:   "/v1/catalog/node-services/" + url.PathEscape(name),
-		params: consistent(url.Values{"merge-central-config": {""}}),
-		decode: func(body []byte) (nodeServices, error) {
-			s, err := decodeJSON[nodeServices](body)
-			if err == nil && s.Node == nil { // every agent registers its own node, so this is too early, or not the whole
-				err = fmt.Errorf("it does not know the node %.60q (does the token have node:read?)", name)
-			}
-			return s, err
-		},
-	}, mergeServices, false)
-}
-
-// nodeless polls the agent's own services instead, where it does not say what its node is called.
-func (w *watcher) nodeless(ctx context.Context) {
-	if w.stop != nil {
-		return
-	}
-	a := w.agent
-	ctx, w.stop = context.WithCancel(ctx)
-	poll(ctx, w.all, a, &a.known.services, request{path: "/v1/agent/services"}, servicesEvery, func(body []byte) (nodeServices, error) {
-		m, err := decodeJSON[map[string]*registration](body)
-		s := nodeServices{Node: &node{}}
-		for _, r := range m {
-			s.Services = append(s.Services, r)
-		}
-		return s, err
-	})
-}
-
-// servicesEvery is how often the agent's services are read where they cannot be watched.
-const servicesEvery = 5 * time.Second
-
-func mergeServices(old, now nodeServices) nodeServices {
-	now.Services = merge(old.Services, now.Services, func(r *registration) string {
-		if r == nil {
-			return ""
-		}
-		return r.ID
-	})
-	return now
-}
-
-// want makes the queries those for the given names: chains and endpoints by target, intentions by destination.
-func (w *watcher) want(ctx context.Context, chains, endpoints, intentions map[string]bool) {
-	a := w.agent
-	reconcile(ctx, w, a.known.chains, chains, func(target string) query[*chain] {
-		name, datacenter := splitTarget(target)
-		params := url.Values{}
-		if datacenter != "" {
-			params.Set("compile-dc", datacenter)
-		}
-		return query[*chain]{
-			path:   "/v1/discovery-chain/" + url.PathEscape(name),
-			params: consistent(params),
-			decode: func(body []byte) (*chain, error) {
-				c, err := decodeJSON[chainAnswer](body)
-				if err == nil && (c.Chain == nil || c.Chain.ServiceName != name) {
-					err = fmt.Errorf("it has no chain of %.60q", name)
-				}
-				return c.Chain, err
-			},
-		}
-	}, nil, false)
-	reconcile(ctx, w, a.known.endpoints, endpoints, endpointsQuery, mergeInstances, false)
-	reconcile(ctx, w, a.known.intentions, intentions, func(name string) query[[]intention.Intention] {
-		return query[[]intention.Intention]{
-			path:   "/v1/connect/intentions/match",
-			params: consistent(url.Values{"by": {"destination"}, "name": {name}}),
-			decode: decodeIntentions(name),
-		}
-	}, mergeIntentions, true)
-}
-
-// consistent asks for an answer of a leader that is one and has all that was committed. In every other mode a server that was just started
-// may answer, as a leader too, out of a state that it has not read back yet: no intentions, no registrations, no protocols, all of it with an
-// index and looking like the truth. These answers change seldom, so asking for more costs little. Endpoints in the agent's datacenter are read from its own
-// stream instead, as there are many of them and none of them allows anything; but an answer that leaves a service without any is confirmed so.
-func consistent(params url.Values) url.Values {
-	c := url.Values{"consistent": {""}}
-	maps.Copy(c, params)
-	return c
-}
-
-// reconcile starts the queries that are wanted and not there, and ends those that are not wanted.
-func reconcile[T any](ctx context.Context, w *watcher, have map[string]*watched[T], want map[string]bool, make func(string) query[T], keep func(old, now T) T, demand bool) {
-	w.agent.mu.Lock()
-	defer w.agent.mu.Unlock()
-	for name, e := range have {
-		if !want[name] {
-			e.stop()
-			delete(have, name)
-		}
-	}
-	for name := range want {
-		if have[name] != nil {
-			continue
-		}
-		e := &watched[T]{started: time.Now()}
-		var one context.Context
-		one, e.stop = context.WithCancel(ctx)
-		have[name] = e
-		follow(one, w.all, w.agent, &e.found, make(name), keep, demand)
-	}
 }

@@ -105,7 +105,7 @@ func newAssembly(a *Agent, publish func(catalog.Contents)) *assembly {
 func (b *assembly) run(ctx context.Context, w *watcher) {
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
-	defer b.saver.flush()
+	w.all.Go(func() { b.saver.run(ctx) })
 	for {
 		b.turn(ctx, w)
 		if !sleep(ctx, pause) {
@@ -114,9 +114,6 @@ func (b *assembly) run(ctx context.Context, w *watcher) {
 		next := time.Hour
 		if !b.again.IsZero() {
 			next = max(time.Until(b.again), 0)
-		}
-		if due, ok := b.saver.due(); ok {
-			next = min(next, due)
 		}
 		timer.Reset(next)
 		select {
@@ -189,6 +186,9 @@ func (b *assembly) turn(ctx context.Context, w *watcher) {
 		w.checks(ctx, checks)
 	}
 	a.mu.Lock()
+	if apart := a.known.together.apart; b.now.Before(apart) {
+		b.at(apart)
+	}
 	contents, live, ok := b.contents(proxies, ok, policy)
 	b.failures(lost)
 	b.report()
@@ -196,15 +196,23 @@ func (b *assembly) turn(ctx context.Context, w *watcher) {
 	if whole {
 		a.seed = nil // everything is known
 	}
+	settled := a.status.Settled
+	if end := b.started.Add(firstWait); ok && !settled {
+		if settled = whole || !live || !b.now.Before(end); !settled {
+			b.at(end)
+		}
+	}
 	a.mu.Unlock()
 	if ok {
 		b.publish(contents)
+		a.mu.Lock()
+		a.status.Settled = settled
+		a.mu.Unlock()
 	}
 	// Soon after the start half of what is known is less than what the file holds.
 	if whole || live && b.now.Sub(b.started) > time.Minute {
 		b.saver.put(contents)
 	}
-	b.saver.save()
 }
 
 // sidecars are the proxies that are registered on the node; ok is false if that is not known.
@@ -421,7 +429,7 @@ func (b *assembly) intentions(by map[string][]intention.Intention) []intention.I
 		}
 		var at time.Time
 		if w := b.agent.known.intentions[name]; w != nil {
-			at = w.at
+			at = w.heard
 		}
 		if all == nil || at.After(newest) {
 			all, newest = wildcards, at

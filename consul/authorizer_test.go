@@ -215,6 +215,64 @@ func TestAuthorizeAgain(t *testing.T) {
 	})
 }
 
+// Where ACLs are off one answer is for all, for a few seconds; and not if the agent was away since: it may have been started anew, with ACLs.
+func TestAuthorizeWithoutACLs(t *testing.T) {
+	bubble(t, nil, func(t *testing.T, f *fake, a *Agent) {
+		f.mesh()
+		l := &acls{off: true, rights: map[string]string{"web-token": "web"}}
+		f.hook("/v1/internal/acl/authorize", l.serve)
+		running(t, a)
+		after(time.Second)
+		z := a.Authorizer()
+		ask := func(token string) error {
+			_, err := z.Authorize(incoming("authorization", "Bearer "+token), envoy("web-sidecar-proxy"))
+			return err
+		}
+		for range 2 {
+			before := l.count()
+			var all sync.WaitGroup
+			for i := range 50 {
+				all.Go(func() {
+					if err := ask(fmt.Sprintf("token-%d", i)); err != nil {
+						t.Error(err)
+					}
+				})
+			}
+			all.Wait()
+			if n := l.count() - before; n != 1 {
+				t.Errorf("the agent was asked %d times", n)
+			}
+			after(6 * time.Second)
+		}
+		if err := ask("web-token"); err != nil {
+			t.Error(err)
+		}
+		f.kill()
+		after(500 * time.Millisecond)
+		if err := ask("token-1"); err != nil {
+			t.Errorf("while the agent is away: %v", err)
+		}
+		if err := ask("new-token"); status.Code(err) != codes.Unavailable {
+			t.Errorf("a new one while the agent is away: %v", err)
+		}
+		l.mu.Lock()
+		l.off = false
+		l.mu.Unlock()
+		f.revive()
+		after(3 * time.Second) // less than a verdict lasts
+		if err := ask("another"); status.Code(err) != codes.Unauthenticated {
+			t.Errorf("with ACLs: %v", err)
+		}
+		if err := ask("web-token"); err != nil {
+			t.Errorf("with ACLs: %v", err)
+		}
+		after(3 * time.Second)
+		if err := ask("token-1"); status.Code(err) != codes.Unauthenticated {
+			t.Errorf("with ACLs, after its verdict: %v", err)
+		}
+	})
+}
+
 // An agent that hangs, fails or talks nonsense does not change what is known, and does not let a new one in.
 func TestAuthorizeTrouble(t *testing.T) {
 	for name, hook := range map[string]func(http.ResponseWriter, *http.Request) bool{

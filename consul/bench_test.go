@@ -15,7 +15,7 @@ func BenchmarkTurn(b *testing.B) {
 	for _, size := range []int{10, 1000} {
 		b.Run(fmt.Sprintf("size=%d", size), func(b *testing.B) {
 			const upstreams = 11
-			a, err := New(Config{Address: "fake:8500", Token: "t"})
+			a, err := New(Config{Address: "fake:8500", Token: "t", MaxQueries: 10_000})
 			if err != nil {
 				b.Fatal(err)
 			}

@@ -1,14 +1,17 @@
 package consul
 
 import (
+	"bytes"
 	"context"
 	"crypto"
 	"crypto/x509"
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net/http"
 	"net/url"
+	"slices"
 	"time"
 
 	"github.com/hashicorp/consul/api"
@@ -23,6 +26,102 @@ import (
 // making of new leafs over 30 s, and asks again when the CA is busy.
 const leafPatience = 75 * time.Second
 
+// The agent keeps a leaf and makes the next one when its time has come or the roots have changed, whether somebody waits for it or not: so a leaf
+// is asked for when that may have happened, and no query waits for each.
+const (
+	// rootSpread is over how much time the leafs are asked for after a change of the roots; the agent itself spreads making them over as much.
+	rootSpread = 30 * time.Second
+	// A leaf that is signed by another root than the active one is asked for again after followUp, or later if there are so many of them that they would be
+	// more than one each followUpEach; after followUpFor without success as seldom as any other.
+	followUp     = 2 * time.Second
+	followUpEach = 5 * time.Millisecond
+	followUpFor  = 2 * time.Minute
+	// A leaf is asked for when between renewFrom and renewTo of its time is over, and then again after each renewAgain of it, within these bounds.
+	renewFrom, renewTo, renewAgain = 0.6, 0.9, 0.02
+	soonestRenewal, latestRenewal  = 5 * time.Second, time.Hour
+)
+
+// leafWatch is when a leaf is asked for.
+type leafWatch struct {
+	agent *Agent
+	svid  *x509svid.SVID
+	at    time.Time // when its renewal is due
+	old   time.Time // since when it is known to be signed by another root than the active one; zero: it is not
+}
+
+// next is when to ask again.
+func (l *leafWatch) next() gap {
+	now := time.Now()
+	g := gap{time: soonestRenewal, spread: rootSpread}
+	if l.svid == nil {
+		return g
+	}
+	cert := l.svid.Certificates[0]
+	g.time = min(max(time.Duration(renewAgain*float64(cert.NotAfter.Sub(cert.NotBefore))), soonestRenewal), latestRenewal)
+	if due := l.at.Sub(now); due > 0 {
+		g.time = due
+	}
+	if l.agent.signedByActive(l.svid.Certificates) {
+		l.end()
+		return g
+	}
+	if l.old.IsZero() {
+		l.old = now
+		l.agent.oldLeafs.Add(1)
+	}
+	if now.Sub(l.old) < followUpFor {
+		g.time = min(g.time, max(followUp, time.Duration(l.agent.oldLeafs.Load())*followUpEach))
+	}
+	return g
+}
+
+// end says that the leaf is not an old one, or not any more.
+func (l *leafWatch) end() {
+	if !l.old.IsZero() {
+		l.old = time.Time{}
+		l.agent.oldLeafs.Add(-1)
+	}
+}
+
+// take is a new leaf.
+func (l *leafWatch) take(svid *x509svid.SVID) {
+	cert := svid.Certificates[0]
+	life := float64(cert.NotAfter.Sub(cert.NotBefore))
+	l.svid, l.at = svid, cert.NotBefore.Add(time.Duration(life*(renewFrom+(renewTo-renewFrom)*rand.Float64())))
+}
+
+// signedByActive reports whether a leaf comes from the active root, over intermediates or not, or that cannot be told.
+func (a *Agent) signedByActive(chain []*x509.Certificate) bool {
+	list, ok := a.roots.Load()
+	if !ok || list == nil {
+		return true
+	}
+	k := a.activeKey.Load()
+	if k == nil || k.of != list {
+		k = &activeKey{of: list, id: keyOfActive(list)}
+		a.activeKey.Store(k)
+	}
+	return len(k.id) == 0 || slices.ContainsFunc(chain, func(c *x509.Certificate) bool { return bytes.Equal(c.AuthorityKeyId, k.id) })
+}
+
+// activeKey is the ID of the key of a list's active root; empty: it is not known.
+type activeKey struct {
+	of *api.CARootList
+	id []byte
+}
+
+func keyOfActive(list *api.CARootList) []byte {
+	for _, r := range list.Roots {
+		if r == nil || !r.Active {
+			continue
+		}
+		if roots, err := certificates(r.RootCertPEM); err == nil && len(roots) > 0 {
+			return roots[0].SubjectKeyId
+		}
+	}
+	return nil
+}
+
 // WatchSVID calls f with the leaf of id, fetched with the caller's token, now and after each rotation, until ctx ends; then it returns nil. It
 // returns an error when the caller has no right to the leaf, or the identity is not of this mesh. While the agent is away it waits.
 func (a *Agent) WatchSVID(ctx context.Context, c sds.Caller, id identity.Service, f func(*x509svid.SVID)) error {
@@ -32,22 +131,26 @@ func (a *Agent) WatchSVID(ctx context.Context, c sds.Caller, id identity.Service
 	if err := id.Check(); err != nil {
 		return fmt.Errorf("leaf for %q: %w", id.Service, err)
 	}
+	l := &leafWatch{agent: a}
+	defer l.end()
 	var last error
 	denied := false
 	q := query[*x509svid.SVID]{
 		client: a.client, metrics: a.metrics, path: "/v1/agent/connect/ca/leaf/" + url.PathEscape(id.Service), caller: true, token: c.Token,
-		patience: leafPatience,
+		patience: leafPatience, told: a.roots.Changed, next: l.next, slots: a.client.leafs,
 		// An agent that has made the leaf for one token gives it to every other: it asks for the right only when it makes one.
 		permit: func(ctx context.Context) error {
-			err, ok := a.mayWrite(ctx, c.Token, id.Service)
+			err, ok := a.verdicts.now(ctx, c.Token, id.Service)
 			denied = ok && err != nil
 			return err
 		},
 		decode: func(body []byte) (*x509svid.SVID, error) { return decodeLeaf(body, id) },
 		got: func(svid *x509svid.SVID, _ meta) {
 			last = nil
+			l.take(svid)
 			f(svid)
 		},
+		same: func(meta) { last = nil },
 		failed: func(err error) bool {
 			if last == nil || last.Error() != err.Error() {
 				a.log.Warn("leaf not read, the last one stays", "proxy", c.Proxy, "service", id.Name, "err", err)

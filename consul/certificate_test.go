@@ -118,13 +118,24 @@ func leafJSON(t *testing.T, a *authority, uri string) api.LeafCert {
 	return api.LeafCert{CertPEM: a.leaf(t, key, uri), PrivateKeyPEM: pemOf(t, "EC PRIVATE KEY", der, err), Service: "web", ServiceURI: uri}
 }
 
+// askedSoon changes the roots, after which all leafs are asked for within rootSpread, and for a while every few seconds those that are not signed by
+// the first of them.
+func (f *fake) askedSoon(t *testing.T, roots ...*authority) {
+	t.Helper()
+	f.set("/v1/agent/connect/ca/roots", testRoots(t, roots...))
+}
+
 func TestWatchSVID(t *testing.T) {
 	bubble(t, nil, func(t *testing.T, f *fake, a *Agent) {
 		const path = "/v1/agent/connect/ca/leaf/web"
-		ca := testAuthority(t)
+		f.mesh()
+		ca, next := testAuthority(t), testAuthority(t)
+		f.askedSoon(t, ca)
 		f.hook("/v1/internal/acl/authorize", (&acls{rights: map[string]string{"web-token": "web"}}).serve)
 		id := webIdentity()
 		f.set(path, leafJSON(t, ca, id.String()))
+		running(t, a)
+		after(time.Second)
 		var mu sync.Mutex
 		var got []*x509svid.SVID
 		ctx, cancel := context.WithCancel(t.Context())
@@ -145,25 +156,44 @@ func TestWatchSVID(t *testing.T) {
 		if count() != 1 {
 			t.Fatalf("%d leafs", count())
 		}
-		f.set(path, leafJSON(t, ca, id.String())) // renewed
-		after(time.Second)
+		// The time of a leaf is 61 min. The agent renews it when between 60 and 90 % of it is over.
+		f.set(path, leafJSON(t, ca, id.String()))
+		after(35 * time.Minute)
+		if n := len(f.of(path)); count() != 1 || n != 1 {
+			t.Fatalf("%d leafs, asked %d times, long before its time", count(), n)
+		}
+		after(21 * time.Minute)
 		if count() != 2 {
 			t.Fatalf("%d leafs after a renewal", count())
 		}
-		f.kill() // what is away for a while is waited for
-		after(2 * time.Minute)
+		// The roots change: within half a minute and a little all leafs are of the new one.
+		f.askedSoon(t, next, ca)
+		after(20 * time.Second)
+		f.set(path, leafJSON(t, next, id.String())) // the agent takes its time, too
+		after(13 * time.Second)
+		if count() != 3 {
+			t.Fatalf("%d leafs after a rotation", count())
+		}
+		n := len(f.of(path))
+		after(10 * time.Minute)
+		if len(f.of(path)) != n {
+			t.Errorf("asked %d more times within 10 quiet minutes", len(f.of(path))-n)
+		}
+		// What is away for a while is waited for, and what is another's or none is not handed on.
+		f.kill()
+		after(50 * time.Minute)
 		f.revive()
-		f.set(path, leafJSON(t, ca, id.String()))
+		f.set(path, leafJSON(t, next, id.String()))
 		after(61 * time.Second)
-		if count() < 3 {
+		if count() != 4 {
 			t.Fatalf("%d leafs after the agent came back", count())
 		}
-		n := count()
-		f.set(path, leafJSON(t, ca, strings.Replace(id.String(), "web", "api", 1))) // not ours
-		after(10 * time.Second)
+		f.set(path, leafJSON(t, ca, strings.Replace(id.String(), "web", "api", 1)))
+		f.askedSoon(t, ca, next)
+		after(40 * time.Second)
 		f.refuse(path, 500)
 		after(10 * time.Second)
-		if count() != n {
+		if count() != 4 {
 			t.Errorf("a leaf that is another's was handed on")
 		}
 		select {
@@ -172,7 +202,7 @@ func TestWatchSVID(t *testing.T) {
 		default:
 		}
 		f.refuse(path, 403)
-		after(30 * time.Second)
+		after(61 * time.Second)
 		select {
 		case err := <-ended:
 			if err == nil || !strings.Contains(err.Error(), "403") || strings.Contains(err.Error(), "web-token") {
@@ -182,11 +212,39 @@ func TestWatchSVID(t *testing.T) {
 			t.Error("it goes on without the right to")
 		}
 		for _, r := range f.of(path) {
-			if r.token != "web-token" {
-				t.Errorf("asked with the token %q", r.token)
+			if r.token != "web-token" || r.index != 0 {
+				t.Errorf("asked with the token %q and the index %d", r.token, r.index)
 			}
 		}
 		cancel()
+	})
+}
+
+// A leaf that stays signed by another root is asked for every few seconds for a while, and then as seldom as any other.
+func TestWatchSVIDOfAnotherRoot(t *testing.T) {
+	bubble(t, nil, func(t *testing.T, f *fake, a *Agent) {
+		const path = "/v1/agent/connect/ca/leaf/web"
+		f.mesh()
+		f.hook("/v1/internal/acl/authorize", (&acls{off: true}).serve)
+		f.set(path, leafJSON(t, testAuthority(t), webIdentity().String())) // not of mesh's root
+		running(t, a)
+		after(time.Second)
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan error, 1)
+		go func() { ended <- a.WatchSVID(ctx, sds.Caller{Proxy: "p"}, webIdentity(), func(*x509svid.SVID) {}) }()
+		after(followUpFor)
+		n := len(f.of(path))
+		if n < 55 || n > 65 {
+			t.Errorf("asked %d times in %s", n, followUpFor)
+		}
+		after(30 * time.Minute)
+		if more := len(f.of(path)) - n; more > 3 {
+			t.Errorf("asked %d times more within half an hour", more)
+		}
+		cancel()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
 	})
 }
 

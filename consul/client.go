@@ -31,7 +31,9 @@ type client struct {
 	tokens  *tokenSource
 	maxBody int64
 	turns   *turns
-	contact *contact
+	// asking and leafs bound how many chains, and how many leafs, are asked for at one time.
+	asking, leafs chan struct{}
+	contact       *contact
 }
 
 // request is one question.

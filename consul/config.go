@@ -46,7 +46,8 @@ type Config struct {
 	// MaxBody bounds an answer, in bytes. 0: 32 MiB.
 	MaxBody int64
 	// MaxQueries bounds the queries that wait at the agent at one time, each of which takes one of the connections that the agent
-	// grants a client (limits.http_max_conns_per_client, 200 by default). With more things to watch they take turns. 0: 100.
+	// grants a client (limits.http_max_conns_per_client, 200 by default). With more things to watch, intentions and chains are watched together, which asks more of
+	// Consul's servers; what is left then (endpoints) takes turns if it is still too much. 0: 120.
 	MaxQueries int
 
 	// Logger is told of what is read, refused and lost; nil: nobody is.
@@ -59,7 +60,11 @@ type Config struct {
 
 const (
 	defaultMaxBody    = 32 << 20
-	defaultMaxQueries = 100
+	defaultMaxQueries = 120
+	// mostAsking and mostLeafs bound how many chains and leafs are asked for at one time.
+	mostAsking, mostLeafs = 8, 24
+	// mostConnections bounds all of the connections, of the 200 that an agent grants a client by default: others of this machine are clients, too.
+	mostConnections = 170
 	// idleConnections are kept for the next query: more than the few of Go's default, as many answers come at one time.
 	idleConnections = 64
 )
@@ -90,6 +95,7 @@ func (c Config) connect() (*client, error) {
 	name := d.Address
 	d.TokenFile, d.Token = "", "" // the token is put into each request, as some are made with another's
 	d.Transport.MaxIdleConnsPerHost = idleConnections
+	d.Transport.MaxConnsPerHost = max(mostConnections, c.MaxQueries+mostConnections-defaultMaxQueries)
 	// NewClient completes d, which is all that is wanted of it: headers and bodies are read here, bounded.
 	if _, err := api.NewClient(d); err != nil {
 		return nil, fmt.Errorf("consul agent %s: %w", name, err)
@@ -114,7 +120,7 @@ func (c Config) connect() (*client, error) {
 	}
 	return &client{
 		name: name, http: &h, scheme: d.Scheme, host: host, prefix: d.PathPrefix, auth: d.HttpAuth,
-		tokens: tokens, maxBody: maxBody, turns: newTurns(maxQueries), contact: &contact{},
+		tokens: tokens, maxBody: maxBody, turns: newTurns(maxQueries), asking: make(chan struct{}, mostAsking), leafs: make(chan struct{}, mostLeafs), contact: &contact{},
 	}, nil
 }
 

@@ -15,7 +15,7 @@ type state struct {
 func (f *found[T]) state() state {
 	s := state{err: f.err, since: f.since, filtered: f.filtered}
 	if f.stale > 0 {
-		s.behind = f.at.Add(-f.stale)
+		s.behind = f.heard.Add(-f.stale)
 	}
 	return s
 }
@@ -30,6 +30,7 @@ func (a *Agent) each(f func(what string, s state)) {
 	f(proxyDefaultsEntryName, k.proxyDefaults.state())
 	f("services of node "+k.node, k.services.state())
 	f("checks of the agent", k.checks.state()) // which are fine as long as they are not read
+	k.together.each(f)
 	for name, w := range k.chains {
 		f("discovery chain of "+name, w.state())
 	}

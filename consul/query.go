@@ -2,6 +2,7 @@ package consul
 
 import (
 	"context"
+	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -24,6 +25,15 @@ type query[T any] struct {
 	far bool
 	// every, if not zero, is how often to ask what does not block.
 	every time.Duration
+	// first says that the query takes no turns: it waits at the agent all the time.
+	first bool
+	// once says that the query ends with its first answer. told, if not nil, says how to know that there is something new without waiting at the agent: the
+	// query asks again when the channel, which is taken before it asks, is closed, and after as long as next says. slots bounds how many such queries ask
+	// at one time.
+	once  bool
+	told  func() <-chan struct{}
+	next  func() gap
+	slots chan struct{}
 	// retry bounds the time between tries while the agent does not answer. 0: longestRetry.
 	retry    time.Duration
 	patience time.Duration // as in request
@@ -34,9 +44,27 @@ type query[T any] struct {
 	decode func([]byte) (T, error) // nil: JSON
 	// doubt, if not nil, says of an answer that it counts only when a leader that has all that was committed gives it too: what that one says is taken.
 	doubt func(T) bool
-	// got is called with each answer, failed with each error. Of the latter, true ends the query.
+	// got is called with each answer, failed with each error. Of the latter, true ends the query. same, if not nil, is called instead of got for an answer
+	// that is what the last one was, byte by byte.
 	got    func(T, meta)
+	same   func(meta)
 	failed func(error) (end bool)
+
+	last said // the last answer that was handed on
+}
+
+// said is what one answer said, shortened.
+type said struct {
+	ok       bool
+	sum      [sha256.Size]byte
+	absent   bool // a 404
+	filtered bool
+	indexed  bool
+}
+
+// gap is a rest between two questions: for a time, or until something is told, and then up to spread.
+type gap struct {
+	time, spread time.Duration
 }
 
 const (
@@ -62,6 +90,10 @@ func (q *query[T]) run(ctx context.Context) error {
 		}
 		recovered, doubted := q.client.contact.recovered.Changed(), q.client.contact.doubted.Changed()
 		asked := time.Now()
+		var told <-chan struct{}
+		if q.told != nil {
+			told = q.told()
+		}
 		if now := q.client.turns.epoch(); now != epoch {
 			epoch, index = now, 0
 		}
@@ -75,7 +107,7 @@ func (q *query[T]) run(ctx context.Context) error {
 			}
 			failures++
 			index = 0 // the next answer is to come at once, whatever has changed
-			if !q.rest(ctx, backoff(failures, q.longest(err), rand.Float64()), recovered) {
+			if !q.rest(ctx, backoff(failures, q.longest(err), rand.Float64()), recovered, recoverySpread) {
 				return nil
 			}
 			continue
@@ -93,8 +125,15 @@ func (q *query[T]) run(ctx context.Context) error {
 		}
 		last = m.index
 		switch {
+		case q.once:
+			return nil
+		case q.told != nil:
+			g := q.next()
+			if !q.rest(ctx, g.time, told, g.spread) {
+				return nil
+			}
 		case q.every > 0:
-			if !q.rest(ctx, spread(q.every), doubted) {
+			if !q.rest(ctx, spread(q.every), doubted, recoverySpread) {
 				return nil
 			}
 		case m.index == 0, m.index == index && time.Since(asked) < time.Second:
@@ -105,7 +144,7 @@ func (q *query[T]) run(ctx context.Context) error {
 				index = 0
 				continue
 			}
-			if !q.rest(ctx, spread(unindexed), recovered) {
+			if !q.rest(ctx, spread(unindexed), recovered, recoverySpread) {
 				return nil
 			}
 		case m.index < index, m.early:
@@ -125,8 +164,20 @@ func (q *query[T]) ask(ctx context.Context, index, epoch uint64) (meta, error) {
 	turn := ctx
 	if index > 0 {
 		var end func()
-		turn, r.wait, end = q.client.turns.take(ctx, epoch)
+		if q.first {
+			turn, r.wait, end = q.client.turns.hold(ctx, epoch)
+		} else {
+			turn, r.wait, end = q.client.turns.take(ctx, epoch)
+		}
 		defer end()
+	}
+	if q.slots != nil {
+		select {
+		case q.slots <- struct{}{}:
+			defer func() { <-q.slots }()
+		case <-ctx.Done():
+			return meta{}, ctx.Err()
+		}
 	}
 	began := time.Now()
 	a, err := q.client.do(turn, r)
@@ -141,8 +192,13 @@ func (q *query[T]) ask(ctx context.Context, index, epoch uint64) (meta, error) {
 	if ctx.Err() != nil {
 		return meta{}, ctx.Err()
 	}
-	value, err := q.take(a, err)
-	if err == nil && q.doubt != nil && q.doubt(value) {
+	now := said{ok: true, sum: sha256.Sum256(a.body), filtered: a.filtered, indexed: a.index > 0}
+	if q.absent && hasStatus(err, http.StatusNotFound) {
+		err, now.absent = nil, true
+	}
+	same := err == nil && q.same != nil && now == q.last
+	value, err := q.take(a, err, now.absent || same)
+	if err == nil && !same && q.doubt != nil && q.doubt(value) {
 		r.params, r.index, r.wait = consistent(q.params), 0, 0
 		r.params.Del("cached")
 		var sure answer
@@ -150,8 +206,8 @@ func (q *query[T]) ask(ctx context.Context, index, epoch uint64) (meta, error) {
 		if ctx.Err() != nil {
 			return meta{}, ctx.Err()
 		}
-		a.filtered = !sure.authoritative()
-		value, err = q.take(sure, err)
+		a.filtered, now = !sure.authoritative(), said{} // what is doubted is asked about again, though the doubtful answer be the same
+		value, err = q.take(sure, err, false)
 	}
 	if err == nil && q.permit != nil {
 		err = q.permit(ctx)
@@ -159,20 +215,22 @@ func (q *query[T]) ask(ctx context.Context, index, epoch uint64) (meta, error) {
 	if err != nil {
 		return meta{}, fmt.Errorf("%s: %w", q.path, err)
 	}
-	q.got(value, a.meta)
+	if same {
+		q.same(a.meta)
+	} else {
+		q.got(value, a.meta)
+		q.last = now
+	}
 	return a.meta, nil
 }
 
-// take reads an answer, or what came instead of one, and takes account of how the request went.
-func (q *query[T]) take(a answer, err error) (T, error) {
+// take reads an answer, unless it says nothing, or what came instead of one, and takes account of how the request went.
+func (q *query[T]) take(a answer, err error, nothing bool) (T, error) {
 	var value T
-	switch {
-	case err == nil:
+	if err == nil && !nothing {
 		if value, err = q.read(a.body); err != nil {
 			err = fmt.Errorf("%w: %w", errGarbled, err)
 		}
-	case q.absent && hasStatus(err, http.StatusNotFound):
-		err = nil
 	}
 	if !q.far || !errors.Is(err, errUnreachable) {
 		q.client.contact.note(a, err)
@@ -215,7 +273,7 @@ func (q *query[T]) longest(err error) time.Duration {
 }
 
 // rest waits, but not beyond what ends all rests, such as the return of an agent that was lost; false if ctx ended.
-func (q *query[T]) rest(ctx context.Context, d time.Duration, over <-chan struct{}) bool {
+func (q *query[T]) rest(ctx context.Context, d time.Duration, over <-chan struct{}, spread time.Duration) bool {
 	t := time.NewTimer(d)
 	defer t.Stop()
 	select {
@@ -224,7 +282,7 @@ func (q *query[T]) rest(ctx context.Context, d time.Duration, over <-chan struct
 	case <-t.C:
 		return true
 	case <-over:
-		return sleep(ctx, time.Duration(rand.Float64()*float64(recoverySpread)))
+		return sleep(ctx, time.Duration(rand.Float64()*float64(spread)))
 	}
 }
 

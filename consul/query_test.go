@@ -2,7 +2,6 @@ package consul
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net/http"
 	"strconv"
@@ -33,7 +32,7 @@ func (r *reader) errors() []string {
 }
 
 // read keeps a query for /q going until the test ends.
-func read(t *testing.T, a *Agent) *reader {
+func read(t *testing.T, a *Agent, change ...func(*query[[]string])) *reader {
 	t.Helper()
 	r := &reader{done: make(chan struct{})}
 	q := query[[]string]{
@@ -53,6 +52,9 @@ func read(t *testing.T, a *Agent) *reader {
 			r.errs = append(r.errs, err.Error())
 			return false
 		},
+	}
+	for _, f := range change {
+		f(&q)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	go func() { defer close(r.done); _ = q.run(ctx) }()
@@ -397,80 +399,26 @@ func TestAgentReturns(t *testing.T) {
 	})
 }
 
-// More things than the agent grants connections for are watched in turns.
-func TestTurns(t *testing.T) {
-	bubble(t, func(c *Config) { c.MaxQueries = 4 }, func(t *testing.T, f *fake, a *Agent) {
-		const all = 20
+// An answer that is what the last one was is not handed on again; one that lacks something now, or does not any more, is.
+func TestQuerySame(t *testing.T) {
+	bubble(t, nil, func(t *testing.T, f *fake, a *Agent) {
+		lacks := map[string]string{"X-Consul-Results-Filtered-By-Acls": "true"}
+		play(f, step{index: "5", body: `["a"]`}, step{after: 20 * time.Second, index: "6", body: `["a"]`}, step{after: 20 * time.Second, index: "7", body: `["a"]`, header: lacks},
+			step{after: 20 * time.Second, index: "8", body: `["a"]`}, step{after: 20 * time.Second, status: 500}, step{index: "9", body: `["a"]`}, step{after: 20 * time.Second, index: "10", body: `["b"]`})
 		var mu sync.Mutex
-		seen := map[string]string{}
-		ctx, cancel := context.WithCancel(t.Context())
-		var running sync.WaitGroup
-		for i := range all {
-			path := "/q" + strconv.Itoa(i)
-			f.set(path, "a")
-			q := query[string]{client: a.client, metrics: a.metrics, path: path}
-			q.got = func(v string, _ meta) {
+		same := 0
+		r := read(t, a, func(q *query[[]string]) {
+			q.same = func(meta) {
 				mu.Lock()
 				defer mu.Unlock()
-				seen[path] = v
+				same++
 			}
-			q.failed = func(err error) bool { t.Errorf("%v", err); return false }
-			running.Go(func() { _ = q.run(ctx) })
-		}
-		after(time.Minute)
-		for i := range all {
-			if n := len(f.of("/q" + strconv.Itoa(i))); n < 5 {
-				t.Errorf("/q%d had %d turns in a minute", i, n)
-			}
-		}
-		f.mu.Lock()
-		if f.dials > 100 {
-			t.Errorf("%d connections in a minute: turns are to end by themselves, not by being cut", f.dials)
-		}
-		f.mu.Unlock()
-		// One that changes alone is seen too, though nothing else that is watched does.
-		for i := range all {
-			path := "/q" + strconv.Itoa(i)
-			f.set(path, "alone")
-			after(15 * time.Second)
-			mu.Lock()
-			if seen[path] != "alone" {
-				t.Errorf("%s is %q", path, seen[path])
-			}
-			mu.Unlock()
-		}
-		for i := range all {
-			f.set("/q"+strconv.Itoa(i), "b")
-		}
-		after(15 * time.Second)
+		})
+		after(2 * time.Minute)
 		mu.Lock()
-		for path, v := range seen {
-			if v != "b" {
-				t.Errorf("%s is %q", path, v)
-			}
+		defer mu.Unlock()
+		if got := r.values(); !strings.HasPrefix(got, "a@0s a?@40s a@1m0s b@1m4") || same != 2 || len(r.errors()) != 1 {
+			t.Errorf("values %q, %d the same, errors %q", got, same, r.errors())
 		}
-		mu.Unlock()
-		// The agent learns a little later than the next query begins that the one before has ended.
-		if _, most := f.counts(); len(seen) != all || most > 2*4 {
-			t.Errorf("%d of %d were read; %d waited at one time, and 4 are allowed", len(seen), all, most)
-		}
-		cancel()
-		running.Wait()
 	})
-}
-
-func TestTurnsEndWithContext(t *testing.T) {
-	turns := newTurns(1)
-	_, _, end := turns.take(t.Context(), 0)
-	ctx, cancel := context.WithCancel(t.Context())
-	cancel()
-	if ctx, _, _ := turns.take(ctx, 0); !errors.Is(ctx.Err(), context.Canceled) {
-		t.Errorf("a turn after the context has ended: %v", ctx.Err())
-	}
-	end()
-	if _, wait, end := turns.take(t.Context(), 0); wait < time.Minute {
-		t.Errorf("alone a query waits %s", wait)
-	} else {
-		end()
-	}
 }

@@ -154,7 +154,10 @@ type meshEntry struct {
 }
 
 // proxyDefaults is the answer of /v1/config/proxy-defaults/global.
-type proxyDefaults struct{ Config map[string]any }
+type proxyDefaults struct {
+	Config      map[string]any
+	ModifyIndex uint64
+}
 
 // self is the answer of /v1/agent/self.
 type self struct {

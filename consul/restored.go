@@ -36,6 +36,9 @@ func (t *turns) restored() uint64 {
 	for h := range t.holders {
 		h.cancel(errRestored)
 	}
+	for h := range t.firm {
+		h.cancel(errRestored)
+	}
 	return t.epochs
 }
 

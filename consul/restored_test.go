@@ -11,14 +11,20 @@ import (
 
 // Where one query notices that Consul's state was put back, another that waits for an index of before begins anew.
 func TestRestored(t *testing.T) {
-	for name, after20 := range map[string]string{
-		"ended without anything new": "40",
-		"ended with a lower index":   "7",
+	for name, c := range map[string]struct {
+		after20     string
+		first, firm bool // the one that notices it, and the other one, take no turns
+	}{
+		"ended without anything new":               {after20: "40"},
+		"ended with a lower index":                 {after20: "7"},
+		"ended with a lower index, without turns":  {after20: "7", firm: true},
+		"ended without anything new, before turns": {after20: "40", first: true},
 	} {
+		after20 := c.after20
 		t.Run(name, func(t *testing.T) {
 			bubble(t, nil, func(t *testing.T, f *fake, a *Agent) {
 				play(f, step{index: "50"}, step{after: time.Hour, index: "51"}, step{index: "3", body: `["restored"]`})
-				r := read(t, a)
+				r := read(t, a, func(q *query[[]string]) { q.first = c.firm })
 				var n atomic.Int32
 				f.hook("/other", func(w http.ResponseWriter, r *http.Request) bool {
 					switch n.Add(1) {
@@ -35,7 +41,7 @@ func TestRestored(t *testing.T) {
 					_, _ = w.Write([]byte(`"x"`))
 					return true
 				})
-				other := query[string]{client: a.client, metrics: a.metrics, path: "/other", got: func(string, meta) {}}
+				other := query[string]{client: a.client, metrics: a.metrics, path: "/other", first: c.first, got: func(string, meta) {}}
 				other.failed = func(err error) bool { t.Errorf("%v", err); return false }
 				ctx, cancel := context.WithCancel(t.Context())
 				done := make(chan error, 1)

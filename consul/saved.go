@@ -2,6 +2,7 @@ package consul
 
 import (
 	"bytes"
+	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
@@ -11,9 +12,11 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/sallyport/sallyport/catalog"
+	"github.com/sallyport/sallyport/internal/latest"
 )
 
 // saved is the last-known-good file: contents, and when they were known. It holds no keys and no tokens.
@@ -36,13 +39,19 @@ func sum(b []byte) string {
 	return hex.EncodeToString(s[:])
 }
 
-// encodeSaved returns the file of s.
-func encodeSaved(s saved) ([]byte, error) {
-	inner, err := json.Marshal(s)
+// encodeSaved returns the file of contents, which are encoded already, as known at some time. It is what json.Marshal makes of a savedFile and a
+// saved, without two more copies of what may be megabytes.
+func encodeSaved(at time.Time, contents []byte) ([]byte, error) {
+	when, err := json.Marshal(at)
 	if err != nil {
 		return nil, err
 	}
-	return json.Marshal(savedFile{Format: savedFormat, Sum: sum(inner), Saved: inner})
+	head := fmt.Appendf(nil, `{"saved":%s,"contents":`, when)
+	h := sha256.New()
+	h.Write(head)
+	h.Write(contents)
+	h.Write([]byte("}"))
+	return slices.Concat(fmt.Appendf(nil, `{"format":%d,"sha256":"%x","known":`, savedFormat, h.Sum(nil)), head, contents, []byte("}}")), nil
 }
 
 // decodeSaved is the opposite of encodeSaved. A file of another format is an error too: it is remade within seconds.
@@ -89,54 +98,63 @@ func loadSaved(file string, log *slog.Logger) *saved {
 	return nil
 }
 
-// saver writes the file, not more often than every few seconds.
+// saver writes the file, beside those who serve what is in it, and not more often than every few seconds.
 type saver struct {
 	file    string
 	log     *slog.Logger
-	pending *catalog.Contents // nil: none
-	written []byte            // the contents of the file as last written
-	next    time.Time         // when the next may be written
+	newest  latest.Value[catalog.Contents]
+	written [sha256.Size]byte // the sum of the contents of the file as last written
 }
 
-// saveEvery bounds how often the file is written: what changes all the time would wear out a disk.
-const saveEvery = 5 * time.Second
+const (
+	// saveEvery bounds how often the file is written: what changes all the time would wear out a disk.
+	saveEvery = 5 * time.Second
+	// saveAfter is how long is waited after a change, so that what follows it is written with it, and is not kept waiting.
+	saveAfter = time.Second
+)
 
 func newSaver(file string, log *slog.Logger) *saver { return &saver{file: file, log: log} }
 
-// put takes contents to be written. Those that are written already are not written again.
+// put takes contents to be written. It does not block. Those that are written already are not written again.
 func (s *saver) put(c catalog.Contents) {
 	if s.file != "" {
-		s.pending = &c
+		s.newest.Set(c)
 	}
 }
 
-// due is when the next is to be written.
-func (s *saver) due() (time.Duration, bool) {
-	return max(time.Until(s.next), 0), s.pending != nil
-}
-
-// save writes what is due.
-func (s *saver) save() {
-	if d, ok := s.due(); ok && d == 0 {
+// run writes what is put until ctx ends, and at last what is left.
+func (s *saver) run(ctx context.Context) {
+	for {
+		changed := s.newest.Changed()
 		s.flush()
+		if !sleep(ctx, saveEvery-saveAfter) {
+			break
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+		}
+		if !sleep(ctx, saveAfter) {
+			break
+		}
 	}
+	s.flush()
 }
 
-// flush writes what is pending.
+// flush writes the newest.
 func (s *saver) flush() {
-	if s.pending == nil {
+	c, ok := s.newest.Load()
+	if !ok {
 		return
 	}
-	c := *s.pending
-	s.pending = nil
 	contents, err := json.Marshal(c)
-	if err == nil && bytes.Equal(contents, s.written) {
+	sum := sha256.Sum256(contents)
+	if err == nil && sum == s.written {
 		return
 	}
-	s.next = time.Now().Add(saveEvery)
 	var b []byte
 	if err == nil {
-		b, err = encodeSaved(saved{Saved: time.Now().UTC(), Contents: c})
+		b, err = encodeSaved(time.Now().UTC(), contents)
 	}
 	if err == nil {
 		err = replaceFile(s.file, b)
@@ -145,7 +163,7 @@ func (s *saver) flush() {
 		s.log.Error("last known good contents not written", "file", s.file, "err", err)
 		return
 	}
-	s.written = contents
+	s.written = sum
 }
 
 // replaceFile puts b in place of the file, so that there is the old one or the new one at any time, and only its owner reads it.

@@ -17,9 +17,11 @@ type Status struct {
 	LastContact time.Time
 	// StaleSince is since when something that is served could not be read again; zero: everything is as Consul has it.
 	StaleSince time.Time
+	// Settled says that the proxies of the node are served: what they need is known, or was waited for, or is the last-known-good file's.
+	Settled bool
 	// FromFile says that what is served comes, in part, from the last-known-good file.
 	FromFile bool
-	// Queries are the blocking queries that are kept going.
+	// Queries is how many things are watched, each by a query of its own or together with others.
 	Queries int
 	// Problems are what of Consul's was refused, not understood, or could not be read, sorted. Everything else is served.
 	Problems []Problem

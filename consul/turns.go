@@ -13,11 +13,13 @@ import (
 // those that have waited longest give way, first come first served, and all wait briefly until there is room again.
 type turns struct {
 	mu      sync.Mutex
+	most    int
 	free    int
 	queue   []chan struct{} // of those who want a turn, first come first; closed when it is theirs
 	holders map[*holder]struct{}
-	epochs  uint64    // see epoch
-	begun   time.Time // the last of them
+	firm    map[*holder]struct{} // those that take no turns
+	epochs  uint64               // see epoch
+	begun   time.Time            // the last of them
 }
 
 type holder struct {
@@ -32,7 +34,30 @@ var errTurn = errors.New("somebody else's turn")
 const shortWait = time.Second
 
 func newTurns(n int) *turns {
-	return &turns{free: n, holders: map[*holder]struct{}{}}
+	return &turns{most: n, free: n, holders: map[*holder]struct{}{}, firm: map[*holder]struct{}{}}
+}
+
+// hold is take for a query that takes no turns and never gives way.
+func (t *turns) hold(ctx context.Context, epoch uint64) (context.Context, time.Duration, func()) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	h := &holder{cancel: cancel}
+	t.mu.Lock()
+	t.firm[h] = struct{}{}
+	if t.epochs != epoch {
+		cancel(errRestored)
+	}
+	t.mu.Unlock()
+	return ctx, longWait(), func() {
+		cancel(nil)
+		t.mu.Lock()
+		defer t.mu.Unlock()
+		delete(t.firm, h)
+	}
+}
+
+// longWait is how long a query waits at the agent that nobody waits for.
+func longWait() time.Duration {
+	return longestWait - time.Duration(rand.Float64()*float64(longestWait/5))
 }
 
 // take waits for a turn. It returns the context to ask with, how long to let the agent wait, and what to call afterwards. If ctx ends there
@@ -41,7 +66,7 @@ func (t *turns) take(ctx context.Context, epoch uint64) (context.Context, time.D
 	if !t.enter(ctx) {
 		return ctx, 0, func() {}
 	}
-	wait := longestWait - time.Duration(rand.Float64()*float64(longestWait/5))
+	wait := longWait()
 	ctx, cancel := context.WithCancelCause(ctx)
 	h := &holder{since: time.Now(), cancel: cancel}
 	t.mu.Lock()

@@ -159,8 +159,11 @@ func consulEngine(cfg serveConfig, log *slog.Logger, metrics prometheus.Register
 			return c
 		},
 		notReady: func() []string {
-			if s := agent.Status(); !s.Connected {
+			switch s := agent.Status(); {
+			case !s.Connected:
 				return []string{"the Consul agent " + s.Agent + " does not answer"}
+			case !s.Settled:
+				return []string{"what the proxies of this node need is still being read from the Consul agent " + s.Agent}
 			}
 			return nil
 		},

@@ -45,8 +45,7 @@ func startAgent(ctx context.Context, binary, dir string, l load) (*agent, error)
 	err := writeJSON(config, map[string]any{
 		"ports": ports, "bind_addr": "127.0.0.1", "node_name": "bench", "log_level": "error", "default_intention_policy": "deny",
 		"disable_update_check": true,
-		// What the load client and sallyport need; all that bounds the control plane (xds, connect) is as users have it.
-		"limits": map[string]any{"http_max_conns_per_client": 10_000, "rpc_max_conns_per_client": 10_000},
+		// All limits are as users have them, those of connections among them.
 	})
 	if err != nil {
 		return nil, err

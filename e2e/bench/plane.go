@@ -153,7 +153,7 @@ func (p *plane) measure(ctx context.Context, l load, connectTimed bool, done fun
 			return err
 		}
 		f.reset()
-		own, beside := p.control.cpu(), p.beside.cpu()
+		own, beside, client := p.control.cpu(), p.beside.cpu(), clientCPU()
 		since, err := change(ctx)
 		if err != nil {
 			return fmt.Errorf("%s, %s, %s: %w", p.name, l, name, err)
@@ -164,6 +164,7 @@ func (p *plane) measure(ctx context.Context, l load, connectTimed bool, done fun
 		}
 		r.plane, r.load, r.change = p.name, l, name
 		r.cpu, r.beside = p.control.cpu()-own, p.beside.cpu()-beside
+		r.client = clientCPU() - client
 		r.rss, r.rssBeside = p.control.rss(), p.beside.rss()
 		done(r)
 		return nil

@@ -107,6 +107,15 @@ func (p *process) cpu() time.Duration {
 	return time.Duration(ticks) * 10 * time.Millisecond
 }
 
+// clientCPU is the processor time that this process has used.
+func clientCPU() time.Duration {
+	var u syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+		return 0
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}
+
 // rss is the memory that the process has resident, in bytes; 0 for nil.
 func (p *process) rss() int64 {
 	if p == nil {

@@ -78,7 +78,7 @@ func table(w io.Writer, all []figures) error {
 	for i, ty := range types {
 		names[i] = ty.name
 	}
-	fmt.Fprintf(t, "sidecars × upstreams\tchange\tby\ttold\tfirst ms\tp50 ms\tp99 ms\tlast ms\tKB\t%s\tCPU s\tRSS MB\tbeside: CPU s\tRSS MB\t target\n", strings.Join(names, "/"))
+	fmt.Fprintf(t, "sidecars × upstreams\tchange\tby\ttold\tfirst ms\tp50 ms\tp99 ms\tlast ms\tKB\t%s\tCPU s\tRSS MB\tbeside: CPU s\tRSS MB\tsidecars: CPU s\t target\n", strings.Join(names, "/"))
 	for _, r := range all {
 		note := ""
 		if goal, ok := targetOf(r); ok && r.plane != "consul" && r.rssBeside == 0 { // beside Consul it is the ratio that counts
@@ -92,9 +92,9 @@ func table(w io.Writer, all []figures) error {
 		if r.rssBeside > 0 {
 			beside = fmt.Sprintf("%.2f\t%d", r.beside.Seconds(), r.rssBeside/1e6)
 		}
-		fmt.Fprintf(t, "%s\t%s\t%s\t%d\t%s\t%s\t%s\t%s\t%s\t%s\t%.2f\t%d\t%s\t%s\n", r.load, r.change, r.plane, r.sidecars,
+		fmt.Fprintf(t, "%s\t%s\t%s\t%d\t%s\t%s\t%s\t%s\t%s\t%s\t%.2f\t%d\t%s\t%.2f\t%s\n", r.load, r.change, r.plane, r.sidecars,
 			millis(r.first), millis(r.p50), millis(r.p99), millis(r.last), kilo(r.bytes), strings.Join(messages, "/"),
-			r.cpu.Seconds(), r.rss/1e6, beside, note)
+			r.cpu.Seconds(), r.rss/1e6, beside, r.client.Seconds(), note)
 	}
 	return t.Flush()
 }

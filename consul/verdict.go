@@ -1,0 +1,221 @@
+package consul
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"maps"
+	"net/http"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+)
+
+// verdictKey is what a verdict is about. The token is kept as its hash.
+type verdictKey struct {
+	token   [sha256.Size]byte
+	service string
+}
+
+// verdicts are what the agent said last of tokens, for those who open streams and for leafs. All methods may be called by several goroutines.
+type verdicts struct {
+	agent *Agent
+
+	mu sync.Mutex
+	by map[verdictKey]*verdict
+
+	// Where ACLs are off one answer is about all tokens. As long as they may be off, one asks for all.
+	asking chan struct{}
+	off    time.Time // when the agent last said so; zero: not since it said something else
+	on     bool      // it said something else
+}
+
+func newVerdicts(a *Agent) *verdicts {
+	return &verdicts{agent: a, by: map[verdictKey]*verdict{}, asking: make(chan struct{}, 1)}
+}
+
+// verdict is what the agent said last of a token and a service.
+type verdict struct {
+	asking  chan struct{} // full while the agent is asked
+	mu      sync.Mutex
+	known   bool
+	err     error // nil: it may
+	checked time.Time
+	used    time.Time
+}
+
+const (
+	// freshStream is how old a verdict may be on which a stream is opened, or left open. Agents themselves remember tokens for 30 s
+	// (acl_token_ttl), and that together with how often streams are authorized again is to be less than a minute.
+	freshStream = 5 * time.Second
+	// freshCall is how old one may be on which a call of ext_authz is answered: there is one for each request, and the streams of the same
+	// proxy keep it younger.
+	freshCall = 60 * time.Second
+	// askTimeout bounds how long the agent is waited for.
+	askTimeout = 2 * time.Second
+	// forgetAfter is when a verdict that nobody asks for is forgotten.
+	forgetAfter = 10 * time.Minute
+	// mostVerdicts bounds how many are remembered: beyond it those of tokens that may not are forgotten first.
+	mostVerdicts = 10_000
+)
+
+// check says whether a token has service:write, on a verdict that is not older than fresh. As long as the agent does not say, the last one holds.
+func (z *verdicts) check(ctx context.Context, token, service string, fresh time.Duration) error {
+	v := z.verdict(verdictKey{sha256.Sum256([]byte(token)), service})
+	if err, ok := v.load(fresh); ok {
+		return err
+	}
+	if _, lost, _, _ := z.agent.client.contact.state(); !lost.IsZero() {
+		if err, ok := v.load(0); ok {
+			return err
+		}
+	}
+	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	defer cancel()
+	err, ok := z.ask(ctx, v, token, service, fresh)
+	if !ok {
+		z.agent.log.Warn("token not checked, the last verdict holds", "service", service, "err", err)
+		if err, ok := v.load(0); ok {
+			return err
+		}
+		return status.Error(codes.Unavailable, "the token cannot be checked: the Consul agent does not answer as it should")
+	}
+	return err
+}
+
+// now is check for what is better not given than given on an old verdict: ok is false if the agent did not say, and err says why not then.
+func (z *verdicts) now(ctx context.Context, token, service string) (err error, ok bool) {
+	v := z.verdict(verdictKey{sha256.Sum256([]byte(token)), service})
+	if err, ok := v.load(freshStream); ok {
+		return err, true
+	}
+	return z.ask(ctx, v, token, service, freshStream)
+}
+
+// ask asks the agent, unless somebody else just did. Of those who ask for the same, or for whatever while ACLs may be off, one does.
+func (z *verdicts) ask(ctx context.Context, v *verdict, token, service string, fresh time.Duration) (err error, ok bool) {
+	locks := []chan struct{}{v.asking}
+	if z.maybeOff() {
+		locks = append(locks, z.asking)
+	}
+	for _, l := range locks {
+		select {
+		case l <- struct{}{}:
+			defer func() { <-l }()
+		case <-ctx.Done():
+			return ctx.Err(), false
+		}
+		if err, ok := v.load(fresh); ok { // somebody else has asked meanwhile
+			return err, true
+		}
+		if at, off := z.offSince(fresh); off {
+			v.store(nil, at)
+			return nil, true
+		}
+	}
+	began := time.Now()
+	err, off, ok := z.agent.mayWrite(ctx, token, service)
+	if ok {
+		z.learn(off, began)
+		v.store(err, began)
+	}
+	return err, ok
+}
+
+func (z *verdicts) maybeOff() bool {
+	z.mu.Lock()
+	defer z.mu.Unlock()
+	return !z.on
+}
+
+func (z *verdicts) learn(off bool, at time.Time) {
+	z.mu.Lock()
+	defer z.mu.Unlock()
+	z.on = !off
+	if z.off = at; !off {
+		z.off = time.Time{}
+	}
+}
+
+// offSince reports whether ACLs are off, by an answer that is not older than fresh. An agent that was away since may have been started anew, with ACLs.
+func (z *verdicts) offSince(fresh time.Duration) (at time.Time, ok bool) {
+	_, lost, back, _ := z.agent.client.contact.state()
+	z.mu.Lock()
+	defer z.mu.Unlock()
+	return z.off, !z.off.IsZero() && time.Since(z.off) <= fresh && lost.IsZero() && back.Before(z.off)
+}
+
+// mayWrite asks the agent whether a token has service:write; off says that it has no ACLs. ok is false if it did not say; err is why not then.
+func (a *Agent) mayWrite(ctx context.Context, token, service string) (err error, off, ok bool) {
+	type access struct {
+		Resource, Segment, Access string
+		Allow                     bool `json:",omitempty"` // of the answer: a question that has it is refused
+	}
+	got, err := a.client.do(ctx, request{
+		path: "/v1/internal/acl/authorize", caller: true, token: token, patience: askTimeout,
+		body: []access{{Resource: "service", Segment: service, Access: "write"}},
+	})
+	var no *statusError
+	switch {
+	case errors.As(err, &no) && no.code == http.StatusUnauthorized && no.text == "ACL support disabled":
+		return nil, true, true
+	case errors.As(err, &no) && no.code == http.StatusForbidden:
+		return status.Errorf(codes.Unauthenticated, "Consul does not take the token: %s", no.text), false, true
+	case err != nil:
+		return err, false, false
+	}
+	answer, err := decodeJSON[[]access](got.body)
+	switch {
+	case err != nil:
+		return fmt.Errorf("%w: %w", errGarbled, err), false, false
+	case len(answer) != 1 || answer[0].Resource != "service" || answer[0].Segment != service || answer[0].Access != "write":
+		return fmt.Errorf("%w: it is about something else", errGarbled), false, false
+	case !answer[0].Allow:
+		return status.Errorf(codes.PermissionDenied, "the token has no service:write on %q", service), false, true
+	}
+	return nil, false, true
+}
+
+// verdict is what is remembered under a key.
+func (z *verdicts) verdict(k verdictKey) *verdict {
+	now := time.Now()
+	z.mu.Lock()
+	defer z.mu.Unlock()
+	v := z.by[k]
+	if v == nil {
+		if len(z.by) >= mostVerdicts {
+			z.sweep(now)
+		}
+		v = &verdict{asking: make(chan struct{}, 1)}
+		z.by[k] = v
+	}
+	v.mu.Lock()
+	v.used = now
+	v.mu.Unlock()
+	return v
+}
+
+// sweep forgets what nobody asks for; if that is nothing, what denies, and at last everything but what allows.
+func (z *verdicts) sweep(now time.Time) {
+	maps.DeleteFunc(z.by, func(_ verdictKey, v *verdict) bool {
+		v.mu.Lock()
+		defer v.mu.Unlock()
+		return now.Sub(v.used) > forgetAfter || !v.known || v.err != nil
+	})
+}
+
+// load is the verdict, if there is one and it is not older than fresh; 0: however old.
+func (v *verdict) load(fresh time.Duration) (err error, ok bool) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.err, v.known && (fresh == 0 || time.Since(v.checked) <= fresh)
+}
+
+func (v *verdict) store(err error, at time.Time) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.known, v.err, v.checked = true, err, at
+}
