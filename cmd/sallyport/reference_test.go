@@ -217,6 +217,8 @@ func schema(t *testing.T) []byte {
 		case "string":
 		case "bool":
 			p.Type, p.Default = "boolean", k.fallback == "true"
+		case "int":
+			p.Type, p.Default = "integer", nil // zero stands for what the usage says
 		case "duration":
 			p.Pattern = durations
 		default:
