@@ -207,8 +207,7 @@ func (w *watcher) shareIntentions(ctx context.Context) {
 // refused reports whether an agent does not answer a question, and would answer another one: it does not understand it, or the answer is too long. A 403
 // is an answer: the token has no rights, or is none.
 func refused(err error) bool {
-	var s *statusError
-	if errors.As(err, &s) {
+	if s, ok := errors.AsType[*statusError](err); ok {
 		return s.code/100 == 4 && s.code != http.StatusForbidden && s.code != http.StatusTooManyRequests
 	}
 	return errors.Is(err, errGarbled)

@@ -117,7 +117,7 @@ func (z *verdicts) ask(ctx context.Context, v *verdict, token, service string, f
 		}
 	}
 	began := time.Now()
-	err, off, ok := z.agent.mayWrite(ctx, token, service)
+	off, ok, err := z.agent.mayWrite(ctx, token, service)
 	if ok {
 		z.learn(off, began)
 		v.store(err, began)
@@ -149,7 +149,7 @@ func (z *verdicts) offSince(fresh time.Duration) (at time.Time, ok bool) {
 }
 
 // mayWrite asks the agent whether a token has service:write; off says that it has no ACLs. ok is false if it did not say; err is why not then.
-func (a *Agent) mayWrite(ctx context.Context, token, service string) (err error, off, ok bool) {
+func (a *Agent) mayWrite(ctx context.Context, token, service string) (off, ok bool, err error) {
 	type access struct {
 		Resource, Segment, Access string
 		Allow                     bool `json:",omitempty"` // of the answer: a question that has it is refused
@@ -161,22 +161,22 @@ func (a *Agent) mayWrite(ctx context.Context, token, service string) (err error,
 	var no *statusError
 	switch {
 	case errors.As(err, &no) && no.code == http.StatusUnauthorized && no.text == "ACL support disabled":
-		return nil, true, true
+		return true, true, nil
 	case errors.As(err, &no) && no.code == http.StatusForbidden:
-		return status.Errorf(codes.Unauthenticated, "Consul does not take the token: %s", no.text), false, true
+		return false, true, status.Errorf(codes.Unauthenticated, "Consul does not take the token: %s", no.text)
 	case err != nil:
-		return err, false, false
+		return false, false, err
 	}
 	answer, err := decodeJSON[[]access](got.body)
 	switch {
 	case err != nil:
-		return fmt.Errorf("%w: %w", errGarbled, err), false, false
+		return false, false, fmt.Errorf("%w: %w", errGarbled, err)
 	case len(answer) != 1 || answer[0].Resource != "service" || answer[0].Segment != service || answer[0].Access != "write":
-		return fmt.Errorf("%w: it is about something else", errGarbled), false, false
+		return false, false, fmt.Errorf("%w: it is about something else", errGarbled)
 	case !answer[0].Allow:
-		return status.Errorf(codes.PermissionDenied, "the token has no service:write on %q", service), false, true
+		return false, true, status.Errorf(codes.PermissionDenied, "the token has no service:write on %q", service)
 	}
-	return nil, false, true
+	return false, true, nil
 }
 
 // verdict is what is remembered under a key.
