@@ -248,8 +248,8 @@ func (a *Agent) Run(ctx context.Context, publish func(catalog.Contents)) error {
 	})
 	poll(ctx, &all, a, &k.datacenters, request{path: "/v1/catalog/datacenters"}, datacentersEvery, decodeList[string])
 	follow(ctx, &all, a, &k.roots, query[*api.CARootList]{first: true, path: "/v1/agent/connect/ca/roots", decode: decodeRoots}, mergeRoots, false)
-	follow(ctx, &all, a, &k.mesh, query[meshEntry]{first: true, path: "/v1/config/mesh/mesh", params: consistent(nil), absent: true}, nil, false)
-	follow(ctx, &all, a, &k.proxyDefaults, query[proxyDefaults]{first: true, path: "/v1/config/proxy-defaults/global", params: consistent(nil), absent: true}, nil, false)
+	follow(ctx, &all, a, &k.mesh, query[meshEntry]{first: true, path: "/v1/config/mesh/mesh", params: consistent(nil), absent: true}, old, true)
+	follow(ctx, &all, a, &k.proxyDefaults, query[proxyDefaults]{first: true, path: "/v1/config/proxy-defaults/global", params: consistent(nil), absent: true}, old, true)
 	w := &watcher{agent: a, all: &all}
 	newAssembly(a, publish).run(ctx, w)
 	return nil
@@ -274,6 +274,9 @@ func follow[T any](ctx context.Context, all *sync.WaitGroup, a *Agent, f *found[
 	q.failed = func(err error) bool { return a.failed(ctx, q.path, err, f.fail) }
 	all.Go(func() { _ = q.run(ctx) })
 }
+
+// old is what stays known after an answer that does not say all there is, of what is one thing and not a list.
+func old[T any](was, _ T) T { return was }
 
 // learn changes what is known, and has it looked at if change says that there is something new. What a query has to say that was ended, which is done
 // under the lock, is not taken in any more: another may have said something newer.

@@ -418,6 +418,7 @@ func actionOf(policy string) intention.Action {
 func (b *assembly) intentions(by map[string][]intention.Intention) []intention.Intention {
 	var out, all []intention.Intention
 	var newest time.Time
+	seen := false // the newest answer may have none
 	for _, name := range slices.Sorted(maps.Keys(by)) {
 		var wildcards []intention.Intention
 		for _, i := range by[name] {
@@ -431,8 +432,8 @@ func (b *assembly) intentions(by map[string][]intention.Intention) []intention.I
 		if w := b.agent.known.intentions[name]; w != nil {
 			at = w.heard
 		}
-		if all == nil || at.After(newest) {
-			all, newest = wildcards, at
+		if !seen || at.After(newest) {
+			all, newest, seen = wildcards, at, true
 		}
 		for _, i := range by[name] {
 			if i.Unsupported != "" {
