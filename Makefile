@@ -34,7 +34,7 @@ TESTFLAGS ?=
 
 .PHONY: help
 help: ## print this
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' Makefile
 
 .PHONY: build
 build: ## bin/sallyport
@@ -59,6 +59,15 @@ test: tools build ## everything: unit, race, goldens, protocol, real Envoys; log
 	@mkdir -p bin && $(GO) build -buildvcs=false -o bin/gotest ./hack/gotest
 	bin/gotest -log dist/test.log $(TESTFLAGS) -- $(RACE) -timeout 10m ./...
 	SALLYPORT_BIN="$$PWD/bin/sallyport" bin/gotest -log dist/e2e.log $(TESTFLAGS) -- -tags e2e -count=1 -timeout 20m ./e2e
+	hack/docker.sh bin/gotest -log dist/compose.log $(TESTFLAGS) -- $(COMPOSE_SUITE)
+
+# Where no docker runs, hack/docker.sh brings one if E2E_INSTALL_DOCKER=1, and else the suite is skipped, and says so.
+COMPOSE_SUITE := -tags e2e -count=1 -timeout 10m ./e2e/compose
+
+.PHONY: e2e-compose
+e2e-compose: tools ## the compose files of e2e/compose, on the docker that runs here: up, checks from outside, down
+	@mkdir -p bin && $(GO) build -buildvcs=false -o bin/gotest ./hack/gotest
+	hack/docker.sh bin/gotest -no-skip -log dist/compose.log -- $(COMPOSE_SUITE)
 
 .PHONY: test-short
 test-short: ## the tests that need neither the race detector nor Envoy

@@ -74,8 +74,13 @@ func TestCalls(t *testing.T) {
 		Rotate: func(service string) error { return fmt.Errorf("service %q: %w", service, admin.ErrUnknown) },
 		Token: func(p admin.Peer, r admin.TokenRequest) (admin.TokenResponse, error) {
 			peer = p
-			if r.ProxyID == "foreign" {
+			switch r.ProxyID {
+			case "foreign":
 				return admin.TokenResponse{}, fmt.Errorf("the token of foreign: %w", admin.ErrForbidden)
+			case "early":
+				return admin.TokenResponse{}, fmt.Errorf("%w: no catalog", admin.ErrNotYet)
+			case "odd":
+				return admin.TokenResponse{}, errors.New("a token's life of -1s")
 			}
 			return admin.TokenResponse{Token: "secret", ProxyID: r.ProxyID}, nil
 		},
@@ -87,8 +92,8 @@ func TestCalls(t *testing.T) {
 	if r, err := client.Check(ctx, "a b", "c&d"); err != nil || !r.Allowed || r.Source != "a b" || r.Destination != "c&d" {
 		t.Errorf("Check = %+v, %v", r, err)
 	}
-	if err := client.Rotate(ctx, "web"); err == nil || err.Error() != `service "web": not found` {
-		t.Errorf("Rotate = %v", err)
+	if err := client.Rotate(ctx, "web"); err == nil || err.Error() != `service "web": not found` || !errors.Is(err, admin.ErrUnknown) || !admin.MayPass(err) {
+		t.Errorf("Rotate = %v, may pass: %v", err, admin.MayPass(err))
 	}
 	r, err := client.Token(ctx, admin.TokenRequest{ProxyID: "web-sidecar-proxy"})
 	if err != nil || r.Token != "secret" {
@@ -100,8 +105,19 @@ func TestCalls(t *testing.T) {
 	if s := fmt.Sprintf("%v %+v", r, r); strings.Contains(s, "secret") {
 		t.Errorf("a printed response shows its token: %s", s)
 	}
-	if _, err := client.Token(ctx, admin.TokenRequest{ProxyID: "foreign"}); err == nil || err.Error() != "the token of foreign: not allowed" {
-		t.Errorf("Token of another = %v", err)
+	for proxy, want := range map[string]struct {
+		text    string
+		kind    error
+		mayPass bool
+	}{
+		"foreign": {"the token of foreign: not allowed", admin.ErrForbidden, false},
+		"early":   {"not yet: no catalog", admin.ErrNotYet, true},
+		"odd":     {"a token's life of -1s", nil, false},
+	} {
+		_, err := client.Token(ctx, admin.TokenRequest{ProxyID: proxy})
+		if err == nil || err.Error() != want.text || (want.kind != nil && !errors.Is(err, want.kind)) || admin.MayPass(err) != want.mayPass {
+			t.Errorf("Token of %s = %v, may pass: %v; want %+v", proxy, err, admin.MayPass(err), want)
+		}
 	}
 }
 
@@ -149,6 +165,9 @@ func TestBadRequests(t *testing.T) {
 func TestFindSaysWhereItLooked(t *testing.T) {
 	dir := shortDir(t)
 	_, err := admin.Find(dir)
+	if !admin.MayPass(err) {
+		t.Errorf("MayPass(%v) = false: a control plane may be started", err)
+	}
 	if err == nil || !strings.Contains(err.Error(), admin.Socket(dir)) || !strings.Contains(err.Error(), "no such socket") {
 		t.Errorf("Find = %v, want the path and the reason", err)
 	}

@@ -131,10 +131,40 @@ func (c *Client) call(ctx context.Context, method, path string, in, out any) err
 		if d.Decode(&p) != nil || p.Error == "" {
 			p.Error = resp.Status
 		}
-		return errors.New(p.Error)
+		return &refusal{text: p.Error, status: resp.StatusCode}
 	}
 	if err := d.Decode(out); err != nil {
 		return fmt.Errorf("answer of sallyport at %s: %w", Socket(c.dir), err)
 	}
 	return nil
+}
+
+// refusal is what the control plane said instead of an answer.
+type refusal struct {
+	text   string
+	status int
+}
+
+func (r *refusal) Error() string { return r.text }
+
+// Unwrap is the error that the server was given, as far as the status tells.
+func (r *refusal) Unwrap() error {
+	switch r.status {
+	case http.StatusForbidden:
+		return ErrForbidden
+	case http.StatusNotFound:
+		return ErrUnknown
+	case http.StatusServiceUnavailable:
+		return ErrNotYet
+	}
+	return nil
+}
+
+// MayPass reports whether err may pass by waiting: no control plane runs, it has just started, or it does not have what was asked for (yet).
+// Who may not have something, or asks for nonsense, is told the same again.
+func MayPass(err error) bool {
+	if _, ok := errors.AsType[*refusal](err); !ok {
+		return err != nil
+	}
+	return errors.Is(err, ErrUnknown) || errors.Is(err, ErrNotYet)
 }

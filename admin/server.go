@@ -36,6 +36,8 @@ var (
 	ErrForbidden = errors.New("not allowed")
 	// ErrUnknown: no such proxy or service.
 	ErrUnknown = errors.New("not found")
+	// ErrNotYet: the control plane has not come that far since it started.
+	ErrNotYet = errors.New("not yet")
 )
 
 type peerKey struct{}
@@ -112,6 +114,9 @@ func handler(api API, log *slog.Logger) http.Handler {
 		}
 		out, err := api.Token(peer, in)
 		switch {
+		case errors.Is(err, ErrUnknown) || errors.Is(err, ErrNotYet):
+			// Who waits for a proxy asks again and again, and is told what for.
+			log.Debug("token not given", "proxy", in.ProxyID, "sidecar_for", in.SidecarFor, "uid", peer.UID, "pid", peer.PID, "err", err)
 		case err != nil:
 			log.Warn("token refused", "proxy", in.ProxyID, "sidecar_for", in.SidecarFor, "uid", peer.UID, "pid", peer.PID, "err", err)
 		case out.OwnToken:
@@ -141,6 +146,8 @@ func reply(w http.ResponseWriter, v any, err error) {
 		status = http.StatusForbidden
 	case errors.Is(err, ErrUnknown):
 		status = http.StatusNotFound
+	case errors.Is(err, ErrNotYet):
+		status = http.StatusServiceUnavailable
 	default:
 		status = http.StatusBadRequest
 	}

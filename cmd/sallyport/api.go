@@ -57,7 +57,7 @@ func listenersOf(pr *catalog.Proxy) []admin.Listener {
 func (p *controlPlane) token(peer admin.Peer, r admin.TokenRequest) (admin.TokenResponse, error) {
 	v, ok := p.store.Views.Load()
 	if !ok {
-		return admin.TokenResponse{}, errors.New("the catalog has not been read yet: " + strings.Join(p.reasons(), "; "))
+		return admin.TokenResponse{}, fmt.Errorf("%w: the catalog has not been read: %s", admin.ErrNotYet, strings.Join(p.reasons(), "; "))
 	}
 	pr, err := proxyOf(v, r)
 	if err != nil {
@@ -78,7 +78,9 @@ func (p *controlPlane) token(peer admin.Peer, r admin.TokenRequest) (admin.Token
 		Datacenter: v.Mesh().Datacenter, TrustDomain: v.Mesh().TrustDomain.Name(), Origin: pr.Origin,
 		XDSSocket: admin.XDSSocket(p.cfg.RuntimeDir), PrometheusBindAddr: pr.Bootstrap.PrometheusBindAddr, Listeners: listenersOf(pr),
 	}
-	if e, ok := p.remote.Load(); ok {
+	if e, ok := p.remote.Load(); !ok && p.cfg.XDSAddress != "" {
+		return admin.TokenResponse{}, fmt.Errorf("%w: the endpoint at %s has no certificate", admin.ErrNotYet, p.cfg.XDSAddress)
+	} else if ok {
 		out.XDSAddress, out.XDSCA, out.XDSURI = p.cfg.XDSAddress, string(e.RootsPEM()), e.URI()
 	}
 	if p.mint == nil {

@@ -38,7 +38,7 @@ there that the two files will be copied to.`,
   sallyport bootstrap --sidecar-for web -o ./web --xds-address cp.example.com:8502 --target-dir /etc/envoy --envoy-version 1.40.0`,
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
-			return runBootstrap(c.Context(), client.runtimeDir, o, c.OutOrStdout())
+			return runBootstrap(c.Context(), client.runtimeDir, o, c.OutOrStdout(), c.ErrOrStderr())
 		},
 	}
 	o.addFlags(c, bootstrapTokenTTL, "life of the token")
@@ -49,7 +49,7 @@ there that the two files will be copied to.`,
 	return c
 }
 
-func runBootstrap(ctx context.Context, runtimeDir string, o bootstrapOptions, out io.Writer) error {
+func runBootstrap(ctx context.Context, runtimeDir string, o bootstrapOptions, out, waiting io.Writer) error {
 	var version bootstrap.Version
 	if o.envoyVersion != "" {
 		var err error
@@ -64,11 +64,7 @@ func runBootstrap(ctx context.Context, runtimeDir string, o bootstrapOptions, ou
 	if err != nil {
 		return err
 	}
-	client, err := admin.Find(runtimeDir)
-	if err != nil {
-		return err
-	}
-	r, err := client.Token(ctx, request)
+	client, r, err := o.token(ctx, runtimeDir, request, func(err error) { fmt.Fprintln(waiting, "waiting:", err) })
 	if err != nil {
 		return err
 	}

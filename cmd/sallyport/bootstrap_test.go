@@ -1,10 +1,15 @@
 package main
 
 import (
+	"bufio"
 	"bytes"
 	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -151,6 +156,8 @@ func TestBootstrapRefuses(t *testing.T) {
 		"--sidecar-for nobody":                         "no such proxy",
 		"--sidecar-for web --drain-time 1500ms":        "drain time 1.5s",
 		"--sidecar-for web --token-ttl -1s":            "--token-ttl -1s",
+		"--sidecar-for web --wait -1s":                 "--wait -1s",
+		"--sidecar-for nobody --wait 300ms":            "after 300ms: not found: no such proxy",
 		"--sidecar-for web --admin-bind unix:relative": "expected a full path",
 		"--sidecar-for web more":                       "unknown command",
 	} {
@@ -161,6 +168,48 @@ func TestBootstrapRefuses(t *testing.T) {
 		}
 		if _, err := os.Stat(filepath.Join(dir, "token.json")); err == nil {
 			t.Errorf("bootstrap %s: a token was written all the same", args)
+		}
+	}
+}
+
+// TestBootstrapWaits: the command is started before the control plane, which then has not read its catalog, and then not this proxy in it.
+func TestBootstrapWaits(t *testing.T) {
+	s := &sidecarServer{dir: shortDir(t), life: time.Hour, first: []error{fmt.Errorf("%w: no catalog", admin.ErrNotYet), fmt.Errorf("%w: web", admin.ErrUnknown)}}
+	waiting, said := io.Pipe()
+	c := newBootstrapCommand(&clientOptions{runtimeDir: s.dir})
+	c.SetErr(said)
+	c.SetOut(io.Discard)
+	dir := filepath.Join(t.TempDir(), "web")
+	c.SetArgs([]string{"--sidecar-for", "web", "-o", dir, "--wait", "1m"})
+	ended := make(chan error, 1)
+	go func() { ended <- errors.Join(c.ExecuteContext(t.Context()), said.Close()) }()
+	lines := bufio.NewScanner(waiting)
+	if !lines.Scan() || !strings.Contains(lines.Text(), "no running sallyport found") {
+		t.Fatalf("it said %q, want where it found no control plane", lines.Text())
+	}
+	startSidecarServer(t, s)
+	var got []string
+	for lines.Scan() {
+		if !strings.Contains(lines.Text(), "nobody answers") { // a socket that is not listened on yet
+			got = append(got, lines.Text())
+		}
+	}
+	if want := []string{"waiting: not yet: no catalog", "waiting: not found: web"}; !slices.Equal(got, want) {
+		t.Errorf("it said %q, want %q", got, want)
+	}
+	if err := <-ended; err != nil {
+		t.Fatal(err)
+	}
+	readBootstrap(t, dir)
+}
+
+// TestBootstrapDoesNotWaitInVain: who may not have the token is told so at once.
+func TestBootstrapDoesNotWaitInVain(t *testing.T) {
+	for _, refused := range []error{fmt.Errorf("%w to uid 7", admin.ErrForbidden), errors.New("two proxies: choose one")} {
+		s := startSidecarServer(t, &sidecarServer{life: time.Hour, first: []error{refused}})
+		_, err := runBootstrapCommand(t, s, "--sidecar-for", "web", "-o", filepath.Join(t.TempDir(), "web"), "--wait", "1m")
+		if err == nil || err.Error() != refused.Error() {
+			t.Errorf("bootstrap = %v, want %v", err, refused)
 		}
 	}
 }

@@ -87,11 +87,7 @@ func runEnvoy(ctx context.Context, runtimeDir string, o envoyOptions, log *slog.
 	if err != nil {
 		return err
 	}
-	client, err := admin.Find(runtimeDir)
-	if err != nil {
-		return err
-	}
-	first, err := client.Token(ctx, request)
+	client, first, err := o.token(ctx, runtimeDir, request, func(err error) { log.Info("waiting for the control plane", "err", err) })
 	if err != nil {
 		return err
 	}

@@ -28,6 +28,7 @@ type sidecarServer struct {
 	life      time.Duration
 	remote    bool
 	listeners []admin.Listener
+	first     []error // answers before those with tokens
 
 	minted atomic.Int64
 	mu     sync.Mutex
@@ -36,11 +37,10 @@ type sidecarServer struct {
 
 func startSidecarServer(t *testing.T, s *sidecarServer) *sidecarServer {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "sidecar") // t.TempDir is too long for sockets
-	if err != nil {
-		t.Fatal(err)
+	if s.dir == "" {
+		s.dir = shortDir(t)
 	}
-	s.dir = dir
+	dir := s.dir
 	l, err := admin.Listen(admin.Socket(dir), 0o600, -1)
 	if err != nil {
 		t.Fatal(err)
@@ -56,15 +56,29 @@ func startSidecarServer(t *testing.T, s *sidecarServer) *sidecarServer {
 		if err := <-served; err != nil {
 			t.Error(err)
 		}
-		_ = os.RemoveAll(dir)
 	})
 	return s
+}
+
+// shortDir is a directory for sockets, for which the path of t.TempDir is too long.
+func shortDir(t *testing.T) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "sidecar")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	return dir
 }
 
 func (s *sidecarServer) token(_ admin.Peer, r admin.TokenRequest) (admin.TokenResponse, error) {
 	s.mu.Lock()
 	s.asked = append(s.asked, r)
+	n := len(s.asked)
 	s.mu.Unlock()
+	if n <= len(s.first) {
+		return admin.TokenResponse{}, s.first[n-1]
+	}
 	if r.SidecarFor != "web" && r.ProxyID != "web-sidecar-proxy" {
 		return admin.TokenResponse{}, fmt.Errorf("%w: no such proxy", admin.ErrUnknown)
 	}

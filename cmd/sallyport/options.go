@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -28,6 +29,7 @@ type sidecarOptions struct {
 	drainTime           time.Duration
 	tokenTTL            time.Duration
 	tokenFile           string
+	wait                time.Duration
 }
 
 func (o *sidecarOptions) addFlags(c *cobra.Command, defaultTTL time.Duration, ttl string) {
@@ -40,6 +42,7 @@ func (o *sidecarOptions) addFlags(c *cobra.Command, defaultTTL time.Duration, tt
 	f.DurationVar(&o.drainTime, "drain-time", bootstrap.DefaultDrainTime, "how long connections may live on after their access was taken away, in whole seconds")
 	f.DurationVar(&o.tokenTTL, "token-ttl", defaultTTL, ttl)
 	f.StringVar(&o.tokenFile, "token-file", "", "beside Consul: file with the proxy's own ACL token (CONSUL_HTTP_TOKEN_FILE; or the token itself in CONSUL_HTTP_TOKEN)")
+	f.DurationVar(&o.wait, "wait", 0, "how long to wait for a control plane that does not run yet, or does not know the proxy yet")
 	c.MarkFlagsOneRequired("sidecar-for", "proxy-id")
 	c.MarkFlagsMutuallyExclusive("sidecar-for", "proxy-id")
 }
@@ -48,7 +51,41 @@ func (o *sidecarOptions) request() (admin.TokenRequest, error) {
 	if o.tokenTTL < 0 {
 		return admin.TokenRequest{}, fmt.Errorf("--token-ttl %s: a time to live is positive", o.tokenTTL)
 	}
+	if o.wait < 0 {
+		return admin.TokenRequest{}, fmt.Errorf("--wait %s: a time to wait is positive", o.wait)
+	}
 	return admin.TokenRequest{SidecarFor: o.sidecarFor, ProxyID: o.proxyID, TTL: o.tokenTTL}, nil
+}
+
+// How soon a control plane that is waited for is asked again. It is on this machine, so asking costs little.
+const askAgain, askAgainMax = 100 * time.Millisecond, time.Second
+
+// token asks the control plane for the proxy's token and, as long as --wait says, again while that may help. waiting is told what is waited for.
+func (o *sidecarOptions) token(ctx context.Context, runtimeDir string, r admin.TokenRequest, waiting func(error)) (*admin.Client, admin.TokenResponse, error) {
+	end, said := time.Now().Add(o.wait), ""
+	for pause := askAgain; ; pause = min(2*pause, askAgainMax) {
+		client, err := admin.Find(runtimeDir)
+		if err == nil {
+			var answer admin.TokenResponse
+			if answer, err = client.Token(ctx, r); err == nil {
+				return client, answer, nil
+			}
+		}
+		next := time.Now().Add(pause)
+		switch {
+		case o.wait == 0 || !admin.MayPass(err):
+			return nil, admin.TokenResponse{}, err
+		case next.After(end):
+			return nil, admin.TokenResponse{}, fmt.Errorf("after %s: %w", o.wait, err)
+		}
+		if text := err.Error(); text != said {
+			said = text
+			waiting(err)
+		}
+		if !sleepUntil(ctx, next) {
+			return nil, admin.TokenResponse{}, ctx.Err()
+		}
+	}
 }
 
 // complete puts the proxy's own token into r where it has one; the control plane makes it otherwise.

@@ -1,0 +1,8 @@
+service {
+  name    = "db"
+  address = "db"
+  port    = 9000
+  connect {
+    sidecar_service { port = 21000 }
+  }
+}
