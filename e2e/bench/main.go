@@ -23,6 +23,7 @@ type options struct {
 	sallyport, consul string
 	loads             []load
 	goFile, out       string
+	profiles          string
 	keep              bool
 }
 
@@ -36,6 +37,7 @@ func main() {
 	flag.BoolVar(&scale, "scale", false, "10,000 sidecars too")
 	flag.StringVar(&o.goFile, "go", "", "file with the output of go test -bench -benchmem, to be shown beside the targets")
 	flag.StringVar(&o.out, "out", "", "file that lines for benchstat are appended to")
+	flag.StringVar(&o.profiles, "profiles", "", "directory for profiles of each change: processor, heap and goroutines")
 	flag.BoolVar(&o.keep, "keep", false, "leave the directory with the logs")
 	flag.Parse()
 	for text := range strings.SplitSeq(loads, ",") {
@@ -106,7 +108,7 @@ func run(ctx context.Context, o options, out io.Writer) (err error) {
 }
 
 func measureFiles(ctx context.Context, o options, dir string, l load, done func(figures)) error {
-	p, err := filesPlane(ctx, o.sallyport, dir, l)
+	p, err := filesPlane(ctx, o, dir, l)
 	if err != nil {
 		return err
 	}

@@ -21,6 +21,7 @@ type plane struct {
 	control          *process
 	beside           *process // the Consul agent that it reads; nil: none, or it is the control plane
 	token            func(ctx context.Context, proxyID string) (string, error)
+	profiles         *profiler // nil: none are taken
 	// Each makes a change and returns when.
 	endpoint, intention, leaf, root func(ctx context.Context) (time.Time, error)
 }
@@ -59,7 +60,7 @@ func serve(ctx context.Context, binary, dir string, l load, env []string, args .
 }
 
 // filesPlane is sallyport on a directory of files.
-func filesPlane(ctx context.Context, binary, dir string, l load) (*plane, error) {
+func filesPlane(ctx context.Context, o options, dir string, l load) (*plane, error) {
 	catalog := filepath.Join(dir, "catalog")
 	if err := os.MkdirAll(catalog, 0o700); err != nil {
 		return nil, err
@@ -67,7 +68,7 @@ func filesPlane(ctx context.Context, binary, dir string, l load) (*plane, error)
 	if err := l.write(catalog); err != nil {
 		return nil, err
 	}
-	p, client, err := serve(ctx, binary, dir, l, nil, "--catalog", catalog, "--trust-domain", "bench.test")
+	p, client, err := serve(ctx, o.sallyport, dir, l, nil, "--catalog", catalog, "--trust-domain", "bench.test")
 	if err != nil {
 		return nil, err
 	}
@@ -81,7 +82,7 @@ func filesPlane(ctx context.Context, binary, dir string, l load) (*plane, error)
 		return at, p.cmd.Process.Signal(syscall.SIGHUP)
 	}
 	return &plane{
-		name: "sallyport", network: "unix", address: admin.XDSSocket(client.Dir()), control: p,
+		name: "sallyport", network: "unix", address: admin.XDSSocket(client.Dir()), control: p, profiles: newProfiler(o.profiles, admin.Socket(client.Dir())),
 		token: func(ctx context.Context, id string) (string, error) {
 			r, err := client.Token(ctx, admin.TokenRequest{ProxyID: id})
 			return r.Token, err
@@ -154,6 +155,7 @@ func (p *plane) measure(ctx context.Context, l load, connectTimed bool, done fun
 		}
 		f.reset()
 		own, beside := p.control.cpu(), p.beside.cpu()
+		profiled := p.profiles.phase(ctx, l, name)
 		since, err := change(ctx)
 		if err != nil {
 			return fmt.Errorf("%s, %s, %s: %w", p.name, l, name, err)
@@ -166,7 +168,7 @@ func (p *plane) measure(ctx context.Context, l load, connectTimed bool, done fun
 		r.cpu, r.beside = p.control.cpu()-own, p.beside.cpu()-beside
 		r.rss, r.rssBeside = p.control.rss(), p.beside.rss()
 		done(r)
-		return nil
+		return profiled()
 	}
 	users := l.users
 	if users == 0 {
