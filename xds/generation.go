@@ -25,14 +25,16 @@ const (
 // name drains the chain. The memory is kept in a file, so that a restart renames nothing, and a policy that was tightened while the
 // control plane was away renames at once.
 //
-// A new generation is the time in Unix seconds, and at least one more than the last. So it differs from every name that
-// was ever in use, even if the file is lost or was not written: what that costs is one drain, never a connection that lives on.
+// A new generation is the time in Unix milliseconds, and at least one more than the last. So it differs from every name that
+// was ever in use, even if the file is lost or was not written: what that costs is one drain, never a connection that lives on. That is
+// why a destination that is new may be handed out first and written a little later, with others that are new: see save.
 //
 // It is for one goroutine.
 type generations struct {
 	path  string // empty: in memory
 	byDst map[string]*generation
-	dirty bool
+	dirty bool // something is to be written before it is handed out
+	added bool // destinations are new
 }
 
 // generation is one destination's part of the file.
@@ -96,7 +98,7 @@ func (g *generations) observe(dst identity.Name, policy *intention.Policy, drain
 	if s == nil {
 		s = &generation{Number: g.next(0, now), Allowed: policy.Allowed(), policy: policy}
 		g.byDst[dst.String()] = s
-		g.dirty = true
+		g.added = true
 		return s.Number, false, time.Time{}
 	}
 	if s.policy == policy && policy != nil && !s.due {
@@ -149,12 +151,14 @@ func (s *generation) mayRename(drain time.Duration) time.Time {
 }
 
 func (g *generations) next(last uint64, now time.Time) uint64 {
-	return max(last+1, uint64(max(now.Unix(), 1)))
+	return max(last+1, uint64(max(now.UnixMilli(), 1)))
 }
 
-// save writes what changed since the last save. Until it is written a new generation should not be handed out.
+// save writes what changed since the last save. As long as g is dirty it should be called before generations are handed out: a new
+// name that is forgotten would be renamed once more, but of a source that was allowed since the name is in use nobody would know that its
+// connections have to end with the next rename.
 func (g *generations) save() error {
-	if !g.dirty {
+	if !g.dirty && !g.added {
 		return nil
 	}
 	if g.path != "" {
@@ -166,7 +170,7 @@ func (g *generations) save() error {
 			return fmt.Errorf("filter chain generations: %w", err)
 		}
 	}
-	g.dirty = false
+	g.dirty, g.added = false, false
 	return nil
 }
 
