@@ -24,6 +24,8 @@ type plane struct {
 	profiles         *profiler // nil: none are taken
 	// Each makes a change and returns when.
 	endpoint, intention, leaf, root func(ctx context.Context) (time.Time, error)
+	// roots adds a root, of which then all leafs are, by newLeafs; root does both at once.
+	roots, newLeafs func(ctx context.Context) (time.Time, error)
 }
 
 // serve starts sallyport and waits until it knows the load.
@@ -59,6 +61,8 @@ func serve(ctx context.Context, binary, dir string, l load, env []string, args .
 	return p, client, nil
 }
 
+const benchDomain = "bench.test"
+
 // filesPlane is sallyport on a directory of files.
 func filesPlane(ctx context.Context, o options, dir string, l load) (*plane, error) {
 	catalog := filepath.Join(dir, "catalog")
@@ -68,7 +72,7 @@ func filesPlane(ctx context.Context, o options, dir string, l load) (*plane, err
 	if err := l.write(catalog); err != nil {
 		return nil, err
 	}
-	p, client, err := serve(ctx, o.sallyport, dir, l, nil, "--catalog", catalog, "--trust-domain", "bench.test")
+	p, client, err := serve(ctx, o.sallyport, dir, l, nil, "--catalog", catalog, "--trust-domain", benchDomain)
 	if err != nil {
 		return nil, err
 	}
@@ -154,7 +158,7 @@ func (p *plane) measure(ctx context.Context, l load, connectTimed bool, done fun
 			return err
 		}
 		f.reset()
-		own, beside := p.control.cpu(), p.beside.cpu()
+		own, beside, clients := p.control.cpu(), p.beside.cpu(), ownCPU()
 		profiled := p.profiles.phase(ctx, l, name)
 		since, err := change(ctx)
 		if err != nil {
@@ -165,7 +169,7 @@ func (p *plane) measure(ctx context.Context, l load, connectTimed bool, done fun
 			return fmt.Errorf("%s, %s, %s: %w", p.name, l, name, err)
 		}
 		r.plane, r.load, r.change = p.name, l, name
-		r.cpu, r.beside = p.control.cpu()-own, p.beside.cpu()-beside
+		r.cpu, r.beside, r.clients = p.control.cpu()-own, p.beside.cpu()-beside, ownCPU()-clients
 		r.rss, r.rssBeside = p.control.rss(), p.beside.rss()
 		done(r)
 		return profiled()
@@ -195,6 +199,8 @@ func (p *plane) measure(ctx context.Context, l load, connectTimed bool, done fun
 		phase(wildcardIntention, usual, p.intention),
 		phase(oneLeaf, one, p.leaf),
 		phase(rootChange, jittered, p.root),
+		phase(rootAdded, usual, p.roots),
+		phase(leafsOfRoot, usual, p.newLeafs),
 	)
 }
 
@@ -205,4 +211,6 @@ const (
 	wildcardIntention  = "wildcard intention"
 	oneLeaf            = "one leaf"
 	rootChange         = "root and leafs"
+	rootAdded          = "another root"
+	leafsOfRoot        = "leafs of the new root"
 )

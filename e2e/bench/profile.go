@@ -24,7 +24,9 @@ func newProfiler(dir, socket string) *profiler {
 	}
 	dialer := net.Dialer{}
 	return &profiler{dir: dir, client: http.Client{Transport: &http.Transport{
-		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) { return dialer.DialContext(ctx, "unix", socket) },
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return dialer.DialContext(ctx, "unix", socket)
+		},
 	}}}
 }
 
@@ -36,21 +38,24 @@ func (p *profiler) phase(ctx context.Context, l load, name string) (done func() 
 	const seconds = 3
 	failed := make(chan error, 1)
 	base := l.slug() + "-" + strings.ReplaceAll(name, " ", "-")
-	go func() { failed <- p.take(ctx, fmt.Sprintf("profile?seconds=%d", seconds), base+".cpu") }()
+	go func() { failed <- p.take(ctx, fmt.Sprintf("/debug/pprof/profile?seconds=%d", seconds), base+".cpu") }()
 	time.Sleep(200 * time.Millisecond) // until the profiler runs
 	return func() error {
 		if err := <-failed; err != nil {
 			return err
 		}
-		if err := p.take(ctx, "heap?gc=1", base+".heap"); err != nil {
+		if err := p.take(ctx, "/debug/pprof/heap", base+".heap"); err != nil {
 			return err
 		}
-		return p.take(ctx, "goroutine", base+".goroutine")
+		if err := p.take(ctx, "/metrics", base+".metrics"); err != nil {
+			return err
+		}
+		return p.take(ctx, "/debug/pprof/goroutine", base+".goroutine")
 	}
 }
 
 func (p *profiler) take(ctx context.Context, path, file string) error {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://sallyport/debug/pprof/"+path, http.NoBody)
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://sallyport"+path, http.NoBody)
 	if err != nil {
 		return err
 	}
@@ -64,7 +69,7 @@ func (p *profiler) take(ctx context.Context, path, file string) error {
 		return err
 	}
 	if resp.StatusCode != http.StatusOK {
-		return fmt.Errorf("profile %s: %s: %.200s", path, resp.Status, b)
+		return fmt.Errorf("%s: %s: %.200s", path, resp.Status, b)
 	}
 	return os.WriteFile(filepath.Join(p.dir, file), b, 0o600)
 }
