@@ -11,8 +11,6 @@ import (
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
-	"github.com/envoyproxy/go-control-plane/pkg/server/config"
-	deltav3 "github.com/envoyproxy/go-control-plane/pkg/server/delta/v3"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/sallyport/sallyport/catalog"
 	"github.com/sallyport/sallyport/internal/latest"
@@ -264,53 +262,12 @@ func (s *Server) authorize(ctx context.Context, node *corev3.Node) (sds.Caller, 
 	return caller, nil
 }
 
-// serve runs the stream server for a session, and is its clock. It returns why the stream ended; nil: Envoy ended it.
-//
-// The stream server runs in a goroutine of its own because it blocks in Send while Envoy does not read; only when the
-// gRPC handler, which this is, has returned does Send fail.
-func (s *Server) serve(ctx context.Context, n *session, g *guard) error {
-	g.heard.Store(time.Now().UnixNano())
-	served := make(chan error, 1)
-	s.streams.Go(func() { served <- deltav3.NewServer(ctx, n, nil, withoutWildcards()).DeltaStreamHandler(g, "") })
-	watchdog := time.NewTicker(s.stallTimeout / 4)
-	defer watchdog.Stop()
-	due := time.NewTimer(time.Hour)
-	defer due.Stop()
-	for {
-		if wait, ok := n.next(); ok {
-			due.Reset(wait)
-		}
-		select {
-		case err := <-served:
-			if cause := ended(ctx); cause != nil {
-				return cause
-			}
-			return err
-		case <-ctx.Done():
-			return ended(ctx)
-		case <-n.kick:
-		case <-due.C:
-			n.tick()
-		case now := <-watchdog.C:
-			if g.stalled(now.Add(-s.stallTimeout)) {
-				s.metrics.streamsRejected.WithLabelValues(rejectedStalled).Inc()
-				return status.Error(codes.DeadlineExceeded, "a response was not read or not answered in time")
-			}
-		}
-	}
-}
-
 // ended is the status that the control plane ended a stream with; nil if it did not.
 func ended(ctx context.Context) error {
 	if cause := context.Cause(ctx); cause != nil && !errors.Is(cause, context.Canceled) {
 		return cause
 	}
 	return nil
-}
-
-// withoutWildcards makes the stream server take an empty first request as "everything" for listeners and clusters alone.
-func withoutWildcards() config.XDSOption {
-	return deltav3.DeactivateLegacyWildcardForTypes([]string{secrets.url(), endpoints.url(), extensions.url(), routes.url()})
 }
 
 // join puts a session among those that the publisher serves.
