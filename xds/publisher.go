@@ -342,7 +342,11 @@ func (p *publisher) build(b *build, in snapshot.Input) {
 	good := &built{generation: in.Generation, made: r}
 	for k := range kinds {
 		if k != secrets { // those are made of certificates, and of nothing else
-			good.resources[k] = p.interned.all(k, r.ByType[k.url()])
+			var made, kept map[string]*discoveryv3.Resource
+			if last != nil {
+				made, kept = last.ByType[k.url()], b.good.resources[k]
+			}
+			good.resources[k] = p.interned.all(k, r.ByType[k.url()], made, kept)
 		}
 	}
 	b.good = good

@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"io"
+	"slices"
 	"strconv"
 	"strings"
 	"text/tabwriter"
@@ -14,6 +15,8 @@ type row struct {
 	work, measured string
 	// target is what it is to be, and whether it is; empty: nothing was agreed on.
 	target string
+	// why is, if the target is missed, what stands in its way.
+	why string
 }
 
 // goal compares what was measured with what it is to be.
@@ -42,10 +45,22 @@ func (g *goal) String() string {
 func printRows(w io.Writer, rows []row) error {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintf(t, "work\tmeasured\ttarget\n")
+	var notes []string
 	for _, r := range rows {
-		fmt.Fprintf(t, "%s\t%s\t%s\n", r.work, r.measured, r.target)
+		mark := ""
+		if r.why != "" && strings.Contains(r.target, "MISSED") {
+			if !slices.Contains(notes, r.why) {
+				notes = append(notes, r.why)
+			}
+			mark = fmt.Sprintf(" (%d)", slices.Index(notes, r.why)+1)
+		}
+		fmt.Fprintf(t, "%s\t%s\t%s%s\n", r.work, r.measured, r.target, mark)
 	}
-	return t.Flush()
+	err := t.Flush()
+	for i, note := range notes {
+		fmt.Fprintf(w, "(%d) %s\n", i+1, note)
+	}
+	return err
 }
 
 // row is what a change cost, for the table.
@@ -62,7 +77,7 @@ func (r figures) row() row {
 			millis(r.p50), millis(r.p99), millis(r.last), kilo(r.bytes), strings.Join(messages, " "), r.cpu.Seconds(), r.clients.Seconds(), r.rss/1e6),
 	}
 	if t, ok := targetOf(r); ok {
-		out.target = t.compare(r)
+		out.target, out.why = t.compare(r), t.why
 	}
 	return out
 }

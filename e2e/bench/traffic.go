@@ -57,7 +57,7 @@ func measureTraffic(ctx context.Context, o options, dir string) (rows []row, err
 		if n > 0 {
 			p.stop()
 		}
-		d, err := p.start(ctx, o)
+		d, err := p.start(ctx, o, p.http, "api", "web")
 		if err != nil {
 			return nil, err
 		}
@@ -72,6 +72,9 @@ func measureTraffic(ctx context.Context, o options, dir string) (rows []row, err
 		measured: fmt.Sprintf("median %s, most %s ms of %d", millis(took[len(took)/2]), millis(took[len(took)-1]), len(took)),
 		target:   g.String(),
 	})
+	if _, err := p.start(ctx, o, p.tcp, "tapi"); err != nil {
+		return rows, err
+	}
 	if err := p.startConsulLayout(ctx); err != nil {
 		return rows, err
 	}
@@ -123,10 +126,10 @@ func (p *pair) serve(ctx context.Context, o options) (*process, error) {
 	return control, err
 }
 
-// start starts the sidecars of sallyport and returns how long it took from there to the first answers through both pairs.
-func (p *pair) start(ctx context.Context, o options) (time.Duration, error) {
+// start starts sidecars of sallyport and returns how long it took from there to the first answer through the listener at port.
+func (p *pair) start(ctx context.Context, o options, port int, services ...string) (time.Duration, error) {
 	begin := time.Now()
-	for _, s := range []string{"api", "tapi", "web"} {
+	for _, s := range services {
 		c, err := launch("sallyport envoy", filepath.Join(p.dir, s+".log"), meshtest.Environ(), o.sallyport, "envoy", "--sidecar-for", s,
 			"--runtime-dir", filepath.Join(p.dir, "run"), "--envoy-binary", p.envoy, "--", "--concurrency", "1", "--log-level", "warning")
 		if err != nil {
@@ -134,12 +137,8 @@ func (p *pair) start(ctx context.Context, o options) (time.Duration, error) {
 		}
 		p.processes = append(p.processes, c)
 	}
-	for _, port := range []int{p.http, p.tcp} {
-		if err := p.answers(ctx, port); err != nil {
-			return 0, err
-		}
-	}
-	return time.Since(begin), nil
+	err := p.answers(ctx, port)
+	return time.Since(begin), err
 }
 
 // answers waits until the application answers at a port.
