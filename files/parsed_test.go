@@ -5,6 +5,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -114,23 +115,23 @@ func BenchmarkRead(b *testing.B) {
 		b.Run(fmt.Sprintf("services=%d", n), func(b *testing.B) {
 			config := parsedConfig(b)
 			service := func(i int) string { return fmt.Sprintf("web-%d", i%n) }
-			text := ""
+			var text strings.Builder
 			for i := range n {
-				text += fmt.Sprintf(`services { name = %q address = "10.%d.%d.%d" port = 8080 connect { sidecar_service { port = 20000 proxy { `, service(i), i>>16, i>>8&255, i&255)
+				fmt.Fprintf(&text, `services { name = %q address = "10.%d.%d.%d" port = 8080 connect { sidecar_service { port = 20000 proxy { `, service(i), i>>16, i>>8&255, i&255)
 				for u := range 10 {
-					text += fmt.Sprintf("upstreams { destination_name = %q local_bind_port = %d } ", service(i+u+1), 9000+u)
+					fmt.Fprintf(&text, "upstreams { destination_name = %q local_bind_port = %d } ", service(i+u+1), 9000+u)
 				}
-				text += "} } } }\n"
+				text.WriteString("} } } }\n")
 				if i%100 == 99 {
-					put(b, config, fmt.Sprintf("services-%d.hcl", i), text)
-					text = ""
+					put(b, config, fmt.Sprintf("services-%d.hcl", i), text.String())
+					text.Reset()
 				}
 			}
-			text = "config_entries {"
+			text.WriteString("config_entries {")
 			for i := range n {
-				text += fmt.Sprintf("bootstrap { Kind = \"service-intentions\" Name = %q Sources = [{ Name = %q Action = \"allow\" }] }\n", service(i), service(i+1))
+				fmt.Fprintf(&text, "bootstrap { Kind = \"service-intentions\" Name = %q Sources = [{ Name = %q Action = \"allow\" }] }\n", service(i), service(i+1))
 			}
-			put(b, config, "intentions.hcl", text+"}")
+			put(b, config, "intentions.hcl", text.String()+"}")
 			before := parsed{}
 			readAgain(b, config, nil, before)
 			b.ReportAllocs()

@@ -15,8 +15,11 @@ import (
 // A stream on which nothing happens has the two that wait.
 func (s *Server) serve(ctx context.Context, n *session, g *guard) error {
 	g.heard.Store(time.Now().UnixNano())
-	received, sent := make(chan error, 1), make(chan error, 1)
-	s.streams.Go(func() { received <- g.receive() })
+	received, sent := make(chan struct{}), make(chan error, 1)
+	s.streams.Go(func() {
+		defer close(received)
+		g.receive()
+	})
 	sending := false
 	watchdog := time.NewTicker(s.stallTimeout / 4)
 	defer watchdog.Stop()
@@ -31,7 +34,7 @@ func (s *Server) serve(ctx context.Context, n *session, g *guard) error {
 			due.Reset(wait)
 		}
 		select {
-		case <-received:
+		case <-received: // whyever: Envoy ended it, or we did
 			return ended(ctx)
 		case err := <-sent:
 			if err != nil {
@@ -55,12 +58,12 @@ func (s *Server) serve(ctx context.Context, n *session, g *guard) error {
 	}
 }
 
-// receive takes requests in until the stream ends, and returns why it did.
-func (g *guard) receive() error {
+// receive takes requests in until the stream ends.
+func (g *guard) receive() {
 	for {
 		q, err := g.Recv()
 		if err != nil {
-			return err
+			return
 		}
 		g.session.receive(q)
 	}

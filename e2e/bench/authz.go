@@ -63,12 +63,13 @@ func measureChecks(ctx context.Context, o options, dir string) ([]row, error) {
 		return nil, err
 	}
 	defer p.control.stop()
-	blind, socket := (*process)(nil), filepath.Join(dir, "ok.sock")
+	socket := filepath.Join(dir, "ok.sock")
 	self, err := os.Executable()
 	if err != nil {
 		return nil, err
 	}
-	if blind, err = launch("the server that does not look", filepath.Join(dir, "ok.log"), meshtest.Environ(), self, "-answer-ok", socket); err != nil {
+	blind, err := launch("the server that does not look", filepath.Join(dir, "ok.log"), meshtest.Environ(), self, "-answer-ok", socket)
+	if err != nil {
 		return nil, err
 	}
 	defer blind.stop()
@@ -125,7 +126,7 @@ func checks(ctx context.Context, c authv3.AuthorizationClient, q *authv3.CheckRe
 	defer cancel()
 	return openLoop(checkRate, checkRound, func() error {
 		r, err := c.Check(ctx, q, opts...)
-		if err == nil && codes.Code(r.GetStatus().GetCode()) != codes.OK { //nolint:gosec // a code of gRPC
+		if err == nil && codes.Code(r.GetStatus().GetCode()) != codes.OK {
 			err = fmt.Errorf("denied: %v", r.GetStatus())
 		}
 		return err

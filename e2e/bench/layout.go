@@ -9,6 +9,7 @@ import (
 	"crypto/x509/pkix"
 	"encoding/pem"
 	"fmt"
+	"maps"
 	"math/big"
 	"net/url"
 	"path/filepath"
@@ -39,8 +40,11 @@ func (p *pair) startConsulLayout(ctx context.Context) error {
 	}{
 		{"api", []any{pki.inbound("api", api, inboundHTTP())}, []any{cluster4("local_app", p.app, nil)}},
 		{"tapi", []any{pki.inbound("tapi", tapi, inboundTCP())}, []any{cluster4("local_app", p.app, nil)}},
-		{"web", []any{listener4("api", p.consulHTTP, []any{hcm("upstream.api", "api")}), listener4("tapi", p.consulTCP, []any{tcpProxy("upstream.tapi", "tapi")})},
-			[]any{cluster4("api", api, pki.upstream("web", "api")), cluster4("tapi", tapi, pki.upstream("web", "tapi"))}},
+		{
+			"web",
+			[]any{listener4("api", p.consulHTTP, []any{hcm("upstream.api", "api")}), listener4("tapi", p.consulTCP, []any{tcpProxy("upstream.tapi", "tapi")})},
+			[]any{cluster4("api", api, pki.upstream("web", "api")), cluster4("tapi", tapi, pki.upstream("web", "tapi"))},
+		},
 	} {
 		if pki.err != nil {
 			return pki.err
@@ -69,9 +73,7 @@ type object = map[string]any
 // typed is a filter, or another extension, with its configuration.
 func typed(name, typeName string, config object) object {
 	o := object{"@type": "type.googleapis.com/" + typeName}
-	for k, v := range config {
-		o[k] = v
-	}
+	maps.Copy(o, config)
 	return object{"name": name, "typed_config": o}
 }
 

@@ -58,8 +58,7 @@ func main() {
 	for text := range strings.FieldsFuncSeq(loads, func(r rune) bool { return r == ',' }) {
 		var l load
 		if _, err := fmt.Sscanf(text, "%dx%d-%s", &l.sidecars, &l.upstreams, &l.protocol); err != nil || l.sidecars < 1 || l.upstreams < 1 {
-			fmt.Fprintf(os.Stderr, "bench: -loads: %q is not like 200x6-tcp\n", text)
-			os.Exit(2)
+			exit(fmt.Errorf("-loads: %q is not like 200x6-tcp", text))
 		}
 		o.loads = append(o.loads, l)
 	}

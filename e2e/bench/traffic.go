@@ -116,7 +116,8 @@ func (p *pair) serve(ctx context.Context, o options) (*process, error) {
 		writeJSON(filepath.Join(definitions, "services.json"), map[string]any{"Services": []definition{web, service("api", port()), service("tapi", port())}}),
 		writeJSON(filepath.Join(definitions, "entries.json"), map[string]any{"config_entries": map[string]any{"bootstrap": []entry{
 			{Kind: "service-defaults", Name: "api", Protocol: "http"},
-			{Kind: "service-intentions", Name: "api", Sources: allow}, {Kind: "service-intentions", Name: "tapi", Sources: allow},
+			{Kind: "service-intentions", Name: "api", Sources: allow},
+			{Kind: "service-intentions", Name: "tapi", Sources: allow},
 		}}}),
 	)
 	if err != nil {
