@@ -290,7 +290,10 @@ func (c *Credentials) watchLeaf(ctx context.Context, w *watch) {
 	c.keep(ctx, func() (delivered bool, err error) {
 		err = c.source.WatchSVID(ctx, w.caller, w.id, func(svid *x509svid.SVID) {
 			delivered = true
-			c.offer(w, svid)
+			// Verifying takes a deep stack, which the watch's goroutine would keep for as long as it waits for the next leaf.
+			var verifying sync.WaitGroup
+			verifying.Go(func() { c.offer(w, svid) })
+			verifying.Wait()
 		})
 		return delivered, wrap("leaf for "+w.id.String(), err)
 	})

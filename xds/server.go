@@ -167,7 +167,11 @@ func (s *Server) DeltaAggregatedResources(stream discoveryv3.AggregatedDiscovery
 	if err != nil {
 		return err
 	}
-	caller, err := s.authorize(stream.Context(), first.GetNode())
+	// Verifying a token takes a deep stack, which this goroutine would keep for the stream's life.
+	var caller sds.Caller
+	var authorizing sync.WaitGroup
+	authorizing.Go(func() { caller, err = s.authorize(stream.Context(), first.GetNode()) })
+	authorizing.Wait()
 	if err != nil {
 		return err
 	}
