@@ -25,16 +25,14 @@ const (
 // name drains the chain. The memory is kept in a file, so that a restart renames nothing, and a policy that was tightened while the
 // control plane was away renames at once.
 //
-// A new generation is the time in Unix milliseconds, and at least one more than the last. So it differs from every name that
-// was ever in use, even if the file is lost or was not written: what that costs is one drain, never a connection that lives on. That is
-// why a destination that is new may be handed out first and written a little later, with others that are new: see save.
+// A new generation is the time in Unix seconds, and at least one more than the last. So it differs from every name that
+// was ever in use, even if the file is lost or was not written: what that costs is one drain, never a connection that lives on.
 //
 // It is for one goroutine.
 type generations struct {
 	path  string // empty: in memory
 	byDst map[string]*generation
-	dirty bool // something is to be written before it is handed out
-	added bool // destinations are new
+	dirty bool
 }
 
 // generation is one destination's part of the file.
@@ -94,11 +92,8 @@ func openGenerations(path string) (*generations, error) {
 // for it. If access was taken away but the last renames are too recent, that is put off: again is then when to observe once more,
 // and zero otherwise. drain is how long an Envoy drains.
 func (g *generations) observe(dst identity.Name, policy *intention.Policy, drain time.Duration, now time.Time) (number uint64, raised bool, again time.Time) {
-	s := g.byDst[dst.String()]
-	if s == nil {
-		s = &generation{Number: g.next(0, now), Allowed: policy.Allowed(), policy: policy}
-		g.byDst[dst.String()] = s
-		g.added = true
+	s, fresh := g.expect(dst, policy, now)
+	if fresh {
 		return s.Number, false, time.Time{}
 	}
 	if s.policy == policy && policy != nil && !s.due {
@@ -130,6 +125,19 @@ func (g *generations) observe(dst identity.Name, policy *intention.Policy, drain
 	return s.Number, true, time.Time{}
 }
 
+// expect is what is known of dst, which is new if it was not known: fresh. Called for all destinations before their first Envoys connect, it
+// lets all of them be written at once, instead of all of them for each that connects.
+func (g *generations) expect(dst identity.Name, policy *intention.Policy, now time.Time) (s *generation, fresh bool) {
+	name := dst.String()
+	if s = g.byDst[name]; s != nil {
+		return s, false
+	}
+	s = &generation{Number: g.next(0, now), Allowed: policy.Allowed(), policy: policy}
+	g.byDst[name] = s
+	g.dirty = true
+	return s, true
+}
+
 func (g *generations) widen(s *generation, allowed intention.Set) {
 	if allowed.Within(s.Allowed) {
 		return
@@ -151,14 +159,12 @@ func (s *generation) mayRename(drain time.Duration) time.Time {
 }
 
 func (g *generations) next(last uint64, now time.Time) uint64 {
-	return max(last+1, uint64(max(now.UnixMilli(), 1)))
+	return max(last+1, uint64(max(now.Unix(), 1)))
 }
 
-// save writes what changed since the last save. As long as g is dirty it should be called before generations are handed out: a new
-// name that is forgotten would be renamed once more, but of a source that was allowed since the name is in use nobody would know that its
-// connections have to end with the next rename.
+// save writes what changed since the last save. Until it is written a new generation should not be handed out.
 func (g *generations) save() error {
-	if !g.dirty && !g.added {
+	if !g.dirty {
 		return nil
 	}
 	if g.path != "" {
@@ -170,7 +176,7 @@ func (g *generations) save() error {
 			return fmt.Errorf("filter chain generations: %w", err)
 		}
 	}
-	g.dirty, g.added = false, false
+	g.dirty = false
 	return nil
 }
 

@@ -29,9 +29,6 @@ const (
 	stormBound = 500 * time.Millisecond
 	// saveAgain is how long after a failure the generations are written again.
 	saveAgain = 5 * time.Second
-	// saveSoon is how long destinations that are new wait to be written together: when a mesh starts, each connects by itself, and writing
-	// all of them for each would cost more than all else.
-	saveSoon = 250 * time.Millisecond
 )
 
 // publisher works out what each session is to have. All of it belongs to the goroutine of Server.Run, and to those that it starts and
@@ -43,9 +40,7 @@ type publisher struct {
 	builds   map[buildKey]*build
 	drains   map[identity.Name]time.Duration // the longest drain time of a service's Envoys
 	renameAt time.Time                       // when a rename that was put off may be; zero: none was
-	saveAt   time.Time                       // when to write the generations; zero: they are written
-	// saveFailed: the last try to write them failed, and the next is at saveAt.
-	saveFailed bool
+	saveAt   time.Time                       // when to write the generations again; zero: they are written
 }
 
 // buildKey is what resources are built for: two streams of one proxy share them, unless their Envoys differ.
@@ -89,7 +84,6 @@ func (s *Server) Run(ctx context.Context) error {
 	s.mu.Unlock()
 	defer s.shut()
 	p := &publisher{server: s, builds: map[buildKey]*build{}, drains: map[identity.Name]time.Duration{}}
-	defer func() { p.save(time.Now()) }()
 	views, bundles := s.views.Changed(), s.credentials.BundlesChanged()
 	var storm storm
 	storm.change(time.Now())
@@ -182,6 +176,13 @@ func (p *publisher) publish(sessions []*session, since time.Time, fresh bool) {
 		return
 	}
 	bundles, haveBundles := p.server.credentials.Bundles()
+	if !fresh {
+		for proxy := range view.Proxies() {
+			if proxy.Inbound.Revocation == catalog.Drain {
+				p.server.generations.expect(proxy.Service, view.Policy(proxy.Service), time.Now())
+			}
+		}
+	}
 	inputs := p.project(view, sessions)
 	due := p.observe(inputs, !fresh)
 	var all []*build
@@ -288,12 +289,7 @@ func (p *publisher) observe(inputs map[*session]snapshot.Input, all bool) (due m
 			p.server.log.Info("access was taken away, live connections end", "service", dst, "generation", number)
 		}
 	}
-	switch {
-	case p.server.generations.dirty && !p.saveFailed:
-		p.save(now)
-	case p.saveAt.IsZero() && (p.server.generations.dirty || p.server.generations.added):
-		p.saveAt = now.Add(saveSoon)
-	}
+	p.save(now)
 	for n, in := range inputs {
 		if in.Proxy.Inbound.Revocation == catalog.Drain {
 			in.Generation = numbers[in.Proxy.Service]
@@ -306,9 +302,12 @@ func (p *publisher) observe(inputs map[*session]snapshot.Input, all bool) (due m
 // save writes the generations. If that fails they are handed out all the same, and written later: that a revocation ends live
 // connections now is worth more than the drain that a restart with an old file costs.
 func (p *publisher) save(now time.Time) {
-	p.saveAt, p.saveFailed = time.Time{}, false
+	if now.Before(p.saveAt) {
+		return
+	}
+	p.saveAt = time.Time{}
 	if err := p.server.generations.save(); err != nil {
-		p.saveAt, p.saveFailed = now.Add(saveAgain), true
+		p.saveAt = now.Add(saveAgain)
 		p.server.log.Error("generations are not saved: a restart before they are ends live connections once more", "err", err)
 	}
 }
