@@ -95,12 +95,16 @@ func measureChecks(ctx context.Context, o options, dir string) ([]row, error) {
 			return nil, err
 		}
 	}
+	profiled := p.profiles.phase(ctx, l, "checks")
 	for n := range 2 * checkRounds {
 		d, err := checks(ctx, clients[n%2], ask)
 		if err != nil {
 			return nil, fmt.Errorf("ext_authz: %w", err)
 		}
 		took[n%2] = append(took[n%2], d...)
+	}
+	if err := profiled(); err != nil {
+		return nil, err
 	}
 	for i := range took {
 		slices.Sort(took[i])
