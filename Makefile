@@ -89,7 +89,7 @@ fuzz: ## each fuzz target for FUZZTIME (30s)
 bench: build ## benchmarks beside their targets; lines for benchstat in dist/bench.txt; BENCHFLAGS=-scale for 10,000 sidecars too
 	@mkdir -p dist && $(GO) build -buildvcs=false -o bin/bench ./e2e/bench
 	$(GO) test -run '^$$' -bench . -benchmem ./... >dist/bench.txt || { cat dist/bench.txt; exit 1; }
-	bin/bench -go dist/bench.txt -out dist/bench.txt $(BENCHFLAGS)
+	envoy="$$(hack/envoy.sh --path $(ENVOY_VERSION))" && bin/bench -go dist/bench.txt -out dist/bench.txt -envoy "$$envoy" $(BENCHFLAGS)
 
 .PHONY: bench-consul
 bench-consul: build tools-consul ## the same load on Consul's control plane and on sallyport beside the same agent: ratios; lines for benchstat in dist/bench-consul.txt

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/http/pprof"
 	"time"
 )
 
@@ -45,13 +46,16 @@ type peerKey struct{}
 // maxRequest bounds the body of a request; the largest one names a service.
 const maxRequest = 64 << 10
 
+// writeTimeout bounds an answer. A CPU profile takes as long as it is asked to, by default that.
+const writeTimeout = 35 * time.Second
+
 // Serve answers on l, a Unix socket, until ctx ends. It returns nil when ctx ended.
 func Serve(ctx context.Context, l net.Listener, api API, log *slog.Logger) error {
 	s := &http.Server{
 		Handler:           handler(api, log),
 		ReadHeaderTimeout: 5 * time.Second,
 		ReadTimeout:       10 * time.Second,
-		WriteTimeout:      30 * time.Second,
+		WriteTimeout:      writeTimeout,
 		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug),
 		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
 			p, err := peerOf(c)
@@ -129,7 +133,18 @@ func handler(api API, log *slog.Logger) http.Handler {
 	mux.Handle("GET /metrics", api.Metrics)
 	mux.Handle("GET /healthz", api.Health)
 	mux.Handle("GET /readyz", api.Ready)
+	mux.HandleFunc("GET /debug/pprof/{name}", profile)
 	return mux
+}
+
+// profile answers with a profile of the control plane, for `go tool pprof`: "profile" is one of the processor, the others are those of
+// runtime/pprof. What a profile holds is the names of functions and sums, no contents of memory.
+func profile(w http.ResponseWriter, r *http.Request) {
+	if name := r.PathValue("name"); name != "profile" {
+		pprof.Handler(name).ServeHTTP(w, r)
+		return
+	}
+	pprof.Profile(w, r)
 }
 
 type problem struct {

@@ -58,7 +58,7 @@ type pair struct {
 }
 
 // sign makes a certificate for uri with a new key, valid for ttl from now on but no longer than its signer. A nil signer: it signs
-// itself. What comes out has passed check.
+// itself. What comes out would pass check.
 func sign(p profile, uri *url.URL, ttl time.Duration, now time.Time, signer *pair) (*pair, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -103,7 +103,9 @@ func sign(p profile, uri *url.URL, ttl time.Duration, now time.Time, signer *pai
 	if signer == nil {
 		parent = cert
 	}
-	if err := check(p, cert, uri.String(), key.Public(), parent); err != nil {
+	// The signature needs no other look: CreateCertificate has verified it with the signer's public key, which it has compared with its
+	// certificate's.
+	if err := conforms(p, cert, uri.String(), key.Public(), parent); err != nil {
 		return nil, err
 	}
 	return &pair{cert, key}, valid(cert, now)
@@ -121,8 +123,19 @@ func newSerial() (*big.Int, error) {
 }
 
 // check says what makes cert other than a certificate of profile p for uri and public, signed by parent (itself, if it is a root); nil
-// if it is one. All that the CA signs goes through it, and all that it reads back. Of time it looks only at the order; see valid.
+// if it is one. All that the CA reads back goes through it. Of time it looks only at the order; see valid.
 func check(p profile, cert *x509.Certificate, uri string, public crypto.PublicKey, parent *x509.Certificate) error {
+	if err := conforms(p, cert, uri, public, parent); err != nil {
+		return err
+	}
+	if cert.CheckSignatureFrom(parent) != nil {
+		return fmt.Errorf("%s certificate: not signed by %q", p.name, parent.Subject)
+	}
+	return nil
+}
+
+// conforms is check but for the signature.
+func conforms(p profile, cert *x509.Certificate, uri string, public crypto.PublicKey, parent *x509.Certificate) error {
 	key, ok := cert.PublicKey.(*ecdsa.PublicKey)
 	var problem error
 	switch {
@@ -156,8 +169,6 @@ func check(p profile, cert *x509.Certificate, uri string, public crypto.PublicKe
 		problem = fmt.Errorf("its subject is %q: a CA has one, others have none", cert.Subject)
 	case cert.NotAfter.After(parent.NotAfter):
 		problem = errors.New("it outlives its signer")
-	case cert.CheckSignatureFrom(parent) != nil:
-		problem = fmt.Errorf("not signed by %q", parent.Subject)
 	}
 	if problem != nil {
 		return fmt.Errorf("%s certificate: %w", p.name, problem)

@@ -156,7 +156,12 @@ func (c *CA) first(l *leaf) error {
 	if !l.term.begin.IsZero() {
 		return nil
 	}
-	return c.issue(l)
+	// Signing takes a deep stack, which the watcher's goroutine would keep for as long as it waits.
+	var err error
+	var signing sync.WaitGroup
+	signing.Go(func() { err = c.issue(l) })
+	signing.Wait()
+	return err
 }
 
 // Rotate signs a new leaf, with a new key, for the service name, and hands it to those who watch it. That nobody does is an error.

@@ -391,7 +391,7 @@ func TestOtherNamespace(t *testing.T) {
 }
 
 func BenchmarkNext(b *testing.B) {
-	for _, n := range []int{100, 5000} {
+	for _, n := range []int{1000, 10_000} {
 		b.Run(fmt.Sprintf("services=%d", n), func(b *testing.B) {
 			c := contents()
 			for i := range n {

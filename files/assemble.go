@@ -56,7 +56,7 @@ func (d *directory) assemble(remembered map[string]uint16) (catalog.Contents, ma
 	slices.SortFunc(a.sidecars, func(a, b *sidecar) int { return strings.Compare(a.id, b.id) })
 	ports := a.choosePorts(remembered)
 
-	c := catalog.Contents{Mesh: a.mesh()}
+	c := catalog.Contents{Mesh: a.mesh(), Proxies: make([]catalog.Proxy, 0, len(a.sidecars))}
 	for _, s := range a.sidecars {
 		c.Proxies = append(c.Proxies, a.proxy(s))
 		e := a.endpoint(s)
@@ -125,7 +125,8 @@ func (a *assembly) protocolOf(name string) (catalog.Protocol, string) {
 
 // sidecar finds out whose proxy p is and what holds for it; nil if that is a problem.
 func (a *assembly) sidecar(p *proxy) *sidecar {
-	s := &sidecar{proxy: p, instance: p.parent, service: p.destination.value}
+	own := *p // the port that is chosen for it is not the file's
+	s := &sidecar{proxy: &own, instance: p.parent, service: p.destination.value}
 	switch {
 	case p.instance.set:
 		s.instance = a.byID[p.instance.value]
@@ -238,8 +239,11 @@ func (a *assembly) proxy(s *sidecar) catalog.Proxy {
 	if s.settings.prometheus.set {
 		p.Bootstrap.PrometheusBindAddr = s.settings.prometheus.value.String()
 	}
-	for _, u := range s.upstreams {
-		p.Upstreams = append(p.Upstreams, a.upstream(s, u))
+	if len(s.upstreams) > 0 {
+		p.Upstreams = make([]catalog.Upstream, 0, len(s.upstreams))
+	}
+	for i := range s.upstreams {
+		p.Upstreams = append(p.Upstreams, a.upstream(s, &s.upstreams[i]))
 	}
 	for _, e := range s.exposed {
 		p.Exposed = append(p.Exposed, e.ExposedPath)
@@ -282,9 +286,12 @@ func (a *assembly) inbound(s *sidecar) catalog.Inbound {
 	return in
 }
 
-func (a *assembly) upstream(s *sidecar, u upstream) catalog.Upstream {
+func (a *assembly) upstream(s *sidecar, u *upstream) catalog.Upstream {
 	name := u.Destination.Service
-	e := u.settings
+	var e upstreamSettings
+	if u.settings != nil {
+		e = *u.settings
+	}
 	if d := a.defaults[s.service]; d != nil {
 		e = e.over(d.overrides[name]).over(d.upstreams)
 	}

@@ -131,7 +131,13 @@ type reading struct {
 }
 
 // read reads the files and puts their contents together. remembered are the ports that were chosen before.
-func read(config Config, files []listed, remembered map[string]uint16) reading {
+//
+// before are the files that were read before, by their bytes; it is kept up to date. nil: all are read.
+func read(config Config, files []listed, remembered map[string]uint16, before parsed) reading {
+	if before == nil {
+		before = parsed{}
+	}
+	before.keep(files)
 	d := newDirectory(config)
 	whole := true
 	for _, f := range files {
@@ -141,7 +147,9 @@ func read(config Config, files []listed, remembered map[string]uint16) reading {
 			whole = false
 			continue
 		}
-		whole = d.file(f.name, src) && whole
+		said, ok := before.file(config, f.name, src)
+		d.add(said)
+		whole = ok && whole
 	}
 	r := reading{files: len(files)}
 	if whole { // else what one file says of another one's contents would be reported as missing

@@ -106,11 +106,15 @@ func (d *directory) serviceDefaults(o *object) {
 	if !o.require("Name", name) || !o.name("Name", name) {
 		return
 	}
-	if first, ok := d.defaults[name.value]; ok {
-		o.problem(o.at, "service-defaults of %s are given twice (first at %s)", name.value, first.at)
+	d.addDefaults(name.value, e)
+}
+
+func (d *directory) addDefaults(name string, e *serviceDefaults) {
+	if first, ok := d.defaults[name]; ok {
+		d.problem(e.at, "service-defaults of %s are given twice (first at %s)", name, first.at)
 		return
 	}
-	d.defaults[name.value] = e
+	d.defaults[name] = e
 }
 
 func (d *directory) upstreamConfig(o *object, e *serviceDefaults) {
@@ -151,11 +155,17 @@ func (d *directory) readProxyDefaults(o *object) {
 	case !o.require("Name", name):
 	case name.value != "global":
 		o.problem(name.at, `the Name of proxy-defaults must be "global", not %.60q`, name.value)
-	case d.proxyDefaults != nil:
-		o.problem(o.at, "proxy-defaults are given twice (first at %s)", d.proxyDefaults.at)
 	default:
-		d.proxyDefaults = e
+		d.addProxyDefaults(e)
 	}
+}
+
+func (d *directory) addProxyDefaults(e *proxyDefaults) {
+	if d.proxyDefaults != nil {
+		d.problem(e.at, "proxy-defaults are given twice (first at %s)", d.proxyDefaults.at)
+		return
+	}
+	d.proxyDefaults = e
 }
 
 func (d *directory) readMesh(o *object) {
@@ -180,8 +190,12 @@ func (d *directory) readMesh(o *object) {
 	}
 	o.unsupported("TransparentProxy", "AllowEnablingPermissiveMutualTLS", "Peering", "ValidateClusters")
 	o.done()
+	d.addMesh(e)
+}
+
+func (d *directory) addMesh(e *mesh) {
 	if d.mesh != nil {
-		o.problem(o.at, "the mesh entry is given twice (first at %s)", d.mesh.at)
+		d.problem(e.at, "the mesh entry is given twice (first at %s)", d.mesh.at)
 		return
 	}
 	d.mesh = e

@@ -73,6 +73,7 @@ type Source struct {
 	metrics metrics
 	reload  chan struct{}
 	ports   map[string]uint16 // by proxy; of the last valid contents. Run's alone
+	parsed  parsed            // Run's alone
 
 	mu     sync.Mutex
 	status Status
@@ -111,7 +112,7 @@ func New(config Config) (*Source, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Source{config: c, reload: make(chan struct{}, 1), ports: ports, status: Status{Dir: c.Dir}}
+	s := &Source{config: c, reload: make(chan struct{}, 1), ports: ports, parsed: parsed{}, status: Status{Dir: c.Dir}}
 	if s.metrics, err = newMetrics(c.Registerer); err != nil {
 		return nil, err
 	}
@@ -133,7 +134,7 @@ func Load(config Config) (catalog.Contents, error) {
 	if err != nil {
 		return catalog.Contents{}, Errors{{File: c.Dir, Text: err.Error()}}
 	}
-	r := read(c, files, ports)
+	r := read(c, files, ports, nil)
 	for _, w := range r.warnings {
 		c.Logger.Warn("odd definition", "origin", w.origin(), "err", w.Text)
 	}

@@ -24,13 +24,7 @@ func (d *directory) serviceIntentions(o *object) {
 	if len(sources) == 0 && !o.broken {
 		o.problem(o.at, "service-intentions need at least one source")
 	}
-	if first, taken := d.destinations[name.value]; ok && taken {
-		o.problem(o.at, "service-intentions for %s are given twice (first at %s): put all sources into one entry", name.value, first)
-		ok = false
-	}
-	if ok {
-		d.destinations[name.value] = o.at
-	}
+	ok = ok && d.destination(name.value, o.at)
 	seen := map[intention.Source]position{}
 	for _, s := range sources {
 		i, good := s.source()
@@ -47,6 +41,16 @@ func (d *directory) serviceIntentions(o *object) {
 			d.intentions = append(d.intentions, i)
 		}
 	}
+}
+
+// destination takes a destination for the service-intentions at a place. They must all be in one entry, as in Consul.
+func (d *directory) destination(name string, at position) bool {
+	if first, taken := d.destinations[name]; taken {
+		d.problem(at, "service-intentions for %s are given twice (first at %s): put all sources into one entry", name, first)
+		return false
+	}
+	d.destinations[name] = at
+	return true
 }
 
 // source reads one source of a service-intentions entry; the destination is for the caller to fill in.

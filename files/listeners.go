@@ -2,14 +2,23 @@ package files
 
 import (
 	"net/netip"
-	"strconv"
 )
 
 // listener is an address that some Envoy will bind.
 type listener struct {
-	what    string // "the public listener of web-sidecar-proxy"
+	what    string // "upstream"
+	name    string // of what it is: "db"; empty: there is one alone
+	proxy   string
 	at      position
 	address netip.Addr
+}
+
+// String is the listener in words. They are put together for those that are spoken of only.
+func (l listener) String() string {
+	if l.name == "" {
+		return l.what + " of " + l.proxy
+	}
+	return l.what + " " + l.name + " of " + l.proxy
 }
 
 // checkListeners reports listeners that would take each other's address. Envoys share ports silently, so nobody else would.
@@ -17,15 +26,24 @@ type listener struct {
 // A directory may describe proxies of many machines, each with the same upstream on 127.0.0.1. Proxies that are dialled at one
 // address are taken to be on one machine (all loopback addresses being one); of others only addresses that are not loopback can clash.
 func (a *assembly) checkListeners() {
-	type key struct{ host, port string }
-	ports := map[key][]listener{}
-	sockets := map[key]listener{}
+	type key struct {
+		host string
+		port uint16
+	}
+	type path struct{ host, socket string }
+	all := 0
+	for _, s := range a.sidecars {
+		all += 1 + len(s.upstreams)
+	}
+	ports := make(map[key][]listener, all)
+	public := make(map[netip.AddrPort]listener, len(a.sidecars))
+	sockets := map[path]listener{}
 	bind := func(s *sidecar, address netip.Addr, port uint16, l listener) {
 		l.address = address
-		k := key{s.host, strconv.FormatUint(uint64(port), 10)}
+		k := key{s.host, port}
 		for _, other := range ports[k] {
 			if overlap(address, other.address) {
-				a.problem(l.at, "%s and %s (%s) cannot both listen on port %d of %s", l.what, other.what, other.at, port, clash(address, other.address))
+				a.problem(l.at, "%s and %s (%s) cannot both listen on port %d of %s", l, other, other.at, port, clash(address, other.address))
 				return
 			}
 		}
@@ -33,12 +51,12 @@ func (a *assembly) checkListeners() {
 		if address.IsLoopback() || address.IsUnspecified() {
 			return
 		}
-		k = key{"", netip.AddrPortFrom(address, port).String()}
-		if first := ports[k]; len(first) > 0 {
-			a.problem(l.at, "%s and %s (%s) cannot both listen on %s", l.what, first[0].what, first[0].at, k.port)
+		where := netip.AddrPortFrom(address, port)
+		if first, ok := public[where]; ok {
+			a.problem(l.at, "%s and %s (%s) cannot both listen on %s", l, first, first.at, where)
 			return
 		}
-		ports[k] = append(ports[k], l)
+		public[where] = l
 	}
 	for _, s := range a.sidecars {
 		e := s.settings
@@ -46,19 +64,19 @@ func (a *assembly) checkListeners() {
 		if s.port.at.line > 0 {
 			at = s.port.at
 		}
-		bind(s, e.bindAddress.value, e.bindPort.or(s.port).value, listener{what: "the public listener of " + s.id, at: e.bindPort.or(setting[uint16]{at: at}).at})
+		bind(s, e.bindAddress.value, e.bindPort.or(s.port).value, listener{what: "the public listener", proxy: s.id, at: e.bindPort.or(setting[uint16]{at: at}).at})
 		if e.prometheus.set {
-			bind(s, e.prometheus.value.Addr(), e.prometheus.value.Port(), listener{what: "envoy_prometheus_bind_addr of " + s.id, at: e.prometheus.at})
+			bind(s, e.prometheus.value.Addr(), e.prometheus.value.Port(), listener{what: "envoy_prometheus_bind_addr", proxy: s.id, at: e.prometheus.at})
 		}
 		for _, x := range s.exposed {
-			bind(s, e.bindAddress.value, x.ListenerPort, listener{what: "the exposed path " + x.Path + " of " + s.id, at: x.at})
+			bind(s, e.bindAddress.value, x.ListenerPort, listener{what: "the exposed path", name: x.Path, proxy: s.id, at: x.at})
 		}
 		for _, u := range s.upstreams {
-			l := listener{what: "upstream " + u.Destination.Service + " of " + s.id, at: u.at}
+			l := listener{what: "upstream", name: u.Destination.Service, proxy: s.id, at: u.at}
 			if u.BindSocket != "" {
-				k := key{s.host, u.BindSocket}
+				k := path{s.host, u.BindSocket}
 				if first, ok := sockets[k]; ok {
-					a.problem(l.at, "%s and %s (%s) cannot both listen on %s", l.what, first.what, first.at, u.BindSocket)
+					a.problem(l.at, "%s and %s (%s) cannot both listen on %s", l, first, first.at, u.BindSocket)
 				}
 				sockets[k] = l
 				continue

@@ -52,6 +52,8 @@ func (p position) String() string {
 // reader collects what is found wrong while a directory is read.
 type reader struct {
 	problems, warnings Errors
+	// volatile: what was read depends on more than the files.
+	volatile bool
 }
 
 func (r *reader) problem(at position, format string, args ...any) {

@@ -51,7 +51,7 @@ func (s *Source) load(ctx context.Context, w *watch, publish func(catalog.Conten
 			return nil, false
 		}
 		w.follow(files) // before reading, so that what changes meanwhile is noticed
-		r := read(s.config, files, s.ports)
+		r := read(s.config, files, s.ports, s.parsed)
 		after, err := scan(s.config.Dir)
 		if err == nil && same(files, after) {
 			return files, s.take(r, publish)

@@ -43,7 +43,7 @@ type proxy struct {
 type upstream struct {
 	catalog.Upstream
 	at       position
-	settings upstreamSettings
+	settings *upstreamSettings // nil: it says none
 }
 
 // weights are an instance's shares of the traffic, by its health.

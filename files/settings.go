@@ -138,6 +138,7 @@ func (o *object) user(key string) (s setting[int]) {
 			return s
 		}
 		if _, err := strconv.ParseInt(n.text, 10, 64); err != nil {
+			o.volatile = true
 			u, err := user.Lookup(n.text)
 			if err != nil {
 				o.problem(n.at, "%s %.60q is no user of this machine: give the name of one, or a number", key, n.text)

@@ -23,7 +23,8 @@ func (d *directory) upstream(o *object, p *proxy) {
 	mode := o.mode("local_bind_socket_mode")
 	o.meshGateway("mesh_gateway")
 	if c, ok := o.child("config", "config"); ok {
-		u.settings = c.upstreamSettings()
+		s := c.upstreamSettings()
+		u.settings = &s
 	}
 	given := o.field("local_bind_port") != nil || o.field("local_bind_socket_path") != nil
 	o.done()
@@ -77,7 +78,7 @@ func (o *object) mode(key string) (s setting[uint32]) {
 }
 
 // with is u with what its settings say.
-func (u upstream) with(s upstreamSettings) catalog.Upstream {
+func (u *upstream) with(s upstreamSettings) catalog.Upstream {
 	c := u.Upstream
 	c.ConnectTimeout = s.connectTimeout.value
 	c.Limits = s.limits.value

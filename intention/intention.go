@@ -7,7 +7,6 @@ package intention
 
 import (
 	"cmp"
-	"fmt"
 	"strings"
 
 	"github.com/sallyport/sallyport/identity"
@@ -73,7 +72,7 @@ func (i Intention) Precedence() int {
 
 // String is the intention in one line, without its origin: "web => api (allow)".
 func (i Intention) String() string {
-	return fmt.Sprintf("%s => %s (%s)", i.Source, i.Destination, i.effect())
+	return i.Source.String() + " => " + i.Destination.String() + " (" + i.effect().String() + ")" // ext_authz says it with each answer
 }
 
 // effect is the action that i really has.

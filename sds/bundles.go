@@ -25,7 +25,8 @@ import (
 // TypeURL is the xDS type of what this package makes.
 const TypeURL = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret"
 
-// Bundles are the roots that certificates are verified with, at one time. They are immutable but for what Validation remembers.
+// Bundles are the roots that certificates are verified with, at one time. They are immutable but for what Validation and the verification of
+// leafs remember.
 type Bundles struct {
 	trustDomain spiffeid.TrustDomain
 	pool        *x509.CertPool
@@ -35,6 +36,8 @@ type Bundles struct {
 	// made holds the validation contexts that somebody still uses: intentions change for years under the same roots.
 	made  map[validationKey]weak.Pointer[discoveryv3.Resource]
 	sweep int // the size of made at which those that nobody uses are dropped
+	// anchors are intermediates that were verified with these roots.
+	anchors []*anchor
 }
 
 type validationKey struct{ name, version string }

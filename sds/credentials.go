@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"math"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -38,13 +40,14 @@ type Credentials struct {
 	registration error
 
 	bundles latest.Value[*Bundles]
-	// unstarted wakes Run when there is something in pending.
-	unstarted latest.Value[struct{}]
+	// wake makes Run look at pending, at the roots and at what begins.
+	wake chan struct{}
 
 	mu      sync.Mutex
 	running bool
 	watches map[watchKey]*watch
-	pending []*watch // to be started by Run
+	pending []*watch        // to be started by Run
+	begins  map[*watch]bool // those whose leaf's time has not begun
 }
 
 // watchKey is what a watch is shared by. The token is part of it: what one token was given is never shown to the holder of another.
@@ -57,9 +60,16 @@ type watchKey struct {
 type watch struct {
 	caller Caller
 	id     identity.Service
-	// offered is what the source gave last; served is the last of them that passed verify, nil until there is one.
-	offered latest.Value[*x509svid.SVID]
-	served  atomic.Pointer[served]
+	// served is the last leaf that passed verify; nil until there is one.
+	served atomic.Pointer[served]
+
+	// mu is held while a leaf is verified and those who use it are woken: one after the other.
+	mu sync.Mutex
+	// offered is what the source gave last; given says that there is one.
+	offered *x509svid.SVID
+	given   bool
+	// begins is when a leaf that was refused is looked at again; zero: not because of the time.
+	begins time.Time
 
 	// Guarded by Credentials.mu.
 	leafs map[*Leaf]struct{}
@@ -80,7 +90,7 @@ const (
 
 // New returns Credentials that hold nothing until Run runs. An error in registering the metrics is returned by Run.
 func New(cfg Config) *Credentials {
-	c := &Credentials{source: cfg.Source, log: cfg.Logger, watches: make(map[watchKey]*watch)}
+	c := &Credentials{source: cfg.Source, log: cfg.Logger, watches: make(map[watchKey]*watch), wake: make(chan struct{}, 1), begins: map[*watch]bool{}}
 	if c.log == nil {
 		c.log = slog.New(slog.DiscardHandler)
 	}
@@ -130,15 +140,66 @@ func (c *Credentials) Run(ctx context.Context) error {
 		c.rewind()
 	}()
 	all.Go(func() { c.watchBundles(ctx) })
+	due := time.NewTimer(0)
+	defer due.Stop()
+	bundles := c.bundles.Changed()
 	for {
-		changed := c.unstarted.Changed()
 		c.start(ctx, &all)
+		if at := c.look(time.Now()); !at.IsZero() {
+			due.Reset(time.Until(at))
+		}
 		select {
-		case <-changed:
+		case <-c.wake:
+		case <-bundles:
+			bundles = c.bundles.Changed() // before they are looked at, so that no change is missed
+			c.lookAll()
+		case <-due.C:
 		case <-ctx.Done():
 			return nil
 		}
 	}
+}
+
+// rouse makes Run look again. It does not block.
+func (c *Credentials) rouse() {
+	select {
+	case c.wake <- struct{}{}:
+	default:
+	}
+}
+
+// lookAll looks at every leaf again, for the roots are others now: they may come after the leaf.
+func (c *Credentials) lookAll() {
+	c.mu.Lock()
+	all := slices.Collect(maps.Values(c.watches))
+	c.mu.Unlock()
+	for _, w := range all {
+		c.consider(w)
+	}
+}
+
+// look looks again at the leafs whose time has begun (the source's clock may be ahead), and returns when the next one's does; zero: none.
+func (c *Credentials) look(now time.Time) (next time.Time) {
+	c.mu.Lock()
+	waiting := slices.Collect(maps.Keys(c.begins))
+	c.mu.Unlock()
+	for _, w := range waiting {
+		at := w.beginning()
+		if !at.IsZero() && !now.Before(at) {
+			c.consider(w)
+			at = w.beginning()
+		}
+		if !at.IsZero() && (next.IsZero() || at.Before(next)) {
+			next = at
+		}
+	}
+	return next
+}
+
+func (w *watch) beginning() time.Time {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.begins
 }
 
 // start starts what is pending.
@@ -152,7 +213,6 @@ func (c *Credentials) start(ctx context.Context, all *sync.WaitGroup) {
 		watching, stop := context.WithCancel(ctx)
 		w.stop = stop
 		all.Go(func() { c.watchLeaf(watching, w) })
-		all.Go(func() { c.serve(watching, w) })
 	}
 	c.pending = nil
 }
@@ -174,8 +234,7 @@ func (c *Credentials) rewind() {
 
 // Watch asks for the leaf of id, fetched in the name of caller, and returns at once; Run does the work, and need not run yet. All who
 // ask with the same token for the same id share one leaf; the first one's proxy is who the source hears of. wake is called after each
-// new secret, also for the first, by a goroutine that serves others too: it must not block, and no lock of this package is held
-// meanwhile. It may be called a last time while Close runs or just after. The caller must Close the Leaf.
+// new secret, also for the first, by a goroutine that serves others too: it must not block, and may call all of this package meanwhile. It may be called a last time while Close runs or just after. The caller must Close the Leaf.
 func (c *Credentials) Watch(caller Caller, id identity.Service, wake func()) *Leaf {
 	key := watchKey{caller.Token, id}
 	l := &Leaf{credentials: c, key: key, wake: wake}
@@ -186,7 +245,7 @@ func (c *Credentials) Watch(caller Caller, id identity.Service, wake func()) *Le
 		w = &watch{caller: caller, id: id, leafs: make(map[*Leaf]struct{})}
 		c.watches[key] = w
 		c.pending = append(c.pending, w)
-		c.unstarted.Set(struct{}{})
+		c.rouse()
 	}
 	l.watch = w
 	w.leafs[l] = struct{}{}
@@ -202,6 +261,7 @@ func (c *Credentials) release(l *Leaf) {
 		return
 	}
 	delete(c.watches, l.key)
+	delete(c.begins, l.watch)
 	if l.watch.stop != nil {
 		l.watch.stop()
 	} else {
@@ -230,7 +290,10 @@ func (c *Credentials) watchLeaf(ctx context.Context, w *watch) {
 	c.keep(ctx, func() (delivered bool, err error) {
 		err = c.source.WatchSVID(ctx, w.caller, w.id, func(svid *x509svid.SVID) {
 			delivered = true
-			w.offered.Set(svid)
+			// Verifying takes a deep stack, which the watch's goroutine would keep for as long as it waits for the next leaf.
+			var verifying sync.WaitGroup
+			verifying.Go(func() { c.offer(w, svid) })
+			verifying.Wait()
 		})
 		return delivered, wrap("leaf for "+w.id.String(), err)
 	})
@@ -261,30 +324,39 @@ func (c *Credentials) accept(set *x509bundle.Set) {
 	c.bundles.Set(next)
 }
 
-// serve makes a secret of each leaf that the source offers, if it passes. One that does not is looked at again when the roots change
-// (they may come after the leaf) and when its time begins (the source's clock may be ahead).
-func (c *Credentials) serve(ctx context.Context, w *watch) {
-	for {
-		offers, bundles := w.offered.Changed(), c.bundles.Changed()
-		var begins <-chan time.Time
-		svid, offered := w.offered.Load()
-		roots, known := c.bundles.Load()
-		if s := w.served.Load(); offered && known && (s == nil || s.svid != svid) {
-			if err := c.take(w, svid, roots); err != nil {
-				c.rejected.WithLabelValues(rejectedLeaf).Inc()
-				c.log.Error("leaf refused, the last good one stays", "service", w.id.Service, "err", err)
-				if early := untilValid(svid, time.Now()); early > 0 {
-					begins = time.After(early)
-				}
-			}
+// offer takes a leaf from the source.
+func (c *Credentials) offer(w *watch, svid *x509svid.SVID) {
+	w.mu.Lock()
+	w.offered, w.given = svid, true
+	w.mu.Unlock()
+	c.consider(w)
+}
+
+// consider makes a secret of the leaf that the source offers, if it passes. One that does not is looked at again when the roots change
+// and when its time begins. It is called for each offer and for each change of the roots, so that none is missed.
+func (c *Credentials) consider(w *watch) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	roots, known := c.bundles.Load()
+	if s := w.served.Load(); !w.given || !known || s != nil && s.svid == w.offered {
+		return
+	}
+	w.begins = time.Time{}
+	if err := c.take(w, w.offered, roots); err != nil {
+		c.rejected.WithLabelValues(rejectedLeaf).Inc()
+		c.log.Error("leaf refused, the last good one stays", "service", w.id.Service, "err", err)
+		if early := untilValid(w.offered, time.Now()); early > 0 {
+			w.begins = time.Now().Add(early)
 		}
-		select {
-		case <-offers:
-		case <-bundles:
-		case <-begins:
-		case <-ctx.Done():
-			return
-		}
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	switch {
+	case w.begins.IsZero():
+		delete(c.begins, w)
+	case len(w.leafs) > 0:
+		c.begins[w] = true
+		c.rouse()
 	}
 }
 

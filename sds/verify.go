@@ -50,12 +50,8 @@ func verifySVID(svid *x509svid.SVID, id identity.Service, roots *Bundles, now ti
 	case leaf.KeyUsage&x509.KeyUsageDigitalSignature == 0:
 		return errors.New("the key usage digitalSignature is missing")
 	}
-	intermediates := x509.NewCertPool()
-	for _, cert := range svid.Certificates[1:] {
-		if cert == nil {
-			return errors.New("an intermediate certificate is missing")
-		}
-		intermediates.AddCert(cert)
+	if slices.Contains(svid.Certificates, nil) {
+		return errors.New("an intermediate certificate is missing")
 	}
 	// A sidecar is both ends of connections, and one usage that any certificate of the chain lacks is enough to fail there.
 	for _, use := range []struct {
@@ -66,29 +62,7 @@ func verifySVID(svid *x509svid.SVID, id identity.Service, roots *Bundles, now ti
 			return fmt.Errorf("the extended key usage %s authentication is missing", use.name)
 		}
 	}
-	chains, err := leaf.Verify(x509.VerifyOptions{
-		Roots: roots.pool, Intermediates: intermediates, CurrentTime: now, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
-	})
-	if err != nil {
-		return fmt.Errorf("as a server: %w", err)
-	}
-	// The signatures were verified, which is what costs; a client's chain differs in the usage alone.
-	if !slices.ContainsFunc(chains, forClients) {
-		return fmt.Errorf("as a client: %w", x509.CertificateInvalidError{Cert: leaf, Reason: x509.IncompatibleUsage})
-	}
-	return nil
-}
-
-// forClients reports whether every certificate of a chain, from the leaf to the root, may be used for authenticating clients, as Verify
-// looks at usages: one that names none is for all of them (RFC 5280, 4.2.1.12).
-func forClients(chain []*x509.Certificate) bool {
-	for _, cert := range chain {
-		all := len(cert.ExtKeyUsage) == 0 && len(cert.UnknownExtKeyUsage) == 0
-		if !all && !slices.Contains(cert.ExtKeyUsage, x509.ExtKeyUsageAny) && !slices.Contains(cert.ExtKeyUsage, x509.ExtKeyUsageClientAuth) {
-			return false
-		}
-	}
-	return true
+	return roots.verify(leaf, svid.Certificates[1:], now)
 }
 
 // untilValid is how long it takes until the time of svid's whole chain has begun; not above zero if it has.

@@ -10,7 +10,10 @@ import (
 
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	"github.com/sallyport/sallyport/catalog"
+	"github.com/sallyport/sallyport/identity"
 	"github.com/sallyport/sallyport/internal/xdstest"
+	"github.com/sallyport/sallyport/sds"
+	"github.com/sallyport/sallyport/snapshot"
 )
 
 const benchmarkStreams = 200
@@ -144,4 +147,59 @@ func BenchmarkEndpointChange(b *testing.B) {
 		}
 		reportTimes(b, p50, last)
 	})
+}
+
+// BenchmarkPublishRound is one change of an endpoint that all dial, from the catalog's contents to what each session is to have. Nobody
+// is connected, so nothing is sent.
+func BenchmarkPublishRound(b *testing.B) {
+	for _, n := range []int{1000, 10_000} {
+		b.Run(fmt.Sprintf("services=%d", n), func(b *testing.B) {
+			m := start(b, Config{})
+			name := func(i int) string { return fmt.Sprintf("service-%d", i%n) }
+			for i := range n {
+				var upstreams []string
+				for u := range 9 {
+					upstreams = append(upstreams, name(i+7*u+8))
+				}
+				proxy := m.service(name(i), catalog.TCP, append(upstreams, "shared")...)
+				for u := range proxy.Upstreams { // as on machines of their own
+					proxy.Upstreams[u].BindPort = uint16(9000 + u)
+				}
+			}
+			m.service("shared", catalog.TCP)
+			p := &publisher{server: m.server, builds: map[buildKey]*build{}, drains: map[identity.Name]time.Duration{}}
+			features := snapshot.FeaturesOf(node(name(0)))
+			var sessions []*session
+			for i := range n {
+				s := newSession(m.server, sds.Caller{Proxy: proxyID(name(i))}, features, func(error) {})
+				defer s.leafs.close()
+				sessions = append(sessions, s)
+			}
+			round := func() {
+				m.contents.Services = slices.Clone(m.contents.Services)
+				shared := &m.contents.Services[len(m.contents.Services)-1]
+				shared.Endpoints = slices.Clone(shared.Endpoints)
+				shared.Endpoints[0].Port++
+				m.store.Publish(m.contents)
+				p.publish(sessions, time.Now(), false)
+			}
+			deadline := time.Now().Add(time.Minute)
+			for complete := 0; complete < n; { // until all leafs are there
+				if time.Now().After(deadline) {
+					b.Fatalf("%d of %d sessions have all they need", complete, n)
+				}
+				round()
+				complete = 0
+				for _, s := range sessions {
+					if s.published.complete {
+						complete++
+					}
+				}
+			}
+			b.ReportAllocs()
+			for b.Loop() {
+				round()
+			}
+		})
+	}
 }

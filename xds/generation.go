@@ -92,11 +92,8 @@ func openGenerations(path string) (*generations, error) {
 // for it. If access was taken away but the last renames are too recent, that is put off: again is then when to observe once more,
 // and zero otherwise. drain is how long an Envoy drains.
 func (g *generations) observe(dst identity.Name, policy *intention.Policy, drain time.Duration, now time.Time) (number uint64, raised bool, again time.Time) {
-	s := g.byDst[dst.String()]
-	if s == nil {
-		s = &generation{Number: g.next(0, now), Allowed: policy.Allowed(), policy: policy}
-		g.byDst[dst.String()] = s
-		g.dirty = true
+	s, fresh := g.expect(dst, policy, now)
+	if fresh {
 		return s.Number, false, time.Time{}
 	}
 	if s.policy == policy && policy != nil && !s.due {
@@ -126,6 +123,19 @@ func (g *generations) observe(dst identity.Name, policy *intention.Policy, drain
 	}
 	g.dirty = true
 	return s.Number, true, time.Time{}
+}
+
+// expect is what is known of dst, which is new if it was not known: fresh. Called for all destinations before their first Envoys connect, it
+// lets all of them be written at once, instead of all of them for each that connects.
+func (g *generations) expect(dst identity.Name, policy *intention.Policy, now time.Time) (s *generation, fresh bool) {
+	name := dst.String()
+	if s = g.byDst[name]; s != nil {
+		return s, false
+	}
+	s = &generation{Number: g.next(0, now), Allowed: policy.Allowed(), policy: policy}
+	g.byDst[name] = s
+	g.dirty = true
+	return s, true
 }
 
 func (g *generations) widen(s *generation, allowed intention.Set) {

@@ -4,7 +4,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -24,8 +23,8 @@ const (
 	refusedWildcard = "wildcard"
 )
 
-// guard is the stream as the stream server sees it: requests that are not to be answered never get there, and the node is the one
-// that the stream was opened for.
+// guard is the stream as the session sees it: requests that are not to be answered never get there, and the node is the one that the
+// stream was opened for.
 type guard struct {
 	discoveryv3.AggregatedDiscoveryService_DeltaAggregatedResourcesServer
 	session *session
@@ -61,8 +60,6 @@ func (g *guard) Recv() (*discoveryv3.DeltaDiscoveryRequest, error) {
 			default: // a word is waiting, or nobody listens
 			}
 		}
-		// The stream server keeps the node for the stream's life. Of Envoy's, some tens of kilobytes, nothing is needed any more.
-		q.Node = &corev3.Node{Id: id}
 		if reason := g.refuse(q); reason != "" {
 			g.metrics.requestsRefused.WithLabelValues(reason).Inc()
 			g.session.server.log.Debug("request refused", "proxy", g.session.caller.Proxy, "type_url", cut(q.GetTypeUrl(), maxNameLength), "err", reason)

@@ -22,27 +22,39 @@ type contentKey struct {
 }
 
 // all returns byName with each resource replaced by the one that is kept: byName itself, if that is so already. It does not change byName.
-func (i *interned) all(k kind, byName map[string]*discoveryv3.Resource) map[string]*discoveryv3.Resource {
+// kept is what it returned before for made, of the same proxy, of which byName has most resources still: those need no look.
+func (i *interned) all(k kind, byName, made, kept map[string]*discoveryv3.Resource) map[string]*discoveryv3.Resource {
 	out, copied := byName, false
+	for name, r := range byName {
+		keep := kept[name]
+		if keep == nil || made[name] != r {
+			keep = i.one(k, name, r)
+		}
+		if keep == r {
+			continue
+		}
+		if !copied {
+			out, copied = maps.Clone(byName), true
+		}
+		out[name] = keep
+	}
+	return out
+}
+
+// one is the resource that is kept of those equal to r, which it may become.
+func (i *interned) one(k kind, name string, r *discoveryv3.Resource) *discoveryv3.Resource {
 	i.mu.Lock()
 	defer i.mu.Unlock()
+	key := contentKey{k, name, r.GetVersion()}
+	if kept := i.resources[key].Value(); kept != nil {
+		return kept
+	}
 	if i.resources == nil {
 		i.resources = map[contentKey]weak.Pointer[discoveryv3.Resource]{}
 	}
-	for name, r := range byName {
-		key := contentKey{k, name, r.GetVersion()}
-		switch kept := i.resources[key].Value(); {
-		case kept == nil:
-			i.resources[key] = weak.Make(r)
-			runtime.AddCleanup(r, i.forget, key)
-		case kept != r:
-			if !copied {
-				out, copied = maps.Clone(byName), true
-			}
-			out[name] = kept
-		}
-	}
-	return out
+	i.resources[key] = weak.Make(r)
+	runtime.AddCleanup(r, i.forget, key)
+	return r
 }
 
 // forget drops the entry of a resource that is gone, unless an equal one has taken its place.

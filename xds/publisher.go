@@ -176,6 +176,13 @@ func (p *publisher) publish(sessions []*session, since time.Time, fresh bool) {
 		return
 	}
 	bundles, haveBundles := p.server.credentials.Bundles()
+	if !fresh {
+		for proxy := range view.Proxies() {
+			if proxy.Inbound.Revocation == catalog.Drain {
+				p.server.generations.expect(proxy.Service, view.Policy(proxy.Service), time.Now())
+			}
+		}
+	}
 	inputs := p.project(view, sessions)
 	due := p.observe(inputs, !fresh)
 	var all []*build
@@ -334,7 +341,11 @@ func (p *publisher) build(b *build, in snapshot.Input) {
 	good := &built{generation: in.Generation, made: r}
 	for k := range kinds {
 		if k != secrets { // those are made of certificates, and of nothing else
-			good.resources[k] = p.interned.all(k, r.ByType[k.url()])
+			var made, kept map[string]*discoveryv3.Resource
+			if last != nil {
+				made, kept = last.ByType[k.url()], b.good.resources[k]
+			}
+			good.resources[k] = p.interned.all(k, r.ByType[k.url()], made, kept)
 		}
 	}
 	b.good = good

@@ -62,15 +62,24 @@ func TestInterned(t *testing.T) {
 	made := func(version string) map[string]*discoveryv3.Resource {
 		return map[string]*discoveryv3.Resource{"a": {Name: "a", Version: version}}
 	}
-	one := i.all(clusters, made("1"))
-	if two := i.all(clusters, made("1")); two["a"] != one["a"] {
+	one := i.all(clusters, made("1"), nil, nil)
+	if two := i.all(clusters, made("1"), nil, nil); two["a"] != one["a"] {
 		t.Error("equal resources are kept twice")
 	}
-	if other := i.all(endpoints, made("1")); other["a"] == one["a"] {
+	if other := i.all(endpoints, made("1"), nil, nil); other["a"] == one["a"] {
 		t.Error("resources of two kinds are one")
 	}
-	if next := i.all(clusters, made("2")); next["a"] == one["a"] {
+	if next := i.all(clusters, made("2"), nil, nil); next["a"] == one["a"] {
 		t.Error("two versions are one")
+	}
+	// What was looked up before is known without a look.
+	again := made("1")
+	first := i.all(clusters, again, nil, nil)
+	if kept := i.all(clusters, again, again, first); kept["a"] != one["a"] || first["a"] != one["a"] {
+		t.Error("a resource that was made before is kept twice")
+	}
+	if other := i.all(clusters, made("2"), again, first); other["a"] == one["a"] {
+		t.Error("a resource that was made anew is taken for the one before")
 	}
 	runtime.KeepAlive(one)
 	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(time.Millisecond) {

@@ -289,6 +289,34 @@ func TestGenerationsOutliveARestart(t *testing.T) {
 	})
 }
 
+// What a name stands for is on the disk before the name is handed out, so that a control plane that is killed at any moment finds it
+// again; and all of a mesh's destinations are written at once, not with each first Envoy of theirs.
+func TestGenerationsAreWrittenBeforeEnvoysConnect(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		cfg := patient()
+		cfg.GenerationsFile = t.TempDir() + "/generations.json"
+		m := start(t, cfg)
+		twoServices(m)
+		m.publish()
+		synctest.Wait()
+		before, err := os.Stat(cfg.GenerationsFile)
+		if err != nil {
+			t.Fatal(err)
+		}
+		g, err := openGenerations(cfg.GenerationsFile)
+		if err != nil || len(g.byDst) != 2 {
+			t.Fatalf("%d destinations are written, %v, want both", len(g.byDst), err)
+		}
+		name := m.stream("api").configureAPI()
+		if want := fmt.Sprintf("api/%d", g.byDst["api"].Number); name != want {
+			t.Errorf("the chain is named %s, want %s", name, want)
+		}
+		if after, err := os.Stat(cfg.GenerationsFile); err != nil || !os.SameFile(before, after) {
+			t.Errorf("the file was written again for an Envoy that is no news, %v", err)
+		}
+	})
+}
+
 // A disk that takes nothing does not keep a revocation from ending live connections.
 func TestGenerationsThatCannotBeSaved(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

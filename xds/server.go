@@ -11,8 +11,6 @@ import (
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
-	"github.com/envoyproxy/go-control-plane/pkg/server/config"
-	deltav3 "github.com/envoyproxy/go-control-plane/pkg/server/delta/v3"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/sallyport/sallyport/catalog"
 	"github.com/sallyport/sallyport/internal/latest"
@@ -149,6 +147,8 @@ func ServerOptions() []grpc.ServerOption {
 		grpc.MaxRecvMsgSize(8 << 20),
 		grpc.MaxConcurrentStreams(1000),
 		grpc.ConnectionTimeout(10 * time.Second),
+		// Over TLS each connection keeps a buffer of its own to read into, of 32 KB by default; requests are small.
+		grpc.ReadBufferSize(8 << 10),
 	}
 }
 
@@ -167,7 +167,11 @@ func (s *Server) DeltaAggregatedResources(stream discoveryv3.AggregatedDiscovery
 	if err != nil {
 		return err
 	}
-	caller, err := s.authorize(stream.Context(), first.GetNode())
+	// Verifying a token takes a deep stack, which this goroutine would keep for the stream's life.
+	var caller sds.Caller
+	var authorizing sync.WaitGroup
+	authorizing.Go(func() { caller, err = s.authorize(stream.Context(), first.GetNode()) })
+	authorizing.Wait()
 	if err != nil {
 		return err
 	}
@@ -261,53 +265,12 @@ func (s *Server) authorize(ctx context.Context, node *corev3.Node) (sds.Caller, 
 	return caller, nil
 }
 
-// serve runs the stream server for a session, and is its clock. It returns why the stream ended; nil: Envoy ended it.
-//
-// The stream server runs in a goroutine of its own because it blocks in Send while Envoy does not read; only when the
-// gRPC handler, which this is, has returned does Send fail.
-func (s *Server) serve(ctx context.Context, n *session, g *guard) error {
-	g.heard.Store(time.Now().UnixNano())
-	served := make(chan error, 1)
-	s.streams.Go(func() { served <- deltav3.NewServer(ctx, n, nil, withoutWildcards()).DeltaStreamHandler(g, "") })
-	watchdog := time.NewTicker(s.stallTimeout / 4)
-	defer watchdog.Stop()
-	due := time.NewTimer(time.Hour)
-	defer due.Stop()
-	for {
-		if wait, ok := n.next(); ok {
-			due.Reset(wait)
-		}
-		select {
-		case err := <-served:
-			if cause := ended(ctx); cause != nil {
-				return cause
-			}
-			return err
-		case <-ctx.Done():
-			return ended(ctx)
-		case <-n.kick:
-		case <-due.C:
-			n.tick()
-		case now := <-watchdog.C:
-			if g.stalled(now.Add(-s.stallTimeout)) {
-				s.metrics.streamsRejected.WithLabelValues(rejectedStalled).Inc()
-				return status.Error(codes.DeadlineExceeded, "a response was not read or not answered in time")
-			}
-		}
-	}
-}
-
 // ended is the status that the control plane ended a stream with; nil if it did not.
 func ended(ctx context.Context) error {
 	if cause := context.Cause(ctx); cause != nil && !errors.Is(cause, context.Canceled) {
 		return cause
 	}
 	return nil
-}
-
-// withoutWildcards makes the stream server take an empty first request as "everything" for listeners and clusters alone.
-func withoutWildcards() config.XDSOption {
-	return deltav3.DeactivateLegacyWildcardForTypes([]string{secrets.url(), endpoints.url(), extensions.url(), routes.url()})
 }
 
 // join puts a session among those that the publisher serves.

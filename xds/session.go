@@ -2,28 +2,29 @@ package xds
 
 import (
 	"context"
-	"errors"
 	"slices"
+	"strconv"
 	"sync"
 	"time"
 
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
-	cachev3 "github.com/envoyproxy/go-control-plane/pkg/cache/v3"
 	"github.com/sallyport/sallyport/sds"
 	"github.com/sallyport/sallyport/snapshot"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 )
 
-// session is one stream: the cache that go-control-plane's stream server asks, made for that stream alone. Whose stream it is
-// was settled before it was made and never changes.
+// maxQueue bounds the responses of one stream that wait to be sent.
+const maxQueue = 4 * int(kinds)
+
+// session is what one stream's Envoy asked for, has and is to have. Whose stream it is was settled before it was made and never changes.
 type session struct {
 	server   *Server
 	caller   sds.Caller
 	features snapshot.Features
 	opened   time.Time
 	leafs    leafs
-	// kick makes the stream's goroutine look at wakeAt; end ends the stream with a status.
+	// kick makes the stream's goroutine look at queue and wakeAt; end ends the stream with a status.
 	kick chan struct{}
 	end  context.CancelCauseFunc
 	// published is the publisher's.
@@ -33,6 +34,9 @@ type session struct {
 	closed bool
 	target *target // nil: not all of it is in hand yet, and nothing is answered
 	subs   [kinds]*subscription
+	// queue is what waits to be sent, and nonce that of the last response that was.
+	queue []*discoveryv3.DeltaDiscoveryResponse
+	nonce uint64
 	// heldBack is since when listeners and routes wait for what they name; zero: they do not.
 	heldBack time.Time
 	// changed is since when a new target is on its way; zero: Envoy has all of it.
@@ -46,8 +50,6 @@ type session struct {
 	report report
 }
 
-var _ cachev3.ConfigWatcher = (*session)(nil)
-
 func newSession(s *Server, caller sds.Caller, features snapshot.Features, end context.CancelCauseFunc) *session {
 	n := &session{server: s, caller: caller, features: features, opened: time.Now(), end: end, kick: make(chan struct{}, 1)}
 	for k := range kinds {
@@ -56,46 +58,55 @@ func newSession(s *Server, caller sds.Caller, features snapshot.Features, end co
 	return n
 }
 
-// CreateDeltaWatch takes a request in. The stream server calls it for each, in the goroutine that also sends.
-func (s *session) CreateDeltaWatch(q *discoveryv3.DeltaDiscoveryRequest, sub cachev3.Subscription, ch chan cachev3.DeltaResponse) (func(), error) {
+// receive takes a request in.
+func (s *session) receive(q *discoveryv3.DeltaDiscoveryRequest) {
 	k, ok := kindOf(q.GetTypeUrl())
 	if !ok {
-		return nil, nil // the guard lets none through; an error would end the whole stream
+		return // the guard lets none through
 	}
-	// The subscription is read here and nowhere else: it is a copy that shares its maps with the stream server's.
-	nack := s.request(s.subs[k], q, sub.IsWildcard(), ch)
-	if nack != nil { // without the lock, as a log may be slow
+	if nack := s.request(s.subs[k], q); nack != nil { // without the lock, as a log may be slow
 		s.server.metrics.nacks.WithLabelValues(nack.Type).Inc()
 		s.server.log.Warn("envoy refused resources", "proxy", s.caller.Proxy, "type_url", nack.TypeURL, "resources", nack.Resources, "err", nack.Message)
 	}
-	return func() { // after this has returned nothing is sent on ch, which the stream server may close then
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		s.subs[k].watch = nil
-	}, nil
 }
 
-// request is CreateDeltaWatch under the lock. It returns the NACK that q is, if it is one.
-func (s *session) request(t *subscription, q *discoveryv3.DeltaDiscoveryRequest, wildcard bool, ch chan<- cachev3.DeltaResponse) (nack *NACK) {
+// request is receive under the lock. It returns the NACK that q is, if it is one.
+func (s *session) request(t *subscription, q *discoveryv3.DeltaDiscoveryRequest) (nack *NACK) {
 	now := time.Now()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	// The stream server wrote the nonce into our response, in this goroutine, so reading it here is safe.
 	if r := t.answer(q.GetResponseNonce()); r != nil {
 		nack = s.answered(t, r, q, now)
 	}
 	if t.kind == listeners && !t.asked {
 		s.returning = len(q.GetInitialResourceVersions()) > 0
 	}
-	t.take(q, wildcard)
-	t.watch = ch
+	t.take(q)
 	s.pump(now)
 	return nack
 }
 
-// CreateWatch refuses: state-of-the-world streams are not served.
-func (s *session) CreateWatch(*discoveryv3.DiscoveryRequest, cachev3.Subscription, chan cachev3.Response) (func(), error) {
-	return nil, errors.New("state-of-the-world streams are not served")
+// outgoing is the next response to be sent, which gets its nonce here; nil: there is none.
+func (s *session) outgoing() *discoveryv3.DeltaDiscoveryResponse {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed || len(s.queue) == 0 {
+		return nil
+	}
+	r := s.queue[0]
+	if s.queue = s.queue[1:]; len(s.queue) == 0 {
+		s.queue = nil
+	}
+	s.nonce++
+	r.Nonce = strconv.FormatUint(s.nonce, 10)
+	return r
+}
+
+// queued reports whether there is something to send.
+func (s *session) queued() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return !s.closed && len(s.queue) > 0
 }
 
 // answered accounts for an ACK, or for the NACK that it returns, of r.
@@ -332,18 +343,18 @@ func (s *session) send(k kind, removals bool, now time.Time) {
 			delete(s.subs[endpoints].again, name)
 		}
 	}
-	// The response is this stream's own, as the stream server writes a nonce into it; the resources are shared. The version
-	// map is never nil and never shared, as the stream server writes into that too.
+	// The response is this stream's own, as a nonce is written into it; the resources are shared.
 	out := &discoveryv3.DeltaDiscoveryResponse{TypeUrl: k.url(), Resources: slices.Clone(add), RemovedResources: removed}
-	select {
-	case t.watch <- &cachev3.DeltaPassthroughResponse{DeltaRequest: t.request, DeltaDiscoveryResponse: out, NextVersionMap: map[string]string{}}:
-		if t.out != nil {
-			t.before = append(t.before, t.out)
-		}
-		t.out = &outstanding{response: out, at: now}
-	default: // with one unanswered response per kind there is always room; waiting here would block the publisher
+	if len(s.queue) >= maxQueue { // with one unanswered response per kind there is always room; waiting here would block the publisher
 		s.end(status.Error(codes.Internal, "the stream's queue is full"))
+		return
 	}
+	s.queue = append(s.queue, out)
+	s.rouse()
+	if t.out != nil {
+		t.before = append(t.before, t.out)
+	}
+	t.out = &outstanding{response: out, at: now}
 }
 
 // settle notes whether Envoy has all of the target, and when to look again if nothing happens.
@@ -389,6 +400,11 @@ func (s *session) wake(at time.Time) {
 		return
 	}
 	s.wakeAt = at
+	s.rouse()
+}
+
+// rouse makes the stream's goroutine look at what there is to do. It does not block.
+func (s *session) rouse() {
 	select {
 	case s.kick <- struct{}{}:
 	default:

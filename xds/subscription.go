@@ -8,7 +8,6 @@ import (
 
 	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
-	cachev3 "github.com/envoyproxy/go-control-plane/pkg/cache/v3"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
 )
@@ -24,12 +23,9 @@ const (
 type subscription struct {
 	kind  kind
 	asked bool // a request for this kind has come
-	// watch is where a response goes; nil between two watches and after the stream's end, when the stream server has closed the channel.
-	watch chan<- cachev3.DeltaResponse
-	// request is what the stream server wants to see beside each response; it reads the type of it.
-	request  *discoveryv3.DeltaDiscoveryRequest
-	wildcard bool
-	names    map[string]bool
+	// wildcard: everything is subscribed to. unsaid says that no request has said so in words: the first one named nothing.
+	wildcard, unsaid bool
+	names            map[string]bool
 	// held is the version of each resource that Envoy was sent, or said it had; "" where it is not known, after a NACK.
 	held map[string]string
 	// again holds names to be sent although they are held: asked for anew, or endpoints of a cluster that was sent.
@@ -59,14 +55,31 @@ type refusal struct {
 
 func newSubscription(k kind) *subscription {
 	return &subscription{
-		kind: k, request: &discoveryv3.DeltaDiscoveryRequest{TypeUrl: k.url()},
-		names: map[string]bool{}, held: map[string]string{}, again: map[string]bool{},
+		kind: k, names: map[string]bool{}, held: map[string]string{}, again: map[string]bool{},
 		alone: map[string]bool{}, refused: map[string]refusal{},
 	}
 }
 
-// take notes what q subscribes to and unsubscribes from. wildcard says whether q leaves everything subscribed.
-func (s *subscription) take(q *discoveryv3.DeltaDiscoveryRequest, wildcard bool) {
+// everything reports whether q leaves everything subscribed (xDS protocol, "How the client specifies what resources to return"). It is
+// obeyed for listeners and clusters alone.
+func (s *subscription) everything(q *discoveryv3.DeltaDiscoveryRequest) bool {
+	named := q.GetResourceNamesSubscribe()
+	switch {
+	case !s.kind.whole():
+		return false
+	case len(named) == 0 && !s.asked:
+		s.unsaid = true
+		return true
+	case len(named) == 0 && s.unsaid:
+		return true
+	}
+	s.unsaid = false
+	return (s.wildcard || slices.Contains(named, "*")) && !slices.Contains(q.GetResourceNamesUnsubscribe(), "*")
+}
+
+// take notes what q subscribes to and unsubscribes from.
+func (s *subscription) take(q *discoveryv3.DeltaDiscoveryRequest) {
+	wildcard := s.everything(q)
 	s.settled = false
 	if !s.asked {
 		s.asked = true
@@ -85,13 +98,13 @@ func (s *subscription) take(q *discoveryv3.DeltaDiscoveryRequest, wildcard bool)
 	delete(s.again, "*")
 	for _, name := range q.GetResourceNamesUnsubscribe() {
 		delete(s.names, name)
-		if _, ok := s.held[name]; ok && wildcard && s.kind.whole() {
+		if _, ok := s.held[name]; ok && wildcard {
 			s.again[name] = true // still part of everything, so it has to be said whether it exists
 			continue
 		}
 		s.forget(name)
 	}
-	s.wildcard = wildcard && s.kind.whole()
+	s.wildcard = wildcard
 	if s.kind.whole() && !s.wildcard && slices.Contains(q.GetResourceNamesUnsubscribe(), "*") {
 		for name := range s.held {
 			if !s.names[name] {
@@ -125,7 +138,7 @@ func (s *subscription) retarget(want map[string]*discoveryv3.Resource) {
 
 // answer finds the response that a nonce belongs to, and takes it off those without an answer; nil if there is none.
 func (s *subscription) answer(nonce string) *discoveryv3.DeltaDiscoveryResponse {
-	// An empty nonce belongs to a response still in the channel, and a request without one is no answer to it.
+	// An empty nonce belongs to a response still in the queue, and a request without one is no answer to it.
 	if nonce == "" {
 		return nil
 	}
@@ -146,12 +159,9 @@ func (s *subscription) answer(nonce string) *discoveryv3.DeltaDiscoveryResponse 
 // mayFollow reports whether another response may be sent now. There is one without an answer at most, so that what comes
 // meanwhile is folded and an Envoy that does not read costs little. But Envoy keeps back the ACK of clusters that cannot
 // become warm, which only the next version of them, or their removal, may change: after the time to wait that is sent too,
-// once the stream server has taken the one before.
+// once the one before is on its way.
 func (s *subscription) mayFollow(timeout time.Duration, now time.Time) bool {
-	if s.watch == nil {
-		return false
-	}
-	return s.out == nil || s.kind == clusters && len(s.watch) == 0 && !now.Before(s.out.at.Add(timeout))
+	return s.out == nil || s.kind == clusters && s.out.response.GetNonce() != "" && !now.Before(s.out.at.Add(timeout))
 }
 
 // accepted notes an ACK of r.

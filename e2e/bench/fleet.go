@@ -29,10 +29,10 @@ type figures struct {
 	messages  [len(types)]int
 	resources [len(types)]int
 	cpu       time.Duration // of the control plane
+	clients   time.Duration // of the load's own processor time
 	beside    time.Duration // of the Consul agent that it runs beside; of Consul's own control plane it is in cpu
 	rss       int64         // of the control plane at the end, in bytes
 	rssBeside int64
-	client    time.Duration // of this process, which plays the sidecars on the same processors
 }
 
 // connect connects all sidecars, without a stream.

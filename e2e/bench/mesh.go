@@ -160,6 +160,15 @@ func (l load) write(dir string) error {
 	return nil
 }
 
+// readJSON reads a file that writeJSON wrote.
+func readJSON(path string, v any) error {
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return err
+	}
+	return json.Unmarshal(b, v)
+}
+
 // writeJSON replaces a file as a whole.
 func writeJSON(path string, v any) error {
 	b, err := json.Marshal(v)

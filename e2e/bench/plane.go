@@ -21,8 +21,11 @@ type plane struct {
 	control          *process
 	beside           *process // the Consul agent that it reads; nil: none, or it is the control plane
 	token            func(ctx context.Context, proxyID string) (string, error)
+	profiles         *profiler // nil: none are taken
 	// Each makes a change and returns when.
 	endpoint, intention, leaf, root func(ctx context.Context) (time.Time, error)
+	// roots adds a root, of which then all leafs are, by newLeafs; root does both at once.
+	roots, newLeafs func(ctx context.Context) (time.Time, error)
 }
 
 // serve starts sallyport and waits until it knows the load.
@@ -58,8 +61,10 @@ func serve(ctx context.Context, binary, dir string, l load, env []string, args .
 	return p, client, nil
 }
 
+const benchDomain = "bench.test"
+
 // filesPlane is sallyport on a directory of files.
-func filesPlane(ctx context.Context, binary, dir string, l load) (*plane, error) {
+func filesPlane(ctx context.Context, o options, dir string, l load) (*plane, error) {
 	catalog := filepath.Join(dir, "catalog")
 	if err := os.MkdirAll(catalog, 0o700); err != nil {
 		return nil, err
@@ -67,7 +72,7 @@ func filesPlane(ctx context.Context, binary, dir string, l load) (*plane, error)
 	if err := l.write(catalog); err != nil {
 		return nil, err
 	}
-	p, client, err := serve(ctx, binary, dir, l, nil, "--catalog", catalog, "--trust-domain", "bench.test")
+	p, client, err := serve(ctx, o.sallyport, dir, l, nil, "--catalog", catalog, "--trust-domain", benchDomain)
 	if err != nil {
 		return nil, err
 	}
@@ -81,7 +86,7 @@ func filesPlane(ctx context.Context, binary, dir string, l load) (*plane, error)
 		return at, p.cmd.Process.Signal(syscall.SIGHUP)
 	}
 	return &plane{
-		name: "sallyport", network: "unix", address: admin.XDSSocket(client.Dir()), control: p,
+		name: "sallyport", network: "unix", address: admin.XDSSocket(client.Dir()), control: p, profiles: newProfiler(o.profiles, admin.Socket(client.Dir())),
 		token: func(ctx context.Context, id string) (string, error) {
 			r, err := client.Token(ctx, admin.TokenRequest{ProxyID: id})
 			return r.Token, err
@@ -153,7 +158,8 @@ func (p *plane) measure(ctx context.Context, l load, connectTimed bool, done fun
 			return err
 		}
 		f.reset()
-		own, beside, client := p.control.cpu(), p.beside.cpu(), clientCPU()
+		own, beside, clients := p.control.cpu(), p.beside.cpu(), ownCPU()
+		profiled := p.profiles.phase(ctx, l, name)
 		since, err := change(ctx)
 		if err != nil {
 			return fmt.Errorf("%s, %s, %s: %w", p.name, l, name, err)
@@ -163,11 +169,10 @@ func (p *plane) measure(ctx context.Context, l load, connectTimed bool, done fun
 			return fmt.Errorf("%s, %s, %s: %w", p.name, l, name, err)
 		}
 		r.plane, r.load, r.change = p.name, l, name
-		r.cpu, r.beside = p.control.cpu()-own, p.beside.cpu()-beside
-		r.client = clientCPU() - client
+		r.cpu, r.beside, r.clients = p.control.cpu()-own, p.beside.cpu()-beside, ownCPU()-clients
 		r.rss, r.rssBeside = p.control.rss(), p.beside.rss()
 		done(r)
-		return nil
+		return profiled()
 	}
 	users := l.users
 	if users == 0 {
@@ -194,6 +199,8 @@ func (p *plane) measure(ctx context.Context, l load, connectTimed bool, done fun
 		phase(wildcardIntention, usual, p.intention),
 		phase(oneLeaf, one, p.leaf),
 		phase(rootChange, jittered, p.root),
+		phase(rootAdded, usual, p.roots),
+		phase(leafsOfRoot, usual, p.newLeafs),
 	)
 }
 
@@ -204,4 +211,6 @@ const (
 	wildcardIntention  = "wildcard intention"
 	oneLeaf            = "one leaf"
 	rootChange         = "root and leafs"
+	rootAdded          = "another root"
+	leafsOfRoot        = "leafs of the new root"
 )

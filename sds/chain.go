@@ -1,0 +1,109 @@
+package sds
+
+import (
+	"crypto/x509"
+	"fmt"
+	"slices"
+	"time"
+)
+
+// anchor is an intermediate certificate whose own way to a root was verified, for clients and for servers.
+type anchor struct {
+	cert                *x509.Certificate
+	pool                *x509.CertPool // cert alone
+	notBefore, notAfter time.Time      // when all certificates of the way are valid
+}
+
+// maxAnchors is how many are remembered: a CA signs with one intermediate, and for a while after its renewal with two.
+const maxAnchors = 4
+
+// verify says why nobody should believe leaf, with the intermediates that come with it; nil if there is a way to a root that is good for
+// servers and clients.
+//
+// All leafs of a CA come with the same intermediate. Its signature is verified once, which is half of what verifying a leaf costs; so
+// remembered it takes the root's place in the same check, as long as it and its root are valid. A leaf that does not pass so has to
+// pass the whole check.
+func (b *Bundles) verify(leaf *x509.Certificate, intermediates []*x509.Certificate, now time.Time) error {
+	options := x509.VerifyOptions{CurrentTime: now, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}}
+	if a := b.anchorOf(intermediates, now); a != nil {
+		options.Roots = a.pool
+		if chains, err := leaf.Verify(options); err == nil && slices.ContainsFunc(chains, forClients) {
+			return nil
+		}
+	}
+	options.Roots, options.Intermediates = b.pool, x509.NewCertPool()
+	for _, cert := range intermediates {
+		options.Intermediates.AddCert(cert)
+	}
+	chains, err := leaf.Verify(options)
+	if err != nil {
+		return fmt.Errorf("as a server: %w", err)
+	}
+	// The signatures were verified, which is what costs; a client's chain differs in the usage alone.
+	i := slices.IndexFunc(chains, forClients)
+	if i < 0 {
+		return fmt.Errorf("as a client: %w", x509.CertificateInvalidError{Cert: leaf, Reason: x509.IncompatibleUsage})
+	}
+	if len(intermediates) == 1 {
+		b.remember(chains[i])
+	}
+	return nil
+}
+
+// anchorOf is the anchor that a leaf's only intermediate is, if it is valid at now; nil: none.
+func (b *Bundles) anchorOf(intermediates []*x509.Certificate, now time.Time) *anchor {
+	if len(intermediates) != 1 {
+		return nil
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, a := range b.anchors {
+		if a.cert.Equal(intermediates[0]) && !now.Before(a.notBefore) && !now.After(a.notAfter) {
+			return a
+		}
+	}
+	return nil
+}
+
+// remember takes the intermediate of a chain that was verified. One that has something to say about which names may be below it, or whose
+// root has, is judged with each leaf.
+func (b *Bundles) remember(chain []*x509.Certificate) {
+	if len(chain) != 3 || constrained(chain[1]) || constrained(chain[2]) {
+		return
+	}
+	a := &anchor{cert: chain[1], pool: x509.NewCertPool(), notBefore: chain[1].NotBefore, notAfter: chain[1].NotAfter}
+	a.pool.AddCert(a.cert)
+	if root := chain[2]; root.NotBefore.After(a.notBefore) {
+		a.notBefore = root.NotBefore
+	}
+	if root := chain[2]; root.NotAfter.Before(a.notAfter) {
+		a.notAfter = root.NotAfter
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if slices.ContainsFunc(b.anchors, func(o *anchor) bool { return o.cert.Equal(a.cert) }) {
+		return
+	}
+	if b.anchors = append(b.anchors, a); len(b.anchors) > maxAnchors {
+		b.anchors = slices.Delete(b.anchors, 0, 1)
+	}
+}
+
+// constrained reports whether cert limits the names of those below it.
+func constrained(c *x509.Certificate) bool {
+	return c.PermittedDNSDomainsCritical ||
+		len(c.PermittedDNSDomains)+len(c.ExcludedDNSDomains)+len(c.PermittedIPRanges)+len(c.ExcludedIPRanges)+
+			len(c.PermittedEmailAddresses)+len(c.ExcludedEmailAddresses)+len(c.PermittedURIDomains)+len(c.ExcludedURIDomains) > 0
+}
+
+// forClients reports whether every certificate of a chain, from the leaf to the root, may be used for authenticating clients, as Verify
+// looks at usages: one that names none is for all of them (RFC 5280, 4.2.1.12).
+func forClients(chain []*x509.Certificate) bool {
+	for _, cert := range chain {
+		all := len(cert.ExtKeyUsage) == 0 && len(cert.UnknownExtKeyUsage) == 0
+		if !all && !slices.Contains(cert.ExtKeyUsage, x509.ExtKeyUsageAny) && !slices.Contains(cert.ExtKeyUsage, x509.ExtKeyUsageClientAuth) {
+			return false
+		}
+	}
+	return true
+}
