@@ -454,6 +454,9 @@ func (b *assembly) failures(lost time.Time) {
 	if !lost.IsZero() {
 		b.problem("", "", "agent", "%s is not reached since %s: %v", a.client.name, lost.UTC().Format(time.RFC3339), a.client.contact.why())
 	}
+	if a.verdicts.aclsOff() {
+		b.problem("", "", "ACLs", "they are off: any process of this machine that reaches the xDS socket or address is given any service's certificate, as under Consul's own control plane")
+	}
 	a.each(func(what string, f state) {
 		if f.err != nil && (lost.IsZero() || !errors.Is(f.err, errUnreachable)) {
 			b.problem("", "", what, "cannot be read: %v", f.err)

@@ -2,6 +2,7 @@ package consul
 
 import (
 	"context"
+	"net"
 	"strings"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
@@ -9,6 +10,7 @@ import (
 	"github.com/sallyport/sallyport/sds"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/status"
 )
 
@@ -33,7 +35,8 @@ func (a *Agent) Authorizer() *Authorizer {
 
 // Authorize returns the proxy that the call of ctx comes from: the connect-proxy of this node whose ID is node.id, if the token that came
 // with the call has service:write on its service. node may be nil, as in calls of ext_authz; then it is a proxy of the service that
-// the call names. Without a token a caller has the rights of Consul's anonymous token; where ACLs are off, everybody is let in, as in Consul.
+// the call names. Without a token a caller has the rights of Consul's anonymous token; where ACLs are off, everybody on this machine is let in, as in Consul, and from others who
+// Config.RemoteWithoutACLs lets in.
 //
 // The agent is asked at most every few seconds for each token, so a stream may be authorized again as often as one likes: that is how a
 // token that was deleted or lost its rights is noticed. As long as the agent does not answer the last verdict holds.
@@ -56,7 +59,25 @@ func (z *Authorizer) Authorize(ctx context.Context, node *corev3.Node) (sds.Call
 	if err := z.agent.verdicts.check(ctx, token, p.Service.Service, fresh); err != nil {
 		return sds.Caller{}, err
 	}
+	if !z.agent.config.RemoteWithoutACLs && z.agent.verdicts.aclsOff() && remote(ctx) {
+		return sds.Caller{}, status.Error(codes.PermissionDenied, "Consul's ACLs are off, so no token says who calls, and the call comes from another machine: it would be given any service's private key (turn ACLs on, or start serve with --xds-without-acls)")
+	}
 	return sds.Caller{Proxy: p.ID, Token: token}, nil
+}
+
+// remote reports whether a call comes from another machine, as far as its address tells. One that tells nothing is taken for remote.
+func remote(ctx context.Context) bool {
+	p, ok := peer.FromContext(ctx)
+	if !ok || p.Addr == nil {
+		return true
+	}
+	switch a := p.Addr.(type) {
+	case *net.UnixAddr:
+		return false
+	case *net.TCPAddr:
+		return !a.IP.IsLoopback()
+	}
+	return true
 }
 
 // bearer is the token of a call; empty if it has none.

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"strings"
 	"sync"
@@ -14,6 +15,7 @@ import (
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/status"
 )
 
@@ -70,7 +72,7 @@ func (l *acls) serve(w http.ResponseWriter, r *http.Request) bool {
 }
 
 func incoming(pairs ...string) context.Context {
-	return metadata.NewIncomingContext(context.Background(), metadata.Pairs(pairs...))
+	return peer.NewContext(metadata.NewIncomingContext(context.Background(), metadata.Pairs(pairs...)), &peer.Peer{Addr: &net.UnixAddr{Name: "xds.sock"}})
 }
 
 func envoy(id string) *corev3.Node { return &corev3.Node{Id: id} }
@@ -316,6 +318,43 @@ func TestAuthorizeTrouble(t *testing.T) {
 				}
 				if d := time.Since(before); d > 5*time.Second {
 					t.Errorf("it took %s", d)
+				}
+			})
+		})
+	}
+}
+
+// Where ACLs are off no token says who calls: from another machine nobody is let in, unless that is wanted.
+func TestAuthorizeRemoteWithoutACLs(t *testing.T) {
+	for name, c := range map[string]struct {
+		addr    net.Addr
+		acls    bool
+		allowed bool // by the configuration
+		want    codes.Code
+	}{
+		"this machine":          {addr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 5}, want: codes.OK},
+		"this machine, IPv6":    {addr: &net.TCPAddr{IP: net.IPv6loopback, Port: 5}, want: codes.OK},
+		"another one":           {addr: &net.TCPAddr{IP: net.IPv4(10, 0, 0, 9), Port: 5}, want: codes.PermissionDenied},
+		"another one, allowed":  {addr: &net.TCPAddr{IP: net.IPv4(10, 0, 0, 9), Port: 5}, allowed: true, want: codes.OK},
+		"another one with ACLs": {addr: &net.TCPAddr{IP: net.IPv4(10, 0, 0, 9), Port: 5}, acls: true, want: codes.OK},
+		"nobody knows":          {want: codes.PermissionDenied},
+	} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(cfg *Config) { cfg.RemoteWithoutACLs = c.allowed }, func(t *testing.T, f *fake, a *Agent) {
+				f.mesh()
+				l := &acls{rights: map[string]string{"web-token": "web"}, off: !c.acls}
+				f.hook("/v1/internal/acl/authorize", l.serve)
+				running(t, a)
+				after(time.Second)
+				ctx := peer.NewContext(incoming("authorization", "Bearer web-token"), &peer.Peer{Addr: c.addr})
+				_, err := a.Authorizer().Authorize(ctx, &corev3.Node{Id: "web-sidecar-proxy"})
+				if status.Code(err) != c.want {
+					t.Errorf("Authorize = %v, want %s", err, c.want)
+				}
+				a.wakeUp()
+				after(time.Second)
+				if said := strings.Contains(problems(a), "ACLs: they are off"); said == c.acls {
+					t.Errorf("problems: %s", problems(a))
 				}
 			})
 		})

@@ -35,6 +35,9 @@ type Config struct {
 	// Node is the name of the agent's node; empty: the agent is asked, for which the token needs agent:read.
 	Node string
 
+	// RemoteWithoutACLs lets streams from other machines in though the agent's ACLs are off: whoever reaches the endpoint is then given any service's key.
+	RemoteWithoutACLs bool
+
 	// Enforcement holds for proxies for which Consul says no intention_enforcement; the zero value is catalog.RBAC.
 	Enforcement catalog.Enforcement
 	// Revocation holds for proxies for which Consul says none and whose protocol it fits; nil: the default of each protocol.

@@ -131,6 +131,13 @@ func (z *verdicts) maybeOff() bool {
 	return !z.on
 }
 
+// aclsOff reports whether the agent said last that it has no ACLs.
+func (z *verdicts) aclsOff() bool {
+	z.mu.Lock()
+	defer z.mu.Unlock()
+	return !z.off.IsZero()
+}
+
 func (z *verdicts) learn(off bool, at time.Time) {
 	z.mu.Lock()
 	defer z.mu.Unlock()

@@ -50,9 +50,15 @@ func TestEntriesAreNotTakenAway(t *testing.T) {
 	const meshPath, defaultsPath = "/v1/config/mesh/mesh", "/v1/config/proxy-defaults/global"
 	for name, spoil := range map[string]func(w http.ResponseWriter, f *fake){
 		"404 of somebody else": func(w http.ResponseWriter, _ *fake) { http.NotFound(w, nil) },
-		"filtered":             func(w http.ResponseWriter, f *fake) { f.answer(w, &scripted{body: []byte("{}"), index: 12, status: 200, header: filtered}) },
-		"without an index":     func(w http.ResponseWriter, f *fake) { f.answer(w, &scripted{body: []byte("{}"), status: 200, header: map[string]string{"X-Consul-Index": ""}}) },
-		"null":                 func(w http.ResponseWriter, f *fake) { f.answer(w, &scripted{body: []byte("null"), status: 200, header: map[string]string{"X-Consul-Index": ""}}) },
+		"filtered": func(w http.ResponseWriter, f *fake) {
+			f.answer(w, &scripted{body: []byte("{}"), index: 12, status: 200, header: filtered})
+		},
+		"without an index": func(w http.ResponseWriter, f *fake) {
+			f.answer(w, &scripted{body: []byte("{}"), status: 200, header: map[string]string{"X-Consul-Index": ""}})
+		},
+		"null": func(w http.ResponseWriter, f *fake) {
+			f.answer(w, &scripted{body: []byte("null"), status: 200, header: map[string]string{"X-Consul-Index": ""}})
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			bubble(t, nil, func(t *testing.T, f *fake, a *Agent) {

@@ -51,6 +51,7 @@ type serveConfig struct {
 	TLSServerName string `mapstructure:"tls_server_name"`
 	NodeName      string `mapstructure:"node_name"`
 	MaxQueries    int    `mapstructure:"max_queries"`
+	WithoutACLs   bool   `mapstructure:"xds_without_acls"`
 }
 
 func serveFlags(f *pflag.FlagSet) {
@@ -66,6 +67,7 @@ func serveFlags(f *pflag.FlagSet) {
 	f.String("client-key", "", "with --consul: its key (CONSUL_CLIENT_KEY)")
 	f.String("tls-server-name", "", "with --consul: name in the agent's certificate (CONSUL_TLS_SERVER_NAME)")
 	f.String("node-name", "", "with --consul: the agent's node (default: the agent is asked, which needs agent:read)")
+	f.Bool("xds-without-acls", false, "with --consul, if its ACLs are off: let sidecars on other machines in by --xds-address all the same; whoever reaches it is then given any service's private key")
 	f.Int("max-queries", 0, "with --consul: how many queries may wait at the agent at one time, of the connections that it grants a client (default 120 of 200)")
 	f.String("datacenter", "dc1", "the datacenter that identities are made for")
 	f.String("trust-domain", "", "the mesh's SPIFFE trust domain (default: made once, <uuid>.consul, and kept in the data directory)")
@@ -146,7 +148,7 @@ func configError(path string, err error) error {
 func (c serveConfig) consulConfig() (consul.Config, error) {
 	out := consul.Config{
 		Address: c.HTTPAddr, TokenFile: c.TokenFile, CACert: c.CAFile, CAPath: c.CAPath,
-		ClientCert: c.ClientCert, ClientKey: c.ClientKey, TLSServerName: c.TLSServerName, Node: c.NodeName, MaxQueries: c.MaxQueries,
+		ClientCert: c.ClientCert, ClientKey: c.ClientKey, TLSServerName: c.TLSServerName, Node: c.NodeName, MaxQueries: c.MaxQueries, RemoteWithoutACLs: c.WithoutACLs,
 	}
 	var err error
 	out.Enforcement, out.Revocation, err = c.defaults()
