@@ -6,11 +6,13 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
 	"time"
 
+	"github.com/sallyport/sallyport/admin"
 	"github.com/sallyport/sallyport/ca"
 	"github.com/sallyport/sallyport/catalog"
 	"github.com/sallyport/sallyport/consul"
@@ -55,7 +57,7 @@ type serveConfig struct {
 func serveFlags(f *pflag.FlagSet) {
 	f.String("config", "", "configuration file (YAML, TOML or JSON); its keys are the flags' names with '_' for '-'")
 	f.String("catalog", "", "directory of service definitions and config entries in Consul's formats (HCL, JSON, YAML)")
-	f.String("data", "", "directory of the control plane's state: the CA, keys, generations (0700; created if missing)")
+	f.String("data", "", "directory of the control plane's state: the CA, keys, generations (0700; created if missing; with --consul the default is /var/lib/sallyport for root, else sallyport in XDG_STATE_HOME or ~/.local/state)")
 	f.Bool("consul", false, "read services, intentions and certificates from the local Consul agent instead of --catalog; Consul's own variables (CONSUL_HTTP_ADDR, CONSUL_HTTP_TOKEN, …) say where it is")
 	f.String("http-addr", "", "with --consul: the agent's address, as for consul (CONSUL_HTTP_ADDR)")
 	f.String("token-file", "", "with --consul: file with the control plane's own ACL token; a rotated one is used at once (CONSUL_HTTP_TOKEN_FILE)")
@@ -183,6 +185,34 @@ func (c serveConfig) filesConfig(td spiffeid.TrustDomain) (files.Config, error) 
 	var err error
 	out.Enforcement, out.Revocation, err = c.defaults()
 	return out, err
+}
+
+// complete fills in the directories that nobody named.
+func (c *serveConfig) complete() (err error) {
+	if c.RuntimeDir == "" {
+		c.RuntimeDir = admin.DefaultDir()
+	}
+	if c.RuntimeDir, err = filepath.Abs(c.RuntimeDir); err != nil { // Envoys that are started elsewhere are told of it
+		return fmt.Errorf("--runtime-dir: %w", err)
+	}
+	if c.Consul && c.Data == "" {
+		c.Data, err = stateDir(os.Geteuid(), os.Getenv)
+	}
+	return err
+}
+
+// stateDir is the default of --data beside Consul, where the CA of the mesh is not in it. That of a mesh from files is kept where
+// somebody said so.
+func stateDir(uid int, variable func(string) string) (string, error) {
+	switch state, home := variable("XDG_STATE_HOME"), variable("HOME"); {
+	case uid == 0:
+		return "/var/lib/sallyport", nil
+	case filepath.IsAbs(state):
+		return filepath.Join(state, "sallyport"), nil
+	case filepath.IsAbs(home):
+		return filepath.Join(home, ".local", "state", "sallyport"), nil
+	}
+	return "", errors.New("--data is missing: the directory of the control plane's state, which has no default where neither XDG_STATE_HOME nor HOME is set")
 }
 
 // check refuses what makes no sense before anything is opened.

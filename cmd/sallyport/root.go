@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"os"
+	"path/filepath"
 	"runtime/debug"
 
 	"github.com/sallyport/sallyport/admin"
@@ -25,11 +26,17 @@ configuration over xDS: mutual TLS between services, and only the connections th
 		Args:          cobra.NoArgs,
 		RunE:          help,
 	}
+	var o clientOptions
+	root.PersistentPreRunE = func(*cobra.Command, []string) (err error) {
+		if o.runtimeDir != "" { // what is asked there, and written there, is used from other directories too
+			o.runtimeDir, err = filepath.Abs(o.runtimeDir)
+		}
+		return err
+	}
 	root.CompletionOptions.HiddenDefaultCmd = true
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
 		return fmt.Errorf("%w (see `%s --help`)", err, c.CommandPath())
 	})
-	var o clientOptions
 	root.PersistentFlags().StringVar(&o.runtimeDir, "runtime-dir", os.Getenv("SALLYPORT_RUNTIME_DIR"),
 		"directory of the sockets (SALLYPORT_RUNTIME_DIR; default "+admin.SystemDir+" for root, else under XDG_RUNTIME_DIR, else a directory of the user's own)")
 	root.AddCommand(

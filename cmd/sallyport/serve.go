@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"net"
 	"net/http"
@@ -36,7 +37,7 @@ import (
 
 func newServeCommand(o *clientOptions) *cobra.Command {
 	c := &cobra.Command{
-		Use:   "serve --catalog DIR --data DIR",
+		Use:   "serve {--catalog DIR --data DIR | --consul}",
 		Short: "Run the control plane",
 		Long: `Serve runs the control plane: it reads the catalog, keeps the CA, and tells every sidecar's Envoy its configuration,
 certificates and intentions over xDS. It reads changed files within a second; SIGHUP makes it read them at once. SIGTERM ends it within 5 s;
@@ -49,11 +50,11 @@ Every flag is also a variable (SALLYPORT_LEAF_TTL) and a key of the configuratio
 			if err != nil {
 				return err
 			}
-			if err := cfg.check(); err != nil {
+			if err := cfg.complete(); err != nil {
 				return err
 			}
-			if cfg.RuntimeDir == "" {
-				cfg.RuntimeDir = admin.DefaultDir()
+			if err := cfg.check(); err != nil {
+				return err
 			}
 			log, err := newLogger(cfg.LogFormat, cfg.LogLevel, os.Stderr)
 			if err != nil {
@@ -184,8 +185,13 @@ func (p *controlPlane) listen(ctx context.Context) (l listeners, err error) {
 	if err := admin.MakeDir(p.cfg.RuntimeDir); err != nil {
 		return l, err
 	}
+	if gid != -1 {
+		if err := admin.LetThrough(p.cfg.RuntimeDir); err != nil {
+			return l, err
+		}
+	}
 	if l.admin, err = admin.Listen(admin.Socket(p.cfg.RuntimeDir), mode, gid); err != nil {
-		return l, err
+		return l, groupError(p.cfg.AdminGroup, err)
 	}
 	// Envoys of any user connect; what lets them in is their token.
 	if l.xds, err = admin.Listen(admin.XDSSocket(p.cfg.RuntimeDir), 0o666, -1); err != nil {
@@ -203,6 +209,14 @@ func (p *controlPlane) listen(ctx context.Context) (l listeners, err error) {
 		}
 	}
 	return l, nil
+}
+
+// groupError says how to mend that the socket could not be given to the group.
+func groupError(group string, err error) error {
+	if group == "" || !errors.Is(err, fs.ErrPermission) {
+		return err
+	}
+	return fmt.Errorf("--admin-group: uid %d may not give the socket to the group %s: make that user a member of the group (and start anew), or run as root: %w", os.Geteuid(), group, err)
 }
 
 // serveRemote serves Envoys on other machines, over TLS, as soon as the trust domain is known that the endpoint's certificate is made for.
