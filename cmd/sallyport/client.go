@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"os"
 	"strings"
 	"sync"
 	"text/tabwriter"
@@ -132,14 +133,14 @@ func newIntentionCommand(o *clientOptions) *cobra.Command {
 		Use:   "check SOURCE DESTINATION",
 		Short: "Allowed or Denied, why, and from which file:line",
 		Long: `Check says whether the service SOURCE may connect to the service DESTINATION. SOURCE may be a SPIFFE ID too.
-It asks the running control plane, or with --catalog the files alone. Exit status: 0 allowed, 1 denied, 2 error.`,
+It asks the running control plane, or with --catalog the files alone: then the trust domain of a SPIFFE ID is taken for the mesh's. Exit status: 0 allowed, 1 denied, 2 error.`,
 		Args: cobra.ExactArgs(2),
 		RunE: func(c *cobra.Command, args []string) error {
 			var r admin.CheckResponse
 			var err error
 			if dir != "" {
 				r, err = checkFiles(c, dir, args[0], args[1])
-			} else {
+			} else if err = readFlagsUnused(c); err == nil {
 				var client *admin.Client
 				if client, err = admin.Find(o.runtimeDir); err == nil {
 					r, err = client.Check(c.Context(), args[0], args[1])
@@ -161,21 +162,43 @@ It asks the running control plane, or with --catalog the files alone. Exit statu
 	return group
 }
 
-// addReadFlags are the flags of `serve` that change what files mean.
-func addReadFlags(c *cobra.Command) {
-	c.Flags().String("datacenter", "dc1", "as for serve")
-	c.Flags().String("default-intention-policy", "deny", "as for serve")
-	c.Flags().String("intention-enforcement", "rbac", "as for serve")
-	c.Flags().String("revocation", "", "as for serve")
+// readFlags are the flags of `serve` that change what files mean, and their defaults.
+var readFlags = []struct{ name, unset string }{
+	{"datacenter", "dc1"}, {"default-intention-policy", "deny"}, {"intention-enforcement", "rbac"}, {"revocation", ""},
 }
 
-// readFiles reads a directory as `serve` would, under a trust domain that stands for whichever the mesh has.
-func readFiles(c *cobra.Command, dir string) (catalog.Contents, error) {
-	flag := func(name string) string { return c.Flags().Lookup(name).Value.String() }
+func addReadFlags(c *cobra.Command) {
+	for _, f := range readFlags {
+		c.Flags().String(f.name, f.unset, "as for serve, also as "+variable(f.name))
+	}
+}
+
+// readFlagsUnused refuses flags that a running control plane does not look at.
+func readFlagsUnused(c *cobra.Command) error {
+	for _, f := range readFlags {
+		if c.Flags().Changed(f.name) {
+			return fmt.Errorf("--%s: is for --catalog; a running control plane has a configuration of its own", f.name)
+		}
+	}
+	return nil
+}
+
+// anyDomain stands for whichever trust domain a mesh has.
+var anyDomain = spiffeid.RequireTrustDomainFromString("mesh.invalid")
+
+// readFiles reads a directory as `serve` would.
+func readFiles(c *cobra.Command, dir string, domain spiffeid.TrustDomain) (catalog.Contents, error) {
+	flag := func(name string) string {
+		f := c.Flags().Lookup(name)
+		if v, ok := os.LookupEnv(variable(name)); ok && !f.Changed {
+			return v
+		}
+		return f.Value.String()
+	}
 	cfg, err := serveConfig{
 		Catalog: dir, Datacenter: flag("datacenter"), DefaultIntentionPolicy: flag("default-intention-policy"),
 		IntentionEnforcement: flag("intention-enforcement"), Revocation: flag("revocation"),
-	}.filesConfig(spiffeid.RequireTrustDomainFromString("mesh.invalid"))
+	}.filesConfig(domain)
 	if err != nil {
 		return catalog.Contents{}, err
 	}
@@ -185,7 +208,15 @@ func readFiles(c *cobra.Command, dir string) (catalog.Contents, error) {
 }
 
 func checkFiles(c *cobra.Command, dir, source, destination string) (admin.CheckResponse, error) {
-	contents, err := readFiles(c, dir)
+	domain := anyDomain
+	if strings.HasPrefix(source, "spiffe://") {
+		id, err := identity.ParseURI(source)
+		if err != nil {
+			return admin.CheckResponse{}, fmt.Errorf("source: %w", err)
+		}
+		domain = id.TrustDomain // the files do not know their mesh's
+	}
+	contents, err := readFiles(c, dir, domain)
 	if err != nil {
 		return admin.CheckResponse{}, err
 	}
@@ -256,7 +287,7 @@ func newValidateCommand() *cobra.Command {
 		Short: "Every mistake in a directory of definitions, at file:line",
 		Args:  cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
-			contents, err := readFiles(c, args[0])
+			contents, err := readFiles(c, args[0], anyDomain)
 			if problems, ok := errors.AsType[files.Errors](err); ok {
 				for _, p := range problems {
 					fmt.Fprintln(c.OutOrStdout(), p)

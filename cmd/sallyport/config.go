@@ -54,6 +54,9 @@ type serveConfig struct {
 	NodeName      string `mapstructure:"node_name"`
 }
 
+// defaultTokenTTL is how long a token lives that "sallyport envoy" renews.
+const defaultTokenTTL = time.Hour
+
 func serveFlags(f *pflag.FlagSet) {
 	f.String("config", "", "configuration file (YAML, TOML or JSON); its keys are the flags' names with '_' for '-'")
 	f.String("catalog", "", "directory of service definitions and config entries in Consul's formats (HCL, JSON, YAML)")
@@ -73,7 +76,7 @@ func serveFlags(f *pflag.FlagSet) {
 	f.String("intention-enforcement", "rbac", "where intentions are enforced unless a service says otherwise: rbac, ext_authz or both")
 	f.String("revocation", "", "what happens to live connections when access is taken away, unless a service says otherwise: drain, new (tcp) or next-request (http)")
 	f.Duration("leaf-ttl", ca.DefaultLeafTTL, "life of leaf certificates, at least 1m; they are renewed at 60-90 % of it")
-	f.Duration("token-ttl", time.Hour, "life of the tokens that \"sallyport envoy\" renews")
+	f.Duration("token-ttl", defaultTokenTTL, "life of the tokens that \"sallyport envoy\" renews")
 	f.String("xds-address", "", "host:port of a TLS endpoint for Envoys on other machines (default: none, the socket alone)")
 	f.String("metrics-bind", "127.0.0.1:19876", `host:port of /metrics, /healthz and /readyz ("" : on the admin socket alone)`)
 	f.String("admin-group", "", "group whose members may use the admin socket too")
@@ -82,10 +85,16 @@ func serveFlags(f *pflag.FlagSet) {
 	f.Bool("log-denials", false, "log what ext_authz denies")
 }
 
+// variable is the environment variable that says the same as a flag.
+func variable(flag string) string {
+	return "SALLYPORT_" + strings.ToUpper(strings.ReplaceAll(flag, "-", "_"))
+}
+
 // readConfig puts file, environment and flags together; the later ones win in the order file, variable, flag.
 func readConfig(f *pflag.FlagSet) (serveConfig, error) {
 	v := viper.New()
 	v.SetEnvPrefix("SALLYPORT")
+	v.AllowEmptyEnv(true) // "" is a value of --metrics-bind
 	known := []string{"SALLYPORT_CONFIG"}
 	var bindErr error
 	f.VisitAll(func(fl *pflag.Flag) {
@@ -93,8 +102,11 @@ func readConfig(f *pflag.FlagSet) (serveConfig, error) {
 		if key == "config" || key == "help" {
 			return
 		}
-		known = append(known, "SALLYPORT_"+strings.ToUpper(key))
-		bindErr = errors.Join(bindErr, v.BindPFlag(key, fl), v.BindEnv(key))
+		known = append(known, variable(fl.Name))
+		bindErr = errors.Join(bindErr, v.BindPFlag(key, fl))
+		if fl.Value.Type() == "string" || os.Getenv(variable(fl.Name)) != "" { // of the others an empty one says nothing
+			bindErr = errors.Join(bindErr, v.BindEnv(key))
+		}
 	})
 	if bindErr != nil {
 		return serveConfig{}, bindErr
@@ -223,20 +235,15 @@ func (c serveConfig) check() error {
 	case !c.Consul && c.Catalog == "":
 		return errors.New("--catalog is missing: the directory of service definitions and intentions (or --consul, to read the local agent)")
 	}
-	if c.Consul {
-		for _, f := range []struct{ flag, value, zero string }{
-			{"--trust-domain", c.TrustDomain, ""}, {"--datacenter", c.Datacenter, "dc1"}, {"--default-intention-policy", c.DefaultIntentionPolicy, "deny"},
-		} {
-			if f.value != f.zero {
-				return fmt.Errorf("%s: with --consul, Consul says that", f.flag)
-			}
-		}
-	}
 	if c.Data == "" {
 		return errors.New("--data is missing: the directory where the CA and its keys are kept")
 	}
-	if c.TokenTTL < time.Second {
-		return fmt.Errorf("--token-ttl: %v is less than a second", c.TokenTTL)
+	engine := c.checkFiles
+	if c.Consul {
+		engine = c.checkConsul
+	}
+	if err := engine(); err != nil {
+		return err
 	}
 	for _, a := range []struct{ flag, addr string }{{"--xds-address", c.XDSAddress}, {"--metrics-bind", c.MetricsBind}} {
 		if a.addr == "" {
@@ -247,4 +254,80 @@ func (c serveConfig) check() error {
 		}
 	}
 	return nil
+}
+
+// checkFiles refuses what makes no sense for a mesh from files, before a CA begins that nobody wants.
+func (c serveConfig) checkFiles() error {
+	err := unused("is for --consul, and the services come from --catalog", []flagValue{
+		{"--http-addr", c.HTTPAddr, ""},
+		{"--token-file", c.TokenFile, ""},
+		{"--ca-file", c.CAFile, ""},
+		{"--ca-path", c.CAPath, ""},
+		{"--client-cert", c.ClientCert, ""},
+		{"--client-key", c.ClientKey, ""},
+		{"--tls-server-name", c.TLSServerName, ""},
+		{"--node-name", c.NodeName, ""},
+	})
+	if err != nil {
+		return err
+	}
+	if samePlace(c.Catalog, c.Data) {
+		return fmt.Errorf("--data: %s is the catalog directory, where no keys belong: choose another", c.Data)
+	}
+	if c.TokenTTL < time.Second {
+		return fmt.Errorf("--token-ttl: %v is less than a second", c.TokenTTL)
+	}
+	if most := ca.DefaultIntermediateTTL / 2; c.LeafTTL < ca.MinLeafTTL || c.LeafTTL > most {
+		return fmt.Errorf("--leaf-ttl: %v is not between %v and %v", c.LeafTTL, ca.MinLeafTTL, most)
+	}
+	td, err := configuredTrustDomain(c.TrustDomain)
+	if err != nil {
+		return err
+	}
+	_, err = c.filesConfig(td)
+	return err
+}
+
+// checkConsul refuses what makes no sense beside Consul.
+func (c serveConfig) checkConsul() error {
+	err := unused("with --consul, Consul says that", []flagValue{
+		{"--trust-domain", c.TrustDomain, ""},
+		{"--datacenter", c.Datacenter, "dc1"},
+		{"--default-intention-policy", c.DefaultIntentionPolicy, "deny"},
+		{"--leaf-ttl", c.LeafTTL, ca.DefaultLeafTTL},
+		{"--token-ttl", c.TokenTTL, defaultTokenTTL},
+	})
+	if err != nil {
+		return err
+	}
+	_, err = c.consulConfig()
+	return err
+}
+
+// flagValue is a flag, what it says, and what it says if nobody gave it.
+type flagValue struct {
+	flag         string
+	value, unset any
+}
+
+// unused refuses flags that say something where nobody would listen.
+func unused(why string, flags []flagValue) error {
+	for _, f := range flags {
+		if f.value != f.unset {
+			return fmt.Errorf("%s: %s", f.flag, why)
+		}
+	}
+	return nil
+}
+
+// samePlace reports whether two paths lead to one directory.
+func samePlace(a, b string) bool {
+	if x, err := os.Stat(a); err == nil {
+		if y, err := os.Stat(b); err == nil {
+			return os.SameFile(x, y)
+		}
+	}
+	x, errX := filepath.Abs(a)
+	y, errY := filepath.Abs(b)
+	return errX == nil && errY == nil && x == y
 }

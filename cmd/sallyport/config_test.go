@@ -52,6 +52,14 @@ func TestReadConfig(t *testing.T) {
 	}
 }
 
+// TestEmptyVariables: an empty variable is an empty value, where a value may be empty.
+func TestEmptyVariables(t *testing.T) {
+	c, err := read(t, map[string]string{"SALLYPORT_METRICS_BIND": "", "SALLYPORT_LEAF_TTL": "", "SALLYPORT_CONSUL": ""}, "consul: true\nxds_address: a:1\n")
+	if err != nil || c.MetricsBind != "" || c.LeafTTL != 72*time.Hour || !c.Consul || c.XDSAddress != "a:1" {
+		t.Errorf("empty variables = %+v, %v", c, err)
+	}
+}
+
 func TestReadConfigRefuses(t *testing.T) {
 	for _, tc := range []struct {
 		name, file, want string
@@ -71,7 +79,7 @@ func TestReadConfigRefuses(t *testing.T) {
 }
 
 func TestFilesConfig(t *testing.T) {
-	good := serveConfig{Catalog: "c", Data: "d", Datacenter: "dc1", DefaultIntentionPolicy: "deny", IntentionEnforcement: "rbac", TokenTTL: time.Hour}
+	good := serveConfig{Catalog: "c", Data: "d", Datacenter: "dc1", DefaultIntentionPolicy: "deny", IntentionEnforcement: "rbac", TokenTTL: time.Hour, LeafTTL: time.Hour}
 	if err := good.check(); err != nil {
 		t.Fatal(err)
 	}
@@ -84,14 +92,46 @@ func TestFilesConfig(t *testing.T) {
 		"--data":                     func(c *serveConfig) { c.Data = "" },
 		"--token-ttl":                func(c *serveConfig) { c.TokenTTL = 0 },
 		"--xds-address":              func(c *serveConfig) { c.XDSAddress = "7000" },
+		"--leaf-ttl":                 func(c *serveConfig) { c.LeafTTL = 300 },
+		"--trust-domain":             func(c *serveConfig) { c.TrustDomain = "a/b" },
+		"--http-addr: is for":        func(c *serveConfig) { c.HTTPAddr = "x" },
+		"--token-file: is for":       func(c *serveConfig) { c.TokenFile = "x" },
+		"--ca-file: is for":          func(c *serveConfig) { c.CAFile = "x" },
+		"--ca-path: is for":          func(c *serveConfig) { c.CAPath = "x" },
+		"--client-cert: is for":      func(c *serveConfig) { c.ClientCert = "x" },
+		"--client-key: is for":       func(c *serveConfig) { c.ClientKey = "x" },
+		"--tls-server-name: is for":  func(c *serveConfig) { c.TLSServerName = "x" },
+		"--node-name: is for":        func(c *serveConfig) { c.NodeName = "x" },
+		"is the catalog directory":   func(c *serveConfig) { c.Data = "./c" },
 	} {
 		c := good
 		change(&c)
-		err := c.check()
-		if err == nil {
-			_, err = c.filesConfig(exampleDomain)
+		if err := c.check(); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("error = %v, want %q named", err, want)
 		}
-		if err == nil || !strings.Contains(err.Error(), want) {
+	}
+}
+
+func TestConsulConfig(t *testing.T) {
+	good, err := read(t, nil, "", "--consul", "--data", "d", "--http-addr", "127.0.0.1:8500", "--node-name", "n", "--token-file", "t")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := good.check(); err != nil {
+		t.Fatal(err)
+	}
+	for want, change := range map[string]func(*serveConfig){
+		"--catalog":                  func(c *serveConfig) { c.Catalog = "c" },
+		"--trust-domain":             func(c *serveConfig) { c.TrustDomain = "x" },
+		"--datacenter":               func(c *serveConfig) { c.Datacenter = "dc2" },
+		"--default-intention-policy": func(c *serveConfig) { c.DefaultIntentionPolicy = "allow" },
+		"--intention-enforcement":    func(c *serveConfig) { c.IntentionEnforcement = "RBAC" },
+		"--leaf-ttl":                 func(c *serveConfig) { c.LeafTTL = time.Hour },
+		"--token-ttl":                func(c *serveConfig) { c.TokenTTL = time.Minute },
+	} {
+		c := good
+		change(&c)
+		if err := c.check(); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("error = %v, want %q named", err, want)
 		}
 	}

@@ -86,16 +86,16 @@ type controlPlane struct {
 
 // serve runs the control plane until ctx ends or a part of it fails.
 func serve(ctx context.Context, cfg serveConfig, log *slog.Logger, out io.Writer) (err error) {
+	l, err := listen(ctx, cfg) // before open: a start that fails leaves no CA behind
+	if err != nil {
+		return err
+	}
+	defer l.close()
 	p, err := open(cfg, log)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, p.close()) }()
-	l, err := p.listen(ctx)
-	if err != nil {
-		return err
-	}
-	defer l.close()
 
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return p.source.Run(ctx, p.store.Publish) })
@@ -165,14 +165,14 @@ func (l listeners) close() {
 	}
 }
 
-func (p *controlPlane) listen(ctx context.Context) (l listeners, err error) {
+func listen(ctx context.Context, cfg serveConfig) (l listeners, err error) {
 	defer func() {
 		if err != nil {
 			l.close()
 		}
 	}()
 	gid, mode := -1, os.FileMode(0o600)
-	if name := p.cfg.AdminGroup; name != "" {
+	if name := cfg.AdminGroup; name != "" {
 		g, err := user.LookupGroup(name)
 		if err != nil {
 			return l, fmt.Errorf("--admin-group: %w", err)
@@ -182,28 +182,28 @@ func (p *controlPlane) listen(ctx context.Context) (l listeners, err error) {
 		}
 		mode = 0o660
 	}
-	if err := admin.MakeDir(p.cfg.RuntimeDir); err != nil {
+	if err := admin.MakeDir(cfg.RuntimeDir); err != nil {
 		return l, err
 	}
 	if gid != -1 {
-		if err := admin.LetThrough(p.cfg.RuntimeDir); err != nil {
+		if err := admin.LetThrough(cfg.RuntimeDir); err != nil {
 			return l, err
 		}
 	}
-	if l.admin, err = admin.Listen(admin.Socket(p.cfg.RuntimeDir), mode, gid); err != nil {
-		return l, groupError(p.cfg.AdminGroup, err)
+	if l.admin, err = admin.Listen(admin.Socket(cfg.RuntimeDir), mode, gid); err != nil {
+		return l, groupError(cfg.AdminGroup, err)
 	}
 	// Envoys of any user connect; what lets them in is their token.
-	if l.xds, err = admin.Listen(admin.XDSSocket(p.cfg.RuntimeDir), 0o666, -1); err != nil {
+	if l.xds, err = admin.Listen(admin.XDSSocket(cfg.RuntimeDir), 0o666, -1); err != nil {
 		return l, err
 	}
 	var lc net.ListenConfig
-	if a := p.cfg.XDSAddress; a != "" {
+	if a := cfg.XDSAddress; a != "" {
 		if l.remote, err = lc.Listen(ctx, "tcp", a); err != nil {
 			return l, fmt.Errorf("--xds-address: %w", err)
 		}
 	}
-	if a := p.cfg.MetricsBind; a != "" {
+	if a := cfg.MetricsBind; a != "" {
 		if l.metrics, err = lc.Listen(ctx, "tcp", a); err != nil {
 			return l, fmt.Errorf(`--metrics-bind: %w (several meshes on one machine need an address each, or "" to serve metrics on the admin socket alone)`, err)
 		}

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/sallyport/sallyport/admin"
+	"github.com/spf13/cobra"
 )
 
 // twoServices are web, which dials api, and api, which lets it.
@@ -76,14 +77,21 @@ func writeText(t *testing.T, path, text string) {
 	}
 }
 
-// command runs sallyport with args and returns what it printed.
-func command(ctx context.Context, args ...string) (string, error) {
+// prepare returns sallyport with args, and where it will print.
+func prepare(args ...string) (*cobra.Command, *output) {
 	var out output
 	root := newRootCommand()
 	root.SetArgs(args)
 	root.SetOut(&out)
 	root.SetErr(&out)
-	err := root.ExecuteContext(ctx)
+	return root, &out
+}
+
+// command runs sallyport with args and returns what it printed.
+func command(t *testing.T, args ...string) (string, error) {
+	t.Helper()
+	root, out := prepare(args...)
+	err := root.ExecuteContext(t.Context())
 	return out.String(), err
 }
 
@@ -97,12 +105,10 @@ func startServe(t *testing.T, args ...string) (*admin.Client, string) {
 	if err := os.Mkdir(filepath.Join(dir, "rt"), 0o700); err != nil { // as an earlier start left it
 		t.Fatal(err)
 	}
+	root, _ := prepare(append([]string{"serve", "--catalog", "cat", "--data", "data", "--runtime-dir", "rt", "--metrics-bind", "", "--log-level", "error"}, args...)...)
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
-	go func() {
-		_, err := command(ctx, append([]string{"serve", "--catalog", "cat", "--data", "data", "--runtime-dir", "rt", "--metrics-bind", "", "--log-level", "error"}, args...)...)
-		ended <- err
-	}()
+	go func() { ended <- root.ExecuteContext(ctx) }()
 	t.Cleanup(func() {
 		cancel()
 		if err := <-ended; err != nil {
@@ -129,7 +135,7 @@ func TestRelativeRuntimeDir(t *testing.T) {
 	if want := filepath.Join(dir, "rt", "xds.sock"); err != nil || r.XDSSocket != want {
 		t.Errorf("xDS socket %q, %v, want %s", r.XDSSocket, err, want)
 	}
-	if out, err := command(t.Context(), "bootstrap", "--sidecar-for", "web", "--runtime-dir", "rt"); err != nil || !strings.Contains(out, dir) {
+	if out, err := command(t, "bootstrap", "--sidecar-for", "web", "--runtime-dir", "rt"); err != nil || !strings.Contains(out, dir) {
 		t.Errorf("bootstrap: %v, %s", err, out)
 	}
 }
@@ -181,5 +187,39 @@ func TestStateDir(t *testing.T) {
 	c = serveConfig{Catalog: "cat"}
 	if err := c.complete(); err != nil || c.Data != "" {
 		t.Errorf("with files: data directory %q, %v, want none: a CA is kept where somebody said so", c.Data, err)
+	}
+}
+
+// TestFailedStart: a start that fails for what can be known before leaves nothing behind, a CA that nobody wants least of all.
+func TestFailedStart(t *testing.T) {
+	dir := shortTemp(t)
+	t.Chdir(dir)
+	writeText(t, filepath.Join(dir, "cat", "mesh.hcl"), twoServices)
+	taken, err := admin.Listen(filepath.Join(dir, "admin.sock"), 0o600, -1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = taken.Close() }()
+	for args, want := range map[string]string{
+		"--default-intention-policy alow": "--default-intention-policy",
+		"--trust-domain a/b":              "--trust-domain",
+		"--leaf-ttl 1s":                   "--leaf-ttl",
+		"--admin-group no-such-group":     "--admin-group",
+		"--runtime-dir " + dir:            "another sallyport serves",
+		"--runtime-dir cat/mesh.hcl":      "not a directory",
+		"--runtime-dir " + filepath.Join(dir, strings.Repeat("x", 120)): "too long",
+		"--xds-address 192.0.2.1:1":                                     "--xds-address",
+		"--data cat":                                                    "is the catalog directory",
+	} {
+		_, err := command(t, append([]string{"serve", "--catalog", "cat", "--data", "data", "--runtime-dir", "rt", "--metrics-bind", ""}, strings.Fields(args)...)...)
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("serve %s: %v, want %q", args, err, want)
+		}
+		if _, err := os.Stat("data"); err == nil {
+			t.Fatalf("serve %s left a data directory behind", args)
+		}
+		if left, _ := os.ReadDir("cat"); len(left) != 1 {
+			t.Fatalf("serve %s left %v in the catalog", args, left)
+		}
 	}
 }
