@@ -366,7 +366,7 @@ func TestTold(t *testing.T) {
 // TestWarnings holds that what is odd but taken is told.
 func TestWarnings(t *testing.T) {
 	t.Parallel()
-	dir := write(t, map[string]string{"a.hcl": "service {\nname = \"web\"\nport = 1\ncheck {\nhttp = \"http://localhost\"\n}\nconnect { sidecar_service { proxy {\n" +
+	dir := write(t, map[string]string{"a.hcl": "service {\nname = \"web\"\nport = 1\ncheck {\nhttp = \"http://localhost\" interval = \"10s\"\n}\nconnect { sidecar_service { proxy {\n" +
 		"upstreams {\ndestination_name = \"aip\"\nlocal_bind_port = 2\n}\n}}}}\n"})
 	r := run(t, files.Config{Dir: dir})
 	r.services("aip", "web")
