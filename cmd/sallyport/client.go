@@ -94,7 +94,11 @@ func printStatus(w io.Writer, s admin.Status, full bool) error {
 	}
 	for _, p := range s.Proxies {
 		if n := p.LastNACK; n != nil {
-			fmt.Fprintf(w, "%s: Envoy refused %s %s %s ago: %s\n", p.ID, n.Type, strings.Join(n.Resources, ", "), time.Since(n.Time).Round(time.Second), n.Message)
+			state := "" // of a stream that ended nobody knows whether it was
+			if p.Connected && !n.Standing {
+				state = ", mended"
+			}
+			fmt.Fprintf(w, "%s: Envoy refused %s %s %s ago%s: %s\n", p.ID, n.Type, strings.Join(n.Resources, ", "), time.Since(n.Time).Round(time.Second), state, oneLine(strings.TrimSpace(n.Message)))
 		}
 		if n := s.TLS12[string(p.ID)]; n > 0 {
 			fmt.Fprintf(w, "%s: %d inbound handshakes were TLS 1.2 (peers under Consul's own control plane)\n", p.ID, n)
