@@ -40,6 +40,7 @@ With the ID of a proxy or of a service instance it says all it knows of that one
 			if err != nil {
 				return err
 			}
+			all := len(s.Proxies)
 			if len(args) == 1 {
 				kept := s.Proxies[:0]
 				for _, p := range s.Proxies {
@@ -57,17 +58,18 @@ With the ID of a proxy or of a service instance it says all it knows of that one
 				e.SetIndent("", "  ")
 				return e.Encode(s)
 			}
-			return printStatus(c.OutOrStdout(), s, len(args) == 1)
+			return printStatus(c.OutOrStdout(), s, all, len(args) == 1)
 		},
 	}
 	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	return c
 }
 
-func printStatus(w io.Writer, s admin.Status, full bool) error {
+// printStatus prints the proxies of s, of all that there are.
+func printStatus(w io.Writer, s admin.Status, all int, full bool) error {
 	fmt.Fprintf(w, "sallyport %s, up %s; trust domain %s, datacenter %s\n",
 		s.Version, time.Since(s.Started).Round(time.Second), cmp.Or(s.TrustDomain, "not known yet"), cmp.Or(s.Datacenter, "not known yet"))
-	fmt.Fprintf(w, "catalog: %s, %d services, %d proxies, %d intentions", s.Catalog.Source, s.Catalog.Services, len(s.Proxies), s.Catalog.Intentions)
+	fmt.Fprintf(w, "catalog: %s, %d services, %d proxies, %d intentions", s.Catalog.Source, s.Catalog.Services, all, s.Catalog.Intentions)
 	if !s.Catalog.LastLoaded.IsZero() {
 		fmt.Fprintf(w, ", read %s ago", time.Since(s.Catalog.LastLoaded).Round(time.Second))
 	}
@@ -99,6 +101,9 @@ func printStatus(w io.Writer, s admin.Status, full bool) error {
 				state = ", mended"
 			}
 			fmt.Fprintf(w, "%s: Envoy refused %s %s %s ago%s: %s\n", p.ID, n.Type, strings.Join(n.Resources, ", "), time.Since(n.Time).Round(time.Second), state, oneLine(strings.TrimSpace(n.Message)))
+		}
+		if r := p.LastRejection; r != nil && !p.Connected {
+			fmt.Fprintf(w, "%s: its last stream was rejected %s ago: %s\n", p.ID, time.Since(r.Time).Round(time.Second), oneLine(r.Reason))
 		}
 		if n := s.TLS12[string(p.ID)]; n > 0 {
 			fmt.Fprintf(w, "%s: %d inbound handshakes were TLS 1.2 (peers under Consul's own control plane)\n", p.ID, n)

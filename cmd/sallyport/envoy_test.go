@@ -27,6 +27,7 @@ type sidecarServer struct {
 	dir       string // the runtime directory
 	life      time.Duration
 	remote    bool
+	own       bool // proxies bring tokens of their own
 	listeners []admin.Listener
 
 	minted atomic.Int64
@@ -76,6 +77,9 @@ func (s *sidecarServer) token(_ admin.Peer, r admin.TokenRequest) (admin.TokenRe
 		Token: fmt.Sprintf("token-%d", s.minted.Add(1)), Expires: time.Now().Add(life),
 		ProxyID: "web-sidecar-proxy", Service: "web", Namespace: "default", Partition: "default", Datacenter: "dc1", TrustDomain: "mesh.example",
 		Origin: "web.hcl:3", XDSSocket: admin.XDSSocket(s.dir), Listeners: s.listeners,
+	}
+	if s.own {
+		out.Token, out.OwnToken = "", true
 	}
 	if s.remote {
 		out.XDSCA, out.XDSURI = testCA, "spiffe://mesh.example/sallyport/xds"
@@ -158,6 +162,28 @@ func TestRunEnvoy(t *testing.T) {
 	}
 	if err := r.end(t); err != exitError(9) { //nolint:errorlint // it is not wrapped
 		t.Errorf("runEnvoy = %v, want Envoy's exit status 9", err)
+	}
+}
+
+// TestAnonymous: without a token beside Consul a sidecar is nobody, which explains all that fails later.
+func TestAnonymous(t *testing.T) {
+	t.Setenv("CONSUL_HTTP_TOKEN", "")
+	t.Setenv("CONSUL_HTTP_TOKEN_FILE", "")
+	s := startSidecarServer(t, &sidecarServer{own: true, life: time.Hour, listeners: []admin.Listener{{Name: "x", Address: "192.0.2.1:1"}}})
+	o := forWeb()
+	o.binary = fakeEnvoy(t, t.TempDir(), "1.40.0", "exit 0")
+	for _, token := range []string{"", "a-token"} {
+		t.Setenv("CONSUL_HTTP_TOKEN", token)
+		var log bytes.Buffer
+		_ = runEnvoy(t.Context(), s.dir, o, slog.New(slog.NewTextHandler(&log, nil)))
+		if said := strings.Contains(log.String(), "no token given"); said != (token == "") {
+			t.Errorf("with the token %q: %s", token, log.String())
+		}
+	}
+	t.Setenv("CONSUL_HTTP_TOKEN", "")
+	out, err := runBootstrapCommand(t, s, "--sidecar-for", "web")
+	if err != nil || !strings.Contains(out, "No token was given") {
+		t.Errorf("bootstrap without a token: %v, %s", err, out)
 	}
 }
 

@@ -312,14 +312,12 @@ func (p *controlPlane) announce(ctx context.Context, out io.Writer, l listeners)
 		v, ok = p.store.Views.Load()
 	}
 	proxies := slices.Collect(v.Proxies())
-	fmt.Fprintf(out, "sallyport %s serves %s: %d proxies; %s\n", versionText(), v.Mesh().TrustDomain.Name(), len(proxies), p.status().Source)
-	for n, pr := range proxies {
-		if n == 10 {
-			fmt.Fprintf(out, "  … and %d more (sallyport status)\n", len(proxies)-n)
-			break
-		}
-		fmt.Fprintf(out, "  %-24s %s (%s, %s, %s)\n", pr.ID, v.Identity(pr.Service), net.JoinHostPort(pr.Inbound.Address, strconv.Itoa(int(pr.Inbound.Port))), pr.Inbound.Protocol, pr.Inbound.Enforcement)
+	count := "no proxies yet" // a catalog may come bit by bit
+	if len(proxies) > 0 {
+		count = fmt.Sprintf("%d proxies", len(proxies))
 	}
+	fmt.Fprintf(out, "sallyport %s serves %s: %s; %s\n", versionText(), v.Mesh().TrustDomain.Name(), count, p.status().Source)
+	list(out, v, proxies)
 	fmt.Fprintf(out, "  sockets in %s", p.cfg.RuntimeDir)
 	if l.remote != nil {
 		fmt.Fprintf(out, "; Envoys elsewhere at %s", l.remote.Addr())
@@ -328,4 +326,44 @@ func (p *controlPlane) announce(ctx context.Context, out io.Writer, l listeners)
 		fmt.Fprintf(out, "; metrics at http://%s/metrics", l.metrics.Addr())
 	}
 	fmt.Fprintln(out)
+	if len(proxies) > 0 {
+		return
+	}
+	if v, proxies = p.firstProxies(ctx); len(proxies) > 0 {
+		fmt.Fprintf(out, "%d proxies have come\n", len(proxies))
+		list(out, v, proxies)
+	}
+}
+
+// firstProxies waits for proxies in the catalog, and until no more of them come; none if ctx ended before.
+func (p *controlPlane) firstProxies(ctx context.Context) (v *catalog.View, proxies []*catalog.Proxy) {
+	var quiet <-chan time.Time
+	for {
+		changed := p.store.Views.Changed()
+		v, _ = p.store.Views.Load()
+		if now := slices.Collect(v.Proxies()); len(now) != len(proxies) {
+			proxies, quiet = now, time.After(time.Second)
+		}
+		select {
+		case <-ctx.Done():
+			return v, nil
+		case <-quiet:
+			if len(proxies) > 0 {
+				return v, proxies
+			}
+			quiet = nil
+		case <-changed:
+		}
+	}
+}
+
+// list names the first of the proxies.
+func list(out io.Writer, v *catalog.View, proxies []*catalog.Proxy) {
+	for n, pr := range proxies {
+		if n == 10 {
+			fmt.Fprintf(out, "  … and %d more (sallyport status)\n", len(proxies)-n)
+			break
+		}
+		fmt.Fprintf(out, "  %-24s %s (%s, %s, %s)\n", pr.ID, v.Identity(pr.Service), net.JoinHostPort(pr.Inbound.Address, strconv.Itoa(int(pr.Inbound.Port))), pr.Inbound.Protocol, pr.Inbound.Enforcement)
+	}
 }

@@ -12,9 +12,12 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/sallyport/sallyport/admin"
+	"github.com/sallyport/sallyport/catalog"
+	"github.com/sallyport/sallyport/identity"
 	"github.com/spf13/cobra"
 )
 
@@ -222,4 +225,32 @@ func TestFailedStart(t *testing.T) {
 			t.Fatalf("serve %s left %v in the catalog", args, left)
 		}
 	}
+}
+
+// TestAnnounceLater: beside Consul the catalog comes bit by bit, and the first of it has no proxies.
+func TestAnnounceLater(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := &controlPlane{store: &catalog.Store{}, engine: &engine{status: func() admin.Catalog { return admin.Catalog{Source: "a test"} }}}
+		contents := catalog.Contents{Mesh: catalog.Mesh{TrustDomain: exampleDomain, Datacenter: "dc1", Datacenters: []string{"dc1"}}}
+		p.store.Publish(contents)
+		var out output
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			p.announce(t.Context(), &out, listeners{})
+		}()
+		time.Sleep(time.Minute)
+		if got := out.String(); !strings.Contains(got, "no proxies yet") {
+			t.Errorf("announced %q before there are proxies", got)
+		}
+		for _, name := range []string{"web", "api"} {
+			contents.Proxies = append(contents.Proxies, catalog.Proxy{ID: catalog.ProxyID(name + "-sidecar-proxy"), Service: identity.NewName(name)})
+			p.store.Publish(contents)
+			time.Sleep(time.Second / 2)
+		}
+		<-done
+		if got := out.String(); !strings.Contains(got, "\n2 proxies have come\n  api-sidecar-proxy") {
+			t.Errorf("announced %q, want both proxies at once", got)
+		}
+	})
 }
