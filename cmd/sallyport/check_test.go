@@ -128,3 +128,22 @@ func TestCheckFiles(t *testing.T) {
 		}
 	}
 }
+
+// TestValidate: warnings stand like mistakes, and a file that cannot be parsed hides others.
+func TestValidate(t *testing.T) {
+	dir := shortTemp(t)
+	writeText(t, filepath.Join(dir, "a.hcl"), strings.Replace(twoServices, `"api" local`, `"aip" local`, 1))
+	out, err := command(t, "validate", dir)
+	if want := "a.hcl:5: warning: upstream aip: no service of that name has a proxy here"; err != nil || !strings.HasPrefix(out, want) {
+		t.Errorf("validate = %s, %v, want %q", out, err, want)
+	}
+	const more = "there may be more: what files say of one another"
+	writeText(t, filepath.Join(dir, "b.hcl"), "service {")
+	if out, err = command(t, "validate", dir); err == nil || !strings.Contains(out, "b.hcl:1: ") || !strings.Contains(out, more) {
+		t.Errorf("validate with a file that cannot be parsed = %s, %v", out, err)
+	}
+	writeText(t, filepath.Join(dir, "b.hcl"), "service {}")
+	if out, err = command(t, "validate", dir); err == nil || !strings.Contains(out, "b.hcl:1: ") || strings.Contains(out, more) {
+		t.Errorf("validate with a mistake = %s, %v", out, err)
+	}
+}

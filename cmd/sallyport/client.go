@@ -6,10 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"os"
+	"slices"
 	"strings"
-	"sync"
 	"text/tabwriter"
 	"time"
 
@@ -71,7 +70,7 @@ func printStatus(w io.Writer, s admin.Status, all int, full bool) error {
 		s.Version, time.Since(s.Started).Round(time.Second), cmp.Or(s.TrustDomain, "not known yet"), cmp.Or(s.Datacenter, "not known yet"))
 	fmt.Fprintf(w, "catalog: %s, %d services, %d proxies, %d intentions", s.Catalog.Source, s.Catalog.Services, all, s.Catalog.Intentions)
 	if !s.Catalog.LastLoaded.IsZero() {
-		fmt.Fprintf(w, ", read %s ago", time.Since(s.Catalog.LastLoaded).Round(time.Second))
+		fmt.Fprintf(w, ", as of %s ago", time.Since(s.Catalog.LastLoaded).Round(time.Second))
 	}
 	if !s.Catalog.StaleSince.IsZero() {
 		fmt.Fprintf(w, ", in part not up to date for %s", time.Since(s.Catalog.StaleSince).Round(time.Second))
@@ -143,7 +142,7 @@ func newIntentionCommand(o *clientOptions) *cobra.Command {
 		Short: "Allowed or Denied, why, and from which file:line",
 		Long: `Check says whether the service SOURCE may connect to the service DESTINATION. SOURCE may be a SPIFFE ID too.
 It asks the running control plane, or with --catalog the files alone: then the trust domain of a SPIFFE ID is taken for the mesh's. Exit status: 0 allowed, 1 denied, 2 error.`,
-		Args: cobra.ExactArgs(2),
+		Args: exactly("SOURCE", "DESTINATION"),
 		RunE: func(c *cobra.Command, args []string) error {
 			var r admin.CheckResponse
 			var err error
@@ -211,8 +210,10 @@ func readFiles(c *cobra.Command, dir string, domain spiffeid.TrustDomain) (catal
 	if err != nil {
 		return catalog.Contents{}, err
 	}
-	// What is odd but taken is said beside the answer.
-	cfg.Logger = slog.New(&plainHandler{w: c.ErrOrStderr(), mu: &sync.Mutex{}, level: slog.LevelWarn})
+	cfg.Warned = func(p files.Problem) { // what is odd but taken is said beside the answer
+		p.Text = "warning: " + p.Text
+		fmt.Fprintln(c.ErrOrStderr(), p)
+	}
 	return files.Load(cfg)
 }
 
@@ -274,7 +275,7 @@ func newLeafCommand(o *clientOptions) *cobra.Command {
 	group.AddCommand(&cobra.Command{
 		Use:   "rotate SERVICE",
 		Short: "Give a service a new leaf now; no connection ends",
-		Args:  cobra.ExactArgs(1),
+		Args:  exactly("SERVICE"),
 		RunE: func(c *cobra.Command, args []string) error {
 			client, err := admin.Find(o.runtimeDir)
 			if err != nil {
@@ -294,12 +295,15 @@ func newValidateCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "validate DIR",
 		Short: "Every mistake in a directory of definitions, at file:line",
-		Args:  cobra.ExactArgs(1),
+		Args:  exactly("DIR"),
 		RunE: func(c *cobra.Command, args []string) error {
 			contents, err := readFiles(c, args[0], anyDomain)
 			if problems, ok := errors.AsType[files.Errors](err); ok {
 				for _, p := range problems {
 					fmt.Fprintln(c.OutOrStdout(), p)
+				}
+				if slices.ContainsFunc(problems, func(p files.Problem) bool { return p.Unread }) {
+					fmt.Fprintf(c.OutOrStdout(), "%s: there may be more: what files say of one another is checked when all of them can be read\n", args[0])
 				}
 				return exitError(1)
 			}

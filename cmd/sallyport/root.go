@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime/debug"
+	"strings"
 
 	"github.com/sallyport/sallyport/admin"
 	"github.com/spf13/cobra"
@@ -61,6 +62,16 @@ configuration over xDS: mutual TLS between services, and only the connections th
 
 // help is what a command does that only holds others. With arguments it does not get here: cobra.NoArgs calls them unknown commands.
 func help(c *cobra.Command, _ []string) error { return c.Help() }
+
+// exactly takes as many arguments as there are names.
+func exactly(names ...string) cobra.PositionalArgs {
+	return func(c *cobra.Command, args []string) error {
+		if len(args) == len(names) {
+			return nil
+		}
+		return fmt.Errorf("%s takes %s, and was given %d arguments (see `%s --help`)", c.CommandPath(), strings.Join(names, " and "), len(args), c.CommandPath())
+	}
+}
 
 // versionText is the version and, where the build knows it, the commit.
 func versionText() string {

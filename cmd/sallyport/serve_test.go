@@ -254,3 +254,13 @@ func TestAnnounceLater(t *testing.T) {
 		}
 	})
 }
+
+// TestRotateSaysWhy: leafs are made for connected sidecars alone.
+func TestRotateSaysWhy(t *testing.T) {
+	c, _ := startServe(t)
+	for service, want := range map[string]string{"web": "none of its sidecars is connected", "wbe": "not found"} {
+		if err := c.Rotate(t.Context(), service); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("leaf rotate %s: %v, want %q", service, err, want)
+		}
+	}
+}
