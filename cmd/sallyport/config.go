@@ -2,11 +2,13 @@ package main
 
 import (
 	"bytes"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
 	"os"
 	"path/filepath"
+	"reflect"
 	"regexp"
 	"slices"
 	"strings"
@@ -121,16 +123,53 @@ func readConfig(f *pflag.FlagSet) (serveConfig, error) {
 		path = os.Getenv("SALLYPORT_CONFIG")
 	}
 	if path != "" {
+		if ext := filepath.Ext(path); !slices.Contains([]string{".yaml", ".yml", ".toml", ".json"}, ext) {
+			return serveConfig{}, fmt.Errorf("configuration %s: its name must end in .yaml, .yml, .toml or .json, which says how it is read", path)
+		}
 		v.SetConfigFile(path)
 		if err := v.ReadInConfig(); err != nil {
-			return serveConfig{}, fmt.Errorf("configuration %s: %w", path, err)
+			return serveConfig{}, syntaxError(path, err)
 		}
 	}
 	var c serveConfig
-	if err := v.UnmarshalExact(&c); err != nil {
+	if err := v.UnmarshalExact(&c, viper.DecodeHook(durationHook)); err != nil {
 		return serveConfig{}, configError(path, err)
 	}
 	return c, nil
+}
+
+// durationHook reads times, which are nothing without a unit.
+func durationHook(_, to reflect.Type, data any) (any, error) {
+	if to != reflect.TypeFor[time.Duration]() {
+		return data, nil
+	}
+	switch d := data.(type) {
+	case time.Duration: // a flag's default
+		return d, nil
+	case string:
+		return time.ParseDuration(d)
+	}
+	return nil, fmt.Errorf(`%v: a time has a unit, like "10s" or "72h"`, data)
+}
+
+// positioned is an error of the TOML parser.
+type positioned interface {
+	error
+	Position() (row, column int)
+}
+
+// syntaxError puts the line at which a file cannot be parsed in front, where the parser does not say it itself.
+func syntaxError(path string, err error) error {
+	if j, ok := errors.AsType[*json.SyntaxError](err); ok {
+		if b, readErr := os.ReadFile(path); readErr == nil {
+			return fmt.Errorf("%s:%d: %w", path, 1+bytes.Count(b[:min(int(j.Offset), len(b))], []byte("\n")), err)
+		}
+	}
+	if t, ok := errors.AsType[positioned](err); ok {
+		row, _ := t.Position()
+		return fmt.Errorf("%s:%d: %w", path, row, err)
+	}
+	return fmt.Errorf("configuration %s: %w", path, err)
 }
 
 // configError puts the line of the key that viper complains about in front.
@@ -142,8 +181,11 @@ func configError(path string, err error) error {
 	} else if m := regexp.MustCompile(`'([a-z_]+)'`).FindStringSubmatch(text); m != nil {
 		key = m[1]
 	}
+	if name := variable(key); key != "" && !unknown && os.Getenv(name) != "" {
+		return fmt.Errorf("%s: %s", name, text)
+	}
 	b, readErr := os.ReadFile(path)
-	at := regexp.MustCompile(`(?im)^[ \t{,"]*` + regexp.QuoteMeta(key) + `["\s]*[:=]`).FindIndex(b)
+	at := regexp.MustCompile(`(?im)^[ \t{,"\[]*` + regexp.QuoteMeta(key) + `["\s]*[:=\]]`).FindIndex(b)
 	if key == "" || readErr != nil || at == nil { // not from the file: a variable or a flag
 		return fmt.Errorf("configuration: %s", text)
 	}

@@ -28,7 +28,14 @@ func read(t *testing.T, env map[string]string, file string, args ...string) (ser
 	serveFlags(f)
 	f.String("runtime-dir", os.Getenv("SALLYPORT_RUNTIME_DIR"), "")
 	if file != "" {
-		path := filepath.Join(t.TempDir(), "sallyport.yaml")
+		name := "sallyport.yaml"
+		switch {
+		case strings.HasPrefix(file, "{"):
+			name = "sallyport.json"
+		case strings.Contains(file, " = "):
+			name = "sallyport.toml"
+		}
+		path := filepath.Join(t.TempDir(), name)
 		if err := os.WriteFile(path, []byte(file), 0o600); err != nil {
 			t.Fatal(err)
 		}
@@ -68,6 +75,11 @@ func TestReadConfigRefuses(t *testing.T) {
 		{name: "unknown key", file: "catalog: x\nleaf-tll: 3h\n", want: `sallyport.yaml:2: unknown key "leaf-tll"`},
 		{name: "not yaml", file: "catalog: [x\n", want: "sallyport.yaml"},
 		{name: "not a duration", file: "catalog: x\nleaf_ttl: soon\n", want: "sallyport.yaml:2: 'leaf_ttl' time: invalid duration"},
+		{name: "no unit", file: "catalog: x\nleaf_ttl: 300\n", want: `sallyport.yaml:2: 'leaf_ttl' 300: a time has a unit`},
+		{name: "variable", file: "leaf_ttl: 3h\n", env: map[string]string{"SALLYPORT_LEAF_TTL": "soon"}, want: `SALLYPORT_LEAF_TTL: 'leaf_ttl' time: invalid duration`},
+		{name: "toml table", file: "catalog = \"x\"\n[foo]\nbar = 1\n", want: `sallyport.toml:2: unknown key "foo"`},
+		{name: "toml", file: "catalog = \"x\"\nleaf_ttl = = 1\n", want: "sallyport.toml:2: "},
+		{name: "json", file: "{\n\"catalog\": \"x\",\n}", want: "sallyport.json:3: "},
 		{name: "unknown variable", env: map[string]string{"SALLYPORT_LEAFTTL": "1h"}, want: "SALLYPORT_LEAFTTL is not a variable"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
@@ -75,6 +87,9 @@ func TestReadConfigRefuses(t *testing.T) {
 				t.Errorf("error = %v, want %q in it", err, tc.want)
 			}
 		})
+	}
+	if _, err := read(t, nil, "", "--config", "sallyport.hcl"); err == nil || !strings.Contains(err.Error(), "must end in .yaml, .yml, .toml or .json") {
+		t.Errorf("configuration in HCL: %v", err)
 	}
 }
 

@@ -215,7 +215,7 @@ func TestRunEnvoyRefuses(t *testing.T) {
 		{"the drain time", func(o *envoyOptions) { o.args = []string{"--drain-time-s", "1"} }, "use --drain-time"},
 		{"hot restart", func(o *envoyOptions) { o.args = []string{"--restart-epoch", "1"} }, "hot restart"},
 		{"a negative life", func(o *envoyOptions) { o.tokenTTL = -time.Second }, "--token-ttl -1s"},
-		{"an administration for all", func(o *envoyOptions) { o.adminBind = "0.0.0.0:19000" }, "not a loopback address"},
+		{"an administration for all", func(o *envoyOptions) { o.adminBind = "0.0.0.0:19000" }, "(--admin-allow-remote)"},
 		{"a long path", func(o *envoyOptions) { o.adminBind = "unix:/" + strings.Repeat("a", 120) }, "too long for a socket"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
