@@ -217,6 +217,25 @@ func TestMakeDir(t *testing.T) {
 	}
 }
 
+// TestLetThrough: a directory that is there already, too, with whatever else its mode says.
+func TestLetThrough(t *testing.T) {
+	dir := t.TempDir()
+	for before, after := range map[os.FileMode]os.FileMode{0o700: 0o711, 0o750: 0o751, 0o755: 0o755} {
+		if err := os.Chmod(dir, before); err != nil {
+			t.Fatal(err)
+		}
+		if err := admin.LetThrough(dir); err != nil {
+			t.Fatal(err)
+		}
+		if info, err := os.Stat(dir); err != nil || info.Mode().Perm() != after {
+			t.Errorf("LetThrough of mode %04o: %v, %v, want %04o", before, info.Mode(), err, after)
+		}
+	}
+	if err := admin.LetThrough(filepath.Join(dir, "none")); err == nil {
+		t.Error("LetThrough of nothing gave no error")
+	}
+}
+
 func TestListen(t *testing.T) {
 	path := filepath.Join(filepath.Dir(shortDir(t)), "x.sock")
 	l, err := admin.Listen(path, 0o600, -1)

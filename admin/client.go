@@ -66,7 +66,7 @@ func reason(err error) string {
 	case errors.Is(err, fs.ErrNotExist):
 		return "no such socket"
 	case errors.Is(err, fs.ErrPermission):
-		return "permission denied"
+		return "permission denied (root and the user that serves may, and the group of `sallyport serve --admin-group`)"
 	}
 	return "nobody answers"
 }

@@ -92,6 +92,21 @@ func CheckDir(dir string) error {
 	return nil
 }
 
+// LetThrough lets everybody reach the sockets in a runtime directory of this user, which have modes of their own. Nobody else may
+// list the directory.
+func LetThrough(dir string) error {
+	info, err := os.Lstat(dir)
+	if err != nil {
+		return fmt.Errorf("runtime directory: %w", err)
+	}
+	if mode := info.Mode().Perm(); mode|0o011 != mode {
+		if err := os.Chmod(dir, mode|0o011); err != nil {
+			return fmt.Errorf("runtime directory: %w", err)
+		}
+	}
+	return nil
+}
+
 // Listen listens on a Unix socket at path with the given mode and, if gid is not -1, group. A socket that somebody still
 // answers on is left alone; one that was left over is replaced.
 func Listen(path string, mode fs.FileMode, gid int) (net.Listener, error) {

@@ -116,7 +116,8 @@ type Status struct {
 
 // Catalog is the state of the source of the catalog.
 type Catalog struct {
-	Source     string    `json:"source"` // "files: /etc/sallyport/catalog", "consul agent localhost:8500"
+	Source string `json:"source"` // "files: /etc/sallyport/catalog", "consul agent localhost:8500"
+	// LastLoaded is when the contents were last known to be what the source has, changed or not.
 	LastLoaded time.Time `json:"last_loaded,omitzero"`
 	// StaleSince is since when something could not be read again; zero: it is all as the source has it.
 	StaleSince time.Time `json:"stale_since,omitzero"`

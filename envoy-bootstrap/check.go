@@ -17,6 +17,9 @@ import (
 	"unicode/utf8"
 )
 
+// ErrAdminRemote is what is wrong with an AdminBind that other machines reach where AdminRemote does not let them.
+var ErrAdminRemote = errors.New("not a loopback address: Envoy's administration asks nobody who they are, so other machines must be let in explicitly")
+
 // maxSocketPath is how long the path of a Unix socket may be: sockaddr_un holds 108 bytes, 104 on BSD and macOS, with a final NUL.
 func maxSocketPath() int {
 	if runtime.GOOS == "linux" {
@@ -105,7 +108,7 @@ func (p Params) checkAdmin() error {
 		return fmt.Errorf("admin address %q: %w", p.AdminBind, err)
 	}
 	if !p.AdminRemote && !addr.Addr().IsLoopback() {
-		return fmt.Errorf("admin address %q: not a loopback address: Envoy's administration asks nobody who they are, so other machines must be let in explicitly", p.AdminBind)
+		return fmt.Errorf("admin address %q: %w", p.AdminBind, ErrAdminRemote)
 	}
 	return nil
 }

@@ -143,7 +143,7 @@ func read(config Config, files []listed, remembered map[string]uint16, before pa
 	for _, f := range files {
 		src, err := readFile(filepath.Join(config.Dir, f.name), f)
 		if err != nil {
-			d.problem(position{file: f.name}, "%s", err)
+			d.unread(position{file: f.name}, err.Error())
 			whole = false
 			continue
 		}
@@ -170,13 +170,18 @@ func newDirectory(config Config) *directory {
 func (d *directory) file(name string, src []byte) bool {
 	documents, err := parse(name, src)
 	if err != nil {
-		d.problem(position{file: name, line: err.line}, "%s", err.text)
+		d.unread(position{file: name, line: err.line}, err.text)
 		return false
 	}
 	for _, n := range documents {
 		d.document(n)
 	}
 	return true
+}
+
+// unread is a problem for which a file is not known at all.
+func (d *directory) unread(at position, text string) {
+	d.problems = append(d.problems, Problem{File: at.file, Line: at.line, Text: text, Unread: true})
 }
 
 // document reads a file, or one of the documents of a YAML file: service definitions, or one config entry.

@@ -46,6 +46,8 @@ type Config struct {
 	PortsFile string
 	// Logger is told of what is read and of mistakes; nil: nobody is.
 	Logger *slog.Logger
+	// Warned is told of what Load finds odd but takes; nil: Logger is.
+	Warned func(Problem)
 	// Registerer gets the package's metrics; nil: there are none.
 	Registerer prometheus.Registerer
 }
@@ -86,7 +88,7 @@ type Status struct {
 	Dir string
 	// Files is the number of files in the last valid contents.
 	Files int
-	// LastSuccess is when the directory was last read and found valid; zero: never.
+	// LastSuccess is when the directory was last looked at and found valid, changed or not; zero: never.
 	LastSuccess time.Time
 	// Problems are the mistakes for which the directory is refused now, each with file:line; none if it is valid.
 	Problems []string
@@ -136,6 +138,10 @@ func Load(config Config) (catalog.Contents, error) {
 	}
 	r := read(c, files, ports, nil)
 	for _, w := range r.warnings {
+		if c.Warned != nil {
+			c.Warned(w)
+			continue
+		}
 		c.Logger.Warn("odd definition", "origin", w.origin(), "err", w.Text)
 	}
 	if len(r.problems) > 0 {

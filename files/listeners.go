@@ -40,6 +40,10 @@ func (a *assembly) checkListeners() {
 	sockets := map[path]listener{}
 	bind := func(s *sidecar, address netip.Addr, port uint16, l listener) {
 		l.address = address
+		if own, at, ok := s.application(port); ok && overlap(address, own) {
+			a.problem(l.at, "%s cannot listen on port %d of %s: service %s itself does (%s)", l, port, clash(address, own), s.service, at)
+			return
+		}
 		k := key{s.host, port}
 		for _, other := range ports[k] {
 			if overlap(address, other.address) {
@@ -85,6 +89,22 @@ func (a *assembly) checkListeners() {
 			bind(s, address, u.BindPort, l)
 		}
 	}
+}
+
+// application is where the application behind s listens, if that is on a port with an address that is known.
+func (s *sidecar) application(port uint16) (address netip.Addr, at position, ok bool) {
+	own := s.localPort
+	if s.instance != nil && !s.localSocket.set {
+		own = own.or(s.instance.port)
+	}
+	if !own.set || own.value != port {
+		return netip.Addr{}, position{}, false
+	}
+	if !s.localAddress.set || s.localAddress.value == "localhost" {
+		return netip.AddrFrom4([4]byte{127, 0, 0, 1}), own.at, true
+	}
+	address, ok = parseIP(s.localAddress.value)
+	return address, own.at, ok
 }
 
 // overlap reports whether two listeners on one port of one machine take each other's connections. The IPv6 wildcard takes

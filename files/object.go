@@ -228,6 +228,13 @@ func (o *object) elements(key string) []*node {
 
 // texts checks that a key is a list of strings, and is for keys that mean nothing to a mesh.
 func (o *object) texts(key string) {
+	for _, f := range o.fields[canonical(key)] {
+		if f.value.kind != list && f.value.kind != null {
+			o.know(key)
+			o.mismatch(key, "a list of strings", f.value)
+			return
+		}
+	}
 	for _, n := range o.elements(key) {
 		if n.kind != text {
 			o.mismatch(key, "a list of strings", n)

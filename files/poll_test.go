@@ -46,6 +46,14 @@ func TestPolling(t *testing.T) {
 			t.Errorf("%s was not found", want)
 		}
 	}
+	// A look that finds nothing changed says that the contents are fresh all the same.
+	first := s.Status().LastSuccess
+	for end := time.Now().Add(10 * time.Second); !s.Status().LastSuccess.After(first); time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Error("the last success does not move while nothing changes")
+			break
+		}
+	}
 	cancel()
 	if err := <-done; err != nil {
 		t.Errorf("run: %v", err)

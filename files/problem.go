@@ -16,6 +16,8 @@ type Problem struct {
 	Line int
 	// Text says what is wrong and how to mend it.
 	Text string
+	// Unread is whether the file could not be parsed for it. What files say of one another was not checked then.
+	Unread bool
 }
 
 // String is the problem as compilers print theirs: "web.hcl:3: text".

@@ -129,6 +129,16 @@ func mistakes() []mistake {
 		one("weights", inService("weights {\n  passing = 0\n  warning = -1\n}"), "a.hcl:4: passing is 0: it must be 1 to 65535", "a.hcl:5: warning is -1: it must be 0 to 65535"),
 		one("status", inService("check {\n  status = \"ok\"\n}"), `a.hcl:4: status "ok" of check is not known: passing, warning and critical are`),
 		one("check key", inService("checks = [{\n  statsu = \"ok\"\n}]"), `a.hcl:4: unknown key "statsu" in check: did you mean status?`),
+		one("check without interval", inService("checks = [{\n  http = \"http://localhost\"\n}, {\n  tcp = \"localhost:1\"\n  interval = \"10s\"\n}]"), "a.hcl:3: check with http has no interval"),
+		one("check of nothing", inService("check {}"), "a.hcl:3: check says nothing: give it a status, or how the status is found out (http, tcp, ttl, …)"),
+		one("check with a name", inService("check { name = \"up\" }"), "a.hcl:3: check says nothing: give it a status, or how the status is found out (http, tcp, ttl, …)"),
+		one("check times", inService("checks = [{\n  ttl = \"abc\"\n}, {\n  udp = \"localhost:1\"\n  interval = \"10\"\n  timeout = 5\n}]"),
+			`a.hcl:4: ttl is "abc": it must be a time like "500ms" or "10s"`, `a.hcl:7: interval is "10": it must be a time like "500ms" or "10s"`,
+			`a.hcl:8: timeout must be a string with a unit, like "10s", not a number`),
+		one("check of two kinds", inService("checks = [{\n  http = \"http://localhost\"\n  interval = \"10s\"\n  ttl = \"10s\"\n}, {\n  alias_service = \"api\"\n  ttl = \"10s\"\n}, {\n  grpc = \"localhost:1\"\n  alias_service = \"api\"\n}]"),
+			"a.hcl:6: check has a ttl and an interval: it can have one of them", "a.hcl:9: check has a ttl and alias_service: it can have one of them",
+			"a.hcl:10: check has grpc and alias_service: it can have one of them"),
+		one("tags of one", inService("tags = \"foo\""), "a.hcl:3: tags must be a list of strings, not a string"),
 		one("tags", inService("tags = [1]"), "a.hcl:3: tags must be a list of strings, not a number"),
 		one("meta", inService("meta {\n  \"a b\" = \"x\"\n  n = 1\n  l = \""+strings.Repeat("x", 600)+"\"\n}"),
 			`a.hcl:4: meta key "a b": 1 to 128 letters, digits, '-' and '_' are allowed`, `a.hcl:5: meta value of "n" must be a string, not a number`,
@@ -156,7 +166,7 @@ func mistakes() []mistake {
 		one("nothing to connect to", inService(sidecar), "a.hcl:4: nothing to hand connections to: give service web a port or a socket_path, or the proxy a local_service_port"),
 		one("sidecar id", inService("port = 1\nconnect {\nsidecar_service {\nid = \"x\"\n}\n}"), `a.hcl:6: id of sidecar_service is always "web-sidecar-proxy", as in Consul: remove it`),
 		one("sidecar kind", inService("port = 1\nconnect {\nsidecar_service {\nkind = \"mesh-gateway\"\n}\n}"), `a.hcl:6: kind of sidecar_service is always connect-proxy, not "mesh-gateway"`),
-		one("sidecar of a proxy", "services { name = \"web\" }\nservices {\nkind = \"connect-proxy\"\nname = \"p\"\nport = 1\nproxy { destination_service_name = \"web\" local_service_port = 1 }\nconnect {}\n}\n",
+		one("sidecar of a proxy", "services { name = \"web\" }\nservices {\nkind = \"connect-proxy\"\nname = \"p\"\nport = 1\nproxy { destination_service_name = \"web\" local_service_port = 2 }\nconnect {}\n}\n",
 			"a.hcl:7: a connect-proxy has no sidecar of its own: remove connect"),
 		one("nested connect", inService("port = 1\nconnect {\nsidecar_service {\nconnect {}\n}\n}"), "a.hcl:6: connect cannot be nested in sidecar_service"),
 		one("missing service", "service {\n  kind = \"connect-proxy\"\n  name = \"p\"\n  port = 1\n  proxy {\n    destination_service_name = \"web\"\n local_service_port = 1\n  }\n}\n",
@@ -264,6 +274,12 @@ func mistakes() []mistake {
 		one("same address of two hosts", "services {\nname = \"web\"\nport = 1\naddress = \"a\"\nconnect { sidecar_service {\nport = 20000\nproxy { config {\nbind_address = \"10.0.0.1\" } }\n} }\n}\n"+
 			"services {\nname = \"api\"\nport = 2\naddress = \"10.0.0.1\"\nconnect { sidecar_service {\nport = 20000\n} }\n}\n",
 			"a.hcl:6: the public listener of web-sidecar-proxy and the public listener of api-sidecar-proxy (a.hcl:16) cannot both listen on 10.0.0.1:20000"),
+		one("application's port", inService("port = 8080\nconnect { sidecar_service {\nport = 8080\n} }"),
+			"a.hcl:5: the public listener of web-sidecar-proxy cannot listen on port 8080 of 127.0.0.1: service web itself does (a.hcl:3)"),
+		one("application's port as bind_port", inProxy("local_service_port = 9000\nconfig {\nbind_address = \"127.0.0.1\"\nbind_port = 9000\n}"),
+			"a.hcl:9: the public listener of web-sidecar-proxy cannot listen on port 9000 of 127.0.0.1: service web itself does (a.hcl:6)"),
+		one("application's port of an upstream", inProxy("upstreams {\ndestination_name = \"api\"\nlocal_bind_port = 8080\n}"),
+			"a.hcl:6: upstream api of web-sidecar-proxy cannot listen on port 8080 of 127.0.0.1: service web itself does (a.hcl:3)"),
 		{"prometheus of all", map[string]string{
 			"a.hcl": "services {\nname = \"web\"\nport = 1\nconnect { sidecar_service {} }\n}\nservices {\nname = \"api\"\nport = 2\nconnect { sidecar_service {} }\n}\n",
 			"b.hcl": entry("proxy-defaults", "global", "Config {\nenvoy_prometheus_bind_addr = \"0.0.0.0:9102\"\n}"),
@@ -404,6 +420,21 @@ func TestHosts(t *testing.T) {
 	}
 	if c := load(t, files.Config{Dir: write(t, map[string]string{"a.hcl": "# nothing yet\n"})}); len(c.Services)+len(c.Proxies)+len(c.Intentions) != 0 {
 		t.Errorf("a comment became %+v", c)
+	}
+}
+
+// TestOwnPort holds that a sidecar may have its application's port at another address, and that Consul's kinds of check are taken.
+func TestOwnPort(t *testing.T) {
+	t.Parallel()
+	for _, text := range []string{
+		inService("port = 8080\naddress = \"10.0.0.1\"\nconnect { sidecar_service {\nport = 8080\n} }"),
+		inProxy("local_service_address = \"app.internal\"\nlocal_service_port = 20000\nconfig {\nbind_port = 20000\n}"),
+		inService("port = 1\nchecks = [{ http = \"http://x\" interval = \"10s\" }, { ttl = \"30s\" }, { alias_service = \"api\" }, { status = \"warning\" }, { args = [\"a\"] interval = \"1m\" }]"),
+		inService("port = 1\ntags = []"),
+	} {
+		if _, err := files.Load(files.Config{Dir: write(t, map[string]string{"a.hcl": text}), TrustDomain: trustDomain}); err != nil {
+			t.Errorf("Load of %s: %v", text, err)
+		}
 	}
 }
 

@@ -103,6 +103,14 @@ func (s *Source) accepted(r reading) {
 	}
 }
 
+// unchanged notes that what was found valid is still what there is.
+func (s *Source) unchanged() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.status.LastSuccess = time.Now()
+	s.metrics.fresh(s.status)
+}
+
 func (s *Source) refused(problems, warnings Errors) {
 	s.mu.Lock()
 	old := s.status
@@ -111,7 +119,11 @@ func (s *Source) refused(problems, warnings Errors) {
 	s.mu.Unlock()
 	s.metrics.loaded(now)
 	for _, p := range problems {
-		if !slices.Contains(old.Problems, p.String()) {
+		switch {
+		case slices.Contains(old.Problems, p.String()):
+		case old.LastSuccess.IsZero():
+			s.config.Logger.Error("catalog refused, and there was no valid one before", "origin", p.origin(), "err", p.Text)
+		default:
 			s.config.Logger.Error("catalog refused, the last valid one stays", "origin", p.origin(), "err", p.Text)
 		}
 	}
@@ -146,6 +158,9 @@ func (s *Source) wait(ctx context.Context, w *watch, poll <-chan time.Time, file
 			now, err := scan(s.config.Dir)
 			if retry--; (err != nil) != (files == nil) || !same(now, files) || !ok && retry <= 0 {
 				return s.settle(ctx, w)
+			}
+			if ok {
+				s.unchanged()
 			}
 		}
 	}
@@ -198,7 +213,7 @@ func newMetrics(r prometheus.Registerer) (metrics, error) {
 	m := metrics{
 		success: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "sallyport_catalog_last_success_timestamp_seconds",
-			Help: "When the catalog's directory was last read and found valid, in seconds since 1970; 0: never.",
+			Help: "When the catalog's directory was last looked at and found valid, changed or not, in seconds since 1970; 0: never.",
 		}),
 		problems: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "sallyport_catalog_problems",
@@ -229,5 +244,7 @@ func (m metrics) loaded(s Status) {
 		return
 	}
 	m.loads.WithLabelValues("ok").Inc()
-	m.success.Set(float64(s.LastSuccess.UnixNano()) / 1e9)
+	m.fresh(s)
 }
+
+func (m metrics) fresh(s Status) { m.success.Set(float64(s.LastSuccess.UnixNano()) / 1e9) }

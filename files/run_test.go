@@ -265,8 +265,14 @@ func TestSymlinkTargetChanged(t *testing.T) {
 func TestInvalidAtStart(t *testing.T) {
 	t.Parallel()
 	dir := filepath.Join(t.TempDir(), "later")
-	r := run(t, files.Config{Dir: dir})
+	var logs lockedBuffer
+	r := run(t, files.Config{Dir: dir, Logger: slog.New(slog.NewTextHandler(&logs, nil))})
 	r.refused("no such file or directory")
+	for end := time.Now().Add(patience); logs.count("there was no valid one before") == 0; time.Sleep(time.Millisecond) { // it is logged after
+		if time.Now().After(end) || logs.count("the last valid one stays") > 0 {
+			t.Fatal("the log does not say that there was no valid catalog")
+		}
+	}
 	mkdir(t, dir)
 	writeFile(t, filepath.Join(dir, "a.hcl"), "service {}\n")
 	r.refused("a.hcl:1: service has no name")
@@ -366,7 +372,7 @@ func TestTold(t *testing.T) {
 // TestWarnings holds that what is odd but taken is told.
 func TestWarnings(t *testing.T) {
 	t.Parallel()
-	dir := write(t, map[string]string{"a.hcl": "service {\nname = \"web\"\nport = 1\ncheck {\nhttp = \"http://localhost\"\n}\nconnect { sidecar_service { proxy {\n" +
+	dir := write(t, map[string]string{"a.hcl": "service {\nname = \"web\"\nport = 1\ncheck {\nhttp = \"http://localhost\" interval = \"10s\"\n}\nconnect { sidecar_service { proxy {\n" +
 		"upstreams {\ndestination_name = \"aip\"\nlocal_bind_port = 2\n}\n}}}}\n"})
 	r := run(t, files.Config{Dir: dir})
 	r.services("aip", "web")

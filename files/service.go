@@ -1,6 +1,8 @@
 package files
 
 import (
+	"cmp"
+
 	"github.com/sallyport/sallyport/catalog"
 )
 
@@ -249,24 +251,47 @@ func (o *object) checks() (worst health, ok bool) {
 		default:
 			c.problem(status.at, "status %.60q of check is not known: passing, warning and critical are", status.value)
 		}
-		if c.probes() && !status.set {
+		before := len(c.problems)
+		probes := c.probes()
+		if probes && !status.set {
 			c.warning(c.at, "checks are not run here: without a status this one counts as passing")
 		}
-		c.ignore("id", "check_id", "name", "notes", "service_id", "interval", "timeout", "method", "header", "body", "tls_server_name",
+		c.ignore("id", "check_id", "name", "notes", "service_id", "method", "header", "body", "tls_server_name",
 			"tls_skip_verify", "tcp_use_tls", "grpc_use_tls", "h2ping_use_tls", "shell", "disable_redirects", "output_max_size", "success_before_passing",
-			"failures_before_warning", "failures_before_critical", "deregister_critical_service_after", "alias_node", "token")
+			"failures_before_warning", "failures_before_critical", "docker_container_id", "token")
 		c.done()
+		if !probes && !status.set && len(c.problems) == before && !c.broken {
+			c.problem(c.at, "check says nothing: give it a status, or how the status is found out (http, tcp, ttl, …)")
+		}
 	}
 	return worst, ok
 }
 
-// probes reports whether a check says how Consul's agent would find out about its status.
+// probes reports whether a check says how Consul's agent would find out about its status, and what of that Consul would refuse. A
+// status alone is taken, which Consul does not: here it is all that counts.
 func (o *object) probes() bool {
-	found := false
-	for _, key := range []string{"http", "tcp", "udp", "grpc", "h2ping", "ttl", "args", "docker_container_id", "os_service", "alias_service"} {
-		found = o.field(key) != nil || found
+	given := func(keys ...string) (first string) {
+		for _, key := range keys {
+			if n := o.field(key); n != nil && !n.empty() {
+				first = cmp.Or(first, key)
+			}
+		}
+		return first
 	}
-	return found
+	run := given("http", "tcp", "udp", "grpc", "h2ping", "args", "os_service")
+	alias := given("alias_service", "alias_node")
+	interval, ttl := o.duration("interval"), o.duration("ttl")
+	o.duration("timeout")
+	o.duration("deregister_critical_service_after")
+	switch {
+	case run != "" && alias != "":
+		o.problem(o.at, "check has %s and %s: it can have one of them", run, alias)
+	case run != "" && given("interval") == "":
+		o.problem(o.at, "check with %s has no interval", run)
+	case interval.set && ttl.set, alias != "" && ttl.set:
+		o.problem(ttl.at, "check has a ttl and %s: it can have one of them", cmp.Or(alias, "an interval"))
+	}
+	return run != "" || alias != "" || ttl.set
 }
 
 // claim takes an ID for the registration at a place. IDs of services and proxies are one set, as on one agent.

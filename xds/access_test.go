@@ -45,6 +45,29 @@ func TestWhoMayOpenAStream(t *testing.T) {
 	}
 }
 
+// Why a proxy of the catalog has no stream is in its status; what others call themselves is not remembered.
+func TestRejectionInStatus(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := start(t, patient())
+		twoServices(m)
+		for _, who := range []string{"web", "nobody"} {
+			c := m.open(context.Background(), node(who))
+			c.subscribe(secrets, "roots")
+			c.ends(codes.PermissionDenied)
+		}
+		p, _ := m.server.Proxy(proxyID("web"))
+		if r := p.LastRejection; r == nil || r.Reason != "no token" || !r.Time.Equal(time.Now()) {
+			t.Errorf("LastRejection = %+v, want that there was no token", r)
+		}
+		if p, _ := m.server.Proxy(proxyID("api")); p.LastRejection != nil {
+			t.Errorf("LastRejection of another proxy = %+v", p.LastRejection)
+		}
+		if n := len(m.server.proxies); n != 1 {
+			t.Errorf("%d proxies are remembered, want 1", n)
+		}
+	})
+}
+
 func TestNodeIsPinned(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := start(t, patient())

@@ -36,6 +36,7 @@ func (s *Server) recheck(ctx context.Context, n *session, node *corev3.Node, sub
 		}
 		s.metrics.streamsRejected.WithLabelValues(rejectedDenied).Inc()
 		s.log.Warn("stream ended: its caller may not have it any more", "proxy", n.caller.Proxy, "err", err)
+		s.rejected(n.caller.Proxy, err)
 		n.end(err)
 		return
 	}

@@ -106,6 +106,7 @@ type proxy struct {
 	sessions map[*session]bool
 	lastACK  time.Time
 	lastNACK *NACK
+	rejected *Rejection
 }
 
 // New returns a Server, or an error if cfg lacks something, the generations file cannot be read, or a metric is registered already.
@@ -253,6 +254,7 @@ func (s *Server) authorize(ctx context.Context, node *corev3.Node) (sds.Caller, 
 	case err != nil:
 		s.metrics.streamsRejected.WithLabelValues(rejectedDenied).Inc()
 		s.log.Warn("stream rejected", "proxy", cut(node.GetId(), maxNameLength), "err", err)
+		s.rejected(catalog.ProxyID(node.GetId()), err)
 		if _, ok := status.FromError(err); ok {
 			return sds.Caller{}, err
 		}
@@ -260,9 +262,26 @@ func (s *Server) authorize(ctx context.Context, node *corev3.Node) (sds.Caller, 
 	case caller.Proxy == "" || node.GetId() != string(caller.Proxy):
 		s.metrics.streamsRejected.WithLabelValues(rejectedNode).Inc()
 		s.log.Warn("stream rejected", "proxy", caller.Proxy, "err", fmt.Sprintf("node.id %q is not the proxy that the token is for", cut(node.GetId(), maxNameLength)))
-		return sds.Caller{}, status.Error(codes.PermissionDenied, "node.id is not the proxy that the token is for")
+		err := status.Error(codes.PermissionDenied, "node.id is not the proxy that the token is for")
+		s.rejected(catalog.ProxyID(node.GetId()), err)
+		return sds.Caller{}, err
 	}
 	return caller, nil
+}
+
+// rejected notes why a proxy got no stream, or lost it, for the status. What says who it is has not been believed, so only proxies of the catalog are remembered.
+func (s *Server) rejected(id catalog.ProxyID, err error) {
+	if view, ok := s.views.Load(); !ok || view.Proxy(id) == nil {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	p := s.proxies[id]
+	if p == nil {
+		p = &proxy{sessions: map[*session]bool{}}
+		s.proxies[id] = p
+	}
+	p.rejected = &Rejection{Time: time.Now(), Reason: cut(status.Convert(err).Message(), maxNACKText)}
 }
 
 // ended is the status that the control plane ended a stream with; nil if it did not.

@@ -28,6 +28,12 @@ type NACK struct {
 	Standing bool `json:"standing"`
 }
 
+// Rejection is why a stream in a proxy's name was not let in, or ended. It is immutable.
+type Rejection struct {
+	Time   time.Time `json:"time"`
+	Reason string    `json:"reason"`
+}
+
 // ProxyStatus is the state of one proxy of the catalog.
 type ProxyStatus struct {
 	ID          catalog.ProxyID `json:"id"`
@@ -52,6 +58,8 @@ type ProxyStatus struct {
 	LastACK time.Time `json:"last_ack,omitzero"`
 	// LastNACK is what was last refused, healed or not; nil: nothing since the control plane started.
 	LastNACK *NACK `json:"last_nack,omitempty"`
+	// LastRejection is of the last stream in the proxy's name that was not let in, or lost its right; nil: none since the control plane started.
+	LastRejection *Rejection `json:"last_rejection,omitempty"`
 	// LeafExpires is when the first of the leafs in use ends; zero: none is in use.
 	LeafExpires time.Time `json:"leaf_expires,omitzero"`
 	// Waiting says why the newest configuration is not sent to some stream, BuildError why it could not be made; the Envoy
@@ -118,7 +126,7 @@ func (s *Server) status(p *catalog.Proxy) ProxyStatus {
 	var sessions []*session
 	s.mu.Lock()
 	if r := s.proxies[p.ID]; r != nil {
-		out.LastACK, out.LastNACK = r.lastACK, r.lastNACK
+		out.LastACK, out.LastNACK, out.LastRejection = r.lastACK, r.lastNACK, r.rejected
 		for n := range r.sessions {
 			sessions = append(sessions, n)
 		}

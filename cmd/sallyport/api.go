@@ -91,6 +91,27 @@ func (p *controlPlane) token(peer admin.Peer, r admin.TokenRequest) (admin.Token
 	return out, err
 }
 
+func (p *controlPlane) rotateLeaf(service string) error {
+	name := identity.NewName(service)
+	err := p.rotate(name)
+	if err == nil || p.mint == nil { // beside Consul nobody's leaf is rotated by hand
+		return err
+	}
+	known := false
+	for _, pr := range p.xds.Status() {
+		if pr.Service == name.String() {
+			if pr.Connected {
+				return err
+			}
+			known = true
+		}
+	}
+	if !known {
+		return fmt.Errorf("a proxy of the service %q: %w in the catalog (`sallyport status` lists the proxies)", service, admin.ErrUnknown)
+	}
+	return fmt.Errorf("%w: none of its sidecars is connected, and only those that are have leafs (`sallyport status` lists them)", err)
+}
+
 // maxTokenTTL bounds the life of tokens for Envoys that somebody else starts, which nobody renews.
 const maxTokenTTL = 366 * 24 * time.Hour
 
@@ -101,7 +122,7 @@ func (p *controlPlane) api() admin.API {
 			v, _ := p.store.Views.Load()
 			return checkIntention(v, source, destination)
 		},
-		Rotate:  func(service string) error { return p.rotate(identity.NewName(service)) },
+		Rotate:  p.rotateLeaf,
 		Token:   p.token,
 		Reload:  p.reload,
 		Metrics: promhttp.HandlerFor(p.metrics, promhttp.HandlerOpts{}),

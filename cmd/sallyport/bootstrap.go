@@ -102,9 +102,12 @@ func describe(out io.Writer, dir, target string, r admin.TokenResponse, p bootst
 	if target != dir {
 		fmt.Fprintf(&b, "Copy both to %s, for Envoy's user alone to read\n", target)
 	}
-	if r.OwnToken {
+	switch {
+	case r.OwnToken && r.Token == anonymous:
+		b.WriteString("No token was given: the proxy is whoever Consul's anonymous token is (--token-file, CONSUL_HTTP_TOKEN_FILE or CONSUL_HTTP_TOKEN give one)\n")
+	case r.OwnToken:
 		b.WriteString("The token is the proxy's own Consul token as it is now: when it is replaced, run this command again\n")
-	} else {
+	default:
 		fmt.Fprintf(&b, "The token ends at %s, in %s: run this command again before that\n", r.Expires.UTC().Format(time.RFC3339), days(r.Expires.Sub(now)))
 	}
 	words := append([]string{"envoy"}, bootstrap.Args(p, bootstrapPath(target))...)

@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"log/slog"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -94,5 +95,57 @@ func TestPlainLines(t *testing.T) {
 	if strings.Count(got, "\n") != 1 || strings.Contains(got, "\x1b") || strings.Contains(got, "hidden") ||
 		!strings.Contains(got, "warn: envoy refused resources, proxy web-sidecar-proxy, err bad  [2Jforged line") {
 		t.Errorf("plain line = %q", got)
+	}
+}
+
+// TestCheckFiles: the files alone give the answer that a control plane of the same configuration gives.
+func TestCheckFiles(t *testing.T) {
+	dir := shortTemp(t)
+	writeText(t, filepath.Join(dir, "mesh.hcl"), twoServices)
+	for _, tc := range []struct{ env, args, want string }{
+		{"", "web api", "Allowed"},
+		{"", "spiffe://7a1f.consul/ns/default/dc/dc1/svc/web api", "Allowed"},
+		{"", "spiffe://7a1f.consul/ns/default/dc/dc2/svc/web api", "unknown datacenter"},
+		{"", "spiffe://7a1f.consul/x api", "source: "},
+		{"", "api web", "Denied: api => web, by default policy"},
+		{"", "--default-intention-policy allow api web", "Allowed: api => web, by default policy"},
+		{"allow", "api web", "Allowed: api => web, by default policy"},
+		{"allow", "--default-intention-policy deny api web", "Denied: api => web, by default policy"},
+		{"permit", "api web", "--default-intention-policy"},
+	} {
+		if tc.env != "" {
+			t.Setenv("SALLYPORT_DEFAULT_INTENTION_POLICY", tc.env)
+		}
+		out, err := command(t, append([]string{"intention", "check", "--catalog", dir}, strings.Fields(tc.args)...)...)
+		if err != nil {
+			out += err.Error()
+		}
+		if !strings.Contains(out, tc.want) {
+			t.Errorf("intention check --catalog %s (policy %q) = %s, want %q", tc.args, tc.env, out, tc.want)
+		}
+	}
+	for _, f := range []string{"--default-intention-policy=allow", "--intention-enforcement=bogus", "--datacenter=dc1", "--revocation=new"} {
+		if _, err := command(t, "intention", "check", f, "--runtime-dir", dir, "web", "api"); err == nil || !strings.Contains(err.Error(), "is for --catalog") {
+			t.Errorf("intention check %s without --catalog: %v, want a refusal", f, err)
+		}
+	}
+}
+
+// TestValidate: warnings stand like mistakes, and a file that cannot be parsed hides others.
+func TestValidate(t *testing.T) {
+	dir := shortTemp(t)
+	writeText(t, filepath.Join(dir, "a.hcl"), strings.Replace(twoServices, `"api" local`, `"aip" local`, 1))
+	out, err := command(t, "validate", dir)
+	if want := "a.hcl:5: warning: upstream aip: no service of that name has a proxy here"; err != nil || !strings.HasPrefix(out, want) {
+		t.Errorf("validate = %s, %v, want %q", out, err, want)
+	}
+	const more = "there may be more: what files say of one another"
+	writeText(t, filepath.Join(dir, "b.hcl"), "service {")
+	if out, err = command(t, "validate", dir); err == nil || !strings.Contains(out, "b.hcl:1: ") || !strings.Contains(out, more) {
+		t.Errorf("validate with a file that cannot be parsed = %s, %v", out, err)
+	}
+	writeText(t, filepath.Join(dir, "b.hcl"), "service {}")
+	if out, err = command(t, "validate", dir); err == nil || !strings.Contains(out, "b.hcl:1: ") || strings.Contains(out, more) {
+		t.Errorf("validate with a mistake = %s, %v", out, err)
 	}
 }

@@ -6,9 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
+	"os"
+	"slices"
 	"strings"
-	"sync"
 	"text/tabwriter"
 	"time"
 
@@ -39,6 +39,7 @@ With the ID of a proxy or of a service instance it says all it knows of that one
 			if err != nil {
 				return err
 			}
+			all := len(s.Proxies)
 			if len(args) == 1 {
 				kept := s.Proxies[:0]
 				for _, p := range s.Proxies {
@@ -56,19 +57,20 @@ With the ID of a proxy or of a service instance it says all it knows of that one
 				e.SetIndent("", "  ")
 				return e.Encode(s)
 			}
-			return printStatus(c.OutOrStdout(), s, len(args) == 1)
+			return printStatus(c.OutOrStdout(), s, all, len(args) == 1)
 		},
 	}
 	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	return c
 }
 
-func printStatus(w io.Writer, s admin.Status, full bool) error {
+// printStatus prints the proxies of s, of all that there are.
+func printStatus(w io.Writer, s admin.Status, all int, full bool) error {
 	fmt.Fprintf(w, "sallyport %s, up %s; trust domain %s, datacenter %s\n",
 		s.Version, time.Since(s.Started).Round(time.Second), cmp.Or(s.TrustDomain, "not known yet"), cmp.Or(s.Datacenter, "not known yet"))
-	fmt.Fprintf(w, "catalog: %s, %d services, %d proxies, %d intentions", s.Catalog.Source, s.Catalog.Services, len(s.Proxies), s.Catalog.Intentions)
+	fmt.Fprintf(w, "catalog: %s, %d services, %d proxies, %d intentions", s.Catalog.Source, s.Catalog.Services, all, s.Catalog.Intentions)
 	if !s.Catalog.LastLoaded.IsZero() {
-		fmt.Fprintf(w, ", read %s ago", time.Since(s.Catalog.LastLoaded).Round(time.Second))
+		fmt.Fprintf(w, ", as of %s ago", time.Since(s.Catalog.LastLoaded).Round(time.Second))
 	}
 	if !s.Catalog.StaleSince.IsZero() {
 		fmt.Fprintf(w, ", in part not up to date for %s", time.Since(s.Catalog.StaleSince).Round(time.Second))
@@ -93,7 +95,14 @@ func printStatus(w io.Writer, s admin.Status, full bool) error {
 	}
 	for _, p := range s.Proxies {
 		if n := p.LastNACK; n != nil {
-			fmt.Fprintf(w, "%s: Envoy refused %s %s %s ago: %s\n", p.ID, n.Type, strings.Join(n.Resources, ", "), time.Since(n.Time).Round(time.Second), n.Message)
+			state := "" // of a stream that ended nobody knows whether it was
+			if p.Connected && !n.Standing {
+				state = ", mended"
+			}
+			fmt.Fprintf(w, "%s: Envoy refused %s %s %s ago%s: %s\n", p.ID, n.Type, strings.Join(n.Resources, ", "), time.Since(n.Time).Round(time.Second), state, oneLine(strings.TrimSpace(n.Message)))
+		}
+		if r := p.LastRejection; r != nil && !p.Connected {
+			fmt.Fprintf(w, "%s: its last stream was rejected %s ago: %s\n", p.ID, time.Since(r.Time).Round(time.Second), oneLine(r.Reason))
 		}
 		if n := s.TLS12[string(p.ID)]; n > 0 {
 			fmt.Fprintf(w, "%s: %d inbound handshakes were TLS 1.2 (peers under Consul's own control plane)\n", p.ID, n)
@@ -132,14 +141,14 @@ func newIntentionCommand(o *clientOptions) *cobra.Command {
 		Use:   "check SOURCE DESTINATION",
 		Short: "Allowed or Denied, why, and from which file:line",
 		Long: `Check says whether the service SOURCE may connect to the service DESTINATION. SOURCE may be a SPIFFE ID too.
-It asks the running control plane, or with --catalog the files alone. Exit status: 0 allowed, 1 denied, 2 error.`,
-		Args: cobra.ExactArgs(2),
+It asks the running control plane, or with --catalog the files alone: then the trust domain of a SPIFFE ID is taken for the mesh's. Exit status: 0 allowed, 1 denied, 2 error.`,
+		Args: exactly("SOURCE", "DESTINATION"),
 		RunE: func(c *cobra.Command, args []string) error {
 			var r admin.CheckResponse
 			var err error
 			if dir != "" {
 				r, err = checkFiles(c, dir, args[0], args[1])
-			} else {
+			} else if err = readFlagsUnused(c); err == nil {
 				var client *admin.Client
 				if client, err = admin.Find(o.runtimeDir); err == nil {
 					r, err = client.Check(c.Context(), args[0], args[1])
@@ -161,31 +170,63 @@ It asks the running control plane, or with --catalog the files alone. Exit statu
 	return group
 }
 
-// addReadFlags are the flags of `serve` that change what files mean.
-func addReadFlags(c *cobra.Command) {
-	c.Flags().String("datacenter", "dc1", "as for serve")
-	c.Flags().String("default-intention-policy", "deny", "as for serve")
-	c.Flags().String("intention-enforcement", "rbac", "as for serve")
-	c.Flags().String("revocation", "", "as for serve")
+// readFlags are the flags of `serve` that change what files mean, and their defaults.
+var readFlags = []struct{ name, unset string }{
+	{"datacenter", "dc1"}, {"default-intention-policy", "deny"}, {"intention-enforcement", "rbac"}, {"revocation", ""},
 }
 
-// readFiles reads a directory as `serve` would, under a trust domain that stands for whichever the mesh has.
-func readFiles(c *cobra.Command, dir string) (catalog.Contents, error) {
-	flag := func(name string) string { return c.Flags().Lookup(name).Value.String() }
+func addReadFlags(c *cobra.Command) {
+	for _, f := range readFlags {
+		c.Flags().String(f.name, f.unset, "as for serve, also as "+variable(f.name))
+	}
+}
+
+// readFlagsUnused refuses flags that a running control plane does not look at.
+func readFlagsUnused(c *cobra.Command) error {
+	for _, f := range readFlags {
+		if c.Flags().Changed(f.name) {
+			return fmt.Errorf("--%s: is for --catalog; a running control plane has a configuration of its own", f.name)
+		}
+	}
+	return nil
+}
+
+// anyDomain stands for whichever trust domain a mesh has.
+var anyDomain = spiffeid.RequireTrustDomainFromString("mesh.invalid")
+
+// readFiles reads a directory as `serve` would.
+func readFiles(c *cobra.Command, dir string, domain spiffeid.TrustDomain) (catalog.Contents, error) {
+	flag := func(name string) string {
+		f := c.Flags().Lookup(name)
+		if v, ok := os.LookupEnv(variable(name)); ok && !f.Changed {
+			return v
+		}
+		return f.Value.String()
+	}
 	cfg, err := serveConfig{
 		Catalog: dir, Datacenter: flag("datacenter"), DefaultIntentionPolicy: flag("default-intention-policy"),
 		IntentionEnforcement: flag("intention-enforcement"), Revocation: flag("revocation"),
-	}.filesConfig(spiffeid.RequireTrustDomainFromString("mesh.invalid"))
+	}.filesConfig(domain)
 	if err != nil {
 		return catalog.Contents{}, err
 	}
-	// What is odd but taken is said beside the answer.
-	cfg.Logger = slog.New(&plainHandler{w: c.ErrOrStderr(), mu: &sync.Mutex{}, level: slog.LevelWarn})
+	cfg.Warned = func(p files.Problem) { // what is odd but taken is said beside the answer
+		p.Text = "warning: " + p.Text
+		fmt.Fprintln(c.ErrOrStderr(), p)
+	}
 	return files.Load(cfg)
 }
 
 func checkFiles(c *cobra.Command, dir, source, destination string) (admin.CheckResponse, error) {
-	contents, err := readFiles(c, dir)
+	domain := anyDomain
+	if strings.HasPrefix(source, "spiffe://") {
+		id, err := identity.ParseURI(source)
+		if err != nil {
+			return admin.CheckResponse{}, fmt.Errorf("source: %w", err)
+		}
+		domain = id.TrustDomain // the files do not know their mesh's
+	}
+	contents, err := readFiles(c, dir, domain)
 	if err != nil {
 		return admin.CheckResponse{}, err
 	}
@@ -235,7 +276,7 @@ func newLeafCommand(o *clientOptions) *cobra.Command {
 	group.AddCommand(&cobra.Command{
 		Use:   "rotate SERVICE",
 		Short: "Give a service a new leaf now; no connection ends",
-		Args:  cobra.ExactArgs(1),
+		Args:  exactly("SERVICE"),
 		RunE: func(c *cobra.Command, args []string) error {
 			client, err := admin.Find(o.runtimeDir)
 			if err != nil {
@@ -255,12 +296,15 @@ func newValidateCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "validate DIR",
 		Short: "Every mistake in a directory of definitions, at file:line",
-		Args:  cobra.ExactArgs(1),
+		Args:  exactly("DIR"),
 		RunE: func(c *cobra.Command, args []string) error {
-			contents, err := readFiles(c, args[0])
+			contents, err := readFiles(c, args[0], anyDomain)
 			if problems, ok := errors.AsType[files.Errors](err); ok {
 				for _, p := range problems {
 					fmt.Fprintln(c.OutOrStdout(), p)
+				}
+				if slices.ContainsFunc(problems, func(p files.Problem) bool { return p.Unread }) {
+					fmt.Fprintf(c.OutOrStdout(), "%s: there may be more: what files say of one another is checked when all of them can be read\n", args[0])
 				}
 				return exitError(1)
 			}

@@ -2,15 +2,19 @@ package main
 
 import (
 	"bytes"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
 	"os"
+	"path/filepath"
+	"reflect"
 	"regexp"
 	"slices"
 	"strings"
 	"time"
 
+	"github.com/sallyport/sallyport/admin"
 	"github.com/sallyport/sallyport/ca"
 	"github.com/sallyport/sallyport/catalog"
 	"github.com/sallyport/sallyport/consul"
@@ -54,10 +58,13 @@ type serveConfig struct {
 	WithoutACLs   bool   `mapstructure:"xds_without_acls"`
 }
 
+// defaultTokenTTL is how long a token lives that "sallyport envoy" renews.
+const defaultTokenTTL = time.Hour
+
 func serveFlags(f *pflag.FlagSet) {
 	f.String("config", "", "configuration file (YAML, TOML or JSON); its keys are the flags' names with '_' for '-'")
 	f.String("catalog", "", "directory of service definitions and config entries in Consul's formats (HCL, JSON, YAML)")
-	f.String("data", "", "directory of the control plane's state: the CA, keys, generations (0700; created if missing)")
+	f.String("data", "", "directory of the control plane's state: the CA, keys, generations (0700; created if missing; with --consul the default is /var/lib/sallyport for root, else sallyport in XDG_STATE_HOME or ~/.local/state)")
 	f.Bool("consul", false, "read services, intentions and certificates from the local Consul agent instead of --catalog; Consul's own variables (CONSUL_HTTP_ADDR, CONSUL_HTTP_TOKEN, …) say where it is")
 	f.String("http-addr", "", "with --consul: the agent's address, as for consul (CONSUL_HTTP_ADDR)")
 	f.String("token-file", "", "with --consul: file with the control plane's own ACL token; a rotated one is used at once (CONSUL_HTTP_TOKEN_FILE)")
@@ -75,7 +82,7 @@ func serveFlags(f *pflag.FlagSet) {
 	f.String("intention-enforcement", "rbac", "where intentions are enforced unless a service says otherwise: rbac, ext_authz or both")
 	f.String("revocation", "", "what happens to live connections when access is taken away, unless a service says otherwise: drain, new (tcp) or next-request (http)")
 	f.Duration("leaf-ttl", ca.DefaultLeafTTL, "life of leaf certificates, at least 1m; they are renewed at 60-90 % of it")
-	f.Duration("token-ttl", time.Hour, "life of the tokens that \"sallyport envoy\" renews")
+	f.Duration("token-ttl", defaultTokenTTL, "life of the tokens that \"sallyport envoy\" renews")
 	f.String("xds-address", "", "host:port of a TLS endpoint for Envoys on other machines (default: none, the socket alone)")
 	f.String("metrics-bind", "127.0.0.1:19876", `host:port of /metrics, /healthz and /readyz ("" : on the admin socket alone)`)
 	f.String("admin-group", "", "group whose members may use the admin socket too")
@@ -84,10 +91,16 @@ func serveFlags(f *pflag.FlagSet) {
 	f.Bool("log-denials", false, "log what ext_authz denies")
 }
 
+// variable is the environment variable that says the same as a flag.
+func variable(flag string) string {
+	return "SALLYPORT_" + strings.ToUpper(strings.ReplaceAll(flag, "-", "_"))
+}
+
 // readConfig puts file, environment and flags together; the later ones win in the order file, variable, flag.
 func readConfig(f *pflag.FlagSet) (serveConfig, error) {
 	v := viper.New()
 	v.SetEnvPrefix("SALLYPORT")
+	v.AllowEmptyEnv(true) // "" is a value of --metrics-bind
 	known := []string{"SALLYPORT_CONFIG"}
 	var bindErr error
 	f.VisitAll(func(fl *pflag.Flag) {
@@ -95,8 +108,11 @@ func readConfig(f *pflag.FlagSet) (serveConfig, error) {
 		if key == "config" || key == "help" {
 			return
 		}
-		known = append(known, "SALLYPORT_"+strings.ToUpper(key))
-		bindErr = errors.Join(bindErr, v.BindPFlag(key, fl), v.BindEnv(key))
+		known = append(known, variable(fl.Name))
+		bindErr = errors.Join(bindErr, v.BindPFlag(key, fl))
+		if fl.Value.Type() == "string" || os.Getenv(variable(fl.Name)) != "" { // of the others an empty one says nothing
+			bindErr = errors.Join(bindErr, v.BindEnv(key))
+		}
 	})
 	if bindErr != nil {
 		return serveConfig{}, bindErr
@@ -111,16 +127,53 @@ func readConfig(f *pflag.FlagSet) (serveConfig, error) {
 		path = os.Getenv("SALLYPORT_CONFIG")
 	}
 	if path != "" {
+		if ext := filepath.Ext(path); !slices.Contains([]string{".yaml", ".yml", ".toml", ".json"}, ext) {
+			return serveConfig{}, fmt.Errorf("configuration %s: its name must end in .yaml, .yml, .toml or .json, which says how it is read", path)
+		}
 		v.SetConfigFile(path)
 		if err := v.ReadInConfig(); err != nil {
-			return serveConfig{}, fmt.Errorf("configuration %s: %w", path, err)
+			return serveConfig{}, syntaxError(path, err)
 		}
 	}
 	var c serveConfig
-	if err := v.UnmarshalExact(&c); err != nil {
+	if err := v.UnmarshalExact(&c, viper.DecodeHook(durationHook)); err != nil {
 		return serveConfig{}, configError(path, err)
 	}
 	return c, nil
+}
+
+// durationHook reads times, which are nothing without a unit.
+func durationHook(_, to reflect.Type, data any) (any, error) {
+	if to != reflect.TypeFor[time.Duration]() {
+		return data, nil
+	}
+	switch d := data.(type) {
+	case time.Duration: // a flag's default
+		return d, nil
+	case string:
+		return time.ParseDuration(d)
+	}
+	return nil, fmt.Errorf(`%v: a time has a unit, like "10s" or "72h"`, data)
+}
+
+// positioned is an error of the TOML parser.
+type positioned interface {
+	error
+	Position() (row, column int)
+}
+
+// syntaxError puts the line at which a file cannot be parsed in front, where the parser does not say it itself.
+func syntaxError(path string, err error) error {
+	if j, ok := errors.AsType[*json.SyntaxError](err); ok {
+		if b, readErr := os.ReadFile(path); readErr == nil {
+			return fmt.Errorf("%s:%d: %w", path, 1+bytes.Count(b[:min(int(j.Offset), len(b))], []byte("\n")), err)
+		}
+	}
+	if t, ok := errors.AsType[positioned](err); ok {
+		row, _ := t.Position()
+		return fmt.Errorf("%s:%d: %w", path, row, err)
+	}
+	return fmt.Errorf("configuration %s: %w", path, err)
 }
 
 // configError puts the line of the key that viper complains about in front.
@@ -132,8 +185,11 @@ func configError(path string, err error) error {
 	} else if m := regexp.MustCompile(`'([a-z_]+)'`).FindStringSubmatch(text); m != nil {
 		key = m[1]
 	}
+	if name := variable(key); key != "" && !unknown && os.Getenv(name) != "" {
+		return fmt.Errorf("%s: %s", name, text)
+	}
 	b, readErr := os.ReadFile(path)
-	at := regexp.MustCompile(`(?im)^[ \t{,"]*` + regexp.QuoteMeta(key) + `["\s]*[:=]`).FindIndex(b)
+	at := regexp.MustCompile(`(?im)^[ \t{,"\[]*` + regexp.QuoteMeta(key) + `["\s]*[:=\]]`).FindIndex(b)
 	if key == "" || readErr != nil || at == nil { // not from the file: a variable or a flag
 		return fmt.Errorf("configuration: %s", text)
 	}
@@ -189,6 +245,34 @@ func (c serveConfig) filesConfig(td spiffeid.TrustDomain) (files.Config, error) 
 	return out, err
 }
 
+// complete fills in the directories that nobody named.
+func (c *serveConfig) complete() (err error) {
+	if c.RuntimeDir == "" {
+		c.RuntimeDir = admin.DefaultDir()
+	}
+	if c.RuntimeDir, err = filepath.Abs(c.RuntimeDir); err != nil { // Envoys that are started elsewhere are told of it
+		return fmt.Errorf("--runtime-dir: %w", err)
+	}
+	if c.Consul && c.Data == "" {
+		c.Data, err = stateDir(os.Geteuid(), os.Getenv)
+	}
+	return err
+}
+
+// stateDir is the default of --data beside Consul, where the CA of the mesh is not in it. That of a mesh from files is kept where
+// somebody said so.
+func stateDir(uid int, variable func(string) string) (string, error) {
+	switch state, home := variable("XDG_STATE_HOME"), variable("HOME"); {
+	case uid == 0:
+		return "/var/lib/sallyport", nil
+	case filepath.IsAbs(state):
+		return filepath.Join(state, "sallyport"), nil
+	case filepath.IsAbs(home):
+		return filepath.Join(home, ".local", "state", "sallyport"), nil
+	}
+	return "", errors.New("--data is missing: the directory of the control plane's state, which has no default where neither XDG_STATE_HOME nor HOME is set")
+}
+
 // check refuses what makes no sense before anything is opened.
 func (c serveConfig) check() error {
 	switch {
@@ -197,20 +281,15 @@ func (c serveConfig) check() error {
 	case !c.Consul && c.Catalog == "":
 		return errors.New("--catalog is missing: the directory of service definitions and intentions (or --consul, to read the local agent)")
 	}
-	if c.Consul {
-		for _, f := range []struct{ flag, value, zero string }{
-			{"--trust-domain", c.TrustDomain, ""}, {"--datacenter", c.Datacenter, "dc1"}, {"--default-intention-policy", c.DefaultIntentionPolicy, "deny"},
-		} {
-			if f.value != f.zero {
-				return fmt.Errorf("%s: with --consul, Consul says that", f.flag)
-			}
-		}
-	}
 	if c.Data == "" {
 		return errors.New("--data is missing: the directory where the CA and its keys are kept")
 	}
-	if c.TokenTTL < time.Second {
-		return fmt.Errorf("--token-ttl: %v is less than a second", c.TokenTTL)
+	engine := c.checkFiles
+	if c.Consul {
+		engine = c.checkConsul
+	}
+	if err := engine(); err != nil {
+		return err
 	}
 	for _, a := range []struct{ flag, addr string }{{"--xds-address", c.XDSAddress}, {"--metrics-bind", c.MetricsBind}} {
 		if a.addr == "" {
@@ -221,4 +300,80 @@ func (c serveConfig) check() error {
 		}
 	}
 	return nil
+}
+
+// checkFiles refuses what makes no sense for a mesh from files, before a CA begins that nobody wants.
+func (c serveConfig) checkFiles() error {
+	err := unused("is for --consul, and the services come from --catalog", []flagValue{
+		{"--http-addr", c.HTTPAddr, ""},
+		{"--token-file", c.TokenFile, ""},
+		{"--ca-file", c.CAFile, ""},
+		{"--ca-path", c.CAPath, ""},
+		{"--client-cert", c.ClientCert, ""},
+		{"--client-key", c.ClientKey, ""},
+		{"--tls-server-name", c.TLSServerName, ""},
+		{"--node-name", c.NodeName, ""},
+	})
+	if err != nil {
+		return err
+	}
+	if samePlace(c.Catalog, c.Data) {
+		return fmt.Errorf("--data: %s is the catalog directory, where no keys belong: choose another", c.Data)
+	}
+	if c.TokenTTL < time.Second {
+		return fmt.Errorf("--token-ttl: %v is less than a second", c.TokenTTL)
+	}
+	if most := ca.DefaultIntermediateTTL / 2; c.LeafTTL < ca.MinLeafTTL || c.LeafTTL > most {
+		return fmt.Errorf("--leaf-ttl: %v is not between %v and %v", c.LeafTTL, ca.MinLeafTTL, most)
+	}
+	td, err := configuredTrustDomain(c.TrustDomain)
+	if err != nil {
+		return err
+	}
+	_, err = c.filesConfig(td)
+	return err
+}
+
+// checkConsul refuses what makes no sense beside Consul.
+func (c serveConfig) checkConsul() error {
+	err := unused("with --consul, Consul says that", []flagValue{
+		{"--trust-domain", c.TrustDomain, ""},
+		{"--datacenter", c.Datacenter, "dc1"},
+		{"--default-intention-policy", c.DefaultIntentionPolicy, "deny"},
+		{"--leaf-ttl", c.LeafTTL, ca.DefaultLeafTTL},
+		{"--token-ttl", c.TokenTTL, defaultTokenTTL},
+	})
+	if err != nil {
+		return err
+	}
+	_, err = c.consulConfig()
+	return err
+}
+
+// flagValue is a flag, what it says, and what it says if nobody gave it.
+type flagValue struct {
+	flag         string
+	value, unset any
+}
+
+// unused refuses flags that say something where nobody would listen.
+func unused(why string, flags []flagValue) error {
+	for _, f := range flags {
+		if f.value != f.unset {
+			return fmt.Errorf("%s: %s", f.flag, why)
+		}
+	}
+	return nil
+}
+
+// samePlace reports whether two paths lead to one directory.
+func samePlace(a, b string) bool {
+	if x, err := os.Stat(a); err == nil {
+		if y, err := os.Stat(b); err == nil {
+			return os.SameFile(x, y)
+		}
+	}
+	x, errX := filepath.Abs(a)
+	y, errY := filepath.Abs(b)
+	return errX == nil && errY == nil && x == y
 }

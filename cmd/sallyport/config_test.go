@@ -28,7 +28,14 @@ func read(t *testing.T, env map[string]string, file string, args ...string) (ser
 	serveFlags(f)
 	f.String("runtime-dir", os.Getenv("SALLYPORT_RUNTIME_DIR"), "")
 	if file != "" {
-		path := filepath.Join(t.TempDir(), "sallyport.yaml")
+		name := "sallyport.yaml"
+		switch {
+		case strings.HasPrefix(file, "{"):
+			name = "sallyport.json"
+		case strings.Contains(file, " = "):
+			name = "sallyport.toml"
+		}
+		path := filepath.Join(t.TempDir(), name)
 		if err := os.WriteFile(path, []byte(file), 0o600); err != nil {
 			t.Fatal(err)
 		}
@@ -52,6 +59,14 @@ func TestReadConfig(t *testing.T) {
 	}
 }
 
+// TestEmptyVariables: an empty variable is an empty value, where a value may be empty.
+func TestEmptyVariables(t *testing.T) {
+	c, err := read(t, map[string]string{"SALLYPORT_METRICS_BIND": "", "SALLYPORT_LEAF_TTL": "", "SALLYPORT_CONSUL": ""}, "consul: true\nxds_address: a:1\n")
+	if err != nil || c.MetricsBind != "" || c.LeafTTL != 72*time.Hour || !c.Consul || c.XDSAddress != "a:1" {
+		t.Errorf("empty variables = %+v, %v", c, err)
+	}
+}
+
 func TestReadConfigRefuses(t *testing.T) {
 	for _, tc := range []struct {
 		name, file, want string
@@ -60,6 +75,11 @@ func TestReadConfigRefuses(t *testing.T) {
 		{name: "unknown key", file: "catalog: x\nleaf-tll: 3h\n", want: `sallyport.yaml:2: unknown key "leaf-tll"`},
 		{name: "not yaml", file: "catalog: [x\n", want: "sallyport.yaml"},
 		{name: "not a duration", file: "catalog: x\nleaf_ttl: soon\n", want: "sallyport.yaml:2: 'leaf_ttl' time: invalid duration"},
+		{name: "no unit", file: "catalog: x\nleaf_ttl: 300\n", want: `sallyport.yaml:2: 'leaf_ttl' 300: a time has a unit`},
+		{name: "variable", file: "leaf_ttl: 3h\n", env: map[string]string{"SALLYPORT_LEAF_TTL": "soon"}, want: `SALLYPORT_LEAF_TTL: 'leaf_ttl' time: invalid duration`},
+		{name: "toml table", file: "catalog = \"x\"\n[foo]\nbar = 1\n", want: `sallyport.toml:2: unknown key "foo"`},
+		{name: "toml", file: "catalog = \"x\"\nleaf_ttl = = 1\n", want: "sallyport.toml:2: "},
+		{name: "json", file: "{\n\"catalog\": \"x\",\n}", want: "sallyport.json:3: "},
 		{name: "unknown variable", env: map[string]string{"SALLYPORT_LEAFTTL": "1h"}, want: "SALLYPORT_LEAFTTL is not a variable"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
@@ -68,10 +88,13 @@ func TestReadConfigRefuses(t *testing.T) {
 			}
 		})
 	}
+	if _, err := read(t, nil, "", "--config", "sallyport.hcl"); err == nil || !strings.Contains(err.Error(), "must end in .yaml, .yml, .toml or .json") {
+		t.Errorf("configuration in HCL: %v", err)
+	}
 }
 
 func TestFilesConfig(t *testing.T) {
-	good := serveConfig{Catalog: "c", Data: "d", Datacenter: "dc1", DefaultIntentionPolicy: "deny", IntentionEnforcement: "rbac", TokenTTL: time.Hour}
+	good := serveConfig{Catalog: "c", Data: "d", Datacenter: "dc1", DefaultIntentionPolicy: "deny", IntentionEnforcement: "rbac", TokenTTL: time.Hour, LeafTTL: time.Hour}
 	if err := good.check(); err != nil {
 		t.Fatal(err)
 	}
@@ -84,14 +107,46 @@ func TestFilesConfig(t *testing.T) {
 		"--data":                     func(c *serveConfig) { c.Data = "" },
 		"--token-ttl":                func(c *serveConfig) { c.TokenTTL = 0 },
 		"--xds-address":              func(c *serveConfig) { c.XDSAddress = "7000" },
+		"--leaf-ttl":                 func(c *serveConfig) { c.LeafTTL = 300 },
+		"--trust-domain":             func(c *serveConfig) { c.TrustDomain = "a/b" },
+		"--http-addr: is for":        func(c *serveConfig) { c.HTTPAddr = "x" },
+		"--token-file: is for":       func(c *serveConfig) { c.TokenFile = "x" },
+		"--ca-file: is for":          func(c *serveConfig) { c.CAFile = "x" },
+		"--ca-path: is for":          func(c *serveConfig) { c.CAPath = "x" },
+		"--client-cert: is for":      func(c *serveConfig) { c.ClientCert = "x" },
+		"--client-key: is for":       func(c *serveConfig) { c.ClientKey = "x" },
+		"--tls-server-name: is for":  func(c *serveConfig) { c.TLSServerName = "x" },
+		"--node-name: is for":        func(c *serveConfig) { c.NodeName = "x" },
+		"is the catalog directory":   func(c *serveConfig) { c.Data = "./c" },
 	} {
 		c := good
 		change(&c)
-		err := c.check()
-		if err == nil {
-			_, err = c.filesConfig(exampleDomain)
+		if err := c.check(); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("error = %v, want %q named", err, want)
 		}
-		if err == nil || !strings.Contains(err.Error(), want) {
+	}
+}
+
+func TestConsulConfig(t *testing.T) {
+	good, err := read(t, nil, "", "--consul", "--data", "d", "--http-addr", "127.0.0.1:8500", "--node-name", "n", "--token-file", "t")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := good.check(); err != nil {
+		t.Fatal(err)
+	}
+	for want, change := range map[string]func(*serveConfig){
+		"--catalog":                  func(c *serveConfig) { c.Catalog = "c" },
+		"--trust-domain":             func(c *serveConfig) { c.TrustDomain = "x" },
+		"--datacenter":               func(c *serveConfig) { c.Datacenter = "dc2" },
+		"--default-intention-policy": func(c *serveConfig) { c.DefaultIntentionPolicy = "allow" },
+		"--intention-enforcement":    func(c *serveConfig) { c.IntentionEnforcement = "RBAC" },
+		"--leaf-ttl":                 func(c *serveConfig) { c.LeafTTL = time.Hour },
+		"--token-ttl":                func(c *serveConfig) { c.TokenTTL = time.Minute },
+	} {
+		c := good
+		change(&c)
+		if err := c.check(); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("error = %v, want %q named", err, want)
 		}
 	}

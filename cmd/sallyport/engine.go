@@ -150,6 +150,9 @@ func consulEngine(cfg serveConfig, log *slog.Logger, metrics prometheus.Register
 		status: func() admin.Catalog {
 			s := agent.Status()
 			c := admin.Catalog{Source: "consul agent " + s.Agent, LastLoaded: s.LastContact, StaleSince: s.StaleSince}
+			if s.Connected && s.StaleSince.IsZero() {
+				c.LastLoaded = time.Now() // a query that blocks says that nothing has changed
+			}
 			for _, p := range s.Problems {
 				c.Warnings = append(c.Warnings, p.String())
 			}

@@ -96,6 +96,9 @@ func runEnvoy(ctx context.Context, runtimeDir string, o envoyOptions, log *slog.
 		return err
 	}
 	log = log.With("proxy", first.ProxyID)
+	if first.OwnToken && first.Token == anonymous {
+		log.Warn("no token given: the proxy is whoever Consul's anonymous token is (--token-file, CONSUL_HTTP_TOKEN_FILE or CONSUL_HTTP_TOKEN give one)")
+	}
 	dir, release, err := o.openDir(client.Dir(), first.ProxyID)
 	if err != nil {
 		return err

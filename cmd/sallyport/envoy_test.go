@@ -27,6 +27,7 @@ type sidecarServer struct {
 	dir       string // the runtime directory
 	life      time.Duration
 	remote    bool
+	own       bool // proxies bring tokens of their own
 	listeners []admin.Listener
 	first     []error // answers before those with tokens
 
@@ -90,6 +91,9 @@ func (s *sidecarServer) token(_ admin.Peer, r admin.TokenRequest) (admin.TokenRe
 		Token: fmt.Sprintf("token-%d", s.minted.Add(1)), Expires: time.Now().Add(life),
 		ProxyID: "web-sidecar-proxy", Service: "web", Namespace: "default", Partition: "default", Datacenter: "dc1", TrustDomain: "mesh.example",
 		Origin: "web.hcl:3", XDSSocket: admin.XDSSocket(s.dir), Listeners: s.listeners,
+	}
+	if s.own {
+		out.Token, out.OwnToken = "", true
 	}
 	if s.remote {
 		out.XDSCA, out.XDSURI = testCA, "spiffe://mesh.example/sallyport/xds"
@@ -175,6 +179,28 @@ func TestRunEnvoy(t *testing.T) {
 	}
 }
 
+// TestAnonymous: without a token beside Consul a sidecar is nobody, which explains all that fails later.
+func TestAnonymous(t *testing.T) {
+	t.Setenv("CONSUL_HTTP_TOKEN", "")
+	t.Setenv("CONSUL_HTTP_TOKEN_FILE", "")
+	s := startSidecarServer(t, &sidecarServer{own: true, life: time.Hour, listeners: []admin.Listener{{Name: "x", Address: "192.0.2.1:1"}}})
+	o := forWeb()
+	o.binary = fakeEnvoy(t, t.TempDir(), "1.40.0", "exit 0")
+	for _, token := range []string{"", "a-token"} {
+		t.Setenv("CONSUL_HTTP_TOKEN", token)
+		var log bytes.Buffer
+		_ = runEnvoy(t.Context(), s.dir, o, slog.New(slog.NewTextHandler(&log, nil)))
+		if said := strings.Contains(log.String(), "no token given"); said != (token == "") {
+			t.Errorf("with the token %q: %s", token, log.String())
+		}
+	}
+	t.Setenv("CONSUL_HTTP_TOKEN", "")
+	out, err := runBootstrapCommand(t, s, "--sidecar-for", "web")
+	if err != nil || !strings.Contains(out, "No token was given") {
+		t.Errorf("bootstrap without a token: %v, %s", err, out)
+	}
+}
+
 func TestRunEnvoyRefuses(t *testing.T) {
 	held, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -203,7 +229,7 @@ func TestRunEnvoyRefuses(t *testing.T) {
 		{"the drain time", func(o *envoyOptions) { o.args = []string{"--drain-time-s", "1"} }, "use --drain-time"},
 		{"hot restart", func(o *envoyOptions) { o.args = []string{"--restart-epoch", "1"} }, "hot restart"},
 		{"a negative life", func(o *envoyOptions) { o.tokenTTL = -time.Second }, "--token-ttl -1s"},
-		{"an administration for all", func(o *envoyOptions) { o.adminBind = "0.0.0.0:19000" }, "not a loopback address"},
+		{"an administration for all", func(o *envoyOptions) { o.adminBind = "0.0.0.0:19000" }, "(--admin-allow-remote)"},
 		{"a long path", func(o *envoyOptions) { o.adminBind = "unix:/" + strings.Repeat("a", 120) }, "too long for a socket"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

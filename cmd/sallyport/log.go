@@ -69,15 +69,16 @@ func (h *plainHandler) WithAttrs(attrs []slog.Attr) slog.Handler {
 // WithGroup ignores the group: nobody here opens one.
 func (h *plainHandler) WithGroup(string) slog.Handler { return h }
 
-// plain keeps what others wrote (Envoy's words, names out of files) from moving the cursor or forging a line.
-func plain(a slog.Attr) string {
-	v := strings.Map(func(r rune) rune {
+func plain(a slog.Attr) string { return ", " + a.Key + " " + oneLine(a.Value.Resolve().String()) }
+
+// oneLine keeps what others wrote (Envoy's words, names out of files) from moving the cursor or forging a line.
+func oneLine(s string) string {
+	return strings.Map(func(r rune) rune {
 		if r < ' ' || r == 0x7f {
 			return ' '
 		}
 		return r
-	}, a.Value.Resolve().String())
-	return ", " + a.Key + " " + v
+	}, s)
 }
 
 // configuredTrustDomain parses --trust-domain; empty gives the zero value: the CA's own.

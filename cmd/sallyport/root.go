@@ -3,7 +3,9 @@ package main
 import (
 	"fmt"
 	"os"
+	"path/filepath"
 	"runtime/debug"
+	"strings"
 
 	"github.com/sallyport/sallyport/admin"
 	"github.com/spf13/cobra"
@@ -25,10 +27,16 @@ configuration over xDS: mutual TLS between services, and only the connections th
 		Args:          cobra.NoArgs,
 		RunE:          help,
 	}
+	var o clientOptions
+	root.PersistentPreRunE = func(*cobra.Command, []string) (err error) {
+		if o.runtimeDir != "" { // what is asked there, and written there, is used from other directories too
+			o.runtimeDir, err = filepath.Abs(o.runtimeDir)
+		}
+		return err
+	}
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
 		return fmt.Errorf("%w (see `%s --help`)", err, c.CommandPath())
 	})
-	var o clientOptions
 	root.PersistentFlags().StringVar(&o.runtimeDir, "runtime-dir", os.Getenv("SALLYPORT_RUNTIME_DIR"),
 		"directory of the sockets (SALLYPORT_RUNTIME_DIR; default "+admin.SystemDir+" for root, else under XDG_RUNTIME_DIR, else a directory of the user's own)")
 	root.AddCommand(
@@ -53,6 +61,16 @@ configuration over xDS: mutual TLS between services, and only the connections th
 
 // help is what a command does that only holds others. With arguments it does not get here: cobra.NoArgs calls them unknown commands.
 func help(c *cobra.Command, _ []string) error { return c.Help() }
+
+// exactly takes as many arguments as there are names.
+func exactly(names ...string) cobra.PositionalArgs {
+	return func(c *cobra.Command, args []string) error {
+		if len(args) == len(names) {
+			return nil
+		}
+		return fmt.Errorf("%s takes %s, and was given %d arguments (see `%s --help`)", c.CommandPath(), strings.Join(names, " and "), len(args), c.CommandPath())
+	}
+}
 
 // versionText is the version and, where the build knows it, the commit.
 func versionText() string {

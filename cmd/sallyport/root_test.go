@@ -13,11 +13,12 @@ func TestWrongCommands(t *testing.T) {
 	for args, want := range map[string]string{
 		"foo":                `unknown command "foo" for "sallyport"`,
 		"intention chek a b": `unknown command "chek" for "sallyport intention"`,
-		"intention check a":  "accepts 2 arg(s)",
+		"intention check a":  "sallyport intention check takes SOURCE and DESTINATION, and was given 1 arguments (see `sallyport intention check --help`)",
 		"serve --catlog x":   "see `sallyport serve --help`",
 		"envoy":              "sidecar-for",
 		"envoy web":          "come after --",
-		"leaf rotate":        "accepts 1 arg(s)",
+		"leaf rotate":        "sallyport leaf rotate takes SERVICE, and was given 0 arguments",
+		"validate":           "sallyport validate takes DIR, and was given 0 arguments",
 	} {
 		root := newRootCommand()
 		root.SetArgs(strings.Fields(args))

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"net"
 	"net/http"
@@ -37,7 +38,7 @@ import (
 
 func newServeCommand(o *clientOptions) *cobra.Command {
 	c := &cobra.Command{
-		Use:   "serve --catalog DIR --data DIR",
+		Use:   "serve {--catalog DIR --data DIR | --consul}",
 		Short: "Run the control plane",
 		Long: `Serve runs the control plane: it reads the catalog, keeps the CA, and tells every sidecar's Envoy its configuration,
 certificates and intentions over xDS. It reads changed files within a second; SIGHUP makes it read them at once. SIGTERM ends it within 5 s;
@@ -50,11 +51,11 @@ Every flag is also a variable (SALLYPORT_LEAF_TTL) and a key of the configuratio
 			if err != nil {
 				return err
 			}
-			if err := cfg.check(); err != nil {
+			if err := cfg.complete(); err != nil {
 				return err
 			}
-			if cfg.RuntimeDir == "" {
-				cfg.RuntimeDir = admin.DefaultDir()
+			if err := cfg.check(); err != nil {
+				return err
 			}
 			log, err := newLogger(cfg.LogFormat, cfg.LogLevel, os.Stderr)
 			if err != nil {
@@ -94,16 +95,16 @@ type controlPlane struct {
 
 // serve runs the control plane until ctx ends or a part of it fails.
 func serve(ctx context.Context, cfg serveConfig, log *slog.Logger, out io.Writer) (err error) {
+	l, err := listen(ctx, cfg) // before open: a start that fails leaves no CA behind
+	if err != nil {
+		return err
+	}
+	defer l.close()
 	p, err := open(cfg, log)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, p.close()) }()
-	l, err := p.listen(ctx)
-	if err != nil {
-		return err
-	}
-	defer l.close()
 
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return p.source.Run(ctx, p.store.Publish) })
@@ -175,14 +176,14 @@ func (l listeners) close() {
 	}
 }
 
-func (p *controlPlane) listen(ctx context.Context) (l listeners, err error) {
+func listen(ctx context.Context, cfg serveConfig) (l listeners, err error) {
 	defer func() {
 		if err != nil {
 			l.close()
 		}
 	}()
 	gid, mode := -1, os.FileMode(0o600)
-	if name := p.cfg.AdminGroup; name != "" {
+	if name := cfg.AdminGroup; name != "" {
 		g, err := user.LookupGroup(name)
 		if err != nil {
 			return l, fmt.Errorf("--admin-group: %w", err)
@@ -192,28 +193,41 @@ func (p *controlPlane) listen(ctx context.Context) (l listeners, err error) {
 		}
 		mode = 0o660
 	}
-	if err := admin.MakeDir(p.cfg.RuntimeDir); err != nil {
+	if err := admin.MakeDir(cfg.RuntimeDir); err != nil {
 		return l, err
 	}
-	if l.admin, err = admin.Listen(admin.Socket(p.cfg.RuntimeDir), mode, gid); err != nil {
-		return l, err
+	if gid != -1 {
+		if err := admin.LetThrough(cfg.RuntimeDir); err != nil {
+			return l, err
+		}
+	}
+	if l.admin, err = admin.Listen(admin.Socket(cfg.RuntimeDir), mode, gid); err != nil {
+		return l, groupError(cfg.AdminGroup, err)
 	}
 	// Envoys of any user connect; what lets them in is their token.
-	if l.xds, err = admin.Listen(admin.XDSSocket(p.cfg.RuntimeDir), 0o666, -1); err != nil {
+	if l.xds, err = admin.Listen(admin.XDSSocket(cfg.RuntimeDir), 0o666, -1); err != nil {
 		return l, err
 	}
 	var lc net.ListenConfig
-	if a := p.cfg.XDSAddress; a != "" {
+	if a := cfg.XDSAddress; a != "" {
 		if l.remote, err = lc.Listen(ctx, "tcp", a); err != nil {
 			return l, fmt.Errorf("--xds-address: %w", err)
 		}
 	}
-	if a := p.cfg.MetricsBind; a != "" {
+	if a := cfg.MetricsBind; a != "" {
 		if l.metrics, err = lc.Listen(ctx, "tcp", a); err != nil {
 			return l, fmt.Errorf(`--metrics-bind: %w (several meshes on one machine need an address each, or "" to serve metrics on the admin socket alone)`, err)
 		}
 	}
 	return l, nil
+}
+
+// groupError says how to mend that the socket could not be given to the group.
+func groupError(group string, err error) error {
+	if group == "" || !errors.Is(err, fs.ErrPermission) {
+		return err
+	}
+	return fmt.Errorf("--admin-group: uid %d may not give the socket to the group %s: make that user a member of the group (and start anew), or run as root: %w", os.Geteuid(), group, err)
 }
 
 // serveRemote serves Envoys on other machines, over TLS, as soon as the trust domain is known that the endpoint's certificate is made for.
@@ -309,14 +323,12 @@ func (p *controlPlane) announce(ctx context.Context, out io.Writer, l listeners)
 		v, ok = p.store.Views.Load()
 	}
 	proxies := slices.Collect(v.Proxies())
-	fmt.Fprintf(out, "sallyport %s serves %s: %d proxies; %s\n", versionText(), v.Mesh().TrustDomain.Name(), len(proxies), p.status().Source)
-	for n, pr := range proxies {
-		if n == 10 {
-			fmt.Fprintf(out, "  … and %d more (sallyport status)\n", len(proxies)-n)
-			break
-		}
-		fmt.Fprintf(out, "  %-24s %s (%s, %s, %s)\n", pr.ID, v.Identity(pr.Service), net.JoinHostPort(pr.Inbound.Address, strconv.Itoa(int(pr.Inbound.Port))), pr.Inbound.Protocol, pr.Inbound.Enforcement)
+	count := "no proxies yet" // a catalog may come bit by bit
+	if len(proxies) > 0 {
+		count = fmt.Sprintf("%d proxies", len(proxies))
 	}
+	fmt.Fprintf(out, "sallyport %s serves %s: %s; %s\n", versionText(), v.Mesh().TrustDomain.Name(), count, p.status().Source)
+	list(out, v, proxies)
 	fmt.Fprintf(out, "  sockets in %s", p.cfg.RuntimeDir)
 	if l.remote != nil {
 		fmt.Fprintf(out, "; Envoys elsewhere at %s", l.remote.Addr())
@@ -325,4 +337,44 @@ func (p *controlPlane) announce(ctx context.Context, out io.Writer, l listeners)
 		fmt.Fprintf(out, "; metrics at http://%s/metrics", l.metrics.Addr())
 	}
 	fmt.Fprintln(out)
+	if len(proxies) > 0 {
+		return
+	}
+	if v, proxies = p.firstProxies(ctx); len(proxies) > 0 {
+		fmt.Fprintf(out, "%d proxies have come\n", len(proxies))
+		list(out, v, proxies)
+	}
+}
+
+// firstProxies waits for proxies in the catalog, and until no more of them come; none if ctx ended before.
+func (p *controlPlane) firstProxies(ctx context.Context) (v *catalog.View, proxies []*catalog.Proxy) {
+	var quiet <-chan time.Time
+	for {
+		changed := p.store.Views.Changed()
+		v, _ = p.store.Views.Load()
+		if now := slices.Collect(v.Proxies()); len(now) != len(proxies) {
+			proxies, quiet = now, time.After(time.Second)
+		}
+		select {
+		case <-ctx.Done():
+			return v, nil
+		case <-quiet:
+			if len(proxies) > 0 {
+				return v, proxies
+			}
+			quiet = nil
+		case <-changed:
+		}
+	}
+}
+
+// list names the first of the proxies.
+func list(out io.Writer, v *catalog.View, proxies []*catalog.Proxy) {
+	for n, pr := range proxies {
+		if n == 10 {
+			fmt.Fprintf(out, "  … and %d more (sallyport status)\n", len(proxies)-n)
+			break
+		}
+		fmt.Fprintf(out, "  %-24s %s (%s, %s, %s)\n", pr.ID, v.Identity(pr.Service), net.JoinHostPort(pr.Inbound.Address, strconv.Itoa(int(pr.Inbound.Port))), pr.Inbound.Protocol, pr.Inbound.Enforcement)
+	}
 }

@@ -113,6 +113,9 @@ func writeToken(dir, token string) error {
 // writeSidecar writes the files of a sidecar and returns the path of the bootstrap.
 func writeSidecar(dir, token string, p bootstrap.Params) (string, error) {
 	b, err := bootstrap.Build(p)
+	if errors.Is(err, bootstrap.ErrAdminRemote) {
+		err = fmt.Errorf("%w (--admin-allow-remote)", err)
+	}
 	if err != nil {
 		return "", err
 	}

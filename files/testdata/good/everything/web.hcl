@@ -24,9 +24,10 @@ service {
       status   = "passing"
     },
     {
-      name   = "disk"
-      args   = ["check-disk"]
-      status = "warning"
+      name     = "disk"
+      args     = ["check-disk"]
+      interval = "1m"
+      status   = "warning"
     }
   ]
   connect {
