@@ -110,7 +110,7 @@ type Status struct {
 	NotReady []string          `json:"not_ready,omitempty"`
 	Proxies  []xds.ProxyStatus `json:"proxies"`
 	// TLS12 counts the inbound handshakes of TLS 1.2, by proxy: peers under Consul's own control plane. The command that asks fills it in, for
-	// the Envoys of this machine that it can ask; proxies without such handshakes are left out.
+	// the Envoys that it can ask; of the others nothing is known, and they are left out.
 	TLS12 map[string]uint64 `json:"tls12_handshakes,omitempty"`
 }
 

@@ -2,8 +2,8 @@
 // may this client reach this proxy's service? What it answers is intention.Policy.Decide, and nothing else.
 //
 // It fails closed: whatever is missing, malformed or contradicts itself is denied. A denial is an answer (Envoy makes it a 403
-// or a closed connection); what keeps the server from deciding is an RPC error (a 503 or a closed connection). Check takes no
-// lock, does no I/O and may be called by any number of goroutines; what is logged is handed to Run.
+// or a closed connection); what keeps the server from deciding is an RPC error (a 503 or a closed connection). Check itself takes no
+// lock, does no I/O and may be called by any number of goroutines; what is logged is handed to Run. Who calls is for Config.Authorize to say.
 package authz
 
 import (
@@ -31,7 +31,8 @@ type Config struct {
 	// Views holds the catalog. As long as it is empty, or nil, nothing is decided.
 	Views *latest.Value[*catalog.View]
 	// Authorize says which proxy a call comes from; its error becomes the call's, as Unauthenticated. Nil refuses every
-	// call. It is called once per Check and must not block.
+	// call. It is called once per Check and answers from memory: beside files always, beside Consul unless the verdict on the proxy's token is older than a
+	// minute, which its xDS stream keeps it from becoming.
 	Authorize func(ctx context.Context) (catalog.ProxyID, error)
 	// LogDenials logs denials, at most ten a second, and how many were left out. Otherwise they are only counted.
 	LogDenials bool

@@ -130,6 +130,9 @@ func openData(dir string) (release func() error, err error) {
 	return d.Close, nil
 }
 
+// consulSource is what a catalog's source begins with in the status if it is an agent of Consul's.
+const consulSource = "consul agent "
+
 // consulEngine reads the local agent, whose servers keep the CA and the tokens.
 func consulEngine(cfg serveConfig, log *slog.Logger, metrics prometheus.Registerer) (*engine, error) {
 	cc, err := cfg.consulConfig()
@@ -149,7 +152,7 @@ func consulEngine(cfg serveConfig, log *slog.Logger, metrics prometheus.Register
 		reload: func() {}, close: func() error { return nil },
 		status: func() admin.Catalog {
 			s := agent.Status()
-			c := admin.Catalog{Source: "consul agent " + s.Agent, LastLoaded: s.LastContact, StaleSince: s.StaleSince}
+			c := admin.Catalog{Source: consulSource + s.Agent, LastLoaded: s.LastContact, StaleSince: s.StaleSince}
 			if s.Connected && s.StaleSince.IsZero() {
 				c.LastLoaded = time.Now() // a query that blocks says that nothing has changed
 			}

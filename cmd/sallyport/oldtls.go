@@ -12,8 +12,8 @@ import (
 	"github.com/sallyport/sallyport/xds"
 )
 
-// tls12 counts, for each proxy, the inbound handshakes that were TLS 1.2, as its Envoy has counted them. Envoys whose administration socket
-// is not where `sallyport envoy` puts it, or may not be read by this user, are left out.
+// tls12 counts, for each connected proxy, the inbound handshakes that were TLS 1.2, as its Envoy has counted them. Envoys whose administration socket
+// is not where `sallyport envoy` puts it, or may not be read by this user, are left out: how many they had is not known.
 func tls12(ctx context.Context, runtimeDir string, proxies []xds.ProxyStatus) map[string]uint64 {
 	counts := map[string]uint64{}
 	for _, p := range proxies {
@@ -24,7 +24,7 @@ func tls12(ctx context.Context, runtimeDir string, proxies []xds.ProxyStatus) ma
 		if err != nil {
 			continue
 		}
-		if n, err := countTLS12(ctx, adminPath(dir)); err == nil && n > 0 {
+		if n, err := countTLS12(ctx, adminPath(dir)); err == nil {
 			counts[string(p.ID)] = n
 		}
 	}

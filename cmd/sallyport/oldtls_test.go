@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"testing"
 
+	"github.com/sallyport/sallyport/admin"
 	"github.com/sallyport/sallyport/xds"
 )
 
@@ -39,10 +40,16 @@ func TestTLS12(t *testing.T) {
 		go func() { _ = s.Serve(l) }()
 		t.Cleanup(func() { _ = s.Close() })
 	}
-	got := tls12(t.Context(), run, []xds.ProxyStatus{
+	proxies := []xds.ProxyStatus{
 		{ID: "new", Connected: true}, {ID: "old", Connected: true}, {ID: "odd", Connected: true}, {ID: "elsewhere", Connected: true}, {ID: "gone"},
-	})
-	if len(got) != 1 || got["old"] != 7 {
-		t.Errorf("tls12 = %v, want 7 of old alone", got)
+	}
+	got := tls12(t.Context(), run, proxies)
+	if n, ok := got["new"]; len(got) != 2 || got["old"] != 7 || n != 0 || !ok {
+		t.Errorf("tls12 = %v, want 7 of old, none of new and nothing else", got)
+	}
+	for source, want := range map[string]int{consulSource + "127.0.0.1:8500": 2, "files: catalog": 0} {
+		if n := uncounted(admin.Status{Catalog: admin.Catalog{Source: source}, Proxies: proxies, TLS12: got}); n != want {
+			t.Errorf("%s: %d proxies are not counted, want %d", source, n, want)
+		}
 	}
 }
