@@ -167,11 +167,16 @@ func BenchmarkPublishRound(b *testing.B) {
 				}
 			}
 			m.service("shared", catalog.TCP)
-			p := &publisher{server: m.server, builds: map[buildKey]*build{}, drains: map[identity.Name]time.Duration{}}
+			// One that does not run: a publisher is for one goroutine.
+			server, err := New(Config{Views: &m.store.Views, Credentials: m.server.credentials, Authorizer: byMetadata{}})
+			if err != nil {
+				b.Fatal(err)
+			}
+			p := &publisher{server: server, builds: map[buildKey]*build{}, drains: map[identity.Name]time.Duration{}}
 			features := snapshot.FeaturesOf(node(name(0)))
 			var sessions []*session
 			for i := range n {
-				s := newSession(m.server, sds.Caller{Proxy: proxyID(name(i))}, features, func(error) {})
+				s := newSession(server, sds.Caller{Proxy: proxyID(name(i))}, features, func(error) {})
 				defer s.leafs.close()
 				sessions = append(sessions, s)
 			}
