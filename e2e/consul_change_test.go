@@ -96,7 +96,8 @@ func TestConsulDeny(t *testing.T) { //nolint:tparallel // the parts share a mesh
 			t.Errorf("%s: listener_modified %d", car.Name, n)
 		}
 	}
-	if out := m.MustRun("status"); strings.Contains(out, "warning") {
-		t.Errorf("status warns: %s", out)
+	out := m.MustRun("status")
+	if n := strings.Count(out, "warning"); n != 1 || !strings.Contains(out, "warning: ACLs: they are off") {
+		t.Errorf("status does not warn of ACLs that are off, and of nothing else: %s", out)
 	}
 }
