@@ -283,7 +283,11 @@ func (p *controlPlane) serveGRPC(ctx context.Context, l net.Listener, creds cred
 		s.Stop()
 		<-stopped
 	}
-	return <-failed
+	// One that is stopped before it has begun to serve says so, which is no failure.
+	if err := <-failed; !errors.Is(err, grpc.ErrServerStopped) {
+		return err
+	}
+	return nil
 }
 
 func (p *controlPlane) metricsServer() *http.Server {
