@@ -103,9 +103,6 @@ func (c *Consul) AwaitReady() {
 // Kill ends the agent with SIGKILL.
 func (c *Consul) Kill() { c.process.Kill() }
 
-// Process is the running agent.
-func (c *Consul) Process() *Process { return c.process }
-
 // Log is the file of what it has written.
 func (c *Consul) Log() string { return filepath.Join(c.Agent.Dir, "consul.log") }
 
@@ -142,13 +139,7 @@ func (c *Consul) File(name, text string) string {
 	return path
 }
 
-// WriteConfig writes a configuration entry with `consul config write`.
-func (c *Consul) WriteConfig(hcl string) {
-	c.t.Helper()
-	c.Run("config", "write", c.File("entry.hcl", hcl))
-}
-
-// PutConfig writes a configuration entry by the API, which is faster.
+// PutConfig writes a configuration entry.
 func (c *Consul) PutConfig(entry map[string]any) {
 	c.t.Helper()
 	c.Must(http.MethodPut, "/v1/config", entry, nil)
