@@ -43,7 +43,7 @@ func (b *assembly) proxy(r *readProxy, own ownSettings, services map[string]*cat
 	b.problems = append(b.problems, problems...)
 	if s.checks {
 		checks, ok := b.exposedChecks(s)
-		if !ok {
+		if !ok && !b.admitted[id] { // one that is there goes on without them for the moment: it would lose its streams
 			b.waits = true
 			b.problem(id, "", s.proxy.Origin, "the agent's checks, which go through the proxy, are not known yet: the proxy waits")
 			return p, false

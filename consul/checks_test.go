@@ -140,3 +140,36 @@ func TestExposedChecks(t *testing.T) {
 		}
 	})
 }
+
+// A proxy that is there stays there when it begins to expose its checks, before they are known.
+func TestExposedChecksLater(t *testing.T) {
+	const checksPath, servicesPath = "/v1/agent/checks", "/v1/catalog/node-services/n1"
+	bubble(t, nil, func(t *testing.T, f *fake, a *Agent) {
+		f.mesh()
+		p, _ := running(t, a)
+		after(time.Second)
+		if !strings.Contains(ids(p.must(t)), "web-sidecar-proxy") {
+			t.Fatalf("proxies: %s", ids(p.must(t)))
+		}
+		f.hook(checksPath, func(http.ResponseWriter, *http.Request) bool {
+			time.Sleep(2 * time.Second)
+			return false
+		})
+		f.set(checksPath, map[string]any{"h": map[string]any{"CheckID": "h", "ServiceID": "web", "Type": "grpc", "ExposedPort": 21501}})
+		f.set(servicesPath, edit(t, "node-services.json", `"DestinationServiceName": "web",`, `"DestinationServiceName": "web", "Expose": {"Checks": true},`))
+		after(10 * time.Second)
+		seen := false
+		if !p.every(func(c catalog.Contents) bool {
+			there := strings.Contains(ids(c), "web-sidecar-proxy")
+			seen = seen || there
+			return there || !seen
+		}) {
+			t.Error("the proxy was away for a while")
+		}
+		for _, x := range p.must(t).Proxies {
+			if x.ID == "web-sidecar-proxy" && len(x.Exposed) != 1 {
+				t.Errorf("exposed at last: %v", x.Exposed)
+			}
+		}
+	})
+}
