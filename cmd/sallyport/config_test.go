@@ -13,14 +13,7 @@ import (
 // read is readConfig of a fresh set of flags, in an environment without variables of ours.
 func read(t *testing.T, env map[string]string, file string, args ...string) (serveConfig, error) {
 	t.Helper()
-	for _, e := range os.Environ() {
-		if name, value, _ := strings.Cut(e, "="); strings.HasPrefix(name, "SALLYPORT_") {
-			t.Setenv(name, value) // put back at the end
-			if err := os.Unsetenv(name); err != nil {
-				t.Fatal(err)
-			}
-		}
-	}
+	withoutVariables(t)
 	for k, v := range env {
 		t.Setenv(k, v)
 	}

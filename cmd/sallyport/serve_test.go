@@ -90,6 +90,19 @@ func prepare(args ...string) (*cobra.Command, *output) {
 	return root, &out
 }
 
+// withoutVariables takes SALLYPORT_* out of the environment for a test: those of the tests' own are none that serve knows.
+func withoutVariables(t *testing.T) {
+	t.Helper()
+	for _, v := range os.Environ() {
+		if name, value, _ := strings.Cut(v, "="); strings.HasPrefix(name, "SALLYPORT_") {
+			t.Setenv(name, value) // which puts it back at the end
+			if err := os.Unsetenv(name); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+}
+
 // command runs sallyport with args and returns what it printed.
 func command(t *testing.T, args ...string) (string, error) {
 	t.Helper()
@@ -102,6 +115,7 @@ func command(t *testing.T, args ...string) (string, error) {
 // data, the runtime directory rt. It returns a client and that directory when a catalog was read.
 func startServe(t *testing.T, args ...string) (*admin.Client, string) {
 	t.Helper()
+	withoutVariables(t)
 	dir := shortTemp(t)
 	t.Chdir(dir)
 	writeText(t, filepath.Join(dir, "cat", "mesh.hcl"), twoServices)
@@ -195,6 +209,7 @@ func TestStateDir(t *testing.T) {
 
 // TestFailedStart: a start that fails for what can be known before leaves nothing behind, a CA that nobody wants least of all.
 func TestFailedStart(t *testing.T) {
+	withoutVariables(t)
 	dir := shortTemp(t)
 	t.Chdir(dir)
 	writeText(t, filepath.Join(dir, "cat", "mesh.hcl"), twoServices)
