@@ -107,8 +107,10 @@ type Status struct {
 	Datacenter  string    `json:"datacenter"`
 	Catalog     Catalog   `json:"catalog"`
 	// NotReady are the reasons why the control plane is not ready; empty when it is.
-	NotReady []string          `json:"not_ready,omitempty"`
-	Proxies  []xds.ProxyStatus `json:"proxies"`
+	NotReady []string `json:"not_ready,omitempty"`
+	// Unrecorded is why it could not be written whose live connections have been ended; empty: it was.
+	Unrecorded string            `json:"unrecorded,omitempty"`
+	Proxies    []xds.ProxyStatus `json:"proxies"`
 	// TLS12 counts the inbound handshakes of TLS 1.2, by proxy: peers under Consul's own control plane. The command that asks fills it in, for
 	// the Envoys that it can ask; of the others nothing is known, and they are left out.
 	TLS12 map[string]uint64 `json:"tls12_handshakes,omitempty"`

@@ -31,7 +31,7 @@ func TestCallers(t *testing.T) {
 	store := &catalog.Store{}
 	c := contents(scope(intention.Deny), identity.NewName("api"), someIntentions())
 	c.Proxies = append(c.Proxies, catalog.Proxy{ID: "db-sidecar-proxy", Service: identity.NewName("db")})
-	store.Publish(c)
+	store.Publish(c.Contents())
 	client := dial(t, authz.New(authz.Config{Views: &store.Views, Authorize: func(ctx context.Context) (catalog.ProxyID, error) {
 		caller, err := token.Authorizer{Issuer: issuer}.Authorize(ctx, nil)
 		return caller.Proxy, err

@@ -132,10 +132,10 @@ func (s *Server) decide(ctx context.Context, req *authv3.CheckRequest) (v verdic
 		v.reason = unknownProxy
 		return v, 0, nil
 	}
-	v.destination = proxy.Service
+	v.destination = proxy.Proxy.Service
 	attributes := req.GetAttributes()
 	v.principal = attributes.GetSource().GetPrincipal()
-	if !destinationAgrees(ctx, attributes, proxy.Service) {
+	if !destinationAgrees(ctx, attributes, proxy.Proxy.Service) {
 		v.reason = wrongDestination
 		return v, 0, nil
 	}
@@ -144,7 +144,7 @@ func (s *Server) decide(ctx context.Context, req *authv3.CheckRequest) (v verdic
 		v.reason = why
 		return v, 0, nil
 	}
-	d := view.Policy(proxy.Service).Decide(source)
+	d := proxy.Policy.Decide(source)
 	v.reason, v.intention = reasonOf(d.Reason), d.Intention
 	v.allowed = d.Allowed() && (v.reason == byIntention || v.reason == byDefault)
 	return v, 0, nil

@@ -23,6 +23,7 @@ import (
 	"github.com/sallyport/sallyport/catalog"
 	"github.com/sallyport/sallyport/identity"
 	"github.com/sallyport/sallyport/intention"
+	"github.com/sallyport/sallyport/internal/catalogtest"
 	"github.com/sallyport/sallyport/internal/decisiontable"
 	"github.com/sallyport/sallyport/internal/latest"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
@@ -235,7 +236,7 @@ func TestFollowsView(t *testing.T) {
 	allow := contents(scope(intention.Deny), identity.NewName("api"), someIntentions())
 	deny := contents(scope(intention.Deny), identity.NewName("api"), nil)
 	store := &catalog.Store{}
-	store.Publish(allow)
+	store.Publish(allow.Contents())
 	s := authz.New(authz.Config{Views: &store.Views, Authorize: known})
 	check := func() intention.Action {
 		resp, err := s.Check(call(t.Context(), "api"), request("tcp", uri("web"), certificate, "api"))
@@ -260,11 +261,11 @@ func TestFollowsView(t *testing.T) {
 		})
 	}
 	for range 200 {
-		store.Publish(deny)
+		store.Publish(deny.Contents())
 		if check() != intention.Deny {
 			t.Error("Check allowed what the newest View denies")
 		}
-		store.Publish(allow)
+		store.Publish(allow.Contents())
 		if check() != intention.Allow {
 			t.Error("Check denied what the newest View allows")
 		}
@@ -287,8 +288,8 @@ func someIntentions() []intention.Intention {
 	}
 }
 
-func contents(s intention.Scope, destination identity.Name, all []intention.Intention) catalog.Contents {
-	return catalog.Contents{
+func contents(s intention.Scope, destination identity.Name, all []intention.Intention) catalogtest.Mesh {
+	return catalogtest.Mesh{
 		Mesh:       catalog.Mesh{TrustDomain: s.TrustDomain, Datacenter: "dc1", Datacenters: s.Datacenters, Default: s.Default},
 		Proxies:    []catalog.Proxy{{ID: proxyID, Service: destination}},
 		Intentions: all,
@@ -297,7 +298,7 @@ func contents(s intention.Scope, destination identity.Name, all []intention.Inte
 
 func views(s intention.Scope, destination identity.Name, all []intention.Intention) *latest.Value[*catalog.View] {
 	store := &catalog.Store{}
-	store.Publish(contents(s, destination, all))
+	store.Publish(contents(s, destination, all).Contents())
 	return &store.Views
 }
 

@@ -1,8 +1,9 @@
 // Package catalog is the domain model: the services of a mesh, their sidecar proxies and the intentions between them.
 //
-// A Source publishes Contents, everything it knows, as often as it likes; View.Next turns them into the next View, sharing
-// what did not change. A View is immutable, and between two Views pointer-equal means unchanged: that is what makes the rest of
-// the program incremental without a list of what depends on what. The package knows neither Envoy nor where contents come from.
+// A Source publishes Contents, everything it knows, as often as it likes; View.Next turns them into the
+// next View, sharing what did not change. A View is immutable, and between two Views pointer-equal means
+// unchanged: that is what makes the rest of the program incremental without a list of what depends on
+// what. The package knows neither Envoy nor where contents come from.
 package catalog
 
 import (
@@ -15,11 +16,19 @@ import (
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 )
 
-// Contents is all that a source knows, in any order. Nobody changes it after it was published.
+// Contents is all that a source knows. Each list is sorted and has each thing once: services by name and
+// datacenter, proxies by ID, destinations by name. Nobody changes it, or what it points to, after it was
+// published; a pointer that is published again says that nothing behind it changed.
 type Contents struct {
 	Mesh       Mesh
-	Services   []Service
-	Proxies    []Proxy
+	Services   []*Service
+	Proxies    []*Proxy
+	Intentions []*Destination
+}
+
+// Destination is what the intentions say of one destination.
+type Destination struct {
+	Name       identity.Name // the wildcard: all destinations of its partition and namespace
 	Intentions []intention.Intention
 }
 
@@ -99,10 +108,10 @@ func (p Protocol) L7() bool { return p != TCP }
 // Service is what those who dial a service need to know of it.
 type Service struct {
 	Name identity.Name
-	// Datacenter is the one that it is dialled in; empty: the mesh's own, which Next leaves out if it is spelled out.
+	// Datacenter is the one that it is dialled in; empty: the mesh's own, which is never spelled out.
 	Datacenter string
 	Protocol   Protocol
-	// Endpoints are the sidecars through which the service is reached, sorted by address and port (Next sorts them).
+	// Endpoints are the sidecars through which the service is reached, sorted by CompareEndpoints.
 	Endpoints []Endpoint
 }
 

@@ -1,6 +1,7 @@
 package catalog_test
 
 import (
+	"math/rand/v2"
 	"slices"
 	"testing"
 
@@ -30,3 +31,5 @@ func TestCompareExposed(t *testing.T) {
 		t.Errorf("sorted: %v, want %v", got, want)
 	}
 }
+
+func shuffle[T any](s []T) { rand.Shuffle(len(s), func(i, j int) { s[i], s[j] = s[j], s[i] }) }

@@ -16,14 +16,14 @@ func TestStore(t *testing.T) {
 		t.Fatalf("an empty store has %v", v)
 	}
 	changed := s.Views.Changed()
-	s.Publish(contents())
+	s.Publish(contents().Contents())
 	<-changed
 	first, ok := s.Views.Load()
 	if !ok || first.Proxy("web-1-sidecar-proxy") == nil {
 		t.Fatalf("Load = %v, %t", first, ok)
 	}
 	changed = s.Views.Changed()
-	s.Publish(contents())
+	s.Publish(contents().Contents())
 	select {
 	case <-changed:
 		t.Error("equal contents woke those who wait")
@@ -31,7 +31,7 @@ func TestStore(t *testing.T) {
 	}
 	c := contents()
 	c.Proxies = c.Proxies[:1]
-	s.Publish(c)
+	s.Publish(c.Contents())
 	<-changed
 	if next, _ := s.Views.Load(); next == first || next.Service(name("web")) != first.Service(name("web")) {
 		t.Error("the second View does not go on from the first")
@@ -56,10 +56,10 @@ func TestStoreManySides(t *testing.T) {
 			for i := range 100 {
 				c := contents()
 				c.Proxies = c.Proxies[:(i+g)%4]
-				s.Publish(c)
+				s.Publish(c.Contents())
 				v, _ := s.Views.Load()
 				for p := range v.Proxies() {
-					if v.Service(p.Service) == nil || v.Policy(p.Service) == nil || v.Proxy(p.ID) != p {
+					if v.Service(p.Service) == nil || v.Policy(p.Service) == nil || v.Proxy(p.ID).Proxy != p {
 						t.Errorf("a View without what belongs to %s", p.ID)
 					}
 				}

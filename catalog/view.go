@@ -1,26 +1,46 @@
 package catalog
 
 import (
-	"cmp"
 	"iter"
-	"maps"
 	"slices"
-	"strings"
 
 	"github.com/sallyport/sallyport/identity"
 	"github.com/sallyport/sallyport/intention"
 )
 
-// View is one state of the catalog, ready for look-ups. It is immutable, and so is all that it returns. The zero View is a mesh of which nothing is
-// known yet; its Mesh is nil.
+// View is one state of the catalog, ready for look-ups. It is immutable, and so is all that it returns.
+// The zero View is a mesh of which nothing is known yet; its Mesh is nil.
 type View struct {
-	mesh       *Mesh
-	services   map[serviceKey]*Service
-	proxies    map[ProxyID]*Proxy
-	order      []*Proxy // by ID
-	instances  map[string][]*Proxy
-	intentions map[identity.Name][]intention.Intention // by destination
-	policies   map[identity.Name]*intention.Policy
+	mesh  *Mesh
+	given Contents // what the source published last, to tell quickly what it published again
+	// services, proxies and destinations are given's, but for those that were equal to older ones, and
+	// are those. Services that are only named follow the others.
+	services     []*Service
+	proxies      []*Proxy
+	destinations []*Destination
+	policies     map[identity.Name]*intention.Policy
+	shared       map[identity.Name]*intention.Shared // by the wildcard's name
+	views        []*ProxyView                        // of the proxies, in their order
+	index        *index
+}
+
+// ProxyView is all of a View that concerns one proxy. Between two Views pointer-equal means that nothing
+// of it changed. It is immutable.
+type ProxyView struct {
+	Mesh   *Mesh
+	Proxy  *Proxy
+	Policy *intention.Policy // of the proxy's own service
+	// Upstreams are the services that Proxy.Upstreams name, in the same order. None is nil.
+	Upstreams []*Service
+}
+
+// index finds things in a View. Views share it as long as the same services and proxies are there and
+// name the same services.
+type index struct {
+	services map[serviceKey]int
+	proxies  map[ProxyID]int
+	users    [][]int                 // by service: the proxies that dial it
+	own      map[identity.Name][]int // the proxies of a service
 }
 
 // serviceKey is what a service is found by. The datacenter is empty if it is the mesh's own.
@@ -37,156 +57,298 @@ func (m *Mesh) key(name identity.Name, datacenter string) serviceKey {
 	return serviceKey{name, datacenter}
 }
 
-// Next returns the view of c. Whatever is equal in v is taken from v, pointer and all; if everything is, v itself is
-// returned. Of two services of one name and datacenter, or two proxies of one ID, the later one in c counts. It does not block and does not change v; v must not be nil.
+// Next returns the view of c. Whatever is equal in v is taken from v, pointer and all; if everything is,
+// v itself is returned. What is the same pointer as in the contents before is not looked at. It does not
+// block and does not change v; v must not be nil.
 func (v *View) Next(c Contents) *View {
-	n := &View{
-		mesh:      v.mesh,
-		services:  make(map[serviceKey]*Service, len(c.Services)),
-		proxies:   make(map[ProxyID]*Proxy, len(c.Proxies)),
-		instances: make(map[string][]*Proxy, len(c.Proxies)),
+	n := &View{given: c, mesh: v.mesh, index: v.index, policies: v.policies, shared: v.shared, views: v.views}
+	meshChanged := v.mesh == nil || !v.mesh.equal(&c.Mesh)
+	if meshChanged {
+		m := c.Mesh
+		n.mesh = &m
 	}
-	changed := n.takeMesh(c.Mesh)
-	for i := range c.Services {
-		s := &c.Services[i]
-		key := n.mesh.key(s.Name, s.Datacenter)
-		n.services[key] = v.internService(key, s)
+	services := follow(v.services, v.given.Services, c.Services, compareServices, (*Service).equal)
+	proxies := follow(v.proxies, v.given.Proxies, c.Proxies, compareProxies, (*Proxy).equal)
+	destinations := follow(v.destinations, v.given.Intentions, c.Intentions, compareDestinations, (*Destination).equal)
+	n.proxies, n.destinations = proxies.list, destinations.list
+
+	named := meshChanged || services.others || proxies.others || slices.ContainsFunc(proxies.changed, func(i int) bool {
+		return !v.proxies[i].namesAlike(n.proxies[i])
+	})
+	switch {
+	case named:
+		n.find(services.list, v)
+	case len(services.changed) > 0: // those that are only named are what they were
+		n.services = append(services.list, v.services[len(services.list):]...)
+	default:
+		n.services = v.services
 	}
-	for i := range c.Proxies {
-		n.proxies[c.Proxies[i].ID] = v.internProxy(&c.Proxies[i])
-	}
-	// A service that somebody dials or protects but that has no instance is a service without endpoints.
-	for _, p := range n.proxies {
-		n.nameService(v, serviceKey{Name: p.Service})
-		for _, u := range p.Upstreams {
-			n.nameService(v, n.mesh.key(u.Destination, u.Datacenter))
-		}
-	}
-	changed = n.takePolicies(v, c.Intentions) || changed
-	if !changed && maps.Equal(n.services, v.services) && maps.Equal(n.proxies, v.proxies) {
+	policies := n.compile(v, meshChanged, named, destinations)
+	if !n.look(v, named, services.changed, proxies.changed, policies) && !meshChanged && !named &&
+		!destinations.others && len(destinations.changed)+len(services.changed) == 0 {
 		return v
-	}
-	n.order = slices.SortedFunc(maps.Values(n.proxies), func(a, b *Proxy) int { return cmp.Compare(a.ID, b.ID) })
-	for _, p := range n.order {
-		n.instances[p.Instance] = append(n.instances[p.Instance], p)
 	}
 	return n
 }
 
-// takeMesh puts m in place of the mesh that n has from its predecessor, and reports whether it differs.
-func (n *View) takeMesh(m Mesh) bool {
-	m.Datacenters = slices.Clone(m.Datacenters)
-	slices.Sort(m.Datacenters)
-	if n.mesh != nil && n.mesh.equal(&m) {
-		return false
-	}
-	n.mesh = &m
-	return true
+// following is how one list followed another.
+type following[T any] struct {
+	list    []*T
+	others  bool  // other things are in it
+	changed []int // if not others: where something is another than it was
 }
 
-func (v *View) internService(key serviceKey, s *Service) *Service {
-	// A copy, as for proxies: a pointer into the contents would keep all of them in memory as long as this one service stays.
-	c := *s
-	c.Datacenter = key.datacenter
-	if !slices.IsSortedFunc(s.Endpoints, compareEndpoints) {
-		c.Endpoints = slices.SortedFunc(slices.Values(s.Endpoints), compareEndpoints)
-	}
-	if old := v.services[key]; old != nil && old.equal(&c) {
-		return old
-	}
-	return &c
-}
-
-func (v *View) internProxy(p *Proxy) *Proxy {
-	if old := v.proxies[p.ID]; old != nil && old.equal(p) {
-		return old
-	}
-	c := *p
-	return &c
-}
-
-func (n *View) nameService(old *View, key serviceKey) {
-	if n.services[key] == nil {
-		n.services[key] = old.internService(key, &Service{Name: key.Name})
-	}
-}
-
-// takePolicies compiles the policies of all destinations, taking those of v whose intentions did not change, and reports
-// whether any changed.
-func (n *View) takePolicies(v *View, all []intention.Intention) bool {
-	n.intentions = map[identity.Name][]intention.Intention{}
-	for _, i := range all {
-		n.intentions[i.Destination] = append(n.intentions[i.Destination], i)
-	}
-	changes := map[identity.Name]bool{} // destinations, the wildcard among them, about which something else is said than in v
-	for dst, list := range n.intentions {
-		slices.SortFunc(list, intention.Compare)
-		if old, ok := v.intentions[dst]; ok && slices.Equal(old, list) {
-			n.intentions[dst] = old
-		} else {
-			changes[dst] = true
+// follow returns what follows list, which was made of old, when given was published. Both are sorted.
+func follow[T any](list, old, given []*T, compare func(a, b *T) int, equal func(a, b *T) bool) (f following[T]) {
+	f.list = list[:len(old):len(old)]
+	f.others = len(given) != len(old)
+	for i := 0; i < len(given) && !f.others; i++ {
+		switch {
+		case given[i] == old[i]:
+		case compare(given[i], old[i]) != 0:
+			f.others = true
+		case !equal(given[i], f.list[i]):
+			if f.changed == nil {
+				f.list = slices.Clone(f.list)
+			}
+			f.list[i] = given[i]
+			f.changed = append(f.changed, i)
 		}
 	}
-	for dst := range v.intentions {
-		if _, ok := n.intentions[dst]; !ok {
-			changes[dst] = true
+	if !f.others {
+		return f
+	}
+	f.list, f.changed = make([]*T, len(given)), nil
+	from := 0
+	for i, g := range given {
+		for from < len(old) && compare(old[from], g) < 0 {
+			from++
 		}
+		f.list[i] = g
+		if from < len(old) && compare(old[from], g) == 0 && (old[from] == g || equal(list[from], g)) {
+			f.list[i] = list[from]
+		}
+	}
+	return f
+}
+
+// find makes n's services and index anew. A service that somebody dials or protects but that the
+// contents do not have is a service without endpoints.
+func (n *View) find(services []*Service, v *View) {
+	n.services = slices.Clip(services)
+	n.index = &index{
+		services: make(map[serviceKey]int, len(services)),
+		proxies:  make(map[ProxyID]int, len(n.proxies)),
+		own:      make(map[identity.Name][]int, len(n.proxies)),
+	}
+	for i, s := range services {
+		n.index.services[serviceKey{s.Name, s.Datacenter}] = i
+	}
+	for i, p := range n.proxies {
+		n.index.proxies[p.ID] = i
+		n.index.own[p.Service] = append(n.index.own[p.Service], i)
+		n.name(serviceKey{Name: p.Service}, v)
+		for _, u := range p.Upstreams {
+			n.name(n.mesh.key(u.Destination, u.Datacenter), v)
+		}
+	}
+	n.index.users = make([][]int, len(n.services))
+}
+
+// name sees to it that there is a service.
+func (n *View) name(key serviceKey, v *View) {
+	if _, ok := n.index.services[key]; ok {
+		return
+	}
+	s := &Service{Name: key.Name, Datacenter: key.datacenter}
+	if old := v.service(key); old != nil && old.equal(s) {
+		s = old
+	}
+	n.index.services[key] = len(n.services)
+	n.services = append(n.services, s)
+}
+
+// compile makes the policies of all services of the mesh's own datacenter and of all destinations that
+// intentions name, taking those of v about which nothing else is said. It returns the names of those
+// that are others; all says that any may be.
+func (n *View) compile(v *View, meshChanged, named bool, destinations following[Destination]) (changed []identity.Name) {
+	if !meshChanged && !named && !destinations.others && len(destinations.changed) == 0 {
+		return nil
+	}
+	said := make(map[identity.Name]*Destination, len(n.destinations))
+	for _, d := range n.destinations {
+		said[d.Name] = d
+	}
+	before := make(map[identity.Name]*Destination, len(v.destinations))
+	for _, d := range v.destinations {
+		before[d.Name] = d
 	}
 	scope := intention.Scope{TrustDomain: n.mesh.TrustDomain, Datacenters: n.mesh.Datacenters, Default: n.mesh.Default}
+	n.shared = make(map[identity.Name]*intention.Shared, 1)
 	n.policies = make(map[identity.Name]*intention.Policy, len(n.services))
-	changed := false
-	compile := func(dst identity.Name) {
+	policy := func(dst identity.Name) {
 		if dst.IsWildcard() || n.policies[dst] != nil {
 			return
 		}
-		wildcard := identity.Name{Partition: dst.Partition, Namespace: dst.Namespace, Service: identity.Wildcard}
-		if old := v.policies[dst]; old != nil && n.mesh == v.mesh && !changes[dst] && !changes[wildcard] {
-			n.policies[dst] = old
-			return
+		all := dst
+		all.Service = identity.Wildcard
+		if n.shared[all] == nil {
+			if n.shared[all] = v.shared[all]; n.shared[all] == nil || meshChanged || said[all] != before[all] {
+				n.shared[all] = intention.Share(all, said[all].intentions(), scope)
+			}
 		}
-		n.policies[dst] = intention.Compile(dst, slices.Concat(n.intentions[dst], n.intentions[wildcard]), scope)
-		changed = true
-	}
-	for key := range n.services {
-		if key.datacenter == "" { // who may reach the others is decided where they are
-			compile(key.Name)
+		if n.policies[dst] = v.policies[dst]; n.policies[dst] == nil || n.shared[all] != v.shared[all] || said[dst] != before[dst] {
+			n.policies[dst] = n.shared[all].Policy(dst, said[dst].intentions())
+			changed = append(changed, dst)
 		}
 	}
-	for dst := range n.intentions {
-		compile(dst)
+	for _, s := range n.services {
+		if s.Datacenter == "" { // who may reach the others is decided where they are
+			policy(s.Name)
+		}
 	}
-	return changed || len(changes) > 0 || len(n.policies) != len(v.policies)
+	for _, d := range n.destinations {
+		policy(d.Name)
+	}
+	return changed
+}
+
+// intentions are d's; nil has none.
+func (d *Destination) intentions() []intention.Intention {
+	if d == nil {
+		return nil
+	}
+	return d.Intentions
+}
+
+// look makes the proxies' parts of n, taking those of v that come out the same, and reports whether any
+// did not. Where all must be looked at, that also makes the index of who dials what.
+func (n *View) look(v *View, all bool, services, proxies []int, policies []identity.Name) bool {
+	var concerned []int
+	if all {
+		n.views = make([]*ProxyView, len(n.proxies))
+		for i := range n.proxies {
+			concerned = append(concerned, i)
+		}
+	} else {
+		concerned = append(concerned, proxies...)
+		for _, s := range services {
+			concerned = append(concerned, n.index.users[s]...)
+		}
+		for _, name := range policies {
+			concerned = append(concerned, n.index.own[name]...)
+		}
+	}
+	if len(concerned) > 0 && !all {
+		n.views = slices.Clone(v.views)
+	}
+	changed := len(n.proxies) != len(v.proxies)
+	for _, i := range concerned {
+		w := n.proxyView(i, all)
+		if old := v.Proxy(w.Proxy.ID); old != nil && old.equal(w) {
+			w = old
+		} else {
+			changed = true
+		}
+		n.views[i] = w
+	}
+	return changed
+}
+
+// proxyView gathers what concerns the proxy at i, and, if index, notes for whom it looked.
+func (n *View) proxyView(i int, index bool) *ProxyView {
+	p := n.proxies[i]
+	w := &ProxyView{Mesh: n.mesh, Proxy: p, Policy: n.policies[p.Service], Upstreams: make([]*Service, len(p.Upstreams))}
+	for k, u := range p.Upstreams {
+		s := n.index.services[n.mesh.key(u.Destination, u.Datacenter)]
+		w.Upstreams[k] = n.services[s]
+		if users := n.index.users[s]; index && (len(users) == 0 || users[len(users)-1] != i) {
+			n.index.users[s] = append(users, i)
+		}
+	}
+	return w
+}
+
+func (w *ProxyView) equal(o *ProxyView) bool {
+	return w.Mesh == o.Mesh && w.Proxy == o.Proxy && w.Policy == o.Policy && slices.Equal(w.Upstreams, o.Upstreams)
 }
 
 // Mesh is what holds for all services; nil before anything is known.
 func (v *View) Mesh() *Mesh { return v.mesh }
 
-// Service is the service of that name in the mesh's own datacenter, or nil. Every service that a proxy protects or dials is there, if only without endpoints.
-func (v *View) Service(name identity.Name) *Service { return v.services[serviceKey{Name: name}] }
-
-// Upstream is the service that u dials, in whichever datacenter, or nil.
-func (v *View) Upstream(u Upstream) *Service {
-	return v.services[v.mesh.key(u.Destination, u.Datacenter)]
+// service is the service of that key, or nil.
+func (v *View) service(key serviceKey) *Service {
+	if v.index == nil {
+		return nil
+	}
+	if i, ok := v.index.services[key]; ok {
+		return v.services[i]
+	}
+	return nil
 }
 
-// Proxy is the proxy of that ID, or nil.
-func (v *View) Proxy(id ProxyID) *Proxy { return v.proxies[id] }
+// Service is the service of that name in the mesh's own datacenter, or nil. Every service that a proxy
+// protects or dials is there, if only without endpoints.
+func (v *View) Service(name identity.Name) *Service { return v.service(serviceKey{Name: name}) }
+
+// Services yields all services, those first that the source has published.
+func (v *View) Services() iter.Seq[*Service] { return slices.Values(v.services) }
+
+// Proxy is all that concerns the proxy of that ID; nil if there is none.
+func (v *View) Proxy(id ProxyID) *ProxyView {
+	if v.index == nil {
+		return nil
+	}
+	if i, ok := v.index.proxies[id]; ok {
+		return v.views[i]
+	}
+	return nil
+}
 
 // Proxies yields all proxies, sorted by ID.
-func (v *View) Proxies() iter.Seq[*Proxy] { return slices.Values(v.order) }
+func (v *View) Proxies() iter.Seq[*Proxy] { return slices.Values(v.proxies) }
 
-// Sidecars are the proxies of the service instance with that ID ("web-1"), sorted by ID. The slice must not be changed.
-func (v *View) Sidecars(instance string) []*Proxy { return v.instances[instance] }
-
-// Services yields all services, sorted by name and datacenter.
-func (v *View) Services() iter.Seq[*Service] {
-	return slices.Values(slices.SortedFunc(maps.Values(v.services), func(a, b *Service) int {
-		return cmp.Or(strings.Compare(a.Name.String(), b.Name.String()), strings.Compare(a.Datacenter, b.Datacenter))
-	}))
+// Of yields the proxies of a service, sorted by ID.
+func (v *View) Of(service identity.Name) iter.Seq[*ProxyView] {
+	return func(yield func(*ProxyView) bool) {
+		if v.index == nil {
+			return
+		}
+		for _, i := range v.index.own[service] {
+			if !yield(v.views[i]) {
+				return
+			}
+		}
+	}
 }
 
-// Policy is the policy of a destination: any service of the mesh's own datacenter, and any name that an intention has as its destination. Of all others
-// it is nil, which denies everybody.
+// Since yields the proxies that v has and that are not what they were in old, and those that v has no
+// more, of which the view is nil. It costs little where little changed.
+func (v *View) Since(old *View) iter.Seq2[ProxyID, *ProxyView] {
+	return func(yield func(ProxyID, *ProxyView) bool) {
+		if v.index == old.index { // the same proxies
+			for i, w := range v.views {
+				if w != old.views[i] && !yield(w.Proxy.ID, w) {
+					return
+				}
+			}
+			return
+		}
+		for _, w := range v.views {
+			if w != old.Proxy(w.Proxy.ID) && !yield(w.Proxy.ID, w) {
+				return
+			}
+		}
+		for _, p := range old.proxies {
+			if v.Proxy(p.ID) == nil && !yield(p.ID, nil) {
+				return
+			}
+		}
+	}
+}
+
+// Policy is the policy of a destination: any service of the mesh's own datacenter, and any name that an
+// intention has as its destination. Of all others it is nil, which denies everybody.
 func (v *View) Policy(destination identity.Name) *intention.Policy { return v.policies[destination] }
 
 // Identity is the identity that a service of that name has in this mesh. The mesh must be known.
@@ -194,39 +356,11 @@ func (v *View) Identity(name identity.Name) identity.Service {
 	return identity.Service{TrustDomain: v.mesh.TrustDomain, Datacenter: v.mesh.Datacenter, Name: name}
 }
 
-func (m *Mesh) equal(o *Mesh) bool {
-	return m.TrustDomain == o.TrustDomain && m.Datacenter == o.Datacenter && slices.Equal(m.Datacenters, o.Datacenters) &&
-		m.Default == o.Default && m.Incoming == o.Incoming && m.Outgoing == o.Outgoing && m.DropForwardedClientCert == o.DropForwardedClientCert
-}
-
-func (s *Service) equal(o *Service) bool {
-	return s.Name == o.Name && s.Datacenter == o.Datacenter && s.Protocol == o.Protocol && slices.Equal(s.Endpoints, o.Endpoints)
-}
-
-func (p *Proxy) equal(o *Proxy) bool {
-	return p.ID == o.ID && p.Service == o.Service && p.Instance == o.Instance && p.Origin == o.Origin &&
-		p.Inbound == o.Inbound && p.Bootstrap == o.Bootstrap && slices.Equal(p.Upstreams, o.Upstreams) && slices.Equal(p.Exposed, o.Exposed)
-}
-
-func compareEndpoints(a, b Endpoint) int {
-	return cmp.Or(strings.Compare(a.Address, b.Address), cmp.Compare(a.Port, b.Port), cmp.Compare(a.Weight, b.Weight), boolCompare(a.Healthy, b.Healthy))
-}
-
-func boolCompare(a, b bool) int {
-	switch {
-	case a == b:
-		return 0
-	case b:
-		return -1
-	}
-	return 1
-}
-
 // IntentionCount is the number of intentions.
 func (v *View) IntentionCount() int {
 	n := 0
-	for _, list := range v.intentions {
-		n += len(list)
+	for _, d := range v.destinations {
+		n += len(d.Intentions)
 	}
 	return n
 }

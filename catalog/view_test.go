@@ -2,7 +2,6 @@ package catalog_test
 
 import (
 	"fmt"
-	"math/rand/v2"
 	"reflect"
 	"slices"
 	"testing"
@@ -11,6 +10,7 @@ import (
 	"github.com/sallyport/sallyport/catalog"
 	"github.com/sallyport/sallyport/identity"
 	"github.com/sallyport/sallyport/intention"
+	"github.com/sallyport/sallyport/internal/catalogtest"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 )
 
@@ -18,7 +18,7 @@ func name(s string) identity.Name { return identity.NewName(s) }
 
 // contents is a small mesh in which each field of each type has a value other than zero. It shares nothing with what an
 // earlier call returned.
-func contents() catalog.Contents {
+func contents() catalogtest.Mesh {
 	timeout := catalog.Timeout{Set: true, Duration: time.Second}
 	limit := catalog.Limit{Set: true, N: 7}
 	upstream := func(to string) catalog.Upstream {
@@ -53,7 +53,7 @@ func contents() catalog.Contents {
 	elsewhere.Datacenter = "dc2"
 	far := service("api")
 	far.Datacenter = "dc2"
-	return catalog.Contents{
+	return catalogtest.Mesh{
 		Mesh: catalog.Mesh{
 			TrustDomain: spiffeid.RequireTrustDomainFromString("ours.consul"), Datacenter: "dc1", Datacenters: []string{"dc1", "dc2"}, Default: intention.Allow,
 			Incoming: catalog.TLS{Allow12: true}, Outgoing: catalog.TLS{Allow12: true}, DropForwardedClientCert: true,
@@ -68,7 +68,7 @@ func contents() catalog.Contents {
 	}
 }
 
-func first(c catalog.Contents) *catalog.View { return (&catalog.View{}).Next(c) }
+func first(m catalogtest.Mesh) *catalog.View { return m.View() }
 
 func TestLookUps(t *testing.T) {
 	v := first(contents())
@@ -78,13 +78,10 @@ func TestLookUps(t *testing.T) {
 	var services, proxies []string
 	for s := range v.Services() {
 		services = append(services, called(s))
-		if v.Upstream(catalog.Upstream{Destination: s.Name, Datacenter: s.Datacenter}) != s {
-			t.Errorf("Upstream(%s) is another than Services has", called(s))
-		}
 	}
 	for p := range v.Proxies() {
 		proxies = append(proxies, string(p.ID))
-		if v.Proxy(p.ID) != p {
+		if v.Proxy(p.ID).Proxy != p {
 			t.Errorf("Proxy(%s) is another than Proxies has", p.ID)
 		}
 	}
@@ -94,10 +91,15 @@ func TestLookUps(t *testing.T) {
 	if want := []string{"api-1-sidecar-proxy", "db-1-sidecar-proxy", "web-1-sidecar-proxy"}; !slices.Equal(proxies, want) {
 		t.Errorf("Proxies() = %v, want %v", proxies, want)
 	}
-	if s := v.Sidecars("web-1"); len(s) != 1 || s[0] != v.Proxy("web-1-sidecar-proxy") {
-		t.Errorf("Sidecars(web-1) = %v", s)
+	for w := range v.Of(name("web")) {
+		if w != v.Proxy("web-1-sidecar-proxy") || w.Policy != v.Policy(name("web")) || w.Upstreams[0] != v.Service(name("api")) {
+			t.Errorf("Of(web) has %+v", w)
+		}
 	}
-	if v.Service(name("x")) != nil || v.Proxy("x") != nil || v.Sidecars("x") != nil || v.Policy(name("x")) != nil {
+	for range v.Of(name("x")) {
+		t.Error("x has a proxy")
+	}
+	if v.Service(name("x")) != nil || v.Proxy("x") != nil || v.Policy(name("x")) != nil {
 		t.Error("something is known of what nobody named")
 	}
 }
@@ -105,7 +107,7 @@ func TestLookUps(t *testing.T) {
 // TestZeroView asks a View of nothing for everything.
 func TestZeroView(t *testing.T) {
 	v := &catalog.View{}
-	if v.Mesh() != nil || v.Service(name("web")) != nil || v.Upstream(catalog.Upstream{Destination: name("web"), Datacenter: "dc1"}) != nil || v.Proxy("web") != nil || v.Policy(name("web")) != nil || v.Sidecars("web") != nil {
+	if v.Mesh() != nil || v.Service(name("web")) != nil || v.Proxy("web") != nil || v.Policy(name("web")) != nil {
 		t.Error("the zero View knows something")
 	}
 	for range v.Services() {
@@ -125,26 +127,26 @@ func TestDatacenters(t *testing.T) {
 		return catalog.Service{Name: name("api"), Datacenter: datacenter, Endpoints: []catalog.Endpoint{{Address: "127.0.0.1", Port: port, Weight: 1, Healthy: true}}}
 	}
 	c := contents()
-	c.Services = []catalog.Service{service("dc1", 1), service("dc2", 2)}
+	c.Services = []catalog.Service{service("", 1), service("dc2", 2)}
+	c.Proxies[0].Upstreams = nil
+	for _, datacenter := range []string{"", "dc1", "dc2"} {
+		c.Proxies[0].Upstreams = append(c.Proxies[0].Upstreams, catalog.Upstream{Destination: name("api"), Datacenter: datacenter})
+	}
 	v := first(c)
-	for datacenter, want := range map[string]uint16{"": 1, "dc1": 1, "dc2": 2} {
-		s := v.Upstream(catalog.Upstream{Destination: name("api"), Datacenter: datacenter})
-		if s == nil || len(s.Endpoints) != 1 || s.Endpoints[0].Port != want {
-			t.Errorf("api in %q is %+v, want the one with port %d", datacenter, s, want)
+	dialled := v.Proxy(c.Proxies[0].ID).Upstreams
+	for i, want := range []uint16{1, 1, 2} {
+		if s := dialled[i]; len(s.Endpoints) != 1 || s.Endpoints[0].Port != want {
+			t.Errorf("upstream %d is %+v, want the one with port %d", i, s, want)
 		}
 	}
-	if s := v.Service(name("api")); s.Datacenter != "" || s != v.Upstream(catalog.Upstream{Destination: name("api"), Datacenter: "dc1"}) {
+	if s := v.Service(name("api")); s.Datacenter != "" || s != dialled[0] || s != dialled[1] {
 		t.Errorf("Service(api) = %+v", s)
-	}
-	c.Services[0].Datacenter = ""
-	if v.Next(c) != v {
-		t.Error("the mesh's own datacenter, not spelled out, is another")
 	}
 	// Dialled in a datacenter of which nothing is known: a service of its own without endpoints, of which nobody here decides who may reach it.
 	c = contents()
-	c.Proxies[0].Upstreams = append(c.Proxies[0].Upstreams, catalog.Upstream{Destination: name("cache"), Datacenter: "dc2"})
-	w := v.Next(c)
-	if s := w.Upstream(catalog.Upstream{Destination: name("cache"), Datacenter: "dc2"}); s == nil || s.Datacenter != "dc2" || len(s.Endpoints) > 0 {
+	c.Proxies[0].Upstreams = []catalog.Upstream{{Destination: name("cache"), Datacenter: "dc2"}}
+	w := v.Next(c.Contents())
+	if s := w.Proxy(c.Proxies[0].ID).Upstreams[0]; s.Name != name("cache") || s.Datacenter != "dc2" || len(s.Endpoints) > 0 {
 		t.Errorf("cache in dc2 is %+v", s)
 	}
 	if w.Service(name("cache")) != nil || w.Policy(name("cache")) != nil {
@@ -167,14 +169,14 @@ func TestPlaceholders(t *testing.T) {
 	}
 	c = contents()
 	c.Services, c.Proxies[0].Upstreams = nil, nil
-	next := v.Next(c)
+	next := v.Next(c.Contents())
 	if next.Service(name("db")) != v.Service(name("db")) {
 		t.Error("a service without endpoints is another in the next View")
 	}
 	// The last that dialled it goes: so does the service, but not what is said about it.
 	c = contents()
 	c.Services, c.Proxies = nil, nil
-	next = next.Next(c)
+	next = next.Next(c.Contents())
 	if next.Service(name("db")) != nil || next.Policy(name("db")) == nil || next.Policy(name("web")) != nil {
 		t.Errorf("Service(db) = %v, Policy(db) = %v, Policy(web) = %v", next.Service(name("db")), next.Policy(name("db")), next.Policy(name("web")))
 	}
@@ -183,76 +185,16 @@ func TestPlaceholders(t *testing.T) {
 	}
 }
 
-func TestLaterOneCounts(t *testing.T) {
-	c := contents()
-	c.Services = append(c.Services, catalog.Service{Name: name("web"), Protocol: catalog.GRPC})
-	c.Proxies = append(c.Proxies, catalog.Proxy{ID: "web-1-sidecar-proxy", Service: name("api"), Instance: "api-1"})
-	v := first(c)
-	if got := v.Service(name("web")).Protocol; got != catalog.GRPC {
-		t.Errorf("the protocol of web is %s", got)
-	}
-	if got := v.Proxy("web-1-sidecar-proxy").Service; got != name("api") {
-		t.Errorf("the service of web's proxy is %s", got)
-	}
-	if got := v.Sidecars("api-1"); len(got) != 2 || got[0].ID != "api-1-sidecar-proxy" || v.Sidecars("web-1") != nil {
-		t.Errorf("Sidecars(api-1) = %v", got)
-	}
-	if v.Next(c) != v {
-		t.Error("the same contents make another View")
-	}
-}
-
-// TestEqualIsSame publishes equal contents, in any order: the View must stay the very same.
-func TestEqualIsSame(t *testing.T) {
-	v := first(contents())
-	for range 200 {
-		c := contents()
-		shuffle(c.Services)
-		shuffle(c.Proxies)
-		shuffle(c.Intentions)
-		shuffle(c.Mesh.Datacenters)
-		for _, s := range c.Services {
-			shuffle(s.Endpoints)
-		}
-		given := fmt.Sprint(c)
-		if v.Next(c) != v {
-			t.Fatalf("equal contents in another order make another View: %v", c)
-		}
-		if fmt.Sprint(c) != given {
-			t.Fatalf("Next changed what it was given")
-		}
-	}
-}
-
-func shuffle[T any](s []T) { rand.Shuffle(len(s), func(i, j int) { s[i], s[j] = s[j], s[i] }) }
-
-// TestKeepsNoContents demands that what a View holds is not a part of the contents that it was made of: a single service that
-// stays for long would otherwise keep all of them in memory.
-func TestKeepsNoContents(t *testing.T) {
-	c := contents()
-	v := first(c)
-	for i := range c.Services {
-		if v.Service(c.Services[i].Name) == &c.Services[i] {
-			t.Errorf("the View holds the contents' %s", c.Services[i].Name)
-		}
-	}
-	for i := range c.Proxies {
-		if v.Proxy(c.Proxies[i].ID) == &c.Proxies[i] {
-			t.Errorf("the View holds the contents' %s", c.Proxies[i].ID)
-		}
-	}
-}
-
 // flip is one field of the contents, and a way to change it.
 type flip struct {
 	path   string
-	change func(*catalog.Contents)
+	change func(*catalogtest.Mesh)
 }
 
 // flips finds every field of v, however deep, and each slice's length.
-func flips(path string, typ reflect.Type, get func(*catalog.Contents) reflect.Value) []flip {
+func flips(path string, typ reflect.Type, get func(*catalogtest.Mesh) reflect.Value) []flip {
 	if typ == reflect.TypeFor[spiffeid.TrustDomain]() {
-		return []flip{{path, func(c *catalog.Contents) {
+		return []flip{{path, func(c *catalogtest.Mesh) {
 			get(c).Set(reflect.ValueOf(spiffeid.RequireTrustDomainFromString("theirs.consul")))
 		}}}
 	}
@@ -260,24 +202,24 @@ func flips(path string, typ reflect.Type, get func(*catalog.Contents) reflect.Va
 	switch typ.Kind() {
 	case reflect.Struct:
 		for i := range typ.NumField() {
-			out = append(out, flips(path+"."+typ.Field(i).Name, typ.Field(i).Type, func(c *catalog.Contents) reflect.Value { return get(c).Field(i) })...)
+			out = append(out, flips(path+"."+typ.Field(i).Name, typ.Field(i).Type, func(c *catalogtest.Mesh) reflect.Value { return get(c).Field(i) })...)
 		}
 	case reflect.Slice:
 		c := contents()
 		for i := range get(&c).Len() {
-			out = append(out, flips(fmt.Sprintf("%s[%d]", path, i), typ.Elem(), func(c *catalog.Contents) reflect.Value { return get(c).Index(i) })...)
+			out = append(out, flips(fmt.Sprintf("%s[%d]", path, i), typ.Elem(), func(c *catalogtest.Mesh) reflect.Value { return get(c).Index(i) })...)
 		}
 		if get(&c).Len() > 0 {
-			out = append(out, flip{path + " shorter", func(c *catalog.Contents) { s := get(c); s.Set(s.Slice(0, s.Len()-1)) }})
+			out = append(out, flip{path + " shorter", func(c *catalogtest.Mesh) { s := get(c); s.Set(s.Slice(0, s.Len()-1)) }})
 		}
 	case reflect.String:
-		out = append(out, flip{path, func(c *catalog.Contents) { s := get(c); s.SetString(s.String() + "x") }})
+		out = append(out, flip{path, func(c *catalogtest.Mesh) { s := get(c); s.SetString(s.String() + "x") }})
 	case reflect.Bool:
-		out = append(out, flip{path, func(c *catalog.Contents) { s := get(c); s.SetBool(!s.Bool()) }})
+		out = append(out, flip{path, func(c *catalogtest.Mesh) { s := get(c); s.SetBool(!s.Bool()) }})
 	case reflect.Uint8, reflect.Uint16, reflect.Uint32, reflect.Uint64:
-		out = append(out, flip{path, func(c *catalog.Contents) { s := get(c); s.SetUint(s.Uint() + 1) }})
+		out = append(out, flip{path, func(c *catalogtest.Mesh) { s := get(c); s.SetUint(s.Uint() + 1) }})
 	case reflect.Int, reflect.Int64:
-		out = append(out, flip{path, func(c *catalog.Contents) { s := get(c); s.SetInt(s.Int() + 1) }})
+		out = append(out, flip{path, func(c *catalogtest.Mesh) { s := get(c); s.SetInt(s.Int() + 1) }})
 	default:
 		panic("a field of a kind that this test does not know: " + path + " " + typ.String())
 	}
@@ -287,8 +229,8 @@ func flips(path string, typ reflect.Type, get func(*catalog.Contents) reflect.Va
 // TestEveryFieldCounts changes one field at a time, each that there is. What has the field must be another thing in the next
 // View, and everything else must be the very same.
 func TestEveryFieldCounts(t *testing.T) {
-	index := func(field string, i int) func(*catalog.Contents) reflect.Value {
-		return func(c *catalog.Contents) reflect.Value { return reflect.ValueOf(c).Elem().FieldByName(field).Index(i) }
+	index := func(field string, i int) func(*catalogtest.Mesh) reflect.Value {
+		return func(c *catalogtest.Mesh) reflect.Value { return reflect.ValueOf(c).Elem().FieldByName(field).Index(i) }
 	}
 	base := contents()
 	for i, s := range base.Services {
@@ -308,7 +250,7 @@ func TestEveryFieldCounts(t *testing.T) {
 		}
 	}
 	scope := []string{"Mesh.TrustDomain", "Mesh.Datacenters[0]", "Mesh.Datacenters[1]", "Mesh.Datacenters shorter", "Mesh.Default"}
-	for _, f := range flips("Mesh", reflect.TypeFor[catalog.Mesh](), func(c *catalog.Contents) reflect.Value { return reflect.ValueOf(&c.Mesh).Elem() }) {
+	for _, f := range flips("Mesh", reflect.TypeFor[catalog.Mesh](), func(c *catalogtest.Mesh) reflect.Value { return reflect.ValueOf(&c.Mesh).Elem() }) {
 		t.Run(f.path, func(t *testing.T) {
 			if slices.Contains(scope, f.path) { // what decisions depend on
 				changesOnly(t, f, "mesh", "policy api", "policy db", "policy web")
@@ -344,18 +286,19 @@ func changes(t *testing.T, f flip, want ...string) (before, after map[string]any
 	v := first(contents())
 	c := contents()
 	f.change(&c)
-	next := v.Next(c)
+	next := v.Next(c.Contents())
 	if next == v {
 		t.Fatalf("%s changed, and the View did not", f.path)
 	}
 	before, after = parts(v), parts(next)
+	sameViews(t, v, next)
 	for _, w := range want {
 		if before[w] == after[w] {
 			t.Errorf("%s changed, and %s is the same as before", f.path, w)
 		}
 	}
 	// The other way round, and nothing is left of the change.
-	if again := next.Next(contents()).Next(contents()); !reflect.DeepEqual(again, v) {
+	if again := next.Next(contents().Contents()).Next(contents().Contents()); !reflect.DeepEqual(again, v) {
 		t.Errorf("%s changed and changed back, and the View is not equal to what it was", f.path)
 	}
 	return before, after
@@ -380,7 +323,7 @@ func TestOtherNamespace(t *testing.T) {
 	c.Proxies = append(c.Proxies, catalog.Proxy{ID: "t", Service: team("api")})
 	v := first(c)
 	c.Intentions = append(slices.Clone(c.Intentions), intention.Intention{Source: intention.Source{Name: team("*")}, Destination: team("*")})
-	next := v.Next(c)
+	next := v.Next(c.Contents())
 	src := identity.Service{TrustDomain: c.Mesh.TrustDomain, Datacenter: "dc1", Name: team("web")}
 	if d := next.Policy(team("api")).Decide(src); d.Allowed() || d.Intention == nil {
 		t.Errorf("Decide(%s → team's api) = %+v, want denied by the wildcard of its namespace", src, d)
@@ -390,6 +333,7 @@ func TestOtherNamespace(t *testing.T) {
 	}
 }
 
+// BenchmarkNext is one changed endpoint of a service that ten proxies dial.
 func BenchmarkNext(b *testing.B) {
 	for _, n := range []int{1000, 10_000} {
 		b.Run(fmt.Sprintf("services=%d", n), func(b *testing.B) {
@@ -401,18 +345,21 @@ func BenchmarkNext(b *testing.B) {
 					endpoints = append(endpoints, catalog.Endpoint{Address: fmt.Sprint("10.0.0.", e), Port: 21000, Weight: 1, Healthy: true})
 				}
 				c.Services = append(c.Services, catalog.Service{Name: s, Endpoints: endpoints})
-				c.Proxies = append(c.Proxies, catalog.Proxy{ID: catalog.ProxyID(s.Service + "-proxy"), Service: s, Instance: s.Service, Upstreams: []catalog.Upstream{{Destination: name("api")}}})
+				c.Proxies = append(c.Proxies, catalog.Proxy{ID: catalog.ProxyID(s.Service + "-proxy"), Service: s, Instance: s.Service, Upstreams: []catalog.Upstream{{Destination: name(fmt.Sprint("s", i/10))}}})
 				c.Intentions = append(c.Intentions, intention.Intention{Source: intention.Source{Name: s}, Destination: name(fmt.Sprint("s", (i+1)%n)), Action: intention.Allow})
 				if i < 10 { // each is part of every policy
 					c.Intentions = append(c.Intentions, intention.Intention{Source: intention.Source{Name: s}, Destination: name("*")})
 				}
 			}
-			v := first(c)
+			contents := c.Contents()
+			v := (&catalog.View{}).Next(contents)
 			b.ReportAllocs()
 			for i := 0; b.Loop(); i++ {
-				c.Services = slices.Clone(c.Services)
-				c.Services[0].Endpoints = []catalog.Endpoint{{Address: "10.0.0.1", Port: uint16(i)}}
-				next := v.Next(c)
+				contents.Services = slices.Clone(contents.Services)
+				changed := *contents.Services[n/2]
+				changed.Endpoints = []catalog.Endpoint{{Address: "10.0.0.1", Port: uint16(i)}}
+				contents.Services[n/2] = &changed
+				next := v.Next(contents)
 				if next == v {
 					b.Fatal("nothing changed")
 				}

@@ -14,7 +14,7 @@ import (
 
 // proxy is a sidecar with all that is known of what it protects and dials; ok is false as long as it must not be served. What it needs is put into services
 // and intentions.
-func (b *assembly) proxy(r *readProxy, own ownSettings, services map[string]*catalog.Service, intentions map[string][]intention.Intention) (p catalog.Proxy, ok bool) {
+func (b *assembly) proxy(r *readProxy, own ownSettings, services map[string]*catalog.Service, intentions map[string][]intention.Intention) (p *catalog.Proxy, ok bool) {
 	s := r.sidecar
 	name := s.proxy.Service.Service
 	id := s.proxy.ID
@@ -37,16 +37,17 @@ func (b *assembly) proxy(r *readProxy, own ownSettings, services map[string]*cat
 		}
 		// Its registration is known, its service's protocol is not: as it was.
 		b.keep(old, services, intentions)
-		return *old, true
+		return old, true
 	}
-	p, problems := r.finish(chain.value, own, b.agent.config)
+	finished, problems := r.finish(chain.value, own, b.agent.config)
+	p = &finished
 	b.problems = append(b.problems, problems...)
 	if s.checks {
 		checks, ok := b.exposedChecks(s)
 		if !ok && !b.admitted[id] { // one that is there goes on without them for the moment: it would lose its streams
 			b.waits = true
 			b.problem(id, "", s.proxy.Origin, "the agent's checks, which go through the proxy, are not known yet: the proxy waits")
-			return p, false
+			return nil, false
 		}
 		p.Exposed = slices.Concat(p.Exposed, checks)
 		slices.SortFunc(p.Exposed, catalog.CompareExposed)
@@ -200,7 +201,7 @@ func (b *assembly) intentionsOf(name string) ([]intention.Intention, bool) {
 // formerIntentions are those of the last-known-good file.
 func (b *assembly) formerIntentions(name string) ([]intention.Intention, bool) {
 	seed := b.agent.seed
-	if seed == nil || !slices.ContainsFunc(seed.Contents.Proxies, func(p catalog.Proxy) bool { return p.Service.Service == name }) {
+	if seed == nil || !slices.ContainsFunc(seed.Contents.Proxies, func(p *catalog.Proxy) bool { return p.Service.Service == name }) {
 		return nil, false
 	}
 	b.fromFile = true
@@ -216,8 +217,8 @@ func (b *assembly) formerIntentions(name string) ([]intention.Intention, bool) {
 // formerly is the proxy of the last-known-good file.
 func (b *assembly) formerly(id catalog.ProxyID) (*catalog.Proxy, bool) {
 	if seed := b.agent.seed; seed != nil {
-		for i := range seed.Contents.Proxies {
-			if p := &seed.Contents.Proxies[i]; p.ID == id {
+		for _, p := range seed.Contents.Proxies {
+			if p.ID == id {
 				b.fromFile = true
 				return p, true
 			}
@@ -230,8 +231,8 @@ func (b *assembly) formerly(id catalog.ProxyID) (*catalog.Proxy, bool) {
 func (b *assembly) serviceOf(target string) *catalog.Service {
 	name, datacenter := splitTarget(target)
 	if seed := b.agent.seed; seed != nil {
-		for i := range seed.Contents.Services {
-			if s := &seed.Contents.Services[i]; s.Name == identity.NewName(name) && s.Datacenter == datacenter {
+		for _, s := range seed.Contents.Services {
+			if s.Name == identity.NewName(name) && s.Datacenter == datacenter {
 				return s
 			}
 		}

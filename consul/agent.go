@@ -151,11 +151,10 @@ func New(cfg Config) (*Agent, error) {
 	return a, nil
 }
 
-func registered(list []catalog.Proxy) map[catalog.ProxyID]*catalog.Proxy {
+func registered(list []*catalog.Proxy) map[catalog.ProxyID]*catalog.Proxy {
 	m := make(map[catalog.ProxyID]*catalog.Proxy, len(list))
-	for i := range list {
-		p := list[i]
-		m[p.ID] = &p
+	for _, p := range list {
+		m[p.ID] = p
 	}
 	return m
 }

@@ -303,7 +303,7 @@ func (b *assembly) contents(proxies []*readProxy, known bool, policy string) (c 
 			return c, false, false
 		}
 		b.fromFile = true
-		return a.seed.Contents, false, true
+		return a.seed.Contents.contents(), false, true
 	}
 	c.Mesh = mesh
 	b.readChecks()
@@ -320,14 +320,15 @@ func (b *assembly) contents(proxies []*readProxy, known bool, policy string) (c 
 		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(services)) {
-		c.Services = append(c.Services, *services[name])
+		c.Services = append(c.Services, services[name])
 	}
 	for name := range b.mapped {
 		if a.known.endpoints[name] == nil {
 			delete(b.mapped, name)
 		}
 	}
-	c.Intentions = b.intentions(intentions)
+	c.Intentions = catalog.ByDestination(b.intentions(intentions))
+	c.Sort()
 	return c, true, true
 }
 

@@ -17,6 +17,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/testutil"
 	"github.com/sallyport/sallyport/catalog"
 	"github.com/sallyport/sallyport/intention"
+	"github.com/sallyport/sallyport/internal/catalogtest"
 )
 
 // edit is the JSON of a file of testdata with some of its text replaced.
@@ -54,7 +55,7 @@ func TestNotAuthoritative(t *testing.T) {
 				f.script("/v1/health/connect/api", []any{}, header)
 				f.script("/v1/connect/intentions/match?api", map[string]any{"api": []any{}}, header)
 				after(30 * time.Second)
-				if got := p.must(t); ids(got) != ids(before) || endpointsOf(got, "api") != endpointsOf(before, "api") || len(got.Intentions) != len(before.Intentions) {
+				if got := p.must(t); ids(got) != ids(before) || endpointsOf(got, "api") != endpointsOf(before, "api") || len(catalogtest.Intentions(got)) != len(catalogtest.Intentions(before)) {
 					t.Errorf("after it: %s, %s, %v", ids(got), endpointsOf(got, "api"), got.Intentions)
 				}
 				if got := strings.Join(a.Status().Filtered, ", "); name == "filtered" && got != "endpoints of api, service-intentions/api, services of node n1" {
@@ -63,7 +64,7 @@ func TestNotAuthoritative(t *testing.T) {
 				// What it says anew is taken in.
 				f.script("/v1/connect/intentions/match?api", edit(t, "match-api.json", `"Action": "allow"`, `"Action": "deny"`), header)
 				after(10 * time.Second)
-				for _, i := range p.must(t).Intentions {
+				for _, i := range catalogtest.Intentions(p.must(t)) {
 					if i.Source.Peer == "" && i.Action == intention.Allow {
 						t.Errorf("still there: %s", i)
 					}
@@ -71,7 +72,7 @@ func TestNotAuthoritative(t *testing.T) {
 				f.set("/v1/health/connect/api", []any{})
 				f.set("/v1/connect/intentions/match?api", map[string]any{"api": []any{}})
 				after(10 * time.Second)
-				if got := p.must(t); endpointsOf(got, "api") != "" || len(got.Intentions) != 0 { // what was said of all is older
+				if got := p.must(t); endpointsOf(got, "api") != "" || len(catalogtest.Intentions(got)) != 0 { // what was said of all is older
 					t.Errorf("after the whole: %s, %v", endpointsOf(got, "api"), got.Intentions)
 				}
 				f.set("/v1/catalog/node-services/n1", map[string]any{"Node": map[string]any{"Node": "n1"}, "Services": []any{}})
@@ -122,7 +123,7 @@ func TestLastKnownGood(t *testing.T) {
 				}
 				after(5 * time.Minute)
 				got := p.must(t)
-				if ids(got) != ids(before) || endpointsOf(got, "api") != endpointsOf(before, "api") || len(got.Intentions) != len(before.Intentions) || got.Mesh.Default != before.Mesh.Default {
+				if ids(got) != ids(before) || endpointsOf(got, "api") != endpointsOf(before, "api") || len(catalogtest.Intentions(got)) != len(catalogtest.Intentions(before)) || got.Mesh.Default != before.Mesh.Default {
 					t.Errorf("after it: %s, %s, %v", ids(got), endpointsOf(got, "api"), got.Intentions)
 				}
 				s := a.Status()
@@ -447,7 +448,7 @@ func TestWildcardDestination(t *testing.T) {
 		after(time.Second)
 		wildcards := func() string {
 			var out []string
-			for _, i := range p.must(t).Intentions {
+			for _, i := range catalogtest.Intentions(p.must(t)) {
 				if i.Destination.IsWildcard() {
 					out = append(out, i.Action.String())
 				}

@@ -75,7 +75,7 @@ func TestAddresses(t *testing.T) {
 					want += "/1/true"
 				}
 				list, _ := readEndpoints(parse[[]*instance](t, "["+c.text+"]"), far)
-				got := endpointsOf(catalog.Contents{Services: []catalog.Service{{Name: identity.NewName("s"), Endpoints: list}}}, "s")
+				got := endpointsOf(catalog.Contents{Services: []*catalog.Service{{Name: identity.NewName("s"), Endpoints: list}}}, "s")
 				if got != want {
 					t.Errorf("from another datacenter %v: %q, want %q", far, got, want)
 				}

@@ -269,7 +269,7 @@ func TestLikeFiles(t *testing.T) {
 	if len(problems)+len(s.problems) > 0 {
 		t.Errorf("problems %s %s", texts(s.problems), texts(problems))
 	}
-	want := contents.Proxies[0]
+	want := *contents.Proxies[0]
 	want.Origin, p.Origin = "", ""
 	for i := range want.Upstreams {
 		want.Upstreams[i].Origin, p.Upstreams[i].Origin = "", ""
@@ -449,7 +449,7 @@ func TestEndpoints(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			list, skipped := readEndpoints(parse[[]*instance](t, "["+c.text+"]"), false)
-			got := endpointsOf(catalog.Contents{Services: []catalog.Service{{Name: identity.NewName("s"), Endpoints: list}}}, "s")
+			got := endpointsOf(catalog.Contents{Services: []*catalog.Service{{Name: identity.NewName("s"), Endpoints: list}}}, "s")
 			if got != c.want || strings.Join(skipped, " ") != c.skipped {
 				t.Errorf("%q, without %q; want %q, %q", got, skipped, c.want, c.skipped)
 			}

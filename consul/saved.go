@@ -16,13 +16,36 @@ import (
 	"time"
 
 	"github.com/sallyport/sallyport/catalog"
+	"github.com/sallyport/sallyport/intention"
 	"github.com/sallyport/sallyport/internal/latest"
 )
 
 // saved is the last-known-good file: contents, and when they were known. It holds no keys and no tokens.
 type saved struct {
-	Saved    time.Time        `json:"saved"`
-	Contents catalog.Contents `json:"contents"`
+	Saved    time.Time     `json:"saved"`
+	Contents savedContents `json:"contents"`
+}
+
+// savedContents are catalog.Contents in the form of the file, with the intentions in one list.
+type savedContents struct {
+	Mesh       catalog.Mesh
+	Services   []*catalog.Service
+	Proxies    []*catalog.Proxy
+	Intentions []intention.Intention
+}
+
+func toSave(c catalog.Contents) savedContents {
+	s := savedContents{Mesh: c.Mesh, Services: c.Services, Proxies: c.Proxies}
+	for _, d := range c.Intentions {
+		s.Intentions = append(s.Intentions, d.Intentions...)
+	}
+	return s
+}
+
+func (s *savedContents) contents() catalog.Contents {
+	return catalog.Contents{
+		Mesh: s.Mesh, Services: s.Services, Proxies: s.Proxies, Intentions: catalog.ByDestination(slices.Clone(s.Intentions)),
+	}
 }
 
 // savedFile is how saved lies on disk: with a sum, as half a file or a flipped bit could allow what was denied.
@@ -74,6 +97,9 @@ func decodeSaved(b []byte) (*saved, error) {
 	}
 	if s.Contents.Mesh.TrustDomain.IsZero() {
 		return nil, errors.New("it names no trust domain")
+	}
+	if slices.Contains(s.Contents.Services, nil) || slices.Contains(s.Contents.Proxies, nil) {
+		return nil, errors.New("something in it is null")
 	}
 	return &s, nil
 }
@@ -147,7 +173,7 @@ func (s *saver) flush() {
 	if !ok {
 		return
 	}
-	contents, err := json.Marshal(c)
+	contents, err := json.Marshal(toSave(c))
 	sum := sha256.Sum256(contents)
 	if err == nil && sum == s.written {
 		return

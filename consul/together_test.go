@@ -16,6 +16,7 @@ import (
 	"github.com/google/go-cmp/cmp/cmpopts"
 	"github.com/sallyport/sallyport/catalog"
 	"github.com/sallyport/sallyport/intention"
+	"github.com/sallyport/sallyport/internal/catalogtest"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 )
 
@@ -109,7 +110,7 @@ func TestTogetherIsTheSame(t *testing.T) {
 // actions are the actions of what is said of a destination, by source.
 func actions(c catalog.Contents, destination string) string {
 	var out []string
-	for _, i := range c.Intentions {
+	for _, i := range catalogtest.Intentions(c) {
 		if i.Destination.Service == destination && i.Source.Peer == "" {
 			out = append(out, fmt.Sprintf("%s %s", i.Source.Service, i.Action))
 		}
@@ -147,7 +148,7 @@ func TestIntentionsTogether(t *testing.T) {
 		// An empty list is one that says nothing of anybody; no list at all is none.
 		f.set(listPath, []any{})
 		after(time.Second)
-		if got := p.must(t); len(got.Intentions) != 0 || ids(got) != "api-1-sidecar-proxy, web-sidecar-proxy api" {
+		if got := p.must(t); len(catalogtest.Intentions(got)) != 0 || ids(got) != "api-1-sidecar-proxy, web-sidecar-proxy api" {
 			t.Errorf("%s, %v", ids(got), got.Intentions)
 		}
 	})
@@ -174,7 +175,7 @@ func TestIntentionsApart(t *testing.T) {
 				if len(f.of("/v1/connect/intentions/match?api")) == 0 {
 					t.Error("api was not asked for alone")
 				}
-				if got := p.must(t); len(got.Intentions) != len(before.Intentions) || ids(got) != ids(before) {
+				if got := p.must(t); len(catalogtest.Intentions(got)) != len(catalogtest.Intentions(before)) || ids(got) != ids(before) {
 					t.Errorf("%s, %v", ids(got), got.Intentions)
 				}
 				if s := a.Status(); len(s.Filtered) > 0 || !s.StaleSince.IsZero() {
@@ -191,14 +192,14 @@ func TestIntentionsApart(t *testing.T) {
 				if s := a.Status(); len(s.Filtered) > 0 || !s.StaleSince.IsZero() {
 					t.Errorf("Status() = %+v", s)
 				}
-				if got := p.must(t); len(got.Intentions) != len(before.Intentions) {
+				if got := p.must(t); len(catalogtest.Intentions(got)) != len(catalogtest.Intentions(before)) {
 					t.Errorf("at last: %v", got.Intentions)
 				}
 				n := len(f.of("/v1/connect/intentions/match?api"))
 				f.set(listPath, []any{})
 				f.set("/v1/connect/intentions/match?api", map[string]any{"api": []any{}})
 				after(10 * time.Second)
-				if len(p.must(t).Intentions) != 0 || len(f.of("/v1/connect/intentions/match?api")) != n {
+				if len(catalogtest.Intentions(p.must(t))) != 0 || len(f.of("/v1/connect/intentions/match?api")) != n {
 					t.Error("after a while they are not watched together again")
 				}
 			})

@@ -7,6 +7,7 @@ import (
 
 	"github.com/sallyport/sallyport/catalog"
 	"github.com/sallyport/sallyport/intention"
+	"github.com/sallyport/sallyport/internal/catalogtest"
 )
 
 // What is said of all destinations is what the newest answer says, whichever destination it is about: an older one does not bring back what was deleted.
@@ -23,7 +24,7 @@ func TestWildcardsOfTheNewestAnswer(t *testing.T) {
 				p, _ := running(t, a)
 				after(time.Minute)
 				all := func() (n int) {
-					for _, i := range p.must(t).Intentions {
+					for _, i := range catalogtest.Intentions(p.must(t)) {
 						if i.Destination.IsWildcard() && i.Action == intention.Allow {
 							n++
 						}

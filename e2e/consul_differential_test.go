@@ -214,11 +214,13 @@ func read(t *testing.T, c *meshtest.Consul) func() (*catalog.View, bool) {
 // compiled is the matcher that the Envoy of a service's sidecar is given.
 func compiled(t *testing.T, v *catalog.View, service string) *matcherv3.Matcher {
 	t.Helper()
-	in, ok := snapshot.Project(v, catalog.ProxyID(service+"-sidecar-proxy"))
-	if !ok {
+	in := snapshot.Input{
+		ProxyView: v.Proxy(catalog.ProxyID(service + "-sidecar-proxy")),
+		Envoy:     snapshot.Features{RegexSize: 10_000, DrainTime: time.Minute},
+	}
+	if in.ProxyView == nil {
 		t.Fatalf("%s has no proxy", service)
 	}
-	in.Envoy = snapshot.Features{RegexSize: 10_000, DrainTime: time.Minute}
 	r, err := snapshot.Build(in)
 	if err != nil {
 		t.Fatal(err)

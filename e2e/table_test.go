@@ -23,6 +23,7 @@ import (
 	bootstrap "github.com/sallyport/sallyport/envoy-bootstrap"
 	"github.com/sallyport/sallyport/identity"
 	"github.com/sallyport/sallyport/intention"
+	"github.com/sallyport/sallyport/internal/catalogtest"
 	"github.com/sallyport/sallyport/internal/decisiontable"
 	"github.com/sallyport/sallyport/internal/envoytest"
 	"github.com/sallyport/sallyport/internal/meshtest"
@@ -78,7 +79,7 @@ func decisionTable(t *testing.T, version string, cases []decisiontable.Case) {
 	}
 	marker := identity.NewName("marker")
 	publish := func(n int, c decisiontable.Case) {
-		contents := catalog.Contents{
+		contents := catalogtest.Mesh{
 			Mesh:       catalog.Mesh{TrustDomain: c.Scope.TrustDomain, Datacenter: decisiontable.Datacenter, Datacenters: c.Scope.Datacenters, Default: c.Scope.Default},
 			Intentions: c.Intentions,
 			// So that there is something to send to everybody in every case, and an ACK to wait for.
@@ -89,7 +90,7 @@ func decisionTable(t *testing.T, version string, cases []decisiontable.Case) {
 				contents.Proxies = append(contents.Proxies, d.proxy)
 			}
 		}
-		cp.store.Publish(contents)
+		cp.store.Publish(contents.Contents())
 	}
 	publish(0, cases[0])
 	for destination, all := range doors {

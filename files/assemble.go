@@ -9,7 +9,6 @@ import (
 
 	"github.com/sallyport/sallyport/catalog"
 	"github.com/sallyport/sallyport/identity"
-	"github.com/sallyport/sallyport/intention"
 )
 
 // maxServerName is how long a server name can be in a TLS handshake.
@@ -56,7 +55,7 @@ func (d *directory) assemble(remembered map[string]uint16) (catalog.Contents, ma
 	slices.SortFunc(a.sidecars, func(a, b *sidecar) int { return strings.Compare(a.id, b.id) })
 	ports := a.choosePorts(remembered)
 
-	c := catalog.Contents{Mesh: a.mesh(), Proxies: make([]catalog.Proxy, 0, len(a.sidecars))}
+	c := catalog.Contents{Mesh: a.mesh(), Proxies: make([]*catalog.Proxy, 0, len(a.sidecars))}
 	for _, s := range a.sidecars {
 		c.Proxies = append(c.Proxies, a.proxy(s))
 		e := a.endpoint(s)
@@ -74,13 +73,10 @@ func (d *directory) assemble(remembered map[string]uint16) (catalog.Contents, ma
 	}
 	for _, name := range slices.Sorted(maps.Keys(a.services)) {
 		s := a.services[name]
-		slices.SortFunc(s.Endpoints, func(a, b catalog.Endpoint) int {
-			return cmp.Or(strings.Compare(a.Address, b.Address), cmp.Compare(a.Port, b.Port))
-		})
-		c.Services = append(c.Services, *s)
+		slices.SortFunc(s.Endpoints, catalog.CompareEndpoints)
+		c.Services = append(c.Services, s)
 	}
-	c.Intentions = slices.Clone(d.intentions)
-	slices.SortFunc(c.Intentions, intention.Compare)
+	c.Intentions = catalog.ByDestination(slices.Clone(d.intentions))
 	return c, ports
 }
 
@@ -225,8 +221,8 @@ func fitting(p catalog.Protocol) string {
 	return `"drain" or "new"`
 }
 
-func (a *assembly) proxy(s *sidecar) catalog.Proxy {
-	p := catalog.Proxy{
+func (a *assembly) proxy(s *sidecar) *catalog.Proxy {
+	p := &catalog.Proxy{
 		ID:        catalog.ProxyID(s.id),
 		Service:   identity.NewName(s.service),
 		Origin:    s.at.String(),

@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/sallyport/sallyport/catalog"
+	"github.com/sallyport/sallyport/internal/catalogtest"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 )
 
@@ -90,7 +91,7 @@ func fuzz(f *testing.F, format string) {
 				}
 			}
 		}
-		for _, i := range c.Intentions {
+		for _, i := range catalogtest.Intentions(c) {
 			if i.Origin == "" || !i.Destination.IsWildcard() && i.Destination.Check() != nil || !i.Source.IsWildcard() && i.Source.Check() != nil {
 				t.Errorf("intention %+v", i)
 			}

@@ -9,6 +9,7 @@ import (
 
 	"github.com/sallyport/sallyport/catalog"
 	"github.com/sallyport/sallyport/files"
+	"github.com/sallyport/sallyport/internal/catalogtest"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"golang.org/x/sys/unix"
 )
@@ -63,7 +64,7 @@ func dump(c catalog.Contents) string {
 			fmt.Fprintf(&b, "  exposed %+v\n", e)
 		}
 	}
-	for _, i := range c.Intentions {
+	for _, i := range catalogtest.Intentions(c) {
 		fmt.Fprintf(&b, "intention %s origin=%s\n", i, i.Origin)
 	}
 	return b.String()

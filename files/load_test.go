@@ -10,6 +10,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/sallyport/sallyport/catalog"
 	"github.com/sallyport/sallyport/files"
+	"github.com/sallyport/sallyport/internal/catalogtest"
 )
 
 var update = flag.Bool("update", false, "write the goldens")
@@ -64,7 +65,7 @@ func TestFormats(t *testing.T) {
 		got := dump(c)
 		if want == "" {
 			want = got
-			if len(c.Proxies) < 2 || len(c.Intentions) < 2 || len(c.Proxies[1].Upstreams) == 0 {
+			if len(c.Proxies) < 2 || len(catalogtest.Intentions(c)) < 2 || len(c.Proxies[1].Upstreams) == 0 {
 				t.Fatalf("the case is too small to show anything:\n%s", got)
 			}
 		}
@@ -81,8 +82,10 @@ func clearOrigins(c *catalog.Contents) {
 			c.Proxies[i].Upstreams[j].Origin = ""
 		}
 	}
-	for i := range c.Intentions {
-		c.Intentions[i].Origin = ""
+	for _, d := range c.Intentions {
+		for i := range d.Intentions {
+			d.Intentions[i].Origin = ""
+		}
 	}
 }
 
@@ -114,7 +117,7 @@ func TestDocumentation(t *testing.T) {
 		}
 	}
 	c := load(t, files.Config{Dir: write(t, examples)})
-	if len(examples) != 3 || len(c.Proxies) != 2 || len(c.Intentions) != 1 {
+	if len(examples) != 3 || len(c.Proxies) != 2 || len(catalogtest.Intentions(c)) != 1 {
 		t.Errorf("%d examples became %s", len(examples), dump(c))
 	}
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/sallyport/sallyport/catalog"
 	"github.com/sallyport/sallyport/files"
+	"github.com/sallyport/sallyport/internal/catalogtest"
 )
 
 // in wraps lines into a service with a sidecar; they stand in the proxy block, from line 6 on.
@@ -418,7 +419,7 @@ func TestHosts(t *testing.T) {
 	if len(c.Proxies) != 2 {
 		t.Errorf("%d proxies, want 2", len(c.Proxies))
 	}
-	if c := load(t, files.Config{Dir: write(t, map[string]string{"a.hcl": "# nothing yet\n"})}); len(c.Services)+len(c.Proxies)+len(c.Intentions) != 0 {
+	if c := load(t, files.Config{Dir: write(t, map[string]string{"a.hcl": "# nothing yet\n"})}); len(c.Services)+len(c.Proxies)+len(catalogtest.Intentions(c)) != 0 {
 		t.Errorf("a comment became %+v", c)
 	}
 }

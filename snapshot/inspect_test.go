@@ -1,6 +1,7 @@
 package snapshot_test
 
 import (
+	"slices"
 	"testing"
 
 	matcherv3 "github.com/cncf/xds/go/xds/type/matcher/v3"
@@ -46,13 +47,20 @@ func input(p *intention.Policy, in catalog.Inbound, upstreams ...*catalog.Servic
 	for i, u := range upstreams {
 		proxy.Upstreams = append(proxy.Upstreams, catalog.Upstream{Destination: u.Name, BindPort: 9100 + uint16(i)})
 	}
-	return snapshot.Input{
+	return snapshot.Input{Envoy: newest, ProxyView: &catalog.ProxyView{
 		Mesh:      &catalog.Mesh{TrustDomain: spiffeid.RequireTrustDomainFromString(trustDomain), Datacenter: "dc1", Datacenters: scope.Datacenters, Default: scope.Default},
 		Proxy:     proxy,
 		Policy:    p,
 		Upstreams: upstreams,
-		Envoy:     newest,
-	}
+	}}
+}
+
+// own is in with a view of its own, which may be changed.
+func own(in snapshot.Input) snapshot.Input {
+	w := *in.ProxyView
+	w.Upstreams = slices.Clone(w.Upstreams)
+	in.ProxyView = &w
+	return in
 }
 
 func compile(dst string, def intention.Action, all ...intention.Intention) *intention.Policy {

@@ -60,25 +60,30 @@ func (b *builder) validationName() string {
 // matches, so the rules look again at those that have several.
 func (b *builder) peers() (s Secret, warnings []string) {
 	s.Name = b.in.Proxy.Service.PeersSecret()
-	allowed := b.in.Policy.Allowed()
 	scope := scopeOf(b.in)
+	rest, names := b.in.Policy.Rest() == intention.Allow, []string(nil)
+	for name, action := range b.in.Policy.Exact() {
+		if (action == intention.Allow) != rest {
+			names = append(names, name.Service)
+		}
+	}
 	switch {
-	case allowed.Empty() || len(scope.datacenters) == 0:
+	case !rest && len(names) == 0 || len(scope.datacenters) == 0:
 		s.SANs = scope.nobody()
-	case !allowed.Rest:
-		s.SANs = scope.services(allowed)
-	case len(allowed.Except) == 0:
+	case !rest:
+		s.SANs = scope.services(names)
+	case len(names) == 0:
 		s.SANs = scope.everybody(b.in.Envoy)
 	default:
-		s.SANs, warnings = b.allBut(scope, allowed)
+		s.SANs, warnings = b.allBut(scope, names)
 	}
 	return s, warnings
 }
 
 // allBut lets in everybody but a few. Where the Envoy does not take the expression for that, it lets in everybody and the rules alone decide.
-func (b *builder) allBut(s scope, allowed intention.Set) (sans []*tlsv3.SubjectAltNameMatcher, warnings []string) {
+func (b *builder) allBut(s scope, names []string) (sans []*tlsv3.SubjectAltNameMatcher, warnings []string) {
 	var except []string
-	for _, n := range allowed.Except {
+	for _, n := range names {
 		if s.name(n).Check() == nil { // no certificate can bear another
 			except = append(except, n)
 		}
@@ -181,9 +186,9 @@ func (s scope) nobody() []*tlsv3.SubjectAltNameMatcher {
 }
 
 // services lets in exactly the named ones.
-func (s scope) services(allowed intention.Set) []*tlsv3.SubjectAltNameMatcher {
+func (s scope) services(names []string) []*tlsv3.SubjectAltNameMatcher {
 	var out []*tlsv3.SubjectAltNameMatcher
-	for _, n := range allowed.Except {
+	for _, n := range names {
 		for _, id := range s.ids(n) {
 			out = append(out, uri(exactly(id)))
 		}

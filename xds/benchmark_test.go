@@ -10,7 +10,6 @@ import (
 
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	"github.com/sallyport/sallyport/catalog"
-	"github.com/sallyport/sallyport/identity"
 	"github.com/sallyport/sallyport/internal/xdstest"
 	"github.com/sallyport/sallyport/sds"
 	"github.com/sallyport/sallyport/snapshot"
@@ -149,8 +148,8 @@ func BenchmarkEndpointChange(b *testing.B) {
 	})
 }
 
-// BenchmarkPublishRound is one change of an endpoint that all dial, from the catalog's contents to what each session is to have. Nobody
-// is connected, so nothing is sent.
+// BenchmarkPublishRound is one change of an endpoint that ten dial, from the catalog's contents to what each
+// session is to have. Nobody is connected, so nothing is sent.
 func BenchmarkPublishRound(b *testing.B) {
 	for _, n := range []int{1000, 10_000} {
 		b.Run(fmt.Sprintf("services=%d", n), func(b *testing.B) {
@@ -158,42 +157,41 @@ func BenchmarkPublishRound(b *testing.B) {
 			name := func(i int) string { return fmt.Sprintf("service-%d", i%n) }
 			for i := range n {
 				var upstreams []string
-				for u := range 9 {
+				for u := range 10 {
 					upstreams = append(upstreams, name(i+7*u+8))
 				}
-				proxy := m.service(name(i), catalog.TCP, append(upstreams, "shared")...)
+				proxy := m.service(name(i), catalog.TCP, upstreams...)
 				for u := range proxy.Upstreams { // as on machines of their own
 					proxy.Upstreams[u].BindPort = uint16(9000 + u)
 				}
 			}
-			m.service("shared", catalog.TCP)
 			// One that does not run: a publisher is for one goroutine.
 			server, err := New(Config{Views: &m.store.Views, Credentials: m.server.credentials, Authorizer: byMetadata{}})
 			if err != nil {
 				b.Fatal(err)
 			}
-			p := &publisher{server: server, builds: map[buildKey]*build{}, drains: map[identity.Name]time.Duration{}}
+			p := newPublisher(server)
 			features := snapshot.FeaturesOf(node(name(0)))
 			var sessions []*session
 			for i := range n {
 				s := newSession(server, sds.Caller{Proxy: proxyID(name(i))}, features, func(error) {})
 				defer s.leafs.close()
 				sessions = append(sessions, s)
+				if err := server.join(s); err != nil {
+					b.Fatal(err)
+				}
 			}
-			round := func() {
-				m.contents.Services = slices.Clone(m.contents.Services)
-				shared := &m.contents.Services[len(m.contents.Services)-1]
-				shared.Endpoints = slices.Clone(shared.Endpoints)
-				shared.Endpoints[0].Port++
-				m.store.Publish(m.contents)
-				p.publish(sessions, time.Now(), false)
-			}
+			contents := m.contents.Contents()
+			m.store.Publish(contents)
+			p.publish(p.concerned(), time.Now(), false)
+			p.recorder.start(server.generations, time.Now(), func(f func()) { f() })
+			p.recorded(<-p.recorder.done)
 			deadline := time.Now().Add(time.Minute)
 			for complete := 0; complete < n; { // until all leafs are there
 				if time.Now().After(deadline) {
 					b.Fatalf("%d of %d sessions have all they need", complete, n)
 				}
-				round()
+				p.publish(sessions, time.Now(), true)
 				complete = 0
 				for _, s := range sessions {
 					if s.published.complete {
@@ -202,8 +200,17 @@ func BenchmarkPublishRound(b *testing.B) {
 				}
 			}
 			b.ReportAllocs()
-			for b.Loop() {
-				round()
+			for i := 0; b.Loop(); i++ {
+				contents.Services = slices.Clone(contents.Services)
+				changed := *contents.Services[n/2]
+				changed.Endpoints = []catalog.Endpoint{{Address: "10.0.0.1", Port: uint16(i)}}
+				contents.Services[n/2] = &changed
+				m.store.Publish(contents)
+				if told := p.concerned(); len(told) != 10 {
+					b.Fatalf("%d are told, want those that dial the service", len(told))
+				} else {
+					p.publish(told, time.Now(), false)
+				}
 			}
 		})
 	}

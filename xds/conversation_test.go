@@ -225,7 +225,7 @@ func TestReconnect(t *testing.T) {
 func TestRestart(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		cfg := patient()
-		cfg.GenerationsFile = t.TempDir() + "/generations.json"
+		cfg.GenerationsFile = t.TempDir() + "/generations-2.json"
 		m := start(t, cfg)
 		twoServices(m)
 		c := m.stream("web")

@@ -1,6 +1,7 @@
 package xds
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -41,7 +42,7 @@ func TestObserve(t *testing.T) {
 		"a datacenter that is no longer ours": {[]*intention.Policy{inDatacenters("dc1", "dc2"), inDatacenters("dc1")}, "-r"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			g, err := openGenerations("")
+			g, err := openGenerations("", "", time.Time{})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -49,7 +50,8 @@ func TestObserve(t *testing.T) {
 			var last uint64
 			var got strings.Builder
 			for _, p := range tt.policies {
-				n, raised, again := g.observe(identity.NewName("api"), p, time.Second, now)
+				s, raised, again := g.observe(identity.NewName("api"), p, drains(time.Second), now)
+				n := s.number
 				if !again.IsZero() {
 					t.Errorf("a rename was put off until %s", again)
 				}
@@ -67,18 +69,23 @@ func TestObserve(t *testing.T) {
 	}
 }
 
+func drains(d time.Duration) func() time.Duration { return func() time.Duration { return d } }
+
 func inDatacenters(dcs ...string) *intention.Policy {
 	return intention.Compile(identity.NewName("api"), nil, intention.Scope{TrustDomain: spiffeid.RequireTrustDomainFromString("a"), Datacenters: dcs, Default: intention.Allow})
 }
 
 // A rename that is put off is not forgotten when the trust domain changes meanwhile: nothing of the old one is within the new one.
 func TestObserveWhileARenameIsPutOff(t *testing.T) {
-	g, err := openGenerations("")
+	g, err := openGenerations("", "", time.Time{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	dst, now := identity.NewName("api"), time.Unix(1_000_000, 0)
-	observe := func(p *intention.Policy) (uint64, bool, time.Time) { return g.observe(dst, p, time.Minute, now) }
+	observe := func(p *intention.Policy) (uint64, bool, time.Time) {
+		s, raised, again := g.observe(dst, p, drains(time.Minute), now)
+		return s.number, raised, again
+	}
 	observe(policy("a", intention.Deny, "x", "y"))
 	first, raised, _ := observe(policy("a", intention.Deny, "x"))
 	if !raised {
@@ -96,27 +103,38 @@ func TestObserveWhileARenameIsPutOff(t *testing.T) {
 	}
 }
 
+// reopened records g and returns what a restart finds.
+func reopened(t *testing.T, g *generations, path string) *generations {
+	t.Helper()
+	r := recorder{path: path, done: make(chan recording, 1)}
+	if r.start(g, time.Now(), func(f func()) { f() }); r.busy {
+		r.finish(g, <-r.done, time.Now())
+	}
+	if r.err != nil {
+		t.Fatal(r.err)
+	}
+	again, err := openGenerations(path, "", time.Time{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return again
+}
+
 func TestGenerationsFile(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "generations.json")
-	g, err := openGenerations(path)
+	path := filepath.Join(t.TempDir(), "generations-2.json")
+	g, err := openGenerations(path, "", time.Time{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	now := time.Unix(1_000_000, 0)
-	n, _, _ := g.observe(identity.NewName("api"), policy("a", intention.Deny, "x"), time.Second, now)
-	if err := g.save(); err != nil {
-		t.Fatal(err)
-	}
+	was, _, _ := g.observe(identity.NewName("api"), policy("a", intention.Deny, "x"), drains(time.Second), now)
+	again := reopened(t, g, path)
 	entries, err := os.ReadDir(filepath.Dir(path))
 	if err != nil || len(entries) != 1 {
 		t.Errorf("%d files, %v, want one", len(entries), err)
 	}
-	again, err := openGenerations(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if got, raised, _ := again.observe(identity.NewName("api"), policy("a", intention.Deny, "x", "y"), time.Second, now.Add(time.Hour)); got != n || raised {
-		t.Errorf("generation %d, raised %t, want %d as it was", got, raised, n)
+	if got, raised, _ := again.observe(identity.NewName("api"), policy("a", intention.Deny, "x", "y"), drains(time.Second), now.Add(time.Hour)); got.number != was.number || raised {
+		t.Errorf("generation %d, raised %t, want %d as it was", got.number, raised, was.number)
 	}
 
 	whole, err := os.ReadFile(path)
@@ -126,19 +144,146 @@ func TestGenerationsFile(t *testing.T) {
 	bad := map[string]string{
 		"empty":           "",
 		"cut off":         string(whole[:len(whole)/2]),
-		"not ours":        `{"version":1,"destinations":{"api":null}}`,
-		"no generation":   `{"version":1,"destinations":{"api":{"allowed":{}}}}`,
+		"not ours":        `{"version":2,"destinations":{"api":null}}`,
+		"no generation":   `{"version":2,"destinations":{"api":{"in":["x"]}}}`,
+		"no such base":    `{"version":2,"destinations":{"api":{"generation":1,"base":0}}}`,
 		"no version":      `{"destinations":{}}`,
 		"something else":  `[]`,
-		"a newer version": `{"version":2}`,
+		"a newer version": `{"version":3}`,
 	}
 	for name, text := range bad {
 		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		_, err := openGenerations(path)
+		_, err := openGenerations(path, "", time.Time{})
 		if err == nil || !strings.Contains(err.Error(), path) || !strings.Contains(err.Error(), "delet") || !strings.Contains(err.Error(), "once") {
 			t.Errorf("%s: %v, want what to do with %s", name, err, path)
 		}
+	}
+}
+
+// What a release before this one has written is read once, and goes when it is written in the new form.
+func TestOlderGenerationsFile(t *testing.T) {
+	dir := t.TempDir()
+	older := filepath.Join(dir, olderName)
+	const text = `{"version":1,"destinations":{"api":{"generation":7,"allowed":{"trust_domain":"a","datacenters":["dc1"],"except":["x"]}}}}`
+	if err := os.WriteFile(older, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(dir, "generations-2.json")
+	g, err := openGenerations(path, "", time.Time{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		s, raised, _ := g.observe(identity.NewName("api"), policy("a", intention.Deny, "x"), drains(0), time.Unix(1_000_000, 0))
+		if _, how := g.tell(s); s.number != 7 || raised || how != tellAll {
+			t.Errorf("generation %d, raised %t, told %d, want 7 as it was", s.number, raised, how)
+		}
+		g = reopened(t, g, path)
+		if _, err := os.Stat(older); err == nil {
+			t.Error("the older file is still there: an older release would believe it")
+		}
+	}
+	if s, raised, _ := g.observe(identity.NewName("api"), policy("a", intention.Deny), drains(0), time.Unix(1_000_000, 0)); !raised || s.number <= 7 {
+		t.Errorf("generation %d, raised %t, want that access was taken away", s.number, raised)
+	}
+}
+
+// Ten thousand destinations of which the same is said share what is said, in memory and on disk.
+func TestGenerationsShareTheirBase(t *testing.T) {
+	var all []intention.Intention
+	for i := range 2000 {
+		all = append(all, intention.Intention{Source: intention.Source{Name: identity.NewName(fmt.Sprint("s", i))}, Destination: identity.NewName("*"), Action: intention.Allow})
+	}
+	scope := intention.Scope{TrustDomain: spiffeid.RequireTrustDomainFromString("a"), Datacenters: []string{"dc1"}}
+	path := filepath.Join(t.TempDir(), "generations-2.json")
+	g, err := openGenerations(path, "", time.Time{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, n := range []int{1000, 2000} { // and once more, with more of them allowed
+		shared := intention.Share(identity.NewName("x"), all[:n], scope)
+		for i := range 1000 {
+			dst := identity.NewName(fmt.Sprint("s", i))
+			g.observe(dst, shared.Policy(dst, nil), drains(0), time.Unix(1_000_000, 0))
+		}
+		g = reopened(t, g, path)
+		bases := map[*intention.Base]bool{}
+		for _, s := range g.byDst {
+			bases[s.allowed.Base] = true
+		}
+		info, err := os.Stat(path)
+		if err != nil || len(bases) != 1 || info.Size() > 1000*50+int64(n)*10 {
+			t.Errorf("%d bases, %d bytes, %v", len(bases), info.Size(), err)
+		}
+	}
+}
+
+// Between a grant and its record those alone are let in who are recorded, and a revocation waits for nothing.
+func TestTelling(t *testing.T) {
+	const deny = intention.Deny
+	path := filepath.Join(t.TempDir(), "generations-2.json")
+	g, err := openGenerations(path, "", time.Time{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	dst, now := identity.NewName("api"), time.Unix(1_000_000, 0)
+	r := recorder{path: path, done: make(chan recording, 1)}
+	var write func()
+	start := func() { write = nil; r.start(g, now, func(f func()) { write = f }) }
+	end := func() { write(); r.finish(g, <-r.done, now) }
+	check := func(what string, p *intention.Policy, want telling, in string, out string) {
+		t.Helper()
+		s, _, _ := g.observe(dst, p, drains(0), now)
+		told, how := g.tell(s)
+		if how != want {
+			t.Fatalf("%s: told %d, want %d", what, how, want)
+		}
+		for names, allowed := range map[string]bool{in: true, out: false} {
+			for _, n := range strings.Fields(names) {
+				src := identity.Service{TrustDomain: spiffeid.RequireTrustDomainFromString("a"), Datacenter: "dc1", Name: identity.NewName(n)}
+				if told.Decide(src).Allowed() != allowed {
+					t.Errorf("%s: %s allowed: %t, want %t", what, n, !allowed, allowed)
+				}
+			}
+		}
+		now = now.Add(time.Minute)
+	}
+	check("a first name", policy("a", deny, "x"), tellNothing, "", "x")
+	start()
+	check("a first name that is being recorded", policy("a", deny, "x"), tellNothing, "", "x")
+	end()
+	check("a recorded name", policy("a", deny, "x"), tellAll, "x", "y")
+	check("a grant", policy("a", deny, "x", "y"), tellBounded, "x", "y")
+	start()
+	check("a grant during the recording of another", policy("a", deny, "x", "y", "z"), tellBounded, "x", "y z")
+	end()
+	check("after that", policy("a", deny, "x", "y", "z"), tellBounded, "x y", "z")
+	check("a revocation meanwhile", policy("a", deny, "z"), tellAll, "z", "x y")
+	check("a grant under a name that is not recorded", policy("a", deny, "z", "u"), tellAll, "z u", "x y")
+
+	// The disk does not take it: all goes out, and the next start gives another name.
+	r.path, r.unrecorded = filepath.Join(path, "no-directory"), filepath.Join(t.TempDir(), "unrecorded")
+	last := g.byDst["api"].number
+	start()
+	end()
+	check("after a failure", policy("a", deny, "z", "u", "v"), tellAll, "z u v", "x")
+	if r.err == nil || r.again.IsZero() {
+		t.Error("the failure is not known")
+	}
+	restarted, err := openGenerations(path, r.unrecorded, now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s := restarted.byDst["api"]; s.number <= last || !restarted.dirty {
+		t.Errorf("generation %d after a restart, want more than %d", s.number, last)
+	}
+	now = r.again
+	r.path = path
+	start()
+	end()
+	if _, err := os.Stat(r.unrecorded); err == nil || r.err != nil || g.lost {
+		t.Errorf("recorded at last, and %s is still there; %v", r.unrecorded, r.err)
 	}
 }

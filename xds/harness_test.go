@@ -26,6 +26,7 @@ import (
 	"github.com/sallyport/sallyport/catalog"
 	"github.com/sallyport/sallyport/identity"
 	"github.com/sallyport/sallyport/intention"
+	"github.com/sallyport/sallyport/internal/catalogtest"
 	"github.com/sallyport/sallyport/internal/latest"
 	"github.com/sallyport/sallyport/internal/xdstest"
 	"github.com/sallyport/sallyport/sds"
@@ -178,7 +179,7 @@ type mesh struct {
 	t        testing.TB
 	store    *catalog.Store
 	certs    *certificates
-	contents catalog.Contents
+	contents catalogtest.Mesh
 	server   *Server
 	registry *prometheus.Registry
 	logs     *logs
@@ -299,16 +300,7 @@ func (m *mesh) intend(source, destination string, action intention.Action) {
 
 // publish makes the contents known. What was published is not changed afterwards.
 func (m *mesh) publish() {
-	c := m.contents
-	c.Services = slices.Clone(c.Services)
-	for i := range c.Services {
-		c.Services[i].Endpoints = slices.Clone(c.Services[i].Endpoints)
-	}
-	c.Proxies = slices.Clone(c.Proxies)
-	for i := range c.Proxies {
-		c.Proxies[i].Upstreams = slices.Clone(c.Proxies[i].Upstreams)
-	}
-	c.Intentions = slices.Clone(c.Intentions)
+	c := m.contents.Contents()
 	time.Sleep(m.pause)
 	m.store.Publish(c)
 }

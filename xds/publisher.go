@@ -31,22 +31,19 @@ const (
 	saveAgain = 5 * time.Second
 )
 
-// publisher works out what each session is to have. All of it belongs to the goroutine of Server.Run, and to those that it starts and
-// waits for, of which each has builds and sessions of its own.
+// publisher works out what each session is to have. All of it belongs to the goroutine of Server.Run, and
+// to those that it starts and waits for, of which each has builds and sessions of its own.
 type publisher struct {
 	server   *Server
 	interned interned
 	cache    snapshot.Cache
-	builds   map[buildKey]*build
-	drains   map[identity.Name]time.Duration // the longest drain time of a service's Envoys
-	renameAt time.Time                       // when a rename that was put off may be; zero: none was
-	saveAt   time.Time                       // when to write the generations again; zero: they are written
-}
-
-// buildKey is what resources are built for: two streams of one proxy share them, unless their Envoys differ.
-type buildKey struct {
-	proxy catalog.ProxyID
-	envoy snapshot.Features
+	recorder recorder
+	view     *catalog.View // the one that was published last
+	bundles  *sds.Bundles  // those that were published last
+	// builds are those of open sessions: two streams of one proxy share one, unless their Envoys differ.
+	builds  map[catalog.ProxyID]map[snapshot.Features]*build
+	waiting map[identity.Name]bool      // services of which something waits for the record
+	renames map[identity.Name]time.Time // renames that were put off, and when they may be
 }
 
 // build is the last try to build, and the last that worked.
@@ -54,6 +51,8 @@ type build struct {
 	input snapshot.Input
 	err   error
 	good  *built // nil: none has worked yet
+	// bounded stands for the view of the same proxy as long as part of its policy waits for the record.
+	bounded, boundedOf *catalog.ProxyView
 }
 
 // built is what does not depend on certificates.
@@ -72,8 +71,8 @@ type published struct {
 	target   *target
 }
 
-// Run publishes until ctx ends; then it ends all streams, with some jitter, waits for them and returns nil. It
-// runs once; the second call is an error.
+// Run publishes until ctx ends; then it ends all streams, with some jitter, waits for them and returns
+// nil. It runs once; the second call is an error.
 func (s *Server) Run(ctx context.Context) error {
 	s.mu.Lock()
 	if s.ran {
@@ -82,8 +81,9 @@ func (s *Server) Run(ctx context.Context) error {
 	}
 	s.ran = true
 	s.mu.Unlock()
+	p := newPublisher(s)
+	defer p.close()
 	defer s.shut()
-	p := &publisher{server: s, builds: map[buildKey]*build{}, drains: map[identity.Name]time.Duration{}}
 	views, bundles := s.views.Changed(), s.credentials.BundlesChanged()
 	var storm storm
 	storm.change(time.Now())
@@ -101,25 +101,100 @@ func (s *Server) Run(ctx context.Context) error {
 			storm.change(time.Now())
 		case <-s.wake:
 			p.publish(s.takeFresh(), time.Now(), true)
+		case r := <-p.recorder.done:
+			p.recorded(r)
 		case <-due.C:
 		}
+		p.sweep()
 		now := time.Now()
-		if !p.saveAt.IsZero() && !now.Before(p.saveAt) {
-			p.save(now)
-		}
-		if !p.renameAt.IsZero() && !now.Before(p.renameAt) {
-			p.renameAt = time.Time{}
-			storm.change(now)
-		}
+		renames := p.renamesDue(now)
 		if storm.due(now) {
-			p.publish(s.sessions(), storm.since, false)
-			p.sweep()
+			p.publish(append(p.concerned(), renames...), storm.since, false)
 			storm.published(time.Now())
+		} else if len(renames) > 0 {
+			p.publish(renames, now, false)
 		}
-		if at := first(storm.at, p.renameAt, p.saveAt); !at.IsZero() {
+		p.recorder.start(s.generations, now, s.streams.Go)
+		at := first(storm.at, p.recorder.again)
+		for _, t := range p.renames {
+			at = first(at, t)
+		}
+		if !at.IsZero() {
 			due.Reset(time.Until(at))
 		}
 	}
+}
+
+func newPublisher(s *Server) *publisher {
+	return &publisher{
+		server: s, view: &catalog.View{}, recorder: s.recorder,
+		builds:  map[catalog.ProxyID]map[snapshot.Features]*build{},
+		waiting: map[identity.Name]bool{}, renames: map[identity.Name]time.Time{},
+	}
+}
+
+// concerned takes over the newest view and roots, and returns the sessions that those concern.
+func (p *publisher) concerned() []*session {
+	view, ok := p.server.views.Load()
+	if !ok || view.Mesh() == nil {
+		return p.server.sessions()
+	}
+	bundles, _ := p.server.credentials.Bundles()
+	all := bundles != p.bundles
+	p.bundles = bundles
+	now := time.Now()
+	var out []*session
+	for id, w := range view.Since(p.view) {
+		if w != nil && w.Proxy.Inbound.Revocation == catalog.Drain {
+			p.server.generations.expect(w.Proxy.Service, w.Policy, now)
+		}
+		if w == nil {
+			p.server.forget(id)
+		}
+		if !all {
+			out = append(out, p.server.sessionsOf(id)...)
+		}
+	}
+	p.view = view
+	if all {
+		return p.server.sessions()
+	}
+	return out
+}
+
+// renamesDue are the sessions of services whose rename was put off until now.
+func (p *publisher) renamesDue(now time.Time) (out []*session) {
+	for service, at := range p.renames {
+		if !now.Before(at) {
+			delete(p.renames, service)
+			out = append(out, p.sessionsOfService(service)...)
+		}
+	}
+	return out
+}
+
+func (p *publisher) sessionsOfService(service identity.Name) (out []*session) {
+	for w := range p.view.Of(service) {
+		out = append(out, p.server.sessionsOf(w.Proxy.ID)...)
+	}
+	return out
+}
+
+// recorded takes in how a recording ended, and tells what waited for it.
+func (p *publisher) recorded(r recording) {
+	p.recorder.finish(p.server.generations, r, time.Now())
+	p.server.unrecorded.Store(nil)
+	if err := p.recorder.err; err != nil {
+		text := fmt.Sprintf("filter chain generations are not saved, so a restart ends live connections once more: %v", err)
+		p.server.unrecorded.Store(&text)
+		p.server.log.Error("filter chain generations are not saved, what is granted is granted all the same", "err", err)
+	}
+	var waited []*session
+	for service := range p.waiting {
+		waited = append(waited, p.sessionsOfService(service)...)
+	}
+	clear(p.waiting)
+	p.publish(waited, time.Now(), false)
 }
 
 // first is the earliest of some times, of which zero ones do not count.
@@ -165,8 +240,8 @@ func (s *Server) takeFresh() []*session {
 	return all
 }
 
-// publish gives sessions what the catalog and the certificates of this moment lead to. since is when the change was seen that this is about. fresh
-// says that their leafs may have changed, or that they are new.
+// publish gives sessions what the catalog and the certificates of this moment lead to. since is when the
+// change was seen that this is about. fresh says that their leafs may have changed, or that they are new.
 func (p *publisher) publish(sessions []*session, since time.Time, fresh bool) {
 	view, ok := p.server.views.Load()
 	if !ok || view.Mesh() == nil {
@@ -176,36 +251,40 @@ func (p *publisher) publish(sessions []*session, since time.Time, fresh bool) {
 		return
 	}
 	bundles, haveBundles := p.server.credentials.Bundles()
-	if !fresh {
-		for proxy := range view.Proxies() {
-			if proxy.Inbound.Revocation == catalog.Drain {
-				p.server.generations.expect(proxy.Service, view.Policy(proxy.Service), time.Now())
-			}
-		}
-	}
-	inputs := p.project(view, sessions)
-	due := p.observe(inputs, !fresh)
 	var all []*build
 	sharing := map[*build][]*session{}
+	inputs := make(map[*build]snapshot.Input, len(sessions))
 	for _, n := range sessions {
-		in, ok := inputs[n]
-		if !ok {
+		w := view.Proxy(n.caller.Proxy)
+		if w == nil {
+			p.absent(n)
 			continue
 		}
-		if !fresh && n.published.complete && n.published.bundles == bundles && n.published.input.Same(in) {
+		n.published.known = true
+		b := p.buildOf(n)
+		in, known := inputs[b]
+		if !known {
+			in = p.input(b, w, n)
+			inputs[b] = in
+		}
+		_, due := p.renames[w.Proxy.Service]
+		n.describe(due)
+		if in.ProxyView == nil {
+			n.wait("the name of its filter chain is not recorded yet")
 			continue
 		}
-		n.describe(due[in.Proxy.Service])
-		b := p.buildOf(in)
+		if !fresh && n.published.complete && n.published.bundles == bundles && n.published.input == in {
+			continue
+		}
 		if sharing[b] == nil {
 			all = append(all, b)
 		}
 		sharing[b] = append(sharing[b], n)
 	}
 	together(all, func(b *build) {
+		in := inputs[b]
+		p.build(b, in)
 		for _, n := range sharing[b] {
-			in := inputs[n]
-			p.build(b, in)
 			if b.good == nil || !haveBundles {
 				n.outcome(b, "the trust bundle is not known yet")
 				continue
@@ -213,6 +292,87 @@ func (p *publisher) publish(sessions []*session, since time.Time, fresh bool) {
 			p.hand(n, in, b, bundles, since)
 		}
 	})
+}
+
+// waitsForRecord says that in is not all that is to be told; empty if it is.
+func (b *build) waitsForRecord(in snapshot.Input) string {
+	if in.ProxyView == b.bounded && b.bounded != nil {
+		return "who was let in last has to wait until that is recorded on disk"
+	}
+	return ""
+}
+
+// sweep forgets what was built for proxies without streams.
+func (p *publisher) sweep() {
+	for _, id := range p.server.takeLeft() {
+		delete(p.builds, id)
+		if p.view.Proxy(id) == nil {
+			p.server.forget(id)
+		}
+	}
+}
+
+// close records what is not recorded, so that the next start ends no connections for it.
+func (p *publisher) close() {
+	if p.recorder.busy {
+		p.recorder.finish(p.server.generations, <-p.recorder.done, time.Now())
+	}
+	p.recorder.start(p.server.generations, time.Now(), func(f func()) { f() })
+}
+
+// absent is what becomes of a session whose proxy the catalog does not have. A catalog that lags is no
+// reason to send Envoy away, and no reason to send it an empty configuration either.
+func (p *publisher) absent(n *session) {
+	if !n.published.known {
+		n.wait("the catalog does not know the proxy")
+		return
+	}
+	p.server.metrics.streamsRejected.WithLabelValues(rejectedGone).Inc()
+	n.end(status.Errorf(codes.PermissionDenied, "proxy %q left the catalog", n.caller.Proxy))
+}
+
+// input is what w's resources for n's Envoy are made of. Its ProxyView is nil as long as nothing may be
+// told.
+func (p *publisher) input(b *build, w *catalog.ProxyView, n *session) snapshot.Input {
+	in := snapshot.Input{ProxyView: w, Envoy: n.features}
+	if w.Proxy.Inbound.Revocation != catalog.Drain {
+		return in
+	}
+	service := w.Proxy.Service
+	drain := func() (longest time.Duration) {
+		for _, n := range p.sessionsOfService(service) {
+			longest = max(longest, n.features.DrainTime)
+		}
+		return longest
+	}
+	g, raised, again := p.server.generations.observe(service, w.Policy, drain, time.Now())
+	if raised {
+		p.server.metrics.renames.Inc()
+		p.server.log.Info("access revoked, closing live connections", "service", service, "generation", g.number)
+	}
+	if again.IsZero() {
+		delete(p.renames, service)
+	} else {
+		p.renames[service] = again
+	}
+	in.Generation = g.number
+	policy, telling := p.server.generations.tell(g)
+	if telling != tellAll {
+		p.waiting[service] = true
+	}
+	switch telling {
+	case tellAll:
+	case tellNothing:
+		in.ProxyView = nil
+	case tellBounded:
+		if b.boundedOf != w || b.bounded.Policy != policy {
+			bounded := *w
+			bounded.Policy = policy
+			b.bounded, b.boundedOf = &bounded, w
+		}
+		in.ProxyView = b.bounded
+	}
+	return in
 }
 
 // together calls f with each of all, on as many processors as there are, and returns when that is done.
@@ -240,92 +400,24 @@ func together[T any](all []T, f func(T)) {
 	working.Wait()
 }
 
-// project finds out what the sessions' resources depend on, and ends those whose proxy is gone.
-func (p *publisher) project(view *catalog.View, sessions []*session) map[*session]snapshot.Input {
-	inputs := make(map[*session]snapshot.Input, len(sessions))
-	for _, n := range sessions {
-		in, ok := snapshot.Project(view, n.caller.Proxy)
-		if ok {
-			n.published.known = true
-			in.Envoy = n.features
-			inputs[n] = in
-			continue
-		}
-		if n.published.known {
-			p.server.metrics.streamsRejected.WithLabelValues(rejectedGone).Inc()
-			n.end(status.Errorf(codes.PermissionDenied, "proxy %q left the catalog", n.caller.Proxy))
-			continue
-		}
-		// A catalog that lags is no reason to send Envoy away, and no reason to send it an empty configuration either.
-		n.wait("the catalog does not know the proxy")
+// buildOf is what was tried for the proxy and the Envoy of n.
+func (p *publisher) buildOf(n *session) *build {
+	of := p.builds[n.caller.Proxy]
+	if of == nil {
+		of = map[snapshot.Features]*build{}
+		p.builds[n.caller.Proxy] = of
 	}
-	return inputs
-}
-
-// observe fills in the generations, and returns the services that access was taken away from but whose rename is put off. all
-// says that inputs are those of all sessions.
-func (p *publisher) observe(inputs map[*session]snapshot.Input, all bool) (due map[identity.Name]bool) {
-	if all {
-		clear(p.drains)
-		p.renameAt = time.Time{}
-	}
-	policies := map[identity.Name]snapshot.Input{}
-	for _, in := range inputs {
-		if in.Proxy.Inbound.Revocation == catalog.Drain {
-			policies[in.Proxy.Service] = in
-			p.drains[in.Proxy.Service] = max(p.drains[in.Proxy.Service], in.Envoy.DrainTime)
-		}
-	}
-	now := time.Now()
-	numbers := make(map[identity.Name]uint64, len(policies))
-	due = map[identity.Name]bool{}
-	for dst, in := range policies {
-		number, raised, again := p.server.generations.observe(dst, in.Policy, p.drains[dst], now)
-		numbers[dst] = number
-		due[dst] = !again.IsZero()
-		p.renameAt = first(p.renameAt, again)
-		if raised {
-			p.server.metrics.renames.Inc()
-			p.server.log.Info("access was taken away, live connections end", "service", dst, "generation", number)
-		}
-	}
-	p.save(now)
-	for n, in := range inputs {
-		if in.Proxy.Inbound.Revocation == catalog.Drain {
-			in.Generation = numbers[in.Proxy.Service]
-			inputs[n] = in
-		}
-	}
-	return due
-}
-
-// save writes the generations. If that fails they are handed out all the same, and written later: that a revocation ends live
-// connections now is worth more than the drain that a restart with an old file costs.
-func (p *publisher) save(now time.Time) {
-	if now.Before(p.saveAt) {
-		return
-	}
-	p.saveAt = time.Time{}
-	if err := p.server.generations.save(); err != nil {
-		p.saveAt = now.Add(saveAgain)
-		p.server.log.Error("generations are not saved: a restart before they are ends live connections once more", "err", err)
-	}
-}
-
-// buildOf is what was tried for the proxy and the Envoy of in.
-func (p *publisher) buildOf(in snapshot.Input) *build {
-	key := buildKey{in.Proxy.ID, in.Envoy}
-	b := p.builds[key]
+	b := of[n.features]
 	if b == nil {
 		b = &build{}
-		p.builds[key] = b
+		of[n.features] = b
 	}
 	return b
 }
 
 // build tries to make the resources of in, unless that was the last thing tried. Builds of different proxies may go on at the same time.
 func (p *publisher) build(b *build, in snapshot.Input) {
-	if b.input.Proxy != nil && b.input.Same(in) {
+	if b.input == in {
 		return
 	}
 	b.input = in
@@ -379,7 +471,7 @@ func (p *publisher) hand(n *session, in snapshot.Input, b *build, bundles *sds.B
 		return
 	}
 	n.published.input, n.published.bundles, n.published.complete = in, bundles, true
-	n.outcome(b, "")
+	n.outcome(b, b.waitsForRecord(in))
 	if t.equal(n.published.target) {
 		return
 	}
@@ -398,28 +490,4 @@ func (p *publisher) secret(n *session, secret snapshot.Secret, bundles *sds.Bund
 		return nil, nil
 	}
 	return leaf.Secret(), nil
-}
-
-// sweep forgets what was kept for proxies that are gone.
-func (p *publisher) sweep() {
-	view, ok := p.server.views.Load()
-	if !ok {
-		return
-	}
-	p.server.mu.Lock()
-	defer p.server.mu.Unlock()
-	envoys := map[buildKey]bool{}
-	for id, proxy := range p.server.proxies {
-		if len(proxy.sessions) == 0 && view.Proxy(id) == nil {
-			delete(p.server.proxies, id)
-		}
-		for n := range proxy.sessions {
-			envoys[buildKey{id, n.features}] = true
-		}
-	}
-	for key := range p.builds {
-		if !envoys[key] {
-			delete(p.builds, key)
-		}
-	}
 }

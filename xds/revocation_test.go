@@ -238,7 +238,7 @@ func TestRenamesArePaced(t *testing.T) {
 func TestGenerationsOutliveARestart(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		cfg := patient()
-		cfg.GenerationsFile = t.TempDir() + "/generations.json"
+		cfg.GenerationsFile = t.TempDir() + "/generations-2.json"
 		m := start(t, cfg)
 		twoServices(m)
 		m.intend("other", "api", intention.Allow)
@@ -294,7 +294,7 @@ func TestGenerationsOutliveARestart(t *testing.T) {
 func TestGenerationsAreWrittenBeforeEnvoysConnect(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		cfg := patient()
-		cfg.GenerationsFile = t.TempDir() + "/generations.json"
+		cfg.GenerationsFile = t.TempDir() + "/generations-2.json"
 		m := start(t, cfg)
 		twoServices(m)
 		m.publish()
@@ -303,12 +303,12 @@ func TestGenerationsAreWrittenBeforeEnvoysConnect(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		g, err := openGenerations(cfg.GenerationsFile)
+		g, err := openGenerations(cfg.GenerationsFile, "", time.Time{})
 		if err != nil || len(g.byDst) != 2 {
 			t.Fatalf("%d destinations are written, %v, want both", len(g.byDst), err)
 		}
 		name := m.stream("api").configureAPI()
-		if want := fmt.Sprintf("api/%d", g.byDst["api"].Number); name != want {
+		if want := fmt.Sprintf("api/%d", g.byDst["api"].number); name != want {
 			t.Errorf("the chain is named %s, want %s", name, want)
 		}
 		if after, err := os.Stat(cfg.GenerationsFile); err != nil || !os.SameFile(before, after) {
@@ -325,7 +325,7 @@ func TestGenerationsThatCannotBeSaved(t *testing.T) {
 			t.Fatal(err)
 		}
 		cfg := patient()
-		cfg.GenerationsFile = dir + "/generations.json"
+		cfg.GenerationsFile = dir + "/generations-2.json"
 		m := start(t, cfg)
 		twoServices(m)
 		c := m.stream("api")
@@ -348,8 +348,8 @@ func TestGenerationsThatCannotBeSaved(t *testing.T) {
 		}
 		time.Sleep(saveAgain + time.Second)
 		c.silence()
-		g, err := openGenerations(cfg.GenerationsFile)
-		if err != nil || g.byDst["api"] == nil || !g.byDst["api"].Allowed.Empty() {
+		g, err := openGenerations(cfg.GenerationsFile, "", time.Time{})
+		if err != nil || g.byDst["api"] == nil || !g.byDst["api"].allowed.Empty() {
 			t.Errorf("the file was not written later: %v, %v", g, err)
 		}
 	})

@@ -5,8 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"math/rand/v2"
+	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
@@ -36,9 +39,14 @@ type Config struct {
 	Views       *latest.Value[*catalog.View]
 	Credentials *sds.Credentials
 	Authorizer  Authorizer
-	// GenerationsFile is where is kept whose live connections have been ended; the directory must exist. Empty: in memory, so that
-	// each restart ends the live connections of services with revocation "drain" once.
+	// GenerationsFile is where is kept whose live connections have been ended; the directory must exist.
+	// Empty: in memory, so that each restart ends the live connections of services with revocation "drain"
+	// once.
 	GenerationsFile string
+	// UnrecordedFile, best on another disk (a runtime directory), gets the names of services whose part of
+	// GenerationsFile could not be written; the next start ends their live connections once. Empty: a start
+	// after such a failure does not know of it.
+	UnrecordedFile string
 	// Logger is told of streams and of what Envoys refuse; nil: nobody is.
 	Logger *slog.Logger
 	// Registerer takes the metrics; nil: they are not shown.
@@ -88,6 +96,8 @@ type Server struct {
 	stallTimeout time.Duration
 	recheckEvery time.Duration // 0: never
 	generations  *generations  // the publisher's
+	recorder     recorder      // the publisher's
+	unrecorded   atomic.Pointer[string]
 
 	streams sync.WaitGroup // goroutines of streams
 
@@ -96,6 +106,7 @@ type Server struct {
 	proxies map[catalog.ProxyID]*proxy
 	ran     bool
 	fresh   map[*session]bool // to be looked at without a change of the catalog
+	left    []catalog.ProxyID // whose last stream has ended
 	wake    chan struct{}     // something is in fresh
 }
 
@@ -114,7 +125,7 @@ func New(cfg Config) (*Server, error) {
 	if cfg.Views == nil || cfg.Credentials == nil || cfg.Authorizer == nil {
 		return nil, errors.New("xds: Config needs Views, Credentials and an Authorizer")
 	}
-	g, err := openGenerations(cfg.GenerationsFile)
+	g, err := openGenerations(cfg.GenerationsFile, cfg.UnrecordedFile, time.Now())
 	if err != nil {
 		return nil, err
 	}
@@ -124,6 +135,7 @@ func New(cfg Config) (*Server, error) {
 	}
 	s := &Server{
 		views: cfg.Views, credentials: cfg.Credentials, authorizer: cfg.Authorizer, log: cfg.Logger, metrics: m, generations: g,
+		recorder:   recorder{path: cfg.GenerationsFile, unrecorded: cfg.UnrecordedFile, done: make(chan recording, 1)},
 		ackTimeout: cfg.AckTimeout, stallTimeout: cfg.StallTimeout, recheckEvery: cfg.Recheck,
 		proxies: map[catalog.ProxyID]*proxy{}, fresh: map[*session]bool{}, wake: make(chan struct{}, 1), closing: make(chan struct{}),
 	}
@@ -326,6 +338,7 @@ func (s *Server) leave(n *session) {
 	delete(p.sessions, n)
 	if len(p.sessions) == 0 {
 		s.metrics.connected.Dec()
+		s.left = append(s.left, n.caller.Proxy)
 	}
 	p.lastACK = later(p.lastACK, r.lastACK)
 	if r.lastNACK != nil && (p.lastNACK == nil || p.lastNACK.Time.Before(r.lastNACK.Time)) {
@@ -362,6 +375,47 @@ func (s *Server) sessions() []*session {
 		}
 	}
 	return all
+}
+
+// sessionsOf are the open ones of a proxy.
+func (s *Server) sessionsOf(id catalog.ProxyID) []*session {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if p := s.proxies[id]; p != nil {
+		return slices.Collect(maps.Keys(p.sessions))
+	}
+	return nil
+}
+
+// takeLeft returns the proxies that have no streams any more.
+func (s *Server) takeLeft() []catalog.ProxyID {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var out []catalog.ProxyID
+	for _, id := range s.left {
+		if p := s.proxies[id]; p == nil || len(p.sessions) == 0 {
+			out = append(out, id)
+		}
+	}
+	s.left = nil
+	return out
+}
+
+// forget drops what is kept of a proxy that the catalog has no more, unless it has streams.
+func (s *Server) forget(id catalog.ProxyID) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if p := s.proxies[id]; p != nil && len(p.sessions) == 0 {
+		delete(s.proxies, id)
+	}
+}
+
+// Unrecorded says why part of the generations file could not be written; empty: all of it was.
+func (s *Server) Unrecorded() string {
+	if text := s.unrecorded.Load(); text != nil {
+		return *text
+	}
+	return ""
 }
 
 // shut ends all streams, spread over a while, and waits until they have ended.

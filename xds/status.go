@@ -114,7 +114,7 @@ func (s *Server) Proxy(id catalog.ProxyID) (p ProxyStatus, ok bool) {
 	if !ok || view.Proxy(id) == nil {
 		return ProxyStatus{}, false
 	}
-	return s.status(view.Proxy(id)), true
+	return s.status(view.Proxy(id).Proxy), true
 }
 
 func (s *Server) status(p *catalog.Proxy) ProxyStatus {

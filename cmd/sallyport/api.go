@@ -22,12 +22,18 @@ func proxyOf(v *catalog.View, r admin.TokenRequest) (*catalog.Proxy, error) {
 	case (r.SidecarFor == "") == (r.ProxyID == ""):
 		return nil, errors.New("exactly one of --sidecar-for and --proxy-id says which proxy")
 	case r.ProxyID != "":
-		if pr := v.Proxy(catalog.ProxyID(r.ProxyID)); pr != nil {
-			return pr, nil
+		if w := v.Proxy(catalog.ProxyID(r.ProxyID)); w != nil {
+			return w.Proxy, nil
 		}
 		return nil, fmt.Errorf("proxy %q: %w in the catalog (`sallyport status` lists the proxies)", r.ProxyID, admin.ErrUnknown)
 	}
-	switch found := v.Sidecars(r.SidecarFor); len(found) {
+	var found []*catalog.Proxy
+	for pr := range v.Proxies() {
+		if pr.Instance == r.SidecarFor {
+			found = append(found, pr)
+		}
+	}
+	switch len(found) {
 	case 1:
 		return found[0], nil
 	case 0:
@@ -157,7 +163,7 @@ func (p *controlPlane) reasons() []string {
 
 func (p *controlPlane) describe() admin.Status {
 	s := admin.Status{
-		Version: versionText(), PID: os.Getpid(), Started: p.started, Catalog: p.status(), NotReady: p.reasons(), Proxies: p.xds.Status(),
+		Version: versionText(), PID: os.Getpid(), Started: p.started, Catalog: p.status(), NotReady: p.reasons(), Unrecorded: p.xds.Unrecorded(), Proxies: p.xds.Status(),
 	}
 	if td, ok := p.trustDomain(); ok {
 		s.TrustDomain = td.Name()

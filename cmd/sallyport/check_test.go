@@ -12,6 +12,7 @@ import (
 	"github.com/sallyport/sallyport/catalog"
 	"github.com/sallyport/sallyport/identity"
 	"github.com/sallyport/sallyport/intention"
+	"github.com/sallyport/sallyport/internal/catalogtest"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 )
 
@@ -19,7 +20,7 @@ var exampleDomain = spiffeid.RequireTrustDomainFromString("example.consul")
 
 func exampleView() *catalog.View {
 	name := identity.NewName
-	return (&catalog.View{}).Next(catalog.Contents{
+	return catalogtest.Mesh{
 		Mesh: catalog.Mesh{TrustDomain: exampleDomain, Datacenter: "dc1", Datacenters: []string{"dc1", "east"}},
 		Proxies: []catalog.Proxy{
 			{ID: "web-sidecar-proxy", Instance: "web", Service: name("web")},
@@ -30,7 +31,7 @@ func exampleView() *catalog.View {
 			{Source: intention.Source{Name: name("web")}, Destination: name("api"), Action: intention.Allow, Origin: "api.hcl:3"},
 			{Source: intention.Source{Name: name("l7")}, Destination: name("api"), Action: intention.Allow, Unsupported: "permissions", Origin: "api.hcl:4"},
 		},
-	})
+	}.View()
 }
 
 func TestCheckIntention(t *testing.T) {

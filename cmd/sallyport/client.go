@@ -85,6 +85,9 @@ func printStatus(w io.Writer, s admin.Status, all int, full bool) error {
 	for _, r := range s.NotReady {
 		fmt.Fprintln(w, "  not ready:", r)
 	}
+	if s.Unrecorded != "" {
+		fmt.Fprintln(w, "  warning:", s.Unrecorded)
+	}
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(t, "\nPROXY\tSERVICE\tSTATE\tENVOY\tLAST ANSWER\tLEAF EXPIRES\tMODE\tREVOCATION")
 	for _, p := range s.Proxies {

@@ -150,7 +150,8 @@ func open(cfg serveConfig, log *slog.Logger) (*controlPlane, error) {
 	p.secrets = sds.New(sds.Config{Source: p.certificates, Logger: log, Registerer: p.metrics})
 	p.xds, err = xds.New(xds.Config{
 		Views: &p.store.Views, Credentials: p.secrets, Authorizer: p.authorizer, Recheck: p.recheck,
-		GenerationsFile: filepath.Join(cfg.Data, "generations.json"), Logger: log, Registerer: p.metrics,
+		GenerationsFile: filepath.Join(cfg.Data, "generations-2.json"), UnrecordedFile: filepath.Join(cfg.RuntimeDir, "unrecorded-generations"),
+		Logger: log, Registerer: p.metrics,
 	})
 	if err != nil {
 		return nil, errors.Join(err, p.close())

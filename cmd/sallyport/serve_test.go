@@ -18,6 +18,7 @@ import (
 	"github.com/sallyport/sallyport/admin"
 	"github.com/sallyport/sallyport/catalog"
 	"github.com/sallyport/sallyport/identity"
+	"github.com/sallyport/sallyport/internal/catalogtest"
 	"github.com/spf13/cobra"
 )
 
@@ -246,8 +247,8 @@ func TestFailedStart(t *testing.T) {
 func TestAnnounceLater(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := &controlPlane{store: &catalog.Store{}, engine: &engine{status: func() admin.Catalog { return admin.Catalog{Source: "a test"} }}}
-		contents := catalog.Contents{Mesh: catalog.Mesh{TrustDomain: exampleDomain, Datacenter: "dc1", Datacenters: []string{"dc1"}}}
-		p.store.Publish(contents)
+		contents := catalogtest.Mesh{Mesh: catalog.Mesh{TrustDomain: exampleDomain, Datacenter: "dc1", Datacenters: []string{"dc1"}}}
+		p.store.Publish(contents.Contents())
 		var out output
 		done := make(chan struct{})
 		go func() {
@@ -260,7 +261,7 @@ func TestAnnounceLater(t *testing.T) {
 		}
 		for _, name := range []string{"web", "api"} {
 			contents.Proxies = append(contents.Proxies, catalog.Proxy{ID: catalog.ProxyID(name + "-sidecar-proxy"), Service: identity.NewName(name)})
-			p.store.Publish(contents)
+			p.store.Publish(contents.Contents())
 			time.Sleep(time.Second / 2)
 		}
 		<-done

@@ -26,7 +26,7 @@ func TestReferences(t *testing.T) {
 				Inbound:   catalog.Inbound{Address: "127.0.0.1", Port: 1, LocalPort: 2, Protocol: protocol, Enforcement: enforcement},
 				Upstreams: []catalog.Upstream{{Destination: api.Name, BindPort: 3}, {Destination: named.Name, BindPort: 4}},
 			}
-			r, err := snapshot.Build(snapshot.Input{Mesh: mesh, Proxy: p, Upstreams: []*catalog.Service{api, named}, Envoy: snapshot.FeaturesOf(node("web-sidecar-proxy"))})
+			r, err := snapshot.Build(snapshot.Input{ProxyView: &catalog.ProxyView{Mesh: mesh, Proxy: p, Upstreams: []*catalog.Service{api, named}}, Envoy: snapshot.FeaturesOf(node("web-sidecar-proxy"))})
 			if err != nil {
 				t.Fatal(err)
 			}

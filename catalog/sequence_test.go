@@ -1,0 +1,147 @@
+package catalog_test
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/sallyport/sallyport/catalog"
+	"github.com/sallyport/sallyport/intention"
+	"github.com/sallyport/sallyport/internal/catalogtest"
+	"pgregory.net/rapid"
+)
+
+// sameViews demands that the part of each proxy is the same pointer in both Views if, and only if, all in it is.
+func sameViews(t interface{ Errorf(string, ...any) }, v, next *catalog.View) {
+	changed := map[catalog.ProxyID]bool{}
+	for id, w := range next.Since(v) {
+		if changed[id] || w != next.Proxy(id) {
+			t.Errorf("Since says of %s twice, or something else than Proxy", id)
+		}
+		changed[id] = true
+	}
+	ids := map[catalog.ProxyID]bool{}
+	for _, view := range []*catalog.View{v, next} {
+		for p := range view.Proxies() {
+			ids[p.ID] = true
+		}
+	}
+	for id := range ids {
+		a, b := v.Proxy(id), next.Proxy(id)
+		same := a != nil && b != nil && a.Mesh == b.Mesh && a.Proxy == b.Proxy && a.Policy == b.Policy && slices.Equal(a.Upstreams, b.Upstreams)
+		if same != (a == b) || same == changed[id] {
+			t.Errorf("%s: all in it is the same: %t, so is its view: %t, Since has it: %t", id, same, a == b, changed[id])
+		}
+	}
+}
+
+// written is all that a View says, in words.
+func written(v *catalog.View) string {
+	var out strings.Builder
+	fmt.Fprintf(&out, "%+v\n", *v.Mesh())
+	var services []string
+	for s := range v.Services() {
+		services = append(services, fmt.Sprintf("%+v\n", *s))
+		p := v.Policy(s.Name)
+		if s.Datacenter == "" {
+			services = append(services, fmt.Sprintf("policy of %s: %v %v %v\n", s.Name, p.Scope(), p.Intentions(), p.Rest()))
+		}
+		if s.Datacenter == "" && v.Service(s.Name) != s {
+			services = append(services, "which Service does not find")
+		}
+	}
+	slices.Sort(services)
+	out.WriteString(strings.Join(services, ""))
+	for p := range v.Proxies() {
+		w := v.Proxy(p.ID)
+		fmt.Fprintf(&out, "%+v\n", *p)
+		if w.Mesh != v.Mesh() || w.Proxy != p || w.Policy == nil || w.Policy != v.Policy(p.Service) || len(w.Upstreams) != len(p.Upstreams) {
+			fmt.Fprintf(&out, "%s has what is not the View's: %+v\n", p.ID, *w)
+		}
+		for i, s := range w.Upstreams {
+			fmt.Fprintf(&out, "%s dials %+v as %+v\n", p.ID, *s, p.Upstreams[i])
+		}
+		if !slices.Contains(slices.Collect(v.Of(p.Service)), w) {
+			fmt.Fprintf(&out, "%s is not among those of %s\n", p.ID, p.Service)
+		}
+	}
+	fmt.Fprintln(&out, v.IntentionCount())
+	return out.String()
+}
+
+// TestSequenceIsFromZero demands that a View that came about step by step is the one that the last contents make
+// alone, whether what did not change came as the same pointer or as an equal one.
+func TestSequenceIsFromZero(t *testing.T) {
+	names := []string{"a", "b", "c", "d", "*"}
+	rapid.Check(t, func(t *rapid.T) {
+		pick := func(label string, of ...string) string { return rapid.SampledFrom(of).Draw(t, label) }
+		m := catalogtest.Mesh{Mesh: contents().Mesh}
+		v, before := &catalog.View{}, catalog.Contents{}
+		for range rapid.IntRange(1, 12).Draw(t, "steps") {
+			switch rapid.IntRange(0, 6).Draw(t, "kind of change") {
+			case 0:
+				m.Mesh.Default = intention.Action(rapid.IntRange(0, 1).Draw(t, "default"))
+			case 1: // a service comes, goes or changes
+				s := catalog.Service{Name: name(pick("service", names[:4]...)), Datacenter: pick("datacenter", "", "dc2"), Protocol: catalog.Protocol(rapid.IntRange(0, 3).Draw(t, "protocol"))}
+				for i := range rapid.IntRange(0, 2).Draw(t, "endpoints") {
+					s.Endpoints = append(s.Endpoints, catalog.Endpoint{Address: "127.0.0.1", Port: uint16(i), Weight: 1})
+				}
+				m.Services = slices.DeleteFunc(m.Services, func(o catalog.Service) bool { return o.Name == s.Name && o.Datacenter == s.Datacenter })
+				if rapid.Bool().Draw(t, "there") {
+					m.Services = append(m.Services, s)
+				}
+			case 2, 3: // a proxy comes, goes or changes
+				p := catalog.Proxy{ID: catalog.ProxyID(pick("proxy", "p", "q", "r")), Service: name(pick("of", names[:4]...)), Instance: pick("instance", "1", "2")}
+				for range rapid.IntRange(0, 3).Draw(t, "upstreams") {
+					p.Upstreams = append(p.Upstreams, catalog.Upstream{Destination: name(pick("to", names[:4]...)), Datacenter: pick("in", "", "dc1", "dc2")})
+				}
+				m.Proxies = slices.DeleteFunc(m.Proxies, func(o catalog.Proxy) bool { return o.ID == p.ID })
+				if rapid.Bool().Draw(t, "there") {
+					m.Proxies = append(m.Proxies, p)
+				}
+			case 4, 5: // an intention
+				i := intention.Intention{Source: intention.Source{Name: name(pick("source", names...))}, Destination: name(pick("destination", names...)), Action: intention.Action(rapid.IntRange(0, 1).Draw(t, "action"))}
+				m.Intentions = slices.DeleteFunc(m.Intentions, func(o intention.Intention) bool { return o.Source == i.Source && o.Destination == i.Destination })
+				if rapid.Bool().Draw(t, "there") {
+					m.Intentions = append(m.Intentions, i)
+				}
+			case 6: // nothing
+			}
+			c := m.Contents()
+			if rapid.Bool().Draw(t, "stable pointers") {
+				c = stable(before, c)
+			}
+			before = c
+			next := v.Next(c)
+			if v.Mesh() != nil {
+				sameViews(t, v, next)
+			}
+			if again := next.Next(m.Contents()); again != next {
+				t.Fatal("the same contents make another View")
+			}
+			v = next
+		}
+		if got, want := written(v), written(m.View()); got != want {
+			t.Fatalf("step by step:\n%s\nfrom zero:\n%s", got, want)
+		}
+	})
+}
+
+// stable is c with the pointers of before where what is behind them is equal, as sources give it.
+func stable(before, c catalog.Contents) catalog.Contents {
+	keep(before.Services, c.Services)
+	keep(before.Proxies, c.Proxies)
+	keep(before.Intentions, c.Intentions)
+	return c
+}
+
+func keep[T any](before, list []*T) {
+	for i, x := range list {
+		for _, old := range before {
+			if fmt.Sprintf("%+v", *old) == fmt.Sprintf("%+v", *x) {
+				list[i] = old
+			}
+		}
+	}
+}

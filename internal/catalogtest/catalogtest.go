@@ -1,0 +1,47 @@
+// Package catalogtest lets tests write a mesh down as values and change it in place.
+package catalogtest
+
+import (
+	"slices"
+
+	"github.com/sallyport/sallyport/catalog"
+	"github.com/sallyport/sallyport/intention"
+)
+
+// Mesh is catalog.Contents by value, in any order. The zero value is a mesh of nothing.
+type Mesh struct {
+	Mesh       catalog.Mesh
+	Services   []catalog.Service
+	Proxies    []catalog.Proxy
+	Intentions []intention.Intention
+}
+
+// Contents are m as it is now: a copy, so that m may be changed after it was published. It is equal to,
+// and shares nothing with, what an earlier call returned.
+func (m Mesh) Contents() catalog.Contents {
+	c := catalog.Contents{Mesh: m.Mesh, Intentions: catalog.ByDestination(slices.Clone(m.Intentions))}
+	c.Mesh.Datacenters = slices.Sorted(slices.Values(m.Mesh.Datacenters))
+	for _, s := range m.Services {
+		s.Endpoints = slices.SortedFunc(slices.Values(s.Endpoints), catalog.CompareEndpoints)
+		c.Services = append(c.Services, &s)
+	}
+	for _, p := range m.Proxies {
+		p.Upstreams, p.Exposed = slices.Clone(p.Upstreams), slices.Clone(p.Exposed)
+		c.Proxies = append(c.Proxies, &p)
+	}
+	c.Sort()
+	return c
+}
+
+// View is the first view of m.
+func (m Mesh) View() *catalog.View { return new(catalog.View).Next(m.Contents()) }
+
+// Intentions are those of c in one list, by precedence.
+func Intentions(c catalog.Contents) []intention.Intention {
+	var all []intention.Intention
+	for _, d := range c.Intentions {
+		all = append(all, d.Intentions...)
+	}
+	slices.SortFunc(all, intention.Compare)
+	return all
+}

@@ -1,0 +1,248 @@
+package xds
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/sallyport/sallyport/intention"
+	"github.com/sallyport/sallyport/internal/atomicfile"
+)
+
+// recordedFile is generations as they lie on disk. What most destinations allow is the same, and stands
+// there once.
+type recordedFile struct {
+	Version      int                            `json:"version"`
+	Bases        []*intention.Base              `json:"bases"`
+	Destinations map[string]recordedDestination `json:"destinations"`
+}
+
+// recordedDestination is one destination's part of the file.
+type recordedDestination struct {
+	Number uint64   `json:"generation"`
+	Base   *int     `json:"base,omitempty"` // in bases; none: nobody was allowed
+	In     []string `json:"in,omitempty"`
+	Out    []string `json:"out,omitempty"`
+}
+
+// olderFile is what releases before recordedVersion wrote, under the name olderName.
+type olderFile struct {
+	Version      int `json:"version"`
+	Destinations map[string]struct {
+		Number  uint64          `json:"generation"`
+		Allowed *intention.Base `json:"allowed"`
+	} `json:"destinations"`
+}
+
+const (
+	recordedVersion = 2
+	olderVersion    = 1
+	olderName       = "generations.json"
+)
+
+// openGenerations reads path; empty: nothing is kept. Without a file there, it reads the one that an
+// older release left beside it. No file at all is empty; one that cannot be read is an error that says
+// what to do. unrecorded is what recorder.unrecorded wrote: the services in it get a new generation.
+func openGenerations(path, unrecorded string, now time.Time) (*generations, error) {
+	g := &generations{byDst: map[string]*generation{}}
+	if path == "" {
+		return g, nil
+	}
+	b, err := os.ReadFile(path)
+	read := g.read
+	if errors.Is(err, fs.ErrNotExist) {
+		path, read = filepath.Join(filepath.Dir(path), olderName), g.readOlder
+		b, err = os.ReadFile(path)
+	}
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return g, nil
+	case err != nil:
+		return nil, fmt.Errorf("filter chain generations: %w", err)
+	}
+	if err := read(b); err != nil {
+		return nil, fmt.Errorf("%s: filter chain generations: %w: restore the file from a backup or delete it; deleting it ends the live connections of each service with revocation \"drain\" once, and loses nothing else", path, err)
+	}
+	lost, err := os.ReadFile(unrecorded)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) && unrecorded != "" {
+		return nil, fmt.Errorf("services whose live connections are to end: %w", err)
+	}
+	for _, name := range strings.Fields(string(lost)) {
+		if s := g.byDst[name]; s != nil {
+			s.number = nextGeneration(s.number, now)
+			s.allowed = intention.Set{}
+			g.dirty = true
+		}
+	}
+	return g, nil
+}
+
+func (g *generations) read(b []byte) error {
+	var f recordedFile
+	if err := json.Unmarshal(b, &f); err != nil {
+		return err
+	}
+	if f.Version > recordedVersion {
+		return fmt.Errorf("format %d was written by a newer sallyport: run that one, or else", f.Version)
+	}
+	if f.Version != recordedVersion {
+		return fmt.Errorf("unknown format %d", f.Version)
+	}
+	for name, d := range f.Destinations {
+		r := record{number: d.Number, allowed: intention.Set{In: d.In, Out: d.Out}}
+		switch {
+		case d.Base == nil:
+			r.allowed = intention.Set{}
+		case *d.Base < 0 || *d.Base >= len(f.Bases) || f.Bases[*d.Base] == nil:
+			return fmt.Errorf("%q refers to a base that is not there", name)
+		default:
+			r.allowed.Base = f.Bases[*d.Base]
+		}
+		if err := g.put(name, r); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (g *generations) readOlder(b []byte) error {
+	var f olderFile
+	if err := json.Unmarshal(b, &f); err != nil {
+		return err
+	}
+	if f.Version != olderVersion {
+		return fmt.Errorf("unknown format %d", f.Version)
+	}
+	g.dirty = len(f.Destinations) > 0 // to be written under the new name
+	for name, d := range f.Destinations {
+		if err := g.put(name, record{number: d.Number, allowed: intention.Set{Base: d.Allowed}}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (g *generations) put(name string, r record) error {
+	if r.number == 0 {
+		return fmt.Errorf("%q has no generation", name)
+	}
+	g.byDst[name] = &generation{record: r, recorded: r}
+	return nil
+}
+
+// recorder writes generations, one set of them at a time, beside the goroutine that they belong to.
+type recorder struct {
+	path, unrecorded string
+	done             chan recording // has room for the one that is under way
+	busy             bool
+	again            time.Time // when to try once more; zero: the last try worked
+	err              error     // of the last try
+}
+
+// recording is what is being written, and how that ended.
+type recording struct {
+	of      map[string]record
+	missing []string // what is not on disk as it is in of
+	err     error
+}
+
+// start begins to write g if there is something to write. spawn runs the function that it is given in a
+// goroutine that somebody waits for.
+func (r *recorder) start(g *generations, now time.Time, spawn func(func())) {
+	if !g.dirty || r.busy || now.Before(r.again) {
+		return
+	}
+	g.dirty = false
+	w := recording{of: make(map[string]record, len(g.byDst))}
+	for name, s := range g.byDst {
+		w.of[name] = s.record
+		if !s.record.equal(s.recorded) {
+			w.missing = append(w.missing, name)
+		}
+	}
+	r.busy = true
+	spawn(func() {
+		w.err = r.write(w)
+		r.done <- w
+	})
+}
+
+// finish takes in how a recording ended.
+func (r *recorder) finish(g *generations, w recording, now time.Time) {
+	r.busy, r.err, r.again = false, w.err, time.Time{}
+	if w.err != nil {
+		r.again = now.Add(saveAgain)
+		g.dirty, g.lost = true, true
+		return
+	}
+	g.lost = false
+	for name, was := range w.of {
+		if s := g.byDst[name]; s != nil {
+			s.recorded, s.bounded = was, nil
+		}
+	}
+}
+
+func (r *recorder) write(w recording) error {
+	if r.path == "" {
+		return nil
+	}
+	err := r.replace(w.of)
+	if err == nil {
+		return errors.Join(remove(filepath.Join(filepath.Dir(r.path), olderName)), remove(r.unrecorded))
+	}
+	return errors.Join(err, r.writeUnrecorded(w.missing))
+}
+
+func remove(path string) error {
+	if path == "" {
+		return nil
+	}
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
+}
+
+func (r *recorder) replace(of map[string]record) error {
+	f := recordedFile{Version: recordedVersion, Destinations: make(map[string]recordedDestination, len(of))}
+	at := map[*intention.Base]*int{nil: nil}
+	equal := map[string]*int{}
+	for name, s := range of {
+		n, ok := at[s.allowed.Base]
+		if !ok {
+			// Destinations with a rule for the rest have bases of their own, most of which are equal.
+			key, err := json.Marshal(s.allowed.Base)
+			if err != nil {
+				return err
+			}
+			if n = equal[string(key)]; n == nil {
+				i := len(f.Bases)
+				n = &i
+				f.Bases = append(f.Bases, s.allowed.Base)
+				equal[string(key)] = n
+			}
+			at[s.allowed.Base] = n
+		}
+		f.Destinations[name] = recordedDestination{Number: s.number, Base: n, In: s.allowed.In, Out: s.allowed.Out}
+	}
+	b, err := json.Marshal(f)
+	if err != nil {
+		return err
+	}
+	return atomicfile.Replace(r.path, append(b, '\n'))
+}
+
+// writeUnrecorded writes, in a directory that is not on the disk which failed, the names of the services
+// of which more is handed out than is recorded: the next start ends their live connections.
+func (r *recorder) writeUnrecorded(names []string) error {
+	if r.unrecorded == "" {
+		return nil
+	}
+	return atomicfile.Replace(r.unrecorded, []byte(strings.Join(names, "\n")+"\n"))
+}
