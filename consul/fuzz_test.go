@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/sallyport/sallyport/catalog"
+	"github.com/sallyport/sallyport/definition"
 	"github.com/sallyport/sallyport/intention"
 )
 
@@ -39,7 +40,7 @@ func FuzzConsulJSON(f *testing.F) {
 				if !ok || s.refused {
 					continue
 				}
-				p, _ := s.finish(&chain{}, ownSettings{}, Config{})
+				p, _ := s.finish(&chain{}, definition.Own{}, Config{})
 				if p.ID == "" || p.Service.Check() != nil || p.Inbound.Port == 0 || p.Inbound.Address == "" || p.Inbound.LocalPort == 0 && p.Inbound.LocalSocket == "" {
 					t.Errorf("proxy %+v", p)
 				}
@@ -69,8 +70,8 @@ func FuzzConsulJSON(f *testing.F) {
 		}
 		if a, err := decodeJSON[chainAnswer](b); err == nil && a.Chain != nil {
 			_, _ = a.Chain.defaultRoute(a.Chain.ServiceName, a.Chain.Datacenter)
-			var texts []string
-			readMetaSettings("Meta", a.Chain.ServiceMeta, &texts)
+			var problems []Problem
+			lenient(&problems, "x").Decoder(&a.Chain.ServiceMeta, "Meta").Own()
 		}
 		if list, err := decodeIntentions("api")(b); err == nil {
 			for _, i := range list {

@@ -27,7 +27,7 @@ func (p parsed) file(config Config, name string, src []byte) (said *directory, o
 	said = newDirectory(config)
 	ok = said.file(name, src)
 	// A file with a mistake is read again each time: the mistake may be that something outside of it is missing.
-	if ok && len(said.problems) == 0 && !said.volatile {
+	if ok && len(said.problems) == 0 && !said.Volatile {
 		p[name] = parsedFile{sum, said}
 	}
 	return said, ok
