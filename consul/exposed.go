@@ -8,8 +8,8 @@ import (
 	"github.com/sallyport/sallyport/catalog"
 )
 
-// readExposed reads the paths that a proxy exposes, or says why their listeners are not there. It is called after everything
-// else that listens was read.
+// readExposed reads the paths that a proxy exposes, or says why their listeners are not there. It
+// is called after everything else that listens was read.
 func (s *sidecar) readExposed(r *registration, p *proxyRegistration) {
 	paths, checks := s.decoder(r, "", &p.Expose, "Expose").Exposed()
 	s.checks = checks.Value
@@ -46,7 +46,8 @@ func (s *sidecar) exposable(e catalog.ExposedPath, others []catalog.ExposedPath)
 	return nil
 }
 
-// listens reports whether something that was read, other than an exposed path, listens on a port of the address of the public listener.
+// listens reports whether something that was read, other than an exposed path, listens on a port of
+// the address of the public listener.
 func (s *sidecar) listens(port uint16) bool {
 	in := s.proxy.Inbound
 	if port == in.Port {

@@ -26,6 +26,7 @@ func FuzzConsulJSON(f *testing.F) {
 	f.Add([]byte(`{"Services":[null,{"Kind":"connect-proxy","ID":"p","Port":-1,"Proxy":{"DestinationServiceName":"web","Config":{"bind_port":1e99,"limits":[{}],"passive_health_check":{"interval":-1}},"Upstreams":[null,{}]}}]}`))
 	f.Add([]byte(`{"Chain":{"StartNode":"a","Nodes":{"a":null},"Targets":{"b":null}}}`))
 	f.Add([]byte(`{"TLS":{"Incoming":null},"HTTP":{"Incoming":{}}}`))
+	f.Add([]byte(`{"api":[{"SourceName":"web","DestinationName":"api","Action":"allow","OnlyOnMondays":true}]}`))
 	f.Add([]byte(`{"format":1,"sha256":"","known":{}}`))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		if s, err := decodeJSON[nodeServices](b); err == nil {
@@ -69,7 +70,7 @@ func FuzzConsulJSON(f *testing.F) {
 			mergeInstances(list, list)
 		}
 		if a, err := decodeJSON[chainAnswer](b); err == nil && a.Chain != nil {
-			_, _ = a.Chain.defaultRoute(a.Chain.ServiceName, a.Chain.Datacenter)
+			_, _ = a.Chain.defaultRoute(a.Chain.ServiceName, "dc1")
 			var problems []Problem
 			lenient(&problems, "x").Decoder(&a.Chain.ServiceMeta, "Meta").Own()
 		}

@@ -11,8 +11,8 @@ import (
 	"github.com/sallyport/sallyport/intention"
 )
 
-// decodeIntentions reads the intentions of one destination. An answer without that destination is none: a destination of which nothing is
-// said has an empty list.
+// decodeIntentions reads the intentions of one destination. An answer without that destination is
+// none: a destination of which nothing is said has an empty list.
 func decodeIntentions(destination string) func([]byte) ([]intention.Intention, error) {
 	return func(body []byte) ([]intention.Intention, error) {
 		answer, err := decodeJSON[map[string][]json.RawMessage](body)
@@ -37,8 +37,8 @@ func decodeIntentions(destination string) func([]byte) ([]intention.Intention, e
 	}
 }
 
-// decodeIntention reads one intention. ok is false if it is about names that no identity can have. What is not understood of it
-// makes it deny its source.
+// decodeIntention reads one intention. ok is false if it is about names that no identity can have.
+// What is not understood of it makes it deny its source.
 func decodeIntention(raw json.RawMessage) (i intention.Intention, ok bool, err error) {
 	n, err := decodeJSON[definition.Node](raw)
 	if err != nil {
@@ -56,12 +56,15 @@ func decodeIntention(raw json.RawMessage) (i intention.Intention, ok bool, err e
 				text += fmt.Sprintf(" %.60q", v.Text)
 			}
 		}
-		unsupported = cmp.Or(unsupported, text)
+		unsupported = cmp.Or(unsupported, text, m.Text) // a key may be empty
 	}}
 	d := r.Decoder(&n, "intention")
 	destination, known := d.ServiceName("DestinationName", "DestinationNS", "DestinationPartition")
 	i, ok = d.Intention()
 	i.Destination, i.Unsupported, i.Origin = destination, unsupported, "service-intentions/"+destination.Service
+	if unsupported != "" {
+		i.Action = intention.Deny
+	}
 	return i, ok && known, nil
 }
 

@@ -10,15 +10,16 @@ const (
 	proxyDefaultsEntryName = "proxy-defaults/global"
 )
 
-// lenient reads what Consul has: mistakes are problems of the entry, added to problems, and the rest counts.
+// lenient reads what Consul has: mistakes are problems of the entry, added to problems, and the
+// rest counts.
 func lenient(problems *[]Problem, entry string) *definition.Reader {
 	return &definition.Reader{Lenient: true, Report: func(m definition.Mistake) {
 		*problems = append(*problems, Problem{Entry: entry, Text: m.Text})
 	}}
 }
 
-// readMesh puts what the mesh entry says into m. Sidecars under Consul's own control plane speak TLS 1.2 as clients, so it is
-// taken in beside 1.3 unless the entry says otherwise.
+// readMesh puts what the mesh entry says into m. Sidecars under Consul's own control plane speak
+// TLS 1.2 as clients, so it is taken in beside 1.3 unless the entry says otherwise.
 func (e *meshEntry) readMesh(m *catalog.Mesh) (problems []Problem) {
 	read := lenient(&problems, meshEntryName).Decoder(&e.Node, "").Mesh()
 	m.Incoming.Allow12 = read.Incoming.Allow12.Or(definition.Setting[bool]{Value: true}).Value

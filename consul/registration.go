@@ -93,8 +93,6 @@ type chainAnswer struct{ Chain *chain }
 
 type chain struct {
 	ServiceName string
-	Datacenter  string
-	Default     bool
 	Protocol    string
 	ServiceMeta definition.Node
 	StartNode   string

@@ -36,8 +36,9 @@ type Mistake struct {
 
 // Reader is one reading: its mode, and who is told of mistakes.
 type Reader struct {
-	// Lenient is for what others have taken already: a key that nobody asks for is somebody else's, numbers and booleans may be
-	// text, and a Mistake has the path of its key instead of a Position.
+	// Lenient is for what others have taken already: a key that nobody asks for is somebody else's,
+	// numbers and booleans may be text, and a Mistake has the path of its key instead of a
+	// Position.
 	Lenient bool
 	// Report is called for each mistake; never nil.
 	Report func(Mistake)
@@ -45,7 +46,8 @@ type Reader struct {
 	Volatile bool
 }
 
-// Decoder reads the keys of one mapping. It remembers which it was asked for, so that Done can tell the unknown ones.
+// Decoder reads the keys of one mapping. It remembers which it was asked for, so that Done can tell
+// the unknown ones.
 type Decoder struct {
 	*Reader
 	What string // for messages: "upstream"
@@ -54,8 +56,8 @@ type Decoder struct {
 	Hint string
 	// Broken says that there was no mapping to read.
 	Broken bool
-	// Weak takes numbers and booleans that are written as strings too, as Consul does in config entries and in the
-	// opaque maps called config.
+	// Weak takes numbers and booleans that are written as strings too, as Consul does in config
+	// entries and in the opaque maps called config.
 	Weak bool
 
 	fields  map[string][]*Field // by canonical key
@@ -64,13 +66,15 @@ type Decoder struct {
 	instead string              // of a lenient Reader: what comes of a mistake
 }
 
-// canonical is what the spellings of one key have in common: Consul takes destination_name, DestinationName and destinationname.
+// canonical is what the spellings of one key have in common: Consul takes destination_name,
+// DestinationName and destinationname.
 func canonical(key string) string {
 	return strings.ToLower(strings.ReplaceAll(key, "_", ""))
 }
 
-// Decoder returns the decoder of n, which what says what it is. HCL has no way to tell a block from a list of one block, so
-// either is taken. If n is something else that is a mistake and the decoder is empty; it is also if n is nil or null.
+// Decoder returns the decoder of n, which what says what it is. HCL has no way to tell a block from
+// a list of one block, so either is taken. If n is something else that is a mistake and the decoder
+// is empty; it is also if n is nil or null.
 func (r *Reader) Decoder(n *Node, what string) *Decoder {
 	d := &Decoder{Reader: r, What: what, Weak: r.Lenient, instead: "it is not taken"}
 	if what != "" {
@@ -109,7 +113,9 @@ func (d *Decoder) read(n *Node) {
 }
 
 // Mistake reports what no key alone is to blame for.
-func (d *Decoder) Mistake(at Position, format string, args ...any) { d.say(at, nil, format, args...) }
+func (d *Decoder) Mistake(at Position, format string, args ...any) {
+	d.say(at, nil, format, args...)
+}
 
 func (d *Decoder) say(at Position, f *Field, format string, args ...any) {
 	text := fmt.Sprintf(format, args...)
@@ -120,7 +126,9 @@ func (d *Decoder) say(at Position, f *Field, format string, args ...any) {
 }
 
 // wrong reports the value of a key; the text goes on after the key.
-func (d *Decoder) wrong(f *Field, text string) { d.say(f.Value.At, f, "%s %s", d.key(f), text) }
+func (d *Decoder) wrong(f *Field, format string, args ...any) {
+	d.say(f.Value.At, f, "%s "+format, append([]any{d.key(f)}, args...)...)
+}
 
 // key is a key as it was written, of a lenient Reader with its path.
 func (d *Decoder) key(f *Field) string {
@@ -179,23 +187,27 @@ func (d *Decoder) Know(keys ...string) {
 	}
 }
 
-// Read is the value of a key as parse reads it. The text of parse's error goes on after the key: "must be a string, not a number".
-func Read[T any](d *Decoder, key string, parse func(*Node) (value T, set bool, err error)) (s Setting[T]) {
+// readValue is the value of a key as parse reads it. The text of parse's error goes on after the
+// key: "must be a string, not a number".
+func readValue[T any](
+	d *Decoder, key string, parse func(*Node) (value T, set bool, err error),
+) (s Setting[T]) {
 	f := d.field(key)
 	if f == nil {
 		return s
 	}
 	v, set, err := parse(f.Value)
 	if err != nil {
-		d.wrong(f, err.Error())
+		d.wrong(f, "%s", err)
 		return s
 	}
 	return Setting[T]{set, v, f.Value.At}
 }
 
-// ReadText is Read for what is written as a string. The empty one counts as not set, as everywhere in Consul.
-func ReadText[T any](d *Decoder, key string, parse func(string) (T, error)) Setting[T] {
-	return Read(d, key, func(n *Node) (value T, set bool, err error) {
+// readText is readValue for what is written as a string. The empty one counts as not set, as
+// everywhere in Consul.
+func readText[T any](d *Decoder, key string, parse func(string) (T, error)) Setting[T] {
+	return readValue(d, key, func(n *Node) (value T, set bool, err error) {
 		switch {
 		case n.Kind != Text:
 			return value, false, Mismatch("a string", n)
@@ -211,12 +223,12 @@ func Mismatch(want string, n *Node) error { return fmt.Errorf("must be %s, not %
 
 // Text is a string.
 func (d *Decoder) Text(key string) Setting[string] {
-	return ReadText(d, key, func(s string) (string, error) { return s, nil })
+	return readText(d, key, func(s string) (string, error) { return s, nil })
 }
 
 // Integer is a whole number of the range.
 func (d *Decoder) Integer(key string, least, most int64) Setting[int64] {
-	return Read(d, key, func(n *Node) (i int64, set bool, err error) {
+	return readValue(d, key, func(n *Node) (i int64, set bool, err error) {
 		switch {
 		case n.Kind == Integer:
 			i = n.Integer
@@ -244,7 +256,7 @@ func (d *Decoder) Port(key string) Setting[uint16] {
 
 // Boolean is true or false.
 func (d *Decoder) Boolean(key string) Setting[bool] {
-	return Read(d, key, func(n *Node) (value, set bool, err error) {
+	return readValue(d, key, func(n *Node) (value, set bool, err error) {
 		switch {
 		case n.Kind == Boolean:
 			return n.Boolean, true, nil
@@ -263,7 +275,7 @@ func (d *Decoder) milliseconds(key string) Setting[time.Duration] {
 
 // Duration is a time with its unit: "10s". Zero counts as not set.
 func (d *Decoder) Duration(key string) Setting[time.Duration] {
-	return Read(d, key, func(n *Node) (time.Duration, bool, error) {
+	return readValue(d, key, func(n *Node) (time.Duration, bool, error) {
 		v, ok := n.Duration()
 		switch {
 		case n.Kind == Integer && v != 0 && !d.Lenient, !ok && n.Kind != Text:
@@ -282,7 +294,8 @@ func (d *Decoder) Child(key, what string) (c *Decoder, ok bool) {
 	return c, n != nil && !c.Broken
 }
 
-// Children are the blocks of a key: a list of them, one alone, or the key again and again as HCL has it.
+// Children are the blocks of a key: a list of them, one alone, or the key again and again as HCL
+// has it.
 func (d *Decoder) Children(key, what string) []*Decoder {
 	var out []*Decoder
 	for _, n := range d.Elements(key) {
@@ -292,7 +305,8 @@ func (d *Decoder) Children(key, what string) []*Decoder {
 }
 
 func (d *Decoder) child(n *Node, key, what string) *Decoder {
-	c := &Decoder{Reader: d.Reader, What: what, Weak: d.Weak, path: d.path + key + ".", instead: d.instead}
+	c := &Decoder{Reader: d.Reader, What: what, Weak: d.Weak, path: d.path + key + "."}
+	c.instead = d.instead
 	c.read(n)
 	return c
 }
@@ -320,8 +334,8 @@ func (d *Decoder) Elements(key string) []*Node {
 	return out
 }
 
-// Unsupported reports keys that Consul knows and that are not supported yet. Empty values, of which the output of
-// `consul config read` is full, say nothing and are taken.
+// Unsupported reports keys that Consul knows and that are not supported yet. Empty values, of which
+// the output of `consul config read` is full, say nothing and are taken.
 func (d *Decoder) Unsupported(keys ...string) {
 	for _, key := range keys {
 		for _, f := range d.Given(key) {
@@ -353,7 +367,8 @@ func (d *Decoder) Drop(keys ...string) {
 	}
 }
 
-// unsupportedPrefix is Unsupported of all keys that begin so and that were not asked for yet, sorted.
+// unsupportedPrefix is Unsupported of all keys that begin so and that were not asked for yet,
+// sorted.
 func (d *Decoder) unsupportedPrefix(prefix string) {
 	var keys []string
 	for _, fields := range d.fields {
@@ -376,7 +391,8 @@ func (d *Decoder) Only(key string, allowed ...string) {
 }
 
 func (d *Decoder) knows(key string) bool {
-	return slices.ContainsFunc(d.known, func(k string) bool { return canonical(k) == canonical(key) })
+	key = canonical(key)
+	return slices.ContainsFunc(d.known, func(k string) bool { return canonical(k) == key })
 }
 
 // Done reports the keys that nobody asked for.
@@ -409,8 +425,8 @@ func (d *Decoder) Require(key string, s Setting[string]) bool {
 // MaxName bounds the length of names and IDs in files.
 const MaxName = 256
 
-// Name checks that s, the value of key, can be a service's name. It is false, and a mistake, if not; if s is not set that is
-// only false.
+// Name checks that s, the value of key, can be a service's name. It is false, and a mistake, if
+// not; if s is not set that is only false.
 func (d *Decoder) Name(key string, s Setting[string]) bool {
 	if !s.Set {
 		return false
@@ -420,11 +436,11 @@ func (d *Decoder) Name(key string, s Setting[string]) bool {
 	case identity.NewName(s.Value).Check() == nil && (d.Lenient || len(s.Value) <= MaxName):
 		return true
 	case strings.Contains(s.Value, identity.Wildcard):
-		d.wrong(f, fmt.Sprintf("%.60q: a wildcard cannot be used here", s.Value))
+		d.wrong(f, "%.60q: a wildcard cannot be used here", s.Value)
 	case identity.NewName(s.Value).Check() != nil:
-		d.wrong(f, fmt.Sprintf("%.60q cannot be a service's name: letters, digits, '.', '-' and '_' are allowed", s.Value))
+		d.wrong(f, "%.60q cannot be a service's name: letters, digits, '.', '-' and '_' are allowed", s.Value)
 	default:
-		d.wrong(f, fmt.Sprintf("has %d characters: at most %d are allowed", len(s.Value), MaxName))
+		d.wrong(f, "has %d characters: at most %d are allowed", len(s.Value), MaxName)
 	}
 	return false
 }
@@ -438,7 +454,7 @@ func (d *Decoder) Pattern(key string) (service string, ok bool) {
 	case s.Value == identity.Wildcard:
 		ok = true
 	case strings.Contains(s.Value, identity.Wildcard):
-		d.wrong(d.field(key), fmt.Sprintf("%.60q: the wildcard * can only stand alone", s.Value))
+		d.wrong(d.field(key), "%.60q: the wildcard * can only stand alone", s.Value)
 	default:
 		ok = d.Name(key, s)
 	}

@@ -30,7 +30,8 @@ func read(t *testing.T, lenient bool, text string, f func(*definition.Decoder)) 
 	return mistakes
 }
 
-// What is wrong is said at its place in a file and at its path in Consul's API, and there the rest counts.
+// What is wrong is said at its place in a file and at its path in Consul's API, and there the rest
+// counts.
 func TestModes(t *testing.T) {
 	for name, c := range map[string]struct {
 		text            string

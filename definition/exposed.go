@@ -14,8 +14,8 @@ type Exposed struct {
 	ParsedFromCheck Setting[bool]
 }
 
-// Exposed reads what a proxy's expose says: the paths of which there is nothing wrong, and whether the agent's checks are to be
-// exposed, too. It is done with d then.
+// Exposed reads what a proxy's expose says: the paths of which there is nothing wrong, and whether
+// the agent's checks are to be exposed, too. It is done with d then.
 func (d *Decoder) Exposed() (paths []Exposed, checks Setting[bool]) {
 	checks = d.Boolean("checks")
 	for _, p := range d.Children("paths", "exposed path") {
@@ -37,7 +37,7 @@ func (d *Decoder) exposedPath() (e Exposed, ok bool) {
 		what = d.path + "it"
 	}
 	listen, local := d.Port("listener_port"), d.Port("local_path_port")
-	protocol := ReadText(d, "protocol", func(s string) (catalog.Protocol, error) {
+	protocol := readText(d, "protocol", func(s string) (catalog.Protocol, error) {
 		p, ok := d.parseProtocol(s)
 		if !ok || p != catalog.HTTP && p != catalog.HTTP2 {
 			return p, fmt.Errorf("%.60q of an exposed path is not known: http and http2 are", s)
@@ -54,7 +54,7 @@ func (d *Decoder) exposedPath() (e Exposed, ok bool) {
 		return e, false
 	}
 	if err := catalog.CheckPath(path.Value); err != nil {
-		d.wrong(d.field("path"), fmt.Sprintf("%.60q cannot be exposed: %v", path.Value, err))
+		d.wrong(d.field("path"), "%.60q cannot be exposed: %v", path.Value, err)
 		return e, false
 	}
 	for _, key := range []string{"listener_port", "local_path_port"} {

@@ -1,8 +1,6 @@
 package definition
 
 import (
-	"fmt"
-
 	"github.com/sallyport/sallyport/identity"
 	"github.com/sallyport/sallyport/intention"
 )
@@ -10,10 +8,11 @@ import (
 // maxDescription is Consul's bound on the description of an intention.
 const maxDescription = 512
 
-// Intention reads what an intention says of its source; the destination is for the caller to fill in. The source's keys are
-// those of config entries, or in Consul's API, where other things are beside them, SourceName and so on. ok is false if the
-// source is none that an identity can have, or not known from files. It is done with d then, and for an intention even a lenient
-// Reader reports a key that nobody knows and that says something: what is not understood has to deny.
+// Intention reads what an intention says of its source; the destination is for the caller to fill
+// in. The source's keys are those of config entries, or in Consul's API, where other things are
+// beside them, SourceName and so on. ok is false if the source is none that an identity can have,
+// or not known from files. It is done with d then, and for an intention even a lenient Reader
+// reports a key that nobody knows and that says something: what is not understood has to deny.
 func (d *Decoder) Intention() (i intention.Intention, ok bool) {
 	prefix, namespace := "", "Namespace"
 	if d.Lenient {
@@ -33,7 +32,8 @@ func (d *Decoder) Intention() (i intention.Intention, ok bool) {
 		i.Action = intention.Allow
 	case action.Value == "deny":
 	case action.Set:
-		d.wrong(d.field("Action"), fmt.Sprintf("%.60q is not known: allow and deny are, in lower case", action.Value))
+		d.wrong(d.field("Action"),
+			"%.60q is not known: allow and deny are, in lower case", action.Value)
 		ok = ok && d.Lenient
 	default:
 		d.Require("Action", action)
@@ -47,12 +47,14 @@ func (d *Decoder) Intention() (i intention.Intention, ok bool) {
 	legacy := []string{"LegacyID", "LegacyMeta", "LegacyCreateTime", "LegacyUpdateTime"}
 	if d.Lenient {
 		// They say nothing about who is allowed what.
-		d.Drop("ID", "Description", "DefaultAddr", "DefaultPort", "Meta", "CreatedAt", "UpdatedAt", "Hash", "CreateIndex", "ModifyIndex", "RaftIndex", "Precedence")
+		d.Drop("ID", "Description", "DefaultAddr", "DefaultPort", "Meta", "CreatedAt", "UpdatedAt",
+			"Hash", "CreateIndex", "ModifyIndex", "RaftIndex", "Precedence")
 		d.Drop(legacy...)
 		d.unsupportedPrefix("")
 	} else {
 		if s := d.Text("Description"); len(s.Value) > maxDescription {
-			d.wrong(d.field("Description"), fmt.Sprintf("has %d bytes: at most %d are allowed", len(s.Value), maxDescription))
+			d.wrong(d.field("Description"),
+				"has %d bytes: at most %d are allowed", len(s.Value), maxDescription)
 		}
 		d.Unsupported(legacy...)
 		d.Drop("Precedence") // Consul's output has it; it follows from the names
@@ -62,10 +64,12 @@ func (d *Decoder) Intention() (i intention.Intention, ok bool) {
 	return i, ok && !d.Broken
 }
 
-// ServiceName is a service, or the wildcard, with its namespace and partition; ok is false if no identity can be called so.
+// ServiceName is a service, or the wildcard, with its namespace and partition; ok is false if no
+// identity can be called so.
 func (d *Decoder) ServiceName(service, namespace, partition string) (n identity.Name, ok bool) {
 	name, ok := d.Pattern(service)
-	n = identity.Name{Partition: d.tenant(partition, identity.Default), Namespace: d.tenant(namespace, identity.Default), Service: name}
+	n = identity.NewName(name)
+	n.Partition, n.Namespace = d.tenant(partition, n.Partition), d.tenant(namespace, n.Namespace)
 	if n.Namespace == identity.Wildcard { // holds the default one too, the only one there is
 		n.Namespace = identity.Default
 	}

@@ -26,7 +26,8 @@ func Syntax(line int, format string, args ...any) *SyntaxError {
 	return &SyntaxError{Line: max(line, 1), Text: fmt.Sprintf(format, args...)}
 }
 
-// jsonReader builds the tree of a JSON text out of the tokens of the standard decoder, which knows no duplicate keys and no lines.
+// jsonReader builds the tree of a JSON text out of the tokens of the standard decoder, which knows
+// no duplicate keys and no lines.
 type jsonReader struct {
 	file    string
 	src     []byte
@@ -35,7 +36,8 @@ type jsonReader struct {
 	offset  int64 // how far lines were counted
 }
 
-// ParseJSON reads one JSON value. The positions of its nodes are in file; an empty one: they are nowhere.
+// ParseJSON reads one JSON value. The positions of its nodes are in file; an empty one: they are
+// nowhere.
 func ParseJSON(file string, src []byte) (*Node, *SyntaxError) {
 	r := &jsonReader{file: file, src: src, decoder: json.NewDecoder(bytes.NewReader(src)), line: 1}
 	r.decoder.UseNumber()

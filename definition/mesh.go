@@ -1,9 +1,6 @@
 package definition
 
-import (
-	"fmt"
-	"strings"
-)
+import "strings"
 
 // Mesh is what the mesh entry says.
 type Mesh struct {
@@ -51,17 +48,19 @@ func (d *Decoder) tls() (t TLS) {
 	case "TLSv1_0", "TLSv1_1":
 		t.Allow12.Value = true
 		d.instead = "TLSv1_2 holds"
-		d.wrong(d.field("TLSMinVersion"), least.Value+" is not secure: TLSv1_2 and TLSv1_3 are taken")
+		d.wrong(d.field("TLSMinVersion"), "%s is not secure: TLSv1_2 and TLSv1_3 are taken", least.Value)
 	default:
 		d.instead = "TLSv1_3 holds"
-		d.wrong(d.field("TLSMinVersion"), fmt.Sprintf("%.60q is not known: TLS_AUTO, TLSv1_2 and TLSv1_3 are", least.Value))
+		d.wrong(d.field("TLSMinVersion"),
+			"%.60q is not known: TLS_AUTO, TLSv1_2 and TLSv1_3 are", least.Value)
 	}
 	switch most := d.Text("TLSMaxVersion"); most.Value {
 	case "", "TLS_AUTO", "TLSv1_3":
 	default:
 		t.Below13 = strings.HasPrefix(most.Value, "TLSv1_")
 		d.instead = "TLSv1_3 is taken too"
-		d.wrong(d.field("TLSMaxVersion"), fmt.Sprintf("%.60q: TLS_AUTO and TLSv1_3 are taken, as TLS 1.3 cannot be switched off", most.Value))
+		d.wrong(d.field("TLSMaxVersion"),
+			"%.60q: TLS_AUTO and TLSv1_3 are taken, as TLS 1.3 cannot be switched off", most.Value)
 	}
 	d.instead = "those with authenticated encryption are taken"
 	d.Unsupported("CipherSuites")

@@ -17,7 +17,8 @@ func Nearest(key string, candidates []string) string {
 	return best
 }
 
-// spell is a key as one would write it who has written like: MaxInboundConnections in config entries, else max_inbound_connections.
+// spell is a key as one would write it who has written like: MaxInboundConnections in config
+// entries, else max_inbound_connections.
 func spell(key, like string) string {
 	if like == "" || like[0] < 'A' || like[0] > 'Z' {
 		return key
@@ -31,7 +32,8 @@ func spell(key, like string) string {
 	return strings.Join(parts, "")
 }
 
-// distance is how many letters must be changed, added, removed or swapped with their neighbour to make b out of a.
+// distance is how many letters must be changed, added, removed or swapped with their neighbour to
+// make b out of a.
 func distance(a, b string) int {
 	rows := make([][]int, len(a)+1)
 	for i := range rows {

@@ -39,7 +39,8 @@ func (k Kind) String() string {
 	return "null"
 }
 
-// Position is a place in a file. The zero Position is nowhere, which is where all that comes from Consul's API is.
+// Position is a place in a file. The zero Position is nowhere, which is where all that comes from
+// Consul's API is.
 type Position struct {
 	File string
 	Line int // 0: the file as a whole
@@ -53,7 +54,8 @@ func (p Position) String() string {
 	return p.File + ":" + strconv.Itoa(p.Line)
 }
 
-// Node is a value as it was written, whatever the format. The zero Node is null. Nobody changes a Node that is read.
+// Node is a value as it was written, whatever the format. The zero Node is null. Nobody changes a
+// Node that is read.
 type Node struct {
 	Kind    Kind
 	Text    string // of Text
@@ -80,7 +82,8 @@ func (n *Node) Number(f float64) {
 	n.Kind = Float
 }
 
-// Empty reports whether n says no more than a key that is left out: Consul's own output is full of such.
+// Empty reports whether n says no more than a key that is left out: Consul's own output is full of
+// such.
 func (n *Node) Empty() bool {
 	switch n.Kind {
 	case Text:
@@ -108,8 +111,8 @@ func (n *Node) Empty() bool {
 // longestTime bounds times to a year, so that no sum of them overflows.
 const longestTime = 365 * 24 * time.Hour
 
-// Duration reads "10s" and a number of nanoseconds: Consul writes both. What is empty is 0; ok is false for what is no time
-// between 0 and a year.
+// Duration reads "10s" and a number of nanoseconds: Consul writes both. What is empty is 0; ok is
+// false for what is no time between 0 and a year.
 func (n *Node) Duration() (d time.Duration, ok bool) {
 	switch {
 	case n.Kind == Integer:

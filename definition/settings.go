@@ -12,7 +12,8 @@ import (
 	"github.com/sallyport/sallyport/catalog"
 )
 
-// Settings are what may be said of a proxy at several levels: in its own config, in service-defaults, in proxy-defaults.
+// Settings are what may be said of a proxy at several levels: in its own config, in
+// service-defaults, in proxy-defaults.
 type Settings struct {
 	Protocol       Setting[catalog.Protocol]
 	ConnectTimeout Setting[time.Duration]
@@ -52,13 +53,23 @@ func (s Settings) Over(t Settings) Settings {
 
 // Over is s where it says something, else t.
 func (s Own) Over(t Own) Own {
-	return Own{s.Enforcement.Or(t.Enforcement), s.Revocation.Or(t.Revocation), s.ServerFirst.Or(t.ServerFirst), s.UID.Or(t.UID)}
+	return Own{
+		Enforcement: s.Enforcement.Or(t.Enforcement),
+		Revocation:  s.Revocation.Or(t.Revocation),
+		ServerFirst: s.ServerFirst.Or(t.ServerFirst),
+		UID:         s.UID.Or(t.UID),
+	}
 }
 
-// Without is s without what t says too: what is left of a proxy's config when that of proxy-defaults, which Consul has merged
-// into it, is taken out.
+// Without is s without what t says too: what is left of a proxy's config when that of
+// proxy-defaults, which Consul has merged into it, is taken out.
 func (s Own) Without(t Own) Own {
-	return Own{without(s.Enforcement, t.Enforcement), without(s.Revocation, t.Revocation), without(s.ServerFirst, t.ServerFirst), without(s.UID, t.UID)}
+	return Own{
+		Enforcement: without(s.Enforcement, t.Enforcement),
+		Revocation:  without(s.Revocation, t.Revocation),
+		ServerFirst: without(s.ServerFirst, t.ServerFirst),
+		UID:         without(s.UID, t.UID),
+	}
 }
 
 func without[T comparable](s, t Setting[T]) Setting[T] {
@@ -84,7 +95,8 @@ func (d *Decoder) Config() Settings {
 	return c.Settings()
 }
 
-// ServiceSettings reads what service-defaults say of their service's own proxies: in fields, and in Config.
+// ServiceSettings reads what service-defaults say of their service's own proxies: in fields, and in
+// Config.
 func (d *Decoder) ServiceSettings() Settings {
 	own, config := d.inbound(), d.Config()
 	if own.Protocol.Set && config.Protocol.Set && own.Protocol.Value != config.Protocol.Value {
@@ -93,17 +105,19 @@ func (d *Decoder) ServiceSettings() Settings {
 	return own.Over(config)
 }
 
-// Settings reads the opaque map that is called config in proxies and Config in config entries. It is done with d then.
+// Settings reads the opaque map that is called config in proxies and Config in config entries. It
+// is done with d then.
 func (d *Decoder) Settings() Settings {
 	d.Weak = true
 	s := d.inbound()
 	s.IdleTimeout = d.milliseconds("local_idle_timeout_ms")
-	s.BindAddress = ReadText(d, "bind_address", parseAddress)
+	s.BindAddress = d.ListenAddress("bind_address")
 	s.BindPort = d.Port("bind_port")
-	s.Prometheus = ReadText(d, "envoy_prometheus_bind_addr", parseAddrPort)
+	s.Prometheus = readText(d, "envoy_prometheus_bind_addr", parseAddrPort)
 	s.Own = d.Own()
 	d.unsupportedPrefix("envoy_")
-	d.Unsupported("handshake_timeout_ms", "xds_fetch_timeout_ms", "connect_timeout_ms", "mesh_gateway", "expose")
+	d.Unsupported("handshake_timeout_ms", "xds_fetch_timeout_ms", "connect_timeout_ms",
+		"mesh_gateway", "expose")
 	d.Done()
 	return s
 }
@@ -115,23 +129,24 @@ func (d *Decoder) inbound() Settings {
 		ConnectTimeout: d.milliseconds("local_connect_timeout_ms"),
 		RequestTimeout: d.milliseconds("local_request_timeout_ms"),
 		MaxConnections: count(d.Integer("max_inbound_connections", 0, maxCount)),
-		Balance:        ReadText(d, "balance_inbound_connections", parseBalance),
+		Balance:        readText(d, "balance_inbound_connections", parseBalance),
 	}
 }
 
 // Own reads the settings that Consul does not know, and leaves the other keys alone.
 func (d *Decoder) Own() Own {
 	return Own{
-		Enforcement: ReadText(d, "intention_enforcement", known(catalog.ParseEnforcement, "rbac, ext_authz and both are")),
-		Revocation:  ReadText(d, "revocation", known(catalog.ParseRevocation, "drain, new and next-request are")),
+		Enforcement: readText(d, "intention_enforcement", known(catalog.ParseEnforcement, "rbac, ext_authz and both are")),
+		Revocation:  readText(d, "revocation", known(catalog.ParseRevocation, "drain, new and next-request are")),
 		ServerFirst: d.Boolean("server_first"),
 		UID:         d.user("sallyport_uid"),
 	}
 }
 
-// protocol is what a service speaks. What Consul's API has and nobody knows is tcp, as to Consul itself.
+// protocol is what a service speaks. What Consul's API has and nobody knows is tcp, as to Consul
+// itself.
 func (d *Decoder) protocol() Setting[catalog.Protocol] {
-	return ReadText(d, "protocol", func(s string) (catalog.Protocol, error) {
+	return readText(d, "protocol", func(s string) (catalog.Protocol, error) {
 		p, err := known(d.parseProtocol, "tcp, http, http2 and grpc are")(s)
 		if d.Lenient {
 			err = nil
@@ -186,17 +201,15 @@ func ParseListen(s string) (netip.Addr, bool) {
 	return ParseIP(s)
 }
 
-func parseAddress(s string) (netip.Addr, error) {
-	a, ok := ParseListen(s)
-	if !ok {
-		return a, fmt.Errorf("%.60q must be an IP address, without brackets or zone", s)
-	}
-	return a, nil
-}
-
 // ListenAddress is an IP address without a zone, or localhost.
 func (d *Decoder) ListenAddress(key string) Setting[netip.Addr] {
-	return ReadText(d, key, parseAddress)
+	return readText(d, key, func(s string) (netip.Addr, error) {
+		a, ok := ParseListen(s)
+		if !ok {
+			return a, fmt.Errorf("%.60q must be an IP address, without brackets or zone", s)
+		}
+		return a, nil
+	})
 }
 
 func parseAddrPort(s string) (netip.AddrPort, error) {
@@ -214,7 +227,7 @@ func (d *Decoder) user(key string) Setting[int] {
 	if n := d.Field(key); n != nil && n.Kind == Text && n.Text != "" {
 		if _, err := strconv.ParseInt(n.Text, 10, 64); err != nil {
 			d.Volatile = true
-			return ReadText(d, key, func(name string) (int, error) {
+			return readText(d, key, func(name string) (int, error) {
 				u, err := user.Lookup(name)
 				if err != nil {
 					return 0, fmt.Errorf("%.60q is no user of this machine: give the name of one, or a number", name)
@@ -227,7 +240,8 @@ func (d *Decoder) user(key string) Setting[int] {
 	return Setting[int]{i.Set, int(i.Value), i.At}
 }
 
-// UpstreamSettings are what may be said of an upstream: by its own config, or by service-defaults of the service that dials.
+// UpstreamSettings are what may be said of an upstream: by its own config, or by service-defaults
+// of the service that dials.
 type UpstreamSettings struct {
 	Protocol       Setting[catalog.Protocol]
 	ConnectTimeout Setting[time.Duration]
@@ -236,7 +250,8 @@ type UpstreamSettings struct {
 	Balance        Setting[bool]
 }
 
-// Over is s where it says something, else t. Limits and the passive health check are taken as a whole, as in Consul.
+// Over is s where it says something, else t. Limits and the passive health check are taken as a
+// whole, as in Consul.
 func (s UpstreamSettings) Over(t UpstreamSettings) UpstreamSettings {
 	return UpstreamSettings{
 		Protocol:       s.Protocol.Or(t.Protocol),
@@ -249,7 +264,8 @@ func (s UpstreamSettings) Over(t UpstreamSettings) UpstreamSettings {
 
 // Apply is u with what its settings say.
 func (s UpstreamSettings) Apply(u catalog.Upstream) catalog.Upstream {
-	u.ConnectTimeout, u.Limits, u.Passive, u.BalanceConnections = s.ConnectTimeout.Value, s.Limits.Value, s.Passive.Value, s.Balance.Value
+	u.ConnectTimeout, u.BalanceConnections = s.ConnectTimeout.Value, s.Balance.Value
+	u.Limits, u.Passive = s.Limits.Value, s.Passive.Value
 	return u
 }
 
@@ -259,7 +275,7 @@ func (d *Decoder) UpstreamSettings() UpstreamSettings {
 	s := UpstreamSettings{
 		Protocol:       d.protocol(),
 		ConnectTimeout: d.milliseconds("connect_timeout_ms"),
-		Balance:        ReadText(d, "balance_outbound_connections", parseBalance),
+		Balance:        readText(d, "balance_outbound_connections", parseBalance),
 	}
 	if l, ok := d.Child("limits", "limits"); ok {
 		s.Limits = Setting[catalog.Limits]{true, catalog.Limits{
@@ -315,7 +331,7 @@ func (d *Decoder) limit(key string, most int64) catalog.Limit {
 
 // SocketMode is the permission bits of a socket, a string in octal as in Consul.
 func (d *Decoder) SocketMode(key string) Setting[uint32] {
-	return Read(d, key, func(n *Node) (uint32, bool, error) {
+	return readValue(d, key, func(n *Node) (uint32, bool, error) {
 		if n.Kind != Text {
 			return 0, false, Mismatch(`a string in octal, like "0700"`, n)
 		}

@@ -8,7 +8,8 @@ import (
 	"github.com/sallyport/sallyport/identity"
 )
 
-// Bounds on what Consul calls meta (Consul, "service meta": 64 pairs, keys of 128 and values of 512 characters).
+// Bounds on what Consul calls meta (Consul, "service meta": 64 pairs, keys of 128 and values of 512
+// characters).
 const (
 	maxMetaPairs = 64
 	maxMetaKey   = 128
@@ -111,7 +112,8 @@ func socket(o *definition.Decoder, key string) definition.Setting[string] {
 	return s
 }
 
-// tenancy reports namespaces, partitions and peers other than the default, under the names that a format gives them.
+// tenancy reports namespaces, partitions and peers other than the default, under the names that a
+// format gives them.
 func tenancy(o *definition.Decoder, prefix string) {
 	for _, key := range []string{prefix + "namespace", prefix + "partition"} {
 		o.Only(key, identity.Default)

@@ -134,9 +134,9 @@ type reading struct {
 // read reads the files and puts their contents together. remembered are the ports that were chosen before.
 //
 // before are the files that were read before, by their bytes; it is kept up to date. nil: all are read.
-func read(config Config, files []listed, remembered map[string]uint16, before parsed) reading {
+func read(config Config, files []listed, remembered map[string]uint16, before cache) reading {
 	if before == nil {
-		before = parsed{}
+		before = cache{}
 	}
 	before.keep(files)
 	d := newDirectory(config)

@@ -23,7 +23,8 @@ func (d *directory) exposed(o *definition.Decoder) []definition.Exposed {
 	return out
 }
 
-// fits reports whether e can be beside the others; if not, that is a problem. Their ports are compared with those of all listeners later.
+// fits reports whether e can be beside the others; if not, that is a problem. Their ports are
+// compared with those of all listeners later.
 func (d *directory) fits(e definition.Exposed, others []definition.Exposed) bool {
 	for _, other := range others {
 		switch {

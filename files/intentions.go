@@ -35,7 +35,8 @@ func (d *directory) serviceIntentions(o *definition.Decoder) {
 	}
 }
 
-// destination takes a destination for the service-intentions at a place. They must all be in one entry, as in Consul.
+// destination takes a destination for the service-intentions at a place. They must all be in one
+// entry, as in Consul.
 func (d *directory) destination(name string, at definition.Position) bool {
 	if first, taken := d.destinations[name]; taken {
 		d.problem(at, "service-intentions for %s are given twice (first at %s): put all sources into one entry", name, first)

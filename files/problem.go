@@ -11,13 +11,15 @@ import (
 
 // Problem is one mistake in the files.
 type Problem struct {
-	// File is the file's name within the directory, or the directory's path if the mistake is not in a file.
+	// File is the file's name within the directory, or the directory's path if the mistake is not
+	// in a file.
 	File string
 	// Line counts from 1; 0: the file as a whole.
 	Line int
 	// Text says what is wrong and how to mend it.
 	Text string
-	// Unread is whether the file could not be parsed for it. What files say of one another was not checked then.
+	// Unread is whether the file could not be parsed for it. What files say of one another was not
+	// checked then.
 	Unread bool
 }
 

@@ -50,7 +50,7 @@ func (s *Source) load(ctx context.Context, w *watch, publish func(catalog.Conten
 			return nil, false
 		}
 		w.follow() // before reading, so that what changes meanwhile is noticed
-		r := read(s.config, files, s.ports, s.parsed)
+		r := read(s.config, files, s.ports, s.cache)
 		after, err := scan(s.config.Dir)
 		if err == nil && same(files, after) {
 			return files, s.take(r, publish)

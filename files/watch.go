@@ -8,8 +8,9 @@ import (
 	"github.com/fsnotify/fsnotify"
 )
 
-// watch is told by the kernel of changes in the directory itself. It is a convenience: what it misses, polling finds. That is all
-// that happens elsewhere: to symlinks on the way to the directory, and to what its own symlinks lead to.
+// watch is told by the kernel of changes in the directory itself. It is a convenience: what it
+// misses, polling finds. That is all that happens elsewhere: to symlinks on the way to the
+// directory, and to what its own symlinks lead to.
 type watch struct {
 	dir      string
 	logger   *slog.Logger
