@@ -72,7 +72,7 @@ func FuzzConsulJSON(f *testing.F) {
 		if a, err := decodeJSON[chainAnswer](b); err == nil && a.Chain != nil {
 			_, _ = a.Chain.defaultRoute(a.Chain.ServiceName, "dc1")
 			var problems []Problem
-			lenient(&problems, "x").Decoder(&a.Chain.ServiceMeta, "Meta").Own()
+			lenient(&problems, Problem{}).Decoder(&a.Chain.ServiceMeta, "Meta").Own()
 		}
 		if list, err := decodeIntentions("api")(b); err == nil {
 			for _, i := range list {

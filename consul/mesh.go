@@ -10,19 +10,20 @@ const (
 	proxyDefaultsEntryName = "proxy-defaults/global"
 )
 
-// lenient reads what Consul has: mistakes are problems of the entry, added to problems, and the
-// rest counts.
-func lenient(problems *[]Problem, entry string) *definition.Reader {
+// lenient reads what Consul has: what is not understood is added to problems, as p with
+// another text each time, and the rest counts.
+func lenient(problems *[]Problem, p Problem) *definition.Reader {
 	return &definition.Reader{Lenient: true, Report: func(m definition.Mistake) {
-		*problems = append(*problems, Problem{Entry: entry, Text: m.Text})
+		p.Text = m.Text
+		*problems = append(*problems, p)
 	}}
 }
 
 // readMesh puts what the mesh entry says into m. Sidecars under Consul's own control plane speak
 // TLS 1.2 as clients, so it is taken in beside 1.3 unless the entry says otherwise.
 func (e *meshEntry) readMesh(m *catalog.Mesh) (problems []Problem) {
-	read := lenient(&problems, meshEntryName).Decoder(&e.Node, "").Mesh()
-	m.Incoming.Allow12 = read.Incoming.Allow12.Or(definition.Setting[bool]{Value: true}).Value
+	read := lenient(&problems, Problem{Entry: meshEntryName}).Decoder(&e.Node, "").Mesh()
+	m.Incoming.Allow12 = read.Incoming.Allow12.Else(true)
 	// Sidecars under Consul's control plane take no 1.3 where that is below the highest.
 	m.Outgoing.Allow12 = read.Outgoing.Allow12.Value || read.Incoming.Below13
 	m.DropForwardedClientCert = read.DropForwardedClientCert
@@ -31,6 +32,6 @@ func (e *meshEntry) readMesh(m *catalog.Mesh) (problems []Problem) {
 
 // settings are what proxy-defaults say for all proxies.
 func (d *proxyDefaults) settings() (own definition.Own, problems []Problem) {
-	own = lenient(&problems, proxyDefaultsEntryName).Decoder(&d.Config, "Config").Own()
+	own = lenient(&problems, Problem{Entry: proxyDefaultsEntryName}).Decoder(&d.Config, "Config").Own()
 	return own, problems
 }

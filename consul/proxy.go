@@ -83,9 +83,11 @@ func (s *sidecar) refuse(entry, format string, args ...any) {
 func isDefault(tenancy string) bool { return tenancy == "" || tenancy == identity.Default }
 
 // decoder reads what a registration says of an upstream, or of the proxy itself.
-func (s *sidecar) decoder(r *registration, upstream string, n *definition.Node, what string) *definition.Decoder {
-	reader := definition.Reader{Lenient: true, Report: func(m definition.Mistake) { s.problem(upstream, entryOf(r), "%s", m.Text) }}
-	return reader.Decoder(n, what)
+func (s *sidecar) decoder(
+	r *registration, upstream string, n *definition.Node, what string,
+) *definition.Decoder {
+	p := Problem{Proxy: s.proxy.ID, Upstream: upstream, Entry: entryOf(r)}
+	return lenient(&s.problems, p).Decoder(n, what)
 }
 
 func (s *sidecar) readSettings(r *registration, p *proxyRegistration) {
@@ -109,8 +111,8 @@ func (s *sidecar) readInbound(r *registration, p *proxyRegistration, services ma
 	if !ok {
 		address = netip.IPv4Unspecified()
 	}
-	in.Address = e.BindAddress.Or(definition.Setting[netip.Addr]{Value: address}).Value.String()
-	in.Port = e.BindPort.Or(definition.Setting[uint16]{Value: portOf(r.Port)}).Value
+	in.Address = e.BindAddress.Else(address).String()
+	in.Port = e.BindPort.Else(portOf(r.Port))
 	if in.Port == 0 {
 		s.refuse(entryOf(r), "it has no port: the proxy is not served")
 	}
@@ -267,11 +269,12 @@ func (s *sidecar) finish(c *chain, mesh definition.Own, config Config) (catalog.
 	}
 	in := &p.Inbound
 	known := definition.Protocol(c.Protocol)
-	in.Protocol = s.settings.Protocol.Or(definition.Setting[catalog.Protocol]{Value: known}).Value
+	in.Protocol = s.settings.Protocol.Else(known)
 	if in.Protocol != known {
 		problem(p.Origin, "protocol %q of its config is not what service-defaults say for those who dial it (%s)", in.Protocol, known)
 	}
-	meta := lenient(&problems, "service-defaults/"+p.Service.Service).Decoder(&c.ServiceMeta, "Meta").Own()
+	defaults := Problem{Proxy: p.ID, Entry: "service-defaults/" + p.Service.Service}
+	meta := lenient(&problems, defaults).Decoder(&c.ServiceMeta, "Meta").Own()
 	// What is said of this service goes before what is said of all, which may not fit its protocol.
 	own := s.settings.Own.Without(mesh).Over(meta)
 	if own.Revocation.Set && !own.Revocation.Value.Fits(in.Protocol) {
@@ -287,7 +290,7 @@ func (s *sidecar) finish(c *chain, mesh definition.Own, config Config) (catalog.
 		mesh.ServerFirst = definition.Setting[bool]{}
 	}
 	own = own.Over(mesh)
-	in.Enforcement = own.Enforcement.Or(definition.Setting[catalog.Enforcement]{Value: config.Enforcement}).Value
+	in.Enforcement = own.Enforcement.Else(config.Enforcement)
 	in.Revocation = catalog.DefaultRevocation(in.Protocol)
 	switch {
 	case own.Revocation.Set:
@@ -300,6 +303,6 @@ func (s *sidecar) finish(c *chain, mesh definition.Own, config Config) (catalog.
 		problem(p.Origin, `ext_authz cannot protect a server that speaks first (server_first): intention_enforcement "both" holds`)
 		in.Enforcement = catalog.Both
 	}
-	p.Bootstrap.UID = own.UID.Or(definition.Setting[int]{Value: -1}).Value
+	p.Bootstrap.UID = own.UID.Else(-1)
 	return p, problems
 }

@@ -361,6 +361,7 @@ func TestMesh(t *testing.T) {
 		"1.3":           {`{"TLS": {"Incoming": {"TLSMinVersion": "TLSv1_3"}}}`, catalog.Mesh{}, ""},
 		"1.2":           {`{"TLS": {"Incoming": {"TLSMinVersion": "TLSv1_2"}, "Outgoing": {"TLSMinVersion": "TLSv1_2"}}}`, catalog.Mesh{Incoming: catalog.TLS{Allow12: true}, Outgoing: catalog.TLS{Allow12: true}}, ""},
 		"1.0":           {`{"TLS": {"Incoming": {"TLSMinVersion": "TLSv1_0"}}}`, catalog.Mesh{Incoming: catalog.TLS{Allow12: true}}, "mesh/mesh: TLS.Incoming.TLSMinVersion TLSv1_0 is not secure: TLSv1_2 and TLSv1_3 are taken: TLSv1_2 holds"},
+		"no text":       {`{"TLS": {"Incoming": {"TLSMinVersion": 1.3}}}`, catalog.Mesh{}, "mesh/mesh: TLS.Incoming.TLSMinVersion must be a string, not a fraction: it is not taken"},
 		"something new": {`{"TLS": {"Incoming": {"TLSMinVersion": "TLSv1_4"}}}`, catalog.Mesh{}, `mesh/mesh: TLS.Incoming.TLSMinVersion "TLSv1_4" is not known: TLS_AUTO, TLSv1_2 and TLSv1_3 are: TLSv1_3 holds`},
 		"no 1.3":        {`{"TLS": {"Incoming": {"TLSMaxVersion": "TLSv1_2"}}}`, catalog.Mesh{Incoming: catalog.TLS{Allow12: true}, Outgoing: catalog.TLS{Allow12: true}}, `mesh/mesh: TLS.Incoming.TLSMaxVersion "TLSv1_2": TLS_AUTO and TLSv1_3 are taken, as TLS 1.3 cannot be switched off: TLSv1_3 is taken too`},
 		"ciphers":       {`{"TLS": {"Incoming": {"CipherSuites": ["X"]}}}`, catalog.Mesh{Incoming: catalog.TLS{Allow12: true}}, "mesh/mesh: TLS.Incoming.CipherSuites is not supported yet: those with authenticated encryption are taken"},
@@ -376,6 +377,15 @@ func TestMesh(t *testing.T) {
 				t.Errorf("%+v, want %+v", m, c.want)
 			}
 		})
+	}
+}
+
+// An answer that is no entry does not take the entry away.
+func TestNoMesh(t *testing.T) {
+	for _, text := range []string{`5`, `[]`, `"TLS"`, `true`} {
+		if e, err := decodeJSON[meshEntry]([]byte(text)); err == nil {
+			t.Errorf("%s is taken for %+v", text, e)
+		}
 	}
 }
 

@@ -1,6 +1,10 @@
 package consul
 
-import "github.com/sallyport/sallyport/definition"
+import (
+	"errors"
+
+	"github.com/sallyport/sallyport/definition"
+)
 
 // The answers of the agent, as far as they are read. The names are those of Consul's API; what is not named here is not looked at.
 
@@ -127,6 +131,17 @@ type chainTarget struct {
 
 // meshEntry is the answer of /v1/config/mesh/mesh.
 type meshEntry struct{ definition.Node }
+
+// UnmarshalJSON refuses what is no entry: it would take away what the entry says.
+func (e *meshEntry) UnmarshalJSON(src []byte) error {
+	if err := e.Node.UnmarshalJSON(src); err != nil {
+		return err
+	}
+	if e.Kind != definition.Mapping && e.Kind != definition.Null {
+		return errors.New("it is no config entry")
+	}
+	return nil
+}
 
 // proxyDefaults is the answer of /v1/config/proxy-defaults/global.
 type proxyDefaults struct {

@@ -25,6 +25,14 @@ func (s Setting[T]) Or(t Setting[T]) Setting[T] {
 	return t
 }
 
+// Else is the value if it is set, else v.
+func (s Setting[T]) Else(v T) T {
+	if s.Set {
+		return s.Value
+	}
+	return v
+}
+
 // Mistake is something that was written and is not understood.
 type Mistake struct {
 	At Position

@@ -33,8 +33,8 @@ func (d *Decoder) exposedPath() (e Exposed, ok bool) {
 	path := d.Text("path")
 	what := "exposed path " + path.Value
 	if d.Lenient {
-		d.path, d.instead = fmt.Sprintf("the exposed path %.60q: ", path.Value), "its listener is not there"
-		what = d.path + "it"
+		d.path = fmt.Sprintf("the exposed path %.60q: ", path.Value)
+		what, d.instead = d.path+"it", "its listener is not there"
 	}
 	listen, local := d.Port("listener_port"), d.Port("local_path_port")
 	protocol := readText(d, "protocol", func(s string) (catalog.Protocol, error) {
@@ -44,12 +44,9 @@ func (d *Decoder) exposedPath() (e Exposed, ok bool) {
 		}
 		return p, nil
 	})
-	e = Exposed{At: d.At, ParsedFromCheck: d.Boolean("parsed_from_check"), ExposedPath: catalog.ExposedPath{
-		Path: path.Value, ListenerPort: listen.Value, LocalPort: local.Value, Protocol: catalog.HTTP, Origin: d.At.String(),
-	}}
-	if protocol.Set {
-		e.Protocol = protocol.Value
-	}
+	e = Exposed{At: d.At, ParsedFromCheck: d.Boolean("parsed_from_check")}
+	e.Path, e.ListenerPort, e.LocalPort = path.Value, listen.Value, local.Value
+	e.Protocol, e.Origin = protocol.Else(catalog.HTTP), d.At.String()
 	if !d.Require("path", path) {
 		return e, false
 	}

@@ -21,23 +21,22 @@ func (d *Decoder) Intention() (i intention.Intention, ok bool) {
 	i.Source.Name, ok = d.ServiceName(prefix+"Name", namespace, prefix+"Partition")
 	i.Source.Peer = d.tenant(prefix+"Peer", "")
 	action := d.Text("Action")
-	switch p := d.field("Permissions"); {
-	case p != nil && !p.Value.Empty() && action.Set:
-		d.say(action.At, p, "%s has Action and Permissions: it can have one of them", d.What)
-		ok = ok && d.Lenient
-	case p != nil && !p.Value.Empty():
-		d.say(p.Value.At, p, "Permissions in %s are not supported yet", d.What)
-		ok = ok && d.Lenient
+	permissions := d.field("Permissions")
+	understood := false
+	switch {
+	case permissions != nil && !permissions.Value.Empty() && action.Set:
+		d.say(action.At, permissions, "%s has Action and Permissions: it can have one of them", d.What)
+	case permissions != nil && !permissions.Value.Empty():
+		d.say(permissions.Value.At, permissions, "Permissions in %s are not supported yet", d.What)
 	case action.Value == "allow":
-		i.Action = intention.Allow
+		i.Action, understood = intention.Allow, true
 	case action.Value == "deny":
+		understood = true
 	case action.Set:
 		d.wrong(d.field("Action"),
 			"%.60q is not known: allow and deny are, in lower case", action.Value)
-		ok = ok && d.Lenient
 	default:
 		d.Require("Action", action)
-		ok = ok && d.Lenient
 	}
 	if t := d.Text(prefix + "Type"); t.Set && t.Value != "consul" {
 		f := d.field(prefix + "Type")
@@ -61,7 +60,7 @@ func (d *Decoder) Intention() (i intention.Intention, ok bool) {
 	}
 	i.Origin = d.At.String()
 	d.Done()
-	return i, ok && !d.Broken
+	return i, ok && (understood || d.Lenient)
 }
 
 // ServiceName is a service, or the wildcard, with its namespace and partition; ok is false if no
@@ -82,13 +81,9 @@ func (d *Decoder) ServiceName(service, namespace, partition string) (n identity.
 
 // tenant is a namespace, a partition or a peer, of which files can have standard alone.
 func (d *Decoder) tenant(key, standard string) string {
-	t := d.Text(key)
 	if !d.Lenient {
 		d.Only(key, standard)
 		return standard
 	}
-	if !t.Set {
-		return standard
-	}
-	return t.Value
+	return d.Text(key).Else(standard)
 }

@@ -41,7 +41,8 @@ func (d *Decoder) tls() (t TLS) {
 	t.Allow12 = Setting[bool]{Set: true, At: least.At}
 	switch least.Value {
 	case "", "TLS_AUTO":
-		t.Allow12.Set = false
+		n := d.Field("TLSMinVersion")
+		t.Allow12.Set = n != nil && n.Kind != Text // what cannot be read allows nothing
 	case "TLSv1_2":
 		t.Allow12.Value = true
 	case "TLSv1_3":

@@ -311,9 +311,9 @@ func (a *assembly) endpoint(s *sidecar) catalog.Endpoint {
 		if !s.health.Set {
 			h = s.parent.health
 		}
-		w = s.weights.Or(s.parent.weights).Or(definition.Setting[weights]{Value: w}).Value
-	} else if s.weights.Set {
-		w = s.weights.Value
+		w = s.weights.Or(s.parent.weights).Else(w)
+	} else {
+		w = s.weights.Else(w)
 	}
 	weight := w.passing
 	if h == warning {

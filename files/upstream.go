@@ -42,7 +42,7 @@ func (d *directory) upstream(o *definition.Decoder, p *proxy) {
 		if mode.Set {
 			o.Mistake(mode.At, "local_bind_socket_mode is for an upstream with local_bind_socket_path")
 		}
-		u.BindAddress, u.BindPort = address.Or(definition.Setting[netip.Addr]{Value: netip.AddrFrom4([4]byte{127, 0, 0, 1})}).Value.String(), port.Value
+		u.BindAddress, u.BindPort = address.Else(netip.AddrFrom4([4]byte{127, 0, 0, 1})).String(), port.Value
 	default:
 		if !given {
 			o.Mistake(o.At, "upstream %s needs local_bind_port or local_bind_socket_path", destination.Value)
