@@ -8,13 +8,14 @@ import (
 	"time"
 
 	"github.com/sallyport/sallyport/catalog"
+	"github.com/sallyport/sallyport/definition"
 	"github.com/sallyport/sallyport/identity"
 	"github.com/sallyport/sallyport/intention"
 )
 
 // proxy is a sidecar with all that is known of what it protects and dials; ok is false as long as it must not be served. What it needs is put into services
 // and intentions.
-func (b *assembly) proxy(r *readProxy, own ownSettings, services map[string]*catalog.Service, intentions map[string][]intention.Intention) (p *catalog.Proxy, ok bool) {
+func (b *assembly) proxy(r *readProxy, own definition.Own, services map[string]*catalog.Service, intentions map[string][]intention.Intention) (p *catalog.Proxy, ok bool) {
 	s := r.sidecar
 	name := s.proxy.Service.Service
 	id := s.proxy.ID
@@ -74,7 +75,7 @@ func (b *assembly) proxy(r *readProxy, own ownSettings, services map[string]*cat
 	p.Upstreams = upstreams
 	maps.Copy(services, needed)
 	if services[name] == nil {
-		services[name] = &catalog.Service{Name: p.Service, Protocol: protocolOf(chain.value.Protocol)}
+		services[name] = &catalog.Service{Name: p.Service, Protocol: definition.Protocol(chain.value.Protocol)}
 	}
 	intentions[name] = list
 	return p, true
@@ -105,7 +106,7 @@ func (b *assembly) upstream(id catalog.ProxyID, u dialled) (up catalog.Upstream,
 		}
 		if c != nil && c.ok {
 			// Of a service that nobody dialled the file has no endpoints, which does not say that there are none.
-			if service := b.serviceOf(target); service != nil && len(service.Endpoints) > 0 && service.Protocol == protocolOf(c.value.Protocol) {
+			if service := b.serviceOf(target); service != nil && len(service.Endpoints) > 0 && service.Protocol == definition.Protocol(c.value.Protocol) {
 				b.fromFile = true
 				return b.routed(up, c.value, u, service)
 			}
@@ -116,7 +117,7 @@ func (b *assembly) upstream(id catalog.ProxyID, u dialled) (up catalog.Upstream,
 		return up, nil, waiting
 	}
 	if service = b.dialled[target]; service == nil {
-		service = &catalog.Service{Name: u.Destination, Datacenter: datacenter, Protocol: protocolOf(c.value.Protocol), Endpoints: b.endpoints(target, e)}
+		service = &catalog.Service{Name: u.Destination, Datacenter: datacenter, Protocol: definition.Protocol(c.value.Protocol), Endpoints: b.endpoints(target, e)}
 		b.dialled[target] = service
 	}
 	return b.routed(up, c.value, u, service)
@@ -131,8 +132,8 @@ func (b *assembly) routed(up catalog.Upstream, c *chain, u dialled, service *cat
 	if reason := gatewayed(cmp.Or(u.gateway, r.gateway)); reason != "" && service.Datacenter != "" {
 		return up, nil, reason
 	}
-	if u.protocol.set && protocolOf(u.protocol.value) != service.Protocol {
-		return up, nil, "protocol " + u.protocol.value + " of its config is not that of the service, " + service.Protocol.String() + ", which is not supported yet"
+	if u.protocol.Set && u.protocol.Value != service.Protocol {
+		return up, nil, "protocol " + u.protocol.Value.String() + " of its config is not that of the service, " + service.Protocol.String() + ", which is not supported yet"
 	}
 	if up.ConnectTimeout == 0 {
 		up.ConnectTimeout = r.connectTimeout

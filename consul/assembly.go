@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/sallyport/sallyport/catalog"
+	"github.com/sallyport/sallyport/definition"
 	"github.com/sallyport/sallyport/identity"
 	"github.com/sallyport/sallyport/intention"
 )
@@ -64,13 +65,13 @@ type readProxy struct {
 
 	// What it was finished as, and with what.
 	chain    *chain
-	own      ownSettings
+	own      definition.Own
 	proxy    catalog.Proxy
 	problems []Problem
 }
 
 // finish is sidecar.finish, remembered.
-func (p *readProxy) finish(c *chain, own ownSettings, config Config) (catalog.Proxy, []Problem) {
+func (p *readProxy) finish(c *chain, own definition.Own, config Config) (catalog.Proxy, []Problem) {
 	if p.chain != c || p.own != own {
 		p.proxy, p.problems = p.sidecar.finish(c, own, config)
 		p.chain, p.own = c, own
@@ -333,7 +334,7 @@ func (b *assembly) contents(proxies []*readProxy, known bool, policy string) (c 
 }
 
 // mesh is what holds for all, and what proxy-defaults say; ok is false if something of it is not known.
-func (b *assembly) mesh(policy string) (m catalog.Mesh, own ownSettings, ok bool) {
+func (b *assembly) mesh(policy string) (m catalog.Mesh, own definition.Own, ok bool) {
 	k := &b.agent.known
 	var seed *catalog.Mesh
 	if s := b.agent.seed; s != nil {

@@ -29,6 +29,7 @@ func (c *chain) defaultRoute(name, datacenter string) (route, error) {
 	r := start.Resolver
 	target := c.Targets[r.Target]
 	entry := "service-resolver/" + name + ": "
+	timeout, ok := r.RequestTimeout.Duration()
 	switch {
 	case target == nil:
 		return route{}, errors.New("the chain has no target")
@@ -48,12 +49,12 @@ func (c *chain) defaultRoute(name, datacenter string) (route, error) {
 		return route{}, fmt.Errorf("service-defaults/%s: ExternalSNI is not supported yet", name)
 	case start.LoadBalancer != nil && start.LoadBalancer.Policy != "" && start.LoadBalancer.Policy != "round_robin":
 		return route{}, fmt.Errorf("%sthe load balancer %.60q is not supported yet", entry, start.LoadBalancer.Policy)
-	case r.RequestTimeout > 0:
+	case !ok || timeout > 0:
 		return route{}, errors.New(entry + "RequestTimeout is not supported yet")
 	}
 	out := route{gateway: target.MeshGateway.Mode}
 	if !r.Default {
-		out.connectTimeout = time.Duration(r.ConnectTimeout)
+		out.connectTimeout, _ = r.ConnectTimeout.Duration()
 	}
 	return out, nil
 }

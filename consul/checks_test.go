@@ -42,6 +42,12 @@ func TestCheckPath(t *testing.T) {
 	}
 }
 
+// exposesNothing is the end of web's registration.
+const exposesNothing = `"Expose": {}
+      },
+      "Connect": {},
+      "CreateIndex": 40`
+
 // The path of a check is exposed when the agent has told it, and stays so while the agent tells nothing.
 func TestExposedChecks(t *testing.T) {
 	const checksPath = "/v1/agent/checks"
@@ -75,7 +81,7 @@ func TestExposedChecks(t *testing.T) {
 	}
 	bubble(t, nil, func(t *testing.T, f *fake, a *Agent) {
 		f.mesh()
-		f.set("/v1/catalog/node-services/n1", edit(t, "node-services.json", `"DestinationServiceName": "web",`, `"DestinationServiceName": "web", "Expose": {"Checks": true},`))
+		f.set("/v1/catalog/node-services/n1", edit(t, "node-services.json", exposesNothing, strings.Replace(exposesNothing, "{}", `{"Checks": true}`, 1)))
 		f.hook(checksPath, func(http.ResponseWriter, *http.Request) bool {
 			time.Sleep(2 * time.Second)
 			return false
@@ -156,7 +162,7 @@ func TestExposedChecksLater(t *testing.T) {
 			return false
 		})
 		f.set(checksPath, map[string]any{"h": map[string]any{"CheckID": "h", "ServiceID": "web", "Type": "grpc", "ExposedPort": 21501}})
-		f.set(servicesPath, edit(t, "node-services.json", `"DestinationServiceName": "web",`, `"DestinationServiceName": "web", "Expose": {"Checks": true},`))
+		f.set(servicesPath, edit(t, "node-services.json", exposesNothing, strings.Replace(exposesNothing, "{}", `{"Checks": true}`, 1)))
 		after(10 * time.Second)
 		seen := false
 		if !p.every(func(c catalog.Contents) bool {

@@ -1,17 +1,20 @@
 package consul
 
 import (
+	"encoding/json"
 	"net"
 	"net/http"
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/hashicorp/consul/api"
 	"github.com/hashicorp/hcl"
+	"github.com/sallyport/sallyport/catalog"
 )
 
 // environment clears Consul's variables, whatever the machine of the test has.
@@ -168,7 +171,6 @@ func TestFieldNames(t *testing.T) {
 	// Fields that Consul's answers have and the types of its client lack.
 	lacking := map[string]bool{
 		"proxyRegistration.MutualTLSMode": true, "chainTarget.Partition": true, "chainTarget.Peer": true, "chainResolver.RequestTimeout": true,
-		"intentionAnswer.JWT": true,
 	}
 	check := func(ours, theirs reflect.Type) {
 		if ours.Kind() == reflect.Slice {
@@ -193,10 +195,55 @@ func TestFieldNames(t *testing.T) {
 		{chainNode{}, api.DiscoveryGraphNode{}},
 		{chainResolver{}, api.DiscoveryResolver{}},
 		{chainTarget{}, api.DiscoveryTarget{}},
-		{meshEntry{}, api.MeshConfigEntry{}},
 		{proxyDefaults{}, api.ProxyConfigEntry{}},
-		{intentionAnswer{}, api.Intention{}},
 	} {
 		check(reflect.TypeOf(pair[0]), reflect.TypeOf(pair[1]))
+	}
+}
+
+// The keys that are read of trees are called as in Consul's own client, too: what it writes is understood, all of it.
+func TestKeyNames(t *testing.T) {
+	write := func(v any) string {
+		b, err := json.Marshal(v)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(b)
+	}
+	at := time.Unix(1, 0)
+	i, ok, err := decodeIntention([]byte(write(api.Intention{
+		ID: "x", Description: "d", SourceName: "web", SourceNS: "default", SourcePartition: "default", SourcePeer: "east", SourceType: "consul",
+		DestinationName: "api", DestinationNS: "default", DestinationPartition: "default", Action: "allow", Meta: map[string]string{"a": "b"},
+		Precedence: 9, CreatedAt: at, UpdatedAt: at, Hash: []byte("h"), CreateIndex: 1, ModifyIndex: 1,
+	})))
+	if got := i.String() + i.Unsupported; !ok || err != nil || got != "web (peer east) => api (allow)" {
+		t.Errorf("%s, %v, %v", got, ok, err)
+	}
+	for want, v := range map[string]api.Intention{
+		"Permissions":             {SourceName: "web", DestinationName: "api", Permissions: []*api.IntentionPermission{{Action: "allow"}}},
+		`SourceSamenessGroup "g"`: {SourceName: "web", DestinationName: "api", Action: "allow", SourceSamenessGroup: "g"},
+		`SourceType "external"`:   {SourceName: "web", DestinationName: "api", Action: "allow", SourceType: "external"},
+	} {
+		if i, ok, err := decodeIntention([]byte(write(v))); !ok || err != nil || i.Unsupported != want {
+			t.Errorf("%q is not supported, want %q; %v, %v", i.Unsupported, want, ok, err)
+		}
+	}
+	mesh := parse[meshEntry](t, write(api.MeshConfigEntry{
+		TLS: &api.MeshTLSConfig{
+			Incoming: &api.MeshDirectionalTLSConfig{TLSMinVersion: "TLSv1_3", TLSMaxVersion: "TLSv1_2", CipherSuites: []string{"X"}},
+			Outgoing: &api.MeshDirectionalTLSConfig{TLSMinVersion: "TLSv1_0"},
+		},
+		HTTP: &api.MeshHTTPConfig{SanitizeXForwardedClientCert: true},
+	}))
+	var m catalog.Mesh
+	if problems := mesh.readMesh(&m); len(problems) != 3 || m.Incoming.Allow12 || !m.Outgoing.Allow12 || !m.DropForwardedClientCert {
+		t.Errorf("%+v, %s", m, texts(problems))
+	}
+	s := sidecarOf(t, `, "Expose": `+write(api.ExposeConfig{Checks: true, Paths: []api.ExposePath{
+		{Path: "/a", ListenerPort: 9000, LocalPathPort: 80, Protocol: "http2"}, {Path: "/b", ListenerPort: 9001, LocalPathPort: 80, ParsedFromCheck: true},
+	}}))
+	want := catalog.ExposedPath{Path: "/a", ListenerPort: 9000, LocalPort: 80, Protocol: catalog.HTTP2, Origin: "service p"}
+	if !s.checks || !slices.Equal(s.proxy.Exposed, []catalog.ExposedPath{want}) {
+		t.Errorf("checks %v, paths %+v, %s", s.checks, s.proxy.Exposed, texts(s.problems))
 	}
 }

@@ -4,40 +4,29 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
-	"strings"
 
 	"github.com/sallyport/sallyport/catalog"
 )
 
-// readExposed reads the paths that a proxy exposes, or says why their listeners are not there. It is called after everything else that listens was read.
+// readExposed reads the paths that a proxy exposes, or says why their listeners are not there. It
+// is called after everything else that listens was read.
 func (s *sidecar) readExposed(r *registration, p *proxyRegistration) {
-	entry := entryOf(r)
-	s.checks = p.Expose.Checks
-	for _, x := range p.Expose.Paths {
-		if x == nil || x.ParsedFromCheck && p.Expose.Checks {
-			continue // the agent tells it again
+	paths, checks := s.decoder(r, "", &p.Expose, "Expose").Exposed()
+	s.checks = checks.Value
+	for _, x := range paths {
+		refuse := func(why string) {
+			s.problem("", entryOf(r), "the exposed path %.60q: %s: its listener is not there", x.Path, why)
 		}
-		refuse := func(format string, args ...any) {
-			s.problem("", entry, "the exposed path %.60q: "+format+": its listener is not there", append([]any{x.Path}, args...)...)
-		}
-		e := catalog.ExposedPath{Path: x.Path, ListenerPort: portOf(x.ListenerPort), LocalPort: portOf(x.LocalPathPort), Protocol: catalog.HTTP, Origin: entry}
-		if protocol := strings.ToLower(x.Protocol); protocol != "" {
-			e.Protocol = protocolOf(protocol)
-		}
-		err := s.exposable(e, s.proxy.Exposed)
+		x.Origin = entryOf(r)
+		err := s.exposable(x.ExposedPath, s.proxy.Exposed)
 		switch {
-		case x.ParsedFromCheck:
+		case x.ParsedFromCheck.Value && s.checks: // the agent tells it again
+		case x.ParsedFromCheck.Value:
 			refuse("it is said to be a check's, and Expose.Checks is not set")
-		case e.ListenerPort == 0:
-			refuse("it has no ListenerPort")
-		case e.LocalPort == 0:
-			refuse("it has no LocalPathPort")
-		case e.Protocol != catalog.HTTP && e.Protocol != catalog.HTTP2:
-			refuse("protocol %.20q is neither http nor http2", x.Protocol)
 		case err != nil:
-			refuse("%v", err)
+			refuse(err.Error())
 		default:
-			s.proxy.Exposed = append(s.proxy.Exposed, e)
+			s.proxy.Exposed = append(s.proxy.Exposed, x.ExposedPath)
 		}
 	}
 	slices.SortFunc(s.proxy.Exposed, catalog.CompareExposed)
@@ -57,7 +46,8 @@ func (s *sidecar) exposable(e catalog.ExposedPath, others []catalog.ExposedPath)
 	return nil
 }
 
-// listens reports whether something that was read, other than an exposed path, listens on a port of the address of the public listener.
+// listens reports whether something that was read, other than an exposed path, listens on a port of
+// the address of the public listener.
 func (s *sidecar) listens(port uint16) bool {
 	in := s.proxy.Inbound
 	if port == in.Port {
@@ -67,7 +57,7 @@ func (s *sidecar) listens(port uint16) bool {
 	overlaps := func(other netip.Addr) bool {
 		return err == nil && (own == other || own.Is4() == other.Is4() && (own.IsUnspecified() || other.IsUnspecified()))
 	}
-	if m := s.settings.prometheus; m.set && m.value.Port() == port && overlaps(m.value.Addr()) {
+	if m := s.settings.Prometheus; m.Set && m.Value.Port() == port && overlaps(m.Value.Addr()) {
 		return true
 	}
 	return slices.ContainsFunc(s.upstreams, func(u dialled) bool {

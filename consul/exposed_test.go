@@ -24,12 +24,12 @@ func TestExposedPaths(t *testing.T) {
 		"as Consul has it": {`"ListenerPort": 21600, "LocalPathPort": 8081, "ParsedFromCheck": false`, "", "", []catalog.ExposedPath{good}},
 		"http":             {`"ListenerPort": 21600, "LocalPathPort": 8081, "Protocol": "HTTP"`, "", "", []catalog.ExposedPath{good}},
 		"http2":            {`"ListenerPort": 21600, "LocalPathPort": 8081, "Protocol": "http2"`, "", "", []catalog.ExposedPath{path("/healthz", 21600, 8081, catalog.HTTP2)}},
-		"tcp":              {`"ListenerPort": 21600, "LocalPathPort": 8081, "Protocol": "tcp"`, "", `protocol "tcp" is neither http nor http2` + gone, nil},
-		"grpc":             {`"ListenerPort": 21600, "LocalPathPort": 8081, "Protocol": "grpc"`, "", `protocol "grpc" is neither http nor http2` + gone, nil},
-		"unknown protocol": {`"ListenerPort": 21600, "LocalPathPort": 8081, "Protocol": "spdy"`, "", `protocol "spdy" is neither http nor http2` + gone, nil},
-		"no listener":      {`"LocalPathPort": 8081`, "", "it has no ListenerPort" + gone, nil},
-		"listener's port":  {`"ListenerPort": 70000, "LocalPathPort": 8081`, "", "it has no ListenerPort" + gone, nil},
-		"no local port":    {`"ListenerPort": 21600`, "", "it has no LocalPathPort" + gone, nil},
+		"tcp":              {`"ListenerPort": 21600, "LocalPathPort": 8081, "Protocol": "tcp"`, "", `Protocol "tcp" of an exposed path is not known: http and http2 are` + gone, nil},
+		"grpc":             {`"ListenerPort": 21600, "LocalPathPort": 8081, "Protocol": "grpc"`, "", `Protocol "grpc" of an exposed path is not known: http and http2 are` + gone, nil},
+		"unknown protocol": {`"ListenerPort": 21600, "LocalPathPort": 8081, "Protocol": "spdy"`, "", `Protocol "spdy" of an exposed path is not known: http and http2 are` + gone, nil},
+		"no listener":      {`"LocalPathPort": 8081`, "", "it has no listener_port" + gone, nil},
+		"listener's port":  {`"ListenerPort": 70000, "LocalPathPort": 8081`, "", "ListenerPort is 70000: it must be 1 to 65535" + gone, nil},
+		"no local port":    {`"ListenerPort": 21600`, "", "it has no local_path_port" + gone, nil},
 		"of a check":       {`"ListenerPort": 21600, "LocalPathPort": 8081, "ParsedFromCheck": true`, "", "it is said to be a check's, and Expose.Checks is not set" + gone, nil},
 		"public port":      {`"ListenerPort": 21000, "LocalPathPort": 8081`, "", "another listener of the proxy has port 21000" + gone, nil},
 		"another's port":   {`"ListenerPort": 30000, "LocalPathPort": 8081`, "", "another listener of the proxy has port 30000" + gone, nil},
@@ -60,7 +60,7 @@ func TestExposedPaths(t *testing.T) {
 		})
 	}
 	s := sidecarOf(t, `, "Expose": {"Paths": [{"Path": "healthz", "ListenerPort": 21600, "LocalPathPort": 8081}]}`)
-	if want := `proxy p: service p: the exposed path "healthz": it must begin with "/"` + gone; texts(s.problems) != want || len(s.proxy.Exposed) != 0 {
+	if want := `proxy p: service p: the exposed path "healthz": Path "healthz" cannot be exposed: it must begin with "/"` + gone; texts(s.problems) != want || len(s.proxy.Exposed) != 0 {
 		t.Errorf("problems %q, exposed %v; want %q", texts(s.problems), s.proxy.Exposed, want)
 	}
 	// What a check's path is the agent tells.

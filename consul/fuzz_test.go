@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/sallyport/sallyport/catalog"
+	"github.com/sallyport/sallyport/definition"
 	"github.com/sallyport/sallyport/intention"
 )
 
@@ -25,6 +26,7 @@ func FuzzConsulJSON(f *testing.F) {
 	f.Add([]byte(`{"Services":[null,{"Kind":"connect-proxy","ID":"p","Port":-1,"Proxy":{"DestinationServiceName":"web","Config":{"bind_port":1e99,"limits":[{}],"passive_health_check":{"interval":-1}},"Upstreams":[null,{}]}}]}`))
 	f.Add([]byte(`{"Chain":{"StartNode":"a","Nodes":{"a":null},"Targets":{"b":null}}}`))
 	f.Add([]byte(`{"TLS":{"Incoming":null},"HTTP":{"Incoming":{}}}`))
+	f.Add([]byte(`{"api":[{"SourceName":"web","DestinationName":"api","Action":"allow","OnlyOnMondays":true}]}`))
 	f.Add([]byte(`{"format":1,"sha256":"","known":{}}`))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		if s, err := decodeJSON[nodeServices](b); err == nil {
@@ -39,7 +41,7 @@ func FuzzConsulJSON(f *testing.F) {
 				if !ok || s.refused {
 					continue
 				}
-				p, _ := s.finish(&chain{}, ownSettings{}, Config{})
+				p, _ := s.finish(&chain{}, definition.Own{}, Config{})
 				if p.ID == "" || p.Service.Check() != nil || p.Inbound.Port == 0 || p.Inbound.Address == "" || p.Inbound.LocalPort == 0 && p.Inbound.LocalSocket == "" {
 					t.Errorf("proxy %+v", p)
 				}
@@ -68,9 +70,9 @@ func FuzzConsulJSON(f *testing.F) {
 			mergeInstances(list, list)
 		}
 		if a, err := decodeJSON[chainAnswer](b); err == nil && a.Chain != nil {
-			_, _ = a.Chain.defaultRoute(a.Chain.ServiceName, a.Chain.Datacenter)
-			var texts []string
-			readMetaSettings("Meta", a.Chain.ServiceMeta, &texts)
+			_, _ = a.Chain.defaultRoute(a.Chain.ServiceName, "dc1")
+			var problems []Problem
+			lenient(&problems, Problem{}).Decoder(&a.Chain.ServiceMeta, "Meta").Own()
 		}
 		if list, err := decodeIntentions("api")(b); err == nil {
 			for _, i := range list {

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/sallyport/sallyport/catalog"
+	"github.com/sallyport/sallyport/definition"
 	"github.com/sallyport/sallyport/identity"
 )
 
@@ -17,7 +18,7 @@ const kindProxy = "connect-proxy"
 // sidecar is a proxy's registration as far as it can be understood alone: without chains, whose protocols decide what else holds.
 type sidecar struct {
 	proxy     catalog.Proxy // without upstreams
-	settings  settings
+	settings  definition.Settings
 	upstreams []dialled
 	checks    bool // the checks of the service go through the proxy
 	problems  []Problem
@@ -27,7 +28,7 @@ type sidecar struct {
 // dialled is an upstream of a sidecar.
 type dialled struct {
 	catalog.Upstream
-	protocol opt[string]
+	protocol definition.Setting[catalog.Protocol]
 	gateway  string // the mode of mesh gateways, if the registration says one
 }
 
@@ -81,20 +82,24 @@ func (s *sidecar) refuse(entry, format string, args ...any) {
 
 func isDefault(tenancy string) bool { return tenancy == "" || tenancy == identity.Default }
 
+// decoder reads what a registration says of an upstream, or of the proxy itself.
+func (s *sidecar) decoder(
+	r *registration, upstream string, n *definition.Node, what string,
+) *definition.Decoder {
+	p := Problem{Proxy: s.proxy.ID, Upstream: upstream, Entry: entryOf(r)}
+	return lenient(&s.problems, p).Decoder(n, what)
+}
+
 func (s *sidecar) readSettings(r *registration, p *proxyRegistration) {
-	var texts []string
-	o := readOptions("its config", p.Config, &texts)
-	s.settings = o.settings()
-	for _, t := range texts {
-		s.problem("", entryOf(r), "%s", t)
-	}
-	if len(s.settings.replaced) > 0 {
+	d := s.decoder(r, "", &p.Config, "config")
+	if replaced := d.Take("envoy_public_listener_json", "envoy_local_cluster_json"); len(replaced) > 0 {
 		// What it stands for may be all that keeps the application safe: another listener in its place would be a guess.
-		s.refuse(entryOf(r), "%s is not supported yet: the proxy is not served", strings.Join(s.settings.replaced, " and "))
+		s.refuse(entryOf(r), "%s is not supported yet: the proxy is not served", strings.Join(replaced, " and "))
 	}
+	s.settings = d.Settings()
 	s.proxy.Bootstrap.UID = -1
-	if s.settings.prometheus.set {
-		s.proxy.Bootstrap.PrometheusBindAddr = s.settings.prometheus.value.String()
+	if s.settings.Prometheus.Set {
+		s.proxy.Bootstrap.PrometheusBindAddr = s.settings.Prometheus.Value.String()
 	}
 }
 
@@ -102,19 +107,12 @@ func (s *sidecar) readSettings(r *registration, p *proxyRegistration) {
 func (s *sidecar) readInbound(r *registration, p *proxyRegistration, services map[string]*registration) {
 	e := s.settings
 	in := &s.proxy.Inbound
-	bind := e.bindAddress
-	if !bind.set {
-		address, ok := parseIP(r.Address)
-		if !ok {
-			address = netip.IPv4Unspecified()
-		}
-		bind = some(address)
+	address, ok := definition.ParseListen(r.Address)
+	if !ok {
+		address = netip.IPv4Unspecified()
 	}
-	in.Address = bind.value.String()
-	in.Port = e.bindPort.value
-	if !e.bindPort.set {
-		in.Port = portOf(r.Port)
-	}
+	in.Address = e.BindAddress.Else(address).String()
+	in.Port = e.BindPort.Else(portOf(r.Port))
 	if in.Port == 0 {
 		s.refuse(entryOf(r), "it has no port: the proxy is not served")
 	}
@@ -133,7 +131,7 @@ func (s *sidecar) readInbound(r *registration, p *proxyRegistration, services ma
 			s.refuse(entryOf(r), "its LocalServiceSocketPath is not the path of a socket: the proxy is not served")
 		}
 	case portOf(port) != 0:
-		local, ok := parseIP(p.LocalServiceAddress)
+		local, ok := definition.ParseListen(p.LocalServiceAddress)
 		if !ok {
 			local = netip.AddrFrom4([4]byte{127, 0, 0, 1})
 		}
@@ -144,11 +142,7 @@ func (s *sidecar) readInbound(r *registration, p *proxyRegistration, services ma
 	default:
 		s.refuse(entryOf(r), "nothing to hand connections to: neither the proxy nor its service has a port of the application; the proxy is not served")
 	}
-	in.ConnectTimeout = e.connectTimeout.value
-	in.RequestTimeout = e.requestTimeout.value
-	in.IdleTimeout = catalog.Timeout{Set: e.idleTimeout.set, Duration: e.idleTimeout.value}
-	in.MaxConnections = e.maxConnections.value
-	in.BalanceConnections = e.balance.set
+	e.Apply(in)
 }
 
 func portOf(n int) uint16 {
@@ -238,7 +232,7 @@ func (s *sidecar) readUpstream(r *registration, u *upstreamRegistration, datacen
 			c.BindSocketMode = uint32(mode)
 		}
 	case portOf(u.LocalBindPort) != 0:
-		address, ok := parseIP(u.LocalBindAddress)
+		address, ok := definition.ParseListen(u.LocalBindAddress)
 		if u.LocalBindAddress == "" {
 			address, ok = netip.AddrFrom4([4]byte{127, 0, 0, 1}), true
 		}
@@ -251,77 +245,64 @@ func (s *sidecar) readUpstream(r *registration, u *upstreamRegistration, datacen
 		refuse("it has neither LocalBindPort nor LocalBindSocketPath")
 		return
 	}
-	var texts []string
-	e := readOptions("its config", u.Config, &texts).upstreamSettings()
-	for _, t := range texts {
-		s.problem(name, entryOf(r), "%s", t)
-	}
-	if len(e.replaced) > 0 {
-		refuse("%s is not supported yet", strings.Join(e.replaced, " and "))
+	d := s.decoder(r, name, &u.Config, "config")
+	replaced := d.Take("envoy_listener_json", "envoy_cluster_json")
+	e := d.UpstreamSettings()
+	if len(replaced) > 0 {
+		refuse("%s is not supported yet", strings.Join(replaced, " and "))
 		return
 	}
-	c.ConnectTimeout, c.Limits, c.Passive, c.BalanceConnections = e.connectTimeout.value, e.limits, e.passive, e.balance
 	seen[name] = true
-	s.upstreams = append(s.upstreams, dialled{c, e.protocol, gateway})
+	s.upstreams = append(s.upstreams, dialled{e.Apply(c), e.Protocol, gateway})
 }
 
 func (s *sidecar) isTransparent(r *registration) bool {
 	return r.Proxy != nil && r.Proxy.Mode == "transparent"
 }
 
-// protocolOf reads a protocol as Consul does, to which what it does not know is tcp.
-func protocolOf(text string) catalog.Protocol {
-	p, _ := catalog.ParseProtocol(strings.ToLower(text))
-	return p
-}
-
 // finish is the proxy with what depends on its protocol: chain is its own service's, mesh what proxy-defaults say.
-func (s *sidecar) finish(c *chain, mesh ownSettings, config Config) (catalog.Proxy, []Problem) {
+func (s *sidecar) finish(c *chain, mesh definition.Own, config Config) (catalog.Proxy, []Problem) {
 	p := s.proxy
 	var problems []Problem
 	problem := func(entry, format string, args ...any) {
 		problems = append(problems, Problem{Proxy: p.ID, Entry: entry, Text: fmt.Sprintf(format, args...)})
 	}
 	in := &p.Inbound
-	protocol := s.settings.protocol.or(some(c.Protocol)).value
-	in.Protocol = protocolOf(protocol)
-	if known := protocolOf(c.Protocol); s.settings.protocol.set && known != in.Protocol {
-		problem(p.Origin, "protocol %.20q of its config is not what service-defaults say for those who dial it (%s)", protocol, known)
+	known := definition.Protocol(c.Protocol)
+	in.Protocol = s.settings.Protocol.Else(known)
+	if in.Protocol != known {
+		problem(p.Origin, "protocol %q of its config is not what service-defaults say for those who dial it (%s)", in.Protocol, known)
 	}
-	var texts []string
-	defaults := "service-defaults/" + p.Service.Service
-	meta := readMetaSettings("Meta", c.ServiceMeta, &texts)
-	for _, t := range texts {
-		problem(defaults, "%s", t)
-	}
+	defaults := Problem{Proxy: p.ID, Entry: "service-defaults/" + p.Service.Service}
+	meta := lenient(&problems, defaults).Decoder(&c.ServiceMeta, "Meta").Own()
 	// What is said of this service goes before what is said of all, which may not fit its protocol.
-	own := s.settings.own.without(mesh).or(meta)
-	if own.revocation.set && !own.revocation.value.Fits(in.Protocol) {
-		problem(p.Origin, "revocation %q is not for protocol %s: that of the protocol holds", own.revocation.value, in.Protocol)
-		own.revocation = opt[catalog.Revocation]{}
+	own := s.settings.Own.Without(mesh).Over(meta)
+	if own.Revocation.Set && !own.Revocation.Value.Fits(in.Protocol) {
+		problem(p.Origin, "revocation %q is not for protocol %s: that of the protocol holds", own.Revocation.Value, in.Protocol)
+		own.Revocation = definition.Setting[catalog.Revocation]{}
 	}
-	if own.serverFirst.value && in.Protocol.L7() {
+	if own.ServerFirst.Value && in.Protocol.L7() {
 		problem(p.Origin, "server_first is for services of protocol tcp, not %s: it is not taken", in.Protocol)
-		own.serverFirst = opt[bool]{}
+		own.ServerFirst = definition.Setting[bool]{}
 	}
-	mesh.revocation.set = mesh.revocation.set && mesh.revocation.value.Fits(in.Protocol)
+	mesh.Revocation.Set = mesh.Revocation.Set && mesh.Revocation.Value.Fits(in.Protocol)
 	if in.Protocol.L7() {
-		mesh.serverFirst = opt[bool]{}
+		mesh.ServerFirst = definition.Setting[bool]{}
 	}
-	own = own.or(mesh)
-	in.Enforcement = own.enforcement.or(some(config.Enforcement)).value
+	own = own.Over(mesh)
+	in.Enforcement = own.Enforcement.Else(config.Enforcement)
 	in.Revocation = catalog.DefaultRevocation(in.Protocol)
 	switch {
-	case own.revocation.set:
-		in.Revocation = own.revocation.value
+	case own.Revocation.Set:
+		in.Revocation = own.Revocation.Value
 	case config.Revocation != nil && config.Revocation.Fits(in.Protocol):
 		in.Revocation = *config.Revocation
 	}
-	in.ServerFirst = own.serverFirst.value
+	in.ServerFirst = own.ServerFirst.Value
 	if in.ServerFirst && in.Enforcement == catalog.ExtAuthz {
 		problem(p.Origin, `ext_authz cannot protect a server that speaks first (server_first): intention_enforcement "both" holds`)
 		in.Enforcement = catalog.Both
 	}
-	p.Bootstrap.UID = own.uid.or(some(-1)).value
+	p.Bootstrap.UID = own.UID.Else(-1)
 	return p, problems
 }

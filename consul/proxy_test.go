@@ -11,6 +11,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/sallyport/sallyport/catalog"
+	"github.com/sallyport/sallyport/definition"
 	"github.com/sallyport/sallyport/files"
 	"github.com/sallyport/sallyport/identity"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
@@ -69,8 +70,8 @@ func TestRefused(t *testing.T) {
 		"address":                 {`"LocalBindAddress": "host", "LocalBindPort": 5000`, `LocalBindAddress "host" is no IP address` + gone},
 		"relative socket":         {`"LocalBindSocketPath": "api.sock"`, `LocalBindSocketPath is not the path of a socket` + gone},
 		"socket mode":             {`"LocalBindSocketPath": "/a", "LocalBindSocketMode": "rw"`, `LocalBindSocketMode "rw" is not permission bits in octal` + gone},
-		"escape hatch, something": {`"LocalBindPort": 5000, "Config": {"envoy_other": 1}`, `envoy_other in its config is not supported yet: it is not taken`},
-		"a value that is none":    {`"LocalBindPort": 5000, "Config": {"connect_timeout_ms": "soon"}`, `connect_timeout_ms in its config must be a whole number, not "soon": it is not taken`},
+		"escape hatch, something": {`"LocalBindPort": 5000, "Config": {"envoy_other": 1}`, `config.envoy_other is not supported yet: it is not taken`},
+		"a value that is none":    {`"LocalBindPort": 5000, "Config": {"connect_timeout_ms": "soon"}`, `config.connect_timeout_ms is "soon", which is not a whole number: it is not taken`},
 		"centrally configured":    {`"CentrallyConfigured": true`, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -114,9 +115,9 @@ func TestRefusedProxy(t *testing.T) {
 		"required extension":  {`, "EnvoyExtensions": [{"Name": "builtin/ext-authz", "Required": true}]`, `the Envoy extension "builtin/ext-authz" is required and not supported: the proxy is not served`, true},
 		"public listener":     {`, "Config": {"envoy_public_listener_json": "{}"}`, "envoy_public_listener_json is not supported yet: the proxy is not served", true},
 		"local cluster":       {`, "Config": {"envoy_local_cluster_json": "{}"}`, "envoy_local_cluster_json is not supported yet: the proxy is not served", true},
-		"tracing":             {`, "Config": {"envoy_tracing_json": "{}"}`, "envoy_tracing_json in its config is not supported yet: it is not taken", false},
-		"two spellings":       {`, "Config": {"BindPort": 1, "bind_port": 2}`, `"BindPort" and "bind_port" in its config are one: "BindPort" is taken`, false},
-		"enforcement":         {`, "Config": {"intention_enforcement": "none"}`, `intention_enforcement in its config must be rbac, ext_authz or both, not "none": it is not taken`, false},
+		"tracing":             {`, "Config": {"envoy_tracing_json": "{}"}`, "config.envoy_tracing_json is not supported yet: it is not taken", false},
+		"two spellings":       {`, "Config": {"BindPort": 1, "bind_port": 2}`, `config.bind_port is given twice (first as BindPort): it is not taken`, false},
+		"enforcement":         {`, "Config": {"intention_enforcement": "none"}`, `config.intention_enforcement "none" is not known: rbac, ext_authz and both are: it is not taken`, false},
 		"keys of others":      {`, "Config": {"team": "shop"}`, "", false},
 		"no application port": {`, "LocalServicePort": 0`, "nothing to hand connections to: neither the proxy nor its service has a port of the application; the proxy is not served", true},
 		"application address": {`, "LocalServiceAddress": "app.example"`, `LocalServiceAddress "app.example" is no IP address: the proxy is not served`, true},
@@ -192,14 +193,14 @@ func TestOwnSettings(t *testing.T) {
 		"server first, http":           {config: `"server_first": true`, protocol: "http", want: "rbac next-request", text: "server_first is for services of protocol tcp"},
 		"revocation does not fit":      {config: `"revocation": "next-request"`, want: "rbac drain", text: `revocation "next-request" is not for protocol tcp`},
 		"protocol of the config":       {config: `"protocol": "http2"`, want: "rbac next-request http2", text: `protocol "http2" of its config is not what service-defaults say`},
-		"meta that is none":            {meta: `"revocation": "never"`, want: "rbac drain", text: "service-defaults/web: revocation in Meta must be"},
+		"meta that is none":            {meta: `"revocation": "never"`, want: "rbac drain", text: `service-defaults/web: Meta.revocation "never" is not known`},
 		"a protocol nobody knows":      {protocol: "redis", want: "rbac drain"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := sidecarOf(t, `, "Config": {`+c.config+`}`)
-			d := proxyDefaults{Config: parse[map[string]any](t, `{`+c.defaults+`}`)}
+			d := proxyDefaults{Config: parse[definition.Node](t, `{`+c.defaults+`}`)}
 			mesh, problems := d.settings()
-			chain := &chain{Protocol: c.protocol, ServiceMeta: parse[map[string]string](t, `{`+c.meta+`}`)}
+			chain := &chain{Protocol: c.protocol, ServiceMeta: parse[definition.Node](t, `{`+c.meta+`}`)}
 			p, more := s.finish(chain, mesh, c.mesh)
 			got := p.Inbound.Enforcement.String() + " " + p.Inbound.Revocation.String()
 			if p.Inbound.ServerFirst {
@@ -208,7 +209,7 @@ func TestOwnSettings(t *testing.T) {
 			if p.Bootstrap.UID != -1 {
 				got += fmt.Sprint(" ", p.Bootstrap.UID)
 			}
-			if protocolOf(c.protocol) != p.Inbound.Protocol {
+			if definition.Protocol(c.protocol) != p.Inbound.Protocol {
 				got += " " + p.Inbound.Protocol.String()
 			}
 			if got != c.want {
@@ -248,7 +249,7 @@ func TestLikeFiles(t *testing.T) {
 	}
 	// Consul's answers have Go's names for what it knows, and leave config as it was written.
 	r := &registration{Kind: kindProxy, ID: "web-sidecar-proxy", Service: "web-sidecar-proxy", Port: 21000, Proxy: &proxyRegistration{
-		DestinationServiceName: "web", DestinationServiceID: "web", LocalServicePort: 80, Config: parse[map[string]any](t, config),
+		DestinationServiceName: "web", DestinationServiceID: "web", LocalServicePort: 80, Config: parse[definition.Node](t, config),
 	}}
 	for _, u := range parse[[]map[string]any](t, upstreams) {
 		named := map[string]any{}
@@ -262,7 +263,7 @@ func TestLikeFiles(t *testing.T) {
 		r.Proxy.Upstreams = append(r.Proxy.Upstreams, parse[*upstreamRegistration](t, string(b)))
 	}
 	s, _ := readSidecar(r, nil, "dc1")
-	p, problems := s.finish(&chain{Protocol: "http"}, ownSettings{}, Config{})
+	p, problems := s.finish(&chain{Protocol: "http"}, definition.Own{}, Config{})
 	for _, u := range s.upstreams {
 		p.Upstreams = append(p.Upstreams, u.Upstream)
 	}
@@ -359,10 +360,11 @@ func TestMesh(t *testing.T) {
 		"auto":          {`{"TLS": {"Incoming": {"TLSMinVersion": "TLS_AUTO"}}}`, catalog.Mesh{Incoming: catalog.TLS{Allow12: true}}, ""},
 		"1.3":           {`{"TLS": {"Incoming": {"TLSMinVersion": "TLSv1_3"}}}`, catalog.Mesh{}, ""},
 		"1.2":           {`{"TLS": {"Incoming": {"TLSMinVersion": "TLSv1_2"}, "Outgoing": {"TLSMinVersion": "TLSv1_2"}}}`, catalog.Mesh{Incoming: catalog.TLS{Allow12: true}, Outgoing: catalog.TLS{Allow12: true}}, ""},
-		"1.0":           {`{"TLS": {"Incoming": {"TLSMinVersion": "TLSv1_0"}}}`, catalog.Mesh{Incoming: catalog.TLS{Allow12: true}}, "mesh/mesh: TLS.Incoming.TLSMinVersion TLSv1_0 is not secure: TLSv1_2 holds"},
-		"something new": {`{"TLS": {"Incoming": {"TLSMinVersion": "TLSv1_4"}}}`, catalog.Mesh{}, `mesh/mesh: TLS.Incoming.TLSMinVersion "TLSv1_4" is not known: TLSv1_3 holds`},
-		"no 1.3":        {`{"TLS": {"Incoming": {"TLSMaxVersion": "TLSv1_2"}}}`, catalog.Mesh{Incoming: catalog.TLS{Allow12: true}, Outgoing: catalog.TLS{Allow12: true}}, "mesh/mesh: TLS.Incoming.TLSMaxVersion TLSv1_2: TLSv1_3 is taken too, as it cannot be switched off"},
-		"ciphers":       {`{"TLS": {"Incoming": {"CipherSuites": ["X"]}}}`, catalog.Mesh{Incoming: catalog.TLS{Allow12: true}}, "mesh/mesh: TLS.Incoming.CipherSuites are not supported yet: those with authenticated encryption are taken"},
+		"1.0":           {`{"TLS": {"Incoming": {"TLSMinVersion": "TLSv1_0"}}}`, catalog.Mesh{Incoming: catalog.TLS{Allow12: true}}, "mesh/mesh: TLS.Incoming.TLSMinVersion TLSv1_0 is not secure: TLSv1_2 and TLSv1_3 are taken: TLSv1_2 holds"},
+		"no text":       {`{"TLS": {"Incoming": {"TLSMinVersion": 1.3}}}`, catalog.Mesh{}, "mesh/mesh: TLS.Incoming.TLSMinVersion must be a string, not a fraction: it is not taken"},
+		"something new": {`{"TLS": {"Incoming": {"TLSMinVersion": "TLSv1_4"}}}`, catalog.Mesh{}, `mesh/mesh: TLS.Incoming.TLSMinVersion "TLSv1_4" is not known: TLS_AUTO, TLSv1_2 and TLSv1_3 are: TLSv1_3 holds`},
+		"no 1.3":        {`{"TLS": {"Incoming": {"TLSMaxVersion": "TLSv1_2"}}}`, catalog.Mesh{Incoming: catalog.TLS{Allow12: true}, Outgoing: catalog.TLS{Allow12: true}}, `mesh/mesh: TLS.Incoming.TLSMaxVersion "TLSv1_2": TLS_AUTO and TLSv1_3 are taken, as TLS 1.3 cannot be switched off: TLSv1_3 is taken too`},
+		"ciphers":       {`{"TLS": {"Incoming": {"CipherSuites": ["X"]}}}`, catalog.Mesh{Incoming: catalog.TLS{Allow12: true}}, "mesh/mesh: TLS.Incoming.CipherSuites is not supported yet: those with authenticated encryption are taken"},
 		"client cert":   {`{"HTTP": {"SanitizeXForwardedClientCert": true}, "TransparentProxy": {"MeshDestinationsOnly": true}}`, catalog.Mesh{Incoming: catalog.TLS{Allow12: true}, DropForwardedClientCert: true}, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -378,20 +380,29 @@ func TestMesh(t *testing.T) {
 	}
 }
 
+// An answer that is no entry does not take the entry away.
+func TestNoMesh(t *testing.T) {
+	for _, text := range []string{`5`, `[]`, `"TLS"`, `true`} {
+		if e, err := decodeJSON[meshEntry]([]byte(text)); err == nil {
+			t.Errorf("%s is taken for %+v", text, e)
+		}
+	}
+}
+
 func TestIntentions(t *testing.T) {
 	const head = `{"SourceNS": "default", "SourceName": "web", "DestinationNS": "default", "DestinationName": "api", "SourceType": "consul"`
 	for name, c := range map[string]struct{ text, want string }{
 		"allow":             {head + `, "Action": "allow"}`, "web => api (allow)"},
 		"deny":              {head + `, "Action": "deny"}`, "web => api (deny)"},
 		"peer":              {head + `, "SourcePeer": "east", "Action": "allow"}`, "web (peer east) => api (allow)"},
-		"L7":                {head + `, "Permissions": [{"Action": "allow"}]}`, "web => api (deny) L7 permissions"},
+		"L7":                {head + `, "Permissions": [{"Action": "allow"}]}`, "web => api (deny) Permissions"},
 		"JWT":               {head + `, "Action": "allow", "JWT": {"Providers": [{"Name": "okta"}]}}`, "web => api (deny) JWT"},
 		"empty JWT":         {head + `, "Action": "allow", "JWT": null, "Permissions": []}`, "web => api (allow)"},
-		"sameness group":    {head + `, "Action": "allow", "SourceSamenessGroup": "g"}`, "web => api (deny) sameness group g"},
-		"another type":      {head[:len(head)-len(`, "SourceType": "consul"`)] + `, "SourceType": "external", "Action": "allow"}`, "web => api (deny) source type external"},
-		"another action":    {head + `, "Action": "log"}`, `web => api (deny) action "log"`},
-		"no action":         {head + `}`, `web => api (deny) action ""`},
-		"an unknown field":  {head + `, "Action": "allow", "OnlyOnMondays": true}`, `web => api (deny) field "OnlyOnMondays"`},
+		"sameness group":    {head + `, "Action": "allow", "SourceSamenessGroup": "g"}`, `web => api (deny) SourceSamenessGroup "g"`},
+		"another type":      {head[:len(head)-len(`, "SourceType": "consul"`)] + `, "SourceType": "external", "Action": "allow"}`, `web => api (deny) SourceType "external"`},
+		"another action":    {head + `, "Action": "log"}`, `web => api (deny) Action "log"`},
+		"no action":         {head + `}`, `web => api (deny) Action`},
+		"an unknown field":  {head + `, "Action": "allow", "OnlyOnMondays": true}`, "web => api (deny) OnlyOnMondays"},
 		"that says nothing": {head + `, "Action": "allow", "OnlyOnMondays": false}`, "web => api (allow)"},
 		"another namespace": {`{"SourceNS": "shop", "SourceName": "web", "DestinationName": "api", "Action": "allow"}`, "default/shop/web => api (allow)"},
 		"wildcards":         {`{"SourceNS": "*", "SourceName": "*", "DestinationNS": "*", "DestinationName": "*", "Action": "deny"}`, "* => * (deny)"},

@@ -1,6 +1,10 @@
 package consul
 
-import "time"
+import (
+	"errors"
+
+	"github.com/sallyport/sallyport/definition"
+)
 
 // The answers of the agent, as far as they are read. The names are those of Consul's API; what is not named here is not looked at.
 
@@ -47,25 +51,14 @@ type proxyRegistration struct {
 	Mode                   string
 	MeshGateway            meshGateway
 	MutualTLSMode          string
-	Config                 map[string]any
+	Config                 definition.Node
 	Upstreams              []*upstreamRegistration
-	Expose                 struct {
-		Checks bool
-		Paths  []*exposedRegistration
-	}
-	AccessLogs      *struct{ Enabled bool }
-	EnvoyExtensions []struct {
+	Expose                 definition.Node
+	AccessLogs             *struct{ Enabled bool }
+	EnvoyExtensions        []struct {
 		Name     string
 		Required bool
 	}
-}
-
-type exposedRegistration struct {
-	Path            string
-	ListenerPort    int
-	LocalPathPort   int
-	Protocol        string
-	ParsedFromCheck bool
 }
 
 type upstreamRegistration struct {
@@ -79,7 +72,7 @@ type upstreamRegistration struct {
 	LocalBindPort        int
 	LocalBindSocketPath  string
 	LocalBindSocketMode  string
-	Config               map[string]any
+	Config               definition.Node
 	MeshGateway          meshGateway
 	CentrallyConfigured  bool
 }
@@ -104,10 +97,8 @@ type chainAnswer struct{ Chain *chain }
 
 type chain struct {
 	ServiceName string
-	Datacenter  string
-	Default     bool
 	Protocol    string
-	ServiceMeta map[string]string
+	ServiceMeta definition.Node
 	StartNode   string
 	Nodes       map[string]*chainNode
 	Targets     map[string]*chainTarget
@@ -121,8 +112,8 @@ type chainNode struct {
 
 type chainResolver struct {
 	Default        bool
-	ConnectTimeout duration
-	RequestTimeout duration
+	ConnectTimeout definition.Node
+	RequestTimeout definition.Node
 	Target         string
 	Failover       *struct{ Targets []string }
 }
@@ -139,23 +130,22 @@ type chainTarget struct {
 }
 
 // meshEntry is the answer of /v1/config/mesh/mesh.
-type meshEntry struct {
-	TLS *struct {
-		Incoming, Outgoing *struct {
-			TLSMinVersion string
-			TLSMaxVersion string
-			CipherSuites  []string
-		}
+type meshEntry struct{ definition.Node }
+
+// UnmarshalJSON refuses what is no entry: it would take away what the entry says.
+func (e *meshEntry) UnmarshalJSON(src []byte) error {
+	if err := e.Node.UnmarshalJSON(src); err != nil {
+		return err
 	}
-	HTTP *struct {
-		SanitizeXForwardedClientCert bool
-		Incoming                     *struct{ RequestNormalization map[string]any }
+	if e.Kind != definition.Mapping && e.Kind != definition.Null {
+		return errors.New("it is no config entry")
 	}
+	return nil
 }
 
 // proxyDefaults is the answer of /v1/config/proxy-defaults/global.
 type proxyDefaults struct {
-	Config      map[string]any
+	Config      definition.Node
 	ModifyIndex uint64
 }
 
@@ -168,44 +158,4 @@ type self struct {
 	}
 	// DebugConfig has no fixed names: Consul says that it may change. This one is checked against a real agent.
 	DebugConfig struct{ DefaultIntentionPolicy *string }
-}
-
-// duration takes "10s" and a number of nanoseconds: Consul writes both.
-type duration time.Duration
-
-// UnmarshalJSON reads either spelling.
-func (d *duration) UnmarshalJSON(b []byte) error {
-	var v any
-	v, err := decodeJSON[any](b)
-	if err != nil {
-		return err
-	}
-	switch v := v.(type) {
-	case nil:
-		*d = 0
-	case float64:
-		*d = duration(clampDuration(v))
-	case string:
-		if v == "" {
-			*d = 0
-			return nil
-		}
-		p, err := time.ParseDuration(v)
-		*d = duration(p)
-		return err
-	}
-	return nil
-}
-
-// longestTime bounds times to a year, so that no sum of them overflows.
-const longestTime = 365 * 24 * time.Hour
-
-func clampDuration(ns float64) time.Duration {
-	switch {
-	case !(ns > 0): // NaN too
-		return 0
-	case ns > float64(longestTime):
-		return longestTime
-	}
-	return time.Duration(ns)
 }

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/sallyport/sallyport/catalog"
+	"github.com/sallyport/sallyport/definition"
 	"github.com/sallyport/sallyport/identity"
 )
 
@@ -28,10 +29,10 @@ type assembly struct {
 type sidecar struct {
 	*proxy
 	service  string
-	instance *service // nil: the proxy does not say which, and there are several
-	host     string   // proxies with one host are taken to be on one machine
-	address  string   // what others dial
-	settings settings // the proxy's own over its service's over the mesh's
+	instance *service            // nil: the proxy does not say which, and there are several
+	host     string              // proxies with one host are taken to be on one machine
+	address  string              // what others dial
+	settings definition.Settings // the proxy's own over its service's over the mesh's
 }
 
 // assemble returns the contents and the ports to remember. If problems were found both mean nothing.
@@ -88,13 +89,13 @@ func (a *assembly) mesh() catalog.Mesh {
 		Default:     a.config.Default,
 	}
 	if e := a.directory.mesh; e != nil {
-		m.Incoming, m.Outgoing, m.DropForwardedClientCert = e.incoming, e.outgoing, e.dropForwarded
+		m.Incoming.Allow12, m.Outgoing.Allow12, m.DropForwardedClientCert = e.Incoming.Allow12.Value, e.Outgoing.Allow12.Value, e.DropForwardedClientCert
 	}
 	return m
 }
 
 // service is the service of that name, which is mentioned at a place.
-func (a *assembly) service(name string, at position) *catalog.Service {
+func (a *assembly) service(name string, at definition.Position) *catalog.Service {
 	if s := a.services[name]; s != nil {
 		return s
 	}
@@ -110,11 +111,11 @@ func (a *assembly) service(name string, at position) *catalog.Service {
 
 // protocolOf is what a service speaks, and which entry says so.
 func (a *assembly) protocolOf(name string) (catalog.Protocol, string) {
-	if e := a.defaults[name]; e != nil && e.settings.protocol.set {
-		return e.settings.protocol.value, "service-defaults at " + e.settings.protocol.at.String()
+	if e := a.defaults[name]; e != nil && e.settings.Protocol.Set {
+		return e.settings.Protocol.Value, "service-defaults at " + e.settings.Protocol.At.String()
 	}
-	if e := a.proxyDefaults; e != nil && e.settings.protocol.set {
-		return e.settings.protocol.value, "proxy-defaults at " + e.settings.protocol.at.String()
+	if e := a.proxyDefaults; e != nil && e.settings.Protocol.Set {
+		return e.settings.Protocol.Value, "proxy-defaults at " + e.settings.Protocol.At.String()
 	}
 	return catalog.TCP, "no service-defaults say otherwise"
 }
@@ -122,18 +123,18 @@ func (a *assembly) protocolOf(name string) (catalog.Protocol, string) {
 // sidecar finds out whose proxy p is and what holds for it; nil if that is a problem.
 func (a *assembly) sidecar(p *proxy) *sidecar {
 	own := *p // the port that is chosen for it is not the file's
-	s := &sidecar{proxy: &own, instance: p.parent, service: p.destination.value}
+	s := &sidecar{proxy: &own, instance: p.parent, service: p.destination.Value}
 	switch {
-	case p.instance.set:
-		s.instance = a.byID[p.instance.value]
+	case p.instance.Set:
+		s.instance = a.byID[p.instance.Value]
 		if s.instance == nil {
-			a.problem(p.instance.at, "destination_service_id %.60q: there is no service with that ID", p.instance.value)
+			a.problem(p.instance.At, "destination_service_id %.60q: there is no service with that ID", p.instance.Value)
 			return nil
 		}
 	case p.parent == nil:
 		list := a.byName[s.service]
 		if len(list) == 0 {
-			a.problem(p.destination.at, "destination_service_name %q: there is no service of that name", s.service)
+			a.problem(p.destination.At, "destination_service_name %q: there is no service of that name", s.service)
 			return nil
 		}
 		if len(list) == 1 {
@@ -144,72 +145,72 @@ func (a *assembly) sidecar(p *proxy) *sidecar {
 		s.service = s.instance.name
 	}
 	if s.instance != nil && s.instance.name != s.service {
-		a.problem(p.destination.at, "destination_service_name is %q, but the service with the ID %q is called %q", s.service, s.instance.id, s.instance.name)
+		a.problem(p.destination.At, "destination_service_name is %q, but the service with the ID %q is called %q", s.service, s.instance.id, s.instance.name)
 		return nil
 	}
 	address := p.address
 	if s.instance != nil {
-		address = address.or(s.instance.address)
+		address = address.Or(s.instance.address)
 	}
-	s.address = address.value
+	s.address = address.Value
 	if s.address == "" {
 		s.address = "127.0.0.1"
 	}
 	s.host = s.address
-	if ip, ok := parseIP(s.address); ok && ip.IsLoopback() || s.address == "localhost" {
+	if ip, ok := definition.ParseIP(s.address); ok && ip.IsLoopback() || s.address == "localhost" {
 		s.host = "loopback"
 	}
 	s.settings = a.over(s)
-	if !s.settings.bindAddress.set {
-		ip, ok := parseIP(address.value)
+	if !s.settings.BindAddress.Set {
+		ip, ok := definition.ParseIP(address.Value)
 		if !ok {
 			ip = netip.IPv4Unspecified()
 		}
-		s.settings.bindAddress.value = ip
+		s.settings.BindAddress.Value = ip
 	}
 	return s
 }
 
 // over is what holds for s by precedence, with what contradicts its protocol reported, or left out where it was meant for
 // the whole mesh.
-func (a *assembly) over(s *sidecar) settings {
+func (a *assembly) over(s *sidecar) definition.Settings {
 	protocol, why := a.protocolOf(s.service)
-	if own := s.proxy.settings.protocol; own.set && own.value != protocol {
-		a.problem(own.at, "protocol %s contradicts that of service %s, which is %s (%s): say it in service-defaults", own.value, s.service, protocol, why)
+	if own := s.proxy.settings.Protocol; own.Set && own.Value != protocol {
+		a.problem(own.At, "protocol %s contradicts that of service %s, which is %s (%s): say it in service-defaults", own.Value, s.service, protocol, why)
 	}
 	own := s.proxy.settings
 	if e := a.defaults[s.service]; e != nil {
-		own = own.over(e.settings)
+		own = own.Over(e.settings)
 	}
-	if r := own.revocation; r.set && !r.value.Fits(protocol) {
-		a.problem(r.at, "revocation %q is not for protocol %s, which %s has: use %s", r.value, protocol, s.service, fitting(protocol))
+	if r := own.Revocation; r.Set && !r.Value.Fits(protocol) {
+		a.problem(r.At, "revocation %q is not for protocol %s, which %s has: use %s", r.Value, protocol, s.service, fitting(protocol))
 	}
-	if f := own.serverFirst; f.set && f.value && protocol.L7() {
-		a.problem(f.at, "server_first is for services of protocol tcp; %s is %s (%s)", s.service, protocol, why)
+	if f := own.ServerFirst; f.Set && f.Value && protocol.L7() {
+		a.problem(f.At, "server_first is for services of protocol tcp; %s is %s (%s)", s.service, protocol, why)
 	}
 	all := own
 	if e := a.proxyDefaults; e != nil {
 		mesh := e.settings
-		mesh.revocation.set = mesh.revocation.set && mesh.revocation.value.Fits(protocol)
-		mesh.serverFirst.set = mesh.serverFirst.set && !protocol.L7()
-		all = own.over(mesh)
+		mesh.Revocation.Set = mesh.Revocation.Set && mesh.Revocation.Value.Fits(protocol)
+		mesh.ServerFirst.Set = mesh.ServerFirst.Set && !protocol.L7()
+		all = own.Over(mesh)
 	}
-	all.protocol.value = protocol
-	if !all.revocation.set {
-		all.revocation.value = catalog.DefaultRevocation(protocol)
+	all.Protocol.Value = protocol
+	if !all.Revocation.Set {
+		all.Revocation.Value = catalog.DefaultRevocation(protocol)
 		if r := a.config.Revocation; r != nil && r.Fits(protocol) {
-			all.revocation.value = *r
+			all.Revocation.Value = *r
 		}
 	}
-	if !all.enforcement.set {
-		all.enforcement.value = a.config.Enforcement
+	if !all.Enforcement.Set {
+		all.Enforcement.Value = a.config.Enforcement
 	}
-	if all.enforcement.value == catalog.ExtAuthz && all.serverFirst.set && all.serverFirst.value {
-		at := all.enforcement.or(setting[catalog.Enforcement]{at: all.serverFirst.at}).at
-		a.problem(at, `ext_authz cannot protect %s, whose server speaks first (server_first at %s): it decides at the client's first byte. Use intention_enforcement = "both"`, s.service, all.serverFirst.at)
+	if all.Enforcement.Value == catalog.ExtAuthz && all.ServerFirst.Set && all.ServerFirst.Value {
+		at := all.Enforcement.Or(definition.Setting[catalog.Enforcement]{At: all.ServerFirst.At}).At
+		a.problem(at, `ext_authz cannot protect %s, whose server speaks first (server_first at %s): it decides at the client's first byte. Use intention_enforcement = "both"`, s.service, all.ServerFirst.At)
 	}
-	if !all.uid.set {
-		all.uid.value = -1
+	if !all.UID.Set {
+		all.UID.Value = -1
 	}
 	return all
 }
@@ -227,13 +228,13 @@ func (a *assembly) proxy(s *sidecar) *catalog.Proxy {
 		Service:   identity.NewName(s.service),
 		Origin:    s.at.String(),
 		Inbound:   a.inbound(s),
-		Bootstrap: catalog.Bootstrap{UID: s.settings.uid.value},
+		Bootstrap: catalog.Bootstrap{UID: s.settings.UID.Value},
 	}
 	if s.instance != nil {
 		p.Instance = s.instance.id
 	}
-	if s.settings.prometheus.set {
-		p.Bootstrap.PrometheusBindAddr = s.settings.prometheus.value.String()
+	if s.settings.Prometheus.Set {
+		p.Bootstrap.PrometheusBindAddr = s.settings.Prometheus.Value.String()
 	}
 	if len(s.upstreams) > 0 {
 		p.Upstreams = make([]catalog.Upstream, 0, len(s.upstreams))
@@ -251,30 +252,26 @@ func (a *assembly) proxy(s *sidecar) *catalog.Proxy {
 func (a *assembly) inbound(s *sidecar) catalog.Inbound {
 	e := s.settings
 	in := catalog.Inbound{
-		Address:            e.bindAddress.value.String(),
-		Port:               e.bindPort.or(s.port).value,
-		Protocol:           e.protocol.value,
-		Enforcement:        e.enforcement.value,
-		Revocation:         e.revocation.value,
-		ServerFirst:        e.serverFirst.set && e.serverFirst.value,
-		ConnectTimeout:     e.connectTimeout.value,
-		RequestTimeout:     e.requestTimeout.value,
-		IdleTimeout:        catalog.Timeout{Set: e.idleTimeout.set, Duration: e.idleTimeout.value},
-		MaxConnections:     e.maxConnections.value,
-		BalanceConnections: e.balance.value,
+		Address:     e.BindAddress.Value.String(),
+		Port:        e.BindPort.Or(s.port).Value,
+		Protocol:    e.Protocol.Value,
+		Enforcement: e.Enforcement.Value,
+		Revocation:  e.Revocation.Value,
+		ServerFirst: e.ServerFirst.Set && e.ServerFirst.Value,
 	}
-	port, socket := s.localPort.value, s.localSocket.value
+	e.Apply(&in)
+	port, socket := s.localPort.Value, s.localSocket.Value
 	if s.instance != nil && socket == "" && port == 0 {
-		port = s.instance.port.value
+		port = s.instance.port.Value
 		if port == 0 {
-			socket = s.instance.socket.value
+			socket = s.instance.socket.Value
 		}
 	}
 	switch {
 	case socket != "":
 		in.LocalSocket = socket
 	case port != 0:
-		in.LocalAddress = cmp.Or(s.localAddress.value, "127.0.0.1")
+		in.LocalAddress = cmp.Or(s.localAddress.Value, "127.0.0.1")
 		in.LocalPort = port
 	default:
 		a.problem(s.at, "nothing to hand connections to: give service %s a port or a socket_path, or the proxy a local_service_port", s.service)
@@ -284,35 +281,35 @@ func (a *assembly) inbound(s *sidecar) catalog.Inbound {
 
 func (a *assembly) upstream(s *sidecar, u *upstream) catalog.Upstream {
 	name := u.Destination.Service
-	var e upstreamSettings
+	var e definition.UpstreamSettings
 	if u.settings != nil {
 		e = *u.settings
 	}
 	if d := a.defaults[s.service]; d != nil {
-		e = e.over(d.overrides[name]).over(d.upstreams)
+		e = e.Over(d.overrides[name]).Over(d.upstreams)
 	}
 	protocol, why := a.protocolOf(name)
-	if e.protocol.set && e.protocol.value != protocol {
-		a.problem(e.protocol.at, "protocol %s contradicts that of the upstream %s, which is %s (%s): say it in service-defaults of %s", e.protocol.value, name, protocol, why, name)
+	if e.Protocol.Set && e.Protocol.Value != protocol {
+		a.problem(e.Protocol.At, "protocol %s contradicts that of the upstream %s, which is %s (%s): say it in service-defaults of %s", e.Protocol.Value, name, protocol, why, name)
 	}
 	a.service(name, u.at)
 	if !a.dialled[name] {
 		a.warning(u.at, "upstream %s: no service of that name has a proxy here, so nothing answers", name)
 	}
-	return u.with(e)
+	return e.Apply(u.Upstream)
 }
 
 // endpoint is how others reach s. Its health is that of its own checks, if it has any; else a nested sidecar has that of its
 // service, as Consul gives it an alias check.
 func (a *assembly) endpoint(s *sidecar) catalog.Endpoint {
-	h, w := s.health.value, weights{1, 1}
+	h, w := s.health.Value, weights{1, 1}
 	if s.parent != nil {
-		if !s.health.set {
+		if !s.health.Set {
 			h = s.parent.health
 		}
-		w = s.weights.or(s.parent.weights).or(setting[weights]{value: w}).value
-	} else if s.weights.set {
-		w = s.weights.value
+		w = s.weights.Or(s.parent.weights).Else(w)
+	} else {
+		w = s.weights.Else(w)
 	}
 	weight := w.passing
 	if h == warning {
@@ -320,7 +317,7 @@ func (a *assembly) endpoint(s *sidecar) catalog.Endpoint {
 	}
 	// Envoy adds weights up in 32 bits; Consul clamps them likewise.
 	return catalog.Endpoint{
-		Address: s.address, Port: s.port.value,
+		Address: s.address, Port: s.port.Value,
 		Weight:  uint32(min(max(weight, 1), 128)),
 		Healthy: h != critical && weight > 0,
 	}

@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"github.com/sallyport/sallyport/catalog"
+	"github.com/sallyport/sallyport/definition"
 	"github.com/sallyport/sallyport/intention"
 )
 
@@ -112,10 +113,10 @@ type directory struct {
 
 	services []*service
 	proxies  []*proxy
-	ids      map[string]position // of services and proxies
+	ids      map[string]definition.Position // of services and proxies
 
 	intentions    []intention.Intention
-	destinations  map[string]position // of the service-intentions
+	destinations  map[string]definition.Position // of the service-intentions
 	defaults      map[string]*serviceDefaults
 	proxyDefaults *proxyDefaults
 	mesh          *mesh
@@ -133,9 +134,9 @@ type reading struct {
 // read reads the files and puts their contents together. remembered are the ports that were chosen before.
 //
 // before are the files that were read before, by their bytes; it is kept up to date. nil: all are read.
-func read(config Config, files []listed, remembered map[string]uint16, before parsed) reading {
+func read(config Config, files []listed, remembered map[string]uint16, before cache) reading {
 	if before == nil {
-		before = parsed{}
+		before = cache{}
 	}
 	before.keep(files)
 	d := newDirectory(config)
@@ -143,7 +144,7 @@ func read(config Config, files []listed, remembered map[string]uint16, before pa
 	for _, f := range files {
 		src, err := readFile(filepath.Join(config.Dir, f.name), f)
 		if err != nil {
-			d.unread(position{file: f.name}, err.Error())
+			d.unread(definition.Position{File: f.name}, err.Error())
 			whole = false
 			continue
 		}
@@ -161,8 +162,8 @@ func read(config Config, files []listed, remembered map[string]uint16, before pa
 
 func newDirectory(config Config) *directory {
 	return &directory{
-		reader: &reader{}, config: config,
-		ids: map[string]position{}, destinations: map[string]position{}, defaults: map[string]*serviceDefaults{},
+		reader: newReader(), config: config,
+		ids: map[string]definition.Position{}, destinations: map[string]definition.Position{}, defaults: map[string]*serviceDefaults{},
 	}
 }
 
@@ -170,7 +171,7 @@ func newDirectory(config Config) *directory {
 func (d *directory) file(name string, src []byte) bool {
 	documents, err := parse(name, src)
 	if err != nil {
-		d.unread(position{file: name, line: err.line}, err.text)
+		d.unread(definition.Position{File: name, Line: err.Line}, err.Text)
 		return false
 	}
 	for _, n := range documents {
@@ -180,38 +181,38 @@ func (d *directory) file(name string, src []byte) bool {
 }
 
 // unread is a problem for which a file is not known at all.
-func (d *directory) unread(at position, text string) {
-	d.problems = append(d.problems, Problem{File: at.file, Line: at.line, Text: text, Unread: true})
+func (d *directory) unread(at definition.Position, text string) {
+	d.problems = append(d.problems, Problem{File: at.File, Line: at.Line, Text: text, Unread: true})
 }
 
 // document reads a file, or one of the documents of a YAML file: service definitions, or one config entry.
-func (d *directory) document(n *node) {
-	o := d.object(n, "the file")
-	switch kinds := o.fields["kind"]; len(kinds) {
+func (d *directory) document(n *definition.Node) {
+	o := d.Decoder(n, "the file")
+	switch kinds := o.Given("kind"); len(kinds) {
 	case 0:
 	case 1:
 		d.entry(o)
 		return
 	default:
-		o.problem(kinds[1].at, "a second config entry in one file: put it into a file of its own, or all into config_entries { bootstrap = [ ... ] }")
+		o.Mistake(kinds[1].At, "a second config entry in one file: put it into a file of its own, or all into config_entries { bootstrap = [ ... ] }")
 		return
 	}
-	o.hint = ": a file holds service, services or config_entries, or one config entry with its Kind"
-	if n := len(o.fields["service"]); n > 1 {
-		o.problem(o.fields["service"][1].at, "service is given twice in the file: call the blocks services")
-	} else if s, ok := o.child("service", "service"); ok {
+	o.Hint = ": a file holds service, services or config_entries, or one config entry with its Kind"
+	if n := len(o.Given("service")); n > 1 {
+		o.Mistake(o.Given("service")[1].At, "service is given twice in the file: call the blocks services")
+	} else if s, ok := o.Child("service", "service"); ok {
 		d.service(s)
 	}
-	for _, s := range o.children("services", "service") {
+	for _, s := range o.Children("services", "service") {
 		d.service(s)
 	}
-	if c, ok := o.child("config_entries", "config_entries"); ok {
-		for _, e := range c.children("bootstrap", "config entry") {
+	if c, ok := o.Child("config_entries", "config_entries"); ok {
+		for _, e := range c.Children("bootstrap", "config entry") {
 			d.entry(e)
 		}
-		c.done()
+		c.Done()
 	}
-	o.know("service", "Kind")
-	o.unsupported("check", "checks")
-	o.done()
+	o.Know("service", "Kind")
+	o.Unsupported("check", "checks")
+	o.Done()
 }

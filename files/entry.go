@@ -4,46 +4,45 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/sallyport/sallyport/catalog"
+	"github.com/sallyport/sallyport/definition"
 	"github.com/sallyport/sallyport/identity"
 )
 
 // serviceDefaults is a service-defaults entry.
 type serviceDefaults struct {
-	at        position
-	settings  settings         // its own proxies'
-	upstreams upstreamSettings // UpstreamConfig.Defaults, of the proxies that dial
-	overrides map[string]upstreamSettings
+	at        definition.Position
+	settings  definition.Settings         // its own proxies'
+	upstreams definition.UpstreamSettings // UpstreamConfig.Defaults, of the proxies that dial
+	overrides map[string]definition.UpstreamSettings
 }
 
 // proxyDefaults is the proxy-defaults entry.
 type proxyDefaults struct {
-	at       position
-	settings settings
+	at       definition.Position
+	settings definition.Settings
 }
 
 // mesh is the mesh entry.
 type mesh struct {
-	at                 position
-	incoming, outgoing catalog.TLS
-	dropForwarded      bool
+	at definition.Position
+	definition.Mesh
 }
 
 // entry reads one config entry, as `consul config write` takes it.
-func (d *directory) entry(o *object) {
-	o.weak = true
-	kind := o.text("Kind")
-	if !o.require("Kind", kind) {
+func (d *directory) entry(o *definition.Decoder) {
+	o.Weak = true
+	kind := o.Text("Kind")
+	if !o.Require("Kind", kind) {
 		return
 	}
-	o.what = kind.value
+	o.What = kind.Value
 	unsupported := []string{
 		"service-router", "service-splitter", "service-resolver", "ingress-gateway", "terminating-gateway", "api-gateway", "bound-api-gateway",
 		"exported-services", "sameness-group", "jwt-provider", "http-route", "tcp-route", "inline-certificate", "file-system-certificate",
 		"control-plane-request-limit",
 	}
 	supported := []string{"service-intentions", "service-defaults", "proxy-defaults", "mesh"}
-	switch kind.value {
+	switch kind.Value {
 	case "service-intentions":
 		d.serviceIntentions(o)
 	case "service-defaults":
@@ -53,60 +52,49 @@ func (d *directory) entry(o *object) {
 	case "mesh":
 		d.readMesh(o)
 	default:
-		near := nearest(strings.ReplaceAll(kind.value, "-", "_"), supported)
+		near := definition.Nearest(strings.ReplaceAll(kind.Value, "-", "_"), supported)
 		for _, k := range supported { // ServiceIntentions, as Kubernetes spells it
-			if strings.EqualFold(strings.ReplaceAll(k, "-", ""), canonical(kind.value)) {
+			if strings.EqualFold(strings.ReplaceAll(k, "-", ""), kind.Value) {
 				near = k
 			}
 		}
 		switch {
-		case slices.Contains(unsupported, kind.value):
-			o.problem(kind.at, "config entries of kind %q are not supported yet", kind.value)
+		case slices.Contains(unsupported, kind.Value):
+			o.Mistake(kind.At, "config entries of kind %q are not supported yet", kind.Value)
 		case near != "":
-			o.problem(kind.at, "unknown kind %.60q: did you mean %s?", kind.value, near)
+			o.Mistake(kind.At, "unknown kind %.60q: did you mean %s?", kind.Value, near)
 		default:
-			o.problem(kind.at, "unknown kind %.60q: config entries of kind %s are read, and services in service { ... }", kind.value, strings.Join(supported, ", "))
+			o.Mistake(kind.At, "unknown kind %.60q: config entries of kind %s are read, and services in service { ... }", kind.Value, strings.Join(supported, ", "))
 		}
 	}
 }
 
 // entryCommon reads the keys that all entries have.
-func (o *object) entryCommon() {
+func entryCommon(o *definition.Decoder) {
 	for _, key := range []string{"Namespace", "Partition"} {
-		o.only(key, identity.Default)
+		o.Only(key, identity.Default)
 	}
-	o.meta("Meta")
-	o.ignoreSilently("CreateIndex", "ModifyIndex", "Hash") // of Consul's own output
+	meta(o, "Meta")
+	o.Drop("CreateIndex", "ModifyIndex", "Hash") // of Consul's own output
 }
 
-func (d *directory) serviceDefaults(o *object) {
-	name := o.text("Name")
-	o.entryCommon()
-	e := &serviceDefaults{at: o.at, overrides: map[string]upstreamSettings{}}
-	own := settings{
-		protocol:       o.protocol("Protocol"),
-		connectTimeout: o.milliseconds("LocalConnectTimeoutMs"),
-		requestTimeout: o.milliseconds("LocalRequestTimeoutMs"),
-		maxConnections: o.count("MaxInboundConnections"),
-		balance:        o.balance("BalanceInboundConnections"),
-	}
-	config := o.settings()
-	if own.protocol.set && config.protocol.set && own.protocol.value != config.protocol.value {
-		o.problem(config.protocol.at, "protocol %s contradicts Protocol %s of the same entry", config.protocol.value, own.protocol.value)
-	}
-	e.settings = own.over(config)
-	if u, ok := o.child("UpstreamConfig", "UpstreamConfig"); ok {
+func (d *directory) serviceDefaults(o *definition.Decoder) {
+	name := o.Text("Name")
+	entryCommon(o)
+	e := &serviceDefaults{at: o.At, overrides: map[string]definition.UpstreamSettings{}}
+	e.settings = o.ServiceSettings()
+	if u, ok := o.Child("UpstreamConfig", "UpstreamConfig"); ok {
 		d.upstreamConfig(u, e)
 	}
-	o.only("Mode", "direct")
-	o.only("MutualTLSMode", "strict", "default")
-	o.meshGateway("MeshGateway")
-	o.unsupported("TransparentProxy", "Expose", "ExternalSNI", "Destination", "RateLimits", "EnvoyExtensions")
-	o.done()
-	if !o.require("Name", name) || !o.name("Name", name) {
+	o.Only("Mode", "direct")
+	o.Only("MutualTLSMode", "strict", "default")
+	o.MeshGateway("MeshGateway")
+	o.Unsupported("TransparentProxy", "Expose", "ExternalSNI", "Destination", "RateLimits", "EnvoyExtensions")
+	o.Done()
+	if !o.Require("Name", name) || !o.Name("Name", name) {
 		return
 	}
-	d.addDefaults(name.value, e)
+	d.addDefaults(name.Value, e)
 }
 
 func (d *directory) addDefaults(name string, e *serviceDefaults) {
@@ -117,44 +105,44 @@ func (d *directory) addDefaults(name string, e *serviceDefaults) {
 	d.defaults[name] = e
 }
 
-func (d *directory) upstreamConfig(o *object, e *serviceDefaults) {
-	if defaults, ok := o.child("Defaults", "Defaults"); ok {
-		if n := defaults.text("Name"); n.set {
-			o.problem(n.at, "Defaults hold for all upstreams and have no Name: use Overrides")
+func (d *directory) upstreamConfig(o *definition.Decoder, e *serviceDefaults) {
+	if defaults, ok := o.Child("Defaults", "Defaults"); ok {
+		if n := defaults.Text("Name"); n.Set {
+			o.Mistake(n.At, "Defaults hold for all upstreams and have no Name: use Overrides")
 		}
-		e.upstreams = defaults.upstreamSettings()
+		e.upstreams = defaults.UpstreamSettings()
 	}
-	for _, c := range o.children("Overrides", "Overrides") {
-		name := c.text("Name")
+	for _, c := range o.Children("Overrides", "Overrides") {
+		name := c.Text("Name")
 		for _, key := range []string{"Namespace", "Partition"} {
-			c.only(key, identity.Default)
+			c.Only(key, identity.Default)
 		}
-		c.only("Peer")
-		s := c.upstreamSettings()
-		if !c.require("Name", name) || !c.name("Name", name) {
+		c.Only("Peer")
+		s := c.UpstreamSettings()
+		if !c.Require("Name", name) || !c.Name("Name", name) {
 			continue
 		}
-		if _, ok := e.overrides[name.value]; ok {
-			o.problem(c.at, "Overrides of %s are given twice", name.value)
+		if _, ok := e.overrides[name.Value]; ok {
+			o.Mistake(c.At, "Overrides of %s are given twice", name.Value)
 		}
-		e.overrides[name.value] = s
+		e.overrides[name.Value] = s
 	}
-	o.done()
+	o.Done()
 }
 
-func (d *directory) readProxyDefaults(o *object) {
-	name := o.text("Name")
-	o.entryCommon()
-	e := &proxyDefaults{at: o.at, settings: o.settings()}
-	o.only("Mode", "direct")
-	o.only("MutualTLSMode", "strict", "default")
-	o.meshGateway("MeshGateway")
-	o.unsupported("TransparentProxy", "Expose", "AccessLogs", "EnvoyExtensions", "FailoverPolicy", "PrioritizeByLocality")
-	o.done()
+func (d *directory) readProxyDefaults(o *definition.Decoder) {
+	name := o.Text("Name")
+	entryCommon(o)
+	e := &proxyDefaults{at: o.At, settings: o.Config()}
+	o.Only("Mode", "direct")
+	o.Only("MutualTLSMode", "strict", "default")
+	o.MeshGateway("MeshGateway")
+	o.Unsupported("TransparentProxy", "Expose", "AccessLogs", "EnvoyExtensions", "FailoverPolicy", "PrioritizeByLocality")
+	o.Done()
 	switch {
-	case !o.require("Name", name):
-	case name.value != "global":
-		o.problem(name.at, `the Name of proxy-defaults must be "global", not %.60q`, name.value)
+	case !o.Require("Name", name):
+	case name.Value != "global":
+		o.Mistake(name.At, `the Name of proxy-defaults must be "global", not %.60q`, name.Value)
 	default:
 		d.addProxyDefaults(e)
 	}
@@ -168,28 +156,15 @@ func (d *directory) addProxyDefaults(e *proxyDefaults) {
 	d.proxyDefaults = e
 }
 
-func (d *directory) readMesh(o *object) {
-	e := &mesh{at: o.at}
-	if name := o.text("Name"); name.set && name.value != "mesh" {
-		o.problem(name.at, `the Name of the mesh entry is "mesh", not %.60q`, name.value)
+func (d *directory) readMesh(o *definition.Decoder) {
+	e := &mesh{at: o.At}
+	if name := o.Text("Name"); name.Set && name.Value != "mesh" {
+		o.Mistake(name.At, `the Name of the mesh entry is "mesh", not %.60q`, name.Value)
 	}
-	o.entryCommon()
-	if t, ok := o.child("TLS", "TLS"); ok {
-		if in, ok := t.child("Incoming", "Incoming"); ok {
-			e.incoming = in.tls()
-		}
-		if out, ok := t.child("Outgoing", "Outgoing"); ok {
-			e.outgoing = out.tls()
-		}
-		t.done()
-	}
-	if h, ok := o.child("HTTP", "HTTP"); ok {
-		e.dropForwarded = h.boolean("SanitizeXForwardedClientCert").value
-		h.unsupported("Incoming")
-		h.done()
-	}
-	o.unsupported("TransparentProxy", "AllowEnablingPermissiveMutualTLS", "Peering", "ValidateClusters")
-	o.done()
+	entryCommon(o)
+	e.Mesh = o.Mesh()
+	o.Unsupported("TransparentProxy", "AllowEnablingPermissiveMutualTLS", "Peering", "ValidateClusters")
+	o.Done()
 	d.addMesh(e)
 }
 
@@ -199,27 +174,4 @@ func (d *directory) addMesh(e *mesh) {
 		return
 	}
 	d.mesh = e
-}
-
-// tls reads the bounds on one direction's TLS versions.
-func (o *object) tls() (t catalog.TLS) {
-	least := o.text("TLSMinVersion")
-	switch least.value {
-	case "", "TLS_AUTO", "TLSv1_3":
-	case "TLSv1_2":
-		t.Allow12 = true
-	case "TLSv1_0", "TLSv1_1":
-		o.problem(least.at, "TLSMinVersion %s is not secure: TLSv1_2 and TLSv1_3 are taken", least.value)
-	default:
-		o.problem(least.at, "TLSMinVersion %.60q is not known: TLS_AUTO, TLSv1_2 and TLSv1_3 are", least.value)
-	}
-	most := o.text("TLSMaxVersion")
-	switch most.value {
-	case "", "TLS_AUTO", "TLSv1_3":
-	default:
-		o.problem(most.at, "TLSMaxVersion %.60q: TLS_AUTO and TLSv1_3 are taken, as TLS 1.3 cannot be switched off", most.value)
-	}
-	o.unsupported("CipherSuites")
-	o.done()
-	return t
 }

@@ -75,7 +75,7 @@ type Source struct {
 	metrics metrics
 	reload  chan struct{}
 	ports   map[string]uint16 // by proxy; of the last valid contents. Run's alone
-	parsed  parsed            // Run's alone
+	cache   cache             // Run's alone
 
 	mu     sync.Mutex
 	status Status
@@ -114,7 +114,7 @@ func New(config Config) (*Source, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Source{config: c, reload: make(chan struct{}, 1), ports: ports, parsed: parsed{}, status: Status{Dir: c.Dir}}
+	s := &Source{config: c, reload: make(chan struct{}, 1), ports: ports, cache: cache{}, status: Status{Dir: c.Dir}}
 	if s.metrics, err = newMetrics(c.Registerer); err != nil {
 		return nil, err
 	}

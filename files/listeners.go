@@ -2,6 +2,8 @@ package files
 
 import (
 	"net/netip"
+
+	"github.com/sallyport/sallyport/definition"
 )
 
 // listener is an address that some Envoy will bind.
@@ -9,7 +11,7 @@ type listener struct {
 	what    string // "upstream"
 	name    string // of what it is: "db"; empty: there is one alone
 	proxy   string
-	at      position
+	at      definition.Position
 	address netip.Addr
 }
 
@@ -65,15 +67,15 @@ func (a *assembly) checkListeners() {
 	for _, s := range a.sidecars {
 		e := s.settings
 		at := s.at
-		if s.port.at.line > 0 {
-			at = s.port.at
+		if s.port.At.Line > 0 {
+			at = s.port.At
 		}
-		bind(s, e.bindAddress.value, e.bindPort.or(s.port).value, listener{what: "the public listener", proxy: s.id, at: e.bindPort.or(setting[uint16]{at: at}).at})
-		if e.prometheus.set {
-			bind(s, e.prometheus.value.Addr(), e.prometheus.value.Port(), listener{what: "envoy_prometheus_bind_addr", proxy: s.id, at: e.prometheus.at})
+		bind(s, e.BindAddress.Value, e.BindPort.Or(s.port).Value, listener{what: "the public listener", proxy: s.id, at: e.BindPort.Or(definition.Setting[uint16]{At: at}).At})
+		if e.Prometheus.Set {
+			bind(s, e.Prometheus.Value.Addr(), e.Prometheus.Value.Port(), listener{what: "envoy_prometheus_bind_addr", proxy: s.id, at: e.Prometheus.At})
 		}
 		for _, x := range s.exposed {
-			bind(s, e.bindAddress.value, x.ListenerPort, listener{what: "the exposed path", name: x.Path, proxy: s.id, at: x.at})
+			bind(s, e.BindAddress.Value, x.ListenerPort, listener{what: "the exposed path", name: x.Path, proxy: s.id, at: x.At})
 		}
 		for _, u := range s.upstreams {
 			l := listener{what: "upstream", name: u.Destination.Service, proxy: s.id, at: u.at}
@@ -92,19 +94,19 @@ func (a *assembly) checkListeners() {
 }
 
 // application is where the application behind s listens, if that is on a port with an address that is known.
-func (s *sidecar) application(port uint16) (address netip.Addr, at position, ok bool) {
+func (s *sidecar) application(port uint16) (address netip.Addr, at definition.Position, ok bool) {
 	own := s.localPort
-	if s.instance != nil && !s.localSocket.set {
-		own = own.or(s.instance.port)
+	if s.instance != nil && !s.localSocket.Set {
+		own = own.Or(s.instance.port)
 	}
-	if !own.set || own.value != port {
-		return netip.Addr{}, position{}, false
+	if !own.Set || own.Value != port {
+		return netip.Addr{}, definition.Position{}, false
 	}
-	if !s.localAddress.set || s.localAddress.value == "localhost" {
-		return netip.AddrFrom4([4]byte{127, 0, 0, 1}), own.at, true
+	if !s.localAddress.Set || s.localAddress.Value == "localhost" {
+		return netip.AddrFrom4([4]byte{127, 0, 0, 1}), own.At, true
 	}
-	address, ok = parseIP(s.localAddress.value)
-	return address, own.at, ok
+	address, ok = definition.ParseIP(s.localAddress.Value)
+	return address, own.At, ok
 }
 
 // overlap reports whether two listeners on one port of one machine take each other's connections. The IPv6 wildcard takes

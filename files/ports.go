@@ -28,7 +28,7 @@ func (a *assembly) choosePorts(remembered map[string]uint16) map[string]uint16 {
 	next := map[string]uint16{}
 	var open []*sidecar
 	for _, s := range a.sidecars { // sorted, so the outcome does not depend on the files' order
-		if s.port.set {
+		if s.port.Set {
 			continue
 		}
 		port, ok := remembered[s.id]
@@ -72,8 +72,8 @@ func (a *assembly) choosePorts(remembered map[string]uint16) map[string]uint16 {
 		}
 	}
 	for _, s := range a.sidecars {
-		if !s.port.set {
-			s.port.value = next[s.id] // set stays false; at stays empty
+		if !s.port.Set {
+			s.port.Value = next[s.id] // set stays false; at stays empty
 		}
 	}
 	return next
@@ -83,14 +83,14 @@ func (a *assembly) choosePorts(remembered map[string]uint16) map[string]uint16 {
 func (a *assembly) namedPorts() map[uint16]bool {
 	named := map[uint16]bool{}
 	for _, s := range a.directory.services {
-		named[s.port.value] = true
+		named[s.port.Value] = true
 	}
 	for _, s := range a.sidecars {
-		named[s.port.value] = true
-		named[s.localPort.value] = true
-		named[s.settings.bindPort.value] = true
-		if s.settings.prometheus.set {
-			named[s.settings.prometheus.value.Port()] = true
+		named[s.port.Value] = true
+		named[s.localPort.Value] = true
+		named[s.settings.BindPort.Value] = true
+		if s.settings.Prometheus.Set {
+			named[s.settings.Prometheus.Value.Port()] = true
 		}
 		for _, u := range s.upstreams {
 			named[u.BindPort] = true

@@ -4,26 +4,29 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
-	"strconv"
 	"strings"
+
+	"github.com/sallyport/sallyport/definition"
 )
 
 // Problem is one mistake in the files.
 type Problem struct {
-	// File is the file's name within the directory, or the directory's path if the mistake is not in a file.
+	// File is the file's name within the directory, or the directory's path if the mistake is not
+	// in a file.
 	File string
 	// Line counts from 1; 0: the file as a whole.
 	Line int
 	// Text says what is wrong and how to mend it.
 	Text string
-	// Unread is whether the file could not be parsed for it. What files say of one another was not checked then.
+	// Unread is whether the file could not be parsed for it. What files say of one another was not
+	// checked then.
 	Unread bool
 }
 
 // String is the problem as compilers print theirs: "web.hcl:3: text".
 func (p Problem) String() string { return p.origin() + ": " + p.Text }
 
-func (p Problem) origin() string { return position{file: p.File, line: p.Line}.String() }
+func (p Problem) origin() string { return definition.Position{File: p.File, Line: p.Line}.String() }
 
 // Errors are all the mistakes of a directory, sorted by file and line. It is the error of Load.
 type Errors []Problem
@@ -37,33 +40,24 @@ func (e Errors) Error() string {
 	return strings.Join(lines, "\n")
 }
 
-// position is a place in a file. The zero position is nowhere.
-type position struct {
-	file string
-	line int // 0: the file as a whole
-}
-
-// String is "file:line".
-func (p position) String() string {
-	if p.line == 0 {
-		return p.file
-	}
-	return p.file + ":" + strconv.Itoa(p.line)
-}
-
 // reader collects what is found wrong while a directory is read.
 type reader struct {
+	*definition.Reader
 	problems, warnings Errors
-	// volatile: what was read depends on more than the files.
-	volatile bool
 }
 
-func (r *reader) problem(at position, format string, args ...any) {
-	r.problems = append(r.problems, Problem{File: at.file, Line: at.line, Text: fmt.Sprintf(format, args...)})
+func newReader() *reader {
+	r := &reader{}
+	r.Reader = &definition.Reader{Report: func(m definition.Mistake) { r.problem(m.At, "%s", m.Text) }}
+	return r
 }
 
-func (r *reader) warning(at position, format string, args ...any) {
-	r.warnings = append(r.warnings, Problem{File: at.file, Line: at.line, Text: fmt.Sprintf(format, args...)})
+func (r *reader) problem(at definition.Position, format string, args ...any) {
+	r.problems = append(r.problems, Problem{File: at.File, Line: at.Line, Text: fmt.Sprintf(format, args...)})
+}
+
+func (r *reader) warning(at definition.Position, format string, args ...any) {
+	r.warnings = append(r.warnings, Problem{File: at.File, Line: at.Line, Text: fmt.Sprintf(format, args...)})
 }
 
 // sorted returns the problems by file and line, each once.

@@ -46,12 +46,11 @@ func (s *Source) load(ctx context.Context, w *watch, publish func(catalog.Conten
 	for range rereads {
 		var err error
 		if files, err = scan(s.config.Dir); err != nil {
-			w.follow(nil)
 			s.refused(Errors{{File: s.config.Dir, Text: err.Error()}}, nil)
 			return nil, false
 		}
-		w.follow(files) // before reading, so that what changes meanwhile is noticed
-		r := read(s.config, files, s.ports, s.parsed)
+		w.follow() // before reading, so that what changes meanwhile is noticed
+		r := read(s.config, files, s.ports, s.cache)
 		after, err := scan(s.config.Dir)
 		if err == nil && same(files, after) {
 			return files, s.take(r, publish)
@@ -139,14 +138,12 @@ func (s *Source) wait(ctx context.Context, w *watch, poll <-chan time.Time, file
 			return false
 		case <-s.reload:
 			return true
-		case e, open := <-w.events:
+		case _, open := <-w.events:
 			if !open {
 				w.events = nil // polling goes on
 				continue
 			}
-			if w.concerns(e) {
-				return s.settle(ctx, w)
-			}
+			return s.settle(ctx, w)
 		case err, open := <-w.errors:
 			if !open {
 				w.errors = nil
@@ -179,14 +176,12 @@ func (s *Source) settle(ctx context.Context, w *watch) bool {
 			return true
 		case <-s.reload:
 			return true
-		case e, open := <-w.events:
+		case _, open := <-w.events:
 			if !open {
 				w.events = nil
 				continue
 			}
-			if w.concerns(e) {
-				timer.Reset(min(quiet, time.Until(end)))
-			}
+			timer.Reset(min(quiet, time.Until(end)))
 		}
 	}
 }

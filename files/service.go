@@ -4,48 +4,49 @@ import (
 	"cmp"
 
 	"github.com/sallyport/sallyport/catalog"
+	"github.com/sallyport/sallyport/definition"
 )
 
 // service is the registration of an application.
 type service struct {
 	id, name string
-	at       position
-	address  setting[string]
-	port     setting[uint16]
-	socket   setting[string]
-	weights  setting[weights]
+	at       definition.Position
+	address  definition.Setting[string]
+	port     definition.Setting[uint16]
+	socket   definition.Setting[string]
+	weights  definition.Setting[weights]
 	health   health
 }
 
 // proxy is the registration of a sidecar, nested in its service's or on its own.
 type proxy struct {
 	id     string
-	at     position
+	at     definition.Position
 	parent *service // nil: on its own
 
-	destination setting[string] // name of the service
-	instance    setting[string] // ID of its registration
+	destination definition.Setting[string] // name of the service
+	instance    definition.Setting[string] // ID of its registration
 
-	address setting[string]
-	port    setting[uint16] // not set: one is chosen
+	address definition.Setting[string]
+	port    definition.Setting[uint16] // not set: one is chosen
 
-	localAddress setting[string]
-	localPort    setting[uint16]
-	localSocket  setting[string]
+	localAddress definition.Setting[string]
+	localPort    definition.Setting[uint16]
+	localSocket  definition.Setting[string]
 
-	weights setting[weights]
-	health  setting[health] // set if it has checks of its own
+	weights definition.Setting[weights]
+	health  definition.Setting[health] // set if it has checks of its own
 
-	settings  settings
+	settings  definition.Settings
 	upstreams []upstream
-	exposed   []exposed
+	exposed   []definition.Exposed
 }
 
 // upstream is what a proxy dials, as far as the proxy itself says it.
 type upstream struct {
 	catalog.Upstream
-	at       position
-	settings *upstreamSettings // nil: it says none
+	at       definition.Position
+	settings *definition.UpstreamSettings // nil: it says none
 }
 
 // weights are an instance's shares of the traffic, by its health.
@@ -61,207 +62,191 @@ const (
 )
 
 // service reads one service definition and what is nested in it.
-func (d *directory) service(o *object) {
-	kind := o.text("kind")
-	switch kind.value {
+func (d *directory) service(o *definition.Decoder) {
+	kind := o.Text("kind")
+	switch kind.Value {
 	case "":
 		d.application(o)
 	case "connect-proxy":
 		d.standalone(o)
 	case "mesh-gateway", "terminating-gateway", "ingress-gateway", "api-gateway":
-		o.problem(kind.at, "kind %q is not supported yet", kind.value)
+		o.Mistake(kind.At, "kind %q is not supported yet", kind.Value)
 	default:
-		o.problem(kind.at, "kind %.60q of service is not known: connect-proxy is, or none", kind.value)
+		o.Mistake(kind.At, "kind %.60q of service is not known: connect-proxy is, or none", kind.Value)
 	}
 }
 
 // common reads the keys that all registrations have and that mean nothing to a mesh, and reports those that are not supported.
-func (o *object) common() {
-	o.tenancy("")
-	o.texts("tags")
-	o.meta("meta")
-	o.boolean("enable_tag_override")
-	o.unsupported("tagged_addresses", "locality", "ports")
-	if t := o.text("token"); t.set {
-		o.problem(t.at, "token in %s: files need no ACL tokens: remove it", o.what)
+func common(o *definition.Decoder) {
+	tenancy(o, "")
+	texts(o, "tags")
+	meta(o, "meta")
+	o.Boolean("enable_tag_override")
+	o.Unsupported("tagged_addresses", "locality", "ports")
+	if t := o.Text("token"); t.Set {
+		o.Mistake(t.At, "token in %s: files need no ACL tokens: remove it", o.What)
 	}
 }
 
-func (d *directory) application(o *object) {
-	name := o.text("name")
-	id := o.text("id")
+func (d *directory) application(o *definition.Decoder) {
+	name := o.Text("name")
+	id := o.Text("id")
 	s := &service{
-		at:      o.at,
-		address: o.address("address"),
-		port:    o.port("port"),
-		socket:  o.socket("socket_path"),
-		weights: o.weights(),
+		at:      o.At,
+		address: address(o, "address"),
+		port:    o.Port("port"),
+		socket:  socket(o, "socket_path"),
+		weights: weightsOf(o),
 	}
-	h, _ := o.checks()
+	h, _ := d.checks(o)
 	s.health = h
-	o.common()
-	if s.socket.set && (s.port.set || s.address.set) {
-		o.problem(s.socket.at, "service has a socket_path and an address or port: it can have one of them")
+	common(o)
+	if s.socket.Set && (s.port.Set || s.address.Set) {
+		o.Mistake(s.socket.At, "service has a socket_path and an address or port: it can have one of them")
 	}
-	if b := o.field("proxy"); b != nil && !b.empty() {
-		o.problem(b.at, `proxy is for registrations of kind "connect-proxy": put it into connect { sidecar_service { ... } }`)
+	if b := o.Field("proxy"); b != nil && !b.Empty() {
+		o.Mistake(b.At, `proxy is for registrations of kind "connect-proxy": put it into connect { sidecar_service { ... } }`)
 	}
-	connect, _ := o.child("connect", "connect")
-	o.done()
-	if !o.require("name", name) || !o.name("name", name) || id.set && !o.id("id", id) {
+	connect, _ := o.Child("connect", "connect")
+	o.Done()
+	if !o.Require("name", name) || !o.Name("name", name) || id.Set && !validID(o, "id", id) {
 		return
 	}
-	s.name, s.id = name.value, id.or(name).value
-	if d.claim(s.id, o.at) {
+	s.name, s.id = name.Value, id.Or(name).Value
+	if d.claim(s.id, o.At) {
 		d.services = append(d.services, s)
 	}
-	connect.unsupported("native")
-	if sidecar, ok := connect.child("sidecar_service", "sidecar_service"); ok {
+	connect.Unsupported("native")
+	if sidecar, ok := connect.Child("sidecar_service", "sidecar_service"); ok {
 		d.sidecar(sidecar, s)
 	}
-	connect.done()
+	connect.Done()
 }
 
 // sidecar reads connect.sidecar_service, all of which has defaults (Consul, "Sidecar service defaults").
-func (d *directory) sidecar(o *object, parent *service) {
+func (d *directory) sidecar(o *definition.Decoder, parent *service) {
 	id := parent.id + "-sidecar-proxy"
-	if given := o.text("id"); given.set && given.value != id {
-		o.problem(given.at, "id of sidecar_service is always %q, as in Consul: remove it", id)
+	if given := o.Text("id"); given.Set && given.Value != id {
+		o.Mistake(given.At, "id of sidecar_service is always %q, as in Consul: remove it", id)
 	}
-	if kind := o.text("kind"); kind.set && kind.value != "connect-proxy" {
-		o.problem(kind.at, "kind of sidecar_service is always connect-proxy, not %.60q", kind.value)
+	if kind := o.Text("kind"); kind.Set && kind.Value != "connect-proxy" {
+		o.Mistake(kind.At, "kind of sidecar_service is always connect-proxy, not %.60q", kind.Value)
 	}
-	if o.field("connect") != nil {
-		o.problem(o.field("connect").at, "connect cannot be nested in sidecar_service")
+	if o.Field("connect") != nil {
+		o.Mistake(o.Field("connect").At, "connect cannot be nested in sidecar_service")
 	}
-	o.name("name", o.text("name"))
+	o.Name("name", o.Text("name"))
 	p := d.proxy(o, id)
 	p.parent = parent
-	o.done()
-	if d.claim(id, o.at) {
+	o.Done()
+	if d.claim(id, o.At) {
 		d.proxies = append(d.proxies, p)
 	}
 }
 
-func (d *directory) standalone(o *object) {
-	name, id := o.text("name"), o.text("id")
-	if o.field("connect") != nil {
-		o.problem(o.field("connect").at, "a connect-proxy has no sidecar of its own: remove connect")
+func (d *directory) standalone(o *definition.Decoder) {
+	name, id := o.Text("name"), o.Text("id")
+	if o.Field("connect") != nil {
+		o.Mistake(o.Field("connect").At, "a connect-proxy has no sidecar of its own: remove connect")
 	}
-	p := d.proxy(o, id.or(name).value)
-	o.done()
-	if !o.require("name", name) || !o.name("name", name) || id.set && !o.id("id", id) {
+	p := d.proxy(o, id.Or(name).Value)
+	o.Done()
+	if !o.Require("name", name) || !o.Name("name", name) || id.Set && !validID(o, "id", id) {
 		return
 	}
-	if !p.destination.set {
-		o.problem(o.at, "a connect-proxy needs proxy { destination_service_name }")
+	if !p.destination.Set {
+		o.Mistake(o.At, "a connect-proxy needs proxy { destination_service_name }")
 		return
 	}
-	if !p.port.set && o.field("port") == nil {
-		o.problem(o.at, "a connect-proxy needs a port (only a sidecar_service is given one)")
+	if !p.port.Set && o.Field("port") == nil {
+		o.Mistake(o.At, "a connect-proxy needs a port (only a sidecar_service is given one)")
 	}
-	if d.claim(p.id, o.at) {
+	if d.claim(p.id, o.At) {
 		d.proxies = append(d.proxies, p)
 	}
 }
 
 // proxy reads what both kinds of proxy registration have.
-func (d *directory) proxy(o *object, id string) *proxy {
-	p := &proxy{id: id, at: o.at, address: o.address("address"), port: o.port("port"), weights: o.weights()}
-	o.unsupported("socket_path")
-	if h, ok := o.checks(); ok {
-		p.health = setting[health]{set: true, value: h}
+func (d *directory) proxy(o *definition.Decoder, id string) *proxy {
+	p := &proxy{id: id, at: o.At, address: address(o, "address"), port: o.Port("port"), weights: weightsOf(o)}
+	o.Unsupported("socket_path")
+	if h, ok := d.checks(o); ok {
+		p.health = definition.Setting[health]{Set: true, Value: h}
 	}
-	o.common()
-	b, ok := o.child("proxy", "proxy")
+	common(o)
+	b, ok := o.Child("proxy", "proxy")
 	if !ok {
 		return p
 	}
-	p.destination = b.text("destination_service_name")
-	if p.destination.set && !b.name("destination_service_name", p.destination) {
-		p.destination = setting[string]{}
+	p.destination = b.Text("destination_service_name")
+	if p.destination.Set && !b.Name("destination_service_name", p.destination) {
+		p.destination = definition.Setting[string]{}
 	}
-	p.instance = b.text("destination_service_id")
-	p.localAddress = b.address("local_service_address")
-	p.localPort = b.port("local_service_port")
-	p.localSocket = b.socket("local_service_socket_path")
-	if p.localSocket.set && (p.localPort.set || p.localAddress.set) {
-		b.problem(p.localSocket.at, "proxy has a local_service_socket_path and a local_service_address or local_service_port: it can have one of them")
+	p.instance = b.Text("destination_service_id")
+	p.localAddress = address(b, "local_service_address")
+	p.localPort = b.Port("local_service_port")
+	p.localSocket = socket(b, "local_service_socket_path")
+	if p.localSocket.Set && (p.localPort.Set || p.localAddress.Set) {
+		b.Mistake(p.localSocket.At, "proxy has a local_service_socket_path and a local_service_address or local_service_port: it can have one of them")
 	}
-	b.only("mode", "direct")
-	b.only("mutual_tls_mode", "strict", "default")
-	b.unsupported("transparent_proxy", "envoy_extensions", "access_logs")
-	b.meshGateway("mesh_gateway")
-	p.settings = b.settings()
-	for _, u := range b.children("upstreams", "upstream") {
+	b.Only("mode", "direct")
+	b.Only("mutual_tls_mode", "strict", "default")
+	b.Unsupported("transparent_proxy", "envoy_extensions", "access_logs")
+	b.MeshGateway("mesh_gateway")
+	p.settings = b.Config()
+	for _, u := range b.Children("upstreams", "upstream") {
 		d.upstream(u, p)
 	}
-	if e, ok := b.child("expose", "expose"); ok {
-		p.exposed = e.exposed()
+	if e, ok := b.Child("expose", "expose"); ok {
+		p.exposed = d.exposed(e)
 	}
-	b.done()
+	b.Done()
 	return p
 }
 
-// meshGateway takes the one mode that needs no gateway.
-func (o *object) meshGateway(key string) {
-	if m, ok := o.child(key, key); ok {
-		m.only("mode", "none")
-		m.done()
-	}
-}
-
-// require reports that a key is missing, unless the object could not be read at all.
-func (o *object) require(key string, s setting[string]) bool {
-	if !s.set && !o.broken && (o.field(key) == nil || o.field(key).kind == text) {
-		o.problem(o.at, "%s has no %s", o.what, key)
-	}
-	return s.set
-}
-
 // weights are set if the registration says something of them; 1 and 1 are Consul's defaults.
-func (o *object) weights() (s setting[weights]) {
-	w, ok := o.child("weights", "weights")
+func weightsOf(o *definition.Decoder) (s definition.Setting[weights]) {
+	w, ok := o.Child("weights", "weights")
 	if !ok {
 		return s
 	}
 	// Consul's bounds: an instance without weight when passing would never be dialled.
-	s = setting[weights]{set: true, at: w.at, value: weights{1, 1}}
-	if p := w.integer("passing", 1, 65535); p.set {
-		s.value.passing = p.value
+	s = definition.Setting[weights]{Set: true, At: w.At, Value: weights{1, 1}}
+	if p := w.Integer("passing", 1, 65535); p.Set {
+		s.Value.passing = p.Value
 	}
-	if p := w.integer("warning", 0, 65535); p.set {
-		s.value.warning = p.value
+	if p := w.Integer("warning", 0, 65535); p.Set {
+		s.Value.warning = p.Value
 	}
-	w.done()
+	w.Done()
 	return s
 }
 
 // checks is the worst status of the checks; ok is false if there are none.
-func (o *object) checks() (worst health, ok bool) {
-	for _, c := range append(o.children("check", "check"), o.children("checks", "check")...) {
+func (d *directory) checks(o *definition.Decoder) (worst health, ok bool) {
+	for _, c := range append(o.Children("check", "check"), o.Children("checks", "check")...) {
 		ok = true
-		status := c.text("status")
-		switch status.value {
+		status := c.Text("status")
+		switch status.Value {
 		case "", "passing":
 		case "warning":
 			worst = max(worst, warning)
 		case "critical":
 			worst = critical
 		default:
-			c.problem(status.at, "status %.60q of check is not known: passing, warning and critical are", status.value)
+			c.Mistake(status.At, "status %.60q of check is not known: passing, warning and critical are", status.Value)
 		}
-		before := len(c.problems)
-		probes := c.probes()
-		if probes && !status.set {
-			c.warning(c.at, "checks are not run here: without a status this one counts as passing")
+		before := len(d.problems)
+		probes := probes(c)
+		if probes && !status.Set {
+			d.warning(c.At, "checks are not run here: without a status this one counts as passing")
 		}
-		c.ignore("id", "check_id", "name", "notes", "service_id", "method", "header", "body", "tls_server_name",
+		c.Know("id", "check_id", "name", "notes", "service_id", "method", "header", "body", "tls_server_name",
 			"tls_skip_verify", "tcp_use_tls", "grpc_use_tls", "h2ping_use_tls", "shell", "disable_redirects", "output_max_size", "success_before_passing",
 			"failures_before_warning", "failures_before_critical", "docker_container_id", "token")
-		c.done()
-		if !probes && !status.set && len(c.problems) == before && !c.broken {
-			c.problem(c.at, "check says nothing: give it a status, or how the status is found out (http, tcp, ttl, …)")
+		c.Done()
+		if !probes && !status.Set && len(d.problems) == before && !c.Broken {
+			c.Mistake(c.At, "check says nothing: give it a status, or how the status is found out (http, tcp, ttl, …)")
 		}
 	}
 	return worst, ok
@@ -269,10 +254,10 @@ func (o *object) checks() (worst health, ok bool) {
 
 // probes reports whether a check says how Consul's agent would find out about its status, and what of that Consul would refuse. A
 // status alone is taken, which Consul does not: here it is all that counts.
-func (o *object) probes() bool {
+func probes(o *definition.Decoder) bool {
 	given := func(keys ...string) (first string) {
 		for _, key := range keys {
-			if n := o.field(key); n != nil && !n.empty() {
+			if n := o.Field(key); n != nil && !n.Empty() {
 				first = cmp.Or(first, key)
 			}
 		}
@@ -280,22 +265,22 @@ func (o *object) probes() bool {
 	}
 	run := given("http", "tcp", "udp", "grpc", "h2ping", "args", "os_service")
 	alias := given("alias_service", "alias_node")
-	interval, ttl := o.duration("interval"), o.duration("ttl")
-	o.duration("timeout")
-	o.duration("deregister_critical_service_after")
+	interval, ttl := o.Duration("interval"), o.Duration("ttl")
+	o.Duration("timeout")
+	o.Duration("deregister_critical_service_after")
 	switch {
 	case run != "" && alias != "":
-		o.problem(o.at, "check has %s and %s: it can have one of them", run, alias)
+		o.Mistake(o.At, "check has %s and %s: it can have one of them", run, alias)
 	case run != "" && given("interval") == "":
-		o.problem(o.at, "check with %s has no interval", run)
-	case interval.set && ttl.set, alias != "" && ttl.set:
-		o.problem(ttl.at, "check has a ttl and %s: it can have one of them", cmp.Or(alias, "an interval"))
+		o.Mistake(o.At, "check with %s has no interval", run)
+	case interval.Set && ttl.Set, alias != "" && ttl.Set:
+		o.Mistake(ttl.At, "check has a ttl and %s: it can have one of them", cmp.Or(alias, "an interval"))
 	}
-	return run != "" || alias != "" || ttl.set
+	return run != "" || alias != "" || ttl.Set
 }
 
 // claim takes an ID for the registration at a place. IDs of services and proxies are one set, as on one agent.
-func (d *directory) claim(id string, at position) bool {
+func (d *directory) claim(id string, at definition.Position) bool {
 	if first, ok := d.ids[id]; ok {
 		d.problem(at, "the ID %q is taken (%s): IDs of services and proxies must differ", id, first)
 		return false

@@ -3,35 +3,25 @@ package files
 import (
 	"io/fs"
 	"log/slog"
-	"maps"
 	"os"
-	"path/filepath"
-	"strings"
 
 	"github.com/fsnotify/fsnotify"
 )
 
-// maxLinks bounds the symlinks that are followed for one path, as the kernel does.
-const maxLinks = 40
-
-// everything stands for all names of a directory.
-const everything = "*"
-
-// watch is told by the kernel of changes in the directory and along the symlinks that lead to it and to its files. It is a
-// convenience: what it misses, polling finds.
+// watch is told by the kernel of changes in the directory itself. It is a convenience: what it
+// misses, polling finds. That is all that happens elsewhere: to symlinks on the way to the
+// directory, and to what its own symlinks lead to.
 type watch struct {
 	dir      string
 	logger   *slog.Logger
 	notifier *fsnotify.Watcher // nil: none can be had
 	events   chan fsnotify.Event
 	errors   chan error
-
-	names map[string]map[string]bool // by directory, the names that matter
-	infos map[string]fs.FileInfo     // of the directories when their watch was set
+	watched  fs.FileInfo // of the directory when its watch was set
 }
 
 func newWatch(dir string, logger *slog.Logger) *watch {
-	w := &watch{dir: dir, logger: logger, infos: map[string]fs.FileInfo{}}
+	w := &watch{dir: dir, logger: logger}
 	n, err := fsnotify.NewWatcher()
 	if err != nil {
 		logger.Warn("no file notification, changes are found by polling", "err", err)
@@ -51,107 +41,24 @@ func (w *watch) close() {
 	}
 }
 
-// follow watches the directory, and what leads to it and to the files.
-func (w *watch) follow(files []listed) {
+// follow watches the directory that has the name now.
+func (w *watch) follow() {
 	if w.notifier == nil {
 		return
 	}
-	w.names = map[string]map[string]bool{}
-	real := w.trace(w.dir)
-	w.add(real, everything)
-	for _, f := range files {
-		path := filepath.Join(real, f.name)
-		if l, err := os.Lstat(path); err == nil && l.Mode()&fs.ModeSymlink != 0 {
-			w.trace(path)
-		}
-	}
-	set := map[string]bool{}
-	for _, dir := range w.notifier.WatchList() {
-		set[dir] = true
-	}
-	for dir := range w.names {
-		info, err := os.Stat(dir)
-		if err != nil {
-			continue
-		}
-		if set[dir] && w.infos[dir] != nil && os.SameFile(info, w.infos[dir]) {
-			continue
-		}
-		if set[dir] { // the name is another directory's now
-			_ = w.notifier.Remove(dir) // gone already, at worst
-		}
-		if err := w.notifier.Add(dir); err != nil {
-			w.logger.Debug("directory not watched, changes are found by polling", "file", dir, "err", err)
-			continue
-		}
-		w.infos[dir] = info
-	}
-	for dir := range set {
-		if w.names[dir] == nil {
-			_ = w.notifier.Remove(dir) // gone already, at worst
-		}
-	}
-	maps.DeleteFunc(w.infos, func(dir string, _ fs.FileInfo) bool { return w.names[dir] == nil })
-}
-
-func (w *watch) add(dir, name string) {
-	if w.names[dir] == nil {
-		w.names[dir] = map[string]bool{}
-	}
-	w.names[dir][name] = true
-}
-
-// trace marks every symlink on the way to path, and what stands at its end, as names that matter. It returns the path
-// without symlinks, as far as it exists.
-func (w *watch) trace(path string) string {
-	abs, err := filepath.Abs(path)
+	info, err := os.Stat(w.dir)
 	if err != nil {
-		return path
+		return
 	}
-	rest := strings.Split(strings.TrimPrefix(abs, "/"), "/")
-	at := "/"
-	for links := 0; len(rest) > 0; {
-		name := rest[0]
-		rest = rest[1:]
-		switch name {
-		case "", ".":
-			continue
-		case "..":
-			at = filepath.Dir(at)
-			continue
+	if len(w.notifier.WatchList()) > 0 { // else it is gone, though another one may have its number
+		if os.SameFile(info, w.watched) {
+			return
 		}
-		next := filepath.Join(at, name)
-		info, err := os.Lstat(next)
-		if err != nil {
-			w.add(at, name) // somebody may make it
-			return filepath.Join(append([]string{next}, rest...)...)
-		}
-		if info.Mode()&fs.ModeSymlink != 0 && links < maxLinks {
-			links++
-			w.add(at, name)
-			target, err := os.Readlink(next)
-			if err != nil {
-				return next
-			}
-			if filepath.IsAbs(target) {
-				at = "/"
-			}
-			rest = append(strings.Split(target, "/"), rest...)
-			continue
-		}
-		if len(rest) == 0 {
-			w.add(at, name)
-		}
-		at = next
+		_ = w.notifier.Remove(w.dir) // gone already, at worst
 	}
-	return at
-}
-
-// concerns reports whether an event may have changed what the directory holds.
-func (w *watch) concerns(e fsnotify.Event) bool {
-	if w.names[e.Name] != nil { // a watched directory itself
-		return true
+	if err := w.notifier.Add(w.dir); err != nil {
+		w.logger.Debug("directory not watched, changes are found by polling", "file", w.dir, "err", err)
+		return
 	}
-	names := w.names[filepath.Dir(e.Name)]
-	return names[filepath.Base(e.Name)] || names[everything]
+	w.watched = info
 }

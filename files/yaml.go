@@ -9,6 +9,8 @@ import (
 	"strings"
 
 	"go.yaml.in/yaml/v3"
+
+	"github.com/sallyport/sallyport/definition"
 )
 
 // maxAliased bounds how many values the aliases of a YAML file may come to.
@@ -20,10 +22,10 @@ type yamlReader struct {
 	aliased int // values made inside of aliases
 }
 
-func parseYAML(file string, src []byte) ([]*node, *syntaxError) {
+func parseYAML(file string, src []byte) ([]*definition.Node, *definition.SyntaxError) {
 	r := &yamlReader{file: file}
 	d := yaml.NewDecoder(bytes.NewReader(src))
-	var documents []*node
+	var documents []*definition.Node
 	for {
 		var y yaml.Node
 		err := d.Decode(&y)
@@ -40,7 +42,7 @@ func parseYAML(file string, src []byte) ([]*node, *syntaxError) {
 		if serr != nil {
 			return nil, serr
 		}
-		if n.kind != null { // what follows a last "---"
+		if n.Kind != definition.Null { // what follows a last "---"
 			documents = append(documents, n)
 		}
 	}
@@ -49,93 +51,93 @@ func parseYAML(file string, src []byte) ([]*node, *syntaxError) {
 var yamlLine = regexp.MustCompile(`^line (\d+): `)
 
 // yamlSyntax takes the line out of the library's error, which has it only in its text.
-func yamlSyntax(err error) *syntaxError {
+func yamlSyntax(err error) *definition.SyntaxError {
 	msg := strings.TrimPrefix(err.Error(), "yaml: ")
 	if m := yamlLine.FindStringSubmatch(msg); m != nil {
 		line, _ := strconv.Atoi(m[1]) // digits; on overflow Atoi gives the largest int
-		return syntax(line, "%s", strings.TrimPrefix(msg, m[0]))
+		return definition.Syntax(line, "%s", strings.TrimPrefix(msg, m[0]))
 	}
-	return syntax(1, "%s", msg)
+	return definition.Syntax(1, "%s", msg)
 }
 
-func (r *yamlReader) node(y *yaml.Node, depth int, aliased bool) (*node, *syntaxError) {
-	if depth > maxDepth {
-		return nil, syntax(y.Line, "nested more than %d deep", maxDepth)
+func (r *yamlReader) node(y *yaml.Node, depth int, aliased bool) (*definition.Node, *definition.SyntaxError) {
+	if depth > definition.MaxDepth {
+		return nil, definition.Syntax(y.Line, "nested more than %d deep", definition.MaxDepth)
 	}
 	if aliased {
 		if r.aliased++; r.aliased > maxAliased {
-			return nil, syntax(y.Line, "the aliases come to more than %d values", maxAliased)
+			return nil, definition.Syntax(y.Line, "the aliases come to more than %d values", maxAliased)
 		}
 	}
-	n := &node{at: position{file: r.file, line: y.Line}}
+	n := &definition.Node{At: definition.Position{File: r.file, Line: y.Line}}
 	switch y.Kind {
 	case yaml.AliasNode:
 		target, err := r.node(y.Alias, depth+1, true)
 		if err != nil {
 			return nil, err
 		}
-		target.at = n.at // where it is used says more than where it was written
+		target.At = n.At // where it is used says more than where it was written
 		return target, nil
 	case yaml.ScalarNode:
 		return n, r.scalar(n, y)
 	case yaml.SequenceNode:
-		n.kind = list
+		n.Kind = definition.List
 		for _, c := range y.Content {
 			element, err := r.node(c, depth+1, aliased)
 			if err != nil {
 				return nil, err
 			}
-			n.list = append(n.list, element)
+			n.List = append(n.List, element)
 		}
 		return n, nil
 	case yaml.MappingNode:
 		return n, r.mapping(n, y, depth, aliased)
 	case yaml.DocumentNode:
 	}
-	return nil, syntax(y.Line, "cannot be read")
+	return nil, definition.Syntax(y.Line, "cannot be read")
 }
 
-func (r *yamlReader) mapping(n *node, y *yaml.Node, depth int, aliased bool) *syntaxError {
-	n.kind = mapping
+func (r *yamlReader) mapping(n *definition.Node, y *yaml.Node, depth int, aliased bool) *definition.SyntaxError {
+	n.Kind = definition.Mapping
 	for i := 0; i+1 < len(y.Content); i += 2 {
 		k, v := y.Content[i], y.Content[i+1]
 		if k.Kind != yaml.ScalarNode {
-			return syntax(k.Line, "a key must be plain text")
+			return definition.Syntax(k.Line, "a key must be plain text")
 		}
 		if k.ShortTag() == "!!merge" {
-			return syntax(k.Line, "merge keys (<<) are not supported: spell the keys out")
+			return definition.Syntax(k.Line, "merge keys (<<) are not supported: spell the keys out")
 		}
-		f := field{key: k.Value, at: position{file: r.file, line: k.Line}}
-		var err *syntaxError
-		if f.value, err = r.node(v, depth+1, aliased); err != nil {
+		f := definition.Field{Key: k.Value, At: definition.Position{File: r.file, Line: k.Line}}
+		var err *definition.SyntaxError
+		if f.Value, err = r.node(v, depth+1, aliased); err != nil {
 			return err
 		}
-		if f.value.kind == mapping {
-			f.value.at = f.at
+		if f.Value.Kind == definition.Mapping {
+			f.Value.At = f.At
 		}
-		n.fields = append(n.fields, f)
+		n.Fields = append(n.Fields, f)
 	}
 	return nil
 }
 
-func (r *yamlReader) scalar(n *node, y *yaml.Node) *syntaxError {
+func (r *yamlReader) scalar(n *definition.Node, y *yaml.Node) *definition.SyntaxError {
 	switch tag := y.ShortTag(); tag {
 	case "!!null":
 	case "!!str", "!!timestamp":
-		n.kind, n.text = text, y.Value
+		n.Kind, n.Text = definition.Text, y.Value
 	case "!!bool":
-		if err := y.Decode(&n.boolean); err != nil {
-			return syntax(y.Line, "%q is no boolean: write true or false", y.Value)
+		if err := y.Decode(&n.Boolean); err != nil {
+			return definition.Syntax(y.Line, "%q is no boolean: write true or false", y.Value)
 		}
-		n.kind = boolean
+		n.Kind = definition.Boolean
 	case "!!int", "!!float":
 		var f float64
 		if err := y.Decode(&f); err != nil {
-			return syntax(y.Line, "%q is no number", y.Value)
+			return definition.Syntax(y.Line, "%q is no number", y.Value)
 		}
-		n.number(f)
+		n.Number(f)
 	default:
-		return syntax(y.Line, "the tag %s means nothing here", tag)
+		return definition.Syntax(y.Line, "the tag %s means nothing here", tag)
 	}
 	return nil
 }

@@ -50,7 +50,7 @@ type Intention struct {
 	Source      Source
 	Destination identity.Name
 	Action      Action
-	// Unsupported, if not empty, names what in the intention sallyport does not evaluate (L7 permissions, an unknown
+	// Unsupported, if not empty, names what in the intention sallyport does not evaluate (Permissions, an unknown
 	// field). Such an intention denies its source whatever its Action says.
 	Unsupported string
 	// Origin is where the intention was read: "api.hcl:12", "service-intentions/api". It decides nothing.

@@ -42,8 +42,9 @@ type generation struct {
 	policy  *intention.Policy // the one that was seen last
 	due     bool              // access was taken away and number is not raised yet
 	renamed []time.Time       // the last times, oldest first
-	// bounded is policy as long as it has to wait for the disk.
-	bounded *intention.Policy
+	// bounded stands for policy as long as that has to wait for the disk, and told is what Envoys were
+	// told last; nil: nothing.
+	bounded, told *intention.Policy
 }
 
 // record is what is kept on disk of one destination.
@@ -124,17 +125,19 @@ const (
 
 // tell returns the policy that may be told to Envoys under s's generation; nil for tellNothing.
 func (g *generations) tell(s *generation) (*intention.Policy, telling) {
+	allowed := s.policy.Allowed()
 	switch {
-	case g.lost, s.recorded.number != 0 && s.recorded.number != s.number:
+	case g.lost, s.recorded.number != 0 && s.recorded.number != s.number, s.recorded.number != 0 && allowed.Within(s.recorded.allowed):
+		s.told = s.policy
 		return s.policy, tellAll
 	case s.recorded.number == 0:
 		return nil, tellNothing
-	case s.bounded != nil:
-		return s.bounded, tellBounded
-	case s.policy.Allowed().Within(s.recorded.allowed):
-		return s.policy, tellAll
+	case s.bounded == nil && s.told != nil && s.told.Allowed().Within(allowed) && s.recorded.allowed.Within(s.told.Allowed()):
+		s.bounded = s.told // nothing is taken away, and nothing else may be told
+	case s.bounded == nil:
+		s.bounded = s.policy.Within(s.recorded.allowed)
 	}
-	s.bounded = s.policy.Within(s.recorded.allowed)
+	s.told = s.bounded
 	return s.bounded, tellBounded
 }
 

@@ -13,7 +13,7 @@ import (
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 )
 
-func parsedConfig(t testing.TB) Config {
+func cacheConfig(t testing.TB) Config {
 	t.Helper()
 	config, err := Config{Dir: t.TempDir(), TrustDomain: spiffeid.RequireTrustDomainFromString("mesh.test")}.withDefaults()
 	if err != nil {
@@ -30,7 +30,7 @@ func put(t testing.TB, config Config, name, text string) {
 }
 
 // readAgain reads the directory as Run does.
-func readAgain(t testing.TB, config Config, ports map[string]uint16, before parsed) reading {
+func readAgain(t testing.TB, config Config, ports map[string]uint16, before cache) reading {
 	t.Helper()
 	files, err := scan(config.Dir)
 	if err != nil {
@@ -42,7 +42,7 @@ func readAgain(t testing.TB, config Config, ports map[string]uint16, before pars
 // TestRemembered demands that what was remembered of files changes nothing in what comes out: not in what is published, nor in the
 // mistakes that are found, nor in the ports that are chosen.
 func TestRemembered(t *testing.T) {
-	config := parsedConfig(t)
+	config := cacheConfig(t)
 	texts := []string{
 		`service { name = "web" port = 8080 connect { sidecar_service {} } }`,
 		`service { name = "web" port = 9090 connect { sidecar_service { proxy { upstreams = [{ destination_name = "db" local_bind_port = 9191 config { connect_timeout_ms = 7 } }] } } } }`,
@@ -59,7 +59,7 @@ func TestRemembered(t *testing.T) {
 		`service {`,
 	}
 	r := rand.New(rand.NewPCG(1, 2))
-	before, remembered, clean := parsed{}, 0, 0
+	before, remembered, clean := cache{}, 0, 0
 	var ports map[string]uint16
 	put(t, config, "always.hcl", "# nothing")
 	for range 600 {
@@ -89,8 +89,8 @@ func TestRemembered(t *testing.T) {
 
 // TestNotRemembered demands that a file is read again if what it says depends on more than itself.
 func TestNotRemembered(t *testing.T) {
-	config := parsedConfig(t)
-	before := parsed{}
+	config := cacheConfig(t)
+	before := cache{}
 	for name, text := range map[string]string{
 		"user.hcl":    `service { name = "a" port = 1 connect { sidecar_service { proxy { config { sallyport_uid = "root" } } } } }`,
 		"mistake.hcl": `service { name = "b" prot = 1 }`,
@@ -113,7 +113,7 @@ func TestNotRemembered(t *testing.T) {
 func BenchmarkRead(b *testing.B) {
 	for _, n := range []int{1000, 10_000} {
 		b.Run(fmt.Sprintf("services=%d", n), func(b *testing.B) {
-			config := parsedConfig(b)
+			config := cacheConfig(b)
 			service := func(i int) string { return fmt.Sprintf("web-%d", i%n) }
 			var text strings.Builder
 			for i := range n {
@@ -132,7 +132,7 @@ func BenchmarkRead(b *testing.B) {
 				fmt.Fprintf(&text, "bootstrap { Kind = \"service-intentions\" Name = %q Sources = [{ Name = %q Action = \"allow\" }] }\n", service(i), service(i+1))
 			}
 			put(b, config, "intentions.hcl", text.String()+"}")
-			before := parsed{}
+			before := cache{}
 			readAgain(b, config, nil, before)
 			b.ReportAllocs()
 			for i := 0; b.Loop(); i++ {

@@ -6,47 +6,49 @@ import (
 	"github.com/sallyport/sallyport/identity"
 )
 
-// parsed remembers what files said when they were read last, so that a change of one costs no reading of the others. It goes by the
-// bytes: what a file says depends on its name, its bytes and the configuration, which never changes. Sizes and times can lie
-// (a rewrite within the clock's resolution, a restored backup), so each file's bytes are read and hashed every time. The zero
-// value remembers nothing.
-type parsed map[string]parsedFile
+// cache remembers what files said when they were read last, so that a change of one costs no
+// reading of the others. It goes by the bytes: what a file says depends on its name, its bytes and
+// the configuration, which never changes. Sizes and times can lie (a rewrite within the clock's
+// resolution, a restored backup), so each file's bytes are read and hashed every time. An empty one
+// remembers nothing.
+type cache map[string]cachedFile
 
-type parsedFile struct {
+type cachedFile struct {
 	sum  [sha256.Size]byte
 	said *directory
 }
 
 // file is what a file says: remembered, or read. ok is false if it cannot be parsed.
-func (p parsed) file(config Config, name string, src []byte) (said *directory, ok bool) {
+func (c cache) file(config Config, name string, src []byte) (said *directory, ok bool) {
 	sum := sha256.Sum256(src)
-	if f := p[name]; f.said != nil && f.sum == sum {
+	if f := c[name]; f.said != nil && f.sum == sum {
 		return f.said, true
 	}
-	delete(p, name)
+	delete(c, name)
 	said = newDirectory(config)
 	ok = said.file(name, src)
-	// A file with a mistake is read again each time: the mistake may be that something outside of it is missing.
-	if ok && len(said.problems) == 0 && !said.volatile {
-		p[name] = parsedFile{sum, said}
+	// A file with a mistake is read again each time: the mistake may be that something outside of
+	// it is missing.
+	if ok && len(said.problems) == 0 && !said.Volatile {
+		c[name] = cachedFile{sum, said}
 	}
 	return said, ok
 }
 
 // keep forgets the files that are not among those listed.
-func (p parsed) keep(files []listed) {
+func (c cache) keep(files []listed) {
 	present := make(map[string]bool, len(files))
 	for _, f := range files {
 		present[f.name] = true
 	}
-	for name := range p {
+	for name := range c {
 		if !present[name] {
-			delete(p, name)
+			delete(c, name)
 		}
 	}
 }
 
-// add puts what one more file says to d, and reports what cannot stand beside what other files said. It does not change the file's.
+// add merges f into d and reports conflicts. It does not modify f.
 func (d *directory) add(f *directory) {
 	d.problems = append(d.problems, f.problems...)
 	d.warnings = append(d.warnings, f.warnings...)

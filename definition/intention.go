@@ -1,0 +1,89 @@
+package definition
+
+import (
+	"github.com/sallyport/sallyport/identity"
+	"github.com/sallyport/sallyport/intention"
+)
+
+// maxDescription is Consul's bound on the description of an intention.
+const maxDescription = 512
+
+// Intention reads what an intention says of its source; the destination is for the caller to fill
+// in. The source's keys are those of config entries, or in Consul's API, where other things are
+// beside them, SourceName and so on. ok is false if the source is none that an identity can have,
+// or not known from files. It is done with d then, and for an intention even a lenient Reader
+// reports a key that nobody knows and that says something: what is not understood has to deny.
+func (d *Decoder) Intention() (i intention.Intention, ok bool) {
+	prefix, namespace := "", "Namespace"
+	if d.Lenient {
+		prefix, namespace = "Source", "SourceNS"
+	}
+	i.Source.Name, ok = d.ServiceName(prefix+"Name", namespace, prefix+"Partition")
+	i.Source.Peer = d.tenant(prefix+"Peer", "")
+	action := d.Text("Action")
+	permissions := d.field("Permissions")
+	understood := false
+	switch {
+	case permissions != nil && !permissions.Value.Empty() && action.Set:
+		d.say(action.At, permissions, "%s has Action and Permissions: it can have one of them", d.What)
+	case permissions != nil && !permissions.Value.Empty():
+		d.say(permissions.Value.At, permissions, "Permissions in %s are not supported yet", d.What)
+	case action.Value == "allow":
+		i.Action, understood = intention.Allow, true
+	case action.Value == "deny":
+		understood = true
+	case action.Set:
+		d.wrong(d.field("Action"),
+			"%.60q is not known: allow and deny are, in lower case", action.Value)
+	default:
+		d.Require("Action", action)
+	}
+	if t := d.Text(prefix + "Type"); t.Set && t.Value != "consul" {
+		f := d.field(prefix + "Type")
+		d.say(t.At, f, `%s %.60q of %s is not known: "consul" is`, f.Key, t.Value, d.What)
+	}
+	d.Unsupported(prefix+"SamenessGroup", "JWT")
+	legacy := []string{"LegacyID", "LegacyMeta", "LegacyCreateTime", "LegacyUpdateTime"}
+	if d.Lenient {
+		// They say nothing about who is allowed what.
+		d.Drop("ID", "Description", "DefaultAddr", "DefaultPort", "Meta", "CreatedAt", "UpdatedAt",
+			"Hash", "CreateIndex", "ModifyIndex", "RaftIndex", "Precedence")
+		d.Drop(legacy...)
+		d.unsupportedPrefix("")
+	} else {
+		if s := d.Text("Description"); len(s.Value) > maxDescription {
+			d.wrong(d.field("Description"),
+				"has %d bytes: at most %d are allowed", len(s.Value), maxDescription)
+		}
+		d.Unsupported(legacy...)
+		d.Drop("Precedence") // Consul's output has it; it follows from the names
+	}
+	i.Origin = d.At.String()
+	d.Done()
+	return i, ok && (understood || d.Lenient)
+}
+
+// ServiceName is a service, or the wildcard, with its namespace and partition; ok is false if no
+// identity can be called so.
+func (d *Decoder) ServiceName(service, namespace, partition string) (n identity.Name, ok bool) {
+	name, ok := d.Pattern(service)
+	n = identity.NewName(name)
+	n.Partition, n.Namespace = d.tenant(partition, n.Partition), d.tenant(namespace, n.Namespace)
+	if n.Namespace == identity.Wildcard { // holds the default one too, the only one there is
+		n.Namespace = identity.Default
+	}
+	whole := n
+	if n.IsWildcard() {
+		whole.Service = "any"
+	}
+	return n, ok && whole.Check() == nil
+}
+
+// tenant is a namespace, a partition or a peer, of which files can have standard alone.
+func (d *Decoder) tenant(key, standard string) string {
+	if !d.Lenient {
+		d.Only(key, standard)
+		return standard
+	}
+	return d.Text(key).Else(standard)
+}

@@ -1,0 +1,127 @@
+package definition
+
+import (
+	"strconv"
+	"time"
+)
+
+// Kind is what a Node holds.
+type Kind uint8
+
+// The kinds of nodes.
+const (
+	Null    Kind = iota
+	Text         // a string
+	Integer      // a whole number, also where it is written 80.0
+	Float        // any other number
+	Boolean
+	List
+	Mapping
+)
+
+// String is the kind in words for error messages.
+func (k Kind) String() string {
+	switch k {
+	case Text:
+		return "a string"
+	case Integer:
+		return "a number"
+	case Float:
+		return "a fraction"
+	case Boolean:
+		return "a boolean"
+	case List:
+		return "a list"
+	case Mapping:
+		return "a block"
+	case Null:
+	}
+	return "null"
+}
+
+// Position is a place in a file. The zero Position is nowhere, which is where all that comes from
+// Consul's API is.
+type Position struct {
+	File string
+	Line int // 0: the file as a whole
+}
+
+// String is "file:line".
+func (p Position) String() string {
+	if p.Line == 0 {
+		return p.File
+	}
+	return p.File + ":" + strconv.Itoa(p.Line)
+}
+
+// Node is a value as it was written, whatever the format. The zero Node is null. Nobody changes a
+// Node that is read.
+type Node struct {
+	Kind    Kind
+	Text    string // of Text
+	Integer int64
+	Boolean bool
+	List    []*Node
+	Fields  []Field // of a Mapping, in their order. Keys may come twice
+	At      Position
+}
+
+// Field is one key of a mapping and its value.
+type Field struct {
+	Key   string
+	Value *Node
+	At    Position // of the key
+}
+
+// Number sets n to a number.
+func (n *Node) Number(f float64) {
+	if i := int64(f); float64(i) == f && i > -1<<53 && i < 1<<53 {
+		n.Kind, n.Integer = Integer, i
+		return
+	}
+	n.Kind = Float
+}
+
+// Empty reports whether n says no more than a key that is left out: Consul's own output is full of
+// such.
+func (n *Node) Empty() bool {
+	switch n.Kind {
+	case Text:
+		return n.Text == ""
+	case Integer:
+		return n.Integer == 0
+	case Boolean:
+		return !n.Boolean
+	case List:
+		return len(n.List) == 0
+	case Mapping:
+		for _, f := range n.Fields {
+			if !f.Value.Empty() {
+				return false
+			}
+		}
+		return true
+	case Float:
+		return false
+	case Null:
+	}
+	return true
+}
+
+// longestTime bounds times to a year, so that no sum of them overflows.
+const longestTime = 365 * 24 * time.Hour
+
+// Duration reads "10s" and a number of nanoseconds: Consul writes both. What is empty is 0; ok is
+// false for what is no time between 0 and a year.
+func (n *Node) Duration() (d time.Duration, ok bool) {
+	switch {
+	case n.Kind == Integer:
+		d = time.Duration(n.Integer)
+	case n.Kind == Text && n.Text != "":
+		var err error
+		if d, err = time.ParseDuration(n.Text); err != nil {
+			return 0, false
+		}
+	}
+	return d, n.Kind <= Integer && d >= 0 && d <= longestTime
+}
