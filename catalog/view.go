@@ -16,7 +16,7 @@ import (
 type View struct {
 	mesh       *Mesh
 	services   map[serviceKey]*Service
-	proxies    map[ProxyID]*Proxy
+	proxies    map[identity.ProxyID]*Proxy
 	order      []*Proxy // by ID
 	instances  map[string][]*Proxy
 	intentions map[identity.Name][]intention.Intention // by destination
@@ -43,7 +43,7 @@ func (v *View) Next(c Contents) *View {
 	n := &View{
 		mesh:      v.mesh,
 		services:  make(map[serviceKey]*Service, len(c.Services)),
-		proxies:   make(map[ProxyID]*Proxy, len(c.Proxies)),
+		proxies:   make(map[identity.ProxyID]*Proxy, len(c.Proxies)),
 		instances: make(map[string][]*Proxy, len(c.Proxies)),
 	}
 	changed := n.takeMesh(c.Mesh)
@@ -170,7 +170,7 @@ func (v *View) Upstream(u Upstream) *Service {
 }
 
 // Proxy is the proxy of that ID, or nil.
-func (v *View) Proxy(id ProxyID) *Proxy { return v.proxies[id] }
+func (v *View) Proxy(id identity.ProxyID) *Proxy { return v.proxies[id] }
 
 // Proxies yields all proxies, sorted by ID.
 func (v *View) Proxies() iter.Seq[*Proxy] { return slices.Values(v.order) }

@@ -214,7 +214,7 @@ func read(t *testing.T, c *meshtest.Consul) func() (*catalog.View, bool) {
 // compiled is the matcher that the Envoy of a service's sidecar is given.
 func compiled(t *testing.T, v *catalog.View, service string) *matcherv3.Matcher {
 	t.Helper()
-	in, ok := snapshot.Project(v, catalog.ProxyID(service+"-sidecar-proxy"))
+	in, ok := snapshot.Project(v, identity.ProxyID(service+"-sidecar-proxy"))
 	if !ok {
 		t.Fatalf("%s has no proxy", service)
 	}

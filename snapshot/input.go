@@ -7,6 +7,7 @@ import (
 	"slices"
 
 	"github.com/sallyport/sallyport/catalog"
+	"github.com/sallyport/sallyport/identity"
 	"github.com/sallyport/sallyport/intention"
 )
 
@@ -26,7 +27,7 @@ type Input struct {
 }
 
 // Project returns the input of a proxy as v has it; ok is false if v does not know the proxy. Generation and Envoy are left for the caller to fill in.
-func Project(v *catalog.View, id catalog.ProxyID) (in Input, ok bool) {
+func Project(v *catalog.View, id identity.ProxyID) (in Input, ok bool) {
 	p := v.Proxy(id)
 	if p == nil {
 		return Input{}, false

@@ -45,7 +45,7 @@ type publisher struct {
 
 // buildKey is what resources are built for: two streams of one proxy share them, unless their Envoys differ.
 type buildKey struct {
-	proxy catalog.ProxyID
+	proxy identity.ProxyID
 	envoy snapshot.Features
 }
 

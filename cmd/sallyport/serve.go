@@ -149,18 +149,14 @@ func open(cfg serveConfig, log *slog.Logger) (*controlPlane, error) {
 	p.engine.close = func() error { return errors.Join(closeEngine(), release()) }
 	p.secrets = sds.New(sds.Config{Source: p.certificates, Logger: log, Registerer: p.metrics})
 	p.xds, err = xds.New(xds.Config{
-		Views: &p.store.Views, Credentials: p.secrets, Authorizer: p.authorizer, Recheck: p.recheck,
+		Views: &p.store.Views, Credentials: p.secrets, Authorize: p.callers.Stream, Recheck: p.recheck,
 		GenerationsFile: filepath.Join(cfg.Data, "generations.json"), Logger: log, Registerer: p.metrics,
 	})
 	if err != nil {
 		return nil, errors.Join(err, p.close())
 	}
 	p.authz = authz.New(authz.Config{
-		Views: &p.store.Views, LogDenials: cfg.LogDenials, Logger: log, Registerer: p.metrics,
-		Authorize: func(ctx context.Context) (catalog.ProxyID, error) {
-			caller, err := p.authorizer.Authorize(ctx, nil)
-			return caller.Proxy, err
-		},
+		Views: &p.store.Views, LogDenials: cfg.LogDenials, Logger: log, Registerer: p.metrics, Authorize: p.callers.Call,
 	})
 	return p, nil
 }
