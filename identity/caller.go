@@ -9,15 +9,15 @@ import (
 // ProxyID is the ID of a proxy's registration: "web-sidecar-proxy". Envoy's node.id is the same text.
 type ProxyID string
 
-// Header is id as ProxyHeader carries it, written as Envoy wants it in initial_metadata:
-// percent-encoded, for an ID may hold any character, and with %% for each percent sign.
+// Header is id as ProxyHeader carries it. An ID may hold any character, so it is percent-encoded,
+// with ! in place of %, to which Envoy gives a meaning of its own in metadata.
 func (id ProxyID) Header() string {
-	return strings.ReplaceAll(url.PathEscape(string(id)), "%", "%%")
+	return strings.ReplaceAll(url.PathEscape(string(id)), "%", "!")
 }
 
-// ParseProxyID reads an ID from a value of ProxyHeader, as it comes from Envoy.
+// ParseProxyID reads an ID from a value of ProxyHeader.
 func ParseProxyID(header string) (ProxyID, error) {
-	id, err := url.PathUnescape(header)
+	id, err := url.PathUnescape(strings.ReplaceAll(header, "!", "%"))
 	return ProxyID(id), err
 }
 
