@@ -48,11 +48,15 @@ func (a *Agent) Call(ctx context.Context, token string, proxy identity.ProxyID, 
 	if err != nil {
 		return identity.Caller{}, err
 	}
-	if p := all[proxy]; proxy != "" && (p == nil || p.Service != service) {
-		return identity.Caller{}, status.Errorf(codes.NotFound, "there is no connect-proxy with the ID %.64q of the service %.64q on this node of Consul", proxy, service)
+	p := all[proxy]
+	known := p != nil && p.Service == service
+	if proxy == "" {
+		for _, p := range all {
+			known = known || p.Service == service
+		}
 	}
-	if proxy == "" && !hasProxy(all, service) {
-		return identity.Caller{}, status.Errorf(codes.NotFound, "there is no connect-proxy of the service %.64q on this node of Consul", service)
+	if !known {
+		return identity.Caller{}, status.Errorf(codes.NotFound, "there is no connect-proxy of the service %.64q (with the ID %.64q) on this node of Consul", service, proxy)
 	}
 	if err := a.may(ctx, token, service, freshCall); err != nil {
 		return identity.Caller{}, err
@@ -67,15 +71,6 @@ func (a *Agent) registered() (map[identity.ProxyID]*catalog.Proxy, error) {
 		return nil, status.Error(codes.Unavailable, "the proxies of this node are not known yet: the Consul agent has not answered")
 	}
 	return all, nil
-}
-
-func hasProxy(all map[identity.ProxyID]*catalog.Proxy, service identity.Name) bool {
-	for _, p := range all {
-		if p.Service == service {
-			return true
-		}
-	}
-	return false
 }
 
 // may is nil if token has service:write, by a verdict that is not older than fresh, and the call

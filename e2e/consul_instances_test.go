@@ -12,8 +12,9 @@ import (
 	"github.com/sallyport/sallyport/internal/meshtest"
 )
 
-// TestConsulInstances: a second instance of a service on the node, whose proxy cannot be served, takes nothing from the first, though its ID comes
-// before that one's: a call to the control plane is its own proxy's.
+// TestConsulInstances: a second instance of a service on the node, whose proxy cannot be served,
+// takes nothing from the first, though its ID comes before that one's: a call to the control plane
+// is its own proxy's.
 func TestConsulInstances(t *testing.T) { //nolint:tparallel // one mesh at a time is load enough
 	t.Parallel()
 	for _, mode := range []string{"ext_authz", "both"} {

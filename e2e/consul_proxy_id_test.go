@@ -8,8 +8,8 @@ import (
 	"github.com/sallyport/sallyport/internal/meshtest"
 )
 
-// TestConsulProxyID: an ID of characters that Envoy's metadata and HTTP give a meaning to comes through to the control plane, on which
-// the calls of such a proxy are its own.
+// TestConsulProxyID: an ID of characters to which HTTP, or Envoy in metadata, gives a meaning comes
+// through to the control plane as it is.
 func TestConsulProxyID(t *testing.T) { //nolint:tparallel // one mesh at a time is load enough
 	t.Parallel()
 	for _, envoy := range []string{meshtest.Version, "1.36.4"} {

@@ -6,7 +6,8 @@ import (
 	"strings"
 )
 
-// ProxyID is the ID of a proxy's registration: "web-sidecar-proxy". Envoy's node.id is the same text.
+// ProxyID is the ID of a proxy's registration: "web-sidecar-proxy". Envoy's node.id is the same
+// text.
 type ProxyID string
 
 // Header is id as ProxyHeader carries it. An ID may hold any character, so it is percent-encoded,
@@ -24,8 +25,8 @@ func ParseProxyID(header string) (ProxyID, error) {
 // Caller is who a call comes from, as its token has proved it. It is comparable. A token never
 // reaches a log: printing a Caller prints its proxy.
 type Caller struct {
-	// Proxy is empty only in calls that name no proxy, by a token that is not one proxy's alone:
-	// those of listeners of releases before this one, beside Consul.
+	// Proxy is empty only where a call names none, as those of older listeners, and the token is not
+	// one proxy's alone (beside Consul).
 	Proxy ProxyID
 	// Service is the one that a call is about. Zero in the Caller of a stream.
 	Service Name

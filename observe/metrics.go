@@ -20,7 +20,7 @@ const (
 )
 
 // refusals count by service. As a collector they show the services that proxies of the newest View
-// stand in for, from the start on at zero, and no others: neither label grows with what is reported.
+// stand in for, from the start on at zero, and no others: what is reported makes no labels.
 type refusals struct {
 	views *latest.Value[*catalog.View]
 	mu    sync.Mutex

@@ -1,5 +1,5 @@
-// Package observe takes in what Envoys report over their access log streams (accesslog.v3): who they
-// have refused. It counts refusals by service, and keeps nothing else of what it is told.
+// Package observe takes in what Envoys report over their access log streams (accesslog.v3). It counts
+// what they have refused by service, and keeps nothing else of it.
 //
 // What a proxy can cost is bounded: a message by its size, which is looked at before anything is
 // decoded, and a stream by how fast it is read. Envoy drops what finds no room on its side, and
@@ -152,8 +152,8 @@ func (s *Server) caller(ctx context.Context) (identity.Caller, error) {
 	return c, nil
 }
 
-// take counts the refusals of a message that a proxy of service sent, and returns how many entries it
-// is worth; not below 1.
+// take counts the refusals of a message that a proxy of service sent, and returns how many entries
+// it is worth; not below 1.
 func (s *Server) take(service identity.Name, message []byte) (int, error) {
 	if len(message) > maxMessage {
 		return 0, status.Errorf(codes.ResourceExhausted, "a message of %d bytes; %d are the most", len(message), maxMessage)

@@ -28,8 +28,6 @@ type Authority interface {
 // (RFC 9110, 11.1).
 const scheme = "bearer "
 
-var errNotOne = errors.New("not one proxy")
-
 // Authorizer knows the callers of gRPC calls by what comes with them: token and names. The
 // Authority is required; its errors are returned as they are.
 type Authorizer struct{ Authority Authority }
@@ -40,8 +38,12 @@ func (a Authorizer) Stream(ctx context.Context, node identity.ProxyID) (identity
 	if err != nil {
 		return identity.Caller{}, err
 	}
-	if named, err := proxy(ctx); err != nil || named != "" && named != node {
-		return identity.Caller{}, status.Errorf(codes.PermissionDenied, "the stream does not name the proxy that it is of (%s)", identity.ProxyHeader)
+	named, err := proxy(ctx)
+	if err != nil {
+		return identity.Caller{}, err
+	}
+	if named != "" && named != node {
+		return identity.Caller{}, status.Errorf(codes.PermissionDenied, "the stream is of the proxy %.64q, but the node calls itself %.64q", named, node)
 	}
 	return a.Authority.Stream(ctx, token, node)
 }
@@ -58,22 +60,23 @@ func (a Authorizer) Call(ctx context.Context) (identity.Caller, error) {
 	}
 	p, err := proxy(ctx)
 	if err != nil {
-		return identity.Caller{}, status.Errorf(codes.Unauthenticated, "the call does not name one proxy (%s)", identity.ProxyHeader)
+		return identity.Caller{}, err
 	}
 	return a.Authority.Call(ctx, token, p, identity.NewName(named[0]))
 }
 
-// proxy is the proxy that a call names; empty if it names none, as those of listeners and bootstraps
-// that a release before this one made.
+// proxy is the proxy that a call names; empty if it names none, as those of older listeners and
+// bootstraps.
 func proxy(ctx context.Context) (identity.ProxyID, error) {
-	switch named := metadata.ValueFromIncomingContext(ctx, identity.ProxyHeader); {
-	case len(named) == 0:
+	named := metadata.ValueFromIncomingContext(ctx, identity.ProxyHeader)
+	if len(named) == 0 {
 		return "", nil
-	case len(named) > 1, named[0] == "":
-		return "", errNotOne
-	default:
-		return identity.ParseProxyID(named[0])
 	}
+	id, err := identity.ParseProxyID(named[0])
+	if err != nil || id == "" || len(named) > 1 {
+		return "", status.Errorf(codes.Unauthenticated, "the call does not name one proxy (%s)", identity.ProxyHeader)
+	}
+	return id, nil
 }
 
 // bearer is the token of a call; empty if it has none.
@@ -97,23 +100,14 @@ func bearer(ctx context.Context) (string, error) {
 	return v, nil
 }
 
-// Stream returns the proxy that token was minted for, if it is node. The Caller's Token is empty,
-// for nothing behind this control plane asks for it.
-func (i *Issuer) Stream(_ context.Context, token string, node identity.ProxyID) (identity.Caller, error) {
-	return i.caller(token, node)
+// Stream returns the proxy that token was minted for, unless node is another one.
+func (i *Issuer) Stream(ctx context.Context, token string, node identity.ProxyID) (identity.Caller, error) {
+	return i.Call(ctx, token, node, identity.Name{})
 }
 
-// Call returns the proxy that token was minted for, if the call names it, or names none.
+// Call returns the proxy that token was minted for, unless the call names another one. The Caller's
+// Token is empty, for nothing behind this control plane asks for it.
 func (i *Issuer) Call(_ context.Context, token string, proxy identity.ProxyID, service identity.Name) (identity.Caller, error) {
-	c, err := i.caller(token, proxy)
-	if err == nil {
-		c.Service = service
-	}
-	return c, err
-}
-
-// caller is the proxy that token was minted for, if it is the named one; empty: none is named.
-func (i *Issuer) caller(token string, named identity.ProxyID) (identity.Caller, error) {
 	if token == "" {
 		return identity.Caller{}, status.Error(codes.Unauthenticated, "the call came without a token: is this Envoy's bootstrap from `sallyport bootstrap` or `sallyport envoy`?")
 	}
@@ -123,8 +117,8 @@ func (i *Issuer) caller(token string, named identity.ProxyID) (identity.Caller, 
 		return identity.Caller{}, status.Error(codes.Unauthenticated, err.Error()+"; `sallyport envoy` renews it as long as it runs, `sallyport bootstrap` writes a new one")
 	case err != nil:
 		return identity.Caller{}, status.Error(codes.Unauthenticated, err.Error())
-	case named != "" && named != p:
-		return identity.Caller{}, status.Errorf(codes.PermissionDenied, "the token is %q's, but the caller calls itself %.64q", p, named)
+	case proxy != "" && proxy != p:
+		return identity.Caller{}, status.Errorf(codes.PermissionDenied, "the token is %q's, but the caller calls itself %.64q", p, proxy)
 	}
-	return identity.Caller{Proxy: p}, nil
+	return identity.Caller{Proxy: p, Service: service}, nil
 }

@@ -26,7 +26,7 @@ func TestStream(t *testing.T) {
 		"node that agrees":     {headers: []string{"Bearer " + web}, node: "web"},
 		"named too":            {headers: []string{"Bearer " + web}, node: "web", named: []string{"web"}},
 		"named otherwise":      {headers: []string{"Bearer " + web}, node: "web", named: []string{"db"}, code: codes.PermissionDenied},
-		"named twice":          {headers: []string{"Bearer " + web}, node: "web", named: []string{"web", "web"}, code: codes.PermissionDenied},
+		"named twice":          {headers: []string{"Bearer " + web}, node: "web", named: []string{"web", "web"}, code: codes.Unauthenticated},
 		"lower case":           {headers: []string{"bearer " + web}},
 		"upper case":           {headers: []string{"BEARER " + web}},
 		"node of another":      {headers: []string{"Bearer " + web}, node: "db", code: codes.PermissionDenied},

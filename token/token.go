@@ -1,5 +1,6 @@
 // Package token is how a proxy proves who it is: a JWT per proxy, which its Envoy sends with every xDS stream and every
-// ext_authz call. An Issuer mints and verifies tokens with a key of its own, offline; Authorizer reads them from gRPC calls.
+// ext_authz call. An Issuer mints and verifies tokens with a key of its own, offline; Authorizer reads tokens from gRPC calls, and has
+// an Authority judge them.
 //
 // A token never appears in an error or a log. All methods may be called by several goroutines.
 package token

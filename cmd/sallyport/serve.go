@@ -258,7 +258,8 @@ func (p *controlPlane) serveRemote(ctx context.Context, l net.Listener) (err err
 // stopTime bounds how long streams and calls are given to end; the process is to be gone within 5 s.
 const stopTime = 3 * time.Second
 
-// serveGRPC serves xDS, ext_authz and access logs on l until ctx ends. The streams are ended by xds.Server, with jitter; what is left is cut off.
+// serveGRPC serves xDS, ext_authz and access logs on l until ctx ends. The streams of xDS are ended
+// by xds.Server, with jitter; what is left is cut off.
 func (p *controlPlane) serveGRPC(ctx context.Context, l net.Listener, creds credentials.TransportCredentials) error {
 	opts := xds.ServerOptions()
 	if creds != nil {
