@@ -32,11 +32,8 @@ func TestCallers(t *testing.T) {
 	c := contents(scope(intention.Deny), identity.NewName("api"), someIntentions())
 	c.Proxies = append(c.Proxies, catalog.Proxy{ID: "db-sidecar-proxy", Service: identity.NewName("db")})
 	store.Publish(c.Contents())
-	client := dial(t, authz.New(authz.Config{Views: &store.Views, Authorize: func(ctx context.Context) (catalog.ProxyID, error) {
-		caller, err := token.Authorizer{Issuer: issuer}.Authorize(ctx, nil)
-		return caller.Proxy, err
-	}}))
-	mint := func(p catalog.ProxyID) string {
+	client := dial(t, authz.New(authz.Config{Views: &store.Views, Authorize: token.Authorizer{Authority: issuer}.Call}))
+	mint := func(p identity.ProxyID) string {
 		text, _, err := issuer.Mint(p, time.Hour)
 		if err != nil {
 			t.Fatal(err)
@@ -49,13 +46,16 @@ func TestCallers(t *testing.T) {
 		code    codes.Code // of the call
 		answer  intention.Action
 	}{
-		"the proxy itself":                 {headers: []string{"authorization", mint(proxyID), identity.DestinationHeader, "api"}, answer: intention.Allow},
-		"nobody":                           {headers: []string{identity.DestinationHeader, "api"}, code: codes.Unauthenticated},
-		"somebody with a word for a token": {headers: []string{"authorization", "Bearer x", identity.DestinationHeader, "api"}, code: codes.Unauthenticated},
-		"another proxy":                    {headers: []string{"authorization", mint("db-sidecar-proxy"), identity.DestinationHeader, "api"}},
-		"another proxy, about itself":      {headers: []string{"authorization", mint("db-sidecar-proxy"), identity.DestinationHeader, "db"}},
-		"a proxy that is not there":        {headers: []string{"authorization", mint("gone"), identity.DestinationHeader, "api"}},
-		"two proxies at once":              {headers: []string{"authorization", mint(proxyID), "authorization", mint("db-sidecar-proxy"), identity.DestinationHeader, "api"}, code: codes.Unauthenticated},
+		"the proxy itself":                  {headers: []string{"authorization", mint(proxyID), identity.ProxyHeader, proxyID, identity.DestinationHeader, "api"}, answer: intention.Allow},
+		"the proxy, which names itself not": {headers: []string{"authorization", mint(proxyID), identity.DestinationHeader, "api"}, answer: intention.Allow},
+		"the proxy about another service":   {headers: []string{"authorization", mint(proxyID), identity.ProxyHeader, proxyID, identity.DestinationHeader, "db"}},
+		"nobody":                            {headers: []string{identity.DestinationHeader, "api"}, code: codes.Unauthenticated},
+		"somebody with a word for a token":  {headers: []string{"authorization", "Bearer x", identity.DestinationHeader, "api"}, code: codes.Unauthenticated},
+		"another proxy":                     {headers: []string{"authorization", mint("db-sidecar-proxy"), identity.DestinationHeader, "api"}},
+		"another proxy by this one's name":  {headers: []string{"authorization", mint("db-sidecar-proxy"), identity.ProxyHeader, proxyID, identity.DestinationHeader, "api"}, code: codes.Unauthenticated},
+		"another proxy, about itself":       {headers: []string{"authorization", mint("db-sidecar-proxy"), identity.DestinationHeader, "db"}},
+		"a proxy that is not there":         {headers: []string{"authorization", mint("gone"), identity.DestinationHeader, "api"}},
+		"two proxies at once":               {headers: []string{"authorization", mint(proxyID), "authorization", mint("db-sidecar-proxy"), identity.DestinationHeader, "api"}, code: codes.Unauthenticated},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -100,7 +100,7 @@ func dial(t testing.TB, s *authz.Server) authv3.AuthorizationClient {
 // BenchmarkCall is a decision with the transport, as one Envoy sees it that has one question at a time.
 func BenchmarkCall(b *testing.B) {
 	client := dial(b, authz.New(authz.Config{Views: views(scope(intention.Deny), identity.NewName("api"), someIntentions()), Authorize: known}))
-	ctx := metadata.AppendToOutgoingContext(b.Context(), identity.DestinationHeader, "api")
+	ctx := metadata.AppendToOutgoingContext(b.Context(), identity.ProxyHeader, proxyID, identity.DestinationHeader, "api")
 	req := request("http", uri("web"), newIssuer(b).certificate(b, decisiontable.Peer{URIs: []string{uri("web")}}), "api")
 	b.ReportAllocs()
 	for b.Loop() {

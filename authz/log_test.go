@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"github.com/sallyport/sallyport/authz"
-	"github.com/sallyport/sallyport/catalog"
 	"github.com/sallyport/sallyport/identity"
 	"github.com/sallyport/sallyport/intention"
 	"github.com/sallyport/sallyport/internal/decisiontable"
@@ -76,7 +75,7 @@ func TestLogsDenials(t *testing.T) {
 }
 
 func TestLogsPanics(t *testing.T) {
-	out := logged(t, authz.Config{Authorize: func(context.Context) (catalog.ProxyID, error) { panic("oops") }}, func(s *authz.Server) {
+	out := logged(t, authz.Config{Authorize: func(context.Context) (identity.Caller, error) { panic("oops") }}, func(s *authz.Server) {
 		s.Check(call(t.Context(), "api"), nil)
 	})
 	if !strings.Contains(out, "level=ERROR") || !strings.Contains(out, "oops") || !strings.Contains(out, "TestLogsPanics") {

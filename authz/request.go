@@ -1,14 +1,12 @@
 package authz
 
 import (
-	"context"
 	"crypto/x509"
 	"encoding/pem"
 	"net/url"
 
 	authv3 "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
 	"github.com/sallyport/sallyport/identity"
-	"google.golang.org/grpc/metadata"
 )
 
 const (
@@ -19,16 +17,11 @@ const (
 	maxCertificates = 4 << 10
 )
 
-// destinationAgrees reports whether everything that the call says of its destination is the service of the proxy that calls.
-// A proxy thus asks about itself only. The header is required; what a client controls (the server name of its handshake,
-// which is destination.service, and the Host header) is not looked at.
-func destinationAgrees(ctx context.Context, a *authv3.AttributeContext, service identity.Name) bool {
-	want := service.String()
-	header := metadata.ValueFromIncomingContext(ctx, identity.DestinationHeader)
-	if len(header) != 1 || header[0] != want {
-		return false
-	}
-	if said, ok := a.GetContextExtensions()[identity.DestinationExtension]; ok && said != want {
+// destinationAgrees reports whether all else that a check says of its destination is the service
+// that the call is about. What a client controls (the server name of its handshake, which is
+// destination.service, and the Host header) is not looked at.
+func destinationAgrees(a *authv3.AttributeContext, service identity.Name) bool {
+	if said, ok := a.GetContextExtensions()[identity.DestinationExtension]; ok && said != service.String() {
 		return false
 	}
 	// The local certificate's URI SAN. A listener that never had a certificate, which would say nothing, has no clients.

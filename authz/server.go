@@ -30,10 +30,11 @@ import (
 type Config struct {
 	// Views holds the catalog. As long as it is empty, or nil, nothing is decided.
 	Views *latest.Value[*catalog.View]
-	// Authorize says which proxy a call comes from; its error becomes the call's, as Unauthenticated. Nil refuses every
-	// call. It is called once per Check and answers from memory: beside files always, beside Consul unless the verdict on the proxy's token is older than a
+	// Authorize says who calls, and about which service; its error becomes the call's, as
+	// Unauthenticated. Nil refuses every call. It is called once per Check and answers from memory:
+	// beside files always, beside Consul unless the verdict on the proxy's token is older than a
 	// minute, which its xDS stream keeps it from becoming.
-	Authorize func(ctx context.Context) (catalog.ProxyID, error)
+	Authorize func(ctx context.Context) (identity.Caller, error)
 	// LogDenials logs denials, at most ten a second, and how many were left out. Otherwise they are only counted.
 	LogDenials bool
 	// Logger may be nil: nothing is logged.
@@ -46,7 +47,7 @@ type Config struct {
 type Server struct {
 	authv3.UnimplementedAuthorizationServer
 	views        *latest.Value[*catalog.View]
-	authorize    func(ctx context.Context) (catalog.ProxyID, error)
+	authorize    func(ctx context.Context) (identity.Caller, error)
 	certificates *recent.Table[string] // the URI SAN by the certificate's text; empty if it has not exactly one
 	metrics      metrics
 	logger       *slog.Logger
@@ -76,7 +77,7 @@ func New(c Config) *Server {
 
 // verdict is what comes out of one Check, before it becomes a response.
 type verdict struct {
-	proxy       catalog.ProxyID
+	proxy       identity.ProxyID
 	destination identity.Name
 	principal   string // as the Envoy gave it
 	reason      reason
@@ -119,7 +120,7 @@ func (s *Server) decide(ctx context.Context, req *authv3.CheckRequest) (v verdic
 	if s.authorize == nil {
 		return v, unauthenticated, status.Error(codes.Unauthenticated, "this control plane knows no proxies")
 	}
-	v.proxy, err = s.authorize(ctx)
+	caller, err := s.authorize(ctx)
 	if err != nil {
 		return v, unauthenticated, status.Error(codes.Unauthenticated, status.Convert(err).Message())
 	}
@@ -127,15 +128,21 @@ func (s *Server) decide(ctx context.Context, req *authv3.CheckRequest) (v verdic
 	if view == nil {
 		return v, notReady, status.Error(codes.Unavailable, "the catalog is not known yet")
 	}
-	proxy := view.Proxy(v.proxy)
-	if proxy == nil {
-		v.reason = unknownProxy
-		return v, 0, nil
+	v.proxy = caller.Proxy
+	if caller.Proxy != "" {
+		switch proxy := view.Proxy(caller.Proxy); {
+		case proxy == nil:
+			v.reason = unknownProxy
+			return v, 0, nil
+		case proxy.Proxy.Service != caller.Service:
+			v.reason = wrongDestination
+			return v, 0, nil
+		}
 	}
-	v.destination = proxy.Proxy.Service
+	v.destination = caller.Service
 	attributes := req.GetAttributes()
 	v.principal = attributes.GetSource().GetPrincipal()
-	if !destinationAgrees(ctx, attributes, proxy.Proxy.Service) {
+	if !destinationAgrees(attributes, caller.Service) {
 		v.reason = wrongDestination
 		return v, 0, nil
 	}
@@ -144,7 +151,7 @@ func (s *Server) decide(ctx context.Context, req *authv3.CheckRequest) (v verdic
 		v.reason = why
 		return v, 0, nil
 	}
-	d := proxy.Policy.Decide(source)
+	d := view.Policy(caller.Service).Decide(source)
 	v.reason, v.intention = reasonOf(d.Reason), d.Intention
 	v.allowed = d.Allowed() && (v.reason == byIntention || v.reason == byDefault)
 	return v, 0, nil
@@ -166,10 +173,7 @@ func (s *Server) view() *catalog.View {
 // told why either.
 func respond(v verdict, http bool) *authv3.CheckResponse {
 	if v.allowed {
-		return &authv3.CheckResponse{
-			Status:       &rpcstatus.Status{Code: int32(codes.OK), Message: v.String()},
-			HttpResponse: &authv3.CheckResponse_OkResponse{OkResponse: &authv3.OkHttpResponse{}},
-		}
+		return &authv3.CheckResponse{Status: &rpcstatus.Status{Code: int32(codes.OK), Message: v.String()}}
 	}
 	resp := &authv3.CheckResponse{Status: &rpcstatus.Status{Code: int32(codes.PermissionDenied), Message: v.String()}}
 	if http {

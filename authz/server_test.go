@@ -26,6 +26,7 @@ import (
 	"github.com/sallyport/sallyport/internal/catalogtest"
 	"github.com/sallyport/sallyport/internal/decisiontable"
 	"github.com/sallyport/sallyport/internal/latest"
+	"github.com/sallyport/sallyport/token"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
@@ -117,12 +118,19 @@ func TestFailsClosed(t *testing.T) {
 		"certificate badly escaped": {spoil: func(i *in) { i.req.Attributes.Source.Certificate = good + "%" }, reason: "certificate"},
 		"certificate too long":      {spoil: func(i *in) { i.req.Attributes.Source.Certificate = good + strings.Repeat("%0A", 6000) }, reason: "certificate"},
 		"another destination":       {spoil: func(i *in) { i.ctx = call(t.Context(), "db") }, reason: "destination"},
-		"no destination":            {spoil: func(i *in) { i.ctx = metadata.NewIncomingContext(t.Context(), metadata.MD{}) }, reason: "destination"},
-		"no metadata":               {spoil: func(i *in) { i.ctx = t.Context() }, reason: "destination"},
+		"no destination":            {spoil: func(i *in) { i.ctx = metadata.NewIncomingContext(t.Context(), metadata.MD{}) }, code: codes.Unauthenticated, reason: "unauthenticated"},
+		"no metadata":               {spoil: func(i *in) { i.ctx = t.Context() }, code: codes.Unauthenticated, reason: "unauthenticated"},
 		"two destinations": {spoil: func(i *in) {
 			i.ctx = metadata.NewIncomingContext(t.Context(), metadata.Pairs(identity.DestinationHeader, "api", identity.DestinationHeader, "api"))
-		}, reason: "destination"},
-		"destination in long form":  {spoil: func(i *in) { i.ctx = call(t.Context(), "default/default/api") }, reason: "destination"},
+		}, code: codes.Unauthenticated, reason: "unauthenticated"},
+		"destination in long form": {spoil: func(i *in) { i.ctx = call(t.Context(), "default/default/api") }, code: codes.Unauthenticated, reason: "unauthenticated"},
+		"names no proxy": {spoil: func(i *in) {
+			i.ctx = metadata.NewIncomingContext(t.Context(), metadata.Pairs(identity.DestinationHeader, "api"))
+		}},
+		"names no proxy, and nobody's service": {spoil: func(i *in) {
+			i.ctx = metadata.NewIncomingContext(t.Context(), metadata.Pairs(identity.DestinationHeader, "nobody"))
+			i.req = request("tcp", uri("web"), good, "nobody")
+		}, reason: "no_policy"},
 		"context extensions differ": {spoil: func(i *in) { i.req.Attributes.ContextExtensions = map[string]string{"destination": "db"} }, reason: "destination"},
 		"context extensions empty":  {spoil: func(i *in) { i.req.Attributes.ContextExtensions = map[string]string{"destination": ""} }, reason: "destination"},
 		"local certificate differs": {spoil: func(i *in) { i.req.Attributes.Destination.Principal = uri("db") }, reason: "destination"},
@@ -133,14 +141,16 @@ func TestFailsClosed(t *testing.T) {
 		"by default": {spoil: func(i *in) {
 			i.req = request("tcp", uri("batch"), ca.certificate(t, decisiontable.Peer{URIs: []string{uri("batch")}}), "api")
 		}, reason: "default"},
-		"unknown proxy":        {spoil: func(i *in) { i.config.Authorize = as("gone-sidecar-proxy") }, reason: "unknown_proxy"},
-		"authorization panics": {spoil: func(i *in) { i.config.Authorize = func(context.Context) (catalog.ProxyID, error) { panic("oops") } }, reason: "panic"},
+		"unknown proxy": {spoil: func(i *in) {
+			i.ctx = metadata.NewIncomingContext(t.Context(), metadata.Pairs(identity.ProxyHeader, "gone-sidecar-proxy", identity.DestinationHeader, "api"))
+		}, reason: "unknown_proxy"},
+		"authorization panics": {spoil: func(i *in) { i.config.Authorize = func(context.Context) (identity.Caller, error) { panic("oops") } }, reason: "panic"},
 		"unauthenticated": {spoil: func(i *in) {
-			i.config.Authorize = func(context.Context) (catalog.ProxyID, error) { return "", errors.New("who are you?") }
+			i.config.Authorize = func(context.Context) (identity.Caller, error) { return identity.Caller{}, errors.New("who are you?") }
 		}, code: codes.Unauthenticated, reason: "unauthenticated"},
 		"permission denied by authorization": {spoil: func(i *in) {
-			i.config.Authorize = func(context.Context) (catalog.ProxyID, error) {
-				return proxyID, status.Error(codes.PermissionDenied, "no")
+			i.config.Authorize = func(context.Context) (identity.Caller, error) {
+				return identity.Caller{Proxy: proxyID, Service: identity.NewName("api")}, status.Error(codes.PermissionDenied, "no")
 			}
 		}, code: codes.Unauthenticated, reason: "unauthenticated"},
 		"no authorization": {spoil: func(i *in) { i.config.Authorize = nil }, code: codes.Unauthenticated, reason: "unauthenticated"},
@@ -163,7 +173,7 @@ func TestFailsClosed(t *testing.T) {
 			ctx, cancel := context.WithTimeout(i.ctx, time.Millisecond)
 			t.Cleanup(cancel)
 			i.ctx = ctx
-			i.config.Authorize = func(ctx context.Context) (catalog.ProxyID, error) { <-ctx.Done(); return proxyID, nil }
+			i.config.Authorize = func(ctx context.Context) (identity.Caller, error) { <-ctx.Done(); return known(ctx) }
 		}, code: codes.DeadlineExceeded, reason: "ended"},
 	}
 	for name, test := range tests {
@@ -302,14 +312,23 @@ func views(s intention.Scope, destination identity.Name, all []intention.Intenti
 	return &store.Views
 }
 
-func as(id catalog.ProxyID) func(context.Context) (catalog.ProxyID, error) {
-	return func(context.Context) (catalog.ProxyID, error) { return id, nil }
+// trusting is an Authority that takes the caller for whom it says it is.
+type trusting struct{}
+
+func (trusting) Stream(context.Context, string, identity.ProxyID) (identity.Caller, error) {
+	return identity.Caller{}, errors.New("there are no streams here")
 }
 
-func known(context.Context) (catalog.ProxyID, error) { return proxyID, nil }
+func (trusting) Call(_ context.Context, _ string, proxy identity.ProxyID, service identity.Name) (identity.Caller, error) {
+	return identity.Caller{Proxy: proxy, Service: service}, nil
+}
+
+func known(ctx context.Context) (identity.Caller, error) {
+	return token.Authorizer{Authority: trusting{}}.Call(ctx)
+}
 
 func call(ctx context.Context, destination string) context.Context {
-	return metadata.NewIncomingContext(ctx, metadata.Pairs(identity.DestinationHeader, destination))
+	return metadata.NewIncomingContext(ctx, metadata.Pairs(identity.ProxyHeader, proxyID, identity.DestinationHeader, destination))
 }
 
 func uri(service string) string {

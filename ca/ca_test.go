@@ -20,7 +20,6 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 	"github.com/sallyport/sallyport/identity"
-	"github.com/sallyport/sallyport/sds"
 	"github.com/spiffe/go-spiffe/v2/bundle/x509bundle"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"github.com/spiffe/go-spiffe/v2/svid/x509svid"
@@ -228,7 +227,7 @@ func TestRefusals(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 			defer cancel()
-			err := c.WatchSVID(ctx, sds.Caller{}, tt.id, func(*x509svid.SVID) { t.Error("a leaf was handed out") })
+			err := c.WatchSVID(ctx, identity.Caller{}, tt.id, func(*x509svid.SVID) { t.Error("a leaf was handed out") })
 			if err == nil || !strings.Contains(err.Error(), tt.want) {
 				t.Errorf("WatchSVID() error %q, want it to contain %q", err, tt.want)
 			}

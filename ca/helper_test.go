@@ -13,7 +13,6 @@ import (
 	"time"
 
 	"github.com/sallyport/sallyport/identity"
-	"github.com/sallyport/sallyport/sds"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"github.com/spiffe/go-spiffe/v2/svid/x509svid"
 )
@@ -61,7 +60,7 @@ func oneLeaf(t testing.TB, c *CA, name string) *x509svid.SVID {
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	var got *x509svid.SVID
-	if err := c.WatchSVID(ctx, sds.Caller{Proxy: "p"}, service(c.TrustDomain(), name), func(s *x509svid.SVID) {
+	if err := c.WatchSVID(ctx, identity.Caller{Proxy: "p"}, service(c.TrustDomain(), name), func(s *x509svid.SVID) {
 		got = s
 		cancel()
 	}); err != nil {

@@ -14,7 +14,6 @@ import (
 	"time"
 
 	"github.com/sallyport/sallyport/identity"
-	"github.com/sallyport/sallyport/sds"
 	"github.com/spiffe/go-spiffe/v2/svid/x509svid"
 )
 
@@ -110,7 +109,7 @@ func watch(t *testing.T, c *CA, token, name string) *watching {
 	w := &watching{}
 	done := make(chan error, 1)
 	go func() {
-		done <- c.WatchSVID(ctx, sds.Caller{Proxy: "p", Token: token}, service(c.TrustDomain(), name), func(s *x509svid.SVID) {
+		done <- c.WatchSVID(ctx, identity.Caller{Proxy: "p", Token: token}, service(c.TrustDomain(), name), func(s *x509svid.SVID) {
 			w.mu.Lock()
 			defer w.mu.Unlock()
 			w.svids, w.times = append(w.svids, s), append(w.times, time.Now())

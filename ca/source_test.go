@@ -28,7 +28,7 @@ func TestAsSource(t *testing.T) {
 			done := make(chan error, 1)
 			go func() { done <- credentials.Run(ctx) }()
 			var woken atomic.Int64
-			l := credentials.Watch(sds.Caller{Proxy: "web-proxy"}, service(c.TrustDomain(), "web"), func() { woken.Add(1) })
+			l := credentials.Watch(identity.Caller{Proxy: "web-proxy"}, service(c.TrustDomain(), "web"), func() { woken.Add(1) })
 			synctest.Wait()
 			for range 60 * 6 {
 				time.Sleep(10 * time.Second)

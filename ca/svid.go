@@ -98,7 +98,7 @@ func (c *CA) tendLeaf(l *leaf, now time.Time) (time.Duration, error) {
 // WatchSVID calls f with the leaf of id, at once and after each renewal by Run or Rotate, until ctx ends; then it returns nil. All
 // watchers of an identity with the same token share key and certificate, which end with the last of them. The error is that id is not
 // an identity of the CA's trust domain, or that the first leaf cannot be signed.
-func (c *CA) WatchSVID(ctx context.Context, caller sds.Caller, id identity.Service, f func(*x509svid.SVID)) error {
+func (c *CA) WatchSVID(ctx context.Context, caller identity.Caller, id identity.Service, f func(*x509svid.SVID)) error {
 	if id.ID().IsZero() {
 		return fmt.Errorf("leaf for service %q in datacenter %q of trust domain %q: not a valid identity", id.Service, id.Datacenter, id.TrustDomain)
 	}

@@ -123,12 +123,9 @@ type Endpoint struct {
 	Healthy bool
 }
 
-// ProxyID is the ID of a proxy's registration: "web-sidecar-proxy". Envoy's node.id is the same text.
-type ProxyID string
-
 // Proxy is one sidecar.
 type Proxy struct {
-	ID ProxyID
+	ID identity.ProxyID
 	// Service is the one whose identity the proxy has and whose connections it takes in.
 	Service identity.Name
 	// Instance is the ID of the service's registration ("web-1"); `--sidecar-for` names it.

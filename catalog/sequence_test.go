@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/sallyport/sallyport/catalog"
+	"github.com/sallyport/sallyport/identity"
 	"github.com/sallyport/sallyport/intention"
 	"github.com/sallyport/sallyport/internal/catalogtest"
 	"pgregory.net/rapid"
@@ -14,14 +15,14 @@ import (
 
 // sameViews demands that the part of each proxy is the same pointer in both Views if, and only if, all in it is.
 func sameViews(t interface{ Errorf(string, ...any) }, v, next *catalog.View) {
-	changed := map[catalog.ProxyID]bool{}
+	changed := map[identity.ProxyID]bool{}
 	for id, w := range next.Since(v) {
 		if changed[id] || w != next.Proxy(id) {
 			t.Errorf("Since says of %s twice, or something else than Proxy", id)
 		}
 		changed[id] = true
 	}
-	ids := map[catalog.ProxyID]bool{}
+	ids := map[identity.ProxyID]bool{}
 	for _, view := range []*catalog.View{v, next} {
 		for p := range view.Proxies() {
 			ids[p.ID] = true
@@ -92,7 +93,7 @@ func TestSequenceIsFromZero(t *testing.T) {
 					m.Services = append(m.Services, s)
 				}
 			case 2, 3: // a proxy comes, goes or changes
-				p := catalog.Proxy{ID: catalog.ProxyID(pick("proxy", "p", "q", "r")), Service: name(pick("of", names[:4]...)), Instance: pick("instance", "1", "2")}
+				p := catalog.Proxy{ID: identity.ProxyID(pick("proxy", "p", "q", "r")), Service: name(pick("of", names[:4]...)), Instance: pick("instance", "1", "2")}
 				for range rapid.IntRange(0, 3).Draw(t, "upstreams") {
 					p.Upstreams = append(p.Upstreams, catalog.Upstream{Destination: name(pick("to", names[:4]...)), Datacenter: pick("in", "", "dc1", "dc2")})
 				}

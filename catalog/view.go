@@ -38,7 +38,7 @@ type ProxyView struct {
 // name the same services.
 type index struct {
 	services map[serviceKey]int
-	proxies  map[ProxyID]int
+	proxies  map[identity.ProxyID]int
 	users    [][]int                 // by service: the proxies that dial it
 	own      map[identity.Name][]int // the proxies of a service
 }
@@ -138,7 +138,7 @@ func (n *View) find(services []*Service, v *View) {
 	n.services = slices.Clip(services)
 	n.index = &index{
 		services: make(map[serviceKey]int, len(services)),
-		proxies:  make(map[ProxyID]int, len(n.proxies)),
+		proxies:  make(map[identity.ProxyID]int, len(n.proxies)),
 		own:      make(map[identity.Name][]int, len(n.proxies)),
 	}
 	for i, s := range services {
@@ -295,7 +295,7 @@ func (v *View) Service(name identity.Name) *Service { return v.service(serviceKe
 func (v *View) Services() iter.Seq[*Service] { return slices.Values(v.services) }
 
 // Proxy is all that concerns the proxy of that ID; nil if there is none.
-func (v *View) Proxy(id ProxyID) *ProxyView {
+func (v *View) Proxy(id identity.ProxyID) *ProxyView {
 	if v.index == nil {
 		return nil
 	}
@@ -324,8 +324,8 @@ func (v *View) Of(service identity.Name) iter.Seq[*ProxyView] {
 
 // Since yields the proxies that v has and that are not what they were in old, and those that v has no
 // more, of which the view is nil. It costs little where little changed.
-func (v *View) Since(old *View) iter.Seq2[ProxyID, *ProxyView] {
-	return func(yield func(ProxyID, *ProxyView) bool) {
+func (v *View) Since(old *View) iter.Seq2[identity.ProxyID, *ProxyView] {
+	return func(yield func(identity.ProxyID, *ProxyView) bool) {
 		if v.index == old.index { // the same proxies
 			for i, w := range v.views {
 				if w != old.views[i] && !yield(w.Proxy.ID, w) {

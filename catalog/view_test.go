@@ -31,7 +31,7 @@ func contents() catalogtest.Mesh {
 	}
 	proxy := func(service string, upstreams ...catalog.Upstream) catalog.Proxy {
 		return catalog.Proxy{
-			ID: catalog.ProxyID(service + "-1-sidecar-proxy"), Service: name(service), Instance: service + "-1", Origin: service + ".hcl:3",
+			ID: identity.ProxyID(service + "-1-sidecar-proxy"), Service: name(service), Instance: service + "-1", Origin: service + ".hcl:3",
 			Inbound: catalog.Inbound{
 				Address: "127.0.0.1", Port: 21000, LocalAddress: "127.0.0.1", LocalPort: 8080, LocalSocket: "/run/y.sock", Protocol: catalog.HTTP,
 				Enforcement: catalog.ExtAuthz, Revocation: catalog.NextRequest, ServerFirst: true, ConnectTimeout: time.Second, RequestTimeout: time.Second,
@@ -345,7 +345,7 @@ func BenchmarkNext(b *testing.B) {
 					endpoints = append(endpoints, catalog.Endpoint{Address: fmt.Sprint("10.0.0.", e), Port: 21000, Weight: 1, Healthy: true})
 				}
 				c.Services = append(c.Services, catalog.Service{Name: s, Endpoints: endpoints})
-				c.Proxies = append(c.Proxies, catalog.Proxy{ID: catalog.ProxyID(s.Service + "-proxy"), Service: s, Instance: s.Service, Upstreams: []catalog.Upstream{{Destination: name(fmt.Sprint("s", i/10))}}})
+				c.Proxies = append(c.Proxies, catalog.Proxy{ID: identity.ProxyID(s.Service + "-proxy"), Service: s, Instance: s.Service, Upstreams: []catalog.Upstream{{Destination: name(fmt.Sprint("s", i/10))}}})
 				c.Intentions = append(c.Intentions, intention.Intention{Source: intention.Source{Name: s}, Destination: name(fmt.Sprint("s", (i+1)%n)), Action: intention.Allow})
 				if i < 10 { // each is part of every policy
 					c.Intentions = append(c.Intentions, intention.Intention{Source: intention.Source{Name: s}, Destination: name("*")})

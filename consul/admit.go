@@ -85,7 +85,7 @@ func (b *assembly) proxy(r *readProxy, own definition.Own, services map[string]*
 const waiting = "waiting"
 
 // upstream is an upstream and the service that it dials; reason says why it is not there.
-func (b *assembly) upstream(id catalog.ProxyID, u dialled) (up catalog.Upstream, service *catalog.Service, reason string) {
+func (b *assembly) upstream(id identity.ProxyID, u dialled) (up catalog.Upstream, service *catalog.Service, reason string) {
 	target := targetOf(u.Upstream, b.datacenter())
 	_, datacenter := splitTarget(target)
 	up = u.Upstream
@@ -216,7 +216,7 @@ func (b *assembly) formerIntentions(name string) ([]intention.Intention, bool) {
 }
 
 // formerly is the proxy of the last-known-good file.
-func (b *assembly) formerly(id catalog.ProxyID) (*catalog.Proxy, bool) {
+func (b *assembly) formerly(id identity.ProxyID) (*catalog.Proxy, bool) {
 	if seed := b.agent.seed; seed != nil {
 		for _, p := range seed.Contents.Proxies {
 			if p.ID == id {

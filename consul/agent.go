@@ -11,6 +11,7 @@ import (
 
 	"github.com/hashicorp/consul/api"
 	"github.com/sallyport/sallyport/catalog"
+	"github.com/sallyport/sallyport/identity"
 	"github.com/sallyport/sallyport/intention"
 	"github.com/sallyport/sallyport/internal/latest"
 	"github.com/sallyport/sallyport/sds"
@@ -26,7 +27,7 @@ type Agent struct {
 	// roots are the CA roots, for those who watch bundles.
 	roots latest.Value[*api.CARootList]
 	// proxies are who may open streams: all that are registered, whether they can be served or not.
-	proxies latest.Value[map[catalog.ProxyID]*catalog.Proxy]
+	proxies latest.Value[map[identity.ProxyID]*catalog.Proxy]
 	wake    chan struct{} // something was learnt
 	seed    *saved        // of the last-known-good file; nil: none
 	// verdicts are what tokens may.
@@ -151,8 +152,8 @@ func New(cfg Config) (*Agent, error) {
 	return a, nil
 }
 
-func registered(list []*catalog.Proxy) map[catalog.ProxyID]*catalog.Proxy {
-	m := make(map[catalog.ProxyID]*catalog.Proxy, len(list))
+func registered(list []*catalog.Proxy) map[identity.ProxyID]*catalog.Proxy {
+	m := make(map[identity.ProxyID]*catalog.Proxy, len(list))
 	for _, p := range list {
 		m[p.ID] = p
 	}

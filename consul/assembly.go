@@ -35,9 +35,9 @@ type assembly struct {
 	publish func(catalog.Contents)
 	started time.Time
 
-	admitted map[catalog.ProxyID]bool      // have been there
-	first    map[catalog.ProxyID]time.Time // when they were first wanted
-	read     map[catalog.ProxyID]*readProxy
+	admitted map[identity.ProxyID]bool      // have been there
+	first    map[identity.ProxyID]time.Time // when they were first wanted
+	read     map[identity.ProxyID]*readProxy
 	mapped   map[string]*mapped
 	asked    map[checkKey]string // the paths that checks ask for
 	logged   map[string]bool     // problems
@@ -91,7 +91,7 @@ type mapped struct {
 func newAssembly(a *Agent, publish func(catalog.Contents)) *assembly {
 	b := &assembly{
 		agent: a, publish: publish, started: time.Now(),
-		admitted: map[catalog.ProxyID]bool{}, first: map[catalog.ProxyID]time.Time{}, read: map[catalog.ProxyID]*readProxy{},
+		admitted: map[identity.ProxyID]bool{}, first: map[identity.ProxyID]time.Time{}, read: map[identity.ProxyID]*readProxy{},
 		mapped: map[string]*mapped{}, asked: map[checkKey]string{}, logged: map[string]bool{}, datacenters: map[string]bool{}, saver: newSaver(a.config.LKGFile, a.log),
 	}
 	if a.seed != nil {
@@ -133,7 +133,7 @@ func (b *assembly) at(t time.Time) {
 	}
 }
 
-func (b *assembly) problem(p catalog.ProxyID, upstream, entry, format string, args ...any) {
+func (b *assembly) problem(p identity.ProxyID, upstream, entry, format string, args ...any) {
 	b.problems = append(b.problems, Problem{Proxy: p, Upstream: upstream, Entry: entry, Text: fmt.Sprintf(format, args...)})
 }
 
@@ -233,11 +233,11 @@ func (b *assembly) sidecars() ([]*readProxy, bool) {
 		}
 	}
 	var out []*readProxy
-	read := make(map[catalog.ProxyID]*readProxy, len(b.read))
-	all := map[catalog.ProxyID]*catalog.Proxy{}
+	read := make(map[identity.ProxyID]*readProxy, len(b.read))
+	all := map[identity.ProxyID]*catalog.Proxy{}
 	for _, id := range slices.Sorted(maps.Keys(byID)) {
 		r := byID[id]
-		p := b.read[catalog.ProxyID(id)]
+		p := b.read[identity.ProxyID(id)]
 		if p == nil || p.from != r || p.datacenter != datacenter {
 			s, ok := readSidecar(r, byID, datacenter)
 			if !ok {

@@ -4,65 +4,89 @@ import (
 	"context"
 	"net"
 	"strings"
+	"time"
 
-	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	"github.com/sallyport/sallyport/catalog"
-	"github.com/sallyport/sallyport/sds"
+	"github.com/sallyport/sallyport/identity"
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/status"
 )
 
-// Authorizer knows the callers of gRPC calls by their ACL tokens: whoever has service:write on a proxy's service may be that proxy, as
-// with Consul's own control plane. Make one with (*Agent).Authorizer; all its methods may be called by several goroutines.
-type Authorizer struct{ agent *Agent }
-
-// longestToken is more than any of Consul's tokens has.
-const longestToken = 4096
-
-const (
-	// scheme is what stands before the token in the authorization header. It is compared without case (RFC 9110, 11.1).
-	scheme = "bearer "
-	// destinationKey is the metadata in which calls of ext_authz name the service that is asked about.
-	destinationKey = "x-sallyport-destination"
-)
-
-// Authorizer returns the authorizer of the agent's proxies.
-func (a *Agent) Authorizer() *Authorizer {
-	return &Authorizer{agent: a}
+// Stream returns the connect-proxy of this node whose ID is node, if token has service:write on its
+// service, as with Consul's own control plane. Without a token a caller has the rights of Consul's
+// anonymous token; where ACLs are off, everybody on this machine is let in, as in Consul, and from
+// others who Config.RemoteWithoutACLs lets in.
+//
+// The agent is asked at most every few seconds for each token, so a stream may be authorized again
+// as often as one likes: that is how a token that was deleted or lost its rights is noticed. As
+// long as the agent does not answer the last verdict holds.
+//
+// It blocks for 2 s at most. Errors are gRPC statuses: Unauthenticated for a token that Consul does
+// not know, PermissionDenied for one without the right, NotFound for a proxy that is not on this
+// node, Unavailable as long as that cannot be known.
+func (a *Agent) Stream(ctx context.Context, token string, node identity.ProxyID) (identity.Caller, error) {
+	all, err := a.registered()
+	if err != nil {
+		return identity.Caller{}, err
+	}
+	p := all[node]
+	if p == nil || p.Service.IsWildcard() || p.Service.Service == "" {
+		return identity.Caller{}, status.Errorf(codes.NotFound, "there is no connect-proxy with the ID %.64q on this node of Consul", node)
+	}
+	if err := a.may(ctx, token, p.Service, freshStream); err != nil {
+		return identity.Caller{}, err
+	}
+	return identity.Caller{Proxy: node, Token: token}, nil
 }
 
-// Authorize returns the proxy that the call of ctx comes from: the connect-proxy of this node whose ID is node.id, if the token that came
-// with the call has service:write on its service. node may be nil, as in calls of ext_authz; then it is a proxy of the service that
-// the call names. Without a token a caller has the rights of Consul's anonymous token; where ACLs are off, everybody on this machine is let in, as in Consul, and from others who
-// Config.RemoteWithoutACLs lets in.
-//
-// The agent is asked at most every few seconds for each token, so a stream may be authorized again as often as one likes: that is how a
-// token that was deleted or lost its rights is noticed. As long as the agent does not answer the last verdict holds.
-//
-// It blocks for 2 s at most. Errors are gRPC statuses: Unauthenticated for a token that Consul does not know, PermissionDenied for one without the
-// right, NotFound for a proxy that is not on this node, Unavailable as long as that cannot be known.
-func (z *Authorizer) Authorize(ctx context.Context, node *corev3.Node) (sds.Caller, error) {
-	token, err := bearer(ctx)
+// Call returns the caller of a call of proxy about service, which has to be the service of that
+// proxy, if token has service:write on it. If proxy is empty, it is enough that the service has
+// a proxy on this node: which one calls is not asked. All else is as with Stream.
+func (a *Agent) Call(ctx context.Context, token string, proxy identity.ProxyID, service identity.Name) (identity.Caller, error) {
+	all, err := a.registered()
 	if err != nil {
-		return sds.Caller{}, err
+		return identity.Caller{}, err
 	}
-	p, err := z.proxy(ctx, node)
-	if err != nil {
-		return sds.Caller{}, err
+	p := all[proxy]
+	known := p != nil && p.Service == service
+	if proxy == "" {
+		for _, p := range all {
+			known = known || p.Service == service
+		}
 	}
-	fresh := freshStream
-	if node == nil {
-		fresh = freshCall
+	if !known {
+		return identity.Caller{}, status.Errorf(codes.NotFound, "there is no connect-proxy of the service %.64q (with the ID %.64q) on this node of Consul", service, proxy)
 	}
-	if err := z.agent.verdicts.check(ctx, token, p.Service.Service, fresh); err != nil {
-		return sds.Caller{}, err
+	if err := a.may(ctx, token, service, freshCall); err != nil {
+		return identity.Caller{}, err
 	}
-	if !z.agent.config.RemoteWithoutACLs && z.agent.verdicts.aclsOff() && remote(ctx) {
-		return sds.Caller{}, status.Error(codes.PermissionDenied, "Consul's ACLs are off, so no token says who calls, and the call comes from another machine: it would be given any service's private key (turn ACLs on, or start serve with --xds-without-acls)")
+	return identity.Caller{Proxy: proxy, Service: service, Token: token}, nil
+}
+
+// registered are the proxies of this node, those that cannot be served among them.
+func (a *Agent) registered() (map[identity.ProxyID]*catalog.Proxy, error) {
+	all, ok := a.proxies.Load()
+	if !ok {
+		return nil, status.Error(codes.Unavailable, "the proxies of this node are not known yet: the Consul agent has not answered")
 	}
-	return sds.Caller{Proxy: p.ID, Token: token}, nil
+	return all, nil
+}
+
+// may is nil if token has service:write, by a verdict that is not older than fresh, and the call
+// comes from where it may.
+func (a *Agent) may(ctx context.Context, token string, service identity.Name, fresh time.Duration) error {
+	// It is sent to the agent in a header.
+	if strings.ContainsFunc(token, func(c rune) bool { return c <= ' ' || c > '~' }) {
+		return status.Error(codes.Unauthenticated, "the token is none of Consul's")
+	}
+	if err := a.verdicts.check(ctx, token, service.Service, fresh); err != nil {
+		return err
+	}
+	if !a.config.RemoteWithoutACLs && a.verdicts.aclsOff() && remote(ctx) {
+		return status.Error(codes.PermissionDenied, "Consul's ACLs are off, so no token says who calls, and the call comes from another machine: it would be given any service's private key (turn ACLs on, or start serve with --xds-without-acls)")
+	}
+	return nil
 }
 
 // remote reports whether a call comes from another machine, as far as its address tells. One that tells nothing is taken for remote.
@@ -78,54 +102,4 @@ func remote(ctx context.Context) bool {
 		return !a.IP.IsLoopback()
 	}
 	return true
-}
-
-// bearer is the token of a call; empty if it has none.
-func bearer(ctx context.Context) (string, error) {
-	// gRPC joins nothing: each header is a value of its own.
-	values := metadata.ValueFromIncomingContext(ctx, "authorization")
-	switch len(values) {
-	case 0:
-		return "", nil
-	case 1:
-	default:
-		return "", status.Error(codes.Unauthenticated, "the call came with several authorization headers; one is right")
-	}
-	v := values[0]
-	if len(v) < len(scheme)-1 || !strings.EqualFold(v[:len(scheme)-1], scheme[:len(scheme)-1]) {
-		return "", status.Error(codes.Unauthenticated, `the authorization header does not say "Bearer <token>"`)
-	}
-	token := strings.TrimSpace(v[len(scheme)-1:])
-	if len(token) > longestToken || strings.ContainsFunc(token, func(c rune) bool { return c <= ' ' || c > '~' }) {
-		return "", status.Error(codes.Unauthenticated, "the token is none of Consul's")
-	}
-	return token, nil
-}
-
-// proxy is the proxy that a call says it comes from.
-func (z *Authorizer) proxy(ctx context.Context, node *corev3.Node) (*catalog.Proxy, error) {
-	all, ok := z.agent.proxies.Load()
-	if !ok {
-		return nil, status.Error(codes.Unavailable, "the proxies of this node are not known yet: the Consul agent has not answered")
-	}
-	if node != nil {
-		if p := all[catalog.ProxyID(node.GetId())]; p != nil && !p.Service.IsWildcard() && p.Service.Service != "" {
-			return p, nil
-		}
-		return nil, status.Errorf(codes.NotFound, "there is no connect-proxy with the ID %.64q on this node of Consul", node.GetId())
-	}
-	values := metadata.ValueFromIncomingContext(ctx, destinationKey)
-	if len(values) != 1 {
-		return nil, status.Errorf(codes.Unauthenticated, "the call does not name the service that it is about (%s)", destinationKey)
-	}
-	var found *catalog.Proxy
-	for _, p := range all {
-		if p.Service.String() == values[0] && (found == nil || p.ID < found.ID) {
-			found = p
-		}
-	}
-	if found == nil {
-		return nil, status.Errorf(codes.NotFound, "there is no connect-proxy of the service %.64q on this node of Consul", values[0])
-	}
-	return found, nil
 }

@@ -12,9 +12,8 @@ import (
 	"testing"
 	"time"
 
-	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	"github.com/sallyport/sallyport/identity"
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/status"
 )
@@ -71,40 +70,47 @@ func (l *acls) serve(w http.ResponseWriter, r *http.Request) bool {
 	return true
 }
 
-func incoming(pairs ...string) context.Context {
-	return peer.NewContext(metadata.NewIncomingContext(context.Background(), metadata.Pairs(pairs...)), &peer.Peer{Addr: &net.UnixAddr{Name: "xds.sock"}})
+func incoming() context.Context {
+	return peer.NewContext(context.Background(), &peer.Peer{Addr: &net.UnixAddr{Name: "xds.sock"}})
 }
 
-func envoy(id string) *corev3.Node { return &corev3.Node{Id: id} }
+// stream and call are what the gRPC server asks about a stream and a call with the token.
+func stream(a *Agent, token, id string) (identity.Caller, error) {
+	return a.Stream(incoming(), token, identity.ProxyID(id))
+}
+
+func call(a *Agent, token, proxy, service string) (identity.Caller, error) {
+	return a.Call(incoming(), token, identity.ProxyID(proxy), identity.NewName(service))
+}
 
 func TestAuthorize(t *testing.T) {
 	for name, c := range map[string]struct {
-		pairs []string
-		node  *corev3.Node
-		off   bool
-		want  string // "proxy token"
-		code  codes.Code
-		text  string
+		token   string
+		proxy   string // of a call: empty, it is not named
+		service string // empty: it is a stream
+		off     bool
+		code    codes.Code
+		text    string
 	}{
-		"its own":              {pairs: []string{"authorization", "Bearer web-token"}, node: envoy("web-sidecar-proxy"), want: "web-sidecar-proxy web-token"},
-		"lower case":           {pairs: []string{"authorization", "bearer web-token"}, node: envoy("web-sidecar-proxy"), want: "web-sidecar-proxy web-token"},
-		"another's":            {pairs: []string{"authorization", "Bearer api-token"}, node: envoy("web-sidecar-proxy"), code: codes.PermissionDenied, text: `no service:write on "web"`},
-		"nobody's":             {pairs: []string{"authorization", "Bearer old-token"}, node: envoy("web-sidecar-proxy"), code: codes.Unauthenticated, text: "ACL not found"},
-		"none":                 {node: envoy("web-sidecar-proxy"), code: codes.PermissionDenied, text: `no service:write on "web"`},
-		"empty":                {pairs: []string{"authorization", "Bearer "}, node: envoy("web-sidecar-proxy"), code: codes.PermissionDenied},
-		"none, ACLs off":       {node: envoy("web-sidecar-proxy"), off: true, want: "web-sidecar-proxy "},
-		"any, ACLs off":        {pairs: []string{"authorization", "Bearer x"}, node: envoy("web-sidecar-proxy"), off: true, want: "web-sidecar-proxy x"},
-		"two":                  {pairs: []string{"authorization", "Bearer web-token", "authorization", "Bearer web-token"}, node: envoy("web-sidecar-proxy"), code: codes.Unauthenticated, text: "several authorization headers"},
-		"another scheme":       {pairs: []string{"authorization", "Basic eDp5"}, node: envoy("web-sidecar-proxy"), code: codes.Unauthenticated, text: "Bearer"},
-		"a header of its own":  {pairs: []string{"authorization", "Bearer a\r\nX-Consul-Token: root"}, node: envoy("web-sidecar-proxy"), code: codes.Unauthenticated, text: "none of Consul's"},
-		"too long":             {pairs: []string{"authorization", "Bearer " + strings.Repeat("x", 5000)}, node: envoy("web-sidecar-proxy"), code: codes.Unauthenticated, text: "none of Consul's"},
-		"no such proxy":        {pairs: []string{"authorization", "Bearer web-token"}, node: envoy("web"), code: codes.NotFound, text: `no connect-proxy with the ID "web"`},
-		"a gateway":            {pairs: []string{"authorization", "Bearer root-token"}, node: envoy("gw"), code: codes.NotFound},
-		"no node.id":           {pairs: []string{"authorization", "Bearer web-token"}, node: envoy(""), code: codes.NotFound},
-		"ext_authz":            {pairs: []string{"authorization", "Bearer api-token", "x-sallyport-destination", "api"}, want: "api-1-sidecar-proxy api-token"},
-		"ext_authz, another's": {pairs: []string{"authorization", "Bearer api-token", "x-sallyport-destination", "web"}, code: codes.PermissionDenied},
-		"ext_authz, nobody's":  {pairs: []string{"authorization", "Bearer api-token", "x-sallyport-destination", "db"}, code: codes.NotFound},
-		"ext_authz of nothing": {pairs: []string{"authorization", "Bearer api-token"}, code: codes.Unauthenticated, text: "x-sallyport-destination"},
+		"its own":             {token: "web-token", proxy: "web-sidecar-proxy"},
+		"another's":           {token: "api-token", proxy: "web-sidecar-proxy", code: codes.PermissionDenied, text: `no service:write on "web"`},
+		"nobody's":            {token: "old-token", proxy: "web-sidecar-proxy", code: codes.Unauthenticated, text: "ACL not found"},
+		"none":                {proxy: "web-sidecar-proxy", code: codes.PermissionDenied, text: `no service:write on "web"`},
+		"none, ACLs off":      {proxy: "web-sidecar-proxy", off: true},
+		"any, ACLs off":       {token: "x", proxy: "web-sidecar-proxy", off: true},
+		"a header of its own": {token: "a\r\nX-Consul-Token: root", proxy: "web-sidecar-proxy", code: codes.Unauthenticated, text: "none of Consul's"},
+		"a space":             {token: " web-token", proxy: "web-sidecar-proxy", code: codes.Unauthenticated, text: "none of Consul's"},
+		"no such proxy":       {token: "web-token", proxy: "web", code: codes.NotFound, text: `no connect-proxy with the ID "web"`},
+		"a gateway":           {token: "root-token", proxy: "gw", code: codes.NotFound},
+		"no node.id":          {token: "web-token", code: codes.NotFound},
+
+		"call":                      {token: "api-token", proxy: "api-1-sidecar-proxy", service: "api"},
+		"call of another's":         {token: "web-token", proxy: "api-1-sidecar-proxy", service: "api", code: codes.PermissionDenied},
+		"call of a wrong service":   {token: "root-token", proxy: "api-1-sidecar-proxy", service: "web", code: codes.NotFound, text: `of the service "web"`},
+		"call of no such proxy":     {token: "root-token", proxy: "api", service: "api", code: codes.NotFound},
+		"call of nobody":            {token: "api-token", service: "api"},
+		"call of nobody, another's": {token: "api-token", service: "web", code: codes.PermissionDenied},
+		"call of nobody, nobody's":  {token: "api-token", service: "db", code: codes.NotFound},
 	} {
 		t.Run(name, func(t *testing.T) {
 			bubble(t, nil, func(t *testing.T, f *fake, a *Agent) {
@@ -113,14 +119,19 @@ func TestAuthorize(t *testing.T) {
 				f.hook("/v1/internal/acl/authorize", l.serve)
 				running(t, a)
 				after(time.Second)
-				caller, err := a.Authorizer().Authorize(incoming(c.pairs...), c.node)
-				if got := string(caller.Proxy) + " " + caller.Token; err == nil && got != c.want {
-					t.Errorf("caller %q, want %q", got, c.want)
+				caller, err := stream(a, c.token, c.proxy)
+				want := identity.Caller{Proxy: identity.ProxyID(c.proxy), Token: c.token}
+				if c.service != "" {
+					caller, err = call(a, c.token, c.proxy, c.service)
+					want.Service = identity.NewName(c.service)
+				}
+				if err == nil && caller != want {
+					t.Errorf("caller %q, want %q", caller, want)
 				}
 				if status.Code(err) != c.code || c.text != "" && !strings.Contains(err.Error(), c.text) {
 					t.Errorf("error %v, want %s with %q", err, c.code, c.text)
 				}
-				if err != nil && strings.Contains(err.Error(), "-token") {
+				if err != nil && c.token != "" && strings.Contains(err.Error(), c.token) {
 					t.Errorf("the token is in %v", err)
 				}
 				for _, r := range f.of("/v1/internal/acl/authorize") {
@@ -139,17 +150,16 @@ func TestAuthorizeAgain(t *testing.T) {
 		l := &acls{rights: map[string]string{"web-token": "web", "api-token": "api"}}
 		f.hook("/v1/internal/acl/authorize", l.serve)
 		running(t, a)
-		z := a.Authorizer()
-		if _, err := z.Authorize(incoming("authorization", "Bearer web-token"), envoy("web-sidecar-proxy")); status.Code(err) != codes.Unavailable {
+		if _, err := stream(a, "web-token", "web-sidecar-proxy"); status.Code(err) != codes.Unavailable {
 			t.Errorf("before the agent has answered: %v", err)
 		}
 		after(time.Second)
 		web := func() error {
-			_, err := z.Authorize(incoming("authorization", "Bearer web-token"), envoy("web-sidecar-proxy"))
+			_, err := stream(a, "web-token", "web-sidecar-proxy")
 			return err
 		}
 		api := func() error {
-			_, err := z.Authorize(incoming("authorization", "Bearer api-token", "x-sallyport-destination", "api"), nil)
+			_, err := call(a, "api-token", "api-1-sidecar-proxy", "api")
 			return err
 		}
 		// Many ask, and the agent is asked once.
@@ -211,7 +221,7 @@ func TestAuthorizeAgain(t *testing.T) {
 		if d := time.Since(before); d > 0 {
 			t.Errorf("it took %s", d)
 		}
-		if _, err := z.Authorize(incoming("authorization", "Bearer new-token"), envoy("web-sidecar-proxy")); status.Code(err) != codes.Unavailable {
+		if _, err := stream(a, "new-token", "web-sidecar-proxy"); status.Code(err) != codes.Unavailable {
 			t.Errorf("a new token while the agent is away: %v", err)
 		}
 	})
@@ -225,9 +235,8 @@ func TestAuthorizeWithoutACLs(t *testing.T) {
 		f.hook("/v1/internal/acl/authorize", l.serve)
 		running(t, a)
 		after(time.Second)
-		z := a.Authorizer()
 		ask := func(token string) error {
-			_, err := z.Authorize(incoming("authorization", "Bearer "+token), envoy("web-sidecar-proxy"))
+			_, err := stream(a, token, "web-sidecar-proxy")
 			return err
 		}
 		for range 2 {
@@ -299,9 +308,8 @@ func TestAuthorizeTrouble(t *testing.T) {
 				f.hook("/v1/internal/acl/authorize", l.serve)
 				running(t, a)
 				after(time.Second)
-				z := a.Authorizer()
 				ask := func(token string) error {
-					_, err := z.Authorize(incoming("authorization", "Bearer "+token), envoy("web-sidecar-proxy"))
+					_, err := stream(a, token, "web-sidecar-proxy")
 					return err
 				}
 				if err := ask("web-token"); err != nil {
@@ -346,10 +354,10 @@ func TestAuthorizeRemoteWithoutACLs(t *testing.T) {
 				f.hook("/v1/internal/acl/authorize", l.serve)
 				running(t, a)
 				after(time.Second)
-				ctx := peer.NewContext(incoming("authorization", "Bearer web-token"), &peer.Peer{Addr: c.addr})
-				_, err := a.Authorizer().Authorize(ctx, &corev3.Node{Id: "web-sidecar-proxy"})
+				ctx := peer.NewContext(t.Context(), &peer.Peer{Addr: c.addr})
+				_, err := a.Stream(ctx, "web-token", "web-sidecar-proxy")
 				if status.Code(err) != c.want {
-					t.Errorf("Authorize = %v, want %s", err, c.want)
+					t.Errorf("Stream = %v, want %s", err, c.want)
 				}
 				a.wakeUp()
 				after(time.Second)

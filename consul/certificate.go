@@ -16,7 +16,6 @@ import (
 
 	"github.com/hashicorp/consul/api"
 	"github.com/sallyport/sallyport/identity"
-	"github.com/sallyport/sallyport/sds"
 	"github.com/spiffe/go-spiffe/v2/bundle/x509bundle"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"github.com/spiffe/go-spiffe/v2/svid/x509svid"
@@ -124,7 +123,7 @@ func keyOfActive(list *api.CARootList) []byte {
 
 // WatchSVID calls f with the leaf of id, fetched with the caller's token, now and after each rotation, until ctx ends; then it returns nil. It
 // returns an error when the caller has no right to the leaf, or the identity is not of this mesh. While the agent is away it waits.
-func (a *Agent) WatchSVID(ctx context.Context, c sds.Caller, id identity.Service, f func(*x509svid.SVID)) error {
+func (a *Agent) WatchSVID(ctx context.Context, c identity.Caller, id identity.Service, f func(*x509svid.SVID)) error {
 	if td, ok := a.TrustDomain(); ok && td != id.TrustDomain {
 		return fmt.Errorf("leaf for %s: the trust domain of the mesh is %s", id, td)
 	}

@@ -18,7 +18,6 @@ import (
 
 	"github.com/hashicorp/consul/api"
 	"github.com/sallyport/sallyport/identity"
-	"github.com/sallyport/sallyport/sds"
 	"github.com/spiffe/go-spiffe/v2/bundle/x509bundle"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"github.com/spiffe/go-spiffe/v2/svid/x509svid"
@@ -141,7 +140,7 @@ func TestWatchSVID(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		ended := make(chan error, 1)
 		go func() {
-			ended <- a.WatchSVID(ctx, sds.Caller{Proxy: "web-proxy", Token: "web-token"}, id, func(s *x509svid.SVID) {
+			ended <- a.WatchSVID(ctx, identity.Caller{Proxy: "web-proxy", Token: "web-token"}, id, func(s *x509svid.SVID) {
 				mu.Lock()
 				defer mu.Unlock()
 				got = append(got, s)
@@ -231,7 +230,7 @@ func TestWatchSVIDOfAnotherRoot(t *testing.T) {
 		after(time.Second)
 		ctx, cancel := context.WithCancel(t.Context())
 		ended := make(chan error, 1)
-		go func() { ended <- a.WatchSVID(ctx, sds.Caller{Proxy: "p"}, webIdentity(), func(*x509svid.SVID) {}) }()
+		go func() { ended <- a.WatchSVID(ctx, identity.Caller{Proxy: "p"}, webIdentity(), func(*x509svid.SVID) {}) }()
 		after(followUpFor)
 		n := len(f.of(path))
 		if n < 55 || n > 65 {
@@ -255,7 +254,7 @@ func TestWatchSVIDAnonymous(t *testing.T) {
 		f.hook("/v1/internal/acl/authorize", (&acls{off: true}).serve)
 		ctx, cancel := context.WithCancel(t.Context())
 		ended := make(chan error, 1)
-		go func() { ended <- a.WatchSVID(ctx, sds.Caller{Proxy: "p"}, webIdentity(), func(*x509svid.SVID) {}) }()
+		go func() { ended <- a.WatchSVID(ctx, identity.Caller{Proxy: "p"}, webIdentity(), func(*x509svid.SVID) {}) }()
 		after(time.Second)
 		cancel()
 		if err := <-ended; err != nil {
@@ -281,7 +280,7 @@ func TestWatchSVIDOfTheCache(t *testing.T) {
 		l := &acls{rights: map[string]string{"web-token": "web", "api-token": "api", "anonymous": "nothing"}}
 		f.hook("/v1/internal/acl/authorize", l.serve)
 		for _, token := range []string{"api-token", "old-token", ""} {
-			err := a.WatchSVID(t.Context(), sds.Caller{Proxy: "p", Token: token}, webIdentity(), func(*x509svid.SVID) { t.Errorf("%q got the leaf of web", token) })
+			err := a.WatchSVID(t.Context(), identity.Caller{Proxy: "p", Token: token}, webIdentity(), func(*x509svid.SVID) { t.Errorf("%q got the leaf of web", token) })
 			if err == nil {
 				t.Errorf("%q: no error", token)
 			}
@@ -291,7 +290,7 @@ func TestWatchSVIDOfTheCache(t *testing.T) {
 		n := 0
 		ended := make(chan error, 1)
 		go func() {
-			ended <- a.WatchSVID(t.Context(), sds.Caller{Proxy: "p", Token: "web-token"}, webIdentity(), func(*x509svid.SVID) {
+			ended <- a.WatchSVID(t.Context(), identity.Caller{Proxy: "p", Token: "web-token"}, webIdentity(), func(*x509svid.SVID) {
 				mu.Lock()
 				defer mu.Unlock()
 				n++
@@ -316,7 +315,7 @@ func TestWatchSVIDOfTheCache(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		ended := make(chan error, 1)
 		go func() {
-			ended <- a.WatchSVID(ctx, sds.Caller{Proxy: "p", Token: "web-token"}, webIdentity(), func(*x509svid.SVID) { got <- time.Since(start) })
+			ended <- a.WatchSVID(ctx, identity.Caller{Proxy: "p", Token: "web-token"}, webIdentity(), func(*x509svid.SVID) { got <- time.Since(start) })
 		}()
 		after(20 * time.Second)
 		if len(got) != 0 {
@@ -341,12 +340,12 @@ func TestWatchSVIDOfAnotherMesh(t *testing.T) {
 		after(time.Second)
 		id := webIdentity()
 		id.TrustDomain = spiffeid.RequireTrustDomainFromString("other.consul")
-		if err := a.WatchSVID(t.Context(), sds.Caller{}, id, nil); err == nil || !strings.Contains(err.Error(), testTrustDomain) {
+		if err := a.WatchSVID(t.Context(), identity.Caller{}, id, nil); err == nil || !strings.Contains(err.Error(), testTrustDomain) {
 			t.Errorf("error %v", err)
 		}
 		id = webIdentity()
 		id.Service = "../x"
-		if err := a.WatchSVID(t.Context(), sds.Caller{}, id, nil); err == nil {
+		if err := a.WatchSVID(t.Context(), identity.Caller{}, id, nil); err == nil {
 			t.Error("a name that is none is asked for")
 		}
 	})

@@ -40,7 +40,7 @@ func readSidecar(r *registration, services map[string]*registration, datacenter 
 	if r.Kind != kindProxy || r.PeerName != "" {
 		return nil, false
 	}
-	s = &sidecar{proxy: catalog.Proxy{ID: catalog.ProxyID(r.ID), Origin: entryOf(r)}}
+	s = &sidecar{proxy: catalog.Proxy{ID: identity.ProxyID(r.ID), Origin: entryOf(r)}}
 	p := r.Proxy
 	if p == nil {
 		p = &proxyRegistration{}

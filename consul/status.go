@@ -3,7 +3,7 @@ package consul
 import (
 	"time"
 
-	"github.com/sallyport/sallyport/catalog"
+	"github.com/sallyport/sallyport/identity"
 )
 
 // Status is how an Agent is doing.
@@ -32,7 +32,7 @@ type Status struct {
 // Problem is one thing that is not as Consul's users may expect.
 type Problem struct {
 	// Proxy is the proxy that lacks something; empty: it concerns none alone.
-	Proxy catalog.ProxyID
+	Proxy identity.ProxyID
 	// Upstream is the destination of the upstream that is not there; empty: it is not about an upstream.
 	Upstream string
 	// Entry is where it is said: "service web-sidecar-proxy", "service-resolver/api", "mesh/mesh".

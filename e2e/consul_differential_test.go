@@ -215,7 +215,7 @@ func read(t *testing.T, c *meshtest.Consul) func() (*catalog.View, bool) {
 func compiled(t *testing.T, v *catalog.View, service string) *matcherv3.Matcher {
 	t.Helper()
 	in := snapshot.Input{
-		ProxyView: v.Proxy(catalog.ProxyID(service + "-sidecar-proxy")),
+		ProxyView: v.Proxy(identity.ProxyID(service + "-sidecar-proxy")),
 		Envoy:     snapshot.Features{RegexSize: 10_000, DrainTime: time.Minute},
 	}
 	if in.ProxyView == nil {

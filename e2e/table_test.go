@@ -142,7 +142,7 @@ func makeDoors(t *testing.T, m *meshtest.Mesh, destination identity.Name) (all [
 			}
 			id := fmt.Sprintf("%s-%s-%s", destination.Service, protocol, mode)
 			all = append(all, door{app: app, proxy: catalog.Proxy{
-				ID: catalog.ProxyID(id), Service: destination, Instance: id, Origin: "table", Bootstrap: catalog.Bootstrap{UID: -1},
+				ID: identity.ProxyID(id), Service: destination, Instance: id, Origin: "table", Bootstrap: catalog.Bootstrap{UID: -1},
 				Inbound: catalog.Inbound{
 					Address: "127.0.0.1", Port: uint16(m.Port()), LocalAddress: app.Host(), LocalPort: uint16(app.Port()),
 					Protocol: protocol, Enforcement: mode, Revocation: revocation,
@@ -178,15 +178,12 @@ func newControlPlane(t *testing.T, m *meshtest.Mesh, td spiffeid.TrustDomain) *c
 	if cp.tokens, err = token.Open(token.Config{File: filepath.Join(m.Data, "token.key"), TrustDomain: td}); err != nil {
 		t.Fatal(err)
 	}
-	authorizer := token.Authorizer{Issuer: cp.tokens}
+	authorizer := token.Authorizer{Authority: cp.tokens}
 	secrets := sds.New(sds.Config{Source: authority})
-	if cp.xds, err = xds.New(xds.Config{Views: &cp.store.Views, Credentials: secrets, Authorizer: authorizer}); err != nil {
+	if cp.xds, err = xds.New(xds.Config{Views: &cp.store.Views, Credentials: secrets, Authorize: authorizer.Stream}); err != nil {
 		t.Fatal(err)
 	}
-	decide := authz.New(authz.Config{Views: &cp.store.Views, Authorize: func(ctx context.Context) (catalog.ProxyID, error) {
-		caller, err := authorizer.Authorize(ctx, nil)
-		return caller.Proxy, err
-	}})
+	decide := authz.New(authz.Config{Views: &cp.store.Views, Authorize: authorizer.Call})
 	l, err := net.Listen("unix", cp.socket)
 	if err != nil {
 		t.Fatal(err)

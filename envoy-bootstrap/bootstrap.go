@@ -125,10 +125,16 @@ func (p Params) dynamic() *bootstrapv3.Bootstrap_DynamicResources {
 			ApiType:                   corev3.ApiConfigSource_DELTA_GRPC,
 			TransportApiVersion:       corev3.ApiVersion_V3,
 			SetNodeOnFirstMessageOnly: true,
-			GrpcServices: []*corev3.GrpcService{{TargetSpecifier: &corev3.GrpcService_EnvoyGrpc_{EnvoyGrpc: &corev3.GrpcService_EnvoyGrpc{
-				ClusterName: identity.XDSCluster,
-				RetryPolicy: &corev3.RetryPolicy{RetryBackOff: backoff},
-			}}}},
+			GrpcServices: []*corev3.GrpcService{{
+				TargetSpecifier: &corev3.GrpcService_EnvoyGrpc_{EnvoyGrpc: &corev3.GrpcService_EnvoyGrpc{
+					ClusterName: identity.XDSCluster,
+					RetryPolicy: &corev3.RetryPolicy{RetryBackOff: backoff},
+				}},
+				InitialMetadata: []*corev3.HeaderValue{
+					{Key: identity.ProxyHeader, Value: identity.ProxyID(p.ProxyID).Header()},
+					{Key: identity.DestinationHeader, Value: p.Identity.Name.String()},
+				},
+			}},
 		},
 	}
 }

@@ -224,7 +224,7 @@ func fitting(p catalog.Protocol) string {
 
 func (a *assembly) proxy(s *sidecar) *catalog.Proxy {
 	p := &catalog.Proxy{
-		ID:        catalog.ProxyID(s.id),
+		ID:        identity.ProxyID(s.id),
 		Service:   identity.NewName(s.service),
 		Origin:    s.at.String(),
 		Inbound:   a.inbound(s),

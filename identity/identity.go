@@ -175,14 +175,3 @@ func checkSegment(s string) error {
 	}
 	return nil
 }
-
-// XDSCluster is the name of the cluster, in each proxy's bootstrap, through which its Envoy reaches the control plane. The
-// ext_authz filters ask over it too, so that their calls carry the proxy's token.
-const XDSCluster = "sallyport"
-
-// How an ext_authz filter says which service its check is about: as gRPC metadata and, in checks of http requests, as a
-// context extension too. The filters' makers write them, the ext_authz server compares them with the caller's service.
-const (
-	DestinationHeader    = "x-sallyport-destination"
-	DestinationExtension = "destination"
-)

@@ -58,7 +58,7 @@ type watchKey struct {
 
 // watch is one leaf that somebody uses.
 type watch struct {
-	caller Caller
+	caller identity.Caller
 	id     identity.Service
 	// served is the last leaf that passed verify; nil until there is one.
 	served atomic.Pointer[served]
@@ -235,7 +235,7 @@ func (c *Credentials) rewind() {
 // Watch asks for the leaf of id, fetched in the name of caller, and returns at once; Run does the work, and need not run yet. All who
 // ask with the same token for the same id share one leaf; the first one's proxy is who the source hears of. wake is called after each
 // new secret, also for the first, by a goroutine that serves others too: it must not block, and may call all of this package meanwhile. It may be called a last time while Close runs or just after. The caller must Close the Leaf.
-func (c *Credentials) Watch(caller Caller, id identity.Service, wake func()) *Leaf {
+func (c *Credentials) Watch(caller identity.Caller, id identity.Service, wake func()) *Leaf {
 	key := watchKey{caller.Token, id}
 	l := &Leaf{credentials: c, key: key, wake: wake}
 	c.mu.Lock()

@@ -110,7 +110,7 @@ func bundle(pkis ...*pki) *x509bundle.Set {
 type source struct {
 	mu      sync.Mutex
 	calls   map[string]int // by "roots", or token and service
-	callers []sds.Caller
+	callers []identity.Caller
 	feeds   map[string]*feed
 }
 
@@ -142,7 +142,7 @@ func (s *source) open(name string) (f *feed, closed func()) {
 	}
 }
 
-func (s *source) WatchSVID(ctx context.Context, c sds.Caller, id identity.Service, f func(*x509svid.SVID)) error {
+func (s *source) WatchSVID(ctx context.Context, c identity.Caller, id identity.Service, f func(*x509svid.SVID)) error {
 	s.mu.Lock()
 	s.callers = append(s.callers, c)
 	s.mu.Unlock()

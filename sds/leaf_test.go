@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/sallyport/sallyport/identity"
 	"github.com/sallyport/sallyport/sds"
 	"github.com/spiffe/go-spiffe/v2/bundle/x509bundle"
 	"github.com/spiffe/go-spiffe/v2/svid/x509svid"
@@ -45,7 +46,7 @@ func TestLeaf(t *testing.T) {
 		f, p := start(t), newPKI(t)
 		defer f.stop()
 		var woken counter
-		l := f.Watch(sds.Caller{Proxy: "web-proxy", Token: "t"}, service("web"), woken.wake)
+		l := f.Watch(identity.Caller{Proxy: "web-proxy", Token: "t"}, service("web"), woken.wake)
 		defer l.Close()
 		if l.Secret() != nil || l.SVID() != nil {
 			t.Error("a secret before there is a leaf")
@@ -103,7 +104,7 @@ func TestLeafOfTheFuture(t *testing.T) {
 		f, p := start(t), newPKI(t)
 		defer f.stop()
 		f.source.giveRoots(t, bundle(p))
-		l := f.Watch(sds.Caller{}, service("web"), nil)
+		l := f.Watch(identity.Caller{}, service("web"), nil)
 		defer l.Close()
 		early := p.leaf(t, "web", func(c *x509.Certificate) { c.NotBefore = time.Now().Add(9 * time.Minute) })
 		f.source.give(t, "web", early)
@@ -129,7 +130,7 @@ func TestNewRoot(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f, old, next := start(t), newPKI(t), newPKI(t)
 		defer f.stop()
-		l := f.Watch(sds.Caller{}, service("web"), nil)
+		l := f.Watch(identity.Caller{}, service("web"), nil)
 		defer l.Close()
 		f.source.giveRoots(t, bundle(old))
 		first, second := old.leaf(t, "web", nil), next.leaf(t, "web", nil)
@@ -156,9 +157,9 @@ func TestSharing(t *testing.T) {
 		defer f.stop()
 		f.source.giveRoots(t, bundle(p))
 		var wa, wb, wc counter
-		a := f.Watch(sds.Caller{Proxy: "1", Token: "x"}, service("web"), wa.wake)
-		b := f.Watch(sds.Caller{Proxy: "2", Token: "x"}, service("web"), wb.wake)
-		c := f.Watch(sds.Caller{Proxy: "1", Token: "y"}, service("web"), wc.wake)
+		a := f.Watch(identity.Caller{Proxy: "1", Token: "x"}, service("web"), wa.wake)
+		b := f.Watch(identity.Caller{Proxy: "2", Token: "x"}, service("web"), wb.wake)
+		c := f.Watch(identity.Caller{Proxy: "1", Token: "y"}, service("web"), wc.wake)
 		if x, y := f.source.count("xweb"), f.source.count("yweb"); x != 1 || y != 1 {
 			t.Errorf("%d and %d watches, want one for each token", x, y)
 		}
@@ -172,7 +173,7 @@ func TestSharing(t *testing.T) {
 		if wa.count() != 1 || wb.count() != 1 {
 			t.Errorf("woken %d and %d times, want once each", wa.count(), wb.count())
 		}
-		late := f.Watch(sds.Caller{Proxy: "3", Token: "x"}, service("web"), nil)
+		late := f.Watch(identity.Caller{Proxy: "3", Token: "x"}, service("web"), nil)
 		if late.Secret() != a.Secret() {
 			t.Error("who comes late does not find the secret at once")
 		}
@@ -193,7 +194,7 @@ func TestSharing(t *testing.T) {
 		if b.Secret() == nil {
 			t.Error("the last secret is gone after Close")
 		}
-		again := f.Watch(sds.Caller{Token: "x"}, service("web"), nil)
+		again := f.Watch(identity.Caller{Token: "x"}, service("web"), nil)
 		defer again.Close()
 		if again.Secret() != nil || f.source.count("xweb") != 2 {
 			t.Error("a leaf that nobody used was kept")
@@ -210,8 +211,8 @@ func TestWakeMayCallBack(t *testing.T) {
 		f.source.giveRoots(t, bundle(p))
 		var l *sds.Leaf
 		done := false
-		l = f.Watch(sds.Caller{}, service("web"), func() {
-			other := f.Watch(sds.Caller{}, service("db"), nil)
+		l = f.Watch(identity.Caller{}, service("web"), func() {
+			other := f.Watch(identity.Caller{}, service("db"), nil)
 			_, _ = l.Secret(), fmt.Sprint(f.Credentials)
 			other.Close()
 			l.Close()
@@ -231,7 +232,7 @@ func TestRetry(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				f, p := start(t), newPKI(t)
 				defer f.stop()
-				l := f.Watch(sds.Caller{}, service("web"), nil)
+				l := f.Watch(identity.Caller{}, service("web"), nil)
 				defer l.Close()
 				f.source.giveRoots(t, bundle(p))
 				svid := p.leaf(t, "web", nil)
@@ -291,7 +292,7 @@ func TestBeforeAndAfterRun(t *testing.T) {
 		if f.source.at(rootsFeed) != nil {
 			t.Error("the roots are watched after Run returned")
 		}
-		early, gone := f.Watch(sds.Caller{}, service("web"), nil), f.Watch(sds.Caller{}, service("db"), nil)
+		early, gone := f.Watch(identity.Caller{}, service("web"), nil), f.Watch(identity.Caller{}, service("db"), nil)
 		gone.Close()
 		if f.source.count("web") != 0 {
 			t.Error("watched while Run does not run")
@@ -336,7 +337,7 @@ func TestExpiryMetric(t *testing.T) {
 		var ends []time.Time
 		var leafs []*sds.Leaf
 		for i, name := range []string{"a", "b", "c"} {
-			leafs = append(leafs, f.Watch(sds.Caller{}, service(name), nil))
+			leafs = append(leafs, f.Watch(identity.Caller{}, service(name), nil))
 			svid := p.leaf(t, name, func(c *x509.Certificate) {
 				c.NotAfter = time.Now().Add([]time.Duration{3 * time.Hour, time.Hour, 2 * time.Hour}[i])
 			})
@@ -370,7 +371,7 @@ func TestNothingPrintsKeys(t *testing.T) {
 		f, p := start(t), newPKI(t)
 		defer f.stop()
 		const token = "s3cr3t-token"
-		caller := sds.Caller{Proxy: "web-proxy", Token: token}
+		caller := identity.Caller{Proxy: "web-proxy", Token: token}
 		l := f.Watch(caller, service("web"), nil)
 		defer l.Close()
 		svid := p.leaf(t, "web", nil)
@@ -385,7 +386,7 @@ func TestNothingPrintsKeys(t *testing.T) {
 		for _, v := range []any{l, f.Credentials, caller, b, struct {
 			L *sds.Leaf
 			C *sds.Credentials
-			D sds.Caller
+			D identity.Caller
 		}{l, f.Credentials, caller}} {
 			for _, format := range []string{"%v", "%+v", "%#v", "%s", "%q"} {
 				fmt.Fprintf(f.log, format+"\n", v)

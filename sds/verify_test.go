@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/sallyport/sallyport/identity"
-	"github.com/sallyport/sallyport/sds"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"github.com/spiffe/go-spiffe/v2/svid/x509svid"
 )
@@ -155,7 +154,7 @@ func TestRefusedLeafs(t *testing.T) {
 				defer f.stop()
 				f.source.giveRoots(t, bundle(p))
 				var woken counter
-				l := f.Watch(sds.Caller{}, service("web"), woken.wake)
+				l := f.Watch(identity.Caller{}, service("web"), woken.wake)
 				defer l.Close()
 				bad := tt.make(t, p)
 				f.source.give(t, "web", bad)
@@ -189,7 +188,7 @@ func TestInvalidIdentity(t *testing.T) {
 		defer f.stop()
 		f.source.giveRoots(t, bundle(p))
 		other := identity.Service{TrustDomain: spiffeid.RequireTrustDomainFromString("evil.example"), Datacenter: "dc1", Name: identity.NewName("b")}
-		a, b := f.Watch(sds.Caller{}, service("a/b"), nil), f.Watch(sds.Caller{}, other, nil)
+		a, b := f.Watch(identity.Caller{}, service("a/b"), nil), f.Watch(identity.Caller{}, other, nil)
 		defer a.Close()
 		defer b.Close()
 		f.source.give(t, "a/b", p.leaf(t, "web", nil))

@@ -31,7 +31,15 @@ func (b *builder) authzService() *corev3.GrpcService {
 	return &corev3.GrpcService{
 		TargetSpecifier: &corev3.GrpcService_EnvoyGrpc_{EnvoyGrpc: &corev3.GrpcService_EnvoyGrpc{ClusterName: identity.XDSCluster}},
 		Timeout:         durationpb.New(authzTimeout),
-		InitialMetadata: []*corev3.HeaderValue{{Key: identity.DestinationHeader, Value: b.in.Proxy.Service.String()}},
+		InitialMetadata: b.callMetadata(),
+	}
+}
+
+// callMetadata says whose a call to the control plane is, and about which service.
+func (b *builder) callMetadata() []*corev3.HeaderValue {
+	return []*corev3.HeaderValue{
+		{Key: identity.ProxyHeader, Value: b.in.Proxy.ID.Header()},
+		{Key: identity.DestinationHeader, Value: b.in.Proxy.Service.String()},
 	}
 }
 

@@ -14,6 +14,7 @@ import (
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	"github.com/sallyport/sallyport/catalog"
 	"github.com/sallyport/sallyport/files"
+	"github.com/sallyport/sallyport/identity"
 	"github.com/sallyport/sallyport/internal/golden"
 	"github.com/sallyport/sallyport/snapshot"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
@@ -100,7 +101,7 @@ func load(t testing.TB, dir string) catalog.Contents {
 	return contents
 }
 
-func project(t testing.TB, c catalog.Contents, id catalog.ProxyID) snapshot.Input {
+func project(t testing.TB, c catalog.Contents, id identity.ProxyID) snapshot.Input {
 	t.Helper()
 	w := (&catalog.View{}).Next(c).Proxy(id)
 	if w == nil {

@@ -5,48 +5,120 @@ import (
 	"errors"
 	"strings"
 
-	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
-	"github.com/sallyport/sallyport/sds"
+	"github.com/sallyport/sallyport/identity"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 )
 
-// scheme is what stands before the token in the authorization header. It is compared without case (RFC 9110, 11.1).
+// Authority judges tokens: an Issuer those that it has minted, Consul's agent those of Consul. A
+// token is empty where a call carries none. Errors are gRPC statuses with a sentence for whoever
+// reads Envoy's log, without the token in it.
+type Authority interface {
+	// Stream returns the caller of an xDS stream, if the token may be the proxy that node names.
+	Stream(ctx context.Context, token string, node identity.ProxyID) (identity.Caller, error)
+	// Call returns the caller of a call of proxy about service, if the token may be that proxy. A
+	// proxy that is empty was not named; then the token's right to the service is what counts.
+	// An Authority that does not know which proxies there are leaves it to who asks to see that
+	// the proxy is one of the service's.
+	Call(ctx context.Context, token string, proxy identity.ProxyID, service identity.Name) (identity.Caller, error)
+}
+
+// scheme is what stands before the token in the authorization header. It is compared without case
+// (RFC 9110, 11.1).
 const scheme = "bearer "
 
-// Authorizer knows the callers of gRPC calls by their tokens. The zero Authorizer refuses everybody.
-type Authorizer struct{ Issuer *Issuer }
+// Authorizer knows the callers of gRPC calls by what comes with them: token and names. The
+// Authority is required; its errors are returned as they are.
+type Authorizer struct{ Authority Authority }
 
-// Authorize returns the proxy whose token came with the call of ctx. If node says who it is, it must agree; node may be nil,
-// as in calls of ext_authz. The Caller's Token is empty, for nothing behind this control plane asks for it. Errors are gRPC
-// statuses with a sentence for whoever reads Envoy's log: Unauthenticated, or PermissionDenied for a node that is another proxy.
-func (a Authorizer) Authorize(ctx context.Context, node *corev3.Node) (sds.Caller, error) {
-	if a.Issuer == nil {
-		return sds.Caller{}, status.Error(codes.Unauthenticated, "this control plane issues no tokens")
+// Stream returns the caller of the xDS stream of ctx. node is what the Envoy says of itself.
+func (a Authorizer) Stream(ctx context.Context, node identity.ProxyID) (identity.Caller, error) {
+	token, err := bearer(ctx)
+	if err != nil {
+		return identity.Caller{}, err
 	}
+	named, err := proxy(ctx)
+	if err != nil {
+		return identity.Caller{}, err
+	}
+	if named != "" && named != node {
+		return identity.Caller{}, status.Errorf(codes.PermissionDenied, "the stream is of the proxy %.64q, but the node calls itself %.64q", named, node)
+	}
+	return a.Authority.Stream(ctx, token, node)
+}
+
+// Call returns the caller of any other call.
+func (a Authorizer) Call(ctx context.Context) (identity.Caller, error) {
+	token, err := bearer(ctx)
+	if err != nil {
+		return identity.Caller{}, err
+	}
+	named := metadata.ValueFromIncomingContext(ctx, identity.DestinationHeader)
+	if len(named) != 1 || identity.NewName(named[0]).Check() != nil {
+		return identity.Caller{}, status.Errorf(codes.Unauthenticated, "the call does not name the service that it is about (%s)", identity.DestinationHeader)
+	}
+	p, err := proxy(ctx)
+	if err != nil {
+		return identity.Caller{}, err
+	}
+	return a.Authority.Call(ctx, token, p, identity.NewName(named[0]))
+}
+
+// proxy is the proxy that a call names; empty if it names none, as those of older listeners and
+// bootstraps.
+func proxy(ctx context.Context) (identity.ProxyID, error) {
+	named := metadata.ValueFromIncomingContext(ctx, identity.ProxyHeader)
+	if len(named) == 0 {
+		return "", nil
+	}
+	id, err := identity.ParseProxyID(named[0])
+	if err != nil || id == "" || len(named) > 1 {
+		return "", status.Errorf(codes.Unauthenticated, "the call does not name one proxy (%s)", identity.ProxyHeader)
+	}
+	return id, nil
+}
+
+// bearer is the token of a call; empty if it has none.
+func bearer(ctx context.Context) (string, error) {
 	// gRPC joins nothing: each header is a value of its own.
 	values := metadata.ValueFromIncomingContext(ctx, "authorization")
 	switch len(values) {
 	case 0:
-		return sds.Caller{}, status.Error(codes.Unauthenticated, "the call came without a token: is this Envoy's bootstrap from `sallyport bootstrap` or `sallyport envoy`?")
+		return "", nil
 	case 1:
 	default:
-		return sds.Caller{}, status.Error(codes.Unauthenticated, "the call came with several authorization headers; one is right")
+		return "", status.Error(codes.Unauthenticated, "the call came with several authorization headers; one is right")
 	}
 	v := values[0]
 	if len(v) < len(scheme) || !strings.EqualFold(v[:len(scheme)], scheme) {
-		return sds.Caller{}, status.Error(codes.Unauthenticated, `the authorization header does not say "Bearer <token>"`)
+		return "", status.Error(codes.Unauthenticated, `the authorization header does not say "Bearer <token>"`)
 	}
-	p, err := a.Issuer.Verify(v[len(scheme):])
+	if v = v[len(scheme):]; len(v) > maxToken {
+		return "", status.Errorf(codes.Unauthenticated, "a token of %d bytes is longer than any", len(v))
+	}
+	return v, nil
+}
+
+// Stream returns the proxy that token was minted for, unless node is another one.
+func (i *Issuer) Stream(ctx context.Context, token string, node identity.ProxyID) (identity.Caller, error) {
+	return i.Call(ctx, token, node, identity.Name{})
+}
+
+// Call returns the proxy that token was minted for, unless the call names another one. The Caller's
+// Token is empty, for nothing behind this control plane asks for it.
+func (i *Issuer) Call(_ context.Context, token string, proxy identity.ProxyID, service identity.Name) (identity.Caller, error) {
+	if token == "" {
+		return identity.Caller{}, status.Error(codes.Unauthenticated, "the call came without a token: is this Envoy's bootstrap from `sallyport bootstrap` or `sallyport envoy`?")
+	}
+	p, err := i.Verify(token)
 	switch {
 	case errors.Is(err, ErrExpired):
-		return sds.Caller{}, status.Error(codes.Unauthenticated, err.Error()+"; `sallyport envoy` renews it as long as it runs, `sallyport bootstrap` writes a new one")
+		return identity.Caller{}, status.Error(codes.Unauthenticated, err.Error()+"; `sallyport envoy` renews it as long as it runs, `sallyport bootstrap` writes a new one")
 	case err != nil:
-		return sds.Caller{}, status.Error(codes.Unauthenticated, err.Error())
+		return identity.Caller{}, status.Error(codes.Unauthenticated, err.Error())
+	case proxy != "" && proxy != p:
+		return identity.Caller{}, status.Errorf(codes.PermissionDenied, "the token is %q's, but the caller calls itself %.64q", p, proxy)
 	}
-	if id := node.GetId(); id != "" && id != string(p) {
-		return sds.Caller{}, status.Errorf(codes.PermissionDenied, "the token is %q's, but the node calls itself %.64q", p, id)
-	}
-	return sds.Caller{Proxy: p}, nil
+	return identity.Caller{Proxy: p, Service: service}, nil
 }

@@ -6,31 +6,33 @@ import (
 	"testing/synctest"
 	"time"
 
-	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
-	"github.com/sallyport/sallyport/sds"
+	"github.com/sallyport/sallyport/identity"
 	"github.com/sallyport/sallyport/token"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 )
 
-func TestAuthorize(t *testing.T) {
+func TestStream(t *testing.T) {
 	i, _ := open(t)
 	web, db := mint(t, i, "web", time.Hour), mint(t, i, "db", time.Hour)
 	tests := map[string]struct {
 		headers []string
-		node    *corev3.Node
+		named   []string // in the metadata
+		node    identity.ProxyID
 		code    codes.Code
 	}{
-		"no node":              {headers: []string{"Bearer " + web}},
-		"node without an id":   {headers: []string{"Bearer " + web}, node: &corev3.Node{Cluster: "x"}},
-		"node that agrees":     {headers: []string{"Bearer " + web}, node: &corev3.Node{Id: "web"}},
+		"no node":              {headers: []string{"Bearer " + web}}, // for the xDS server to refuse
+		"node that agrees":     {headers: []string{"Bearer " + web}, node: "web"},
+		"named too":            {headers: []string{"Bearer " + web}, node: "web", named: []string{"web"}},
+		"named otherwise":      {headers: []string{"Bearer " + web}, node: "web", named: []string{"db"}, code: codes.PermissionDenied},
+		"named twice":          {headers: []string{"Bearer " + web}, node: "web", named: []string{"web", "web"}, code: codes.Unauthenticated},
 		"lower case":           {headers: []string{"bearer " + web}},
 		"upper case":           {headers: []string{"BEARER " + web}},
-		"node of another":      {headers: []string{"Bearer " + web}, node: &corev3.Node{Id: "db"}, code: codes.PermissionDenied},
-		"node in other case":   {headers: []string{"Bearer " + web}, node: &corev3.Node{Id: "Web"}, code: codes.PermissionDenied},
-		"node with a space":    {headers: []string{"Bearer " + web}, node: &corev3.Node{Id: "web "}, code: codes.PermissionDenied},
-		"node that is long":    {headers: []string{"Bearer " + web}, node: &corev3.Node{Id: strings.Repeat("x", 1<<20)}, code: codes.PermissionDenied},
+		"node of another":      {headers: []string{"Bearer " + web}, node: "db", code: codes.PermissionDenied},
+		"node in other case":   {headers: []string{"Bearer " + web}, node: "Web", code: codes.PermissionDenied},
+		"node with a space":    {headers: []string{"Bearer " + web}, node: "web ", code: codes.PermissionDenied},
+		"node that is long":    {headers: []string{"Bearer " + web}, node: identity.ProxyID(strings.Repeat("x", 1<<20)), code: codes.PermissionDenied},
 		"no header":            {code: codes.Unauthenticated},
 		"empty header":         {headers: []string{""}, code: codes.Unauthenticated},
 		"two headers":          {headers: []string{"Bearer " + web, "Bearer " + web}, code: codes.Unauthenticated},
@@ -44,24 +46,25 @@ func TestAuthorize(t *testing.T) {
 		"tab":                  {headers: []string{"Bearer\t" + web}, code: codes.Unauthenticated},
 		"cut":                  {headers: []string{"Bearer " + web[:len(web)-1]}, code: codes.Unauthenticated},
 		"not a token":          {headers: []string{"Bearer secretsecretsecret"}, code: codes.Unauthenticated},
-		"foreign and its node": {headers: []string{"Bearer " + db}, node: &corev3.Node{Id: "web"}, code: codes.PermissionDenied},
+		"foreign and its node": {headers: []string{"Bearer " + db}, node: "web", code: codes.PermissionDenied},
+		"very long":            {headers: []string{"Bearer " + strings.Repeat("x", 9<<10)}, code: codes.Unauthenticated},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
-			ctx := metadata.NewIncomingContext(t.Context(), metadata.MD{"authorization": test.headers})
-			caller, err := token.Authorizer{Issuer: i}.Authorize(ctx, test.node)
+			ctx := metadata.NewIncomingContext(t.Context(), metadata.MD{"authorization": test.headers, identity.ProxyHeader: test.named})
+			caller, err := token.Authorizer{Authority: i}.Stream(ctx, test.node)
 			if status.Code(err) != test.code {
-				t.Fatalf("Authorize: %v, want %s", err, test.code)
+				t.Fatalf("Stream: %v, want %s", err, test.code)
 			}
-			if err == nil && caller != (sds.Caller{Proxy: "web"}) {
-				t.Errorf("Authorize = %#v", caller)
+			if err == nil && caller != (identity.Caller{Proxy: "web"}) {
+				t.Errorf("Stream = %#v", caller)
 			}
 			if err != nil {
-				if caller != (sds.Caller{}) {
-					t.Errorf("Authorize = %#v and %v", caller, err)
+				if caller != (identity.Caller{}) {
+					t.Errorf("Stream = %#v and %v", caller, err)
 				}
 				if len(err.Error()) > 300 {
-					t.Errorf("Authorize: an error of %d bytes", len(err.Error()))
+					t.Errorf("Stream: an error of %d bytes", len(err.Error()))
 				}
 				for _, h := range test.headers {
 					if len(h) > 20 {
@@ -71,27 +74,64 @@ func TestAuthorize(t *testing.T) {
 			}
 		})
 	}
-	if _, err := (token.Authorizer{Issuer: i}).Authorize(t.Context(), nil); status.Code(err) != codes.Unauthenticated {
-		t.Errorf("Authorize without metadata: %v", err)
-	}
-	ctx := metadata.NewIncomingContext(t.Context(), metadata.Pairs("authorization", "Bearer "+web))
-	if _, err := (token.Authorizer{}).Authorize(ctx, nil); status.Code(err) != codes.Unauthenticated {
-		t.Errorf("Authorize without an issuer: %v", err)
+	if _, err := (token.Authorizer{Authority: i}).Stream(t.Context(), "web"); status.Code(err) != codes.Unauthenticated {
+		t.Errorf("Stream without metadata: %v", err)
 	}
 }
 
-func TestAuthorizeExpired(t *testing.T) {
+func TestCall(t *testing.T) {
+	i, _ := open(t)
+	odd := identity.ProxyID("wéb! 100% /+")
+	authorization := "Bearer " + mint(t, i, odd, time.Hour)
+	header := odd.Header()
+	if strings.ContainsFunc(header, func(c rune) bool { return c <= ' ' || c > '~' || c == '%' }) {
+		t.Errorf("%q is nothing for a header in Envoy's configuration", header)
+	}
+	tests := map[string]struct {
+		proxy, service []string
+		code           codes.Code
+	}{
+		"both":              {proxy: []string{header}, service: []string{"web"}},
+		"no proxy":          {service: []string{"web"}}, // an old listener
+		"another proxy":     {proxy: []string{"db"}, service: []string{"web"}, code: codes.PermissionDenied},
+		"an empty proxy":    {proxy: []string{""}, service: []string{"web"}, code: codes.Unauthenticated},
+		"a garbled proxy":   {proxy: []string{"!zz"}, service: []string{"web"}, code: codes.Unauthenticated},
+		"two proxies":       {proxy: []string{header, header}, service: []string{"web"}, code: codes.Unauthenticated},
+		"no service":        {proxy: []string{header}, code: codes.Unauthenticated},
+		"an empty service":  {proxy: []string{header}, service: []string{""}, code: codes.Unauthenticated},
+		"every service":     {proxy: []string{header}, service: []string{"*"}, code: codes.Unauthenticated},
+		"two services":      {proxy: []string{header}, service: []string{"web", "web"}, code: codes.Unauthenticated},
+		"a long form of it": {proxy: []string{header}, service: []string{"default/default/web"}, code: codes.Unauthenticated},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			ctx := metadata.NewIncomingContext(t.Context(), metadata.MD{
+				"authorization": {authorization}, identity.ProxyHeader: test.proxy, identity.DestinationHeader: test.service,
+			})
+			caller, err := token.Authorizer{Authority: i}.Call(ctx)
+			want := identity.Caller{}
+			if test.code == codes.OK {
+				want = identity.Caller{Proxy: odd, Service: identity.NewName("web")}
+			}
+			if status.Code(err) != test.code || caller != want {
+				t.Errorf("Call = %+v, %v; want %+v and %s", caller, err, want, test.code)
+			}
+		})
+	}
+}
+
+func TestStreamExpired(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		i, _ := open(t)
 		ctx := metadata.NewIncomingContext(t.Context(), metadata.Pairs("authorization", "Bearer "+mint(t, i, "web", time.Second)))
-		a := token.Authorizer{Issuer: i}
-		if _, err := a.Authorize(ctx, nil); err != nil {
+		a := token.Authorizer{Authority: i}
+		if _, err := a.Stream(ctx, "web"); err != nil {
 			t.Fatal(err)
 		}
 		time.Sleep(2 * time.Second)
-		_, err := a.Authorize(ctx, nil)
+		_, err := a.Stream(ctx, "web")
 		if status.Code(err) != codes.Unauthenticated || !strings.Contains(err.Error(), "expired") || !strings.Contains(err.Error(), "sallyport envoy") {
-			t.Errorf("Authorize with an expired token: %v", err)
+			t.Errorf("Stream with an expired token: %v", err)
 		}
 	})
 }

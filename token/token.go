@@ -1,5 +1,6 @@
 // Package token is how a proxy proves who it is: a JWT per proxy, which its Envoy sends with every xDS stream and every
-// ext_authz call. An Issuer mints and verifies tokens with a key of its own, offline; Authorizer reads them from gRPC calls.
+// ext_authz call. An Issuer mints and verifies tokens with a key of its own, offline; Authorizer reads tokens from gRPC calls, and has
+// an Authority judge them.
 //
 // A token never appears in an error or a log. All methods may be called by several goroutines.
 package token
@@ -16,7 +17,7 @@ import (
 
 	"github.com/go-jose/go-jose/v4"
 	"github.com/go-jose/go-jose/v4/jwt"
-	"github.com/sallyport/sallyport/catalog"
+	"github.com/sallyport/sallyport/identity"
 	"github.com/sallyport/sallyport/internal/recent"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 )
@@ -64,7 +65,7 @@ type Issuer struct {
 
 // verified is what is remembered of a token whose signature and claims hold.
 type verified struct {
-	proxy              catalog.ProxyID
+	proxy              identity.ProxyID
 	notBefore, expires int64 // Unix seconds
 }
 
@@ -100,7 +101,7 @@ func (i *Issuer) GoString() string { return i.String() }
 
 // Mint returns a token of p and when it expires: after ttl, rounded up to a whole second. A ttl below one second is an error,
 // and so is a p that no token can carry.
-func (i *Issuer) Mint(p catalog.ProxyID, ttl time.Duration) (token string, expires time.Time, err error) {
+func (i *Issuer) Mint(p identity.ProxyID, ttl time.Duration) (token string, expires time.Time, err error) {
 	if err := checkProxy(p); err != nil {
 		return "", time.Time{}, err
 	}
@@ -127,7 +128,7 @@ func (i *Issuer) Mint(p catalog.ProxyID, ttl time.Duration) (token string, expir
 // Verify returns the proxy that a token was minted for. A token that was good but has run out gives an error that wraps
 // ErrExpired. The first look at a token checks its signature; further ones find it remembered, take no lock and allocate
 // nothing, but see its times checked again.
-func (i *Issuer) Verify(token string) (catalog.ProxyID, error) {
+func (i *Issuer) Verify(token string) (identity.ProxyID, error) {
 	v, ok := i.verified.Load(token)
 	if !ok {
 		var err error
@@ -166,7 +167,7 @@ func (i *Issuer) read(token string) (verified, error) {
 	if err := parsed.Claims(i.public, &c); err != nil {
 		return verified{}, errors.New("token is not signed by this control plane, or not with its present key")
 	}
-	p := catalog.ProxyID(c.Subject)
+	p := identity.ProxyID(c.Subject)
 	switch {
 	case c.Issuer != i.issuer:
 		return verified{}, errors.New("token is of another mesh")
@@ -188,7 +189,7 @@ func canonical(part string) bool {
 }
 
 // checkProxy refuses what would not come out of a token as it went in, and what nobody is called.
-func checkProxy(p catalog.ProxyID) error {
+func checkProxy(p identity.ProxyID) error {
 	switch {
 	case p == "":
 		return errors.New("token without a proxy")

@@ -22,7 +22,7 @@ import (
 	"time"
 
 	"github.com/go-jose/go-jose/v4"
-	"github.com/sallyport/sallyport/catalog"
+	"github.com/sallyport/sallyport/identity"
 	"github.com/sallyport/sallyport/token"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 )
@@ -45,7 +45,7 @@ func reopen(t testing.TB, file string) *token.Issuer {
 	return i
 }
 
-func mint(t testing.TB, i *token.Issuer, p catalog.ProxyID, ttl time.Duration) string {
+func mint(t testing.TB, i *token.Issuer, p identity.ProxyID, ttl time.Duration) string {
 	t.Helper()
 	text, _, err := i.Mint(p, ttl)
 	if err != nil {
@@ -57,7 +57,7 @@ func mint(t testing.TB, i *token.Issuer, p catalog.ProxyID, ttl time.Duration) s
 func TestRoundTrip(t *testing.T) {
 	i, file := open(t)
 	seen := map[string]bool{}
-	for _, p := range []catalog.ProxyID{"web-sidecar-proxy", "x", `"quoted"`, "wéb ☃", "a b/c\n", catalog.ProxyID(strings.Repeat("\x01", 512))} {
+	for _, p := range []identity.ProxyID{"web-sidecar-proxy", "x", `"quoted"`, "wéb ☃", "a b/c\n", identity.ProxyID(strings.Repeat("\x01", 512))} {
 		text := mint(t, i, p, time.Hour)
 		if seen[text] {
 			t.Errorf("two tokens are equal")
@@ -120,7 +120,7 @@ func TestClaims(t *testing.T) {
 
 func TestMintRefuses(t *testing.T) {
 	i, _ := open(t)
-	for name, p := range map[string]catalog.ProxyID{"empty": "", "not UTF-8": "web\xff", "too long": catalog.ProxyID(strings.Repeat("x", 513))} {
+	for name, p := range map[string]identity.ProxyID{"empty": "", "not UTF-8": "web\xff", "too long": identity.ProxyID(strings.Repeat("x", 513))} {
 		if _, _, err := i.Mint(p, time.Hour); err == nil {
 			t.Errorf("Mint for a proxy ID that is %s: no error", name)
 		}

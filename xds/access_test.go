@@ -377,8 +377,8 @@ func TestEnd(t *testing.T) {
 func TestNewRefuses(t *testing.T) {
 	views, credentials := &latest.Value[*catalog.View]{}, sds.New(sds.Config{})
 	for name, cfg := range map[string]Config{
-		"no views":       {Credentials: credentials, Authorizer: byMetadata{}},
-		"no credentials": {Views: views, Authorizer: byMetadata{}},
+		"no views":       {Credentials: credentials, Authorize: byMetadata{}.Stream},
+		"no credentials": {Views: views, Authorize: byMetadata{}.Stream},
 		"no authorizer":  {Views: views, Credentials: credentials},
 	} {
 		if _, err := New(cfg); err == nil {

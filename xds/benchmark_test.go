@@ -10,8 +10,8 @@ import (
 
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	"github.com/sallyport/sallyport/catalog"
+	"github.com/sallyport/sallyport/identity"
 	"github.com/sallyport/sallyport/internal/xdstest"
-	"github.com/sallyport/sallyport/sds"
 	"github.com/sallyport/sallyport/snapshot"
 )
 
@@ -166,7 +166,7 @@ func BenchmarkPublishRound(b *testing.B) {
 				}
 			}
 			// One that does not run: a publisher is for one goroutine.
-			server, err := New(Config{Views: &m.store.Views, Credentials: m.server.credentials, Authorizer: byMetadata{}})
+			server, err := New(Config{Views: &m.store.Views, Credentials: m.server.credentials, Authorize: byMetadata{}.Stream})
 			if err != nil {
 				b.Fatal(err)
 			}
@@ -174,7 +174,7 @@ func BenchmarkPublishRound(b *testing.B) {
 			features := snapshot.FeaturesOf(node(name(0)))
 			var sessions []*session
 			for i := range n {
-				s := newSession(server, sds.Caller{Proxy: proxyID(name(i))}, features, func(error) {})
+				s := newSession(server, identity.Caller{Proxy: proxyID(name(i))}, features, func(error) {})
 				defer s.leafs.close()
 				sessions = append(sessions, s)
 				if err := server.join(s); err != nil {

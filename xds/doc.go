@@ -9,6 +9,6 @@
 // What a session can send is in its target, and a target holds one proxy's resources and secrets: there is no request by which
 // a proxy could get another one's.
 //
-// The package does not know how proxies prove who they are (Authorizer), where certificates come from (package sds) or what
+// The package does not know how proxies prove who they are (Config.Authorize), where certificates come from (package sds) or what
 // Envoy configuration means (package snapshot).
 package xds

@@ -48,13 +48,13 @@ const trustDomain = "mesh.test"
 // byMetadata lets in whoever the metadata "proxy" names, and those of "token" with a token.
 type byMetadata struct{}
 
-func (byMetadata) Authorize(ctx context.Context, _ *corev3.Node) (sds.Caller, error) {
+func (byMetadata) Stream(ctx context.Context, _ identity.ProxyID) (identity.Caller, error) {
 	md, _ := metadata.FromIncomingContext(ctx)
 	id := strings.Join(md.Get("proxy"), "")
 	if id == "" {
-		return sds.Caller{}, errors.New("no token")
+		return identity.Caller{}, errors.New("no token")
 	}
-	return sds.Caller{Proxy: catalog.ProxyID(id), Token: strings.Join(md.Get("token"), "")}, nil
+	return identity.Caller{Proxy: identity.ProxyID(id), Token: strings.Join(md.Get("token"), "")}, nil
 }
 
 // certificates are an sds.Source whose answers a test can put off.
@@ -147,7 +147,7 @@ func (c *certificates) rotate() {
 	}
 }
 
-func (c *certificates) WatchSVID(ctx context.Context, caller sds.Caller, id identity.Service, f func(*x509svid.SVID)) error {
+func (c *certificates) WatchSVID(ctx context.Context, caller identity.Caller, id identity.Service, f func(*x509svid.SVID)) error {
 	c.mu.Lock()
 	c.watchedFor = append(c.watchedFor, caller.Token)
 	c.mu.Unlock()
@@ -208,8 +208,8 @@ func (m *mesh) run(cfg Config) {
 	m.logs = &logs{}
 	credentials := sds.New(sds.Config{Source: m.certs})
 	cfg.Views, cfg.Credentials = &m.store.Views, credentials
-	if cfg.Authorizer == nil {
-		cfg.Authorizer = byMetadata{}
+	if cfg.Authorize == nil {
+		cfg.Authorize = byMetadata{}.Stream
 	}
 	cfg.Registerer, cfg.Logger = m.registry, slog.New(slog.NewTextHandler(m.logs, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	var err error
@@ -305,7 +305,7 @@ func (m *mesh) publish() {
 	m.store.Publish(c)
 }
 
-func proxyID(service string) catalog.ProxyID { return catalog.ProxyID(service + "-sidecar-proxy") }
+func proxyID(service string) identity.ProxyID { return identity.ProxyID(service + "-sidecar-proxy") }
 
 // node is what an Envoy 1.40 under our bootstrap says of itself.
 func node(service string) *corev3.Node {

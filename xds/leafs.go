@@ -16,7 +16,7 @@ type leafs struct {
 }
 
 // watch returns the leaf of id, asking for it if that was not done before; nil after close.
-func (l *leafs) watch(c *sds.Credentials, caller sds.Caller, id identity.Service, wake func()) *sds.Leaf {
+func (l *leafs) watch(c *sds.Credentials, caller identity.Caller, id identity.Service, wake func()) *sds.Leaf {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.closed {

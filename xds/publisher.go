@@ -41,7 +41,7 @@ type publisher struct {
 	view     *catalog.View // the one that was published last
 	bundles  *sds.Bundles  // those that were published last
 	// builds are those of open sessions: two streams of one proxy share one, unless their Envoys differ.
-	builds  map[catalog.ProxyID]map[snapshot.Features]*build
+	builds  map[identity.ProxyID]map[snapshot.Features]*build
 	waiting map[identity.Name]bool      // services of which something waits for the record
 	renames map[identity.Name]time.Time // renames that were put off, and when they may be
 }
@@ -128,7 +128,7 @@ func (s *Server) Run(ctx context.Context) error {
 func newPublisher(s *Server) *publisher {
 	return &publisher{
 		server: s, view: &catalog.View{}, recorder: s.recorder,
-		builds:  map[catalog.ProxyID]map[snapshot.Features]*build{},
+		builds:  map[identity.ProxyID]map[snapshot.Features]*build{},
 		waiting: map[identity.Name]bool{}, renames: map[identity.Name]time.Time{},
 	}
 }

@@ -4,14 +4,13 @@ import (
 	"context"
 	"time"
 
-	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 )
 
 // recheck authorizes the caller of a stream again, every Config.Recheck and when something new is subscribed to, and ends the stream
 // when the caller may not have it any more. An authorizer that cannot tell (it is out of reach) changes nothing. It returns when ctx ends.
-func (s *Server) recheck(ctx context.Context, n *session, node *corev3.Node, subscribed <-chan struct{}) {
+func (s *Server) recheck(ctx context.Context, n *session, subscribed <-chan struct{}) {
 	tick := time.NewTicker(s.recheckEvery)
 	defer tick.Stop()
 	for {
@@ -21,7 +20,7 @@ func (s *Server) recheck(ctx context.Context, n *session, node *corev3.Node, sub
 		case <-tick.C:
 		case <-subscribed:
 		}
-		caller, err := s.authorizer.Authorize(ctx, node)
+		caller, err := s.authorizer(ctx, n.caller.Proxy)
 		switch {
 		case err == nil && caller == n.caller:
 			continue

@@ -7,8 +7,7 @@ import (
 	"testing/synctest"
 	"time"
 
-	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
-	"github.com/sallyport/sallyport/sds"
+	"github.com/sallyport/sallyport/identity"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 )
@@ -17,36 +16,36 @@ import (
 type fickle struct {
 	mu    sync.Mutex
 	err   error
-	other sds.Caller // if not zero, who the caller is found to be
+	other identity.Caller // if not zero, who the caller is found to be
 	asked int
 }
 
-func (f *fickle) say(err error, other sds.Caller) {
+func (f *fickle) say(err error, other identity.Caller) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.err, f.other = err, other
 }
 
-func (f *fickle) Authorize(ctx context.Context, node *corev3.Node) (sds.Caller, error) {
+func (f *fickle) Stream(ctx context.Context, node identity.ProxyID) (identity.Caller, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.asked++
-	if f.err != nil || f.other != (sds.Caller{}) {
+	if f.err != nil || f.other != (identity.Caller{}) {
 		return f.other, f.err
 	}
-	return byMetadata{}.Authorize(ctx, node)
+	return byMetadata{}.Stream(ctx, node)
 }
 
 func TestCallersAreAuthorizedAgain(t *testing.T) {
 	for name, tt := range map[string]struct {
 		err   error
-		other sds.Caller
+		other identity.Caller
 		code  codes.Code // OK: the stream goes on
 	}{
 		"deleted":         {err: status.Error(codes.Unauthenticated, "no such token"), code: codes.Unauthenticated},
 		"lost its rights": {err: status.Error(codes.PermissionDenied, "no service:write"), code: codes.PermissionDenied},
 		"proxy is gone":   {err: status.Error(codes.NotFound, "no such proxy"), code: codes.NotFound},
-		"another's now":   {other: sds.Caller{Proxy: proxyID("api")}, code: codes.PermissionDenied},
+		"another's now":   {other: identity.Caller{Proxy: proxyID("api")}, code: codes.PermissionDenied},
 		"out of reach":    {err: status.Error(codes.Unavailable, "the agent is away")},
 		"unchanged":       {},
 	} {
@@ -54,7 +53,7 @@ func TestCallersAreAuthorizedAgain(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				f := &fickle{}
 				cfg := patient()
-				cfg.Recheck, cfg.Authorizer = 20*time.Second, f
+				cfg.Recheck, cfg.Authorize = 20*time.Second, f.Stream
 				m := start(t, cfg)
 				twoServices(m)
 				c := m.stream("web")
@@ -67,7 +66,7 @@ func TestCallersAreAuthorizedAgain(t *testing.T) {
 					return
 				}
 				c.silence()
-				f.say(nil, sds.Caller{})
+				f.say(nil, identity.Caller{})
 				before := f.asked
 				c.subscribe(secrets, "leaf/web") // something new is a reason to ask at once
 				c.accept("secret leaf/web")

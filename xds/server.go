@@ -12,10 +12,10 @@ import (
 	"sync/atomic"
 	"time"
 
-	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/sallyport/sallyport/catalog"
+	"github.com/sallyport/sallyport/identity"
 	"github.com/sallyport/sallyport/internal/latest"
 	"github.com/sallyport/sallyport/sds"
 	"github.com/sallyport/sallyport/snapshot"
@@ -25,20 +25,16 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-// Authorizer says who opens a stream.
-type Authorizer interface {
-	// Authorize returns the proxy that the call with context ctx comes from, as proved by what the call carries, and the token
-	// that proved it. node is what the Envoy says of itself: a claim, which the server compares with the answer. It may
-	// block until ctx ends and is called by many goroutines. An error ends the stream: with its own status if it is a gRPC status,
-	// else with PermissionDenied. node must not be changed or kept.
-	Authorize(ctx context.Context, node *corev3.Node) (sds.Caller, error)
-}
-
-// Config says what a Server is made of. Views, Credentials and Authorizer are required.
+// Config says what a Server is made of. Views, Credentials and Authorize are required.
 type Config struct {
 	Views       *latest.Value[*catalog.View]
 	Credentials *sds.Credentials
-	Authorizer  Authorizer
+	// Authorize returns the proxy that the stream with context ctx comes from, as proved by what the
+	// stream carries, and the token that proved it. node is what the Envoy says of itself: a claim,
+	// which the server compares with the answer. It may block until ctx ends and is called by many
+	// goroutines. An error ends the stream: with its own status if it is a gRPC status, else with
+	// PermissionDenied.
+	Authorize func(ctx context.Context, node identity.ProxyID) (identity.Caller, error)
 	// GenerationsFile is where is kept whose live connections have been ended; the directory must exist.
 	// Empty: in memory, so that each restart ends the live connections of services with revocation "drain"
 	// once.
@@ -89,7 +85,7 @@ type Server struct {
 	discoveryv3.UnimplementedAggregatedDiscoveryServiceServer
 	views        *latest.Value[*catalog.View]
 	credentials  *sds.Credentials
-	authorizer   Authorizer
+	authorizer   func(ctx context.Context, node identity.ProxyID) (identity.Caller, error)
 	log          *slog.Logger
 	metrics      *metrics
 	ackTimeout   time.Duration
@@ -103,11 +99,11 @@ type Server struct {
 
 	mu      sync.Mutex    // never held while something is sent, built or asked for; sessions' locks are not taken under it
 	closing chan struct{} // closed when Run begins to end: no new streams
-	proxies map[catalog.ProxyID]*proxy
+	proxies map[identity.ProxyID]*proxy
 	ran     bool
-	fresh   map[*session]bool // to be looked at without a change of the catalog
-	left    []catalog.ProxyID // whose last stream has ended
-	wake    chan struct{}     // something is in fresh
+	fresh   map[*session]bool  // to be looked at without a change of the catalog
+	left    []identity.ProxyID // whose last stream has ended
+	wake    chan struct{}      // something is in fresh
 }
 
 var _ discoveryv3.AggregatedDiscoveryServiceServer = (*Server)(nil)
@@ -122,8 +118,8 @@ type proxy struct {
 
 // New returns a Server, or an error if cfg lacks something, the generations file cannot be read, or a metric is registered already.
 func New(cfg Config) (*Server, error) {
-	if cfg.Views == nil || cfg.Credentials == nil || cfg.Authorizer == nil {
-		return nil, errors.New("xds: Config needs Views, Credentials and an Authorizer")
+	if cfg.Views == nil || cfg.Credentials == nil || cfg.Authorize == nil {
+		return nil, errors.New("xds: Config needs Views, Credentials and Authorize")
 	}
 	g, err := openGenerations(cfg.GenerationsFile, cfg.UnrecordedFile, time.Now())
 	if err != nil {
@@ -134,10 +130,10 @@ func New(cfg Config) (*Server, error) {
 		return nil, fmt.Errorf("xds metrics: %w", err)
 	}
 	s := &Server{
-		views: cfg.Views, credentials: cfg.Credentials, authorizer: cfg.Authorizer, log: cfg.Logger, metrics: m, generations: g,
+		views: cfg.Views, credentials: cfg.Credentials, authorizer: cfg.Authorize, log: cfg.Logger, metrics: m, generations: g,
 		recorder:   recorder{path: cfg.GenerationsFile, unrecorded: cfg.UnrecordedFile, done: make(chan recording, 1)},
 		ackTimeout: cfg.AckTimeout, stallTimeout: cfg.StallTimeout, recheckEvery: cfg.Recheck,
-		proxies: map[catalog.ProxyID]*proxy{}, fresh: map[*session]bool{}, wake: make(chan struct{}, 1), closing: make(chan struct{}),
+		proxies: map[identity.ProxyID]*proxy{}, fresh: map[*session]bool{}, wake: make(chan struct{}, 1), closing: make(chan struct{}),
 	}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
@@ -181,9 +177,9 @@ func (s *Server) DeltaAggregatedResources(stream discoveryv3.AggregatedDiscovery
 		return err
 	}
 	// Verifying a token takes a deep stack, which this goroutine would keep for the stream's life.
-	var caller sds.Caller
+	var caller identity.Caller
 	var authorizing sync.WaitGroup
-	authorizing.Go(func() { caller, err = s.authorize(stream.Context(), first.GetNode()) })
+	authorizing.Go(func() { caller, err = s.authorize(stream.Context(), identity.ProxyID(first.GetNode().GetId())) })
 	authorizing.Wait()
 	if err != nil {
 		return err
@@ -199,8 +195,7 @@ func (s *Server) DeltaAggregatedResources(stream discoveryv3.AggregatedDiscovery
 	s.log.Info("stream opened", "proxy", caller.Proxy, "version", n.features.Version)
 	g := &guard{AggregatedDiscoveryService_DeltaAggregatedResourcesServer: stream, session: n, metrics: s.metrics, first: first, subscribed: make(chan struct{}, 1)}
 	if s.recheckEvery > 0 {
-		node := &corev3.Node{Id: first.GetNode().GetId()} // the rest of it is not kept
-		s.streams.Go(func() { s.recheck(ctx, n, node, g.subscribed) })
+		s.streams.Go(func() { s.recheck(ctx, n, g.subscribed) })
 	}
 	err = s.serve(ctx, n, g)
 	s.leave(n)
@@ -257,32 +252,26 @@ func (s *Server) firstRequest(stream discoveryv3.AggregatedDiscoveryService_Delt
 }
 
 // authorize asks who it is and compares with who it says it is.
-func (s *Server) authorize(ctx context.Context, node *corev3.Node) (sds.Caller, error) {
-	if node == nil {
-		node = &corev3.Node{}
-	}
-	caller, err := s.authorizer.Authorize(ctx, node)
-	switch {
-	case err != nil:
-		s.metrics.streamsRejected.WithLabelValues(rejectedDenied).Inc()
-		s.log.Warn("stream rejected", "proxy", cut(node.GetId(), maxNameLength), "err", err)
-		s.rejected(catalog.ProxyID(node.GetId()), err)
-		if _, ok := status.FromError(err); ok {
-			return sds.Caller{}, err
+func (s *Server) authorize(ctx context.Context, node identity.ProxyID) (identity.Caller, error) {
+	caller, err := s.authorizer(ctx, node)
+	reason := rejectedDenied
+	if err == nil {
+		if node != "" && node == caller.Proxy {
+			return caller, nil
 		}
-		return sds.Caller{}, status.Error(codes.PermissionDenied, "not authorized")
-	case caller.Proxy == "" || node.GetId() != string(caller.Proxy):
-		s.metrics.streamsRejected.WithLabelValues(rejectedNode).Inc()
-		s.log.Warn("stream rejected", "proxy", caller.Proxy, "err", fmt.Sprintf("node.id %q is not the proxy that the token is for", cut(node.GetId(), maxNameLength)))
-		err := status.Error(codes.PermissionDenied, "node.id is not the proxy that the token is for")
-		s.rejected(catalog.ProxyID(node.GetId()), err)
-		return sds.Caller{}, err
+		reason, err = rejectedNode, status.Error(codes.PermissionDenied, "node.id is not the proxy that the token is for")
 	}
-	return caller, nil
+	s.metrics.streamsRejected.WithLabelValues(reason).Inc()
+	s.log.Warn("stream rejected", "proxy", cut(string(node), maxNameLength), "err", err)
+	s.rejected(node, err)
+	if _, ok := status.FromError(err); !ok {
+		err = status.Error(codes.PermissionDenied, "not authorized")
+	}
+	return identity.Caller{}, err
 }
 
 // rejected notes why a proxy got no stream, or lost it, for the status. What says who it is has not been believed, so only proxies of the catalog are remembered.
-func (s *Server) rejected(id catalog.ProxyID, err error) {
+func (s *Server) rejected(id identity.ProxyID, err error) {
 	if view, ok := s.views.Load(); !ok || view.Proxy(id) == nil {
 		return
 	}
@@ -378,7 +367,7 @@ func (s *Server) sessions() []*session {
 }
 
 // sessionsOf are the open ones of a proxy.
-func (s *Server) sessionsOf(id catalog.ProxyID) []*session {
+func (s *Server) sessionsOf(id identity.ProxyID) []*session {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if p := s.proxies[id]; p != nil {
@@ -388,10 +377,10 @@ func (s *Server) sessionsOf(id catalog.ProxyID) []*session {
 }
 
 // takeLeft returns the proxies that have no streams any more.
-func (s *Server) takeLeft() []catalog.ProxyID {
+func (s *Server) takeLeft() []identity.ProxyID {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	var out []catalog.ProxyID
+	var out []identity.ProxyID
 	for _, id := range s.left {
 		if p := s.proxies[id]; p == nil || len(p.sessions) == 0 {
 			out = append(out, id)
@@ -402,7 +391,7 @@ func (s *Server) takeLeft() []catalog.ProxyID {
 }
 
 // forget drops what is kept of a proxy that the catalog has no more, unless it has streams.
-func (s *Server) forget(id catalog.ProxyID) {
+func (s *Server) forget(id identity.ProxyID) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if p := s.proxies[id]; p != nil && len(p.sessions) == 0 {

@@ -8,7 +8,7 @@ import (
 	"time"
 
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
-	"github.com/sallyport/sallyport/sds"
+	"github.com/sallyport/sallyport/identity"
 	"github.com/sallyport/sallyport/snapshot"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -20,7 +20,7 @@ const maxQueue = 4 * int(kinds)
 // session is what one stream's Envoy asked for, has and is to have. Whose stream it is was settled before it was made and never changes.
 type session struct {
 	server   *Server
-	caller   sds.Caller
+	caller   identity.Caller
 	features snapshot.Features
 	opened   time.Time
 	leafs    leafs
@@ -50,7 +50,7 @@ type session struct {
 	report report
 }
 
-func newSession(s *Server, caller sds.Caller, features snapshot.Features, end context.CancelCauseFunc) *session {
+func newSession(s *Server, caller identity.Caller, features snapshot.Features, end context.CancelCauseFunc) *session {
 	n := &session{server: s, caller: caller, features: features, opened: time.Now(), end: end, kick: make(chan struct{}, 1)}
 	for k := range kinds {
 		n.subs[k] = newSubscription(k)

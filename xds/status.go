@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/sallyport/sallyport/catalog"
+	"github.com/sallyport/sallyport/identity"
 	"github.com/sallyport/sallyport/snapshot"
 )
 
@@ -36,13 +37,13 @@ type Rejection struct {
 
 // ProxyStatus is the state of one proxy of the catalog.
 type ProxyStatus struct {
-	ID          catalog.ProxyID `json:"id"`
-	Instance    string          `json:"instance"`
-	Service     string          `json:"service"`
-	Origin      string          `json:"origin,omitempty"` // where the proxy is defined: "web.hcl:3"
-	Protocol    string          `json:"protocol"`
-	Enforcement string          `json:"enforcement"`
-	Revocation  string          `json:"revocation"`
+	ID          identity.ProxyID `json:"id"`
+	Instance    string           `json:"instance"`
+	Service     string           `json:"service"`
+	Origin      string           `json:"origin,omitempty"` // where the proxy is defined: "web.hcl:3"
+	Protocol    string           `json:"protocol"`
+	Enforcement string           `json:"enforcement"`
+	Revocation  string           `json:"revocation"`
 	// RevocationBound is, in words, how long a live connection can outlive the access it was made with: "30 s", "600 s".
 	RevocationBound string `json:"revocation_bound"`
 
@@ -109,7 +110,7 @@ func (s *Server) Status() []ProxyStatus {
 }
 
 // Proxy returns the state of one proxy; ok is false if the catalog does not know it.
-func (s *Server) Proxy(id catalog.ProxyID) (p ProxyStatus, ok bool) {
+func (s *Server) Proxy(id identity.ProxyID) (p ProxyStatus, ok bool) {
 	view, ok := s.views.Load()
 	if !ok || view.Proxy(id) == nil {
 		return ProxyStatus{}, false

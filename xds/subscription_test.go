@@ -4,7 +4,7 @@ import (
 	"testing"
 
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
-	"github.com/sallyport/sallyport/sds"
+	"github.com/sallyport/sallyport/identity"
 	"github.com/sallyport/sallyport/snapshot"
 )
 
@@ -44,7 +44,7 @@ func TestQueueIsBounded(t *testing.T) {
 	m := start(t, Config{})
 	twoServices(m)
 	var ended error
-	n := newSession(m.server, sds.Caller{Proxy: proxyID("web")}, snapshot.FeaturesOf(node("web")), func(err error) { ended = err })
+	n := newSession(m.server, identity.Caller{Proxy: proxyID("web")}, snapshot.FeaturesOf(node("web")), func(err error) { ended = err })
 	n.target = &target{}
 	for range maxQueue + 1 {
 		n.queue = append(n.queue, &discoveryv3.DeltaDiscoveryResponse{})

@@ -22,7 +22,7 @@ func proxyOf(v *catalog.View, r admin.TokenRequest) (*catalog.Proxy, error) {
 	case (r.SidecarFor == "") == (r.ProxyID == ""):
 		return nil, errors.New("exactly one of --sidecar-for and --proxy-id says which proxy")
 	case r.ProxyID != "":
-		if w := v.Proxy(catalog.ProxyID(r.ProxyID)); w != nil {
+		if w := v.Proxy(identity.ProxyID(r.ProxyID)); w != nil {
 			return w.Proxy, nil
 		}
 		return nil, fmt.Errorf("proxy %q: %w in the catalog (`sallyport status` lists the proxies)", r.ProxyID, admin.ErrUnknown)

@@ -19,26 +19,25 @@ import (
 	"github.com/sallyport/sallyport/identity"
 	"github.com/sallyport/sallyport/sds"
 	"github.com/sallyport/sallyport/token"
-	"github.com/sallyport/sallyport/xds"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"golang.org/x/sys/unix"
 )
 
 // Implementations of interfaces that are declared where they are used.
 var (
-	_ catalog.Source = (*files.Source)(nil)
-	_ catalog.Source = (*consul.Agent)(nil)
-	_ sds.Source     = (*ca.CA)(nil)
-	_ sds.Source     = (*consul.Agent)(nil)
-	_ xds.Authorizer = token.Authorizer{}
-	_ xds.Authorizer = (*consul.Authorizer)(nil)
+	_ catalog.Source  = (*files.Source)(nil)
+	_ catalog.Source  = (*consul.Agent)(nil)
+	_ sds.Source      = (*ca.CA)(nil)
+	_ sds.Source      = (*consul.Agent)(nil)
+	_ token.Authority = (*token.Issuer)(nil)
+	_ token.Authority = (*consul.Agent)(nil)
 )
 
 // engine is where a control plane's knowledge comes from: files and a CA of its own, or the local Consul agent.
 type engine struct {
 	source       catalog.Source
 	certificates sds.Source
-	authorizer   xds.Authorizer
+	callers      token.Authorizer
 	// recheck is how often the streams' callers are authorized again; 0: only when a stream opens.
 	recheck time.Duration
 	// background runs beside the source; nil: nothing does.
@@ -46,7 +45,7 @@ type engine struct {
 	// trustDomain is the mesh's; ok is false as long as it is not known.
 	trustDomain func() (td spiffeid.TrustDomain, ok bool)
 	// mint makes a proxy's token; nil: proxies bring tokens of their own.
-	mint     func(catalog.ProxyID, time.Duration) (string, time.Time, error)
+	mint     func(identity.ProxyID, time.Duration) (string, time.Time, error)
 	rotate   func(identity.Name) error
 	reload   func()
 	status   func() admin.Catalog
@@ -84,7 +83,7 @@ func filesEngine(cfg serveConfig, log *slog.Logger, metrics prometheus.Registere
 		return nil, err
 	}
 	return &engine{
-		source: source, certificates: authority, authorizer: token.Authorizer{Issuer: tokens}, background: authority.Run,
+		source: source, certificates: authority, callers: token.Authorizer{Authority: tokens}, background: authority.Run,
 		trustDomain: func() (spiffeid.TrustDomain, bool) { return td, true },
 		mint:        tokens.Mint, rotate: authority.Rotate, reload: source.Reload, close: authority.Close,
 		status: func() admin.Catalog {
@@ -145,7 +144,7 @@ func consulEngine(cfg serveConfig, log *slog.Logger, metrics prometheus.Register
 		return nil, err
 	}
 	return &engine{
-		source: agent, certificates: agent, authorizer: agent.Authorizer(), recheck: recheckConsul, trustDomain: agent.TrustDomain,
+		source: agent, certificates: agent, callers: token.Authorizer{Authority: agent}, recheck: recheckConsul, trustDomain: agent.TrustDomain,
 		rotate: func(identity.Name) error {
 			return errors.New("consul's agent renews leafs, and has no call for doing so early (a root rotation does it: consul connect ca set-config)")
 		},

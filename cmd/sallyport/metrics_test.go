@@ -12,6 +12,8 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	dto "github.com/prometheus/client_model/go"
+	"github.com/sallyport/sallyport/catalog"
+	"github.com/sallyport/sallyport/identity"
 )
 
 // metric is one of sallyport's own as a running control plane registers it.
@@ -35,6 +37,7 @@ func registeredMetrics(t *testing.T) map[string]*metric {
 		if err != nil {
 			t.Fatal(err)
 		}
+		p.store.Publish(catalog.Contents{Proxies: []*catalog.Proxy{{ID: "p", Service: identity.NewName("each service of the catalog")}}})
 		families, err := p.metrics.Gather()
 		if err != nil {
 			t.Fatal(err)

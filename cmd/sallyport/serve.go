@@ -19,6 +19,7 @@ import (
 	"syscall"
 	"time"
 
+	alsv3 "github.com/envoyproxy/go-control-plane/envoy/service/accesslog/v3"
 	authv3 "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	"github.com/prometheus/client_golang/prometheus"
@@ -28,6 +29,7 @@ import (
 	"github.com/sallyport/sallyport/ca"
 	"github.com/sallyport/sallyport/catalog"
 	"github.com/sallyport/sallyport/internal/latest"
+	"github.com/sallyport/sallyport/observe"
 	"github.com/sallyport/sallyport/sds"
 	"github.com/sallyport/sallyport/xds"
 	"github.com/spf13/cobra"
@@ -88,6 +90,7 @@ type controlPlane struct {
 	secrets *sds.Credentials
 	xds     *xds.Server
 	authz   *authz.Server
+	observe *observe.Server
 	remote  latest.Value[*ca.Endpoint] // empty without a TLS endpoint
 	// streamsEnded is closed when all xDS streams have ended.
 	streamsEnded chan struct{}
@@ -117,6 +120,7 @@ func serve(ctx context.Context, cfg serveConfig, log *slog.Logger, out io.Writer
 		return p.xds.Run(ctx)
 	})
 	g.Go(func() error { return p.authz.Run(ctx) })
+	g.Go(func() error { return p.observe.Run(ctx) })
 	g.Go(func() error { return p.serveGRPC(ctx, l.xds, nil) })
 	if l.remote != nil {
 		g.Go(func() error { return p.serveRemote(ctx, l.remote) })
@@ -149,7 +153,7 @@ func open(cfg serveConfig, log *slog.Logger) (*controlPlane, error) {
 	p.engine.close = func() error { return errors.Join(closeEngine(), release()) }
 	p.secrets = sds.New(sds.Config{Source: p.certificates, Logger: log, Registerer: p.metrics})
 	p.xds, err = xds.New(xds.Config{
-		Views: &p.store.Views, Credentials: p.secrets, Authorizer: p.authorizer, Recheck: p.recheck,
+		Views: &p.store.Views, Credentials: p.secrets, Authorize: p.callers.Stream, Recheck: p.recheck,
 		GenerationsFile: filepath.Join(cfg.Data, "generations-2.json"), UnrecordedFile: filepath.Join(cfg.RuntimeDir, "unrecorded-generations"),
 		Logger: log, Registerer: p.metrics,
 	})
@@ -157,12 +161,12 @@ func open(cfg serveConfig, log *slog.Logger) (*controlPlane, error) {
 		return nil, errors.Join(err, p.close())
 	}
 	p.authz = authz.New(authz.Config{
-		Views: &p.store.Views, LogDenials: cfg.LogDenials, Logger: log, Registerer: p.metrics,
-		Authorize: func(ctx context.Context) (catalog.ProxyID, error) {
-			caller, err := p.authorizer.Authorize(ctx, nil)
-			return caller.Proxy, err
-		},
+		Views: &p.store.Views, LogDenials: cfg.LogDenials, Logger: log, Registerer: p.metrics, Authorize: p.callers.Call,
 	})
+	p.observe, err = observe.New(observe.Config{Views: &p.store.Views, Authorize: p.callers.Call, Registerer: p.metrics})
+	if err != nil {
+		return nil, errors.Join(err, p.close())
+	}
 	return p, nil
 }
 
@@ -255,7 +259,8 @@ func (p *controlPlane) serveRemote(ctx context.Context, l net.Listener) (err err
 // stopTime bounds how long streams and calls are given to end; the process is to be gone within 5 s.
 const stopTime = 3 * time.Second
 
-// serveGRPC serves xDS and ext_authz on l until ctx ends. The streams are ended by xds.Server, with jitter; what is left is cut off.
+// serveGRPC serves xDS, ext_authz and access logs on l until ctx ends. The streams of xDS are ended
+// by xds.Server, with jitter; what is left is cut off.
 func (p *controlPlane) serveGRPC(ctx context.Context, l net.Listener, creds credentials.TransportCredentials) error {
 	opts := xds.ServerOptions()
 	if creds != nil {
@@ -264,6 +269,7 @@ func (p *controlPlane) serveGRPC(ctx context.Context, l net.Listener, creds cred
 	s := grpc.NewServer(opts...)
 	discoveryv3.RegisterAggregatedDiscoveryServiceServer(s, p.xds)
 	authv3.RegisterAuthorizationServer(s, p.authz)
+	alsv3.RegisterAccessLogServiceServer(s, p.observe)
 	failed := make(chan error, 1)
 	go func() { failed <- s.Serve(l) }()
 	select {

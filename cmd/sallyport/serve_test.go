@@ -260,7 +260,7 @@ func TestAnnounceLater(t *testing.T) {
 			t.Errorf("announced %q before there are proxies", got)
 		}
 		for _, name := range []string{"web", "api"} {
-			contents.Proxies = append(contents.Proxies, catalog.Proxy{ID: catalog.ProxyID(name + "-sidecar-proxy"), Service: identity.NewName(name)})
+			contents.Proxies = append(contents.Proxies, catalog.Proxy{ID: identity.ProxyID(name + "-sidecar-proxy"), Service: identity.NewName(name)})
 			p.store.Publish(contents.Contents())
 			time.Sleep(time.Second / 2)
 		}

@@ -81,7 +81,8 @@ func measureChecks(ctx context.Context, o options, dir string) ([]row, error) {
 	if err != nil {
 		return nil, err
 	}
-	ctx = metadata.AppendToOutgoingContext(ctx, "authorization", "Bearer "+token, identity.DestinationHeader, service(0))
+	ctx = metadata.AppendToOutgoingContext(ctx, "authorization", "Bearer "+token,
+		identity.ProxyHeader, proxyID(0), identity.DestinationHeader, service(0))
 	var took [2][]time.Duration
 	var clients [2]authv3.AuthorizationClient
 	for i, s := range []string{p.address, socket} {

@@ -35,7 +35,7 @@ type rooted struct {
 	stage latest.Value[int] // 0: the first alone; 1: the roots of both; 2: leafs of the second
 }
 
-func (r *rooted) WatchSVID(ctx context.Context, c sds.Caller, id identity.Service, f func(*x509svid.SVID)) error {
+func (r *rooted) WatchSVID(ctx context.Context, c identity.Caller, id identity.Service, f func(*x509svid.SVID)) error {
 	first, stop := context.WithCancel(ctx)
 	defer stop()
 	go func() {
@@ -99,7 +99,7 @@ func serveRoots(ctx context.Context, dir string) error {
 		return err
 	}
 	credentials := sds.New(sds.Config{Source: r})
-	server, err := xds.New(xds.Config{Views: &store.Views, Credentials: credentials, Authorizer: token.Authorizer{Issuer: tokens}})
+	server, err := xds.New(xds.Config{Views: &store.Views, Credentials: credentials, Authorize: token.Authorizer{Authority: tokens}.Stream})
 	if err != nil {
 		return err
 	}

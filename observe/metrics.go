@@ -1,0 +1,75 @@
+package observe
+
+import (
+	"sync"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/sallyport/sallyport/catalog"
+	"github.com/sallyport/sallyport/identity"
+	"github.com/sallyport/sallyport/internal/latest"
+)
+
+// reason is why a connection or request was refused. It is a closed set, for it is a label.
+type reason uint8
+
+const (
+	otherwise reason = iota // it was not refused, or by ext_authz, which counts itself: not counted
+	handshake
+	rules
+	reasons // how many there are
+)
+
+// refusals count by service. As a collector they show the services that proxies of the newest View
+// stand in for, from the start on at zero, and no others: what is reported makes no labels.
+type refusals struct {
+	views *latest.Value[*catalog.View]
+	mu    sync.Mutex
+	by    map[identity.Name]*[reasons]uint64
+}
+
+func (r *refusals) add(service identity.Name, n [reasons]uint64) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	c := r.by[service]
+	if c == nil {
+		c = new([reasons]uint64)
+		r.by[service] = c
+	}
+	for i := handshake; i < reasons; i++ {
+		c[i] += n[i]
+	}
+}
+
+// desc describes the one metric.
+func desc() *prometheus.Desc {
+	return prometheus.NewDesc("sallyport_refusals_total",
+		"Connections and requests that the Envoys of a service refused by themselves and reported, by reason: handshake (no certificate of the mesh, or one that may not), rules (of an intention).",
+		[]string{"destination", "reason"}, nil)
+}
+
+// Describe is for Prometheus.
+func (r *refusals) Describe(out chan<- *prometheus.Desc) { out <- desc() }
+
+// Collect is for Prometheus. What has left the catalog is forgotten.
+func (r *refusals) Collect(out chan<- prometheus.Metric) {
+	view, ok := r.views.Load()
+	if !ok {
+		return
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	now, d := map[identity.Name]*[reasons]uint64{}, desc()
+	for p := range view.Proxies() {
+		if now[p.Service] != nil {
+			continue
+		}
+		c := r.by[p.Service]
+		if c == nil {
+			c = new([reasons]uint64)
+		}
+		now[p.Service] = c
+		out <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(c[handshake]), p.Service.String(), "handshake")
+		out <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(c[rules]), p.Service.String(), "rules")
+	}
+	r.by = now
+}
