@@ -11,8 +11,11 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"strconv"
 	"strings"
 	"time"
+
+	"github.com/sallyport/sallyport/xds"
 )
 
 // Client asks a running control plane. It may be used by several goroutines.
@@ -85,6 +88,12 @@ func (c *Client) Dir() string { return c.dir }
 func (c *Client) Status(ctx context.Context) (Status, error) {
 	var out Status
 	return out, c.call(ctx, http.MethodGet, "/v1/status", nil, &out)
+}
+
+// Change asks what became of a change of the catalog; number 0 is the newest.
+func (c *Client) Change(ctx context.Context, number uint64) (xds.ChangeStatus, error) {
+	var out xds.ChangeStatus
+	return out, c.call(ctx, http.MethodGet, "/v1/change?number="+strconv.FormatUint(number, 10), nil, &out)
 }
 
 // Check asks whether source may connect to destination.

@@ -9,13 +9,18 @@ import (
 	"net"
 	"net/http"
 	"net/http/pprof"
+	"strconv"
 	"time"
+
+	"github.com/sallyport/sallyport/xds"
 )
 
 // API is what the server answers from. All functions may be called by several goroutines and must not block for long.
 type API struct {
 	// Status describes the control plane and its proxies.
 	Status func() Status
+	// Change says what became of a change of the catalog; number 0 is the newest.
+	Change func(number uint64) (xds.ChangeStatus, error)
 	// Check says whether source may connect to destination; both are names of services, source may be a SPIFFE ID too.
 	Check func(source, destination string) (CheckResponse, error)
 	// Rotate gives the service a new leaf now.
@@ -92,6 +97,15 @@ func ServeHTTP(ctx context.Context, s *http.Server, l net.Listener) error {
 func handler(api API, log *slog.Logger) http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /v1/status", func(w http.ResponseWriter, _ *http.Request) { reply(w, api.Status(), nil) })
+	mux.HandleFunc("GET /v1/change", func(w http.ResponseWriter, r *http.Request) {
+		number, err := strconv.ParseUint(r.FormValue("number"), 10, 64)
+		if err != nil {
+			reply(w, nil, fmt.Errorf("number: %w", err))
+			return
+		}
+		out, err := api.Change(number)
+		reply(w, out, err)
+	})
 	mux.HandleFunc("GET /v1/intention/check", func(w http.ResponseWriter, r *http.Request) {
 		out, err := api.Check(r.FormValue("source"), r.FormValue("destination"))
 		reply(w, out, err)

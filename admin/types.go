@@ -108,6 +108,9 @@ type Status struct {
 	Catalog     Catalog   `json:"catalog"`
 	// NotReady are the reasons why the control plane is not ready; empty when it is.
 	NotReady []string `json:"not_ready,omitempty"`
+	// Change is the number of the newest change of the catalog, and ChangeSeen when it was noticed.
+	Change     uint64    `json:"change,omitempty"`
+	ChangeSeen time.Time `json:"change_seen,omitzero"`
 	// Unrecorded is why it could not be written whose live connections have been ended; empty: it was.
 	Unrecorded string            `json:"unrecorded,omitempty"`
 	Proxies    []xds.ProxyStatus `json:"proxies"`

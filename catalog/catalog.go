@@ -24,6 +24,8 @@ type Contents struct {
 	Services   []*Service
 	Proxies    []*Proxy
 	Intentions []*Destination
+	// Seen is when the source first noticed what led to these contents; zero: when it publishes them.
+	Seen time.Time
 }
 
 // Destination is what the intentions say of one destination.

@@ -34,6 +34,9 @@ func sameViews(t interface{ Errorf(string, ...any) }, v, next *catalog.View) {
 		if same != (a == b) || same == changed[id] {
 			t.Errorf("%s: all in it is the same: %t, so is its view: %t, Since has it: %t", id, same, a == b, changed[id])
 		}
+		if b != nil && v != next && changed[id] != (b.Changes[len(b.Changes)-1] == next.Change().Number) {
+			t.Errorf("%s changed: %t, its changes are %v, the last of all is %d", id, changed[id], b.Changes, next.Change().Number)
+		}
 	}
 }
 

@@ -1,19 +1,29 @@
 package catalog
 
 import (
+	"log/slog"
 	"sync"
+	"time"
 
 	"github.com/sallyport/sallyport/internal/latest"
 )
 
-// Store holds the newest View. Its zero value is ready for use. Views wakes those who wait for the next one.
+// Store holds the newest View. Its zero value is ready for use. Views wakes those who wait for the next
+// one.
 type Store struct {
 	Views latest.Value[*View]
-	mu    sync.Mutex
+	// Number gives changes their numbers, each greater than the last; nil: they are counted from 1. It is
+	// set before the first Publish.
+	Number func() uint64
+	// Logger is told of each change, once; nil: nobody is.
+	Logger *slog.Logger
+
+	mu   sync.Mutex
+	next uint64 // the number of the next change; zero: not taken yet
 }
 
-// Publish makes the next View out of c, and tells nobody if that is the one there is. It is what a Source is given; it does
-// not block for longer than View.Next takes and may be called by several goroutines.
+// Publish makes the next View out of c, and tells nobody if that is the one there is. It is what a Source
+// is given; it does not block for longer than View.Next takes and may be called by several goroutines.
 func (s *Store) Publish(c Contents) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -21,7 +31,27 @@ func (s *Store) Publish(c Contents) {
 	if !ok {
 		old = &View{}
 	}
-	if next := old.Next(c); next != old {
-		s.Views.Set(next)
+	if s.next == 0 {
+		s.next = old.Change().Number + 1
+		if s.Number != nil {
+			s.next = s.Number()
+		}
+	}
+	change := Change{Number: s.next, Seen: c.Seen}
+	if change.Seen.IsZero() {
+		change.Seen = time.Now()
+	}
+	next := old.next(c, change)
+	if next == old {
+		return
+	}
+	s.next = 0
+	s.Views.Set(next)
+	if s.Logger != nil {
+		concerned := 0
+		for range next.Since(old) {
+			concerned++
+		}
+		s.Logger.Info("catalog changed", "change", change.Number, "seen", change.Seen, "proxies", concerned)
 	}
 }

@@ -1,8 +1,12 @@
 package catalog_test
 
 import (
+	"fmt"
+	"log/slog"
+	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/sallyport/sallyport/catalog"
 	"go.uber.org/goleak"
@@ -67,4 +71,43 @@ func TestStoreManySides(t *testing.T) {
 		})
 	}
 	wg.Wait()
+}
+
+// TestChanges: each change has a greater number, equal contents have none, and who skips Views finds what they merge.
+func TestChanges(t *testing.T) {
+	var last uint64
+	var log strings.Builder
+	s := catalog.Store{Number: func() uint64 { last += 10; return last }, Logger: slog.New(slog.NewTextHandler(&log, nil))}
+	c := contents()
+	at := time.Unix(1000, 0)
+	for i := range 3 * 64 {
+		c.Services[1].Endpoints[0].Port++
+		for range 2 { // the second time it is no change
+			now := c.Contents()
+			now.Seen = at.Add(time.Duration(i) * time.Second)
+			s.Publish(now)
+		}
+		v, _ := s.Views.Load()
+		if got, want := v.Change(), (catalog.Change{Number: uint64(i+1) * 10, Seen: at.Add(time.Duration(i) * time.Second)}); got != want {
+			t.Fatalf("change %+v, want %+v", got, want)
+		}
+	}
+	v, _ := s.Views.Load()
+	number := v.Change().Number
+	for skipped, want := range map[uint64]int{0: 0, 1: 1, 5: 5, 10_000: 64} {
+		merged := v.ChangesSince(number - min(10*skipped, number))
+		if len(merged) != want || want > 0 && (merged[0].Number != number-10*uint64(want-1) || merged[want-1].Number != number) {
+			t.Errorf("%d skipped: %d merged %v", skipped, len(merged), merged)
+		}
+	}
+	// All of them concerned web, which dials api, and none db.
+	if got := v.Proxy("web-1-sidecar-proxy").Changes; len(got) != 16 || got[15] != number {
+		t.Errorf("changes of web: %v", got)
+	}
+	if got := v.Proxy("db-1-sidecar-proxy").Changes; len(got) != 1 || got[0] != 10 {
+		t.Errorf("changes of db: %v", got)
+	}
+	if n := strings.Count(log.String(), "catalog changed"); n != 3*64 || !strings.Contains(log.String(), fmt.Sprintf("change=%d", number)) {
+		t.Errorf("%d lines for %d changes, the last:\n%s", n, 3*64, log.String()[strings.LastIndex(log.String(), "time="):])
+	}
 }

@@ -1,8 +1,10 @@
 package catalog
 
 import (
+	"cmp"
 	"iter"
 	"slices"
+	"time"
 
 	"github.com/sallyport/sallyport/identity"
 	"github.com/sallyport/sallyport/intention"
@@ -22,7 +24,24 @@ type View struct {
 	shared       map[identity.Name]*intention.Shared // by the wildcard's name
 	views        []*ProxyView                        // of the proxies, in their order
 	index        *index
+	changes      []Change // the last ones, the one that made this View at the end
 }
+
+// Change is what made one View out of the one before. Who reads Views now and then skips some; the later
+// ones have their changes, too.
+type Change struct {
+	// Number grows from change to change, over restarts too; see Store.Numbers.
+	Number uint64
+	// Seen is when the source noticed it.
+	Seen time.Time
+}
+
+const (
+	// keptChanges is how many of the last changes a View knows.
+	keptChanges = 64
+	// KeptOfProxy is how many of those that concern it a ProxyView knows.
+	KeptOfProxy = 16
+)
 
 // ProxyView is all of a View that concerns one proxy. Between two Views pointer-equal means that nothing
 // of it changed. It is immutable.
@@ -32,6 +51,9 @@ type ProxyView struct {
 	Policy *intention.Policy // of the proxy's own service
 	// Upstreams are the services that Proxy.Upstreams name, in the same order. None is nil.
 	Upstreams []*Service
+	// Changes are the numbers of the last changes that concerned the proxy, KeptOfProxy at most, the newest
+	// at the end. There is at least one.
+	Changes []uint64
 }
 
 // index finds things in a View. Views share it as long as the same services and proxies are there and
@@ -58,10 +80,15 @@ func (m *Mesh) key(name identity.Name, datacenter string) serviceKey {
 }
 
 // Next returns the view of c. Whatever is equal in v is taken from v, pointer and all; if everything is,
-// v itself is returned. What is the same pointer as in the contents before is not looked at. It does not
-// block and does not change v; v must not be nil.
+// v itself is returned. What is the same pointer as in the contents before is not looked at. The change
+// has the next number after v's. Next does not block and does not change v; v must not be nil.
 func (v *View) Next(c Contents) *View {
+	return v.next(c, Change{Number: v.Change().Number + 1, Seen: c.Seen})
+}
+
+func (v *View) next(c Contents, change Change) *View {
 	n := &View{given: c, mesh: v.mesh, index: v.index, policies: v.policies, shared: v.shared, views: v.views}
+	n.changes = appendLast(v.changes, change, keptChanges)
 	meshChanged := v.mesh == nil || !v.mesh.equal(&c.Mesh)
 	if meshChanged {
 		m := c.Mesh
@@ -243,11 +270,17 @@ func (n *View) look(v *View, all bool, services, proxies []int, policies []ident
 		n.views = slices.Clone(v.views)
 	}
 	changed := len(n.proxies) != len(v.proxies)
+	number := n.Change().Number
 	for _, i := range concerned {
 		w := n.proxyView(i, all)
-		if old := v.Proxy(w.Proxy.ID); old != nil && old.equal(w) {
+		switch old := v.Proxy(w.Proxy.ID); {
+		case old != nil && old.equal(w):
 			w = old
-		} else {
+		case old != nil:
+			w.Changes = appendLast(old.Changes, number, KeptOfProxy)
+			changed = true
+		default:
+			w.Changes = []uint64{number}
 			changed = true
 		}
 		n.views[i] = w
@@ -271,6 +304,28 @@ func (n *View) proxyView(i int, index bool) *ProxyView {
 
 func (w *ProxyView) equal(o *ProxyView) bool {
 	return w.Mesh == o.Mesh && w.Proxy == o.Proxy && w.Policy == o.Policy && slices.Equal(w.Upstreams, o.Upstreams)
+}
+
+// appendLast is list with x at its end, and its last most elements at the most. list is not changed.
+func appendLast[T any](list []T, x T, most int) []T {
+	return append(slices.Clone(list[max(len(list)+1-most, 0):]), x)
+}
+
+// Change is the one that made v; zero if v is the zero View.
+func (v *View) Change() Change {
+	if len(v.changes) == 0 {
+		return Change{}
+	}
+	return v.changes[len(v.changes)-1]
+}
+
+// ChangesSince are those that came after number, oldest first: those that v merges for one who has seen
+// the View of that number. Of very many the oldest are forgotten. The slice must not be changed.
+func (v *View) ChangesSince(number uint64) []Change {
+	i, _ := slices.BinarySearchFunc(v.changes, number, func(c Change, n uint64) int {
+		return cmp.Compare(c.Number, n+1)
+	})
+	return v.changes[i:]
 }
 
 // Mesh is what holds for all services; nil before anything is known.

@@ -32,6 +32,9 @@ type generations struct {
 	dirty bool // something is not recorded, and not being recorded
 	// lost: what is not recorded could not be, and nobody waits for it any more.
 	lost bool
+	// change is the number of the newest change. Generations are not below it, so none that was handed out
+	// but not recorded comes again after a restart.
+	change uint64
 }
 
 // generation is what is remembered of one destination.
@@ -82,7 +85,7 @@ func (g *generations) observe(dst identity.Name, policy *intention.Policy, drain
 		return s, false, at
 	}
 	s.due = false
-	s.number = nextGeneration(s.number, now)
+	s.number = g.next(s.number, now)
 	s.allowed = allowed
 	s.renamed = append(s.renamed, now)
 	if len(s.renamed) > renamesAtOnce {
@@ -100,7 +103,7 @@ func (g *generations) expect(dst identity.Name, policy *intention.Policy, now ti
 	if s = g.byDst[name]; s != nil {
 		return s, false
 	}
-	s = &generation{record: record{number: nextGeneration(0, now), allowed: policy.Allowed()}, policy: policy}
+	s = &generation{record: record{number: g.next(0, now), allowed: policy.Allowed()}, policy: policy}
 	g.byDst[name] = s
 	g.dirty = true
 	return s, true
@@ -153,9 +156,9 @@ func (s *generation) mayRename(drain func() time.Duration) time.Time {
 	return at
 }
 
-// nextGeneration is the time in Unix seconds, and at least one more than the last. So it differs from
-// every name that was ever in use, even if the file is lost or was not written: what that costs is one
-// drain, never a connection that lives on.
-func nextGeneration(last uint64, now time.Time) uint64 {
-	return max(last+1, uint64(max(now.Unix(), 1)))
+// next is at least the time in Unix seconds, the number of the newest change, and one more than the last.
+// So it differs from every name that was ever in use, even if the file is lost or was not written: what
+// that costs is one drain, never a connection that lives on.
+func (g *generations) next(last uint64, now time.Time) uint64 {
+	return max(last+1, g.change, uint64(max(now.Unix(), 1)))
 }

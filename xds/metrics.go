@@ -8,6 +8,7 @@ type metrics struct {
 	pushes          *prometheus.CounterVec
 	pushBytes       *prometheus.CounterVec
 	changeToACK     prometheus.Histogram
+	change          prometheus.Gauge
 	nacks           *prometheus.CounterVec
 	requestsRefused *prometheus.CounterVec
 	streamsRejected *prometheus.CounterVec
@@ -31,6 +32,9 @@ func newMetrics(r prometheus.Registerer) (*metrics, error) {
 			Name:    "sallyport_xds_change_to_ack_seconds",
 			Help:    "Time from a change being seen until an Envoy has accepted all that follows from it.",
 			Buckets: []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 60},
+		}),
+		change: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "sallyport_xds_change", Help: "Number of the newest change of the catalog that Envoys are told of.",
 		}),
 		nacks: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "sallyport_xds_nacks_total", Help: "Responses that Envoys refused, by type of resource.",
@@ -62,7 +66,7 @@ func newMetrics(r prometheus.Registerer) (*metrics, error) {
 	if r == nil {
 		return m, nil
 	}
-	for _, c := range []prometheus.Collector{m.connected, m.pushes, m.pushBytes, m.changeToACK, m.nacks, m.requestsRefused, m.streamsRejected, m.buildErrors, m.renames} {
+	for _, c := range []prometheus.Collector{m.connected, m.pushes, m.pushBytes, m.changeToACK, m.change, m.nacks, m.requestsRefused, m.streamsRejected, m.buildErrors, m.renames} {
 		if err := r.Register(c); err != nil {
 			return nil, err
 		}

@@ -69,6 +69,7 @@ type published struct {
 	input    snapshot.Input
 	bundles  *sds.Bundles
 	target   *target
+	change   uint64 // the newest that it was told
 }
 
 // Run publishes until ctx ends; then it ends all streams, with some jitter, waits for them and returns
@@ -143,6 +144,7 @@ func (p *publisher) concerned() []*session {
 	all := bundles != p.bundles
 	p.bundles = bundles
 	now := time.Now()
+	p.server.generations.change = view.Change().Number
 	var out []*session
 	for id, w := range view.Since(p.view) {
 		if w != nil && w.Proxy.Inbound.Revocation == catalog.Drain {
@@ -156,6 +158,7 @@ func (p *publisher) concerned() []*session {
 		}
 	}
 	p.view = view
+	p.server.metrics.change.Set(float64(view.Change().Number))
 	if all {
 		return p.server.sessions()
 	}
@@ -289,7 +292,7 @@ func (p *publisher) publish(sessions []*session, since time.Time, fresh bool) {
 				n.outcome(b, "the trust bundle is not known yet")
 				continue
 			}
-			p.hand(n, in, b, bundles, since)
+			p.hand(view, n, in, b, bundles, since)
 		}
 	})
 }
@@ -445,7 +448,7 @@ func (p *publisher) build(b *build, in snapshot.Input) {
 
 // hand gives a session what was built, with its secrets, if all of them are in hand: with one missing, Envoy would not start at
 // all, or, once running, keep a listener warming.
-func (p *publisher) hand(n *session, in snapshot.Input, b *build, bundles *sds.Bundles, since time.Time) {
+func (p *publisher) hand(view *catalog.View, n *session, in snapshot.Input, b *build, bundles *sds.Bundles, since time.Time) {
 	t := &target{resources: b.good.resources, generation: b.good.generation}
 	t.resources[secrets] = make(map[string]*discoveryv3.Resource, len(b.good.made.Secrets))
 	use := map[identity.Service]bool{}
@@ -471,13 +474,25 @@ func (p *publisher) hand(n *session, in snapshot.Input, b *build, bundles *sds.B
 		return
 	}
 	n.published.input, n.published.bundles, n.published.complete = in, bundles, true
-	n.outcome(b, b.waitsForRecord(in))
+	waits := b.waitsForRecord(in)
+	n.outcome(b, waits)
+	var change uint64
+	if waits == "" {
+		var seen time.Time
+		if change, seen = changesOf(view, in.ProxyView, n.published.change); change != 0 {
+			n.published.change = change
+			if !seen.IsZero() {
+				since = seen
+			}
+		}
+	}
 	if t.equal(n.published.target) {
-		return
+		t = n.published.target
+	} else {
+		n.leafs.keep(use)
 	}
 	n.published.target = t
-	n.set(t, since)
-	n.leafs.keep(use)
+	n.set(t, since, change)
 }
 
 // secret makes one secret; nil: its leaf is not there yet.

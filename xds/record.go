@@ -74,7 +74,7 @@ func openGenerations(path, unrecorded string, now time.Time) (*generations, erro
 	}
 	for _, name := range strings.Fields(string(lost)) {
 		if s := g.byDst[name]; s != nil {
-			s.number = nextGeneration(s.number, now)
+			s.number = g.next(s.number, now)
 			s.allowed = intention.Set{}
 			g.dirty = true
 		}

@@ -48,6 +48,8 @@ type session struct {
 	// mended is when endpoints were sent again because Envoy was silent about its clusters; see mend.
 	mended time.Time
 	report report
+	// deliveries are how the last changes reached Envoy, oldest first.
+	deliveries []delivery
 }
 
 func newSession(s *Server, caller identity.Caller, features snapshot.Features, end context.CancelCauseFunc) *session {
@@ -128,13 +130,24 @@ func (s *session) answered(t *subscription, r *discoveryv3.DeltaDiscoveryRespons
 	return n
 }
 
-// set gives the session a new target. since is when the change behind it was seen.
-func (s *session) set(t *target, since time.Time) {
+// set gives the session a new target. since is when the change behind it was seen, and change its number;
+// zero: it is none of the catalog.
+func (s *session) set(t *target, since time.Time, change uint64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed {
 		return
 	}
+	if change != 0 {
+		s.deliver(change)
+	}
+	if t == s.target { // nothing has to be told for it
+		if s.report.inSync {
+			s.delivered(time.Now(), true)
+		}
+		return
+	}
+	s.report.inSync = false
 	if s.target != nil && s.changed.IsZero() { // the first is not a change: it waits for Envoy to start
 		s.changed = since
 	}
@@ -350,6 +363,7 @@ func (s *session) send(k kind, removals bool, now time.Time) {
 		return
 	}
 	s.queue = append(s.queue, out)
+	s.delivered(now, false)
 	s.rouse()
 	if t.out != nil {
 		t.before = append(t.before, t.out)
@@ -375,6 +389,7 @@ func (s *session) settle(now time.Time) {
 	if !all {
 		return
 	}
+	s.delivered(now, true)
 	if !s.changed.IsZero() {
 		s.server.metrics.changeToACK.Observe(now.Sub(s.changed).Seconds())
 		s.changed = time.Time{}

@@ -124,6 +124,7 @@ const maxTokenTTL = 366 * 24 * time.Hour
 func (p *controlPlane) api() admin.API {
 	return admin.API{
 		Status: p.describe,
+		Change: p.xds.Change,
 		Check: func(source, destination string) (admin.CheckResponse, error) {
 			v, _ := p.store.Views.Load()
 			return checkIntention(v, source, destination)
@@ -174,6 +175,7 @@ func (p *controlPlane) describe() admin.Status {
 			s.Catalog.Services++
 		}
 		s.Catalog.Intentions = v.IntentionCount()
+		s.Change, s.ChangeSeen = v.Change().Number, v.Change().Seen
 	}
 	return s
 }

@@ -75,6 +75,9 @@ func printStatus(w io.Writer, s admin.Status, all int, full bool) error {
 	if !s.Catalog.StaleSince.IsZero() {
 		fmt.Fprintf(w, ", in part not up to date for %s", time.Since(s.Catalog.StaleSince).Round(time.Second))
 	}
+	if s.Change != 0 {
+		fmt.Fprintf(w, ", change %d", s.Change)
+	}
 	fmt.Fprintln(w)
 	for _, p := range s.Catalog.Problems {
 		fmt.Fprintln(w, "  newer contents not taken:", p)

@@ -44,6 +44,7 @@ configuration over xDS: mutual TLS between services, and only the connections th
 		newEnvoyCommand(&o),
 		newBootstrapCommand(&o),
 		newStatusCommand(&o),
+		newChangeCommand(&o),
 		newIntentionCommand(&o),
 		newLeafCommand(&o),
 		newConsulCommand(),

@@ -29,6 +29,7 @@ import (
 	"github.com/sallyport/sallyport/ca"
 	"github.com/sallyport/sallyport/catalog"
 	"github.com/sallyport/sallyport/internal/latest"
+	"github.com/sallyport/sallyport/internal/sequence"
 	"github.com/sallyport/sallyport/observe"
 	"github.com/sallyport/sallyport/sds"
 	"github.com/sallyport/sallyport/xds"
@@ -87,6 +88,7 @@ type controlPlane struct {
 	log     *slog.Logger
 	metrics *prometheus.Registry
 	store   *catalog.Store
+	numbers *sequence.Numbers // of changes
 	secrets *sds.Credentials
 	xds     *xds.Server
 	authz   *authz.Server
@@ -114,6 +116,10 @@ func serve(ctx context.Context, cfg serveConfig, log *slog.Logger, out io.Writer
 	if p.background != nil {
 		g.Go(func() error { return p.background(ctx) })
 	}
+	g.Go(func() error {
+		p.numbers.Run(ctx, func(err error) { log.Error("numbers of changes not reserved", "err", err) })
+		return nil
+	})
 	g.Go(func() error { return p.secrets.Run(ctx) })
 	g.Go(func() error {
 		defer close(p.streamsEnded)
@@ -136,7 +142,7 @@ func serve(ctx context.Context, cfg serveConfig, log *slog.Logger, out io.Writer
 
 // open makes the parts. What it opened is closed again if it fails.
 func open(cfg serveConfig, log *slog.Logger) (*controlPlane, error) {
-	p := &controlPlane{cfg: cfg, started: time.Now(), log: log, metrics: prometheus.NewRegistry(), store: &catalog.Store{}, streamsEnded: make(chan struct{})}
+	p := &controlPlane{cfg: cfg, started: time.Now(), log: log, metrics: prometheus.NewRegistry(), store: &catalog.Store{Logger: log}, streamsEnded: make(chan struct{})}
 	p.metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	release, err := openData(cfg.Data)
 	if err != nil {
@@ -149,8 +155,12 @@ func open(cfg serveConfig, log *slog.Logger) (*controlPlane, error) {
 	if p.engine, err = make(cfg, log, p.metrics); err != nil {
 		return nil, errors.Join(err, release())
 	}
+	if p.numbers, err = sequence.Open(filepath.Join(cfg.Data, "change"), time.Now()); err != nil {
+		return nil, errors.Join(err, p.close(), release())
+	}
+	p.store.Number = p.numbers.Next
 	closeEngine := p.engine.close
-	p.engine.close = func() error { return errors.Join(closeEngine(), release()) }
+	p.engine.close = func() error { return errors.Join(p.numbers.Close(), closeEngine(), release()) }
 	p.secrets = sds.New(sds.Config{Source: p.certificates, Logger: log, Registerer: p.metrics})
 	p.xds, err = xds.New(xds.Config{
 		Views: &p.store.Views, Credentials: p.secrets, Authorize: p.callers.Stream, Recheck: p.recheck,

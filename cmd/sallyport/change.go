@@ -1,0 +1,67 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"strconv"
+	"text/tabwriter"
+	"time"
+
+	"github.com/sallyport/sallyport/admin"
+	"github.com/sallyport/sallyport/xds"
+	"github.com/spf13/cobra"
+)
+
+func newChangeCommand(o *clientOptions) *cobra.Command {
+	var asJSON bool
+	c := &cobra.Command{
+		Use:   "change [NUMBER]",
+		Short: "When a change of the catalog or of intentions reached each sidecar",
+		Long: `Change asks the running control plane what became of one change: when its source noticed it, and for each sidecar when
+the first response went out that it led to and when Envoy had accepted all of it, or that the change does not concern it.
+Without a number it is the newest change. The log has a line with each change's number; numbers grow, over restarts too.`,
+		Args: cobra.MaximumNArgs(1),
+		RunE: func(c *cobra.Command, args []string) error {
+			var number uint64
+			if len(args) == 1 {
+				var err error
+				if number, err = strconv.ParseUint(args[0], 10, 64); err != nil || number == 0 {
+					return fmt.Errorf("%q is not the number of a change: numbers are in the log of `sallyport serve` and in `sallyport status`", args[0])
+				}
+			}
+			client, err := admin.Find(o.runtimeDir)
+			if err != nil {
+				return err
+			}
+			s, err := client.Change(c.Context(), number)
+			if err != nil {
+				return err
+			}
+			if asJSON {
+				e := json.NewEncoder(c.OutOrStdout())
+				e.SetIndent("", "  ")
+				return e.Encode(s)
+			}
+			return printChange(c.OutOrStdout(), s)
+		},
+	}
+	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	return c
+}
+
+func printChange(w io.Writer, s xds.ChangeStatus) error {
+	fmt.Fprintf(w, "change %d, seen %s\n\n", s.Number, s.Seen.UTC().Format(time.RFC3339Nano))
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(t, "PROXY\tSTATE\tSENT AFTER\tACCEPTED AFTER")
+	after := func(at time.Time) string {
+		if at.IsZero() {
+			return "-"
+		}
+		return at.Sub(s.Seen).Round(100 * time.Microsecond).String()
+	}
+	for _, p := range s.Proxies {
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\n", p.ID, p.State, after(p.Sent), after(p.Accepted))
+	}
+	return t.Flush()
+}

@@ -1,0 +1,102 @@
+// Package sequence gives out numbers that grow, over restarts too, without waiting for a disk.
+package sequence
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/sallyport/sallyport/internal/atomicfile"
+)
+
+const (
+	// block is how many numbers are reserved at a time. A start that follows a crash goes on after them.
+	block = 10_000
+	// retry is how long after a failure a block is reserved again.
+	retry = 5 * time.Second
+)
+
+// Numbers are the numbers. Each is reserved on disk before it is given out, in blocks; if the disk takes
+// longer than a block lasts, they go on all the same. The zero value counts from 1 in memory. All methods
+// may be called by several goroutines.
+type Numbers struct {
+	path string
+
+	mu             sync.Mutex
+	last, reserved uint64 // the next start begins after reserved
+	low            chan struct{}
+}
+
+// Open reads which numbers were given out from the file at path, and reserves the next ones there. The
+// first number is at least the time in Unix seconds: should the file be lost, they grow all the same.
+func Open(path string, now time.Time) (*Numbers, error) {
+	n := &Numbers{path: path, low: make(chan struct{}, 1)}
+	b, err := os.ReadFile(path)
+	if err == nil {
+		err = json.Unmarshal(b, &n.last)
+	} else if errors.Is(err, fs.ErrNotExist) {
+		err = nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%s: the number of the last change: %w: delete the file, numbers then go on from the time of day", path, err)
+	}
+	n.last = max(n.last, uint64(max(now.Unix(), 0)))
+	return n, n.reserve(n.last + block)
+}
+
+// Next returns the next number, which is greater than all before. It does not block.
+func (n *Numbers) Next() uint64 {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.last++
+	if n.low != nil && n.last+block/2 >= n.reserved {
+		select {
+		case n.low <- struct{}{}:
+		default:
+		}
+	}
+	return n.last
+}
+
+// Close gives back the numbers that were not given out. Nobody calls Next any more.
+func (n *Numbers) Close() error { return n.reserve(n.last) }
+
+// Run keeps numbers reserved until ctx ends. Failures are told to report, and tried again.
+func (n *Numbers) Run(ctx context.Context, report func(error)) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-n.low:
+		}
+		n.mu.Lock()
+		last := n.last
+		n.mu.Unlock()
+		if err := n.reserve(last + block); err != nil {
+			report(err)
+			select {
+			case n.low <- struct{}{}:
+			default:
+			}
+			select {
+			case <-ctx.Done():
+			case <-time.After(retry):
+			}
+		}
+	}
+}
+
+func (n *Numbers) reserve(upTo uint64) error {
+	if err := atomicfile.Replace(n.path, fmt.Appendln(nil, upTo)); err != nil {
+		return fmt.Errorf("numbers of changes are not reserved, the next start may repeat some: %w", err)
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.reserved = upTo
+	return nil
+}

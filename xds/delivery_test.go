@@ -1,0 +1,103 @@
+package xds
+
+import (
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/sallyport/sallyport/catalog"
+	"github.com/sallyport/sallyport/intention"
+)
+
+// What became of a change is known for each proxy: when it was sent and accepted, that it waits, that it does not concern it.
+func TestChange(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := start(t, patient())
+		twoServices(m)
+		state := func(number uint64, proxy string) ProxyChange {
+			t.Helper()
+			synctest.Wait()
+			s, err := m.server.Change(number)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, p := range s.Proxies {
+				if p.ID == proxyID(proxy) {
+					return p
+				}
+			}
+			t.Fatalf("%s is not in %+v", proxy, s)
+			return ProxyChange{}
+		}
+		want := func(number uint64, proxy, want string) ProxyChange {
+			t.Helper()
+			p := state(number, proxy)
+			if p.State != want {
+				t.Errorf("change %d: %s: %q, want %q", number, proxy, p.State, want)
+			}
+			return p
+		}
+		newest := func() uint64 {
+			v, _ := m.store.Views.Load()
+			return v.Change().Number
+		}
+		first := newest()
+		want(0, "api", "not connected")
+		m.service("db", catalog.TCP)
+		m.publish()
+		want(0, "api", "does not concern it")
+		c := m.stream("api")
+		c.configureAPI()
+		if p := want(first, "api", "accepted"); p.Sent.IsZero() || p.Accepted.Before(p.Sent) {
+			t.Errorf("the first configuration: %+v", p)
+		}
+
+		seen := time.Now()
+		m.intend("db", "api", intention.Allow)
+		m.publish()
+		granted := newest()
+		sds := c.expect("secret peers/api")
+		ecds := c.expect("extension rules/api")
+		time.Sleep(time.Second)
+		if p := want(granted, "api", "sent"); p.Sent.Before(seen) || !p.Accepted.IsZero() {
+			t.Errorf("sent and not accepted: %+v", p)
+		}
+		c.must(c.s.ACK(ecds))
+		want(granted, "api", "sent")
+		c.must(c.s.ACK(sds))
+		if p := want(granted, "api", "accepted"); p.Accepted.Sub(p.Sent) < time.Second {
+			t.Errorf("accepted: %+v", p)
+		}
+		want(granted, "db", "does not concern it")
+		want(granted, "web", "does not concern it")
+		want(first, "api", "accepted")
+
+		// One that changes nothing that Envoy is told is accepted at once.
+		for i := range m.contents.Proxies {
+			m.contents.Proxies[i].Origin = "elsewhere.hcl:1"
+		}
+		m.publish()
+		if p := want(newest(), "api", "accepted"); !p.Sent.IsZero() {
+			t.Errorf("nothing had to be sent: %+v", p)
+		}
+		want(newest(), "web", "not connected")
+		c.silence()
+
+		// Old ones are forgotten, and said to be.
+		for range catalog.KeptOfProxy + 1 {
+			m.intend("late", "api", map[bool]intention.Action{true: intention.Allow, false: intention.Deny}[newest()%2 == 0])
+			m.publish()
+		}
+		want(granted, "api", "not known any more")
+		if _, err := m.server.Change(newest() + 1); err == nil {
+			t.Error("a change that has not been is known")
+		}
+		for range 100 {
+			m.contents.Services[0].Endpoints[0].Port++
+			m.publish()
+		}
+		if _, err := m.server.Change(granted); err == nil {
+			t.Error("a change of long ago is known")
+		}
+	})
+}
