@@ -10,6 +10,7 @@ import (
 
 	"github.com/sallyport/sallyport/identity"
 	"github.com/sallyport/sallyport/intention"
+	"github.com/sallyport/sallyport/internal/atomicfile"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 )
 
@@ -106,7 +107,7 @@ func TestObserveWhileARenameIsPutOff(t *testing.T) {
 // reopened records g and returns what a restart finds.
 func reopened(t *testing.T, g *generations, path string) *generations {
 	t.Helper()
-	r := recorder{path: path, done: make(chan recording, 1)}
+	r := recorder{path: path, file: atomicfile.Replace, done: make(chan recording, 1)}
 	if r.start(g, time.Now(), func(f func()) { f() }); r.busy {
 		r.finish(g, <-r.done, time.Now())
 	}
@@ -229,7 +230,7 @@ func TestTelling(t *testing.T) {
 		t.Fatal(err)
 	}
 	dst, now := identity.NewName("api"), time.Unix(1_000_000, 0)
-	r := recorder{path: path, done: make(chan recording, 1)}
+	r := recorder{path: path, file: atomicfile.Replace, done: make(chan recording, 1)}
 	var write func()
 	start := func() { write = nil; r.start(g, now, func(f func()) { write = f }) }
 	end := func() { write(); r.finish(g, <-r.done, now) }

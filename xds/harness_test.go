@@ -186,6 +186,7 @@ type mesh struct {
 	conn     *grpc.ClientConn
 	cancel   func()        // ends Run
 	stop     func()        // ends everything
+	prepare  func(*Server) // before it runs; nil: nothing
 	pause    time.Duration // before each publication, so that it is not part of a storm
 }
 
@@ -215,6 +216,9 @@ func (m *mesh) run(cfg Config) {
 	var err error
 	if m.server, err = New(cfg); err != nil {
 		m.t.Fatal(err)
+	}
+	if m.prepare != nil {
+		m.prepare(m.server)
 	}
 	l := bufconn.Listen(1 << 20)
 	g := grpc.NewServer(ServerOptions()...)

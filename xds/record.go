@@ -138,7 +138,8 @@ func (g *generations) put(name string, r record) error {
 // recorder writes generations, one set of them at a time, beside the goroutine that they belong to.
 type recorder struct {
 	path, unrecorded string
-	done             chan recording // has room for the one that is under way
+	file             func(path string, data []byte) error // atomicfile.Replace
+	done             chan recording                       // has room for the one that is under way
 	busy             bool
 	again            time.Time // when to try once more; zero: the last try worked
 	err              error     // of the last try
@@ -235,7 +236,7 @@ func (r *recorder) replace(of map[string]record) error {
 	if err != nil {
 		return err
 	}
-	return atomicfile.Replace(r.path, append(b, '\n'))
+	return r.file(r.path, append(b, '\n'))
 }
 
 // writeUnrecorded writes, in a directory that is not on the disk which failed, the names of the services

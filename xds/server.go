@@ -16,6 +16,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/sallyport/sallyport/catalog"
 	"github.com/sallyport/sallyport/identity"
+	"github.com/sallyport/sallyport/internal/atomicfile"
 	"github.com/sallyport/sallyport/internal/latest"
 	"github.com/sallyport/sallyport/sds"
 	"github.com/sallyport/sallyport/snapshot"
@@ -131,7 +132,7 @@ func New(cfg Config) (*Server, error) {
 	}
 	s := &Server{
 		views: cfg.Views, credentials: cfg.Credentials, authorizer: cfg.Authorize, log: cfg.Logger, metrics: m, generations: g,
-		recorder:   recorder{path: cfg.GenerationsFile, unrecorded: cfg.UnrecordedFile, done: make(chan recording, 1)},
+		recorder:   recorder{path: cfg.GenerationsFile, unrecorded: cfg.UnrecordedFile, file: atomicfile.Replace, done: make(chan recording, 1)},
 		ackTimeout: cfg.AckTimeout, stallTimeout: cfg.StallTimeout, recheckEvery: cfg.Recheck,
 		proxies: map[identity.ProxyID]*proxy{}, fresh: map[*session]bool{}, wake: make(chan struct{}, 1), closing: make(chan struct{}),
 	}
