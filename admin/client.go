@@ -44,7 +44,7 @@ func find(dirs []string, trusted func(dir string) error) (*Client, error) {
 	var tried []string
 	for _, d := range dirs {
 		path := Socket(d)
-		if err := CheckSocketPath(path); err != nil {
+		if err := checkSocketPath(path); err != nil {
 			return nil, err
 		}
 		if err := trusted(d); err != nil && !errors.Is(err, fs.ErrNotExist) {

@@ -14,6 +14,7 @@ import (
 	"github.com/sallyport/sallyport/catalog"
 	"github.com/sallyport/sallyport/identity"
 	"github.com/sallyport/sallyport/intention"
+	"github.com/sallyport/sallyport/internal/backoff"
 )
 
 const (
@@ -108,7 +109,7 @@ func (b *assembly) run(ctx context.Context, w *watcher) {
 	w.all.Go(func() { b.saver.run(ctx) })
 	for {
 		b.turn(ctx, w)
-		if !sleep(ctx, pause) {
+		if !backoff.Sleep(ctx, pause) {
 			return
 		}
 		next := time.Hour

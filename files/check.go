@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/sallyport/sallyport/identity"
+	"github.com/sallyport/sallyport/internal/unixsocket"
 )
 
 // Bounds on what Consul calls meta (Consul, "service meta": 64 pairs, keys of 128 and values of 512 characters).
@@ -14,9 +15,6 @@ const (
 	maxMetaKey   = 128
 	maxMetaValue = 512
 )
-
-// maxSocketPath is the longest path of a Unix socket that Linux takes; macOS takes 103.
-const maxSocketPath = 107
 
 // maxID bounds the length of an ID.
 const maxID = 256
@@ -152,8 +150,8 @@ func (o *object) socket(key string) setting[string] {
 	case !strings.HasPrefix(s.value, "/"):
 		o.problem(s.at, "%s %.60q must be an absolute path", key, s.value)
 		return setting[string]{}
-	case len(s.value) > maxSocketPath || strings.ContainsRune(s.value, 0):
-		o.problem(s.at, "%s has %d bytes: a socket's path takes at most %d", key, len(s.value), maxSocketPath)
+	case len(s.value) > unixsocket.MaxPath || strings.ContainsRune(s.value, 0):
+		o.problem(s.at, "%s has %d bytes: a socket's path takes at most %d", key, len(s.value), unixsocket.MaxPath)
 		return setting[string]{}
 	}
 	return s

@@ -7,7 +7,6 @@ import (
 	"log/slog"
 	"maps"
 	"math"
-	"math/rand/v2"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -16,6 +15,7 @@ import (
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/sallyport/sallyport/identity"
+	"github.com/sallyport/sallyport/internal/backoff"
 	"github.com/sallyport/sallyport/internal/latest"
 	"github.com/spiffe/go-spiffe/v2/bundle/x509bundle"
 	"github.com/spiffe/go-spiffe/v2/svid/x509svid"
@@ -402,35 +402,20 @@ func (c *Credentials) earliestExpiry() float64 {
 
 // keep calls watch again when it returns, until ctx ends. watch says whether it got anything: then the waiting begins anew.
 func (c *Credentials) keep(ctx context.Context, watch func() (delivered bool, err error)) {
-	for failures := 0; ; failures++ {
+	for failures := 1; ; failures++ {
 		delivered, err := watch()
 		if ctx.Err() != nil {
 			return
 		}
 		if delivered {
-			failures = 0
+			failures = 1
 		}
-		wait := backoff(failures, rand.Float64())
+		wait := backoff.Delay(failures, 2*time.Second, time.Minute)
 		c.log.Warn("watch of certificates ended, trying again", "err", err, "duration", wait)
-		timer := time.NewTimer(wait)
-		select {
-		case <-timer.C:
-		case <-ctx.Done():
-			timer.Stop()
+		if !backoff.Sleep(ctx, wait) {
 			return
 		}
 	}
-}
-
-// backoff is how long to wait after so many failures in a row: 1 to 2 s after the first, doubled each time up to 30 to 60 s. jitter, in
-// [0, 1), says where between the two.
-func backoff(failures int, jitter float64) time.Duration {
-	const first, longest = 2 * time.Second, 60 * time.Second
-	d := longest
-	if failures < 5 { // 2 s << 5 is past the longest
-		d = min(first<<failures, longest)
-	}
-	return d/2 + time.Duration(jitter*float64(d/2))
 }
 
 var errEnded = errors.New("the source ended it without an error")

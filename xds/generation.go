@@ -6,11 +6,11 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"time"
 
 	"github.com/sallyport/sallyport/identity"
 	"github.com/sallyport/sallyport/intention"
+	"github.com/sallyport/sallyport/internal/atomicfile"
 )
 
 // How often live connections of one service may be ended. Each time starts a drain of its filter chain, and a chain that drains
@@ -172,38 +172,10 @@ func (g *generations) save() error {
 		if err != nil {
 			return fmt.Errorf("filter chain generations: %w", err)
 		}
-		if err := replaceFile(g.path, append(b, '\n')); err != nil {
+		if err := atomicfile.Replace(g.path, append(b, '\n')); err != nil {
 			return fmt.Errorf("filter chain generations: %w", err)
 		}
 	}
 	g.dirty = false
 	return nil
-}
-
-// replaceFile puts b in the place of path: after a crash the file is the old one or the new one.
-func replaceFile(path string, b []byte) (err error) {
-	dir := filepath.Dir(path)
-	f, err := os.CreateTemp(dir, filepath.Base(path)+".*.tmp") // 0600
-	if err != nil {
-		return err
-	}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, f.Close(), os.Remove(f.Name()))
-		}
-	}()
-	if _, err = f.Write(b); err != nil {
-		return err
-	}
-	if err = f.Sync(); err != nil {
-		return err
-	}
-	if err = os.Rename(f.Name(), path); err != nil {
-		return err
-	}
-	d, err := os.Open(dir)
-	if err != nil {
-		return errors.Join(err, f.Close())
-	}
-	return errors.Join(d.Sync(), d.Close(), f.Close())
 }

@@ -150,27 +150,13 @@ func (c *certificates) WatchSVID(ctx context.Context, caller sds.Caller, id iden
 	c.mu.Lock()
 	c.watchedFor = append(c.watchedFor, caller.Token)
 	c.mu.Unlock()
-	follow(ctx, c.leaf(caller.Token, id), f)
+	c.leaf(caller.Token, id).Watch(ctx, f)
 	return nil
 }
 
 func (c *certificates) WatchBundles(ctx context.Context, f func(*x509bundle.Set)) error {
-	follow(ctx, &c.roots, f)
+	c.roots.Watch(ctx, f)
 	return nil
-}
-
-func follow[T any](ctx context.Context, v *latest.Value[T], f func(T)) {
-	for {
-		changed := v.Changed()
-		if x, ok := v.Load(); ok {
-			f(x)
-		}
-		select {
-		case <-changed:
-		case <-ctx.Done():
-			return
-		}
-	}
 }
 
 // mesh is a control plane on a bufconn. Every part runs; nothing is published until publish.

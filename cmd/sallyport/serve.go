@@ -315,16 +315,12 @@ func (p *controlPlane) reloadOnHUP(ctx context.Context) {
 
 // announce says, once the catalog is there, what is served and where.
 func (p *controlPlane) announce(ctx context.Context, out io.Writer, l listeners) {
-	changed := p.store.Views.Changed()
+	waiting, known := context.WithCancel(ctx)
+	defer known()
+	p.store.Views.Watch(waiting, func(*catalog.View) { known() })
 	v, ok := p.store.Views.Load()
-	for !ok {
-		select {
-		case <-ctx.Done():
-			return
-		case <-changed:
-		}
-		changed = p.store.Views.Changed()
-		v, ok = p.store.Views.Load()
+	if !ok {
+		return
 	}
 	proxies := slices.Collect(v.Proxies())
 	count := "no proxies yet" // a catalog may come bit by bit

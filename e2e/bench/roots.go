@@ -38,20 +38,11 @@ type rooted struct {
 func (r *rooted) WatchSVID(ctx context.Context, c sds.Caller, id identity.Service, f func(*x509svid.SVID)) error {
 	first, stop := context.WithCancel(ctx)
 	defer stop()
-	go func() {
-		defer stop()
-		for {
-			changed := r.stage.Changed()
-			if stage, _ := r.stage.Load(); stage >= 2 {
-				return
-			}
-			select {
-			case <-changed:
-			case <-first.Done():
-				return
-			}
+	go r.stage.Watch(first, func(stage int) {
+		if stage >= 2 {
+			stop()
 		}
-	}()
+	})
 	if err := r.cas[0].WatchSVID(first, c, id, f); err != nil || ctx.Err() != nil {
 		return err
 	}
@@ -59,19 +50,14 @@ func (r *rooted) WatchSVID(ctx context.Context, c sds.Caller, id identity.Servic
 }
 
 func (r *rooted) WatchBundles(ctx context.Context, f func(*x509bundle.Set)) error {
-	for {
-		changed := r.stage.Changed()
+	r.stage.Watch(ctx, func(stage int) {
 		roots := r.cas[0].Roots()
-		if stage, _ := r.stage.Load(); stage > 0 {
+		if stage > 0 {
 			roots = append(roots, r.cas[1].Roots()...)
 		}
 		f(x509bundle.NewSet(x509bundle.FromX509Authorities(r.cas[0].TrustDomain(), roots)))
-		select {
-		case <-changed:
-		case <-ctx.Done():
-			return nil
-		}
-	}
+	})
+	return nil
 }
 
 // serveRoots is sallyport's control plane of the files in dir, without its command line and with two CAs. SIGUSR1 is the next stage. It
@@ -79,6 +65,7 @@ func (r *rooted) WatchBundles(ctx context.Context, f func(*x509bundle.Set)) erro
 func serveRoots(ctx context.Context, dir string) error {
 	td := spiffeid.RequireTrustDomainFromString(benchDomain)
 	r := &rooted{}
+	r.stage.Set(0)
 	for i := range r.cas {
 		c, err := ca.Open(ca.Config{Dir: filepath.Join(dir, fmt.Sprintf("ca%d", i)), TrustDomain: td})
 		if err != nil {

@@ -1,0 +1,42 @@
+// Package atomicfile writes files as a whole: whoever reads one finds the old content or the new, also
+// after a crash.
+package atomicfile
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+)
+
+// Replace puts data in the place of the file at path, with mode 0600, and returns when it is on the
+// disk. After an error the old file is there, unless syncing the directory failed: then it may be
+// either. Files that a crash left behind begin with a dot and end in ".tmp".
+func Replace(path string, data []byte) error { return write(path, data, os.Rename) }
+
+// Create is Replace for a file that is not there. Unlike a rename it leaves one that another process
+// made meanwhile alone; the error then wraps fs.ErrExist.
+func Create(path string, data []byte) error { return write(path, data, os.Link) }
+
+func write(path string, data []byte, place func(from, to string) error) error {
+	dir := filepath.Dir(path)
+	f, err := os.CreateTemp(dir, "."+filepath.Base(path)+".*.tmp")
+	if err != nil {
+		return err
+	}
+	defer os.Remove(f.Name())
+	_, err = f.Write(data)
+	if err == nil {
+		err = f.Sync()
+	}
+	if err = errors.Join(err, f.Close()); err != nil {
+		return err
+	}
+	if err := place(f.Name(), path); err != nil {
+		return err
+	}
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
+}
