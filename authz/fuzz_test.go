@@ -46,7 +46,7 @@ func FuzzCheck(f *testing.F) {
 			return
 		}
 		// A server of its own for each input: what it remembers must not make one input's course depend on another's.
-		s := authz.New(authz.Config{Views: mesh, Authorize: known})
+		s := newServer(t, authz.Config{Views: mesh, Authorize: known})
 		ctx := metadata.NewIncomingContext(context.Background(), metadata.MD{identity.DestinationHeader: {destination}})
 		resp, err := s.Check(ctx, req)
 		switch code := codes.Code(resp.GetStatus().GetCode()); {

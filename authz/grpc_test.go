@@ -32,7 +32,7 @@ func TestCallers(t *testing.T) {
 	c := contents(scope(intention.Deny), identity.NewName("api"), someIntentions())
 	c.Proxies = append(c.Proxies, catalog.Proxy{ID: "db-sidecar-proxy", Service: identity.NewName("db")})
 	store.Publish(c)
-	client := dial(t, authz.New(authz.Config{Views: &store.Views, Authorize: func(ctx context.Context) (catalog.ProxyID, error) {
+	client := dial(t, newServer(t, authz.Config{Views: &store.Views, Authorize: func(ctx context.Context) (catalog.ProxyID, error) {
 		caller, err := token.Authorizer{Issuer: issuer}.Authorize(ctx, nil)
 		return caller.Proxy, err
 	}}))
@@ -99,7 +99,7 @@ func dial(t testing.TB, s *authz.Server) authv3.AuthorizationClient {
 
 // BenchmarkCall is a decision with the transport, as one Envoy sees it that has one question at a time.
 func BenchmarkCall(b *testing.B) {
-	client := dial(b, authz.New(authz.Config{Views: views(scope(intention.Deny), identity.NewName("api"), someIntentions()), Authorize: known}))
+	client := dial(b, newServer(b, authz.Config{Views: views(scope(intention.Deny), identity.NewName("api"), someIntentions()), Authorize: known}))
 	ctx := metadata.AppendToOutgoingContext(b.Context(), identity.DestinationHeader, "api")
 	req := request("http", uri("web"), newIssuer(b).certificate(b, decisiontable.Peer{URIs: []string{uri("web")}}), "api")
 	b.ReportAllocs()

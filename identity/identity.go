@@ -121,9 +121,17 @@ func ParseURI(uri string) (Service, error) {
 	return Parse(id)
 }
 
-// ID is the SPIFFE ID of s. The zero ID is returned if s is no valid identity.
+// Check returns an error if no certificate can say s; it wraps ErrSegment if a name is the reason.
+func (s Service) Check() error {
+	if s.TrustDomain.IsZero() {
+		return errors.New("no trust domain")
+	}
+	return errors.Join(s.Name.Check(), CheckDatacenter(s.Datacenter))
+}
+
+// ID is the SPIFFE ID of s; zero if Check returns an error.
 func (s Service) ID() spiffeid.ID {
-	if s.Check() != nil || checkSegment(s.Datacenter) != nil || s.TrustDomain.IsZero() {
+	if s.Check() != nil {
 		return spiffeid.ID{}
 	}
 	id, err := spiffeid.FromPath(s.TrustDomain, s.path())

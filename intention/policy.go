@@ -126,21 +126,24 @@ func (p *Policy) Decide(source identity.Service) Decision {
 	return Decision{Action: i.effect(), Reason: ByIntention, Intention: i}
 }
 
-// Destination is the service that p protects.
+// Destination is the service that p protects; p is not nil.
 func (p *Policy) Destination() identity.Name { return p.destination }
 
-// Scope is what p was compiled with. Its Datacenters are sorted and must not be changed.
-func (p *Policy) Scope() Scope { return p.scope }
+// Scope is what p was compiled with; zero of a nil policy. Its Datacenters are sorted and must not be
+// changed.
+func (p *Policy) Scope() Scope { return p.orNone().scope }
 
 // Intentions are those that are about p's destination, by precedence; also those that decide nothing because a more exact
-// one does, or because their source is a peer's. The slice must not be changed.
-func (p *Policy) Intentions() []Intention { return p.all }
+// one does, or because their source is a peer's; none of a nil policy. The slice must not be changed.
+func (p *Policy) Intentions() []Intention { return p.orNone().all }
 
-// Exact yields the sources that have a rule of their own and what it says, sorted by name.
+// Exact yields the sources that have a rule of their own and what it says, sorted by name; none of a
+// nil policy.
 func (p *Policy) Exact() iter.Seq2[identity.Name, Action] {
 	return func(yield func(identity.Name, Action) bool) {
-		for _, service := range slices.Sorted(maps.Keys(p.exact)) {
-			i := p.exact[service]
+		exact := p.orNone().exact
+		for _, service := range slices.Sorted(maps.Keys(exact)) {
+			i := exact[service]
 			if !yield(i.Source.Name, i.effect()) {
 				return
 			}
@@ -148,12 +151,20 @@ func (p *Policy) Exact() iter.Seq2[identity.Name, Action] {
 	}
 }
 
-// Rest is what is said of all sources that Exact does not name.
+// Rest is what is said of all sources that Exact does not name; a nil policy denies them.
 func (p *Policy) Rest() Action {
-	if p.rest != nil {
+	if p = p.orNone(); p.rest != nil {
 		return p.rest.effect()
 	}
 	return p.scope.Default
+}
+
+// orNone is p, or a policy that denies everybody if p is nil.
+func (p *Policy) orNone() *Policy {
+	if p == nil {
+		return &Policy{}
+	}
+	return p
 }
 
 // Allowed is the set of identities that p lets in. Of a nil policy it is empty.

@@ -208,6 +208,12 @@ func TestZeroDenies(t *testing.T) {
 	if s := none.Allowed(); !s.Empty() {
 		t.Errorf("the nil policy allows %+v", s)
 	}
+	for name := range none.Exact() {
+		t.Errorf("the nil policy has a rule for %s", name)
+	}
+	if none.Rest() != intention.Deny || !none.Scope().TrustDomain.IsZero() || len(none.Intentions()) > 0 {
+		t.Errorf("the nil policy says %v of everybody, in %+v, by %v", none.Rest(), none.Scope(), none.Intentions())
+	}
 	if (intention.Decision{}).Allowed() {
 		t.Error("the zero Decision allows")
 	}

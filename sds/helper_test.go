@@ -16,17 +16,12 @@ import (
 	"testing/synctest"
 	"time"
 
-	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
-	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 	"github.com/sallyport/sallyport/identity"
 	"github.com/sallyport/sallyport/sds"
-	"github.com/spiffe/go-spiffe/v2/bundle/x509bundle"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
-	"github.com/spiffe/go-spiffe/v2/svid/x509svid"
 	"go.uber.org/goleak"
-	"google.golang.org/protobuf/proto"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -84,7 +79,7 @@ func newPKI(t testing.TB) *pki {
 }
 
 // leaf makes a good leaf of name, changed by mutate.
-func (p *pki) leaf(t testing.TB, name string, mutate func(*x509.Certificate)) *x509svid.SVID {
+func (p *pki) leaf(t testing.TB, name string, mutate func(*x509.Certificate)) *sds.SVID {
 	t.Helper()
 	template := &x509.Certificate{
 		URIs: []*url.URL{service(name).ID().URL()}, KeyUsage: x509.KeyUsageDigitalSignature,
@@ -94,16 +89,18 @@ func (p *pki) leaf(t testing.TB, name string, mutate func(*x509.Certificate)) *x
 		mutate(template)
 	}
 	l := sign(t, template, p.intermediate)
-	return &x509svid.SVID{ID: service(name).ID(), Certificates: []*x509.Certificate{l.cert, p.intermediate.cert}, PrivateKey: l.key}
+	return &sds.SVID{Certificates: []*x509.Certificate{l.cert, p.intermediate.cert}, PrivateKey: l.key}
 }
 
-// bundle is the set of the roots of all of pkis.
-func bundle(pkis ...*pki) *x509bundle.Set {
-	b := x509bundle.New(testDomain)
+// bundle are the roots of all of pkis, called by their serial numbers. The first is active.
+func bundle(pkis ...*pki) *sds.Roots {
+	active := ""
+	var list []sds.Root
 	for _, p := range pkis {
-		b.AddX509Authority(p.root.cert)
+		list = append(list, sds.Root{ID: p.root.cert.SerialNumber.String(), Certificate: p.root.cert})
+		active = list[0].ID
 	}
-	return x509bundle.NewSet(b)
+	return sds.NewRoots(testDomain, active, list)
 }
 
 // source is a sds.Source that does what a test tells it.
@@ -116,9 +113,9 @@ type source struct {
 
 // feed is the open end of a watch.
 type feed struct {
-	svids   chan *x509svid.SVID
-	bundles chan *x509bundle.Set
-	end     chan error
+	svids chan *sds.SVID
+	roots chan *sds.Roots
+	end   chan error
 }
 
 func newSource() *source {
@@ -130,7 +127,7 @@ const rootsFeed = "roots"
 func (s *source) open(name string) (f *feed, closed func()) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	f = &feed{make(chan *x509svid.SVID), make(chan *x509bundle.Set), make(chan error)}
+	f = &feed{make(chan *sds.SVID), make(chan *sds.Roots), make(chan error)}
 	s.calls[name]++
 	s.feeds[name] = f
 	return f, func() {
@@ -142,7 +139,7 @@ func (s *source) open(name string) (f *feed, closed func()) {
 	}
 }
 
-func (s *source) WatchSVID(ctx context.Context, c sds.Caller, id identity.Service, f func(*x509svid.SVID)) error {
+func (s *source) WatchSVID(ctx context.Context, c sds.Caller, id identity.Service, f func(*sds.SVID)) error {
 	s.mu.Lock()
 	s.callers = append(s.callers, c)
 	s.mu.Unlock()
@@ -160,13 +157,13 @@ func (s *source) WatchSVID(ctx context.Context, c sds.Caller, id identity.Servic
 	}
 }
 
-func (s *source) WatchBundles(ctx context.Context, f func(*x509bundle.Set)) error {
+func (s *source) WatchRoots(ctx context.Context, f func(*sds.Roots)) error {
 	feed, closed := s.open(rootsFeed)
 	defer closed()
 	for {
 		select {
-		case set := <-feed.bundles:
-			f(set)
+		case roots := <-feed.roots:
+			f(roots)
 		case err := <-feed.end:
 			return err
 		case <-ctx.Done():
@@ -190,7 +187,7 @@ func (s *source) count(name string) int {
 	return s.calls[name]
 }
 
-func (s *source) give(t testing.TB, name string, svid *x509svid.SVID) {
+func (s *source) give(t testing.TB, name string, svid *sds.SVID) {
 	t.Helper()
 	f := s.at(name)
 	if f == nil {
@@ -200,13 +197,13 @@ func (s *source) give(t testing.TB, name string, svid *x509svid.SVID) {
 	synctest.Wait()
 }
 
-func (s *source) giveRoots(t testing.TB, set *x509bundle.Set) {
+func (s *source) giveRoots(t testing.TB, roots *sds.Roots) {
 	t.Helper()
 	f := s.at(rootsFeed)
 	if f == nil {
 		t.Fatal("nobody watches the roots")
 	}
-	f.bundles <- set
+	f.roots <- roots
 	synctest.Wait()
 }
 
@@ -232,7 +229,11 @@ type fixture struct {
 func start(t *testing.T) *fixture {
 	t.Helper()
 	f := &fixture{source: newSource(), registry: prometheus.NewRegistry(), log: &buffer{}}
-	f.Credentials = sds.New(sds.Config{Source: f.source, Logger: slog.New(slog.NewTextHandler(f.log, nil)), Registerer: f.registry})
+	var err error
+	f.Credentials, err = sds.New(sds.Config{Source: f.source, Logger: slog.New(slog.NewTextHandler(f.log, nil)), Registerer: f.registry})
+	if err != nil {
+		t.Fatal(err)
+	}
 	f.run(t)
 	return f
 }
@@ -291,17 +292,4 @@ func (b *buffer) String() string {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.b.String()
-}
-
-// secretOf reads a resource back.
-func secretOf(t testing.TB, r *discoveryv3.Resource) *tlsv3.Secret {
-	t.Helper()
-	s := &tlsv3.Secret{}
-	if r.GetResource().GetTypeUrl() != sds.TypeURL {
-		t.Fatalf("type URL %q, want %q", r.GetResource().GetTypeUrl(), sds.TypeURL)
-	}
-	if err := proto.Unmarshal(r.GetResource().GetValue(), s); err != nil {
-		t.Fatal(err)
-	}
-	return s
 }

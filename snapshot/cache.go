@@ -19,6 +19,8 @@ type Cache struct {
 	constants sync.Map
 	// assignments are the endpoints of services: all who dial a service have the same.
 	assignments intern.Table[assignmentKey, discoveryv3.Resource]
+	leafs       intern.Table[leafKey, discoveryv3.Resource]
+	validations intern.Table[validationKey, discoveryv3.Resource]
 }
 
 // assignmentKey is all that an assignment is made of.

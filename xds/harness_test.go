@@ -30,9 +30,7 @@ import (
 	"github.com/sallyport/sallyport/internal/xdstest"
 	"github.com/sallyport/sallyport/sds"
 	"github.com/sallyport/sallyport/snapshot"
-	"github.com/spiffe/go-spiffe/v2/bundle/x509bundle"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
-	"github.com/spiffe/go-spiffe/v2/svid/x509svid"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
@@ -58,10 +56,10 @@ func (byMetadata) Authorize(ctx context.Context, _ *corev3.Node) (sds.Caller, er
 
 // certificates are an sds.Source whose answers a test can put off.
 type certificates struct {
-	roots      latest.Value[*x509bundle.Set]
-	bundle     *x509bundle.Set
+	roots      latest.Value[*sds.Roots]
+	bundle     *sds.Roots
 	mu         sync.Mutex
-	leafs      map[string]*latest.Value[*x509svid.SVID] // by token and service
+	leafs      map[string]*latest.Value[*sds.SVID] // by token and service
 	withheld   bool
 	rootCert   *x509.Certificate
 	rootKey    crypto.Signer
@@ -89,18 +87,18 @@ func newCertificates(t testing.TB) *certificates {
 		t.Fatal(err)
 	}
 	return &certificates{
-		rootCert: root, rootKey: key, leafs: map[string]*latest.Value[*x509svid.SVID]{},
-		bundle: x509bundle.NewSet(x509bundle.FromX509Authorities(td, []*x509.Certificate{root})),
+		rootCert: root, rootKey: key, leafs: map[string]*latest.Value[*sds.SVID]{},
+		bundle: sds.NewRoots(td, "", []sds.Root{{ID: "1", Certificate: root}}),
 	}
 }
 
-func (c *certificates) leaf(token string, id identity.Service) *latest.Value[*x509svid.SVID] {
+func (c *certificates) leaf(token string, id identity.Service) *latest.Value[*sds.SVID] {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	key := token + " " + id.String()
 	v := c.leafs[key]
 	if v == nil {
-		v = &latest.Value[*x509svid.SVID]{}
+		v = &latest.Value[*sds.SVID]{}
 		c.leafs[key] = v
 		if !c.withheld {
 			v.Set(c.issue(id))
@@ -110,7 +108,7 @@ func (c *certificates) leaf(token string, id identity.Service) *latest.Value[*x5
 }
 
 // issue signs a leaf; the caller holds the lock.
-func (c *certificates) issue(id identity.Service) *x509svid.SVID {
+func (c *certificates) issue(id identity.Service) *sds.SVID {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		panic(err)
@@ -128,7 +126,7 @@ func (c *certificates) issue(id identity.Service) *x509svid.SVID {
 	if err != nil {
 		panic(err)
 	}
-	return &x509svid.SVID{ID: id.ID(), Certificates: []*x509.Certificate{cert}, PrivateKey: key}
+	return &sds.SVID{Certificates: []*x509.Certificate{cert}, PrivateKey: key}
 }
 
 // rotate gives all leafs, also those that were withheld.
@@ -146,7 +144,7 @@ func (c *certificates) rotate() {
 	}
 }
 
-func (c *certificates) WatchSVID(ctx context.Context, caller sds.Caller, id identity.Service, f func(*x509svid.SVID)) error {
+func (c *certificates) WatchSVID(ctx context.Context, caller sds.Caller, id identity.Service, f func(*sds.SVID)) error {
 	c.mu.Lock()
 	c.watchedFor = append(c.watchedFor, caller.Token)
 	c.mu.Unlock()
@@ -154,7 +152,7 @@ func (c *certificates) WatchSVID(ctx context.Context, caller sds.Caller, id iden
 	return nil
 }
 
-func (c *certificates) WatchBundles(ctx context.Context, f func(*x509bundle.Set)) error {
+func (c *certificates) WatchRoots(ctx context.Context, f func(*sds.Roots)) error {
 	c.roots.Watch(ctx, f)
 	return nil
 }
@@ -191,13 +189,15 @@ func (m *mesh) run(cfg Config) {
 	m.t.Helper()
 	m.registry = prometheus.NewRegistry()
 	m.logs = &logs{}
-	credentials := sds.New(sds.Config{Source: m.certs})
+	credentials, err := sds.New(sds.Config{Source: m.certs})
+	if err != nil {
+		m.t.Fatal(err)
+	}
 	cfg.Views, cfg.Credentials = &m.store.Views, credentials
 	if cfg.Authorizer == nil {
 		cfg.Authorizer = byMetadata{}
 	}
 	cfg.Registerer, cfg.Logger = m.registry, slog.New(slog.NewTextHandler(m.logs, &slog.HandlerOptions{Level: slog.LevelDebug}))
-	var err error
 	if m.server, err = New(cfg); err != nil {
 		m.t.Fatal(err)
 	}

@@ -68,7 +68,7 @@ type published struct {
 	known    bool // the catalog has had the proxy since the stream was opened
 	complete bool // target is what input and bundles lead to
 	input    snapshot.Input
-	bundles  *sds.Bundles
+	bundles  *sds.Roots
 	target   *target
 }
 
@@ -84,7 +84,7 @@ func (s *Server) Run(ctx context.Context) error {
 	s.mu.Unlock()
 	defer s.shut()
 	p := &publisher{server: s, builds: map[buildKey]*build{}, drains: map[identity.Name]time.Duration{}}
-	views, bundles := s.views.Changed(), s.credentials.BundlesChanged()
+	views, bundles := s.views.Changed(), s.credentials.RootsChanged()
 	var storm storm
 	storm.change(time.Now())
 	due := time.NewTimer(0)
@@ -97,7 +97,7 @@ func (s *Server) Run(ctx context.Context) error {
 			views = s.views.Changed() // before the view is loaded, so that none is missed
 			storm.change(time.Now())
 		case <-bundles:
-			bundles = s.credentials.BundlesChanged()
+			bundles = s.credentials.RootsChanged()
 			storm.change(time.Now())
 		case <-s.wake:
 			p.publish(s.takeFresh(), time.Now(), true)
@@ -175,7 +175,7 @@ func (p *publisher) publish(sessions []*session, since time.Time, fresh bool) {
 		}
 		return
 	}
-	bundles, haveBundles := p.server.credentials.Bundles()
+	bundles, haveBundles := p.server.credentials.Roots()
 	if !fresh {
 		for proxy := range view.Proxies() {
 			if proxy.Inbound.Revocation == catalog.Drain {
@@ -353,7 +353,7 @@ func (p *publisher) build(b *build, in snapshot.Input) {
 
 // hand gives a session what was built, with its secrets, if all of them are in hand: with one missing, Envoy would not start at
 // all, or, once running, keep a listener warming.
-func (p *publisher) hand(n *session, in snapshot.Input, b *build, bundles *sds.Bundles, since time.Time) {
+func (p *publisher) hand(n *session, in snapshot.Input, b *build, bundles *sds.Roots, since time.Time) {
 	t := &target{resources: b.good.resources, generation: b.good.generation}
 	t.resources[secrets] = make(map[string]*discoveryv3.Resource, len(b.good.made.Secrets))
 	use := map[identity.Service]bool{}
@@ -389,15 +389,19 @@ func (p *publisher) hand(n *session, in snapshot.Input, b *build, bundles *sds.B
 }
 
 // secret makes one secret; nil: its leaf is not there yet.
-func (p *publisher) secret(n *session, secret snapshot.Secret, bundles *sds.Bundles) (*discoveryv3.Resource, error) {
+func (p *publisher) secret(n *session, secret snapshot.Secret, bundles *sds.Roots) (*discoveryv3.Resource, error) {
 	if secret.Leaf == (identity.Service{}) {
-		return bundles.Validation(secret.Name, secret.SANs, secret.Version)
+		return p.cache.Validation(secret, bundles.PEM())
 	}
 	leaf := n.leafs.watch(p.server.credentials, n.caller, secret.Leaf, func() { p.server.refresh(n) })
 	if leaf == nil { // the stream has ended
 		return nil, nil
 	}
-	return leaf.Secret(), nil
+	svid := leaf.SVID()
+	if svid == nil {
+		return nil, nil
+	}
+	return p.cache.Leaf(secret, svid.Certificates, svid.PrivateKey)
 }
 
 // sweep forgets what was kept for proxies that are gone.

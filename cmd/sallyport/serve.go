@@ -147,7 +147,9 @@ func open(cfg serveConfig, log *slog.Logger) (*controlPlane, error) {
 	}
 	closeEngine := p.engine.close
 	p.engine.close = func() error { return errors.Join(closeEngine(), release()) }
-	p.secrets = sds.New(sds.Config{Source: p.certificates, Logger: log, Registerer: p.metrics})
+	if p.secrets, err = sds.New(sds.Config{Source: p.certificates, Logger: log, Registerer: p.metrics}); err != nil {
+		return nil, errors.Join(err, p.close())
+	}
 	p.xds, err = xds.New(xds.Config{
 		Views: &p.store.Views, Credentials: p.secrets, Authorizer: p.authorizer, Recheck: p.recheck,
 		GenerationsFile: filepath.Join(cfg.Data, "generations.json"), Logger: log, Registerer: p.metrics,
@@ -155,13 +157,16 @@ func open(cfg serveConfig, log *slog.Logger) (*controlPlane, error) {
 	if err != nil {
 		return nil, errors.Join(err, p.close())
 	}
-	p.authz = authz.New(authz.Config{
+	p.authz, err = authz.New(authz.Config{
 		Views: &p.store.Views, LogDenials: cfg.LogDenials, Logger: log, Registerer: p.metrics,
 		Authorize: func(ctx context.Context) (catalog.ProxyID, error) {
 			caller, err := p.authorizer.Authorize(ctx, nil)
 			return caller.Proxy, err
 		},
 	})
+	if err != nil {
+		return nil, errors.Join(err, p.close())
+	}
 	return p, nil
 }
 

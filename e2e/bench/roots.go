@@ -21,9 +21,7 @@ import (
 	"github.com/sallyport/sallyport/sds"
 	"github.com/sallyport/sallyport/token"
 	"github.com/sallyport/sallyport/xds"
-	"github.com/spiffe/go-spiffe/v2/bundle/x509bundle"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
-	"github.com/spiffe/go-spiffe/v2/svid/x509svid"
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc"
 )
@@ -31,11 +29,12 @@ import (
 // rooted is a source of certificates whose roots can be changed: two CAs of one mesh, the second of which joins, and then signs. The
 // built-in CA has one root for its life, and Consul's, which has more, is measured by -consul.
 type rooted struct {
-	cas   [2]*ca.CA
+	leafs [2]*ca.Issuer
+	roots [2]sds.Root
 	stage latest.Value[int] // 0: the first alone; 1: the roots of both; 2: leafs of the second
 }
 
-func (r *rooted) WatchSVID(ctx context.Context, c sds.Caller, id identity.Service, f func(*x509svid.SVID)) error {
+func (r *rooted) WatchSVID(ctx context.Context, c sds.Caller, id identity.Service, f func(*sds.SVID)) error {
 	first, stop := context.WithCancel(ctx)
 	defer stop()
 	go r.stage.Watch(first, func(stage int) {
@@ -43,19 +42,19 @@ func (r *rooted) WatchSVID(ctx context.Context, c sds.Caller, id identity.Servic
 			stop()
 		}
 	})
-	if err := r.cas[0].WatchSVID(first, c, id, f); err != nil || ctx.Err() != nil {
+	if err := r.leafs[0].WatchSVID(first, c, id, f); err != nil || ctx.Err() != nil {
 		return err
 	}
-	return r.cas[1].WatchSVID(ctx, c, id, f)
+	return r.leafs[1].WatchSVID(ctx, c, id, f)
 }
 
-func (r *rooted) WatchBundles(ctx context.Context, f func(*x509bundle.Set)) error {
+func (r *rooted) WatchRoots(ctx context.Context, f func(*sds.Roots)) error {
 	r.stage.Watch(ctx, func(stage int) {
-		roots := r.cas[0].Roots()
+		roots := r.roots[:1]
 		if stage > 0 {
-			roots = append(roots, r.cas[1].Roots()...)
+			roots = r.roots[:]
 		}
-		f(x509bundle.NewSet(x509bundle.FromX509Authorities(r.cas[0].TrustDomain(), roots)))
+		f(sds.NewRoots(spiffeid.RequireTrustDomainFromString(benchDomain), "", roots))
 	})
 	return nil
 }
@@ -65,14 +64,17 @@ func (r *rooted) WatchBundles(ctx context.Context, f func(*x509bundle.Set)) erro
 func serveRoots(ctx context.Context, dir string) error {
 	td := spiffeid.RequireTrustDomainFromString(benchDomain)
 	r := &rooted{}
-	r.stage.Set(0)
-	for i := range r.cas {
+	for i := range r.leafs {
 		c, err := ca.Open(ca.Config{Dir: filepath.Join(dir, fmt.Sprintf("ca%d", i)), TrustDomain: td})
 		if err != nil {
 			return err
 		}
 		defer c.Close()
-		r.cas[i] = c
+		if r.leafs[i], err = ca.NewIssuer(ca.IssuerConfig{Provider: c, TrustDomain: td, TTL: ca.DefaultLeafTTL}); err != nil {
+			return err
+		}
+		roots, _ := c.Roots().Load()
+		r.roots[i], _ = roots.Active()
 	}
 	r.stage.Set(0)
 	contents, err := files.Load(files.Config{Dir: filepath.Join(dir, "catalog"), TrustDomain: td})
@@ -85,7 +87,10 @@ func serveRoots(ctx context.Context, dir string) error {
 	if err != nil {
 		return err
 	}
-	credentials := sds.New(sds.Config{Source: r})
+	credentials, err := sds.New(sds.Config{Source: r})
+	if err != nil {
+		return err
+	}
 	server, err := xds.New(xds.Config{Views: &store.Views, Credentials: credentials, Authorizer: token.Authorizer{Issuer: tokens}})
 	if err != nil {
 		return err
