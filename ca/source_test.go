@@ -32,21 +32,22 @@ func TestAsSource(t *testing.T) {
 			done := make(chan error, 1)
 			go func() { done <- credentials.Run(ctx) }()
 			var woken atomic.Int64
-			l := credentials.Watch(sds.Caller{Proxy: "web-proxy"}, service(c.TrustDomain(), "web"), func() { woken.Add(1) })
+			l, web := credentials.Open(sds.Caller{Proxy: "web-proxy"}, func() { woken.Add(1) }), service(c.TrustDomain(), "web")
+			l.SVID(web)
 			synctest.Wait()
 			for range 60 * 6 {
 				time.Sleep(10 * time.Second)
 				synctest.Wait()
-				if _, _, err := x509svid.Verify(l.SVID().Certificates, bundleOf(c)); err != nil {
+				if _, _, err := x509svid.Verify(l.SVID(web).Certificates, bundleOf(c)); err != nil {
 					t.Fatal(err)
 				}
 			}
-			before := l.SVID()
+			before := l.SVID(web)
 			if err := credentials.Rotate(identity.NewName("web")); err != nil {
 				t.Fatal(err)
 			}
 			synctest.Wait()
-			if l.SVID() == before {
+			if l.SVID(web) == before {
 				t.Error("Rotate did not change the leaf")
 			}
 			if n, signed := woken.Load(), int64(testutil.ToFloat64(issuer.issued)); n != signed || n < 60 || n > 102 {

@@ -68,7 +68,7 @@ type watch struct {
 	begins time.Time
 
 	// Guarded by Credentials.mu.
-	leafs   map[*Leaf]struct{}
+	users   map[*Leafs]bool
 	stop    context.CancelFunc // nil: not started
 	rotated []chan<- error     // by those who wait in Rotate
 }
@@ -114,7 +114,7 @@ func (c *Credentials) GoString() string { return c.String() }
 // LogValue is String.
 func (c *Credentials) LogValue() slog.Value { return slog.StringValue(c.String()) }
 
-// Run watches the roots and every leaf that Watch asks for, until ctx ends; then it waits for all it started and returns nil. A watch
+// Run watches the roots and every leaf that is asked for, until ctx ends; then it waits for all it started and returns nil. A watch
 // that ends early is begun again after 1 s to 60 s, and what it gave last stays in use meanwhile. The error is that Run runs
 // already. It may be run again after it returned.
 func (c *Credentials) Run(ctx context.Context) error {
@@ -199,7 +199,7 @@ func (c *Credentials) start(ctx context.Context, all *sync.WaitGroup) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for _, w := range c.pending {
-		if len(w.leafs) == 0 { // closed before it began
+		if len(w.users) == 0 { // closed before it began
 			continue
 		}
 		watching, stop := context.WithCancel(ctx)
@@ -222,54 +222,6 @@ func (c *Credentials) rewind() {
 		}
 		w.settle(errUnused)
 		c.pending = append(c.pending, w)
-	}
-}
-
-// Watch asks for the leaf of id, fetched in the name of caller, and returns at once; Run does the work, and need not run yet. All who
-// ask with the same token for the same id share one leaf; the first one's proxy is who the source hears of. wake is called after each
-// new secret, also for the first, by a goroutine that serves others too: it must not block, and may call all of this package meanwhile. It may be called a last time while Close runs or just after. The caller must Close the Leaf.
-func (c *Credentials) Watch(caller Caller, id identity.Service, wake func()) *Leaf {
-	key := watchKey{caller.Token, id}
-	l := &Leaf{credentials: c, key: key, wake: wake}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	w := c.watches[key]
-	if w == nil {
-		w = &watch{caller: caller, id: id, leafs: make(map[*Leaf]struct{})}
-		c.watches[key] = w
-		c.pending = append(c.pending, w)
-		c.rouse()
-	}
-	l.watch = w
-	w.leafs[l] = struct{}{}
-	return l
-}
-
-// release ends a watch with the last of its Leafs.
-func (c *Credentials) release(l *Leaf) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	delete(l.watch.leafs, l)
-	if len(l.watch.leafs) > 0 || c.watches[l.key] != l.watch {
-		return
-	}
-	delete(c.watches, l.key)
-	delete(c.begins, l.watch)
-	l.watch.settle(errUnused)
-	if l.watch.stop != nil {
-		l.watch.stop()
-	} else {
-		c.forget(l.watch)
-	}
-}
-
-// forget takes a watch that never began out of the queue, which nobody empties while Run does not run.
-func (c *Credentials) forget(w *watch) {
-	for i, p := range c.pending {
-		if p == w {
-			c.pending = append(c.pending[:i], c.pending[i+1:]...)
-			return
-		}
 	}
 }
 
@@ -399,7 +351,7 @@ func (c *Credentials) consider(w *watch) error {
 	switch {
 	case w.begins.IsZero():
 		delete(c.begins, w)
-	case len(w.leafs) > 0:
+	case len(w.users) > 0:
 		c.begins[w] = true
 		c.rouse()
 	}
@@ -417,8 +369,8 @@ func (c *Credentials) take(w *watch, svid *SVID, roots *Roots) error {
 	}
 	w.served.Store(svid)
 	c.mu.Lock()
-	wake := make([]func(), 0, len(w.leafs))
-	for l := range w.leafs {
+	wake := make([]func(), 0, len(w.users))
+	for l := range w.users {
 		if l.wake != nil {
 			wake = append(wake, l.wake)
 		}

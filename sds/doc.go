@@ -3,7 +3,7 @@
 // from (that is a Source), nor how Envoy is told (that is snapshot), nor which proxy may have which
 // (that is xds).
 //
-// Concurrency: Credentials, Leaf and Roots may be used by several goroutines. What they return is
+// Concurrency: Credentials, Leafs and Roots may be used by several goroutines. What they return is
 // immutable and shared by all who ask; nobody may change it. Private keys are in memory only, and no
 // type of this package prints one.
 package sds

@@ -238,6 +238,20 @@ func start(t *testing.T) *fixture {
 	return f
 }
 
+// leaf is one use of one leaf.
+type leaf struct {
+	*sds.Leafs
+	id identity.Service
+}
+
+func (l *leaf) SVID() *sds.SVID { return l.Leafs.SVID(l.id) }
+
+func (f *fixture) Watch(c sds.Caller, id identity.Service, wake func()) *leaf {
+	l := &leaf{f.Open(c, wake), id}
+	l.SVID()
+	return l
+}
+
 func (f *fixture) run(t *testing.T) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())

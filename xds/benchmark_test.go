@@ -177,7 +177,7 @@ func BenchmarkPublishRound(b *testing.B) {
 			var sessions []*session
 			for i := range n {
 				s := newSession(server, sds.Caller{Proxy: proxyID(name(i))}, features, func(error) {})
-				defer s.leafs.close()
+				defer s.leafs.Close()
 				sessions = append(sessions, s)
 			}
 			round := func() {

@@ -385,7 +385,7 @@ func (p *publisher) hand(n *session, in snapshot.Input, b *build, bundles *sds.R
 	}
 	n.published.target = t
 	n.set(t, since)
-	n.leafs.keep(use)
+	n.leafs.Keep(use)
 }
 
 // secret makes one secret; nil: its leaf is not there yet.
@@ -393,11 +393,7 @@ func (p *publisher) secret(n *session, secret snapshot.Secret, bundles *sds.Root
 	if secret.Leaf == (identity.Service{}) {
 		return p.cache.Validation(secret, bundles.PEM())
 	}
-	leaf := n.leafs.watch(p.server.credentials, n.caller, secret.Leaf, func() { p.server.refresh(n) })
-	if leaf == nil { // the stream has ended
-		return nil, nil
-	}
-	svid := leaf.SVID()
+	svid := n.leafs.SVID(secret.Leaf)
 	if svid == nil {
 		return nil, nil
 	}

@@ -23,7 +23,7 @@ type session struct {
 	caller   sds.Caller
 	features snapshot.Features
 	opened   time.Time
-	leafs    leafs
+	leafs    *sds.Leafs
 	// kick makes the stream's goroutine look at queue and wakeAt; end ends the stream with a status.
 	kick chan struct{}
 	end  context.CancelCauseFunc
@@ -52,6 +52,7 @@ type session struct {
 
 func newSession(s *Server, caller sds.Caller, features snapshot.Features, end context.CancelCauseFunc) *session {
 	n := &session{server: s, caller: caller, features: features, opened: time.Now(), end: end, kick: make(chan struct{}, 1)}
+	n.leafs = s.credentials.Open(caller, func() { s.refresh(n) })
 	for k := range kinds {
 		n.subs[k] = newSubscription(k)
 	}

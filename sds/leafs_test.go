@@ -174,8 +174,8 @@ func TestSharing(t *testing.T) {
 		if f.source.at("xweb") != nil || f.source.at("yweb") == nil {
 			t.Error("the last Close did not end the watch, or ended another's")
 		}
-		if b.SVID() == nil {
-			t.Error("the last secret is gone after Close")
+		if b.SVID() != nil || f.source.count("xweb") != 1 {
+			t.Error("a leaf was asked for after Close")
 		}
 		again := f.Watch(sds.Caller{Token: "x"}, service("web"), nil)
 		defer again.Close()
@@ -186,13 +186,42 @@ func TestSharing(t *testing.T) {
 	})
 }
 
+// TestKeep: one caller's leafs end one by one.
+func TestKeep(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f, p := start(t), newPKI(t)
+		defer f.stop()
+		f.source.giveRoots(t, bundle(p))
+		var woken counter
+		l := f.Open(sds.Caller{Proxy: "p"}, woken.wake)
+		defer l.Close()
+		if !l.Expires().IsZero() {
+			t.Error("there is an end without leafs")
+		}
+		var ends []time.Time
+		for i, name := range []string{"a", "b"} {
+			l.SVID(service(name))
+			svid := p.leaf(t, name, func(c *x509.Certificate) { c.NotAfter = time.Now().Add(time.Duration(2-i) * time.Hour) })
+			ends = append(ends, svid.Certificates[0].NotAfter)
+			f.source.give(t, name, svid)
+		}
+		if !l.Expires().Equal(ends[1]) || woken.count() != 2 {
+			t.Errorf("the first ends at %s, woken %d times, want %s and 2", l.Expires(), woken.count(), ends[1])
+		}
+		l.Keep(map[identity.Service]bool{service("a"): true})
+		if f.source.at("a") == nil || f.source.at("b") != nil || !l.Expires().Equal(ends[0]) {
+			t.Error("Keep ended the use of another leaf than b's")
+		}
+	})
+}
+
 // TestWakeMayCallBack: no lock is held while wake is called.
 func TestWakeMayCallBack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f, p := start(t), newPKI(t)
 		defer f.stop()
 		f.source.giveRoots(t, bundle(p))
-		var l *sds.Leaf
+		var l *leaf
 		done := false
 		l = f.Watch(sds.Caller{}, service("web"), func() {
 			other := f.Watch(sds.Caller{}, service("db"), nil)
@@ -318,7 +347,7 @@ func TestExpiryMetric(t *testing.T) {
 		}
 		f.source.giveRoots(t, bundle(p))
 		var ends []time.Time
-		var leafs []*sds.Leaf
+		var leafs []*leaf
 		for i, name := range []string{"a", "b", "c"} {
 			leafs = append(leafs, f.Watch(sds.Caller{}, service(name), nil))
 			svid := p.leaf(t, name, func(c *x509.Certificate) {
@@ -367,13 +396,13 @@ func TestNothingPrintsKeys(t *testing.T) {
 		f.source.giveRoots(t, bundle())
 		b, _ := f.Roots()
 		json, text := slog.New(slog.NewJSONHandler(f.log, nil)), slog.New(slog.NewTextHandler(f.log, nil))
-		for _, v := range []any{l, f.Credentials, caller, b, svid, *svid, struct {
+		for _, v := range []any{l.Leafs, f.Credentials, caller, b, svid, *svid, struct {
 			S *sds.SVID
 			V sds.SVID
-			L *sds.Leaf
+			L *sds.Leafs
 			C *sds.Credentials
 			D sds.Caller
-		}{svid, *svid, l, f.Credentials, caller}} {
+		}{svid, *svid, l.Leafs, f.Credentials, caller}} {
 			for _, format := range []string{"%v", "%+v", "%#v", "%s", "%q"} {
 				fmt.Fprintf(f.log, format+"\n", v)
 			}
