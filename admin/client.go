@@ -24,13 +24,13 @@ type Client struct {
 // maxResponse bounds what a client reads; a status of 10,000 proxies is some megabytes.
 const maxResponse = 256 << 20
 
-// Find returns a client of the control plane whose sockets are in dir or, if dir is empty, in the first of DefaultDirs that has an admin socket.
+// Find returns a client of the control plane whose sockets are in dir or, if dir is empty, in the first of defaultDirs that has an admin socket.
 // The user's own is trusted only if it is what MakeDir makes; a dir that was asked for is taken as it is. An error says where it looked.
 func Find(dir string) (*Client, error) {
 	if dir != "" {
 		return find([]string{dir}, func(string) error { return nil })
 	}
-	return find(DefaultDirs(), func(d string) error {
+	return find(defaultDirs(), func(d string) error {
 		if d == SystemDir { // which only root makes, for whoever runs the control plane
 			return nil
 		}

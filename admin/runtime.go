@@ -29,8 +29,8 @@ func DefaultDir() string {
 	return filepath.Join(os.TempDir(), "sallyport-"+strconv.Itoa(os.Geteuid()))
 }
 
-// DefaultDirs are where clients look for a control plane: the user's own, then root's.
-func DefaultDirs() []string {
+// defaultDirs are where clients look for a control plane: the user's own, then root's.
+func defaultDirs() []string {
 	own := DefaultDir()
 	if own == SystemDir {
 		return []string{own}

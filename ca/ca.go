@@ -32,7 +32,7 @@ import (
 const (
 	DefaultLeafTTL         = 72 * time.Hour
 	DefaultIntermediateTTL = 365 * 24 * time.Hour
-	DefaultRootTTL         = 10 * 365 * 24 * time.Hour
+	defaultRootTTL         = 10 * 365 * 24 * time.Hour
 	// MinLeafTTL is the shortest life of a leaf: below it, renewal would depend on everybody being quick.
 	MinLeafTTL = time.Minute
 )
@@ -47,7 +47,7 @@ type Config struct {
 	// LeafTTL is how long a leaf is valid. 0: DefaultLeafTTL; at least MinLeafTTL and at most half of IntermediateTTL, so that no leaf
 	// outlives the intermediate that signed it.
 	LeafTTL time.Duration
-	// RootTTL is how long the root of a new CA is valid; one that exists stays as it is. 0: DefaultRootTTL.
+	// RootTTL is how long the root of a new CA is valid; one that exists stays as it is. 0: defaultRootTTL.
 	RootTTL time.Duration
 	// IntermediateTTL is how long an intermediate is valid; it is replaced at half of it. 0: DefaultIntermediateTTL. Below RootTTL.
 	IntermediateTTL time.Duration
@@ -65,7 +65,7 @@ func (cfg Config) withDefaults() (Config, error) {
 		cfg.IntermediateTTL = DefaultIntermediateTTL
 	}
 	if cfg.RootTTL == 0 {
-		cfg.RootTTL = DefaultRootTTL
+		cfg.RootTTL = defaultRootTTL
 	}
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)

@@ -122,7 +122,7 @@ func TestCertificates(t *testing.T) {
 		eku    []x509.ExtKeyUsage
 		life   time.Duration
 	}{
-		{"root", root, root, "spiffe://" + testDomain, true, caUsage, nil, DefaultRootTTL},
+		{"root", root, root, "spiffe://" + testDomain, true, caUsage, nil, defaultRootTTL},
 		{"intermediate", intermediate, root, "spiffe://" + testDomain, true, caUsage, nil, DefaultIntermediateTTL},
 		{"leaf", leaf, intermediate, "spiffe://" + testDomain + "/ns/default/dc/dc1/svc/web", false, x509.KeyUsageDigitalSignature, []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth}, time.Hour},
 	} {

@@ -56,7 +56,7 @@ func OpenEndpoint(cfg EndpointConfig) (*Endpoint, error) {
 	}
 	a, err := openAuthority(authorityConfig{
 		dir: cfg.Dir, trustDomain: cfg.TrustDomain,
-		rootTTL: DefaultRootTTL, intermediateTTL: DefaultIntermediateTTL, leafTTL: endpointTTL, log: log,
+		rootTTL: defaultRootTTL, intermediateTTL: DefaultIntermediateTTL, leafTTL: endpointTTL, log: log,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("certificate of the endpoint: %w", err)

@@ -146,7 +146,7 @@ func TestEndpointRenewal(t *testing.T) {
 		if err := e.authority.health(); !errors.Is(err, syscall.ENOSPC) {
 			t.Errorf("health() = %v, want that the disk is full", err)
 		}
-		time.Sleep(DefaultRootTTL)
+		time.Sleep(defaultRootTTL)
 		if _, err := get(nil); err == nil || !strings.HasPrefix(err.Error(), "certificate of the endpoint: sallyport root ") {
 			t.Errorf("after the end of the root: error %v", err)
 		}

@@ -38,7 +38,7 @@ func (p Params) check() error {
 			errs = append(errs, fmt.Errorf("envoy_prometheus_bind_addr %q: %w", p.PrometheusBindAddr, err))
 		}
 	}
-	if v := p.EnvoyVersion; !v.IsZero() && !v.Supported() {
+	if v := p.EnvoyVersion; v != (Version{}) && !v.Supported() {
 		errs = append(errs, fmt.Errorf("envoy %s is too old: %s is the oldest that is supported", v, Minimum()))
 	}
 	if p.MaxConnections < 0 {
@@ -56,9 +56,6 @@ func (p Params) check() error {
 func (p Params) checkIdentity() error {
 	if err := p.Identity.Check(); err != nil {
 		return fmt.Errorf("service: %w", err)
-	}
-	if p.Identity.ID().IsZero() {
-		return fmt.Errorf("service %s: no identity in datacenter %q of trust domain %q", p.Identity.Name, p.Identity.Datacenter, p.Identity.TrustDomain.Name())
 	}
 	return nil
 }

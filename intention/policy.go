@@ -15,7 +15,6 @@ type Policy struct {
 	scope       Scope
 	exact       map[string]*Intention // by the source's service: all sources are in the destination's partition and namespace
 	rest        *Intention            // nil: the scope's default
-	all         []Intention
 }
 
 // Compile makes the policy of a destination out of intentions in any order; those that are about other destinations are
@@ -24,14 +23,15 @@ func Compile(destination identity.Name, all []Intention, scope Scope) *Policy {
 	p := &Policy{destination: destination, scope: scope, exact: map[string]*Intention{}}
 	p.scope.Datacenters = slices.Clone(scope.Datacenters)
 	slices.Sort(p.scope.Datacenters)
+	var about []Intention
 	for _, i := range all {
 		if i.Destination == destination || i.Destination.IsWildcard() && sameSpace(i.Destination, destination) {
-			p.all = append(p.all, i)
+			about = append(about, i)
 		}
 	}
-	slices.SortFunc(p.all, Compare)
-	for n := range p.all { // highest precedence first, so the first rule for a source stays
-		i := &p.all[n]
+	slices.SortFunc(about, Compare)
+	for n := range about { // highest precedence first, so the first rule for a source stays
+		i := &about[n]
 		switch {
 		case i.Source.Peer != "" || !sameSpace(i.Source.Name, destination):
 			// Never a local identity, or one of a namespace that Decide refuses whatever is said of it.
@@ -126,16 +126,12 @@ func (p *Policy) Decide(source identity.Service) Decision {
 	return Decision{Action: i.effect(), Reason: ByIntention, Intention: i}
 }
 
-// Destination is the service that p protects; p is not nil.
-func (p *Policy) Destination() identity.Name { return p.destination }
+// Destination is the service that p protects; zero of a nil policy.
+func (p *Policy) Destination() identity.Name { return p.orNone().destination }
 
 // Scope is what p was compiled with; zero of a nil policy. Its Datacenters are sorted and must not be
 // changed.
 func (p *Policy) Scope() Scope { return p.orNone().scope }
-
-// Intentions are those that are about p's destination, by precedence; also those that decide nothing because a more exact
-// one does, or because their source is a peer's; none of a nil policy. The slice must not be changed.
-func (p *Policy) Intentions() []Intention { return p.orNone().all }
 
 // Exact yields the sources that have a rule of their own and what it says, sorted by name; none of a
 // nil policy.

@@ -38,9 +38,9 @@ func (a Authorizer) Authorize(ctx context.Context, node *corev3.Node) (sds.Calle
 	if len(v) < len(scheme) || !strings.EqualFold(v[:len(scheme)], scheme) {
 		return sds.Caller{}, status.Error(codes.Unauthenticated, `the authorization header does not say "Bearer <token>"`)
 	}
-	p, err := a.Issuer.Verify(v[len(scheme):])
+	p, err := a.Issuer.verify(v[len(scheme):])
 	switch {
-	case errors.Is(err, ErrExpired):
+	case errors.Is(err, errExpired):
 		return sds.Caller{}, status.Error(codes.Unauthenticated, err.Error()+"; `sallyport envoy` renews it as long as it runs, `sallyport bootstrap` writes a new one")
 	case err != nil:
 		return sds.Caller{}, status.Error(codes.Unauthenticated, err.Error())
