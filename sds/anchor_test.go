@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sallyport/sallyport/internal/testca"
 	"github.com/sallyport/sallyport/sds"
 )
 
@@ -14,12 +15,12 @@ import (
 func TestAnchor(t *testing.T) {
 	p := newPKI(t)
 	now := time.Now()
-	intermediate := func(change func(*x509.Certificate), parent *signer) *pki {
+	intermediate := func(change func(*x509.Certificate), parent *testca.Pair) *pki {
 		template := &x509.Certificate{Subject: pkix.Name{CommonName: "intermediate"}, IsCA: true, KeyUsage: x509.KeyUsageCertSign}
 		if change != nil {
 			change(template)
 		}
-		return &pki{p.root, sign(t, template, parent)}
+		return &pki{p.root, testca.Sign(t, template, parent)}
 	}
 	other := newPKI(t) // its intermediate has the same subject
 	soon := intermediate(func(c *x509.Certificate) { c.NotAfter = now.Add(time.Minute) }, p.root)
@@ -34,7 +35,7 @@ func TestAnchor(t *testing.T) {
 	}{
 		{"another leaf of the same", p, first(p.leaf(t, "db", nil)), now, true, 1},
 		{"an intermediate of another root", p, first(other.leaf(t, "db", nil)), now, false, 1},
-		{"signed by another key than the intermediate's", p, []*x509.Certificate{other.leaf(t, "db", nil).Certificates[0], p.intermediate.cert}, now, false, 1},
+		{"signed by another key than the intermediate's", p, []*x509.Certificate{other.leaf(t, "db", nil).Certificates[0], p.intermediate.Cert}, now, false, 1},
 		{"expired leaf", p, first(p.leaf(t, "db", func(c *x509.Certificate) { c.NotAfter = now.Add(-time.Second) })), now, false, 1},
 		{"for servers alone", p, first(p.leaf(t, "db", func(c *x509.Certificate) { c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth} })), now, false, 1},
 		{"for clients alone", p, first(p.leaf(t, "db", func(c *x509.Certificate) { c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth} })), now, false, 1},

@@ -3,13 +3,9 @@ package sds_test
 import (
 	"bytes"
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"log/slog"
-	"math/big"
 	"net/url"
 	"sync"
 	"testing"
@@ -19,6 +15,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 	"github.com/sallyport/sallyport/identity"
+	"github.com/sallyport/sallyport/internal/testca"
 	"github.com/sallyport/sallyport/sds"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"go.uber.org/goleak"
@@ -32,50 +29,13 @@ func service(name string) identity.Service {
 	return identity.Service{TrustDomain: testDomain, Datacenter: "dc1", Name: identity.NewName(name)}
 }
 
-// signer is a certificate and its key.
-type signer struct {
-	cert *x509.Certificate
-	key  *ecdsa.PrivateKey
-}
-
-// sign makes a certificate after template, valid for an hour unless it says otherwise. A nil parent: it signs itself.
-func sign(t testing.TB, template *x509.Certificate, parent *signer) *signer {
-	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if template.SerialNumber, err = rand.Int(rand.Reader, new(big.Int).Lsh(big.NewInt(1), 128)); err != nil {
-		t.Fatal(err)
-	}
-	template.BasicConstraintsValid = true
-	if template.NotBefore.IsZero() {
-		template.NotBefore = time.Now().Add(-time.Minute)
-	}
-	if template.NotAfter.IsZero() {
-		template.NotAfter = time.Now().Add(time.Hour)
-	}
-	if parent == nil {
-		parent = &signer{template, key}
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, parent.cert, key.Public(), parent.key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	cert, err := x509.ParseCertificate(der)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return &signer{cert, key}
-}
-
 // pki is a root and an intermediate.
-type pki struct{ root, intermediate *signer }
+type pki struct{ root, intermediate *testca.Pair }
 
 func newPKI(t testing.TB) *pki {
 	t.Helper()
-	root := sign(t, &x509.Certificate{Subject: pkix.Name{CommonName: "root"}, IsCA: true, KeyUsage: x509.KeyUsageCertSign, NotAfter: time.Now().Add(100 * time.Hour)}, nil)
-	return &pki{root, sign(t, &x509.Certificate{Subject: pkix.Name{CommonName: "intermediate"}, IsCA: true, KeyUsage: x509.KeyUsageCertSign, NotAfter: time.Now().Add(50 * time.Hour)}, root)}
+	root := testca.Sign(t, &x509.Certificate{Subject: pkix.Name{CommonName: "root"}, IsCA: true, KeyUsage: x509.KeyUsageCertSign, NotAfter: time.Now().Add(100 * time.Hour)}, nil)
+	return &pki{root, testca.Sign(t, &x509.Certificate{Subject: pkix.Name{CommonName: "intermediate"}, IsCA: true, KeyUsage: x509.KeyUsageCertSign, NotAfter: time.Now().Add(50 * time.Hour)}, root)}
 }
 
 // leaf makes a good leaf of name, changed by mutate.
@@ -88,8 +48,8 @@ func (p *pki) leaf(t testing.TB, name string, mutate func(*x509.Certificate)) *s
 	if mutate != nil {
 		mutate(template)
 	}
-	l := sign(t, template, p.intermediate)
-	return &sds.SVID{Certificates: []*x509.Certificate{l.cert, p.intermediate.cert}, PrivateKey: l.key}
+	l := testca.Sign(t, template, p.intermediate)
+	return &sds.SVID{Certificates: []*x509.Certificate{l.Cert, p.intermediate.Cert}, PrivateKey: l.Key}
 }
 
 // bundle are the roots of all of pkis, called by their serial numbers. The first is active.
@@ -97,7 +57,7 @@ func bundle(pkis ...*pki) *sds.Roots {
 	active := ""
 	var list []sds.Root
 	for _, p := range pkis {
-		list = append(list, sds.Root{ID: p.root.cert.SerialNumber.String(), Certificate: p.root.cert})
+		list = append(list, sds.Root{ID: p.root.Cert.SerialNumber.String(), Certificate: p.root.Cert})
 		active = list[0].ID
 	}
 	return sds.NewRoots(testDomain, active, list)

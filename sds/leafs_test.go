@@ -391,7 +391,7 @@ func TestNothingPrintsKeys(t *testing.T) {
 		f.source.giveRoots(t, bundle(p))
 		f.source.give(t, token+"web", svid)
 		f.source.give(t, token+"web", p.leaf(t, "db", nil)) // refused, and logged
-		f.source.give(t, token+"web", &sds.SVID{Certificates: svid.Certificates, PrivateKey: p.root.key})
+		f.source.give(t, token+"web", &sds.SVID{Certificates: svid.Certificates, PrivateKey: p.root.Key})
 		f.source.fail(t, token+"web", errors.New("gone"))
 		f.source.giveRoots(t, bundle())
 		b, _ := f.Roots()

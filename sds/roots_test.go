@@ -3,41 +3,33 @@ package sds_test
 import (
 	"crypto/x509"
 	"crypto/x509/pkix"
-	"encoding/pem"
 	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"github.com/sallyport/sallyport/internal/testca"
 	"github.com/sallyport/sallyport/sds"
 )
-
-func rootPEM(pkis ...*pki) string {
-	var b strings.Builder
-	for _, p := range pkis {
-		b.Write(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: p.root.cert.Raw}))
-	}
-	return b.String()
-}
 
 // TestRoots: order and repetition change nothing, and the active root is the one that is named.
 func TestRoots(t *testing.T) {
 	a, b, c := newPKI(t), newPKI(t), newPKI(t)
 	want := bundle(a, b, c).PEM()
 	for _, p := range []*pki{a, b, c} {
-		if strings.Count(want, rootPEM(p)) != 1 {
+		if strings.Count(want, p.root.PEM()) != 1 {
 			t.Errorf("the roots are\n%swant each of them once", want)
 		}
 	}
 	for _, order := range [][]*pki{{c, b, a}, {b, c, a, b}} {
 		if got := bundle(order...); got.PEM() != want {
 			t.Error("the order of the roots changes their text")
-		} else if active, ok := got.Active(); !ok || active.Certificate != order[0].root.cert {
+		} else if active, ok := got.Active(); !ok || active.Certificate != order[0].root.Cert {
 			t.Errorf("the active root is %s", active.ID)
 		}
 	}
 	for _, active := range []string{"", "2"} {
-		roots := sds.NewRoots(testDomain, active, []sds.Root{{ID: "1", Certificate: a.root.cert}})
+		roots := sds.NewRoots(testDomain, active, []sds.Root{{ID: "1", Certificate: a.root.Cert}})
 		if _, ok := roots.Active(); ok {
 			t.Errorf("%q is the active root of one that is called 1", active)
 		}
@@ -55,19 +47,19 @@ func TestRefusedRoots(t *testing.T) {
 		{"empty", func(*testing.T, *pki) *sds.Roots { return bundle() }, "no roots"},
 		{"a leaf", func(t *testing.T, p *pki) *sds.Roots {
 			t.Helper()
-			return bundle(p, &pki{root: &signer{cert: p.leaf(t, "web", nil).Certificates[0]}})
+			return bundle(p, &pki{root: &testca.Pair{Cert: p.leaf(t, "web", nil).Certificates[0]}})
 		}, "is not a CA's"},
 		{"a CA that signs no certificates", func(t *testing.T, _ *pki) *sds.Roots {
 			t.Helper()
-			return bundle(&pki{root: sign(t, &x509.Certificate{Subject: pkix.Name{CommonName: "r"}, IsCA: true, KeyUsage: x509.KeyUsageCRLSign}, nil)})
+			return bundle(&pki{root: testca.Sign(t, &x509.Certificate{Subject: pkix.Name{CommonName: "r"}, IsCA: true, KeyUsage: x509.KeyUsageCRLSign}, nil)})
 		}, "is not a CA's"},
 		{"expired", func(t *testing.T, _ *pki) *sds.Roots {
 			t.Helper()
-			return bundle(&pki{root: sign(t, &x509.Certificate{Subject: pkix.Name{CommonName: "r"}, IsCA: true, KeyUsage: x509.KeyUsageCertSign, NotAfter: time.Now().Add(-time.Second)}, nil)})
+			return bundle(&pki{root: testca.Sign(t, &x509.Certificate{Subject: pkix.Name{CommonName: "r"}, IsCA: true, KeyUsage: x509.KeyUsageCertSign, NotAfter: time.Now().Add(-time.Second)}, nil)})
 		}, "none of 1 is valid at 2000-01-01T00:00:00Z: is the clock right?"},
 		{"of the future", func(t *testing.T, _ *pki) *sds.Roots {
 			t.Helper()
-			return bundle(&pki{root: sign(t, &x509.Certificate{Subject: pkix.Name{CommonName: "r"}, IsCA: true, KeyUsage: x509.KeyUsageCertSign, NotBefore: time.Now().Add(time.Second)}, nil)})
+			return bundle(&pki{root: testca.Sign(t, &x509.Certificate{Subject: pkix.Name{CommonName: "r"}, IsCA: true, KeyUsage: x509.KeyUsageCertSign, NotBefore: time.Now().Add(time.Second)}, nil)})
 		}, "none of 1 is valid at 2000-01-01T00:00:00Z: is the clock right?"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

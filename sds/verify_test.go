@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/sallyport/sallyport/identity"
+	"github.com/sallyport/sallyport/internal/testca"
 	"github.com/sallyport/sallyport/sds"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 )
@@ -56,7 +57,7 @@ func TestRefusedLeafs(t *testing.T) {
 		{"another key", func(t *testing.T, p *pki) *sds.SVID {
 			t.Helper()
 			s := p.leaf(t, "web", nil)
-			s.PrivateKey = p.root.key
+			s.PrivateKey = p.root.Key
 			return s
 		}, "the private key is another certificate's"},
 		{
@@ -112,16 +113,16 @@ func TestRefusedLeafs(t *testing.T) {
 		{"intermediate for clients only", func(t *testing.T, p *pki) *sds.SVID {
 			t.Helper()
 			narrow := *p
-			narrow.intermediate = sign(t, &x509.Certificate{
-				Subject: p.intermediate.cert.Subject, IsCA: true, KeyUsage: x509.KeyUsageCertSign, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
+			narrow.intermediate = testca.Sign(t, &x509.Certificate{
+				Subject: p.intermediate.Cert.Subject, IsCA: true, KeyUsage: x509.KeyUsageCertSign, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
 			}, p.root)
 			return narrow.leaf(t, "web", nil)
 		}, "as a server: x509: certificate specifies an incompatible key usage"},
 		{"intermediate for servers only", func(t *testing.T, p *pki) *sds.SVID {
 			t.Helper()
 			narrow := *p
-			narrow.intermediate = sign(t, &x509.Certificate{
-				Subject: p.intermediate.cert.Subject, IsCA: true, KeyUsage: x509.KeyUsageCertSign, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
+			narrow.intermediate = testca.Sign(t, &x509.Certificate{
+				Subject: p.intermediate.Cert.Subject, IsCA: true, KeyUsage: x509.KeyUsageCertSign, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
 			}, p.root)
 			return narrow.leaf(t, "web", nil)
 		}, "as a client: x509: certificate specifies an incompatible key usage"},
@@ -132,8 +133,8 @@ func TestRefusedLeafs(t *testing.T) {
 		{"intermediate expired", func(t *testing.T, p *pki) *sds.SVID {
 			t.Helper()
 			old := *p
-			old.intermediate = sign(t, &x509.Certificate{
-				Subject: p.intermediate.cert.Subject, IsCA: true, KeyUsage: x509.KeyUsageCertSign, NotAfter: time.Now().Add(-time.Second),
+			old.intermediate = testca.Sign(t, &x509.Certificate{
+				Subject: p.intermediate.Cert.Subject, IsCA: true, KeyUsage: x509.KeyUsageCertSign, NotAfter: time.Now().Add(-time.Second),
 			}, p.root)
 			return old.leaf(t, "web", nil)
 		}, "as a server: x509: certificate has expired or is not yet valid"},
@@ -151,7 +152,7 @@ func TestRefusedLeafs(t *testing.T) {
 			t.Helper()
 			other := newPKI(t)
 			s := other.leaf(t, "web", nil)
-			s.Certificates = append(s.Certificates, other.root.cert)
+			s.Certificates = append(s.Certificates, other.root.Cert)
 			return s
 		}, "as a server: x509: certificate signed by unknown authority"},
 	} {

@@ -2,14 +2,9 @@ package xds
 
 import (
 	"context"
-	"crypto"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/x509"
 	"errors"
 	"log/slog"
-	"math/big"
 	"net"
 	"net/url"
 	"slices"
@@ -27,6 +22,7 @@ import (
 	"github.com/sallyport/sallyport/identity"
 	"github.com/sallyport/sallyport/intention"
 	"github.com/sallyport/sallyport/internal/latest"
+	"github.com/sallyport/sallyport/internal/testca"
 	"github.com/sallyport/sallyport/internal/xdstest"
 	"github.com/sallyport/sallyport/sds"
 	"github.com/sallyport/sallyport/snapshot"
@@ -61,34 +57,18 @@ type certificates struct {
 	mu         sync.Mutex
 	leafs      map[string]*latest.Value[*sds.SVID] // by token and service
 	withheld   bool
-	rootCert   *x509.Certificate
-	rootKey    crypto.Signer
-	serial     int64
+	t          testing.TB
+	root       *testca.Pair
 	watchedFor []string // tokens
 }
 
 func newCertificates(t testing.TB) *certificates {
 	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
 	td := spiffeid.RequireTrustDomainFromString(trustDomain)
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1), URIs: []*url.URL{td.ID().URL()}, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(1000 * time.Hour),
-		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	root, err := x509.ParseCertificate(der)
-	if err != nil {
-		t.Fatal(err)
-	}
+	root := testca.Sign(t, &x509.Certificate{URIs: []*url.URL{td.ID().URL()}, NotAfter: time.Now().Add(1000 * time.Hour), IsCA: true, KeyUsage: x509.KeyUsageCertSign}, nil)
 	return &certificates{
-		rootCert: root, rootKey: key, leafs: map[string]*latest.Value[*sds.SVID]{},
-		bundle: sds.NewRoots(td, "", []sds.Root{{ID: "1", Certificate: root}}),
+		t: t, root: root, leafs: map[string]*latest.Value[*sds.SVID]{},
+		bundle: sds.NewRoots(td, "", []sds.Root{{ID: "1", Certificate: root.Cert}}),
 	}
 }
 
@@ -109,24 +89,11 @@ func (c *certificates) leaf(token string, id identity.Service) *latest.Value[*sd
 
 // issue signs a leaf; the caller holds the lock.
 func (c *certificates) issue(id identity.Service) *sds.SVID {
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		panic(err)
-	}
-	c.serial++
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(c.serial + 1), URIs: []*url.URL{id.ID().URL()}, NotBefore: time.Now().Add(-time.Minute), NotAfter: time.Now().Add(24 * time.Hour),
-		BasicConstraintsValid: true, KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth, x509.ExtKeyUsageServerAuth},
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, c.rootCert, key.Public(), c.rootKey)
-	if err != nil {
-		panic(err)
-	}
-	cert, err := x509.ParseCertificate(der)
-	if err != nil {
-		panic(err)
-	}
-	return &sds.SVID{Certificates: []*x509.Certificate{cert}, PrivateKey: key}
+	leaf := testca.Sign(c.t, &x509.Certificate{
+		URIs: []*url.URL{id.ID().URL()}, NotAfter: time.Now().Add(24 * time.Hour),
+		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth, x509.ExtKeyUsageServerAuth},
+	}, c.root)
+	return &sds.SVID{Certificates: []*x509.Certificate{leaf.Cert}, PrivateKey: leaf.Key}
 }
 
 // rotate gives all leafs, also those that were withheld.

@@ -149,14 +149,14 @@ func rootsPlane(ctx context.Context, dir string, l load) (*plane, error) {
 		return nil, err
 	}
 	var tokens map[string]string
-	err = p.await(ctx, time.Minute, func() error { return readJSON(filepath.Join(dir, "tokens"), &tokens) })
+	err = p.Await(ctx, time.Minute, "ready", func() error { return readJSON(filepath.Join(dir, "tokens"), &tokens) })
 	if err != nil {
 		p.stop()
 		return nil, err
 	}
 	next := func(context.Context) (time.Time, error) {
 		at := time.Now()
-		return at, p.cmd.Process.Signal(syscall.SIGUSR1)
+		return at, p.Signal(syscall.SIGUSR1)
 	}
 	return &plane{
 		name: "sallyport", network: "unix", address: filepath.Join(dir, "xds.sock"), control: p, roots: next, newLeafs: next,
