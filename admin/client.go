@@ -24,7 +24,8 @@ type Client struct {
 // maxResponse bounds what a client reads; a status of 10,000 proxies is some megabytes.
 const maxResponse = 256 << 20
 
-// Find returns a client of the control plane whose sockets are in dir or, if dir is empty, in the first of defaultDirs that has an admin socket.
+// Find returns a client of the control plane whose sockets are in dir or, if dir is empty, in the first of the
+// usual directories that has an admin socket: the user's own, then root's.
 // The user's own is trusted only if it is what MakeDir makes; a dir that was asked for is taken as it is. An error says where it looked.
 func Find(dir string) (*Client, error) {
 	if dir != "" {

@@ -47,7 +47,7 @@ type Config struct {
 	// LeafTTL is how long a leaf is valid. 0: DefaultLeafTTL; at least MinLeafTTL and at most half of IntermediateTTL, so that no leaf
 	// outlives the intermediate that signed it.
 	LeafTTL time.Duration
-	// RootTTL is how long the root of a new CA is valid; one that exists stays as it is. 0: defaultRootTTL.
+	// RootTTL is how long the root of a new CA is valid; one that exists stays as it is. 0: ten years.
 	RootTTL time.Duration
 	// IntermediateTTL is how long an intermediate is valid; it is replaced at half of it. 0: DefaultIntermediateTTL. Below RootTTL.
 	IntermediateTTL time.Duration

@@ -21,13 +21,14 @@ import (
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 )
 
-// Provider is a certificate authority. It is asked with certificate requests and never sees a leaf's
-// key.
+// Provider is a certificate authority. It is asked with certificate requests and never sees a
+// leaf's key.
 type Provider interface {
-	// Sign returns a leaf for the public key of csr, and after it each certificate that signed the one
-	// before, without the root. csr asks for id as its only SAN. It was validated, or made by the caller:
-	// the built-in CA needs no proof that somebody has the key, and to sign a request costs a third of
-	// what signing the leaf does. The leaf is valid for ttl or less. Sign may block until ctx ends.
+	// Sign returns a leaf for the public key of csr, and after it each certificate that signed the
+	// one before, without the root. csr asks for id as its only SAN. It was validated, or made by
+	// the caller: the built-in CA needs no proof that somebody has the key, and to sign a request
+	// costs a third of what signing the leaf does. The leaf is valid for ttl or less. Sign may
+	// block until ctx ends.
 	Sign(ctx context.Context, csr *x509.CertificateRequest, id spiffeid.ID, ttl time.Duration) ([]*x509.Certificate, error)
 	// Roots are what verifies the leafs; empty as long as they are not known.
 	Roots() *latest.Value[*sds.Roots]
@@ -45,8 +46,8 @@ type IssuerConfig struct {
 	Registerer prometheus.Registerer
 }
 
-// Issuer makes leafs, with their keys, and renews them: an sds.Source. What failed is tried again by
-// those who watch. It may be used by several goroutines.
+// Issuer makes leafs, with their keys, and renews them: an sds.Source. What failed is tried again
+// by those who watch. It may be used by several goroutines.
 type Issuer struct {
 	cfg    IssuerConfig
 	issued prometheus.Counter
@@ -75,8 +76,8 @@ const maxID = 2048
 // tick is how often the wall clock is looked at, which a suspended machine or an operator moves.
 const tick = 5 * time.Second
 
-// Run sees to it that leafs are renewed in time when the wall clock is moved, until ctx ends; then it
-// returns nil.
+// Run sees to it that leafs are renewed in time when the wall clock is moved, until ctx ends; then
+// it returns nil.
 func (i *Issuer) Run(ctx context.Context) error {
 	ticker := time.NewTicker(tick)
 	defer ticker.Stop()
@@ -96,8 +97,8 @@ func (i *Issuer) Run(ctx context.Context) error {
 }
 
 // WatchSVID calls f with a leaf of id, at once and whenever the last one's time has come, until ctx
-// ends; then it returns nil. Each watch has a key and a certificate of its own. The error is that id is
-// not an identity of the trust domain, or that a leaf cannot be signed.
+// ends; then it returns nil. Each watch has a key and a certificate of its own. The error is that
+// id is not an identity of the trust domain, or that a leaf cannot be signed.
 func (i *Issuer) WatchSVID(ctx context.Context, _ sds.Caller, id identity.Service, f func(*sds.SVID)) error {
 	if err := id.Check(); err != nil {
 		return fmt.Errorf("leaf for service %q in datacenter %q of trust domain %q: %w", id.Service, id.Datacenter, id.TrustDomain, err)
@@ -112,7 +113,8 @@ func (i *Issuer) WatchSVID(ctx context.Context, _ sds.Caller, id identity.Servic
 		var svid *sds.SVID
 		var t term
 		var err error
-		// Signing takes a deep stack, which the watcher's goroutine would keep for as long as it waits.
+		// Signing takes a deep stack, which the watcher's goroutine would keep for as long as it
+		// waits.
 		var signing sync.WaitGroup
 		signing.Go(func() { svid, t, err = i.issue(ctx, id.ID()) })
 		signing.Wait()

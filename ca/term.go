@@ -23,8 +23,8 @@ func newTerm(now time.Time, cert *x509.Certificate, jitter float64) term {
 
 // due reports whether the certificate is to be renewed. elapsed is the time since its begin by the
 // monotonic clock, and decides normally: a step of the wall clock alone moves nothing. By the wall
-// clock's now it is due when it is not valid any more or soon, or not yet; what is signed then is valid
-// by that clock, so a step renews a certificate once at most.
+// clock's now it is due when it is not valid any more or soon, or not yet; what is signed then is
+// valid by that clock, so a step renews a certificate once at most.
 func (t term) due(now time.Time, elapsed time.Duration) bool {
 	soon := t.notAfter.Sub(now) < t.notAfter.Sub(t.begin)/10 && (!t.last || !now.Before(t.notAfter))
 	return elapsed >= t.renew || now.Before(t.notBefore) || soon

@@ -8,8 +8,8 @@ import (
 	"github.com/sallyport/sallyport/identity"
 )
 
-// Leafs are the leaf certificates that one caller uses. They are made by Credentials.Open and end with
-// Close.
+// Leafs are the leaf certificates that one caller uses. They are made by Credentials.Open and end
+// with Close.
 type Leafs struct {
 	credentials *Credentials
 	caller      Caller
@@ -17,17 +17,18 @@ type Leafs struct {
 	watches     map[identity.Service]*watch // guarded by Credentials.mu; nil: closed
 }
 
-// Open returns what holds the leafs of caller, none yet. wake is called after each new one, also after
-// the first of a service, by a goroutine that serves others too: it must not block, and may call all of
-// this package meanwhile. It may be called a last time while Close runs or just after. The caller must
-// Close the Leafs.
+// Open returns what holds the leafs of caller, none yet. wake is called after each new one, also
+// after the first of a service, by a goroutine that serves others too: it must not block, and may
+// call all of this package meanwhile. It may be called a last time while Close runs or just after.
+// The caller must Close the Leafs.
 func (c *Credentials) Open(caller Caller, wake func()) *Leafs {
 	return &Leafs{credentials: c, caller: caller, wake: wake, watches: map[identity.Service]*watch{}}
 }
 
 // SVID returns the newest leaf of id that was verified; nil until there is one, and after Close. It
-// does not block: the first call asks for the leaf, which Run fetches in the name of the caller. All
-// who ask with the same token for the same id share one leaf; the source hears of the first one's proxy.
+// does not block: the first call asks for the leaf, which Run fetches in the name of the caller.
+// All who ask with the same token for the same id share one leaf; the source hears of the first
+// one's proxy.
 func (l *Leafs) SVID(id identity.Service) *SVID {
 	c := l.credentials
 	c.mu.Lock()
@@ -50,8 +51,8 @@ func (l *Leafs) SVID(id identity.Service) *SVID {
 	return w.served.Load()
 }
 
-// Keep ends the use of all leafs but those of use. The last one to use a leaf ends its watch, which is
-// not waited for.
+// Keep ends the use of all leafs but those of use. The last one to use a leaf ends its watch, which
+// is not waited for.
 func (l *Leafs) Keep(use map[identity.Service]bool) {
 	l.credentials.mu.Lock()
 	defer l.credentials.mu.Unlock()

@@ -35,10 +35,10 @@ type Roots struct {
 	anchors []*anchor
 }
 
-// NewRoots are the roots of one trust domain: in a pool of several, the CA of each could speak for the
-// others, as Envoy's trusted_ca cannot tell them apart. active is the ID of the one under which leafs
-// are signed now; empty: it is not known. Whether they are good for anything is looked at when
-// Credentials are given them. list is not changed or kept.
+// NewRoots are the roots of one trust domain: in a pool of several, the CA of each could speak for
+// the others, as Envoy's trusted_ca cannot tell them apart. active is the ID of the one under which
+// leafs are signed now; empty: it is not known. Whether they are good for anything is looked at
+// when Credentials are given them. list is not changed or kept.
 func NewRoots(td spiffeid.TrustDomain, active string, list []Root) *Roots {
 	r := &Roots{trustDomain: td, activeID: active, pool: x509.NewCertPool()}
 	if i := slices.IndexFunc(list, func(root Root) bool { return root.ID == active }); i >= 0 {

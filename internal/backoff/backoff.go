@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// Delay is how long to wait after so many failures in a row, at least one: from half of first to the
-// whole of it after one, twice that after each more, up to longest.
+// Delay is how long to wait after so many failures in a row, at least one: from half of first to
+// the whole of it after one, twice that after each more, up to longest.
 func Delay(failures int, first, longest time.Duration) time.Duration {
 	d := first
 	for n := 1; n < failures && d < longest; n++ {

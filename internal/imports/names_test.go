@@ -20,8 +20,8 @@ import (
 	"testing"
 )
 
-// pending are exported names of the product that no other package of it uses, and that are to go. Each
-// says why it is still there.
+// pending are exported names of the product that no other package of it uses, and that are to go.
+// Each says why it is still there.
 var pending = map[string]string{
 	"files.DefaultDatacenter":       "the default of a field, said by its comment alone",
 	"intention.Policy.Destination":  "snapshot's tests ask for it",
@@ -33,8 +33,8 @@ var pending = map[string]string{
 	"xds.Server.Proxy":              "its tests ask for one proxy",
 }
 
-// TestExportedNames finds what is exported for nobody: names of the product's packages that no other of
-// them uses. Tests, and packages for tests, do not count.
+// TestExportedNames finds what is exported for nobody: names of the product's packages that no
+// other of them uses. Tests, and packages for tests, do not count.
 func TestExportedNames(t *testing.T) {
 	rules, _ := parse(t, readDocument(t))
 	packages := compiled(t, filepath.Join("..", ".."))
@@ -54,8 +54,8 @@ func TestExportedNames(t *testing.T) {
 	}
 }
 
-// TestExportedNamesFinds looks at two packages as if there were no others: what only those use is found,
-// and what they use of each other, or an interface asks for, is not.
+// TestExportedNamesFinds looks at two packages as if there were no others: what only those use is
+// found, and what they use of each other, or an interface asks for, is not.
 func TestExportedNamesFinds(t *testing.T) {
 	unused := unusedNames(t, compiled(t, filepath.Join("..", "..")), func(path string) bool {
 		return path == "identity" || path == "intention"
@@ -107,8 +107,8 @@ func compiled(t *testing.T, root string) []listed {
 }
 
 // unusedNames are the exported names of the packages that product accepts, as package.Name or
-// package.Type.Method, which none of the others among them uses. A method is used too if it is there for
-// an interface.
+// package.Type.Method, which none of the others among them uses. A method is used too if it is
+// there for an interface.
 func unusedNames(t *testing.T, packages []listed, product func(path string) bool) []string {
 	t.Helper()
 	exports := map[string]string{}
@@ -172,7 +172,8 @@ func unusedNames(t *testing.T, packages []listed, product func(path string) bool
 	return unused
 }
 
-// declare adds the exported names of pkg but for methods that make its types what an interface asks for.
+// declare adds the exported names of pkg but for methods that make its types what an interface asks
+// for.
 func declare(declared map[string]bool, pkg *types.Package, interfaces map[string][]*types.Interface) {
 	for _, name := range pkg.Scope().Names() {
 		o := pkg.Scope().Lookup(name)

@@ -8,8 +8,8 @@ import (
 )
 
 // Table holds one value for each key that stands for its content, and keeps none alive: what nobody
-// has any more is forgotten. The zero Table is empty; it must not be copied. Its methods may be called
-// by several goroutines.
+// has any more is forgotten. The zero Table is empty; it must not be copied. Its methods may be
+// called by several goroutines.
 type Table[K comparable, V any] struct {
 	mu     sync.Mutex
 	values map[K]weak.Pointer[V]
@@ -22,8 +22,8 @@ func (t *Table[K, V]) Get(key K) *V {
 	return t.values[key].Value()
 }
 
-// Keep returns the value of key, which v becomes if there is none. v is not changed, and must not be
-// later.
+// Keep returns the value of key, which v becomes if there is none. v is not changed, and must not
+// be later.
 func (t *Table[K, V]) Keep(key K, v *V) *V {
 	t.mu.Lock()
 	defer t.mu.Unlock()

@@ -13,8 +13,8 @@ import (
 	"time"
 )
 
-// Process is a program that a test, the demo or the benchmark started, in a process group of its own,
-// with its output in a file.
+// Process is a program that a test, the demo or the benchmark started, in a process group of its
+// own, with its output in a file.
 type Process struct {
 	name string
 	log  string
@@ -75,7 +75,8 @@ func (p *Process) PID() int { return p.cmd.Process.Pid }
 // Signal sends s to the process alone.
 func (p *Process) Signal(s syscall.Signal) error { return p.cmd.Process.Signal(s) }
 
-// Kill ends the process and whatever it started with SIGKILL, and waits for its end. To kill a dead one does nothing.
+// Kill ends the process and whatever it started with SIGKILL, and waits for its end. To kill a dead
+// one does nothing.
 func (p *Process) Kill() {
 	if !p.Ended() {
 		_ = syscall.Kill(-p.cmd.Process.Pid, syscall.SIGKILL)

@@ -18,8 +18,8 @@ type Pair struct {
 	Key  *ecdsa.PrivateKey
 }
 
-// Sign makes a certificate after template, with a new key and a serial number of its own, valid from a
-// minute ago for an hour unless template says otherwise. A nil parent: it signs itself.
+// Sign makes a certificate after template, with a new key and a serial number of its own, valid
+// from a minute ago for an hour unless template says otherwise. A nil parent: it signs itself.
 func Sign(t testing.TB, template *x509.Certificate, parent *Pair) *Pair {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
