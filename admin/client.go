@@ -27,13 +27,14 @@ type Client struct {
 // maxResponse bounds what a client reads; a status of 10,000 proxies is some megabytes.
 const maxResponse = 256 << 20
 
-// Find returns a client of the control plane whose sockets are in dir or, if dir is empty, in the first of DefaultDirs that has an admin socket.
+// Find returns a client of the control plane whose sockets are in dir or, if dir is empty, in the first of the
+// usual directories that has an admin socket: the user's own, then root's.
 // The user's own is trusted only if it is what MakeDir makes; a dir that was asked for is taken as it is. An error says where it looked.
 func Find(dir string) (*Client, error) {
 	if dir != "" {
 		return find([]string{dir}, func(string) error { return nil })
 	}
-	return find(DefaultDirs(), func(d string) error {
+	return find(defaultDirs(), func(d string) error {
 		if d == SystemDir { // which only root makes, for whoever runs the control plane
 			return nil
 		}
@@ -47,7 +48,7 @@ func find(dirs []string, trusted func(dir string) error) (*Client, error) {
 	var tried []string
 	for _, d := range dirs {
 		path := Socket(d)
-		if err := CheckSocketPath(path); err != nil {
+		if err := checkSocketPath(path); err != nil {
 			return nil, err
 		}
 		if err := trusted(d); err != nil && !errors.Is(err, fs.ErrNotExist) {

@@ -10,6 +10,8 @@ import (
 	"strconv"
 	"syscall"
 	"time"
+
+	"github.com/sallyport/sallyport/internal/unixsocket"
 )
 
 // SystemDir is where the sockets of a control plane that root runs are by default.
@@ -27,8 +29,8 @@ func DefaultDir() string {
 	return filepath.Join(os.TempDir(), "sallyport-"+strconv.Itoa(os.Geteuid()))
 }
 
-// DefaultDirs are where clients look for a control plane: the user's own, then root's.
-func DefaultDirs() []string {
+// defaultDirs are where clients look for a control plane: the user's own, then root's.
+func defaultDirs() []string {
 	own := DefaultDir()
 	if own == SystemDir {
 		return []string{own}
@@ -42,13 +44,10 @@ func Socket(dir string) string { return filepath.Join(dir, "admin.sock") }
 // XDSSocket is the path of the socket for Envoys in a runtime directory.
 func XDSSocket(dir string) string { return filepath.Join(dir, "xds.sock") }
 
-// maxSocketPath is how long a Unix socket's path may be: sun_path less its end mark, on the strictest system we build for (macOS, unix(4)).
-const maxSocketPath = 103
-
-// CheckSocketPath returns an error if path is too long for a Unix socket.
-func CheckSocketPath(path string) error {
-	if len(path) > maxSocketPath {
-		return fmt.Errorf("%s is too long for a Unix socket: %d bytes, at most %d (choose a shorter --runtime-dir)", path, len(path), maxSocketPath)
+// checkSocketPath returns an error if path is too long for a Unix socket.
+func checkSocketPath(path string) error {
+	if len(path) > unixsocket.MaxPath {
+		return fmt.Errorf("%s is too long for a Unix socket: %d bytes, at most %d (choose a shorter --runtime-dir)", path, len(path), unixsocket.MaxPath)
 	}
 	return nil
 }
@@ -110,7 +109,7 @@ func LetThrough(dir string) error {
 // Listen listens on a Unix socket at path with the given mode and, if gid is not -1, group. A socket that somebody still
 // answers on is left alone; one that was left over is replaced.
 func Listen(path string, mode fs.FileMode, gid int) (net.Listener, error) {
-	if err := CheckSocketPath(path); err != nil {
+	if err := checkSocketPath(path); err != nil {
 		return nil, err
 	}
 	if info, err := os.Lstat(path); err == nil {
@@ -131,7 +130,7 @@ func Listen(path string, mode fs.FileMode, gid int) (net.Listener, error) {
 	}
 	// Made under another name and renamed: nobody connects before mode and group are right.
 	tmp := path + ".new"
-	if err := CheckSocketPath(tmp); err != nil {
+	if err := checkSocketPath(tmp); err != nil {
 		return nil, err
 	}
 	_ = os.Remove(tmp)

@@ -21,7 +21,7 @@ func BenchmarkCheck(b *testing.B) {
 			for i := range n {
 				all = append(all, intention.Intention{Source: intention.Source{Name: identity.NewName(fmt.Sprint("s", i))}, Destination: identity.NewName("api")})
 			}
-			s := authz.New(authz.Config{Views: views(scope(intention.Deny), identity.NewName("api"), all), Authorize: known})
+			s := newServer(b, authz.Config{Views: views(scope(intention.Deny), identity.NewName("api"), all), Authorize: known})
 			ctx, req := call(b.Context(), "api"), request("http", uri("web"), certificate, "api")
 			b.ReportAllocs()
 			b.ResetTimer()
@@ -35,7 +35,7 @@ func BenchmarkCheck(b *testing.B) {
 		})
 	}
 	b.Run("certificate=new", func(b *testing.B) {
-		s := authz.New(authz.Config{Views: views(scope(intention.Deny), identity.NewName("api"), someIntentions()), Authorize: known})
+		s := newServer(b, authz.Config{Views: views(scope(intention.Deny), identity.NewName("api"), someIntentions()), Authorize: known})
 		ctx, req := call(b.Context(), "api"), request("http", uri("web"), certificate, "api")
 		b.ReportAllocs()
 		for n := 0; b.Loop(); n++ {

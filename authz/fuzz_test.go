@@ -11,6 +11,7 @@ import (
 	"github.com/sallyport/sallyport/authz"
 	"github.com/sallyport/sallyport/identity"
 	"github.com/sallyport/sallyport/intention"
+	"github.com/sallyport/sallyport/internal/catalogtest"
 	"github.com/sallyport/sallyport/internal/decisiontable"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
@@ -38,7 +39,7 @@ func FuzzCheck(f *testing.F) {
 			f.Add(text, "api")
 		}
 	}
-	policy := intention.Compile(identity.NewName("api"), someIntentions(), scope(intention.Deny))
+	policy := catalogtest.Policy(identity.NewName("api"), someIntentions(), scope(intention.Deny))
 	mesh := views(scope(intention.Deny), identity.NewName("api"), someIntentions())
 	f.Fuzz(func(t *testing.T, text []byte, destination string) {
 		req := &authv3.CheckRequest{}
@@ -46,7 +47,7 @@ func FuzzCheck(f *testing.F) {
 			return
 		}
 		// A server of its own for each input: what it remembers must not make one input's course depend on another's.
-		s := authz.New(authz.Config{Views: mesh, Authorize: known})
+		s := newServer(t, authz.Config{Views: mesh, Authorize: known})
 		ctx := metadata.NewIncomingContext(context.Background(), metadata.MD{identity.DestinationHeader: {destination}})
 		resp, err := s.Check(ctx, req)
 		switch code := codes.Code(resp.GetStatus().GetCode()); {

@@ -32,7 +32,7 @@ func TestCallers(t *testing.T) {
 	c := contents(scope(intention.Deny), identity.NewName("api"), someIntentions())
 	c.Proxies = append(c.Proxies, catalog.Proxy{ID: "db-sidecar-proxy", Service: identity.NewName("db")})
 	store.Publish(c.Contents())
-	client := dial(t, authz.New(authz.Config{Views: &store.Views, Authorize: token.Authorizer{Authority: issuer}.Call}))
+	client := dial(t, newServer(t, authz.Config{Views: &store.Views, Authorize: token.Authorizer{Authority: issuer}.Call}))
 	mint := func(p identity.ProxyID) string {
 		text, _, err := issuer.Mint(p, time.Hour)
 		if err != nil {
@@ -99,7 +99,7 @@ func dial(t testing.TB, s *authz.Server) authv3.AuthorizationClient {
 
 // BenchmarkCall is a decision with the transport, as one Envoy sees it that has one question at a time.
 func BenchmarkCall(b *testing.B) {
-	client := dial(b, authz.New(authz.Config{Views: views(scope(intention.Deny), identity.NewName("api"), someIntentions()), Authorize: known}))
+	client := dial(b, newServer(b, authz.Config{Views: views(scope(intention.Deny), identity.NewName("api"), someIntentions()), Authorize: known}))
 	ctx := metadata.AppendToOutgoingContext(b.Context(), identity.ProxyHeader, proxyID, identity.DestinationHeader, "api")
 	req := request("http", uri("web"), newIssuer(b).certificate(b, decisiontable.Peer{URIs: []string{uri("web")}}), "api")
 	b.ReportAllocs()

@@ -25,7 +25,7 @@ func logged(t *testing.T, config authz.Config, do func(*authz.Server)) string {
 	synctest.Test(t, func(t *testing.T) {
 		config.Logger = slog.New(slog.NewTextHandler(&out, nil))
 		config.Views = views(scope(intention.Deny), identity.NewName("api"), someIntentions())
-		s := authz.New(config)
+		s := newServer(t, config)
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan error)
 		go func() { done <- s.Run(ctx) }()
@@ -85,7 +85,7 @@ func TestLogsPanics(t *testing.T) {
 
 // TestLogNeverBlocks floods a server that nobody runs.
 func TestLogNeverBlocks(t *testing.T) {
-	s := authz.New(authz.Config{Views: views(scope(intention.Deny), identity.NewName("api"), nil), Authorize: known, LogDenials: true})
+	s := newServer(t, authz.Config{Views: views(scope(intention.Deny), identity.NewName("api"), nil), Authorize: known, LogDenials: true})
 	ctx, cancel := context.WithTimeout(call(t.Context(), "api"), time.Minute)
 	defer cancel()
 	for range 1000 {

@@ -1,6 +1,9 @@
 package authz
 
 import (
+	"errors"
+	"fmt"
+
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/sallyport/sallyport/intention"
 )
@@ -129,7 +132,7 @@ type metrics struct {
 	errors          [failures]prometheus.Counter
 }
 
-func newMetrics(r prometheus.Registerer) metrics {
+func newMetrics(r prometheus.Registerer) (m metrics, err error) {
 	decisions := prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "sallyport_authz_decisions_total",
 		Help: "Decisions of the ext_authz server, by what was decided and why.",
@@ -139,9 +142,10 @@ func newMetrics(r prometheus.Registerer) metrics {
 		Help: "Calls of the ext_authz server that were not decided: from an unknown caller, before the catalog was known, or past their deadline.",
 	}, []string{"cause"})
 	if r != nil {
-		r.MustRegister(decisions, errs)
+		if err := errors.Join(r.Register(decisions), r.Register(errs)); err != nil {
+			return m, fmt.Errorf("authz metrics: %w", err)
+		}
 	}
-	var m metrics
 	for i := range reasons {
 		m.denied[i] = decisions.WithLabelValues("deny", i.label())
 	}
@@ -151,7 +155,7 @@ func newMetrics(r prometheus.Registerer) metrics {
 	for i := range failures {
 		m.errors[i] = errs.WithLabelValues(i.label())
 	}
-	return m
+	return m, nil
 }
 
 func (m *metrics) count(v verdict) {

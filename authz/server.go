@@ -59,12 +59,16 @@ type Server struct {
 var _ authv3.AuthorizationServer = (*Server)(nil)
 
 // New returns a server. It can answer at once; what it has to log waits for Run.
-func New(c Config) *Server {
+func New(c Config) (*Server, error) {
+	m, err := newMetrics(c.Registerer)
+	if err != nil {
+		return nil, err
+	}
 	s := &Server{
 		views:        c.Views,
 		authorize:    c.Authorize,
 		certificates: recent.New[string](maxCertificates),
-		metrics:      newMetrics(c.Registerer),
+		metrics:      m,
 		logger:       c.Logger,
 		logDenials:   c.LogDenials,
 		events:       make(chan event, maxEvents),
@@ -72,7 +76,7 @@ func New(c Config) *Server {
 	if s.logger == nil {
 		s.logger = slog.New(slog.DiscardHandler)
 	}
-	return s
+	return s, nil
 }
 
 // verdict is what comes out of one Check, before it becomes a response.

@@ -46,7 +46,7 @@ func TestTable(t *testing.T) {
 	ca := newIssuer(t)
 	for _, c := range cases {
 		t.Run(c.Name, func(t *testing.T) {
-			s := authz.New(authz.Config{Views: views(c.Scope, c.Destination, c.Intentions), Authorize: known})
+			s := newServer(t, authz.Config{Views: views(c.Scope, c.Destination, c.Intentions), Authorize: known})
 			ctx := call(t.Context(), c.Destination.String())
 			for _, peer := range c.Peers {
 				certificate := ca.certificate(t, peer)
@@ -185,7 +185,7 @@ func TestFailsClosed(t *testing.T) {
 				req:    request("tcp", uri("web"), good, "api"),
 			}
 			test.spoil(&i)
-			resp, err := authz.New(i.config).Check(i.ctx, i.req) //nolint:contextcheck // the context is what is tested
+			resp, err := newServer(t, i.config).Check(i.ctx, i.req) //nolint:contextcheck // the context is what is tested
 			if got := status.Code(err); got != test.code {
 				t.Fatalf("Check returned %v, want code %s", err, test.code)
 			}
@@ -216,7 +216,7 @@ func TestFailsClosed(t *testing.T) {
 // TestNamesIntention demands that an answer says which intention made it, to the Envoy but not to the client.
 func TestNamesIntention(t *testing.T) {
 	ca := newIssuer(t)
-	s := authz.New(authz.Config{Views: views(scope(intention.Deny), identity.NewName("api"), someIntentions()), Authorize: known})
+	s := newServer(t, authz.Config{Views: views(scope(intention.Deny), identity.NewName("api"), someIntentions()), Authorize: known})
 	for service, want := range map[string]string{
 		"web":   "allowed by intention web => api (allow), api.hcl:3",
 		"bad":   "denied by intention bad => api (deny), api.hcl:4",
@@ -247,7 +247,7 @@ func TestFollowsView(t *testing.T) {
 	deny := contents(scope(intention.Deny), identity.NewName("api"), nil)
 	store := &catalog.Store{}
 	store.Publish(allow.Contents())
-	s := authz.New(authz.Config{Views: &store.Views, Authorize: known})
+	s := newServer(t, authz.Config{Views: &store.Views, Authorize: known})
 	check := func() intention.Action {
 		resp, err := s.Check(call(t.Context(), "api"), request("tcp", uri("web"), certificate, "api"))
 		if err != nil {
@@ -427,4 +427,13 @@ func (i issuer) certificate(t testing.TB, p decisiontable.Peer) string {
 // escape is Envoy's form of a PEM text.
 func escape(text []byte) string {
 	return strings.NewReplacer("\n", "%0A", " ", "%20", "+", "%2B", "/", "%2F", "=", "%3D").Replace(string(text))
+}
+
+func newServer(t testing.TB, c authz.Config) *authz.Server {
+	t.Helper()
+	s, err := authz.New(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
 }

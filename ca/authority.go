@@ -1,6 +1,7 @@
 package ca
 
 import (
+	"crypto"
 	"crypto/x509"
 	"errors"
 	"fmt"
@@ -97,7 +98,7 @@ func (a *authority) create(cfg authorityConfig, now time.Time) error {
 		}
 		a.trustDomain = td
 	}
-	root, err := sign(rootProfile(), a.uri(), cfg.rootTTL, now, nil)
+	root, err := newPair(rootProfile(), a.uri(), cfg.rootTTL, now, nil)
 	if err != nil {
 		return fmt.Errorf("%s: %w", path, err)
 	}
@@ -204,7 +205,7 @@ func halfLife(cert *x509.Certificate) time.Time {
 // renew puts a new intermediate with a new key in place of the old one, on the disk first. If the disk fails, the old one goes on as
 // long as it can sign whole leafs; then the new one is used though only memory knows it, as a leaf brings its chain along. a.mu is held.
 func (a *authority) renew(now time.Time) error {
-	next, err := sign(intermediateProfile(), a.uri(), a.intermediateTTL, now, a.root)
+	next, err := newPair(intermediateProfile(), a.uri(), a.intermediateTTL, now, a.root)
 	if err != nil {
 		err = fmt.Errorf("%s: %w", filepath.Join(a.disk.path, intermediateFile), err)
 	} else {
@@ -240,20 +241,20 @@ func (a *authority) tend(now time.Time) {
 	a.log.Info("new intermediate certificate", "file", filepath.Join(a.disk.path, intermediateFile))
 }
 
-// issue signs a leaf for id and returns it with its chain, without the root.
-func (a *authority) issue(p profile, id spiffeid.ID, ttl time.Duration, now time.Time) (*pair, []*x509.Certificate, error) {
+// issue signs a leaf for id and public and returns it with its chain, without the root.
+func (a *authority) issue(p profile, id spiffeid.ID, public crypto.PublicKey, ttl time.Duration, now time.Time) ([]*x509.Certificate, error) {
 	a.tend(now)
 	signer := a.signer()
 	for _, cert := range [...]*x509.Certificate{a.root.cert, signer.cert} {
 		if err := valid(cert, now); err != nil {
-			return nil, nil, fmt.Errorf("%s: %w", cert.Subject.CommonName, err)
+			return nil, fmt.Errorf("%s: %w", cert.Subject.CommonName, err)
 		}
 	}
-	leaf, err := sign(p, id.URL(), ttl, now, signer)
+	leaf, err := sign(p, id.URL(), public, ttl, now, signer)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	return leaf, []*x509.Certificate{leaf.cert, signer.cert}, nil
+	return []*x509.Certificate{leaf, signer.cert}, nil
 }
 
 // signer is the intermediate in use.

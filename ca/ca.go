@@ -1,23 +1,30 @@
-// Package ca is the built-in certificate authority of a mesh. It keeps a root and an intermediate in a directory, signs leafs that live in
-// memory only and renews them, and is an sds.Source. A second, separate authority certifies the control plane's own TLS endpoint.
+// Package ca issues the leafs of a mesh. An Issuer makes keys and requests, has a Provider sign them,
+// and renews the leafs, which live in memory only: it is an sds.Source. The built-in Provider, CA, keeps
+// a root and an intermediate in a directory. A second, separate authority certifies the control plane's
+// own TLS endpoint.
 //
-// The package decides what a certificate looks like (one function, check, looks at all of them) and how the state survives crashes,
-// full disks and other hands. It does not decide who may have which leaf: who calls WatchSVID gets it.
+// The package decides what a certificate of the CA looks like (one function, check, looks at all of
+// them) and how the state survives crashes, full disks and other hands. It does not decide who may have
+// which leaf: who calls WatchSVID gets it.
 //
-// Concurrency: CA and Endpoint may be used by several goroutines. What they hand out is shared and immutable.
+// Concurrency: all may be used by several goroutines. What they hand out is shared and immutable.
 package ca
 
 import (
+	"context"
 	"crypto/rand"
+	"crypto/sha256"
 	"crypto/x509"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"log/slog"
-	"slices"
-	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/sallyport/sallyport/internal/backoff"
+	"github.com/sallyport/sallyport/internal/latest"
+	"github.com/sallyport/sallyport/sds"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 )
 
@@ -25,7 +32,7 @@ import (
 const (
 	DefaultLeafTTL         = 72 * time.Hour
 	DefaultIntermediateTTL = 365 * 24 * time.Hour
-	DefaultRootTTL         = 10 * 365 * 24 * time.Hour
+	defaultRootTTL         = 10 * 365 * 24 * time.Hour
 	// MinLeafTTL is the shortest life of a leaf: below it, renewal would depend on everybody being quick.
 	MinLeafTTL = time.Minute
 )
@@ -40,13 +47,13 @@ type Config struct {
 	// LeafTTL is how long a leaf is valid. 0: DefaultLeafTTL; at least MinLeafTTL and at most half of IntermediateTTL, so that no leaf
 	// outlives the intermediate that signed it.
 	LeafTTL time.Duration
-	// RootTTL is how long the root of a new CA is valid; one that exists stays as it is. 0: DefaultRootTTL.
+	// RootTTL is how long the root of a new CA is valid; one that exists stays as it is. 0: ten years.
 	RootTTL time.Duration
 	// IntermediateTTL is how long an intermediate is valid; it is replaced at half of it. 0: DefaultIntermediateTTL. Below RootTTL.
 	IntermediateTTL time.Duration
 	// Logger is told about renewals and their failures. Nil: nobody is.
 	Logger *slog.Logger
-	// Registerer takes the metrics until Close. Nil: they are counted for nobody.
+	// Registerer takes the metrics until Close. Nil: there are none.
 	Registerer prometheus.Registerer
 }
 
@@ -58,7 +65,7 @@ func (cfg Config) withDefaults() (Config, error) {
 		cfg.IntermediateTTL = DefaultIntermediateTTL
 	}
 	if cfg.RootTTL == 0 {
-		cfg.RootTTL = DefaultRootTTL
+		cfg.RootTTL = defaultRootTTL
 	}
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
@@ -74,16 +81,12 @@ func (cfg Config) withDefaults() (Config, error) {
 	return cfg, nil
 }
 
-// CA signs the leafs of a mesh. It is an sds.Source. Open makes it, Run renews what it signed, Close ends it.
+// CA is the built-in Provider. Open makes it, Run renews its intermediate, Close ends it.
 type CA struct {
 	authority  *authority
-	log        *slog.Logger
-	issued     prometheus.Counter
 	registerer prometheus.Registerer
 	collectors []prometheus.Collector
-
-	mu    sync.Mutex
-	leafs map[leafKey]*leaf
+	roots      latest.Value[*sds.Roots]
 }
 
 // Open opens the CA in cfg.Dir, or makes a new one if nothing of one is there. It holds a lock on the directory until Close: a second
@@ -104,21 +107,26 @@ func open(cfg Config, step func(string) error) (*CA, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &CA{authority: a, log: cfg.Logger, registerer: cfg.Registerer, leafs: make(map[leafKey]*leaf)}
+	c := &CA{authority: a, registerer: cfg.Registerer}
 	if err := c.register(); err != nil {
 		return nil, errors.Join(err, c.Close())
 	}
 	if left := time.Until(a.root.cert.NotAfter); left < cfg.IntermediateTTL {
-		c.log.Warn("the root of the CA ends soon", "file", rootFile, "duration", left)
+		cfg.Logger.Warn("the root of the CA ends soon", "file", rootFile, "duration", left)
 	}
+	roots := make([]sds.Root, len(a.roots))
+	for i, cert := range a.roots {
+		sum := sha256.Sum256(cert.Raw)
+		roots[i] = sds.Root{ID: hex.EncodeToString(sum[:]), Certificate: cert}
+	}
+	c.roots.Set(sds.NewRoots(a.trustDomain, roots[0].ID, roots))
 	return c, nil
 }
 
 func (c *CA) register() error {
-	c.issued = prometheus.NewCounter(prometheus.CounterOpts{
-		Name: "sallyport_ca_leafs_issued_total",
-		Help: "Leaf certificates that the built-in CA signed.",
-	})
+	if c.registerer == nil {
+		return nil
+	}
 	rootExpiry := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "sallyport_ca_root_expiry_timestamp_seconds",
 		Help: "When the root of the built-in CA ends, as Unix time.",
@@ -127,10 +135,7 @@ func (c *CA) register() error {
 		Name: "sallyport_ca_intermediate_expiry_timestamp_seconds",
 		Help: "When the intermediate of the built-in CA ends, as Unix time. It is replaced at half its life.",
 	}, func() float64 { return float64(c.authority.signer().cert.NotAfter.Unix()) })
-	if c.registerer == nil {
-		return nil
-	}
-	for _, m := range []prometheus.Collector{c.issued, rootExpiry, intermediateExpiry} {
+	for _, m := range []prometheus.Collector{rootExpiry, intermediateExpiry} {
 		if err := c.registerer.Register(m); err != nil {
 			return fmt.Errorf("metrics of the CA: %w", err)
 		}
@@ -151,21 +156,28 @@ func (c *CA) Close() error {
 // TrustDomain is what the identities of the leafs are in.
 func (c *CA) TrustDomain() spiffeid.TrustDomain { return c.authority.trustDomain }
 
-// Roots are the certificates that the leafs are verified with, the one that signs first. The caller may change the slice, not what
-// it points to.
-func (c *CA) Roots() []*x509.Certificate { return slices.Clone(c.authority.roots) }
+// Roots are what verifies the leafs, each called by the SHA-256 of its DER in hex. They are there from
+// the start.
+func (c *CA) Roots() *latest.Value[*sds.Roots] { return &c.roots }
+
+// Sign is Provider's.
+func (c *CA) Sign(_ context.Context, csr *x509.CertificateRequest, id spiffeid.ID, ttl time.Duration) ([]*x509.Certificate, error) {
+	return c.authority.issue(leafProfile(), id, csr.PublicKey, ttl, time.Now())
+}
+
+// Run renews the intermediate, until ctx ends; then it returns nil. Without it that happens when a leaf
+// is signed.
+func (c *CA) Run(ctx context.Context) error {
+	for {
+		c.authority.tend(time.Now())
+		if !backoff.Sleep(ctx, tick) {
+			return nil
+		}
+	}
+}
 
 // Health is why the CA's directory could not be written when it had to be, nil if it could. Leafs are signed all the same, from memory.
 func (c *CA) Health() error { return c.authority.health() }
-
-// String names the directory: nothing else of a CA is for a log.
-func (c *CA) String() string { return "ca.CA(" + c.authority.disk.path + ")" }
-
-// GoString is String.
-func (c *CA) GoString() string { return c.String() }
-
-// LogValue is String.
-func (c *CA) LogValue() slog.Value { return slog.StringValue(c.String()) }
 
 // newTrustDomain draws a trust domain of the form that Consul's have: <uuid>.consul.
 func newTrustDomain() (spiffeid.TrustDomain, error) {

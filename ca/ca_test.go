@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
+	"crypto/sha256"
 	"crypto/x509"
 	"encoding/asn1"
 	"encoding/hex"
@@ -20,6 +21,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 	"github.com/sallyport/sallyport/identity"
+	"github.com/sallyport/sallyport/sds"
 	"github.com/spiffe/go-spiffe/v2/bundle/x509bundle"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"github.com/spiffe/go-spiffe/v2/svid/x509svid"
@@ -52,11 +54,11 @@ func TestTrustDomain(t *testing.T) {
 	if !regexp.MustCompile(`^[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}\.consul$`).MatchString(td.Name()) {
 		t.Errorf("TrustDomain() = %s, want <uuid>.consul", td)
 	}
-	root := c.Roots()[0]
+	root := rootOf(c)
 	mustClose(t, c)
 
 	c = mustOpen(t, Config{Dir: dir})
-	if c.TrustDomain() != td || !c.Roots()[0].Equal(root) {
+	if c.TrustDomain() != td || !rootOf(c).Equal(root) {
 		t.Errorf("after reopening: trust domain %s, want %s, and the same root", c.TrustDomain(), td)
 	}
 	mustClose(t, c)
@@ -105,10 +107,10 @@ func TestCertificates(t *testing.T) {
 	c := mustOpen(t, Config{Dir: caDir(t), TrustDomain: trustDomain(t), LeafTTL: time.Hour})
 	defer mustClose(t, c)
 	svid := oneLeaf(t, c, "web")
-	if len(svid.Certificates) != 2 || len(c.Roots()) != 1 {
-		t.Fatalf("a chain of %d and %d roots, want 2 and 1", len(svid.Certificates), len(c.Roots()))
+	if len(svid.Certificates) != 2 || len(c.authority.roots) != 1 {
+		t.Fatalf("a chain of %d and %d roots, want 2 and 1", len(svid.Certificates), len(c.authority.roots))
 	}
-	root, intermediate, leaf := c.Roots()[0], svid.Certificates[1], svid.Certificates[0]
+	root, intermediate, leaf := rootOf(c), svid.Certificates[1], svid.Certificates[0]
 	const caUsage = x509.KeyUsageCertSign | x509.KeyUsageCRLSign
 	for _, tt := range []struct {
 		name   string
@@ -120,7 +122,7 @@ func TestCertificates(t *testing.T) {
 		eku    []x509.ExtKeyUsage
 		life   time.Duration
 	}{
-		{"root", root, root, "spiffe://" + testDomain, true, caUsage, nil, DefaultRootTTL},
+		{"root", root, root, "spiffe://" + testDomain, true, caUsage, nil, defaultRootTTL},
 		{"intermediate", intermediate, root, "spiffe://" + testDomain, true, caUsage, nil, DefaultIntermediateTTL},
 		{"leaf", leaf, intermediate, "spiffe://" + testDomain + "/ns/default/dc/dc1/svc/web", false, x509.KeyUsageDigitalSignature, []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth}, time.Hour},
 	} {
@@ -161,8 +163,8 @@ func TestCertificates(t *testing.T) {
 	if root.MaxPathLen != -1 || intermediate.MaxPathLen != 0 || !intermediate.MaxPathLenZero {
 		t.Errorf("path lengths %d and %d, want none and 0", root.MaxPathLen, intermediate.MaxPathLen)
 	}
-	if svid.ID.String() != leaf.URIs[0].String() || !leaf.PublicKey.(*ecdsa.PublicKey).Equal(svid.PrivateKey.Public()) {
-		t.Error("ID or key of the SVID are not the certificate's")
+	if !leaf.PublicKey.(*ecdsa.PublicKey).Equal(svid.PrivateKey.Public()) {
+		t.Error("the key of the SVID is not the certificate's")
 	}
 	if intermediate.Subject.String() == root.Subject.String() {
 		t.Error("root and intermediate have the same name")
@@ -173,7 +175,7 @@ func TestCertificates(t *testing.T) {
 }
 
 func bundleOf(c *CA) *x509bundle.Bundle {
-	return x509bundle.FromX509Authorities(c.TrustDomain(), c.Roots())
+	return x509bundle.FromX509Authorities(c.TrustDomain(), c.authority.roots)
 }
 
 func TestSerialsDiffer(t *testing.T) {
@@ -192,25 +194,24 @@ func TestSerialsDiffer(t *testing.T) {
 
 // TestRefusals: what the CA must not certify.
 func TestRefusals(t *testing.T) {
-	registry := prometheus.NewRegistry()
-	c := mustOpen(t, Config{Dir: caDir(t), TrustDomain: trustDomain(t), Registerer: registry})
+	c := mustOpen(t, Config{Dir: caDir(t), TrustDomain: trustDomain(t)})
 	defer mustClose(t, c)
-	td := c.TrustDomain()
+	issuer, td := issuerOf(t, c), c.TrustDomain()
 	foreign := spiffeid.RequireTrustDomainFromString("evil.example")
 	with := func(change func(*identity.Service)) identity.Service {
 		s := service(td, "web")
 		change(&s)
 		return s
 	}
-	const invalid = "not a valid identity"
+	const invalid = "not a SPIFFE path segment"
 	for _, tt := range []struct {
 		name string
 		id   identity.Service
 		want string
 	}{
-		{"zero", identity.Service{}, invalid},
+		{"zero", identity.Service{}, "no trust domain"},
 		{"foreign trust domain", service(foreign, "web"), "leaf for spiffe://evil.example/ns/default/dc/dc1/svc/web: this CA is of the trust domain " + testDomain},
-		{"no trust domain", service(spiffeid.TrustDomain{}, "web"), invalid},
+		{"no trust domain", service(spiffeid.TrustDomain{}, "web"), "no trust domain"},
 		{"no service", service(td, ""), invalid},
 		{"wildcard", service(td, "*"), invalid},
 		{"two segments", service(td, "web/svc/db"), invalid},
@@ -227,17 +228,14 @@ func TestRefusals(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 			defer cancel()
-			err := c.WatchSVID(ctx, identity.Caller{}, tt.id, func(*x509svid.SVID) { t.Error("a leaf was handed out") })
+			err := issuer.WatchSVID(ctx, identity.Caller{}, tt.id, func(*sds.SVID) { t.Error("a leaf was handed out") })
 			if err == nil || !strings.Contains(err.Error(), tt.want) {
 				t.Errorf("WatchSVID() error %q, want it to contain %q", err, tt.want)
 			}
 		})
 	}
-	if n := testutil.ToFloat64(c.issued); n != 0 {
+	if n := testutil.ToFloat64(issuer.issued); n != 0 {
 		t.Errorf("%v leafs signed, want none", n)
-	}
-	if len(c.leafs) != 0 {
-		t.Errorf("%d leafs remembered, want none", len(c.leafs))
 	}
 }
 
@@ -247,18 +245,14 @@ func TestMetrics(t *testing.T) {
 	for range 2 { // Close makes room for the next on the same registry
 		c := mustOpen(t, Config{Dir: dir, Registerer: registry})
 		intermediate := oneLeaf(t, c, "web").Certificates[1]
-		oneLeaf(t, c, "api")
 		want := fmt.Sprintf(`
 # HELP sallyport_ca_intermediate_expiry_timestamp_seconds When the intermediate of the built-in CA ends, as Unix time. It is replaced at half its life.
 # TYPE sallyport_ca_intermediate_expiry_timestamp_seconds gauge
 sallyport_ca_intermediate_expiry_timestamp_seconds %d
-# HELP sallyport_ca_leafs_issued_total Leaf certificates that the built-in CA signed.
-# TYPE sallyport_ca_leafs_issued_total counter
-sallyport_ca_leafs_issued_total 2
 # HELP sallyport_ca_root_expiry_timestamp_seconds When the root of the built-in CA ends, as Unix time.
 # TYPE sallyport_ca_root_expiry_timestamp_seconds gauge
 sallyport_ca_root_expiry_timestamp_seconds %d
-`, intermediate.NotAfter.Unix(), c.Roots()[0].NotAfter.Unix())
+`, intermediate.NotAfter.Unix(), rootOf(c).NotAfter.Unix())
 		if err := testutil.GatherAndCompare(registry, strings.NewReader(want)); err != nil {
 			t.Error(err)
 		}
@@ -267,23 +261,40 @@ sallyport_ca_root_expiry_timestamp_seconds %d
 		}
 		mustClose(t, c)
 	}
+	c := mustOpen(t, Config{Dir: dir})
+	defer mustClose(t, c)
+	cfg := IssuerConfig{Provider: c, TrustDomain: c.TrustDomain(), TTL: time.Hour, Registerer: registry}
+	issuer, err := NewIssuer(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := issuer.issue(t.Context(), service(c.TrustDomain(), "web").ID()); err != nil {
+		t.Fatal(err)
+	}
+	if err := testutil.GatherAndCompare(registry, strings.NewReader(`
+# HELP sallyport_ca_leafs_issued_total Leaf certificates that the built-in CA signed.
+# TYPE sallyport_ca_leafs_issued_total counter
+sallyport_ca_leafs_issued_total 1
+`)); err != nil {
+		t.Error(err)
+	}
+	if _, err := NewIssuer(cfg); err == nil || !strings.HasPrefix(err.Error(), "metrics of the CA: ") {
+		t.Errorf("a second issuer on the same registry: error %v", err)
+	}
 }
 
-func TestWatchBundles(t *testing.T) {
+func TestRoots(t *testing.T) {
 	c := mustOpen(t, Config{Dir: caDir(t)})
 	defer mustClose(t, c)
 	ctx, cancel := context.WithCancel(t.Context())
-	var got *x509bundle.Set
-	if err := c.WatchBundles(ctx, func(s *x509bundle.Set) { got = s; cancel() }); err != nil {
+	var got *sds.Roots
+	if err := issuerOf(t, c).WatchRoots(ctx, func(r *sds.Roots) { got = r; cancel() }); err != nil {
 		t.Fatal(err)
 	}
-	b, ok := got.Get(c.TrustDomain())
-	if !ok || got.Len() != 1 || len(b.X509Authorities()) != 1 || !b.HasX509Authority(c.Roots()[0]) {
-		t.Errorf("bundles %v, want the root of %s", got, c.TrustDomain())
-	}
-	c.Roots()[0] = nil
-	if c.Roots()[0] == nil {
-		t.Error("who changes the slice that Roots returned changes the CA")
+	root, sum := rootOf(c), sha256.Sum256(rootOf(c).Raw)
+	active, ok := got.Active()
+	if !ok || active.Certificate != root || active.ID != hex.EncodeToString(sum[:]) || strings.Count(got.PEM(), "BEGIN") != 1 {
+		t.Errorf("active root %s, %t of\n%swant the root of %s", active.ID, ok, got.PEM(), c.TrustDomain())
 	}
 }
 
@@ -301,7 +312,7 @@ func TestNothingPrintsKeys(t *testing.T) {
 	defer mustClose(t, e)
 	svid := oneLeaf(t, c, "web")
 	text := slog.New(slog.NewTextHandler(lockedWriter{&mu, &log}, nil))
-	for _, v := range []any{c, e, struct {
+	for _, v := range []any{c, e, svid, issuerOf(t, c), struct {
 		C *CA
 		E *Endpoint
 	}{c, e}} {
@@ -323,7 +334,7 @@ func TestNothingPrintsKeys(t *testing.T) {
 			}
 		}
 	}
-	if !strings.Contains(out, "ca.CA(") || !strings.Contains(out, "ca.Endpoint(") {
+	if !strings.Contains(out, svid.String()) {
 		t.Errorf("nothing was printed at all:\n%s", out)
 	}
 }

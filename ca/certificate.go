@@ -57,13 +57,22 @@ type pair struct {
 	key  *ecdsa.PrivateKey
 }
 
-// sign makes a certificate for uri with a new key, valid for ttl from now on but no longer than its signer. A nil signer: it signs
-// itself. What comes out would pass check.
-func sign(p profile, uri *url.URL, ttl time.Duration, now time.Time, signer *pair) (*pair, error) {
+// newPair makes a key and a certificate for it, as sign does. A nil signer: it signs itself.
+func newPair(p profile, uri *url.URL, ttl time.Duration, now time.Time, signer *pair) (*pair, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return nil, err
 	}
+	if signer == nil {
+		signer = &pair{key: key}
+	}
+	cert, err := sign(p, uri, key.Public(), ttl, now, signer)
+	return &pair{cert, key}, err
+}
+
+// sign makes a certificate for uri and public, valid for ttl from now on but no longer than its signer,
+// which without a certificate makes its own. What comes out would pass check.
+func sign(p profile, uri *url.URL, public crypto.PublicKey, ttl time.Duration, now time.Time, signer *pair) (*x509.Certificate, error) {
 	serial, err := newSerial()
 	if err != nil {
 		return nil, err
@@ -85,14 +94,14 @@ func sign(p profile, uri *url.URL, ttl time.Duration, now time.Time, signer *pai
 		// A signer is found by its name, so no two have the same one. Leafs have none: the SPIFFE ID is the name.
 		template.Subject = pkix.Name{Organization: []string{"sallyport"}, CommonName: fmt.Sprintf("sallyport %s %.8x", p.name, serial.Bytes())}
 	}
-	parent, parentKey := template, key
-	if signer != nil {
-		parent, parentKey = signer.cert, signer.key
-		if template.NotAfter.After(parent.NotAfter) {
-			template.NotAfter = parent.NotAfter
-		}
+	parent := signer.cert
+	if parent == nil {
+		parent = template
 	}
-	der, err := x509.CreateCertificate(rand.Reader, template, parent, key.Public(), parentKey)
+	if template.NotAfter.After(parent.NotAfter) {
+		template.NotAfter = parent.NotAfter
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, parent, public, signer.key)
 	if err != nil {
 		return nil, err
 	}
@@ -100,15 +109,15 @@ func sign(p profile, uri *url.URL, ttl time.Duration, now time.Time, signer *pai
 	if err != nil {
 		return nil, err
 	}
-	if signer == nil {
+	if signer.cert == nil {
 		parent = cert
 	}
 	// The signature needs no other look: CreateCertificate has verified it with the signer's public key, which it has compared with its
 	// certificate's.
-	if err := conforms(p, cert, uri.String(), key.Public(), parent); err != nil {
+	if err := conforms(p, cert, uri.String(), public, parent); err != nil {
 		return nil, err
 	}
-	return &pair{cert, key}, valid(cert, now)
+	return cert, valid(cert, now)
 }
 
 // newSerial draws 159 bits: the most that 20 octets hold without a sign bit. Never zero.

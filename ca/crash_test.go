@@ -68,7 +68,7 @@ func TestCrash(t *testing.T) {
 			for n := 0; ; n++ {
 				dir := caDir(t)
 				c := mustOpen(t, Config{Dir: dir})
-				root := c.Roots()[0]
+				root := rootOf(c)
 				mustClose(t, c)
 				old := string(readFile(t, dir, intermediateFile))
 				time.Sleep(DefaultIntermediateTTL * 2 / 3)
@@ -88,7 +88,7 @@ func TestCrash(t *testing.T) {
 					return
 				}
 				again := mustOpen(t, Config{Dir: dir})
-				if !again.Roots()[0].Equal(root) {
+				if !rootOf(again).Equal(root) {
 					t.Errorf("crash %d: another root", n)
 				}
 				if string(readFile(t, dir, intermediateFile)) == old {
@@ -142,7 +142,7 @@ func TestDirectoryGone(t *testing.T) {
 		c := mustOpen(t, Config{Dir: dir, LeafTTL: time.Minute, IntermediateTTL: 4 * time.Minute, RootTTL: time.Hour})
 		defer mustClose(t, c)
 		defer run(t, c)()
-		web := watch(t, c, "", "web")
+		web := watch(t, c, "web")
 		defer web.stop()
 		if err := os.RemoveAll(dir); err != nil {
 			t.Fatal(err)

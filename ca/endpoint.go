@@ -1,7 +1,11 @@
 package ca
 
 import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
 	"crypto/tls"
+	"crypto/x509"
 	"encoding/pem"
 	"errors"
 	"fmt"
@@ -52,7 +56,7 @@ func OpenEndpoint(cfg EndpointConfig) (*Endpoint, error) {
 	}
 	a, err := openAuthority(authorityConfig{
 		dir: cfg.Dir, trustDomain: cfg.TrustDomain,
-		rootTTL: DefaultRootTTL, intermediateTTL: DefaultIntermediateTTL, leafTTL: endpointTTL, log: log,
+		rootTTL: defaultRootTTL, intermediateTTL: DefaultIntermediateTTL, leafTTL: endpointTTL, log: log,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("certificate of the endpoint: %w", err)
@@ -99,7 +103,11 @@ func (e *Endpoint) certificate(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 	if e.current != nil && !e.term.due(now, now.Sub(e.term.begin)) {
 		return e.current, nil
 	}
-	own, chain, err := e.authority.issue(serverProfile(), e.id, endpointTTL, now)
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	var chain []*x509.Certificate
+	if err == nil {
+		chain, err = e.authority.issue(serverProfile(), e.id, key.Public(), endpointTTL, now)
+	}
 	if err != nil {
 		err = fmt.Errorf("certificate of the endpoint: %w", err)
 		if e.current == nil || valid(e.current.Leaf, now) != nil {
@@ -108,19 +116,10 @@ func (e *Endpoint) certificate(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 		e.log.Error("the endpoint's certificate cannot be renewed, the last one stays", "err", err)
 		return e.current, nil
 	}
-	next := &tls.Certificate{PrivateKey: own.key, Leaf: own.cert}
+	next := &tls.Certificate{PrivateKey: key, Leaf: chain[0]}
 	for _, cert := range chain {
 		next.Certificate = append(next.Certificate, cert.Raw)
 	}
-	e.current, e.term = next, newTerm(now, own.cert.NotBefore, own.cert.NotAfter, 0)
+	e.current, e.term = next, newTerm(now, chain[0], 0)
 	return next, nil
 }
-
-// String names the directory: nothing else of an Endpoint is for a log.
-func (e *Endpoint) String() string { return "ca.Endpoint(" + e.authority.disk.path + ")" }
-
-// GoString is String.
-func (e *Endpoint) GoString() string { return e.String() }
-
-// LogValue is String.
-func (e *Endpoint) LogValue() slog.Value { return slog.StringValue(e.String()) }

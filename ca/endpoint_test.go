@@ -89,7 +89,7 @@ func TestEndpoint(t *testing.T) {
 		t.Errorf("TLS 1.2: error %v, want that the version is not supported", err)
 	}
 	pool := x509.NewCertPool()
-	pool.AddCert(c.Roots()[0])
+	pool.AddCert(rootOf(c))
 	if _, err := cert.Verify(x509.VerifyOptions{Roots: pool, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny}}); err == nil {
 		t.Error("the mesh's root vouches for the endpoint")
 	}
@@ -146,7 +146,7 @@ func TestEndpointRenewal(t *testing.T) {
 		if err := e.authority.health(); !errors.Is(err, syscall.ENOSPC) {
 			t.Errorf("health() = %v, want that the disk is full", err)
 		}
-		time.Sleep(DefaultRootTTL)
+		time.Sleep(defaultRootTTL)
 		if _, err := get(nil); err == nil || !strings.HasPrefix(err.Error(), "certificate of the endpoint: sallyport root ") {
 			t.Errorf("after the end of the root: error %v", err)
 		}

@@ -1,7 +1,6 @@
 package ca
 
 import (
-	"context"
 	"crypto/rand"
 	"crypto/x509"
 	"crypto/x509/pkix"
@@ -13,8 +12,8 @@ import (
 	"time"
 
 	"github.com/sallyport/sallyport/identity"
+	"github.com/sallyport/sallyport/sds"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
-	"github.com/spiffe/go-spiffe/v2/svid/x509svid"
 )
 
 const testDomain = "11111111-2222-3333-4444-555555555555.consul"
@@ -54,20 +53,28 @@ func service(td spiffeid.TrustDomain, name string) identity.Service {
 	return identity.Service{TrustDomain: td, Datacenter: "dc1", Name: identity.NewName(name)}
 }
 
-// oneLeaf is the first leaf that a watch of name gives.
-func oneLeaf(t testing.TB, c *CA, name string) *x509svid.SVID {
+// issuerOf issues leafs of c that live as long as c was told.
+func issuerOf(t testing.TB, c *CA) *Issuer {
 	t.Helper()
-	ctx, cancel := context.WithCancel(t.Context())
-	defer cancel()
-	var got *x509svid.SVID
-	if err := c.WatchSVID(ctx, identity.Caller{Proxy: "p"}, service(c.TrustDomain(), name), func(s *x509svid.SVID) {
-		got = s
-		cancel()
-	}); err != nil {
+	i, err := NewIssuer(IssuerConfig{Provider: c, TrustDomain: c.TrustDomain(), TTL: c.authority.leafTTL})
+	if err != nil {
 		t.Fatal(err)
 	}
-	return got
+	return i
 }
+
+// oneLeaf is a leaf of name.
+func oneLeaf(t testing.TB, c *CA, name string) *sds.SVID {
+	t.Helper()
+	svid, _, err := issuerOf(t, c).issue(t.Context(), service(c.TrustDomain(), name).ID())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return svid
+}
+
+// rootOf is the root that signs.
+func rootOf(c *CA) *x509.Certificate { return c.authority.roots[0] }
 
 func readFile(t testing.TB, path ...string) []byte {
 	t.Helper()
@@ -92,7 +99,7 @@ func forge(t testing.TB, p profile, uri string, signer *pair, mutate func(*x509.
 	if err != nil {
 		t.Fatal(err)
 	}
-	own, err := sign(rootProfile(), &url.URL{Scheme: "spiffe", Host: testDomain}, time.Hour, time.Now(), nil) // for its key
+	own, err := newPair(rootProfile(), &url.URL{Scheme: "spiffe", Host: testDomain}, time.Hour, time.Now(), nil) // for its key
 	if err != nil {
 		t.Fatal(err)
 	}

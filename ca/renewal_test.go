@@ -1,9 +1,10 @@
 package ca
 
 import (
+	"cmp"
 	"context"
+	"crypto/x509"
 	"errors"
-	"fmt"
 	"slices"
 	"strings"
 	"sync"
@@ -14,6 +15,9 @@ import (
 	"time"
 
 	"github.com/sallyport/sallyport/identity"
+	"github.com/sallyport/sallyport/internal/backoff"
+	"github.com/sallyport/sallyport/sds"
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"github.com/spiffe/go-spiffe/v2/svid/x509svid"
 )
 
@@ -28,8 +32,8 @@ func TestRenewalWindow(t *testing.T) {
 		{100 * time.Hour, 0, 60 * time.Hour},
 		{100 * time.Hour, 0.999999, 90 * time.Hour},
 	} {
-		if got := renewal(tt.life, tt.jitter); got.Round(time.Second) != tt.want {
-			t.Errorf("renewal(%s, %v) = %s, want %s", tt.life, tt.jitter, got, tt.want)
+		if got := sds.RenewAfter(tt.life, tt.jitter); got.Round(time.Second) != tt.want {
+			t.Errorf("RenewAfter(%s, %v) = %s, want %s", tt.life, tt.jitter, got, tt.want)
 		}
 	}
 }
@@ -38,7 +42,7 @@ func TestRenewalWindow(t *testing.T) {
 func TestDue(t *testing.T) {
 	begin := time.Date(2030, 1, 1, 0, 0, 0, 0, time.UTC)
 	const life = 72 * time.Hour
-	tm := newTerm(begin, begin.Add(-backdate), begin.Add(life), 0.5) // at 54 h
+	tm := newTerm(begin, &x509.Certificate{NotBefore: begin.Add(-backdate), NotAfter: begin.Add(life)}, 0.5) // at 54 h
 	for _, tt := range []struct {
 		name    string
 		elapsed time.Duration // by the monotonic clock
@@ -71,7 +75,7 @@ func TestStepRenewsOnce(t *testing.T) {
 	for _, life := range []time.Duration{time.Minute, time.Hour, 72 * time.Hour} {
 		for step := -2 * life; step <= 2*life; step += life / 16 {
 			now := begin.Add(step)
-			tm := newTerm(now, now.Add(-backdate), now.Add(life), 0)
+			tm := newTerm(now, &x509.Certificate{NotBefore: now.Add(-backdate), NotAfter: now.Add(life)}, 0)
 			for elapsed := time.Duration(0); elapsed < 6*life/10; elapsed += life / 100 {
 				if tm.due(now.Add(elapsed), elapsed) {
 					t.Fatalf("life %s, step %s: due again after %s", life, step, elapsed)
@@ -98,28 +102,34 @@ func run(t *testing.T, c *CA) (stop func()) {
 // watching collects what a watch gives, and when.
 type watching struct {
 	mu    sync.Mutex
-	svids []*x509svid.SVID
+	svids []*sds.SVID
 	times []time.Time
+	err   error // of the last watch that failed
 	stop  func()
 }
 
-func watch(t *testing.T, c *CA, token, name string) *watching {
+// watch watches a leaf as sds does: a watch that ends is begun again.
+func watch(t *testing.T, c *CA, name string) *watching {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
-	w := &watching{}
-	done := make(chan error, 1)
-	go func() {
-		done <- c.WatchSVID(ctx, identity.Caller{Proxy: "p", Token: token}, service(c.TrustDomain(), name), func(s *x509svid.SVID) {
+	w, issuer := &watching{}, issuerOf(t, c)
+	var all sync.WaitGroup
+	all.Go(func() {
+		for ctx.Err() == nil {
+			err := issuer.WatchSVID(ctx, identity.Caller{Proxy: "p"}, service(c.TrustDomain(), name), func(s *sds.SVID) {
+				w.mu.Lock()
+				defer w.mu.Unlock()
+				w.svids, w.times = append(w.svids, s), append(w.times, time.Now())
+			})
 			w.mu.Lock()
-			defer w.mu.Unlock()
-			w.svids, w.times = append(w.svids, s), append(w.times, time.Now())
-		})
-	}()
+			w.err = cmp.Or(err, w.err)
+			w.mu.Unlock()
+			backoff.Sleep(ctx, 2*time.Second)
+		}
+	})
 	w.stop = func() {
 		cancel()
-		if err := <-done; err != nil {
-			t.Error(err)
-		}
+		all.Wait()
 	}
 	synctest.Wait()
 	if w.count() != 1 {
@@ -134,13 +144,13 @@ func (w *watching) count() int {
 	return len(w.svids)
 }
 
-func (w *watching) all() []*x509svid.SVID {
+func (w *watching) all() []*sds.SVID {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return slices.Clone(w.svids)
 }
 
-func (w *watching) last() *x509svid.SVID {
+func (w *watching) last() *sds.SVID {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.svids[len(w.svids)-1]
@@ -153,7 +163,9 @@ func TestLeafsAreRenewed(t *testing.T) {
 				c := mustOpen(t, Config{Dir: caDir(t), LeafTTL: ttl})
 				defer mustClose(t, c)
 				defer run(t, c)()
-				web, also, api := watch(t, c, "", "web"), watch(t, c, "", "web"), watch(t, c, "", "api")
+				web, also, api := watch(t, c, "web"), watch(t, c, "web"), watch(t, c, "api")
+				defer web.stop()
+				defer also.stop()
 				defer api.stop()
 				for end := time.Now().Add(50 * ttl); time.Now().Before(end); time.Sleep(ttl / 20) {
 					for _, w := range []*watching{web, api} {
@@ -178,65 +190,73 @@ func TestLeafsAreRenewed(t *testing.T) {
 				if n := len(slices.Compact(slices.Clone(ages))); n < len(ages)/2 || ages[len(ages)-1]-ages[0] < ttl/10 {
 					t.Errorf("%d renewals at %d different ages from %s to %s: not spread", len(ages), n, ages[0], ages[len(ages)-1])
 				}
-				if !slices.Equal(web.svids, also.svids) {
-					t.Error("two watchers of one identity did not get the same leafs")
-				}
-				if web.last() == api.last() || web.last().PrivateKey == web.svids[0].PrivateKey {
+				if web.last() == also.last() || web.last() == api.last() || web.last().PrivateKey == web.all()[0].PrivateKey {
 					t.Error("a key is used twice")
-				}
-				web.stop()
-				also.stop()
-				if len(c.leafs) != 1 {
-					t.Errorf("%d leafs are kept, want that of api", len(c.leafs))
-				}
-				again := watch(t, c, "", "web")
-				defer again.stop()
-				if again.last() == web.last() {
-					t.Error("a leaf that nobody watched was kept")
 				}
 			})
 		})
 	}
 }
 
-func TestTokensShareNothing(t *testing.T) {
+// TestStepOfTheClock: leafs are looked at when the wall clock has moved, and those that would soon end
+// by it are renewed.
+func TestStepOfTheClock(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := mustOpen(t, Config{Dir: caDir(t)})
 		defer mustClose(t, c)
-		a, b := watch(t, c, "token-a", "web"), watch(t, c, "token-b", "web")
-		defer a.stop()
-		defer b.stop()
-		if a.last() == b.last() || a.last().PrivateKey == b.last().PrivateKey {
-			t.Error("callers with different tokens share a leaf")
+		issuer := issuerOf(t, c)
+		now := time.Now()
+		due := newTerm(now, &x509.Certificate{NotBefore: now.Add(-200 * time.Hour), NotAfter: now.Add(72 * time.Hour)}, 0)
+		due.begin = due.begin.Add(-100 * time.Hour) // by the wall clock
+		due.renew = 1000 * time.Hour                // by the monotonic one
+		due.notAfter = now.Add(12 * time.Hour)      // a tenth of its life is less than an hour away
+		renewed := make(chan bool, 1)
+		go func() { renewed <- issuer.wait(t.Context(), due) }()
+		time.Sleep(time.Hour)
+		synctest.Wait()
+		if len(renewed) > 0 {
+			t.Fatal("renewed without a look")
+		}
+		issuer.stepped.Set(struct{}{})
+		synctest.Wait()
+		if len(renewed) == 0 || !<-renewed {
+			t.Error("not renewed after a step of the clock")
 		}
 	})
 }
 
-func TestRotate(t *testing.T) {
+// failing is a Provider whose leafs are over when they come.
+type failing struct {
+	*CA
+	asked atomic.Int64
+}
+
+func (f *failing) Sign(ctx context.Context, csr *x509.CertificateRequest, id spiffeid.ID, ttl time.Duration) ([]*x509.Certificate, error) {
+	f.asked.Add(1)
+	chain, err := f.CA.Sign(ctx, csr, id, ttl)
+	if err == nil {
+		chain[0].NotAfter = time.Now()
+	}
+	return chain, err
+}
+
+// TestNoStorm: a provider that goes wrong is not asked without a pause.
+func TestNoStorm(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := mustOpen(t, Config{Dir: caDir(t)})
 		defer mustClose(t, c)
-		web, other, api := watch(t, c, "", "web"), watch(t, c, "token", "web"), watch(t, c, "", "api")
-		for range 20 {
-			if err := c.Rotate(identity.NewName("web")); err != nil {
-				t.Fatal(err)
-			}
-			synctest.Wait()
+		f := &failing{CA: c}
+		issuer, err := NewIssuer(IssuerConfig{Provider: f, TrustDomain: c.TrustDomain(), TTL: time.Hour})
+		if err != nil {
+			t.Fatal(err)
 		}
-		if web.count() != 21 || other.count() != 21 || api.count() != 1 {
-			t.Errorf("%d, %d and %d leafs of web, web and api, want 21, 21 and 1", web.count(), other.count(), api.count())
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		if err := issuer.WatchSVID(ctx, identity.Caller{}, service(c.TrustDomain(), "web"), func(*sds.SVID) {}); err != nil {
+			t.Error(err)
 		}
-		for _, name := range []string{"db", "*", ""} {
-			want := fmt.Sprintf("no proxy uses a leaf of the service %q", name)
-			if err := c.Rotate(identity.NewName(name)); err == nil || err.Error() != want {
-				t.Errorf("Rotate(%q) error %q, want %q", name, err, want)
-			}
-		}
-		web.stop()
-		other.stop()
-		api.stop()
-		if err := c.Rotate(identity.NewName("web")); err == nil {
-			t.Error("Rotate of a service that nobody watches any more: no error")
+		if n := f.asked.Load(); n > 61 {
+			t.Errorf("asked %d times in a minute", n)
 		}
 	})
 }
@@ -247,7 +267,7 @@ func TestIntermediateIsRenewed(t *testing.T) {
 		cfg := Config{Dir: dir, LeafTTL: time.Minute, IntermediateTTL: 4 * time.Minute, RootTTL: time.Hour}
 		c := mustOpen(t, cfg)
 		stop := run(t, c)
-		web := watch(t, c, "", "web")
+		web := watch(t, c, "web")
 		first := c.authority.signer()
 		time.Sleep(2*time.Minute - 10*time.Second)
 		if c.authority.signer() != first {
@@ -296,9 +316,9 @@ func TestEndOfRoot(t *testing.T) {
 		c := mustOpen(t, cfg)
 		defer mustClose(t, c)
 		defer run(t, c)()
-		web := watch(t, c, "", "web")
+		web := watch(t, c, "web")
 		defer web.stop()
-		end := c.Roots()[0].NotAfter
+		end := rootOf(c).NotAfter
 		signers := make(map[*pair]bool)
 		for time.Now().Before(end) {
 			if _, _, err := x509svid.Verify(web.last().Certificates, bundleOf(c)); err != nil {
@@ -324,9 +344,9 @@ func TestEndOfRoot(t *testing.T) {
 		if web.count() != count {
 			t.Error("a leaf was signed after the end of the root")
 		}
-		err := c.Rotate(identity.NewName("web"))
-		if err == nil || !strings.Contains(err.Error(), "sallyport root ") || !strings.Contains(err.Error(), ": expired at 2000-01-01T00:10:00Z") {
-			t.Errorf("Rotate() error %v", err)
+		web.stop()
+		if err := web.err; err == nil || !strings.Contains(err.Error(), "sallyport root ") || !strings.Contains(err.Error(), ": expired at 2000-01-01T00:10:00Z") {
+			t.Errorf("WatchSVID() error %v", err)
 		}
 	})
 }
@@ -349,7 +369,7 @@ func TestDiskFull(t *testing.T) {
 				}
 				defer mustClose(t, c)
 				defer run(t, c)()
-				web := watch(t, c, "", "web")
+				web := watch(t, c, "web")
 				defer web.stop()
 				root := readFile(t, dir, rootFile)
 				full.Store(true)
@@ -363,7 +383,7 @@ func TestDiskFull(t *testing.T) {
 					if err != nil {
 						t.Fatal(err)
 					}
-					if err := check(intermediateProfile(), own.cert, c.authority.uri().String(), own.key.Public(), c.Roots()[0]); err != nil {
+					if err := check(intermediateProfile(), own.cert, c.authority.uri().String(), own.key.Public(), rootOf(c)); err != nil {
 						t.Fatal(err)
 					}
 				}

@@ -14,7 +14,7 @@ import (
 	"github.com/spiffe/go-spiffe/v2/svid/x509svid"
 )
 
-// TestAsSource: what the CA signs passes all that sds looks at, for days, and after a restart the roots' secret is the same to the byte.
+// TestAsSource: what the CA signs passes all that sds looks at, for days, and after a restart the roots are the same to the byte.
 func TestAsSource(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		dir := caDir(t)
@@ -23,43 +23,44 @@ func TestAsSource(t *testing.T) {
 			c := mustOpen(t, Config{Dir: dir, LeafTTL: time.Minute, IntermediateTTL: 4 * time.Minute})
 			stop := run(t, c)
 			registry := prometheus.NewRegistry()
-			credentials := sds.New(sds.Config{Source: c, Registerer: registry})
+			issuer := issuerOf(t, c)
+			credentials, err := sds.New(sds.Config{Source: issuer, Registerer: registry})
+			if err != nil {
+				t.Fatal(err)
+			}
 			ctx, cancel := context.WithCancel(t.Context())
 			done := make(chan error, 1)
 			go func() { done <- credentials.Run(ctx) }()
 			var woken atomic.Int64
-			l := credentials.Watch(identity.Caller{Proxy: "web-proxy"}, service(c.TrustDomain(), "web"), func() { woken.Add(1) })
+			l, web := credentials.Open(identity.Caller{Proxy: "web-proxy"}, func() { woken.Add(1) }), service(c.TrustDomain(), "web")
+			l.SVID(web)
 			synctest.Wait()
 			for range 60 * 6 {
 				time.Sleep(10 * time.Second)
 				synctest.Wait()
-				if _, _, err := x509svid.Verify(l.SVID().Certificates, bundleOf(c)); err != nil {
+				if _, _, err := x509svid.Verify(l.SVID(web).Certificates, bundleOf(c)); err != nil {
 					t.Fatal(err)
 				}
 			}
-			before := l.Secret().GetVersion()
-			if err := c.Rotate(identity.NewName("web")); err != nil {
+			before := l.SVID(web)
+			if err := credentials.Rotate(identity.NewName("web")); err != nil {
 				t.Fatal(err)
 			}
 			synctest.Wait()
-			if l.Secret().GetVersion() == before {
-				t.Error("Rotate did not change the secret")
+			if l.SVID(web) == before {
+				t.Error("Rotate did not change the leaf")
 			}
-			if n, signed := woken.Load(), int64(testutil.ToFloat64(c.issued)); n != signed || n < 60 || n > 102 {
+			if n, signed := woken.Load(), int64(testutil.ToFloat64(issuer.issued)); n != signed || n < 60 || n > 102 {
 				t.Errorf("woken %d times for %d leafs in an hour, want once for each of 67 to 101", n, signed)
 			}
-			b, ok := credentials.Bundles()
+			r, ok := credentials.Roots()
 			if !ok {
 				t.Fatal("no roots")
 			}
-			r, err := b.Validation(identity.RootsSecret, nil, "v")
-			if err != nil {
-				t.Fatal(err)
+			if roots != "" && roots != r.PEM() {
+				t.Error("the roots changed with a restart")
 			}
-			if roots != "" && roots != r.GetVersion() {
-				t.Error("the roots' secret changed with a restart")
-			}
-			roots = r.GetVersion()
+			roots = r.PEM()
 			l.Close()
 			cancel()
 			if err := <-done; err != nil {

@@ -284,8 +284,8 @@ func TestStateThatMends(t *testing.T) {
 			root := string(readFile(t, dir, rootFile))
 			c := mustOpen(t, Config{Dir: dir})
 			defer mustClose(t, c)
-			if !c.Roots()[0].Equal(s.root.cert) || len(c.Roots()) != tt.roots {
-				t.Errorf("%d roots, want %d, the first of which stayed", len(c.Roots()), tt.roots)
+			if !rootOf(c).Equal(s.root.cert) || len(c.authority.roots) != tt.roots {
+				t.Errorf("%d roots, want %d, the first of which stayed", len(c.authority.roots), tt.roots)
 			}
 			if string(readFile(t, dir, rootFile)) != root {
 				t.Error("the root's file was changed")

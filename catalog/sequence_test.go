@@ -2,6 +2,7 @@ package catalog_test
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"testing"
@@ -49,7 +50,7 @@ func written(v *catalog.View) string {
 		services = append(services, fmt.Sprintf("%+v\n", *s))
 		p := v.Policy(s.Name)
 		if s.Datacenter == "" {
-			services = append(services, fmt.Sprintf("policy of %s: %v %v %v\n", s.Name, p.Scope(), p.Intentions(), p.Rest()))
+			services = append(services, fmt.Sprintf("policy of %s: %v %v %v\n", s.Name, p.Scope(), maps.Collect(p.Exact()), p.Rest()))
 		}
 		if s.Datacenter == "" && v.Service(s.Name) != s {
 			services = append(services, "which Service does not find")

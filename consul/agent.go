@@ -24,8 +24,8 @@ type Agent struct {
 	log     *slog.Logger
 	client  *client
 	metrics *metrics
-	// roots are the CA roots, for those who watch bundles.
-	roots latest.Value[*api.CARootList]
+	// roots are the CA roots, for those who watch them.
+	roots latest.Value[*sds.Roots]
 	// proxies are who may open streams: all that are registered, whether they can be served or not.
 	proxies latest.Value[map[identity.ProxyID]*catalog.Proxy]
 	wake    chan struct{} // something was learnt
@@ -33,8 +33,7 @@ type Agent struct {
 	// verdicts are what tokens may.
 	verdicts *verdicts
 	// oldLeafs is how many are known to be signed by another root than the active one.
-	oldLeafs  atomic.Int64
-	activeKey atomic.Pointer[activeKey]
+	oldLeafs atomic.Int64
 
 	mu     sync.Mutex
 	ran    bool

@@ -11,10 +11,12 @@ import (
 	"strings"
 	"time"
 
+	"github.com/hashicorp/consul/api"
 	"github.com/sallyport/sallyport/catalog"
 	"github.com/sallyport/sallyport/definition"
 	"github.com/sallyport/sallyport/identity"
 	"github.com/sallyport/sallyport/intention"
+	"github.com/sallyport/sallyport/internal/backoff"
 )
 
 const (
@@ -41,6 +43,7 @@ type assembly struct {
 	mapped   map[string]*mapped
 	asked    map[checkKey]string // the paths that checks ask for
 	logged   map[string]bool     // problems
+	roots    *api.CARootList     // that the agent's roots were made of
 	// datacenters are all that were ever listed: servers that were restarted while another datacenter is away know nothing of it, and those who come
 	// from there are not to be denied for that.
 	datacenters map[string]bool
@@ -109,7 +112,7 @@ func (b *assembly) run(ctx context.Context, w *watcher) {
 	w.all.Go(func() { b.saver.run(ctx) })
 	for {
 		b.turn(ctx, w)
-		if !sleep(ctx, pause) {
+		if !backoff.Sleep(ctx, pause) {
 			return
 		}
 		next := time.Hour
@@ -156,8 +159,11 @@ func (b *assembly) turn(ctx context.Context, w *watcher) {
 	a.mu.Lock()
 	s, roots := a.known.self, a.known.roots
 	a.mu.Unlock()
-	if had, _ := a.roots.Load(); roots.ok && roots.value != had {
-		a.roots.Set(roots.value)
+	if roots.ok && roots.value != b.roots {
+		b.roots = roots.value
+		if r, err := rootsOf(roots.value); err == nil { // each was read when it came
+			a.roots.Set(r)
+		}
 	}
 	switch {
 	case a.config.Node != "":

@@ -16,9 +16,8 @@ import (
 
 	"github.com/hashicorp/consul/api"
 	"github.com/sallyport/sallyport/identity"
-	"github.com/spiffe/go-spiffe/v2/bundle/x509bundle"
+	"github.com/sallyport/sallyport/sds"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
-	"github.com/spiffe/go-spiffe/v2/svid/x509svid"
 )
 
 // leafPatience is how long a leaf may take beyond the time that was asked to wait: after a rotation of the roots the agent spreads the
@@ -35,15 +34,16 @@ const (
 	followUp     = 2 * time.Second
 	followUpEach = 5 * time.Millisecond
 	followUpFor  = 2 * time.Minute
-	// A leaf is asked for when between renewFrom and renewTo of its time is over, and then again after each renewAgain of it, within these bounds.
-	renewFrom, renewTo, renewAgain = 0.6, 0.9, 0.02
-	soonestRenewal, latestRenewal  = 5 * time.Second, time.Hour
+	// A leaf is asked for when sds.RenewAfter says so, and then again after each renewAgain of its time,
+	// within these bounds.
+	renewAgain                    = 0.02
+	soonestRenewal, latestRenewal = 5 * time.Second, time.Hour
 )
 
 // leafWatch is when a leaf is asked for.
 type leafWatch struct {
 	agent *Agent
-	svid  *x509svid.SVID
+	svid  *sds.SVID
 	at    time.Time // when its renewal is due
 	old   time.Time // since when it is known to be signed by another root than the active one; zero: it is not
 }
@@ -83,47 +83,30 @@ func (l *leafWatch) end() {
 }
 
 // take is a new leaf.
-func (l *leafWatch) take(svid *x509svid.SVID) {
+func (l *leafWatch) take(svid *sds.SVID) {
 	cert := svid.Certificates[0]
-	life := float64(cert.NotAfter.Sub(cert.NotBefore))
-	l.svid, l.at = svid, cert.NotBefore.Add(time.Duration(life*(renewFrom+(renewTo-renewFrom)*rand.Float64())))
+	l.svid, l.at = svid, cert.NotBefore.Add(sds.RenewAfter(cert.NotAfter.Sub(cert.NotBefore), rand.Float64()))
 }
 
-// signedByActive reports whether a leaf comes from the active root, over intermediates or not, or that cannot be told.
+// signedByActive reports whether a leaf comes from the active root, over intermediates or not, or that
+// cannot be told.
 func (a *Agent) signedByActive(chain []*x509.Certificate) bool {
-	list, ok := a.roots.Load()
-	if !ok || list == nil {
+	roots, ok := a.roots.Load()
+	if !ok {
 		return true
 	}
-	k := a.activeKey.Load()
-	if k == nil || k.of != list {
-		k = &activeKey{of: list, id: keyOfActive(list)}
-		a.activeKey.Store(k)
+	active, ok := roots.Active()
+	if !ok || len(active.Certificate.SubjectKeyId) == 0 {
+		return true
 	}
-	return len(k.id) == 0 || slices.ContainsFunc(chain, func(c *x509.Certificate) bool { return bytes.Equal(c.AuthorityKeyId, k.id) })
-}
-
-// activeKey is the ID of the key of a list's active root; empty: it is not known.
-type activeKey struct {
-	of *api.CARootList
-	id []byte
-}
-
-func keyOfActive(list *api.CARootList) []byte {
-	for _, r := range list.Roots {
-		if r == nil || !r.Active {
-			continue
-		}
-		if roots, err := certificates(r.RootCertPEM); err == nil && len(roots) > 0 {
-			return roots[0].SubjectKeyId
-		}
-	}
-	return nil
+	return slices.ContainsFunc(chain, func(c *x509.Certificate) bool {
+		return bytes.Equal(c.AuthorityKeyId, active.Certificate.SubjectKeyId)
+	})
 }
 
 // WatchSVID calls f with the leaf of id, fetched with the caller's token, now and after each rotation, until ctx ends; then it returns nil. It
 // returns an error when the caller has no right to the leaf, or the identity is not of this mesh. While the agent is away it waits.
-func (a *Agent) WatchSVID(ctx context.Context, c identity.Caller, id identity.Service, f func(*x509svid.SVID)) error {
+func (a *Agent) WatchSVID(ctx context.Context, c identity.Caller, id identity.Service, f func(*sds.SVID)) error {
 	if td, ok := a.TrustDomain(); ok && td != id.TrustDomain {
 		return fmt.Errorf("leaf for %s: the trust domain of the mesh is %s", id, td)
 	}
@@ -134,7 +117,7 @@ func (a *Agent) WatchSVID(ctx context.Context, c identity.Caller, id identity.Se
 	defer l.end()
 	var last error
 	denied := false
-	q := query[*x509svid.SVID]{
+	q := query[*sds.SVID]{
 		client: a.client, metrics: a.metrics, path: "/v1/agent/connect/ca/leaf/" + url.PathEscape(id.Service), caller: true, token: c.Token,
 		patience: leafPatience, told: a.roots.Changed, next: l.next, slots: a.client.leafs,
 		// An agent that has made the leaf for one token gives it to every other: it asks for the right only when it makes one.
@@ -143,8 +126,8 @@ func (a *Agent) WatchSVID(ctx context.Context, c identity.Caller, id identity.Se
 			denied = ok && err != nil
 			return err
 		},
-		decode: func(body []byte) (*x509svid.SVID, error) { return decodeLeaf(body, id) },
-		got: func(svid *x509svid.SVID, _ meta) {
+		decode: func(body []byte) (*sds.SVID, error) { return decodeLeaf(body, id) },
+		got: func(svid *sds.SVID, _ meta) {
 			last = nil
 			l.take(svid)
 			f(svid)
@@ -165,7 +148,7 @@ func (a *Agent) WatchSVID(ctx context.Context, c identity.Caller, id identity.Se
 }
 
 // decodeLeaf reads a leaf, the intermediates that come with it (Consul's cross-signed roots among them), and its key.
-func decodeLeaf(body []byte, id identity.Service) (*x509svid.SVID, error) {
+func decodeLeaf(body []byte, id identity.Service) (*sds.SVID, error) {
 	leaf, err := decodeJSON[api.LeafCert](body)
 	if err != nil {
 		return nil, errors.New("it is no leaf") // the decoder's error may quote the key
@@ -191,7 +174,7 @@ func decodeLeaf(body []byte, id identity.Service) (*x509svid.SVID, error) {
 	if got != id.ID() {
 		return nil, fmt.Errorf("the leaf is that of %s", got)
 	}
-	return &x509svid.SVID{ID: got, Certificates: chain, PrivateKey: key}, nil
+	return &sds.SVID{Certificates: chain, PrivateKey: key}, nil
 }
 
 // mostCertificates bounds a chain and a list of roots.
@@ -257,7 +240,7 @@ func decodeRoots(body []byte) (*api.CARootList, error) {
 	case list == nil || len(list.Roots) == 0:
 		return nil, errors.New("it has no roots: is Connect enabled?")
 	}
-	if _, err := bundle(list); err != nil {
+	if _, err := rootsOf(list); err != nil {
 		return nil, err
 	}
 	return list, nil
@@ -278,47 +261,39 @@ func mergeRoots(old, now *api.CARootList) *api.CARootList {
 	return &all
 }
 
-// bundle is the roots as a bundle: the active one and those that it replaced, which Consul keeps as long as their leafs live. Intermediates
-// come with the leafs.
-func bundle(list *api.CARootList) (*x509bundle.Bundle, error) {
+// rootsOf are the active root and those that it replaced, which Consul keeps as long as their leafs
+// live. Intermediates come with the leafs.
+func rootsOf(list *api.CARootList) (*sds.Roots, error) {
 	td, err := spiffeid.TrustDomainFromString(list.TrustDomain)
 	if err != nil {
 		return nil, fmt.Errorf("trust domain %.100q: %w", list.TrustDomain, err)
 	}
-	b := x509bundle.New(td)
+	active := ""
+	var roots []sds.Root
 	for _, r := range list.Roots {
 		if r == nil {
 			continue
 		}
-		roots, err := certificates(r.RootCertPEM)
+		all, err := certificates(r.RootCertPEM)
 		if err != nil {
 			return nil, fmt.Errorf("root %.60q: %w", r.Name, err)
 		}
-		for _, c := range roots {
-			b.AddX509Authority(c)
+		if r.Active {
+			active = r.ID
+		}
+		for _, c := range all {
+			roots = append(roots, sds.Root{ID: r.ID, Certificate: c})
 		}
 	}
-	if b.Empty() {
+	if len(roots) == 0 {
 		return nil, errors.New("its roots have no certificates")
 	}
-	return b, nil
+	return sds.NewRoots(td, active, roots), nil
 }
 
-// WatchBundles calls f with the roots now and after each change, until ctx ends; then it returns nil. Run reads them: without it there are none.
-func (a *Agent) WatchBundles(ctx context.Context, f func(*x509bundle.Set)) error {
-	for {
-		changed := a.roots.Changed()
-		if list, ok := a.roots.Load(); ok {
-			b, err := bundle(list)
-			if err != nil {
-				return fmt.Errorf("CA roots: %w", err)
-			}
-			f(x509bundle.NewSet(b))
-		}
-		select {
-		case <-changed:
-		case <-ctx.Done():
-			return nil
-		}
-	}
+// WatchRoots calls f with the roots now and after each change, until ctx ends; then it returns nil. Run
+// reads them: without it there are none.
+func (a *Agent) WatchRoots(ctx context.Context, f func(*sds.Roots)) error {
+	a.roots.Watch(ctx, f)
+	return nil
 }

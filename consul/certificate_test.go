@@ -18,9 +18,8 @@ import (
 
 	"github.com/hashicorp/consul/api"
 	"github.com/sallyport/sallyport/identity"
-	"github.com/spiffe/go-spiffe/v2/bundle/x509bundle"
+	"github.com/sallyport/sallyport/sds"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
-	"github.com/spiffe/go-spiffe/v2/svid/x509svid"
 )
 
 func webIdentity() identity.Service {
@@ -94,8 +93,8 @@ func TestLeafFormats(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if len(svid.Certificates) != c.n || svid.ID != id.ID() || !svid.PrivateKey.Public().(interface{ Equal(crypto.PublicKey) bool }).Equal(c.signer.Public()) {
-				t.Errorf("%d certificates of %s", len(svid.Certificates), svid.ID)
+			if len(svid.Certificates) != c.n || svid.String() != id.String() || !svid.PrivateKey.Public().(interface{ Equal(crypto.PublicKey) bool }).Equal(c.signer.Public()) {
+				t.Errorf("%d certificates of %s", len(svid.Certificates), svid)
 			}
 		})
 	}
@@ -136,11 +135,11 @@ func TestWatchSVID(t *testing.T) {
 		running(t, a)
 		after(time.Second)
 		var mu sync.Mutex
-		var got []*x509svid.SVID
+		var got []*sds.SVID
 		ctx, cancel := context.WithCancel(t.Context())
 		ended := make(chan error, 1)
 		go func() {
-			ended <- a.WatchSVID(ctx, identity.Caller{Proxy: "web-proxy", Token: "web-token"}, id, func(s *x509svid.SVID) {
+			ended <- a.WatchSVID(ctx, identity.Caller{Proxy: "web-proxy", Token: "web-token"}, id, func(s *sds.SVID) {
 				mu.Lock()
 				defer mu.Unlock()
 				got = append(got, s)
@@ -230,7 +229,7 @@ func TestWatchSVIDOfAnotherRoot(t *testing.T) {
 		after(time.Second)
 		ctx, cancel := context.WithCancel(t.Context())
 		ended := make(chan error, 1)
-		go func() { ended <- a.WatchSVID(ctx, identity.Caller{Proxy: "p"}, webIdentity(), func(*x509svid.SVID) {}) }()
+		go func() { ended <- a.WatchSVID(ctx, identity.Caller{Proxy: "p"}, webIdentity(), func(*sds.SVID) {}) }()
 		after(followUpFor)
 		n := len(f.of(path))
 		if n < 55 || n > 65 {
@@ -254,7 +253,7 @@ func TestWatchSVIDAnonymous(t *testing.T) {
 		f.hook("/v1/internal/acl/authorize", (&acls{off: true}).serve)
 		ctx, cancel := context.WithCancel(t.Context())
 		ended := make(chan error, 1)
-		go func() { ended <- a.WatchSVID(ctx, identity.Caller{Proxy: "p"}, webIdentity(), func(*x509svid.SVID) {}) }()
+		go func() { ended <- a.WatchSVID(ctx, identity.Caller{Proxy: "p"}, webIdentity(), func(*sds.SVID) {}) }()
 		after(time.Second)
 		cancel()
 		if err := <-ended; err != nil {
@@ -280,7 +279,7 @@ func TestWatchSVIDOfTheCache(t *testing.T) {
 		l := &acls{rights: map[string]string{"web-token": "web", "api-token": "api", "anonymous": "nothing"}}
 		f.hook("/v1/internal/acl/authorize", l.serve)
 		for _, token := range []string{"api-token", "old-token", ""} {
-			err := a.WatchSVID(t.Context(), identity.Caller{Proxy: "p", Token: token}, webIdentity(), func(*x509svid.SVID) { t.Errorf("%q got the leaf of web", token) })
+			err := a.WatchSVID(t.Context(), identity.Caller{Proxy: "p", Token: token}, webIdentity(), func(*sds.SVID) { t.Errorf("%q got the leaf of web", token) })
 			if err == nil {
 				t.Errorf("%q: no error", token)
 			}
@@ -290,7 +289,7 @@ func TestWatchSVIDOfTheCache(t *testing.T) {
 		n := 0
 		ended := make(chan error, 1)
 		go func() {
-			ended <- a.WatchSVID(t.Context(), identity.Caller{Proxy: "p", Token: "web-token"}, webIdentity(), func(*x509svid.SVID) {
+			ended <- a.WatchSVID(t.Context(), identity.Caller{Proxy: "p", Token: "web-token"}, webIdentity(), func(*sds.SVID) {
 				mu.Lock()
 				defer mu.Unlock()
 				n++
@@ -315,7 +314,7 @@ func TestWatchSVIDOfTheCache(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		ended := make(chan error, 1)
 		go func() {
-			ended <- a.WatchSVID(ctx, identity.Caller{Proxy: "p", Token: "web-token"}, webIdentity(), func(*x509svid.SVID) { got <- time.Since(start) })
+			ended <- a.WatchSVID(ctx, identity.Caller{Proxy: "p", Token: "web-token"}, webIdentity(), func(*sds.SVID) { got <- time.Since(start) })
 		}()
 		after(20 * time.Second)
 		if len(got) != 0 {
@@ -351,7 +350,7 @@ func TestWatchSVIDOfAnotherMesh(t *testing.T) {
 	})
 }
 
-func TestWatchBundles(t *testing.T) {
+func TestWatchRoots(t *testing.T) {
 	bubble(t, nil, func(t *testing.T, f *fake, a *Agent) {
 		f.mesh()
 		first, second := testAuthority(t), testAuthority(t)
@@ -362,10 +361,10 @@ func TestWatchBundles(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		ended := make(chan error, 1)
 		go func() {
-			ended <- a.WatchBundles(ctx, func(s *x509bundle.Set) {
+			ended <- a.WatchRoots(ctx, func(r *sds.Roots) {
 				mu.Lock()
 				defer mu.Unlock()
-				sizes = append(sizes, len(s.Bundles()[0].X509Authorities()))
+				sizes = append(sizes, strings.Count(r.PEM(), "BEGIN"))
 			})
 		}()
 		got := func() string {

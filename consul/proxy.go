@@ -10,6 +10,7 @@ import (
 	"github.com/sallyport/sallyport/catalog"
 	"github.com/sallyport/sallyport/definition"
 	"github.com/sallyport/sallyport/identity"
+	"github.com/sallyport/sallyport/internal/unixsocket"
 )
 
 // kindProxy is the kind of registration that is a sidecar.
@@ -152,11 +153,8 @@ func portOf(n int) uint16 {
 	return uint16(n)
 }
 
-// longestSocketPath is what Linux takes.
-const longestSocketPath = 107
-
 func socketPath(s string) bool {
-	return strings.HasPrefix(s, "/") && len(s) <= longestSocketPath && !strings.ContainsRune(s, 0)
+	return strings.HasPrefix(s, "/") && len(s) <= unixsocket.MaxPath && !strings.ContainsRune(s, 0)
 }
 
 // readUnsupported names what a proxy is told and cannot do.

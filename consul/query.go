@@ -10,6 +10,8 @@ import (
 	"net/http"
 	"net/url"
 	"time"
+
+	"github.com/sallyport/sallyport/internal/backoff"
 )
 
 // query is one question that is asked again and again: it is answered when the answer has changed.
@@ -85,7 +87,7 @@ func (q *query[T]) run(ctx context.Context) error {
 	var idle int // how often in a row it has not blocked
 	pace := bucket{tokens: burst, at: time.Now()}
 	for failures := 0; ; {
-		if !sleep(ctx, pace.take(time.Now())) {
+		if !backoff.Sleep(ctx, pace.take(time.Now())) {
 			return nil
 		}
 		recovered, doubted := q.client.contact.recovered.Changed(), q.client.contact.doubted.Changed()
@@ -107,7 +109,7 @@ func (q *query[T]) run(ctx context.Context) error {
 			}
 			failures++
 			index = 0 // the next answer is to come at once, whatever has changed
-			if !q.rest(ctx, backoff(failures, q.longest(err), rand.Float64()), recovered, recoverySpread) {
+			if !q.rest(ctx, backoff.Delay(failures, time.Second, q.longest(err)), recovered, recoverySpread) {
 				return nil
 			}
 			continue
@@ -115,7 +117,7 @@ func (q *query[T]) run(ctx context.Context) error {
 		failures = 0
 		if m.cut {
 			index = m.index
-			if index == 0 && !sleep(ctx, spreadOut()) {
+			if index == 0 && !backoff.Sleep(ctx, spreadOut()) {
 				return nil
 			}
 			continue
@@ -282,40 +284,16 @@ func (q *query[T]) rest(ctx context.Context, d time.Duration, over <-chan struct
 	case <-t.C:
 		return true
 	case <-over:
-		return sleep(ctx, time.Duration(rand.Float64()*float64(spread)))
+		return backoff.Sleep(ctx, time.Duration(rand.Float64()*float64(spread)))
 	}
 }
 
 // recoverySpread keeps all queries from coming back in the same instant.
 const recoverySpread = 200 * time.Millisecond
 
-// backoff is how long to wait after so many failures: between half of and the whole of 1 s, 2 s, 4 s, … up to longest.
-func backoff(failures int, longest time.Duration, jitter float64) time.Duration {
-	d := longest
-	if failures < 7 {
-		d = min(time.Second<<(failures-1), longest)
-	}
-	return d/2 + time.Duration(jitter*float64(d/2))
-}
-
 // spread is d, give or take a tenth.
 func spread(d time.Duration) time.Duration {
 	return d - d/10 + time.Duration(rand.Float64()*float64(d/5))
-}
-
-// sleep waits; false if ctx ended.
-func sleep(ctx context.Context, d time.Duration) bool {
-	if d <= 0 {
-		return ctx.Err() == nil
-	}
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-		return false
-	case <-t.C:
-		return true
-	}
 }
 
 // bucket paces a query whose answer changes all the time: after an idle second its first change is fetched at once, a storm of them once a second.

@@ -11,12 +11,13 @@ import (
 	"io/fs"
 	"log/slog"
 	"os"
-	"path/filepath"
 	"slices"
 	"time"
 
 	"github.com/sallyport/sallyport/catalog"
 	"github.com/sallyport/sallyport/intention"
+	"github.com/sallyport/sallyport/internal/atomicfile"
+	"github.com/sallyport/sallyport/internal/backoff"
 	"github.com/sallyport/sallyport/internal/latest"
 )
 
@@ -153,14 +154,14 @@ func (s *saver) run(ctx context.Context) {
 	for {
 		changed := s.newest.Changed()
 		s.flush()
-		if !sleep(ctx, saveEvery-saveAfter) {
+		if !backoff.Sleep(ctx, saveEvery-saveAfter) {
 			break
 		}
 		select {
 		case <-changed:
 		case <-ctx.Done():
 		}
-		if !sleep(ctx, saveAfter) {
+		if !backoff.Sleep(ctx, saveAfter) {
 			break
 		}
 	}
@@ -183,30 +184,11 @@ func (s *saver) flush() {
 		b, err = encodeSaved(time.Now().UTC(), contents)
 	}
 	if err == nil {
-		err = replaceFile(s.file, b)
+		err = atomicfile.Replace(s.file, b)
 	}
 	if err != nil {
 		s.log.Error("last known good contents not written", "file", s.file, "err", err)
 		return
 	}
 	s.written = sum
-}
-
-// replaceFile puts b in place of the file, so that there is the old one or the new one at any time, and only its owner reads it.
-func replaceFile(file string, b []byte) error {
-	f, err := os.CreateTemp(filepath.Dir(file), filepath.Base(file)+".*") // mode 0600
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(b)
-	if err == nil {
-		err = f.Sync()
-	}
-	if err = errors.Join(err, f.Close()); err == nil {
-		err = os.Rename(f.Name(), file)
-	}
-	if err != nil {
-		return errors.Join(err, os.Remove(f.Name()))
-	}
-	return nil
 }

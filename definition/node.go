@@ -13,7 +13,7 @@ const (
 	Null    Kind = iota
 	Text         // a string
 	Integer      // a whole number, also where it is written 80.0
-	Float        // any other number
+	float        // any other number
 	Boolean
 	List
 	Mapping
@@ -26,7 +26,7 @@ func (k Kind) String() string {
 		return "a string"
 	case Integer:
 		return "a number"
-	case Float:
+	case float:
 		return "a fraction"
 	case Boolean:
 		return "a boolean"
@@ -79,7 +79,7 @@ func (n *Node) Number(f float64) {
 		n.Kind, n.Integer = Integer, i
 		return
 	}
-	n.Kind = Float
+	n.Kind = float
 }
 
 // Empty reports whether n says no more than a key that is left out: Consul's own output is full of
@@ -101,7 +101,7 @@ func (n *Node) Empty() bool {
 			}
 		}
 		return true
-	case Float:
+	case float:
 		return false
 	case Null:
 	}

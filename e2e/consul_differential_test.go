@@ -101,7 +101,7 @@ func differential(t *testing.T, agent meshtest.Agent, r *rand.Rand) {
 				if v == nil {
 					return errors.New("nothing is read")
 				}
-				if p := v.Policy(identity.NewName(d)); p == nil || !strings.Contains(fmt.Sprint(p.Intentions()), marker) {
+				if p := v.Policy(identity.NewName(d)); p == nil || !strings.Contains(fmt.Sprint(maps.Collect(p.Exact())), marker) {
 					return errors.New(d + " is not read")
 				}
 				if a, err := client.Check(t.Context(), marker, d); err != nil || !strings.Contains(a.Intention, marker) {
@@ -135,7 +135,7 @@ func differential(t *testing.T, agent meshtest.Agent, r *rand.Rand) {
 					}
 					var said any
 					c.Must("GET", "/v1/connect/intentions/match?"+url.Values{"by": {"destination"}, "name": {d}}.Encode(), nil, &said)
-					t.Errorf("round %d: %s → %s: Consul %v, sallyport %v (%s), its rules %v; intentions %v, as Consul has them %v", round, s, d, answer.Allowed, ours.Allowed, ours.Explain(), envoy, view.Policy(identity.NewName(d)).Intentions(), said)
+					t.Errorf("round %d: %s → %s: Consul %v, sallyport %v (%s), its rules %v; rules %v, as Consul has them %v", round, s, d, answer.Allowed, ours.Allowed, ours.Explain(), envoy, maps.Collect(view.Policy(identity.NewName(d)).Exact()), said)
 				}
 				if pairs%97 == 0 { // the command itself, now and then
 					commands++

@@ -179,11 +179,21 @@ func newControlPlane(t *testing.T, m *meshtest.Mesh, td spiffeid.TrustDomain) *c
 		t.Fatal(err)
 	}
 	authorizer := token.Authorizer{Authority: cp.tokens}
-	secrets := sds.New(sds.Config{Source: authority})
+	issuer, err := ca.NewIssuer(ca.IssuerConfig{Provider: authority, TrustDomain: td, TTL: ca.DefaultLeafTTL})
+	if err != nil {
+		t.Fatal(err)
+	}
+	secrets, err := sds.New(sds.Config{Source: issuer})
+	if err != nil {
+		t.Fatal(err)
+	}
 	if cp.xds, err = xds.New(xds.Config{Views: &cp.store.Views, Credentials: secrets, Authorize: authorizer.Stream}); err != nil {
 		t.Fatal(err)
 	}
-	decide := authz.New(authz.Config{Views: &cp.store.Views, Authorize: authorizer.Call})
+	decide, err := authz.New(authz.Config{Views: &cp.store.Views, Authorize: authorizer.Call})
+	if err != nil {
+		t.Fatal(err)
+	}
 	l, err := net.Listen("unix", cp.socket)
 	if err != nil {
 		t.Fatal(err)

@@ -9,7 +9,7 @@ import (
 // bound how long a revocation takes, are not part of a bootstrap. Hot restart would need shared memory and a second Envoy with
 // the same node.id.
 func Args(p Params, config string) []string {
-	p = p.WithDefaults()
+	p = p.withDefaults()
 	return []string{
 		"--config-path", config,
 		"--drain-time-s", strconv.FormatInt(int64(p.DrainTime/time.Second), 10),

@@ -38,7 +38,7 @@ const (
 // Build returns the bootstrap of the proxy that p describes, or an error that joins everything that is wrong with p. The
 // message passes Envoy's own validation rules and uses no deprecated field. The caller owns it.
 func Build(p Params) (*bootstrapv3.Bootstrap, error) {
-	p = p.WithDefaults()
+	p = p.withDefaults()
 	if err := p.check(); err != nil {
 		return nil, err
 	}

@@ -3,7 +3,6 @@ package bootstrap_test
 import (
 	"bytes"
 	"encoding/json"
-	"errors"
 	"os"
 	"strings"
 	"testing"
@@ -133,7 +132,7 @@ func TestNodeMetadata(t *testing.T) {
 		t.Errorf("FeaturesOf = %+v, want RegexSize 2345 and DrainTime 7s", f)
 	}
 	f = snapshot.FeaturesOf(build(t, web()).GetNode())
-	if f.RegexSize != bootstrap.DefaultRegexSize || f.DrainTime != bootstrap.DefaultDrainTime {
+	if f.RegexSize != 10000 || f.DrainTime != bootstrap.DefaultDrainTime {
 		t.Errorf("FeaturesOf = %+v, want the defaults", f)
 	}
 }
@@ -150,7 +149,7 @@ func TestBuildRefuses(t *testing.T) {
 		{"proxy ID too long", func(p *bootstrap.Params) { p.ProxyID = strings.Repeat("w", 513) }, []string{"longer than 512 bytes"}},
 		{"service", func(p *bootstrap.Params) { p.Identity.Service = "we/b" }, []string{"service:", "SPIFFE"}},
 		{"datacenter", func(p *bootstrap.Params) { p.Identity.Datacenter = "d c" }, []string{`datacenter "d c"`}},
-		{"trust domain", func(p *bootstrap.Params) { p.Identity.TrustDomain = spiffeid.TrustDomain{} }, []string{`trust domain ""`}},
+		{"trust domain", func(p *bootstrap.Params) { p.Identity.TrustDomain = spiffeid.TrustDomain{} }, []string{"no trust domain"}},
 		{"two ways to the control plane", func(p *bootstrap.Params) { p.XDSAddress = "a:1" }, []string{"both a socket and an address of the control plane"}},
 		{"relative socket", func(p *bootstrap.Params) { p.XDSSocket = "xds.sock" }, []string{`xDS socket "xds.sock": expected a full path`}},
 		{"socket with ..", func(p *bootstrap.Params) { p.XDSSocket = "/run/../xds.sock" }, []string{"expected a full path"}},
@@ -224,8 +223,8 @@ func TestAdminRemote(t *testing.T) {
 func TestTokenFileRefuses(t *testing.T) {
 	for _, token := range []string{"", "a b", "a\r\nx-evil: 1", "a\x00", "ä", "a\x7f", strings.Repeat("a", 8193)} {
 		_, err := bootstrap.TokenFile(token)
-		if !errors.Is(err, bootstrap.ErrToken) {
-			t.Errorf("TokenFile(%.20q): error %v, want ErrToken", token, err)
+		if err == nil || !strings.Contains(err.Error(), "not a token") {
+			t.Errorf("TokenFile(%.20q): error %v, want that it is not a token", token, err)
 		}
 		if err != nil && len(token) > 2 && strings.Contains(err.Error(), token) {
 			t.Errorf("TokenFile(%.20q): the error holds the token", token)

@@ -9,24 +9,17 @@ import (
 	"net"
 	"net/netip"
 	"path/filepath"
-	"runtime"
 	"strconv"
 	"strings"
 	"time"
 	"unicode"
 	"unicode/utf8"
+
+	"github.com/sallyport/sallyport/internal/unixsocket"
 )
 
 // ErrAdminRemote is what is wrong with an AdminBind that other machines reach where AdminRemote does not let them.
 var ErrAdminRemote = errors.New("not a loopback address: Envoy's administration asks nobody who they are, so other machines must be let in explicitly")
-
-// maxSocketPath is how long the path of a Unix socket may be: sockaddr_un holds 108 bytes, 104 on BSD and macOS, with a final NUL.
-func maxSocketPath() int {
-	if runtime.GOOS == "linux" {
-		return 107
-	}
-	return 103
-}
 
 // check returns every mistake in p, whose defaults are in place.
 func (p Params) check() error {
@@ -45,7 +38,7 @@ func (p Params) check() error {
 			errs = append(errs, fmt.Errorf("envoy_prometheus_bind_addr %q: %w", p.PrometheusBindAddr, err))
 		}
 	}
-	if v := p.EnvoyVersion; !v.IsZero() && !v.Supported() {
+	if v := p.EnvoyVersion; v != (Version{}) && !v.Supported() {
 		errs = append(errs, fmt.Errorf("envoy %s is too old: %s is the oldest that is supported", v, Minimum()))
 	}
 	if p.MaxConnections < 0 {
@@ -63,9 +56,6 @@ func (p Params) check() error {
 func (p Params) checkIdentity() error {
 	if err := p.Identity.Check(); err != nil {
 		return fmt.Errorf("service: %w", err)
-	}
-	if p.Identity.ID().IsZero() {
-		return fmt.Errorf("service %s: no identity in datacenter %q of trust domain %q", p.Identity.Name, p.Identity.Datacenter, p.Identity.TrustDomain.Name())
 	}
 	return nil
 }
@@ -178,8 +168,8 @@ func checkSocket(what, path string) error {
 	if err := checkPath(what, path); err != nil {
 		return err
 	}
-	if n := len(path); n > maxSocketPath() {
-		return fmt.Errorf("%s %q: %d bytes are too long for a socket, of which this system takes %d: use a shorter runtime directory", what, path, n, maxSocketPath())
+	if n := len(path); n > unixsocket.MaxPath {
+		return fmt.Errorf("%s %q: %d bytes are too long for a socket, of which this system takes %d: use a shorter runtime directory", what, path, n, unixsocket.MaxPath)
 	}
 	return nil
 }

@@ -5,7 +5,6 @@ import (
 	"context"
 	"crypto/rand"
 	"crypto/tls"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
@@ -158,7 +157,7 @@ func TestEnvoyAdminOnLoopback(t *testing.T) {
 
 func TestEnvoyRemote(t *testing.T) {
 	const uri = "spiffe://" + trustDomain + "/sallyport/xds"
-	ca, key := newCA(t)
+	ca := newCA(t)
 	for _, tt := range []struct {
 		name, uri string
 		reaches   bool
@@ -169,9 +168,9 @@ func TestEnvoyRemote(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			dir := shortDir(t)
 			cp := newControlPlane(t, "tcp", "127.0.0.1:0", grpc.Creds(credentials.NewTLS(&tls.Config{
-				Certificates: []tls.Certificate{newLeaf(t, ca, key, tt.uri)}, MinVersion: tls.VersionTLS13,
+				Certificates: []tls.Certificate{newLeaf(t, ca, tt.uri)}, MinVersion: tls.VersionTLS13,
 			})))
-			p := remote(string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: ca.Raw})))
+			p := remote(ca.PEM())
 			p.XDSAddress = cp.address
 			p.AdminSocket = filepath.Join(dir, "admin.sock")
 			p.TokenFile = writeToken(t, dir, "a-token")

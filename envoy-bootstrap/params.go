@@ -8,8 +8,8 @@ import (
 
 // Defaults of Params.
 const (
-	DefaultMaxConnections = 50000
-	DefaultRegexSize      = 10000
+	defaultMaxConnections = 50000
+	defaultRegexSize      = 10000
 	DefaultDrainTime      = 30 * time.Second
 )
 
@@ -49,24 +49,24 @@ type Params struct {
 	// so the zero Version gets what every supported Envoy knows.
 	EnvoyVersion Version
 
-	// MaxConnections bounds the downstream connections of the whole Envoy; 0: DefaultMaxConnections. The administration
+	// MaxConnections bounds the downstream connections of the whole Envoy; 0: 50000. The administration
 	// interface and the metrics listener do not count.
 	MaxConnections int64
 	// RegexSize bounds the compiled size of a regular expression (re2.max_program_size.error_level), 100 to 1<<20; 0:
-	// DefaultRegexSize. Envoy's own default of 100 refuses the expression that denies a few names in a handshake.
+	// 10000. Envoy's own default of 100 refuses the expression that denies a few names in a handshake.
 	RegexSize int
 	// DrainTime is how long the connections of a filter chain that was withdrawn may live on, in whole seconds; 0:
 	// DefaultDrainTime. It is a flag of Envoy (see Args) that the node's metadata repeats to the control plane.
 	DrainTime time.Duration
 }
 
-// WithDefaults returns p with the documented defaults in place of zero fields. Build and Args call it themselves.
-func (p Params) WithDefaults() Params {
+// withDefaults returns p with the documented defaults in place of zero fields. Build and Args call it themselves.
+func (p Params) withDefaults() Params {
 	if p.MaxConnections == 0 {
-		p.MaxConnections = DefaultMaxConnections
+		p.MaxConnections = defaultMaxConnections
 	}
 	if p.RegexSize == 0 {
-		p.RegexSize = DefaultRegexSize
+		p.RegexSize = defaultRegexSize
 	}
 	if p.DrainTime == 0 {
 		p.DrainTime = DefaultDrainTime

@@ -10,8 +10,8 @@ import (
 	"google.golang.org/protobuf/types/known/anypb"
 )
 
-// ErrToken marks a token that cannot be sent in a header. The token is not in the error's text.
-var ErrToken = errors.New("not a token")
+// errToken marks a token that cannot be sent in a header. The token is not in the error's text.
+var errToken = errors.New("not a token")
 
 // maxToken is more than any token needs, and less than what a server takes as a header.
 const maxToken = 8192
@@ -20,11 +20,11 @@ const maxToken = 8192
 // file is as secret as the token: mode 0600, written beside the old one and renamed over it.
 func TokenFile(token string) ([]byte, error) {
 	if token == "" || len(token) > maxToken {
-		return nil, fmt.Errorf("%w: %d bytes long", ErrToken, len(token))
+		return nil, fmt.Errorf("%w: %d bytes long", errToken, len(token))
 	}
 	for i := range len(token) {
 		if token[i] <= ' ' || token[i] > '~' { // a line break would begin another header
-			return nil, fmt.Errorf("%w: holds the character %q", ErrToken, token[i])
+			return nil, fmt.Errorf("%w: holds the character %q", errToken, token[i])
 		}
 	}
 	secret, err := pack(&tlsv3.Secret{

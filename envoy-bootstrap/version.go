@@ -9,8 +9,8 @@ import (
 	"strings"
 )
 
-// ErrVersion marks a text in which no version of Envoy could be found.
-var ErrVersion = errors.New("no version of Envoy")
+// errVersion marks a text in which no version of Envoy could be found.
+var errVersion = errors.New("no version of Envoy")
 
 // Version is a version of Envoy. It is comparable. The zero Version is not known.
 type Version struct{ Major, Minor, Patch int }
@@ -22,11 +22,11 @@ func Minimum() Version { return Version{Major: 1, Minor: 36} }
 var version = regexp.MustCompile(`(?:^|/)v?(\d{1,3})\.(\d{1,3})(?:\.(\d{1,3}))?(?:-[0-9A-Za-z.-]+)?(?:$|/)`)
 
 // ParseVersion reads a version from what `envoy --version` prints, or from a text such as "1.40.0", "v1.40.0" or "1.40". What
-// follows the numbers ("-dev") is left out. The error wraps ErrVersion.
+// follows the numbers ("-dev") is left out. The error wraps errVersion.
 func ParseVersion(s string) (Version, error) {
 	m := version.FindStringSubmatch(strings.TrimSpace(s))
 	if m == nil {
-		return Version{}, fmt.Errorf("%.100q: %w (expected something like 1.40.0)", s, ErrVersion)
+		return Version{}, fmt.Errorf("%.100q: %w (expected something like 1.40.0)", s, errVersion)
 	}
 	var v Version
 	for i, part := range []*int{&v.Major, &v.Minor, &v.Patch} {
@@ -35,7 +35,7 @@ func ParseVersion(s string) (Version, error) {
 		}
 		n, err := strconv.Atoi(m[i+1])
 		if err != nil {
-			return Version{}, fmt.Errorf("%.100q: %w", s, ErrVersion)
+			return Version{}, fmt.Errorf("%.100q: %w", s, errVersion)
 		}
 		*part = n
 	}
@@ -44,9 +44,6 @@ func ParseVersion(s string) (Version, error) {
 
 // String is the version with all its numbers: "1.40.0".
 func (v Version) String() string { return fmt.Sprintf("%d.%d.%d", v.Major, v.Minor, v.Patch) }
-
-// IsZero reports whether the version is not known.
-func (v Version) IsZero() bool { return v == Version{} }
 
 // Compare is negative if v is older than w, positive if it is newer, and 0 if they are the same.
 func (v Version) Compare(w Version) int {

@@ -6,6 +6,7 @@ import (
 
 	"github.com/sallyport/sallyport/definition"
 	"github.com/sallyport/sallyport/identity"
+	"github.com/sallyport/sallyport/internal/unixsocket"
 )
 
 // Bounds on what Consul calls meta (Consul, "service meta": 64 pairs, keys of 128 and values of 512
@@ -15,9 +16,6 @@ const (
 	maxMetaKey   = 128
 	maxMetaValue = 512
 )
-
-// maxSocketPath is the longest path of a Unix socket that Linux takes; macOS takes 103.
-const maxSocketPath = 107
 
 // hostName is RFC 1123's form, with the underscores that container networks have.
 var hostName = regexp.MustCompile(`^[A-Za-z0-9_]([A-Za-z0-9_-]*[A-Za-z0-9_])?(\.[A-Za-z0-9_]([A-Za-z0-9_-]*[A-Za-z0-9_])?)*\.?$`)
@@ -105,8 +103,8 @@ func socket(o *definition.Decoder, key string) definition.Setting[string] {
 	case !strings.HasPrefix(s.Value, "/"):
 		o.Mistake(s.At, "%s %.60q must be an absolute path", key, s.Value)
 		return definition.Setting[string]{}
-	case len(s.Value) > maxSocketPath || strings.ContainsRune(s.Value, 0):
-		o.Mistake(s.At, "%s has %d bytes: a socket's path takes at most %d", key, len(s.Value), maxSocketPath)
+	case len(s.Value) > unixsocket.MaxPath || strings.ContainsRune(s.Value, 0):
+		o.Mistake(s.At, "%s has %d bytes: a socket's path takes at most %d", key, len(s.Value), unixsocket.MaxPath)
 		return definition.Setting[string]{}
 	}
 	return s

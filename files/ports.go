@@ -7,7 +7,8 @@ import (
 	"io/fs"
 	"maps"
 	"os"
-	"path/filepath"
+
+	"github.com/sallyport/sallyport/internal/atomicfile"
 )
 
 // The range that sidecars' ports are chosen from (Consul, ports.sidecar_min_port and sidecar_max_port).
@@ -132,36 +133,14 @@ func readPorts(path string) (map[string]uint16, error) {
 	return f.Ports, nil
 }
 
-// writePorts replaces the file: whoever reads it finds the old ports or the new ones, also after a crash.
-func writePorts(path string, ports map[string]uint16) (err error) {
+// writePorts replaces the file.
+func writePorts(path string, ports map[string]uint16) error {
 	src, err := json.MarshalIndent(portsFile{Version: portsVersion, Ports: ports}, "", "  ")
+	if err == nil {
+		err = atomicfile.Replace(path, append(src, '\n'))
+	}
 	if err != nil {
 		return fmt.Errorf("ports file %s: %w", path, err)
 	}
-	f, err := os.CreateTemp(filepath.Dir(path), ".ports-*") // 0600
-	if err != nil {
-		return fmt.Errorf("ports file: %w", err)
-	}
-	defer func() {
-		if err != nil {
-			err = errors.Join(fmt.Errorf("ports file %s: %w", path, err), os.Remove(f.Name()))
-		}
-	}()
-	_, err = f.Write(append(src, '\n'))
-	err = errors.Join(err, f.Sync(), f.Close())
-	if err != nil {
-		return err
-	}
-	if err = os.Rename(f.Name(), path); err != nil {
-		return err
-	}
-	return syncDir(filepath.Dir(path))
-}
-
-func syncDir(path string) error {
-	d, err := os.Open(path)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
+	return nil
 }

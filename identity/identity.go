@@ -16,12 +16,11 @@ const Default = "default"
 // Wildcard stands for every service where a Name is a pattern (in intentions). It is never part of an identity.
 const Wildcard = "*"
 
-// Errors that callers branch on.
 var (
-	// ErrNotService marks a well-formed SPIFFE ID that is not a service's: an agent, a gateway, somebody else's layout.
-	ErrNotService = errors.New("not the identity of a service")
-	// ErrSegment marks a name that cannot be a segment of a SPIFFE ID's path.
-	ErrSegment = errors.New("not a SPIFFE path segment")
+	// errNotService marks a well-formed SPIFFE ID that is not a service's: an agent, a gateway, somebody else's layout.
+	errNotService = errors.New("not the identity of a service")
+	// errSegment marks a name that cannot be a segment of a SPIFFE ID's path.
+	errSegment = errors.New("not a SPIFFE path segment")
 )
 
 // Name is the name of a service within a mesh. It is comparable. The zero Name names nothing; partition and namespace are
@@ -44,7 +43,7 @@ func (n Name) String() string {
 	return n.Partition + "/" + n.Namespace + "/" + n.Service
 }
 
-// Check returns an error that wraps ErrSegment if n cannot be part of a SPIFFE ID.
+// Check returns an error if n cannot be part of a SPIFFE ID.
 func (n Name) Check() error {
 	for _, s := range []string{n.Partition, n.Namespace, n.Service} {
 		if err := checkSegment(s); err != nil {
@@ -75,13 +74,11 @@ type Service struct {
 	Name
 }
 
-// Parse reads the identity of a service from a SPIFFE ID of Consul's form
-// spiffe://<trust domain>[/ap/<partition>]/ns/<namespace>/dc/<datacenter>/svc/<service>.
-// A SPIFFE ID of another form gives an error that wraps ErrNotService. Segments are compared as bytes: nothing is unescaped.
-func Parse(id spiffeid.ID) (Service, error) {
+// parse is ParseURI of a SPIFFE ID; one of another form gives errNotService.
+func parse(id spiffeid.ID) (Service, error) {
 	path, ok := strings.CutPrefix(id.Path(), "/")
 	if !ok {
-		return Service{}, fmt.Errorf("%s: %w", id, ErrNotService)
+		return Service{}, fmt.Errorf("%s: %w", id, errNotService)
 	}
 	s := Service{TrustDomain: id.TrustDomain(), Name: Name{Partition: Default}}
 	// Cut by hand: this runs for every connection that ext_authz decides, and must not allocate.
@@ -89,41 +86,54 @@ func Parse(id spiffeid.ID) (Service, error) {
 	if key == "ap" {
 		s.Partition, rest = cut(rest)
 		if s.Partition == Default { // Consul leaves the default partition out; a second spelling would be a second identity
-			return Service{}, fmt.Errorf("%s: %w", id, ErrNotService)
+			return Service{}, fmt.Errorf("%s: %w", id, errNotService)
 		}
 		key, rest = cut(rest)
 	}
 	if key != "ns" {
-		return Service{}, fmt.Errorf("%s: %w", id, ErrNotService)
+		return Service{}, fmt.Errorf("%s: %w", id, errNotService)
 	}
 	s.Namespace, rest = cut(rest)
 	if key, rest = cut(rest); key != "dc" {
-		return Service{}, fmt.Errorf("%s: %w", id, ErrNotService)
+		return Service{}, fmt.Errorf("%s: %w", id, errNotService)
 	}
 	s.Datacenter, rest = cut(rest)
 	if key, rest = cut(rest); key != "svc" {
-		return Service{}, fmt.Errorf("%s: %w", id, ErrNotService)
+		return Service{}, fmt.Errorf("%s: %w", id, errNotService)
 	}
 	s.Service = rest
 	// spiffeid has checked the characters and that no segment is empty, so an extra segment is all that can be wrong.
 	if s.Service == "" || strings.Contains(s.Service, "/") {
-		return Service{}, fmt.Errorf("%s: %w", id, ErrNotService)
+		return Service{}, fmt.Errorf("%s: %w", id, errNotService)
 	}
 	return s, nil
 }
 
-// ParseURI is Parse of the text of a URI SAN.
+// ParseURI reads the identity of a service from a URI SAN, a SPIFFE ID of Consul's form
+// spiffe://<trust domain>[/ap/<partition>]/ns/<namespace>/dc/<datacenter>/svc/<service>.
+// Segments are compared as bytes: nothing is unescaped.
 func ParseURI(uri string) (Service, error) {
 	id, err := spiffeid.FromString(uri)
 	if err != nil {
 		return Service{}, fmt.Errorf("%q: %w", uri, err)
 	}
-	return Parse(id)
+	return parse(id)
 }
 
-// ID is the SPIFFE ID of s. The zero ID is returned if s is no valid identity.
+// Check returns an error if no certificate can say s.
+func (s Service) Check() error {
+	if s.TrustDomain.IsZero() {
+		return errors.New("no trust domain")
+	}
+	if err := CheckDatacenter(s.Datacenter); err != nil {
+		return fmt.Errorf("datacenter %w", err)
+	}
+	return s.Name.Check()
+}
+
+// ID is the SPIFFE ID of s; zero if Check returns an error.
 func (s Service) ID() spiffeid.ID {
-	if s.Check() != nil || checkSegment(s.Datacenter) != nil || s.TrustDomain.IsZero() {
+	if s.Check() != nil {
 		return spiffeid.ID{}
 	}
 	id, err := spiffeid.FromPath(s.TrustDomain, s.path())
@@ -153,7 +163,7 @@ func (s Service) SNI() string {
 	return s.Service + "." + s.Namespace + "." + s.Datacenter + ".internal." + s.TrustDomain.Name()
 }
 
-// CheckDatacenter returns an error that wraps ErrSegment if dc cannot be part of a SPIFFE ID.
+// CheckDatacenter returns an error if dc cannot be part of a SPIFFE ID.
 func CheckDatacenter(dc string) error { return checkSegment(dc) }
 
 func cut(path string) (segment, rest string) {
@@ -163,14 +173,14 @@ func cut(path string) (segment, rest string) {
 
 func checkSegment(s string) error {
 	if s == "" || s == "." || s == ".." {
-		return fmt.Errorf("%q: %w", s, ErrSegment)
+		return fmt.Errorf("%q: %w", s, errSegment)
 	}
 	for i := range len(s) {
 		c := s[i]
 		switch {
 		case c >= 'a' && c <= 'z', c >= 'A' && c <= 'Z', c >= '0' && c <= '9', c == '-', c == '.', c == '_':
 		default:
-			return fmt.Errorf("%q: %w: character %q (letters, digits, '.', '-' and '_' are allowed)", s, ErrSegment, c)
+			return fmt.Errorf("%q: %w: character %q (letters, digits, '.', '-' and '_' are allowed)", s, errSegment, c)
 		}
 	}
 	return nil

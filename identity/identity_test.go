@@ -1,7 +1,6 @@
 package identity_test
 
 import (
-	"errors"
 	"strings"
 	"testing"
 
@@ -90,8 +89,8 @@ func TestParseURIRefuses(t *testing.T) {
 		"spiffe://" + td + "/ap/p/gateway/mesh/dc/dc1",
 		"spiffe://" + td + "/sallyport/xds",
 	} {
-		if id, err := identity.ParseURI(uri); !errors.Is(err, identity.ErrNotService) || id != (identity.Service{}) {
-			t.Errorf("ParseURI(%q) = %#v, %v, want ErrNotService", uri, id, err)
+		if id, err := identity.ParseURI(uri); !says(err, notService) || id != (identity.Service{}) {
+			t.Errorf("ParseURI(%q) = %#v, %v, want that it is no service", uri, id, err)
 		}
 	}
 	// Not SPIFFE IDs at all.
@@ -135,7 +134,7 @@ func TestParseURIRefuses(t *testing.T) {
 		"CN=" + ok,
 		"URI:" + ok,
 	} {
-		if id, err := identity.ParseURI(uri); err == nil || errors.Is(err, identity.ErrNotService) || id != (identity.Service{}) {
+		if id, err := identity.ParseURI(uri); err == nil || says(err, notService) || id != (identity.Service{}) {
 			t.Errorf("ParseURI(%q) = %#v, %v, want an error of SPIFFE's", uri, id, err)
 		}
 	}
@@ -162,16 +161,16 @@ func TestCheck(t *testing.T) {
 		}
 	}
 	for _, segment := range []string{"", ".", "..", "a b", "a/b", "a%2fb", "*", "web*", "é", "a\x00", "a\n", "a,b", "a:b", "a~b", "a+b", "a;b"} {
-		if err := identity.NewName(segment).Check(); !errors.Is(err, identity.ErrSegment) {
-			t.Errorf("Check(%q) = %v, want ErrSegment", segment, err)
+		if err := identity.NewName(segment).Check(); !says(err, "not a SPIFFE path segment") {
+			t.Errorf("Check(%q) = %v, want that it is no segment", segment, err)
 		}
 		for _, n := range []identity.Name{{Partition: segment, Namespace: "default", Service: "web"}, {Partition: "default", Namespace: segment, Service: "web"}} {
-			if err := n.Check(); !errors.Is(err, identity.ErrSegment) {
-				t.Errorf("Check(%#v) = %v, want ErrSegment", n, err)
+			if err := n.Check(); !says(err, "not a SPIFFE path segment") {
+				t.Errorf("Check(%#v) = %v, want that it is no segment", n, err)
 			}
 		}
-		if err := identity.CheckDatacenter(segment); !errors.Is(err, identity.ErrSegment) {
-			t.Errorf("CheckDatacenter(%q) = %v, want ErrSegment", segment, err)
+		if err := identity.CheckDatacenter(segment); !says(err, "not a SPIFFE path segment") {
+			t.Errorf("CheckDatacenter(%q) = %v, want that it is no segment", segment, err)
 		}
 		for _, s := range []identity.Service{service("default", "default", "dc1", segment), service("default", "default", segment, "web"), service("default", segment, "dc1", "web"), service(segment, "default", "dc1", "web")} {
 			if !s.ID().IsZero() || s.String() != "" {
@@ -275,3 +274,7 @@ func FuzzParse(f *testing.F) {
 		}
 	})
 }
+
+const notService = "not the identity of a service"
+
+func says(err error, text string) bool { return err != nil && strings.Contains(err.Error(), text) }

@@ -31,19 +31,19 @@ type Shared struct {
 type rules struct {
 	exact map[string]*Intention // by the source's service: all sources are in the destination's space
 	rest  *Intention            // of "*"; nil: nothing is said of the rest
-	all   []Intention           // by precedence
 }
 
 func newRules(destination identity.Name, all []Intention) rules {
 	var r rules
+	var about []Intention
 	for _, i := range all {
 		if i.Destination == destination {
-			r.all = append(r.all, i)
+			about = append(about, i)
 		}
 	}
-	slices.SortFunc(r.all, Compare)
-	for n := range r.all { // of two for one source the denying one comes first, and stays
-		i := &r.all[n]
+	slices.SortFunc(about, Compare)
+	for n := range about { // of two for one source the denying one comes first, and stays
+		i := &about[n]
 		switch {
 		case i.Source.Peer != "" || !sameSpace(i.Source.Name, destination):
 			// Never a local identity, or one of a namespace that Decide refuses whatever is said of it.
@@ -99,13 +99,6 @@ func (s *Shared) Policy(destination identity.Name, own []Intention) *Policy {
 	return &Policy{destination: destination, shared: s, own: newRules(destination, own)}
 }
 
-// Compile makes the policy of a destination out of intentions in any order; those that are about other
-// destinations are left out. The destination must not be the wildcard. The result depends on the set
-// of intentions only, never on their order.
-func Compile(destination identity.Name, all []Intention, scope Scope) *Policy {
-	return Share(destination, all, scope).Policy(destination, all)
-}
-
 func wildcard(in identity.Name) identity.Name {
 	in.Service = identity.Wildcard
 	return in
@@ -132,8 +125,8 @@ const (
 	UnknownDatacenter
 	// ForeignNamespace: the source is of another partition or namespace than the destination.
 	ForeignNamespace
-	// Unrecorded: the source is allowed, but that is not written down yet; see Within.
-	Unrecorded
+	// unrecorded: the source is allowed, but that is not written down yet; see Within.
+	unrecorded
 )
 
 // String is the reason in words.
@@ -149,7 +142,7 @@ func (r Reason) String() string {
 		return "unknown datacenter"
 	case ForeignNamespace:
 		return "foreign namespace"
-	case Unrecorded:
+	case unrecorded:
 		return "not recorded yet"
 	case NoPolicy:
 		return "unknown destination"
@@ -187,7 +180,7 @@ func (p *Policy) Decide(source identity.Service) Decision {
 	}
 	d := p.rule(source.Service)
 	if d.Action == Allow && p.only != nil && !p.only.has(source.Service) {
-		return Decision{Reason: Unrecorded}
+		return Decision{Reason: unrecorded}
 	}
 	return d
 }
@@ -225,18 +218,6 @@ func (p *Policy) Scope() Scope {
 		return Scope{}
 	}
 	return p.shared.scope
-}
-
-// Intentions are those that are about p's destination, by precedence; also those that decide nothing
-// because a more exact one does, or because their source is a peer's. The slice must not be changed.
-func (p *Policy) Intentions() []Intention {
-	switch {
-	case p == nil:
-		return nil
-	case len(p.own.all) == 0:
-		return p.shared.all
-	}
-	return slices.Concat(p.own.all, p.shared.all)
 }
 
 // Exact yields the sources that have a rule of their own and what it says, sorted by name.
@@ -285,16 +266,13 @@ func (p *Policy) Rest() Action {
 	return p.shared.scope.Default
 }
 
-// Rules identifies what p says: policies with equal Rules, of destinations in one partition and
-// namespace, have the same Scope, Exact and Rest. It is comparable; nil is that of the nil Policy.
-func (p *Policy) Rules() any {
-	switch {
-	case p == nil:
+// Shared is what p says if nothing is said of its destination alone; policies of one namespace with equal
+// Shared have the same Scope, Exact and Rest. Nil: p says something of its own, or is nil.
+func (p *Policy) Shared() *Shared {
+	if p == nil || p.only != nil || len(p.own.exact) > 0 || p.own.rest != nil {
 		return nil
-	case p.only == nil && len(p.own.exact) == 0 && p.own.rest == nil:
-		return p.shared
 	}
-	return p
+	return p.shared
 }
 
 // Allowed is the set of identities that p lets in, apart from what Within took away. Of a nil policy

@@ -2,6 +2,7 @@ package intention_test
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"testing"
 
@@ -148,8 +149,8 @@ func TestOrderDoesNotMatter(t *testing.T) {
 		if diff := cmp.Diff(given, other); diff != "" {
 			t.Fatalf("Compile changed what it was given:\n%s", diff)
 		}
-		if diff := cmp.Diff(p.Intentions(), q.Intentions(), cmpopts.EquateEmpty()); diff != "" {
-			t.Fatalf("Intentions depend on the order:\n%s", diff)
+		if diff := cmp.Diff(maps.Collect(p.Exact()), maps.Collect(q.Exact())); diff != "" || p.Rest() != q.Rest() {
+			t.Fatalf("the rules depend on the order:\n%s", diff)
 		}
 		if diff := cmp.Diff(p.Allowed(), q.Allowed(), cmpopts.EquateEmpty(), cmpopts.IgnoreUnexported(intention.Base{})); diff != "" {
 			t.Fatalf("Allowed depends on the order:\n%s", diff)
@@ -239,14 +240,14 @@ func TestSharedRules(t *testing.T) {
 		intention.Scope{TrustDomain: ours, Datacenters: []string{"dc1"}})
 	own := []intention.Intention{{Source: source("batch"), Destination: identity.NewName("z"), Action: intention.Allow}}
 	x, y, z := shared.Policy(identity.NewName("x"), own), shared.Policy(identity.NewName("y"), own), shared.Policy(identity.NewName("z"), own)
-	if x.Rules() != y.Rules() || x.Rules() == z.Rules() || x.Within(intention.Set{}).Rules() == y.Rules() {
-		t.Error("Rules tell policies apart that are the same, or take different ones for the same")
+	if x.Shared() != shared || y.Shared() != shared || z.Shared() != nil || x.Within(intention.Set{}).Shared() != nil {
+		t.Error("Shared tells policies apart that are the same, or takes different ones for the same")
 	}
 	if x.Allowed().Base != y.Allowed().Base || x.Allowed().Base != z.Allowed().Base {
 		t.Error("the sets of one namespace do not share their base")
 	}
-	if (*intention.Policy)(nil).Rules() != nil {
-		t.Error("the nil policy has rules")
+	if (*intention.Policy)(nil).Shared() != nil {
+		t.Error("the nil policy shares what it says")
 	}
 }
 
@@ -257,6 +258,12 @@ func TestZeroDenies(t *testing.T) {
 	}
 	if s := none.Allowed(); !s.Empty() {
 		t.Errorf("the nil policy allows %+v", s)
+	}
+	for name := range none.Exact() {
+		t.Errorf("the nil policy has a rule for %s", name)
+	}
+	if none.Rest() != intention.Deny || !none.Scope().TrustDomain.IsZero() {
+		t.Errorf("the nil policy says %v of everybody, in %+v", none.Rest(), none.Scope())
 	}
 	if (intention.Decision{}).Allowed() {
 		t.Error("the zero Decision allows")

@@ -76,8 +76,8 @@ func (b *Base) compare(o *Base) *comparison {
 	return c
 }
 
-// Empty reports whether nobody is in s.
-func (s Set) Empty() bool {
+// empty reports whether nobody is in s.
+func (s Set) empty() bool {
 	if s.Base == nil || s.TrustDomain == "" || len(s.Datacenters) == 0 {
 		return true
 	}
@@ -127,9 +127,9 @@ func (s *Set) sort() {
 // access away.
 func (s Set) Within(t Set) bool {
 	switch {
-	case s.Empty():
+	case s.empty():
 		return true
-	case t.Empty(), s.TrustDomain != t.TrustDomain, !subset(s.Datacenters, t.Datacenters):
+	case t.empty(), s.TrustDomain != t.TrustDomain, !subset(s.Datacenters, t.Datacenters):
 		return false
 	}
 	c := s.compare(t.Base)
@@ -142,9 +142,9 @@ func (s Set) Within(t Set) bool {
 // certificates of the other one are void.
 func (s Set) Union(t Set) Set {
 	switch {
-	case s.Empty(), !t.Empty() && s.TrustDomain != t.TrustDomain:
+	case s.empty(), !t.empty() && s.TrustDomain != t.TrustDomain:
 		return t
-	case t.Empty():
+	case t.empty():
 		return s
 	}
 	u := Set{Base: s.compare(t.Base).union}

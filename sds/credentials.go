@@ -2,23 +2,21 @@ package sds
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
 	"math"
-	"math/rand/v2"
 	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
 
-	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/sallyport/sallyport/identity"
+	"github.com/sallyport/sallyport/internal/backoff"
 	"github.com/sallyport/sallyport/internal/latest"
-	"github.com/spiffe/go-spiffe/v2/bundle/x509bundle"
-	"github.com/spiffe/go-spiffe/v2/svid/x509svid"
 )
 
 // Config says what Credentials are made of.
@@ -36,10 +34,8 @@ type Credentials struct {
 	source   Source
 	log      *slog.Logger
 	rejected *prometheus.CounterVec
-	// registration is what went wrong when the metrics were registered; Run returns it.
-	registration error
 
-	bundles latest.Value[*Bundles]
+	roots latest.Value[*Roots]
 	// wake makes Run look at pending, at the roots and at what begins.
 	wake chan struct{}
 
@@ -61,25 +57,20 @@ type watch struct {
 	caller identity.Caller
 	id     identity.Service
 	// served is the last leaf that passed verify; nil until there is one.
-	served atomic.Pointer[served]
+	served atomic.Pointer[SVID]
 
 	// mu is held while a leaf is verified and those who use it are woken: one after the other.
 	mu sync.Mutex
 	// offered is what the source gave last; given says that there is one.
-	offered *x509svid.SVID
+	offered *SVID
 	given   bool
 	// begins is when a leaf that was refused is looked at again; zero: not because of the time.
 	begins time.Time
 
 	// Guarded by Credentials.mu.
-	leafs map[*Leaf]struct{}
-	stop  context.CancelFunc // nil: not started
-}
-
-// served is a leaf that passed, and the secret that was made of it.
-type served struct {
-	svid   *x509svid.SVID
-	secret *discoveryv3.Resource
+	users   map[*Leafs]bool
+	stop    context.CancelFunc // nil: not started
+	rotated []chan<- error     // by those who wait in Rotate
 }
 
 // The values of the label "type" of sallyport_sds_rejected_total.
@@ -88,8 +79,9 @@ const (
 	rejectedBundle = "bundle"
 )
 
-// New returns Credentials that hold nothing until Run runs. An error in registering the metrics is returned by Run.
-func New(cfg Config) *Credentials {
+// New returns Credentials that hold nothing until Run runs. The error is that the metrics cannot be
+// registered.
+func New(cfg Config) (*Credentials, error) {
 	c := &Credentials{source: cfg.Source, log: cfg.Logger, watches: make(map[watchKey]*watch), wake: make(chan struct{}, 1), begins: map[*watch]bool{}}
 	if c.log == nil {
 		c.log = slog.New(slog.DiscardHandler)
@@ -100,14 +92,17 @@ func New(cfg Config) *Credentials {
 	}, []string{"type"})
 	c.rejected.WithLabelValues(rejectedLeaf)
 	c.rejected.WithLabelValues(rejectedBundle)
-	if cfg.Registerer != nil {
-		expiry := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-			Name: "sallyport_leaf_expiry_timestamp_seconds",
-			Help: "When the first of all leafs in use ends, as Unix time. +Inf while no leaf is in use.",
-		}, c.earliestExpiry)
-		c.registration = errors.Join(cfg.Registerer.Register(c.rejected), cfg.Registerer.Register(expiry))
+	if cfg.Registerer == nil {
+		return c, nil
 	}
-	return c
+	expiry := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "sallyport_leaf_expiry_timestamp_seconds",
+		Help: "When the first of all leafs in use ends, as Unix time. +Inf while no leaf is in use.",
+	}, c.earliestExpiry)
+	if err := errors.Join(cfg.Registerer.Register(c.rejected), cfg.Registerer.Register(expiry)); err != nil {
+		return nil, fmt.Errorf("sds metrics: %w", err)
+	}
+	return c, nil
 }
 
 // String names the type alone: nothing of what it holds is for a log.
@@ -119,13 +114,10 @@ func (c *Credentials) GoString() string { return c.String() }
 // LogValue is String.
 func (c *Credentials) LogValue() slog.Value { return slog.StringValue(c.String()) }
 
-// Run watches the roots and every leaf that Watch asks for, until ctx ends; then it waits for all it started and returns nil. A watch
-// that ends early is begun again after 1 s to 60 s, and what it gave last stays in use meanwhile. The errors are that Run runs
-// already and that the metrics could not be registered. It may be run again after it returned.
+// Run watches the roots and every leaf that is asked for, until ctx ends; then it waits for all it started and returns nil. A watch
+// that ends early is begun again after 1 s to 60 s, and what it gave last stays in use meanwhile. The error is that Run runs
+// already. It may be run again after it returned.
 func (c *Credentials) Run(ctx context.Context) error {
-	if c.registration != nil {
-		return fmt.Errorf("sds metrics: %w", c.registration)
-	}
 	c.mu.Lock()
 	if c.running {
 		c.mu.Unlock()
@@ -139,10 +131,10 @@ func (c *Credentials) Run(ctx context.Context) error {
 		all.Wait()
 		c.rewind()
 	}()
-	all.Go(func() { c.watchBundles(ctx) })
+	all.Go(func() { c.watchRoots(ctx) })
 	due := time.NewTimer(0)
 	defer due.Stop()
-	bundles := c.bundles.Changed()
+	roots := c.roots.Changed()
 	for {
 		c.start(ctx, &all)
 		if at := c.look(time.Now()); !at.IsZero() {
@@ -150,8 +142,8 @@ func (c *Credentials) Run(ctx context.Context) error {
 		}
 		select {
 		case <-c.wake:
-		case <-bundles:
-			bundles = c.bundles.Changed() // before they are looked at, so that no change is missed
+		case <-roots:
+			roots = c.roots.Changed() // before they are looked at, so that no change is missed
 			c.lookAll()
 		case <-due.C:
 		case <-ctx.Done():
@@ -174,7 +166,7 @@ func (c *Credentials) lookAll() {
 	all := slices.Collect(maps.Values(c.watches))
 	c.mu.Unlock()
 	for _, w := range all {
-		c.consider(w)
+		_ = c.consider(w) // it has said so
 	}
 }
 
@@ -186,7 +178,7 @@ func (c *Credentials) look(now time.Time) (next time.Time) {
 	for _, w := range waiting {
 		at := w.beginning()
 		if !at.IsZero() && !now.Before(at) {
-			c.consider(w)
+			_ = c.consider(w) // it has said so
 			at = w.beginning()
 		}
 		if !at.IsZero() && (next.IsZero() || at.Before(next)) {
@@ -207,7 +199,7 @@ func (c *Credentials) start(ctx context.Context, all *sync.WaitGroup) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for _, w := range c.pending {
-		if len(w.leafs) == 0 { // closed before it began
+		if len(w.users) == 0 { // closed before it began
 			continue
 		}
 		watching, stop := context.WithCancel(ctx)
@@ -228,121 +220,126 @@ func (c *Credentials) rewind() {
 			w.stop()
 			w.stop = nil
 		}
+		w.settle(errUnused)
 		c.pending = append(c.pending, w)
 	}
 }
 
-// Watch asks for the leaf of id, fetched in the name of caller, and returns at once; Run does the work, and need not run yet. All who
-// ask with the same token for the same id share one leaf; the first one's proxy is who the source hears of. wake is called after each
-// new secret, also for the first, by a goroutine that serves others too: it must not block, and may call all of this package meanwhile. It may be called a last time while Close runs or just after. The caller must Close the Leaf.
-func (c *Credentials) Watch(caller identity.Caller, id identity.Service, wake func()) *Leaf {
-	key := watchKey{caller.Token, id}
-	l := &Leaf{credentials: c, key: key, wake: wake}
+// Rotate has the source make a new leaf of the service called name for each who uses one, and returns
+// when they have it. The error is that nobody uses one, or why there is no new one.
+func (c *Credentials) Rotate(name identity.Name) error {
 	c.mu.Lock()
-	defer c.mu.Unlock()
-	w := c.watches[key]
-	if w == nil {
-		w = &watch{caller: caller, id: id, leafs: make(map[*Leaf]struct{})}
-		c.watches[key] = w
-		c.pending = append(c.pending, w)
-		c.rouse()
-	}
-	l.watch = w
-	w.leafs[l] = struct{}{}
-	return l
-}
-
-// release ends a watch with the last of its Leafs.
-func (c *Credentials) release(l *Leaf) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	delete(l.watch.leafs, l)
-	if len(l.watch.leafs) > 0 || c.watches[l.key] != l.watch {
-		return
-	}
-	delete(c.watches, l.key)
-	delete(c.begins, l.watch)
-	if l.watch.stop != nil {
-		l.watch.stop()
-	} else {
-		c.forget(l.watch)
-	}
-}
-
-// forget takes a watch that never began out of the queue, which nobody empties while Run does not run.
-func (c *Credentials) forget(w *watch) {
-	for i, p := range c.pending {
-		if p == w {
-			c.pending = append(c.pending[:i], c.pending[i+1:]...)
-			return
+	var rotated []<-chan error
+	for key, w := range c.watches {
+		if key.id.Name != name || !c.running {
+			continue
 		}
+		if w.stop != nil {
+			w.stop()
+			w.stop = nil
+			c.pending = append(c.pending, w)
+		}
+		done := make(chan error, 1)
+		w.rotated = append(w.rotated, done)
+		rotated = append(rotated, done)
 	}
+	c.rouse()
+	c.mu.Unlock()
+	if len(rotated) == 0 {
+		return fmt.Errorf("no proxy uses a leaf of the service %q", name)
+	}
+	var failed error
+	for _, done := range rotated {
+		failed = errors.Join(failed, <-done)
+	}
+	return failed
 }
 
-// Bundles returns the roots; ok is false as long as the source gave none that passed. It does not block.
-func (c *Credentials) Bundles() (b *Bundles, ok bool) { return c.bundles.Load() }
+// settle tells those who wait for a new leaf of w what came of it.
+func (c *Credentials) settle(w *watch, err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	w.settle(err)
+}
 
-// BundlesChanged returns a channel that is closed when Bundles has something new. Take it before Bundles.
-func (c *Credentials) BundlesChanged() <-chan struct{} { return c.bundles.Changed() }
+func (w *watch) settle(err error) {
+	for _, done := range w.rotated {
+		done <- err
+	}
+	w.rotated = nil
+}
+
+// errUnused is what a rotation ends with that nobody needs any more.
+var errUnused = errors.New("nobody uses the leaf any more")
+
+// Roots returns the roots; ok is false as long as the source gave none that passed. It does not block.
+func (c *Credentials) Roots() (r *Roots, ok bool) { return c.roots.Load() }
+
+// RootsChanged returns a channel that is closed when Roots has something new. Take it before Roots.
+func (c *Credentials) RootsChanged() <-chan struct{} { return c.roots.Changed() }
 
 // watchLeaf keeps w.offered at what the source has.
 func (c *Credentials) watchLeaf(ctx context.Context, w *watch) {
 	c.keep(ctx, func() (delivered bool, err error) {
-		err = c.source.WatchSVID(ctx, w.caller, w.id, func(svid *x509svid.SVID) {
+		err = c.source.WatchSVID(ctx, w.caller, w.id, func(svid *SVID) {
 			delivered = true
 			// Verifying takes a deep stack, which the watch's goroutine would keep for as long as it waits for the next leaf.
 			var verifying sync.WaitGroup
-			verifying.Go(func() { c.offer(w, svid) })
+			verifying.Go(func() { c.settle(w, c.offer(w, svid)) })
 			verifying.Wait()
 		})
+		if ctx.Err() == nil {
+			c.settle(w, wrap("leaf for "+w.id.String(), err))
+		}
 		return delivered, wrap("leaf for "+w.id.String(), err)
 	})
 }
 
-// watchBundles keeps c.bundles at what the source has.
-func (c *Credentials) watchBundles(ctx context.Context) {
+// watchRoots keeps c.roots at what the source has.
+func (c *Credentials) watchRoots(ctx context.Context) {
 	c.keep(ctx, func() (delivered bool, err error) {
-		err = c.source.WatchBundles(ctx, func(set *x509bundle.Set) {
+		err = c.source.WatchRoots(ctx, func(r *Roots) {
 			delivered = true
-			c.accept(set)
+			c.accept(r)
 		})
 		return delivered, wrap("roots", err)
 	})
 }
 
 // accept takes new roots, or keeps those there are.
-func (c *Credentials) accept(set *x509bundle.Set) {
-	next, err := newBundles(set, time.Now())
-	if err != nil {
+func (c *Credentials) accept(next *Roots) {
+	if err := next.check(time.Now()); err != nil {
 		c.rejected.WithLabelValues(rejectedBundle).Inc()
 		c.log.Error("roots refused, the last good ones stay", "err", err)
 		return
 	}
-	if old, ok := c.bundles.Load(); ok && old.same(next) {
+	if old, ok := c.roots.Load(); ok && old.same(next) {
 		return
 	}
-	c.bundles.Set(next)
+	c.roots.Set(next)
 }
 
 // offer takes a leaf from the source.
-func (c *Credentials) offer(w *watch, svid *x509svid.SVID) {
+func (c *Credentials) offer(w *watch, svid *SVID) error {
 	w.mu.Lock()
 	w.offered, w.given = svid, true
 	w.mu.Unlock()
-	c.consider(w)
+	return c.consider(w)
 }
 
-// consider makes a secret of the leaf that the source offers, if it passes. One that does not is looked at again when the roots change
-// and when its time begins. It is called for each offer and for each change of the roots, so that none is missed.
-func (c *Credentials) consider(w *watch) {
+// consider puts the leaf that the source offers in use, if it passes. One that does not is looked at again when the roots change
+// and when its time begins. It is called for each offer and for each change of the roots, so that none is missed. The
+// error is why it was refused.
+func (c *Credentials) consider(w *watch) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	roots, known := c.bundles.Load()
-	if s := w.served.Load(); !w.given || !known || s != nil && s.svid == w.offered {
-		return
+	roots, known := c.roots.Load()
+	if s := w.served.Load(); !w.given || !known || s != nil && s == w.offered {
+		return nil
 	}
 	w.begins = time.Time{}
-	if err := c.take(w, w.offered, roots); err != nil {
+	err := c.take(w, w.offered, roots)
+	if err != nil {
 		c.rejected.WithLabelValues(rejectedLeaf).Inc()
 		c.log.Error("leaf refused, the last good one stays", "service", w.id.Service, "err", err)
 		if early := untilValid(w.offered, time.Now()); early > 0 {
@@ -354,28 +351,26 @@ func (c *Credentials) consider(w *watch) {
 	switch {
 	case w.begins.IsZero():
 		delete(c.begins, w)
-	case len(w.leafs) > 0:
+	case len(w.users) > 0:
 		c.begins[w] = true
 		c.rouse()
 	}
+	return err
 }
 
 // take puts svid in use and wakes those who use it, or says why not.
-func (c *Credentials) take(w *watch, svid *x509svid.SVID, roots *Bundles) error {
+func (c *Credentials) take(w *watch, svid *SVID, roots *Roots) error {
 	if err := verify(svid, w.id, roots, time.Now()); err != nil {
 		return err
 	}
-	secret, err := leafSecret(w.id, svid)
-	if err != nil {
-		return err
-	}
-	old := w.served.Swap(&served{svid, secret})
-	if old != nil && old.secret.GetVersion() == secret.GetVersion() {
+	if old := w.served.Load(); old != nil && slices.EqualFunc(old.Certificates, svid.Certificates, (*x509.Certificate).Equal) {
+		w.offered = old
 		return nil
 	}
+	w.served.Store(svid)
 	c.mu.Lock()
-	wake := make([]func(), 0, len(w.leafs))
-	for l := range w.leafs {
+	wake := make([]func(), 0, len(w.users))
+	for l := range w.users {
 		if l.wake != nil {
 			wake = append(wake, l.wake)
 		}
@@ -394,7 +389,7 @@ func (c *Credentials) earliestExpiry() float64 {
 	earliest := math.Inf(1)
 	for _, w := range c.watches {
 		if s := w.served.Load(); s != nil {
-			earliest = min(earliest, float64(s.svid.Certificates[0].NotAfter.Unix()))
+			earliest = min(earliest, float64(s.Certificates[0].NotAfter.Unix()))
 		}
 	}
 	return earliest
@@ -402,35 +397,24 @@ func (c *Credentials) earliestExpiry() float64 {
 
 // keep calls watch again when it returns, until ctx ends. watch says whether it got anything: then the waiting begins anew.
 func (c *Credentials) keep(ctx context.Context, watch func() (delivered bool, err error)) {
-	for failures := 0; ; failures++ {
+	last := ""
+	for failures := 1; ; failures++ {
 		delivered, err := watch()
 		if ctx.Err() != nil {
 			return
 		}
 		if delivered {
-			failures = 0
+			failures, last = 1, ""
 		}
-		wait := backoff(failures, rand.Float64())
-		c.log.Warn("watch of certificates ended, trying again", "err", err, "duration", wait)
-		timer := time.NewTimer(wait)
-		select {
-		case <-timer.C:
-		case <-ctx.Done():
-			timer.Stop()
+		wait := backoff.Delay(failures, 2*time.Second, time.Minute)
+		if err.Error() != last { // once: there may be thousands of watches that all fail for one reason
+			last = err.Error()
+			c.log.Warn("watch of certificates ended, trying again", "err", err, "duration", wait)
+		}
+		if !backoff.Sleep(ctx, wait) {
 			return
 		}
 	}
-}
-
-// backoff is how long to wait after so many failures in a row: 1 to 2 s after the first, doubled each time up to 30 to 60 s. jitter, in
-// [0, 1), says where between the two.
-func backoff(failures int, jitter float64) time.Duration {
-	const first, longest = 2 * time.Second, 60 * time.Second
-	d := longest
-	if failures < 5 { // 2 s << 5 is past the longest
-		d = min(first<<failures, longest)
-	}
-	return d/2 + time.Duration(jitter*float64(d/2))
 }
 
 var errEnded = errors.New("the source ended it without an error")

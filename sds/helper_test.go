@@ -3,30 +3,22 @@ package sds_test
 import (
 	"bytes"
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"log/slog"
-	"math/big"
 	"net/url"
 	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
 
-	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
-	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 	"github.com/sallyport/sallyport/identity"
+	"github.com/sallyport/sallyport/internal/testca"
 	"github.com/sallyport/sallyport/sds"
-	"github.com/spiffe/go-spiffe/v2/bundle/x509bundle"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
-	"github.com/spiffe/go-spiffe/v2/svid/x509svid"
 	"go.uber.org/goleak"
-	"google.golang.org/protobuf/proto"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -37,54 +29,17 @@ func service(name string) identity.Service {
 	return identity.Service{TrustDomain: testDomain, Datacenter: "dc1", Name: identity.NewName(name)}
 }
 
-// signer is a certificate and its key.
-type signer struct {
-	cert *x509.Certificate
-	key  *ecdsa.PrivateKey
-}
-
-// sign makes a certificate after template, valid for an hour unless it says otherwise. A nil parent: it signs itself.
-func sign(t testing.TB, template *x509.Certificate, parent *signer) *signer {
-	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if template.SerialNumber, err = rand.Int(rand.Reader, new(big.Int).Lsh(big.NewInt(1), 128)); err != nil {
-		t.Fatal(err)
-	}
-	template.BasicConstraintsValid = true
-	if template.NotBefore.IsZero() {
-		template.NotBefore = time.Now().Add(-time.Minute)
-	}
-	if template.NotAfter.IsZero() {
-		template.NotAfter = time.Now().Add(time.Hour)
-	}
-	if parent == nil {
-		parent = &signer{template, key}
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, parent.cert, key.Public(), parent.key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	cert, err := x509.ParseCertificate(der)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return &signer{cert, key}
-}
-
 // pki is a root and an intermediate.
-type pki struct{ root, intermediate *signer }
+type pki struct{ root, intermediate *testca.Pair }
 
 func newPKI(t testing.TB) *pki {
 	t.Helper()
-	root := sign(t, &x509.Certificate{Subject: pkix.Name{CommonName: "root"}, IsCA: true, KeyUsage: x509.KeyUsageCertSign, NotAfter: time.Now().Add(100 * time.Hour)}, nil)
-	return &pki{root, sign(t, &x509.Certificate{Subject: pkix.Name{CommonName: "intermediate"}, IsCA: true, KeyUsage: x509.KeyUsageCertSign, NotAfter: time.Now().Add(50 * time.Hour)}, root)}
+	root := testca.Sign(t, &x509.Certificate{Subject: pkix.Name{CommonName: "root"}, IsCA: true, KeyUsage: x509.KeyUsageCertSign, NotAfter: time.Now().Add(100 * time.Hour)}, nil)
+	return &pki{root, testca.Sign(t, &x509.Certificate{Subject: pkix.Name{CommonName: "intermediate"}, IsCA: true, KeyUsage: x509.KeyUsageCertSign, NotAfter: time.Now().Add(50 * time.Hour)}, root)}
 }
 
 // leaf makes a good leaf of name, changed by mutate.
-func (p *pki) leaf(t testing.TB, name string, mutate func(*x509.Certificate)) *x509svid.SVID {
+func (p *pki) leaf(t testing.TB, name string, mutate func(*x509.Certificate)) *sds.SVID {
 	t.Helper()
 	template := &x509.Certificate{
 		URIs: []*url.URL{service(name).ID().URL()}, KeyUsage: x509.KeyUsageDigitalSignature,
@@ -93,17 +48,19 @@ func (p *pki) leaf(t testing.TB, name string, mutate func(*x509.Certificate)) *x
 	if mutate != nil {
 		mutate(template)
 	}
-	l := sign(t, template, p.intermediate)
-	return &x509svid.SVID{ID: service(name).ID(), Certificates: []*x509.Certificate{l.cert, p.intermediate.cert}, PrivateKey: l.key}
+	l := testca.Sign(t, template, p.intermediate)
+	return &sds.SVID{Certificates: []*x509.Certificate{l.Cert, p.intermediate.Cert}, PrivateKey: l.Key}
 }
 
-// bundle is the set of the roots of all of pkis.
-func bundle(pkis ...*pki) *x509bundle.Set {
-	b := x509bundle.New(testDomain)
+// bundle are the roots of all of pkis, called by their serial numbers. The first is active.
+func bundle(pkis ...*pki) *sds.Roots {
+	active := ""
+	var list []sds.Root
 	for _, p := range pkis {
-		b.AddX509Authority(p.root.cert)
+		list = append(list, sds.Root{ID: p.root.Cert.SerialNumber.String(), Certificate: p.root.Cert})
+		active = list[0].ID
 	}
-	return x509bundle.NewSet(b)
+	return sds.NewRoots(testDomain, active, list)
 }
 
 // source is a sds.Source that does what a test tells it.
@@ -116,9 +73,9 @@ type source struct {
 
 // feed is the open end of a watch.
 type feed struct {
-	svids   chan *x509svid.SVID
-	bundles chan *x509bundle.Set
-	end     chan error
+	svids chan *sds.SVID
+	roots chan *sds.Roots
+	end   chan error
 }
 
 func newSource() *source {
@@ -130,7 +87,7 @@ const rootsFeed = "roots"
 func (s *source) open(name string) (f *feed, closed func()) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	f = &feed{make(chan *x509svid.SVID), make(chan *x509bundle.Set), make(chan error)}
+	f = &feed{make(chan *sds.SVID), make(chan *sds.Roots), make(chan error)}
 	s.calls[name]++
 	s.feeds[name] = f
 	return f, func() {
@@ -142,7 +99,7 @@ func (s *source) open(name string) (f *feed, closed func()) {
 	}
 }
 
-func (s *source) WatchSVID(ctx context.Context, c identity.Caller, id identity.Service, f func(*x509svid.SVID)) error {
+func (s *source) WatchSVID(ctx context.Context, c identity.Caller, id identity.Service, f func(*sds.SVID)) error {
 	s.mu.Lock()
 	s.callers = append(s.callers, c)
 	s.mu.Unlock()
@@ -160,13 +117,13 @@ func (s *source) WatchSVID(ctx context.Context, c identity.Caller, id identity.S
 	}
 }
 
-func (s *source) WatchBundles(ctx context.Context, f func(*x509bundle.Set)) error {
+func (s *source) WatchRoots(ctx context.Context, f func(*sds.Roots)) error {
 	feed, closed := s.open(rootsFeed)
 	defer closed()
 	for {
 		select {
-		case set := <-feed.bundles:
-			f(set)
+		case roots := <-feed.roots:
+			f(roots)
 		case err := <-feed.end:
 			return err
 		case <-ctx.Done():
@@ -190,7 +147,7 @@ func (s *source) count(name string) int {
 	return s.calls[name]
 }
 
-func (s *source) give(t testing.TB, name string, svid *x509svid.SVID) {
+func (s *source) give(t testing.TB, name string, svid *sds.SVID) {
 	t.Helper()
 	f := s.at(name)
 	if f == nil {
@@ -200,13 +157,13 @@ func (s *source) give(t testing.TB, name string, svid *x509svid.SVID) {
 	synctest.Wait()
 }
 
-func (s *source) giveRoots(t testing.TB, set *x509bundle.Set) {
+func (s *source) giveRoots(t testing.TB, roots *sds.Roots) {
 	t.Helper()
 	f := s.at(rootsFeed)
 	if f == nil {
 		t.Fatal("nobody watches the roots")
 	}
-	f.bundles <- set
+	f.roots <- roots
 	synctest.Wait()
 }
 
@@ -232,9 +189,27 @@ type fixture struct {
 func start(t *testing.T) *fixture {
 	t.Helper()
 	f := &fixture{source: newSource(), registry: prometheus.NewRegistry(), log: &buffer{}}
-	f.Credentials = sds.New(sds.Config{Source: f.source, Logger: slog.New(slog.NewTextHandler(f.log, nil)), Registerer: f.registry})
+	var err error
+	f.Credentials, err = sds.New(sds.Config{Source: f.source, Logger: slog.New(slog.NewTextHandler(f.log, nil)), Registerer: f.registry})
+	if err != nil {
+		t.Fatal(err)
+	}
 	f.run(t)
 	return f
+}
+
+// leaf is one use of one leaf.
+type leaf struct {
+	*sds.Leafs
+	id identity.Service
+}
+
+func (l *leaf) SVID() *sds.SVID { return l.Leafs.SVID(l.id) }
+
+func (f *fixture) Watch(c identity.Caller, id identity.Service, wake func()) *leaf {
+	l := &leaf{f.Open(c, wake), id}
+	l.SVID()
+	return l
 }
 
 func (f *fixture) run(t *testing.T) {
@@ -291,17 +266,4 @@ func (b *buffer) String() string {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.b.String()
-}
-
-// secretOf reads a resource back.
-func secretOf(t testing.TB, r *discoveryv3.Resource) *tlsv3.Secret {
-	t.Helper()
-	s := &tlsv3.Secret{}
-	if r.GetResource().GetTypeUrl() != sds.TypeURL {
-		t.Fatalf("type URL %q, want %q", r.GetResource().GetTypeUrl(), sds.TypeURL)
-	}
-	if err := proto.Unmarshal(r.GetResource().GetValue(), s); err != nil {
-		t.Fatal(err)
-	}
-	return s
 }

@@ -9,19 +9,18 @@ import (
 	"time"
 
 	"github.com/sallyport/sallyport/identity"
-	"github.com/spiffe/go-spiffe/v2/svid/x509svid"
 )
 
 // verify says why svid must not be handed to an Envoy as the leaf of id; nil if it may. Envoy refuses a secret with a wrong key, and
 // random neighbours of it in the same response too; what it takes unseen, its peers would refuse at the handshake or, worse, believe.
-func verify(svid *x509svid.SVID, id identity.Service, roots *Bundles, now time.Time) error {
+func verify(svid *SVID, id identity.Service, roots *Roots, now time.Time) error {
 	if err := verifySVID(svid, id, roots, now); err != nil {
 		return fmt.Errorf("leaf for %s: %w", id, err)
 	}
 	return nil
 }
 
-func verifySVID(svid *x509svid.SVID, id identity.Service, roots *Bundles, now time.Time) error {
+func verifySVID(svid *SVID, id identity.Service, roots *Roots, now time.Time) error {
 	want := id.ID()
 	switch {
 	case want.IsZero():
@@ -32,6 +31,10 @@ func verifySVID(svid *x509svid.SVID, id identity.Service, roots *Bundles, now ti
 		return errors.New("no private key")
 	case id.TrustDomain != roots.trustDomain:
 		return fmt.Errorf("no roots of the trust domain %s, only of %s", id.TrustDomain, roots.trustDomain)
+	}
+	if _, err := x509.MarshalPKCS8PrivateKey(svid.PrivateKey); err != nil {
+		// The error may quote what it was given; the type is all that helps.
+		return fmt.Errorf("a private key of type %T cannot be handed to Envoy", svid.PrivateKey)
 	}
 	leaf := svid.Certificates[0]
 	if public, ok := svid.PrivateKey.Public().(interface{ Equal(crypto.PublicKey) bool }); !ok || !public.Equal(leaf.PublicKey) {
@@ -66,7 +69,7 @@ func verifySVID(svid *x509svid.SVID, id identity.Service, roots *Bundles, now ti
 }
 
 // untilValid is how long it takes until the time of svid's whole chain has begun; not above zero if it has.
-func untilValid(svid *x509svid.SVID, now time.Time) time.Duration {
+func untilValid(svid *SVID, now time.Time) time.Duration {
 	var wait time.Duration
 	if svid == nil {
 		return wait

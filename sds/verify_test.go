@@ -1,6 +1,7 @@
 package sds_test
 
 import (
+	"crypto"
 	"crypto/x509"
 	"net/url"
 	"strings"
@@ -9,8 +10,9 @@ import (
 	"time"
 
 	"github.com/sallyport/sallyport/identity"
+	"github.com/sallyport/sallyport/internal/testca"
+	"github.com/sallyport/sallyport/sds"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
-	"github.com/spiffe/go-spiffe/v2/svid/x509svid"
 )
 
 // TestRefusedLeafs: what is not as it should be is never served, and the one before stays.
@@ -18,133 +20,139 @@ func TestRefusedLeafs(t *testing.T) {
 	foreign := spiffeid.RequireTrustDomainFromString("evil.example")
 	for _, tt := range []struct {
 		name string
-		make func(t *testing.T, p *pki) *x509svid.SVID
+		make func(t *testing.T, p *pki) *sds.SVID
 		want string
 	}{
-		{"nil", func(*testing.T, *pki) *x509svid.SVID { return nil }, "no certificate"},
-		{"no certificate", func(t *testing.T, p *pki) *x509svid.SVID {
+		{"nil", func(*testing.T, *pki) *sds.SVID { return nil }, "no certificate"},
+		{"no certificate", func(t *testing.T, p *pki) *sds.SVID {
 			t.Helper()
 			s := p.leaf(t, "web", nil)
 			s.Certificates = nil
 			return s
 		}, "no certificate"},
-		{"a nil certificate", func(t *testing.T, p *pki) *x509svid.SVID {
+		{"a nil certificate", func(t *testing.T, p *pki) *sds.SVID {
 			t.Helper()
 			s := p.leaf(t, "web", nil)
 			s.Certificates[0] = nil
 			return s
 		}, "no certificate"},
-		{"a nil intermediate", func(t *testing.T, p *pki) *x509svid.SVID {
+		{"a nil intermediate", func(t *testing.T, p *pki) *sds.SVID {
 			t.Helper()
 			s := p.leaf(t, "web", nil)
 			s.Certificates[1] = nil
 			return s
 		}, "an intermediate certificate is missing"},
-		{"no key", func(t *testing.T, p *pki) *x509svid.SVID {
+		{"no key", func(t *testing.T, p *pki) *sds.SVID {
 			t.Helper()
 			s := p.leaf(t, "web", nil)
 			s.PrivateKey = nil
 			return s
 		}, "no private key"},
-		{"another key", func(t *testing.T, p *pki) *x509svid.SVID {
+		{"a key that cannot be written", func(t *testing.T, p *pki) *sds.SVID {
 			t.Helper()
 			s := p.leaf(t, "web", nil)
-			s.PrivateKey = p.root.key
+			s.PrivateKey = struct{ crypto.Signer }{s.PrivateKey}
+			return s
+		}, "a private key of type struct { crypto.Signer } cannot be handed to Envoy"},
+		{"another key", func(t *testing.T, p *pki) *sds.SVID {
+			t.Helper()
+			s := p.leaf(t, "web", nil)
+			s.PrivateKey = p.root.Key
 			return s
 		}, "the private key is another certificate's"},
 		{
-			"another service", func(t *testing.T, p *pki) *x509svid.SVID { t.Helper(); return p.leaf(t, "db", nil) },
+			"another service", func(t *testing.T, p *pki) *sds.SVID { t.Helper(); return p.leaf(t, "db", nil) },
 			`it is the certificate of \"spiffe://11111111-2222-3333-4444-555555555555.consul/ns/default/dc/dc1/svc/db\"`,
 		},
-		{"another trust domain", func(t *testing.T, p *pki) *x509svid.SVID {
+		{"another trust domain", func(t *testing.T, p *pki) *sds.SVID {
 			t.Helper()
 			return p.leaf(t, "web", func(c *x509.Certificate) {
 				c.URIs = []*url.URL{identity.Service{TrustDomain: foreign, Datacenter: "dc1", Name: identity.NewName("web")}.ID().URL()}
 			})
 		}, `it is the certificate of \"spiffe://evil.example/ns/default/dc/dc1/svc/web\"`},
-		{"no URI", func(t *testing.T, p *pki) *x509svid.SVID {
+		{"no URI", func(t *testing.T, p *pki) *sds.SVID {
 			t.Helper()
 			return p.leaf(t, "web", func(c *x509.Certificate) { c.DNSNames = []string{c.URIs[0].String()}; c.URIs = nil })
 		}, "0 URI SANs, want one"},
-		{"two URIs, ours first", func(t *testing.T, p *pki) *x509svid.SVID {
+		{"two URIs, ours first", func(t *testing.T, p *pki) *sds.SVID {
 			t.Helper()
 			return p.leaf(t, "web", func(c *x509.Certificate) { c.URIs = append(c.URIs, service("db").ID().URL()) })
 		}, "2 URI SANs, want one"},
-		{"two URIs, ours second", func(t *testing.T, p *pki) *x509svid.SVID {
+		{"two URIs, ours second", func(t *testing.T, p *pki) *sds.SVID {
 			t.Helper()
 			return p.leaf(t, "web", func(c *x509.Certificate) { c.URIs = []*url.URL{service("db").ID().URL(), c.URIs[0]} })
 		}, "2 URI SANs, want one"},
-		{"a CA's", func(t *testing.T, p *pki) *x509svid.SVID {
+		{"a CA's", func(t *testing.T, p *pki) *sds.SVID {
 			t.Helper()
 			return p.leaf(t, "web", func(c *x509.Certificate) { c.IsCA = true })
 		}, "it is a CA's certificate"},
-		{"signs certificates", func(t *testing.T, p *pki) *x509svid.SVID {
+		{"signs certificates", func(t *testing.T, p *pki) *sds.SVID {
 			t.Helper()
 			return p.leaf(t, "web", func(c *x509.Certificate) { c.KeyUsage |= x509.KeyUsageCertSign })
 		}, "it is a CA's certificate"},
-		{"signs revocations", func(t *testing.T, p *pki) *x509svid.SVID {
+		{"signs revocations", func(t *testing.T, p *pki) *sds.SVID {
 			t.Helper()
 			return p.leaf(t, "web", func(c *x509.Certificate) { c.KeyUsage |= x509.KeyUsageCRLSign })
 		}, "it is a CA's certificate"},
-		{"no digitalSignature", func(t *testing.T, p *pki) *x509svid.SVID {
+		{"no digitalSignature", func(t *testing.T, p *pki) *sds.SVID {
 			t.Helper()
 			return p.leaf(t, "web", func(c *x509.Certificate) { c.KeyUsage = x509.KeyUsageKeyAgreement })
 		}, "the key usage digitalSignature is missing"},
-		{"no key usage", func(t *testing.T, p *pki) *x509svid.SVID {
+		{"no key usage", func(t *testing.T, p *pki) *sds.SVID {
 			t.Helper()
 			return p.leaf(t, "web", func(c *x509.Certificate) { c.KeyUsage = 0 })
 		}, "the key usage digitalSignature is missing"},
-		{"server only", func(t *testing.T, p *pki) *x509svid.SVID {
+		{"server only", func(t *testing.T, p *pki) *sds.SVID {
 			t.Helper()
 			return p.leaf(t, "web", func(c *x509.Certificate) { c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth} })
 		}, "the extended key usage client authentication is missing"},
-		{"client only", func(t *testing.T, p *pki) *x509svid.SVID {
+		{"client only", func(t *testing.T, p *pki) *sds.SVID {
 			t.Helper()
 			return p.leaf(t, "web", func(c *x509.Certificate) { c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth} })
 		}, "the extended key usage server authentication is missing"},
-		{"intermediate for clients only", func(t *testing.T, p *pki) *x509svid.SVID {
+		{"intermediate for clients only", func(t *testing.T, p *pki) *sds.SVID {
 			t.Helper()
 			narrow := *p
-			narrow.intermediate = sign(t, &x509.Certificate{
-				Subject: p.intermediate.cert.Subject, IsCA: true, KeyUsage: x509.KeyUsageCertSign, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
+			narrow.intermediate = testca.Sign(t, &x509.Certificate{
+				Subject: p.intermediate.Cert.Subject, IsCA: true, KeyUsage: x509.KeyUsageCertSign, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
 			}, p.root)
 			return narrow.leaf(t, "web", nil)
 		}, "as a server: x509: certificate specifies an incompatible key usage"},
-		{"intermediate for servers only", func(t *testing.T, p *pki) *x509svid.SVID {
+		{"intermediate for servers only", func(t *testing.T, p *pki) *sds.SVID {
 			t.Helper()
 			narrow := *p
-			narrow.intermediate = sign(t, &x509.Certificate{
-				Subject: p.intermediate.cert.Subject, IsCA: true, KeyUsage: x509.KeyUsageCertSign, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
+			narrow.intermediate = testca.Sign(t, &x509.Certificate{
+				Subject: p.intermediate.Cert.Subject, IsCA: true, KeyUsage: x509.KeyUsageCertSign, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
 			}, p.root)
 			return narrow.leaf(t, "web", nil)
 		}, "as a client: x509: certificate specifies an incompatible key usage"},
-		{"expired", func(t *testing.T, p *pki) *x509svid.SVID {
+		{"expired", func(t *testing.T, p *pki) *sds.SVID {
 			t.Helper()
 			return p.leaf(t, "web", func(c *x509.Certificate) { c.NotAfter = time.Now().Add(-time.Second) })
 		}, "as a server: x509: certificate has expired or is not yet valid"},
-		{"intermediate expired", func(t *testing.T, p *pki) *x509svid.SVID {
+		{"intermediate expired", func(t *testing.T, p *pki) *sds.SVID {
 			t.Helper()
 			old := *p
-			old.intermediate = sign(t, &x509.Certificate{
-				Subject: p.intermediate.cert.Subject, IsCA: true, KeyUsage: x509.KeyUsageCertSign, NotAfter: time.Now().Add(-time.Second),
+			old.intermediate = testca.Sign(t, &x509.Certificate{
+				Subject: p.intermediate.Cert.Subject, IsCA: true, KeyUsage: x509.KeyUsageCertSign, NotAfter: time.Now().Add(-time.Second),
 			}, p.root)
 			return old.leaf(t, "web", nil)
 		}, "as a server: x509: certificate has expired or is not yet valid"},
-		{"no intermediate", func(t *testing.T, p *pki) *x509svid.SVID {
+		{"no intermediate", func(t *testing.T, p *pki) *sds.SVID {
 			t.Helper()
 			s := p.leaf(t, "web", nil)
 			s.Certificates = s.Certificates[:1]
 			return s
 		}, "as a server: x509: certificate signed by unknown authority"},
 		{
-			"another CA", func(t *testing.T, _ *pki) *x509svid.SVID { t.Helper(); return newPKI(t).leaf(t, "web", nil) },
+			"another CA", func(t *testing.T, _ *pki) *sds.SVID { t.Helper(); return newPKI(t).leaf(t, "web", nil) },
 			"as a server: x509: certificate signed by unknown authority",
 		},
-		{"its own root in the chain", func(t *testing.T, _ *pki) *x509svid.SVID {
+		{"its own root in the chain", func(t *testing.T, _ *pki) *sds.SVID {
 			t.Helper()
 			other := newPKI(t)
 			s := other.leaf(t, "web", nil)
-			s.Certificates = append(s.Certificates, other.root.cert)
+			s.Certificates = append(s.Certificates, other.root.Cert)
 			return s
 		}, "as a server: x509: certificate signed by unknown authority"},
 	} {
@@ -158,7 +166,7 @@ func TestRefusedLeafs(t *testing.T) {
 				defer l.Close()
 				bad := tt.make(t, p)
 				f.source.give(t, "web", bad)
-				if l.Secret() != nil || woken.count() != 0 {
+				if l.SVID() != nil || woken.count() != 0 {
 					t.Error("it was served")
 				}
 				good := p.leaf(t, "web", nil)
@@ -193,7 +201,7 @@ func TestInvalidIdentity(t *testing.T) {
 		defer b.Close()
 		f.source.give(t, "a/b", p.leaf(t, "web", nil))
 		f.source.give(t, "b", p.leaf(t, "b", func(c *x509.Certificate) { c.URIs = []*url.URL{other.ID().URL()} }))
-		if a.Secret() != nil || b.Secret() != nil {
+		if a.SVID() != nil || b.SVID() != nil {
 			t.Error("a leaf was served")
 		}
 		for _, want := range []string{"not a valid identity", "no roots of the trust domain evil.example, only of 11111111-2222-3333-4444-555555555555.consul"} {

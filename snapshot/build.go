@@ -94,9 +94,12 @@ func (b *builder) outbound() {
 			b.add(u.cluster, b.upstreamCluster(u))
 		}
 		if !u.byName() {
-			b.put(endpointType, u.cluster, b.cache.assignment(assignmentKey{u.cluster, u.service}, func() *discoveryv3.Resource {
-				return b.resource(u.cluster, assignment(u.cluster, u.service.Endpoints))
-			}))
+			key := assignmentKey{u.cluster, u.service}
+			r := b.cache.assignments.Get(key)
+			if r == nil {
+				r = b.cache.assignments.Keep(key, b.resource(u.cluster, assignment(u.cluster, u.service.Endpoints)))
+			}
+			b.put(endpointType, u.cluster, r)
 		}
 	}
 }

@@ -2,14 +2,13 @@ package snapshot
 
 import (
 	"fmt"
-	"runtime"
 	"slices"
 	"strings"
 	"sync"
-	"weak"
 
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	"github.com/sallyport/sallyport/catalog"
+	"github.com/sallyport/sallyport/internal/intern"
 )
 
 // Cache builds what Build builds, in less time: it keeps what many proxies have in common, and takes from a proxy's last resources those that
@@ -18,10 +17,10 @@ type Cache struct {
 	schema schema
 	// constants are messages that hold nothing of any proxy, packed.
 	constants sync.Map
-
-	mu sync.Mutex
-	// assignments are the endpoints of services, as long as somebody has them: all who dial a service have the same.
-	assignments map[assignmentKey]weak.Pointer[discoveryv3.Resource]
+	// assignments are the endpoints of services: all who dial a service have the same.
+	assignments intern.Table[assignmentKey, discoveryv3.Resource]
+	leafs       intern.Table[leafKey, discoveryv3.Resource]
+	validations intern.Table[validationKey, discoveryv3.Resource]
 }
 
 // assignmentKey is all that an assignment is made of.
@@ -49,35 +48,4 @@ func (c *Cache) Build(in Input, last *Resources) (*Resources, error) {
 	}
 	slices.SortFunc(b.out.Secrets, func(x, y Secret) int { return strings.Compare(x.Name, y.Name) })
 	return b.out, nil
-}
-
-// assignment is the endpoints of a service as a resource, made by make or before.
-func (c *Cache) assignment(key assignmentKey, make func() *discoveryv3.Resource) *discoveryv3.Resource {
-	c.mu.Lock()
-	r := c.assignments[key].Value()
-	c.mu.Unlock()
-	if r != nil {
-		return r
-	}
-	made := make()
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if r := c.assignments[key].Value(); r != nil { // another goroutine was faster
-		return r
-	}
-	if c.assignments == nil {
-		c.assignments = map[assignmentKey]weak.Pointer[discoveryv3.Resource]{}
-	}
-	c.assignments[key] = weak.Make(made)
-	runtime.AddCleanup(made, c.forget, key)
-	return made
-}
-
-// forget drops an assignment that nobody has any more, unless an equal one has taken its place.
-func (c *Cache) forget(key assignmentKey) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.assignments[key].Value() == nil {
-		delete(c.assignments, key)
-	}
 }

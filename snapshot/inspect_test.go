@@ -14,6 +14,7 @@ import (
 	"github.com/sallyport/sallyport/catalog"
 	"github.com/sallyport/sallyport/identity"
 	"github.com/sallyport/sallyport/intention"
+	"github.com/sallyport/sallyport/internal/catalogtest"
 	"github.com/sallyport/sallyport/snapshot"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"google.golang.org/protobuf/proto"
@@ -69,7 +70,7 @@ func compile(dst string, def intention.Action, all ...intention.Intention) *inte
 			all[i].Destination = identity.NewName(dst)
 		}
 	}
-	return intention.Compile(identity.NewName(dst), all, intention.Scope{
+	return catalogtest.Policy(identity.NewName(dst), all, intention.Scope{
 		TrustDomain: spiffeid.RequireTrustDomainFromString(trustDomain),
 		Datacenters: []string{"dc1", "dc2"},
 		Default:     def,

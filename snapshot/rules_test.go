@@ -9,6 +9,7 @@ import (
 	"github.com/sallyport/sallyport/catalog"
 	"github.com/sallyport/sallyport/identity"
 	"github.com/sallyport/sallyport/intention"
+	"github.com/sallyport/sallyport/internal/catalogtest"
 	"github.com/sallyport/sallyport/internal/decisiontable"
 	"github.com/sallyport/sallyport/internal/rbactest"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
@@ -79,7 +80,7 @@ func FuzzDecideEqualsInterpreter(f *testing.F) {
 				t.Fatal(err)
 			}
 			if got != want {
-				t.Fatalf("seed %d: rules allow %q = %v, Decide says %v; intentions %v, scope %+v", seed, uris, got, want, policy.Intentions(), policy.Scope())
+				t.Fatalf("seed %d: rules allow %q = %v, Decide says %v; scope %+v", seed, uris, got, want, policy.Scope())
 			}
 			if l7 {
 				continue
@@ -138,7 +139,7 @@ func randomPolicy(r *rand.Rand) *intention.Policy {
 			})
 		}
 	}
-	return intention.Compile(identity.NewName("web"), all, scope)
+	return catalogtest.Policy(identity.NewName("web"), all, scope)
 }
 
 func randomPeer(r *rand.Rand) []string {
@@ -170,7 +171,7 @@ func randomPeer(r *rand.Rand) []string {
 
 // TestNobodyIsNeverEverybody: whatever denies everybody says so, in both places and in both protocols; what is left out would allow.
 func TestNobodyIsNeverEverybody(t *testing.T) {
-	noTrustDomain := intention.Compile(identity.NewName("web"), []intention.Intention{{
+	noTrustDomain := catalogtest.Policy(identity.NewName("web"), []intention.Intention{{
 		Source: intention.Source{Name: identity.NewName("*")}, Destination: identity.NewName("web"), Action: intention.Allow,
 	}}, intention.Scope{Datacenters: []string{"dc1"}, Default: intention.Allow})
 	policies := map[string]*intention.Policy{
@@ -179,7 +180,7 @@ func TestNobodyIsNeverEverybody(t *testing.T) {
 		"deny by name":   compile("web", intention.Deny, from("api", intention.Deny)),
 		"no policy":      nil,
 		"impossible":     compile("web", intention.Deny, from("a b", intention.Allow)),
-		"no datacenter":  intention.Compile(identity.NewName("web"), nil, intention.Scope{TrustDomain: spiffeid.RequireTrustDomainFromString(trustDomain), Default: intention.Allow}),
+		"no datacenter":  catalogtest.Policy(identity.NewName("web"), nil, intention.Scope{TrustDomain: spiffeid.RequireTrustDomainFromString(trustDomain), Default: intention.Allow}),
 		"no trustdomain": noTrustDomain,
 	}
 	uris := [][]string{nil, {""}, {"spiffe://" + trustDomain + "/ns/default/dc/dc1/svc/api"}, {"spiffe://" + trustDomain + "/ns/default/dc/dc1/svc/a b"}}

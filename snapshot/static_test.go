@@ -2,16 +2,12 @@ package snapshot_test
 
 import (
 	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
-	"math/big"
 	"net/url"
 	"strings"
 	"testing"
-	"time"
 
 	bootstrapv3 "github.com/envoyproxy/go-control-plane/envoy/config/bootstrap/v3"
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
@@ -24,6 +20,7 @@ import (
 	upstreamhttpv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/upstreams/http/v3"
 	"github.com/sallyport/sallyport/identity"
 	"github.com/sallyport/sallyport/internal/envoytest"
+	"github.com/sallyport/sallyport/internal/testca"
 	"github.com/sallyport/sallyport/snapshot"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
@@ -184,7 +181,7 @@ func inline(tb testing.TB, r *snapshot.Resources, ca *authority, c *tlsv3.Common
 		c.TlsCertificates = append(c.TlsCertificates, ca.leaf(service))
 	}
 	c.TlsCertificateSdsSecretConfigs = nil
-	root := &corev3.DataSource{Specifier: &corev3.DataSource_InlineString{InlineString: ca.pem}}
+	root := &corev3.DataSource{Specifier: &corev3.DataSource_InlineString{InlineString: ca.root.PEM()}}
 	switch v := c.ValidationContextType.(type) {
 	case *tlsv3.CommonTlsContext_ValidationContextSdsSecretConfig:
 		c.ValidationContextType = &tlsv3.CommonTlsContext_ValidationContext{ValidationContext: &tlsv3.CertificateValidationContext{
@@ -221,38 +218,18 @@ func controlPlane(t testing.TB) *clusterv3.Cluster {
 // authority signs certificates for configurations.
 type authority struct {
 	t    testing.TB
-	cert *x509.Certificate
-	key  *ecdsa.PrivateKey
-	pem  string
+	root *testca.Pair
 }
 
 func newAuthority(t testing.TB) *authority {
 	t.Helper()
-	a := &authority{t: t}
-	a.key = newKey(t)
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "root"}, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
-		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, a.key.Public(), a.key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if a.cert, err = x509.ParseCertificate(der); err != nil {
-		t.Fatal(err)
-	}
-	a.pem = string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}))
-	return a
+	return &authority{t, testca.Sign(t, &x509.Certificate{Subject: pkix.Name{CommonName: "root"}, IsCA: true, KeyUsage: x509.KeyUsageCertSign}, nil)}
 }
 
 // sign makes a certificate with these URI SANs, as DER, and its key.
 func (a *authority) sign(change func(*x509.Certificate), uris ...string) ([]byte, *ecdsa.PrivateKey) {
 	a.t.Helper()
-	key := newKey(a.t)
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(2), NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
-		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth, x509.ExtKeyUsageServerAuth},
-	}
+	template := &x509.Certificate{KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth, x509.ExtKeyUsageServerAuth}}
 	for _, u := range uris {
 		parsed, err := url.Parse(u)
 		if err != nil {
@@ -261,11 +238,8 @@ func (a *authority) sign(change func(*x509.Certificate), uris ...string) ([]byte
 		template.URIs = append(template.URIs, parsed)
 	}
 	change(template)
-	der, err := x509.CreateCertificate(rand.Reader, template, a.cert, key.Public(), a.key)
-	if err != nil {
-		a.t.Fatal(err)
-	}
-	return der, key
+	leaf := testca.Sign(a.t, template, a.root)
+	return leaf.Cert.Raw, leaf.Key
 }
 
 // signService makes the certificate of a service.
@@ -286,13 +260,4 @@ func (a *authority) leaf(service string) *tlsv3.TlsCertificate {
 		return &corev3.DataSource{Specifier: &corev3.DataSource_InlineString{InlineString: string(pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: b}))}}
 	}
 	return &tlsv3.TlsCertificate{CertificateChain: text("CERTIFICATE", der), PrivateKey: text("PRIVATE KEY", pkcs8)}
-}
-
-func newKey(t testing.TB) *ecdsa.PrivateKey {
-	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return key
 }

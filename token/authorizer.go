@@ -111,9 +111,9 @@ func (i *Issuer) Call(_ context.Context, token string, proxy identity.ProxyID, s
 	if token == "" {
 		return identity.Caller{}, status.Error(codes.Unauthenticated, "the call came without a token: is this Envoy's bootstrap from `sallyport bootstrap` or `sallyport envoy`?")
 	}
-	p, err := i.Verify(token)
+	p, err := i.verify(token)
 	switch {
-	case errors.Is(err, ErrExpired):
+	case errors.Is(err, errExpired):
 		return identity.Caller{}, status.Error(codes.Unauthenticated, err.Error()+"; `sallyport envoy` renews it as long as it runs, `sallyport bootstrap` writes a new one")
 	case err != nil:
 		return identity.Caller{}, status.Error(codes.Unauthenticated, err.Error())

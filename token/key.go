@@ -11,8 +11,9 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"syscall"
+
+	"github.com/sallyport/sallyport/internal/atomicfile"
 )
 
 // PEM types of the two blocks of a key file. The public key is there to tell a damaged private one from a good one: any 32
@@ -127,25 +128,9 @@ func makeKey(file string) error {
 	if err != nil {
 		return err
 	}
-	dir := filepath.Dir(file)
-	f, err := os.CreateTemp(dir, filepath.Base(file)+".*") // mode 0600
-	if err != nil {
-		return err
-	}
-	defer os.Remove(f.Name())
 	text := append(pem.EncodeToMemory(&pem.Block{Type: privateBlock, Bytes: privateDER}), pem.EncodeToMemory(&pem.Block{Type: publicBlock, Bytes: publicDER})...)
-	_, err = f.Write(text)
-	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
+	if err := atomicfile.Create(file, text); err != nil && !errors.Is(err, fs.ErrExist) {
 		return err
 	}
-	// A link, unlike a rename, does not replace the key that another process made meanwhile.
-	if err := os.Link(f.Name(), file); err != nil && !errors.Is(err, fs.ErrExist) {
-		return err
-	}
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	defer d.Close()
-	return d.Sync()
+	return nil
 }

@@ -22,8 +22,8 @@ import (
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 )
 
-// Audience is the aud claim of every token: what a token is for.
-const Audience = "sallyport-xds"
+// audience is the aud claim of every token: what a token is for.
+const audience = "sallyport-xds"
 
 const (
 	// issuerPath follows the trust domain in the iss claim.
@@ -39,8 +39,8 @@ const (
 	maxVerified = 16 << 10
 )
 
-// ErrExpired marks a token that was good once.
-var ErrExpired = errors.New("token has expired")
+// errExpired marks a token that was good once.
+var errExpired = errors.New("token has expired")
 
 var errMalformed = errors.New("not a token of this control plane, or cut or changed on its way")
 
@@ -113,7 +113,7 @@ func (i *Issuer) Mint(p identity.ProxyID, ttl time.Duration) (token string, expi
 	token, err = jwt.Signed(i.signer).Claims(jwt.Claims{
 		Issuer:    i.issuer,
 		Subject:   string(p),
-		Audience:  jwt.Audience{Audience},
+		Audience:  jwt.Audience{audience},
 		Expiry:    jwt.NewNumericDate(expires),
 		NotBefore: jwt.NewNumericDate(now.Add(-backDated)),
 		IssuedAt:  jwt.NewNumericDate(now),
@@ -125,10 +125,10 @@ func (i *Issuer) Mint(p identity.ProxyID, ttl time.Duration) (token string, expi
 	return token, expires, nil
 }
 
-// Verify returns the proxy that a token was minted for. A token that was good but has run out gives an error that wraps
-// ErrExpired. The first look at a token checks its signature; further ones find it remembered, take no lock and allocate
+// verify returns the proxy that a token was minted for. A token that was good but has run out gives an error that wraps
+// errExpired. The first look at a token checks its signature; further ones find it remembered, take no lock and allocate
 // nothing, but see its times checked again.
-func (i *Issuer) Verify(token string) (identity.ProxyID, error) {
+func (i *Issuer) verify(token string) (identity.ProxyID, error) {
 	v, ok := i.verified.Load(token)
 	if !ok {
 		var err error
@@ -139,7 +139,7 @@ func (i *Issuer) Verify(token string) (identity.ProxyID, error) {
 	now := time.Now().Unix()
 	switch {
 	case now >= v.expires: // RFC 7519, 4.1.4: not on or after
-		return "", fmt.Errorf("%w at %s", ErrExpired, time.Unix(v.expires, 0).UTC().Format(time.RFC3339))
+		return "", fmt.Errorf("%w at %s", errExpired, time.Unix(v.expires, 0).UTC().Format(time.RFC3339))
 	case now < v.notBefore:
 		return "", fmt.Errorf("token is not valid before %s; do the clocks agree?", time.Unix(v.notBefore, 0).UTC().Format(time.RFC3339))
 	}
@@ -171,7 +171,7 @@ func (i *Issuer) read(token string) (verified, error) {
 	switch {
 	case c.Issuer != i.issuer:
 		return verified{}, errors.New("token is of another mesh")
-	case len(c.Audience) != 1 || c.Audience[0] != Audience:
+	case len(c.Audience) != 1 || c.Audience[0] != audience:
 		return verified{}, errors.New("token is not meant for xDS")
 	case c.Expiry == nil || c.NotBefore == nil:
 		return verified{}, errors.New("token has no bounds in time")

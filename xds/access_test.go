@@ -375,7 +375,7 @@ func TestEnd(t *testing.T) {
 }
 
 func TestNewRefuses(t *testing.T) {
-	views, credentials := &latest.Value[*catalog.View]{}, sds.New(sds.Config{})
+	views, credentials := &latest.Value[*catalog.View]{}, &sds.Credentials{}
 	for name, cfg := range map[string]Config{
 		"no views":       {Credentials: credentials, Authorize: byMetadata{}.Stream},
 		"no credentials": {Views: views, Authorize: byMetadata{}.Stream},

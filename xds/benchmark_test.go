@@ -175,7 +175,7 @@ func BenchmarkPublishRound(b *testing.B) {
 			var sessions []*session
 			for i := range n {
 				s := newSession(server, identity.Caller{Proxy: proxyID(name(i))}, features, func(error) {})
-				defer s.leafs.close()
+				defer s.leafs.Close()
 				sessions = append(sessions, s)
 				if err := server.join(s); err != nil {
 					b.Fatal(err)

@@ -11,6 +11,7 @@ import (
 	"github.com/sallyport/sallyport/identity"
 	"github.com/sallyport/sallyport/intention"
 	"github.com/sallyport/sallyport/internal/atomicfile"
+	"github.com/sallyport/sallyport/internal/catalogtest"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 )
 
@@ -20,7 +21,7 @@ func policy(td string, fallback intention.Action, allowed ...string) *intention.
 	for _, s := range allowed {
 		all = append(all, intention.Intention{Source: intention.Source{Name: identity.NewName(s)}, Destination: dst, Action: intention.Allow})
 	}
-	return intention.Compile(dst, all, intention.Scope{TrustDomain: spiffeid.RequireTrustDomainFromString(td), Datacenters: []string{"dc1"}, Default: fallback})
+	return catalogtest.Policy(dst, all, intention.Scope{TrustDomain: spiffeid.RequireTrustDomainFromString(td), Datacenters: []string{"dc1"}, Default: fallback})
 }
 
 func TestObserve(t *testing.T) {
@@ -73,7 +74,7 @@ func TestObserve(t *testing.T) {
 func drains(d time.Duration) func() time.Duration { return func() time.Duration { return d } }
 
 func inDatacenters(dcs ...string) *intention.Policy {
-	return intention.Compile(identity.NewName("api"), nil, intention.Scope{TrustDomain: spiffeid.RequireTrustDomainFromString("a"), Datacenters: dcs, Default: intention.Allow})
+	return catalogtest.Policy(identity.NewName("api"), nil, intention.Scope{TrustDomain: spiffeid.RequireTrustDomainFromString("a"), Datacenters: dcs, Default: intention.Allow})
 }
 
 // A rename that is put off is not forgotten when the trust domain changes meanwhile: nothing of the old one is within the new one.

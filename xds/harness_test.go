@@ -2,14 +2,9 @@ package xds
 
 import (
 	"context"
-	"crypto"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/x509"
 	"errors"
 	"log/slog"
-	"math/big"
 	"net"
 	"net/url"
 	"slices"
@@ -28,12 +23,11 @@ import (
 	"github.com/sallyport/sallyport/intention"
 	"github.com/sallyport/sallyport/internal/catalogtest"
 	"github.com/sallyport/sallyport/internal/latest"
+	"github.com/sallyport/sallyport/internal/testca"
 	"github.com/sallyport/sallyport/internal/xdstest"
 	"github.com/sallyport/sallyport/sds"
 	"github.com/sallyport/sallyport/snapshot"
-	"github.com/spiffe/go-spiffe/v2/bundle/x509bundle"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
-	"github.com/spiffe/go-spiffe/v2/svid/x509svid"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
@@ -59,49 +53,33 @@ func (byMetadata) Stream(ctx context.Context, _ identity.ProxyID) (identity.Call
 
 // certificates are an sds.Source whose answers a test can put off.
 type certificates struct {
-	roots      latest.Value[*x509bundle.Set]
-	bundle     *x509bundle.Set
+	roots      latest.Value[*sds.Roots]
+	bundle     *sds.Roots
 	mu         sync.Mutex
-	leafs      map[string]*latest.Value[*x509svid.SVID] // by token and service
+	leafs      map[string]*latest.Value[*sds.SVID] // by token and service
 	withheld   bool
-	rootCert   *x509.Certificate
-	rootKey    crypto.Signer
-	serial     int64
+	t          testing.TB
+	root       *testca.Pair
 	watchedFor []string // tokens
 }
 
 func newCertificates(t testing.TB) *certificates {
 	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
 	td := spiffeid.RequireTrustDomainFromString(trustDomain)
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1), URIs: []*url.URL{td.ID().URL()}, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(1000 * time.Hour),
-		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	root, err := x509.ParseCertificate(der)
-	if err != nil {
-		t.Fatal(err)
-	}
+	root := testca.Sign(t, &x509.Certificate{URIs: []*url.URL{td.ID().URL()}, NotAfter: time.Now().Add(1000 * time.Hour), IsCA: true, KeyUsage: x509.KeyUsageCertSign}, nil)
 	return &certificates{
-		rootCert: root, rootKey: key, leafs: map[string]*latest.Value[*x509svid.SVID]{},
-		bundle: x509bundle.NewSet(x509bundle.FromX509Authorities(td, []*x509.Certificate{root})),
+		t: t, root: root, leafs: map[string]*latest.Value[*sds.SVID]{},
+		bundle: sds.NewRoots(td, "", []sds.Root{{ID: "1", Certificate: root.Cert}}),
 	}
 }
 
-func (c *certificates) leaf(token string, id identity.Service) *latest.Value[*x509svid.SVID] {
+func (c *certificates) leaf(token string, id identity.Service) *latest.Value[*sds.SVID] {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	key := token + " " + id.String()
 	v := c.leafs[key]
 	if v == nil {
-		v = &latest.Value[*x509svid.SVID]{}
+		v = &latest.Value[*sds.SVID]{}
 		c.leafs[key] = v
 		if !c.withheld {
 			v.Set(c.issue(id))
@@ -111,25 +89,12 @@ func (c *certificates) leaf(token string, id identity.Service) *latest.Value[*x5
 }
 
 // issue signs a leaf; the caller holds the lock.
-func (c *certificates) issue(id identity.Service) *x509svid.SVID {
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		panic(err)
-	}
-	c.serial++
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(c.serial + 1), URIs: []*url.URL{id.ID().URL()}, NotBefore: time.Now().Add(-time.Minute), NotAfter: time.Now().Add(24 * time.Hour),
-		BasicConstraintsValid: true, KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth, x509.ExtKeyUsageServerAuth},
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, c.rootCert, key.Public(), c.rootKey)
-	if err != nil {
-		panic(err)
-	}
-	cert, err := x509.ParseCertificate(der)
-	if err != nil {
-		panic(err)
-	}
-	return &x509svid.SVID{ID: id.ID(), Certificates: []*x509.Certificate{cert}, PrivateKey: key}
+func (c *certificates) issue(id identity.Service) *sds.SVID {
+	leaf := testca.Sign(c.t, &x509.Certificate{
+		URIs: []*url.URL{id.ID().URL()}, NotAfter: time.Now().Add(24 * time.Hour),
+		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth, x509.ExtKeyUsageServerAuth},
+	}, c.root)
+	return &sds.SVID{Certificates: []*x509.Certificate{leaf.Cert}, PrivateKey: leaf.Key}
 }
 
 // rotate gives all leafs, also those that were withheld.
@@ -147,31 +112,17 @@ func (c *certificates) rotate() {
 	}
 }
 
-func (c *certificates) WatchSVID(ctx context.Context, caller identity.Caller, id identity.Service, f func(*x509svid.SVID)) error {
+func (c *certificates) WatchSVID(ctx context.Context, caller identity.Caller, id identity.Service, f func(*sds.SVID)) error {
 	c.mu.Lock()
 	c.watchedFor = append(c.watchedFor, caller.Token)
 	c.mu.Unlock()
-	follow(ctx, c.leaf(caller.Token, id), f)
+	c.leaf(caller.Token, id).Watch(ctx, f)
 	return nil
 }
 
-func (c *certificates) WatchBundles(ctx context.Context, f func(*x509bundle.Set)) error {
-	follow(ctx, &c.roots, f)
+func (c *certificates) WatchRoots(ctx context.Context, f func(*sds.Roots)) error {
+	c.roots.Watch(ctx, f)
 	return nil
-}
-
-func follow[T any](ctx context.Context, v *latest.Value[T], f func(T)) {
-	for {
-		changed := v.Changed()
-		if x, ok := v.Load(); ok {
-			f(x)
-		}
-		select {
-		case <-changed:
-		case <-ctx.Done():
-			return
-		}
-	}
 }
 
 // mesh is a control plane on a bufconn. Every part runs; nothing is published until publish.
@@ -207,13 +158,15 @@ func (m *mesh) run(cfg Config) {
 	m.t.Helper()
 	m.registry = prometheus.NewRegistry()
 	m.logs = &logs{}
-	credentials := sds.New(sds.Config{Source: m.certs})
+	credentials, err := sds.New(sds.Config{Source: m.certs})
+	if err != nil {
+		m.t.Fatal(err)
+	}
 	cfg.Views, cfg.Credentials = &m.store.Views, credentials
 	if cfg.Authorize == nil {
 		cfg.Authorize = byMetadata{}.Stream
 	}
 	cfg.Registerer, cfg.Logger = m.registry, slog.New(slog.NewTextHandler(m.logs, &slog.HandlerOptions{Level: slog.LevelDebug}))
-	var err error
 	if m.server, err = New(cfg); err != nil {
 		m.t.Fatal(err)
 	}

@@ -39,7 +39,7 @@ type publisher struct {
 	cache    snapshot.Cache
 	recorder recorder
 	view     *catalog.View // the one that was published last
-	bundles  *sds.Bundles  // those that were published last
+	bundles  *sds.Roots  // those that were published last
 	// builds are those of open sessions: two streams of one proxy share one, unless their Envoys differ.
 	builds  map[identity.ProxyID]map[snapshot.Features]*build
 	waiting map[identity.Name]bool      // services of which something waits for the record
@@ -67,7 +67,7 @@ type published struct {
 	known    bool // the catalog has had the proxy since the stream was opened
 	complete bool // target is what input and bundles lead to
 	input    snapshot.Input
-	bundles  *sds.Bundles
+	bundles  *sds.Roots
 	target   *target
 	change   uint64 // the newest that it was told
 }
@@ -85,7 +85,7 @@ func (s *Server) Run(ctx context.Context) error {
 	p := newPublisher(s)
 	defer p.close()
 	defer s.shut()
-	views, bundles := s.views.Changed(), s.credentials.BundlesChanged()
+	views, bundles := s.views.Changed(), s.credentials.RootsChanged()
 	var storm storm
 	storm.change(time.Now())
 	due := time.NewTimer(0)
@@ -98,7 +98,7 @@ func (s *Server) Run(ctx context.Context) error {
 			views = s.views.Changed() // before the view is loaded, so that none is missed
 			storm.change(time.Now())
 		case <-bundles:
-			bundles = s.credentials.BundlesChanged()
+			bundles = s.credentials.RootsChanged()
 			storm.change(time.Now())
 		case <-s.wake:
 			p.publish(s.takeFresh(), time.Now(), true)
@@ -140,7 +140,7 @@ func (p *publisher) concerned() []*session {
 	if !ok || view.Mesh() == nil {
 		return p.server.sessions()
 	}
-	bundles, _ := p.server.credentials.Bundles()
+	bundles, _ := p.server.credentials.Roots()
 	all := bundles != p.bundles
 	p.bundles = bundles
 	now := time.Now()
@@ -253,7 +253,7 @@ func (p *publisher) publish(sessions []*session, since time.Time, fresh bool) {
 		}
 		return
 	}
-	bundles, haveBundles := p.server.credentials.Bundles()
+	bundles, haveBundles := p.server.credentials.Roots()
 	var all []*build
 	sharing := map[*build][]*session{}
 	inputs := make(map[*build]snapshot.Input, len(sessions))
@@ -448,7 +448,7 @@ func (p *publisher) build(b *build, in snapshot.Input) {
 
 // hand gives a session what was built, with its secrets, if all of them are in hand: with one missing, Envoy would not start at
 // all, or, once running, keep a listener warming.
-func (p *publisher) hand(view *catalog.View, n *session, in snapshot.Input, b *build, bundles *sds.Bundles, since time.Time) {
+func (p *publisher) hand(view *catalog.View, n *session, in snapshot.Input, b *build, bundles *sds.Roots, since time.Time) {
 	t := &target{resources: b.good.resources, generation: b.good.generation}
 	t.resources[secrets] = make(map[string]*discoveryv3.Resource, len(b.good.made.Secrets))
 	use := map[identity.Service]bool{}
@@ -489,20 +489,20 @@ func (p *publisher) hand(view *catalog.View, n *session, in snapshot.Input, b *b
 	if t.equal(n.published.target) {
 		t = n.published.target
 	} else {
-		n.leafs.keep(use)
+		n.leafs.Keep(use)
 	}
 	n.published.target = t
 	n.set(t, since, change)
 }
 
 // secret makes one secret; nil: its leaf is not there yet.
-func (p *publisher) secret(n *session, secret snapshot.Secret, bundles *sds.Bundles) (*discoveryv3.Resource, error) {
+func (p *publisher) secret(n *session, secret snapshot.Secret, bundles *sds.Roots) (*discoveryv3.Resource, error) {
 	if secret.Leaf == (identity.Service{}) {
-		return bundles.Validation(secret.Name, secret.SANs, secret.Version)
+		return p.cache.Validation(secret, bundles.PEM())
 	}
-	leaf := n.leafs.watch(p.server.credentials, n.caller, secret.Leaf, func() { p.server.refresh(n) })
-	if leaf == nil { // the stream has ended
+	svid := n.leafs.SVID(secret.Leaf)
+	if svid == nil {
 		return nil, nil
 	}
-	return leaf.Secret(), nil
+	return p.cache.Leaf(secret, svid.Certificates, svid.PrivateKey)
 }

@@ -320,7 +320,7 @@ func (s *Server) join(n *session) error {
 // leave is the end of a session.
 func (s *Server) leave(n *session) {
 	r := n.close()
-	n.leafs.close()
+	n.leafs.Close()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.fresh, n)

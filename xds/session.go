@@ -9,6 +9,7 @@ import (
 
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	"github.com/sallyport/sallyport/identity"
+	"github.com/sallyport/sallyport/sds"
 	"github.com/sallyport/sallyport/snapshot"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -23,7 +24,7 @@ type session struct {
 	caller   identity.Caller
 	features snapshot.Features
 	opened   time.Time
-	leafs    leafs
+	leafs    *sds.Leafs
 	// kick makes the stream's goroutine look at queue and wakeAt; end ends the stream with a status.
 	kick chan struct{}
 	end  context.CancelCauseFunc
@@ -54,6 +55,7 @@ type session struct {
 
 func newSession(s *Server, caller identity.Caller, features snapshot.Features, end context.CancelCauseFunc) *session {
 	n := &session{server: s, caller: caller, features: features, opened: time.Now(), end: end, kick: make(chan struct{}, 1)}
+	n.leafs = s.credentials.Open(caller, func() { s.refresh(n) })
 	for k := range kinds {
 		n.subs[k] = newSubscription(k)
 	}

@@ -212,7 +212,7 @@ func revocationBound(r catalog.Revocation, drain time.Duration) string {
 
 // status is the session's part.
 func (s *session) status() StreamStatus {
-	expires := s.leafs.expires()
+	expires := s.leafs.Expires()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	r := s.report

@@ -98,10 +98,13 @@ func (p *controlPlane) token(peer admin.Peer, r admin.TokenRequest) (admin.Token
 }
 
 func (p *controlPlane) rotateLeaf(service string) error {
+	if p.mint == nil {
+		return errors.New("consul's agent renews leafs, and has no call for doing so early (a root rotation does it: consul connect ca set-config)")
+	}
 	name := identity.NewName(service)
-	err := p.rotate(name)
-	if err == nil || p.mint == nil { // beside Consul nobody's leaf is rotated by hand
-		return err
+	err := p.secrets.Rotate(name)
+	if err == nil {
+		return nil
 	}
 	known := false
 	for _, pr := range p.xds.Status() {
@@ -156,7 +159,7 @@ func (p *controlPlane) reasons() []string {
 		out = append(out, "no valid catalog was read yet")
 		out = append(out, p.status().Problems...)
 	}
-	if _, ok := p.secrets.Bundles(); !ok {
+	if _, ok := p.secrets.Roots(); !ok {
 		out = append(out, "the trust bundle is not there yet")
 	}
 	return out

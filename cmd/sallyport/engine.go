@@ -20,6 +20,7 @@ import (
 	"github.com/sallyport/sallyport/sds"
 	"github.com/sallyport/sallyport/token"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
+	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 )
 
@@ -27,7 +28,7 @@ import (
 var (
 	_ catalog.Source  = (*files.Source)(nil)
 	_ catalog.Source  = (*consul.Agent)(nil)
-	_ sds.Source      = (*ca.CA)(nil)
+	_ sds.Source      = (*ca.Issuer)(nil)
 	_ sds.Source      = (*consul.Agent)(nil)
 	_ token.Authority = (*token.Issuer)(nil)
 	_ token.Authority = (*consul.Agent)(nil)
@@ -46,7 +47,6 @@ type engine struct {
 	trustDomain func() (td spiffeid.TrustDomain, ok bool)
 	// mint makes a proxy's token; nil: proxies bring tokens of their own.
 	mint     func(identity.ProxyID, time.Duration) (string, time.Time, error)
-	rotate   func(identity.Name) error
 	reload   func()
 	status   func() admin.Catalog
 	notReady func() []string
@@ -69,6 +69,10 @@ func filesEngine(cfg serveConfig, log *slog.Logger, metrics prometheus.Registere
 		}
 	}()
 	td = authority.TrustDomain()
+	issuer, err := ca.NewIssuer(ca.IssuerConfig{Provider: authority, TrustDomain: td, TTL: cfg.LeafTTL, Registerer: metrics})
+	if err != nil {
+		return nil, err
+	}
 	fc, err := cfg.filesConfig(td)
 	if err != nil {
 		return nil, err
@@ -83,9 +87,15 @@ func filesEngine(cfg serveConfig, log *slog.Logger, metrics prometheus.Registere
 		return nil, err
 	}
 	return &engine{
-		source: source, certificates: authority, callers: token.Authorizer{Authority: tokens}, background: authority.Run,
+		source: source, certificates: issuer, callers: token.Authorizer{Authority: tokens},
+		background: func(ctx context.Context) error {
+			g, ctx := errgroup.WithContext(ctx)
+			g.Go(func() error { return authority.Run(ctx) })
+			g.Go(func() error { return issuer.Run(ctx) })
+			return g.Wait()
+		},
 		trustDomain: func() (spiffeid.TrustDomain, bool) { return td, true },
-		mint:        tokens.Mint, rotate: authority.Rotate, reload: source.Reload, close: authority.Close,
+		mint:        tokens.Mint, reload: source.Reload, close: authority.Close,
 		status: func() admin.Catalog {
 			s := source.Status()
 			c := admin.Catalog{Source: "files: " + cfg.Catalog, LastLoaded: s.LastSuccess, Problems: s.Problems, Warnings: s.Warnings}
@@ -145,9 +155,6 @@ func consulEngine(cfg serveConfig, log *slog.Logger, metrics prometheus.Register
 	}
 	return &engine{
 		source: agent, certificates: agent, callers: token.Authorizer{Authority: agent}, recheck: recheckConsul, trustDomain: agent.TrustDomain,
-		rotate: func(identity.Name) error {
-			return errors.New("consul's agent renews leafs, and has no call for doing so early (a root rotation does it: consul connect ca set-config)")
-		},
 		reload: func() {}, close: func() error { return nil },
 		status: func() admin.Catalog {
 			s := agent.Status()

@@ -17,7 +17,7 @@ import (
 
 // clientOptions are what all commands that ask a running control plane share.
 type clientOptions struct {
-	runtimeDir string // empty: the first of admin.DefaultDirs with a control plane
+	runtimeDir string // empty: the first of the usual directories with a control plane
 }
 
 // sidecarOptions are what `envoy` and `bootstrap` share: whose sidecar it is, and what its bootstrap says.

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/sallyport/sallyport/admin"
+	"github.com/sallyport/sallyport/internal/backoff"
 )
 
 // How long a renewal that failed waits for its next attempt. The control plane is on this machine, so asking again costs
@@ -40,7 +41,7 @@ func (r renewal) run(ctx context.Context, expires time.Time) {
 // renew tries until there is a new token or ctx ends. A failure is logged once for as long as it stays the same.
 func (r renewal) renew(ctx context.Context) (expires time.Time, ok bool) {
 	said := ""
-	for wait := renewalRetry; ; wait = min(2*wait, renewalRetryMax) {
+	for failures := 1; ; failures++ {
 		expires, err := r.try(ctx)
 		if err == nil {
 			if said != "" {
@@ -55,7 +56,7 @@ func (r renewal) renew(ctx context.Context) (expires time.Time, ok bool) {
 			said = text
 			r.log.Warn("token not renewed, trying again; what Envoy has keeps working, but it cannot reach the control plane anew once the token has ended", "err", err)
 		}
-		if !sleepUntil(ctx, time.Now().Add(wait/2+rand.N(wait/2))) {
+		if !sleepUntil(ctx, time.Now().Add(backoff.Delay(failures, renewalRetry, renewalRetryMax))) {
 			return time.Time{}, false
 		}
 	}

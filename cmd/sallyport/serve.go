@@ -161,7 +161,9 @@ func open(cfg serveConfig, log *slog.Logger) (*controlPlane, error) {
 	p.store.Number = p.numbers.Next
 	closeEngine := p.engine.close
 	p.engine.close = func() error { return errors.Join(p.numbers.Close(), closeEngine(), release()) }
-	p.secrets = sds.New(sds.Config{Source: p.certificates, Logger: log, Registerer: p.metrics})
+	if p.secrets, err = sds.New(sds.Config{Source: p.certificates, Logger: log, Registerer: p.metrics}); err != nil {
+		return nil, errors.Join(err, p.close())
+	}
 	p.xds, err = xds.New(xds.Config{
 		Views: &p.store.Views, Credentials: p.secrets, Authorize: p.callers.Stream, Recheck: p.recheck,
 		GenerationsFile: filepath.Join(cfg.Data, "generations-2.json"), UnrecordedFile: filepath.Join(cfg.RuntimeDir, "unrecorded-generations"),
@@ -170,9 +172,11 @@ func open(cfg serveConfig, log *slog.Logger) (*controlPlane, error) {
 	if err != nil {
 		return nil, errors.Join(err, p.close())
 	}
-	p.authz = authz.New(authz.Config{
+	if p.authz, err = authz.New(authz.Config{
 		Views: &p.store.Views, LogDenials: cfg.LogDenials, Logger: log, Registerer: p.metrics, Authorize: p.callers.Call,
-	})
+	}); err != nil {
+		return nil, errors.Join(err, p.close())
+	}
 	p.observe, err = observe.New(observe.Config{Views: &p.store.Views, Authorize: p.callers.Call, Registerer: p.metrics})
 	if err != nil {
 		return nil, errors.Join(err, p.close())
@@ -332,16 +336,12 @@ func (p *controlPlane) reloadOnHUP(ctx context.Context) {
 
 // announce says, once the catalog is there, what is served and where.
 func (p *controlPlane) announce(ctx context.Context, out io.Writer, l listeners) {
-	changed := p.store.Views.Changed()
+	waiting, known := context.WithCancel(ctx)
+	defer known()
+	p.store.Views.Watch(waiting, func(*catalog.View) { known() })
 	v, ok := p.store.Views.Load()
-	for !ok {
-		select {
-		case <-ctx.Done():
-			return
-		case <-changed:
-		}
-		changed = p.store.Views.Changed()
-		v, ok = p.store.Views.Load()
+	if !ok {
+		return
 	}
 	proxies := slices.Collect(v.Proxies())
 	count := "no proxies yet" // a catalog may come bit by bit

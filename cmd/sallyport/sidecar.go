@@ -13,6 +13,7 @@ import (
 
 	"github.com/sallyport/sallyport/admin"
 	bootstrap "github.com/sallyport/sallyport/envoy-bootstrap"
+	"github.com/sallyport/sallyport/internal/atomicfile"
 	"golang.org/x/sys/unix"
 )
 
@@ -107,7 +108,7 @@ func writeToken(dir, token string) error {
 	if err != nil {
 		return fmt.Errorf("answer of the control plane: %w", err)
 	}
-	return writeFile(tokenPath(dir), content)
+	return atomicfile.Replace(tokenPath(dir), content)
 }
 
 // writeSidecar writes the files of a sidecar and returns the path of the bootstrap.
@@ -127,29 +128,5 @@ func writeSidecar(dir, token string, p bootstrap.Params) (string, error) {
 		return "", err
 	}
 	path := bootstrapPath(dir)
-	return path, writeFile(path, content)
-}
-
-// writeFile writes a file of mode 0600 beside path and renames it over path: who reads path finds the old content or the new.
-func writeFile(path string, content []byte) (err error) {
-	tmp := path + ".new"
-	// One that an earlier process left may have any mode.
-	if err := os.Remove(tmp); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	f, err := os.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(content)
-	if err == nil {
-		err = f.Sync()
-	}
-	if err = errors.Join(err, f.Close()); err == nil {
-		err = os.Rename(tmp, path)
-	}
-	if err != nil {
-		return errors.Join(err, os.Remove(tmp))
-	}
-	return nil
+	return path, atomicfile.Replace(path, content)
 }

@@ -67,31 +67,6 @@ func TestLockSidecar(t *testing.T) {
 	release()
 }
 
-func TestWriteFile(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "token.json")
-	if err := os.WriteFile(path+".new", []byte("left over by somebody"), 0o666); err != nil {
-		t.Fatal(err)
-	}
-	for _, content := range []string{"first", "second"} {
-		if err := writeFile(path, []byte(content)); err != nil {
-			t.Fatal(err)
-		}
-		got, err := os.ReadFile(path)
-		if err != nil || string(got) != content {
-			t.Errorf("read %q, %v, want %q", got, err, content)
-		}
-		if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o600 {
-			t.Errorf("%v, %v, want mode 0600", info, err)
-		}
-	}
-	if entries, err := os.ReadDir(filepath.Dir(path)); err != nil || len(entries) != 1 {
-		t.Errorf("%v, %v: want the file alone", entries, err)
-	}
-	if err := writeFile(filepath.Join(filepath.Dir(path), "no", "file"), nil); err == nil {
-		t.Error("a file in no directory was written")
-	}
-}
-
 func TestDirName(t *testing.T) {
 	seen := map[string]string{}
 	for _, id := range []string{"web-sidecar-proxy", "..", ".", "%2E%2E", "%2E", "a/b", "a%2Fb", "../../etc", "web:1", "_nomad-task-1", "a b", "ä", "\x00"} {

@@ -57,7 +57,7 @@ func startAgent(ctx context.Context, binary, dir string, l load) (*agent, error)
 	if a.process, err = launch("consul", filepath.Join(dir, "consul.log"), meshtest.Environ(), binary, "agent", "-dev", "-config-file", config); err != nil {
 		return nil, err
 	}
-	err = a.process.await(ctx, time.Minute, func() error {
+	err = a.process.Await(ctx, time.Minute, "ready", func() error {
 		if err := a.call(ctx, http.MethodGet, "/v1/connect/ca/roots", nil); err != nil {
 			return err
 		}

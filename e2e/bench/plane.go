@@ -37,7 +37,7 @@ func serve(ctx context.Context, binary, dir string, l load, env []string, args .
 		return nil, nil, err
 	}
 	var client *admin.Client
-	err = p.await(ctx, 3*time.Minute, func() error {
+	err = p.Await(ctx, 3*time.Minute, "ready", func() error {
 		c, err := admin.Find(run)
 		if err != nil {
 			return err
@@ -83,7 +83,7 @@ func filesPlane(ctx context.Context, o options, dir string, l load) (*plane, err
 		if err := writeJSON(filepath.Join(catalog, name), v); err != nil {
 			return at, err
 		}
-		return at, p.cmd.Process.Signal(syscall.SIGHUP)
+		return at, p.Signal(syscall.SIGHUP)
 	}
 	return &plane{
 		name: "sallyport", network: "unix", address: admin.XDSSocket(client.Dir()), control: p, profiles: newProfiler(o.profiles, admin.Socket(client.Dir())),

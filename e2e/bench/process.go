@@ -2,7 +2,6 @@ package main
 
 import (
 	"bytes"
-	"context"
 	"fmt"
 	"os"
 	"os/exec"
@@ -10,79 +9,29 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/sallyport/sallyport/internal/meshtest"
 )
 
 // process is a program that is measured.
-type process struct {
-	name string
-	log  string
-	cmd  *exec.Cmd
-	done chan struct{}
-}
+type process struct{ *meshtest.Process }
 
 // launch starts a program with its output in the file log.
 func launch(name, log string, env []string, program string, args ...string) (*process, error) {
-	out, err := os.OpenFile(log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	cmd := exec.Command(program, args...) //nolint:noctx // it outlives an interrupt, until stop ends it
+	cmd.Env = env
+	p, err := meshtest.Launch(name, log, cmd)
 	if err != nil {
 		return nil, err
 	}
-	defer out.Close()
-	cmd := exec.Command(program, args...) //nolint:noctx // it outlives an interrupt, until stop ends it
-	cmd.Env, cmd.Stdout, cmd.Stderr = env, out, out
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	p := &process{name: name, log: log, cmd: cmd, done: make(chan struct{})}
-	if err := cmd.Start(); err != nil {
-		return nil, fmt.Errorf("%s: %w", name, err)
-	}
-	go func() {
-		_ = cmd.Wait() // its log says what was wrong
-		close(p.done)
-	}()
-	return p, nil
+	return &process{p}, nil
 }
 
 // stop ends the process and waits for it.
 func (p *process) stop() {
-	if p == nil {
-		return
+	if p != nil {
+		p.Stop(syscall.SIGTERM, 10*time.Second)
 	}
-	_ = p.cmd.Process.Signal(syscall.SIGTERM)
-	select {
-	case <-p.done:
-	case <-time.After(10 * time.Second):
-		_ = p.cmd.Process.Kill()
-		<-p.done
-	}
-}
-
-// await polls until ok is without an error, the process ends or the time is up.
-func (p *process) await(ctx context.Context, d time.Duration, ok func() error) error {
-	deadline := time.Now().Add(d)
-	for {
-		err := ok()
-		if err == nil {
-			return nil
-		}
-		if time.Now().After(deadline) {
-			return fmt.Errorf("%s is not ready after %s: %w; its log ends\n%s", p.name, d, err, p.tail())
-		}
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-p.done:
-			return fmt.Errorf("%s ended; its log ends\n%s", p.name, p.tail())
-		case <-time.After(20 * time.Millisecond):
-		}
-	}
-}
-
-func (p *process) tail() string {
-	b, err := os.ReadFile(p.log)
-	if err != nil {
-		return err.Error()
-	}
-	lines := strings.Split(strings.TrimSpace(string(b)), "\n")
-	return strings.Join(lines[max(0, len(lines)-15):], "\n")
 }
 
 // ownCPU is the processor time that this process has used.
@@ -99,7 +48,7 @@ func (p *process) cpu() time.Duration {
 	if p == nil {
 		return 0
 	}
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", p.cmd.Process.Pid))
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", p.PID()))
 	if err != nil {
 		return 0
 	}
@@ -121,7 +70,7 @@ func (p *process) rss() int64 {
 	if p == nil {
 		return 0
 	}
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.cmd.Process.Pid))
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.PID()))
 	if err != nil {
 		return 0
 	}

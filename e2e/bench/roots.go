@@ -21,9 +21,7 @@ import (
 	"github.com/sallyport/sallyport/sds"
 	"github.com/sallyport/sallyport/token"
 	"github.com/sallyport/sallyport/xds"
-	"github.com/spiffe/go-spiffe/v2/bundle/x509bundle"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
-	"github.com/spiffe/go-spiffe/v2/svid/x509svid"
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc"
 )
@@ -31,47 +29,34 @@ import (
 // rooted is a source of certificates whose roots can be changed: two CAs of one mesh, the second of which joins, and then signs. The
 // built-in CA has one root for its life, and Consul's, which has more, is measured by -consul.
 type rooted struct {
-	cas   [2]*ca.CA
+	leafs [2]*ca.Issuer
+	roots [2]sds.Root
 	stage latest.Value[int] // 0: the first alone; 1: the roots of both; 2: leafs of the second
 }
 
-func (r *rooted) WatchSVID(ctx context.Context, c identity.Caller, id identity.Service, f func(*x509svid.SVID)) error {
+func (r *rooted) WatchSVID(ctx context.Context, c identity.Caller, id identity.Service, f func(*sds.SVID)) error {
 	first, stop := context.WithCancel(ctx)
 	defer stop()
-	go func() {
-		defer stop()
-		for {
-			changed := r.stage.Changed()
-			if stage, _ := r.stage.Load(); stage >= 2 {
-				return
-			}
-			select {
-			case <-changed:
-			case <-first.Done():
-				return
-			}
+	go r.stage.Watch(first, func(stage int) {
+		if stage >= 2 {
+			stop()
 		}
-	}()
-	if err := r.cas[0].WatchSVID(first, c, id, f); err != nil || ctx.Err() != nil {
+	})
+	if err := r.leafs[0].WatchSVID(first, c, id, f); err != nil || ctx.Err() != nil {
 		return err
 	}
-	return r.cas[1].WatchSVID(ctx, c, id, f)
+	return r.leafs[1].WatchSVID(ctx, c, id, f)
 }
 
-func (r *rooted) WatchBundles(ctx context.Context, f func(*x509bundle.Set)) error {
-	for {
-		changed := r.stage.Changed()
-		roots := r.cas[0].Roots()
-		if stage, _ := r.stage.Load(); stage > 0 {
-			roots = append(roots, r.cas[1].Roots()...)
+func (r *rooted) WatchRoots(ctx context.Context, f func(*sds.Roots)) error {
+	r.stage.Watch(ctx, func(stage int) {
+		roots := r.roots[:1]
+		if stage > 0 {
+			roots = r.roots[:]
 		}
-		f(x509bundle.NewSet(x509bundle.FromX509Authorities(r.cas[0].TrustDomain(), roots)))
-		select {
-		case <-changed:
-		case <-ctx.Done():
-			return nil
-		}
-	}
+		f(sds.NewRoots(spiffeid.RequireTrustDomainFromString(benchDomain), "", roots))
+	})
+	return nil
 }
 
 // serveRoots is sallyport's control plane of the files in dir, without its command line and with two CAs. SIGUSR1 is the next stage. It
@@ -79,13 +64,17 @@ func (r *rooted) WatchBundles(ctx context.Context, f func(*x509bundle.Set)) erro
 func serveRoots(ctx context.Context, dir string) error {
 	td := spiffeid.RequireTrustDomainFromString(benchDomain)
 	r := &rooted{}
-	for i := range r.cas {
+	for i := range r.leafs {
 		c, err := ca.Open(ca.Config{Dir: filepath.Join(dir, fmt.Sprintf("ca%d", i)), TrustDomain: td})
 		if err != nil {
 			return err
 		}
 		defer c.Close()
-		r.cas[i] = c
+		if r.leafs[i], err = ca.NewIssuer(ca.IssuerConfig{Provider: c, TrustDomain: td, TTL: ca.DefaultLeafTTL}); err != nil {
+			return err
+		}
+		roots, _ := c.Roots().Load()
+		r.roots[i], _ = roots.Active()
 	}
 	r.stage.Set(0)
 	contents, err := files.Load(files.Config{Dir: filepath.Join(dir, "catalog"), TrustDomain: td})
@@ -98,7 +87,10 @@ func serveRoots(ctx context.Context, dir string) error {
 	if err != nil {
 		return err
 	}
-	credentials := sds.New(sds.Config{Source: r})
+	credentials, err := sds.New(sds.Config{Source: r})
+	if err != nil {
+		return err
+	}
 	server, err := xds.New(xds.Config{Views: &store.Views, Credentials: credentials, Authorize: token.Authorizer{Authority: tokens}.Stream})
 	if err != nil {
 		return err
@@ -157,14 +149,14 @@ func rootsPlane(ctx context.Context, dir string, l load) (*plane, error) {
 		return nil, err
 	}
 	var tokens map[string]string
-	err = p.await(ctx, time.Minute, func() error { return readJSON(filepath.Join(dir, "tokens"), &tokens) })
+	err = p.Await(ctx, time.Minute, "ready", func() error { return readJSON(filepath.Join(dir, "tokens"), &tokens) })
 	if err != nil {
 		p.stop()
 		return nil, err
 	}
 	next := func(context.Context) (time.Time, error) {
 		at := time.Now()
-		return at, p.cmd.Process.Signal(syscall.SIGUSR1)
+		return at, p.Signal(syscall.SIGUSR1)
 	}
 	return &plane{
 		name: "sallyport", network: "unix", address: filepath.Join(dir, "xds.sock"), control: p, roots: next, newLeafs: next,

@@ -152,7 +152,7 @@ func (p *pair) answers(ctx context.Context, port int) error {
 		case err == nil:
 			return nil
 		case time.Now().After(deadline):
-			return fmt.Errorf("%w; the log of %s ends\n%s", err, last.name, last.tail())
+			return fmt.Errorf("%w; the log of the last one ends\n%s", err, last.Tail(15))
 		}
 		select {
 		case <-ctx.Done():

@@ -23,7 +23,7 @@ import (
 type agent struct {
 	meshtest.API
 	binary  string
-	process *child
+	process *meshtest.Process
 }
 
 // The ports of the agent: not those that Consul has by default, where there may be one.
@@ -52,7 +52,7 @@ func (m *mesh) startAgent(ctx context.Context) error {
 	if m.agent.process, err = m.launch("the Consul agent", "consul", cmd); err != nil {
 		return err
 	}
-	return m.agent.process.await(ctx, "ready", m.agent.Ready)
+	return m.agent.process.Await(ctx, patience, "ready", m.agent.Ready)
 }
 
 // tellAgent registers the services and writes the configuration entries: the files that a mesh without Consul reads.
@@ -119,8 +119,8 @@ func rotateRoot(ctx context.Context, m *mesh) error {
 
 // loseAgent kills the agent and starts it again with its data.
 func loseAgent(ctx context.Context, m *mesh) error {
-	before := m.agent.process.cmd.Process.Pid
-	m.agent.process.end(syscall.SIGKILL)
+	before := m.agent.process.PID()
+	m.agent.process.Stop(syscall.SIGKILL, endTime)
 	if !pause(ctx, 5*time.Second) {
 		return ctx.Err()
 	}
@@ -128,7 +128,7 @@ func loseAgent(ctx context.Context, m *mesh) error {
 		return err
 	}
 	start := time.Now()
-	if err := m.serve.await(ctx, "ready again", func() error {
+	if err := m.serve.Await(ctx, patience, "ready again", func() error {
 		s, err := m.status()
 		if err == nil && len(s.NotReady) > 0 {
 			err = fmt.Errorf("not ready: %s", strings.Join(s.NotReady, "; "))
@@ -137,7 +137,7 @@ func loseAgent(ctx context.Context, m *mesh) error {
 	}); err != nil {
 		return err
 	}
-	fmt.Printf("  Consul agent killed for 5 s (process %d) and started again (%d), with all checks critical; sallyport has it again after %d ms\n", before, m.agent.process.cmd.Process.Pid, time.Since(start).Milliseconds())
+	fmt.Printf("  Consul agent killed for 5 s (process %d) and started again (%d), with all checks critical; sallyport has it again after %d ms\n", before, m.agent.process.PID(), time.Since(start).Milliseconds())
 	pause(ctx, 5*time.Second) // whom the checks cost something notices it now
 	return ctx.Err()
 }

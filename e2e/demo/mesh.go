@@ -23,6 +23,9 @@ import (
 // patience is how long the demo waits for anything.
 const patience = 60 * time.Second
 
+// endTime is how long a process is given to end.
+const endTime = 15 * time.Second
+
 // mesh is what the demo runs: a control plane, a sidecar for each service, and api's application in this process.
 type mesh struct {
 	sallyport, envoy string
@@ -30,16 +33,8 @@ type mesh struct {
 	state            *state
 	dir              string // of everything below
 	app              *meshtest.Server
-	serve            *child
-	sidecars         map[string]*child
-}
-
-// child is a process that the demo started.
-type child struct {
-	name string
-	log  string
-	cmd  *exec.Cmd
-	done chan struct{}
+	serve            *meshtest.Process
+	sidecars         map[string]*meshtest.Process
 }
 
 func newMesh(sallyport, envoy string, a *agent, s *state) (*mesh, error) {
@@ -51,7 +46,7 @@ func newMesh(sallyport, envoy string, a *agent, s *state) (*mesh, error) {
 	if err := s.setDir(dir); err != nil {
 		return nil, errors.Join(err, os.RemoveAll(dir))
 	}
-	m := &mesh{sallyport: sallyport, envoy: envoy, agent: a, state: s, dir: dir, sidecars: map[string]*child{}}
+	m := &mesh{sallyport: sallyport, envoy: envoy, agent: a, state: s, dir: dir, sidecars: map[string]*meshtest.Process{}}
 	err = fs.WalkDir(definitions, "catalog", func(path string, d fs.DirEntry, err error) error {
 		if err != nil {
 			return err
@@ -106,15 +101,15 @@ func (m *mesh) start(ctx context.Context) (err error) {
 		m.sidecars[s] = c
 	}
 	for _, s := range services {
-		if err := m.sidecars[s].await(ctx, "ready", func() error { _, err := m.admin(s, "/ready"); return err }); err != nil { //nolint:contextcheck // it has a deadline of its own
+		if err := m.sidecars[s].Await(ctx, patience, "ready", func() error { _, err := m.admin(s, "/ready"); return err }); err != nil { //nolint:contextcheck // it has a deadline of its own
 			return err
 		}
 	}
-	if err := m.serve.await(ctx, "in sync with its sidecars", m.inSync); err != nil || m.agent == nil {
+	if err := m.serve.Await(ctx, patience, "in sync with its sidecars", m.inSync); err != nil || m.agent == nil {
 		return err
 	}
 	// Consul calls a sidecar critical until it has looked at it for the first time, up to 10 s after its registration.
-	return m.serve.await(ctx, "seeing that api's sidecar is healthy", func() error {
+	return m.serve.Await(ctx, patience, "seeing that api's sidecar is healthy", func() error {
 		if a := meshtest.GetPlain(webToAPI); !a.Allowed() {
 			return fmt.Errorf("web → api: %v", a)
 		}
@@ -131,9 +126,9 @@ func (m *mesh) startServe(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	return m.serve.await(ctx, "ready", func() error {
+	return m.serve.Await(ctx, patience, "ready", func() error {
 		s, err := m.status()
-		if err == nil && (s.PID != m.serve.cmd.Process.Pid || len(s.NotReady) > 0) {
+		if err == nil && (s.PID != m.serve.PID() || len(s.NotReady) > 0) {
 			err = errors.New(strings.Join(s.NotReady, "; "))
 		}
 		return err
@@ -141,32 +136,20 @@ func (m *mesh) startServe(ctx context.Context) (err error) {
 }
 
 // run starts sallyport as launch does.
-func (m *mesh) run(name, log string, args ...string) (*child, error) {
+func (m *mesh) run(name, log string, args ...string) (*meshtest.Process, error) {
 	return m.launch(name, log, m.command(args...))
 }
 
 // launch starts a program in a process group of its own, so that Ctrl-C reaches the demo alone, which ends things in order.
-func (m *mesh) launch(name, log string, cmd *exec.Cmd) (*child, error) {
-	c := &child{name: name, log: filepath.Join(m.dir, log+".log"), done: make(chan struct{})}
-	f, err := os.OpenFile(c.log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+func (m *mesh) launch(name, log string, cmd *exec.Cmd) (*meshtest.Process, error) {
+	p, err := meshtest.Launch(name, filepath.Join(m.dir, log+".log"), cmd)
 	if err != nil {
 		return nil, err
 	}
-	defer f.Close()
-	c.cmd = cmd
-	c.cmd.Stdout, c.cmd.Stderr = f, f
-	c.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	if err := c.cmd.Start(); err != nil {
-		return nil, fmt.Errorf("%s: %w", name, err)
+	if err := m.state.add(p.PID(), name); err != nil && !p.Ended() {
+		return p, err
 	}
-	go func() {
-		_ = c.cmd.Wait() // its log says what was wrong
-		close(c.done)
-	}()
-	if err := m.state.add(c.cmd.Process.Pid, name); err != nil && !c.ended() {
-		return c, err
-	}
-	return c, nil
+	return p, nil
 }
 
 func (m *mesh) command(args ...string) *exec.Cmd {
@@ -227,63 +210,16 @@ func (m *mesh) admin(service, path string) (string, error) {
 	return a.Body, a.Err
 }
 
-func (c *child) ended() bool {
-	select {
-	case <-c.done:
-		return true
-	default:
-		return false
-	}
-}
-
-// await waits until try is nil. It gives up when the child or ctx has ended, or patience has.
-func (c *child) await(ctx context.Context, what string, try func() error) error {
-	for deadline := time.Now().Add(patience); ; time.Sleep(10 * time.Millisecond) {
-		err := try()
-		switch {
-		case err == nil:
-			return nil
-		case ctx.Err() != nil:
-			return ctx.Err()
-		case c.ended():
-			return fmt.Errorf("%s has ended:\n%s", c.name, c.lastWords())
-		case time.Now().After(deadline):
-			return fmt.Errorf("%s is not %s after %s: %w\n%s", c.name, what, patience, err, c.lastWords())
-		}
-	}
-}
-
-// lastWords are the last lines that the child wrote.
-func (c *child) lastWords() string {
-	b, err := os.ReadFile(c.log)
-	if err != nil {
-		return err.Error()
-	}
-	lines := strings.Split(strings.TrimSpace(string(b)), "\n")
-	return "  " + strings.Join(lines[max(0, len(lines)-8):], "\n  ")
-}
-
-// end ends the child: with sig, and if that does not help, by force.
-func (c *child) end(sig syscall.Signal) {
-	_ = c.cmd.Process.Signal(sig) // it fails if the process has ended
-	select {
-	case <-c.done:
-	case <-time.After(15 * time.Second):
-		_ = syscall.Kill(-c.cmd.Process.Pid, syscall.SIGKILL)
-		<-c.done
-	}
-}
-
 // close ends everything. The files stay if keep is true.
 func (m *mesh) close(keep bool) error {
 	for _, c := range m.sidecars {
-		c.end(syscall.SIGTERM)
+		c.Stop(syscall.SIGTERM, endTime)
 	}
 	if m.serve != nil {
-		m.serve.end(syscall.SIGTERM)
+		m.serve.Stop(syscall.SIGTERM, endTime)
 	}
 	if m.agent != nil && m.agent.process != nil {
-		m.agent.process.end(syscall.SIGKILL) // nothing of it is kept
+		m.agent.process.Stop(syscall.SIGKILL, endTime) // nothing of it is kept
 	}
 	if m.app != nil {
 		m.app.Close()

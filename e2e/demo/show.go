@@ -115,7 +115,7 @@ func changeIntention(ctx context.Context, m *mesh) error {
 			}
 		}
 		start := time.Now()
-		if err := m.serve.await(ctx, c.done, func() error { //nolint:contextcheck // it has a deadline of its own
+		if err := m.serve.Await(ctx, patience, c.done, func() error { //nolint:contextcheck // it has a deadline of its own
 			if a := meshtest.GetPlain(batchToAPI); a.Status != c.status {
 				return fmt.Errorf("batch → api: %v", a)
 			}
@@ -172,7 +172,7 @@ func rotateLeaf(ctx context.Context, m *mesh) error {
 
 // newLeaf waits until api's Envoy has another leaf than the old one, and returns its serial number.
 func (m *mesh) newLeaf(ctx context.Context, old string) (serial string, err error) {
-	err = m.serve.await(ctx, "done with the rotation", func() error { //nolint:contextcheck // it has a deadline of its own
+	err = m.serve.Await(ctx, patience, "done with the rotation", func() error { //nolint:contextcheck // it has a deadline of its own
 		var err error
 		if serial, err = m.serial("api"); err == nil && serial == old {
 			err = errors.New("api's Envoy still has the old leaf")
@@ -213,8 +213,8 @@ func (m *mesh) serial(service string) (string, error) {
 
 // restart kills the control plane and starts it again.
 func restart(ctx context.Context, m *mesh) error {
-	before := m.serve.cmd.Process.Pid
-	m.serve.end(syscall.SIGKILL)
+	before := m.serve.PID()
+	m.serve.Stop(syscall.SIGKILL, endTime)
 	if !pause(ctx, 500*time.Millisecond) {
 		return ctx.Err()
 	}
@@ -222,10 +222,10 @@ func restart(ctx context.Context, m *mesh) error {
 	if err := m.startServe(ctx); err != nil {
 		return err
 	}
-	if err := m.serve.await(ctx, "in sync with its sidecars", m.inSync); err != nil {
+	if err := m.serve.Await(ctx, patience, "in sync with its sidecars", m.inSync); err != nil {
 		return err
 	}
-	fmt.Printf("  control plane killed (process %d) and started again (%d); all sidecars are back after %d ms\n", before, m.serve.cmd.Process.Pid, time.Since(start).Milliseconds())
+	fmt.Printf("  control plane killed (process %d) and started again (%d); all sidecars are back after %d ms\n", before, m.serve.PID(), time.Since(start).Milliseconds())
 	return nil
 }
 

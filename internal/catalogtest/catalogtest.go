@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	"github.com/sallyport/sallyport/catalog"
+	"github.com/sallyport/sallyport/identity"
 	"github.com/sallyport/sallyport/intention"
 )
 
@@ -44,4 +45,9 @@ func Intentions(c catalog.Contents) []intention.Intention {
 	}
 	slices.SortFunc(all, intention.Compare)
 	return all
+}
+
+// Policy is the policy of a destination, made out of all that is said, in any order.
+func Policy(destination identity.Name, all []intention.Intention, scope intention.Scope) *intention.Policy {
+	return intention.Share(destination, all, scope).Policy(destination, all)
 }

@@ -30,7 +30,7 @@ type Case struct {
 
 // Policy is what the case's intentions come to.
 func (c Case) Policy() *intention.Policy {
-	return intention.Compile(c.Destination, c.Intentions, c.Scope)
+	return intention.Share(c.Destination, c.Intentions, c.Scope).Policy(c.Destination, c.Intentions)
 }
 
 // Peer is a client certificate that the mesh's CA signed, and what becomes of it.

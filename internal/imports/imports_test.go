@@ -29,16 +29,20 @@ type pkg struct {
 }
 
 func TestImportRules(t *testing.T) {
-	root := filepath.Join("..", "..")
-	text, err := os.ReadFile(filepath.Join(root, document))
-	if err != nil {
-		t.Fatal(err)
-	}
-	rules, names := parse(t, string(text))
-	packages := list(t, root)
+	rules, names := parse(t, readDocument(t))
+	packages := list(t, filepath.Join("..", ".."))
 	for _, broken := range check(rules, names, packages) {
 		t.Error(broken)
 	}
+}
+
+func readDocument(t *testing.T) string {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join("..", "..", document))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
 }
 
 // TestCheckFinds breaks each rule in a small project and demands that it is found: a test that finds nothing would pass.

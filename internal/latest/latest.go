@@ -3,6 +3,7 @@
 package latest
 
 import (
+	"context"
 	"sync"
 	"sync/atomic"
 )
@@ -43,4 +44,20 @@ func (v *Value[T]) Changed() <-chan struct{} {
 		v.changed = make(chan struct{})
 	}
 	return v.changed
+}
+
+// Watch calls f with the value, if there is one, and with each one that is set later, until ctx ends. f
+// misses those that are replaced while it runs.
+func (v *Value[T]) Watch(ctx context.Context, f func(T)) {
+	for {
+		changed := v.Changed()
+		if value, ok := v.Load(); ok {
+			f(value)
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return
+		}
+	}
 }

@@ -1,6 +1,8 @@
 package latest_test
 
 import (
+	"context"
+	"slices"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -74,6 +76,37 @@ func TestNothingSleptThrough(t *testing.T) {
 			v.Set(i)
 		}
 		wg.Wait()
+	})
+}
+
+func TestWatch(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var v latest.Value[int]
+		var got []int
+		ctx, cancel := context.WithCancel(t.Context())
+		var watching sync.WaitGroup
+		watching.Go(func() {
+			v.Watch(ctx, func(n int) {
+				if got = append(got, n); n == 1 {
+					v.Set(2)
+					v.Set(3)
+				}
+			})
+		})
+		synctest.Wait()
+		if len(got) > 0 {
+			t.Errorf("an empty Value gave %v", got)
+		}
+		for _, n := range []int{1, 4} {
+			v.Set(n)
+			synctest.Wait()
+		}
+		cancel()
+		watching.Wait()
+		v.Set(5)
+		if want := []int{1, 3, 4}; !slices.Equal(got, want) {
+			t.Errorf("Watch gave %v, want %v", got, want)
+		}
 	})
 }
 

@@ -1,20 +1,18 @@
 package meshtest
 
 import (
-	"crypto"
 	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
-	"math/big"
 	"net/url"
 	"os"
 	"path/filepath"
 	"testing"
 	"time"
+
+	"github.com/sallyport/sallyport/internal/testca"
 )
 
 // Authority signs certificates that no mesh would issue.
@@ -24,30 +22,19 @@ type Authority struct {
 	Chain [][]byte
 	// Roots verify what it signed.
 	Roots *x509.CertPool
-	key   crypto.Signer
+	key   *ecdsa.PrivateKey
 }
 
 // ForeignAuthority makes a CA that no mesh knows, for a trust domain.
 func ForeignAuthority(t testing.TB, trustDomain string) *Authority {
 	t.Helper()
-	key := newKey(t)
-	id := &url.URL{Scheme: "spiffe", Host: trustDomain}
-	template := &x509.Certificate{
-		SerialNumber: serial(t), Subject: pkix.Name{CommonName: "foreign"}, URIs: []*url.URL{id},
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
-		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageCRLSign,
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	cert, err := x509.ParseCertificate(der)
-	if err != nil {
-		t.Fatal(err)
-	}
+	root := testca.Sign(t, &x509.Certificate{
+		Subject: pkix.Name{CommonName: "foreign"}, URIs: []*url.URL{{Scheme: "spiffe", Host: trustDomain}},
+		NotBefore: time.Now().Add(-time.Hour), IsCA: true, KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageCRLSign,
+	}, nil)
 	roots := x509.NewCertPool()
-	roots.AddCert(cert)
-	return &Authority{Certificate: cert, Roots: roots, key: key}
+	roots.AddCert(root.Cert)
+	return &Authority{Certificate: root.Cert, Roots: roots, key: root.Key}
 }
 
 // LeafSpec says what a certificate says. The zero LeafSpec has no name and is valid for an hour.
@@ -71,10 +58,9 @@ func (a *Authority) Issue(t testing.TB, s LeafSpec) *tls.Certificate {
 	if s.NotAfter == 0 {
 		s.NotAfter = time.Hour
 	}
-	key := newKey(t)
 	template := &x509.Certificate{
-		SerialNumber: serial(t), Subject: pkix.Name{CommonName: s.CommonName}, DNSNames: s.DNS,
-		NotBefore: time.Now().Add(s.NotBefore), NotAfter: time.Now().Add(s.NotAfter), BasicConstraintsValid: true,
+		Subject: pkix.Name{CommonName: s.CommonName}, DNSNames: s.DNS,
+		NotBefore: time.Now().Add(s.NotBefore), NotAfter: time.Now().Add(s.NotAfter),
 		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth, x509.ExtKeyUsageServerAuth},
 	}
 	if s.CA {
@@ -88,39 +74,18 @@ func (a *Authority) Issue(t testing.TB, s LeafSpec) *tls.Certificate {
 		}
 		template.URIs = append(template.URIs, uri)
 	}
-	der, err := x509.CreateCertificate(rand.Reader, template, a.Certificate, key.Public(), a.key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return &tls.Certificate{Certificate: append([][]byte{der}, a.Chain...), PrivateKey: key}
-}
-
-func newKey(t testing.TB) *ecdsa.PrivateKey {
-	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return key
+	leaf := testca.Sign(t, template, &testca.Pair{Cert: a.Certificate, Key: a.key})
+	return &tls.Certificate{Certificate: append([][]byte{leaf.Cert.Raw}, a.Chain...), PrivateKey: leaf.Key}
 }
 
 // ECKey is a new private key in SEC1's PEM, as Consul's CA takes it.
 func ECKey(t testing.TB) string {
 	t.Helper()
-	der, err := x509.MarshalECPrivateKey(newKey(t))
+	der, err := x509.MarshalECPrivateKey(testca.Sign(t, &x509.Certificate{}, nil).Key)
 	if err != nil {
 		t.Fatal(err)
 	}
 	return string(pem.EncodeToMemory(&pem.Block{Type: "EC PRIVATE KEY", Bytes: der}))
-}
-
-func serial(t testing.TB) *big.Int {
-	t.Helper()
-	n, err := rand.Int(rand.Reader, new(big.Int).Lsh(big.NewInt(1), 126))
-	if err != nil {
-		t.Fatal(err)
-	}
-	return n.Add(n, big.NewInt(1))
 }
 
 // Authority is the mesh's own CA, with the intermediate that signs leafs: what a test needs to make certificates that verify and say
@@ -134,7 +99,7 @@ func (m *Mesh) Authority() *Authority {
 	return &Authority{Certificate: intermediate, Chain: [][]byte{intermediate.Raw}, Roots: roots, key: key}
 }
 
-func (m *Mesh) readCA(name string) (cert *x509.Certificate, key crypto.Signer) {
+func (m *Mesh) readCA(name string) (cert *x509.Certificate, key *ecdsa.PrivateKey) {
 	m.t.Helper()
 	path := filepath.Join(m.Data, "ca", name)
 	rest, err := os.ReadFile(path)
@@ -152,7 +117,7 @@ func (m *Mesh) readCA(name string) (cert *x509.Certificate, key crypto.Signer) {
 		case b.Type == "PRIVATE KEY" && key == nil:
 			var k any
 			if k, err = x509.ParsePKCS8PrivateKey(b.Bytes); err == nil {
-				key = k.(crypto.Signer)
+				key = k.(*ecdsa.PrivateKey)
 			}
 		}
 		if err != nil {

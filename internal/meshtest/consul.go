@@ -94,7 +94,7 @@ func (c *Consul) AwaitReady() {
 	c.t.Helper()
 	Await(c.t, "Consul agent ready", func() error {
 		if c.process.Ended() {
-			c.t.Fatalf("consul agent ended: %v\n%s", c.process.err, tail(c.Log(), 40))
+			c.t.Fatalf("consul agent ended: %v\n%s", c.process.err, c.process.Tail(40))
 		}
 		return c.Ready()
 	})

@@ -2,6 +2,7 @@ package meshtest
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -12,7 +13,8 @@ import (
 	"time"
 )
 
-// Process is a program that a test started, in a process group of its own, with its output in a file.
+// Process is a program that a test, the demo or the benchmark started, in a process group of its
+// own, with its output in a file.
 type Process struct {
 	name string
 	log  string
@@ -21,13 +23,11 @@ type Process struct {
 	err  error         // of Wait; valid after done
 }
 
-// Start starts cmd with its output appended to the file log. The process and its children are killed when the test ends, and
-// the end of the log is printed if it failed.
-func Start(t testing.TB, name, log string, cmd *exec.Cmd) *Process {
-	t.Helper()
+// Launch starts cmd with its output appended to the file log. What it has started ends with it.
+func Launch(name, log string, cmd *exec.Cmd) (*Process, error) {
 	f, err := os.OpenFile(log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
-		t.Fatal(err)
+		return nil, err
 	}
 	defer f.Close()
 	cmd.Stdout, cmd.Stderr = f, f
@@ -35,21 +35,35 @@ func Start(t testing.TB, name, log string, cmd *exec.Cmd) *Process {
 		cmd.SysProcAttr = &syscall.SysProcAttr{}
 	}
 	cmd.SysProcAttr.Setpgid = true
-	dieWithParent(cmd.SysProcAttr)
 	if err := cmd.Start(); err != nil {
-		t.Fatalf("start %s: %v", name, err)
+		return nil, fmt.Errorf("start %s: %w", name, err)
 	}
 	p := &Process{name: name, log: log, cmd: cmd, done: make(chan struct{})}
 	go func() {
 		p.err = cmd.Wait()
-		// Its children end with it. Now, not at the end of the test: by then its ID may be another group's.
+		// Its children end with it. Now, not later: by then its ID may be another group's.
 		_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL)
 		close(p.done)
 	}()
+	return p, nil
+}
+
+// Start is Launch for a test. The process and its children are killed when the test ends, or its
+// process, and the end of the log is printed if it failed.
+func Start(t testing.TB, name, log string, cmd *exec.Cmd) *Process {
+	t.Helper()
+	if cmd.SysProcAttr == nil {
+		cmd.SysProcAttr = &syscall.SysProcAttr{}
+	}
+	dieWithParent(cmd.SysProcAttr)
+	p, err := Launch(name, log, cmd)
+	if err != nil {
+		t.Fatal(err)
+	}
 	t.Cleanup(func() {
 		p.Kill()
 		if t.Failed() {
-			t.Logf("--- %s (%s), last lines:\n%s", name, log, tail(log, 40))
+			t.Logf("--- %s (%s), last lines:\n%s", name, log, p.Tail(40))
 		}
 	})
 	return p
@@ -61,12 +75,40 @@ func (p *Process) PID() int { return p.cmd.Process.Pid }
 // Signal sends s to the process alone.
 func (p *Process) Signal(s syscall.Signal) error { return p.cmd.Process.Signal(s) }
 
-// Kill ends the process and whatever it started with SIGKILL, and waits for its end. To kill a dead one does nothing.
+// Kill ends the process and whatever it started with SIGKILL, and waits for its end. To kill a dead
+// one does nothing.
 func (p *Process) Kill() {
 	if !p.Ended() {
 		_ = syscall.Kill(-p.cmd.Process.Pid, syscall.SIGKILL)
 	}
 	<-p.done
+}
+
+// Stop ends the process with sig, or after patience with SIGKILL, and waits for its end.
+func (p *Process) Stop(sig syscall.Signal, patience time.Duration) {
+	_ = p.Signal(sig) // it fails if the process has ended
+	if _, ended := p.Wait(patience); !ended {
+		p.Kill()
+	}
+}
+
+// Await polls try until it returns nil: the process is what. The error is that the process, ctx or
+// patience has ended.
+func (p *Process) Await(ctx context.Context, patience time.Duration, what string, try func() error) error {
+	for deadline := time.Now().Add(patience); ; {
+		err := try()
+		switch {
+		case err == nil:
+			return nil
+		case ctx.Err() != nil:
+			return ctx.Err()
+		case time.Now().After(deadline):
+			return fmt.Errorf("%s is not %s after %s: %w; its log ends\n%s", p.name, what, patience, err, p.Tail(15))
+		}
+		if _, ended := p.Wait(20 * time.Millisecond); ended {
+			return fmt.Errorf("%s has ended; its log ends\n%s", p.name, p.Tail(15))
+		}
+	}
 }
 
 // Wait waits until the process has ended, but not longer than d. exit is what exec.Cmd.Wait said.
@@ -98,13 +140,9 @@ func (p *Process) Log() string {
 	return string(b)
 }
 
-// tail is the end of a file, its lines cut to a readable length.
-func tail(file string, lines int) string {
-	b, err := os.ReadFile(file)
-	if err != nil {
-		return err.Error()
-	}
-	all := strings.Split(strings.TrimRight(string(b), "\n"), "\n")
+// Tail is the end of what the process has written, its lines cut to a readable length.
+func (p *Process) Tail(lines int) string {
+	all := strings.Split(strings.TrimRight(p.Log(), "\n"), "\n")
 	all = all[max(0, len(all)-lines):]
 	for n, l := range all {
 		if len(l) > 500 {

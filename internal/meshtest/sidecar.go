@@ -252,7 +252,7 @@ func (s *Sidecar) Check() {
 	}
 	s.checked = true
 	if s.Ended() {
-		s.t.Errorf("%s's sidecar ended before the test: %v\n%s", s.Name, s.err, tail(s.log, 20))
+		s.t.Errorf("%s's sidecar ended before the test: %v\n%s", s.Name, s.err, s.Tail(20))
 		return
 	}
 	stats, err := s.stats()

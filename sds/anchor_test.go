@@ -6,34 +6,25 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sallyport/sallyport/internal/testca"
 	"github.com/sallyport/sallyport/sds"
-	"github.com/spiffe/go-spiffe/v2/svid/x509svid"
 )
-
-func bundlesOf(t testing.TB, pkis ...*pki) *sds.Bundles {
-	t.Helper()
-	b, err := sds.NewBundles(bundle(pkis...))
-	if err != nil {
-		t.Fatal(err)
-	}
-	return b
-}
 
 // TestAnchor demands that an intermediate that was verified once stands for its root with later leafs, and that nothing passes with it
 // that does not pass without.
 func TestAnchor(t *testing.T) {
 	p := newPKI(t)
 	now := time.Now()
-	intermediate := func(change func(*x509.Certificate), parent *signer) *pki {
+	intermediate := func(change func(*x509.Certificate), parent *testca.Pair) *pki {
 		template := &x509.Certificate{Subject: pkix.Name{CommonName: "intermediate"}, IsCA: true, KeyUsage: x509.KeyUsageCertSign}
 		if change != nil {
 			change(template)
 		}
-		return &pki{p.root, sign(t, template, parent)}
+		return &pki{p.root, testca.Sign(t, template, parent)}
 	}
 	other := newPKI(t) // its intermediate has the same subject
 	soon := intermediate(func(c *x509.Certificate) { c.NotAfter = now.Add(time.Minute) }, p.root)
-	first := func(s *x509svid.SVID) []*x509.Certificate { return s.Certificates }
+	first := func(s *sds.SVID) []*x509.Certificate { return s.Certificates }
 	for _, tt := range []struct {
 		name     string
 		before   *pki // whose leaf passes first
@@ -44,7 +35,7 @@ func TestAnchor(t *testing.T) {
 	}{
 		{"another leaf of the same", p, first(p.leaf(t, "db", nil)), now, true, 1},
 		{"an intermediate of another root", p, first(other.leaf(t, "db", nil)), now, false, 1},
-		{"signed by another key than the intermediate's", p, []*x509.Certificate{other.leaf(t, "db", nil).Certificates[0], p.intermediate.cert}, now, false, 1},
+		{"signed by another key than the intermediate's", p, []*x509.Certificate{other.leaf(t, "db", nil).Certificates[0], p.intermediate.Cert}, now, false, 1},
 		{"expired leaf", p, first(p.leaf(t, "db", func(c *x509.Certificate) { c.NotAfter = now.Add(-time.Second) })), now, false, 1},
 		{"for servers alone", p, first(p.leaf(t, "db", func(c *x509.Certificate) { c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth} })), now, false, 1},
 		{"for clients alone", p, first(p.leaf(t, "db", func(c *x509.Certificate) { c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth} })), now, false, 1},
@@ -53,7 +44,7 @@ func TestAnchor(t *testing.T) {
 		{"without its intermediate", p, first(p.leaf(t, "db", nil))[:1], now, false, 1},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			b := bundlesOf(t, p)
+			b := bundle(p)
 			if err := b.Verify(tt.before.leaf(t, "web", nil).Certificates, now); err != nil {
 				t.Fatal(err)
 			}
@@ -61,7 +52,7 @@ func TestAnchor(t *testing.T) {
 				t.Fatalf("%d intermediates are remembered, want %d", n, tt.remember)
 			}
 			remembered := b.Verify(tt.leaf, tt.at)
-			fresh := bundlesOf(t, p).Verify(tt.leaf, tt.at)
+			fresh := bundle(p).Verify(tt.leaf, tt.at)
 			if (remembered == nil) != tt.passes || (fresh == nil) != tt.passes {
 				t.Errorf("Verify with an intermediate that is known = %v, and not = %v; passes should be %t", remembered, fresh, tt.passes)
 			}
@@ -71,7 +62,7 @@ func TestAnchor(t *testing.T) {
 		"no other names": func(c *x509.Certificate) { c.ExcludedURIDomains = []string{"evil.example"} },
 		"some names":     func(c *x509.Certificate) { c.PermittedURIDomains = []string{testDomain.Name()} },
 	} {
-		b, c := bundlesOf(t, p), intermediate(change, p.root)
+		b, c := bundle(p), intermediate(change, p.root)
 		if err := b.Verify(c.leaf(t, "web", nil).Certificates, now); err != nil {
 			t.Fatalf("%s: %v", name, err)
 		}
@@ -79,7 +70,7 @@ func TestAnchor(t *testing.T) {
 			t.Errorf("%s: an intermediate that limits names is remembered", name)
 		}
 	}
-	b := bundlesOf(t, p)
+	b := bundle(p)
 	for range 10 {
 		if err := b.Verify(intermediate(nil, p.root).leaf(t, "web", nil).Certificates, now); err != nil {
 			t.Fatal(err)
@@ -92,7 +83,7 @@ func TestAnchor(t *testing.T) {
 
 func BenchmarkVerify(b *testing.B) {
 	p := newPKI(b)
-	bundles, chain := bundlesOf(b, p), p.leaf(b, "web", nil).Certificates
+	bundles, chain := bundle(p), p.leaf(b, "web", nil).Certificates
 	b.ReportAllocs()
 	for b.Loop() {
 		if err := bundles.Verify(chain, time.Now()); err != nil {

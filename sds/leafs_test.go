@@ -1,7 +1,7 @@
 package sds_test
 
 import (
-	"crypto/sha256"
+	"crypto/ecdsa"
 	"crypto/x509"
 	"encoding/hex"
 	"errors"
@@ -18,8 +18,6 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/sallyport/sallyport/identity"
 	"github.com/sallyport/sallyport/sds"
-	"github.com/spiffe/go-spiffe/v2/bundle/x509bundle"
-	"github.com/spiffe/go-spiffe/v2/svid/x509svid"
 )
 
 // counter is a wake function that counts.
@@ -48,48 +46,33 @@ func TestLeaf(t *testing.T) {
 		var woken counter
 		l := f.Watch(identity.Caller{Proxy: "web-proxy", Token: "t"}, service("web"), woken.wake)
 		defer l.Close()
-		if l.Secret() != nil || l.SVID() != nil {
-			t.Error("a secret before there is a leaf")
+		if l.SVID() != nil {
+			t.Error("a leaf before there is a leaf")
 		}
 		svid := p.leaf(t, "web", nil)
 		f.source.give(t, "tweb", svid)
-		if l.Secret() != nil || woken.count() != 0 {
+		if l.SVID() != nil || woken.count() != 0 {
 			t.Error("a secret that could not be verified, as there were no roots")
 		}
 		f.source.giveRoots(t, bundle(p))
-		if l.Secret() == nil || l.SVID() != svid || woken.count() != 1 {
-			t.Fatalf("secret %t, woken %d times: want the leaf served once the roots came", l.Secret() != nil, woken.count())
+		if l.SVID() != svid || woken.count() != 1 {
+			t.Fatalf("leaf %t, woken %d times: want the leaf served once the roots came", l.SVID() != nil, woken.count())
 		}
 		if n := f.rejected(t, "leaf"); n != 0 {
 			t.Errorf("%v leafs counted as refused", n)
 		}
 
-		r := l.Secret()
-		sum := sha256.Sum256(r.GetResource().GetValue())
-		if r.GetName() != "leaf/web" || r.GetVersion() != hex.EncodeToString(sum[:]) {
-			t.Errorf("resource %q version %q, want leaf/web and the hash of its bytes", r.GetName(), r.GetVersion())
-		}
-		s := secretOf(t, r)
-		chain, key := s.GetTlsCertificate().GetCertificateChain().GetInlineString(), s.GetTlsCertificate().GetPrivateKey().GetInlineString()
-		back, err := x509svid.Parse([]byte(chain), []byte(key))
-		if err != nil {
-			t.Fatal(err)
-		}
-		if s.GetName() != "leaf/web" || len(back.Certificates) != 2 || !back.Certificates[0].Equal(svid.Certificates[0]) || !back.Certificates[1].Equal(p.intermediate.cert) {
-			t.Error("the secret does not hold leaf and intermediate")
-		}
-
 		f.source.give(t, "tweb", svid)
-		if woken.count() != 1 || l.Secret() != r {
+		if woken.count() != 1 || l.SVID() != svid {
 			t.Error("the same leaf again made news")
 		}
-		f.source.give(t, "tweb", &x509svid.SVID{ID: svid.ID, Certificates: svid.Certificates, PrivateKey: svid.PrivateKey})
-		if woken.count() != 1 || l.Secret().GetVersion() != r.GetVersion() {
+		f.source.give(t, "tweb", &sds.SVID{Certificates: svid.Certificates, PrivateKey: svid.PrivateKey})
+		if woken.count() != 1 || l.SVID() != svid {
 			t.Error("an equal leaf made news")
 		}
 		next := p.leaf(t, "web", nil)
 		f.source.give(t, "tweb", next)
-		if woken.count() != 2 || l.SVID() != next || l.Secret().GetVersion() == r.GetVersion() {
+		if woken.count() != 2 || l.SVID() != next {
 			t.Error("a new leaf was not served")
 		}
 		if got := f.source.callers; len(got) != 1 || got[0].Proxy != "web-proxy" || got[0].Token != "t" {
@@ -110,7 +93,7 @@ func TestLeafOfTheFuture(t *testing.T) {
 		f.source.give(t, "web", early)
 		time.Sleep(9*time.Minute - time.Second)
 		synctest.Wait()
-		if l.Secret() != nil {
+		if l.SVID() != nil {
 			t.Error("served before its time")
 		}
 		time.Sleep(time.Second)
@@ -164,17 +147,17 @@ func TestSharing(t *testing.T) {
 			t.Errorf("%d and %d watches, want one for each token", x, y)
 		}
 		f.source.give(t, "xweb", p.leaf(t, "web", nil))
-		if a.Secret() == nil || a.Secret() != b.Secret() {
-			t.Error("two with the same token and identity do not share a secret")
+		if a.SVID() == nil || a.SVID() != b.SVID() {
+			t.Error("two with the same token and identity do not share a leaf")
 		}
-		if c.Secret() != nil || wc.count() != 0 {
+		if c.SVID() != nil || wc.count() != 0 {
 			t.Error("the holder of another token was given the secret")
 		}
 		if wa.count() != 1 || wb.count() != 1 {
 			t.Errorf("woken %d and %d times, want once each", wa.count(), wb.count())
 		}
 		late := f.Watch(identity.Caller{Proxy: "3", Token: "x"}, service("web"), nil)
-		if late.Secret() != a.Secret() {
+		if late.SVID() != a.SVID() {
 			t.Error("who comes late does not find the secret at once")
 		}
 		a.Close()
@@ -191,15 +174,44 @@ func TestSharing(t *testing.T) {
 		if f.source.at("xweb") != nil || f.source.at("yweb") == nil {
 			t.Error("the last Close did not end the watch, or ended another's")
 		}
-		if b.Secret() == nil {
-			t.Error("the last secret is gone after Close")
+		if b.SVID() != nil || f.source.count("xweb") != 1 {
+			t.Error("a leaf was asked for after Close")
 		}
 		again := f.Watch(identity.Caller{Token: "x"}, service("web"), nil)
 		defer again.Close()
-		if again.Secret() != nil || f.source.count("xweb") != 2 {
+		if again.SVID() != nil || f.source.count("xweb") != 2 {
 			t.Error("a leaf that nobody used was kept")
 		}
 		c.Close()
+	})
+}
+
+// TestKeep: one caller's leafs end one by one.
+func TestKeep(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f, p := start(t), newPKI(t)
+		defer f.stop()
+		f.source.giveRoots(t, bundle(p))
+		var woken counter
+		l := f.Open(identity.Caller{Proxy: "p"}, woken.wake)
+		defer l.Close()
+		if !l.Expires().IsZero() {
+			t.Error("there is an end without leafs")
+		}
+		var ends []time.Time
+		for i, name := range []string{"a", "b"} {
+			l.SVID(service(name))
+			svid := p.leaf(t, name, func(c *x509.Certificate) { c.NotAfter = time.Now().Add(time.Duration(2-i) * time.Hour) })
+			ends = append(ends, svid.Certificates[0].NotAfter)
+			f.source.give(t, name, svid)
+		}
+		if !l.Expires().Equal(ends[1]) || woken.count() != 2 {
+			t.Errorf("the first ends at %s, woken %d times, want %s and 2", l.Expires(), woken.count(), ends[1])
+		}
+		l.Keep(map[identity.Service]bool{service("a"): true})
+		if f.source.at("a") == nil || f.source.at("b") != nil || !l.Expires().Equal(ends[0]) {
+			t.Error("Keep ended the use of another leaf than b's")
+		}
 	})
 }
 
@@ -209,11 +221,11 @@ func TestWakeMayCallBack(t *testing.T) {
 		f, p := start(t), newPKI(t)
 		defer f.stop()
 		f.source.giveRoots(t, bundle(p))
-		var l *sds.Leaf
+		var l *leaf
 		done := false
 		l = f.Watch(identity.Caller{}, service("web"), func() {
 			other := f.Watch(identity.Caller{}, service("db"), nil)
-			_, _ = l.Secret(), fmt.Sprint(f.Credentials)
+			_, _ = l.SVID(), fmt.Sprint(f.Credentials)
 			other.Close()
 			l.Close()
 			done = true
@@ -243,7 +255,7 @@ func TestRetry(t *testing.T) {
 					if l.SVID() != svid {
 						t.Fatal("the last good leaf was dropped")
 					}
-					if _, ok := f.Bundles(); !ok {
+					if _, ok := f.Roots(); !ok {
 						t.Fatal("the last good roots were dropped")
 					}
 					begin, calls := time.Now(), f.source.count(name)
@@ -306,9 +318,9 @@ func TestBeforeAndAfterRun(t *testing.T) {
 		}
 		f.source.giveRoots(t, bundle(p))
 		f.source.give(t, "web", p.leaf(t, "web", nil))
-		secret := early.Secret()
+		secret := early.SVID()
 		f.stop()
-		if early.Secret() != secret || secret == nil {
+		if early.SVID() != secret || secret == nil {
 			t.Error("the secret went with Run")
 		}
 		if f.source.at("web") != nil {
@@ -335,7 +347,7 @@ func TestExpiryMetric(t *testing.T) {
 		}
 		f.source.giveRoots(t, bundle(p))
 		var ends []time.Time
-		var leafs []*sds.Leaf
+		var leafs []*leaf
 		for i, name := range []string{"a", "b", "c"} {
 			leafs = append(leafs, f.Watch(identity.Caller{}, service(name), nil))
 			svid := p.leaf(t, name, func(c *x509.Certificate) {
@@ -358,10 +370,11 @@ func TestExpiryMetric(t *testing.T) {
 
 func TestMetricsTaken(t *testing.T) {
 	registry := prometheus.NewRegistry()
-	sds.New(sds.Config{Source: newSource(), Registerer: registry})
-	c := sds.New(sds.Config{Source: newSource(), Registerer: registry})
-	if err := c.Run(t.Context()); err == nil || !strings.HasPrefix(err.Error(), "sds metrics: duplicate") {
-		t.Errorf("Run() error %v, want that the metrics are registered twice", err)
+	if _, err := sds.New(sds.Config{Source: newSource(), Registerer: registry}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := sds.New(sds.Config{Source: newSource(), Registerer: registry}); err == nil || !strings.HasPrefix(err.Error(), "sds metrics: duplicate") {
+		t.Errorf("New() error %v, want that the metrics are registered twice", err)
 	}
 }
 
@@ -378,16 +391,18 @@ func TestNothingPrintsKeys(t *testing.T) {
 		f.source.giveRoots(t, bundle(p))
 		f.source.give(t, token+"web", svid)
 		f.source.give(t, token+"web", p.leaf(t, "db", nil)) // refused, and logged
-		f.source.give(t, token+"web", &x509svid.SVID{Certificates: svid.Certificates, PrivateKey: p.root.key})
+		f.source.give(t, token+"web", &sds.SVID{Certificates: svid.Certificates, PrivateKey: p.root.Key})
 		f.source.fail(t, token+"web", errors.New("gone"))
-		f.source.giveRoots(t, x509bundle.NewSet())
-		b, _ := f.Bundles()
+		f.source.giveRoots(t, bundle())
+		b, _ := f.Roots()
 		json, text := slog.New(slog.NewJSONHandler(f.log, nil)), slog.New(slog.NewTextHandler(f.log, nil))
-		for _, v := range []any{l, f.Credentials, caller, b, struct {
-			L *sds.Leaf
+		for _, v := range []any{l.Leafs, f.Credentials, caller, b, svid, *svid, struct {
+			S *sds.SVID
+			V sds.SVID
+			L *sds.Leafs
 			C *sds.Credentials
 			D identity.Caller
-		}{l, f.Credentials, caller}} {
+		}{svid, *svid, l.Leafs, f.Credentials, caller}} {
 			for _, format := range []string{"%v", "%+v", "%#v", "%s", "%q"} {
 				fmt.Fprintf(f.log, format+"\n", v)
 			}
@@ -398,8 +413,9 @@ func TestNothingPrintsKeys(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		d := svid.PrivateKey.(*ecdsa.PrivateKey).D //nolint:staticcheck,forcetypeassert // what printing a key prints
 		out := f.log.String()
-		for _, secret := range []string{"PRIVATE KEY", token, hex.EncodeToString(raw), fmt.Sprint(raw)} { //nolint:staticcheck // as %v prints a key
+		for _, secret := range []string{"PRIVATE KEY", token, hex.EncodeToString(raw), fmt.Sprint(raw), d.String(), hex.EncodeToString(d.Bytes())} { //nolint:staticcheck // as %v prints a key
 			if strings.Contains(out, secret) {
 				t.Errorf("%.20q was printed:\n%s", secret, out)
 			}
@@ -407,8 +423,66 @@ func TestNothingPrintsKeys(t *testing.T) {
 		if !strings.Contains(out, "/svc/web") || !strings.Contains(out, "leaf refused") || !strings.Contains(out, "sds.Credentials") {
 			t.Errorf("nothing was printed at all:\n%s", out)
 		}
-		if !strings.Contains(secretOf(t, l.Secret()).GetTlsCertificate().GetPrivateKey().GetInlineString(), "PRIVATE KEY") {
-			t.Error("the secret itself has no key: the search above looks for the wrong thing")
+	})
+}
+
+// TestRotate: a rotation asks the source anew and waits for what comes of it.
+func TestRotate(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f, p := start(t), newPKI(t)
+		defer f.stop()
+		f.source.giveRoots(t, bundle(p))
+		rotate := func() <-chan error {
+			done := make(chan error, 1)
+			go func() { done <- f.Rotate(identity.NewName("web")) }()
+			synctest.Wait()
+			return done
+		}
+		const nobody = `no proxy uses a leaf of the service "web"`
+		if err := <-rotate(); err == nil || err.Error() != nobody {
+			t.Errorf("error %v, want %s", err, nobody)
+		}
+		web, other := f.Watch(identity.Caller{}, service("web"), nil), f.Watch(identity.Caller{Token: "t"}, service("web"), nil)
+		db := f.Watch(identity.Caller{}, service("db"), nil)
+		defer db.Close()
+		f.source.give(t, "web", p.leaf(t, "web", nil))
+		old := web.SVID()
+		done := rotate()
+		if n := f.source.count("web") + f.source.count("tweb"); n != 4 || f.source.count("db") != 1 {
+			t.Errorf("web was watched %d times and db %d, want 4 and 1", n, f.source.count("db"))
+		}
+		next := p.leaf(t, "web", nil)
+		f.source.give(t, "web", next)
+		if web.SVID() != next || next == old || len(done) > 0 {
+			t.Error("the new leaf is not in use, or the other was not waited for")
+		}
+		f.source.fail(t, "tweb", errors.New("no connection"))
+		if err := <-done; err == nil || !strings.Contains(err.Error(), "no connection") {
+			t.Errorf("error %v, want why the other leaf was not made", err)
+		}
+		time.Sleep(2 * time.Second)
+		done = rotate()
+		f.source.give(t, "web", p.leaf(t, "db", nil))
+		f.source.give(t, "tweb", p.leaf(t, "web", nil))
+		if err := <-done; err == nil || !strings.Contains(err.Error(), "it is the certificate of") || web.SVID() != next {
+			t.Errorf("error %v, want that the new leaf was refused", err)
+		}
+		done = rotate()
+		web.Close()
+		other.Close()
+		if err := <-done; err == nil || !strings.Contains(err.Error(), "nobody uses the leaf any more") {
+			t.Errorf("error %v of a rotation that nobody needs any more", err)
+		}
+		again := f.Watch(identity.Caller{}, service("web"), nil)
+		defer again.Close()
+		synctest.Wait()
+		done = rotate()
+		f.stop()
+		if err := <-done; err == nil {
+			t.Error("a rotation went well while Run ended")
+		}
+		if err := f.Rotate(identity.NewName("web")); err == nil || err.Error() != nobody {
+			t.Errorf("error %v after Run ended, want %s", err, nobody)
 		}
 	})
 }

@@ -23,15 +23,15 @@ const maxAnchors = 4
 // All leafs of a CA come with the same intermediate. Its signature is verified once, which is half of what verifying a leaf costs; so
 // remembered it takes the root's place in the same check, as long as it and its root are valid. A leaf that does not pass so has to
 // pass the whole check.
-func (b *Bundles) verify(leaf *x509.Certificate, intermediates []*x509.Certificate, now time.Time) error {
+func (r *Roots) verify(leaf *x509.Certificate, intermediates []*x509.Certificate, now time.Time) error {
 	options := x509.VerifyOptions{CurrentTime: now, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}}
-	if a := b.anchorOf(intermediates, now); a != nil {
+	if a := r.anchorOf(intermediates, now); a != nil {
 		options.Roots = a.pool
 		if chains, err := leaf.Verify(options); err == nil && slices.ContainsFunc(chains, forClients) {
 			return nil
 		}
 	}
-	options.Roots, options.Intermediates = b.pool, x509.NewCertPool()
+	options.Roots, options.Intermediates = r.pool, x509.NewCertPool()
 	for _, cert := range intermediates {
 		options.Intermediates.AddCert(cert)
 	}
@@ -45,19 +45,19 @@ func (b *Bundles) verify(leaf *x509.Certificate, intermediates []*x509.Certifica
 		return fmt.Errorf("as a client: %w", x509.CertificateInvalidError{Cert: leaf, Reason: x509.IncompatibleUsage})
 	}
 	if len(intermediates) == 1 {
-		b.remember(chains[i])
+		r.remember(chains[i])
 	}
 	return nil
 }
 
 // anchorOf is the anchor that a leaf's only intermediate is, if it is valid at now; nil: none.
-func (b *Bundles) anchorOf(intermediates []*x509.Certificate, now time.Time) *anchor {
+func (r *Roots) anchorOf(intermediates []*x509.Certificate, now time.Time) *anchor {
 	if len(intermediates) != 1 {
 		return nil
 	}
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	for _, a := range b.anchors {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, a := range r.anchors {
 		if a.cert.Equal(intermediates[0]) && !now.Before(a.notBefore) && !now.After(a.notAfter) {
 			return a
 		}
@@ -67,7 +67,7 @@ func (b *Bundles) anchorOf(intermediates []*x509.Certificate, now time.Time) *an
 
 // remember takes the intermediate of a chain that was verified. One that has something to say about which names may be below it, or whose
 // root has, is judged with each leaf.
-func (b *Bundles) remember(chain []*x509.Certificate) {
+func (r *Roots) remember(chain []*x509.Certificate) {
 	if len(chain) != 3 || constrained(chain[1]) || constrained(chain[2]) {
 		return
 	}
@@ -79,13 +79,13 @@ func (b *Bundles) remember(chain []*x509.Certificate) {
 	if root := chain[2]; root.NotAfter.Before(a.notAfter) {
 		a.notAfter = root.NotAfter
 	}
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if slices.ContainsFunc(b.anchors, func(o *anchor) bool { return o.cert.Equal(a.cert) }) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if slices.ContainsFunc(r.anchors, func(o *anchor) bool { return o.cert.Equal(a.cert) }) {
 		return
 	}
-	if b.anchors = append(b.anchors, a); len(b.anchors) > maxAnchors {
-		b.anchors = slices.Delete(b.anchors, 0, 1)
+	if r.anchors = append(r.anchors, a); len(r.anchors) > maxAnchors {
+		r.anchors = slices.Delete(r.anchors, 0, 1)
 	}
 }
 

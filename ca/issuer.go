@@ -1,0 +1,189 @@
+package ca
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	mathrand "math/rand/v2"
+	"net/url"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/sallyport/sallyport/identity"
+	"github.com/sallyport/sallyport/internal/backoff"
+	"github.com/sallyport/sallyport/internal/latest"
+	"github.com/sallyport/sallyport/sds"
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+)
+
+// Provider is a certificate authority. It is asked with certificate requests and never sees a
+// leaf's key.
+type Provider interface {
+	// Sign returns a leaf for the public key of csr, and after it each certificate that signed the
+	// one before, without the root. csr asks for id as its only SAN. It was validated, or made by
+	// the caller: the built-in CA needs no proof that somebody has the key, and to sign a request
+	// costs a third of what signing the leaf does. The leaf is valid for ttl or less. Sign may
+	// block until ctx ends.
+	Sign(ctx context.Context, csr *x509.CertificateRequest, id spiffeid.ID, ttl time.Duration) ([]*x509.Certificate, error)
+	// Roots are what verifies the leafs; empty as long as they are not known.
+	Roots() *latest.Value[*sds.Roots]
+}
+
+// IssuerConfig says what an Issuer's leafs are like.
+type IssuerConfig struct {
+	// Provider signs the leafs. Required.
+	Provider Provider
+	// TrustDomain is what the identities are in. Required.
+	TrustDomain spiffeid.TrustDomain
+	// TTL is how long a leaf is valid. Required.
+	TTL time.Duration
+	// Registerer takes the metrics. Nil: they are counted for nobody.
+	Registerer prometheus.Registerer
+}
+
+// Issuer makes leafs, with their keys, and renews them: an sds.Source. What failed is tried again
+// by those who watch. It may be used by several goroutines.
+type Issuer struct {
+	cfg    IssuerConfig
+	issued prometheus.Counter
+	// stepped is set when the wall clock has moved against the monotonic one.
+	stepped latest.Value[struct{}]
+}
+
+// NewIssuer returns an Issuer that has signed nothing yet. The error is that the metrics cannot be
+// registered.
+func NewIssuer(cfg IssuerConfig) (*Issuer, error) {
+	i := &Issuer{cfg: cfg, issued: prometheus.NewCounter(prometheus.CounterOpts{
+		Name: "sallyport_ca_leafs_issued_total",
+		Help: "Leaf certificates that the built-in CA signed.",
+	})}
+	if cfg.Registerer != nil {
+		if err := cfg.Registerer.Register(i.issued); err != nil {
+			return nil, fmt.Errorf("metrics of the CA: %w", err)
+		}
+	}
+	return i, nil
+}
+
+// maxID is how many bytes a SPIFFE ID has at most (SPIFFE-ID, 2.3 "Maximum SPIFFE ID Length").
+const maxID = 2048
+
+// tick is how often the wall clock is looked at, which a suspended machine or an operator moves.
+const tick = 5 * time.Second
+
+// Run sees to it that leafs are renewed in time when the wall clock is moved, until ctx ends; then
+// it returns nil.
+func (i *Issuer) Run(ctx context.Context) error {
+	ticker := time.NewTicker(tick)
+	defer ticker.Stop()
+	last := time.Now()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-ticker.C:
+			now := time.Now()
+			if step := now.Round(0).Sub(last.Round(0)) - now.Sub(last); step.Abs() > time.Second {
+				i.stepped.Set(struct{}{})
+			}
+			last = now
+		}
+	}
+}
+
+// WatchSVID calls f with a leaf of id, at once and whenever the last one's time has come, until ctx
+// ends; then it returns nil. Each watch has a key and a certificate of its own. The error is that
+// id is not an identity of the trust domain, or that a leaf cannot be signed.
+func (i *Issuer) WatchSVID(ctx context.Context, _ identity.Caller, id identity.Service, f func(*sds.SVID)) error {
+	if err := id.Check(); err != nil {
+		return fmt.Errorf("leaf for service %q in datacenter %q of trust domain %q: %w", id.Service, id.Datacenter, id.TrustDomain, err)
+	}
+	if n := len(id.String()); n > maxID {
+		return fmt.Errorf("leaf for service %.32q...: its SPIFFE ID has %d bytes, %d are allowed", id.Service, n, maxID)
+	}
+	if id.TrustDomain != i.cfg.TrustDomain {
+		return fmt.Errorf("leaf for %s: this CA is of the trust domain %s", id, i.cfg.TrustDomain)
+	}
+	for {
+		var svid *sds.SVID
+		var t term
+		var err error
+		// Signing takes a deep stack, which the watcher's goroutine would keep for as long as it
+		// waits.
+		var signing sync.WaitGroup
+		signing.Go(func() { svid, t, err = i.issue(ctx, id.ID()) })
+		signing.Wait()
+		switch {
+		case ctx.Err() != nil:
+			return nil
+		case err != nil:
+			return fmt.Errorf("leaf for %s: %w", id, err)
+		}
+		f(svid)
+		if !i.wait(ctx, t) {
+			return nil
+		}
+	}
+}
+
+// issue makes a key and has it signed.
+func (i *Issuer) issue(ctx context.Context, id spiffeid.ID) (*sds.SVID, term, error) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return nil, term{}, err
+	}
+	csr := &x509.CertificateRequest{PublicKey: key.Public(), URIs: []*url.URL{id.URL()}}
+	now := time.Now()
+	chain, err := i.cfg.Provider.Sign(ctx, csr, id, i.cfg.TTL)
+	if err != nil {
+		return nil, term{}, err
+	}
+	if len(chain) == 0 {
+		return nil, term{}, errors.New("the CA returned no certificate")
+	}
+	i.issued.Inc()
+	t := newTerm(now, chain[0], mathrand.Float64())
+	if roots, ok := i.cfg.Provider.Roots().Load(); ok {
+		if root, ok := roots.Active(); ok && !t.notAfter.Before(root.Certificate.NotAfter) {
+			t.renew = t.notAfter.Sub(now) // it ends with the root, and so would the next
+			t.last = true
+		}
+	}
+	return &sds.SVID{Certificates: chain, PrivateKey: key}, t, nil
+}
+
+// wait returns when a leaf's time has come; false when ctx ends before.
+func (i *Issuer) wait(ctx context.Context, t term) bool {
+	// One that is due when it comes is no reason to ask again at once.
+	if !backoff.Sleep(ctx, time.Second) {
+		return false
+	}
+	for {
+		stepped := i.stepped.Changed()
+		now := time.Now()
+		elapsed := now.Sub(t.begin)
+		if t.due(now, elapsed) {
+			return true
+		}
+		timer := time.NewTimer(t.renew - elapsed)
+		select {
+		case <-timer.C:
+		case <-stepped:
+			timer.Stop()
+		case <-ctx.Done():
+			timer.Stop()
+			return false
+		}
+	}
+}
+
+// WatchRoots calls f with the roots of the provider, until ctx ends; then it returns nil.
+func (i *Issuer) WatchRoots(ctx context.Context, f func(*sds.Roots)) error {
+	i.cfg.Provider.Roots().Watch(ctx, f)
+	return nil
+}

@@ -1,0 +1,278 @@
+package imports_test
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"go/ast"
+	"go/importer"
+	"go/parser"
+	"go/token"
+	"go/types"
+	"io"
+	"maps"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// pending are exported names of the product that no other package of it uses, and that are to go.
+// Each says why it is still there.
+var pending = map[string]string{
+	"files.DefaultDatacenter":       "the default of a field, said by its comment alone",
+	"intention.Policy.Destination":  "snapshot's tests ask for it",
+	"snapshot.Build":                "Cache.Build is held to it by tests",
+	"snapshot.ErrIncomplete":        "its tests branch on it",
+	"snapshot.MetadataDrainSeconds": "envoy-bootstrap spells the metadata itself",
+	"snapshot.MetadataKey":          "envoy-bootstrap spells the metadata itself",
+	"snapshot.MetadataRegexSize":    "envoy-bootstrap spells the metadata itself",
+	"xds.Server.Proxy":              "its tests ask for one proxy",
+}
+
+// TestExportedNames finds what is exported for nobody: names of the product's packages that no
+// other of them uses. Tests, and packages for tests, do not count.
+func TestExportedNames(t *testing.T) {
+	rules, _ := parse(t, readDocument(t))
+	packages := compiled(t, filepath.Join("..", ".."))
+	unused := unusedNames(t, packages, func(path string) bool {
+		_, ok := rules[path]
+		return ok && !forTests(path)
+	})
+	for _, name := range unused {
+		if pending[name] == "" {
+			t.Errorf("%s is exported, and no other package of the product uses it", name)
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(pending)) {
+		if !slices.Contains(unused, name) {
+			t.Errorf("%s is used, or gone: take it out of pending", name)
+		}
+	}
+}
+
+// TestExportedNamesFinds looks at two packages as if there were no others: what only those use is
+// found, and what they use of each other, or an interface asks for, is not.
+func TestExportedNamesFinds(t *testing.T) {
+	unused := unusedNames(t, compiled(t, filepath.Join("..", "..")), func(path string) bool {
+		return path == "identity" || path == "intention"
+	})
+	for name, want := range map[string]bool{
+		"identity.NewName": true, "identity.RootsSecret": true, "intention.Compile": true, "intention.Policy.Decide": true, "intention.Policy": true,
+		"identity.Service": false, "identity.Name.IsWildcard": false, "intention.Reason.String": false,
+	} {
+		if slices.Contains(unused, name) != want {
+			t.Errorf("%s is found: %t, want %t", name, !want, want)
+		}
+	}
+}
+
+// forTests reports whether a package is none of the product's.
+func forTests(path string) bool {
+	return path == "e2e" || strings.HasPrefix(path, "e2e/") || strings.HasPrefix(path, "hack/") ||
+		slices.Contains([]string{"decisiontable", "envoytest", "golden", "imports", "meshtest", "rbactest", "testca", "xdstest"}, strings.TrimPrefix(path, "internal/"))
+}
+
+// listed is what `go list -export` says of a package.
+type listed struct {
+	ImportPath, Dir, Export string
+	GoFiles                 []string
+}
+
+// compiled asks go for all packages that the product needs, and has it compile them.
+func compiled(t *testing.T, root string) []listed {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), "go", "list", "-export", "-deps", "-json=ImportPath,Dir,Export,GoFiles", "./cmd/...")
+	cmd.Dir = root
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("go list: %v\n%s", err, stderr.String())
+	}
+	var packages []listed
+	for d := json.NewDecoder(bytes.NewReader(out)); ; {
+		var p listed
+		switch err := d.Decode(&p); {
+		case errors.Is(err, io.EOF):
+			return packages
+		case err != nil:
+			t.Fatal(err)
+		}
+		packages = append(packages, p)
+	}
+}
+
+// unusedNames are the exported names of the packages that product accepts, as package.Name or
+// package.Type.Method, which none of the others among them uses. A method is used too if it is
+// there for an interface.
+func unusedNames(t *testing.T, packages []listed, product func(path string) bool) []string {
+	t.Helper()
+	exports := map[string]string{}
+	for _, p := range packages {
+		exports[p.ImportPath] = p.Export
+	}
+	files := token.NewFileSet()
+	imports := importer.ForCompiler(files, "gc", func(path string) (io.ReadCloser, error) { return os.Open(exports[path]) })
+	declared, used := map[string]bool{}, map[string]bool{}
+	for _, p := range packages {
+		path, ok := strings.CutPrefix(p.ImportPath, module)
+		if !ok || !product(path) {
+			continue
+		}
+		var syntax []*ast.File
+		for _, name := range p.GoFiles {
+			f, err := parser.ParseFile(files, filepath.Join(p.Dir, name), nil, parser.SkipObjectResolution)
+			if err != nil {
+				t.Fatal(err)
+			}
+			syntax = append(syntax, f)
+		}
+		info := &types.Info{Uses: map[*ast.Ident]types.Object{}, Types: map[ast.Expr]types.TypeAndValue{}}
+		pkg, err := (&types.Config{Importer: imports}).Check(p.ImportPath, files, syntax, info)
+		if err != nil {
+			t.Fatal(err)
+		}
+		seen := map[types.Type]bool{}
+		for _, o := range info.Uses {
+			use(used, pkg, o)
+		}
+		for _, tv := range info.Types {
+			useType(used, seen, pkg, tv.Type) // a type is used by who holds a value of it, named or not
+		}
+	}
+	interfaces := map[string][]*types.Interface{}
+	var own []*types.Package
+	for _, p := range packages {
+		if p.ImportPath == "unsafe" || p.Export == "" {
+			continue
+		}
+		pkg, err := imports.Import(p.ImportPath)
+		if err != nil {
+			t.Fatal(err)
+		}
+		addInterfaces(interfaces, pkg)
+		if path, ok := strings.CutPrefix(p.ImportPath, module); ok && product(path) && pkg.Name() != "main" {
+			own = append(own, pkg)
+		}
+	}
+	for _, pkg := range own {
+		declare(declared, pkg, interfaces)
+	}
+	var unused []string
+	for name := range declared {
+		if !used[name] {
+			unused = append(unused, name)
+		}
+	}
+	slices.Sort(unused)
+	return unused
+}
+
+// declare adds the exported names of pkg but for methods that make its types what an interface asks
+// for.
+func declare(declared map[string]bool, pkg *types.Package, interfaces map[string][]*types.Interface) {
+	for _, name := range pkg.Scope().Names() {
+		o := pkg.Scope().Lookup(name)
+		if !o.Exported() {
+			continue
+		}
+		declared[nameOf(o)] = true
+		named, ok := o.Type().(*types.Named)
+		if _, isType := o.(*types.TypeName); !isType || !ok || types.IsInterface(named) {
+			continue
+		}
+		for m := range named.Methods() {
+			if m.Exported() && !implements(named, m.Name(), interfaces) {
+				declared[nameOf(m)] = true
+			}
+		}
+	}
+}
+
+// addInterfaces notes the interfaces of pkg by method. Those with type parameters are left out.
+func addInterfaces(all map[string][]*types.Interface, pkg *types.Package) {
+	for _, name := range pkg.Scope().Names() {
+		o, ok := pkg.Scope().Lookup(name).(*types.TypeName)
+		if !ok {
+			continue
+		}
+		named, ok := o.Type().(*types.Named)
+		if !ok || named.TypeParams().Len() > 0 {
+			continue
+		}
+		if i, ok := named.Underlying().(*types.Interface); ok {
+			for m := range i.Methods() {
+				all[m.Name()] = append(all[m.Name()], i)
+			}
+		}
+	}
+}
+
+// implements reports whether one of the interfaces with the method asks for it of named.
+func implements(named *types.Named, method string, interfaces map[string][]*types.Interface) bool {
+	if slices.Contains([]string{"Error", "Unwrap", "Is"}, method) {
+		return true // of error, which is in no package, and of errors, which gives them no name
+	}
+	return slices.ContainsFunc(interfaces[method], func(i *types.Interface) bool {
+		return types.Implements(named, i) || types.Implements(types.NewPointer(named), i)
+	})
+}
+
+// use notes that pkg uses o, which is another package's.
+func use(used map[string]bool, pkg *types.Package, o types.Object) {
+	if o.Pkg() == nil || o.Pkg() == pkg || !strings.HasPrefix(o.Pkg().Path(), module) {
+		return
+	}
+	if f, ok := o.(*types.Func); ok {
+		o = f.Origin()
+	}
+	used[nameOf(o)] = true
+}
+
+// useType notes that pkg uses a type, and those that it is made of.
+func useType(used map[string]bool, seen map[types.Type]bool, pkg *types.Package, t types.Type) {
+	if seen[t] {
+		return
+	}
+	seen[t] = true
+	switch t := types.Unalias(t).(type) {
+	case *types.Named:
+		use(used, pkg, t.Obj())
+		s, ok := t.Underlying().(*types.Struct)
+		if !ok || t.Obj().Pkg() == pkg {
+			return
+		}
+		for f := range s.Fields() { // which JSON shows, for one
+			if f.Exported() {
+				useType(used, seen, pkg, f.Type())
+			}
+		}
+	case interface{ Elem() types.Type }:
+		useType(used, seen, pkg, t.Elem())
+	case *types.Tuple:
+		for v := range t.Variables() {
+			useType(used, seen, pkg, v.Type())
+		}
+	}
+}
+
+// nameOf is package.Name, or package.Type.Method.
+func nameOf(o types.Object) string {
+	path := strings.TrimPrefix(o.Pkg().Path(), module)
+	if f, ok := o.(*types.Func); ok {
+		if r := f.Signature().Recv(); r != nil {
+			t := r.Type()
+			if p, ok := t.(*types.Pointer); ok {
+				t = p.Elem()
+			}
+			if named, ok := t.(*types.Named); ok {
+				return fmt.Sprintf("%s.%s.%s", path, named.Obj().Name(), o.Name())
+			}
+		}
+	}
+	return path + "." + o.Name()
+}

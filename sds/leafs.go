@@ -1,0 +1,114 @@
+package sds
+
+import (
+	"log/slog"
+	"slices"
+	"time"
+
+	"github.com/sallyport/sallyport/identity"
+)
+
+// Leafs are the leaf certificates that one caller uses. They are made by Credentials.Open and end
+// with Close.
+type Leafs struct {
+	credentials *Credentials
+	caller      identity.Caller
+	wake        func()
+	watches     map[identity.Service]*watch // guarded by Credentials.mu; nil: closed
+}
+
+// Open returns what holds the leafs of caller, none yet. wake is called after each new one, also
+// after the first of a service, by a goroutine that serves others too: it must not block, and may
+// call all of this package meanwhile. It may be called a last time while Close runs or just after.
+// The caller must Close the Leafs.
+func (c *Credentials) Open(caller identity.Caller, wake func()) *Leafs {
+	return &Leafs{credentials: c, caller: caller, wake: wake, watches: map[identity.Service]*watch{}}
+}
+
+// SVID returns the newest leaf of id that was verified; nil until there is one, and after Close. It
+// does not block: the first call asks for the leaf, which Run fetches in the name of the caller.
+// All who ask with the same token for the same id share one leaf; the source hears of the first
+// one's proxy.
+func (l *Leafs) SVID(id identity.Service) *SVID {
+	c := l.credentials
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if l.watches == nil {
+		return nil
+	}
+	w := l.watches[id]
+	if w == nil {
+		key := watchKey{l.caller.Token, id}
+		if w = c.watches[key]; w == nil {
+			w = &watch{caller: l.caller, id: id, users: map[*Leafs]bool{}}
+			c.watches[key] = w
+			c.pending = append(c.pending, w)
+			c.rouse()
+		}
+		l.watches[id] = w
+		w.users[l] = true
+	}
+	return w.served.Load()
+}
+
+// Keep ends the use of all leafs but those of use. The last one to use a leaf ends its watch, which
+// is not waited for.
+func (l *Leafs) Keep(use map[identity.Service]bool) {
+	l.credentials.mu.Lock()
+	defer l.credentials.mu.Unlock()
+	for id, w := range l.watches {
+		if !use[id] {
+			delete(l.watches, id)
+			l.release(w)
+		}
+	}
+}
+
+// Close ends the use of all. It may be called more than once.
+func (l *Leafs) Close() {
+	l.Keep(nil)
+	l.credentials.mu.Lock()
+	defer l.credentials.mu.Unlock()
+	l.watches = nil
+}
+
+// release ends one use. Credentials.mu is held.
+func (l *Leafs) release(w *watch) {
+	delete(w.users, l)
+	if len(w.users) > 0 {
+		return
+	}
+	c := l.credentials
+	delete(c.watches, watchKey{w.caller.Token, w.id})
+	delete(c.begins, w)
+	w.settle(errUnused)
+	if w.stop != nil {
+		w.stop()
+		return
+	}
+	// It never began, and nobody empties the queue while Run does not run.
+	c.pending = slices.DeleteFunc(c.pending, func(p *watch) bool { return p == w })
+}
+
+// Expires is when the first of the leafs ends; zero if there is none.
+func (l *Leafs) Expires() (first time.Time) {
+	l.credentials.mu.Lock()
+	defer l.credentials.mu.Unlock()
+	for _, w := range l.watches {
+		if s := w.served.Load(); s != nil {
+			if end := s.Certificates[0].NotAfter; first.IsZero() || end.Before(first) {
+				first = end
+			}
+		}
+	}
+	return first
+}
+
+// String is the caller's proxy; neither keys nor tokens are printed.
+func (l *Leafs) String() string { return "leafs of " + l.caller.String() }
+
+// GoString is String.
+func (l *Leafs) GoString() string { return l.String() }
+
+// LogValue is String.
+func (l *Leafs) LogValue() slog.Value { return slog.StringValue(l.String()) }

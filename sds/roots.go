@@ -1,0 +1,96 @@
+package sds
+
+import (
+	"bytes"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+)
+
+// Root is a root certificate.
+type Root struct {
+	// ID is what its source calls it. Not empty; several certificates may share one.
+	ID          string
+	Certificate *x509.Certificate
+}
+
+// Roots are what the leafs of a trust domain are verified with, at one time. They are immutable but
+// for what the verification of leafs remembers, and nil stands for none.
+type Roots struct {
+	trustDomain spiffeid.TrustDomain
+	active      *Root
+	activeID    string
+	list        []Root // sorted by certificate
+	pool        *x509.CertPool
+	pem         string
+
+	mu sync.Mutex
+	// anchors are intermediates that were verified with these roots.
+	anchors []*anchor
+}
+
+// NewRoots are the roots of one trust domain: in a pool of several, the CA of each could speak for
+// the others, as Envoy's trusted_ca cannot tell them apart. active is the ID of the one under which
+// leafs are signed now; empty: it is not known. Whether they are good for anything is looked at
+// when Credentials are given them. list is not changed or kept.
+func NewRoots(td spiffeid.TrustDomain, active string, list []Root) *Roots {
+	r := &Roots{trustDomain: td, activeID: active, pool: x509.NewCertPool()}
+	if i := slices.IndexFunc(list, func(root Root) bool { return root.ID == active }); i >= 0 {
+		root := list[i]
+		r.active = &root
+	}
+	r.list = slices.SortedFunc(slices.Values(list), func(a, b Root) int {
+		return bytes.Compare(a.Certificate.Raw, b.Certificate.Raw)
+	})
+	r.list = slices.CompactFunc(r.list, func(a, b Root) bool { return a.Certificate.Equal(b.Certificate) })
+	var text []byte
+	for _, root := range r.list {
+		r.pool.AddCert(root.Certificate)
+		text = append(text, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: root.Certificate.Raw})...)
+	}
+	r.pem = string(text)
+	return r
+}
+
+// check returns an error if certificates verified with r would not mean what they should.
+func (r *Roots) check(now time.Time) error {
+	if r == nil || len(r.list) == 0 {
+		return errors.New("no roots")
+	}
+	valid := false
+	for _, root := range r.list {
+		c := root.Certificate
+		if !c.BasicConstraintsValid || !c.IsCA || (c.KeyUsage != 0 && c.KeyUsage&x509.KeyUsageCertSign == 0) {
+			return fmt.Errorf("roots of %s: the certificate %s with serial number %x is not a CA's", r.trustDomain, root.ID, c.SerialNumber)
+		}
+		valid = valid || !now.Before(c.NotBefore) && now.Before(c.NotAfter)
+	}
+	if !valid {
+		return fmt.Errorf("roots of %s: none of %d is valid at %s: is the clock right?", r.trustDomain, len(r.list), now.UTC().Format(time.RFC3339))
+	}
+	return nil
+}
+
+func (r *Roots) same(o *Roots) bool {
+	return r.trustDomain == o.trustDomain && r.activeID == o.activeID && r.pem == o.pem
+}
+
+// Active returns the root under which leafs are signed now; ok is false if that is not known.
+func (r *Roots) Active() (root Root, ok bool) {
+	if r.active == nil {
+		return Root{}, false
+	}
+	return *r.active, true
+}
+
+// PEM is all certificates, sorted: equal roots have the same text.
+func (r *Roots) PEM() string { return r.pem }
+
+// String is the trust domain alone.
+func (r *Roots) String() string { return "roots of " + r.trustDomain.Name() }

@@ -1,0 +1,109 @@
+package snapshot
+
+import (
+	"crypto"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"slices"
+
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
+	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
+	"github.com/sallyport/sallyport/identity"
+)
+
+// leafKey is all that the secret of a leaf is made of: no two leafs with one certificate have two
+// keys.
+type leafKey struct {
+	name string
+	cert *x509.Certificate
+}
+
+// validationKey is all that a validation context is made of. version stands for who passes.
+type validationKey struct{ name, version, roots string }
+
+// Leaf makes the secret s of a leaf, its chain and its key. All who ask with the same certificate
+// get the same resource, as long as one of them holds on to it.
+func (c *Cache) Leaf(s Secret, chain []*x509.Certificate, key crypto.Signer) (*discoveryv3.Resource, error) {
+	if len(chain) == 0 {
+		return nil, fmt.Errorf("secret %s: no certificate", s.Name)
+	}
+	k := leafKey{s.Name, chain[0]}
+	if r := c.leafs.Get(k); r != nil {
+		return r, nil
+	}
+	der, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		// The error may quote what it was given; the type is all that helps.
+		return nil, fmt.Errorf("secret %s: a private key of type %T cannot be handed to Envoy", s.Name, key)
+	}
+	var text []byte
+	for _, cert := range chain {
+		text = append(text, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert.Raw})...)
+	}
+	r, err := c.pack(&tlsv3.Secret{
+		Name: s.Name,
+		Type: &tlsv3.Secret_TlsCertificate{TlsCertificate: &tlsv3.TlsCertificate{
+			CertificateChain: inline(string(text)),
+			PrivateKey:       inline(string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}))),
+		}},
+	})
+	if err != nil {
+		return nil, err
+	}
+	return c.leafs.Keep(k, r), nil
+}
+
+// Validation makes the secret s, a validation context of roots, which is PEM, and of who passes.
+// All who ask for the same get the same resource, as long as one of them holds on to it. The secret
+// "roots" has no SANs, as its users say beside it who passes; for any other name an empty list is
+// an error, since Envoy takes it to mean everybody.
+func (c *Cache) Validation(s Secret, roots string) (*discoveryv3.Resource, error) {
+	var problem error
+	switch {
+	case roots == "":
+		problem = errors.New("no roots")
+	case s.Version == "":
+		problem = errors.New("no version")
+	case s.Name == identity.RootsSecret && len(s.SANs) > 0:
+		// Envoy joins the two lists to one in which any match lets in.
+		problem = errors.New("its users say who passes, so it has no list of its own")
+	case s.Name != identity.RootsSecret && len(s.SANs) == 0:
+		problem = errors.New("an empty list of peers would let in everybody")
+	case slices.Contains(s.SANs, nil):
+		problem = errors.New("the list of peers has an empty entry")
+	}
+	if problem != nil {
+		return nil, fmt.Errorf("validation context %q: %w", s.Name, problem)
+	}
+	k := validationKey{s.Name, s.Version, roots}
+	if r := c.validations.Get(k); r != nil {
+		return r, nil
+	}
+	r, err := c.pack(&tlsv3.Secret{
+		Name: s.Name,
+		Type: &tlsv3.Secret_ValidationContext{ValidationContext: &tlsv3.CertificateValidationContext{
+			TrustedCa:                 inline(roots),
+			MatchTypedSubjectAltNames: s.SANs,
+		}},
+	})
+	if err != nil {
+		return nil, err
+	}
+	return c.validations.Keep(k, r), nil
+}
+
+func (c *Cache) pack(s *tlsv3.Secret) (*discoveryv3.Resource, error) {
+	p := packer{cache: c}
+	r := p.resource(s.GetName(), s)
+	if err := p.err(); err != nil {
+		return nil, err
+	}
+	return r, nil
+}
+
+func inline(text string) *corev3.DataSource {
+	return &corev3.DataSource{Specifier: &corev3.DataSource_InlineString{InlineString: text}}
+}
