@@ -238,8 +238,7 @@ func (a *authority) sign(change func(*x509.Certificate), uris ...string) ([]byte
 		template.URIs = append(template.URIs, parsed)
 	}
 	change(template)
-	leaf := testca.Sign(a.t, template, a.root)
-	return leaf.Cert.Raw, leaf.Key
+	return testca.SignDER(a.t, template, a.root)
 }
 
 // signService makes the certificate of a service.

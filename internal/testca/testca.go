@@ -22,6 +22,17 @@ type Pair struct {
 // from a minute ago for an hour unless template says otherwise. A nil parent: it signs itself.
 func Sign(t testing.TB, template *x509.Certificate, parent *Pair) *Pair {
 	t.Helper()
+	der, key := SignDER(t, template, parent)
+	cert, err := x509.ParseCertificate(der)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &Pair{cert, key}
+}
+
+// SignDER is Sign of a certificate that Go may be unable to parse.
+func SignDER(t testing.TB, template *x509.Certificate, parent *Pair) ([]byte, *ecdsa.PrivateKey) {
+	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		t.Fatal(err)
@@ -43,11 +54,7 @@ func Sign(t testing.TB, template *x509.Certificate, parent *Pair) *Pair {
 	if err != nil {
 		t.Fatal(err)
 	}
-	cert, err := x509.ParseCertificate(der)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return &Pair{cert, key}
+	return der, key
 }
 
 // PEM is the certificate alone.
