@@ -61,7 +61,7 @@ func TestExportedNamesFinds(t *testing.T) {
 		return path == "identity" || path == "intention"
 	})
 	for name, want := range map[string]bool{
-		"identity.NewName": true, "identity.RootsSecret": true, "intention.Compile": true, "intention.Policy.Decide": true, "intention.Policy": true,
+		"identity.NewName": true, "identity.RootsSecret": true, "intention.Share": true, "intention.Policy.Decide": true, "intention.Policy": true,
 		"identity.Service": false, "identity.Name.IsWildcard": false, "intention.Reason.String": false,
 	} {
 		if slices.Contains(unused, name) != want {
