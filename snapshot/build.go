@@ -86,6 +86,12 @@ func (b *builder) outbound() {
 		if !b.keep(same, listenerType, name) {
 			b.add(name, b.upstreamListener(u))
 		}
+		if u.service.Protocol.L7() {
+			if !b.keep(same, routeType, u.routes()) {
+				b.add(u.routes(), upstreamRoute(u))
+			}
+			b.out.RouteClusters[u.routes()] = []string{u.cluster}
+		}
 		b.names(Secret{Name: identity.RootsSecret})
 		if b.has(u.cluster) {
 			continue

@@ -107,11 +107,7 @@ func (b *builder) connect(p *tcpv3.TcpProxy, mode tcpv3.UpstreamConnectMode) {
 
 func (b *builder) inboundHTTP(chain *listenerv3.FilterChain) {
 	m := fromOutside(publicListener)
-	m.UpgradeConfigs = upgrades(b.in.Proxy.Inbound.Protocol)
-	m.RouteSpecifier = &hcmv3.HttpConnectionManager_Rds{Rds: &hcmv3.Rds{
-		RouteConfigName: publicRouteName(b.in.Proxy.Service),
-		ConfigSource:    fromADS,
-	}}
+	m.RouteSpecifier = routesNamed(publicRouteName(b.in.Proxy.Service))
 	if !b.in.Mesh.DropForwardedClientCert {
 		// The caller's identity, as verified, in place of whatever the caller wrote there.
 		m.ForwardClientCertDetails = hcmv3.HttpConnectionManager_SANITIZE_SET
@@ -168,7 +164,8 @@ func (u upstream) listener() string {
 // host is where the application dials.
 func (u upstream) host() string { return cmp.Or(u.BindAddress, "127.0.0.1") }
 
-// upstreamListener takes in what the proxy's application sends to the service that u dials.
+// upstreamListener takes in what the proxy's application sends to the service that u dials. For all
+// protocols of requests it is the same: which one the service speaks is its cluster's business.
 func (b *builder) upstreamListener(u upstream) *listenerv3.Listener {
 	name := u.Name()
 	l := &listenerv3.Listener{
@@ -203,22 +200,17 @@ func (b *builder) upstreamListener(u upstream) *listenerv3.Listener {
 			ForwardClientCertDetails: hcmv3.HttpConnectionManager_SANITIZE,
 			// How long a stream may be silent is for the proxy of the service to say; Envoy's own answer is 5 minutes.
 			StreamIdleTimeout: durationpb.New(0),
-			UpgradeConfigs:    upgrades(u.service.Protocol),
 			HttpFilters:       []*hcmv3.HttpFilter{b.routerFilter()},
-			RouteSpecifier:    &hcmv3.HttpConnectionManager_RouteConfig{RouteConfig: upstreamRoute(u)},
+			RouteSpecifier:    routesNamed(u.routes()),
 		})
 	}
 	l.FilterChains[0].Filters = []*listenerv3.Filter{filter}
 	return l
 }
 
-// upgrades lets WebSockets through, and nothing else: not CONNECT, which would be a tunnel past all rules for requests. HTTP/2 has
-// no upgrades without it.
-func upgrades(p catalog.Protocol) []*hcmv3.HttpConnectionManager_UpgradeConfig {
-	if p != catalog.HTTP {
-		return nil
-	}
-	return []*hcmv3.HttpConnectionManager_UpgradeConfig{{UpgradeType: "websocket"}}
+// routesNamed stands for routes that come by RDS: a change of them is no change of the listener.
+func routesNamed(name string) *hcmv3.HttpConnectionManager_Rds {
+	return &hcmv3.HttpConnectionManager_Rds{Rds: &hcmv3.Rds{RouteConfigName: name, ConfigSource: fromADS}}
 }
 
 // balance spreads connections exactly over Envoy's workers if asked to.

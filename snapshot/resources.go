@@ -11,6 +11,8 @@ type Resources struct {
 	// ByType holds the resources by type URL and name: listeners, clusters, endpoints, routes and extension
 	// configurations. The version of a resource is the hash of its bytes, which are deterministic.
 	ByType map[string]map[string]*discoveryv3.Resource
+	// RouteClusters are the clusters that routes of that name lead to, apart from the application's own.
+	RouteClusters map[string][]string
 	// Secrets are the secrets that the resources name, sorted by name: what they are made of, as their contents are not known here.
 	Secrets []Secret
 	// Warnings say, in words for people, where this Envoy gets less than the configuration promises.

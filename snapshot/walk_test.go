@@ -6,7 +6,8 @@ import (
 	"testing"
 
 	matcherv3 "github.com/cncf/xds/go/xds/type/matcher/v3"
-	"github.com/sallyport/sallyport/catalog"
+	"github.com/google/go-cmp/cmp"
+	"github.com/sallyport/sallyport/internal/xdstest"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/types/descriptorpb"
@@ -179,8 +180,38 @@ func TestSecretsAreNamed(t *testing.T) {
 		for n := range named {
 			t.Errorf("%s: secret %s is named and not listed", c.golden, n)
 		}
-		if p := c.in.Proxy.Inbound.Protocol; p == catalog.TCP && c.resources.ByType[routes] != nil || p.L7() && c.resources.ByType[extensions] != nil {
-			t.Errorf("%s: resources of the other kind of protocol", c.golden)
+	}
+}
+
+// TestReferences: exactly the routes and filters are there that listeners name. One too few keeps Envoy
+// from starting.
+func TestReferences(t *testing.T) {
+	for _, c := range cases(t) {
+		named := map[string]map[string]bool{routes: {}, extensions: {}}
+		for _, l := range c.resources.ByType[listeners] {
+			for url, names := range xdstest.References(l) {
+				for _, name := range names {
+					if named[url] != nil {
+						named[url][name] = true
+					}
+				}
+			}
+		}
+		for url, names := range named {
+			have := map[string]bool{}
+			for name := range c.resources.ByType[url] {
+				have[name] = true
+			}
+			if d := cmp.Diff(names, have); d != "" {
+				t.Errorf("%s: %s named (-), there (+):\n%s", c.golden, url, d)
+			}
+		}
+		for name, to := range c.resources.RouteClusters {
+			for _, cluster := range to {
+				if c.resources.ByType[clusters][cluster] == nil || c.resources.ByType[routes][name] == nil {
+					t.Errorf("%s: routes %s lead to %s, one of which is not there", c.golden, name, cluster)
+				}
+			}
 		}
 	}
 }
