@@ -180,9 +180,11 @@ func checkSegment(s string) error {
 // ext_authz filters ask over it too, so that their calls carry the proxy's token.
 const XDSCluster = "sallyport"
 
-// How an ext_authz filter says which service its check is about: as gRPC metadata and, in checks of http requests, as a
-// context extension too. The filters' makers write them, the ext_authz server compares them with the caller's service.
+// How a call of an Envoy says which service and proxy it is about: as gRPC metadata and, in checks of
+// http requests, the service as a context extension too. Whoever makes a filter or a log writes them;
+// the server compares them with the caller.
 const (
 	DestinationHeader    = "x-sallyport-destination"
 	DestinationExtension = "destination"
+	ProxyHeader          = "x-sallyport-proxy"
 )

@@ -12,17 +12,12 @@ import (
 // publicRouteName is the name of the routes of an http service, which carry its rules.
 func publicRouteName(service identity.Name) string { return "public/" + service.String() }
 
-// publicRoute leads all requests to the application, and says by whom they may be made: a change of intentions is a change of this
-// resource alone, and holds for the next request of connections that are open.
+// publicRoute leads all requests to the application, and says by whom they may be made and who decides
+// that: a change of intentions, or of how they are enforced, is a change of this resource alone, and
+// holds for the next request of connections that are open.
 func (b *builder) publicRoute() *routev3.RouteConfiguration {
 	in := b.in.Proxy.Inbound
-	overrides := map[string]*anypb.Any{}
-	if b.enforcement() != catalog.ExtAuthz {
-		overrides[httpRBAC] = b.any(b.routeRules())
-	}
-	if b.enforcement() != catalog.RBAC {
-		overrides[httpExtAuthz] = b.any(b.routeAuthz())
-	}
+	overrides := map[string]*anypb.Any{httpRBAC: b.any(b.routeRules()), httpExtAuthz: b.any(b.routeAuthz())}
 	action := &routev3.RouteAction{
 		ClusterSpecifier: &routev3.RouteAction_Cluster{Cluster: localApp},
 		UpgradeConfigs:   upgrades(in.Protocol),

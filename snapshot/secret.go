@@ -42,37 +42,40 @@ func (b *builder) version(sans []*tlsv3.SubjectAltNameMatcher) string {
 
 // validation is the secret that says whom the handshake lets in, and what is to be said of it.
 func (b *builder) validation() (s Secret, warnings []string) {
-	if b.validationName() == identity.IdentitiesSecret {
-		return b.identities(), nil
+	scope := scopeOf(b.in)
+	switch {
+	case len(scope.datacenters) == 0:
+		s.SANs = scope.nobody()
+	case b.in.Proxy.Inbound.Protocol.L7() || b.enforcement() == catalog.ExtAuthz:
+		s.SANs = scope.everybody(b.in.Envoy)
+	default:
+		s.SANs, warnings = b.peers(scope)
 	}
-	return b.peers()
+	s.Name = b.validationName()
+	return s, warnings
 }
 
 // validationName is the name of that secret. On it the listener depends, on what the secret says it does not.
 func (b *builder) validationName() string {
-	if b.in.Proxy.Inbound.Protocol.L7() || b.enforcement() == catalog.ExtAuthz {
+	if b.in.Proxy.Inbound.Protocol.L7() {
 		return identity.IdentitiesSecret
 	}
 	return b.in.Proxy.Service.PeersSecret()
 }
 
-// peers is the secret that says whom the handshake of a tcp service lets in. A certificate passes if any of its URI SANs
+// peers are whom the policy of a tcp service allows. A certificate passes if any of its URI SANs
 // matches, so the rules look again at those that have several.
-func (b *builder) peers() (s Secret, warnings []string) {
-	s.Name = b.in.Proxy.Service.PeersSecret()
+func (b *builder) peers(s scope) (sans []*tlsv3.SubjectAltNameMatcher, warnings []string) {
 	allowed := b.in.Policy.Allowed()
-	scope := scopeOf(b.in)
 	switch {
-	case allowed.Empty() || len(scope.datacenters) == 0:
-		s.SANs = scope.nobody()
+	case allowed.Empty():
+		return s.nobody(), nil
 	case !allowed.Rest:
-		s.SANs = scope.services(allowed)
+		return s.services(allowed), nil
 	case len(allowed.Except) == 0:
-		s.SANs = scope.everybody(b.in.Envoy)
-	default:
-		s.SANs, warnings = b.allBut(scope, allowed)
+		return s.everybody(b.in.Envoy), nil
 	}
-	return s, warnings
+	return b.allBut(s, allowed)
 }
 
 // allBut lets in everybody but a few. Where the Envoy does not take the expression for that, it lets in everybody and the rules alone decide.
@@ -92,15 +95,6 @@ func (b *builder) allBut(s scope, allowed intention.Set) (sans []*tlsv3.SubjectA
 		"first would be heard by them, and is dialled. %d names are denied; this Envoy takes expressions up to a program size of %d (re2.max_program_size.error_level), and at most %d names are told to it",
 		b.in.Proxy.Service, len(except), regexSize(b.in.Envoy), maxComplement)
 	return s.everybody(b.in.Envoy), []string{warning}
-}
-
-// identities is the secret that lets in every service of the mesh's trust domain and datacenters.
-func (b *builder) identities() Secret {
-	s := scopeOf(b.in)
-	if len(s.datacenters) == 0 {
-		return Secret{Name: identity.IdentitiesSecret, SANs: s.nobody()}
-	}
-	return Secret{Name: identity.IdentitiesSecret, SANs: s.everybody(b.in.Envoy)}
 }
 
 // regexSize is how long a compiled expression may be. The zero value is Envoy's default.

@@ -354,7 +354,10 @@ func (p *publisher) build(b *build, in snapshot.Input) {
 // hand gives a session what was built, with its secrets, if all of them are in hand: with one missing, Envoy would not start at
 // all, or, once running, keep a listener warming.
 func (p *publisher) hand(n *session, in snapshot.Input, b *build, bundles *sds.Bundles, since time.Time) {
-	t := &target{resources: b.good.resources, generation: b.good.generation}
+	t := &target{
+		resources: b.good.resources, generation: b.good.generation,
+		routeClusters: b.good.made.RouteClusters, judges: b.good.made.Judges,
+	}
 	t.resources[secrets] = make(map[string]*discoveryv3.Resource, len(b.good.made.Secrets))
 	use := map[identity.Service]bool{}
 	var missing []string

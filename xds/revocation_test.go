@@ -24,8 +24,7 @@ func (c *talk) configureAPI() string {
 	c.subscribe(secrets, "leaf/api", "peers/api")
 	c.accept("secret leaf/api")
 	c.accept("secret peers/api")
-	c.subscribe(extensions, "rules/api")
-	c.accept("extension rules/api")
+	c.slots("api")
 	c.silence()
 	return chain
 }
