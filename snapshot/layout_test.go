@@ -158,12 +158,14 @@ func routeJudges(t *testing.T, r *snapshot.Resources) string {
 	t.Helper()
 	host := resource(t, r, routes, "public/web", &routev3.RouteConfiguration{}).VirtualHosts[0]
 	var judges []string
-	rbac, authz := &httprbacv3.RBACPerRoute{}, &httpauthzv3.ExtAuthzPerRoute{}
+	rbac, authz, out := &httprbacv3.RBACPerRoute{}, &httpauthzv3.ExtAuthzPerRoute{}, &routev3.FilterConfig{}
 	if err := host.TypedPerFilterConfig["envoy.filters.http.rbac"].UnmarshalTo(rbac); err != nil {
 		t.Fatal(err)
 	}
-	if err := host.TypedPerFilterConfig["envoy.filters.http.ext_authz"].UnmarshalTo(authz); err != nil {
-		t.Fatal(err)
+	if override := host.TypedPerFilterConfig["envoy.filters.http.ext_authz"]; override.UnmarshalTo(out) != nil {
+		if err := override.UnmarshalTo(authz); err != nil {
+			t.Fatal(err)
+		}
 	}
 	action := &rbacv3.Action{}
 	if a := rbac.GetRbac().GetMatcher().GetOnNoMatch().GetAction(); a == nil || a.TypedConfig.UnmarshalTo(action) != nil || action.Action == rbacv3.RBAC_DENY {
@@ -174,7 +176,7 @@ func routeJudges(t *testing.T, r *snapshot.Resources) string {
 	if r.Judges != nil {
 		t.Error("the routes hold all judges, but there are others")
 	}
-	if !authz.GetDisabled() {
+	if !out.GetDisabled() {
 		judges = append(judges, "ext_authz")
 		if authz.GetCheckSettings().GetContextExtensions()["destination"] != "web" {
 			t.Errorf("checks are about %v", authz.GetCheckSettings())

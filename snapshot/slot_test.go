@@ -109,6 +109,9 @@ func TestHTTPSlots(t *testing.T) {
 		meshtest.Await(t, "an allowed request is reported", func() error { ask(); return logged(d, "refusals", 2) })
 		empty("log/web")
 		works("nothing is logged", plain)
+		if n := d.asked.Load(); n != 0 {
+			t.Errorf("ext_authz is asked %d times although the rules decide", n)
+		}
 		d.untouched()
 	})
 }

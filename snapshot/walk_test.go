@@ -10,6 +10,7 @@ import (
 	envoyannotations "github.com/envoyproxy/go-control-plane/envoy/annotations"
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	"github.com/google/go-cmp/cmp"
 	"github.com/sallyport/sallyport/catalog"
 	"github.com/sallyport/sallyport/internal/xdstest"
@@ -180,8 +181,16 @@ func examine(t *testing.T, in snapshot.Input, resource string, m proto.Message) 
 			t.Errorf("%s: %s with neither rules nor a matcher, or with both", resource, name)
 		}
 	case "envoy.extensions.filters.http.ext_authz.v3.ExtAuthzPerRoute":
-		if set("disabled") != (in.Proxy.Inbound.Enforcement == catalog.RBAC) {
-			t.Errorf("%s: ext_authz is disabled = %t, and enforcement is %s", resource, set("disabled"), in.Proxy.Inbound.Enforcement)
+		if set("disabled") {
+			t.Errorf("%s: ext_authz is disabled", resource)
+		}
+	case "envoy.config.route.v3.VirtualHost":
+		host := m.(*routev3.VirtualHost)
+		for name, a := range host.TypedPerFilterConfig {
+			off := a.MessageIs(&routev3.FilterConfig{})
+			if off && (name != "envoy.filters.http.ext_authz" || in.Proxy.Inbound.Enforcement != catalog.RBAC) {
+				t.Errorf("%s: %s is taken out, and enforcement is %s", resource, name, in.Proxy.Inbound.Enforcement)
+			}
 		}
 	case "envoy.extensions.filters.http.ext_authz.v3.ExtAuthz", "envoy.extensions.filters.network.ext_authz.v3.ExtAuthz":
 		if set("failure_mode_allow") || !set("grpc_service", "timeout") {
