@@ -22,8 +22,9 @@ import (
 // changesOfEnforcement is how often the mode changes: each of the six changes ten times.
 const changesOfEnforcement = 60
 
-// TestEnforcementChanges changes how intentions are enforced under load, beside a client that is denied and a server
-// that speaks first: no request fails, no connection ends, and the denied get nothing.
+// TestEnforcementChanges changes how intentions are enforced under load, beside a client that is
+// denied and a server that speaks first: no request fails, no connection ends, and the denied get
+// nothing.
 func TestEnforcementChanges(t *testing.T) {
 	for _, envoy := range []string{"1.36.4", meshtest.Version} {
 		t.Run(envoy, func(t *testing.T) { enforcementChanges(t, envoy) })
@@ -57,7 +58,8 @@ func enforcementChanges(t *testing.T, envoy string) {
 	cars := m.Sidecars("h1", "h2", "rpc", "db", "mail", "web", "batch")
 	same := unmodified(t, cars...)
 
-	// On a machine that stands still ext_authz is not answered within Envoy's 250 ms, and clients give up: that says nothing.
+	// On a machine that stands still ext_authz is not answered within Envoy's 250 ms, and clients
+	// give up: that says nothing.
 	for tries := 1; !changeUnderLoad(t, m, all, cars, mail, envoy); tries++ {
 		if tries == 3 {
 			t.Fatal("the machine stood still in each of three tries")
@@ -70,8 +72,8 @@ func enforcementChanges(t *testing.T, envoy string) {
 	}
 }
 
-// changeUnderLoad fails the test if a denied client got something, or an allowed one was denied. It reports whether the load was
-// answered in time, or all that failed is judged already.
+// changeUnderLoad fails the test if a denied client got something, or an allowed one was denied. It
+// reports whether the load was answered in time, or all that failed is judged already.
 func changeUnderLoad(t *testing.T, m *meshtest.Mesh, all []string, cars []*meshtest.Sidecar, mail *meshtest.Server, envoy string) bool {
 	t.Helper()
 	dials, outages, checks := mail.Dials.Load(), -sum(cars, `.*ext_authz\..*error`), -sum(cars, `.*ext_authz\.intentions\.ok`)
@@ -151,8 +153,8 @@ func enforced(m *meshtest.Mesh, mode string, services []string) error {
 	return nil
 }
 
-// startDenied tries to reach services as batch, without a pause. The function that it returns ends that, and says how often
-// it tried and how many bytes of the applications it got.
+// startDenied tries to reach services as batch, without a pause. The function that it returns ends
+// that, and says how often it tried and how many bytes of the applications it got.
 func startDenied(t *testing.T, m *meshtest.Mesh, services []string) (stop func() (tries, bytes int64)) {
 	t.Helper()
 	certificate := m.Authority().Issue(t, meshtest.LeafSpec{URIs: []string{m.URI("batch")}})
@@ -192,7 +194,8 @@ func startDenied(t *testing.T, m *meshtest.Mesh, services []string) (stop func()
 	}
 }
 
-// startRPC asks for the health of a gRPC service at a fixed rate, on one connection, until the function that it returns is called.
+// startRPC asks for the health of a gRPC service at a fixed rate, on one connection, until the
+// function that it returns is called.
 func startRPC(t *testing.T, addr string, rate int) (stop func() meshtest.Report) {
 	t.Helper()
 	conn, err := grpc.NewClient(addr, grpc.WithTransportCredentials(insecure.NewCredentials()))

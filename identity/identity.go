@@ -176,13 +176,14 @@ func checkSegment(s string) error {
 	return nil
 }
 
-// XDSCluster is the name of the cluster, in each proxy's bootstrap, through which its Envoy reaches the control plane. The
-// ext_authz filters ask over it too, so that their calls carry the proxy's token.
+// XDSCluster is the name of the cluster, in each proxy's bootstrap, through which its Envoy reaches
+// the control plane. The ext_authz filters ask over it too, so that their calls carry the proxy's
+// token.
 const XDSCluster = "sallyport"
 
-// How a call of an Envoy says which service and proxy it is about: as gRPC metadata and, in checks of
-// http requests, the service as a context extension too. Whoever makes a filter or a log writes them;
-// the server compares them with the caller.
+// How a call of an Envoy says which service and proxy it is about: as gRPC metadata and, in checks
+// of http requests, the service as a context extension too. Whoever makes a filter or a log writes
+// them; the server compares them with the caller.
 const (
 	DestinationHeader    = "x-sallyport-destination"
 	DestinationExtension = "destination"

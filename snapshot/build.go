@@ -80,8 +80,8 @@ func (b *builder) inbound() {
 	b.judges()
 }
 
-// judges notes which resources decide about connections to a tcp service, and which of them let pass what
-// others judge.
+// judges notes which resources decide about connections to a tcp service, and which of them let
+// pass what others judge.
 func (b *builder) judges() {
 	rules, authz := b.enforcement() != catalog.ExtAuthz, b.enforcement() != catalog.RBAC
 	b.out.Judges = map[string]Judge{
@@ -109,6 +109,9 @@ func (b *builder) outbound() {
 		if u.service.Protocol.L7() {
 			if !b.keep(same, routeType, u.routes()) {
 				b.add(u.routes(), upstreamRoute(u))
+			}
+			if b.out.RouteClusters == nil {
+				b.out.RouteClusters = map[string][]string{}
 			}
 			b.out.RouteClusters[u.routes()] = []string{u.cluster}
 		}

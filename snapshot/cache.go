@@ -41,9 +41,7 @@ func (c *Cache) Build(in Input, last *Resources) (*Resources, error) {
 	case in.Mesh.TrustDomain.IsZero():
 		return nil, fmt.Errorf("%s: %w: the mesh has no trust domain", in.Proxy.ID, ErrIncomplete)
 	}
-	b := &builder{packer: packer{cache: c}, in: in, last: last, out: &Resources{
-		in: in, ByType: map[string]map[string]*discoveryv3.Resource{}, RouteClusters: map[string][]string{},
-	}}
+	b := &builder{packer: packer{cache: c}, in: in, last: last, out: &Resources{in: in, ByType: map[string]map[string]*discoveryv3.Resource{}}}
 	if last == nil || last.in.Mesh != in.Mesh || last.in.Proxy != in.Proxy || last.in.Envoy != in.Envoy {
 		b.last = nil
 	}

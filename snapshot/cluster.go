@@ -151,8 +151,8 @@ func (b *builder) upstreamCluster(u upstream) *clusterv3.Cluster {
 	return c
 }
 
-// atOnce makes Envoy apply each change of health, weight or metadata when it comes. Before Envoy 1.40
-// the second one within a second is otherwise applied up to a second late.
+// atOnce makes Envoy apply each change of health, weight or metadata when it comes. Before Envoy
+// 1.40 the second one within a second is otherwise applied up to a second late.
 func atOnce() *clusterv3.Cluster_CommonLbConfig {
 	return &clusterv3.Cluster_CommonLbConfig{UpdateMergeWindow: &durationpb.Duration{}}
 }

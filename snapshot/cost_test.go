@@ -58,8 +58,9 @@ func slim(b *testing.B, l *listenerv3.Listener, socket string, w without) *liste
 	return out
 }
 
-// BenchmarkSlots is what empty slots and logs of refusals cost a request, a connection and a byte that is sent and answered: on one
-// Envoy, in turn with listeners that lack some or all of them. The metrics are medians of paired differences to the listener that has none.
+// BenchmarkSlots is what empty slots and logs of refusals cost a request, a connection and a byte
+// that is sent and answered: on one Envoy, in turn with listeners that lack some or all of them.
+// The metrics are medians of paired differences to the listener that has none.
 func BenchmarkSlots(b *testing.B) {
 	httpAll := []string{"log/web", "jwt/web", "envoy.filters.http.ext_authz", "extensions/http/web"}
 	but := func(all []string, one string) []string {

@@ -264,7 +264,8 @@ func (d *dynamic) stats(expression string) map[string]int {
 	return out
 }
 
-// untouched fails the test if a listener was changed or drained, or if Envoy refused or did not know something.
+// untouched fails the test if a listener was changed or drained, or if Envoy refused or did not
+// know something.
 func (d *dynamic) untouched() {
 	d.t.Helper()
 	for name, n := range d.stats(`listener_modified|in_place_updated|_draining|update_rejected|unknown_fields|deprecated_feature_use`) {

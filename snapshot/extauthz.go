@@ -59,8 +59,9 @@ func (b *builder) networkAuthz() *anypb.Any {
 	})
 }
 
-// httpAuthz asks for each request, unless the routes say otherwise. The server decides and does nothing else: it cannot change a request, and it is not shown
-// the headers of the application, which hold its secrets. Method, path and host are sent apart from the headers.
+// httpAuthz asks for each request, unless the routes say otherwise. The server decides and does
+// nothing else: it cannot change a request, and it is not shown the headers of the application,
+// which hold its secrets. Method, path and host are sent apart from the headers.
 func (b *builder) httpAuthz() *hcmv3.HttpFilter {
 	return b.httpFilter(httpExtAuthz, &httpauthzv3.ExtAuthz{
 		StatPrefix:             authzStats,
@@ -83,9 +84,9 @@ func (b *builder) httpAuthz() *hcmv3.HttpFilter {
 	})
 }
 
-// routeAuthz says which service a check is about. Where the rules alone decide it takes the filter out,
-// which costs a request nothing; ExtAuthzPerRoute.disabled would have it made for each, some 16 µs.
-// Routes that lost it ask.
+// routeAuthz says which service a check is about. Where the rules alone decide it takes the filter
+// out, which costs a request nothing; ExtAuthzPerRoute.disabled would have it made for each, some
+// 16 µs. Routes that lost it ask.
 func (b *builder) routeAuthz() proto.Message {
 	if b.enforcement() == catalog.RBAC {
 		return &routev3.FilterConfig{Disabled: true}

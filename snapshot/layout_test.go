@@ -91,7 +91,8 @@ func TestInboundLayout(t *testing.T) {
 	}
 }
 
-// inboundFilters are the names of the filters of an inbound chain, then of its HTTP connection manager.
+// inboundFilters are the names of the filters of an inbound chain, then of its HTTP connection
+// manager.
 func inboundFilters(in catalog.Inbound) (names []string) {
 	if in.MaxConnections > 0 {
 		names = append(names, "envoy.filters.network.connection_limit")
@@ -128,7 +129,8 @@ func filled[M proto.Message](t *testing.T, r *snapshot.Resources, slot string, m
 	return m
 }
 
-// networkJudges says which filters of a tcp chain decide, and fails if Judges, or the handshake, say otherwise.
+// networkJudges says which filters of a tcp chain decide, and fails if Judges, or the handshake,
+// say otherwise.
 func networkJudges(t *testing.T, r *snapshot.Resources) string {
 	t.Helper()
 	var judges []string

@@ -32,10 +32,10 @@ func listenerName(name, address string, port uint16) string {
 	return name + ":" + address + ":" + strconv.Itoa(int(port))
 }
 
-// inboundListener takes in the connections to the proxy's service. Whatever of it changes drains all of
-// them, so what changes with intentions, with how they are enforced and with what users add to the
-// filters lies outside: in a secret and extension configurations (tcp), or in the routes and extension
-// configurations (http). Only the chain's name is meant to drain them.
+// inboundListener takes in the connections to the proxy's service. Whatever of it changes drains
+// all of them, so what changes with intentions, with how they are enforced and with what users add
+// to the filters lies outside: in a secret and extension configurations (tcp), or in the routes and
+// extension configurations (http). Only the chain's name is meant to drain them.
 func (b *builder) inboundListener() *listenerv3.Listener {
 	in := b.in.Proxy.Inbound
 	if !isIP(in.Address) {

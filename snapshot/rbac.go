@@ -35,8 +35,8 @@ func (b *builder) denyAllFilter() *hcmv3.HttpFilter {
 	return &hcmv3.HttpFilter{Name: httpRBAC, ConfigType: &hcmv3.HttpFilter_TypedConfig{TypedConfig: config}}
 }
 
-// routeRules are the rules of an http service as its virtual host carries them. Where ext_authz alone
-// decides they allow everything, which has to be said: the connection manager's own deny.
+// routeRules are the rules of an http service as its virtual host carries them. Where ext_authz
+// alone decides they allow everything, which has to be said: the connection manager's own deny.
 func (b *builder) routeRules() *httprbacv3.RBACPerRoute {
 	if b.enforcement() == catalog.ExtAuthz {
 		return &httprbacv3.RBACPerRoute{Rbac: &httprbacv3.RBAC{Matcher: &matcherv3.Matcher{OnNoMatch: b.action(intention.Allow)}}}

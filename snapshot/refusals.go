@@ -31,9 +31,9 @@ func (b *builder) connectionLog() []*accesslogv3.AccessLog {
 		}}})
 }
 
-// requestLog tells the control plane which requests the rules refused, or would refuse if shadow rules
-// were in force. What the service's log slot writes into a request's metadata adds all others or those
-// that failed; the log itself cannot change without a drain.
+// requestLog tells the control plane which requests the rules refused, or would refuse if shadow
+// rules were in force. What the service's log slot writes into a request's metadata adds all others
+// or those that failed; the log itself cannot change without a drain.
 func (b *builder) requestLog() []*accesslogv3.AccessLog {
 	failed := &accesslogv3.AccessLogFilter{FilterSpecifier: &accesslogv3.AccessLogFilter_StatusCodeFilter{
 		StatusCodeFilter: &accesslogv3.StatusCodeFilter{Comparison: &accesslogv3.ComparisonFilter{

@@ -12,9 +12,9 @@ import (
 // publicRouteName is the name of the routes of an http service, which carry its rules.
 func publicRouteName(service identity.Name) string { return "public/" + service.String() }
 
-// publicRoute leads all requests to the application, and says by whom they may be made and who decides
-// that: a change of intentions, or of how they are enforced, is a change of this resource alone, and
-// holds for the next request of connections that are open.
+// publicRoute leads all requests to the application, and says by whom they may be made and who
+// decides that: a change of intentions, or of how they are enforced, is a change of this resource
+// alone, and holds for the next request of connections that are open.
 func (b *builder) publicRoute() *routev3.RouteConfiguration {
 	in := b.in.Proxy.Inbound
 	overrides := map[string]*anypb.Any{httpRBAC: b.any(b.routeRules()), httpExtAuthz: b.any(b.routeAuthz())}
@@ -37,8 +37,8 @@ func (b *builder) publicRoute() *routev3.RouteConfiguration {
 	}
 }
 
-// routes is the name of u's routes. Each upstream has routes of its own, so it is made of the listener's
-// name: two upstreams may lead to one service.
+// routes is the name of u's routes. Each upstream has routes of its own, so it is made of the
+// listener's name: two upstreams may lead to one service.
 func (u upstream) routes() string { return "upstream/" + u.listener() }
 
 // upstreamRoute leads all requests to u's cluster. What is tried again was never given to an application.

@@ -13,15 +13,16 @@ import (
 )
 
 // slot is a filter of the inbound listener whose configuration comes by ECDS, under a name of the
-// service's own: filling or changing it changes that resource and ends no connection. What a listener
-// may take there is fixed with the slot. Envoy waits for all slots before it serves the listener.
+// service's own: filling or changing it changes that resource and ends no connection. What a
+// listener may take there is fixed with the slot. Envoy waits for all slots before it serves the
+// listener.
 type slot struct {
 	prefix string   // its name is prefix and the service's
 	types  []string // of filters.…, what it may be filled with
 }
 
-// The slots of an http service, in the order of its filters: what is logged, whose tokens are verified,
-// extensions behind the decision. Rules and ext_authz stand between the last two.
+// The slots of an http service, in the order of its filters: what is logged, whose tokens are
+// verified, extensions behind the decision. Rules and ext_authz stand between the last two.
 var (
 	logSlot        = slot{"log/", []string{"http.set_metadata.v3.Config"}}
 	jwtSlot        = slot{"jwt/", []string{"http.jwt_authn.v3.JwtAuthentication"}}

@@ -39,7 +39,8 @@ func onEnvoys(t *testing.T, f func(t *testing.T, version string, features snapsh
 	}
 }
 
-// TestHTTPSlots fills each slot with something real and empties it again: it does what it says, and no listener changes.
+// TestHTTPSlots fills each slot with something real and empties it again: it does what it says, and
+// no listener changes.
 func TestHTTPSlots(t *testing.T) {
 	onEnvoys(t, func(t *testing.T, version string, features snapshot.Features) {
 		app := filepath.Join(socketDir(t), "app")
@@ -209,8 +210,9 @@ func echo(t *testing.T, c net.Conn, want string) {
 	}
 }
 
-// TestJudgesOneByOne changes the enforcement of a tcp service in all six directions, one resource after the other in every order in
-// which the control plane may send them: after each, who is denied has nothing of an application that speaks first.
+// TestJudgesOneByOne changes the enforcement of a tcp service in all six directions, one resource
+// after the other in every order in which the control plane may send them: after each, who is
+// denied has nothing of an application that speaks first.
 func TestJudgesOneByOne(t *testing.T) {
 	onEnvoys(t, func(t *testing.T, version string, features snapshot.Features) {
 		app := filepath.Join(socketDir(t), "app")
@@ -267,7 +269,8 @@ func (d *dynamic) judge(r *snapshot.Resources, name string) *discoveryv3.Resourc
 	return d.secret(r.Secrets[i])
 }
 
-// ordered are the judges that differ, in the n-th of the four orders: those that close, then those that are lifted.
+// ordered are the judges that differ, in the n-th of the four orders: those that close, then those
+// that are lifted.
 func ordered(from, to *snapshot.Resources, n int) (names []string) {
 	for _, lifted := range []bool{false, true} {
 		var some []string

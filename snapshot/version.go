@@ -18,9 +18,9 @@ type packer struct {
 	errs  []error
 }
 
-// any is m as an Any of deterministic bytes. A message that Envoy would refuse is remembered as an error;
-// messages inside an Any were checked when they were packed, so nothing is looked at twice. That no
-// deprecated field is set is a property of this package, which its tests look after.
+// any is m as an Any of deterministic bytes. A message that Envoy would refuse is remembered as an
+// error; messages inside an Any were checked when they were packed, so nothing is looked at twice.
+// That no deprecated field is set is a property of this package, which its tests look after.
 func (p *packer) any(m proto.Message) *anypb.Any {
 	b, err := marshal(m)
 	if v, ok := m.(interface{ ValidateAll() error }); ok && err == nil {

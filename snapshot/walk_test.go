@@ -64,9 +64,9 @@ func change(t testing.TB, m proto.Message, f func(proto.Message) bool) bool {
 	return changed
 }
 
-// TestEverythingIsValid looks at every message of every golden, also inside Anys: constraints, which Build
-// looks at itself, deprecated fields and values, fields that nobody knows, keys, and the shapes that
-// switch authorization off.
+// TestEverythingIsValid looks at every message of every golden, also inside Anys: constraints,
+// which Build looks at itself, deprecated fields and values, fields that nobody knows, keys, and
+// the shapes that switch authorization off.
 func TestEverythingIsValid(t *testing.T) {
 	seen := map[protoreflect.FullName]int{}
 	for _, c := range cases(t) {
@@ -94,7 +94,8 @@ func TestEverythingIsValid(t *testing.T) {
 	}
 }
 
-// deprecations lists the fields and enum values of m itself, not of messages in it, that are deprecated.
+// deprecations lists the fields and enum values of m itself, not of messages in it, that are
+// deprecated.
 func deprecations(m proto.Message) (out []string) {
 	m.ProtoReflect().Range(func(fd protoreflect.FieldDescriptor, v protoreflect.Value) bool {
 		o := fd.Options().(*descriptorpb.FieldOptions)
@@ -247,8 +248,8 @@ func TestSecretsAreNamed(t *testing.T) {
 	}
 }
 
-// TestReferences: exactly the routes and filters are there that listeners name. One too few keeps Envoy
-// from starting.
+// TestReferences: exactly the routes and filters are there that listeners name. One too few keeps
+// Envoy from starting.
 func TestReferences(t *testing.T) {
 	for _, c := range cases(t) {
 		named := map[string]map[string]bool{routes: {}, extensions: {}}

@@ -54,7 +54,8 @@ func slots(service string) []string {
 	return []string{"authz/" + service, "extensions/tcp/" + service, "proxy/" + service, "rules/" + service}
 }
 
-// slots speaks the first configuration of the slots: what judges first, and apart from what users fill.
+// slots speaks the first configuration of the slots: what judges first, and apart from what users
+// fill.
 func (c *talk) slots(service string) {
 	c.t.Helper()
 	c.subscribe(extensions, slots(service)...)

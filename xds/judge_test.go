@@ -17,8 +17,9 @@ import (
 	"google.golang.org/protobuf/proto"
 )
 
-// opened says what is open at an Envoy, of the tcp service web, that has taken r: who is denied would be let
-// in, or have the application dialled. Empty: nothing, or the Envoy does not serve yet.
+// opened says what is open at an Envoy, of the tcp service web, that has taken r: who is denied
+// would be let in, or have the application dialled. Empty: nothing, or the Envoy does not serve
+// yet.
 func opened(e *xdstest.Envoy, r *discoveryv3.DeltaDiscoveryResponse) string {
 	now := func(k kind, name string) *discoveryv3.Resource {
 		for _, res := range r.GetResources() {

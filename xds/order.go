@@ -8,17 +8,17 @@ import (
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 )
 
-// inOrder is what of add, resources of kind k, may be sent now, and in one response. Its order within a
-// kind is this:
+// inOrder is what of add, resources of kind k, may be sent now, and in one response. Its order
+// within a kind is this:
 //
-// Routes that Envoy has already wait, without a bound, for the clusters that the new ones name: a route
-// to a cluster that is not there is accepted and answers 503.
+// Routes that Envoy has already wait, without a bound, for the clusters that the new ones name: a
+// route to a cluster that is not there is accepted and answers 503.
 //
-// A judge that lets pass what others judge waits until Envoy has accepted those: whoever is denied stays
-// denied at every moment of a change of enforcement.
+// A judge that lets pass what others judge waits until Envoy has accepted those: whoever is denied
+// stays denied at every moment of a change of enforcement.
 //
-// Judges come before other extension configurations, and share no response with what users write: of a
-// response that Envoy refuses it may have applied nothing.
+// Judges come before other extension configurations, and share no response with what users write:
+// of a response that Envoy refuses it may have applied nothing.
 func (s *session) inOrder(k kind, add []*discoveryv3.Resource, now time.Time) []*discoveryv3.Resource {
 	if k != routes && k != secrets && k != extensions {
 		return add
@@ -43,9 +43,9 @@ func (s *session) own(r *discoveryv3.Resource) bool {
 
 // lacksClusters reports whether the routes of that name have to wait for clusters.
 //
-// Where Envoy has no routes of that name, they do not: its listener, and with it an Envoy that starts,
-// would wait for them, while without the cluster they answer 503 for its share alone. Nor do they wait
-// for a cluster that Envoy refuses.
+// Where Envoy has no routes of that name, they do not: its listener, and with it an Envoy that
+// starts, would wait for them, while without the cluster they answer 503 for its share alone. Nor
+// do they wait for a cluster that Envoy refuses.
 func (s *session) lacksClusters(name string, now time.Time) bool {
 	missing := s.missing(name)
 	if len(missing) == 0 {
@@ -88,8 +88,9 @@ func (s *session) awaited() string {
 	return "not accepted yet: cluster " + strings.Join(slices.Compact(names), ", cluster ")
 }
 
-// liftsTooSoon reports whether r, of kind of, takes back a judge that Envoy may rely on before it has
-// those that are to judge from now on. An Envoy that has nothing of that name relies on nothing.
+// liftsTooSoon reports whether r, of kind of, takes back a judge that Envoy may rely on before it
+// has those that are to judge from now on. An Envoy that has nothing of that name relies on
+// nothing.
 func (s *session) liftsTooSoon(of kind, r *discoveryv3.Resource) bool {
 	held, ok := s.subs[of].held[r.GetName()]
 	if !ok || held == r.GetVersion() || !s.target.judges[r.GetName()].Lifted {

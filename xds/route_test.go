@@ -39,8 +39,8 @@ func (c *talk) configureHTTP() {
 	c.silence()
 }
 
-// elsewhere makes the routes of web's upstream lead to a cluster that Envoy does not have, whose name it returns: one of
-// other settings, beside an upstream whose listener comes first.
+// elsewhere makes the routes of web's upstream lead to a cluster that Envoy does not have, whose
+// name it returns: one of other settings, beside an upstream whose listener comes first.
 func elsewhere(m *mesh) (cluster string) {
 	web := &m.contents.Proxies[0]
 	u := web.Upstreams[0]
@@ -55,7 +55,8 @@ func elsewhere(m *mesh) (cluster string) {
 	return ""
 }
 
-// Routes that Envoy has wait for the cluster of the new ones, however long it takes, and they alone.
+// Routes that Envoy has wait for the cluster of the new ones, however long it takes, and they
+// alone.
 func TestRoutesWaitForTheirClusters(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := start(t, Config{AckTimeout: 5 * time.Second, StallTimeout: never})
@@ -93,7 +94,8 @@ func TestRoutesWaitForTheirClusters(t *testing.T) {
 	})
 }
 
-// Where Envoy has no routes, its listener would wait for them; where it refuses the cluster, all that the routes say of others would.
+// Where Envoy has no routes, its listener would wait for them; where it refuses the cluster, all
+// that the routes say of others would.
 func TestRoutesGoOutWithoutACluster(t *testing.T) {
 	t.Run("first", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {

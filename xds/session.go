@@ -162,13 +162,16 @@ func (s *session) close() report {
 	return s.report
 }
 
-// pump sends what may be sent now. It is the whole ordering, and level triggered: it looks at what is, not at what happened,
-// and is called after each request, each new target and each time that it asked for. The caller holds the lock.
+// pump sends what may be sent now. It is the whole ordering, and level triggered: it looks at what
+// is, not at what happened, and is called after each request, each new target and each time that it
+// asked for. The caller holds the lock.
 //
-// Secrets, clusters, endpoints and extensions go out right behind each other: Envoy keeps back the ACK of a cluster until it has
-// the endpoints, so waiting for that ACK first would be waiting for ever. Routes follow when Envoy has the clusters that they
-// name; see order.go. When Envoy has all but routes, or does not answer in time, come the listeners, their removals with
-// them. When these and the routes are ACKed too and none is refused, nothing names the old clusters any more, and they are removed.
+// Secrets, clusters, endpoints and extensions go out right behind each other: Envoy keeps back the
+// ACK of a cluster until it has the endpoints, so waiting for that ACK first would be waiting for
+// ever. Routes follow when Envoy has the clusters that they name; see order.go. When Envoy has all
+// but routes, or does not answer in time, come the listeners, their removals with them. When these
+// and the routes are ACKed too and none is refused, nothing names the old clusters any more, and
+// they are removed.
 func (s *session) pump(now time.Time) {
 	if s.closed || s.target == nil {
 		return
@@ -211,7 +214,8 @@ func (s *session) clustersInUse(now time.Time) bool {
 	return false
 }
 
-// holdBack reports whether there are listeners to send, or to remove, that have to wait for what they may name.
+// holdBack reports whether there are listeners to send, or to remove, that have to wait for what
+// they may name.
 func (s *session) holdBack(now time.Time) bool {
 	if add, removed := s.subs[listeners].todo(s.target.resources[listeners], now); len(add)+len(removed) == 0 {
 		s.heldBack = time.Time{}

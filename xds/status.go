@@ -76,8 +76,9 @@ type StreamStatus struct {
 	EnvoyVersion string    `json:"envoy_version,omitempty"`
 	Since        time.Time `json:"since"`
 	InSync       bool      `json:"in_sync"`
-	// Waiting says why the newest configuration is not sent, or not all of it: a secret that is not there yet, a cluster
-	// that routes lead to and that Envoy has not accepted. Empty: nothing is waited for.
+	// Waiting says why the newest configuration is not sent, or not all of it: a secret that is not
+	// there yet, a cluster that routes lead to and that Envoy has not accepted. Empty: nothing is
+	// waited for.
 	Waiting string `json:"waiting,omitempty"`
 	// BuildError says why the newest configuration could not be made; the Envoy keeps the last one. Empty: it could.
 	BuildError string `json:"build_error,omitempty"`

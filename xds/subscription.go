@@ -28,7 +28,7 @@ type subscription struct {
 	names            map[string]bool
 	// held is the version of each resource that Envoy was sent, or said it had; "" where it is not known, after a NACK.
 	held map[string]string
-	// taken are names of which Envoy has accepted some version, and still has it.
+	// taken are clusters of which Envoy has accepted some version, and still has it.
 	taken map[string]bool
 	// again holds names to be sent although they are held: asked for anew, or endpoints of a cluster that was sent.
 	again map[string]bool
@@ -57,7 +57,7 @@ type refusal struct {
 
 func newSubscription(k kind) *subscription {
 	return &subscription{
-		kind: k, names: map[string]bool{}, held: map[string]string{}, taken: map[string]bool{}, again: map[string]bool{},
+		kind: k, names: map[string]bool{}, held: map[string]string{}, again: map[string]bool{},
 		alone: map[string]bool{}, refused: map[string]refusal{},
 	}
 }
@@ -87,7 +87,7 @@ func (s *subscription) take(q *discoveryv3.DeltaDiscoveryRequest) {
 		s.asked = true
 		maps.Copy(s.held, q.GetInitialResourceVersions())
 		for name := range s.held {
-			s.taken[name] = true
+			s.accept(name)
 		}
 	} else {
 		// Asked for again, it is to be sent again whatever Envoy holds (xDS protocol, "Subscribing to resources").
@@ -174,13 +174,24 @@ func (s *subscription) mayFollow(timeout time.Duration, now time.Time) bool {
 func (s *subscription) accepted(r *discoveryv3.DeltaDiscoveryResponse) {
 	for _, r := range r.GetResources() {
 		if _, ok := s.held[r.GetName()]; ok { // not taken away meanwhile
-			s.taken[r.GetName()] = true
+			s.accept(r.GetName())
 		}
 		if s.held[r.GetName()] == r.GetVersion() { // not a later version that is on its way
 			delete(s.refused, r.GetName())
 			delete(s.alone, r.GetName())
 		}
 	}
+}
+
+// accept notes that Envoy has accepted some version of a cluster.
+func (s *subscription) accept(name string) {
+	if s.kind != clusters {
+		return // nobody asks
+	}
+	if s.taken == nil {
+		s.taken = map[string]bool{}
+	}
+	s.taken[name] = true
 }
 
 // has reports whether Envoy has accepted r as it is.

@@ -12,8 +12,8 @@ import (
 type target struct {
 	resources  [kinds]map[string]*discoveryv3.Resource
 	generation uint64 // of the inbound filter chain; 0: the proxy drains nothing
-	// routeClusters and judges are what the order of sending has to know of the resources; they follow
-	// from them. See snapshot.Resources.
+	// routeClusters and judges are what the order of sending has to know of the resources; they
+	// follow from them. See snapshot.Resources.
 	routeClusters map[string][]string
 	judges        map[string]snapshot.Judge
 }

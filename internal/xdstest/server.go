@@ -12,8 +12,8 @@ import (
 	resourcev3 "github.com/envoyproxy/go-control-plane/pkg/resource/v3"
 )
 
-// Server is a delta ADS server that tells one Envoy what a test says, when the test says it, and nothing else. Make it with
-// NewServer.
+// Server is a delta ADS server that tells one Envoy what a test says, when the test says it, and
+// nothing else. Make it with NewServer.
 type Server struct {
 	discoveryv3.UnimplementedAggregatedDiscoveryServiceServer
 
@@ -46,7 +46,8 @@ func (s *Server) put(r *discoveryv3.Resource) {
 	s.want[url][r.GetName()] = r
 }
 
-// Put replaces a resource, alone in its response if Envoy has subscribed to it, and waits for the answer: nil is an ACK.
+// Put replaces a resource, alone in its response if Envoy has subscribed to it, and waits for the
+// answer: nil is an ACK.
 func (s *Server) Put(ctx context.Context, r *discoveryv3.Resource) error {
 	s.mu.Lock()
 	s.put(r)
@@ -66,7 +67,8 @@ func (s *Server) Put(ctx context.Context, r *discoveryv3.Resource) error {
 	}
 }
 
-// send sends what Envoy has subscribed to and was not sent; the nonce is empty if there is nothing. The caller holds the lock.
+// send sends what Envoy has subscribed to and was not sent; the nonce is empty if there is nothing.
+// The caller holds the lock.
 func (s *Server) send(url string) (nonce string) {
 	out := &discoveryv3.DeltaDiscoveryResponse{TypeUrl: url}
 	for _, name := range slices.Sorted(maps.Keys(s.want[url])) {
