@@ -83,6 +83,10 @@ func (b *builder) inbound() {
 // judges notes which resources decide about connections to a tcp service, and which of them let
 // pass what others judge.
 func (b *builder) judges() {
+	if b.last != nil {
+		b.out.Judges = b.last.Judges
+		return
+	}
 	rules, authz := b.enforcement() != catalog.ExtAuthz, b.enforcement() != catalog.RBAC
 	b.out.Judges = map[string]Judge{
 		b.validationName(): {Lifted: !rules},
