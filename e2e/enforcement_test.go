@@ -116,8 +116,8 @@ func changeUnderLoad(t *testing.T, m *meshtest.Mesh, all []string, cars []*mesht
 	if checks == 0 {
 		t.Error("ext_authz was never asked")
 	}
-	if total.Failed+total.Closed == 0 {
-		return true
+	if total.Closed == 0 && int64(total.Failed) <= outages && outages*100 <= checks {
+		return true // each failure is a question that nobody answered in time, and there are few of them
 	}
 	if outages == 0 && total.Unsent == 0 {
 		t.Errorf("%d of %d requests failed, %d connections ended", total.Failed, total.Requests, total.Closed)
