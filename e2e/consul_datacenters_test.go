@@ -3,6 +3,7 @@
 package e2e
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -175,7 +176,12 @@ func called(t *testing.T, car *meshtest.Sidecar) map[string]string {
 	type validation struct {
 		Names []struct{ Matcher struct{ Exact string } } `json:"match_typed_subject_alt_names"`
 	}
-	type action struct{ Cluster string }
+	type routes struct {
+		Name  string
+		Hosts []struct {
+			Routes []struct{ Route struct{ Cluster string } }
+		} `json:"virtual_hosts"`
+	}
 	var dump struct {
 		Configs []struct {
 			Listeners []struct {
@@ -187,9 +193,10 @@ func called(t *testing.T, car *meshtest.Sidecar) map[string]string {
 								Config struct {
 									StatPrefix string `json:"stat_prefix"`
 									Cluster    string
-									Routes     struct {
-										Hosts []struct{ Routes []struct{ Route action } } `json:"virtual_hosts"`
-									} `json:"route_config"`
+									Routes     routes `json:"route_config"`
+									RDS        struct {
+										Name string `json:"route_config_name"`
+									}
 								} `json:"typed_config"`
 							}
 						} `json:"filter_chains"`
@@ -212,6 +219,9 @@ func called(t *testing.T, car *meshtest.Sidecar) map[string]string {
 					} `json:"transport_socket"`
 				}
 			} `json:"dynamic_active_clusters"`
+			Routes []struct {
+				Config routes `json:"route_config"`
+			} `json:"dynamic_route_configs"`
 			Endpoints []struct {
 				Config struct {
 					Name     string `json:"cluster_name"`
@@ -235,6 +245,12 @@ func called(t *testing.T, car *meshtest.Sidecar) map[string]string {
 		t.Fatal(err)
 	}
 	out := map[string]string{}
+	led := map[string]string{} // where routes that come by RDS lead, by their name
+	for _, c := range dump.Configs {
+		for _, r := range c.Routes {
+			led[r.Config.Name] = r.Config.Hosts[0].Routes[0].Route.Cluster
+		}
+	}
 	for _, c := range dump.Configs {
 		for _, l := range c.Listeners {
 			listener := l.State.Listener
@@ -242,7 +258,7 @@ func called(t *testing.T, car *meshtest.Sidecar) map[string]string {
 				continue
 			}
 			f := listener.Chains[0].Filters[0].Config
-			cluster := f.Cluster
+			cluster := cmp.Or(f.Cluster, led[f.RDS.Name])
 			for _, h := range f.Routes.Hosts {
 				cluster = h.Routes[0].Route.Cluster
 			}

@@ -237,14 +237,14 @@ func compiled(t *testing.T, v *catalog.View, service string) *matcherv3.Matcher 
 	}
 	if in.Proxy.Inbound.Protocol.L7() {
 		route, rbac := &routev3.RouteConfiguration{}, &httprbacv3.RBACPerRoute{}
-		unpack("envoy.config.route.v3.RouteConfiguration", "public/"+service, route)
+		unpack("envoy.config.route.v3.RouteConfiguration", "inbound/"+service, route)
 		if err := route.VirtualHosts[0].TypedPerFilterConfig["envoy.filters.http.rbac"].UnmarshalTo(rbac); err != nil {
 			t.Fatal(err)
 		}
 		return rbac.GetRbac().GetMatcher()
 	}
 	extension, rbac := &corev3.TypedExtensionConfig{}, &networkrbacv3.RBAC{}
-	unpack("envoy.config.core.v3.TypedExtensionConfig", "rules/"+service, extension)
+	unpack("envoy.config.core.v3.TypedExtensionConfig", "intentions/"+service, extension)
 	if err := extension.TypedConfig.UnmarshalTo(rbac); err != nil {
 		t.Fatal(err)
 	}

@@ -60,15 +60,39 @@ func (b *builder) inbound() {
 	}
 	b.names(b.out.validation)
 	b.out.Warnings = append(b.out.Warnings, b.out.warnings...)
-	switch {
-	case in.Protocol.L7():
+	if in.Protocol.L7() {
 		if name := publicRouteName(b.in.Proxy.Service); !b.keep(same, routeType, name) {
 			b.add(name, b.publicRoute())
 		}
-	case b.enforcement() != catalog.ExtAuthz:
-		if name := rulesName(b.in.Proxy.Service); !b.keep(same, extensionType, name) {
-			b.add(name, b.rules())
+		for _, s := range []slot{logSlot, jwtSlot, httpExtensions} {
+			b.leave(s, b.last != nil)
 		}
+		return
+	}
+	b.fill(rulesSlot, same, b.networkRules)
+	if b.enforcement() == catalog.RBAC {
+		b.leave(authzSlot, b.last != nil)
+	} else {
+		b.fill(authzSlot, b.last != nil, b.networkAuthz)
+	}
+	b.leave(networkExtensions, b.last != nil)
+	b.fill(proxySlot, b.last != nil, b.tcpProxy)
+	b.judges()
+}
+
+// judges notes which resources decide about connections to a tcp service, and which of them let
+// pass what others judge.
+func (b *builder) judges() {
+	if b.last != nil {
+		b.out.Judges = b.last.Judges
+		return
+	}
+	rules, authz := b.enforcement() != catalog.ExtAuthz, b.enforcement() != catalog.RBAC
+	b.out.Judges = map[string]Judge{
+		b.validationName(): {Lifted: !rules},
+		b.name(rulesSlot):  {Lifted: !rules},
+		b.name(authzSlot):  {Lifted: !authz},
+		b.name(proxySlot):  {Lifted: rules && b.in.Envoy.ConnectMode, Foreign: true},
 	}
 }
 
@@ -85,6 +109,15 @@ func (b *builder) outbound() {
 		same := b.unchanged(u)
 		if !b.keep(same, listenerType, name) {
 			b.add(name, b.upstreamListener(u))
+		}
+		if u.service.Protocol.L7() {
+			if !b.keep(same, routeType, u.routes()) {
+				b.add(u.routes(), upstreamRoute(u))
+			}
+			if b.out.RouteClusters == nil {
+				b.out.RouteClusters = map[string][]string{}
+			}
+			b.out.RouteClusters[u.routes()] = []string{u.cluster}
 		}
 		b.names(Secret{Name: identity.RootsSecret})
 		if b.has(u.cluster) {
@@ -158,7 +191,7 @@ func (b *builder) explain() {
 
 // add puts m among the resources.
 func (b *builder) add(name string, m proto.Message) {
-	b.put(b.cache.schema.typeURL(m), name, b.resource(name, m))
+	b.put(b.cache.typeURL(m), name, b.resource(name, m))
 }
 
 // put puts a resource among the others. Two of one type and name would be a mistake that Envoy decides by chance.

@@ -12,10 +12,6 @@ import (
 	"time"
 
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
-	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
-	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
-	tcpv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/tcp_proxy/v3"
-	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
 	"github.com/google/go-cmp/cmp"
 	"github.com/sallyport/sallyport/catalog"
 	"github.com/sallyport/sallyport/identity"
@@ -111,9 +107,9 @@ func TestIntentionsDoNotTouchListeners(t *testing.T) {
 	}
 	for _, protocol := range []catalog.Protocol{catalog.TCP, catalog.HTTP} {
 		for _, enforcement := range []catalog.Enforcement{catalog.RBAC, catalog.ExtAuthz, catalog.Both} {
-			want := []string{"Secret peers/web", "TypedExtensionConfig rules/web"}
+			want := []string{"Secret peers/web", "TypedExtensionConfig intentions/web"}
 			if protocol.L7() {
-				want = []string{"RouteConfiguration public/web"}
+				want = []string{"RouteConfiguration inbound/web"}
 			}
 			if enforcement == catalog.ExtAuthz {
 				want = nil
@@ -160,92 +156,6 @@ func TestGeneration(t *testing.T) {
 			}
 		}
 	}
-}
-
-// TestInboundLayout is the table of what enforces where.
-func TestInboundLayout(t *testing.T) {
-	rules, authz, proxy := "rules/web", "envoy.filters.network.ext_authz", "envoy.filters.network.tcp_proxy"
-	const hcm = "envoy.filters.network.http_connection_manager"
-	rbac, httpAuthz, router := "envoy.filters.http.rbac", "envoy.filters.http.ext_authz", "envoy.filters.http.router"
-	handshake, data, at := tcpv3.UpstreamConnectMode_ON_DOWNSTREAM_TLS_HANDSHAKE, tcpv3.UpstreamConnectMode_ON_DOWNSTREAM_DATA, tcpv3.UpstreamConnectMode_IMMEDIATE
-	middle := snapshot.Features{Version: "1.38.3", ConnectMode: true, RegexSize: 10000}
-	for _, test := range []struct {
-		name     string
-		in       catalog.Inbound
-		envoy    snapshot.Features
-		secret   string
-		filters  []string // of the chain, then of the HTTP connection manager
-		mode     tcpv3.UpstreamConnectMode
-		drain    bool
-		warnings int
-	}{
-		{"rbac", catalog.Inbound{}, newest, "peers/web", []string{rules, proxy}, handshake, true, 0},
-		{"rbac, 1.38", catalog.Inbound{}, middle, "peers/web", []string{rules, proxy}, handshake, false, 0},
-		{"rbac, 1.36", catalog.Inbound{}, oldest, "peers/web", []string{rules, proxy}, at, false, 1},
-		{"rbac, unknown", catalog.Inbound{}, snapshot.Features{}, "peers/web", []string{rules, proxy}, at, false, 1},
-		{"both", catalog.Inbound{Enforcement: catalog.Both}, newest, "peers/web", []string{rules, authz, proxy}, handshake, true, 0},
-		{"both, server first", catalog.Inbound{Enforcement: catalog.Both, ServerFirst: true}, newest, "peers/web", []string{rules, authz, proxy}, handshake, true, 1},
-		{"ext_authz", catalog.Inbound{Enforcement: catalog.ExtAuthz}, newest, "identities", []string{authz, proxy}, data, true, 0},
-		{"ext_authz, 1.36", catalog.Inbound{Enforcement: catalog.ExtAuthz}, oldest, "peers/web", []string{rules, authz, proxy}, at, false, 2},
-		{"ext_authz, server first", catalog.Inbound{Enforcement: catalog.ExtAuthz, ServerFirst: true}, newest, "peers/web", []string{rules, authz, proxy}, handshake, true, 2},
-		{"limit", catalog.Inbound{MaxConnections: 3}, newest, "peers/web", []string{"envoy.filters.network.connection_limit", rules, proxy}, handshake, true, 0},
-		{"http", catalog.Inbound{Protocol: catalog.HTTP}, newest, "identities", []string{hcm, rbac, router}, 0, false, 0},
-		{"http, both", catalog.Inbound{Protocol: catalog.HTTP, Enforcement: catalog.Both}, newest, "identities", []string{hcm, rbac, httpAuthz, router}, 0, false, 0},
-		{"grpc, ext_authz", catalog.Inbound{Protocol: catalog.GRPC, Enforcement: catalog.ExtAuthz}, newest, "identities", []string{hcm, httpAuthz, router}, 0, false, 0},
-		{"http2, ext_authz, 1.36", catalog.Inbound{Protocol: catalog.HTTP2, Enforcement: catalog.ExtAuthz}, oldest, "identities", []string{hcm, httpAuthz, router}, 0, false, 0},
-		{"http, limit", catalog.Inbound{Protocol: catalog.HTTP, MaxConnections: 3}, newest, "identities", []string{"envoy.filters.network.connection_limit", hcm, rbac, router}, 0, false, 0},
-	} {
-		t.Run(test.name, func(t *testing.T) {
-			in := input(compile("web", intention.Deny, from("api", intention.Allow)), test.in)
-			in.Envoy = test.envoy
-			r := build(t, in)
-			chain := public(t, r).FilterChains[0]
-			if got := validation(t, chain); got != test.secret {
-				t.Errorf("the handshake is judged by %q, want %q", got, test.secret)
-			}
-			var filters []string
-			for _, f := range chain.Filters {
-				filters = append(filters, f.Name)
-			}
-			last := chain.Filters[len(chain.Filters)-1]
-			if test.in.Protocol.L7() {
-				m := &hcmv3.HttpConnectionManager{}
-				if err := last.GetTypedConfig().UnmarshalTo(m); err != nil {
-					t.Fatal(err)
-				}
-				for _, f := range m.HttpFilters {
-					filters = append(filters, f.Name)
-				}
-			} else {
-				p := &tcpv3.TcpProxy{}
-				if err := last.GetTypedConfig().UnmarshalTo(p); err != nil {
-					t.Fatal(err)
-				}
-				if p.UpstreamConnectMode != test.mode || (p.MaxEarlyDataBytes != nil) != (test.mode != at) {
-					t.Errorf("dials %s with early data %v, want %s", p.UpstreamConnectMode, p.MaxEarlyDataBytes, test.mode)
-				}
-				if p.CheckDrainClose.GetValue() != test.drain || (p.CheckDrainClose != nil) != test.drain {
-					t.Errorf("check_drain_close = %v, want %v", p.CheckDrainClose, test.drain)
-				}
-			}
-			if d := cmp.Diff(test.filters, filters); d != "" {
-				t.Errorf("filters (-want +got):\n%s", d)
-			}
-			if len(r.Warnings) != test.warnings {
-				t.Errorf("%d warnings, want %d: %q", len(r.Warnings), test.warnings, r.Warnings)
-			}
-		})
-	}
-}
-
-// validation is the secret that judges clients of a chain.
-func validation(t *testing.T, chain *listenerv3.FilterChain) string {
-	t.Helper()
-	c := &tlsv3.DownstreamTlsContext{}
-	if err := chain.TransportSocket.GetTypedConfig().UnmarshalTo(c); err != nil {
-		t.Fatal(err)
-	}
-	return c.CommonTlsContext.GetValidationContextSdsSecretConfig().GetName()
 }
 
 // TestHandshakeForms: what the handshake is told, for each kind of policy and size of expression.

@@ -9,12 +9,14 @@ import (
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	"github.com/sallyport/sallyport/catalog"
 	"github.com/sallyport/sallyport/internal/intern"
+	"google.golang.org/protobuf/proto"
 )
 
 // Cache builds what Build builds, in less time: it keeps what many proxies have in common, and takes from a proxy's last resources those that
 // would come out the same. The zero value is empty. Its methods may be called by several goroutines. It must not be copied.
 type Cache struct {
-	schema schema
+	// urls are the type URLs of messages by their full names, each kept once for all that bear it.
+	urls sync.Map
 	// constants are messages that hold nothing of any proxy, packed.
 	constants sync.Map
 	// assignments are the endpoints of services: all who dial a service have the same.
@@ -48,4 +50,14 @@ func (c *Cache) Build(in Input, last *Resources) (*Resources, error) {
 	}
 	slices.SortFunc(b.out.Secrets, func(x, y Secret) int { return strings.Compare(x.Name, y.Name) })
 	return b.out, nil
+}
+
+// typeURL is what an Any calls the type of m.
+func (c *Cache) typeURL(m proto.Message) string {
+	name := m.ProtoReflect().Descriptor().FullName()
+	url, ok := c.urls.Load(name)
+	if !ok {
+		url, _ = c.urls.LoadOrStore(name, "type.googleapis.com/"+string(name))
+	}
+	return url.(string) //nolint:forcetypeassert // nothing else is put there
 }

@@ -34,6 +34,7 @@ func (b *builder) localCluster() *clusterv3.Cluster {
 	in := b.in.Proxy.Inbound
 	c := &clusterv3.Cluster{
 		Name:                          localApp,
+		CommonLbConfig:                atOnce(),
 		ConnectTimeout:                orDefault(in.ConnectTimeout),
 		PerConnectionBufferLimitBytes: wrapperspb.UInt32(bufferLimit),
 	}
@@ -129,16 +130,17 @@ func (u upstream) byName() bool {
 func (b *builder) upstreamCluster(u upstream) *clusterv3.Cluster {
 	c := &clusterv3.Cluster{
 		Name:                          u.cluster,
+		CommonLbConfig:                atOnce(),
 		ConnectTimeout:                orDefault(u.ConnectTimeout),
 		PerConnectionBufferLimitBytes: wrapperspb.UInt32(bufferLimit),
-		// A service of which all are ill has nobody to answer; Envoy would otherwise try anybody.
-		CommonLbConfig:                &clusterv3.Cluster_CommonLbConfig{HealthyPanicThreshold: &typev3.Percent{}},
 		IgnoreHealthOnHostRemoval:     true,
 		TransportSocket:               b.upstreamTLS(u.id, u.service.Protocol),
 		CircuitBreakers:               limits(u.Limits),
 		OutlierDetection:              outliers(u.Passive),
 		TypedExtensionProtocolOptions: b.httpOptions(u.service.Protocol, true),
 	}
+	// A service of which all are ill has nobody to answer; Envoy would otherwise try anybody.
+	c.CommonLbConfig.HealthyPanicThreshold = &typev3.Percent{}
 	if u.byName() {
 		resolved(c)
 		c.LoadAssignment = assignment(u.cluster, u.service.Endpoints)
@@ -147,6 +149,12 @@ func (b *builder) upstreamCluster(u upstream) *clusterv3.Cluster {
 	c.ClusterDiscoveryType = &clusterv3.Cluster_Type{Type: clusterv3.Cluster_EDS}
 	c.EdsClusterConfig = &clusterv3.Cluster_EdsClusterConfig{EdsConfig: fromADS}
 	return c
+}
+
+// atOnce makes Envoy apply each change of health, weight or metadata when it comes. Before Envoy
+// 1.40 the second one within a second is otherwise applied up to a second late.
+func atOnce() *clusterv3.Cluster_CommonLbConfig {
+	return &clusterv3.Cluster_CommonLbConfig{UpdateMergeWindow: &durationpb.Duration{}}
 }
 
 // resolved makes c ask for the addresses of its endpoints. IPv4 is preferred: "localhost" has both, and applications often listen on that alone.

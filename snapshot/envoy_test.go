@@ -83,7 +83,7 @@ func TestEnvoyDecidesTable(t *testing.T) {
 }
 
 // socketDir is a directory with a name short enough for sockets.
-func socketDir(t *testing.T) string {
+func socketDir(t testing.TB) string {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "sp")
 	if err != nil {
@@ -94,7 +94,7 @@ func socketDir(t *testing.T) string {
 }
 
 // serve answers requests on a socket.
-func serve(t *testing.T, socket string) {
+func serve(t testing.TB, socket string) {
 	t.Helper()
 	l, err := net.Listen("unix", socket)
 	if err != nil {
@@ -112,7 +112,7 @@ func serve(t *testing.T, socket string) {
 }
 
 // start runs an Envoy until the test ends, and waits until it is ready.
-func start(t *testing.T, binary, dir string, config *bootstrapv3.Bootstrap) {
+func start(t testing.TB, binary, dir string, config *bootstrapv3.Bootstrap) {
 	t.Helper()
 	admin := filepath.Join(dir, "admin")
 	config.Admin = &bootstrapv3.Admin{Address: pipe(admin)}

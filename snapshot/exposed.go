@@ -131,6 +131,7 @@ func (b *builder) localPortCluster(name string, e catalog.ExposedPath) *clusterv
 	host := cmp.Or(in.LocalAddress, "127.0.0.1")
 	c := &clusterv3.Cluster{
 		Name:                          name,
+		CommonLbConfig:                atOnce(),
 		ClusterDiscoveryType:          &clusterv3.Cluster_Type{Type: clusterv3.Cluster_STATIC},
 		ConnectTimeout:                orDefault(in.ConnectTimeout),
 		PerConnectionBufferLimitBytes: wrapperspb.UInt32(bufferLimit),

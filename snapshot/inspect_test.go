@@ -108,7 +108,7 @@ func rules(t testing.TB, in snapshot.Input, r *snapshot.Resources) *matcherv3.Ma
 	t.Helper()
 	service := in.Proxy.Service.String()
 	if in.Proxy.Inbound.Protocol.L7() {
-		route := resource(t, r, routes, "public/"+service, &routev3.RouteConfiguration{})
+		route := resource(t, r, routes, "inbound/"+service, &routev3.RouteConfiguration{})
 		rbac := &httprbacv3.RBACPerRoute{}
 		if err := route.VirtualHosts[0].TypedPerFilterConfig["envoy.filters.http.rbac"].UnmarshalTo(rbac); err != nil {
 			t.Fatal(err)
@@ -118,7 +118,7 @@ func rules(t testing.TB, in snapshot.Input, r *snapshot.Resources) *matcherv3.Ma
 		}
 		return rbac.GetRbac().GetMatcher()
 	}
-	ext := resource(t, r, extensions, "rules/"+service, &corev3.TypedExtensionConfig{})
+	ext := resource(t, r, extensions, "intentions/"+service, &corev3.TypedExtensionConfig{})
 	rbac := &networkrbacv3.RBAC{}
 	if err := ext.TypedConfig.UnmarshalTo(rbac); err != nil {
 		t.Fatal(err)

@@ -7,16 +7,12 @@ import (
 	"encoding/hex"
 	"strings"
 	"testing"
-	"time"
 
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	tcpv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/tcp_proxy/v3"
-	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
 	"github.com/sallyport/sallyport/identity"
 	"github.com/sallyport/sallyport/internal/testca"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
-	"google.golang.org/protobuf/proto"
-	"google.golang.org/protobuf/types/known/durationpb"
 )
 
 func testTrustDomain() spiffeid.TrustDomain {
@@ -41,50 +37,6 @@ func TestConfigSourceBytes(t *testing.T) {
 	// ads: {}, initial_fetch_timeout: 0s, resource_api_version: V3
 	if got, want := hex.EncodeToString(b), "220030021a00"; got != want {
 		t.Errorf("the ConfigSource is %s, and must be %s for ever", got, want)
-	}
-}
-
-// check is what the packer does with every message.
-func check(m proto.Message) error {
-	b, err := marshal(m)
-	if err != nil {
-		return err
-	}
-	return new(schema).check(m, b)
-}
-
-func TestCheck(t *testing.T) {
-	good := &clusterv3.Cluster{Name: "a", ConnectTimeout: durationpb.New(time.Second)}
-	if err := check(good); err != nil {
-		t.Errorf("a good cluster: %v", err)
-	}
-	unknown := &clusterv3.Cluster{Name: "a"}
-	unknown.ProtoReflect().SetUnknown([]byte{0xf8, 0xff, 0xff, 0x0f, 0x01})
-	for want, m := range map[string]*clusterv3.Cluster{
-		"Name":           {},
-		"ConnectTimeout": {Name: "a", ConnectTimeout: durationpb.New(-1)},
-		"dns_refresh_rate: the field is deprecated": {Name: "a", DnsRefreshRate: durationpb.New(time.Second)},
-		"unknown fields": unknown,
-	} {
-		err := check(m)
-		if err == nil || !strings.Contains(err.Error(), want) {
-			t.Errorf("check(%v) = %v, want an error with %q", m, err, want)
-		}
-	}
-	// Below the surface, in lists and in messages.
-	deep := &tlsv3.UpstreamTlsContext{CommonTlsContext: &tlsv3.CommonTlsContext{
-		ValidationContextType: &tlsv3.CommonTlsContext_CombinedValidationContext{CombinedValidationContext: &tlsv3.CommonTlsContext_CombinedCertificateValidationContext{
-			DefaultValidationContext:         &tlsv3.CertificateValidationContext{MatchSubjectAltNames: nil},
-			ValidationContextSdsSecretConfig: secret("roots"),
-		}},
-	}}
-	if err := check(deep); err != nil {
-		t.Errorf("a good context: %v", err)
-	}
-	deep.CommonTlsContext.GetCombinedValidationContext().DefaultValidationContext.MatchSubjectAltNames = append(
-		deep.CommonTlsContext.GetCombinedValidationContext().DefaultValidationContext.MatchSubjectAltNames, exactly("x"))
-	if err := check(deep); err == nil || !strings.Contains(err.Error(), "match_subject_alt_names") {
-		t.Errorf("check of a deprecated field within = %v", err)
 	}
 }
 

@@ -14,6 +14,7 @@ import (
 	tcpv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/tcp_proxy/v3"
 	"github.com/sallyport/sallyport/catalog"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 )
@@ -31,9 +32,10 @@ func listenerName(name, address string, port uint16) string {
 	return name + ":" + address + ":" + strconv.Itoa(int(port))
 }
 
-// inboundListener takes in the connections to the proxy's service. Whatever of it changes drains all of them, so what changes with
-// intentions lies outside: in a secret and an extension configuration (tcp), or in the routes (http). Only the
-// chain's name is meant to drain them.
+// inboundListener takes in the connections to the proxy's service. Whatever of it changes drains
+// all of them, so what changes with intentions, with how they are enforced and with what users add
+// to the filters lies outside: in a secret and extension configurations (tcp), or in the routes and
+// extension configurations (http). Only the chain's name is meant to drain them.
 func (b *builder) inboundListener() *listenerv3.Listener {
 	in := b.in.Proxy.Inbound
 	if !isIP(in.Address) {
@@ -48,6 +50,7 @@ func (b *builder) inboundListener() *listenerv3.Listener {
 		TrafficDirection:              corev3.TrafficDirection_INBOUND,
 		PerConnectionBufferLimitBytes: wrapperspb.UInt32(bufferLimit),
 		ConnectionBalanceConfig:       balance(in.BalanceConnections),
+		AccessLog:                     b.connectionLog(),
 	}
 	chain := &listenerv3.FilterChain{Name: b.chainName(), TransportSocketConnectTimeout: durationpb.New(10 * time.Second)}
 	if in.MaxConnections > 0 {
@@ -58,9 +61,11 @@ func (b *builder) inboundListener() *listenerv3.Listener {
 	}
 	chain.TransportSocket = b.inboundTLS(b.validationName())
 	if in.Protocol.L7() {
-		b.inboundHTTP(chain)
+		chain.Filters = append(chain.Filters, b.inboundHTTP())
 	} else {
-		b.inboundTCP(chain)
+		for _, s := range []slot{rulesSlot, authzSlot, networkExtensions, proxySlot} {
+			chain.Filters = append(chain.Filters, b.networkSlot(s))
+		}
 	}
 	l.FilterChains = []*listenerv3.FilterChain{chain}
 	return l
@@ -75,7 +80,8 @@ func (b *builder) chainName() string {
 	return b.in.Proxy.Service.String() + "/" + strconv.FormatUint(generation, 10)
 }
 
-func (b *builder) inboundTCP(chain *listenerv3.FilterChain) {
+// tcpProxy leads a connection to the application.
+func (b *builder) tcpProxy() *anypb.Any {
 	proxy := &tcpv3.TcpProxy{
 		StatPrefix:       publicListener,
 		ClusterSpecifier: &tcpv3.TcpProxy_Cluster{Cluster: localApp},
@@ -84,47 +90,31 @@ func (b *builder) inboundTCP(chain *listenerv3.FilterChain) {
 	if b.in.Envoy.DrainClose { // otherwise unknown to the Envoy, and ignored without a word
 		proxy.CheckDrainClose = wrapperspb.Bool(true)
 	}
-	if b.enforcement() == catalog.ExtAuthz {
-		// Nothing is dialled and nothing of the application is heard before the check, which waits for the client's first byte.
-		b.connect(proxy, tcpv3.UpstreamConnectMode_ON_DOWNSTREAM_DATA)
-	} else {
-		chain.Filters = append(chain.Filters, b.rulesFilter())
-		b.connect(proxy, tcpv3.UpstreamConnectMode_ON_DOWNSTREAM_TLS_HANDSHAKE)
+	if b.in.Envoy.ConnectMode { // as above
+		proxy.UpstreamConnectMode = tcpv3.UpstreamConnectMode_ON_DOWNSTREAM_TLS_HANDSHAKE
+		proxy.MaxEarlyDataBytes = wrapperspb.UInt32(earlyData)
+		if b.enforcement() == catalog.ExtAuthz {
+			// Nothing is dialled and nothing of the application is heard before the check, which
+			// waits for the client's first byte.
+			proxy.UpstreamConnectMode = tcpv3.UpstreamConnectMode_ON_DOWNSTREAM_DATA
+		}
 	}
-	if b.enforcement() != catalog.RBAC {
-		chain.Filters = append(chain.Filters, b.networkAuthz())
-	}
-	chain.Filters = append(chain.Filters, b.networkFilter("envoy.filters.network.tcp_proxy", proxy))
+	return b.any(proxy)
 }
 
-// connect says when the application is dialled. An Envoy that does not know the field would ignore it without a word, so it is left out there.
-func (b *builder) connect(p *tcpv3.TcpProxy, mode tcpv3.UpstreamConnectMode) {
-	if b.in.Envoy.ConnectMode {
-		p.UpstreamConnectMode = mode
-		p.MaxEarlyDataBytes = wrapperspb.UInt32(earlyData)
-	}
-}
-
-func (b *builder) inboundHTTP(chain *listenerv3.FilterChain) {
+func (b *builder) inboundHTTP() *listenerv3.Filter {
 	m := fromOutside(publicListener)
-	m.UpgradeConfigs = upgrades(b.in.Proxy.Inbound.Protocol)
-	m.RouteSpecifier = &hcmv3.HttpConnectionManager_Rds{Rds: &hcmv3.Rds{
-		RouteConfigName: publicRouteName(b.in.Proxy.Service),
-		ConfigSource:    fromADS,
-	}}
+	m.RouteSpecifier = routesNamed(publicRouteName(b.in.Proxy.Service))
 	if !b.in.Mesh.DropForwardedClientCert {
 		// The caller's identity, as verified, in place of whatever the caller wrote there.
 		m.ForwardClientCertDetails = hcmv3.HttpConnectionManager_SANITIZE_SET
 		m.SetCurrentClientCertDetails = &hcmv3.HttpConnectionManager_SetCurrentClientCertDetails{Uri: true}
 	}
-	if b.enforcement() != catalog.ExtAuthz {
-		m.HttpFilters = append(m.HttpFilters, b.denyAllFilter())
+	m.AccessLog = b.requestLog()
+	m.HttpFilters = []*hcmv3.HttpFilter{
+		b.httpSlot(logSlot), b.httpSlot(jwtSlot), b.denyAllFilter(), b.httpAuthz(), b.httpSlot(httpExtensions), b.routerFilter(),
 	}
-	if b.enforcement() != catalog.RBAC {
-		m.HttpFilters = append(m.HttpFilters, b.httpAuthz())
-	}
-	m.HttpFilters = append(m.HttpFilters, b.routerFilter())
-	chain.Filters = append(chain.Filters, b.networkFilter("envoy.filters.network.http_connection_manager", m))
+	return b.networkFilter("envoy.filters.network.http_connection_manager", m)
 }
 
 // fromOutside takes in requests that nobody of this machine made. What they are allowed, and where they go, is the caller's to add.
@@ -168,7 +158,8 @@ func (u upstream) listener() string {
 // host is where the application dials.
 func (u upstream) host() string { return cmp.Or(u.BindAddress, "127.0.0.1") }
 
-// upstreamListener takes in what the proxy's application sends to the service that u dials.
+// upstreamListener takes in what the proxy's application sends to the service that u dials. For all
+// protocols of requests it is the same: which one the service speaks is its cluster's business.
 func (b *builder) upstreamListener(u upstream) *listenerv3.Listener {
 	name := u.Name()
 	l := &listenerv3.Listener{
@@ -203,22 +194,17 @@ func (b *builder) upstreamListener(u upstream) *listenerv3.Listener {
 			ForwardClientCertDetails: hcmv3.HttpConnectionManager_SANITIZE,
 			// How long a stream may be silent is for the proxy of the service to say; Envoy's own answer is 5 minutes.
 			StreamIdleTimeout: durationpb.New(0),
-			UpgradeConfigs:    upgrades(u.service.Protocol),
 			HttpFilters:       []*hcmv3.HttpFilter{b.routerFilter()},
-			RouteSpecifier:    &hcmv3.HttpConnectionManager_RouteConfig{RouteConfig: upstreamRoute(u)},
+			RouteSpecifier:    routesNamed(u.routes()),
 		})
 	}
 	l.FilterChains[0].Filters = []*listenerv3.Filter{filter}
 	return l
 }
 
-// upgrades lets WebSockets through, and nothing else: not CONNECT, which would be a tunnel past all rules for requests. HTTP/2 has
-// no upgrades without it.
-func upgrades(p catalog.Protocol) []*hcmv3.HttpConnectionManager_UpgradeConfig {
-	if p != catalog.HTTP {
-		return nil
-	}
-	return []*hcmv3.HttpConnectionManager_UpgradeConfig{{UpgradeType: "websocket"}}
+// routesNamed stands for routes that come by RDS: a change of them is no change of the listener.
+func routesNamed(name string) *hcmv3.HttpConnectionManager_Rds {
+	return &hcmv3.HttpConnectionManager_Rds{Rds: &hcmv3.Rds{RouteConfigName: name, ConfigSource: fromADS}}
 }
 
 // balance spreads connections exactly over Envoy's workers if asked to.

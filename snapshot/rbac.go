@@ -3,16 +3,15 @@ package snapshot
 import (
 	xdscorev3 "github.com/cncf/xds/go/xds/core/v3"
 	matcherv3 "github.com/cncf/xds/go/xds/type/matcher/v3"
-	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
-	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
 	rbacv3 "github.com/envoyproxy/go-control-plane/envoy/config/rbac/v3"
 	httprbacv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/rbac/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
 	networkrbacv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/rbac/v3"
 	sslv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/matching/common_inputs/ssl/v3"
-	"github.com/sallyport/sallyport/identity"
+	"github.com/sallyport/sallyport/catalog"
 	"github.com/sallyport/sallyport/intention"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/anypb"
 )
 
 const httpRBAC = "envoy.filters.http.rbac"
@@ -20,27 +19,13 @@ const httpRBAC = "envoy.filters.http.rbac"
 // rulesStats is what the network filter's counters start with: "intentions.rbac.denied". Envoy joins the two as they are.
 const rulesStats = "intentions."
 
-// rulesName is the name of the extension configuration with the rules of a tcp service.
-func rulesName(service identity.Name) string { return "rules/" + service.String() }
-
-// rulesFilter stands for the network RBAC filter, whose rules come by ECDS: with them in the listener each change of an
-// intention would drain all connections of the service. Envoy closes connections as long as it does not have them.
-func (b *builder) rulesFilter() *listenerv3.Filter {
-	return &listenerv3.Filter{
-		Name: rulesName(b.in.Proxy.Service),
-		ConfigType: &listenerv3.Filter_ConfigDiscovery{ConfigDiscovery: &corev3.ExtensionConfigSource{
-			ConfigSource: fromADS,
-			TypeUrls:     []string{b.cache.schema.typeURL(&networkrbacv3.RBAC{})},
-		}},
+// networkRules are the rules of a tcp service. Where ext_authz alone decides there are none.
+func (b *builder) networkRules() *anypb.Any {
+	rules := &networkrbacv3.RBAC{StatPrefix: rulesStats}
+	if b.enforcement() != catalog.ExtAuthz {
+		rules.Matcher = b.matcher()
 	}
-}
-
-// rules is the extension configuration that rulesFilter names.
-func (b *builder) rules() *corev3.TypedExtensionConfig {
-	return &corev3.TypedExtensionConfig{
-		Name:        rulesName(b.in.Proxy.Service),
-		TypedConfig: b.any(&networkrbacv3.RBAC{StatPrefix: rulesStats, Matcher: b.matcher()}),
-	}
+	return b.any(rules)
 }
 
 // denyAllFilter is the RBAC filter of an HTTP connection manager. Its rules are there and empty, which denies everything (rules that
@@ -50,8 +35,12 @@ func (b *builder) denyAllFilter() *hcmv3.HttpFilter {
 	return &hcmv3.HttpFilter{Name: httpRBAC, ConfigType: &hcmv3.HttpFilter_TypedConfig{TypedConfig: config}}
 }
 
-// routeRules are the rules of an http service as its virtual host carries them.
+// routeRules are the rules of an http service as its virtual host carries them. Where ext_authz
+// alone decides they allow everything, which has to be said: the connection manager's own deny.
 func (b *builder) routeRules() *httprbacv3.RBACPerRoute {
+	if b.enforcement() == catalog.ExtAuthz {
+		return &httprbacv3.RBACPerRoute{Rbac: &httprbacv3.RBAC{Matcher: &matcherv3.Matcher{OnNoMatch: b.action(intention.Allow)}}}
+	}
 	return &httprbacv3.RBACPerRoute{Rbac: &httprbacv3.RBAC{Matcher: b.matcher()}}
 }
 

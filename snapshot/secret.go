@@ -42,25 +42,30 @@ func (b *builder) version(sans []*tlsv3.SubjectAltNameMatcher) string {
 
 // validation is the secret that says whom the handshake lets in, and what is to be said of it.
 func (b *builder) validation() (s Secret, warnings []string) {
-	if b.validationName() == identity.IdentitiesSecret {
-		return b.identities(), nil
+	scope := scopeOf(b.in)
+	switch {
+	case len(scope.datacenters) == 0:
+		s.SANs = scope.nobody()
+	case b.in.Proxy.Inbound.Protocol.L7() || b.enforcement() == catalog.ExtAuthz:
+		s.SANs = scope.everybody(b.in.Envoy)
+	default:
+		s.SANs, warnings = b.peers(scope)
 	}
-	return b.peers()
+	s.Name = b.validationName()
+	return s, warnings
 }
 
 // validationName is the name of that secret. On it the listener depends, on what the secret says it does not.
 func (b *builder) validationName() string {
-	if b.in.Proxy.Inbound.Protocol.L7() || b.enforcement() == catalog.ExtAuthz {
+	if b.in.Proxy.Inbound.Protocol.L7() {
 		return identity.IdentitiesSecret
 	}
 	return b.in.Proxy.Service.PeersSecret()
 }
 
-// peers is the secret that says whom the handshake of a tcp service lets in. A certificate passes if any of its URI SANs
+// peers are whom the policy of a tcp service allows. A certificate passes if any of its URI SANs
 // matches, so the rules look again at those that have several.
-func (b *builder) peers() (s Secret, warnings []string) {
-	s.Name = b.in.Proxy.Service.PeersSecret()
-	scope := scopeOf(b.in)
+func (b *builder) peers(s scope) (sans []*tlsv3.SubjectAltNameMatcher, warnings []string) {
 	rest, names := b.in.Policy.Rest() == intention.Allow, []string(nil)
 	for name, action := range b.in.Policy.Exact() {
 		if (action == intention.Allow) != rest {
@@ -68,16 +73,12 @@ func (b *builder) peers() (s Secret, warnings []string) {
 		}
 	}
 	switch {
-	case !rest && len(names) == 0 || len(scope.datacenters) == 0:
-		s.SANs = scope.nobody()
 	case !rest:
-		s.SANs = scope.services(names)
+		return s.services(names), nil // which are nobody where there are none
 	case len(names) == 0:
-		s.SANs = scope.everybody(b.in.Envoy)
-	default:
-		s.SANs, warnings = b.allBut(scope, names)
+		return s.everybody(b.in.Envoy), nil
 	}
-	return s, warnings
+	return b.allBut(s, names)
 }
 
 // allBut lets in everybody but a few. Where the Envoy does not take the expression for that, it lets in everybody and the rules alone decide.
@@ -97,15 +98,6 @@ func (b *builder) allBut(s scope, names []string) (sans []*tlsv3.SubjectAltNameM
 		"first would be heard by them, and is dialled. %d names are denied; this Envoy takes expressions up to a program size of %d (re2.max_program_size.error_level), and at most %d names are told to it",
 		b.in.Proxy.Service, len(except), regexSize(b.in.Envoy), maxComplement)
 	return s.everybody(b.in.Envoy), []string{warning}
-}
-
-// identities is the secret that lets in every service of the mesh's trust domain and datacenters.
-func (b *builder) identities() Secret {
-	s := scopeOf(b.in)
-	if len(s.datacenters) == 0 {
-		return Secret{Name: identity.IdentitiesSecret, SANs: s.nobody()}
-	}
-	return Secret{Name: identity.IdentitiesSecret, SANs: s.everybody(b.in.Envoy)}
 }
 
 // regexSize is how long a compiled expression may be. The zero value is Envoy's default.

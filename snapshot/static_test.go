@@ -141,19 +141,21 @@ func static(t testing.TB, r *snapshot.Resources, ca *authority) *bootstrapv3.Boo
 			b.StaticResources.Clusters = append(b.StaticResources.Clusters, c)
 		case listeners:
 			l := resource(t, r, listeners, res.Name, &listenerv3.Listener{})
-			for _, chain := range l.FilterChains {
-				for _, f := range chain.Filters {
-					if f.GetConfigDiscovery() != nil {
-						e := resource(t, r, extensions, f.Name, &corev3.TypedExtensionConfig{})
-						f.ConfigType = &listenerv3.Filter_TypedConfig{TypedConfig: e.TypedConfig}
-					}
-				}
-			}
 			b.StaticResources.Listeners = append(b.StaticResources.Listeners, l)
 		}
 	}
 	change(t, b, func(m proto.Message) bool {
 		switch m := m.(type) {
+		case *listenerv3.Filter:
+			if m.GetConfigDiscovery() != nil {
+				m.ConfigType = &listenerv3.Filter_TypedConfig{TypedConfig: resource(t, r, extensions, m.Name, &corev3.TypedExtensionConfig{}).TypedConfig}
+				return true
+			}
+		case *hcmv3.HttpFilter:
+			if m.GetConfigDiscovery() != nil {
+				m.ConfigType = &hcmv3.HttpFilter_TypedConfig{TypedConfig: resource(t, r, extensions, m.Name, &corev3.TypedExtensionConfig{}).TypedConfig}
+				return true
+			}
 		case *hcmv3.HttpConnectionManager:
 			if name := m.GetRds().GetRouteConfigName(); name != "" {
 				m.RouteSpecifier = &hcmv3.HttpConnectionManager_RouteConfig{RouteConfig: resource(t, r, routes, name, &routev3.RouteConfiguration{})}

@@ -18,17 +18,18 @@ type packer struct {
 	errs  []error
 }
 
-// any is m as an Any of deterministic bytes. A message that Envoy would refuse, or in which a deprecated field is set, is remembered as an
+// any is m as an Any of deterministic bytes. A message that Envoy would refuse is remembered as an
 // error; messages inside an Any were checked when they were packed, so nothing is looked at twice.
+// That no deprecated field is set is a property of this package, which its tests look after.
 func (p *packer) any(m proto.Message) *anypb.Any {
 	b, err := marshal(m)
-	if err == nil {
-		err = p.cache.schema.check(m, b)
+	if v, ok := m.(interface{ ValidateAll() error }); ok && err == nil {
+		err = v.ValidateAll()
 	}
 	if err != nil {
 		p.errs = append(p.errs, fmt.Errorf("%s: %w", m.ProtoReflect().Descriptor().Name(), err))
 	}
-	return &anypb.Any{TypeUrl: p.cache.schema.typeURL(m), Value: b}
+	return &anypb.Any{TypeUrl: p.cache.typeURL(m), Value: b}
 }
 
 // constant is any of a message that is the same for all who ask with an equal key. make is called for the first of them; it depends on the

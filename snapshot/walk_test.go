@@ -2,15 +2,24 @@ package snapshot_test
 
 import (
 	"bytes"
+	"fmt"
 	"strings"
 	"testing"
 
 	matcherv3 "github.com/cncf/xds/go/xds/type/matcher/v3"
+	envoyannotations "github.com/envoyproxy/go-control-plane/envoy/annotations"
+	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+	"github.com/google/go-cmp/cmp"
 	"github.com/sallyport/sallyport/catalog"
+	"github.com/sallyport/sallyport/internal/xdstest"
+	"github.com/sallyport/sallyport/snapshot"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/types/descriptorpb"
 	"google.golang.org/protobuf/types/known/anypb"
+	"google.golang.org/protobuf/types/known/durationpb"
 )
 
 type xdsRegex = matcherv3.RegexMatcher
@@ -55,8 +64,9 @@ func change(t testing.TB, m proto.Message, f func(proto.Message) bool) bool {
 	return changed
 }
 
-// TestEverythingIsValid looks at every message of every golden, also inside Anys, apart from the check that Build does itself: constraints, deprecated
-// fields, fields that nobody knows, keys, and the shapes that switch authorization off.
+// TestEverythingIsValid looks at every message of every golden, also inside Anys: constraints,
+// which Build looks at itself, deprecated fields and values, fields that nobody knows, keys, and
+// the shapes that switch authorization off.
 func TestEverythingIsValid(t *testing.T) {
 	seen := map[protoreflect.FullName]int{}
 	for _, c := range cases(t) {
@@ -67,7 +77,7 @@ func TestEverythingIsValid(t *testing.T) {
 				}
 				change(t, r, func(m proto.Message) bool {
 					seen[m.ProtoReflect().Descriptor().FullName()]++
-					examine(t, r.Name, m)
+					examine(t, c.in, r.Name, m)
 					return false
 				})
 			}
@@ -84,7 +94,53 @@ func TestEverythingIsValid(t *testing.T) {
 	}
 }
 
-func examine(t *testing.T, resource string, m proto.Message) {
+// deprecations lists the fields and enum values of m itself, not of messages in it, that are
+// deprecated.
+func deprecations(m proto.Message) (out []string) {
+	m.ProtoReflect().Range(func(fd protoreflect.FieldDescriptor, v protoreflect.Value) bool {
+		o := fd.Options().(*descriptorpb.FieldOptions)
+		if o.GetDeprecated() || o != nil && proto.HasExtension(o, envoyannotations.E_DeprecatedAtMinorVersion) {
+			out = append(out, string(fd.FullName()))
+		}
+		if fd.Enum() == nil || fd.IsMap() {
+			return true
+		}
+		values := []protoreflect.EnumNumber{}
+		if fd.IsList() {
+			for i := range v.List().Len() {
+				values = append(values, v.List().Get(i).Enum())
+			}
+		} else {
+			values = append(values, v.Enum())
+		}
+		for _, n := range values {
+			e := fd.Enum().Values().ByNumber(n)
+			if e == nil {
+				out = append(out, fmt.Sprintf("%s: %d", fd.FullName(), n))
+			} else if e.Options().(*descriptorpb.EnumValueOptions).GetDeprecated() {
+				out = append(out, string(e.FullName()))
+			}
+		}
+		return true
+	})
+	return out
+}
+
+// TestDeprecations: a walk that finds nothing would pass for ever.
+func TestDeprecations(t *testing.T) {
+	for want, m := range map[string]proto.Message{
+		"envoy.config.cluster.v3.Cluster.dns_refresh_rate":  &clusterv3.Cluster{Name: "a", DnsRefreshRate: durationpb.New(1)},
+		"envoy.config.core.v3.V2":                           &corev3.ConfigSource{ResourceApiVersion: corev3.ApiVersion_V2}, //nolint:staticcheck // that is the point
+		"envoy.config.core.v3.ApiConfigSource.api_type: 99": &corev3.ApiConfigSource{ApiType: 99},
+		"": &clusterv3.Cluster{Name: "a", ClusterDiscoveryType: &clusterv3.Cluster_Type{Type: clusterv3.Cluster_EDS}},
+	} {
+		if got := strings.Join(deprecations(m), " "); got != want {
+			t.Errorf("deprecations(%v) = %q, want %q", m, got, want)
+		}
+	}
+}
+
+func examine(t *testing.T, in snapshot.Input, resource string, m proto.Message) {
 	t.Helper()
 	r := m.ProtoReflect()
 	if v, ok := m.(interface{ ValidateAll() error }); ok {
@@ -95,12 +151,9 @@ func examine(t *testing.T, resource string, m proto.Message) {
 	if len(r.GetUnknown()) > 0 {
 		t.Errorf("%s: unknown fields in %s", resource, r.Descriptor().FullName())
 	}
-	r.Range(func(fd protoreflect.FieldDescriptor, v protoreflect.Value) bool {
-		if o := fd.Options().(*descriptorpb.FieldOptions); o.GetDeprecated() {
-			t.Errorf("%s: %s is deprecated", resource, fd.FullName())
-		}
-		return true
-	})
+	for _, d := range deprecations(m) {
+		t.Errorf("%s: %s is deprecated", resource, d)
+	}
 	set := func(path ...protoreflect.Name) bool {
 		r := r
 		for i, name := range path {
@@ -119,13 +172,26 @@ func examine(t *testing.T, resource string, m proto.Message) {
 		if !set("rbac", "matcher") || set("rbac", "rules") {
 			t.Errorf("%s: %s without a matcher, or with rules beside it", resource, name)
 		}
-	case "envoy.extensions.filters.http.rbac.v3.RBAC", "envoy.extensions.filters.network.rbac.v3.RBAC":
+	case "envoy.extensions.filters.network.rbac.v3.RBAC":
+		open := in.Proxy.Inbound.Enforcement == catalog.ExtAuthz || !strings.HasPrefix(resource, "intentions/")
+		if set("rules") || !open && !set("matcher") {
+			t.Errorf("%s: %s with rules, which are ORed, or without a matcher", resource, name)
+		}
+	case "envoy.extensions.filters.http.rbac.v3.RBAC":
 		if set("rules") == set("matcher") {
 			t.Errorf("%s: %s with neither rules nor a matcher, or with both", resource, name)
 		}
 	case "envoy.extensions.filters.http.ext_authz.v3.ExtAuthzPerRoute":
 		if set("disabled") {
 			t.Errorf("%s: ext_authz is disabled", resource)
+		}
+	case "envoy.config.route.v3.VirtualHost":
+		host := m.(*routev3.VirtualHost)
+		for name, a := range host.TypedPerFilterConfig {
+			off := a.MessageIs(&routev3.FilterConfig{})
+			if off && (name != "envoy.filters.http.ext_authz" || in.Proxy.Inbound.Enforcement != catalog.RBAC) {
+				t.Errorf("%s: %s is taken out, and enforcement is %s", resource, name, in.Proxy.Inbound.Enforcement)
+			}
 		}
 	case "envoy.extensions.filters.http.ext_authz.v3.ExtAuthz", "envoy.extensions.filters.network.ext_authz.v3.ExtAuthz":
 		if set("failure_mode_allow") || !set("grpc_service", "timeout") {
@@ -179,8 +245,38 @@ func TestSecretsAreNamed(t *testing.T) {
 		for n := range named {
 			t.Errorf("%s: secret %s is named and not listed", c.golden, n)
 		}
-		if p := c.in.Proxy.Inbound.Protocol; p == catalog.TCP && c.resources.ByType[routes] != nil || p.L7() && c.resources.ByType[extensions] != nil {
-			t.Errorf("%s: resources of the other kind of protocol", c.golden)
+	}
+}
+
+// TestReferences: exactly the routes and filters are there that listeners name. One too few keeps
+// Envoy from starting.
+func TestReferences(t *testing.T) {
+	for _, c := range cases(t) {
+		named := map[string]map[string]bool{routes: {}, extensions: {}}
+		for _, l := range c.resources.ByType[listeners] {
+			for url, names := range xdstest.References(l) {
+				for _, name := range names {
+					if named[url] != nil {
+						named[url][name] = true
+					}
+				}
+			}
+		}
+		for url, names := range named {
+			have := map[string]bool{}
+			for name := range c.resources.ByType[url] {
+				have[name] = true
+			}
+			if d := cmp.Diff(names, have); d != "" {
+				t.Errorf("%s: %s named (-), there (+):\n%s", c.golden, url, d)
+			}
+		}
+		for name, to := range c.resources.RouteClusters {
+			for _, cluster := range to {
+				if c.resources.ByType[clusters][cluster] == nil || c.resources.ByType[routes][name] == nil {
+					t.Errorf("%s: routes %s lead to %s, one of which is not there", c.golden, name, cluster)
+				}
+			}
 		}
 	}
 }

@@ -45,15 +45,28 @@ func (c *talk) configure() {
 	c.accept("secret leaf/web")
 	c.accept("secret peers/web")
 	c.accept("secret roots")
-	c.subscribe(extensions, "rules/web")
-	c.accept("extension rules/web")
+	c.slots("web")
 	c.silence()
+}
+
+// slots are the names of the extension configurations of a tcp service.
+func slots(service string) []string {
+	return []string{"authz/" + service, "extensions/tcp/" + service, "proxy/" + service, "intentions/" + service}
+}
+
+// slots speaks the first configuration of the slots: what judges first, and apart from what users
+// fill.
+func (c *talk) slots(service string) {
+	c.t.Helper()
+	c.subscribe(extensions, slots(service)...)
+	c.accept("extension authz/" + service + ",intentions/" + service)
+	c.accept("extension extensions/tcp/" + service + ",proxy/" + service)
 }
 
 // resume asks for what configure asked for, saying what is held.
 func (c *talk) resume(held [kinds]map[string]string) {
 	c.t.Helper()
-	names := [kinds][]string{endpoints: {apiSNI}, secrets: {"leaf/web", "peers/web", "roots"}, extensions: {"rules/web"}}
+	names := [kinds][]string{endpoints: {apiSNI}, secrets: {"leaf/web", "peers/web", "roots"}, extensions: slots("web")}
 	for _, k := range []kind{clusters, endpoints, listeners, secrets, extensions} {
 		c.must(c.s.Send(&discoveryv3.DeltaDiscoveryRequest{TypeUrl: k.url(), ResourceNamesSubscribe: names[k], InitialResourceVersions: held[k]}))
 	}

@@ -57,7 +57,7 @@ func TestChange(t *testing.T) {
 		m.publish()
 		granted := newest()
 		sds := c.expect("secret peers/api")
-		ecds := c.expect("extension rules/api")
+		ecds := c.expect("extension intentions/api")
 		time.Sleep(time.Second)
 		if p := want(granted, "api", "sent"); p.Sent.Before(seen) || !p.Accepted.IsZero() {
 			t.Errorf("sent and not accepted: %+v", p)

@@ -17,11 +17,8 @@ const (
 	kinds // how many there are
 )
 
-// made is what has to be there before listeners and routes name it; see session.pump.
+// made is what has to be there before listeners name it; see session.pump.
 func made() [4]kind { return [...]kind{secrets, clusters, endpoints, extensions} }
-
-// using is what names the others.
-func using() [2]kind { return [...]kind{listeners, routes} }
 
 // kindOf is the kind of a type URL; ok is false for those that are not served.
 func kindOf(typeURL string) (k kind, ok bool) {

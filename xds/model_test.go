@@ -11,6 +11,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	"github.com/google/go-cmp/cmp"
 	"github.com/sallyport/sallyport/catalog"
@@ -74,10 +75,11 @@ type step struct {
 
 func drawStep(r *rapid.T) step {
 	names := []string{
-		"up-0:127.0.0.1:9000", "up-1.default.dc1.internal." + trustDomain, "public_listener:127.0.0.1:20000", "leaf/web", "roots", "rules/web", "peers/web", "local_app", "public/web",
+		"up-0:127.0.0.1:9000", "up-1.default.dc1.internal." + trustDomain, "public_listener:127.0.0.1:20000", "leaf/web", "roots", "intentions/web", "peers/web", "authz/web", "proxy/web",
+		"extensions/tcp/web", "log/web", "local_app", "inbound/web", "upstream/up-0:127.0.0.1:9000",
 	}
 	return step{
-		What:    rapid.SampledFrom([]string{"upstream", "endpoint", "cluster", "intention", "rotate", "reconnect", "refuse", "slow", "time", "roots"}).Draw(r, "what"),
+		What:    rapid.SampledFrom([]string{"upstream", "endpoint", "cluster", "intention", "rotate", "reconnect", "refuse", "slow", "time", "roots", "enforcement", "protocol", "twin"}).Draw(r, "what"),
 		N:       rapid.IntRange(0, 11).Draw(r, "n"),
 		Allow:   rapid.Bool().Draw(r, "allow"),
 		Refused: rapid.SliceOfN(rapid.SampledFrom(names), 0, 3).Draw(r, "refused"),
@@ -161,6 +163,21 @@ func (w *world) look(r *discoveryv3.DeltaDiscoveryResponse) string {
 			return "refused: " + l.GetName()
 		}
 	}
+	if k == routes && !w.picky { // what takes the place of routes leads somewhere
+		for _, l := range r.GetResources() {
+			var c routev3.RouteConfiguration
+			if w.envoy.Resource(routes.url(), l.GetName()) == nil || l.GetResource().UnmarshalTo(&c) != nil {
+				continue
+			}
+			if to := c.GetVirtualHosts()[0].GetRoutes()[0].GetRoute().GetCluster(); to != "local_app" &&
+				(w.envoy.Resource(clusters.url(), to) == nil || w.envoy.Resource(endpoints.url(), to) == nil) {
+				wrong("cluster %s is not there", to)
+			}
+		}
+	}
+	if open := opened(w.envoy, r); open != "" {
+		wrong("%s", open)
+	}
 	return ""
 }
 
@@ -184,6 +201,17 @@ func (w *world) step(s step) {
 		}
 	case "intention":
 		w.m.intend(fmt.Sprintf("client-%d", s.N%3), "web", map[bool]intention.Action{true: intention.Allow}[s.Allow])
+	case "enforcement":
+		web.Inbound.Enforcement = catalog.Enforcement(s.N % 3)
+	case "twin": // an upstream to the same service, of other settings, whose cluster takes the name of the first
+		twin := catalog.Upstream{Destination: identity.NewName("up-1"), BindAddress: "127.0.0.1", BindPort: 8999, ConnectTimeout: time.Minute}
+		others := slices.DeleteFunc(slices.Clone(web.Upstreams), func(u catalog.Upstream) bool { return u.BindPort == twin.BindPort })
+		if len(others) == len(web.Upstreams) {
+			others = append(others, twin)
+		}
+		web.Upstreams = others
+	case "protocol": // of an upstream
+		w.m.contents.Services[1+s.N%4].Protocol = []catalog.Protocol{catalog.TCP, catalog.HTTP}[s.N%2]
 	case "rotate":
 		w.m.certs.rotate()
 	case "roots":

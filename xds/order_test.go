@@ -72,7 +72,7 @@ func TestRemovalsOnANewStream(t *testing.T) {
 		c.must(c.s.Send(&discoveryv3.DeltaDiscoveryRequest{TypeUrl: clusters.url(), InitialResourceVersions: held[clusters]}))
 		c.silence()
 		c.must(c.s.Send(&discoveryv3.DeltaDiscoveryRequest{TypeUrl: listeners.url(), InitialResourceVersions: held[listeners]}))
-		for k, name := range map[kind]string{secrets: "leaf/web", extensions: "rules/web"} {
+		for k, name := range map[kind]string{secrets: "leaf/web", extensions: "intentions/web"} {
 			c.must(c.s.Send(&discoveryv3.DeltaDiscoveryRequest{TypeUrl: k.url(), ResourceNamesSubscribe: []string{name}, InitialResourceVersions: held[k]}))
 		}
 		c.accept("listener -api:127.0.0.1:9000")

@@ -39,7 +39,7 @@ type publisher struct {
 	cache    snapshot.Cache
 	recorder recorder
 	view     *catalog.View // the one that was published last
-	bundles  *sds.Roots  // those that were published last
+	bundles  *sds.Roots    // those that were published last
 	// builds are those of open sessions: two streams of one proxy share one, unless their Envoys differ.
 	builds  map[identity.ProxyID]map[snapshot.Features]*build
 	waiting map[identity.Name]bool      // services of which something waits for the record
@@ -449,7 +449,10 @@ func (p *publisher) build(b *build, in snapshot.Input) {
 // hand gives a session what was built, with its secrets, if all of them are in hand: with one missing, Envoy would not start at
 // all, or, once running, keep a listener warming.
 func (p *publisher) hand(view *catalog.View, n *session, in snapshot.Input, b *build, bundles *sds.Roots, since time.Time) {
-	t := &target{resources: b.good.resources, generation: b.good.generation}
+	t := &target{
+		resources: b.good.resources, generation: b.good.generation,
+		routeClusters: b.good.made.RouteClusters, judges: b.good.made.Judges,
+	}
 	t.resources[secrets] = make(map[string]*discoveryv3.Resource, len(b.good.made.Secrets))
 	use := map[identity.Service]bool{}
 	var missing []string

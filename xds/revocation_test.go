@@ -24,8 +24,7 @@ func (c *talk) configureAPI() string {
 	c.subscribe(secrets, "leaf/api", "peers/api")
 	c.accept("secret leaf/api")
 	c.accept("secret peers/api")
-	c.subscribe(extensions, "rules/api")
-	c.accept("extension rules/api")
+	c.slots("api")
 	c.silence()
 	return chain
 }
@@ -59,7 +58,7 @@ func TestTighteningAndLoosening(t *testing.T) {
 		m.intend("web", "api", intention.Deny)
 		m.publish()
 		sds := c.expect("secret peers/api")
-		ecds := c.expect("extension rules/api")
+		ecds := c.expect("extension intentions/api")
 		c.silence()
 		c.must(c.s.ACK(ecds))
 		c.silence()
@@ -85,7 +84,7 @@ func TestTighteningAndLoosening(t *testing.T) {
 		m.intend("web", "api", intention.Allow)
 		m.publish()
 		c.accept("secret peers/api")
-		c.accept("extension rules/api")
+		c.accept("extension intentions/api")
 		c.silence()
 		if n := metric(t, m, "sallyport_xds_revocations_total", ""); n != 1 {
 			t.Errorf("%v revocations counted, want 1", n)
@@ -103,14 +102,14 @@ func TestTighteningThatIsRefused(t *testing.T) {
 		m.intend("web", "api", intention.Deny)
 		m.publish()
 		c.accept("secret peers/api")
-		c.refuse("extension rules/api", "no such rule")
+		c.refuse("extension intentions/api", "no such rule")
 		c.accept("listener public_listener:127.0.0.1:20001")
 		c.silence()
 		if p, _ := m.server.Proxy(proxyID("api")); !p.Streams[0].RevocationPending {
 			t.Error("the status says revoked although Envoy refused the rules")
 		}
 		time.Sleep(firstRetry + time.Millisecond)
-		c.accept("extension rules/api")
+		c.accept("extension intentions/api")
 		c.silence()
 		if p, _ := m.server.Proxy(proxyID("api")); p.Streams[0].RevocationPending {
 			t.Error("the status says pending although Envoy has it all")
@@ -140,8 +139,8 @@ func TestTighteningMeanwhile(t *testing.T) {
 		sds := c.expect("secret peers/api")
 		c.must(c.s.ACK(sds))
 		c.silence()
-		ask(extensions, "rules/api")
-		c.accept("extension rules/api")
+		ask(extensions, "intentions/api")
+		c.accept("extension intentions/api")
 		c.accept("listener public_listener:127.0.0.1:20001")
 		c.silence()
 		c.s.Close()
@@ -169,7 +168,7 @@ func TestRevocationWithoutDrain(t *testing.T) {
 				m.intend("web", "api", intention.Deny)
 				m.publish()
 				c.accept("secret peers/api")
-				c.accept("extension rules/api")
+				c.accept("extension intentions/api")
 				c.silence()
 			})
 		})
@@ -194,7 +193,7 @@ func TestRenamesArePaced(t *testing.T) {
 			m.intend(fmt.Sprintf("client-%d", i), "api", intention.Deny)
 			m.publish()
 			c.accept("secret peers/api")
-			c.accept("extension rules/api")
+			c.accept("extension intentions/api")
 		}
 		rename := func() {
 			c.accept("listener public_listener:127.0.0.1:20001")
@@ -228,7 +227,7 @@ func TestRenamesArePaced(t *testing.T) {
 		m.intend("client-5", "api", intention.Allow)
 		m.publish()
 		c.accept("secret peers/api")
-		c.accept("extension rules/api")
+		c.accept("extension intentions/api")
 		time.Sleep(time.Minute)
 		c.silence()
 	})
@@ -262,7 +261,7 @@ func TestGenerationsOutliveARestart(t *testing.T) {
 		m.intend("late", "api", intention.Allow)
 		m.publish()
 		c.accept("secret peers/api")
-		c.accept("extension rules/api")
+		c.accept("extension intentions/api")
 		m.intend("late", "api", intention.Deny)
 		c = restart()
 		second := c.configureAPI()
@@ -336,7 +335,7 @@ func TestGenerationsThatCannotBeSaved(t *testing.T) {
 		m.intend("web", "api", intention.Deny)
 		m.publish()
 		c.accept("secret peers/api")
-		c.accept("extension rules/api")
+		c.accept("extension intentions/api")
 		if got := chainName(t, c.accept("listener public_listener:127.0.0.1:20001")); got == first {
 			t.Errorf("the chain is still named %s", got)
 		}

@@ -38,7 +38,7 @@ type session struct {
 	// queue is what waits to be sent, and nonce that of the last response that was.
 	queue []*discoveryv3.DeltaDiscoveryResponse
 	nonce uint64
-	// heldBack is since when listeners and routes wait for what they name; zero: they do not.
+	// heldBack is since when listeners wait for what they name; zero: they do not.
 	heldBack time.Time
 	// changed is since when a new target is on its way; zero: Envoy has all of it.
 	changed time.Time
@@ -177,13 +177,16 @@ func (s *session) close() report {
 	return s.report
 }
 
-// pump sends what may be sent now. It is the whole ordering, and level triggered: it looks at what is, not at what happened,
-// and is called after each request, each new target and each time that it asked for. The caller holds the lock.
+// pump sends what may be sent now. It is the whole ordering, and level triggered: it looks at what
+// is, not at what happened, and is called after each request, each new target and each time that it
+// asked for. The caller holds the lock.
 //
-// Secrets, clusters, endpoints and extensions go out right behind each other: Envoy keeps back the ACK of a cluster until it has
-// the endpoints, so waiting for that ACK first would be waiting for ever. When Envoy has all these, or does not answer in
-// time, come the listeners and routes that name them, listeners' removals with them. When these are ACKed too and none is
-// refused, nothing names the old clusters any more, and they are removed.
+// Secrets, clusters, endpoints and extensions go out right behind each other: Envoy keeps back the
+// ACK of a cluster until it has the endpoints, so waiting for that ACK first would be waiting for
+// ever. Routes follow when Envoy has the clusters that they name; see order.go. When Envoy has all
+// but routes, or does not answer in time, come the listeners, their removals with them. When these
+// and the routes are ACKed too and none is refused, nothing names the old clusters any more, and
+// they are removed.
 func (s *session) pump(now time.Time) {
 	if s.closed || s.target == nil {
 		return
@@ -192,12 +195,12 @@ func (s *session) pump(now time.Time) {
 	for _, k := range made() {
 		s.send(k, false, now)
 	}
+	s.send(routes, false, now)
 	if s.holdBack(now) {
 		s.settle(now)
 		return
 	}
 	s.send(listeners, true, now)
-	s.send(routes, false, now)
 	if !s.clustersInUse(now) {
 		s.send(clusters, true, now)
 	}
@@ -218,7 +221,7 @@ func (s *session) clustersInUse(now time.Time) bool {
 			return true
 		}
 	}
-	for _, k := range using() {
+	for _, k := range [...]kind{listeners, routes} {
 		if !s.quiet(k, now) || s.refusing(k) {
 			return true
 		}
@@ -226,14 +229,10 @@ func (s *session) clustersInUse(now time.Time) bool {
 	return false
 }
 
-// holdBack reports whether listeners and routes have something to send that has to wait for what it may name.
+// holdBack reports whether there are listeners to send, or to remove, that have to wait for what
+// they may name.
 func (s *session) holdBack(now time.Time) bool {
-	something := false
-	for _, k := range using() {
-		add, removed := s.subs[k].todo(s.target.resources[k], now)
-		something = something || len(add)+len(removed) > 0
-	}
-	if !something {
+	if add, removed := s.subs[listeners].todo(s.target.resources[listeners], now); len(add)+len(removed) == 0 {
 		s.heldBack = time.Time{}
 		return false
 	}
@@ -308,10 +307,10 @@ func (s *session) mend(now time.Time) {
 	}
 }
 
-// adding reports whether resources of kind k are to be sent; removals do not count.
+// adding reports whether resources of kind k may be sent; removals do not count.
 func (s *session) adding(k kind, now time.Time) bool {
 	add, _ := s.subs[k].todo(s.target.resources[k], now)
-	return len(add) > 0
+	return len(s.inOrder(k, add, now)) > 0
 }
 
 // quiet reports whether nothing of kind k is to be sent, and nothing is unanswered.
@@ -335,7 +334,7 @@ func (s *session) send(k kind, removals bool, now time.Time) {
 		return
 	}
 	add, removed := t.todo(s.target.resources[k], now)
-	add = t.batch(add)
+	add = t.batch(s.inOrder(k, add, now))
 	if !removals {
 		removed = nil
 	}

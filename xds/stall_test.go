@@ -77,7 +77,7 @@ func TestDiskStalls(t *testing.T) {
 		m.intend("batch", "api", intention.Deny)
 		m.publish()
 		api.accept("secret peers/api")
-		api.accept("extension rules/api")
+		api.accept("extension intentions/api")
 		second := chainName(t, api.accept("listener public_listener:127.0.0.1:20001"))
 		if second == first || onDisk() != before {
 			t.Errorf("the chain is %s after %s, recorded: %t", second, first, onDisk() != before)

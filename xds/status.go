@@ -77,7 +77,9 @@ type StreamStatus struct {
 	EnvoyVersion string    `json:"envoy_version,omitempty"`
 	Since        time.Time `json:"since"`
 	InSync       bool      `json:"in_sync"`
-	// Waiting says why the newest configuration is not sent: a secret that is not there yet. Empty: nothing is waited for.
+	// Waiting says why the newest configuration is not sent, or not all of it: a secret that is not
+	// there yet, a cluster that routes lead to and that Envoy has not accepted. Empty: nothing is
+	// waited for.
 	Waiting string `json:"waiting,omitempty"`
 	// BuildError says why the newest configuration could not be made; the Envoy keeps the last one. Empty: it could.
 	BuildError string `json:"build_error,omitempty"`
@@ -226,6 +228,7 @@ func (s *session) status() StreamStatus {
 		out.LastNACK = &n
 	}
 	if s.target != nil {
+		out.Waiting = cmp.Or(out.Waiting, s.awaited())
 		out.RevocationPending = r.renameDue || s.target.generation != 0 && s.target.generation != r.applied
 		for k, t := range s.subs {
 			names := t.refuses(s.target.resources[k])

@@ -28,6 +28,8 @@ type subscription struct {
 	names            map[string]bool
 	// held is the version of each resource that Envoy was sent, or said it had; "" where it is not known, after a NACK.
 	held map[string]string
+	// taken are clusters of which Envoy has accepted some version, and still has it.
+	taken map[string]bool
 	// again holds names to be sent although they are held: asked for anew, or endpoints of a cluster that was sent.
 	again map[string]bool
 	// alone holds names that were refused in company. They are sent one at a time, to find the bad one.
@@ -84,6 +86,9 @@ func (s *subscription) take(q *discoveryv3.DeltaDiscoveryRequest) {
 	if !s.asked {
 		s.asked = true
 		maps.Copy(s.held, q.GetInitialResourceVersions())
+		for name := range s.held {
+			s.accept(name)
+		}
 	} else {
 		// Asked for again, it is to be sent again whatever Envoy holds (xDS protocol, "Subscribing to resources").
 		for _, name := range q.GetResourceNamesSubscribe() {
@@ -116,6 +121,7 @@ func (s *subscription) take(q *discoveryv3.DeltaDiscoveryRequest) {
 
 func (s *subscription) forget(name string) {
 	delete(s.held, name)
+	delete(s.taken, name)
 	delete(s.again, name)
 	delete(s.alone, name)
 	delete(s.refused, name)
@@ -167,11 +173,35 @@ func (s *subscription) mayFollow(timeout time.Duration, now time.Time) bool {
 // accepted notes an ACK of r.
 func (s *subscription) accepted(r *discoveryv3.DeltaDiscoveryResponse) {
 	for _, r := range r.GetResources() {
+		if _, ok := s.held[r.GetName()]; ok { // not taken away meanwhile
+			s.accept(r.GetName())
+		}
 		if s.held[r.GetName()] == r.GetVersion() { // not a later version that is on its way
 			delete(s.refused, r.GetName())
 			delete(s.alone, r.GetName())
 		}
 	}
+}
+
+// accept notes that Envoy has accepted some version of a cluster.
+func (s *subscription) accept(name string) {
+	if s.kind != clusters {
+		return // nobody asks
+	}
+	if s.taken == nil {
+		s.taken = map[string]bool{}
+	}
+	s.taken[name] = true
+}
+
+// has reports whether Envoy has accepted r as it is.
+func (s *subscription) has(r *discoveryv3.Resource) bool {
+	if s.held[r.GetName()] != r.GetVersion() {
+		return false
+	}
+	return s.out == nil || !slices.ContainsFunc(s.out.response.GetResources(), func(o *discoveryv3.Resource) bool {
+		return o.GetName() == r.GetName()
+	})
 }
 
 // rejected notes a NACK of response. Envoy applied some of it or none: it does not say.
