@@ -56,7 +56,6 @@ func (b *builder) inbound() {
 		b.out.validation, b.out.warnings = b.last.validation, b.last.warnings
 	} else {
 		b.out.validation, b.out.warnings = b.validation()
-		b.out.validation.Version = b.version(b.out.validation.SANs)
 	}
 	b.names(b.out.validation)
 	b.out.Warnings = append(b.out.Warnings, b.out.warnings...)

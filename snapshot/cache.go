@@ -5,11 +5,14 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	"github.com/sallyport/sallyport/catalog"
+	"github.com/sallyport/sallyport/intention"
 	"github.com/sallyport/sallyport/internal/intern"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/anypb"
 )
 
 // Cache builds what Build builds, in less time: it keeps what many proxies have in common, and takes from a proxy's last resources those that
@@ -23,6 +26,34 @@ type Cache struct {
 	assignments intern.Table[assignmentKey, discoveryv3.Resource]
 	leafs       intern.Table[leafKey, discoveryv3.Resource]
 	validations intern.Table[validationKey, discoveryv3.Resource]
+	// What policies come to that share all they say: rules in their two forms, and whom the handshake
+	// lets in.
+	networkRules, routeRules latest[*intention.Shared, *anypb.Any]
+	passes                   latest[passesKey, Secret]
+}
+
+// latest is the value of the key that was asked for last. Many proxies ask for the same one in a row.
+type latest[K comparable, V any] struct {
+	entry atomic.Pointer[struct {
+		key   K
+		value V
+	}]
+}
+
+// of returns the value of key, made by make or before. The zero key has none that is kept.
+func (l *latest[K, V]) of(key K, make func() V) V {
+	if key == *new(K) {
+		return make()
+	}
+	if e := l.entry.Load(); e != nil && e.key == key {
+		return e.value
+	}
+	v := make()
+	l.entry.Store(&struct {
+		key   K
+		value V
+	}{key, v})
+	return v
 }
 
 // assignmentKey is all that an assignment is made of.

@@ -96,8 +96,13 @@ func vary(r *rand.Rand, in snapshot.Input) (snapshot.Input, string) {
 		return in, "mesh"
 	case 4, 5:
 		var all []intention.Intention
+		own := r.IntN(2) == 0 // else all is said of all destinations, which policies share
 		for i := range r.IntN(4) {
-			all = append(all, from([]string{"*", "api", "db", "cache"}[i], intention.Action(r.IntN(2))))
+			n := from([]string{"*", "api", "db", "cache"}[i], intention.Action(r.IntN(2)))
+			if !own {
+				n.Destination = identity.NewName("*")
+			}
+			all = append(all, n)
 		}
 		in.Policy = compile("web", intention.Action(r.IntN(2)), all...)
 		return in, "policy"

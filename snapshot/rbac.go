@@ -21,11 +21,12 @@ const rulesStats = "intentions."
 
 // networkRules are the rules of a tcp service. Where ext_authz alone decides there are none.
 func (b *builder) networkRules() *anypb.Any {
-	rules := &networkrbacv3.RBAC{StatPrefix: rulesStats}
-	if b.enforcement() != catalog.ExtAuthz {
-		rules.Matcher = b.matcher()
+	if b.enforcement() == catalog.ExtAuthz {
+		return b.any(&networkrbacv3.RBAC{StatPrefix: rulesStats})
 	}
-	return b.any(rules)
+	return b.cache.networkRules.of(b.in.Policy.Shared(), func() *anypb.Any {
+		return b.any(&networkrbacv3.RBAC{StatPrefix: rulesStats, Matcher: b.matcher()})
+	})
 }
 
 // denyAllFilter is the RBAC filter of an HTTP connection manager. Its rules are there and empty, which denies everything (rules that
@@ -37,11 +38,14 @@ func (b *builder) denyAllFilter() *hcmv3.HttpFilter {
 
 // routeRules are the rules of an http service as its virtual host carries them. Where ext_authz
 // alone decides they allow everything, which has to be said: the connection manager's own deny.
-func (b *builder) routeRules() *httprbacv3.RBACPerRoute {
-	if b.enforcement() == catalog.ExtAuthz {
-		return &httprbacv3.RBACPerRoute{Rbac: &httprbacv3.RBAC{Matcher: &matcherv3.Matcher{OnNoMatch: b.action(intention.Allow)}}}
+func (b *builder) routeRules() *anypb.Any {
+	rules := func(m *matcherv3.Matcher) *anypb.Any {
+		return b.any(&httprbacv3.RBACPerRoute{Rbac: &httprbacv3.RBAC{Matcher: m}})
 	}
-	return &httprbacv3.RBACPerRoute{Rbac: &httprbacv3.RBAC{Matcher: b.matcher()}}
+	if b.enforcement() == catalog.ExtAuthz {
+		return rules(&matcherv3.Matcher{OnNoMatch: b.action(intention.Allow)})
+	}
+	return b.cache.routeRules.of(b.in.Policy.Shared(), func() *anypb.Any { return rules(b.matcher()) })
 }
 
 // matcher is the proxy's policy in Envoy's terms, and the only place where rules are made. It is never nil, and where it ends, it denies.

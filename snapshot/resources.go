@@ -50,4 +50,6 @@ type Secret struct {
 	SANs []*tlsv3.SubjectAltNameMatcher
 	// Version is the hash of SANs.
 	Version string
+
+	partly int // how many are let in that the rules deny
 }

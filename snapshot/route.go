@@ -17,7 +17,7 @@ func publicRouteName(service identity.Name) string { return "inbound/" + service
 // alone, and holds for the next request of connections that are open.
 func (b *builder) publicRoute() *routev3.RouteConfiguration {
 	in := b.in.Proxy.Inbound
-	overrides := map[string]*anypb.Any{httpRBAC: b.any(b.routeRules()), httpExtAuthz: b.any(b.routeAuthz())}
+	overrides := map[string]*anypb.Any{httpRBAC: b.routeRules(), httpExtAuthz: b.any(b.routeAuthz())}
 	action := &routev3.RouteAction{
 		ClusterSpecifier: &routev3.RouteAction_Cluster{Cluster: localApp},
 		UpgradeConfigs:   upgrades(in.Protocol),

@@ -42,17 +42,37 @@ func (b *builder) version(sans []*tlsv3.SubjectAltNameMatcher) string {
 
 // validation is the secret that says whom the handshake lets in, and what is to be said of it.
 func (b *builder) validation() (s Secret, warnings []string) {
-	scope := scopeOf(b.in)
-	switch {
-	case len(scope.datacenters) == 0:
-		s.SANs = scope.nobody()
-	case b.in.Proxy.Inbound.Protocol.L7() || b.enforcement() == catalog.ExtAuthz:
-		s.SANs = scope.everybody(b.in.Envoy)
-	default:
-		s.SANs, warnings = b.peers(scope)
+	byPolicy := !b.in.Proxy.Inbound.Protocol.L7() && b.enforcement() != catalog.ExtAuthz
+	var key passesKey
+	if shared := b.in.Policy.Shared(); shared != nil {
+		key = passesKey{shared, regexSize(b.in.Envoy), byPolicy}
 	}
+	s = b.cache.passes.of(key, func() (s Secret) {
+		switch scope := scopeOf(b.in); {
+		case len(scope.datacenters) == 0:
+			s.SANs = scope.nobody()
+		case !byPolicy:
+			s.SANs = scope.everybody(b.in.Envoy)
+		default:
+			s.SANs, s.partly = b.peers(scope)
+		}
+		s.Version = b.version(s.SANs)
+		return s
+	})
 	s.Name = b.validationName()
+	if s.partly > 0 {
+		warnings = append(warnings, fmt.Sprintf("the handshake of %s lets in sources that are denied, and the rules end their connections at the first byte: an application that speaks "+
+			"first would be heard by them, and is dialled. %d names are denied; this Envoy takes expressions up to a program size of %d (re2.max_program_size.error_level), and at most %d names are told to it",
+			b.in.Proxy.Service, s.partly, regexSize(b.in.Envoy), maxComplement))
+	}
 	return s, warnings
+}
+
+// passesKey is what whom the handshake lets in depends on.
+type passesKey struct {
+	shared    *intention.Shared
+	regexSize int
+	byPolicy  bool
 }
 
 // validationName is the name of that secret. On it the listener depends, on what the secret says it does not.
@@ -65,7 +85,7 @@ func (b *builder) validationName() string {
 
 // peers are whom the policy of a tcp service allows. A certificate passes if any of its URI SANs
 // matches, so the rules look again at those that have several.
-func (b *builder) peers(s scope) (sans []*tlsv3.SubjectAltNameMatcher, warnings []string) {
+func (b *builder) peers(s scope) (sans []*tlsv3.SubjectAltNameMatcher, denied int) {
 	rest, names := b.in.Policy.Rest() == intention.Allow, []string(nil)
 	for name, action := range b.in.Policy.Exact() {
 		if (action == intention.Allow) != rest {
@@ -74,15 +94,16 @@ func (b *builder) peers(s scope) (sans []*tlsv3.SubjectAltNameMatcher, warnings 
 	}
 	switch {
 	case !rest:
-		return s.services(names), nil // which are nobody where there are none
+		return s.services(names), 0 // which are nobody where there are none
 	case len(names) == 0:
-		return s.everybody(b.in.Envoy), nil
+		return s.everybody(b.in.Envoy), 0
 	}
 	return b.allBut(s, names)
 }
 
-// allBut lets in everybody but a few. Where the Envoy does not take the expression for that, it lets in everybody and the rules alone decide.
-func (b *builder) allBut(s scope, names []string) (sans []*tlsv3.SubjectAltNameMatcher, warnings []string) {
+// allBut lets in everybody but a few. Where the Envoy does not take the expression for that, it lets in
+// everybody and the rules alone decide; denied is how many those are about.
+func (b *builder) allBut(s scope, names []string) (sans []*tlsv3.SubjectAltNameMatcher, denied int) {
 	var except []string
 	for _, n := range names {
 		if s.name(n).Check() == nil { // no certificate can bear another
@@ -91,13 +112,10 @@ func (b *builder) allBut(s scope, names []string) (sans []*tlsv3.SubjectAltNameM
 	}
 	if len(except) <= maxComplement {
 		if expr := s.expression(complement(except)); programSize(expr) <= regexSize(b.in.Envoy) {
-			return []*tlsv3.SubjectAltNameMatcher{uri(matching(expr))}, nil
+			return []*tlsv3.SubjectAltNameMatcher{uri(matching(expr))}, 0
 		}
 	}
-	warning := fmt.Sprintf("the handshake of %s lets in sources that are denied, and the rules end their connections at the first byte: an application that speaks "+
-		"first would be heard by them, and is dialled. %d names are denied; this Envoy takes expressions up to a program size of %d (re2.max_program_size.error_level), and at most %d names are told to it",
-		b.in.Proxy.Service, len(except), regexSize(b.in.Envoy), maxComplement)
-	return s.everybody(b.in.Envoy), []string{warning}
+	return s.everybody(b.in.Envoy), len(except)
 }
 
 // regexSize is how long a compiled expression may be. The zero value is Envoy's default.
