@@ -74,8 +74,8 @@ func (a *Authority) Issue(t testing.TB, s LeafSpec) *tls.Certificate {
 		}
 		template.URIs = append(template.URIs, uri)
 	}
-	leaf := testca.Sign(t, template, &testca.Pair{Cert: a.Certificate, Key: a.key})
-	return &tls.Certificate{Certificate: append([][]byte{leaf.Cert.Raw}, a.Chain...), PrivateKey: leaf.Key}
+	leaf, key := testca.SignDER(t, template, &testca.Pair{Cert: a.Certificate, Key: a.key}) // names may be none
+	return &tls.Certificate{Certificate: append([][]byte{leaf}, a.Chain...), PrivateKey: key}
 }
 
 // ECKey is a new private key in SEC1's PEM, as Consul's CA takes it.
