@@ -14,6 +14,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/url"
 	"path/filepath"
 	"time"
 
@@ -114,25 +115,69 @@ func (a *agent) call(ctx context.Context, method, path string, body any) error {
 }
 
 // consulPlane is Consul's own control plane.
-func consulPlane(a *agent) *plane {
-	p := &plane{name: "consul", network: "tcp", address: a.grpc, control: a.process}
-	a.changesOf(p)
-	return p
+func consulPlane(a *agent, l load) *plane {
+	return &plane{name: byConsul, network: "tcp", address: a.grpc, control: a.process, repeat: 1, changes: a.changesOf(l)}
 }
 
-// besidePlane is sallyport beside the agent.
-func besidePlane(ctx context.Context, binary, dir string, l load, a *agent) (*plane, error) {
-	s, client, err := serve(ctx, binary, dir, l, []string{"CONSUL_HTTP_ADDR=" + a.http}, "--consul")
+// besidePlane is sallyport, or the one that it is compared with, beside the agent.
+func besidePlane(ctx context.Context, o options, by, dir string, l load, a *agent) (*plane, error) {
+	s, client, err := serve(ctx, o.binary(by), dir, l, []string{"CONSUL_HTTP_ADDR=" + a.http}, "--consul")
 	if err != nil {
 		return nil, err
 	}
-	p := &plane{name: "sallyport", network: "unix", address: admin.XDSSocket(client.Dir()), control: s, beside: a.process}
-	a.changesOf(p)
+	p := &plane{
+		name: by, network: "unix", address: admin.XDSSocket(client.Dir()), control: s, beside: a.process,
+		repeat: 3, changes: a.changesOf(l),
+	}
+	if by == byThis {
+		p.profiles = newProfiler(o.profiles, admin.Socket(client.Dir()))
+	}
 	return p, nil
 }
 
-// changesOf are the changes that are made in Consul, the same for both.
-func (a *agent) changesOf(p *plane) {
+// answer watches a path as sallyport does, to know when the agent tells of a change. It returns when
+// the next change would be told of; what it returns waits for that.
+func (a *agent) answer(path string) func(context.Context) (func() (time.Time, error), error) {
+	return func(ctx context.Context) (func() (time.Time, error), error) {
+		get := func(index string) (string, error) {
+			req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+a.http+path+"&wait=50s&index="+index, http.NoBody)
+			if err != nil {
+				return "", err
+			}
+			resp, err := a.client.Do(req)
+			if err != nil {
+				return "", err
+			}
+			defer resp.Body.Close()
+			if _, err := io.Copy(io.Discard, resp.Body); err != nil {
+				return "", err
+			}
+			if resp.StatusCode != http.StatusOK {
+				return "", fmt.Errorf("%s: %s", path, resp.Status)
+			}
+			return resp.Header.Get("X-Consul-Index"), nil
+		}
+		index, err := get("0")
+		if err != nil {
+			return nil, err
+		}
+		var at time.Time
+		done := make(chan error, 1)
+		go func() {
+			_, err := get(index)
+			at = time.Now()
+			done <- err
+		}()
+		time.Sleep(100 * time.Millisecond) // until it waits
+		return func() (time.Time, error) {
+			err := <-done
+			return at, err
+		}, nil
+	}
+}
+
+// changesOf are the changes that are made in Consul, the same for all.
+func (a *agent) changesOf(l load) []change {
 	put := func(path string, body func(n int) (any, error)) func(context.Context) (time.Time, error) {
 		return func(ctx context.Context) (time.Time, error) {
 			a.changes++
@@ -144,7 +189,7 @@ func (a *agent) changesOf(p *plane) {
 			return at, a.call(ctx, http.MethodPut, path, b)
 		}
 	}
-	p.endpoint = put("/v1/catalog/register", func(n int) (any, error) {
+	endpoint := put("/v1/catalog/register", func(n int) (any, error) {
 		address := address(60_000 + n)
 		id := fmt.Sprintf("hub-0-%d", n)
 		return map[string]any{
@@ -155,8 +200,8 @@ func (a *agent) changesOf(p *plane) {
 			},
 		}, nil
 	})
-	p.intention = put("/v1/config", func(n int) (any, error) { return wildcard(n), nil })
-	p.root = put("/v1/connect/ca/configuration", func(int) (any, error) {
+	intention := put("/v1/config", func(n int) (any, error) { return wildcard(n), nil })
+	root := put("/v1/connect/ca/configuration", func(int) (any, error) {
 		key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 		if err != nil {
 			return nil, err
@@ -168,6 +213,14 @@ func (a *agent) changesOf(p *plane) {
 		text := pem.EncodeToMemory(&pem.Block{Type: "EC PRIVATE KEY", Bytes: der})
 		return map[string]any{"Provider": "consul", "Config": map[string]any{"PrivateKey": string(text), "LeafCertTTL": "72h", "IntermediateCertTTL": "8760h"}}, nil
 	})
+	return []change{
+		{name: oneEndpoint, make: endpoint, told: l.dialling(), answered: a.answer("/v1/health/connect/hub-0?cached=")},
+		{
+			name: wildcardIntention, make: intention, told: l.sidecars,
+			answered: a.answer("/v1/connect/intentions?consistent=&filter=" + url.QueryEscape(`DestinationName == "*"`)),
+		},
+		{name: rootChange, make: root, told: l.sidecars, slow: true, once: true},
+	}
 }
 
 func freePort(ctx context.Context) (int, error) {

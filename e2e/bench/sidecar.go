@@ -38,15 +38,17 @@ type counts struct {
 }
 
 // sidecar is an Envoy, as far as a control plane can see: one connection and one delta ADS stream on it. It accepts everything at once
-// and keeps the names, not the resources.
+// and keeps the names, not the resources, unless it is told to record.
 type sidecar struct {
 	id    string
 	token string // empty: none is sent
 	conn  *grpc.ClientConn
 
-	mu     sync.Mutex
-	counts counts
-	err    error // why the stream ended
+	mu        sync.Mutex
+	counts    counts
+	recording bool // the responses are kept
+	recorded  []*discoveryv3.DeltaDiscoveryResponse
+	err       error // why the stream ended
 
 	// The rest is of the goroutine that runs the stream.
 	stream  discoveryv3.AggregatedDiscoveryService_DeltaAggregatedResourcesClient
@@ -112,9 +114,13 @@ func (s *sidecar) speak(ctx context.Context) error {
 // take asks for what a response names, accepts it and counts it.
 func (s *sidecar) take(r *discoveryv3.DeltaDiscoveryResponse) error {
 	ask := map[string][]string{}
+	url := r.GetTypeUrl()
 	for _, res := range r.GetResources() {
-		s.arrived(reference{r.GetTypeUrl(), res.GetName()})
-		references(r.GetTypeUrl(), res.GetResource().GetValue(), func(typeURL, name string) {
+		s.arrived(reference{url, res.GetName()})
+		if url != resourcev3.ClusterType && url != resourcev3.ListenerType && url != resourcev3.ExtensionConfigType {
+			continue // it names nothing that is asked for
+		}
+		references(url, res.GetResource().GetValue(), func(typeURL, name string) {
 			ref := reference{typeURL, name}
 			if _, ok := s.asked[ref]; !ok {
 				s.asked[ref] = false
@@ -139,6 +145,9 @@ func (s *sidecar) take(r *discoveryv3.DeltaDiscoveryResponse) error {
 	now := time.Now()
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.recording {
+		s.recorded = append(s.recorded, r)
+	}
 	c := &s.counts
 	c.messages[kind]++
 	c.resources[kind] += len(r.GetResources()) + len(r.GetRemovedResources())
@@ -168,11 +177,11 @@ func (s *sidecar) look() (counts, error) {
 	return s.counts, s.err
 }
 
-// reset begins to count anew.
-func (s *sidecar) reset() {
+// reset begins to count anew, and to record what comes, or ends that.
+func (s *sidecar) reset(recording bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.counts = counts{}
+	s.counts, s.recording, s.recorded = counts{}, recording, nil
 }
 
 func kindOf(typeURL string) int {
