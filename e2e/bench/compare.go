@@ -47,12 +47,17 @@ func measureBeside(ctx context.Context, o options, dir string, l load, done func
 	if err := consulPlane(a, l).measure(ctx, l, l.users > 0, done); err != nil {
 		return err
 	}
+	between, err := noteAnswers(a.http)
+	if err != nil {
+		return err
+	}
+	defer between.server.Close()
 	for _, by := range o.planes() {
 		sub := filepath.Join(dir, by)
 		if err := os.Mkdir(sub, 0o700); err != nil {
 			return err
 		}
-		p, err := besidePlane(ctx, o, by, sub, l, a)
+		p, err := besidePlane(ctx, o, by, sub, l, a, between)
 		if err != nil {
 			return err
 		}

@@ -14,7 +14,6 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"net/url"
 	"path/filepath"
 	"time"
 
@@ -119,61 +118,21 @@ func consulPlane(a *agent, l load) *plane {
 	return &plane{name: byConsul, network: "tcp", address: a.grpc, control: a.process, repeat: 1, changes: a.changesOf(l)}
 }
 
-// besidePlane is sallyport, or the one that it is compared with, beside the agent.
-func besidePlane(ctx context.Context, o options, by, dir string, l load, a *agent) (*plane, error) {
-	s, client, err := serve(ctx, o.binary(by), dir, l, []string{"CONSUL_HTTP_ADDR=" + a.http}, "--consul")
+// besidePlane is sallyport, or the one that it is compared with, beside the agent, to which it speaks
+// through what notes the answers.
+func besidePlane(ctx context.Context, o options, by, dir string, l load, a *agent, between *answers) (*plane, error) {
+	s, client, err := serve(ctx, o.binary(by), dir, l, []string{"CONSUL_HTTP_ADDR=" + between.server.Addr}, "--consul")
 	if err != nil {
 		return nil, err
 	}
 	p := &plane{
 		name: by, network: "unix", address: admin.XDSSocket(client.Dir()), control: s, beside: a.process,
-		repeat: 3, changes: a.changesOf(l),
+		repeat: 3, changes: a.changesOf(l), answers: between,
 	}
 	if by == byThis {
 		p.profiles = newProfiler(o.profiles, admin.Socket(client.Dir()))
 	}
 	return p, nil
-}
-
-// answer watches a path as sallyport does, to know when the agent tells of a change. It returns when
-// the next change would be told of; what it returns waits for that.
-func (a *agent) answer(path string) func(context.Context) (func() (time.Time, error), error) {
-	return func(ctx context.Context) (func() (time.Time, error), error) {
-		get := func(index string) (string, error) {
-			req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+a.http+path+"&wait=50s&index="+index, http.NoBody)
-			if err != nil {
-				return "", err
-			}
-			resp, err := a.client.Do(req)
-			if err != nil {
-				return "", err
-			}
-			defer resp.Body.Close()
-			if _, err := io.Copy(io.Discard, resp.Body); err != nil {
-				return "", err
-			}
-			if resp.StatusCode != http.StatusOK {
-				return "", fmt.Errorf("%s: %s", path, resp.Status)
-			}
-			return resp.Header.Get("X-Consul-Index"), nil
-		}
-		index, err := get("0")
-		if err != nil {
-			return nil, err
-		}
-		var at time.Time
-		done := make(chan error, 1)
-		go func() {
-			_, err := get(index)
-			at = time.Now()
-			done <- err
-		}()
-		time.Sleep(100 * time.Millisecond) // until it waits
-		return func() (time.Time, error) {
-			err := <-done
-			return at, err
-		}, nil
-	}
 }
 
 // changesOf are the changes that are made in Consul, the same for all.
@@ -214,11 +173,8 @@ func (a *agent) changesOf(l load) []change {
 		return map[string]any{"Provider": "consul", "Config": map[string]any{"PrivateKey": string(text), "LeafCertTTL": "72h", "IntermediateCertTTL": "8760h"}}, nil
 	})
 	return []change{
-		{name: oneEndpoint, make: endpoint, told: l.dialling(), answered: a.answer("/v1/health/connect/hub-0?cached=")},
-		{
-			name: wildcardIntention, make: intention, told: l.sidecars,
-			answered: a.answer("/v1/connect/intentions?consistent=&filter=" + url.QueryEscape(`DestinationName == "*"`)),
-		},
+		{name: oneEndpoint, make: endpoint, told: l.dialling(), answer: "/v1/health/connect/hub-0"},
+		{name: wildcardIntention, make: intention, told: l.sidecars, answer: "/v1/connect/intentions"},
 		{name: rootChange, make: root, told: l.sidecars, slow: true, once: true},
 	}
 }

@@ -24,7 +24,7 @@ type figures struct {
 	load      load
 	change    string
 	times     int           // how often the change was made, if this is the median of it
-	answered  time.Duration // when the Consul agent had told others of the change; 0: there is none
+	answered  time.Duration // when the Consul agent had told sallyport of the change; 0: there is none
 	sidecars  int           // that were told
 	first     time.Duration
 	p50, p99  time.Duration

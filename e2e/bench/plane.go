@@ -33,6 +33,7 @@ type plane struct {
 	unconfigured     bool      // it has no first configuration
 	changes          []change
 	repeat           int       // how often each change is made that can be; in turns, as one may make the next one larger
+	answers          *answers  // of the agent; nil: they are not looked at
 	scripts          *[]script // what changes with script were to the sidecars is kept here; nil: it is not
 }
 
@@ -46,9 +47,7 @@ type change struct {
 	once bool // not repeated; and after those that are
 	// script: it is worth a comparison with the bare sender.
 	script bool
-	// answered, if set, is called before the change; what it returns waits until the agent has told
-	// others of the change.
-	answered func(ctx context.Context) (func() (time.Time, error), error)
+	answer string // the path of the agent's answer that tells of it; empty: none does
 }
 
 // serve starts sallyport and waits until it knows the load.
@@ -236,12 +235,6 @@ func (p *plane) change(ctx context.Context, l load, f *fleet, c change, done fun
 	}
 	record := c.script && p.scripts != nil
 	f.reset(record)
-	var answered func() (time.Time, error)
-	if c.answered != nil {
-		if answered, err = c.answered(ctx); err != nil {
-			return err
-		}
-	}
 	own, beside, clients := p.control.cpu(), p.beside.cpu(), ownCPU()
 	profiled := p.profiles.phase(ctx, l, c.name)
 	since, err := c.make(ctx)
@@ -252,12 +245,10 @@ func (p *plane) change(ctx context.Context, l load, f *fleet, c change, done fun
 	if err != nil {
 		return err
 	}
-	if answered != nil {
-		at, err := answered()
-		if err != nil {
+	if p.answers != nil && c.answer != "" {
+		if r.answered, err = p.answers.after(since, c.answer); err != nil {
 			return err
 		}
-		r.answered = at.Sub(since)
 	}
 	if record {
 		responses, err := f.recorded()
