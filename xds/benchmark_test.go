@@ -149,8 +149,8 @@ func BenchmarkEndpointChange(b *testing.B) {
 	})
 }
 
-// cpuTime is the processor time that the process has used, in all threads: what a change costs in the
-// background counts too.
+// cpuTime is the processor time that the process has used, in all threads: what a change costs in
+// the background counts too.
 func cpuTime(b *testing.B) time.Duration {
 	b.Helper()
 	var u syscall.Rusage

@@ -42,7 +42,7 @@ func noteAnswers(agent string) (*answers, error) {
 		return nil
 	}
 	proxy.ErrorHandler = func(w http.ResponseWriter, _ *http.Request, _ error) {
-		w.WriteHeader(http.StatusBadGateway) // sallyport says what it misses, and lets queries go as it ends
+		w.WriteHeader(http.StatusBadGateway) // sallyport lets queries go as it ends
 	}
 	s, err := meshtest.ServeHTTP("127.0.0.1:0", "", proxy)
 	if err != nil {

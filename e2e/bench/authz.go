@@ -64,7 +64,8 @@ type checked struct {
 }
 
 func newChecked(socket, token string) (*checked, *grpc.ClientConn, error) {
-	conn, err := grpc.NewClient("unix://"+socket, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	plain := grpc.WithTransportCredentials(insecure.NewCredentials())
+	conn, err := grpc.NewClient("unix://"+socket, plain)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -124,7 +125,8 @@ func measureChecks(ctx context.Context, o options, dir string) ([]row, error) {
 		return nil, err
 	}
 	const byBlind = "the server that does not look"
-	process, err := launch(byBlind, filepath.Join(dir, "ok.log"), meshtest.Environ(), self, "-answer-ok", socket)
+	log := filepath.Join(dir, "ok.log")
+	process, err := launch(byBlind, log, meshtest.Environ(), self, "-answer-ok", socket)
 	if err != nil {
 		return nil, err
 	}
@@ -154,7 +156,8 @@ func measureChecks(ctx context.Context, o options, dir string) ([]row, error) {
 		}
 	}
 	for by, c := range all {
-		o.line(benchmarkLine("Check/by="+strings.ReplaceAll(by, " ", "-"), nanos(median(c.of(50)), "ns/op"), nanos(median(c.of(99)), "p99-ns/op")))
+		o.line(benchmarkLine("Check/by="+strings.ReplaceAll(by, " ", "-"),
+			nanos(median(c.of(50)), "ns/op"), nanos(median(c.of(99)), "p99-ns/op")))
 	}
 	return checkRows(all[byThis], all[byBase], all[byBlind]), profiled()
 }
@@ -168,13 +171,15 @@ func checkRows(own, base, blind *checked) []row {
 		if base != nil {
 			r.base, r.ratio = micros(median(base.of(p))), times(share(own.of(p), base.of(p)))
 		}
-		r.beside = fmt.Sprintf("the server that does not look: %s, %s to %s: %s", micros(median(blind.of(p))),
-			micros(slices.Min(blind.of(p))), micros(slices.Max(blind.of(p))), times(share(own.of(p), blind.of(p))))
+		other := blind.of(p)
+		r.beside = fmt.Sprintf("the server that does not look: %s, %s to %s: %s", micros(median(other)),
+			micros(slices.Min(other)), micros(slices.Max(other)), times(share(own.of(p), other)))
 		return r
 	}
 	p50, p99 := add(50), add(99)
 	p50.target, p50.verdict = "≤ 1.1 × the other's", verdict(share(own.of(50), blind.of(50)) <= 1.1)
-	p99.target, p99.verdict = "within the other's spread", verdict(median(own.of(99)) <= slices.Max(blind.of(99)))
+	p99.target = "within the other's spread"
+	p99.verdict = verdict(median(own.of(99)) <= slices.Max(blind.of(99)))
 	return []row{p50, p99}
 }
 

@@ -34,7 +34,7 @@ type bare struct {
 	begin   []chan struct{} // closed when the script of the same index begins
 }
 
-func (b *bare) DeltaAggregatedResources(stream discoveryv3.AggregatedDiscoveryService_DeltaAggregatedResourcesServer) error {
+func (b *bare) DeltaAggregatedResources(stream adsStream) error {
 	first, err := stream.Recv()
 	if err != nil {
 		return err
@@ -62,6 +62,8 @@ func (b *bare) DeltaAggregatedResources(stream discoveryv3.AggregatedDiscoverySe
 	<-stream.Context().Done()
 	return nil
 }
+
+type adsStream = discoveryv3.AggregatedDiscoveryService_DeltaAggregatedResourcesServer
 
 // marshalled is a message that needs no marshalling.
 type marshalled []byte
@@ -124,7 +126,8 @@ func serveBare(ctx context.Context, dir string) error {
 	return s.Serve(l)
 }
 
-// barePlane is the bare sender in a process of its own, as sallyport is. Its changes are the scripts.
+// barePlane is the bare sender in a process of its own, as sallyport is. Its changes are the
+// scripts.
 func barePlane(ctx context.Context, dir string, scripts []script) (*plane, error) {
 	f, err := os.Create(filepath.Join(dir, "scripts"))
 	if err != nil {
@@ -137,7 +140,8 @@ func barePlane(ctx context.Context, dir string, scripts []script) (*plane, error
 	if err != nil {
 		return nil, err
 	}
-	p, err := launch("the bare sender", filepath.Join(dir, "bare.log"), meshtest.Environ(), self, "-serve-bare", dir)
+	log := filepath.Join(dir, "bare.log")
+	p, err := launch(byBare, log, meshtest.Environ(), self, "-serve-bare", dir)
 	if err != nil {
 		return nil, err
 	}
@@ -153,7 +157,8 @@ func barePlane(ctx context.Context, dir string, scripts []script) (*plane, error
 		p.stop()
 		return nil, err
 	}
-	out := &plane{name: byBare, network: "unix", address: socket, control: p, unconfigured: true, repeat: 1}
+	out := &plane{name: byBare, network: "unix", address: socket, control: p, repeat: 1}
+	out.unconfigured = true
 	for _, s := range scripts {
 		out.changes = append(out.changes, change{
 			name: s.Change, told: len(s.Responses), make: func(context.Context) (time.Time, error) {

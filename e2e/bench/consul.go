@@ -115,13 +115,19 @@ func (a *agent) call(ctx context.Context, method, path string, body any) error {
 
 // consulPlane is Consul's own control plane.
 func consulPlane(a *agent, l load) *plane {
-	return &plane{name: byConsul, network: "tcp", address: a.grpc, control: a.process, repeat: 1, changes: a.changesOf(l)}
+	return &plane{
+		name: byConsul, network: "tcp", address: a.grpc, control: a.process,
+		repeat: 1, changes: a.changesOf(l),
+	}
 }
 
-// besidePlane is sallyport, or the one that it is compared with, beside the agent, to which it speaks
-// through what notes the answers.
-func besidePlane(ctx context.Context, o options, by, dir string, l load, a *agent, between *answers) (*plane, error) {
-	s, client, err := serve(ctx, o.binary(by), dir, l, []string{"CONSUL_HTTP_ADDR=" + between.server.Addr}, "--consul")
+// besidePlane is sallyport, or the one that it is compared with, beside the agent, to which it
+// speaks through what notes the answers.
+func besidePlane(
+	ctx context.Context, o options, by, dir string, l load, a *agent, between *answers,
+) (*plane, error) {
+	env := []string{"CONSUL_HTTP_ADDR=" + between.server.Addr}
+	s, client, err := serve(ctx, o.binary(by), dir, l, env, "--consul")
 	if err != nil {
 		return nil, err
 	}

@@ -26,11 +26,25 @@ const cpuUnit = "cpu-ms/op"
 func goTable() []goBenchmark {
 	const all = "28 / 371 ms for one that all dial"
 	return []goBenchmark{
-		{"PublishRound/services=1000", "View.Next + publish round, one endpoint that 10 dial, 1,000 services", all, cpuUnit, 0.5, "≤ 0.5 CPU-ms"},
+		{
+			"PublishRound/services=1000",
+			"View.Next + publish round, one endpoint that 10 dial, 1,000 services",
+			all, cpuUnit, 0.5, "≤ 0.5 CPU-ms",
+		},
 		{"PublishRound/services=10000", "the same, 10,000 services", all, cpuUnit, 3, "≤ 3 CPU-ms"},
-		{"Read/services=10000", "files: one of 10,000 definitions in 100 files changed, read to published", "172 ms", "ns/op", 20e6, "≤ 20 ms"},
-		{"Read/files=10000", "the same in 10,000 files, by the time to scan, read and hash them", "–", "x-read/op", 1.3, "≤ 1.3 ×"},
-		{"Endpoints/sidecars=1000", "consul: one endpoint's answer, 1,000 × 11, to published", "12 CPU-ms", cpuUnit, 0.5, "≤ 0.5 CPU-ms"},
+		{
+			"Read/services=10000",
+			"files: one of 10,000 definitions in 100 files changed, read to published",
+			"172 ms", "ns/op", 20e6, "≤ 20 ms",
+		},
+		{
+			"Read/files=10000", "the same in 10,000 files, by the time to scan, read and hash them",
+			"–", "x-read/op", 1.3, "≤ 1.3 ×",
+		},
+		{
+			"Endpoints/sidecars=1000", "consul: one endpoint's answer, 1,000 × 11, to published",
+			"12 CPU-ms", cpuUnit, 0.5, "≤ 0.5 CPU-ms",
+		},
 	}
 }
 
@@ -78,7 +92,10 @@ func benchmarkName(name string) string {
 
 // row is b with what was measured, by unit.
 func (b goBenchmark) row(by map[string]string) (row, error) {
-	r := row{work: b.work, base: b.base, target: b.target, value: "–", verdict: unmeasured, beside: "Benchmark" + b.name + ": no " + b.unit}
+	r := row{
+		work: b.work, base: b.base, target: b.target, value: "–", verdict: unmeasured,
+		beside: "Benchmark" + b.name + ": no " + b.unit,
+	}
 	if by["ns/op"] != "" {
 		ns, err := strconv.ParseFloat(by["ns/op"], 64)
 		if err != nil {

@@ -32,9 +32,11 @@ type plane struct {
 	profiles         *profiler // nil: none are taken
 	unconfigured     bool      // it has no first configuration
 	changes          []change
-	repeat           int       // how often each change is made that can be; in turns, as one may make the next one larger
-	answers          *answers  // of the agent; nil: they are not looked at
-	scripts          *[]script // what changes with script were to the sidecars is kept here; nil: it is not
+	// repeat is how often each change is made that can be; in turns, as one makes the next one larger.
+	repeat  int
+	answers *answers // of the agent; nil: they are not looked at
+	// scripts is where it is kept what changes with script were to the sidecars; nil: it is not.
+	scripts *[]script
 }
 
 // change is something that a control plane can be made to tell its sidecars.
@@ -94,7 +96,8 @@ func filesPlane(ctx context.Context, o options, by, dir string, l load) (*plane,
 	if err := l.write(catalog); err != nil {
 		return nil, err
 	}
-	p, client, err := serve(ctx, o.binary(by), dir, l, nil, "--catalog", catalog, "--trust-domain", benchDomain)
+	args := []string{"--catalog", catalog, "--trust-domain", benchDomain}
+	p, client, err := serve(ctx, o.binary(by), dir, l, nil, args...)
 	if err != nil {
 		return nil, err
 	}
@@ -189,11 +192,12 @@ func (p *plane) measure(ctx context.Context, l load, connectTimed bool, done fun
 	if p.unconfigured {
 		f.start(ctx)
 	} else {
-		first := change{name: firstConfiguration, told: l.sidecars, make: func(context.Context) (time.Time, error) {
+		first := change{name: firstConfiguration, told: l.sidecars}
+		first.make = func(context.Context) (time.Time, error) {
 			at := time.Now()
 			f.start(ctx)
 			return at, nil
-		}}
+		}
 		if err := p.change(ctx, l, f, first, done); err != nil {
 			return err
 		}
@@ -220,13 +224,16 @@ func (p *plane) measure(ctx context.Context, l load, connectTimed bool, done fun
 }
 
 // change makes one change and reports to done what it cost.
-func (p *plane) change(ctx context.Context, l load, f *fleet, c change, done func(figures)) (err error) {
+func (p *plane) change(
+	ctx context.Context, l load, f *fleet, c change, done func(figures),
+) (err error) {
 	defer func() {
 		if err != nil {
 			err = fmt.Errorf("%s, %s, %s: %w", p.name, l, c.name, err)
 		}
 	}()
-	want := expectation{sidecars: c.told, complete: c.name == firstConfiguration, quiet: 1500 * time.Millisecond, limit: 90 * time.Second}
+	want := expectation{sidecars: c.told, quiet: 1500 * time.Millisecond, limit: 90 * time.Second}
+	want.complete = c.name == firstConfiguration
 	if c.slow {
 		want.quiet, want.limit = 10*time.Second, 4*time.Minute
 	}

@@ -10,6 +10,8 @@ import (
 	"google.golang.org/protobuf/reflect/protoregistry"
 )
 
+const hcm3 = "envoy.extensions.filters.network.http_connection_manager.v3"
+
 // names are the messages that make Envoy ask for something if they have a source of configuration,
 // and where that and the name are in them.
 var names = map[protoreflect.FullName]struct {
@@ -17,8 +19,8 @@ var names = map[protoreflect.FullName]struct {
 	typeURL      string
 }{
 	"envoy.extensions.transport_sockets.tls.v3.SdsSecretConfig":              {2, 1, resourcev3.SecretType},
-	"envoy.extensions.filters.network.http_connection_manager.v3.Rds":        {1, 2, resourcev3.RouteType},
-	"envoy.extensions.filters.network.http_connection_manager.v3.HttpFilter": {5, 1, resourcev3.ExtensionConfigType},
+	hcm3 + ".Rds":        {1, 2, resourcev3.RouteType},
+	hcm3 + ".HttpFilter": {5, 1, resourcev3.ExtensionConfigType},
 	"envoy.config.listener.v3.Filter":                                        {5, 1, resourcev3.ExtensionConfigType},
 	"envoy.config.listener.v3.ListenerFilter":                                {5, 1, resourcev3.ExtensionConfigType},
 }

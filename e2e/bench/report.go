@@ -29,7 +29,8 @@ func table(w io.Writer, all measurements) error {
 		if r.rssBeside > 0 {
 			beside = fmt.Sprintf("%.2f\t%d", r.beside.Seconds(), r.rssBeside/1e6)
 		}
-		fmt.Fprintf(t, "%s\t%s\t%s\t%d\t%s\t%s\t%s\t%s\t%s\t%s\t%.2f\t%d\t%s\t%.2f\t\n", r.load, r.change, fmt.Sprintf("%s (%d)", r.plane, r.times), r.sidecars,
+		fmt.Fprintf(t, "%s\t%s\t%s (%d)\t%d\t%s\t%s\t%s\t%s\t%s\t%s\t%.2f\t%d\t%s\t%.2f\t\n",
+			r.load, r.change, r.plane, r.times, r.sidecars,
 			millis(r.first), millis(r.p50), millis(r.p99), millis(r.last), kilo(r.bytes), strings.Join(messages, "/"),
 			r.cpu.Seconds(), r.rss/1e6, beside, r.clients.Seconds())
 	}

@@ -117,8 +117,9 @@ func (s *sidecar) take(r *discoveryv3.DeltaDiscoveryResponse) error {
 	url := r.GetTypeUrl()
 	for _, res := range r.GetResources() {
 		s.arrived(reference{url, res.GetName()})
-		if url != resourcev3.ClusterType && url != resourcev3.ListenerType && url != resourcev3.ExtensionConfigType {
-			continue // it names nothing that is asked for
+		switch url {
+		case resourcev3.SecretType, resourcev3.EndpointType, resourcev3.RouteType:
+			continue // they name nothing that is asked for
 		}
 		references(url, res.GetResource().GetValue(), func(typeURL, name string) {
 			ref := reference{typeURL, name}

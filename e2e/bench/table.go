@@ -12,8 +12,8 @@ import (
 // row is one line of the table that everything ends in.
 type row struct {
 	work, value string
-	// base is what the binary that this one is compared with takes, ratio this one's share of it; empty:
-	// it was not measured.
+	// base is what the binary that this one is compared with takes, ratio this one's share of it;
+	// empty: it was not measured.
 	base, ratio string
 	// beside is what else was measured to be compared with, and what explains the value.
 	beside string
@@ -36,7 +36,8 @@ func printRows(w io.Writer, rows []row) error {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(t, "work\tmeasured\tbase\tratio\ttarget\t\tbeside")
 	for _, r := range rows {
-		fmt.Fprintln(t, strings.Join([]string{r.work, r.value, or(r.base), or(r.ratio), or(r.target), r.verdict, r.beside}, "\t"))
+		cells := []string{r.work, r.value, or(r.base), or(r.ratio), or(r.target), r.verdict, r.beside}
+		fmt.Fprintln(t, strings.Join(cells, "\t"))
 	}
 	return t.Flush()
 }

@@ -132,7 +132,10 @@ func (m measurements) memory(l load) row {
 		return float64(m.of(by, l, firstConfiguration).typical().rss) / float64(l.sidecars)
 	}
 	own, base := each(byThis), each(byBase)
-	r := row{work: l.String() + ": RSS, each", value: fmt.Sprintf("%.0f KB", own/1e3), target: "≤ 90 KB", verdict: verdict(own <= limit)}
+	r := row{
+		work: l.String() + ": RSS, each", value: fmt.Sprintf("%.0f KB", own/1e3),
+		target: "≤ 90 KB", verdict: verdict(own <= limit),
+	}
 	if base > 0 {
 		r.base, r.ratio = fmt.Sprintf("%.0f KB", base/1e3), times(own/base)
 	}
@@ -161,8 +164,9 @@ func (m measurements) besideConsul(files measurements) (rows []row) {
 		alone := files.of(byThis, k.load, k.change).lasts()
 		s := share(own, alone)
 		r.verdict = verdict(s <= ofFiles)
-		r.beside = fmt.Sprintf("from files %s ms: %s; the agent's answer after %s ms, the first sidecar's ACK %s, the last %s",
-			millis(median(alone)), times(s), millis(typical.answered), millis(typical.first), millis(typical.last))
+		r.beside = fmt.Sprintf("from files %s ms: %s; the agent's answer after %s ms, the first ACK %s, "+
+			"the last %s", millis(median(alone)), times(s), millis(typical.answered),
+			millis(typical.first), millis(typical.last))
 		if len(base) > 0 {
 			r.base, r.ratio = millis(median(base))+" ms", times(share(own, base))
 		}

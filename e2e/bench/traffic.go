@@ -217,7 +217,8 @@ func (p *pair) latencies(ctx context.Context, o options) (rows []row, err error)
 		rows = append(rows, row{
 			work:   fmt.Sprintf("two sidecars, %s, %d rps: added latency", ways[i].name, trafficRate),
 			value:  fmt.Sprintf("p50 %s, p99 %s ms", millis(added(i, 50)), millis(added(i, 99))),
-			beside: fmt.Sprintf("Consul's layout of filters: p50 %s, p99 %s ms", millis(added(i-1, 50)), millis(added(i-1, 99))),
+			beside: fmt.Sprintf("Consul's layout of filters: p50 %s, p99 %s ms",
+				millis(added(i-1, 50)), millis(added(i-1, 99))),
 		})
 	}
 	return rows, nil
