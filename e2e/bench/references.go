@@ -18,11 +18,11 @@ var names = map[protoreflect.FullName]struct {
 	source, name protowire.Number
 	typeURL      string
 }{
-	"envoy.extensions.transport_sockets.tls.v3.SdsSecretConfig":              {2, 1, resourcev3.SecretType},
-	hcm3 + ".Rds":        {1, 2, resourcev3.RouteType},
-	hcm3 + ".HttpFilter": {5, 1, resourcev3.ExtensionConfigType},
-	"envoy.config.listener.v3.Filter":                                        {5, 1, resourcev3.ExtensionConfigType},
-	"envoy.config.listener.v3.ListenerFilter":                                {5, 1, resourcev3.ExtensionConfigType},
+	"envoy.extensions.transport_sockets.tls.v3.SdsSecretConfig": {2, 1, resourcev3.SecretType},
+	hcm3 + ".Rds":                             {1, 2, resourcev3.RouteType},
+	hcm3 + ".HttpFilter":                      {5, 1, resourcev3.ExtensionConfigType},
+	"envoy.config.listener.v3.Filter":         {5, 1, resourcev3.ExtensionConfigType},
+	"envoy.config.listener.v3.ListenerFilter": {5, 1, resourcev3.ExtensionConfigType},
 }
 
 const (

@@ -108,14 +108,11 @@ func (m measurements) rows() (rows []row) {
 		switch limit := ofBase(k.load, k.change); {
 		case limit > 0:
 			r.target = fmt.Sprintf("≤ %.2g × base", limit)
-			r.verdict = unmeasured
-			if ratio > 0 {
-				r.verdict = verdict(ratio <= limit)
-			}
+			r.verdict = within(ratio, limit)
 		case len(bare) > 0 && k.change != firstConfiguration && k.change != oneLeaf:
 			s := share(own.lasts(), bare.lasts())
 			r.beside = fmt.Sprintf("bare sender %s ms: %s; %s", millis(bare.typical().last), times(s), r.beside)
-			r.target, r.verdict = fmt.Sprintf("≤ %.2g × bare sender", ofBare), verdict(s <= ofBare)
+			r.target, r.verdict = fmt.Sprintf("≤ %.2g × bare sender", ofBare), within(s, ofBare)
 		}
 		rows = append(rows, r)
 		if k.load.sidecars == 10_000 && k.change == firstConfiguration {
@@ -163,7 +160,7 @@ func (m measurements) besideConsul(files measurements) (rows []row) {
 		}
 		alone := files.of(byThis, k.load, k.change).lasts()
 		s := share(own, alone)
-		r.verdict = verdict(s <= ofFiles)
+		r.verdict = within(s, ofFiles)
 		r.beside = fmt.Sprintf("from files %s ms: %s; the agent's answer after %s ms, the first ACK %s, "+
 			"the last %s", millis(median(alone)), times(s), millis(typical.answered),
 			millis(typical.first), millis(typical.last))
@@ -181,6 +178,14 @@ func median(d []time.Duration) time.Duration {
 		return 0
 	}
 	return percentile(slices.Sorted(slices.Values(d)), 50)
+}
+
+// within is the verdict on a share, of which 0 says that there is none.
+func within(ratio, limit float64) string {
+	if ratio == 0 {
+		return unmeasured
+	}
+	return verdict(ratio <= limit)
 }
 
 func times(ratio float64) string { return fmt.Sprintf("%.2f ×", ratio) }

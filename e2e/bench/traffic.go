@@ -215,8 +215,8 @@ func (p *pair) latencies(ctx context.Context, o options) (rows []row, err error)
 		o.line(benchmarkLine("Sidecars/by=sallyport/protocol="+ways[i].name, nanos(percentile(ways[i].took, 50), "ns/op"), nanos(percentile(ways[i].took, 99), "p99-ns/op")),
 			benchmarkLine("Sidecars/by=consul/protocol="+ways[i].name, nanos(percentile(ways[i-1].took, 50), "ns/op"), nanos(percentile(ways[i-1].took, 99), "p99-ns/op")))
 		rows = append(rows, row{
-			work:   fmt.Sprintf("two sidecars, %s, %d rps: added latency", ways[i].name, trafficRate),
-			value:  fmt.Sprintf("p50 %s, p99 %s ms", millis(added(i, 50)), millis(added(i, 99))),
+			work:  fmt.Sprintf("two sidecars, %s, %d rps: added latency", ways[i].name, trafficRate),
+			value: fmt.Sprintf("p50 %s, p99 %s ms", millis(added(i, 50)), millis(added(i, 99))),
 			beside: fmt.Sprintf("Consul's layout of filters: p50 %s, p99 %s ms",
 				millis(added(i-1, 50)), millis(added(i-1, 99))),
 		})
