@@ -43,7 +43,7 @@ func main() {
 	flag.StringVar(&o.goFile, "go", "", "file with the output of go test -bench -benchmem, whose benchmarks are rows too")
 	flag.StringVar(&o.out, "out", "", "file that lines for benchstat are appended to")
 	flag.StringVar(&o.envoy, "envoy", "", "the Envoy of the measurements with traffic; empty: without them")
-	flag.StringVar(&o.parts, "parts", "", "loads, wide, checks, roots, traffic: what of these to measure; empty: all")
+	flag.StringVar(&o.parts, "parts", "", "what of these to measure: loads, wide, checks, roots, traffic; with -consul: consul, beside; empty: all")
 	flag.StringVar(&ok, "answer-ok", "", "be the ext_authz server that does not look, on this socket")
 	flag.StringVar(&roots, "serve-roots", "", "be the control plane with two CAs, in this directory")
 	flag.StringVar(&bare, "serve-bare", "", "be the server that sends the responses recorded in this directory")
