@@ -30,6 +30,7 @@ RACE = $(if $(filter 1,$(shell $(GO) env CGO_ENABLED)),-race)
 
 FUZZTIME  ?= 30s
 BENCHFLAGS ?=
+BASE ?=
 TESTFLAGS ?=
 
 .PHONY: help
@@ -86,16 +87,16 @@ fuzz: ## each fuzz target for FUZZTIME (30s)
 	done
 
 .PHONY: bench
-bench: build ## benchmarks beside their targets; lines for benchstat in dist/bench.txt; BENCHFLAGS=-scale for 10,000 sidecars too
+bench: build ## benchmarks beside their targets, and BASE=/path/to/another/sallyport; lines for benchstat in dist/bench.txt; BENCHFLAGS=-scale for 10,000 sidecars too
 	@mkdir -p dist && $(GO) build -buildvcs=false -o bin/bench ./e2e/bench
 	$(GO) test -run '^$$' -bench . -benchmem ./... >dist/bench.txt || { cat dist/bench.txt; exit 1; }
-	envoy="$$(hack/envoy.sh --path $(ENVOY_VERSION))" && bin/bench -go dist/bench.txt -out dist/bench.txt -envoy "$$envoy" $(BENCHFLAGS)
+	envoy="$$(hack/envoy.sh --path $(ENVOY_VERSION))" && bin/bench -go dist/bench.txt -out dist/bench.txt -envoy "$$envoy" -base "$(BASE)" $(BENCHFLAGS)
 
 .PHONY: bench-consul
-bench-consul: build tools-consul ## the same load on Consul's control plane and on sallyport beside the same agent: ratios; lines for benchstat in dist/bench-consul.txt
+bench-consul: build tools-consul ## the same load on Consul's control plane and on sallyport (and BASE) beside the same agent: ratios; lines for benchstat in dist/bench-consul.txt
 	@mkdir -p dist && $(GO) build -buildvcs=false -o bin/bench ./e2e/bench
 	@rm -f dist/bench-consul.txt
-	bin/bench -consul "$(or $(CONSUL),$(CONSUL_BUILT))" -loads 200x6-tcp,1000x11-tcp -out dist/bench-consul.txt $(BENCHFLAGS)
+	bin/bench -consul "$(or $(CONSUL),$(CONSUL_BUILT))" -loads 200x6-tcp,1000x11-tcp -out dist/bench-consul.txt -base "$(BASE)" $(BENCHFLAGS)
 
 .PHONY: lint
 lint: $(GOLANGCI) ## golangci-lint with .golangci.yml

@@ -96,6 +96,10 @@ func (b *builder) judges() {
 }
 
 func (b *builder) outbound() {
+	if b.outboundAsBefore() {
+		return
+	}
+	b.out.assigned = make([]string, len(b.in.Proxy.Upstreams))
 	bound := map[string]upstream{}
 	for _, u := range b.upstreams() {
 		name := u.listener()
@@ -119,6 +123,9 @@ func (b *builder) outbound() {
 			b.out.RouteClusters[u.routes()] = []string{u.cluster}
 		}
 		b.names(Secret{Name: identity.RootsSecret})
+		if !u.byName() {
+			b.out.assigned[u.index] = u.cluster
+		}
 		if b.has(u.cluster) {
 			continue
 		}
@@ -126,14 +133,57 @@ func (b *builder) outbound() {
 			b.add(u.cluster, b.upstreamCluster(u))
 		}
 		if !u.byName() {
-			key := assignmentKey{u.cluster, u.service}
-			r := b.cache.assignments.Get(key)
-			if r == nil {
-				r = b.cache.assignments.Keep(key, b.resource(u.cluster, assignment(u.cluster, u.service.Endpoints)))
-			}
-			b.put(endpointType, u.cluster, r)
+			b.put(endpointType, u.cluster, b.assignment(u.cluster, u.service))
 		}
 	}
+}
+
+// assignment is the endpoints of a service, for a cluster.
+func (b *builder) assignment(cluster string, s *catalog.Service) *discoveryv3.Resource {
+	key := assignmentKey{cluster, s}
+	if r := b.cache.assignments.Get(key); r != nil {
+		return r
+	}
+	return b.cache.assignments.Keep(key, b.resource(cluster, assignment(cluster, s.Endpoints)))
+}
+
+// outboundAsBefore takes over all that was made for the upstreams, with the endpoints that changed, and
+// reports whether that is all that is another: the usual case.
+func (b *builder) outboundAsBefore() bool {
+	if b.last == nil || len(b.in.Upstreams) != len(b.last.assigned) || len(b.in.Upstreams) != len(b.last.in.Upstreams) {
+		return false
+	}
+	for i, s := range b.in.Upstreams {
+		switch old := b.last.in.Upstreams[i]; {
+		case s == old:
+		case s == nil, old == nil, b.last.assigned[i] == "", s.Protocol != old.Protocol, upstream{service: s}.byName():
+			return false
+		}
+	}
+	for _, typeURL := range []string{listenerType, routeType, clusterType, endpointType} {
+		of := b.out.ByType[typeURL]
+		if of == nil {
+			of = make(map[string]*discoveryv3.Resource, len(b.last.ByType[typeURL]))
+		}
+		for name, r := range b.last.ByType[typeURL] {
+			if of[name] == nil { // else it is none of an upstream's, and made already
+				of[name] = r
+			}
+		}
+		if len(of) > 0 {
+			b.out.ByType[typeURL] = of
+		}
+	}
+	for i, s := range b.in.Upstreams {
+		if s != b.last.in.Upstreams[i] {
+			b.out.ByType[endpointType][b.last.assigned[i]] = b.assignment(b.last.assigned[i], s)
+		}
+	}
+	for _, s := range b.last.Secrets {
+		b.names(s)
+	}
+	b.out.RouteClusters, b.out.assigned = b.last.RouteClusters, b.last.assigned
+	return true
 }
 
 // unchanged reports whether the listener and the cluster of u come out as last time. Mesh and proxy are the same, so what is left that they

@@ -27,6 +27,8 @@ type Resources struct {
 	in         Input
 	validation Secret
 	warnings   []string
+	// assigned are, by upstream, the clusters that have the endpoints of its service; empty: none has.
+	assigned []string
 }
 
 // Judge says what a resource that decides about connections is to the order in which it is sent.

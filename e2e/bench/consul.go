@@ -114,25 +114,35 @@ func (a *agent) call(ctx context.Context, method, path string, body any) error {
 }
 
 // consulPlane is Consul's own control plane.
-func consulPlane(a *agent) *plane {
-	p := &plane{name: "consul", network: "tcp", address: a.grpc, control: a.process}
-	a.changesOf(p)
-	return p
+func consulPlane(a *agent, l load) *plane {
+	return &plane{
+		name: byConsul, network: "tcp", address: a.grpc, control: a.process,
+		repeat: 1, changes: a.changesOf(l),
+	}
 }
 
-// besidePlane is sallyport beside the agent.
-func besidePlane(ctx context.Context, binary, dir string, l load, a *agent) (*plane, error) {
-	s, client, err := serve(ctx, binary, dir, l, []string{"CONSUL_HTTP_ADDR=" + a.http}, "--consul")
+// besidePlane is sallyport, or the one that it is compared with, beside the agent, to which it
+// speaks through what notes the answers.
+func besidePlane(
+	ctx context.Context, o options, by, dir string, l load, a *agent, between *answers,
+) (*plane, error) {
+	env := []string{"CONSUL_HTTP_ADDR=" + between.server.Addr}
+	s, client, err := serve(ctx, o.binary(by), dir, l, env, "--consul")
 	if err != nil {
 		return nil, err
 	}
-	p := &plane{name: "sallyport", network: "unix", address: admin.XDSSocket(client.Dir()), control: s, beside: a.process}
-	a.changesOf(p)
+	p := &plane{
+		name: by, network: "unix", address: admin.XDSSocket(client.Dir()), control: s, beside: a.process,
+		repeat: 3, changes: a.changesOf(l), answers: between,
+	}
+	if by == byThis {
+		p.profiles = newProfiler(o.profiles, admin.Socket(client.Dir()))
+	}
 	return p, nil
 }
 
-// changesOf are the changes that are made in Consul, the same for both.
-func (a *agent) changesOf(p *plane) {
+// changesOf are the changes that are made in Consul, the same for all.
+func (a *agent) changesOf(l load) []change {
 	put := func(path string, body func(n int) (any, error)) func(context.Context) (time.Time, error) {
 		return func(ctx context.Context) (time.Time, error) {
 			a.changes++
@@ -144,7 +154,7 @@ func (a *agent) changesOf(p *plane) {
 			return at, a.call(ctx, http.MethodPut, path, b)
 		}
 	}
-	p.endpoint = put("/v1/catalog/register", func(n int) (any, error) {
+	endpoint := put("/v1/catalog/register", func(n int) (any, error) {
 		address := address(60_000 + n)
 		id := fmt.Sprintf("hub-0-%d", n)
 		return map[string]any{
@@ -155,8 +165,8 @@ func (a *agent) changesOf(p *plane) {
 			},
 		}, nil
 	})
-	p.intention = put("/v1/config", func(n int) (any, error) { return wildcard(n), nil })
-	p.root = put("/v1/connect/ca/configuration", func(int) (any, error) {
+	intention := put("/v1/config", func(n int) (any, error) { return wildcard(n), nil })
+	root := put("/v1/connect/ca/configuration", func(int) (any, error) {
 		key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 		if err != nil {
 			return nil, err
@@ -168,6 +178,11 @@ func (a *agent) changesOf(p *plane) {
 		text := pem.EncodeToMemory(&pem.Block{Type: "EC PRIVATE KEY", Bytes: der})
 		return map[string]any{"Provider": "consul", "Config": map[string]any{"PrivateKey": string(text), "LeafCertTTL": "72h", "IntermediateCertTTL": "8760h"}}, nil
 	})
+	return []change{
+		{name: oneEndpoint, make: endpoint, told: l.dialling(), answer: "/v1/health/connect/hub-0"},
+		{name: wildcardIntention, make: intention, told: l.sidecars, answer: "/v1/connect/intentions"},
+		{name: rootChange, make: root, told: l.sidecars, slow: true, once: true},
+	}
 }
 
 func freePort(ctx context.Context) (int, error) {

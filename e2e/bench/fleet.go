@@ -7,6 +7,8 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"google.golang.org/protobuf/proto"
 )
 
 // fleet is the sidecars of one run against one control plane.
@@ -21,7 +23,9 @@ type figures struct {
 	plane     string
 	load      load
 	change    string
-	sidecars  int // that were told
+	times     int           // how often the change was made, if this is the median of it
+	answered  time.Duration // when the Consul agent had told sallyport of the change; 0: there is none
+	sidecars  int           // that were told
 	first     time.Duration
 	p50, p99  time.Duration
 	last      time.Duration
@@ -71,10 +75,28 @@ func (f *fleet) close() {
 	}
 }
 
-func (f *fleet) reset() {
+func (f *fleet) reset(recording bool) {
 	for _, s := range f.sidecars {
-		s.reset()
+		s.reset(recording)
 	}
+}
+
+// recorded is what came to each sidecar since reset was told to record.
+func (f *fleet) recorded() (map[string][][]byte, error) {
+	out := map[string][][]byte{}
+	for _, s := range f.sidecars {
+		s.mu.Lock()
+		all := s.recorded
+		s.mu.Unlock()
+		for _, r := range all {
+			b, err := proto.Marshal(r)
+			if err != nil {
+				return nil, err
+			}
+			out[s.id] = append(out[s.id], b)
+		}
+	}
+	return out, nil
 }
 
 // expectation is when a change has arrived.

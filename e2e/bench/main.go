@@ -15,35 +15,38 @@ import (
 	"path/filepath"
 	"runtime"
 	"slices"
-	"strconv"
 	"strings"
 	"syscall"
 )
 
 type options struct {
-	sallyport, consul string
-	envoy             string
-	loads             []load
-	goFile, out       string
-	profiles, parts   string
-	keep              bool
-	lines             *[]string // for benchstat
+	sallyport, base string
+	consul, envoy   string
+	loads           []load
+	rounds          int
+	goFile, out     string
+	profiles, parts string
+	keep            bool
+	lines           *[]string // for benchstat
 }
 
 func main() {
 	o := options{lines: new([]string)}
-	var loads, ok, roots string
+	var loads, ok, roots, bare string
 	var scale bool
 	flag.StringVar(&o.sallyport, "sallyport", "bin/sallyport", "the sallyport that is measured")
+	flag.StringVar(&o.base, "base", "", "another sallyport, which is measured in turns with it; empty: none")
+	flag.IntVar(&o.rounds, "rounds", 0, "how often each load is measured; 0: as its size allows")
 	flag.StringVar(&o.consul, "consul", "", "the consul to compare with; empty: sallyport alone, from files")
 	flag.StringVar(&loads, "loads", "200x6-tcp,200x6-http,1000x11-tcp", "sidecars, upstreams of each and protocol")
 	flag.BoolVar(&scale, "scale", false, "10,000 sidecars too")
-	flag.StringVar(&o.goFile, "go", "", "file with the output of go test -bench -benchmem, to be shown beside the targets")
+	flag.StringVar(&o.goFile, "go", "", "file with the output of go test -bench -benchmem, whose benchmarks are rows too")
 	flag.StringVar(&o.out, "out", "", "file that lines for benchstat are appended to")
 	flag.StringVar(&o.envoy, "envoy", "", "the Envoy of the measurements with traffic; empty: without them")
-	flag.StringVar(&o.parts, "parts", "", "roots, checks, traffic: what of these to measure; empty: all")
+	flag.StringVar(&o.parts, "parts", "", "what of these to measure: loads, wide, checks, roots, traffic; with -consul: consul, beside; empty: all")
 	flag.StringVar(&ok, "answer-ok", "", "be the ext_authz server that does not look, on this socket")
 	flag.StringVar(&roots, "serve-roots", "", "be the control plane with two CAs, in this directory")
+	flag.StringVar(&bare, "serve-bare", "", "be the server that sends the responses recorded in this directory")
 	flag.StringVar(&o.profiles, "profiles", "", "directory for profiles of each change: processor, heap and goroutines")
 	flag.BoolVar(&o.keep, "keep", false, "leave the directory with the logs")
 	flag.Parse()
@@ -54,6 +57,8 @@ func main() {
 		exit(serveOK(ok))
 	case roots != "":
 		exit(serveRoots(ctx, roots))
+	case bare != "":
+		exit(serveBare(ctx, bare))
 	}
 	for text := range strings.FieldsFuncSeq(loads, func(r rune) bool { return r == ',' }) {
 		var l load
@@ -89,68 +94,128 @@ func run(ctx context.Context, o options, out io.Writer) (err error) {
 	if o.consul != "" {
 		return compare(ctx, o, dir, out)
 	}
-	rows, err := measureAll(ctx, o, dir)
+	rows, details, err := measureAll(ctx, o, dir)
 	fmt.Fprintf(out, "%d processors, load average %s\n", runtime.NumCPU(), loadAverage())
-	return errors.Join(err, printRows(out, rows), o.appendLines()) // what was measured is worth printing
+	err = errors.Join(err, printRows(out, rows)) // what was measured is worth printing
+	if len(details) > 0 {
+		fmt.Fprintln(out)
+		err = errors.Join(err, table(out, details))
+	}
+	return errors.Join(err, o.appendLines())
 }
 
-// compare puts each load on Consul's control plane and on sallyport beside it.
-func compare(ctx context.Context, o options, dir string, out io.Writer) error {
-	var all []figures
-	err := o.each(dir, func(l load, sub string) error {
-		return measureBoth(ctx, o, sub, l, func(r figures) { all = append(all, o.note(r)) })
-	})
-	fmt.Fprintf(out, "%d processors, load average %s\n", runtime.NumCPU(), loadAverage())
-	err = errors.Join(err, table(out, all))
-	fmt.Fprintln(out)
-	return errors.Join(err, ratios(out, all), o.appendLines())
+// planes are the sallyports that are measured.
+func (o options) planes() []string {
+	if o.base == "" {
+		return []string{byThis}
+	}
+	return []string{byThis, byBase}
+}
+
+// binary is the program of one of planes.
+func (o options) binary(by string) string {
+	if by == byBase {
+		return o.base
+	}
+	return o.sallyport
+}
+
+// measures reports whether a part is asked for.
+func (o options) measures(part string) bool {
+	return o.parts == "" || slices.Contains(strings.Split(o.parts, ","), part)
 }
 
 // measureAll measures sallyport alone.
-func measureAll(ctx context.Context, o options, dir string) (rows []row, err error) {
+func measureAll(ctx context.Context, o options, dir string) (rows []row, details measurements, err error) {
 	var problem error
 	if o.goFile != "" {
 		rows, problem = goRows(o.goFile)
 	}
-	err = o.each(dir, func(l load, sub string) error {
-		return measureFiles(ctx, o, sub, l, func(r figures) { rows = append(rows, o.note(r).row()) })
-	})
-	err = errors.Join(problem, err)
+	if o.measures("loads") {
+		for _, l := range o.loads {
+			all, failed := measureFiles(ctx, o, dir, l)
+			rows, details = append(rows, all.rows()...), append(details, all...)
+			problem = errors.Join(problem, failed)
+		}
+	}
 	for _, part := range []struct {
 		name    string
 		measure func(context.Context, options, string) ([]row, error)
-	}{{"roots", measureRoots}, {"checks", measureChecks}, {"traffic", measureTraffic}} {
+	}{{"wide", measureWide}, {"checks", measureChecks}, {"roots", measureRoots}, {"traffic", measureTraffic}} {
 		if ctx.Err() != nil {
 			break
 		}
-		if o.parts != "" && !slices.Contains(strings.Split(o.parts, ","), part.name) {
+		if !o.measures(part.name) {
 			continue
 		}
 		sub := filepath.Join(dir, part.name)
 		if err := os.Mkdir(sub, 0o700); err != nil {
-			return rows, err
+			return rows, details, err
 		}
 		some, failed := part.measure(ctx, o, sub)
 		for _, r := range some {
-			fmt.Fprintf(os.Stderr, "%s: %s\n", r.work, r.measured)
+			fmt.Fprintf(os.Stderr, "%s: %s\n", r.work, r.value)
 		}
-		rows, err = append(rows, some...), errors.Join(err, failed)
+		rows, problem = append(rows, some...), errors.Join(problem, failed)
 	}
-	return rows, err
+	return rows, details, problem
 }
 
-// each calls f with each load and a directory for it.
-func (o options) each(dir string, f func(l load, sub string) error) error {
-	for n, l := range o.loads {
-		sub := filepath.Join(dir, strconv.Itoa(n))
+// measureFiles measures a load on each sallyport in turns, and what it costs without one. What was
+// measured before a problem is returned too.
+func measureFiles(ctx context.Context, o options, dir string, l load) (all measurements, err error) {
+	n := 0
+	run := func(connectTimed bool, start func(dir string) (*plane, error)) error {
+		n++
+		sub := filepath.Join(dir, fmt.Sprintf("%s-%d", l.slug(), n))
 		if err := os.Mkdir(sub, 0o700); err != nil {
 			return err
 		}
-		if err := f(l, sub); err != nil {
+		p, err := start(sub)
+		if err != nil {
 			return err
 		}
+		defer p.control.stop()
+		return p.measure(ctx, l, connectTimed, func(r figures) { all = append(all, o.note(r)) })
 	}
-	return nil
+	for round := range o.roundsOf(l) {
+		var scripts []script
+		turns := o.planes()
+		if round%2 == 1 {
+			slices.Reverse(turns)
+		}
+		for _, by := range turns {
+			err := run(l.users > 0, func(dir string) (*plane, error) {
+				p, err := filesPlane(ctx, o, by, dir, l)
+				if err == nil && by == byThis && l.sidecars == 1000 {
+					p.scripts = &scripts
+				}
+				return p, err
+			})
+			if err != nil {
+				return all, err
+			}
+		}
+		if len(scripts) > 0 {
+			if err := run(false, func(dir string) (*plane, error) { return barePlane(ctx, dir, scripts) }); err != nil {
+				return all, err
+			}
+		}
+	}
+	return all, nil
+}
+
+// roundsOf is how often a load is measured.
+func (o options) roundsOf(l load) int {
+	switch {
+	case o.rounds > 0:
+		return o.rounds
+	case l.sidecars <= 200:
+		return 5
+	case l.sidecars <= 1000:
+		return 3
+	}
+	return 2
 }
 
 // note reports progress, and keeps r for benchstat.
@@ -174,34 +239,6 @@ func (o options) appendLines() error {
 	}
 	_, err = fmt.Fprintln(f, strings.Join(*o.lines, "\n"))
 	return errors.Join(err, f.Close())
-}
-
-func measureFiles(ctx context.Context, o options, dir string, l load, done func(figures)) error {
-	p, err := filesPlane(ctx, o, dir, l)
-	if err != nil {
-		return err
-	}
-	defer p.control.stop()
-	return p.measure(ctx, l, l.users > 0, done)
-}
-
-// measureBoth measures one after the other beside the same agent, so that neither pays for the other's streams.
-func measureBoth(ctx context.Context, o options, dir string, l load, done func(figures)) error {
-	a, err := startAgent(ctx, o.consul, dir, l)
-	if err != nil {
-		return err
-	}
-	defer a.process.stop()
-	theirs := consulPlane(a)
-	if err := theirs.measure(ctx, l, l.users > 0, done); err != nil {
-		return err
-	}
-	ours, err := besidePlane(ctx, o.sallyport, dir, l, a)
-	if err != nil {
-		return err
-	}
-	defer ours.control.stop()
-	return ours.measure(ctx, l, l.users > 0, done)
 }
 
 // loadAverage says how busy the machine was.

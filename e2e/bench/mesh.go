@@ -13,6 +13,10 @@ type load struct {
 	protocol            string
 	// users is how many sidecars dial the service whose endpoints change; 0: all.
 	users int
+	// others are services that no sidecar of the load dials, and none of theirs comes.
+	others int
+	// wildcards are intentions for all destinations that are there from the beginning.
+	wildcards int
 }
 
 func (l load) String() string { return fmt.Sprintf("%d × %d %s", l.sidecars, l.upstreams, l.protocol) }
@@ -26,6 +30,14 @@ func (l load) hubs() int {
 		return 1
 	}
 	return (l.sidecars + l.users - 1) / l.users
+}
+
+// dialling is how many sidecars dial the service whose endpoints change.
+func (l load) dialling() int {
+	if l.users == 0 {
+		return l.sidecars
+	}
+	return l.users
 }
 
 func (l load) pool() int { return max(l.upstreams-1, l.sidecars/10) }
@@ -115,6 +127,9 @@ func (l load) services() (all []definition) {
 		}
 		add(service(i), upstreams...)
 	}
+	for i := range l.others {
+		add(fmt.Sprintf("other-%d", i))
+	}
 	return all
 }
 
@@ -130,6 +145,9 @@ func (l load) entries() []entry {
 	}
 	return all
 }
+
+// wildcardFile is where the intentions for all destinations are.
+const wildcardFile = "wildcard.json"
 
 // wildcard are n intentions for all destinations. One more takes nothing from anybody.
 func wildcard(n int) entry {
@@ -147,6 +165,11 @@ func (l load) write(dir string) error {
 	for n := 0; n*perFile < len(services); n++ {
 		some := services[n*perFile : min((n+1)*perFile, len(services))]
 		if err := writeJSON(filepath.Join(dir, fmt.Sprintf("services-%03d.json", n)), map[string]any{"Services": some}); err != nil {
+			return err
+		}
+	}
+	if l.wildcards > 0 {
+		if err := writeJSON(filepath.Join(dir, wildcardFile), wildcard(l.wildcards)); err != nil {
 			return err
 		}
 	}

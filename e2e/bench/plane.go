@@ -14,7 +14,15 @@ import (
 	"github.com/sallyport/sallyport/internal/meshtest"
 )
 
-// plane is a control plane under load. A change that it has no way to make is nil.
+// Who makes a configuration, as the table has it.
+const (
+	byThis   = "sallyport"
+	byBase   = "base"
+	byBare   = "bare sender"
+	byConsul = "consul"
+)
+
+// plane is a control plane under load.
 type plane struct {
 	name             string
 	network, address string // of its xDS server
@@ -22,10 +30,26 @@ type plane struct {
 	beside           *process // the Consul agent that it reads; nil: none, or it is the control plane
 	token            func(ctx context.Context, proxyID string) (string, error)
 	profiles         *profiler // nil: none are taken
-	// Each makes a change and returns when.
-	endpoint, intention, leaf, root func(ctx context.Context) (time.Time, error)
-	// roots adds a root, of which then all leafs are, by newLeafs; root does both at once.
-	roots, newLeafs func(ctx context.Context) (time.Time, error)
+	unconfigured     bool      // it has no first configuration
+	changes          []change
+	// repeat is how often each change is made that can be; in turns, as one makes the next one larger.
+	repeat  int
+	answers *answers // of the agent; nil: they are not looked at
+	// scripts is where it is kept what changes with script were to the sidecars; nil: it is not.
+	scripts *[]script
+}
+
+// change is something that a control plane can be made to tell its sidecars.
+type change struct {
+	name string
+	// make makes it and returns when.
+	make func(ctx context.Context) (time.Time, error)
+	told int  // how many sidecars it is to reach
+	slow bool // it is spread over time on purpose
+	once bool // not repeated; and after those that are
+	// script: it is worth a comparison with the bare sender.
+	script bool
+	answer string // the path of the agent's answer that tells of it; empty: none does
 }
 
 // serve starts sallyport and waits until it knows the load.
@@ -63,8 +87,8 @@ func serve(ctx context.Context, binary, dir string, l load, env []string, args .
 
 const benchDomain = "bench.test"
 
-// filesPlane is sallyport on a directory of files.
-func filesPlane(ctx context.Context, o options, dir string, l load) (*plane, error) {
+// filesPlane is sallyport, or the one that it is compared with, on a directory of files.
+func filesPlane(ctx context.Context, o options, by, dir string, l load) (*plane, error) {
 	catalog := filepath.Join(dir, "catalog")
 	if err := os.MkdirAll(catalog, 0o700); err != nil {
 		return nil, err
@@ -72,40 +96,55 @@ func filesPlane(ctx context.Context, o options, dir string, l load) (*plane, err
 	if err := l.write(catalog); err != nil {
 		return nil, err
 	}
-	p, client, err := serve(ctx, o.sallyport, dir, l, nil, "--catalog", catalog, "--trust-domain", benchDomain)
+	args := []string{"--catalog", catalog, "--trust-domain", benchDomain}
+	p, client, err := serve(ctx, o.binary(by), dir, l, nil, args...)
 	if err != nil {
 		return nil, err
 	}
 	n := 0
-	// The signal spares the wait that sallyport gives a directory to be left alone.
-	write := func(name string, v any) (time.Time, error) {
+	write := func(name string, v any, signal bool) (time.Time, error) {
 		at := time.Now()
-		if err := writeJSON(filepath.Join(catalog, name), v); err != nil {
-			return at, err
+		err := writeJSON(filepath.Join(catalog, name), v)
+		if err == nil && signal { // it spares the wait that sallyport gives a directory to be left alone
+			err = p.Signal(syscall.SIGHUP)
 		}
-		return at, p.Signal(syscall.SIGHUP)
+		return at, err
 	}
-	return &plane{
-		name: "sallyport", network: "unix", address: admin.XDSSocket(client.Dir()), control: p, profiles: newProfiler(o.profiles, admin.Socket(client.Dir())),
+	endpoint := func(signal bool) func(context.Context) (time.Time, error) {
+		return func(context.Context) (time.Time, error) {
+			n++
+			d := define(60_000+n, "hub-0")
+			d.ID = fmt.Sprintf("hub-0-%d", n)
+			return write(d.ID+".json", map[string]any{"Services": []definition{d}}, signal)
+		}
+	}
+	intention := func(signal bool) func(context.Context) (time.Time, error) {
+		return func(context.Context) (time.Time, error) {
+			n++
+			return write(wildcardFile, wildcard(l.wildcards+n), signal)
+		}
+	}
+	out := &plane{
+		name: by, network: "unix", address: admin.XDSSocket(client.Dir()), control: p, repeat: 3,
 		token: func(ctx context.Context, id string) (string, error) {
 			r, err := client.Token(ctx, admin.TokenRequest{ProxyID: id})
 			return r.Token, err
 		},
-		endpoint: func(context.Context) (time.Time, error) {
-			n++
-			d := define(60_000+n, "hub-0")
-			d.ID = fmt.Sprintf("hub-0-%d", n)
-			return write(d.ID+".json", map[string]any{"Services": []definition{d}})
+		changes: []change{
+			{name: oneEndpoint, make: endpoint(true), told: l.dialling(), script: true},
+			{name: oneEndpoint + unsignalled, make: endpoint(false), told: l.dialling()},
+			{name: wildcardIntention, make: intention(true), told: l.sidecars, script: true},
+			{name: wildcardIntention + unsignalled, make: intention(false), told: l.sidecars},
+			{name: oneLeaf, told: 1, once: true, make: func(ctx context.Context) (time.Time, error) {
+				at := time.Now()
+				return at, client.Rotate(ctx, service(0))
+			}},
 		},
-		intention: func(context.Context) (time.Time, error) {
-			n++
-			return write("wildcard.json", wildcard(n))
-		},
-		leaf: func(ctx context.Context) (time.Time, error) {
-			at := time.Now()
-			return at, client.Rotate(ctx, service(0))
-		},
-	}, nil
+	}
+	if by == byThis {
+		out.profiles = newProfiler(o.profiles, admin.Socket(client.Dir()))
+	}
+	return out, nil
 }
 
 // settle waits until the processes are idle: what was done before must not be part of what is measured.
@@ -150,58 +189,86 @@ func (p *plane) measure(ctx context.Context, l load, connectTimed bool, done fun
 			return err
 		}
 	}
-	phase := func(name string, want expectation, change func(context.Context) (time.Time, error)) error {
-		if change == nil {
-			return nil
+	if p.unconfigured {
+		f.start(ctx)
+	} else {
+		first := change{name: firstConfiguration, told: l.sidecars}
+		first.make = func(context.Context) (time.Time, error) {
+			at := time.Now()
+			f.start(ctx)
+			return at, nil
 		}
-		if err := p.settle(ctx, 15*time.Second); err != nil {
+		if err := p.change(ctx, l, f, first, done); err != nil {
 			return err
 		}
-		f.reset()
-		own, beside, clients := p.control.cpu(), p.beside.cpu(), ownCPU()
-		profiled := p.profiles.phase(ctx, l, name)
-		since, err := change(ctx)
-		if err != nil {
-			return fmt.Errorf("%s, %s, %s: %w", p.name, l, name, err)
+	}
+	for n := range p.repeat {
+		for _, c := range p.changes {
+			if c.once {
+				continue
+			}
+			if err := p.change(ctx, l, f, c, done); err != nil {
+				return fmt.Errorf("%w (made %d times before)", err, n)
+			}
 		}
-		r, err := f.await(ctx, since, want)
-		if err != nil {
-			return fmt.Errorf("%s, %s, %s: %w", p.name, l, name, err)
+	}
+	for _, c := range p.changes {
+		if !c.once {
+			continue
 		}
-		r.plane, r.load, r.change = p.name, l, name
-		r.cpu, r.beside, r.clients = p.control.cpu()-own, p.beside.cpu()-beside, ownCPU()-clients
-		r.rss, r.rssBeside = p.control.rss(), p.beside.rss()
-		done(r)
-		return profiled()
+		if err := p.change(ctx, l, f, c, done); err != nil {
+			return err
+		}
 	}
-	users := l.users
-	if users == 0 {
-		users = l.sidecars
+	return nil
+}
+
+// change makes one change and reports to done what it cost.
+func (p *plane) change(
+	ctx context.Context, l load, f *fleet, c change, done func(figures),
+) (err error) {
+	defer func() {
+		if err != nil {
+			err = fmt.Errorf("%s, %s, %s: %w", p.name, l, c.name, err)
+		}
+	}()
+	want := expectation{sidecars: c.told, quiet: 1500 * time.Millisecond, limit: 90 * time.Second}
+	want.complete = c.name == firstConfiguration
+	if c.slow {
+		want.quiet, want.limit = 10*time.Second, 4*time.Minute
 	}
-	usual := expectation{sidecars: l.sidecars, quiet: 1500 * time.Millisecond, limit: 90 * time.Second}
-	first := usual
-	first.complete = true
-	few := usual
-	few.sidecars = users
-	one := usual
-	one.sidecars = 1
-	jittered := usual
-	jittered.quiet = 10 * time.Second
-	jittered.limit = 4 * time.Minute
-	start := func(context.Context) (time.Time, error) {
-		at := time.Now()
-		f.start(ctx)
-		return at, nil
+	if err := p.settle(ctx, 15*time.Second); err != nil {
+		return err
 	}
-	return errors.Join(
-		phase(firstConfiguration, first, start),
-		phase(oneEndpoint, few, p.endpoint),
-		phase(wildcardIntention, usual, p.intention),
-		phase(oneLeaf, one, p.leaf),
-		phase(rootChange, jittered, p.root),
-		phase(rootAdded, usual, p.roots),
-		phase(leafsOfRoot, usual, p.newLeafs),
-	)
+	record := c.script && p.scripts != nil
+	f.reset(record)
+	own, beside, clients := p.control.cpu(), p.beside.cpu(), ownCPU()
+	profiled := p.profiles.phase(ctx, l, c.name)
+	since, err := c.make(ctx)
+	if err != nil {
+		return err
+	}
+	r, err := f.await(ctx, since, want)
+	if err != nil {
+		return err
+	}
+	if p.answers != nil && c.answer != "" {
+		if r.answered, err = p.answers.after(since, c.answer); err != nil {
+			return err
+		}
+	}
+	if record {
+		responses, err := f.recorded()
+		if err != nil {
+			return err
+		}
+		*p.scripts = append(*p.scripts, script{c.name, responses})
+	}
+	r.plane, r.load, r.change = p.name, l, c.name
+	r.cpu, r.beside, r.clients = p.control.cpu()-own, p.beside.cpu()-beside, ownCPU()-clients
+	r.rss, r.rssBeside = p.control.rss(), p.beside.rss()
+	done(r)
+	return profiled()
 }
 
 // The changes, as they are called in the table.
@@ -209,6 +276,7 @@ const (
 	firstConfiguration = "first configuration"
 	oneEndpoint        = "one endpoint"
 	wildcardIntention  = "wildcard intention"
+	unsignalled        = ", unsignalled" // the files are noticed, not told of
 	oneLeaf            = "one leaf"
 	rootChange         = "root and leafs"
 	rootAdded          = "another root"

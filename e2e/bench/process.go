@@ -66,7 +66,13 @@ func (p *process) cpu() time.Duration {
 }
 
 // rss is the memory that the process has resident, in bytes; 0 for nil.
-func (p *process) rss() int64 {
+func (p *process) rss() int64 { return p.memory("VmRSS:") }
+
+// peak is the most memory that the process had resident, in bytes; 0 for nil.
+func (p *process) peak() int64 { return p.memory("VmHWM:") }
+
+// memory is one of the figures that Linux has of a process's memory (proc_pid_status(5)).
+func (p *process) memory(name string) int64 {
 	if p == nil {
 		return 0
 	}
@@ -75,7 +81,7 @@ func (p *process) rss() int64 {
 		return 0
 	}
 	for line := range strings.Lines(string(b)) {
-		if rest, ok := strings.CutPrefix(line, "VmRSS:"); ok {
+		if rest, ok := strings.CutPrefix(line, name); ok {
 			kb, err := strconv.ParseInt(strings.Fields(rest)[0], 10, 64)
 			if err != nil {
 				return 0

@@ -37,7 +37,7 @@ func (p *profiler) phase(ctx context.Context, l load, name string) (done func() 
 	}
 	const seconds = 3
 	failed := make(chan error, 1)
-	base := l.slug() + "-" + strings.ReplaceAll(name, " ", "-")
+	base := l.slug() + "-" + strings.ReplaceAll(strings.ReplaceAll(name, ",", ""), " ", "-")
 	go func() { failed <- p.take(ctx, fmt.Sprintf("/debug/pprof/profile?seconds=%d", seconds), base+".cpu") }()
 	time.Sleep(200 * time.Millisecond) // until the profiler runs
 	return func() error {

@@ -159,7 +159,11 @@ func rootsPlane(ctx context.Context, dir string, l load) (*plane, error) {
 		return at, p.Signal(syscall.SIGUSR1)
 	}
 	return &plane{
-		name: "sallyport", network: "unix", address: filepath.Join(dir, "xds.sock"), control: p, roots: next, newLeafs: next,
+		name: byThis, network: "unix", address: filepath.Join(dir, "xds.sock"), control: p,
+		changes: []change{
+			{name: rootAdded, make: next, told: l.sidecars, once: true},
+			{name: leafsOfRoot, make: next, told: l.sidecars, once: true},
+		},
 		token: func(_ context.Context, id string) (string, error) {
 			if t := tokens[id]; t != "" {
 				return t, nil
@@ -179,6 +183,7 @@ func measureRoots(ctx context.Context, o options, dir string) (rows []row, err e
 	defer p.control.stop()
 	err = p.measure(ctx, l, false, func(r figures) {
 		if r.change != firstConfiguration {
+			r.times = 1
 			rows = append(rows, o.note(r).row())
 		}
 	})

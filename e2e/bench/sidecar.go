@@ -11,8 +11,10 @@ import (
 	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
 	resourcev3 "github.com/envoyproxy/go-control-plane/pkg/resource/v3"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/structpb"
 )
@@ -38,15 +40,17 @@ type counts struct {
 }
 
 // sidecar is an Envoy, as far as a control plane can see: one connection and one delta ADS stream on it. It accepts everything at once
-// and keeps the names, not the resources.
+// and keeps the names, not the resources, unless it is told to record.
 type sidecar struct {
 	id    string
 	token string // empty: none is sent
 	conn  *grpc.ClientConn
 
-	mu     sync.Mutex
-	counts counts
-	err    error // why the stream ended
+	mu        sync.Mutex
+	counts    counts
+	recording bool // the responses are kept
+	recorded  []*discoveryv3.DeltaDiscoveryResponse
+	err       error // why the stream ended
 
 	// The rest is of the goroutine that runs the stream.
 	stream  discoveryv3.AggregatedDiscoveryService_DeltaAggregatedResourcesClient
@@ -76,9 +80,13 @@ func dial(network, address string, id, token string) (*sidecar, error) {
 	return &sidecar{id: id, token: token, conn: conn, asked: map[reference]bool{}}, nil
 }
 
-// run speaks on one stream until it ends.
+// run speaks on one stream until it ends. On a busy machine the control plane may not see the first
+// request as long as it waits for that; then it is asked again, as Envoy does, and the time counts.
 func (s *sidecar) run(ctx context.Context) {
 	err := s.speak(ctx)
+	for status.Code(err) == codes.DeadlineExceeded && len(s.asked) == 0 && ctx.Err() == nil {
+		err = s.speak(ctx)
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.err = err
@@ -112,9 +120,14 @@ func (s *sidecar) speak(ctx context.Context) error {
 // take asks for what a response names, accepts it and counts it.
 func (s *sidecar) take(r *discoveryv3.DeltaDiscoveryResponse) error {
 	ask := map[string][]string{}
+	url := r.GetTypeUrl()
 	for _, res := range r.GetResources() {
-		s.arrived(reference{r.GetTypeUrl(), res.GetName()})
-		references(r.GetTypeUrl(), res.GetResource().GetValue(), func(typeURL, name string) {
+		s.arrived(reference{url, res.GetName()})
+		switch url {
+		case resourcev3.SecretType, resourcev3.EndpointType, resourcev3.RouteType:
+			continue // they name nothing that is asked for
+		}
+		references(url, res.GetResource().GetValue(), func(typeURL, name string) {
 			ref := reference{typeURL, name}
 			if _, ok := s.asked[ref]; !ok {
 				s.asked[ref] = false
@@ -139,6 +152,9 @@ func (s *sidecar) take(r *discoveryv3.DeltaDiscoveryResponse) error {
 	now := time.Now()
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.recording {
+		s.recorded = append(s.recorded, r)
+	}
 	c := &s.counts
 	c.messages[kind]++
 	c.resources[kind] += len(r.GetResources()) + len(r.GetRemovedResources())
@@ -168,11 +184,11 @@ func (s *sidecar) look() (counts, error) {
 	return s.counts, s.err
 }
 
-// reset begins to count anew.
-func (s *sidecar) reset() {
+// reset begins to count anew, and to record what comes, or ends that.
+func (s *sidecar) reset(recording bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.counts = counts{}
+	s.counts, s.recording, s.recorded = counts{}, recording, nil
 }
 
 func kindOf(typeURL string) int {
