@@ -3,257 +3,230 @@ package consul
 import (
 	"cmp"
 	"fmt"
-	"maps"
 	"slices"
 	"time"
 
 	"github.com/sallyport/sallyport/catalog"
 	"github.com/sallyport/sallyport/definition"
 	"github.com/sallyport/sallyport/identity"
-	"github.com/sallyport/sallyport/intention"
 )
 
-// proxy is a sidecar with all that is known of what it protects and dials; ok is false as long as it must not be served. What it needs is put into services
-// and intentions.
-func (b *assembly) proxy(r *readProxy, own definition.Own, services map[string]*catalog.Service, intentions map[string][]intention.Intention) (p *catalog.Proxy, ok bool) {
-	s := r.sidecar
-	name := s.proxy.Service.Service
-	id := s.proxy.ID
+// target is what is known of a service that some proxy dials.
+type target struct {
+	name       string
+	service    *catalog.Service // nil: not all of it is known
+	undialable []string         // of its instances
+	served     bool             // a proxy that is served dials it
+	former     bool             // it is as the last-known-good file has it
+	// route is how it is dialled, unless err says why it cannot be.
+	route route
+	err   error
+}
+
+// endpointState is which endpoints of a target are held.
+type endpointState struct {
+	healthy []catalog.Endpoint // the last with a healthy one among them
+	since   time.Time          // since when they are held; zero: they are not
+}
+
+// proxy assembles r; ok is false while it must not be served. Services and intentions that it needs are
+// added to n. Agent.mu is held, as for all below.
+func (b *assembly) proxy(r *nodeProxy, own definition.Own, n *needs) (p *catalog.Proxy, ok bool) {
+	name, id := r.proxy.Service.Service, r.proxy.ID
 	if b.first[id].IsZero() {
 		b.first[id] = b.now
 	}
-	list, ok := b.intentionsOf(name)
+	intentions, ok := b.intentions(name)
 	if !ok {
 		b.waits = true
 		b.problem(id, "", "service-intentions/"+name, "the intentions are not known yet: the proxy waits")
-		return p, false
+		return nil, false
 	}
 	chain := b.agent.known.chains[name]
 	if chain == nil || !chain.ok {
-		old, ok := b.formerly(id)
-		if !ok {
+		old := b.former(id)
+		if old == nil {
 			b.waits = true
 			b.problem(id, "", "service-defaults/"+name, "the protocol is not known yet: the proxy waits")
-			return p, false
+			return nil, false
 		}
 		// Its registration is known, its service's protocol is not: as it was.
-		b.keep(old, services, intentions)
+		for _, u := range append(slices.Clone(old.Upstreams), catalog.Upstream{Destination: old.Service}) {
+			t := targetOf(u, b.nodeProxies.datacenter)
+			if s := cmp.Or(n.services[t], b.agent.seed.service(t)); s != nil {
+				n.services[t] = s
+			}
+		}
+		n.intentions[name] = intentions
 		return old, true
 	}
-	finished, problems := r.finish(chain.value, own, b.agent.config)
+	if r.chain != chain.value || r.own != own {
+		r.chain, r.own = chain.value, own
+		r.finished, r.finishedProblems = r.finish(chain.value, own, b.agent.config)
+	}
+	finished := r.finished
 	p = &finished
-	b.problems = append(b.problems, problems...)
-	if s.checks {
-		checks, ok := b.exposedChecks(s)
-		if !ok && !b.admitted[id] { // one that is there goes on without them for the moment: it would lose its streams
+	b.problems = append(b.problems, r.finishedProblems...)
+	if r.checks {
+		checks, ok := b.exposedChecks(r.sidecar)
+		if !ok && !b.served[id] { // one that is there goes on without them for the moment: it would lose its streams
 			b.waits = true
-			b.problem(id, "", s.proxy.Origin, "the agent's checks, which go through the proxy, are not known yet: the proxy waits")
+			b.problem(id, "", r.proxy.Origin, "the agent's checks, which go through the proxy, are not known yet: the proxy waits")
 			return nil, false
 		}
 		p.Exposed = slices.Concat(p.Exposed, checks)
 		slices.SortFunc(p.Exposed, catalog.CompareExposed)
 	}
-	upstreams := make([]catalog.Upstream, 0, len(s.upstreams))
-	needed := make(map[string]*catalog.Service, len(s.upstreams))
-	for _, u := range s.upstreams {
-		up, service, reason := b.upstream(id, u)
+	p.Upstreams = make([]catalog.Upstream, 0, len(r.upstreams))
+	dialled := make([]*target, 0, len(r.upstreams))
+	for i := range r.upstreams {
+		u := &r.upstreams[i]
+		up, t, reason := b.upstream(id, u, r.targets[i])
 		b.waits = b.waits || reason == waiting
 		switch {
 		case reason == "":
-			upstreams = append(upstreams, up)
-			needed[targetOf(up, b.datacenter())] = service
-		case reason == waiting && !b.admitted[id] && b.now.Sub(b.first[id]) < firstWait:
-			b.at(b.first[id].Add(firstWait))
+			p.Upstreams, dialled = append(p.Upstreams, up), append(dialled, t)
+		case reason == waiting && !b.served[id] && b.now.Sub(b.first[id]) < firstWait:
+			b.wake(b.first[id].Add(firstWait))
 			b.problem(id, u.Name(), u.Origin, "its endpoints are not known yet: the proxy waits for them up to %s", firstWait)
-			return p, false
+			return nil, false
 		case reason == waiting:
 			b.problem(id, u.Name(), u.Origin, "its endpoints are not known yet: its listener is not there")
 		default:
 			b.problem(id, u.Name(), u.Origin, "%s: its listener is not there", reason)
 		}
 	}
-	p.Upstreams = upstreams
-	maps.Copy(services, needed)
-	if services[name] == nil {
-		services[name] = &catalog.Service{Name: p.Service, Protocol: definition.Protocol(chain.value.Protocol)}
+	for _, t := range dialled {
+		if t.served = true; t.former {
+			n.services[t.name] = t.service
+		}
 	}
-	intentions[name] = list
+	if n.services[name] == nil {
+		n.services[name] = &catalog.Service{Name: p.Service, Protocol: definition.Protocol(chain.value.Protocol)}
+	}
+	n.intentions[name] = intentions
 	return p, true
 }
 
 // waiting is why an upstream of which something is not known is not there.
 const waiting = "waiting"
 
-// upstream is an upstream and the service that it dials; reason says why it is not there.
-func (b *assembly) upstream(id identity.ProxyID, u dialled) (up catalog.Upstream, service *catalog.Service, reason string) {
-	target := targetOf(u.Upstream, b.datacenter())
-	_, datacenter := splitTarget(target)
-	up = u.Upstream
-	c := b.agent.known.chains[target]
-	e := b.agent.known.endpoints[target]
+// readTarget reads what is known of t.
+func (b *assembly) readTarget(t *target) {
+	*t = target{name: t.name}
+	c, e := b.agent.known.chains[t.name], b.agent.known.endpoints[t.name]
 	if c == nil || !c.ok || e == nil || !e.ok {
-		// Of what is not known now, what was known last.
-		if old, ok := b.formerly(id); ok && (c == nil || !c.ok) {
-			for _, was := range old.Upstreams {
-				if was.Destination != u.Destination || was.Datacenter != u.Datacenter {
-					continue
-				}
-				if service := b.serviceOf(target); service != nil {
-					b.fromFile = true
-					return was, service, ""
-				}
-			}
-		}
-		if c != nil && c.ok {
-			// Of a service that nobody dialled the file has no endpoints, which does not say that there are none.
-			if service := b.serviceOf(target); service != nil && len(service.Endpoints) > 0 && service.Protocol == definition.Protocol(c.value.Protocol) {
-				b.fromFile = true
-				return b.routed(up, c.value, u, service)
-			}
-		}
-		if datacenter != "" && b.agent.known.datacenters.ok && !b.datacenters[datacenter] {
-			return up, nil, fmt.Sprintf("the datacenter %.60q is not known to Consul", datacenter)
-		}
-		return up, nil, waiting
+		return
 	}
-	if service = b.dialled[target]; service == nil {
-		service = &catalog.Service{Name: u.Destination, Datacenter: datacenter, Protocol: definition.Protocol(c.value.Protocol), Endpoints: b.endpoints(target, e)}
-		b.dialled[target] = service
+	name, datacenter := splitTarget(t.name)
+	t.service = &catalog.Service{
+		Name: identity.NewName(name), Datacenter: datacenter, Protocol: definition.Protocol(c.value.Protocol), Endpoints: b.hold(t.name, e),
 	}
-	return b.routed(up, c.value, u, service)
-}
-
-// routed is the upstream as its chain has it.
-func (b *assembly) routed(up catalog.Upstream, c *chain, u dialled, service *catalog.Service) (catalog.Upstream, *catalog.Service, string) {
-	r, err := c.defaultRoute(u.Destination.Service, cmp.Or(u.Datacenter, b.datacenter()))
-	if err != nil {
-		return up, nil, err.Error()
-	}
-	if reason := gatewayed(cmp.Or(u.gateway, r.gateway)); reason != "" && service.Datacenter != "" {
-		return up, nil, reason
-	}
-	if u.protocol.Set && u.protocol.Value != service.Protocol {
-		return up, nil, "protocol " + u.protocol.Value.String() + " of its config is not that of the service, " + service.Protocol.String() + ", which is not supported yet"
-	}
-	if up.ConnectTimeout == 0 {
-		up.ConnectTimeout = r.connectTimeout
-	}
-	return up, service, ""
-}
-
-// endpoints are those of a target.
-func (b *assembly) endpoints(target string, e *watched[[]*instance]) []catalog.Endpoint {
-	m := b.mapped[target]
-	if m == nil {
-		m = &mapped{}
-		b.mapped[target] = m
-		if s := b.serviceOf(target); s != nil && anyHealthy(s.Endpoints) {
-			m.healthy = s.Endpoints
-		}
-	}
-	_, datacenter := splitTarget(target)
-	far := datacenter != ""
-	if m.at != e.at {
-		m.endpoints, m.skipped = readEndpoints(e.value, far)
-		m.at = e.at
-	}
-	for _, s := range m.skipped {
+	t.route, t.err = c.value.defaultRoute(name, cmp.Or(datacenter, b.nodeProxies.datacenter))
+	t.undialable = e.value.undialable
+	for _, s := range t.undialable {
 		b.problem("", "", "service "+s, "it has no address or port that can be dialled: it gets no traffic")
 	}
-	if far {
-		return b.hold(m, e.back)
-	}
-	return b.hold(m, b.back)
 }
 
-func anyHealthy(list []catalog.Endpoint) bool {
-	return slices.ContainsFunc(list, func(e catalog.Endpoint) bool { return e.Healthy })
-}
-
-// hold is what a service's endpoints are taken to be. back is when those who know of them came back.
-func (b *assembly) hold(m *mapped, back time.Time) []catalog.Endpoint {
-	if anyHealthy(m.endpoints) {
-		m.healthy, m.since = m.endpoints, time.Time{}
-		return m.endpoints
+// upstream is an upstream and what it dials; reason says why it is not there.
+func (b *assembly) upstream(id identity.ProxyID, u *upstream, t *target) (up catalog.Upstream, _ *target, reason string) {
+	if t.service != nil {
+		up, reason = u.routed(t)
+		return up, t, reason
 	}
-	end := back.Add(holdTime)
-	if !m.since.IsZero() && m.since.Add(holdTime).Before(end) {
-		end = m.since.Add(holdTime)
-	}
-	if len(m.endpoints) == 0 || len(m.healthy) == 0 || back.IsZero() || !b.now.Before(end) {
-		m.healthy = nil // they are gone: a later loss of the agent does not bring them back
-		return m.endpoints
-	}
-	if m.since.IsZero() {
-		m.since = b.now
-	}
-	b.at(end)
-	return m.healthy
-}
-
-// intentionsOf is what is known of who may reach a service.
-func (b *assembly) intentionsOf(name string) ([]intention.Intention, bool) {
-	if w := b.agent.known.intentions[name]; w != nil && w.ok {
-		return w.value, true
-	}
-	return b.formerIntentions(name)
-}
-
-// formerIntentions are those of the last-known-good file.
-func (b *assembly) formerIntentions(name string) ([]intention.Intention, bool) {
-	seed := b.agent.seed
-	if seed == nil || !slices.ContainsFunc(seed.Contents.Proxies, func(p *catalog.Proxy) bool { return p.Service.Service == name }) {
-		return nil, false
-	}
-	b.fromFile = true
-	var out []intention.Intention
-	for _, i := range seed.Contents.Intentions {
-		if i.Destination.Service == name || i.Destination.IsWildcard() {
-			out = append(out, i)
-		}
-	}
-	return out, true
-}
-
-// formerly is the proxy of the last-known-good file.
-func (b *assembly) formerly(id identity.ProxyID) (*catalog.Proxy, bool) {
-	if seed := b.agent.seed; seed != nil {
-		for _, p := range seed.Contents.Proxies {
-			if p.ID == id {
-				b.fromFile = true
-				return p, true
+	// What is not known now is what was known last.
+	name, datacenter := splitTarget(t.name)
+	c := b.agent.known.chains[t.name]
+	known := c != nil && c.ok
+	t = &target{name: t.name, service: b.agent.seed.service(t.name), former: true}
+	switch {
+	case t.service == nil:
+	case !known:
+		if old := b.former(id); old != nil {
+			for _, was := range old.Upstreams {
+				if was.Destination == u.Destination && was.Datacenter == u.Datacenter {
+					return was, t, ""
+				}
 			}
 		}
+	// Of a service that nobody dialled the file has no endpoints, which does not say that there are none.
+	case len(t.service.Endpoints) > 0 && t.service.Protocol == definition.Protocol(c.value.Protocol):
+		b.fromFile = true
+		t.route, t.err = c.value.defaultRoute(name, cmp.Or(datacenter, b.nodeProxies.datacenter))
+		up, reason = u.routed(t)
+		return up, t, reason
+	}
+	if datacenter != "" && b.agent.known.datacenters.ok && !b.datacenters[datacenter] {
+		return up, nil, fmt.Sprintf("the datacenter %.60q is not known to Consul", datacenter)
+	}
+	return up, nil, waiting
+}
+
+// routed is the upstream as its target's chain has it; reason says why it is not there.
+func (u *upstream) routed(t *target) (up catalog.Upstream, reason string) {
+	up = u.Upstream
+	if t.err != nil {
+		return up, t.err.Error()
+	}
+	if reason := gatewayed(cmp.Or(u.gateway, t.route.gateway)); reason != "" && t.service.Datacenter != "" {
+		return up, reason
+	}
+	if u.protocol.Set && u.protocol.Value != t.service.Protocol {
+		return up, "protocol " + u.protocol.Value.String() + " of its config is not that of the service, " + t.service.Protocol.String() + ", which is not supported yet"
+	}
+	if up.ConnectTimeout == 0 {
+		up.ConnectTimeout = t.route.connectTimeout
+	}
+	return up, ""
+}
+
+// hold is what the endpoints of a target are taken to be: while none is healthy for a moment after those
+// who know of them came back, the last healthy ones.
+func (b *assembly) hold(target string, e *watch[instances]) []catalog.Endpoint {
+	s, ok := b.endpoints[target]
+	if old := b.agent.seed.service(target); !ok && old != nil && anyHealthy(old.Endpoints) {
+		s.healthy = old.Endpoints
+	}
+	endpoints, back := e.value.endpoints, b.basis.contact.back
+	if _, datacenter := splitTarget(target); datacenter != "" {
+		back = e.recovered
+	}
+	end := back.Add(holdTime)
+	if !s.since.IsZero() && s.since.Add(holdTime).Before(end) {
+		end = s.since.Add(holdTime)
+	}
+	switch {
+	case anyHealthy(endpoints):
+		s = endpointState{healthy: endpoints}
+	case len(endpoints) == 0 || len(s.healthy) == 0 || back.IsZero() || !b.now.Before(end):
+		s.healthy = nil // they are gone: a later loss of the agent does not bring them back
+	default:
+		if s.since.IsZero() {
+			s.since = b.now
+		}
+		b.wake(end)
+		endpoints = s.healthy
+	}
+	b.endpoints[target] = s
+	return endpoints
+}
+
+// intentions are what is known of who may reach a service, but for what is said of all destinations.
+func (b *assembly) intentions(name string) (d *catalog.Destination, ok bool) {
+	if w := b.agent.known.intentions[name]; w != nil && w.ok {
+		return w.value.own, true
+	}
+	if s := b.agent.seed; s != nil && s.protected[name] {
+		b.fromFile = true
+		return s.destinations[name], true
 	}
 	return nil, false
 }
 
-// serviceOf is the service of the last-known-good file; nil if there is none.
-func (b *assembly) serviceOf(target string) *catalog.Service {
-	name, datacenter := splitTarget(target)
-	if seed := b.agent.seed; seed != nil {
-		for _, s := range seed.Contents.Services {
-			if s.Name == identity.NewName(name) && s.Datacenter == datacenter {
-				return s
-			}
-		}
-	}
-	return nil
-}
-
-// keep puts what a proxy of the last-known-good file needs into services and intentions, where nothing newer is.
-func (b *assembly) keep(p *catalog.Proxy, services map[string]*catalog.Service, intentions map[string][]intention.Intention) {
-	name := p.Service.Service
-	for _, u := range append(slices.Clone(p.Upstreams), catalog.Upstream{Destination: p.Service}) {
-		t := targetOf(u, b.datacenter())
-		if services[t] != nil {
-			continue
-		}
-		if s := b.serviceOf(t); s != nil {
-			services[t] = s
-		}
-	}
-	if list, ok := b.intentionsOf(name); ok {
-		intentions[name] = list
-	}
+// former is the proxy of the last-known-good file; nil: there is none.
+func (b *assembly) former(id identity.ProxyID) *catalog.Proxy {
+	p := b.agent.seed.proxy(id)
+	b.fromFile = b.fromFile || p != nil
+	return p
 }

@@ -46,7 +46,7 @@ func (w *watcher) checks(ctx context.Context, wanted bool) {
 	switch {
 	case wanted && w.stopChecks == nil:
 		ctx, w.stopChecks = context.WithCancel(ctx)
-		poll(ctx, w.all, a, &a.known.checks, request{path: "/v1/agent/checks"}, checksEvery, func(body []byte) (map[string]*agentCheck, error) {
+		poll(ctx, a, &a.known.checks, "/v1/agent/checks", checksEvery, func(body []byte) (map[string]*agentCheck, error) {
 			m, err := decodeJSON[map[string]*agentCheck](body)
 			if err == nil && m == nil {
 				err = errors.New("it is no list of checks")
@@ -54,10 +54,10 @@ func (w *watcher) checks(ctx context.Context, wanted bool) {
 			return m, err
 		})
 	case !wanted && w.stopChecks != nil:
+		a.mu.Lock()
 		w.stopChecks()
 		w.stopChecks = nil
-		a.mu.Lock()
-		a.known.checks = found[map[string]*agentCheck]{}
+		a.known.checks = queryState[map[string]*agentCheck]{}
 		a.mu.Unlock()
 	}
 }
@@ -75,21 +75,21 @@ func (b *assembly) readChecks() {
 		}
 		there[c.key()] = true
 		if p := c.path(); p != "" {
-			b.asked[c.key()] = p
+			b.checkPaths[c.key()] = p
 		}
 	}
-	maps.DeleteFunc(b.asked, func(k checkKey, _ string) bool { return !there[k] })
+	maps.DeleteFunc(b.checkPaths, func(k checkKey, _ string) bool { return !there[k] })
 }
 
 // exposedChecks are the paths that the checks of a proxy's service ask for; ok is false if that is not known yet. Agent.mu is held.
 func (b *assembly) exposedChecks(s *sidecar) (paths []catalog.ExposedPath, ok bool) {
 	checks := b.agent.known.checks
 	if !checks.ok {
-		old, known := b.formerly(s.proxy.ID)
-		if known {
+		old := b.former(s.proxy.ID)
+		if old != nil {
 			paths = slices.DeleteFunc(slices.Clone(old.Exposed), func(e catalog.ExposedPath) bool { return !e.OfCheck })
 		}
-		return paths, known || checks.err != nil
+		return paths, old != nil || checks.err != nil
 	}
 	in := s.proxy.Inbound
 	for _, id := range slices.Sorted(maps.Keys(checks.value)) {
@@ -98,7 +98,7 @@ func (b *assembly) exposedChecks(s *sidecar) (paths []catalog.ExposedPath, ok bo
 			continue
 		}
 		e := catalog.ExposedPath{
-			Path: b.asked[c.key()], ListenerPort: portOf(c.ExposedPort), LocalPort: in.LocalPort, Protocol: catalog.HTTP, OfCheck: true, Agent: b.agentAddress(), Origin: s.proxy.Origin,
+			Path: b.checkPaths[c.key()], ListenerPort: portOf(c.ExposedPort), LocalPort: in.LocalPort, Protocol: catalog.HTTP, OfCheck: true, Agent: b.agentAddress(), Origin: s.proxy.Origin,
 		}
 		if c.Type == "grpc" {
 			e.Protocol = catalog.HTTP2

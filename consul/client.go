@@ -30,7 +30,7 @@ type client struct {
 	auth    *api.HttpBasicAuth
 	tokens  *tokenSource
 	maxBody int64
-	turns   *turns
+	limiter *limiter
 	// asking and leafs bound how many chains, and how many leafs, are asked for at one time.
 	asking, leafs chan struct{}
 	contact       *contact
@@ -248,10 +248,14 @@ type contact struct {
 	// what else is watched is not to take the agent for lost until the next turn.
 	doubted latest.Value[struct{}]
 
-	mu     sync.Mutex
+	mu sync.Mutex
+	contactState
+}
+
+type contactState struct {
 	last   time.Time // the last answer; zero: none
 	lost   time.Time // when it first did not answer since; zero: it answers
-	cause  error     // why it last did not answer
+	cause  string    // why it last did not answer
 	back   time.Time // when it last answered again after a loss
 	policy string    // the last X-Consul-Default-Acl-Policy
 }
@@ -262,7 +266,7 @@ func (c *contact) note(a answer, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if errors.Is(err, errUnreachable) {
-		c.cause = err
+		c.cause = err.Error()
 		if c.lost.IsZero() {
 			c.lost = now
 			c.doubted.Set(struct{}{})
@@ -282,15 +286,8 @@ func (c *contact) note(a answer, err error) {
 	}
 }
 
-// why says why the agent does not answer, as far as that is known.
-func (c *contact) why() error {
+func (c *contact) state() contactState {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.cause
-}
-
-func (c *contact) state() (last, lost, back time.Time, policy string) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.last, c.lost, c.back, c.policy
+	return c.contactState
 }

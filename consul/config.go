@@ -123,7 +123,7 @@ func (c Config) connect() (*client, error) {
 	}
 	return &client{
 		name: name, http: &h, scheme: d.Scheme, host: host, prefix: d.PathPrefix, auth: d.HttpAuth,
-		tokens: tokens, maxBody: maxBody, turns: newTurns(maxQueries), asking: make(chan struct{}, mostAsking), leafs: make(chan struct{}, mostLeafs), contact: &contact{},
+		tokens: tokens, maxBody: maxBody, limiter: newLimiter(maxQueries), asking: make(chan struct{}, mostAsking), leafs: make(chan struct{}, mostLeafs), contact: &contact{},
 	}, nil
 }
 

@@ -3,6 +3,7 @@ package consul
 import (
 	"cmp"
 	"net/netip"
+	"net/url"
 	"slices"
 	"strings"
 
@@ -13,35 +14,72 @@ import (
 // mostWeight is Envoy's and Consul's bound on the weight of an endpoint.
 const mostWeight = 128
 
-// readEndpoints maps the instances of a service as Consul's own control plane does: all of them, with their health, so that Envoy
-// keeps connections to one that is critical for a moment. Of two instances at one address the healthy one counts. far says that they are dialled from another
-// datacenter. skipped are the instances that cannot be dialled.
-func readEndpoints(instances []*instance, far bool) (endpoints []catalog.Endpoint, skipped []string) {
-	for _, i := range instances {
+// instances are those of a service, and what they come to.
+type instances struct {
+	all       []*instance
+	endpoints []catalog.Endpoint
+	// undialable are the IDs of the instances that have no address or port to dial, sorted.
+	undialable []string
+}
+
+// endpointsQuery asks for the instances of a target. In the agent's own datacenter the agent answers
+// out of its own stream of events, and that there is nothing healthy must be confirmed.
+//
+// For another datacenter that stream hides that the servers there are away, so they are asked
+// themselves: "near" is what the agent cannot answer out of the stream, with an index or without,
+// and the order that it asks for is not looked at. They are asked for a consistent answer, as those
+// that were just started could say otherwise that there are no instances.
+func endpointsQuery(target string) query[instances] {
+	service, datacenter := splitTarget(target)
+	far := datacenter != ""
+	q := query[instances]{
+		target: target,
+		merge:  mergeInstances(far),
+		path:   "/v1/health/connect/" + url.PathEscape(service),
+		params: url.Values{"cached": {""}},
+		doubt:  func(i instances) bool { return !anyHealthy(i.endpoints) },
+		decode: func(body []byte) (instances, error) {
+			list, err := decodeList[*instance](body)
+			return readInstances(list, far), err
+		},
+	}
+	if far {
+		q.params = consistent(url.Values{"dc": {datacenter}, "near": {"_agent"}})
+		q.doubt, q.far, q.retry = nil, true, serverRetry
+	}
+	return q
+}
+
+// readInstances maps the instances of a service as Consul's own control plane does: all of them, with
+// their health, so that Envoy keeps connections to one that is critical for a moment. Of two
+// instances at one address the healthy one counts. far says that they are dialled from another
+// datacenter.
+func readInstances(all []*instance, far bool) instances {
+	out := instances{all: all}
+	for _, i := range all {
 		if i == nil || i.Service == nil {
 			continue
 		}
 		var e catalog.Endpoint
 		e.Address, e.Port = addressOf(i, far)
 		if e.Port == 0 || e.Address == "" {
-			skipped = append(skipped, i.Service.ID)
+			out.undialable = append(out.undialable, i.Service.ID)
 			continue
 		}
 		e.Weight, e.Healthy = weightOf(i)
-		endpoints = append(endpoints, e)
+		out.endpoints = append(out.endpoints, e)
 	}
-	slices.SortFunc(endpoints, func(a, b catalog.Endpoint) int {
+	slices.SortFunc(out.endpoints, func(a, b catalog.Endpoint) int {
 		return cmp.Or(strings.Compare(a.Address, b.Address), cmp.Compare(a.Port, b.Port), compareHealth(a, b), cmp.Compare(b.Weight, a.Weight))
 	})
-	endpoints = slices.CompactFunc(endpoints, func(a, b catalog.Endpoint) bool { return a.Address == b.Address && a.Port == b.Port })
-	slices.Sort(skipped)
-	return endpoints, slices.Compact(skipped)
+	out.endpoints = slices.CompactFunc(out.endpoints, func(a, b catalog.Endpoint) bool { return a.Address == b.Address && a.Port == b.Port })
+	slices.Sort(out.undialable)
+	out.undialable = slices.Compact(out.undialable)
+	return out
 }
 
-// noneHealthy reports whether instances in the agent's own datacenter leave nothing to dial.
-func noneHealthy(instances []*instance) bool {
-	endpoints, _ := readEndpoints(instances, false)
-	return !anyHealthy(endpoints)
+func anyHealthy(list []catalog.Endpoint) bool {
+	return slices.ContainsFunc(list, func(e catalog.Endpoint) bool { return e.Healthy })
 }
 
 // compareHealth puts the healthy first.
@@ -71,11 +109,11 @@ func addressOf(i *instance, far bool) (address string, port uint16) {
 		}
 		address = cmp.Or(address, n.Address, n.TaggedAddresses["lan"])
 	}
-	return dialable(address), port
+	return readAddress(address), port
 }
 
-// dialable is an address as it is written to be dialled; empty if it cannot be.
-func dialable(address string) string {
+// readAddress is an address as it is written to be dialled; empty if it cannot be.
+func readAddress(address string) string {
 	if a, err := netip.ParseAddr(address); err == nil {
 		if a.Zone() != "" || a.IsUnspecified() || a.IsMulticast() {
 			return ""
@@ -112,19 +150,20 @@ func weightOf(i *instance) (weight uint32, healthy bool) {
 	return uint32(min(max(n, 1), mostWeight)), healthy && n > 0
 }
 
-// mergeInstances is what is known after an answer that may lack some: those of it, and those that only an earlier one has.
-func mergeInstances(old, now []*instance) []*instance {
-	key := func(i *instance) [2]string {
-		var k [2]string
-		if i != nil && i.Node != nil {
-			k[0] = i.Node.Node
-		}
-		if i != nil && i.Service != nil {
-			k[1] = i.Service.ID
-		}
-		return k
+// mergeInstances is what is known after an answer that may lack some: those of it, and those that
+// only an earlier one has.
+func mergeInstances(far bool) func(old, now instances) instances {
+	return func(old, now instances) instances {
+		return readInstances(merge(old.all, now.all, func(i *instance) (k [2]string) {
+			if i != nil && i.Node != nil {
+				k[0] = i.Node.Node
+			}
+			if i != nil && i.Service != nil {
+				k[1] = i.Service.ID
+			}
+			return k
+		}), far)
 	}
-	return merge(old, now, key)
 }
 
 // merge is now, and of old what now has no other value for.

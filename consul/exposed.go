@@ -60,7 +60,7 @@ func (s *sidecar) listens(port uint16) bool {
 	if m := s.settings.Prometheus; m.Set && m.Value.Port() == port && overlaps(m.Value.Addr()) {
 		return true
 	}
-	return slices.ContainsFunc(s.upstreams, func(u dialled) bool {
+	return slices.ContainsFunc(s.upstreams, func(u upstream) bool {
 		address, err := netip.ParseAddr(u.BindAddress)
 		return err == nil && u.BindPort == port && overlaps(address)
 	})

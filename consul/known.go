@@ -1,70 +1,81 @@
 package consul
 
-import (
-	"time"
+import "time"
+
+// queryState is what one query has found out, and how the query is doing.
+type queryState[T any] struct {
+	value T
+	ok    bool // there is a value
+	health
+}
+
+// health is how a query is doing.
+type health struct {
+	answered time.Time // the last answer, with a new value or not
+	filtered bool      // ACLs left something out of it
+	// stale is for how long the servers that answered had not been in touch with the leader, if that
+	// is long.
+	stale     time.Duration
+	err       error     // why it cannot be read now; nil: it can
+	since     time.Time // when it first could not; zero: it can
+	recovered time.Time // when it could be read again after it could not
+}
+
+// longContact is how long an agent, or a server, may have been out of touch with the leader before
+// what it says is called stale.
+const longContact = 10 * time.Second
+
+// news is what an answer tells that was not known before.
+type news uint8
+
+const (
+	noNews   news = iota
+	newValue      // another value of what was known and could be read, and nothing else
+	newState      // that it is known, can be read or cannot, or lacks something
 )
 
-// state is how one query is doing.
-type state struct {
-	err      error
-	since    time.Time
-	filtered bool
-	behind   time.Time // since when the servers that answer have been out of touch with the leader; zero: they are not
+// take takes an answer to q in.
+func (f *queryState[T]) take(value T, m meta, q *query[T]) news {
+	n := newState
+	if f.ok && f.err == nil && f.filtered == m.filtered {
+		n = newValue
+	}
+	f.confirm(m)
+	f.filtered = m.filtered
+	switch {
+	case m.authoritative() || q.merge == nil:
+	case f.ok:
+		value = q.merge(f.value, value)
+	case q.wary:
+		return n
+	}
+	if f.value, f.ok = value, true; q.taken != nil {
+		q.taken(value)
+	}
+	return n
 }
 
-func (f *found[T]) state() state {
-	s := state{err: f.err, since: f.since, filtered: f.filtered}
-	if f.stale > 0 {
-		s.behind = f.heard.Add(-f.stale)
+// confirm takes in that an answer is what the last one was.
+func (h *health) confirm(m meta) news {
+	n := noNews
+	if h.err != nil {
+		n, h.recovered = newState, time.Now()
 	}
-	return s
+	h.err, h.since, h.answered, h.stale = nil, time.Time{}, time.Now(), 0
+	if m.noLeader || m.age > longContact {
+		h.stale = max(m.age, time.Second)
+	}
+	return n
 }
 
-// each calls f for all that is watched. Agent.mu is held.
-func (a *Agent) each(f func(what string, s state)) {
-	k := &a.known
-	f("agent", k.self.state())
-	f("datacenters", k.datacenters.state())
-	f("CA roots", k.roots.state())
-	f(meshEntryName, k.mesh.state())
-	f(proxyDefaultsEntryName, k.proxyDefaults.state())
-	f("services of node "+k.node, k.services.state())
-	f("checks of the agent", k.checks.state()) // which are fine as long as they are not read
-	k.together.each(f)
-	for name, w := range k.chains {
-		f("discovery chain of "+name, w.state())
+// fail takes in that no answer came.
+func (h *health) fail(err error) news {
+	n := noNews
+	if h.err == nil || h.err.Error() != err.Error() {
+		n = newState
 	}
-	for name, w := range k.endpoints {
-		f("endpoints of "+name, w.state())
+	if h.err = err; h.since.IsZero() {
+		h.since = time.Now()
 	}
-	for name, w := range k.intentions {
-		f("service-intentions/"+name, w.state())
-	}
-}
-
-// count is how much is watched. Agent.mu is held.
-func (a *Agent) count() int {
-	if !a.ran {
-		return 0
-	}
-	const always = 6
-	return always + len(a.known.chains) + len(a.known.endpoints) + len(a.known.intentions)
-}
-
-// staleSince is since when something that is served is not as Consul has it; lost is when the agent was lost. Agent.mu is held.
-func (a *Agent) staleSince(lost time.Time) time.Time {
-	first := lost
-	earlier := func(t time.Time) {
-		if !t.IsZero() && (first.IsZero() || t.Before(first)) {
-			first = t
-		}
-	}
-	a.each(func(_ string, s state) {
-		earlier(s.since)
-		earlier(s.behind)
-	})
-	if a.status.FromFile && a.seed != nil {
-		earlier(a.seed.Saved)
-	}
-	return first
+	return n
 }

@@ -19,15 +19,16 @@ const kindProxy = "connect-proxy"
 type sidecar struct {
 	proxy     catalog.Proxy // without upstreams
 	settings  definition.Settings
-	upstreams []dialled
+	upstreams []upstream
 	checks    bool // the checks of the service go through the proxy
 	problems  []Problem
 	refused   bool
 }
 
-// dialled is an upstream of a sidecar.
-type dialled struct {
+// upstream is an upstream of a sidecar.
+type upstream struct {
 	catalog.Upstream
+	target   string
 	protocol definition.Setting[catalog.Protocol]
 	gateway  string // the mode of mesh gateways, if the registration says one
 }
@@ -253,7 +254,7 @@ func (s *sidecar) readUpstream(r *registration, u *upstreamRegistration, datacen
 		return
 	}
 	seen[name] = true
-	s.upstreams = append(s.upstreams, dialled{e.Apply(c), e.Protocol, gateway})
+	s.upstreams = append(s.upstreams, upstream{e.Apply(c), targetOf(c, datacenter), e.Protocol, gateway})
 }
 
 func (s *sidecar) isTransparent(r *registration) bool {

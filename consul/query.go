@@ -50,6 +50,15 @@ type query[T any] struct {
 	same   func(meta)
 	failed func(error) (end bool)
 
+	// How answers are taken in, where follow does it: merge is what is known after one that may lack
+	// something; nil: what it says. wary says that such an answer tells nothing if it is the first. taken,
+	// if not nil, is told what is known after each. target is the one whose endpoints are asked for, on a
+	// new value of which nothing else depends; empty: the query is about something else.
+	merge  func(old, now T) T
+	wary   bool
+	taken  func(T)
+	target string
+
 	last said // the last answer that was handed on
 }
 
@@ -94,7 +103,7 @@ func (q *query[T]) run(ctx context.Context) error {
 		if q.told != nil {
 			told = q.told()
 		}
-		if now := q.client.turns.epoch(); now != epoch {
+		if now := q.client.limiter.epoch(); now != epoch {
 			epoch, index = now, 0
 		}
 		m, err := q.ask(ctx, index, epoch)
@@ -115,13 +124,13 @@ func (q *query[T]) run(ctx context.Context) error {
 		failures = 0
 		if m.cut {
 			index = m.index
-			if index == 0 && !sleep(ctx, spreadOut()) {
+			if index == 0 && !sleep(ctx, time.Duration(rand.Float64()*float64(recoverySpread))) {
 				return nil
 			}
 			continue
 		}
-		if q.every == 0 && m.putBack(last) {
-			epoch = q.client.turns.restored()
+		if q.every == 0 && (m.early || m.index > 0 && m.index < last) { // of a state that was put back
+			epoch = q.client.limiter.restored()
 		}
 		last = m.index
 		switch {
@@ -161,14 +170,10 @@ func (q *query[T]) run(ctx context.Context) error {
 // ask asks once and hands the answer on.
 func (q *query[T]) ask(ctx context.Context, index, epoch uint64) (meta, error) {
 	r := request{path: q.path, params: q.params, caller: q.caller, token: q.token, index: index, patience: q.patience}
-	turn := ctx
+	waiting := ctx
 	if index > 0 {
 		var end func()
-		if q.first {
-			turn, r.wait, end = q.client.turns.hold(ctx, epoch)
-		} else {
-			turn, r.wait, end = q.client.turns.take(ctx, epoch)
-		}
+		waiting, r.wait, end = q.client.limiter.acquire(ctx, epoch, q.first)
 		defer end()
 	}
 	if q.slots != nil {
@@ -180,10 +185,10 @@ func (q *query[T]) ask(ctx context.Context, index, epoch uint64) (meta, error) {
 		}
 	}
 	began := time.Now()
-	a, err := q.client.do(turn, r)
-	switch cause := context.Cause(turn); {
-	case err != nil && errors.Is(cause, errTurn):
-		return meta{index: index, cut: true}, nil // somebody else's turn; the same is asked again
+	a, err := q.client.do(waiting, r)
+	switch cause := context.Cause(waiting); {
+	case err != nil && errors.Is(cause, errGaveWay):
+		return meta{index: index, cut: true}, nil // the same is asked again
 	case err != nil && errors.Is(cause, errRestored):
 		return meta{cut: true}, nil // it may have waited in vain
 	}

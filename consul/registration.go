@@ -29,17 +29,11 @@ type registration struct {
 	Address    string
 	Port       int
 	SocketPath string
-	Weights    *struct{ Passing, Warning int }
 	Proxy      *proxyRegistration
 	Namespace  string
 	Partition  string
 	PeerName   string
 	Datacenter string // in answers of the agent itself
-
-	TaggedAddresses map[string]struct {
-		Address string
-		Port    int
-	}
 }
 
 type proxyRegistration struct {
@@ -83,13 +77,20 @@ type meshGateway struct{ Mode string }
 // instance is one of the answer of /v1/health/connect.
 type instance struct {
 	Node    *node
-	Service *registration
-	Checks  []check
+	Service *dialable
+	Checks  []struct{ Status string }
 }
 
-type check struct {
-	CheckID string
-	Status  string
+// dialable is what of a registration those who dial it need.
+type dialable struct {
+	ID              string
+	Address         string
+	Port            int
+	Weights         *struct{ Passing, Warning int }
+	TaggedAddresses map[string]struct {
+		Address string
+		Port    int
+	}
 }
 
 // chainAnswer is the answer of /v1/discovery-chain.

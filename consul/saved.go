@@ -12,6 +12,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"time"
 
@@ -129,7 +130,7 @@ type saver struct {
 	file    string
 	log     *slog.Logger
 	newest  latest.Value[catalog.Contents]
-	written [sha256.Size]byte // the sum of the contents of the file as last written
+	written catalog.Contents // that the file holds
 }
 
 const (
@@ -167,17 +168,15 @@ func (s *saver) run(ctx context.Context) {
 	s.flush()
 }
 
-// flush writes the newest.
+// flush writes the newest, unless the file has the same already: what did not change is the same pointer.
 func (s *saver) flush() {
 	c, ok := s.newest.Load()
-	if !ok {
+	w := &s.written
+	if !ok || reflect.DeepEqual(c.Mesh, w.Mesh) && slices.Equal(c.Services, w.Services) &&
+		slices.Equal(c.Proxies, w.Proxies) && slices.Equal(c.Intentions, w.Intentions) {
 		return
 	}
 	contents, err := json.Marshal(toSave(c))
-	sum := sha256.Sum256(contents)
-	if err == nil && sum == s.written {
-		return
-	}
 	var b []byte
 	if err == nil {
 		b, err = encodeSaved(time.Now().UTC(), contents)
@@ -189,7 +188,7 @@ func (s *saver) flush() {
 		s.log.Error("last known good contents not written", "file", s.file, "err", err)
 		return
 	}
-	s.written = sum
+	s.written = c
 }
 
 // replaceFile puts b in place of the file, so that there is the old one or the new one at any time, and only its owner reads it.

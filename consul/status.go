@@ -52,3 +52,64 @@ func (p Problem) String() string {
 	}
 	return s
 }
+
+// each calls f for all that is watched. The kind and the name make up what it is called. Agent.mu is
+// held.
+func (a *Agent) each(f func(kind, name string, h *health)) {
+	k := &a.known
+	f("agent", "", &k.self.health)
+	f("datacenters", "", &k.datacenters.health)
+	f("CA roots", "", &k.roots.health)
+	f(meshEntryName, "", &k.mesh.health)
+	f(proxyDefaultsEntryName, "", &k.proxyDefaults.health)
+	f("services of node ", k.node, &k.services.health)
+	f("checks of the agent", "", &k.checks.health) // which are fine as long as they are not read
+	if k.bulk.on {
+		for i, kind := range entryKinds {
+			h := k.bulk.entries[i].health
+			h.filtered = false // see decodeEntries
+			f("config entries ", kind, &h)
+		}
+	}
+	if k.bulk.asked {
+		f("intentions", "", &k.bulk.intentions.health)
+	}
+	for name, w := range k.chains {
+		f("discovery chain of ", name, &w.health)
+	}
+	for name, w := range k.endpoints {
+		f("endpoints of ", name, &w.health)
+	}
+	for name, w := range k.intentions {
+		f("service-intentions/", name, &w.health)
+	}
+}
+
+// count is how much is watched. Agent.mu is held.
+func (a *Agent) count() int {
+	if !a.ran {
+		return 0
+	}
+	const always = 6
+	return always + len(a.known.chains) + len(a.known.endpoints) + len(a.known.intentions)
+}
+
+// staleSince is since when something that is served is not as Consul has it; lost is when the agent was
+// lost. Agent.mu is held.
+func (a *Agent) staleSince(lost time.Time) time.Time {
+	first := lost
+	earlier := func(t time.Time) {
+		if !t.IsZero() && (first.IsZero() || t.Before(first)) {
+			first = t
+		}
+	}
+	a.each(func(_, _ string, h *health) {
+		if earlier(h.since); h.stale > 0 {
+			earlier(h.answered.Add(-h.stale))
+		}
+	})
+	if a.status.FromFile && a.seed != nil {
+		earlier(a.seed.saved)
+	}
+	return first
+}

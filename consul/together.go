@@ -2,8 +2,6 @@ package consul
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/json"
 	"errors"
 	"net/http"
 	"net/url"
@@ -12,7 +10,8 @@ import (
 	"strings"
 	"time"
 
-	"github.com/sallyport/sallyport/intention"
+	"github.com/sallyport/sallyport/catalog"
+	"github.com/sallyport/sallyport/identity"
 )
 
 // On a node with more to watch than there are connections for, intentions and chains are not asked for by name. One query lists the intentions of all
@@ -26,19 +25,20 @@ var entryKinds = [...]string{"service-defaults", "service-router", "service-spli
 // defaultsKind is the one of entryKinds with which a chain is still the default one.
 const defaultsKind = 0
 
-// together is what queries for all names at once have found out.
-type together struct {
+// bulk is what queries for all names at once have found out.
+type bulk struct {
 	on bool // the entries are watched
 	// entries are the indexes at which the entries were written, by name as it is looked up, and kind.
-	entries    [len(entryKinds)]found[map[string]uint64]
-	intentions found[struct{}]
-	shared     bool      // there is one query for all intentions
-	apart      time.Time // until when there is none, as what it answered was not all there is
+	entries    [len(entryKinds)]queryState[map[string]uint64]
+	intentions queryState[struct{}]
+	asked      bool      // there is one query for all intentions
+	perName    time.Time // until when there is none, as what it answered was not all there is
 }
 
 const (
-	// apartFor is how long intentions are asked for by destination after a list of them was not complete.
-	apartFor = 10 * time.Minute
+	// perNameFor is how long intentions are asked for by destination after a list of them was not
+	// complete.
+	perNameFor = 10 * time.Minute
 	// longestFilter bounds a filter. Go's servers, and so Consul's, take requests with 1 MiB before the body.
 	longestFilter = 200_000
 )
@@ -50,29 +50,28 @@ type digest struct {
 	back                                  time.Time
 }
 
-// crowd starts and ends the queries for config entries. n is how many things there are to watch.
-func (w *watcher) crowd(ctx context.Context, n int) {
+// bulk starts and ends the queries for config entries. n is how many things there are to watch.
+func (w *watcher) bulk(ctx context.Context, n int) {
 	a := w.agent
-	most := a.client.turns.most
-	switch {
-	case w.endLists == nil && n <= most, w.endLists != nil && n > most*3/4:
-		return
-	case w.endLists != nil:
-		a.mu.Lock()
-		w.endLists()
-		w.endLists, a.known.together.on = nil, false
-		a.mu.Unlock()
+	most := a.client.limiter.most
+	on := w.endEntries != nil
+	if !on && n <= most || on && n > most*3/4 {
 		return
 	}
 	a.mu.Lock()
-	a.known.together.on = true
-	for i := range entryKinds {
-		a.known.together.entries[i] = found[map[string]uint64]{}
+	defer a.mu.Unlock()
+	t := &a.known.bulk
+	if t.on = !on; on {
+		w.endEntries()
+		w.endEntries = nil
+		return
 	}
-	a.mu.Unlock()
-	ctx, w.endLists = context.WithCancel(ctx)
+	ctx, w.endEntries = context.WithCancel(ctx)
 	for i, kind := range entryKinds {
-		follow(ctx, w.all, a, &a.known.together.entries[i], query[map[string]uint64]{first: true, path: "/v1/config/" + kind, params: consistent(nil), decode: decodeEntries}, nil, false)
+		t.entries[i] = queryState[map[string]uint64]{}
+		follow(ctx, a, &t.entries[i], query[map[string]uint64]{
+			first: true, path: "/v1/config/" + kind, params: consistent(nil), decode: decodeEntries,
+		})
 	}
 }
 
@@ -92,116 +91,123 @@ func decodeEntries(body []byte) (map[string]uint64, error) {
 // entryKey is what Consul looks an entry up by.
 func entryKey(name string) string { return strings.ToLower(name) }
 
-// mannerOfChain is how chains are to be watched now. Agent.mu is held, as for all below.
-func (w *watcher) mannerOfChain() func(string) manner {
+// modeOfChains is how chains are to be watched now. Agent.mu is held, as for all below.
+func (w *watcher) modeOfChains() func(string) mode {
 	k := &w.agent.known
-	t := &k.together
+	t := &k.bulk
 	if !t.on {
-		return func(string) manner { return alone }
+		return func(string) mode { return perName }
 	}
 	known := k.proxyDefaults.ok
 	for i := range t.entries {
 		if e := &t.entries[i]; !e.ok {
 			if refused(e.err) {
-				return func(string) manner { return alone }
+				return func(string) mode { return perName }
 			}
 			known = false
 		}
 	}
-	return func(target string) manner {
+	return func(target string) mode {
 		if !known {
 			if e := k.chains[target]; e != nil {
-				return e.manner
+				return e.mode
 			}
-			return shared // nobody asks yet
+			return inBulk // nobody asks yet
 		}
 		name, _ := splitTarget(target)
 		for i := range t.entries {
 			if i != defaultsKind && t.entries[i].value[entryKey(name)] > 0 {
-				return alone // it depends on what other entries say, too
+				return perName // it depends on what other entries say, too
 			}
 		}
-		return told
+		return onSignal
 	}
 }
 
-// digest is what the chain of a target is made of, in whichever datacenter it is: entries are the same in all.
+// digest is what the chain of a target is made of, in whichever datacenter it is: entries are the same
+// in all.
 func (w *watcher) digest(target string) digest {
 	name, _ := splitTarget(target)
 	k := &w.agent.known
-	return digest{k.proxyDefaults.value.ModifyIndex, k.together.entries[defaultsKind].value[entryKey(name)], w.epoch, w.back}
+	return digest{k.proxyDefaults.value.ModifyIndex, k.bulk.entries[defaultsKind].value[entryKey(name)], w.epoch, w.back}
 }
 
-// mannerOfIntentions is how intentions are to be watched now.
-func (w *watcher) mannerOfIntentions() func(string) manner {
-	t := &w.agent.known.together
-	together := t.on && !time.Now().Before(t.apart)
-	return func(name string) manner {
-		if together && filterable.MatchString(name) {
-			return shared
+// modeOfIntentions is how intentions are to be watched now.
+func (w *watcher) modeOfIntentions() func(string) mode {
+	t := &w.agent.known.bulk
+	bulk := t.on && !time.Now().Before(t.perName)
+	return func(name string) mode {
+		if bulk && filterable.MatchString(name) {
+			return inBulk
 		}
-		return alone
+		return perName
 	}
 }
 
 // filterable is what can stand in a filter as it is, but for dots.
 var filterable = regexp.MustCompile(`^[A-Za-z0-9._-]+$`)
 
-// shareIntentions keeps one query going for the intentions of all destinations that are watched in this manner.
-func (w *watcher) shareIntentions(ctx context.Context) {
+// bulkIntentions keeps one query going for the intentions of all destinations that are watched in bulk.
+func (w *watcher) bulkIntentions(ctx context.Context) {
 	a := w.agent
 	k := &a.known
 	var names []string
 	for name, e := range k.intentions {
-		if e.manner == shared {
+		if e.mode == inBulk {
 			names = append(names, name)
 		}
 	}
 	slices.Sort(names)
-	if slices.Equal(names, w.sharing) {
+	if slices.Equal(names, w.destinations) {
 		return
 	}
-	if w.endSharing != nil {
-		w.endSharing()
-		w.endSharing = nil
+	if w.endIntentions != nil {
+		w.endIntentions()
+		w.endIntentions = nil
 	}
-	w.sharing = names
-	if k.together.shared = len(names) > 0; !k.together.shared {
+	w.destinations = names
+	if k.bulk.asked = len(names) > 0; !k.bulk.asked {
 		return
 	}
-	k.together.intentions = found[struct{}]{}
-	ctx, w.endSharing = context.WithCancel(ctx)
-	f := &k.together.intentions
-	apart := func() { k.together.apart = time.Now().Add(apartFor) }
-	q := query[map[string][]intention.Intention]{
+	k.bulk.intentions = queryState[struct{}]{}
+	ctx, w.endIntentions = context.WithCancel(ctx)
+	f := &k.bulk.intentions
+	giveUp := func() { k.bulk.perName = time.Now().Add(perNameFor) }
+	q := query[map[string]*catalog.Destination]{
 		client: a.client, metrics: a.metrics, first: true,
 		path: "/v1/connect/intentions", params: consistent(intentionFilter(names)), decode: decodeIntentionList(),
-		got: func(by map[string][]intention.Intention, m meta) {
-			learn(ctx, a, func() bool {
-				whole := m.authoritative()
-				if f.take(struct{}{}, m, true, false, nil); !whole {
-					apart()
+		got: func(by map[string]*catalog.Destination, m meta) {
+			a.learn(ctx, "", func() news {
+				f.take(struct{}{}, m, &query[struct{}]{})
+				wildcard := by[identity.Wildcard]
+				if !m.authoritative() {
+					giveUp()
+					wildcard = mergeIntentions(k.wildcard, wildcard)
 				}
 				m.filtered, m.noLeader, m.age = false, false, 0 // that is told of f
+				if f.filtered {
+					m.index = 0
+				}
 				for _, name := range names {
-					if e := k.intentions[name]; e != nil && e.manner == shared {
-						e.take(slices.Concat(by[name], by["*"]), m, whole, true, mergeIntentions)
+					if e := k.intentions[name]; e != nil && e.mode == inBulk {
+						q := k.intentionsQuery(name)
+						e.take(matched{by[name], wildcard}, m, &q)
 					}
 				}
-				return true
+				return newState
 			})
 		},
-		same: func(m meta) { learn(ctx, a, func() bool { return f.confirm(m) }) },
+		same: func(m meta) { a.learn(ctx, "", func() news { return f.confirm(m) }) },
 		failed: func(err error) bool {
-			return a.failed(ctx, "/v1/connect/intentions", err, func(err error) bool {
+			return a.failed(ctx, "/v1/connect/intentions", err, func(err error) news {
 				if refused(err) {
-					apart()
+					giveUp()
 				}
 				return f.fail(err)
 			})
 		},
 	}
-	w.all.Go(func() { _ = q.run(ctx) })
+	a.running.Go(func() { _ = q.run(ctx) })
 }
 
 // refused reports whether an agent does not answer a question, and would answer another one: it does not understand it, or the answer is too long. A 403
@@ -224,50 +230,4 @@ func intentionFilter(names []string) url.Values {
 	}
 	// Sorted, so that the expression becomes a tree and not a list.
 	return url.Values{"filter": {"DestinationName matches `^(?:\\*|" + strings.ReplaceAll(strings.Join(names, "|"), ".", `\.`) + ")$`"}}
-}
-
-// decodeIntentionList reads intentions by destination. Those that it has read before it does not read again.
-func decodeIntentionList() func([]byte) (map[string][]intention.Intention, error) {
-	type decoded struct {
-		intention.Intention
-		ok bool
-	}
-	var before map[[sha256.Size]byte]decoded
-	return func(body []byte) (map[string][]intention.Intention, error) {
-		list, err := decodeList[json.RawMessage](body)
-		if err != nil {
-			return nil, err
-		}
-		now := make(map[[sha256.Size]byte]decoded, len(list))
-		by := map[string][]intention.Intention{}
-		for _, raw := range list {
-			key := sha256.Sum256(raw)
-			d, ok := before[key]
-			if !ok {
-				if d.Intention, d.ok, err = decodeIntention(raw); err != nil {
-					return nil, err
-				}
-			}
-			now[key] = d
-			if d.ok {
-				by[d.Destination.Service] = append(by[d.Destination.Service], d.Intention)
-			}
-		}
-		before = now
-		return by, nil
-	}
-}
-
-// each calls f for what is watched for all names at once.
-func (t *together) each(f func(what string, s state)) {
-	if t.on {
-		for i, kind := range entryKinds {
-			s := t.entries[i].state()
-			s.filtered = false // see decodeEntries
-			f("config entries "+kind, s)
-		}
-	}
-	if t.shared {
-		f("intentions", t.intentions.state())
-	}
 }

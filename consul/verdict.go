@@ -68,7 +68,7 @@ func (z *verdicts) check(ctx context.Context, token, service string, fresh time.
 	if err, ok := v.load(fresh); ok {
 		return err
 	}
-	if _, lost, _, _ := z.agent.client.contact.state(); !lost.IsZero() {
+	if !z.agent.client.contact.state().lost.IsZero() {
 		if err, ok := v.load(0); ok {
 			return err
 		}
@@ -149,10 +149,10 @@ func (z *verdicts) learn(off bool, at time.Time) {
 
 // offSince reports whether ACLs are off, by an answer that is not older than fresh. An agent that was away since may have been started anew, with ACLs.
 func (z *verdicts) offSince(fresh time.Duration) (at time.Time, ok bool) {
-	_, lost, back, _ := z.agent.client.contact.state()
+	c := z.agent.client.contact.state()
 	z.mu.Lock()
 	defer z.mu.Unlock()
-	return z.off, !z.off.IsZero() && time.Since(z.off) <= fresh && lost.IsZero() && back.Before(z.off)
+	return z.off, !z.off.IsZero() && time.Since(z.off) <= fresh && c.lost.IsZero() && c.back.Before(z.off)
 }
 
 // mayWrite asks the agent whether a token has service:write; off says that it has no ACLs. ok is false if it did not say; err is why not then.
