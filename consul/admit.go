@@ -29,8 +29,8 @@ type endpointState struct {
 	since   time.Time          // since when they are held; zero: they are not
 }
 
-// proxy assembles r; ok is false while it must not be served. Services and intentions that it needs are
-// added to n. Agent.mu is held, as for all below.
+// proxy assembles r; ok is false while it must not be served. Services and intentions that it needs
+// are added to n. Agent.mu is held, as for all below.
 func (b *assembly) proxy(r *nodeProxy, own definition.Own, n *needs) (p *catalog.Proxy, ok bool) {
 	name, id := r.proxy.Service.Service, r.proxy.ID
 	if b.first[id].IsZero() {
@@ -150,7 +150,8 @@ func (b *assembly) upstream(id identity.ProxyID, u *upstream, t *target) (up cat
 				}
 			}
 		}
-	// Of a service that nobody dialled the file has no endpoints, which does not say that there are none.
+	// Of a service that nobody dialled the file has no endpoints, which does not say that there are
+	// none.
 	case len(t.service.Endpoints) > 0 && t.service.Protocol == definition.Protocol(c.value.Protocol):
 		b.fromFile = true
 		t.route, t.err = c.value.defaultRoute(name, cmp.Or(datacenter, b.nodeProxies.datacenter))
@@ -169,7 +170,7 @@ func (u *upstream) routed(t *target) (up catalog.Upstream, reason string) {
 	if t.err != nil {
 		return up, t.err.Error()
 	}
-	if reason := gatewayed(cmp.Or(u.gateway, t.route.gateway)); reason != "" && t.service.Datacenter != "" {
+	if reason := gatewayProblem(cmp.Or(u.gateway, t.route.gateway)); reason != "" && t.service.Datacenter != "" {
 		return up, reason
 	}
 	if u.protocol.Set && u.protocol.Value != t.service.Protocol {
@@ -181,8 +182,8 @@ func (u *upstream) routed(t *target) (up catalog.Upstream, reason string) {
 	return up, ""
 }
 
-// hold is what the endpoints of a target are taken to be: while none is healthy for a moment after those
-// who know of them came back, the last healthy ones.
+// hold is what the endpoints of a target are taken to be: while none is healthy for a moment after
+// those who know of them came back, the last healthy ones.
 func (b *assembly) hold(target string, e *watch[instances]) []catalog.Endpoint {
 	s, ok := b.endpoints[target]
 	if old := b.agent.seed.service(target); !ok && old != nil && anyHealthy(old.Endpoints) {
@@ -212,7 +213,8 @@ func (b *assembly) hold(target string, e *watch[instances]) []catalog.Endpoint {
 	return endpoints
 }
 
-// intentions are what is known of who may reach a service, but for what is said of all destinations.
+// intentions are what is known of who may reach a service, but for what is said of all
+// destinations.
 func (b *assembly) intentions(name string) (d *catalog.Destination, ok bool) {
 	if w := b.agent.known.intentions[name]; w != nil && w.ok {
 		return w.value.own, true

@@ -29,8 +29,8 @@ type Agent struct {
 	proxies latest.Value[map[identity.ProxyID]*catalog.Proxy]
 	wake    chan struct{} // something was learnt
 	seed    *seed         // of the last-known-good file; nil: none, or not needed any more
-	// verdicts are what tokens may.
-	verdicts *verdicts
+	// acl is what the agent says of tokens.
+	acl *aclCache
 	// oldLeafs is how many are known to be signed by another root than the active one.
 	oldLeafs  atomic.Int64
 	activeKey atomic.Pointer[activeKey]
@@ -51,10 +51,11 @@ var (
 // known is what queries have found out. Agent.mu guards it; the values themselves are not changed.
 type known struct {
 	// epoch counts the news, but for new endpoints of targets whose endpoints were known: those are
-	// named in touched. unpublished is when the first came that was not published yet; zero: none.
-	epoch       uint64
-	touched     []string
-	unpublished time.Time
+	// named in newEndpoints. unpublished is when the first came that was not published yet; zero:
+	// none.
+	epoch        uint64
+	newEndpoints []string
+	unpublished  time.Time
 
 	self          queryState[self]
 	datacenters   queryState[[]string]
@@ -80,8 +81,9 @@ type watch[T any] struct {
 	digest digest             // in mode onSignal: what the last query was asked for
 }
 
-// New returns the agent that cfg describes. It reads the last-known-good file and the token file, and asks nothing yet. The errors are those of the
-// configuration; a last-known-good file that makes no sense is moved aside and logged.
+// New returns the agent that cfg describes. It reads the last-known-good file and the token file,
+// and asks nothing yet. The errors are those of the configuration; a last-known-good file that
+// makes no sense is moved aside and logged.
 func New(cfg Config) (*Agent, error) {
 	c, err := cfg.connect()
 	if err != nil {
@@ -91,7 +93,7 @@ func New(cfg Config) (*Agent, error) {
 	if a.log == nil {
 		a.log = slog.New(slog.DiscardHandler)
 	}
-	a.verdicts = newVerdicts(a)
+	a.acl = newACLCache(c, a.log)
 	a.status.Agent = c.name
 	a.known.epoch = 1 // of nothing; no contents were put together from it yet
 	a.known.chains = map[string]*watch[*chain]{}
@@ -100,14 +102,15 @@ func New(cfg Config) (*Agent, error) {
 	if a.metrics, err = newMetrics(cfg.Registerer, a.staleness, a.queries); err != nil {
 		return nil, fmt.Errorf("consul metrics: %w", err)
 	}
-	if s := loadSaved(cfg.LKGFile, a.log); s != nil {
+	if s := loadLKG(cfg.LKGFile, a.log); s != nil {
 		a.seed = newSeed(s)
 		a.proxies.Set(a.seed.proxies)
 	}
 	return a, nil
 }
 
-// TrustDomain is the mesh's; ok is false as long as the agent, or the last-known-good file, has not said it.
+// TrustDomain is the mesh's; ok is false as long as the agent, or the last-known-good file, has not
+// said it.
 func (a *Agent) TrustDomain() (td spiffeid.TrustDomain, ok bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -164,13 +167,15 @@ func (a *Agent) wakeUp() {
 const (
 	selfEvery        = 30 * time.Second
 	datacentersEvery = 60 * time.Second
-	// selfRetry is how often an agent that does not answer is tried: its return ends the waiting of all other queries.
+	// selfRetry is how often an agent that does not answer is tried: its return ends the waiting of
+	// all other queries.
 	selfRetry = 2 * time.Second
 )
 
-// Run reads the agent and publishes what it knows, first when all is known of at least the mesh, and then whenever something changes,
-// until ctx ends; then it waits for all that it started and returns nil. While the agent is away it publishes what the last-known-good file holds, if
-// there is one. The one error is that Run was called before.
+// Run reads the agent and publishes what it knows, first when all is known of at least the mesh,
+// and then whenever something changes, until ctx ends; then it waits for all that it started and
+// returns nil. While the agent is away it publishes what the last-known-good file holds, if there
+// is one. The one error is that Run was called before.
 func (a *Agent) Run(ctx context.Context, publish func(catalog.Contents)) error {
 	a.mu.Lock()
 	again := a.ran
@@ -236,8 +241,9 @@ func attach[T any](ctx context.Context, a *Agent, f *queryState[T], q *query[T])
 	q.failed = func(err error) bool { return a.failed(ctx, q.path, err, f.fail) }
 }
 
-// learn takes in what a query has to say, and has it looked at if that is news. Results of a cancelled
-// query are dropped, as another may have said something newer; cancelling happens under a.mu.
+// learn takes in what a query has to say, and has it looked at if that is news. Results of a
+// cancelled query are dropped, as another may have said something newer; cancelling happens under
+// a.mu.
 func (a *Agent) learn(ctx context.Context, target string, take func() news) news {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -249,7 +255,7 @@ func (a *Agent) learn(ctx context.Context, target string, take func() news) news
 	case n == noNews:
 		return n
 	case n == newValue && target != "":
-		a.known.touched = append(a.known.touched, target)
+		a.known.newEndpoints = append(a.known.newEndpoints, target)
 	default:
 		a.known.epoch++
 	}

@@ -17,20 +17,20 @@ import (
 )
 
 const (
-	// pause is how long is waited after contents were put together, so that a storm of answers is taken
-	// in together. The first is taken in at once.
+	// pause is how long is waited after contents were put together, so that a storm of answers is
+	// taken in together. The first is taken in at once.
 	pause = 10 * time.Millisecond
 	// firstWait is how long a proxy that was never served waits for one of its upstreams.
 	firstWait = 5 * time.Second
 	// holdTime is how long, after the agent, or another datacenter, was away, a service whose every
-	// instance is critical keeps its last healthy endpoints: checks come back critical until they have
-	// run once.
+	// instance is critical keeps its last healthy endpoints: checks come back critical until they
+	// have run once.
 	holdTime = 15 * time.Second
-	// seedWait is how long a start waits for the agent before it publishes what the last-known-good file
-	// holds.
+	// seedWait is how long a start waits for the agent before it publishes what the last-known-good
+	// file holds.
 	seedWait = 2 * time.Second
-	// partialSave is how long after the start contents of which something is not known are not saved:
-	// soon after it half of what is known is less than what the file holds.
+	// partialSave is how long after the start contents of which something is not known are not
+	// saved: soon after it half of what is known is less than what the file holds.
 	partialSave = time.Minute
 )
 
@@ -79,8 +79,9 @@ type memory struct {
 	first      map[identity.ProxyID]time.Time // when they were first wanted
 	checkPaths map[checkKey]string            // that checks ask for
 	endpoints  map[string]endpointState       // by target
-	// datacenters are all that were ever listed: servers that were restarted while another datacenter is
-	// away know nothing of it, and those who come from there are not to be denied for that.
+	// datacenters are all that were ever listed: servers that were restarted while another
+	// datacenter is away know nothing of it, and those who come from there are not to be denied for
+	// that.
 	datacenters map[string]bool
 }
 
@@ -170,12 +171,12 @@ func (b *assembly) turn(ctx context.Context) {
 		}
 	}
 	c.last = time.Time{}
-	now := basis{restored: a.client.limiter.epoch(), contact: c, aclsOff: a.verdicts.aclsOff()}
+	now := basis{restored: a.client.limiter.epoch(), contact: c, aclsOff: a.acl.aclsOff()}
 
 	a.mu.Lock()
 	now.epoch = a.known.epoch
-	touched := a.known.touched
-	a.known.touched = nil
+	touched := a.known.newEndpoints
+	a.known.newEndpoints = nil
 	if b.unpublished.IsZero() {
 		b.unpublished = a.known.unpublished
 	}
@@ -183,20 +184,20 @@ func (b *assembly) turn(ctx context.Context) {
 	due := !b.wakeAt.IsZero() && !b.now.Before(b.wakeAt)
 	changed, ok := false, now == b.basis && !due && !b.fromFile
 	if ok {
-		changed, ok = b.touch(touched)
+		changed, ok = b.takeEndpoints(touched)
 	}
 	a.mu.Unlock()
 	switch {
 	case !ok:
 		b.basis = now
-		b.anew(ctx)
+		b.rebuild(ctx)
 	case changed:
-		b.hand()
+		b.publishContents()
 	}
 }
 
-// anew puts contents together anew, and publishes them.
-func (b *assembly) anew(ctx context.Context) {
+// rebuild puts contents together anew, and publishes them.
+func (b *assembly) rebuild(ctx context.Context) {
 	a := b.agent
 	b.wakeAt, b.problems, b.fromFile, b.waits = time.Time{}, nil, false, false
 	a.mu.Lock()
@@ -242,15 +243,15 @@ func (b *assembly) anew(ctx context.Context) {
 	}
 	a.mu.Unlock()
 	if ok {
-		b.hand()
+		b.publishContents()
 		a.mu.Lock()
 		a.status.Settled = settled
 		a.mu.Unlock()
 	}
 }
 
-// hand publishes the contents.
-func (b *assembly) hand() {
+// publishContents publishes the contents.
+func (b *assembly) publishContents() {
 	if !b.unpublished.IsZero() {
 		b.agent.log.Debug("consul contents published", "after", b.now.Sub(b.unpublished))
 		b.unpublished = time.Time{}
@@ -312,8 +313,8 @@ func (b *assembly) readNode() bool {
 	return true
 }
 
-// failures names the queries that fail and those that do not see everything. An agent that was lost is
-// one problem, however many queries it does not answer. Agent.mu is held.
+// failures names the queries that fail and those that do not see everything. An agent that was lost
+// is one problem, however many queries it does not answer. Agent.mu is held.
 func (b *assembly) failures() {
 	a, c := b.agent, &b.basis.contact
 	a.status.Filtered = nil

@@ -135,8 +135,8 @@ func BenchmarkEndpoints(b *testing.B) {
 	}
 }
 
-// BenchmarkAnew is one change of anything else.
-func BenchmarkAnew(b *testing.B) {
+// BenchmarkRebuild is one change of anything else.
+func BenchmarkRebuild(b *testing.B) {
 	for _, size := range []int{20, 1000} {
 		b.Run(fmt.Sprintf("sidecars=%d", size), func(b *testing.B) {
 			var got catalog.Contents

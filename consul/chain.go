@@ -12,8 +12,8 @@ type route struct {
 	gateway        string // the mode of mesh gateways, should it lead to another datacenter than the agent's
 }
 
-// defaultRoute is how the service name is dialled in a datacenter, or why it cannot be: a chain leads to
-// the service's own instances there, or it is not supported yet.
+// defaultRoute is how the service name is dialled in a datacenter, or why it cannot be: a chain
+// leads to the service's own instances there, or it is not supported yet.
 func (c *chain) defaultRoute(name, datacenter string) (route, error) {
 	unsupported := func(kind, format string, args ...any) (route, error) {
 		return route{}, fmt.Errorf("%s/%s: %s not supported yet", kind, name, fmt.Sprintf(format, args...))

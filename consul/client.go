@@ -19,8 +19,8 @@ import (
 	"github.com/sallyport/sallyport/internal/latest"
 )
 
-// client asks the agent. It reads headers itself, as an absent index and an index of zero are not the same as one that is there, and bounds
-// what it reads.
+// client asks the agent. It reads headers itself, as an absent index and an index of zero are not
+// the same as one that is there, and bounds what it reads.
 type client struct {
 	name    string // of the agent, for people
 	http    *http.Client
@@ -32,8 +32,8 @@ type client struct {
 	maxBody int64
 	limiter *limiter
 	// asking and leafs bound how many chains, and how many leafs, are asked for at one time.
-	asking, leafs chan struct{}
-	contact       *contact
+	chainSlots, leafSlots chan struct{}
+	contact               *contact
 }
 
 // request is one question.
@@ -51,8 +51,8 @@ type request struct {
 	patience time.Duration
 }
 
-// anonymous is the secret of Consul's anonymous token. A request with no token at all would be made with the default token of the
-// agent, which a caller has no part in.
+// anonymous is the secret of Consul's anonymous token. A request with no token at all would be made
+// with the default token of the agent, which a caller has no part in.
 const anonymous = "anonymous"
 
 // answer is what the agent said.
@@ -106,7 +106,8 @@ func hasStatus(err error, code int) bool {
 	return errors.As(err, &s) && s.code == code
 }
 
-// do asks. The errors are a *statusError, or wrap errUnreachable or errGarbled, or are about the token file.
+// do asks. The errors are a *statusError, or wrap errUnreachable or errGarbled, or are about the
+// token file.
 func (c *client) do(ctx context.Context, r request) (answer, error) {
 	token := r.token
 	if !r.caller {
@@ -220,7 +221,8 @@ func excerpt(body []byte) string {
 	return strings.Join(strings.Fields(s), " ")
 }
 
-// readMeta reads what Consul says of an answer (Consul HTTP API, "Blocking queries", "Consistency modes", "Agent caching").
+// readMeta reads what Consul says of an answer (Consul HTTP API, "Blocking queries", "Consistency
+// modes", "Agent caching").
 func readMeta(h http.Header) meta {
 	m := meta{
 		filtered: strings.EqualFold(h.Get("X-Consul-Results-Filtered-By-Acls"), "true"),
@@ -244,8 +246,9 @@ func readMeta(h http.Header) meta {
 type contact struct {
 	// recovered wakes those who wait for their next try when the agent answers again.
 	recovered latest.Value[struct{}]
-	// doubted has what is asked now and then asked at once, when a request is not answered: it may be that one alone, and then
-	// what else is watched is not to take the agent for lost until the next turn.
+	// doubted has what is asked now and then asked at once, when a request is not answered: it may
+	// be that one alone, and then what else is watched is not to take the agent for lost until the
+	// next turn.
 	doubted latest.Value[struct{}]
 
 	mu sync.Mutex

@@ -92,9 +92,9 @@ func (b *assembly) wildcard() *catalog.Destination {
 	return b.agent.seed.destinations[identity.Wildcard]
 }
 
-// touch takes new endpoints of targets into the contents. ok is false if the contents must be put
-// together anew, as something else depends on them. Agent.mu is held.
-func (b *assembly) touch(targets []string) (changed, ok bool) {
+// takeEndpoints takes new endpoints of targets into the contents. ok is false if the contents must
+// be put together anew, as something else depends on them. Agent.mu is held.
+func (b *assembly) takeEndpoints(targets []string) (changed, ok bool) {
 	services := b.contents.Services
 	for _, name := range targets {
 		t, e := b.nodeProxies.targets[name], b.agent.known.endpoints[name]
@@ -148,7 +148,8 @@ func (b *assembly) datacenter() string {
 	return ""
 }
 
-// mesh is what holds for all, and what proxy-defaults say; ok is false if something of it is not known.
+// mesh is what holds for all, and what proxy-defaults say; ok is false if something of it is not
+// known.
 func (b *assembly) mesh() (m catalog.Mesh, own definition.Own, ok bool) {
 	k := &b.agent.known
 	var seed *catalog.Mesh
@@ -197,8 +198,9 @@ func (b *assembly) mesh() (m catalog.Mesh, own definition.Own, ok bool) {
 	return m, own, true
 }
 
-// defaultPolicy is what holds where no intention does: the agent's default_intention_policy, else the default of its ACLs (Consul,
-// "default_intention_policy"). Where neither can be read it is to deny.
+// defaultPolicy is what holds where no intention does: the agent's default_intention_policy, else
+// the default of its ACLs (Consul, "default_intention_policy"). Where neither can be read it is to
+// deny.
 func (b *assembly) defaultPolicy(seed *catalog.Mesh) (intention.Action, bool) {
 	s, acls := b.agent.known.self, b.basis.contact.policy
 	switch {

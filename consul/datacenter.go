@@ -6,8 +6,9 @@ import (
 	"github.com/sallyport/sallyport/catalog"
 )
 
-// A target is what a chain, endpoints and a service are found by: the name of a service, and the datacenter that it is dialled in unless that is the agent's
-// own. It is spelled as Consul spells such an upstream: "api", "api?dc=dc2". No name has a question mark.
+// A target is what a chain, endpoints and a service are found by: the name of a service, and the
+// datacenter that it is dialled in unless that is the agent's own. It is spelled as Consul spells
+// such an upstream: "api", "api?dc=dc2". No name has a question mark.
 
 // separator is between the two parts of a target.
 const separator = "?dc="
@@ -26,8 +27,9 @@ func splitTarget(target string) (service, datacenter string) {
 	return service, datacenter
 }
 
-// gatewayed says why what is dialled in another datacenter is not there: mode is of its mesh gateways. It is empty if none is to be used.
-func gatewayed(mode string) string {
+// gatewayProblem says why what is dialled in another datacenter is not there: mode is of its mesh
+// gateways. It is empty if none is to be used.
+func gatewayProblem(mode string) string {
 	if mode == "" || mode == "none" {
 		return ""
 	}

@@ -3,7 +3,6 @@ package consul
 import (
 	"cmp"
 	"net/netip"
-	"net/url"
 	"slices"
 	"strings"
 
@@ -22,36 +21,8 @@ type instances struct {
 	undialable []string
 }
 
-// endpointsQuery asks for the instances of a target. In the agent's own datacenter the agent answers
-// out of its own stream of events, and that there is nothing healthy must be confirmed.
-//
-// For another datacenter that stream hides that the servers there are away, so they are asked
-// themselves: "near" is what the agent cannot answer out of the stream, with an index or without,
-// and the order that it asks for is not looked at. They are asked for a consistent answer, as those
-// that were just started could say otherwise that there are no instances.
-func endpointsQuery(target string) query[instances] {
-	service, datacenter := splitTarget(target)
-	far := datacenter != ""
-	q := query[instances]{
-		target: target,
-		merge:  mergeInstances(far),
-		path:   "/v1/health/connect/" + url.PathEscape(service),
-		params: url.Values{"cached": {""}},
-		doubt:  func(i instances) bool { return !anyHealthy(i.endpoints) },
-		decode: func(body []byte) (instances, error) {
-			list, err := decodeList[*instance](body)
-			return readInstances(list, far), err
-		},
-	}
-	if far {
-		q.params = consistent(url.Values{"dc": {datacenter}, "near": {"_agent"}})
-		q.doubt, q.far, q.retry = nil, true, serverRetry
-	}
-	return q
-}
-
-// readInstances maps the instances of a service as Consul's own control plane does: all of them, with
-// their health, so that Envoy keeps connections to one that is critical for a moment. Of two
+// readInstances maps the instances of a service as Consul's own control plane does: all of them,
+// with their health, so that Envoy keeps connections to one that is critical for a moment. Of two
 // instances at one address the healthy one counts. far says that they are dialled from another
 // datacenter.
 func readInstances(all []*instance, far bool) instances {
@@ -93,8 +64,10 @@ func compareHealth(a, b catalog.Endpoint) int {
 	return 1
 }
 
-// addressOf is where an instance is dialled: at the service's own address, else at its node's. From another datacenter the address that is tagged so goes before
-// either, as in Consul: that of a service also if it is empty, its port unless it is zero. Consul's translate_wan_addrs changes nothing about it.
+// addressOf is where an instance is dialled: at the service's own address, else at its node's. From
+// another datacenter the address that is tagged so goes before either, as in Consul: that of a
+// service also if it is empty, its port unless it is zero. Consul's translate_wan_addrs changes
+// nothing about it.
 func addressOf(i *instance, far bool) (address string, port uint16) {
 	address, port = i.Service.Address, portOf(i.Service.Port)
 	if wan, ok := i.Service.TaggedAddresses["wan"]; ok && far {

@@ -94,6 +94,6 @@ func FuzzConsulJSON(f *testing.F) {
 		}
 		_, _ = decodeLeaf(b, webIdentity())
 		_, _ = decodeJSON[self](b)
-		_, _ = decodeSaved(b)
+		_, _ = decodeLKG(b)
 	})
 }

@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"net/url"
 	"slices"
 
 	"github.com/sallyport/sallyport/catalog"
@@ -15,8 +14,8 @@ import (
 	"github.com/sallyport/sallyport/intention"
 )
 
-// matched are the intentions that an answer gave: of its own destination and of all destinations, each
-// as contents have them; nil: there are none.
+// matched are the intentions that an answer gave: of its own destination and of all destinations,
+// each as contents have them; nil: there are none.
 type matched struct{ own, wildcard *catalog.Destination }
 
 // decodeIntentions returns what reads the intentions of one destination. An answer without that
@@ -81,8 +80,8 @@ func (r *intentionReader) destinations(list []json.RawMessage) (map[string]*cata
 	return by, nil
 }
 
-// decodeIntention reads one intention; nil if it is about names that no identity can have. What is not
-// understood of it makes it deny its source.
+// decodeIntention reads one intention; nil if it is about names that no identity can have. What is
+// not understood of it makes it deny its source.
 func decodeIntention(raw json.RawMessage) (*intention.Intention, error) {
 	n, err := decodeJSON[definition.Node](raw)
 	if err != nil {
@@ -122,27 +121,4 @@ func mergeIntentions(old, now *catalog.Destination) *catalog.Destination {
 	}
 	all := merge(old.Intentions, now.Intentions, func(i intention.Intention) intention.Source { return i.Source })
 	return catalog.ByDestination(all)[0]
-}
-
-// intentionsQuery asks for what is said of one destination, and of all destinations.
-func (k *known) intentionsQuery(name string) query[matched] {
-	return query[matched]{
-		path:   "/v1/connect/intentions/match",
-		params: consistent(url.Values{"by": {"destination"}, "name": {name}}),
-		decode: decodeIntentions(name),
-		wary:   true,
-		merge: func(old, now matched) matched {
-			return matched{mergeIntentions(old.own, now.own), mergeIntentions(k.wildcard, now.wildcard)}
-		},
-		taken: func(m matched) { k.setWildcard(m.wildcard) },
-	}
-}
-
-// setWildcard takes in what the newest answer says of all destinations. Answers for each destination say
-// it; an older one must not bring back what is gone.
-func (k *known) setWildcard(d *catalog.Destination) {
-	k.matched = true
-	if was := k.wildcard; was == nil || d == nil || was != d && !slices.Equal(was.Intentions, d.Intentions) {
-		k.wildcard = d
-	}
 }

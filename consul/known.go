@@ -13,8 +13,8 @@ type queryState[T any] struct {
 type health struct {
 	answered time.Time // the last answer, with a new value or not
 	filtered bool      // ACLs left something out of it
-	// stale is for how long the servers that answered had not been in touch with the leader, if that
-	// is long.
+	// stale is for how long the servers that answered had not been in touch with the leader, if
+	// that is long.
 	stale     time.Duration
 	err       error     // why it cannot be read now; nil: it can
 	since     time.Time // when it first could not; zero: it can

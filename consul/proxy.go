@@ -15,7 +15,8 @@ import (
 // kindProxy is the kind of registration that is a sidecar.
 const kindProxy = "connect-proxy"
 
-// sidecar is a proxy's registration as far as it can be understood alone: without chains, whose protocols decide what else holds.
+// sidecar is a proxy's registration as far as it can be understood alone: without chains, whose
+// protocols decide what else holds.
 type sidecar struct {
 	proxy     catalog.Proxy // without upstreams
 	settings  definition.Settings
@@ -36,7 +37,8 @@ type upstream struct {
 // entryOf names a registration for people.
 func entryOf(r *registration) string { return "service " + r.ID }
 
-// readSidecar reads a proxy's registration; services are those of its node. ok is false if there is no proxy to speak of.
+// readSidecar reads a proxy's registration; services are those of its node. ok is false if there is
+// no proxy to speak of.
 func readSidecar(r *registration, services map[string]*registration, datacenter string) (s *sidecar, ok bool) {
 	if r.Kind != kindProxy || r.PeerName != "" {
 		return nil, false
@@ -94,7 +96,8 @@ func (s *sidecar) decoder(
 func (s *sidecar) readSettings(r *registration, p *proxyRegistration) {
 	d := s.decoder(r, "", &p.Config, "config")
 	if replaced := d.Take("envoy_public_listener_json", "envoy_local_cluster_json"); len(replaced) > 0 {
-		// What it stands for may be all that keeps the application safe: another listener in its place would be a guess.
+		// What it stands for may be all that keeps the application safe: another listener in its
+		// place would be a guess.
 		s.refuse(entryOf(r), "%s is not supported yet: the proxy is not served", strings.Join(replaced, " and "))
 	}
 	s.settings = d.Settings()
@@ -210,8 +213,8 @@ func (s *sidecar) readUpstream(r *registration, u *upstreamRegistration, datacen
 	case far && identity.CheckDatacenter(u.Datacenter) != nil:
 		refuse("the datacenter %.60q cannot be part of an identity", u.Datacenter)
 		return
-	case far && gatewayed(gateway) != "":
-		refuse("%s", gatewayed(gateway))
+	case far && gatewayProblem(gateway) != "":
+		refuse("%s", gatewayProblem(gateway))
 		return
 	case seen[name]:
 		refuse("it is given twice, and the first one counts")
@@ -261,7 +264,8 @@ func (s *sidecar) isTransparent(r *registration) bool {
 	return r.Proxy != nil && r.Proxy.Mode == "transparent"
 }
 
-// finish is the proxy with what depends on its protocol: chain is its own service's, mesh what proxy-defaults say.
+// finish is the proxy with what depends on its protocol: chain is its own service's, mesh what
+// proxy-defaults say.
 func (s *sidecar) finish(c *chain, mesh definition.Own, config Config) (catalog.Proxy, []Problem) {
 	p := s.proxy
 	var problems []Problem

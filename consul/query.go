@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"net/http"
 	"net/url"
@@ -25,45 +26,51 @@ type query[T any] struct {
 	far bool
 	// every, if not zero, is how often to ask what does not block.
 	every time.Duration
-	// first says that the query takes no turns: it waits at the agent all the time.
+	// first says that the query is not limited: it waits at the agent all the time.
 	first bool
-	// once says that the query ends with its first answer. told, if not nil, says how to know that there is something new without waiting at the agent: the
-	// query asks again when the channel, which is taken before it asks, is closed, and after as long as next says. slots bounds how many such queries ask
-	// at one time.
-	once  bool
-	told  func() <-chan struct{}
-	next  func() gap
-	slots chan struct{}
+	// once says that the query ends with its first answer.
+	once bool
+	// signal, if not nil, returns a channel; the query asks again when it is closed or after
+	// next(). It does not wait at the agent. slots bounds how many such queries ask at one time.
+	signal func() <-chan struct{}
+	next   func() gap
+	slots  chan struct{}
 	// retry bounds the time between tries while the agent does not answer. 0: longestRetry.
 	retry    time.Duration
 	patience time.Duration // as in request
 	// absent says that 404 means the zero T; else it is an error as any other.
 	absent bool
-	// permit, if not nil, is asked whether an answer may be handed on; its error counts as the query's.
+	// permit, if not nil, is asked whether an answer may be handed on; its error counts as the
+	// query's.
 	permit func(context.Context) error
 	decode func([]byte) (T, error) // nil: JSON
-	// doubt, if not nil, says of an answer that it counts only when a leader that has all that was committed gives it too: what that one says is taken.
+	// doubt, if not nil, reports whether an answer must be confirmed by a consistent read before it
+	// is used. What that one says is used.
 	doubt func(T) bool
-	// got is called with each answer, failed with each error. Of the latter, true ends the query. same, if not nil, is called instead of got for an answer
-	// that is what the last one was, byte by byte.
+	// got is called with each answer, failed with each error; if that returns true the query ends.
+	// same, if not nil, is called instead of got for an answer that is what the last one was, byte
+	// by byte.
 	got    func(T, meta)
 	same   func(meta)
 	failed func(error) (end bool)
 
-	// How answers are taken in, where follow does it: merge is what is known after one that may lack
-	// something; nil: what it says. wary says that such an answer tells nothing if it is the first. taken,
-	// if not nil, is told what is known after each. target is the one whose endpoints are asked for, on a
-	// new value of which nothing else depends; empty: the query is about something else.
-	merge  func(old, now T) T
-	wary   bool
-	taken  func(T)
+	// The rest says how answers are taken in, where follow does it.
+	//
+	// merge is what is known after an answer that may lack something; nil: what the answer says.
+	// wary says that such an answer tells nothing if it is the first.
+	merge func(old, now T) T
+	wary  bool
+	// taken, if not nil, is called with what is known after each answer.
+	taken func(T)
+	// target is the one whose endpoints are asked for. Nothing else depends on a new value of
+	// those. Empty: the query is about something else.
 	target string
 
-	last said // the last answer that was handed on
+	last answerDigest // of the last answer that was handed on
 }
 
-// said is what one answer said, shortened.
-type said struct {
+// answerDigest tells whether two answers say the same.
+type answerDigest struct {
 	ok       bool
 	sum      [sha256.Size]byte
 	absent   bool // a 404
@@ -71,7 +78,8 @@ type said struct {
 	indexed  bool
 }
 
-// gap is a rest between two questions: for a time, or until something is told, and then up to spread.
+// gap is a rest between two questions: for a time, or until something is told, and then up to
+// spread.
 type gap struct {
 	time, spread time.Duration
 }
@@ -79,11 +87,13 @@ type gap struct {
 const (
 	// longestRetry bounds the time between tries that fail.
 	longestRetry = 60 * time.Second
-	// serverRetry bounds it where the agent answers that its servers do not: they choose a new leader within seconds.
+	// serverRetry bounds it where the agent answers that its servers do not: they choose a new
+	// leader within seconds.
 	serverRetry = 8 * time.Second
 	// unindexed is how often is asked what should block and does not.
 	unindexed = 5 * time.Second
-	// unblocked is how often a query may answer at once, with the index that it was asked for, before it is taken for one that does not block.
+	// unblocked is how often a query may answer at once, with the index that it was asked for,
+	// before it is taken for one that does not block.
 	unblocked = 3
 )
 
@@ -99,9 +109,9 @@ func (q *query[T]) run(ctx context.Context) error {
 		}
 		recovered, doubted := q.client.contact.recovered.Changed(), q.client.contact.doubted.Changed()
 		asked := time.Now()
-		var told <-chan struct{}
-		if q.told != nil {
-			told = q.told()
+		var signal <-chan struct{}
+		if q.signal != nil {
+			signal = q.signal()
 		}
 		if now := q.client.limiter.epoch(); now != epoch {
 			epoch, index = now, 0
@@ -136,9 +146,9 @@ func (q *query[T]) run(ctx context.Context) error {
 		switch {
 		case q.once:
 			return nil
-		case q.told != nil:
+		case q.signal != nil:
 			g := q.next()
-			if !q.rest(ctx, g.time, told, g.spread) {
+			if !q.rest(ctx, g.time, signal, g.spread) {
 				return nil
 			}
 		case q.every > 0:
@@ -146,8 +156,9 @@ func (q *query[T]) run(ctx context.Context) error {
 				return nil
 			}
 		case m.index == 0, m.index == index && time.Since(asked) < time.Second:
-			// It does not block: some do not where there is nothing, or not yet. But now and then one does so whose index is not what the agent goes by
-			// any more, as it was restarted or its state was put back: that is asked anew.
+			// It does not block: some do not where there is nothing, or not yet. But now and then
+			// one does so whose index is not what the agent goes by any more, as it was restarted
+			// or its state was put back: that is asked anew.
 			index = m.index
 			if idle++; idle < unblocked && index > 0 {
 				index = 0
@@ -197,7 +208,7 @@ func (q *query[T]) ask(ctx context.Context, index, epoch uint64) (meta, error) {
 	if ctx.Err() != nil {
 		return meta{}, ctx.Err()
 	}
-	now := said{ok: true, sum: sha256.Sum256(a.body), filtered: a.filtered, indexed: a.index > 0}
+	now := answerDigest{ok: true, sum: sha256.Sum256(a.body), filtered: a.filtered, indexed: a.index > 0}
 	if q.absent && hasStatus(err, http.StatusNotFound) {
 		err, now.absent = nil, true
 	}
@@ -211,7 +222,7 @@ func (q *query[T]) ask(ctx context.Context, index, epoch uint64) (meta, error) {
 		if ctx.Err() != nil {
 			return meta{}, ctx.Err()
 		}
-		a.filtered, now = !sure.authoritative(), said{} // what is doubted is asked about again, though the doubtful answer be the same
+		a.filtered, now = !sure.authoritative(), answerDigest{} // what is doubted is asked about again, though the doubtful answer be the same
 		value, err = q.take(sure, err, false)
 	}
 	if err == nil && q.permit != nil {
@@ -229,7 +240,8 @@ func (q *query[T]) ask(ctx context.Context, index, epoch uint64) (meta, error) {
 	return a.meta, nil
 }
 
-// take reads an answer, unless it says nothing, or what came instead of one, and takes account of how the request went.
+// take reads an answer, unless it says nothing, or what came instead of one, and takes account of
+// how the request went.
 func (q *query[T]) take(a answer, err error, nothing bool) (T, error) {
 	var value T
 	if err == nil && !nothing {
@@ -277,7 +289,8 @@ func (q *query[T]) longest(err error) time.Duration {
 	return longestRetry
 }
 
-// rest waits, but not beyond what ends all rests, such as the return of an agent that was lost; false if ctx ended.
+// rest waits, but not beyond what ends all rests, such as the return of an agent that was lost;
+// false if ctx ended.
 func (q *query[T]) rest(ctx context.Context, d time.Duration, over <-chan struct{}, spread time.Duration) bool {
 	t := time.NewTimer(d)
 	defer t.Stop()
@@ -294,7 +307,8 @@ func (q *query[T]) rest(ctx context.Context, d time.Duration, over <-chan struct
 // recoverySpread keeps all queries from coming back in the same instant.
 const recoverySpread = 200 * time.Millisecond
 
-// backoff is how long to wait after so many failures: between half of and the whole of 1 s, 2 s, 4 s, … up to longest.
+// backoff is how long to wait after so many failures: between half of and the whole of 1 s, 2 s, 4
+// s, … up to longest.
 func backoff(failures int, longest time.Duration, jitter float64) time.Duration {
 	d := longest
 	if failures < 7 {
@@ -323,14 +337,15 @@ func sleep(ctx context.Context, d time.Duration) bool {
 	}
 }
 
-// bucket paces a query whose answer changes all the time: after an idle second its first change is fetched at once, a storm of them once a second.
+// bucket paces a query whose answer changes all the time: after an idle second its first change is
+// fetched at once, a storm of them once a second.
 type bucket struct {
 	tokens float64
 	at     time.Time
 }
 
-// burst is how many requests may follow each other at once: one for the state, and one that waits for its change. A third is for the
-// change that comes at once.
+// burst is how many requests may follow each other at once: one for the state, and one that waits
+// for its change. A third is for the change that comes at once.
 const burst = 3
 
 // take takes a token and returns how long to wait before it may be used.
@@ -342,4 +357,16 @@ func (b *bucket) take(now time.Time) time.Duration {
 		return 0
 	}
 	return time.Duration(-b.tokens * float64(time.Second))
+}
+
+// consistent asks for an answer of a leader that is one and has all that was committed. In every
+// other mode a server that was just started may answer, as a leader too, out of a state that it has
+// not read back yet: no intentions, no registrations, no protocols, all of it with an index and
+// looking like the truth. These answers change seldom, so asking for more costs little. Endpoints
+// in the agent's datacenter are read from its own stream instead, as there are many of them and
+// none of them allows anything; but an answer that leaves a service without any is confirmed so.
+func consistent(params url.Values) url.Values {
+	c := url.Values{"consistent": {""}}
+	maps.Copy(c, params)
+	return c
 }

@@ -6,7 +6,8 @@ import (
 	"github.com/sallyport/sallyport/definition"
 )
 
-// The answers of the agent, as far as they are read. The names are those of Consul's API; what is not named here is not looked at.
+// The answers of the agent, as far as they are read. The names are those of Consul's API; what is
+// not named here is not looked at.
 
 // nodeServices is the answer of /v1/catalog/node-services.
 type nodeServices struct {
@@ -157,6 +158,7 @@ type self struct {
 		NodeName   string
 		Version    string
 	}
-	// DebugConfig has no fixed names: Consul says that it may change. This one is checked against a real agent.
+	// DebugConfig has no fixed names: Consul says that it may change. This one is checked against a
+	// real agent.
 	DebugConfig struct{ DefaultIntentionPolicy *string }
 }

@@ -17,7 +17,7 @@ type seed struct {
 	protected    map[string]bool // the services of the proxies
 }
 
-func newSeed(s *saved) *seed {
+func newSeed(s *lastKnownGood) *seed {
 	out := &seed{
 		saved: s.Saved, contents: s.Contents.contents(), proxies: map[identity.ProxyID]*catalog.Proxy{},
 		services: map[string]*catalog.Service{}, destinations: map[string]*catalog.Destination{}, protected: map[string]bool{},

@@ -197,7 +197,7 @@ func TestSequenceIsFresh(t *testing.T) {
 				before = b.memory.copied()
 				b.turn(ctx)
 				synctest.Wait()
-				again = len(a.known.touched) > 0 || a.known.epoch != b.basis.epoch
+				again = len(a.known.newEndpoints) > 0 || a.known.epoch != b.basis.epoch
 			}
 			problems := a.status.Problems
 			fresh := newAssembly(a, func(catalog.Contents) {})

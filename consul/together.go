@@ -14,10 +14,12 @@ import (
 	"github.com/sallyport/sallyport/identity"
 )
 
-// On a node with more to watch than there are connections for, intentions and chains are not asked for by name. One query lists the intentions of all
-// destinations of the node, and the chain of a service about which only service-defaults and proxy-defaults can say something is asked for when
-// these have changed, which the lists of the config entries tell. The answers mean the same: it is Consul that matches intentions and compiles chains. They cost its
-// servers more, which look through all intentions and entries for each of them, so nodes with few services do without.
+// On a node with more to watch than there are connections for, intentions and chains are not asked
+// for by name. One query lists the intentions of all destinations of the node, and the chain of a
+// service about which only service-defaults and proxy-defaults can say something is asked for when
+// these have changed, which the lists of the config entries tell. The answers mean the same: it is
+// Consul that matches intentions and compiles chains. They cost its servers more, which look
+// through all intentions and entries for each of them, so nodes with few services do without.
 
 // entryKinds are the config entries that chains are made of, beside proxy-defaults.
 var entryKinds = [...]string{"service-defaults", "service-router", "service-splitter", "service-resolver"}
@@ -28,7 +30,8 @@ const defaultsKind = 0
 // bulk is what queries for all names at once have found out.
 type bulk struct {
 	on bool // the entries are watched
-	// entries are the indexes at which the entries were written, by name as it is looked up, and kind.
+	// entries are the indexes at which the entries were written, by name as it is looked up, and
+	// kind.
 	entries    [len(entryKinds)]queryState[map[string]uint64]
 	intentions queryState[struct{}]
 	asked      bool      // there is one query for all intentions
@@ -39,12 +42,14 @@ const (
 	// perNameFor is how long intentions are asked for by destination after a list of them was not
 	// complete.
 	perNameFor = 10 * time.Minute
-	// longestFilter bounds a filter. Go's servers, and so Consul's, take requests with 1 MiB before the body.
+	// longestFilter bounds a filter. Go's servers, and so Consul's, take requests with 1 MiB before
+	// the body.
 	longestFilter = 200_000
 )
 
-// digest says what a chain is made of that is the default one: when it was written, and in which state of Consul's, as an agent that comes back may have
-// another one in which the same numbers mean something else.
+// digest says what a chain is made of that is the default one: when it was written, and in which
+// state of Consul's, as an agent that comes back may have another one in which the same numbers
+// mean something else.
 type digest struct {
 	proxyDefaults, serviceDefaults, epoch uint64
 	back                                  time.Time
@@ -75,7 +80,8 @@ func (w *watcher) bulk(ctx context.Context, n int) {
 	}
 }
 
-// decodeEntries reads when entries were written. Of those that the token may not read there is nothing to know: it may not read their chains either.
+// decodeEntries reads when entries were written. Of those that the token may not read there is
+// nothing to know: it may not read their chains either.
 func decodeEntries(body []byte) (map[string]uint64, error) {
 	list, err := decodeList[struct {
 		Name        string
@@ -124,8 +130,8 @@ func (w *watcher) modeOfChains() func(string) mode {
 	}
 }
 
-// digest is what the chain of a target is made of, in whichever datacenter it is: entries are the same
-// in all.
+// digest is what the chain of a target is made of, in whichever datacenter it is: entries are the
+// same in all.
 func (w *watcher) digest(target string) digest {
 	name, _ := splitTarget(target)
 	k := &w.agent.known
@@ -147,7 +153,8 @@ func (w *watcher) modeOfIntentions() func(string) mode {
 // filterable is what can stand in a filter as it is, but for dots.
 var filterable = regexp.MustCompile(`^[A-Za-z0-9._-]+$`)
 
-// bulkIntentions keeps one query going for the intentions of all destinations that are watched in bulk.
+// bulkIntentions keeps one query going for the intentions of all destinations that are watched in
+// bulk.
 func (w *watcher) bulkIntentions(ctx context.Context) {
 	a := w.agent
 	k := &a.known
@@ -210,8 +217,8 @@ func (w *watcher) bulkIntentions(ctx context.Context) {
 	a.running.Go(func() { _ = q.run(ctx) })
 }
 
-// refused reports whether an agent does not answer a question, and would answer another one: it does not understand it, or the answer is too long. A 403
-// is an answer: the token has no rights, or is none.
+// refused reports whether retrying is useless: the agent rejects the request itself (4xx except 403
+// and 429), or what it answers makes no sense, or is too long.
 func refused(err error) bool {
 	if s, ok := errors.AsType[*statusError](err); ok {
 		return s.code/100 == 4 && s.code != http.StatusForbidden && s.code != http.StatusTooManyRequests

@@ -9,15 +9,15 @@ import (
 	"time"
 )
 
-// limiter bounds how many queries wait at the agent at one time. As long as there is room each waits as
-// long as it likes; when there is none those that have waited longest give way, first come first served,
-// and all wait briefly until there is room again.
+// limiter bounds how many queries wait at the agent at one time. As long as there is room each
+// waits as long as it likes; when there is none those that have waited longest give way, first come
+// first served, and all wait briefly until there is room again.
 //
 // It also ends all that wait when Consul's state was put back to an earlier one (consul snapshot
-// restore). Its indexes are lower then, and a query that asks for what came after an index of before
-// waits in vain until its time is over. Consul ends the queries that wait at that moment without anything
-// new, by which it is noticed; then all queries begin anew without an index, also those that did not wait
-// just then.
+// restore). Its indexes are lower then, and a query that asks for what came after an index of
+// before waits in vain until its time is over. Consul ends the queries that wait at that moment
+// without anything new, by which it is noticed; then all queries begin anew without an index, also
+// those that did not wait just then.
 type limiter struct {
 	mu      sync.Mutex
 	most    int
@@ -52,9 +52,9 @@ func newLimiter(n int) *limiter {
 	return &limiter{most: n, free: n, waiting: map[*place]struct{}{}}
 }
 
-// acquire waits for a place, unless the query always has one. It returns the context to ask with, how
-// long to let the agent wait, and what to call afterwards. If ctx ends there is no place, and the context
-// has ended; if epoch is over it ends at once.
+// acquire waits for a place, unless the query always has one. It returns the context to ask with,
+// how long to let the agent wait, and what to call afterwards. If ctx ends there is no place, and
+// the context has ended; if epoch is over it ends at once.
 func (l *limiter) acquire(ctx context.Context, epoch uint64, always bool) (context.Context, time.Duration, func()) {
 	if !always && !l.enter(ctx) {
 		return ctx, 0, func() {}
@@ -94,8 +94,8 @@ func (l *limiter) pass() {
 	l.queue = slices.Delete(l.queue, 0, 1)
 }
 
-// enter waits for a place, and makes the query that has waited longest give way if that takes more than
-// a short wait; false if ctx ended.
+// enter waits for a place, and makes the query that has waited longest give way if that takes more
+// than a short wait; false if ctx ended.
 func (l *limiter) enter(ctx context.Context) bool {
 	l.mu.Lock()
 	if l.free > 0 {

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"log/slog"
 	"maps"
 	"net/http"
 	"sync"
@@ -14,31 +15,34 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-// verdictKey is what a verdict is about. The token is kept as its hash.
-type verdictKey struct {
+// aclKey is what a verdict is about. The token is kept as its hash.
+type aclKey struct {
 	token   [sha256.Size]byte
 	service string
 }
 
-// verdicts are what the agent said last of tokens, for those who open streams and for leafs. All methods may be called by several goroutines.
-type verdicts struct {
-	agent *Agent
+// verdicts are what the agent said last of tokens, for those who open streams and for leafs. All
+// methods may be called by several goroutines.
+type aclCache struct {
+	client *client
+	log    *slog.Logger
 
 	mu sync.Mutex
-	by map[verdictKey]*verdict
+	by map[aclKey]*aclEntry
 
-	// Where ACLs are off one answer is about all tokens. As long as they may be off, one asks for all.
+	// Where ACLs are off one answer is about all tokens. As long as they may be off, one asks for
+	// all.
 	asking chan struct{}
-	off    time.Time // when the agent last said so; zero: not since it said something else
+	off    time.Time // when the agent last answerDigest so; zero: not since it said something else
 	on     bool      // it said something else
 }
 
-func newVerdicts(a *Agent) *verdicts {
-	return &verdicts{agent: a, by: map[verdictKey]*verdict{}, asking: make(chan struct{}, 1)}
+func newACLCache(c *client, log *slog.Logger) *aclCache {
+	return &aclCache{client: c, log: log, by: map[aclKey]*aclEntry{}, asking: make(chan struct{}, 1)}
 }
 
 // verdict is what the agent said last of a token and a service.
-type verdict struct {
+type aclEntry struct {
 	asking  chan struct{} // full while the agent is asked
 	mu      sync.Mutex
 	known   bool
@@ -48,27 +52,30 @@ type verdict struct {
 }
 
 const (
-	// freshStream is how old a verdict may be on which a stream is opened, or left open. Agents themselves remember tokens for 30 s
-	// (acl_token_ttl), and that together with how often streams are authorized again is to be less than a minute.
+	// freshStream is how old a verdict may be on which a stream is opened, or left open. Agents
+	// themselves remember tokens for 30 s (acl_token_ttl), and that together with how often streams
+	// are authorized again is to be less than a minute.
 	freshStream = 5 * time.Second
-	// freshCall is how old one may be on which a call of ext_authz is answered: there is one for each request, and the streams of the same
-	// proxy keep it younger.
+	// freshCall is how old one may be on which a call of ext_authz is answered: there is one for
+	// each request, and the streams of the same proxy keep it younger.
 	freshCall = 60 * time.Second
 	// askTimeout bounds how long the agent is waited for.
 	askTimeout = 2 * time.Second
 	// forgetAfter is when a verdict that nobody asks for is forgotten.
 	forgetAfter = 10 * time.Minute
-	// mostVerdicts bounds how many are remembered: beyond it those of tokens that may not are forgotten first.
-	mostVerdicts = 10_000
+	// mostACLEntries bounds how many are remembered: beyond it those of tokens that may not are
+	// forgotten first.
+	mostACLEntries = 10_000
 )
 
-// check says whether a token has service:write, on a verdict that is not older than fresh. As long as the agent does not say, the last one holds.
-func (z *verdicts) check(ctx context.Context, token, service string, fresh time.Duration) error {
-	v := z.verdict(verdictKey{sha256.Sum256([]byte(token)), service})
+// check says whether a token has service:write, on a verdict that is not older than fresh. As long
+// as the agent does not say, the last one holds.
+func (z *aclCache) check(ctx context.Context, token, service string, fresh time.Duration) error {
+	v := z.entry(aclKey{sha256.Sum256([]byte(token)), service})
 	if err, ok := v.load(fresh); ok {
 		return err
 	}
-	if !z.agent.client.contact.state().lost.IsZero() {
+	if !z.client.contact.state().lost.IsZero() {
 		if err, ok := v.load(0); ok {
 			return err
 		}
@@ -77,7 +84,7 @@ func (z *verdicts) check(ctx context.Context, token, service string, fresh time.
 	defer cancel()
 	err, ok := z.ask(ctx, v, token, service, fresh)
 	if !ok {
-		z.agent.log.Warn("token not checked, the last verdict holds", "service", service, "err", err)
+		z.log.Warn("token not checked, the last verdict holds", "service", service, "err", err)
 		if err, ok := v.load(0); ok {
 			return err
 		}
@@ -86,17 +93,19 @@ func (z *verdicts) check(ctx context.Context, token, service string, fresh time.
 	return err
 }
 
-// now is check for what is better not given than given on an old verdict: ok is false if the agent did not say, and err says why not then.
-func (z *verdicts) now(ctx context.Context, token, service string) (err error, ok bool) {
-	v := z.verdict(verdictKey{sha256.Sum256([]byte(token)), service})
+// now is check for what is better not given than given on an old verdict: ok is false if the agent
+// did not say, and err says why not then.
+func (z *aclCache) checkNow(ctx context.Context, token, service string) (err error, ok bool) {
+	v := z.entry(aclKey{sha256.Sum256([]byte(token)), service})
 	if err, ok := v.load(freshStream); ok {
 		return err, true
 	}
 	return z.ask(ctx, v, token, service, freshStream)
 }
 
-// ask asks the agent, unless somebody else just did. Of those who ask for the same, or for whatever while ACLs may be off, one does.
-func (z *verdicts) ask(ctx context.Context, v *verdict, token, service string, fresh time.Duration) (err error, ok bool) {
+// ask asks the agent, unless somebody else just did. Of those who ask for the same, or for whatever
+// while ACLs may be off, one does.
+func (z *aclCache) ask(ctx context.Context, v *aclEntry, token, service string, fresh time.Duration) (err error, ok bool) {
 	locks := []chan struct{}{v.asking}
 	if z.maybeOff() {
 		locks = append(locks, z.asking)
@@ -117,7 +126,7 @@ func (z *verdicts) ask(ctx context.Context, v *verdict, token, service string, f
 		}
 	}
 	began := time.Now()
-	off, ok, err := z.agent.mayWrite(ctx, token, service)
+	off, ok, err := z.mayWrite(ctx, token, service)
 	if ok {
 		z.learn(off, began)
 		v.store(err, began)
@@ -125,20 +134,20 @@ func (z *verdicts) ask(ctx context.Context, v *verdict, token, service string, f
 	return err, ok
 }
 
-func (z *verdicts) maybeOff() bool {
+func (z *aclCache) maybeOff() bool {
 	z.mu.Lock()
 	defer z.mu.Unlock()
 	return !z.on
 }
 
 // aclsOff reports whether the agent said last that it has no ACLs.
-func (z *verdicts) aclsOff() bool {
+func (z *aclCache) aclsOff() bool {
 	z.mu.Lock()
 	defer z.mu.Unlock()
 	return !z.off.IsZero()
 }
 
-func (z *verdicts) learn(off bool, at time.Time) {
+func (z *aclCache) learn(off bool, at time.Time) {
 	z.mu.Lock()
 	defer z.mu.Unlock()
 	z.on = !off
@@ -147,21 +156,23 @@ func (z *verdicts) learn(off bool, at time.Time) {
 	}
 }
 
-// offSince reports whether ACLs are off, by an answer that is not older than fresh. An agent that was away since may have been started anew, with ACLs.
-func (z *verdicts) offSince(fresh time.Duration) (at time.Time, ok bool) {
-	c := z.agent.client.contact.state()
+// offSince reports whether ACLs are off, by an answer that is not older than fresh. An agent that
+// was away since may have been started anew, with ACLs.
+func (z *aclCache) offSince(fresh time.Duration) (at time.Time, ok bool) {
+	c := z.client.contact.state()
 	z.mu.Lock()
 	defer z.mu.Unlock()
 	return z.off, !z.off.IsZero() && time.Since(z.off) <= fresh && c.lost.IsZero() && c.back.Before(z.off)
 }
 
-// mayWrite asks the agent whether a token has service:write; off says that it has no ACLs. ok is false if it did not say; err is why not then.
-func (a *Agent) mayWrite(ctx context.Context, token, service string) (off, ok bool, err error) {
+// mayWrite asks the agent whether a token has service:write; off says that it has no ACLs. ok is
+// false if it did not say; err is why not then.
+func (z *aclCache) mayWrite(ctx context.Context, token, service string) (off, ok bool, err error) {
 	type access struct {
 		Resource, Segment, Access string
 		Allow                     bool `json:",omitempty"` // of the answer: a question that has it is refused
 	}
-	got, err := a.client.do(ctx, request{
+	got, err := z.client.do(ctx, request{
 		path: "/v1/internal/acl/authorize", caller: true, token: token, patience: askTimeout,
 		body: []access{{Resource: "service", Segment: service, Access: "write"}},
 	})
@@ -187,16 +198,16 @@ func (a *Agent) mayWrite(ctx context.Context, token, service string) (off, ok bo
 }
 
 // verdict is what is remembered under a key.
-func (z *verdicts) verdict(k verdictKey) *verdict {
+func (z *aclCache) entry(k aclKey) *aclEntry {
 	now := time.Now()
 	z.mu.Lock()
 	defer z.mu.Unlock()
 	v := z.by[k]
 	if v == nil {
-		if len(z.by) >= mostVerdicts {
+		if len(z.by) >= mostACLEntries {
 			z.sweep(now)
 		}
-		v = &verdict{asking: make(chan struct{}, 1)}
+		v = &aclEntry{asking: make(chan struct{}, 1)}
 		z.by[k] = v
 	}
 	v.mu.Lock()
@@ -205,9 +216,10 @@ func (z *verdicts) verdict(k verdictKey) *verdict {
 	return v
 }
 
-// sweep forgets what nobody asks for; if that is nothing, what denies, and at last everything but what allows.
-func (z *verdicts) sweep(now time.Time) {
-	maps.DeleteFunc(z.by, func(_ verdictKey, v *verdict) bool {
+// sweep forgets what nobody asks for; if that is nothing, what denies, and at last everything but
+// what allows.
+func (z *aclCache) sweep(now time.Time) {
+	maps.DeleteFunc(z.by, func(_ aclKey, v *aclEntry) bool {
 		v.mu.Lock()
 		defer v.mu.Unlock()
 		return now.Sub(v.used) > forgetAfter || !v.known || v.err != nil
@@ -215,13 +227,13 @@ func (z *verdicts) sweep(now time.Time) {
 }
 
 // load is the verdict, if there is one and it is not older than fresh; 0: however old.
-func (v *verdict) load(fresh time.Duration) (err error, ok bool) {
+func (v *aclEntry) load(fresh time.Duration) (err error, ok bool) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	return v.err, v.known && (fresh == 0 || time.Since(v.checked) <= fresh)
 }
 
-func (v *verdict) store(err error, at time.Time) {
+func (v *aclEntry) store(err error, at time.Time) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	v.known, v.err, v.checked = true, err, at

@@ -2,11 +2,14 @@ package consul
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"net/url"
 	"slices"
 	"time"
+
+	"github.com/sallyport/sallyport/catalog"
 )
 
 // watcher keeps one query going for each thing that some proxy needs.
@@ -107,6 +110,57 @@ func (w *watcher) want(ctx context.Context, wanted wants) {
 	w.bulkIntentions(ctx)
 }
 
+// endpointsQuery asks for the instances of a target. In the agent's own datacenter the agent
+// answers out of its own stream of events, and that there is nothing healthy must be confirmed.
+//
+// For another datacenter that stream hides that the servers there are away, so they are asked
+// themselves: "near" is what the agent cannot answer out of the stream, with an index or without,
+// and the order that it asks for is not looked at. They are asked for a consistent answer, as those
+// that were just started could say otherwise that there are no instances.
+func endpointsQuery(target string) query[instances] {
+	service, datacenter := splitTarget(target)
+	far := datacenter != ""
+	q := query[instances]{
+		target: target,
+		merge:  mergeInstances(far),
+		path:   "/v1/health/connect/" + url.PathEscape(service),
+		params: url.Values{"cached": {""}},
+		doubt:  func(i instances) bool { return !anyHealthy(i.endpoints) },
+		decode: func(body []byte) (instances, error) {
+			list, err := decodeList[*instance](body)
+			return readInstances(list, far), err
+		},
+	}
+	if far {
+		q.params = consistent(url.Values{"dc": {datacenter}, "near": {"_agent"}})
+		q.doubt, q.far, q.retry = nil, true, serverRetry
+	}
+	return q
+}
+
+// intentionsQuery asks for what is said of one destination, and of all destinations.
+func (k *known) intentionsQuery(name string) query[matched] {
+	return query[matched]{
+		path:   "/v1/connect/intentions/match",
+		params: consistent(url.Values{"by": {"destination"}, "name": {name}}),
+		decode: decodeIntentions(name),
+		wary:   true,
+		merge: func(old, now matched) matched {
+			return matched{mergeIntentions(old.own, now.own), mergeIntentions(k.wildcard, now.wildcard)}
+		},
+		taken: func(m matched) { k.setWildcard(m.wildcard) },
+	}
+}
+
+// setWildcard takes in what the newest answer says of all destinations. Answers for each
+// destination say it; an older one must not bring back what is gone.
+func (k *known) setWildcard(d *catalog.Destination) {
+	k.matched = true
+	if was := k.wildcard; was == nil || d == nil || was != d && !slices.Equal(was.Intentions, d.Intentions) {
+		k.wildcard = d
+	}
+}
+
 // chain is the query for how a target is dialled.
 func (w *watcher) chain(target string, e *watch[*chain]) query[*chain] {
 	name, datacenter := splitTarget(target)
@@ -127,19 +181,9 @@ func (w *watcher) chain(target string, e *watch[*chain]) query[*chain] {
 	}
 	if e.mode == onSignal {
 		e.digest = w.digest(target)
-		q.once, q.slots = true, w.agent.client.asking
+		q.once, q.slots = true, w.agent.client.chainSlots
 	}
 	return q
-}
-
-// consistent asks for an answer of a leader that is one and has all that was committed. In every other mode a server that was just started
-// may answer, as a leader too, out of a state that it has not read back yet: no intentions, no registrations, no protocols, all of it with an
-// index and looking like the truth. These answers change seldom, so asking for more costs little. Endpoints in the agent's datacenter are read from its own
-// stream instead, as there are many of them and none of them allows anything; but an answer that leaves a service without any is confirmed so.
-func consistent(params url.Values) url.Values {
-	c := url.Values{"consistent": {""}}
-	maps.Copy(c, params)
-	return c
 }
 
 // mode is how one thing among several of its kind is watched.
@@ -155,8 +199,8 @@ const (
 	inBulk
 )
 
-// reconcile makes the queries those for what is wanted, in the mode that it is to be watched in. What is
-// known stays when the mode changes. Agent.mu is held.
+// reconcile makes the queries those for what is wanted, in the mode that it is to be watched in.
+// What is known stays when the mode changes. Agent.mu is held.
 func reconcile[T any](ctx context.Context, w *watcher, have map[string]*watch[T], want map[string]bool,
 	modeOf func(string) mode, newQuery func(string, *watch[T]) query[T],
 ) {
@@ -193,5 +237,27 @@ func (e *watch[T]) end() {
 	if e.stop != nil {
 		e.stop()
 		e.stop = nil
+	}
+}
+
+// checks has the agent's checks read, or not any more.
+func (w *watcher) checks(ctx context.Context, wanted bool) {
+	a := w.agent
+	switch {
+	case wanted && w.stopChecks == nil:
+		ctx, w.stopChecks = context.WithCancel(ctx)
+		poll(ctx, a, &a.known.checks, "/v1/agent/checks", checksEvery, func(body []byte) (map[string]*agentCheck, error) {
+			m, err := decodeJSON[map[string]*agentCheck](body)
+			if err == nil && m == nil {
+				err = errors.New("it is no list of checks")
+			}
+			return m, err
+		})
+	case !wanted && w.stopChecks != nil:
+		a.mu.Lock()
+		w.stopChecks()
+		w.stopChecks = nil
+		a.known.checks = queryState[map[string]*agentCheck]{}
+		a.mu.Unlock()
 	}
 }
