@@ -39,7 +39,8 @@ func (b *assembly) proxy(r *nodeProxy, own definition.Own, n *needs) (p *catalog
 	intentions, ok := b.intentions(name)
 	if !ok {
 		b.waits = true
-		b.problem(id, "", "service-intentions/"+name, "the intentions are not known yet: the proxy waits")
+		b.problem(id, "", "service-intentions/"+name,
+			"the intentions are not known yet: the proxy waits")
 		return nil, false
 	}
 	chain := b.agent.known.chains[name]
@@ -47,7 +48,8 @@ func (b *assembly) proxy(r *nodeProxy, own definition.Own, n *needs) (p *catalog
 		old := b.former(id)
 		if old == nil {
 			b.waits = true
-			b.problem(id, "", "service-defaults/"+name, "the protocol is not known yet: the proxy waits")
+			b.problem(id, "", "service-defaults/"+name,
+				"the protocol is not known yet: the proxy waits")
 			return nil, false
 		}
 		// Its registration is known, its service's protocol is not: as it was.
@@ -69,9 +71,11 @@ func (b *assembly) proxy(r *nodeProxy, own definition.Own, n *needs) (p *catalog
 	b.problems = append(b.problems, r.finishedProblems...)
 	if r.checks {
 		checks, ok := b.exposedChecks(r.sidecar)
-		if !ok && !b.served[id] { // one that is there goes on without them for the moment: it would lose its streams
+		// one that is there goes on without them for the moment: it would lose its streams
+		if !ok && !b.served[id] {
 			b.waits = true
-			b.problem(id, "", r.proxy.Origin, "the agent's checks, which go through the proxy, are not known yet: the proxy waits")
+			b.problem(id, "", r.proxy.Origin,
+				"the agent's checks, which go through the proxy, are not known yet: the proxy waits")
 			return nil, false
 		}
 		p.Exposed = slices.Concat(p.Exposed, checks)
@@ -88,10 +92,12 @@ func (b *assembly) proxy(r *nodeProxy, own definition.Own, n *needs) (p *catalog
 			p.Upstreams, dialled = append(p.Upstreams, up), append(dialled, t)
 		case reason == waiting && !b.served[id] && b.now.Sub(b.first[id]) < firstWait:
 			b.wake(b.first[id].Add(firstWait))
-			b.problem(id, u.Name(), u.Origin, "its endpoints are not known yet: the proxy waits for them up to %s", firstWait)
+			b.problem(id, u.Name(), u.Origin,
+				"its endpoints are not known yet: the proxy waits for them up to %s", firstWait)
 			return nil, false
 		case reason == waiting:
-			b.problem(id, u.Name(), u.Origin, "its endpoints are not known yet: its listener is not there")
+			b.problem(id, u.Name(), u.Origin,
+				"its endpoints are not known yet: its listener is not there")
 		default:
 			b.problem(id, u.Name(), u.Origin, "%s: its listener is not there", reason)
 		}
@@ -102,7 +108,8 @@ func (b *assembly) proxy(r *nodeProxy, own definition.Own, n *needs) (p *catalog
 		}
 	}
 	if n.services[name] == nil {
-		n.services[name] = &catalog.Service{Name: p.Service, Protocol: definition.Protocol(chain.value.Protocol)}
+		protocol := definition.Protocol(chain.value.Protocol)
+		n.services[name] = &catalog.Service{Name: p.Service, Protocol: protocol}
 	}
 	n.intentions[name] = intentions
 	return p, true
@@ -125,12 +132,15 @@ func (b *assembly) readTarget(t *target) {
 	t.route, t.err = c.value.defaultRoute(name, cmp.Or(datacenter, b.nodeProxies.datacenter))
 	t.undialable = e.value.undialable
 	for _, s := range t.undialable {
-		b.problem("", "", "service "+s, "it has no address or port that can be dialled: it gets no traffic")
+		b.problem("", "", "service "+s,
+			"it has no address or port that can be dialled: it gets no traffic")
 	}
 }
 
 // upstream is an upstream and what it dials; reason says why it is not there.
-func (b *assembly) upstream(id identity.ProxyID, u *upstream, t *target) (up catalog.Upstream, _ *target, reason string) {
+func (b *assembly) upstream(
+	id identity.ProxyID, u *upstream, t *target,
+) (up catalog.Upstream, _ *target, reason string) {
 	if t.service != nil {
 		up, reason = u.routed(t)
 		return up, t, reason
@@ -170,8 +180,9 @@ func (u *upstream) routed(t *target) (up catalog.Upstream, reason string) {
 	if t.err != nil {
 		return up, t.err.Error()
 	}
-	if reason := gatewayProblem(cmp.Or(u.gateway, t.route.gateway)); reason != "" && t.service.Datacenter != "" {
-		return up, reason
+	gateway := gatewayProblem(cmp.Or(u.gateway, t.route.gateway))
+	if gateway != "" && t.service.Datacenter != "" {
+		return up, gateway
 	}
 	if u.protocol.Set && u.protocol.Value != t.service.Protocol {
 		return up, "protocol " + u.protocol.Value.String() + " of its config is not that of the service, " + t.service.Protocol.String() + ", which is not supported yet"

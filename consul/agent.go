@@ -268,7 +268,8 @@ func (a *Agent) learn(ctx context.Context, target string, take func() news) news
 
 // failed takes in that a query failed. It never ends one.
 func (a *Agent) failed(ctx context.Context, path string, err error, fail func(error) news) bool {
-	if a.learn(ctx, "", func() news { return fail(err) }) != noNews { // what lasts is a problem, and logged as one
+	// what lasts is a problem, and logged as one
+	if a.learn(ctx, "", func() news { return fail(err) }) != noNews {
 		a.log.Debug("consul query", "origin", path, "err", err)
 	}
 	a.wakeUp() // the agent may be lost

@@ -8,7 +8,6 @@ import (
 	"maps"
 	"net/http"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/sallyport/sallyport/catalog"
@@ -154,7 +153,8 @@ func (b *assembly) wake(t time.Time) {
 }
 
 func (b *assembly) problem(p identity.ProxyID, upstream, entry, format string, args ...any) {
-	b.problems = append(b.problems, Problem{Proxy: p, Upstream: upstream, Entry: entry, Text: fmt.Sprintf(format, args...)})
+	text := fmt.Sprintf(format, args...)
+	b.problems = append(b.problems, Problem{Proxy: p, Upstream: upstream, Entry: entry, Text: text})
 }
 
 // turn takes in what was learnt since the last one, and publishes it.
@@ -165,7 +165,8 @@ func (b *assembly) turn(ctx context.Context) {
 	if away := !c.lost.IsZero(); away != b.away {
 		b.away = away
 		if away {
-			a.log.Warn("consul agent does not answer, what is known stays", "addr", a.client.name, "err", c.cause)
+			a.log.Warn("consul agent does not answer, what is known stays", "addr", a.client.name,
+				"err", c.cause)
 		} else {
 			a.log.Info("consul agent answers again", "addr", a.client.name)
 		}
@@ -309,7 +310,8 @@ func (b *assembly) readNode() bool {
 	b.nodeProxies = n
 	a.proxies.Set(all)
 	maps.DeleteFunc(b.first, func(id identity.ProxyID, _ time.Time) bool { return all[id] == nil })
-	maps.DeleteFunc(b.served, func(id identity.ProxyID, _ bool) bool { return all[id] == nil }) // one that comes back is a new one
+	// one that comes back is a new one
+	maps.DeleteFunc(b.served, func(id identity.ProxyID, _ bool) bool { return all[id] == nil })
 	return true
 }
 
@@ -319,10 +321,12 @@ func (b *assembly) failures() {
 	a, c := b.agent, &b.basis.contact
 	a.status.Filtered = nil
 	if !c.lost.IsZero() {
-		b.problem("", "", "agent", "%s is not reached since %s: %s", a.client.name, c.lost.UTC().Format(time.RFC3339), c.cause)
+		b.problem("", "", "agent", "%s is not reached since %s: %s", a.client.name,
+			c.lost.UTC().Format(time.RFC3339), c.cause)
 	}
 	if b.basis.aclsOff {
-		b.problem("", "", "ACLs", "they are off: any process of this machine that reaches the xDS socket or address is given any service's certificate, as under Consul's own control plane")
+		b.problem("", "", "ACLs",
+			"they are off: any process of this machine that reaches the xDS socket or address is given any service's certificate, as under Consul's own control plane")
 	}
 	a.each(func(kind, name string, h *health) {
 		if h.err != nil && (c.lost.IsZero() || !errors.Is(h.err, errUnreachable)) {
@@ -339,14 +343,16 @@ func (b *assembly) failures() {
 func (b *assembly) report() {
 	a := b.agent
 	slices.SortFunc(b.problems, func(x, y Problem) int {
-		return cmp.Or(strings.Compare(string(x.Proxy), string(y.Proxy)), strings.Compare(x.Upstream, y.Upstream), strings.Compare(x.Entry, y.Entry), strings.Compare(x.Text, y.Text))
+		return cmp.Or(cmp.Compare(x.Proxy, y.Proxy), cmp.Compare(x.Upstream, y.Upstream),
+			cmp.Compare(x.Entry, y.Entry), cmp.Compare(x.Text, y.Text))
 	})
 	b.problems = slices.Compact(b.problems)
 	logged := make(map[string]bool, len(b.problems))
 	for _, p := range b.problems {
 		key := p.String()
 		if logged[key] = true; !b.logged[key] {
-			a.log.Warn("part of the Consul configuration is not served", "proxy", p.Proxy, "destination", p.Upstream, "origin", p.Entry, "err", p.Text)
+			a.log.Warn("part of the Consul configuration is not served", "proxy", p.Proxy,
+				"destination", p.Upstream, "origin", p.Entry, "err", p.Text)
 		}
 	}
 	b.logged = logged

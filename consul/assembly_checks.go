@@ -36,7 +36,8 @@ func (b *assembly) exposedChecks(s *sidecar) (paths []catalog.ExposedPath, ok bo
 	if !checks.ok {
 		old := b.former(s.proxy.ID)
 		if old != nil {
-			paths = slices.DeleteFunc(slices.Clone(old.Exposed), func(e catalog.ExposedPath) bool { return !e.OfCheck })
+			paths = slices.DeleteFunc(slices.Clone(old.Exposed),
+				func(e catalog.ExposedPath) bool { return !e.OfCheck })
 		}
 		return paths, old != nil || checks.err != nil
 	}

@@ -9,7 +9,8 @@ import (
 // route is what a default chain comes to.
 type route struct {
 	connectTimeout time.Duration
-	gateway        string // the mode of mesh gateways, should it lead to another datacenter than the agent's
+	// the mode of mesh gateways, should it lead to another datacenter than the agent's
+	gateway string
 }
 
 // defaultRoute is how the service name is dialled in a datacenter, or why it cannot be: a chain
@@ -50,7 +51,8 @@ func (c *chain) defaultRoute(name, datacenter string) (route, error) {
 		return unsupported(resolver, "subsets are")
 	case target.External:
 		return unsupported("service-defaults", "ExternalSNI is")
-	case start.LoadBalancer != nil && start.LoadBalancer.Policy != "" && start.LoadBalancer.Policy != "round_robin":
+	case start.LoadBalancer != nil && start.LoadBalancer.Policy != "" &&
+		start.LoadBalancer.Policy != "round_robin":
 		return unsupported(resolver, "the load balancer %.60q is", start.LoadBalancer.Policy)
 	case !ok || timeout > 0:
 		return unsupported(resolver, "RequestTimeout is")

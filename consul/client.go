@@ -227,7 +227,8 @@ func readMeta(h http.Header) meta {
 	m := meta{
 		filtered: strings.EqualFold(h.Get("X-Consul-Results-Filtered-By-Acls"), "true"),
 		// Answers out of the agent's own stream of events always say so, as they ask no server.
-		noLeader: strings.EqualFold(h.Get("X-Consul-Knownleader"), "false") && h.Get("X-Consul-Query-Backend") != api.QueryBackendStreaming,
+		noLeader: strings.EqualFold(h.Get("X-Consul-Knownleader"), "false") &&
+			h.Get("X-Consul-Query-Backend") != api.QueryBackendStreaming,
 	}
 	m.index, _ = strconv.ParseUint(h.Get("X-Consul-Index"), 10, 64) // none is 0
 	if ms, err := strconv.ParseUint(h.Get("X-Consul-Lastcontact"), 10, 31); err == nil {

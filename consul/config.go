@@ -93,7 +93,8 @@ func (c Config) connect() (*client, error) {
 	d.TLSConfig.CertFile = cmp.Or(c.ClientCert, d.TLSConfig.CertFile)
 	d.TLSConfig.KeyFile = cmp.Or(c.ClientKey, d.TLSConfig.KeyFile)
 	d.TLSConfig.Address = cmp.Or(c.TLSServerName, d.TLSConfig.Address)
-	if c.Token != "" || c.TokenFile != "" { // explicit ones go before those of the environment, whichever of the two they are
+	// explicit ones go before those of the environment, whichever of the two they are
+	if c.Token != "" || c.TokenFile != "" {
 		d.Token, d.TokenFile = c.Token, c.TokenFile
 	}
 	tokens := &tokenSource{token: d.Token, file: d.TokenFile}
@@ -108,7 +109,8 @@ func (c Config) connect() (*client, error) {
 		}
 	}
 	name := d.Address
-	d.TokenFile, d.Token = "", "" // the token is put into each request, as some are made with another's
+	// the token is put into each request, as some are made with another's
+	d.TokenFile, d.Token = "", ""
 	d.Transport.MaxIdleConnsPerHost = idleConnections
 	d.Transport.MaxConnsPerHost = max(mostConnections, c.MaxQueries+mostConnections-defaultMaxQueries)
 	// NewClient completes d, which is all that is wanted of it: headers and bodies are read here,

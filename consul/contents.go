@@ -20,7 +20,8 @@ func (b *assembly) assemble(registered bool) (c catalog.Contents, ok bool) {
 	b.live = true
 	mesh, own, ok := b.mesh()
 	if a.seed != nil && ok && a.seed.contents.Mesh.TrustDomain != mesh.TrustDomain {
-		a.log.Warn("last known good contents are of another trust domain, and forgotten", "file", a.config.LKGFile)
+		a.log.Warn("last known good contents are of another trust domain, and forgotten",
+			"file", a.config.LKGFile)
 		a.seed = nil
 	}
 	if !ok || !registered {
@@ -56,8 +57,10 @@ func (b *assembly) assemble(registered bool) (c catalog.Contents, ok bool) {
 			n.services[t.name] = t.service
 		}
 	}
-	c.Services = slices.AppendSeq(make([]*catalog.Service, 0, len(n.services)), maps.Values(n.services))
-	maps.DeleteFunc(b.endpoints, func(target string, _ endpointState) bool { return a.known.endpoints[target] == nil })
+	c.Services = slices.Collect(maps.Values(n.services))
+	maps.DeleteFunc(b.endpoints, func(target string, _ endpointState) bool {
+		return a.known.endpoints[target] == nil
+	})
 	if len(n.intentions) > 0 {
 		n.intentions[identity.Wildcard] = b.wildcard()
 	}
@@ -68,7 +71,8 @@ func (b *assembly) assemble(registered bool) (c catalog.Contents, ok bool) {
 		c.Intentions = append(c.Intentions, d)
 		for _, i := range d.Intentions {
 			if i.Unsupported != "" {
-				b.problem("", "", i.Origin, "the source %s is denied, for its intention has what is not supported yet: %s", i.Source, i.Unsupported)
+				b.problem("", "", i.Origin,
+					"the source %s is denied, for its intention has what is not supported yet: %s", i.Source, i.Unsupported)
 			}
 		}
 	}
@@ -209,12 +213,14 @@ func (b *assembly) defaultPolicy(seed *catalog.Mesh) (intention.Action, bool) {
 			return actionOf(*p), true
 		}
 		if acls == "" {
-			b.problem("", "", "agent configuration", "neither default_intention_policy nor the default of its ACLs can be read: what no intention allows is denied")
+			b.problem("", "", "agent configuration",
+				"neither default_intention_policy nor the default of its ACLs can be read: what no intention allows is denied")
 		}
 		return actionOf(acls), true
 	case hasStatus(s.err, http.StatusForbidden):
 		if acls == "allow" {
-			b.problem("", "", "agent configuration", "default_intention_policy cannot be read (it needs agent:read): what no intention allows is denied")
+			b.problem("", "", "agent configuration",
+				"default_intention_policy cannot be read (it needs agent:read): what no intention allows is denied")
 		}
 		return intention.Deny, true
 	case seed != nil:

@@ -41,9 +41,11 @@ func readInstances(all []*instance, far bool) instances {
 		out.endpoints = append(out.endpoints, e)
 	}
 	slices.SortFunc(out.endpoints, func(a, b catalog.Endpoint) int {
-		return cmp.Or(strings.Compare(a.Address, b.Address), cmp.Compare(a.Port, b.Port), compareHealth(a, b), cmp.Compare(b.Weight, a.Weight))
+		return cmp.Or(strings.Compare(a.Address, b.Address), cmp.Compare(a.Port, b.Port),
+			compareHealth(a, b), cmp.Compare(b.Weight, a.Weight))
 	})
-	out.endpoints = slices.CompactFunc(out.endpoints, func(a, b catalog.Endpoint) bool { return a.Address == b.Address && a.Port == b.Port })
+	out.endpoints = slices.CompactFunc(out.endpoints,
+		func(a, b catalog.Endpoint) bool { return a.Address == b.Address && a.Port == b.Port })
 	slices.Sort(out.undialable)
 	out.undialable = slices.Compact(out.undialable)
 	return out

@@ -51,7 +51,8 @@ func decodeIntentionList() func([]byte) (map[string]*catalog.Destination, error)
 // intentionReader reads what the answers of one query say. What it has read before it does not read
 // again. The zero value is ready.
 type intentionReader struct {
-	before map[[sha256.Size]byte]*intention.Intention // nil: it is about names that no identity can have
+	// nil: it is about names that no identity can have
+	before map[[sha256.Size]byte]*intention.Intention
 }
 
 // destinations are what a list says, by destination.
@@ -119,6 +120,7 @@ func mergeIntentions(old, now *catalog.Destination) *catalog.Destination {
 	if old == now || old == nil || now == nil {
 		return cmp.Or(now, old)
 	}
-	all := merge(old.Intentions, now.Intentions, func(i intention.Intention) intention.Source { return i.Source })
+	all := merge(old.Intentions, now.Intentions,
+		func(i intention.Intention) intention.Source { return i.Source })
 	return catalog.ByDestination(all)[0]
 }

@@ -121,7 +121,8 @@ func (s *sidecar) readInbound(r *registration, p *proxyRegistration, services ma
 		s.refuse(entryOf(r), "it has no port: the proxy is not served")
 	}
 	port, socket := p.LocalServicePort, p.LocalServiceSocketPath
-	if port == 0 && socket == "" { // registered in the catalog rather than with the agent, which would have filled it in
+	// registered in the catalog rather than with the agent, which would have filled it in
+	if port == 0 && socket == "" {
 		if app := services[p.DestinationServiceID]; app != nil {
 			if port = app.Port; port == 0 {
 				socket = app.SocketPath
@@ -144,7 +145,8 @@ func (s *sidecar) readInbound(r *registration, p *proxyRegistration, services ma
 		}
 		in.LocalAddress, in.LocalPort = local.String(), portOf(port)
 	default:
-		s.refuse(entryOf(r), "nothing to hand connections to: neither the proxy nor its service has a port of the application; the proxy is not served")
+		s.refuse(entryOf(r),
+			"nothing to hand connections to: neither the proxy nor its service has a port of the application; the proxy is not served")
 	}
 	e.Apply(in)
 }

@@ -139,7 +139,8 @@ func (q *query[T]) run(ctx context.Context) error {
 			}
 			continue
 		}
-		if q.every == 0 && (m.early || m.index > 0 && m.index < last) { // of a state that was put back
+		// of a state that was put back
+		if q.every == 0 && (m.early || m.index > 0 && m.index < last) {
 			epoch = q.client.limiter.restored()
 		}
 		last = m.index
@@ -168,7 +169,8 @@ func (q *query[T]) run(ctx context.Context) error {
 				return nil
 			}
 		case m.index < index, m.early:
-			idle, index = 0, 0 // Consul, "Blocking queries": an index that goes backwards is forgotten
+			// Consul, "Blocking queries": an index that goes backwards is forgotten
+			idle, index = 0, 0
 		default:
 			if index > 0 {
 				idle = 0
@@ -180,7 +182,8 @@ func (q *query[T]) run(ctx context.Context) error {
 
 // ask asks once and hands the answer on.
 func (q *query[T]) ask(ctx context.Context, index, epoch uint64) (meta, error) {
-	r := request{path: q.path, params: q.params, caller: q.caller, token: q.token, index: index, patience: q.patience}
+	r := request{path: q.path, params: q.params, caller: q.caller, token: q.token, index: index,
+		patience: q.patience}
 	waiting := ctx
 	if index > 0 {
 		var end func()
@@ -222,7 +225,8 @@ func (q *query[T]) ask(ctx context.Context, index, epoch uint64) (meta, error) {
 		if ctx.Err() != nil {
 			return meta{}, ctx.Err()
 		}
-		a.filtered, now = !sure.authoritative(), answerDigest{} // what is doubted is asked about again, though the doubtful answer be the same
+		// what is doubted is asked about again, though the doubtful answer be the same
+		a.filtered, now = !sure.authoritative(), answerDigest{}
 		value, err = q.take(sure, err, false)
 	}
 	if err == nil && q.permit != nil {
@@ -291,7 +295,8 @@ func (q *query[T]) longest(err error) time.Duration {
 
 // rest waits, but not beyond what ends all rests, such as the return of an agent that was lost;
 // false if ctx ended.
-func (q *query[T]) rest(ctx context.Context, d time.Duration, over <-chan struct{}, spread time.Duration) bool {
+func (q *query[T]) rest(ctx context.Context, d time.Duration, over <-chan struct{},
+	spread time.Duration) bool {
 	t := time.NewTimer(d)
 	defer t.Stop()
 	select {

@@ -78,7 +78,8 @@ func encodeLKG(at time.Time, contents []byte) ([]byte, error) {
 	h.Write(head)
 	h.Write(contents)
 	h.Write([]byte("}"))
-	return slices.Concat(fmt.Appendf(nil, `{"format":%d,"sha256":"%x","known":`, lkgFormat, h.Sum(nil)), head, contents, []byte("}}")), nil
+	front := fmt.Appendf(nil, `{"format":%d,"sha256":"%x","known":`, lkgFormat, h.Sum(nil))
+	return slices.Concat(front, head, contents, []byte("}}")), nil
 }
 
 // decodeLKG is the opposite of encodeLKG. A file of another format is an error too: it is remade

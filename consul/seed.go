@@ -28,7 +28,8 @@ func newSeed(s *lastKnownGood) *seed {
 		out.protected[p.Service.Service] = true
 	}
 	for _, s := range out.contents.Services {
-		out.services[targetOf(catalog.Upstream{Destination: s.Name, Datacenter: s.Datacenter}, "")] = s
+		u := catalog.Upstream{Destination: s.Name, Datacenter: s.Datacenter}
+		out.services[u.Name()] = s
 	}
 	for _, d := range out.contents.Intentions {
 		out.destinations[d.Name.Service] = d

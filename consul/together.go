@@ -135,7 +135,8 @@ func (w *watcher) modeOfChains() func(string) mode {
 func (w *watcher) digest(target string) digest {
 	name, _ := splitTarget(target)
 	k := &w.agent.known
-	return digest{k.proxyDefaults.value.ModifyIndex, k.bulk.entries[defaultsKind].value[entryKey(name)], w.epoch, w.back}
+	defaults := k.bulk.entries[defaultsKind].value[entryKey(name)]
+	return digest{k.proxyDefaults.value.ModifyIndex, defaults, w.epoch, w.back}
 }
 
 // modeOfIntentions is how intentions are to be watched now.

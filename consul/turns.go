@@ -55,7 +55,9 @@ func newLimiter(n int) *limiter {
 // acquire waits for a place, unless the query always has one. It returns the context to ask with,
 // how long to let the agent wait, and what to call afterwards. If ctx ends there is no place, and
 // the context has ended; if epoch is over it ends at once.
-func (l *limiter) acquire(ctx context.Context, epoch uint64, always bool) (context.Context, time.Duration, func()) {
+func (l *limiter) acquire(
+	ctx context.Context, epoch uint64, always bool,
+) (context.Context, time.Duration, func()) {
 	if !always && !l.enter(ctx) {
 		return ctx, 0, func() {}
 	}
@@ -137,7 +139,8 @@ func (l *limiter) giveWay() {
 			oldest = p
 		}
 	}
-	if oldest != nil && time.Since(oldest.since) >= 2*shortWait { // those that wait briefly end by themselves
+	// those that wait briefly end by themselves
+	if oldest != nil && time.Since(oldest.since) >= 2*shortWait {
 		delete(l.waiting, oldest) // so that the next who wants a place ends another
 		oldest.cancel(errGaveWay)
 	}

@@ -170,7 +170,8 @@ func (z *aclCache) offSince(fresh time.Duration) (at time.Time, ok bool) {
 func (z *aclCache) mayWrite(ctx context.Context, token, service string) (off, ok bool, err error) {
 	type access struct {
 		Resource, Segment, Access string
-		Allow                     bool `json:",omitempty"` // of the answer: a question that has it is refused
+		// of the answer: a question that has it is refused
+		Allow bool `json:",omitempty"`
 	}
 	got, err := z.client.do(ctx, request{
 		path: "/v1/internal/acl/authorize", caller: true, token: token, patience: askTimeout,

@@ -49,8 +49,9 @@ func (w *watcher) node(ctx context.Context, name string) {
 		params: consistent(url.Values{"merge-central-config": {""}}),
 		decode: func(body []byte) (*nodeServices, error) {
 			s, err := decodeJSON[*nodeServices](body)
-			if err == nil && (s == nil || s.Node == nil) { // every agent registers its own node, so this is too early, or not the whole
-				err = fmt.Errorf("it does not know the node %.60q (does the token have node:read?)", name)
+			// every agent registers its own node, so this is too early, or not the whole
+			if err == nil && (s == nil || s.Node == nil) {
+				err = fmt.Errorf("it does not know the node %.60q (has the token node:read?)", name)
 			}
 			return s, err
 		},
@@ -65,22 +66,24 @@ func (w *watcher) nodeless(ctx context.Context) {
 	}
 	a := w.agent
 	ctx, w.stop = context.WithCancel(ctx)
-	poll(ctx, a, &a.known.services, "/v1/agent/services", servicesEvery, func(body []byte) (*nodeServices, error) {
-		m, err := decodeJSON[map[string]*registration](body)
-		return &nodeServices{Node: &node{}, Services: slices.Collect(maps.Values(m))}, err
-	})
+	poll(ctx, a, &a.known.services, "/v1/agent/services", servicesEvery,
+		func(body []byte) (*nodeServices, error) {
+			m, err := decodeJSON[map[string]*registration](body)
+			return &nodeServices{Node: &node{}, Services: slices.Collect(maps.Values(m))}, err
+		})
 }
 
 // servicesEvery is how often the agent's services are read where they cannot be watched.
 const servicesEvery = 5 * time.Second
 
 func mergeServices(old, now *nodeServices) *nodeServices {
-	return &nodeServices{Node: now.Node, Services: merge(old.Services, now.Services, func(r *registration) string {
-		if r == nil {
-			return ""
-		}
-		return r.ID
-	})}
+	return &nodeServices{Node: now.Node, Services: merge(old.Services, now.Services,
+		func(r *registration) string {
+			if r == nil {
+				return ""
+			}
+			return r.ID
+		})}
 }
 
 // wants are the things that some proxy needs: chains and endpoints by target, intentions by
@@ -146,7 +149,10 @@ func (k *known) intentionsQuery(name string) query[matched] {
 		decode: decodeIntentions(name),
 		wary:   true,
 		merge: func(old, now matched) matched {
-			return matched{mergeIntentions(old.own, now.own), mergeIntentions(k.wildcard, now.wildcard)}
+			return matched{
+				own:      mergeIntentions(old.own, now.own),
+				wildcard: mergeIntentions(k.wildcard, now.wildcard),
+			}
 		},
 		taken: func(m matched) { k.setWildcard(m.wildcard) },
 	}
@@ -156,7 +162,8 @@ func (k *known) intentionsQuery(name string) query[matched] {
 // destination say it; an older one must not bring back what is gone.
 func (k *known) setWildcard(d *catalog.Destination) {
 	k.matched = true
-	if was := k.wildcard; was == nil || d == nil || was != d && !slices.Equal(was.Intentions, d.Intentions) {
+	was := k.wildcard
+	if was == nil || d == nil || was != d && !slices.Equal(was.Intentions, d.Intentions) {
 		k.wildcard = d
 	}
 }
@@ -201,7 +208,8 @@ const (
 
 // reconcile makes the queries those for what is wanted, in the mode that it is to be watched in.
 // What is known stays when the mode changes. Agent.mu is held.
-func reconcile[T any](ctx context.Context, w *watcher, have map[string]*watch[T], want map[string]bool,
+func reconcile[T any](ctx context.Context, w *watcher, have map[string]*watch[T],
+	want map[string]bool,
 	modeOf func(string) mode, newQuery func(string, *watch[T]) query[T],
 ) {
 	for name, e := range have {
@@ -246,13 +254,14 @@ func (w *watcher) checks(ctx context.Context, wanted bool) {
 	switch {
 	case wanted && w.stopChecks == nil:
 		ctx, w.stopChecks = context.WithCancel(ctx)
-		poll(ctx, a, &a.known.checks, "/v1/agent/checks", checksEvery, func(body []byte) (map[string]*agentCheck, error) {
-			m, err := decodeJSON[map[string]*agentCheck](body)
-			if err == nil && m == nil {
-				err = errors.New("it is no list of checks")
-			}
-			return m, err
-		})
+		poll(ctx, a, &a.known.checks, "/v1/agent/checks", checksEvery,
+			func(body []byte) (map[string]*agentCheck, error) {
+				m, err := decodeJSON[map[string]*agentCheck](body)
+				if err == nil && m == nil {
+					err = errors.New("it is no list of checks")
+				}
+				return m, err
+			})
 	case !wanted && w.stopChecks != nil:
 		a.mu.Lock()
 		w.stopChecks()
