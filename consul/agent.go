@@ -155,7 +155,7 @@ func (a *Agent) queries() float64 {
 	return float64(a.count())
 }
 
-// wakeUp makes the assembly look at what is known. It does not block.
+// wakeUp makes the assembly take in what was learnt. It does not block.
 func (a *Agent) wakeUp() {
 	select {
 	case a.wake <- struct{}{}:

@@ -52,9 +52,7 @@ func benchAssembly(b *testing.B, size int, publish func(catalog.Contents)) *asse
 		t.value.own = catalog.ByDestination([]intention.Intention{{Source: intention.Source{Name: identity.NewName("web")}, Destination: identity.NewName(name), Action: intention.Allow}})[0]
 		k.intentions[name] = t
 	}
-	as := newAssembly(a, publish)
-	as.watcher.stop = func() {}
-	return as
+	return newAssembly(a, publish)
 }
 
 // benchAnswer is what an agent says of the 10 instances of a service, one of which is critical or not.

@@ -129,16 +129,13 @@ func (c Config) connect() (*client, error) {
 	if strings.HasPrefix(host, "/") { // a Unix socket
 		host = "localhost"
 	}
-	maxBody, maxQueries := c.MaxBody, c.MaxQueries
-	if maxBody <= 0 {
-		maxBody = defaultMaxBody
-	}
-	if maxQueries <= 0 {
-		maxQueries = defaultMaxQueries
-	}
 	return &client{
 		name: name, http: &h, scheme: d.Scheme, host: host, prefix: d.PathPrefix, auth: d.HttpAuth,
-		tokens: tokens, maxBody: maxBody, limiter: newLimiter(maxQueries), chainSlots: make(chan struct{}, mostChains), leafSlots: make(chan struct{}, mostLeafs), contact: &contact{},
+		tokens:     tokens,
+		maxBody:    cmp.Or(max(c.MaxBody, 0), defaultMaxBody),
+		limiter:    newLimiter(cmp.Or(max(c.MaxQueries, 0), defaultMaxQueries)),
+		chainSlots: make(chan struct{}, mostChains), leafSlots: make(chan struct{}, mostLeafs),
+		contact: &contact{},
 	}, nil
 }
 

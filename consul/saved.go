@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -44,12 +43,6 @@ func toSave(c catalog.Contents) lkgContents {
 	return s
 }
 
-func (s *lkgContents) contents() catalog.Contents {
-	return catalog.Contents{
-		Mesh: s.Mesh, Services: s.Services, Proxies: s.Proxies, Intentions: catalog.ByDestination(slices.Clone(s.Intentions)),
-	}
-}
-
 // lkgFile is how lastKnownGood lies on disk: with a sum, as half a file or a flipped bit could
 // allow what was denied.
 type lkgFile struct {
@@ -59,11 +52,6 @@ type lkgFile struct {
 }
 
 const lkgFormat = 1
-
-func sum(b []byte) string {
-	s := sha256.Sum256(b)
-	return hex.EncodeToString(s[:])
-}
 
 // encodeLKG returns the file of contents, which are encoded already, as known at some time. It is
 // what json.Marshal makes of a lkgFile and a saved, without two more copies of what may be
@@ -92,7 +80,7 @@ func decodeLKG(b []byte) (*lastKnownGood, error) {
 	if f.Format != lkgFormat {
 		return nil, fmt.Errorf("it has format %d, and this is %d", f.Format, lkgFormat)
 	}
-	if sum(f.Saved) != f.Sum {
+	if fmt.Sprintf("%x", sha256.Sum256(f.Saved)) != f.Sum {
 		return nil, errors.New("its sum is not right")
 	}
 	d := json.NewDecoder(bytes.NewReader(f.Saved))

@@ -17,24 +17,31 @@ type seed struct {
 	protected    map[string]bool // the services of the proxies
 }
 
-func newSeed(s *lastKnownGood) *seed {
-	out := &seed{
-		saved: s.Saved, contents: s.Contents.contents(), proxies: map[identity.ProxyID]*catalog.Proxy{},
-		services: map[string]*catalog.Service{}, destinations: map[string]*catalog.Destination{}, protected: map[string]bool{},
+func newSeed(file *lastKnownGood) *seed {
+	c := &file.Contents
+	s := &seed{
+		saved: file.Saved,
+		contents: catalog.Contents{
+			Mesh: c.Mesh, Services: c.Services, Proxies: c.Proxies, Intentions: catalog.ByDestination(c.Intentions),
+		},
+		proxies:      map[identity.ProxyID]*catalog.Proxy{},
+		services:     map[string]*catalog.Service{},
+		destinations: map[string]*catalog.Destination{},
+		protected:    map[string]bool{},
 	}
-	out.contents.Sort()
-	for _, p := range out.contents.Proxies {
-		out.proxies[p.ID] = p
-		out.protected[p.Service.Service] = true
+	s.contents.Sort()
+	for _, p := range s.contents.Proxies {
+		s.proxies[p.ID] = p
+		s.protected[p.Service.Service] = true
 	}
-	for _, s := range out.contents.Services {
-		u := catalog.Upstream{Destination: s.Name, Datacenter: s.Datacenter}
-		out.services[u.Name()] = s
+	for _, x := range s.contents.Services {
+		u := catalog.Upstream{Destination: x.Name, Datacenter: x.Datacenter}
+		s.services[u.Name()] = x
 	}
-	for _, d := range out.contents.Intentions {
-		out.destinations[d.Name.Service] = d
+	for _, d := range s.contents.Intentions {
+		s.destinations[d.Name.Service] = d
 	}
-	return out
+	return s
 }
 
 // proxy is the proxy of that ID; nil: s has none, or is nil.

@@ -21,7 +21,7 @@ type aclKey struct {
 	service string
 }
 
-// verdicts are what the agent said last of tokens, for those who open streams and for leafs. All
+// aclCache is what the agent said last of tokens, for those who open streams and for leafs. All
 // methods may be called by several goroutines.
 type aclCache struct {
 	client *client
@@ -41,7 +41,7 @@ func newACLCache(c *client, log *slog.Logger) *aclCache {
 	return &aclCache{client: c, log: log, by: map[aclKey]*aclEntry{}, asking: make(chan struct{}, 1)}
 }
 
-// verdict is what the agent said last of a token and a service.
+// aclEntry is what the agent said last of a token and a service.
 type aclEntry struct {
 	asking  chan struct{} // full while the agent is asked
 	mu      sync.Mutex
@@ -93,7 +93,7 @@ func (z *aclCache) check(ctx context.Context, token, service string, fresh time.
 	return err
 }
 
-// now is check for what is better not given than given on an old verdict: ok is false if the agent
+// checkNow is check for what is better not given than given on an old verdict: ok is false if the agent
 // did not say, and err says why not then.
 func (z *aclCache) checkNow(ctx context.Context, token, service string) (err error, ok bool) {
 	v := z.entry(aclKey{sha256.Sum256([]byte(token)), service})
@@ -107,9 +107,11 @@ func (z *aclCache) checkNow(ctx context.Context, token, service string) (err err
 // while ACLs may be off, one does.
 func (z *aclCache) ask(ctx context.Context, v *aclEntry, token, service string, fresh time.Duration) (err error, ok bool) {
 	locks := []chan struct{}{v.asking}
-	if z.maybeOff() {
+	z.mu.Lock()
+	if !z.on {
 		locks = append(locks, z.asking)
 	}
+	z.mu.Unlock()
 	for _, l := range locks {
 		select {
 		case l <- struct{}{}:
@@ -128,16 +130,14 @@ func (z *aclCache) ask(ctx context.Context, v *aclEntry, token, service string, 
 	began := time.Now()
 	off, ok, err := z.mayWrite(ctx, token, service)
 	if ok {
-		z.learn(off, began)
+		z.mu.Lock()
+		if z.on, z.off = !off, began; z.on {
+			z.off = time.Time{}
+		}
+		z.mu.Unlock()
 		v.store(err, began)
 	}
 	return err, ok
-}
-
-func (z *aclCache) maybeOff() bool {
-	z.mu.Lock()
-	defer z.mu.Unlock()
-	return !z.on
 }
 
 // aclsOff reports whether the agent said last that it has no ACLs.
@@ -145,15 +145,6 @@ func (z *aclCache) aclsOff() bool {
 	z.mu.Lock()
 	defer z.mu.Unlock()
 	return !z.off.IsZero()
-}
-
-func (z *aclCache) learn(off bool, at time.Time) {
-	z.mu.Lock()
-	defer z.mu.Unlock()
-	z.on = !off
-	if z.off = at; !off {
-		z.off = time.Time{}
-	}
 }
 
 // offSince reports whether ACLs are off, by an answer that is not older than fresh. An agent that
@@ -198,7 +189,7 @@ func (z *aclCache) mayWrite(ctx context.Context, token, service string) (off, ok
 	return false, true, nil
 }
 
-// verdict is what is remembered under a key.
+// entry is what is remembered under a key.
 func (z *aclCache) entry(k aclKey) *aclEntry {
 	now := time.Now()
 	z.mu.Lock()

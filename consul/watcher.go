@@ -31,17 +31,14 @@ type watcher struct {
 func (w *watcher) node(ctx context.Context, name string) {
 	a := w.agent
 	a.mu.Lock()
-	same := a.known.node == name && w.stop != nil
+	same := a.known.node == name
+	if a.known.node = name; !same && w.stop != nil {
+		w.stop()
+	}
 	a.mu.Unlock()
 	if same {
 		return
 	}
-	a.mu.Lock()
-	if w.stop != nil {
-		w.stop()
-	}
-	a.known.node = name
-	a.mu.Unlock()
 	ctx, w.stop = context.WithCancel(ctx)
 	follow(ctx, a, &a.known.services, query[*nodeServices]{
 		first:  true,
