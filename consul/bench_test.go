@@ -15,7 +15,7 @@ import (
 const benchUpstreams = 11
 
 // benchAssembly knows all of a node with size sidecars that dial each other, without an agent.
-func benchAssembly(b *testing.B, size int, publish func(catalog.Contents)) *assembly {
+func benchAssembly(b *testing.B, size, perService int, publish func(catalog.Contents)) *assembly {
 	b.Helper()
 	a, err := New(Config{Address: "fake:8500", Token: "t", MaxQueries: 100_000})
 	if err != nil {
@@ -41,7 +41,7 @@ func benchAssembly(b *testing.B, size int, publish func(catalog.Contents)) *asse
 		c.value = &chain{ServiceName: name, StartNode: "r", Nodes: map[string]*chainNode{"r": {Type: "resolver", Resolver: &chainResolver{Default: true, Target: "t"}}}, Targets: map[string]*chainTarget{"t": {Service: name, Datacenter: "dc1"}}}
 		k.chains[name] = c
 		e := &watch[instances]{stop: func() {}}
-		list, err := decodeList[*instance](benchAnswer(b, name, false))
+		list, err := decodeList[*instance](benchAnswer(b, name, perService, false))
 		if err != nil {
 			b.Fatal(err)
 		}
@@ -55,22 +55,22 @@ func benchAssembly(b *testing.B, size int, publish func(catalog.Contents)) *asse
 	return newAssembly(a, publish)
 }
 
-// benchAnswer is what an agent says of the 10 instances of a service, one of which is critical or not.
-func benchAnswer(b *testing.B, name string, critical bool) []byte {
+// benchAnswer is what an agent says of the instances of a service, of which one changes its weight.
+func benchAnswer(b *testing.B, name string, n int, heavy bool) []byte {
 	b.Helper()
 	type object = map[string]any
 	var list []object
-	for n := range 10 {
-		status := "passing"
-		if critical && n == 3 {
-			status = "critical"
+	for n := range n {
+		weight := 1
+		if heavy && n == 0 {
+			weight = 2
 		}
 		check := func(id string) object {
-			return object{"Node": fmt.Sprintf("node-%d", n), "CheckID": id, "Name": "Service '" + name + "' check", "Status": status, "Notes": "", "Output": "HTTP GET http://127.0.0.1:8080/health: 200 OK Output: fine", "ServiceID": name, "ServiceName": name, "ServiceTags": []string{}, "Type": "http", "Interval": "10s", "Timeout": "5s", "ExposedPort": 0, "Definition": object{}, "CreateIndex": 12, "ModifyIndex": 13}
+			return object{"Node": fmt.Sprintf("node-%d", n), "CheckID": id, "Name": "Service '" + name + "' check", "Status": "passing", "Notes": "", "Output": "HTTP GET http://127.0.0.1:8080/health: 200 OK Output: fine", "ServiceID": name, "ServiceName": name, "ServiceTags": []string{}, "Type": "http", "Interval": "10s", "Timeout": "5s", "ExposedPort": 0, "Definition": object{}, "CreateIndex": 12, "ModifyIndex": 13}
 		}
 		list = append(list, object{
 			"Node":    object{"ID": "1e6a7b9c-0000-1111-2222-333344445555", "Node": fmt.Sprintf("node-%d", n), "Address": "10.0.0.1", "Datacenter": "dc1", "TaggedAddresses": object{"lan": "10.0.0.1", "wan": "10.0.0.1"}, "Meta": object{"consul-network-segment": "", "consul-version": "1.19.2"}, "CreateIndex": 5, "ModifyIndex": 7},
-			"Service": object{"Kind": "connect-proxy", "ID": name + "-sidecar-proxy", "Service": name + "-sidecar-proxy", "Tags": []string{}, "Address": fmt.Sprintf("10.0.1.%d", n), "Port": 20000, "Meta": nil, "Weights": object{"Passing": 1, "Warning": 1}, "EnableTagOverride": false, "Proxy": object{"DestinationServiceName": name, "DestinationServiceID": name, "LocalServiceAddress": "127.0.0.1", "LocalServicePort": 8080, "Mode": "", "Config": object{"max_inbound_connections": 500}, "MeshGateway": object{}, "Expose": object{}, "Upstreams": []object{{"DestinationType": "service", "DestinationName": "db", "LocalBindPort": 5000}}}, "Connect": object{}, "PeerName": "", "CreateIndex": 12, "ModifyIndex": 12},
+			"Service": object{"Kind": "connect-proxy", "ID": name + "-sidecar-proxy", "Service": name + "-sidecar-proxy", "Tags": []string{}, "Address": fmt.Sprintf("10.0.1.%d", n), "Port": 20000, "Meta": nil, "Weights": object{"Passing": weight, "Warning": 1}, "EnableTagOverride": false, "Proxy": object{"DestinationServiceName": name, "DestinationServiceID": name, "LocalServiceAddress": "127.0.0.1", "LocalServicePort": 8080, "Mode": "", "Config": object{"max_inbound_connections": 500}, "MeshGateway": object{}, "Expose": object{}, "Upstreams": []object{{"DestinationType": "service", "DestinationName": "db", "LocalBindPort": 5000}}}, "Connect": object{}, "PeerName": "", "CreateIndex": 12, "ModifyIndex": 12},
 			"Checks":  []object{check("serfHealth"), check("service:" + name), check("alias")},
 		})
 	}
@@ -106,15 +106,15 @@ func benchmark(b *testing.B, f func(i int)) {
 // BenchmarkEndpoints is one answer about the endpoints of one service, from its bytes to contents handed
 // to publish.
 func BenchmarkEndpoints(b *testing.B) {
-	for _, size := range []int{20, 1000, 10_000} {
-		b.Run(fmt.Sprintf("sidecars=%d", size), func(b *testing.B) {
+	for _, c := range []struct{ sidecars, instances int }{{20, 1}, {1000, 1}, {1000, 10}, {10_000, 1}} {
+		b.Run(fmt.Sprintf("sidecars=%d,instances=%d", c.sidecars, c.instances), func(b *testing.B) {
 			published := 0
-			as := benchAssembly(b, size, func(catalog.Contents) { published++ })
+			as := benchAssembly(b, c.sidecars, c.instances, func(catalog.Contents) { published++ })
 			as.turn(b.Context())
 			const name = "svc-7"
 			q := endpointsQuery(name)
 			attach(b.Context(), as.agent, &as.agent.known.endpoints[name].queryState, &q)
-			bodies := [][]byte{benchAnswer(b, name, true), benchAnswer(b, name, false)}
+			bodies := [][]byte{benchAnswer(b, name, c.instances, true), benchAnswer(b, name, c.instances, false)}
 			before := published
 			n := 0
 			benchmark(b, func(i int) {
@@ -138,7 +138,7 @@ func BenchmarkRebuild(b *testing.B) {
 	for _, size := range []int{20, 1000} {
 		b.Run(fmt.Sprintf("sidecars=%d", size), func(b *testing.B) {
 			var got catalog.Contents
-			as := benchAssembly(b, size, func(c catalog.Contents) { got = c })
+			as := benchAssembly(b, size, 1, func(c catalog.Contents) { got = c })
 			benchmark(b, func(int) {
 				as.agent.known.epoch++
 				as.turn(b.Context())
