@@ -107,10 +107,11 @@ type nodeProxy struct {
 
 func newAssembly(a *Agent, publish func(catalog.Contents)) *assembly {
 	b := &assembly{
-		agent: a, watcher: &watcher{agent: a}, publish: publish, started: time.Now(), saver: newSaver(a.config.LKGFile, a.log),
+		agent: a, watcher: &watcher{agent: a}, publish: publish, started: time.Now(),
+		saver: newSaver(a.config.LKGFile, a.log),
 		memory: memory{
-			served: map[identity.ProxyID]bool{}, first: map[identity.ProxyID]time.Time{}, checkPaths: map[checkKey]string{},
-			endpoints: map[string]endpointState{}, datacenters: map[string]bool{},
+			map[identity.ProxyID]bool{}, map[identity.ProxyID]time.Time{}, map[checkKey]string{},
+			map[string]endpointState{}, map[string]bool{},
 		},
 	}
 	if a.seed != nil {
@@ -194,6 +195,8 @@ func (b *assembly) turn(ctx context.Context) {
 		b.rebuild(ctx)
 	case changed:
 		b.publishContents()
+	default:
+		b.unpublished = time.Time{} // it was no change
 	}
 }
 

@@ -71,7 +71,7 @@ func (b *assembly) proxy(r *nodeProxy, own definition.Own, n *needs) (p *catalog
 	b.problems = append(b.problems, r.finishedProblems...)
 	if r.checks {
 		checks, ok := b.exposedChecks(r.sidecar)
-		// one that is there goes on without them for the moment: it would lose its streams
+		// One that is there goes on without them for the moment: it would lose its streams.
 		if !ok && !b.served[id] {
 			b.waits = true
 			b.problem(id, "", r.proxy.Origin,
@@ -127,7 +127,8 @@ func (b *assembly) readTarget(t *target) {
 	}
 	name, datacenter := splitTarget(t.name)
 	t.service = &catalog.Service{
-		Name: identity.NewName(name), Datacenter: datacenter, Protocol: definition.Protocol(c.value.Protocol), Endpoints: b.hold(t.name, e),
+		Name: identity.NewName(name), Datacenter: datacenter,
+		Protocol: definition.Protocol(c.value.Protocol), Endpoints: b.hold(t.name, e),
 	}
 	t.route, t.err = c.value.defaultRoute(name, cmp.Or(datacenter, b.nodeProxies.datacenter))
 	t.undialable = e.value.undialable
