@@ -17,6 +17,14 @@ func (c *Contents) Sort() {
 	slices.SortFunc(c.Intentions, compareDestinations)
 }
 
+// Reuse takes what is equal in old from old, pointer and all. It is for sources that put c together anew;
+// both are in the order that contents have.
+func (c *Contents) Reuse(old *Contents) {
+	c.Services = follow(old.Services, old.Services, c.Services, compareServices, (*Service).equal).list
+	c.Proxies = follow(old.Proxies, old.Proxies, c.Proxies, compareProxies, (*Proxy).equal).list
+	c.Intentions = follow(old.Intentions, old.Intentions, c.Intentions, compareDestinations, (*Destination).equal).list
+}
+
 // ByDestination sorts intentions into destinations, in the order that contents have. It may change the
 // order of all, which the destinations share.
 func ByDestination(all []intention.Intention) []*Destination {

@@ -12,7 +12,6 @@ import (
 	"github.com/hashicorp/consul/api"
 	"github.com/sallyport/sallyport/catalog"
 	"github.com/sallyport/sallyport/identity"
-	"github.com/sallyport/sallyport/intention"
 	"github.com/sallyport/sallyport/internal/latest"
 	"github.com/sallyport/sallyport/sds"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
@@ -29,11 +28,13 @@ type Agent struct {
 	// proxies are who may open streams: all that are registered, whether they can be served or not.
 	proxies latest.Value[map[identity.ProxyID]*catalog.Proxy]
 	wake    chan struct{} // something was learnt
-	seed    *saved        // of the last-known-good file; nil: none
-	// verdicts are what tokens may.
-	verdicts *verdicts
+	seed    *seed         // of the last-known-good file; nil: none, or not needed any more
+	// acl is what the agent says of tokens.
+	acl *aclCache
 	// oldLeafs is how many are known to be signed by another root than the active one.
 	oldLeafs atomic.Int64
+
+	running sync.WaitGroup // all that Run has started
 
 	mu     sync.Mutex
 	ran    bool
@@ -48,85 +49,40 @@ var (
 
 // known is what queries have found out. Agent.mu guards it; the values themselves are not changed.
 type known struct {
-	self          found[self]
-	datacenters   found[[]string]
-	roots         found[*api.CARootList]
-	mesh          found[meshEntry]
-	proxyDefaults found[proxyDefaults]
+	// epoch counts the news, but for new endpoints of targets whose endpoints were known: those are
+	// named in newEndpoints. unpublished is when the first came that was not published yet; zero:
+	// none.
+	epoch        uint64
+	newEndpoints []string
+	unpublished  time.Time
+
+	self          queryState[self]
+	datacenters   queryState[[]string]
+	roots         queryState[*api.CARootList]
+	mesh          queryState[meshEntry]
+	proxyDefaults queryState[proxyDefaults]
 	node          string // whose services are read
-	services      found[nodeServices]
-	checks        found[map[string]*agentCheck] // read only if a proxy exposes them
-	chains        map[string]*watched[*chain]
-	endpoints     map[string]*watched[[]*instance]
-	intentions    map[string]*watched[[]intention.Intention]
-	together      together
+	services      queryState[*nodeServices]
+	checks        queryState[map[string]*agentCheck] // read only if a proxy exposes them
+	chains        map[string]*watch[*chain]
+	endpoints     map[string]*watch[instances]
+	intentions    map[string]*watch[matched]
+	wildcard      *catalog.Destination // what is said of all destinations; nil: nothing
+	matched       bool                 // wildcard is known
+	bulk          bulk
 }
 
-// found is what one query has found out.
-type found[T any] struct {
-	value    T
-	ok       bool      // there is a value
-	at       time.Time // of the answer that it is of
-	heard    time.Time // when it was last heard, with that value or another
-	err      error     // why it cannot be read now; nil: it can
-	since    time.Time // when it first could not; zero: it can
-	filtered bool
-	stale    time.Duration // since the agent was in touch with the leader, if that is long
-	back     time.Time     // when it could be read again after it could not
-}
-
-// watched is what is known of one thing among several of its kind.
-type watched[T any] struct {
-	found[T]
-	manner manner
+// watch is what is known of one thing among several of its kind.
+type watch[T any] struct {
+	queryState[T]
+	mode   mode
 	stop   context.CancelFunc // ends its own query; nil: it has none
-	digest digest             // of what a query was told that asks when it is told to
+	digest digest             // in mode onSignal: what the last query was asked for
 }
 
-// longContact is how long an agent, or a server, may have been out of touch with the leader before what it says is called stale.
-const longContact = 10 * time.Second
-
-// take takes an answer in. Of one that does not say all there is, keep makes the value out of the old one; if there is no old one and demand is set, there
-// is still none.
-func (f *found[T]) take(value T, m meta, authoritative, demand bool, keep func(old, now T) T) {
-	f.confirm(m)
-	f.at, f.filtered = f.heard, m.filtered
-	switch {
-	case authoritative || keep == nil:
-	case f.ok:
-		value = keep(f.value, value)
-	case demand:
-		return
-	}
-	f.value, f.ok = value, true
-}
-
-// confirm takes account of an answer that is what the last one was, and reports whether that is news.
-func (f *found[T]) confirm(m meta) bool {
-	was := f.stale > 0
-	news := f.err != nil
-	if !f.since.IsZero() {
-		f.back = time.Now()
-	}
-	f.err, f.since, f.heard, f.stale = nil, time.Time{}, time.Now(), 0
-	if m.noLeader || m.age > longContact {
-		f.stale = max(m.age, time.Second)
-	}
-	return news || was != (f.stale > 0)
-}
-
-// fail takes account of an answer that did not come, and reports whether that is new.
-func (f *found[T]) fail(err error) bool {
-	fresh := f.err == nil || f.err.Error() != err.Error()
-	f.err = err
-	if f.since.IsZero() {
-		f.since = time.Now()
-	}
-	return fresh
-}
-
-// New returns the agent that cfg describes. It reads the last-known-good file and the token file, and asks nothing yet. The errors are those of the
-// configuration; a last-known-good file that makes no sense is moved aside and logged.
+// New returns the agent that cfg describes. It reads the last-known-good file and the token file,
+// and asks nothing yet. The errors are those of the configuration; a last-known-good file that
+// makes no sense is moved aside and logged.
 func New(cfg Config) (*Agent, error) {
 	c, err := cfg.connect()
 	if err != nil {
@@ -136,30 +92,24 @@ func New(cfg Config) (*Agent, error) {
 	if a.log == nil {
 		a.log = slog.New(slog.DiscardHandler)
 	}
-	a.verdicts = newVerdicts(a)
+	a.acl = newACLCache(c, a.log)
 	a.status.Agent = c.name
-	a.known.chains = map[string]*watched[*chain]{}
-	a.known.endpoints = map[string]*watched[[]*instance]{}
-	a.known.intentions = map[string]*watched[[]intention.Intention]{}
+	a.known.epoch = 1 // of nothing; no contents were put together from it yet
+	a.known.chains = map[string]*watch[*chain]{}
+	a.known.endpoints = map[string]*watch[instances]{}
+	a.known.intentions = map[string]*watch[matched]{}
 	if a.metrics, err = newMetrics(cfg.Registerer, a.staleness, a.queries); err != nil {
 		return nil, fmt.Errorf("consul metrics: %w", err)
 	}
-	a.seed = loadSaved(cfg.LKGFile, a.log)
-	if a.seed != nil {
-		a.proxies.Set(registered(a.seed.Contents.Proxies))
+	if s := loadLKG(cfg.LKGFile, a.log); s != nil {
+		a.seed = newSeed(s)
+		a.proxies.Set(a.seed.proxies)
 	}
 	return a, nil
 }
 
-func registered(list []*catalog.Proxy) map[identity.ProxyID]*catalog.Proxy {
-	m := make(map[identity.ProxyID]*catalog.Proxy, len(list))
-	for _, p := range list {
-		m[p.ID] = p
-	}
-	return m
-}
-
-// TrustDomain is the mesh's; ok is false as long as the agent, or the last-known-good file, has not said it.
+// TrustDomain is the mesh's; ok is false as long as the agent, or the last-known-good file, has not
+// said it.
 func (a *Agent) TrustDomain() (td spiffeid.TrustDomain, ok bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -173,19 +123,19 @@ func (a *Agent) trustDomain() (td spiffeid.TrustDomain, ok bool) {
 		return td, err == nil
 	}
 	if a.seed != nil {
-		return a.seed.Contents.Mesh.TrustDomain, true
+		return a.seed.contents.Mesh.TrustDomain, true
 	}
 	return td, false
 }
 
 // Status tells how a is doing. Its slices must not be changed.
 func (a *Agent) Status() Status {
-	last, lost, _, _ := a.client.contact.state()
+	c := a.client.contact.state()
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	s := a.status
-	s.LastContact, s.Connected = last, !last.IsZero() && lost.IsZero()
-	s.StaleSince = a.staleSince(lost)
+	s.LastContact, s.Connected = c.last, !c.last.IsZero() && c.lost.IsZero()
+	s.StaleSince = a.staleSince(c.lost)
 	s.Queries = a.count()
 	return s
 }
@@ -204,7 +154,7 @@ func (a *Agent) queries() float64 {
 	return float64(a.count())
 }
 
-// wakeUp makes the assembly look at what is known. It does not block.
+// wakeUp makes the assembly take in what was learnt. It does not block.
 func (a *Agent) wakeUp() {
 	select {
 	case a.wake <- struct{}{}:
@@ -216,13 +166,15 @@ func (a *Agent) wakeUp() {
 const (
 	selfEvery        = 30 * time.Second
 	datacentersEvery = 60 * time.Second
-	// selfRetry is how often an agent that does not answer is tried: its return ends the waiting of all other queries.
+	// selfRetry is how often an agent that does not answer is tried: its return ends the waiting of
+	// all other queries.
 	selfRetry = 2 * time.Second
 )
 
-// Run reads the agent and publishes what it knows, first when all is known of at least the mesh, and then whenever something changes,
-// until ctx ends; then it waits for all that it started and returns nil. While the agent is away it publishes what the last-known-good file holds, if
-// there is one. The one error is that Run was called before.
+// Run reads the agent and publishes what it knows, first when all is known of at least the mesh,
+// and then whenever something changes, until ctx ends; then it waits for all that it started and
+// returns nil. While the agent is away it publishes what the last-known-good file holds, if there
+// is one. The one error is that Run was called before.
 func (a *Agent) Run(ctx context.Context, publish func(catalog.Contents)) error {
 	a.mu.Lock()
 	again := a.ran
@@ -231,71 +183,94 @@ func (a *Agent) Run(ctx context.Context, publish func(catalog.Contents)) error {
 	if again {
 		return errors.New("consul: Run was called before")
 	}
-	var all sync.WaitGroup
 	defer a.client.http.CloseIdleConnections()
-	defer all.Wait()
+	defer a.running.Wait()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 
+	a.start(ctx, publish).run(ctx)
+	return nil
+}
+
+// start asks for what is always needed, until ctx ends.
+func (a *Agent) start(ctx context.Context, publish func(catalog.Contents)) *assembly {
 	k := &a.known
-	poll(ctx, &all, a, &k.self, request{path: "/v1/agent/self"}, selfEvery, func(body []byte) (self, error) {
+	poll(ctx, a, &k.self, "/v1/agent/self", selfEvery, func(body []byte) (self, error) {
 		s, err := decodeJSON[self](body)
 		if err == nil && s.Config.Datacenter == "" {
 			err = errors.New("it names no datacenter")
 		}
 		return s, err
 	})
-	poll(ctx, &all, a, &k.datacenters, request{path: "/v1/catalog/datacenters"}, datacentersEvery, decodeList[string])
-	follow(ctx, &all, a, &k.roots, query[*api.CARootList]{first: true, path: "/v1/agent/connect/ca/roots", decode: decodeRoots}, mergeRoots, false)
-	follow(ctx, &all, a, &k.mesh, query[meshEntry]{first: true, path: "/v1/config/mesh/mesh", params: consistent(nil), absent: true}, old, true)
-	follow(ctx, &all, a, &k.proxyDefaults, query[proxyDefaults]{first: true, path: "/v1/config/proxy-defaults/global", params: consistent(nil), absent: true}, old, true)
-	w := &watcher{agent: a, all: &all}
-	newAssembly(a, publish).run(ctx, w)
-	return nil
+	poll(ctx, a, &k.datacenters, "/v1/catalog/datacenters", datacentersEvery, decodeList[string])
+	follow(ctx, a, &k.roots, query[*api.CARootList]{
+		first: true, path: "/v1/agent/connect/ca/roots", decode: decodeRoots, merge: mergeRoots,
+	})
+	followEntry(ctx, a, &k.mesh, meshEntryName)
+	followEntry(ctx, a, &k.proxyDefaults, proxyDefaultsEntryName)
+	return newAssembly(a, publish)
+}
+
+// followEntry follows a config entry. Where it cannot be read for sure it stays what it was.
+func followEntry[T any](ctx context.Context, a *Agent, f *queryState[T], name string) {
+	follow(ctx, a, f, query[T]{
+		first: true, path: "/v1/config/" + name, params: consistent(nil), absent: true, wary: true,
+		merge: func(old, _ T) T { return old },
+	})
 }
 
 // poll asks again and again what does not block. What it answers is all there is.
-func poll[T any](ctx context.Context, all *sync.WaitGroup, a *Agent, f *found[T], r request, every time.Duration, decode func([]byte) (T, error)) {
-	q := query[T]{client: a.client, metrics: a.metrics, path: r.path, every: every, retry: selfRetry, decode: decode}
-	q.got = func(v T, m meta) { learn(ctx, a, func() bool { f.take(v, m, true, false, nil); return true }) }
-	q.same = func(m meta) { learn(ctx, a, func() bool { return f.confirm(m) }) }
-	q.failed = func(err error) bool { return a.failed(ctx, q.path, err, f.fail) }
-	all.Go(func() { _ = q.run(ctx) })
+func poll[T any](ctx context.Context, a *Agent, f *queryState[T], path string, every time.Duration,
+	decode func([]byte) (T, error),
+) {
+	follow(ctx, a, f, query[T]{path: path, every: every, retry: selfRetry, decode: decode})
 }
 
-// follow keeps a blocking query going.
-func follow[T any](ctx context.Context, all *sync.WaitGroup, a *Agent, f *found[T], q query[T], keep func(old, now T) T, demand bool) {
+// follow keeps a query going, and takes its answers in, until ctx ends.
+func follow[T any](ctx context.Context, a *Agent, f *queryState[T], q query[T]) {
+	attach(ctx, a, f, &q)
+	a.running.Go(func() { _ = q.run(ctx) })
+}
+
+// attach has the answers to q taken in, until ctx ends.
+func attach[T any](ctx context.Context, a *Agent, f *queryState[T], q *query[T]) {
 	q.client, q.metrics = a.client, a.metrics
-	q.got = func(v T, m meta) {
-		learn(ctx, a, func() bool { f.take(v, m, m.authoritative(), demand, keep); return true })
-	}
-	q.same = func(m meta) { learn(ctx, a, func() bool { return f.confirm(m) }) }
+	q.got = func(v T, m meta) { a.learn(ctx, q.target, func() news { return f.take(v, m, q) }) }
+	q.same = func(m meta) { a.learn(ctx, q.target, func() news { return f.confirm(m) }) }
 	q.failed = func(err error) bool { return a.failed(ctx, q.path, err, f.fail) }
-	all.Go(func() { _ = q.run(ctx) })
 }
 
-// old is what stays known after an answer that does not say all there is, of what is one thing and not a list.
-func old[T any](was, _ T) T { return was }
-
-// learn changes what is known, and has it looked at if change says that there is something new. What a query has to say that was ended, which is done
-// under the lock, is not taken in any more: another may have said something newer.
-func learn(ctx context.Context, a *Agent, change func() (news bool)) {
+// learn takes in what a query has to say, and has it looked at if that is news. Results of a
+// cancelled query are dropped, as another may have said something newer; cancelling happens under
+// a.mu.
+func (a *Agent) learn(ctx context.Context, target string, take func() news) news {
 	a.mu.Lock()
-	news := ctx.Err() == nil && change()
-	a.mu.Unlock()
-	if news {
-		a.wakeUp()
+	defer a.mu.Unlock()
+	if ctx.Err() != nil {
+		return noNews
 	}
-}
-
-// failed takes account of a query that failed. It never ends one.
-func (a *Agent) failed(ctx context.Context, path string, err error, fail func(error) bool) bool {
-	a.mu.Lock()
-	fresh := ctx.Err() == nil && fail(err)
-	a.mu.Unlock()
-	if fresh { // what lasts is a problem, and logged as one
-		a.log.Debug("consul query", "origin", path, "err", err)
+	n := take()
+	switch {
+	case n == noNews:
+		return n
+	case n == newValue && target != "":
+		a.known.newEndpoints = append(a.known.newEndpoints, target)
+	default:
+		a.known.epoch++
+	}
+	if a.known.unpublished.IsZero() {
+		a.known.unpublished = time.Now()
 	}
 	a.wakeUp()
+	return n
+}
+
+// failed takes in that a query failed. It never ends one.
+func (a *Agent) failed(ctx context.Context, path string, err error, fail func(error) news) bool {
+	// what lasts is a problem, and logged as one
+	if a.learn(ctx, "", func() news { return fail(err) }) != noNews {
+		a.log.Debug("consul query", "origin", path, "err", err)
+	}
+	a.wakeUp() // the agent may be lost
 	return false
 }

@@ -8,116 +8,137 @@ import (
 	"maps"
 	"net/http"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/hashicorp/consul/api"
 	"github.com/sallyport/sallyport/catalog"
 	"github.com/sallyport/sallyport/definition"
 	"github.com/sallyport/sallyport/identity"
-	"github.com/sallyport/sallyport/intention"
 	"github.com/sallyport/sallyport/internal/backoff"
 )
 
 const (
-	// pause is how long is waited after contents were put together, so that a storm of answers is taken in together. The first is taken in at once.
+	// pause is how long is waited after contents were put together, so that a storm of answers is
+	// taken in together. The first is taken in at once.
 	pause = 10 * time.Millisecond
-	// firstWait is how long a proxy that was never there waits for one of its upstreams.
+	// firstWait is how long a proxy that was never served waits for one of its upstreams.
 	firstWait = 5 * time.Second
-	// holdTime is how long, after the agent, or another datacenter, was away, a service whose every instance is critical keeps its last healthy endpoints: checks
-	// come back critical until they have run once.
+	// holdTime is how long, after the agent, or another datacenter, was away, a service whose every
+	// instance is critical keeps its last healthy endpoints: checks come back critical until they
+	// have run once.
 	holdTime = 15 * time.Second
-	// seedWait is how long a start waits for the agent before it publishes what the last-known-good file holds.
+	// seedWait is how long a start waits for the agent before it publishes what the last-known-good
+	// file holds.
 	seedWait = 2 * time.Second
+	// partialSave is how long after the start contents of which something is not known are not
+	// saved: soon after it half of what is known is less than what the file holds.
+	partialSave = time.Minute
 )
 
 // assembly puts contents together out of what is known. It is used by one goroutine.
+//
+// Contents are put together anew when anything changed but the endpoints of targets whose endpoints
+// were known; what comes out equal stays the same pointer. New endpoints alone touch their target's
+// Service and nothing else.
 type assembly struct {
 	agent   *Agent
+	watcher *watcher
 	publish func(catalog.Contents)
+	saver   *saver
 	started time.Time
+	logged  map[string]bool // problems
+	away    bool            // the agent did not answer at the last turn
+	memory
 
-	admitted map[identity.ProxyID]bool      // have been there
-	first    map[identity.ProxyID]time.Time // when they were first wanted
-	read     map[identity.ProxyID]*readProxy
-	mapped   map[string]*mapped
-	asked    map[checkKey]string // the paths that checks ask for
-	logged   map[string]bool     // problems
-	roots    *api.CARootList     // that the agent's roots were made of
-	// datacenters are all that were ever listed: servers that were restarted while another datacenter is away know nothing of it, and those who come
-	// from there are not to be denied for that.
-	datacenters map[string]bool
-	saver       *saver
-	away        bool // the agent did not answer when it was last looked
+	roots *api.CARootList // that the agent's roots were made of
 
-	// Of one turn:
+	// What was put together last:
+	basis       basis
+	contents    catalog.Contents
+	nodeProxies nodeProxies
+	fromFile    bool      // something of it is the last-known-good file's
+	complete    bool      // nothing of it is, or waits
+	live        bool      // something of it is not the file's
+	wakeAt      time.Time // when to do it again though nothing is learnt; zero: no need
+	unpublished time.Time // when the first news came that was not published yet; zero: none
+
+	// While it is put together:
 	now      time.Time
-	back     time.Time // when the agent came back
-	again    time.Time // when to look again though nothing is learnt; zero: no need
 	problems []Problem
-	dialled  map[string]*catalog.Service
-	fromFile bool // something of it is the last-known-good file's
 	waits    bool // something of it is not known yet
 }
 
-// readProxy remembers what a registration was read as.
-type readProxy struct {
-	from       *registration
+// basis is what contents are put together from, beside their endpoints, memory and time.
+type basis struct {
+	epoch    uint64 // of what is known
+	restored uint64 // how often Consul's state was put back
+	contact  contactState
+	aclsOff  bool
+}
+
+// memory is what one assembly leaves to the next that what is known does not tell.
+type memory struct {
+	served     map[identity.ProxyID]bool      // have been served
+	first      map[identity.ProxyID]time.Time // when they were first wanted
+	checkPaths map[checkKey]string            // that checks ask for
+	endpoints  map[string]endpointState       // by target
+	// datacenters are all that were ever listed: servers that were restarted while another
+	// datacenter is away know nothing of it, and those who come from there are not to be denied for
+	// that.
+	datacenters map[string]bool
+}
+
+// nodeProxies are the proxies that are registered on the node, by ID, and what they were read from.
+type nodeProxies struct {
+	from       *nodeServices
 	datacenter string
-	sidecar    *sidecar
-
-	// What it was finished as, and with what.
-	chain    *chain
-	own      definition.Own
-	proxy    catalog.Proxy
-	problems []Problem
+	list       []*nodeProxy
+	targets    map[string]*target // that they dial
+	wants      wants
 }
 
-// finish is sidecar.finish, remembered.
-func (p *readProxy) finish(c *chain, own definition.Own, config Config) (catalog.Proxy, []Problem) {
-	if p.chain != c || p.own != own {
-		p.proxy, p.problems = p.sidecar.finish(c, own, config)
-		p.chain, p.own = c, own
-	}
-	return p.proxy, p.problems
-}
+// nodeProxy is what a registration was read as.
+type nodeProxy struct {
+	*sidecar
+	targets []*target // of its upstreams
 
-// mapped is what a service's instances were read as, and which of its endpoints are held.
-type mapped struct {
-	at        time.Time // of the answer
-	endpoints []catalog.Endpoint
-	skipped   []string
-	healthy   []catalog.Endpoint // the last with a healthy one among them
-	since     time.Time          // since when they are held; zero: they are not
+	// What sidecar.finish came to last, and with what.
+	chain            *chain
+	own              definition.Own
+	finished         catalog.Proxy
+	finishedProblems []Problem
 }
 
 func newAssembly(a *Agent, publish func(catalog.Contents)) *assembly {
 	b := &assembly{
-		agent: a, publish: publish, started: time.Now(),
-		admitted: map[identity.ProxyID]bool{}, first: map[identity.ProxyID]time.Time{}, read: map[identity.ProxyID]*readProxy{},
-		mapped: map[string]*mapped{}, asked: map[checkKey]string{}, logged: map[string]bool{}, datacenters: map[string]bool{}, saver: newSaver(a.config.LKGFile, a.log),
+		agent: a, watcher: &watcher{agent: a}, publish: publish, started: time.Now(),
+		saver: newSaver(a.config.LKGFile, a.log),
+		memory: memory{
+			map[identity.ProxyID]bool{}, map[identity.ProxyID]time.Time{}, map[checkKey]string{},
+			map[string]endpointState{}, map[string]bool{},
+		},
 	}
 	if a.seed != nil {
-		for _, p := range a.seed.Contents.Proxies {
-			b.admitted[p.ID] = true
+		for id := range a.seed.proxies {
+			b.served[id] = true
 		}
 	}
 	return b
 }
 
 // run puts contents together whenever something is learnt, until ctx ends.
-func (b *assembly) run(ctx context.Context, w *watcher) {
+func (b *assembly) run(ctx context.Context) {
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
-	w.all.Go(func() { b.saver.run(ctx) })
+	b.agent.running.Go(func() { b.saver.run(ctx) })
 	for {
-		b.turn(ctx, w)
+		b.turn(ctx)
 		if !backoff.Sleep(ctx, pause) {
 			return
 		}
 		next := time.Hour
-		if !b.again.IsZero() {
-			next = max(time.Until(b.again), 0)
+		if !b.wakeAt.IsZero() {
+			next = max(time.Until(b.wakeAt), 0)
 		}
 		timer.Reset(next)
 		select {
@@ -129,35 +150,66 @@ func (b *assembly) run(ctx context.Context, w *watcher) {
 	}
 }
 
-// at makes run look again then.
-func (b *assembly) at(t time.Time) {
-	if b.again.IsZero() || t.Before(b.again) {
-		b.again = t
+// wake makes run put contents together again at t, if not earlier.
+func (b *assembly) wake(t time.Time) {
+	if b.wakeAt.IsZero() || t.Before(b.wakeAt) {
+		b.wakeAt = t
 	}
 }
 
 func (b *assembly) problem(p identity.ProxyID, upstream, entry, format string, args ...any) {
-	b.problems = append(b.problems, Problem{Proxy: p, Upstream: upstream, Entry: entry, Text: fmt.Sprintf(format, args...)})
+	text := fmt.Sprintf(format, args...)
+	b.problems = append(b.problems, Problem{Proxy: p, Upstream: upstream, Entry: entry, Text: text})
 }
 
-// turn looks at what is known, once.
-func (b *assembly) turn(ctx context.Context, w *watcher) {
+// turn takes in what was learnt since the last one, and publishes it.
+func (b *assembly) turn(ctx context.Context) {
 	a := b.agent
-	b.now, b.again, b.problems, b.fromFile, b.waits = time.Now(), time.Time{}, nil, false, false
-	b.dialled = make(map[string]*catalog.Service, len(b.mapped))
-	_, lost, back, policy := a.client.contact.state()
-	b.back = back
-	if away := !lost.IsZero(); away != b.away {
+	b.now = time.Now()
+	c := a.client.contact.state()
+	if away := !c.lost.IsZero(); away != b.away {
 		b.away = away
 		if away {
-			a.log.Warn("consul agent does not answer, what is known stays", "addr", a.client.name, "err", a.client.contact.why())
+			a.log.Warn("consul agent does not answer, what is known stays", "addr", a.client.name,
+				"err", c.cause)
 		} else {
 			a.log.Info("consul agent answers again", "addr", a.client.name)
 		}
 	}
+	c.last = time.Time{}
+	now := basis{restored: a.client.limiter.epoch(), contact: c, aclsOff: a.acl.aclsOff()}
 
 	a.mu.Lock()
-	s, roots := a.known.self, a.known.roots
+	now.epoch = a.known.epoch
+	touched := a.known.newEndpoints
+	a.known.newEndpoints = nil
+	if b.unpublished.IsZero() {
+		b.unpublished = a.known.unpublished
+	}
+	a.known.unpublished = time.Time{}
+	due := !b.wakeAt.IsZero() && !b.now.Before(b.wakeAt)
+	changed, ok := false, now == b.basis && !due && !b.fromFile
+	if ok {
+		changed, ok = b.takeEndpoints(touched)
+	}
+	a.mu.Unlock()
+	switch {
+	case !ok:
+		b.basis = now
+		b.rebuild(ctx)
+	case changed:
+		b.publishContents()
+	default:
+		b.unpublished = time.Time{} // it was no change
+	}
+}
+
+// rebuild puts contents together anew, and publishes them.
+func (b *assembly) rebuild(ctx context.Context) {
+	a := b.agent
+	b.wakeAt, b.problems, b.fromFile, b.waits = time.Time{}, nil, false, false
+	a.mu.Lock()
+	self, roots := a.known.self, a.known.roots
 	a.mu.Unlock()
 	if roots.ok && roots.value != b.roots {
 		b.roots = roots.value
@@ -167,70 +219,71 @@ func (b *assembly) turn(ctx context.Context, w *watcher) {
 	}
 	switch {
 	case a.config.Node != "":
-		w.node(ctx, a.config.Node)
-	case s.ok && s.value.Config.NodeName != "":
-		w.node(ctx, s.value.Config.NodeName)
-	case hasStatus(s.err, http.StatusForbidden):
-		w.nodeless(ctx)
+		b.watcher.node(ctx, a.config.Node)
+	case self.ok && self.value.Config.NodeName != "":
+		b.watcher.node(ctx, self.value.Config.NodeName)
+	case hasStatus(self.err, http.StatusForbidden):
+		b.watcher.nodeless(ctx)
 	}
-	proxies, ok := b.sidecars()
-	if ok {
-		chains, endpoints, intentions := map[string]bool{}, map[string]bool{}, map[string]bool{}
-		checks := false
-		for _, p := range proxies {
-			s := p.sidecar
-			if s.refused {
-				continue
-			}
-			checks = checks || s.checks
-			chains[s.proxy.Service.Service], intentions[s.proxy.Service.Service] = true, true
-			for _, u := range s.upstreams {
-				t := targetOf(u.Upstream, p.datacenter)
-				chains[t], endpoints[t] = true, true
-			}
-		}
-		w.want(ctx, chains, endpoints, intentions)
-		w.checks(ctx, checks)
+	registered := b.readNode()
+	if registered {
+		b.watcher.want(ctx, b.nodeProxies.wants)
 	}
 	a.mu.Lock()
-	if apart := a.known.together.apart; b.now.Before(apart) {
-		b.at(apart)
+	if perName := a.known.bulk.perName; b.now.Before(perName) {
+		b.wake(perName)
 	}
-	contents, live, ok := b.contents(proxies, ok, policy)
-	b.failures(lost)
+	c, ok := b.assemble(registered)
+	if ok {
+		c.Reuse(&b.contents)
+		b.contents = c
+	}
+	b.failures()
 	b.report()
-	whole := live && !b.fromFile && !b.waits
-	if whole {
-		a.seed = nil // everything is known
+	if b.complete = b.live && !b.fromFile && !b.waits; b.complete {
+		a.seed = nil
+	}
+	if end := b.started.Add(partialSave); b.live && !b.complete && b.now.Before(end) {
+		b.wake(end)
 	}
 	settled := a.status.Settled
 	if end := b.started.Add(firstWait); ok && !settled {
-		if settled = whole || !live || !b.now.Before(end); !settled {
-			b.at(end)
+		if settled = b.complete || !b.live || !b.now.Before(end); !settled {
+			b.wake(end)
 		}
 	}
 	a.mu.Unlock()
 	if ok {
-		b.publish(contents)
+		b.publishContents()
 		a.mu.Lock()
 		a.status.Settled = settled
 		a.mu.Unlock()
 	}
-	// Soon after the start half of what is known is less than what the file holds.
-	if whole || live && b.now.Sub(b.started) > time.Minute {
-		b.saver.put(contents)
+}
+
+// publishContents publishes the contents.
+func (b *assembly) publishContents() {
+	if !b.unpublished.IsZero() {
+		b.agent.log.Debug("consul contents published", "after", b.now.Sub(b.unpublished))
+		b.unpublished = time.Time{}
+	}
+	b.publish(b.contents)
+	if b.complete || b.live && !b.now.Before(b.started.Add(partialSave)) {
+		b.saver.put(b.contents)
 	}
 }
 
-// sidecars are the proxies that are registered on the node; ok is false if that is not known.
-func (b *assembly) sidecars() ([]*readProxy, bool) {
+// readNode reads the proxies that are registered on the node; false: they are not known.
+func (b *assembly) readNode() bool {
 	a := b.agent
 	a.mu.Lock()
-	services := a.known.services
-	datacenter := b.datacenter()
+	services, datacenter := a.known.services, b.datacenter()
 	a.mu.Unlock()
 	if !services.ok || datacenter == "" {
-		return nil, false
+		return false
+	}
+	if n := &b.nodeProxies; n.from == services.value && n.datacenter == datacenter {
+		return true
 	}
 	byID := make(map[string]*registration, len(services.value.Services))
 	for _, r := range services.value.Services {
@@ -238,256 +291,78 @@ func (b *assembly) sidecars() ([]*readProxy, bool) {
 			byID[r.ID] = r
 		}
 	}
-	var out []*readProxy
-	read := make(map[identity.ProxyID]*readProxy, len(b.read))
-	all := map[identity.ProxyID]*catalog.Proxy{}
+	n := nodeProxies{from: services.value, datacenter: datacenter, targets: map[string]*target{}}
+	n.wants = wants{map[string]bool{}, map[string]bool{}, map[string]bool{}, false}
+	all := make(map[identity.ProxyID]*catalog.Proxy, len(byID))
 	for _, id := range slices.Sorted(maps.Keys(byID)) {
-		r := byID[id]
-		p := b.read[identity.ProxyID(id)]
-		if p == nil || p.from != r || p.datacenter != datacenter {
-			s, ok := readSidecar(r, byID, datacenter)
-			if !ok {
-				continue
-			}
-			p = &readProxy{from: r, datacenter: datacenter, sidecar: s}
-		}
-		read[p.sidecar.proxy.ID] = p
-		out = append(out, p)
-		all[p.sidecar.proxy.ID] = &p.sidecar.proxy
-	}
-	b.read = read
-	a.proxies.Set(all)
-	for id := range b.admitted { // one that comes back is a new one
-		if all[id] == nil {
-			delete(b.admitted, id)
-		}
-	}
-	for id := range b.first {
-		if all[id] == nil {
-			delete(b.first, id)
-		}
-	}
-	return out, true
-}
-
-// datacenter is the agent's; empty if it is not known. Agent.mu is held.
-func (b *assembly) datacenter() string {
-	k := &b.agent.known
-	if k.self.ok {
-		return k.self.value.Config.Datacenter
-	}
-	if k.services.ok {
-		if n := k.services.value.Node; n != nil && n.Datacenter != "" {
-			return n.Datacenter
-		}
-		for _, r := range k.services.value.Services {
-			if r != nil && r.Datacenter != "" {
-				return r.Datacenter
-			}
-		}
-	}
-	if b.agent.seed != nil {
-		return b.agent.seed.Contents.Mesh.Datacenter
-	}
-	return ""
-}
-
-// contents are all that is known; ok is false as long as that is not enough to say anything, and live is false if all of it is the
-// last-known-good file's.
-func (b *assembly) contents(proxies []*readProxy, known bool, policy string) (c catalog.Contents, live, ok bool) {
-	a := b.agent
-	mesh, own, ok := b.mesh(policy)
-	if a.seed != nil && ok && a.seed.Contents.Mesh.TrustDomain != mesh.TrustDomain {
-		a.log.Warn("last known good contents are of another trust domain, and forgotten", "file", a.config.LKGFile)
-		a.seed = nil
-	}
-	if !ok || !known {
-		if a.seed == nil {
-			return c, false, false
-		}
-		if b.now.Sub(b.started) < seedWait {
-			b.at(b.started.Add(seedWait))
-			return c, false, false
-		}
-		b.fromFile = true
-		return a.seed.Contents.contents(), false, true
-	}
-	c.Mesh = mesh
-	b.readChecks()
-	services := map[string]*catalog.Service{}
-	intentions := map[string][]intention.Intention{}
-	for _, r := range proxies {
-		b.problems = append(b.problems, r.sidecar.problems...)
-		if r.sidecar.refused {
+		s, ok := readSidecar(byID[id], byID, datacenter)
+		if !ok {
 			continue
 		}
-		if p, ok := b.proxy(r, own, services, intentions); ok {
-			c.Proxies = append(c.Proxies, p)
-			b.admitted[p.ID] = true
+		p := &nodeProxy{sidecar: s}
+		n.list = append(n.list, p)
+		all[s.proxy.ID] = &s.proxy
+		if s.refused {
+			continue
 		}
-	}
-	for _, name := range slices.Sorted(maps.Keys(services)) {
-		c.Services = append(c.Services, services[name])
-	}
-	for name := range b.mapped {
-		if a.known.endpoints[name] == nil {
-			delete(b.mapped, name)
-		}
-	}
-	c.Intentions = catalog.ByDestination(b.intentions(intentions))
-	c.Sort()
-	return c, true, true
-}
-
-// mesh is what holds for all, and what proxy-defaults say; ok is false if something of it is not known.
-func (b *assembly) mesh(policy string) (m catalog.Mesh, own definition.Own, ok bool) {
-	k := &b.agent.known
-	var seed *catalog.Mesh
-	if s := b.agent.seed; s != nil {
-		seed = &s.Contents.Mesh
-	}
-	m.TrustDomain, ok = b.agent.trustDomain()
-	m.Datacenter = b.datacenter()
-	if !ok || m.Datacenter == "" || identity.CheckDatacenter(m.Datacenter) != nil {
-		return m, own, false
-	}
-	switch {
-	case k.datacenters.ok:
-		for _, dc := range k.datacenters.value {
-			if identity.CheckDatacenter(dc) == nil {
-				b.datacenters[dc] = true
+		n.wants.checks = n.wants.checks || s.checks
+		n.wants.chains[s.proxy.Service.Service], n.wants.intentions[s.proxy.Service.Service] = true, true
+		for _, u := range s.upstreams {
+			t := n.targets[u.target]
+			if t == nil {
+				t = &target{name: u.target}
+				n.targets[u.target] = t
+				n.wants.chains[u.target], n.wants.endpoints[u.target] = true, true
 			}
+			p.targets = append(p.targets, t)
 		}
-		m.Datacenters = slices.Collect(maps.Keys(b.datacenters))
-	case seed != nil:
-		m.Datacenters = slices.Clone(seed.Datacenters)
-		b.fromFile = true
-	default:
-		return m, own, false
 	}
-	if !slices.Contains(m.Datacenters, m.Datacenter) {
-		m.Datacenters = append(m.Datacenters, m.Datacenter)
-	}
-	slices.Sort(m.Datacenters)
-	m.Datacenters = slices.Compact(m.Datacenters)
-	if m.Default, ok = b.defaultPolicy(policy, seed); !ok {
-		return m, own, false
-	}
-	switch {
-	case k.mesh.ok:
-		b.problems = append(b.problems, k.mesh.value.readMesh(&m)...)
-	case seed != nil:
-		m.Incoming, m.Outgoing, m.DropForwardedClientCert = seed.Incoming, seed.Outgoing, seed.DropForwardedClientCert
-		b.fromFile = true
-	default:
-		return m, own, false
-	}
-	if !k.proxyDefaults.ok {
-		return m, own, false
-	}
-	own, problems := k.proxyDefaults.value.settings()
-	b.problems = append(b.problems, problems...)
-	return m, own, true
+	b.nodeProxies = n
+	a.proxies.Set(all)
+	maps.DeleteFunc(b.first, func(id identity.ProxyID, _ time.Time) bool { return all[id] == nil })
+	// one that comes back is a new one
+	maps.DeleteFunc(b.served, func(id identity.ProxyID, _ bool) bool { return all[id] == nil })
+	return true
 }
 
-// defaultPolicy is what holds where no intention does: the agent's default_intention_policy, else the default of its ACLs (Consul,
-// "default_intention_policy"). Where neither can be read it is to deny.
-func (b *assembly) defaultPolicy(acls string, seed *catalog.Mesh) (intention.Action, bool) {
-	s := b.agent.known.self
-	switch {
-	case s.ok:
-		if p := s.value.DebugConfig.DefaultIntentionPolicy; p != nil && *p != "" {
-			return actionOf(*p), true
-		}
-		if acls == "" {
-			b.problem("", "", "agent configuration", "neither default_intention_policy nor the default of its ACLs can be read: what no intention allows is denied")
-		}
-		return actionOf(acls), true
-	case hasStatus(s.err, http.StatusForbidden):
-		if acls == "allow" {
-			b.problem("", "", "agent configuration", "default_intention_policy cannot be read (it needs agent:read): what no intention allows is denied")
-		}
-		return intention.Deny, true
-	case seed != nil:
-		b.fromFile = true
-		return seed.Default, true
-	}
-	return intention.Deny, false
-}
-
-func actionOf(policy string) intention.Action {
-	if policy == "allow" {
-		return intention.Allow
-	}
-	return intention.Deny
-}
-
-// intentions are those of all destinations, each once. What is said of all destinations comes with the answer for each of them; the newest one counts.
-func (b *assembly) intentions(by map[string][]intention.Intention) []intention.Intention {
-	var out, all []intention.Intention
-	var newest time.Time
-	seen := false // the newest answer may have none
-	for _, name := range slices.Sorted(maps.Keys(by)) {
-		var wildcards []intention.Intention
-		for _, i := range by[name] {
-			if i.Destination.IsWildcard() {
-				wildcards = append(wildcards, i)
-			} else {
-				out = append(out, i)
-			}
-		}
-		var at time.Time
-		if w := b.agent.known.intentions[name]; w != nil {
-			at = w.heard
-		}
-		if !seen || at.After(newest) {
-			all, newest, seen = wildcards, at, true
-		}
-		for _, i := range by[name] {
-			if i.Unsupported != "" {
-				b.problem("", "", i.Origin, "the source %s is denied, for its intention has what is not supported yet: %s", i.Source, i.Unsupported)
-			}
-		}
-	}
-	out = append(out, all...)
-	slices.SortFunc(out, intention.Compare)
-	return slices.Compact(out)
-}
-
-// failures names the queries that fail and those that do not see everything. An agent that was lost is one problem, however many
-// queries it does not answer.
-func (b *assembly) failures(lost time.Time) {
-	a := b.agent
+// failures names the queries that fail and those that do not see everything. An agent that was lost
+// is one problem, however many queries it does not answer. Agent.mu is held.
+func (b *assembly) failures() {
+	a, c := b.agent, &b.basis.contact
 	a.status.Filtered = nil
-	if !lost.IsZero() {
-		b.problem("", "", "agent", "%s is not reached since %s: %v", a.client.name, lost.UTC().Format(time.RFC3339), a.client.contact.why())
+	if !c.lost.IsZero() {
+		b.problem("", "", "agent", "%s is not reached since %s: %s", a.client.name,
+			c.lost.UTC().Format(time.RFC3339), c.cause)
 	}
-	if a.verdicts.aclsOff() {
-		b.problem("", "", "ACLs", "they are off: any process of this machine that reaches the xDS socket or address is given any service's certificate, as under Consul's own control plane")
+	if b.basis.aclsOff {
+		b.problem("", "", "ACLs",
+			"they are off: any process of this machine that reaches the xDS socket or address is given any service's certificate, as under Consul's own control plane")
 	}
-	a.each(func(what string, f state) {
-		if f.err != nil && (lost.IsZero() || !errors.Is(f.err, errUnreachable)) {
-			b.problem("", "", what, "cannot be read: %v", f.err)
+	a.each(func(kind, name string, h *health) {
+		if h.err != nil && (c.lost.IsZero() || !errors.Is(h.err, errUnreachable)) {
+			b.problem("", "", kind+name, "cannot be read: %v", h.err)
 		}
-		if f.filtered {
-			a.status.Filtered = append(a.status.Filtered, what)
+		if h.filtered {
+			a.status.Filtered = append(a.status.Filtered, kind+name)
 		}
 	})
 	slices.Sort(a.status.Filtered)
 }
 
-// report puts the problems into the status and logs those that are new.
+// report puts the problems into the status and logs those that are new. Agent.mu is held.
 func (b *assembly) report() {
 	a := b.agent
 	slices.SortFunc(b.problems, func(x, y Problem) int {
-		return cmp.Or(strings.Compare(string(x.Proxy), string(y.Proxy)), strings.Compare(x.Upstream, y.Upstream), strings.Compare(x.Entry, y.Entry), strings.Compare(x.Text, y.Text))
+		return cmp.Or(cmp.Compare(x.Proxy, y.Proxy), cmp.Compare(x.Upstream, y.Upstream),
+			cmp.Compare(x.Entry, y.Entry), cmp.Compare(x.Text, y.Text))
 	})
 	b.problems = slices.Compact(b.problems)
 	logged := make(map[string]bool, len(b.problems))
 	for _, p := range b.problems {
 		key := p.String()
 		if logged[key] = true; !b.logged[key] {
-			a.log.Warn("not as Consul has it", "proxy", p.Proxy, "destination", p.Upstream, "origin", p.Entry, "err", p.Text)
+			a.log.Warn("part of the Consul configuration is not served", "proxy", p.Proxy,
+				"destination", p.Upstream, "origin", p.Entry, "err", p.Text)
 		}
 	}
 	b.logged = logged

@@ -80,10 +80,10 @@ func (a *Agent) may(ctx context.Context, token string, service identity.Name, fr
 	if strings.ContainsFunc(token, func(c rune) bool { return c <= ' ' || c > '~' }) {
 		return status.Error(codes.Unauthenticated, "the token is none of Consul's")
 	}
-	if err := a.verdicts.check(ctx, token, service.Service, fresh); err != nil {
+	if err := a.acl.check(ctx, token, service.Service, fresh); err != nil {
 		return err
 	}
-	if !a.config.RemoteWithoutACLs && a.verdicts.aclsOff() && remote(ctx) {
+	if !a.config.RemoteWithoutACLs && a.acl.aclsOff() && remote(ctx) {
 		return status.Error(codes.PermissionDenied, "Consul's ACLs are off, so no token says who calls, and the call comes from another machine: it would be given any service's private key (turn ACLs on, or start serve with --xds-without-acls)")
 	}
 	return nil

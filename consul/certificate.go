@@ -119,10 +119,10 @@ func (a *Agent) WatchSVID(ctx context.Context, c identity.Caller, id identity.Se
 	denied := false
 	q := query[*sds.SVID]{
 		client: a.client, metrics: a.metrics, path: "/v1/agent/connect/ca/leaf/" + url.PathEscape(id.Service), caller: true, token: c.Token,
-		patience: leafPatience, told: a.roots.Changed, next: l.next, slots: a.client.leafs,
+		patience: leafPatience, signal: a.roots.Changed, next: l.next, slots: a.client.leafSlots,
 		// An agent that has made the leaf for one token gives it to every other: it asks for the right only when it makes one.
 		permit: func(ctx context.Context) error {
-			err, ok := a.verdicts.now(ctx, c.Token, id.Service)
+			err, ok := a.acl.checkNow(ctx, c.Token, id.Service)
 			denied = ok && err != nil
 			return err
 		},

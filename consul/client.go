@@ -19,8 +19,8 @@ import (
 	"github.com/sallyport/sallyport/internal/latest"
 )
 
-// client asks the agent. It reads headers itself, as an absent index and an index of zero are not the same as one that is there, and bounds
-// what it reads.
+// client asks the agent. It reads headers itself, as an absent index and an index of zero are not
+// the same as one that is there, and bounds what it reads.
 type client struct {
 	name    string // of the agent, for people
 	http    *http.Client
@@ -30,10 +30,10 @@ type client struct {
 	auth    *api.HttpBasicAuth
 	tokens  *tokenSource
 	maxBody int64
-	turns   *turns
+	limiter *limiter
 	// asking and leafs bound how many chains, and how many leafs, are asked for at one time.
-	asking, leafs chan struct{}
-	contact       *contact
+	chainSlots, leafSlots chan struct{}
+	contact               *contact
 }
 
 // request is one question.
@@ -51,8 +51,8 @@ type request struct {
 	patience time.Duration
 }
 
-// anonymous is the secret of Consul's anonymous token. A request with no token at all would be made with the default token of the
-// agent, which a caller has no part in.
+// anonymous is the secret of Consul's anonymous token. A request with no token at all would be made
+// with the default token of the agent, which a caller has no part in.
 const anonymous = "anonymous"
 
 // answer is what the agent said.
@@ -106,7 +106,8 @@ func hasStatus(err error, code int) bool {
 	return errors.As(err, &s) && s.code == code
 }
 
-// do asks. The errors are a *statusError, or wrap errUnreachable or errGarbled, or are about the token file.
+// do asks. The errors are a *statusError, or wrap errUnreachable or errGarbled, or are about the
+// token file.
 func (c *client) do(ctx context.Context, r request) (answer, error) {
 	token := r.token
 	if !r.caller {
@@ -220,12 +221,14 @@ func excerpt(body []byte) string {
 	return strings.Join(strings.Fields(s), " ")
 }
 
-// readMeta reads what Consul says of an answer (Consul HTTP API, "Blocking queries", "Consistency modes", "Agent caching").
+// readMeta reads what Consul says of an answer (Consul HTTP API, "Blocking queries", "Consistency
+// modes", "Agent caching").
 func readMeta(h http.Header) meta {
 	m := meta{
 		filtered: strings.EqualFold(h.Get("X-Consul-Results-Filtered-By-Acls"), "true"),
 		// Answers out of the agent's own stream of events always say so, as they ask no server.
-		noLeader: strings.EqualFold(h.Get("X-Consul-Knownleader"), "false") && h.Get("X-Consul-Query-Backend") != api.QueryBackendStreaming,
+		noLeader: strings.EqualFold(h.Get("X-Consul-Knownleader"), "false") &&
+			h.Get("X-Consul-Query-Backend") != api.QueryBackendStreaming,
 	}
 	m.index, _ = strconv.ParseUint(h.Get("X-Consul-Index"), 10, 64) // none is 0
 	if ms, err := strconv.ParseUint(h.Get("X-Consul-Lastcontact"), 10, 31); err == nil {
@@ -244,14 +247,19 @@ func readMeta(h http.Header) meta {
 type contact struct {
 	// recovered wakes those who wait for their next try when the agent answers again.
 	recovered latest.Value[struct{}]
-	// doubted has what is asked now and then asked at once, when a request is not answered: it may be that one alone, and then
-	// what else is watched is not to take the agent for lost until the next turn.
+	// doubted has what is asked now and then asked at once, when a request is not answered: it may
+	// be that one alone, and then what else is watched is not to take the agent for lost until the
+	// next turn.
 	doubted latest.Value[struct{}]
 
-	mu     sync.Mutex
+	mu sync.Mutex
+	contactState
+}
+
+type contactState struct {
 	last   time.Time // the last answer; zero: none
 	lost   time.Time // when it first did not answer since; zero: it answers
-	cause  error     // why it last did not answer
+	cause  string    // why it last did not answer
 	back   time.Time // when it last answered again after a loss
 	policy string    // the last X-Consul-Default-Acl-Policy
 }
@@ -262,7 +270,7 @@ func (c *contact) note(a answer, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if errors.Is(err, errUnreachable) {
-		c.cause = err
+		c.cause = err.Error()
 		if c.lost.IsZero() {
 			c.lost = now
 			c.doubted.Set(struct{}{})
@@ -282,15 +290,8 @@ func (c *contact) note(a answer, err error) {
 	}
 }
 
-// why says why the agent does not answer, as far as that is known.
-func (c *contact) why() error {
+func (c *contact) state() contactState {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.cause
-}
-
-func (c *contact) state() (last, lost, back time.Time, policy string) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.last, c.lost, c.back, c.policy
+	return c.contactState
 }

@@ -211,21 +211,21 @@ func TestKeyNames(t *testing.T) {
 		return string(b)
 	}
 	at := time.Unix(1, 0)
-	i, ok, err := decodeIntention([]byte(write(api.Intention{
+	i, err := decodeIntention([]byte(write(api.Intention{
 		ID: "x", Description: "d", SourceName: "web", SourceNS: "default", SourcePartition: "default", SourcePeer: "east", SourceType: "consul",
 		DestinationName: "api", DestinationNS: "default", DestinationPartition: "default", Action: "allow", Meta: map[string]string{"a": "b"},
 		Precedence: 9, CreatedAt: at, UpdatedAt: at, Hash: []byte("h"), CreateIndex: 1, ModifyIndex: 1,
 	})))
-	if got := i.String() + i.Unsupported; !ok || err != nil || got != "web (peer east) => api (allow)" {
-		t.Errorf("%s, %v, %v", got, ok, err)
+	if err != nil || i == nil || i.String()+i.Unsupported != "web (peer east) => api (allow)" {
+		t.Errorf("%v, %v", i, err)
 	}
 	for want, v := range map[string]api.Intention{
 		"Permissions":             {SourceName: "web", DestinationName: "api", Permissions: []*api.IntentionPermission{{Action: "allow"}}},
 		`SourceSamenessGroup "g"`: {SourceName: "web", DestinationName: "api", Action: "allow", SourceSamenessGroup: "g"},
 		`SourceType "external"`:   {SourceName: "web", DestinationName: "api", Action: "allow", SourceType: "external"},
 	} {
-		if i, ok, err := decodeIntention([]byte(write(v))); !ok || err != nil || i.Unsupported != want {
-			t.Errorf("%q is not supported, want %q; %v, %v", i.Unsupported, want, ok, err)
+		if i, err := decodeIntention([]byte(write(v))); err != nil || i == nil || i.Unsupported != want {
+			t.Errorf("%+v, of which %q is not supported; %v", i, want, err)
 		}
 	}
 	mesh := parse[meshEntry](t, write(api.MeshConfigEntry{

@@ -74,7 +74,7 @@ func TestAddresses(t *testing.T) {
 				if want != "" {
 					want += "/1/true"
 				}
-				list, _ := readEndpoints(parse[[]*instance](t, "["+c.text+"]"), far)
+				list := readInstances(parse[[]*instance](t, "["+c.text+"]"), far).endpoints
 				got := endpointsOf(catalog.Contents{Services: []*catalog.Service{{Name: identity.NewName("s"), Endpoints: list}}}, "s")
 				if got != want {
 					t.Errorf("from another datacenter %v: %q, want %q", far, got, want)

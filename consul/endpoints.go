@@ -13,35 +13,46 @@ import (
 // mostWeight is Envoy's and Consul's bound on the weight of an endpoint.
 const mostWeight = 128
 
-// readEndpoints maps the instances of a service as Consul's own control plane does: all of them, with their health, so that Envoy
-// keeps connections to one that is critical for a moment. Of two instances at one address the healthy one counts. far says that they are dialled from another
-// datacenter. skipped are the instances that cannot be dialled.
-func readEndpoints(instances []*instance, far bool) (endpoints []catalog.Endpoint, skipped []string) {
-	for _, i := range instances {
+// instances are those of a service, and what they come to.
+type instances struct {
+	all       []*instance
+	endpoints []catalog.Endpoint
+	// undialable are the IDs of the instances that have no address or port to dial, sorted.
+	undialable []string
+}
+
+// readInstances maps the instances of a service as Consul's own control plane does: all of them,
+// with their health, so that Envoy keeps connections to one that is critical for a moment. Of two
+// instances at one address the healthy one counts. far says that they are dialled from another
+// datacenter.
+func readInstances(all []*instance, far bool) instances {
+	out := instances{all: all}
+	for _, i := range all {
 		if i == nil || i.Service == nil {
 			continue
 		}
 		var e catalog.Endpoint
 		e.Address, e.Port = addressOf(i, far)
 		if e.Port == 0 || e.Address == "" {
-			skipped = append(skipped, i.Service.ID)
+			out.undialable = append(out.undialable, i.Service.ID)
 			continue
 		}
 		e.Weight, e.Healthy = weightOf(i)
-		endpoints = append(endpoints, e)
+		out.endpoints = append(out.endpoints, e)
 	}
-	slices.SortFunc(endpoints, func(a, b catalog.Endpoint) int {
-		return cmp.Or(strings.Compare(a.Address, b.Address), cmp.Compare(a.Port, b.Port), compareHealth(a, b), cmp.Compare(b.Weight, a.Weight))
+	slices.SortFunc(out.endpoints, func(a, b catalog.Endpoint) int {
+		return cmp.Or(strings.Compare(a.Address, b.Address), cmp.Compare(a.Port, b.Port),
+			compareHealth(a, b), cmp.Compare(b.Weight, a.Weight))
 	})
-	endpoints = slices.CompactFunc(endpoints, func(a, b catalog.Endpoint) bool { return a.Address == b.Address && a.Port == b.Port })
-	slices.Sort(skipped)
-	return endpoints, slices.Compact(skipped)
+	out.endpoints = slices.CompactFunc(out.endpoints,
+		func(a, b catalog.Endpoint) bool { return a.Address == b.Address && a.Port == b.Port })
+	slices.Sort(out.undialable)
+	out.undialable = slices.Compact(out.undialable)
+	return out
 }
 
-// noneHealthy reports whether instances in the agent's own datacenter leave nothing to dial.
-func noneHealthy(instances []*instance) bool {
-	endpoints, _ := readEndpoints(instances, false)
-	return !anyHealthy(endpoints)
+func anyHealthy(list []catalog.Endpoint) bool {
+	return slices.ContainsFunc(list, func(e catalog.Endpoint) bool { return e.Healthy })
 }
 
 // compareHealth puts the healthy first.
@@ -55,8 +66,10 @@ func compareHealth(a, b catalog.Endpoint) int {
 	return 1
 }
 
-// addressOf is where an instance is dialled: at the service's own address, else at its node's. From another datacenter the address that is tagged so goes before
-// either, as in Consul: that of a service also if it is empty, its port unless it is zero. Consul's translate_wan_addrs changes nothing about it.
+// addressOf is where an instance is dialled: at the service's own address, else at its node's. From
+// another datacenter the address that is tagged so goes before either, as in Consul: that of a
+// service also if it is empty, its port unless it is zero. Consul's translate_wan_addrs changes
+// nothing about it.
 func addressOf(i *instance, far bool) (address string, port uint16) {
 	address, port = i.Service.Address, portOf(i.Service.Port)
 	if wan, ok := i.Service.TaggedAddresses["wan"]; ok && far {
@@ -71,11 +84,11 @@ func addressOf(i *instance, far bool) (address string, port uint16) {
 		}
 		address = cmp.Or(address, n.Address, n.TaggedAddresses["lan"])
 	}
-	return dialable(address), port
+	return readAddress(address), port
 }
 
-// dialable is an address as it is written to be dialled; empty if it cannot be.
-func dialable(address string) string {
+// readAddress is an address as it is written to be dialled; empty if it cannot be.
+func readAddress(address string) string {
 	if a, err := netip.ParseAddr(address); err == nil {
 		if a.Zone() != "" || a.IsUnspecified() || a.IsMulticast() {
 			return ""
@@ -112,19 +125,20 @@ func weightOf(i *instance) (weight uint32, healthy bool) {
 	return uint32(min(max(n, 1), mostWeight)), healthy && n > 0
 }
 
-// mergeInstances is what is known after an answer that may lack some: those of it, and those that only an earlier one has.
-func mergeInstances(old, now []*instance) []*instance {
-	key := func(i *instance) [2]string {
-		var k [2]string
-		if i != nil && i.Node != nil {
-			k[0] = i.Node.Node
-		}
-		if i != nil && i.Service != nil {
-			k[1] = i.Service.ID
-		}
-		return k
+// mergeInstances is what is known after an answer that may lack some: those of it, and those that
+// only an earlier one has.
+func mergeInstances(far bool) func(old, now instances) instances {
+	return func(old, now instances) instances {
+		return readInstances(merge(old.all, now.all, func(i *instance) (k [2]string) {
+			if i != nil && i.Node != nil {
+				k[0] = i.Node.Node
+			}
+			if i != nil && i.Service != nil {
+				k[1] = i.Service.ID
+			}
+			return k
+		}), far)
 	}
-	return merge(old, now, key)
 }
 
 // merge is now, and of old what now has no other value for.

@@ -37,10 +37,12 @@ func (s *sidecar) exposable(e catalog.ExposedPath, others []catalog.ExposedPath)
 	if err := catalog.CheckPath(e.Path); err != nil {
 		return err
 	}
-	if s.listens(e.ListenerPort) || slices.ContainsFunc(others, func(o catalog.ExposedPath) bool { return o.ListenerPort == e.ListenerPort }) {
+	samePort := func(o catalog.ExposedPath) bool { return o.ListenerPort == e.ListenerPort }
+	if s.listens(e.ListenerPort) || slices.ContainsFunc(others, samePort) {
 		return fmt.Errorf("another listener of the proxy has port %d", e.ListenerPort)
 	}
-	if slices.ContainsFunc(others, func(o catalog.ExposedPath) bool { return o.LocalPort == e.LocalPort && o.Protocol != e.Protocol }) {
+	if slices.ContainsFunc(others,
+		func(o catalog.ExposedPath) bool { return o.LocalPort == e.LocalPort && o.Protocol != e.Protocol }) {
 		return fmt.Errorf("another path says that port %d does not speak %s", e.LocalPort, e.Protocol)
 	}
 	return nil
@@ -55,12 +57,13 @@ func (s *sidecar) listens(port uint16) bool {
 	}
 	own, err := netip.ParseAddr(in.Address)
 	overlaps := func(other netip.Addr) bool {
-		return err == nil && (own == other || own.Is4() == other.Is4() && (own.IsUnspecified() || other.IsUnspecified()))
+		return err == nil && (own == other ||
+			own.Is4() == other.Is4() && (own.IsUnspecified() || other.IsUnspecified()))
 	}
 	if m := s.settings.Prometheus; m.Set && m.Value.Port() == port && overlaps(m.Value.Addr()) {
 		return true
 	}
-	return slices.ContainsFunc(s.upstreams, func(u dialled) bool {
+	return slices.ContainsFunc(s.upstreams, func(u upstream) bool {
 		address, err := netip.ParseAddr(u.BindAddress)
 		return err == nil && u.BindPort == port && overlaps(address)
 	})

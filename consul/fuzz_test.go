@@ -58,7 +58,9 @@ func FuzzConsulJSON(f *testing.F) {
 			}
 		}
 		if list, err := decodeList[*instance](b); err == nil {
-			endpoints, _ := readEndpoints(list, len(b)%2 == 0)
+			far := len(b)%2 == 0
+			now := readInstances(list, far)
+			endpoints := now.endpoints
 			for i, e := range endpoints {
 				if e.Port == 0 || e.Address == "" || e.Weight < 1 || e.Weight > mostWeight {
 					t.Errorf("endpoint %+v", e)
@@ -67,15 +69,15 @@ func FuzzConsulJSON(f *testing.F) {
 					t.Errorf("twice: %+v", e)
 				}
 			}
-			mergeInstances(list, list)
+			mergeInstances(far)(now, now)
 		}
 		if a, err := decodeJSON[chainAnswer](b); err == nil && a.Chain != nil {
 			_, _ = a.Chain.defaultRoute(a.Chain.ServiceName, "dc1")
 			var problems []Problem
 			lenient(&problems, Problem{}).Decoder(&a.Chain.ServiceMeta, "Meta").Own()
 		}
-		if list, err := decodeIntentions("api")(b); err == nil {
-			for _, i := range list {
+		if m, err := decodeIntentions("api")(b); err == nil && m.own != nil {
+			for _, i := range m.own.Intentions {
 				if i.Unsupported != "" && i.Action == intention.Allow {
 					t.Errorf("allowed and not understood: %+v", i)
 				}
@@ -92,6 +94,6 @@ func FuzzConsulJSON(f *testing.F) {
 		}
 		_, _ = decodeLeaf(b, webIdentity())
 		_, _ = decodeJSON[self](b)
-		_, _ = decodeSaved(b)
+		_, _ = decodeLKG(b)
 	})
 }

@@ -2,50 +2,94 @@ package consul
 
 import (
 	"cmp"
+	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 
+	"github.com/sallyport/sallyport/catalog"
 	"github.com/sallyport/sallyport/definition"
 	"github.com/sallyport/sallyport/identity"
 	"github.com/sallyport/sallyport/intention"
 )
 
-// decodeIntentions reads the intentions of one destination. An answer without that destination is
-// none: a destination of which nothing is said has an empty list.
-func decodeIntentions(destination string) func([]byte) ([]intention.Intention, error) {
-	return func(body []byte) ([]intention.Intention, error) {
+// matched are the intentions that an answer gave: of its own destination and of all destinations,
+// each as contents have them; nil: there are none.
+type matched struct{ own, wildcard *catalog.Destination }
+
+// decodeIntentions returns what reads the intentions of one destination. An answer without that
+// destination is none: a destination of which nothing is said has an empty list.
+func decodeIntentions(destination string) func([]byte) (matched, error) {
+	var read intentionReader
+	return func(body []byte) (m matched, err error) {
 		answer, err := decodeJSON[map[string][]json.RawMessage](body)
 		if err != nil {
-			return nil, err
+			return m, err
 		}
 		list, ok := answer[destination]
 		if !ok {
-			return nil, fmt.Errorf("it says nothing of the destination %.60q", destination)
+			return m, fmt.Errorf("it says nothing of the destination %.60q", destination)
 		}
-		out := make([]intention.Intention, 0, len(list))
-		for _, raw := range list {
-			i, ok, err := decodeIntention(raw)
-			if err != nil {
-				return nil, err
-			}
-			if ok && (i.Destination.Service == destination || i.Destination.IsWildcard()) {
-				out = append(out, i)
-			}
-		}
-		return out, nil
+		by, err := read.destinations(list)
+		return matched{by[destination], by[identity.Wildcard]}, err
 	}
 }
 
-// decodeIntention reads one intention. ok is false if it is about names that no identity can have.
-// What is not understood of it makes it deny its source.
-func decodeIntention(raw json.RawMessage) (i intention.Intention, ok bool, err error) {
+// decodeIntentionList returns what reads a list of intentions, by destination.
+func decodeIntentionList() func([]byte) (map[string]*catalog.Destination, error) {
+	var read intentionReader
+	return func(body []byte) (map[string]*catalog.Destination, error) {
+		list, err := decodeList[json.RawMessage](body)
+		if err != nil {
+			return nil, err
+		}
+		return read.destinations(list)
+	}
+}
+
+// intentionReader reads what the answers of one query say. What it has read before it does not read
+// again. The zero value is ready.
+type intentionReader struct {
+	// nil: it is about names that no identity can have
+	before map[[sha256.Size]byte]*intention.Intention
+}
+
+// destinations are what a list says, by destination.
+func (r *intentionReader) destinations(list []json.RawMessage) (map[string]*catalog.Destination, error) {
+	now := make(map[[sha256.Size]byte]*intention.Intention, len(list))
+	all := make([]intention.Intention, 0, len(list))
+	for _, raw := range list {
+		key := sha256.Sum256(raw)
+		i, ok := r.before[key]
+		if !ok {
+			var err error
+			if i, err = decodeIntention(raw); err != nil {
+				return nil, err
+			}
+		}
+		if now[key] = i; i != nil {
+			all = append(all, *i)
+		}
+	}
+	r.before = now
+	by := map[string]*catalog.Destination{}
+	for _, d := range catalog.ByDestination(all) {
+		d.Intentions = slices.Compact(d.Intentions)
+		by[d.Name.Service] = d
+	}
+	return by, nil
+}
+
+// decodeIntention reads one intention; nil if it is about names that no identity can have. What is
+// not understood of it makes it deny its source.
+func decodeIntention(raw json.RawMessage) (*intention.Intention, error) {
 	n, err := decodeJSON[definition.Node](raw)
 	if err != nil {
-		return i, false, err
+		return nil, err
 	}
 	if n.Kind != definition.Mapping {
-		return i, false, errors.New("it is no intention")
+		return nil, errors.New("it is no intention")
 	}
 	var unsupported string
 	r := definition.Reader{Lenient: true, Report: func(m definition.Mistake) {
@@ -60,19 +104,23 @@ func decodeIntention(raw json.RawMessage) (i intention.Intention, ok bool, err e
 	}}
 	d := r.Decoder(&n, "intention")
 	destination, known := d.ServiceName("DestinationName", "DestinationNS", "DestinationPartition")
-	i, ok = d.Intention()
+	i, ok := d.Intention()
+	if !ok || !known {
+		return nil, nil
+	}
 	i.Destination, i.Unsupported, i.Origin = destination, unsupported, "service-intentions/"+destination.Service
 	if unsupported != "" {
 		i.Action = intention.Deny
 	}
-	return i, ok && known, nil
+	return &i, nil
 }
 
-// mergeIntentions is what is known after an answer that may lack some.
-func mergeIntentions(old, now []intention.Intention) []intention.Intention {
-	type key struct {
-		source      intention.Source
-		destination identity.Name
+// mergeIntentions is what is known of a destination after an answer that may lack some.
+func mergeIntentions(old, now *catalog.Destination) *catalog.Destination {
+	if old == now || old == nil || now == nil {
+		return cmp.Or(now, old)
 	}
-	return merge(old, now, func(i intention.Intention) key { return key{i.Source, i.Destination} })
+	all := merge(old.Intentions, now.Intentions,
+		func(i intention.Intention) intention.Source { return i.Source })
+	return catalog.ByDestination(all)[0]
 }

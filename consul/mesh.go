@@ -10,15 +10,6 @@ const (
 	proxyDefaultsEntryName = "proxy-defaults/global"
 )
 
-// lenient reads what Consul has: what is not understood is added to problems, as p with
-// another text each time, and the rest counts.
-func lenient(problems *[]Problem, p Problem) *definition.Reader {
-	return &definition.Reader{Lenient: true, Report: func(m definition.Mistake) {
-		p.Text = m.Text
-		*problems = append(*problems, p)
-	}}
-}
-
 // readMesh puts what the mesh entry says into m. Sidecars under Consul's own control plane speak
 // TLS 1.2 as clients, so it is taken in beside 1.3 unless the entry says otherwise.
 func (e *meshEntry) readMesh(m *catalog.Mesh) (problems []Problem) {

@@ -7,15 +7,6 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// Values of the label "result".
-const (
-	resultOK          = "ok"
-	resultDenied      = "denied"      // 403
-	resultError       = "error"       // any other status but 200
-	resultUnreachable = "unreachable" // no answer, or not all of it
-	resultGarbled     = "garbled"     // an answer that makes no sense
-)
-
 // metrics count what is asked.
 type metrics struct{ queries *prometheus.CounterVec }
 
@@ -24,7 +15,7 @@ func newMetrics(r prometheus.Registerer, staleness, queries func() float64) (*me
 		Name: "sallyport_consul_queries_total",
 		Help: "Queries that the Consul agent was asked, by result: ok, denied, error, unreachable or garbled.",
 	}, []string{"result"})}
-	for _, v := range []string{resultOK, resultDenied, resultError, resultUnreachable, resultGarbled} {
+	for _, v := range []string{"ok", "denied", "error", "unreachable", "garbled"} {
 		m.queries.WithLabelValues(v)
 	}
 	if r == nil {
@@ -42,16 +33,16 @@ func newMetrics(r prometheus.Registerer, staleness, queries func() float64) (*me
 }
 
 func (m *metrics) query(err error) {
-	result := resultError
+	result := "error" // any other status but 200
 	switch {
 	case err == nil:
-		result = resultOK
+		result = "ok"
 	case hasStatus(err, http.StatusForbidden):
-		result = resultDenied
+		result = "denied"
 	case errors.Is(err, errUnreachable):
-		result = resultUnreachable
+		result = "unreachable"
 	case errors.Is(err, errGarbled):
-		result = resultGarbled
+		result = "garbled"
 	}
 	m.queries.WithLabelValues(result).Inc()
 }

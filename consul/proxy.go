@@ -16,19 +16,21 @@ import (
 // kindProxy is the kind of registration that is a sidecar.
 const kindProxy = "connect-proxy"
 
-// sidecar is a proxy's registration as far as it can be understood alone: without chains, whose protocols decide what else holds.
+// sidecar is a proxy's registration as far as it can be understood alone: without chains, whose
+// protocols decide what else holds.
 type sidecar struct {
 	proxy     catalog.Proxy // without upstreams
 	settings  definition.Settings
-	upstreams []dialled
+	upstreams []upstream
 	checks    bool // the checks of the service go through the proxy
 	problems  []Problem
 	refused   bool
 }
 
-// dialled is an upstream of a sidecar.
-type dialled struct {
+// upstream is an upstream of a sidecar.
+type upstream struct {
 	catalog.Upstream
+	target   string
 	protocol definition.Setting[catalog.Protocol]
 	gateway  string // the mode of mesh gateways, if the registration says one
 }
@@ -36,7 +38,8 @@ type dialled struct {
 // entryOf names a registration for people.
 func entryOf(r *registration) string { return "service " + r.ID }
 
-// readSidecar reads a proxy's registration; services are those of its node. ok is false if there is no proxy to speak of.
+// readSidecar reads a proxy's registration; services are those of its node. ok is false if there is
+// no proxy to speak of.
 func readSidecar(r *registration, services map[string]*registration, datacenter string) (s *sidecar, ok bool) {
 	if r.Kind != kindProxy || r.PeerName != "" {
 		return nil, false
@@ -94,7 +97,8 @@ func (s *sidecar) decoder(
 func (s *sidecar) readSettings(r *registration, p *proxyRegistration) {
 	d := s.decoder(r, "", &p.Config, "config")
 	if replaced := d.Take("envoy_public_listener_json", "envoy_local_cluster_json"); len(replaced) > 0 {
-		// What it stands for may be all that keeps the application safe: another listener in its place would be a guess.
+		// What it stands for may be all that keeps the application safe: another listener in its
+		// place would be a guess.
 		s.refuse(entryOf(r), "%s is not supported yet: the proxy is not served", strings.Join(replaced, " and "))
 	}
 	s.settings = d.Settings()
@@ -118,7 +122,8 @@ func (s *sidecar) readInbound(r *registration, p *proxyRegistration, services ma
 		s.refuse(entryOf(r), "it has no port: the proxy is not served")
 	}
 	port, socket := p.LocalServicePort, p.LocalServiceSocketPath
-	if port == 0 && socket == "" { // registered in the catalog rather than with the agent, which would have filled it in
+	// registered in the catalog rather than with the agent, which would have filled it in
+	if port == 0 && socket == "" {
 		if app := services[p.DestinationServiceID]; app != nil {
 			if port = app.Port; port == 0 {
 				socket = app.SocketPath
@@ -141,7 +146,8 @@ func (s *sidecar) readInbound(r *registration, p *proxyRegistration, services ma
 		}
 		in.LocalAddress, in.LocalPort = local.String(), portOf(port)
 	default:
-		s.refuse(entryOf(r), "nothing to hand connections to: neither the proxy nor its service has a port of the application; the proxy is not served")
+		s.refuse(entryOf(r),
+			"nothing to hand connections to: neither the proxy nor its service has a port of the application; the proxy is not served")
 	}
 	e.Apply(in)
 }
@@ -207,8 +213,8 @@ func (s *sidecar) readUpstream(r *registration, u *upstreamRegistration, datacen
 	case far && identity.CheckDatacenter(u.Datacenter) != nil:
 		refuse("the datacenter %.60q cannot be part of an identity", u.Datacenter)
 		return
-	case far && gatewayed(gateway) != "":
-		refuse("%s", gatewayed(gateway))
+	case far && gatewayProblem(gateway) != "":
+		refuse("%s", gatewayProblem(gateway))
 		return
 	case seen[name]:
 		refuse("it is given twice, and the first one counts")
@@ -251,14 +257,15 @@ func (s *sidecar) readUpstream(r *registration, u *upstreamRegistration, datacen
 		return
 	}
 	seen[name] = true
-	s.upstreams = append(s.upstreams, dialled{e.Apply(c), e.Protocol, gateway})
+	s.upstreams = append(s.upstreams, upstream{e.Apply(c), targetOf(c, datacenter), e.Protocol, gateway})
 }
 
 func (s *sidecar) isTransparent(r *registration) bool {
 	return r.Proxy != nil && r.Proxy.Mode == "transparent"
 }
 
-// finish is the proxy with what depends on its protocol: chain is its own service's, mesh what proxy-defaults say.
+// finish is the proxy with what depends on its protocol: chain is its own service's, mesh what
+// proxy-defaults say.
 func (s *sidecar) finish(c *chain, mesh definition.Own, config Config) (catalog.Proxy, []Problem) {
 	p := s.proxy
 	var problems []Problem

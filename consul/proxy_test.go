@@ -409,13 +409,15 @@ func TestIntentions(t *testing.T) {
 		"no identity":       {`{"SourceName": "a b", "DestinationName": "api", "Action": "deny"}`, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
-			list, err := decodeIntentions("api")([]byte(`{"api": [` + c.text + `]}`))
+			m, err := decodeIntentions("api")([]byte(`{"api": [` + c.text + `]}`))
 			if err != nil {
 				t.Fatal(err)
 			}
 			got := ""
-			for _, i := range list {
-				got = strings.TrimSpace(i.String() + " " + i.Unsupported)
+			for _, d := range []*catalog.Destination{m.own, m.wildcard} {
+				if d != nil {
+					got = strings.TrimSpace(d.Intentions[0].String() + " " + d.Intentions[0].Unsupported)
+				}
 			}
 			if got != c.want {
 				t.Errorf("%q, want %q", got, c.want)
@@ -427,7 +429,7 @@ func TestIntentions(t *testing.T) {
 			t.Errorf("%s is taken for %v", bad, list)
 		}
 	}
-	if list, err := decodeIntentions("api")([]byte(`{"api": []}`)); err != nil || len(list) != 0 {
+	if list, err := decodeIntentions("api")([]byte(`{"api": []}`)); err != nil || list != (matched{}) {
 		t.Errorf("no intentions: %v, %v", list, err)
 	}
 	// null is how Go writes a list of none.
@@ -459,10 +461,10 @@ func TestEndpoints(t *testing.T) {
 		"nothing": {`null, {}`, "", ""},
 	} {
 		t.Run(name, func(t *testing.T) {
-			list, skipped := readEndpoints(parse[[]*instance](t, "["+c.text+"]"), false)
-			got := endpointsOf(catalog.Contents{Services: []*catalog.Service{{Name: identity.NewName("s"), Endpoints: list}}}, "s")
-			if got != c.want || strings.Join(skipped, " ") != c.skipped {
-				t.Errorf("%q, without %q; want %q, %q", got, skipped, c.want, c.skipped)
+			list := readInstances(parse[[]*instance](t, "["+c.text+"]"), false)
+			got := endpointsOf(catalog.Contents{Services: []*catalog.Service{{Name: identity.NewName("s"), Endpoints: list.endpoints}}}, "s")
+			if got != c.want || strings.Join(list.undialable, " ") != c.skipped {
+				t.Errorf("%q, without %q; want %q, %q", got, list.undialable, c.want, c.skipped)
 			}
 		})
 	}

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"net/http"
 	"net/url"
@@ -27,36 +28,51 @@ type query[T any] struct {
 	far bool
 	// every, if not zero, is how often to ask what does not block.
 	every time.Duration
-	// first says that the query takes no turns: it waits at the agent all the time.
+	// first says that the query is not limited: it waits at the agent all the time.
 	first bool
-	// once says that the query ends with its first answer. told, if not nil, says how to know that there is something new without waiting at the agent: the
-	// query asks again when the channel, which is taken before it asks, is closed, and after as long as next says. slots bounds how many such queries ask
-	// at one time.
-	once  bool
-	told  func() <-chan struct{}
-	next  func() gap
-	slots chan struct{}
+	// once says that the query ends with its first answer.
+	once bool
+	// signal, if not nil, returns a channel; the query asks again when it is closed or after
+	// next(). It does not wait at the agent. slots bounds how many such queries ask at one time.
+	signal func() <-chan struct{}
+	next   func() gap
+	slots  chan struct{}
 	// retry bounds the time between tries while the agent does not answer. 0: longestRetry.
 	retry    time.Duration
 	patience time.Duration // as in request
 	// absent says that 404 means the zero T; else it is an error as any other.
 	absent bool
-	// permit, if not nil, is asked whether an answer may be handed on; its error counts as the query's.
+	// permit, if not nil, is asked whether an answer may be handed on; its error counts as the
+	// query's.
 	permit func(context.Context) error
 	decode func([]byte) (T, error) // nil: JSON
-	// doubt, if not nil, says of an answer that it counts only when a leader that has all that was committed gives it too: what that one says is taken.
+	// doubt, if not nil, reports whether an answer must be confirmed by a consistent read before it
+	// is used. What that one says is used.
 	doubt func(T) bool
-	// got is called with each answer, failed with each error. Of the latter, true ends the query. same, if not nil, is called instead of got for an answer
-	// that is what the last one was, byte by byte.
+	// got is called with each answer, failed with each error; if that returns true the query ends.
+	// same, if not nil, is called instead of got for an answer that is what the last one was, byte
+	// by byte.
 	got    func(T, meta)
 	same   func(meta)
 	failed func(error) (end bool)
 
-	last said // the last answer that was handed on
+	// The rest says how answers are taken in, where follow does it.
+	//
+	// merge is what is known after an answer that may lack something; nil: what the answer says.
+	// wary says that such an answer tells nothing if it is the first.
+	merge func(old, now T) T
+	wary  bool
+	// taken, if not nil, is called with what is known after each answer.
+	taken func(T)
+	// target is the one whose endpoints are asked for. Nothing else depends on a new value of
+	// those. Empty: the query is about something else.
+	target string
+
+	last answerDigest // of the last answer that was handed on
 }
 
-// said is what one answer said, shortened.
-type said struct {
+// answerDigest tells whether two answers say the same.
+type answerDigest struct {
 	ok       bool
 	sum      [sha256.Size]byte
 	absent   bool // a 404
@@ -64,7 +80,8 @@ type said struct {
 	indexed  bool
 }
 
-// gap is a rest between two questions: for a time, or until something is told, and then up to spread.
+// gap is a rest between two questions: for a time, or until something is told, and then up to
+// spread.
 type gap struct {
 	time, spread time.Duration
 }
@@ -72,11 +89,13 @@ type gap struct {
 const (
 	// longestRetry bounds the time between tries that fail.
 	longestRetry = 60 * time.Second
-	// serverRetry bounds it where the agent answers that its servers do not: they choose a new leader within seconds.
+	// serverRetry bounds it where the agent answers that its servers do not: they choose a new
+	// leader within seconds.
 	serverRetry = 8 * time.Second
 	// unindexed is how often is asked what should block and does not.
 	unindexed = 5 * time.Second
-	// unblocked is how often a query may answer at once, with the index that it was asked for, before it is taken for one that does not block.
+	// unblocked is how often a query may answer at once, with the index that it was asked for,
+	// before it is taken for one that does not block.
 	unblocked = 3
 )
 
@@ -92,11 +111,11 @@ func (q *query[T]) run(ctx context.Context) error {
 		}
 		recovered, doubted := q.client.contact.recovered.Changed(), q.client.contact.doubted.Changed()
 		asked := time.Now()
-		var told <-chan struct{}
-		if q.told != nil {
-			told = q.told()
+		var signal <-chan struct{}
+		if q.signal != nil {
+			signal = q.signal()
 		}
-		if now := q.client.turns.epoch(); now != epoch {
+		if now := q.client.limiter.epoch(); now != epoch {
 			epoch, index = now, 0
 		}
 		m, err := q.ask(ctx, index, epoch)
@@ -117,21 +136,22 @@ func (q *query[T]) run(ctx context.Context) error {
 		failures = 0
 		if m.cut {
 			index = m.index
-			if index == 0 && !backoff.Sleep(ctx, spreadOut()) {
+			if index == 0 && !backoff.Sleep(ctx, time.Duration(rand.Float64()*float64(recoverySpread))) {
 				return nil
 			}
 			continue
 		}
-		if q.every == 0 && m.putBack(last) {
-			epoch = q.client.turns.restored()
+		// of a state that was put back
+		if q.every == 0 && (m.early || m.index > 0 && m.index < last) {
+			epoch = q.client.limiter.restored()
 		}
 		last = m.index
 		switch {
 		case q.once:
 			return nil
-		case q.told != nil:
+		case q.signal != nil:
 			g := q.next()
-			if !q.rest(ctx, g.time, told, g.spread) {
+			if !q.rest(ctx, g.time, signal, g.spread) {
 				return nil
 			}
 		case q.every > 0:
@@ -139,8 +159,9 @@ func (q *query[T]) run(ctx context.Context) error {
 				return nil
 			}
 		case m.index == 0, m.index == index && time.Since(asked) < time.Second:
-			// It does not block: some do not where there is nothing, or not yet. But now and then one does so whose index is not what the agent goes by
-			// any more, as it was restarted or its state was put back: that is asked anew.
+			// It does not block: some do not where there is nothing, or not yet. But now and then
+			// one does so whose index is not what the agent goes by any more, as it was restarted
+			// or its state was put back: that is asked anew.
 			index = m.index
 			if idle++; idle < unblocked && index > 0 {
 				index = 0
@@ -150,7 +171,8 @@ func (q *query[T]) run(ctx context.Context) error {
 				return nil
 			}
 		case m.index < index, m.early:
-			idle, index = 0, 0 // Consul, "Blocking queries": an index that goes backwards is forgotten
+			// Consul, "Blocking queries": an index that goes backwards is forgotten
+			idle, index = 0, 0
 		default:
 			if index > 0 {
 				idle = 0
@@ -162,15 +184,12 @@ func (q *query[T]) run(ctx context.Context) error {
 
 // ask asks once and hands the answer on.
 func (q *query[T]) ask(ctx context.Context, index, epoch uint64) (meta, error) {
-	r := request{path: q.path, params: q.params, caller: q.caller, token: q.token, index: index, patience: q.patience}
-	turn := ctx
+	r := request{path: q.path, params: q.params, caller: q.caller, token: q.token, index: index,
+		patience: q.patience}
+	waiting := ctx
 	if index > 0 {
 		var end func()
-		if q.first {
-			turn, r.wait, end = q.client.turns.hold(ctx, epoch)
-		} else {
-			turn, r.wait, end = q.client.turns.take(ctx, epoch)
-		}
+		waiting, r.wait, end = q.client.limiter.acquire(ctx, epoch, q.first)
 		defer end()
 	}
 	if q.slots != nil {
@@ -182,10 +201,10 @@ func (q *query[T]) ask(ctx context.Context, index, epoch uint64) (meta, error) {
 		}
 	}
 	began := time.Now()
-	a, err := q.client.do(turn, r)
-	switch cause := context.Cause(turn); {
-	case err != nil && errors.Is(cause, errTurn):
-		return meta{index: index, cut: true}, nil // somebody else's turn; the same is asked again
+	a, err := q.client.do(waiting, r)
+	switch cause := context.Cause(waiting); {
+	case err != nil && errors.Is(cause, errGaveWay):
+		return meta{index: index, cut: true}, nil // the same is asked again
 	case err != nil && errors.Is(cause, errRestored):
 		return meta{cut: true}, nil // it may have waited in vain
 	}
@@ -194,7 +213,7 @@ func (q *query[T]) ask(ctx context.Context, index, epoch uint64) (meta, error) {
 	if ctx.Err() != nil {
 		return meta{}, ctx.Err()
 	}
-	now := said{ok: true, sum: sha256.Sum256(a.body), filtered: a.filtered, indexed: a.index > 0}
+	now := answerDigest{ok: true, sum: sha256.Sum256(a.body), filtered: a.filtered, indexed: a.index > 0}
 	if q.absent && hasStatus(err, http.StatusNotFound) {
 		err, now.absent = nil, true
 	}
@@ -208,7 +227,8 @@ func (q *query[T]) ask(ctx context.Context, index, epoch uint64) (meta, error) {
 		if ctx.Err() != nil {
 			return meta{}, ctx.Err()
 		}
-		a.filtered, now = !sure.authoritative(), said{} // what is doubted is asked about again, though the doubtful answer be the same
+		// what is doubted is asked about again, though the doubtful answer be the same
+		a.filtered, now = !sure.authoritative(), answerDigest{}
 		value, err = q.take(sure, err, false)
 	}
 	if err == nil && q.permit != nil {
@@ -226,7 +246,8 @@ func (q *query[T]) ask(ctx context.Context, index, epoch uint64) (meta, error) {
 	return a.meta, nil
 }
 
-// take reads an answer, unless it says nothing, or what came instead of one, and takes account of how the request went.
+// take reads an answer, unless it says nothing, or what came instead of one, and takes account of
+// how the request went.
 func (q *query[T]) take(a answer, err error, nothing bool) (T, error) {
 	var value T
 	if err == nil && !nothing {
@@ -274,8 +295,10 @@ func (q *query[T]) longest(err error) time.Duration {
 	return longestRetry
 }
 
-// rest waits, but not beyond what ends all rests, such as the return of an agent that was lost; false if ctx ended.
-func (q *query[T]) rest(ctx context.Context, d time.Duration, over <-chan struct{}, spread time.Duration) bool {
+// rest waits, but not beyond what ends all rests, such as the return of an agent that was lost;
+// false if ctx ended.
+func (q *query[T]) rest(ctx context.Context, d time.Duration, over <-chan struct{},
+	spread time.Duration) bool {
 	t := time.NewTimer(d)
 	defer t.Stop()
 	select {
@@ -296,14 +319,15 @@ func spread(d time.Duration) time.Duration {
 	return d - d/10 + time.Duration(rand.Float64()*float64(d/5))
 }
 
-// bucket paces a query whose answer changes all the time: after an idle second its first change is fetched at once, a storm of them once a second.
+// bucket paces a query whose answer changes all the time: after an idle second its first change is
+// fetched at once, a storm of them once a second.
 type bucket struct {
 	tokens float64
 	at     time.Time
 }
 
-// burst is how many requests may follow each other at once: one for the state, and one that waits for its change. A third is for the
-// change that comes at once.
+// burst is how many requests may follow each other at once: one for the state, and one that waits
+// for its change. A third is for the change that comes at once.
 const burst = 3
 
 // take takes a token and returns how long to wait before it may be used.
@@ -315,4 +339,16 @@ func (b *bucket) take(now time.Time) time.Duration {
 		return 0
 	}
 	return time.Duration(-b.tokens * float64(time.Second))
+}
+
+// consistent asks for an answer of a leader that is one and has all that was committed. In every
+// other mode a server that was just started may answer, as a leader too, out of a state that it has
+// not read back yet: no intentions, no registrations, no protocols, all of it with an index and
+// looking like the truth. These answers change seldom, so asking for more costs little. Endpoints
+// in the agent's datacenter are read from its own stream instead, as there are many of them and
+// none of them allows anything; but an answer that leaves a service without any is confirmed so.
+func consistent(params url.Values) url.Values {
+	c := url.Values{"consistent": {""}}
+	maps.Copy(c, params)
+	return c
 }

@@ -6,7 +6,8 @@ import (
 	"github.com/sallyport/sallyport/definition"
 )
 
-// The answers of the agent, as far as they are read. The names are those of Consul's API; what is not named here is not looked at.
+// The answers of the agent, as far as they are read. The names are those of Consul's API; what is
+// not named here is not looked at.
 
 // nodeServices is the answer of /v1/catalog/node-services.
 type nodeServices struct {
@@ -29,17 +30,11 @@ type registration struct {
 	Address    string
 	Port       int
 	SocketPath string
-	Weights    *struct{ Passing, Warning int }
 	Proxy      *proxyRegistration
 	Namespace  string
 	Partition  string
 	PeerName   string
 	Datacenter string // in answers of the agent itself
-
-	TaggedAddresses map[string]struct {
-		Address string
-		Port    int
-	}
 }
 
 type proxyRegistration struct {
@@ -83,13 +78,20 @@ type meshGateway struct{ Mode string }
 // instance is one of the answer of /v1/health/connect.
 type instance struct {
 	Node    *node
-	Service *registration
-	Checks  []check
+	Service *dialable
+	Checks  []struct{ Status string }
 }
 
-type check struct {
-	CheckID string
-	Status  string
+// dialable is what of a registration those who dial it need.
+type dialable struct {
+	ID              string
+	Address         string
+	Port            int
+	Weights         *struct{ Passing, Warning int }
+	TaggedAddresses map[string]struct {
+		Address string
+		Port    int
+	}
 }
 
 // chainAnswer is the answer of /v1/discovery-chain.
@@ -156,6 +158,7 @@ type self struct {
 		NodeName   string
 		Version    string
 	}
-	// DebugConfig has no fixed names: Consul says that it may change. This one is checked against a real agent.
+	// DebugConfig has no fixed names: Consul says that it may change. This one is checked against a
+	// real agent.
 	DebugConfig struct{ DefaultIntentionPolicy *string }
 }

@@ -2,26 +2,26 @@ package consul
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"net/url"
-	"sync"
+	"slices"
 	"time"
 
-	"github.com/sallyport/sallyport/intention"
+	"github.com/sallyport/sallyport/catalog"
 )
 
 // watcher keeps one query going for each thing that some proxy needs.
 type watcher struct {
 	agent *Agent
-	all   *sync.WaitGroup
 	stop  context.CancelFunc // of the query for the node's services
 	// stopChecks ends the reading of the agent's checks; nil: they are not read.
 	stopChecks context.CancelFunc
 
-	endLists   context.CancelFunc // of the queries for config entries; nil: there are none
-	sharing    []string           // the destinations of the one query for intentions
-	endSharing context.CancelFunc
+	endEntries    context.CancelFunc // of the queries for config entries; nil: there are none
+	destinations  []string           // of the one query for intentions, sorted
+	endIntentions context.CancelFunc
 
 	epoch uint64    // how often Consul's state was put back
 	back  time.Time // when the agent came back
@@ -31,30 +31,29 @@ type watcher struct {
 func (w *watcher) node(ctx context.Context, name string) {
 	a := w.agent
 	a.mu.Lock()
-	same := a.known.node == name && w.stop != nil
+	same := a.known.node == name
+	if a.known.node = name; !same && w.stop != nil {
+		w.stop()
+	}
 	a.mu.Unlock()
 	if same {
 		return
 	}
-	a.mu.Lock()
-	if w.stop != nil {
-		w.stop()
-	}
-	a.known.node = name
-	a.mu.Unlock()
 	ctx, w.stop = context.WithCancel(ctx)
-	follow(ctx, w.all, a, &a.known.services, query[nodeServices]{
+	follow(ctx, a, &a.known.services, query[*nodeServices]{
 		first:  true,
 		path:   "/v1/catalog/node-services/" + url.PathEscape(name),
 		params: consistent(url.Values{"merge-central-config": {""}}),
-		decode: func(body []byte) (nodeServices, error) {
-			s, err := decodeJSON[nodeServices](body)
-			if err == nil && s.Node == nil { // every agent registers its own node, so this is too early, or not the whole
-				err = fmt.Errorf("it does not know the node %.60q (does the token have node:read?)", name)
+		decode: func(body []byte) (*nodeServices, error) {
+			s, err := decodeJSON[*nodeServices](body)
+			// every agent registers its own node, so this is too early, or not the whole
+			if err == nil && (s == nil || s.Node == nil) {
+				err = fmt.Errorf("it does not know the node %.60q (has the token node:read?)", name)
 			}
 			return s, err
 		},
-	}, mergeServices, false)
+		merge: mergeServices,
+	})
 }
 
 // nodeless polls the agent's own services instead, where it does not say what its node is called.
@@ -64,53 +63,110 @@ func (w *watcher) nodeless(ctx context.Context) {
 	}
 	a := w.agent
 	ctx, w.stop = context.WithCancel(ctx)
-	poll(ctx, w.all, a, &a.known.services, request{path: "/v1/agent/services"}, servicesEvery, func(body []byte) (nodeServices, error) {
-		m, err := decodeJSON[map[string]*registration](body)
-		s := nodeServices{Node: &node{}}
-		for _, r := range m {
-			s.Services = append(s.Services, r)
-		}
-		return s, err
-	})
+	poll(ctx, a, &a.known.services, "/v1/agent/services", servicesEvery,
+		func(body []byte) (*nodeServices, error) {
+			m, err := decodeJSON[map[string]*registration](body)
+			return &nodeServices{Node: &node{}, Services: slices.Collect(maps.Values(m))}, err
+		})
 }
 
 // servicesEvery is how often the agent's services are read where they cannot be watched.
 const servicesEvery = 5 * time.Second
 
-func mergeServices(old, now nodeServices) nodeServices {
-	now.Services = merge(old.Services, now.Services, func(r *registration) string {
-		if r == nil {
-			return ""
-		}
-		return r.ID
-	})
-	return now
+func mergeServices(old, now *nodeServices) *nodeServices {
+	return &nodeServices{Node: now.Node, Services: merge(old.Services, now.Services,
+		func(r *registration) string {
+			if r == nil {
+				return ""
+			}
+			return r.ID
+		})}
 }
 
-// want makes the queries those for the given names: chains and endpoints by target, intentions by destination.
-func (w *watcher) want(ctx context.Context, chains, endpoints, intentions map[string]bool) {
+// wants are the things that some proxy needs: chains and endpoints by target, intentions by
+// destination, and the agent's checks.
+type wants struct {
+	chains, endpoints, intentions map[string]bool
+	checks                        bool
+}
+
+// want makes the queries those for what is wanted.
+func (w *watcher) want(ctx context.Context, wanted wants) {
 	a := w.agent
-	w.crowd(ctx, len(chains)+len(endpoints)+len(intentions))
-	_, _, w.back, _ = a.client.contact.state()
-	w.epoch = a.client.turns.epoch()
+	w.checks(ctx, wanted.checks)
+	w.bulk(ctx, len(wanted.chains)+len(wanted.endpoints)+len(wanted.intentions))
+	w.back, w.epoch = a.client.contact.state().back, a.client.limiter.epoch()
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	reconcile(ctx, w, a.known.endpoints, endpoints, func(string) manner { return alone }, func(target string, _ *watched[[]*instance]) query[[]*instance] {
-		return endpointsQuery(target)
-	}, mergeInstances, false)
-	reconcile(ctx, w, a.known.chains, chains, w.mannerOfChain(), w.chain, nil, false)
-	reconcile(ctx, w, a.known.intentions, intentions, w.mannerOfIntentions(), func(name string, _ *watched[[]intention.Intention]) query[[]intention.Intention] {
-		return query[[]intention.Intention]{
-			path:   "/v1/connect/intentions/match",
-			params: consistent(url.Values{"by": {"destination"}, "name": {name}}),
-			decode: decodeIntentions(name),
-		}
-	}, mergeIntentions, true)
-	w.shareIntentions(ctx)
+	k := &a.known
+	reconcile(ctx, w, k.endpoints, wanted.endpoints, func(string) mode { return perName },
+		func(target string, _ *watch[instances]) query[instances] { return endpointsQuery(target) })
+	reconcile(ctx, w, k.chains, wanted.chains, w.modeOfChains(), w.chain)
+	reconcile(ctx, w, k.intentions, wanted.intentions, w.modeOfIntentions(),
+		func(name string, _ *watch[matched]) query[matched] { return k.intentionsQuery(name) })
+	if len(k.intentions) == 0 {
+		k.wildcard, k.matched = nil, false // nobody asks any more
+	}
+	w.bulkIntentions(ctx)
+}
+
+// endpointsQuery asks for the instances of a target. In the agent's own datacenter the agent
+// answers out of its own stream of events, and that there is nothing healthy must be confirmed.
+//
+// For another datacenter that stream hides that the servers there are away, so they are asked
+// themselves: "near" is what the agent cannot answer out of the stream, with an index or without,
+// and the order that it asks for is not looked at. They are asked for a consistent answer, as those
+// that were just started could say otherwise that there are no instances.
+func endpointsQuery(target string) query[instances] {
+	service, datacenter := splitTarget(target)
+	far := datacenter != ""
+	q := query[instances]{
+		target: target,
+		merge:  mergeInstances(far),
+		path:   "/v1/health/connect/" + url.PathEscape(service),
+		params: url.Values{"cached": {""}},
+		doubt:  func(i instances) bool { return !anyHealthy(i.endpoints) },
+		decode: func(body []byte) (instances, error) {
+			list, err := decodeList[*instance](body)
+			return readInstances(list, far), err
+		},
+	}
+	if far {
+		q.params = consistent(url.Values{"dc": {datacenter}, "near": {"_agent"}})
+		q.doubt, q.far, q.retry = nil, true, serverRetry
+	}
+	return q
+}
+
+// intentionsQuery asks for what is said of one destination, and of all destinations.
+func (k *known) intentionsQuery(name string) query[matched] {
+	return query[matched]{
+		path:   "/v1/connect/intentions/match",
+		params: consistent(url.Values{"by": {"destination"}, "name": {name}}),
+		decode: decodeIntentions(name),
+		wary:   true,
+		merge: func(old, now matched) matched {
+			return matched{
+				own:      mergeIntentions(old.own, now.own),
+				wildcard: mergeIntentions(k.wildcard, now.wildcard),
+			}
+		},
+		taken: func(m matched) { k.setWildcard(m.wildcard) },
+	}
+}
+
+// setWildcard takes in what the newest answer says of all destinations. Answers for each
+// destination say it; an older one must not bring back what is gone.
+func (k *known) setWildcard(d *catalog.Destination) {
+	k.matched = true
+	was := k.wildcard
+	if was == nil || d == nil || was != d && !slices.Equal(was.Intentions, d.Intentions) {
+		k.wildcard = d
+	}
 }
 
 // chain is the query for how a target is dialled.
-func (w *watcher) chain(target string, e *watched[*chain]) query[*chain] {
+func (w *watcher) chain(target string, e *watch[*chain]) query[*chain] {
 	name, datacenter := splitTarget(target)
 	params := url.Values{}
 	if datacenter != "" {
@@ -127,69 +183,87 @@ func (w *watcher) chain(target string, e *watched[*chain]) query[*chain] {
 			return c.Chain, err
 		},
 	}
-	if e.manner == told {
+	if e.mode == onSignal {
 		e.digest = w.digest(target)
-		q.once, q.slots = true, w.agent.client.asking
+		q.once, q.slots = true, w.agent.client.chainSlots
 	}
 	return q
 }
 
-// consistent asks for an answer of a leader that is one and has all that was committed. In every other mode a server that was just started
-// may answer, as a leader too, out of a state that it has not read back yet: no intentions, no registrations, no protocols, all of it with an
-// index and looking like the truth. These answers change seldom, so asking for more costs little. Endpoints in the agent's datacenter are read from its own
-// stream instead, as there are many of them and none of them allows anything; but an answer that leaves a service without any is confirmed so.
-func consistent(params url.Values) url.Values {
-	c := url.Values{"consistent": {""}}
-	maps.Copy(c, params)
-	return c
-}
-
-// manner is how one thing among several of its kind is watched.
-type manner uint8
+// mode is how one thing among several of its kind is watched.
+type mode uint8
 
 const (
-	// alone: by a blocking query of its own. This asks least of Consul's servers, and takes a connection to the agent.
-	alone manner = iota
-	// told: it is asked for when other queries have heard that there may be something new.
-	told
-	// shared: by one query for all of its kind.
-	shared
+	// perName: by a blocking query of its own. This asks least of Consul's servers, and takes a
+	// connection to the agent.
+	perName mode = iota
+	// onSignal: it is asked for when other queries have found that there may be something new.
+	onSignal
+	// inBulk: by one query for all of its kind.
+	inBulk
 )
 
-// reconcile makes the queries those for what is wanted, in the manner that it is to be watched in. What is known stays when the manner changes. Agent.mu
-// is held.
-func reconcile[T any](ctx context.Context, w *watcher, have map[string]*watched[T], want map[string]bool, how func(string) manner, make func(string, *watched[T]) query[T],
-	keep func(old, now T) T, demand bool,
+// reconcile makes the queries those for what is wanted, in the mode that it is to be watched in.
+// What is known stays when the mode changes. Agent.mu is held.
+func reconcile[T any](ctx context.Context, w *watcher, have map[string]*watch[T],
+	want map[string]bool,
+	modeOf func(string) mode, newQuery func(string, *watch[T]) query[T],
 ) {
-	end := func(e *watched[T]) {
-		if e.stop != nil {
-			e.stop()
-			e.stop = nil
-		}
-	}
 	for name, e := range have {
 		if !want[name] {
-			end(e)
+			e.end()
 			delete(have, name)
 		}
 	}
 	for name := range want {
-		e, m := have[name], how(name)
+		e, m := have[name], modeOf(name)
 		switch {
 		case e == nil:
-			e = &watched[T]{}
+			e = &watch[T]{}
 			have[name] = e
-		case e.manner == m && (m != told || e.digest == w.digest(name)):
+		case e.mode == m && (m != onSignal || e.digest == w.digest(name)):
 			continue
 		}
-		end(e)
-		e.manner = m
-		if m == shared { // how the one query is doing is told by that one
-			e.err, e.since, e.filtered, e.stale = nil, time.Time{}, false, 0
+		e.end()
+		e.mode = m
+		if m == inBulk { // how the one query is doing is told by that one
+			e.health = health{}
 			continue
 		}
-		var one context.Context
-		one, e.stop = context.WithCancel(ctx)
-		follow(one, w.all, w.agent, &e.found, make(name, e), keep, demand)
+		q := newQuery(name, e)
+		ctx, stop := context.WithCancel(ctx)
+		e.stop = stop
+		follow(ctx, w.agent, &e.queryState, q)
+	}
+}
+
+// end ends the query, if there is one.
+func (e *watch[T]) end() {
+	if e.stop != nil {
+		e.stop()
+		e.stop = nil
+	}
+}
+
+// checks has the agent's checks read, or not any more.
+func (w *watcher) checks(ctx context.Context, wanted bool) {
+	a := w.agent
+	switch {
+	case wanted && w.stopChecks == nil:
+		ctx, w.stopChecks = context.WithCancel(ctx)
+		poll(ctx, a, &a.known.checks, "/v1/agent/checks", checksEvery,
+			func(body []byte) (map[string]*agentCheck, error) {
+				m, err := decodeJSON[map[string]*agentCheck](body)
+				if err == nil && m == nil {
+					err = errors.New("it is no list of checks")
+				}
+				return m, err
+			})
+	case !wanted && w.stopChecks != nil:
+		a.mu.Lock()
+		w.stopChecks()
+		w.stopChecks = nil
+		a.known.checks = queryState[map[string]*agentCheck]{}
+		a.mu.Unlock()
 	}
 }

@@ -95,3 +95,27 @@ func TestEntriesAreNotTakenAway(t *testing.T) {
 		})
 	}
 }
+
+// An answer that lacks something adds to what the newest answer said of all destinations, not to what an
+// older one about the same destination did: what was deleted since does not come back.
+func TestDeletedWildcardStaysDeleted(t *testing.T) {
+	const everybody = `{"SourceName": "*", "DestinationName": "*", "Action": "allow"}`
+	bubble(t, nil, func(t *testing.T, f *fake, a *Agent) {
+		f.mesh()
+		for _, s := range []string{"api", "web"} {
+			f.set("/v1/connect/intentions/match?"+s, []byte(`{"`+s+`": [`+everybody+`]}`))
+		}
+		p, _ := running(t, a)
+		after(time.Minute)
+		if got := actions(p.must(t), "*"); got != "* allow" {
+			t.Fatalf("*: %s", got)
+		}
+		f.set("/v1/connect/intentions/match?api", []byte(`{"api": []}`))
+		after(time.Second)
+		f.script("/v1/connect/intentions/match?web", []byte(`{"web": []}`), filtered)
+		after(time.Minute)
+		if got := actions(p.must(t), "*"); got != "" {
+			t.Errorf("*: %s", got)
+		}
+	})
+}

@@ -188,7 +188,7 @@ func TestIntentionsApart(t *testing.T) {
 				}
 				f.set(listPath, f.intentions())
 				f.file("/v1/connect/intentions/match?api", "match-api.json")
-				after(apartFor + time.Minute)
+				after(perNameFor + time.Minute)
 				if s := a.Status(); len(s.Filtered) > 0 || !s.StaleSince.IsZero() {
 					t.Errorf("Status() = %+v", s)
 				}
@@ -386,7 +386,7 @@ func TestDecodeIntentionList(t *testing.T) {
 	odd := `{"SourceName": "we/b", "DestinationName": "api", "SourceType": "consul", "Action": "allow"}`
 	for range 2 {
 		by, err := decode([]byte("[" + one + "," + two + "," + odd + "]"))
-		if err != nil || len(by) != 2 || len(by["api"]) != 1 || by["api"][0].Action != intention.Allow || len(by["*"]) != 1 || by["*"][0].Action != intention.Deny {
+		if err != nil || len(by) != 2 || len(by["api"].Intentions) != 1 || by["api"].Intentions[0].Action != intention.Allow || len(by["*"].Intentions) != 1 || by["*"].Intentions[0].Action != intention.Deny {
 			t.Fatalf("%v, %v", by, err)
 		}
 	}

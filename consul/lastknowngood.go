@@ -4,13 +4,13 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
 	"log/slog"
 	"os"
+	"reflect"
 	"slices"
 	"time"
 
@@ -21,51 +21,43 @@ import (
 	"github.com/sallyport/sallyport/internal/latest"
 )
 
-// saved is the last-known-good file: contents, and when they were known. It holds no keys and no tokens.
-type saved struct {
-	Saved    time.Time     `json:"saved"`
-	Contents savedContents `json:"contents"`
+// lastKnownGood is the last-known-good file: contents, and when they were known. It holds no keys
+// and no tokens.
+type lastKnownGood struct {
+	Saved    time.Time   `json:"saved"`
+	Contents lkgContents `json:"contents"`
 }
 
-// savedContents are catalog.Contents in the form of the file, with the intentions in one list.
-type savedContents struct {
+// lkgContents are catalog.Contents in the form of the file, with the intentions in one list.
+type lkgContents struct {
 	Mesh       catalog.Mesh
 	Services   []*catalog.Service
 	Proxies    []*catalog.Proxy
 	Intentions []intention.Intention
 }
 
-func toSave(c catalog.Contents) savedContents {
-	s := savedContents{Mesh: c.Mesh, Services: c.Services, Proxies: c.Proxies}
+func toSave(c catalog.Contents) lkgContents {
+	s := lkgContents{Mesh: c.Mesh, Services: c.Services, Proxies: c.Proxies}
 	for _, d := range c.Intentions {
 		s.Intentions = append(s.Intentions, d.Intentions...)
 	}
 	return s
 }
 
-func (s *savedContents) contents() catalog.Contents {
-	return catalog.Contents{
-		Mesh: s.Mesh, Services: s.Services, Proxies: s.Proxies, Intentions: catalog.ByDestination(slices.Clone(s.Intentions)),
-	}
-}
-
-// savedFile is how saved lies on disk: with a sum, as half a file or a flipped bit could allow what was denied.
-type savedFile struct {
+// lkgFile is how lastKnownGood lies on disk: with a sum, as half a file or a flipped bit could
+// allow what was denied.
+type lkgFile struct {
 	Format int             `json:"format"`
 	Sum    string          `json:"sha256"`
 	Saved  json.RawMessage `json:"known"`
 }
 
-const savedFormat = 1
+const lkgFormat = 1
 
-func sum(b []byte) string {
-	s := sha256.Sum256(b)
-	return hex.EncodeToString(s[:])
-}
-
-// encodeSaved returns the file of contents, which are encoded already, as known at some time. It is what json.Marshal makes of a savedFile and a
-// saved, without two more copies of what may be megabytes.
-func encodeSaved(at time.Time, contents []byte) ([]byte, error) {
+// encodeLKG returns the file of contents, which are encoded already, as known at some time. It is
+// what json.Marshal makes of a lkgFile and a saved, without two more copies of what may be
+// megabytes.
+func encodeLKG(at time.Time, contents []byte) ([]byte, error) {
 	when, err := json.Marshal(at)
 	if err != nil {
 		return nil, err
@@ -75,24 +67,26 @@ func encodeSaved(at time.Time, contents []byte) ([]byte, error) {
 	h.Write(head)
 	h.Write(contents)
 	h.Write([]byte("}"))
-	return slices.Concat(fmt.Appendf(nil, `{"format":%d,"sha256":"%x","known":`, savedFormat, h.Sum(nil)), head, contents, []byte("}}")), nil
+	front := fmt.Appendf(nil, `{"format":%d,"sha256":"%x","known":`, lkgFormat, h.Sum(nil))
+	return slices.Concat(front, head, contents, []byte("}}")), nil
 }
 
-// decodeSaved is the opposite of encodeSaved. A file of another format is an error too: it is remade within seconds.
-func decodeSaved(b []byte) (*saved, error) {
-	f, err := decodeJSON[savedFile](b)
+// decodeLKG is the opposite of encodeLKG. A file of another format is an error too: it is remade
+// within seconds.
+func decodeLKG(b []byte) (*lastKnownGood, error) {
+	f, err := decodeJSON[lkgFile](b)
 	if err != nil {
 		return nil, err
 	}
-	if f.Format != savedFormat {
-		return nil, fmt.Errorf("it has format %d, and this is %d", f.Format, savedFormat)
+	if f.Format != lkgFormat {
+		return nil, fmt.Errorf("it has format %d, and this is %d", f.Format, lkgFormat)
 	}
-	if sum(f.Saved) != f.Sum {
+	if fmt.Sprintf("%x", sha256.Sum256(f.Saved)) != f.Sum {
 		return nil, errors.New("its sum is not right")
 	}
 	d := json.NewDecoder(bytes.NewReader(f.Saved))
 	d.DisallowUnknownFields()
-	var s saved
+	var s lastKnownGood
 	if err := d.Decode(&s); err != nil {
 		return nil, err
 	}
@@ -105,8 +99,8 @@ func decodeSaved(b []byte) (*saved, error) {
 	return &s, nil
 }
 
-// loadSaved reads the file; nil if there is none. One that makes no sense is moved aside.
-func loadSaved(file string, log *slog.Logger) *saved {
+// loadLKG reads the file; nil if there is none. One that makes no sense is moved aside.
+func loadLKG(file string, log *slog.Logger) *lastKnownGood {
 	if file == "" {
 		return nil
 	}
@@ -115,8 +109,8 @@ func loadSaved(file string, log *slog.Logger) *saved {
 		return nil
 	}
 	if err == nil {
-		var s *saved
-		if s, err = decodeSaved(b); err == nil {
+		var s *lastKnownGood
+		if s, err = decodeLKG(b); err == nil {
 			return s
 		}
 		err = errors.Join(err, os.Rename(file, file+".bad"))
@@ -125,24 +119,28 @@ func loadSaved(file string, log *slog.Logger) *saved {
 	return nil
 }
 
-// saver writes the file, beside those who serve what is in it, and not more often than every few seconds.
+// saver writes the file, beside those who serve what is in it, and not more often than every few
+// seconds.
 type saver struct {
 	file    string
 	log     *slog.Logger
 	newest  latest.Value[catalog.Contents]
-	written [sha256.Size]byte // the sum of the contents of the file as last written
+	written catalog.Contents // that the file holds
 }
 
 const (
-	// saveEvery bounds how often the file is written: what changes all the time would wear out a disk.
+	// saveEvery bounds how often the file is written: what changes all the time would wear out a
+	// disk.
 	saveEvery = 5 * time.Second
-	// saveAfter is how long is waited after a change, so that what follows it is written with it, and is not kept waiting.
+	// saveAfter is how long is waited after a change, so that what follows it is written with it,
+	// and is not kept waiting.
 	saveAfter = time.Second
 )
 
 func newSaver(file string, log *slog.Logger) *saver { return &saver{file: file, log: log} }
 
-// put takes contents to be written. It does not block. Those that are written already are not written again.
+// put takes contents to be written. It does not block. Those that are written already are not
+// written again.
 func (s *saver) put(c catalog.Contents) {
 	if s.file != "" {
 		s.newest.Set(c)
@@ -168,20 +166,19 @@ func (s *saver) run(ctx context.Context) {
 	s.flush()
 }
 
-// flush writes the newest.
+// flush writes the newest, unless the file has the same already: what did not change is the same
+// pointer.
 func (s *saver) flush() {
 	c, ok := s.newest.Load()
-	if !ok {
+	w := &s.written
+	if !ok || reflect.DeepEqual(c.Mesh, w.Mesh) && slices.Equal(c.Services, w.Services) &&
+		slices.Equal(c.Proxies, w.Proxies) && slices.Equal(c.Intentions, w.Intentions) {
 		return
 	}
 	contents, err := json.Marshal(toSave(c))
-	sum := sha256.Sum256(contents)
-	if err == nil && sum == s.written {
-		return
-	}
 	var b []byte
 	if err == nil {
-		b, err = encodeSaved(time.Now().UTC(), contents)
+		b, err = encodeLKG(time.Now().UTC(), contents)
 	}
 	if err == nil {
 		err = atomicfile.Replace(s.file, b)
@@ -190,5 +187,5 @@ func (s *saver) flush() {
 		s.log.Error("last known good contents not written", "file", s.file, "err", err)
 		return
 	}
-	s.written = sum
+	s.written = c
 }

@@ -100,16 +100,16 @@ func TestTurns(t *testing.T) {
 	})
 }
 
-func TestTurnsEndWithContext(t *testing.T) {
-	turns := newTurns(1)
-	_, _, end := turns.take(t.Context(), 0)
+func TestLimiterEndsWithContext(t *testing.T) {
+	l := newLimiter(1)
+	_, _, end := l.acquire(t.Context(), 0, false)
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if ctx, _, _ := turns.take(ctx, 0); !errors.Is(ctx.Err(), context.Canceled) {
-		t.Errorf("a turn after the context has ended: %v", ctx.Err())
+	if ctx, _, _ := l.acquire(ctx, 0, false); !errors.Is(ctx.Err(), context.Canceled) {
+		t.Errorf("a place after the context has ended: %v", ctx.Err())
 	}
 	end()
-	if _, wait, end := turns.take(t.Context(), 0); wait < time.Minute {
+	if _, wait, end := l.acquire(t.Context(), 0, false); wait < time.Minute {
 		t.Errorf("alone a query waits %s", wait)
 	} else {
 		end()

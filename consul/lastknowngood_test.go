@@ -1,8 +1,10 @@
 package consul
 
 import (
+	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -10,6 +12,33 @@ import (
 	"github.com/sallyport/sallyport/catalog"
 	"github.com/sallyport/sallyport/internal/catalogtest"
 )
+
+// What is the same, pointer by pointer, is written once.
+func TestSavedOnce(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "known.json")
+	s := newSaver(file, slog.New(slog.DiscardHandler))
+	c := catalog.Contents{Mesh: catalog.Mesh{Datacenters: []string{"dc1"}}, Services: []*catalog.Service{{}}}
+	write := func(c catalog.Contents) string {
+		t.Helper()
+		s.put(c)
+		s.flush()
+		b, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(b)
+	}
+	first := write(c)
+	again := c
+	again.Mesh.Datacenters, again.Services = []string{"dc1"}, slices.Clone(c.Services)
+	if write(again) != first {
+		t.Error("what has not changed is written again")
+	}
+	again.Services = []*catalog.Service{{}}
+	if write(again) == first {
+		t.Error("another service is not written")
+	}
+}
 
 // A last-known-good file answers while Consul is away; what comes from Consul takes its place bit by bit.
 func TestSaved(t *testing.T) {

@@ -1,0 +1,246 @@
+package consul
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/sallyport/sallyport/catalog"
+	"github.com/sallyport/sallyport/definition"
+	"github.com/sallyport/sallyport/identity"
+)
+
+// target is what is known of a service that some proxy dials.
+type target struct {
+	name       string
+	service    *catalog.Service // nil: not all of it is known
+	undialable []string         // of its instances
+	served     bool             // a proxy that is served dials it
+	former     bool             // it is as the last-known-good file has it
+	// route is how it is dialled, unless err says why it cannot be.
+	route route
+	err   error
+}
+
+// endpointState is which endpoints of a target are held.
+type endpointState struct {
+	healthy []catalog.Endpoint // the last with a healthy one among them
+	since   time.Time          // since when they are held; zero: they are not
+}
+
+// proxy assembles r; ok is false while it must not be served. Services and intentions that it needs
+// are added to n. Agent.mu is held, as for all below.
+func (b *assembly) proxy(r *nodeProxy, own definition.Own, n *needs) (p *catalog.Proxy, ok bool) {
+	name, id := r.proxy.Service.Service, r.proxy.ID
+	if b.first[id].IsZero() {
+		b.first[id] = b.now
+	}
+	intentions, ok := b.intentions(name)
+	if !ok {
+		b.waits = true
+		b.problem(id, "", "service-intentions/"+name,
+			"the intentions are not known yet: the proxy waits")
+		return nil, false
+	}
+	chain := b.agent.known.chains[name]
+	if chain == nil || !chain.ok {
+		old := b.former(id)
+		if old == nil {
+			b.waits = true
+			b.problem(id, "", "service-defaults/"+name,
+				"the protocol is not known yet: the proxy waits")
+			return nil, false
+		}
+		// Its registration is known, its service's protocol is not: as it was.
+		for _, u := range append(slices.Clone(old.Upstreams), catalog.Upstream{Destination: old.Service}) {
+			t := targetOf(u, b.nodeProxies.datacenter)
+			if s := cmp.Or(n.services[t], b.agent.seed.service(t)); s != nil {
+				n.services[t] = s
+			}
+		}
+		n.intentions[name] = intentions
+		return old, true
+	}
+	if r.chain != chain.value || r.own != own {
+		r.chain, r.own = chain.value, own
+		r.finished, r.finishedProblems = r.finish(chain.value, own, b.agent.config)
+	}
+	finished := r.finished
+	p = &finished
+	b.problems = append(b.problems, r.finishedProblems...)
+	if r.checks {
+		checks, ok := b.exposedChecks(r.sidecar)
+		// One that is there goes on without them for the moment: it would lose its streams.
+		if !ok && !b.served[id] {
+			b.waits = true
+			b.problem(id, "", r.proxy.Origin,
+				"the agent's checks, which go through the proxy, are not known yet: the proxy waits")
+			return nil, false
+		}
+		p.Exposed = slices.Concat(p.Exposed, checks)
+		slices.SortFunc(p.Exposed, catalog.CompareExposed)
+	}
+	p.Upstreams = make([]catalog.Upstream, 0, len(r.upstreams))
+	dialled := make([]*target, 0, len(r.upstreams))
+	for i := range r.upstreams {
+		u := &r.upstreams[i]
+		up, t, reason := b.upstream(id, u, r.targets[i])
+		b.waits = b.waits || reason == waiting
+		switch {
+		case reason == "":
+			p.Upstreams, dialled = append(p.Upstreams, up), append(dialled, t)
+		case reason == waiting && !b.served[id] && b.now.Sub(b.first[id]) < firstWait:
+			b.wake(b.first[id].Add(firstWait))
+			b.problem(id, u.Name(), u.Origin,
+				"its endpoints are not known yet: the proxy waits for them up to %s", firstWait)
+			return nil, false
+		case reason == waiting:
+			b.problem(id, u.Name(), u.Origin,
+				"its endpoints are not known yet: its listener is not there")
+		default:
+			b.problem(id, u.Name(), u.Origin, "%s: its listener is not there", reason)
+		}
+	}
+	for _, t := range dialled {
+		if t.served = true; t.former {
+			n.services[t.name] = t.service
+		}
+	}
+	if n.services[name] == nil {
+		protocol := definition.Protocol(chain.value.Protocol)
+		n.services[name] = &catalog.Service{Name: p.Service, Protocol: protocol}
+	}
+	n.intentions[name] = intentions
+	return p, true
+}
+
+// waiting is why an upstream of which something is not known is not there.
+const waiting = "waiting"
+
+// readTarget reads what is known of t.
+func (b *assembly) readTarget(t *target) {
+	*t = target{name: t.name}
+	c, e := b.agent.known.chains[t.name], b.agent.known.endpoints[t.name]
+	if c == nil || !c.ok || e == nil || !e.ok {
+		return
+	}
+	name, datacenter := splitTarget(t.name)
+	t.service = &catalog.Service{
+		Name: identity.NewName(name), Datacenter: datacenter,
+		Protocol: definition.Protocol(c.value.Protocol), Endpoints: b.hold(t.name, e),
+	}
+	t.route, t.err = c.value.defaultRoute(name, cmp.Or(datacenter, b.nodeProxies.datacenter))
+	t.undialable = e.value.undialable
+	for _, s := range t.undialable {
+		b.problem("", "", "service "+s,
+			"it has no address or port that can be dialled: it gets no traffic")
+	}
+}
+
+// upstream is an upstream and what it dials; reason says why it is not there.
+func (b *assembly) upstream(
+	id identity.ProxyID, u *upstream, t *target,
+) (up catalog.Upstream, _ *target, reason string) {
+	if t.service != nil {
+		up, reason = u.routed(t)
+		return up, t, reason
+	}
+	// What is not known now is what was known last.
+	name, datacenter := splitTarget(t.name)
+	c := b.agent.known.chains[t.name]
+	known := c != nil && c.ok
+	t = &target{name: t.name, service: b.agent.seed.service(t.name), former: true}
+	switch {
+	case t.service == nil:
+	case !known:
+		if old := b.former(id); old != nil {
+			for _, was := range old.Upstreams {
+				if was.Destination == u.Destination && was.Datacenter == u.Datacenter {
+					return was, t, ""
+				}
+			}
+		}
+	// Of a service that nobody dialled the file has no endpoints, which does not say that there are
+	// none.
+	case len(t.service.Endpoints) > 0 && t.service.Protocol == definition.Protocol(c.value.Protocol):
+		b.fromFile = true
+		t.route, t.err = c.value.defaultRoute(name, cmp.Or(datacenter, b.nodeProxies.datacenter))
+		up, reason = u.routed(t)
+		return up, t, reason
+	}
+	if datacenter != "" && b.agent.known.datacenters.ok && !b.datacenters[datacenter] {
+		return up, nil, fmt.Sprintf("the datacenter %.60q is not known to Consul", datacenter)
+	}
+	return up, nil, waiting
+}
+
+// routed is the upstream as its target's chain has it; reason says why it is not there.
+func (u *upstream) routed(t *target) (up catalog.Upstream, reason string) {
+	up = u.Upstream
+	if t.err != nil {
+		return up, t.err.Error()
+	}
+	gateway := gatewayProblem(cmp.Or(u.gateway, t.route.gateway))
+	if gateway != "" && t.service.Datacenter != "" {
+		return up, gateway
+	}
+	if u.protocol.Set && u.protocol.Value != t.service.Protocol {
+		return up, "protocol " + u.protocol.Value.String() + " of its config is not that of the service, " + t.service.Protocol.String() + ", which is not supported yet"
+	}
+	if up.ConnectTimeout == 0 {
+		up.ConnectTimeout = t.route.connectTimeout
+	}
+	return up, ""
+}
+
+// hold is what the endpoints of a target are taken to be: while none is healthy for a moment after
+// those who know of them came back, the last healthy ones.
+func (b *assembly) hold(target string, e *watch[instances]) []catalog.Endpoint {
+	s, ok := b.endpoints[target]
+	if old := b.agent.seed.service(target); !ok && old != nil && anyHealthy(old.Endpoints) {
+		s.healthy = old.Endpoints
+	}
+	endpoints, back := e.value.endpoints, b.basis.contact.back
+	if _, datacenter := splitTarget(target); datacenter != "" {
+		back = e.recovered
+	}
+	end := back.Add(holdTime)
+	if !s.since.IsZero() && s.since.Add(holdTime).Before(end) {
+		end = s.since.Add(holdTime)
+	}
+	switch {
+	case anyHealthy(endpoints):
+		s = endpointState{healthy: endpoints}
+	case len(endpoints) == 0 || len(s.healthy) == 0 || back.IsZero() || !b.now.Before(end):
+		s.healthy = nil // they are gone: a later loss of the agent does not bring them back
+	default:
+		if s.since.IsZero() {
+			s.since = b.now
+		}
+		b.wake(end)
+		endpoints = s.healthy
+	}
+	b.endpoints[target] = s
+	return endpoints
+}
+
+// intentions are what is known of who may reach a service, but for what is said of all
+// destinations.
+func (b *assembly) intentions(name string) (d *catalog.Destination, ok bool) {
+	if w := b.agent.known.intentions[name]; w != nil && w.ok {
+		return w.value.own, true
+	}
+	if s := b.agent.seed; s != nil && s.protected[name] {
+		b.fromFile = true
+		return s.destinations[name], true
+	}
+	return nil, false
+}
+
+// former is the proxy of the last-known-good file; nil: there is none.
+func (b *assembly) former(id identity.ProxyID) *catalog.Proxy {
+	p := b.agent.seed.proxy(id)
+	b.fromFile = b.fromFile || p != nil
+	return p
+}

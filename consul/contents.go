@@ -1,0 +1,238 @@
+package consul
+
+import (
+	"cmp"
+	"maps"
+	"net/http"
+	"slices"
+	"strings"
+
+	"github.com/sallyport/sallyport/catalog"
+	"github.com/sallyport/sallyport/definition"
+	"github.com/sallyport/sallyport/identity"
+	"github.com/sallyport/sallyport/intention"
+)
+
+// assemble returns all that is known; ok is false as long as that is not enough to say anything.
+// registered says that the proxies of the node are known. Agent.mu is held.
+func (b *assembly) assemble(registered bool) (c catalog.Contents, ok bool) {
+	a := b.agent
+	b.live = true
+	mesh, own, ok := b.mesh()
+	if a.seed != nil && ok && a.seed.contents.Mesh.TrustDomain != mesh.TrustDomain {
+		a.log.Warn("last known good contents are of another trust domain, and forgotten",
+			"file", a.config.LKGFile)
+		a.seed = nil
+	}
+	if !ok || !registered {
+		b.live = false
+		if a.seed == nil {
+			return c, false
+		}
+		if end := b.started.Add(seedWait); b.now.Before(end) {
+			b.wake(end)
+			return c, false
+		}
+		b.fromFile = true
+		return a.seed.contents, true
+	}
+	c.Mesh = mesh
+	b.readChecks()
+	for _, t := range b.nodeProxies.targets {
+		b.readTarget(t)
+	}
+	n := needs{map[string]*catalog.Service{}, map[string]*catalog.Destination{}}
+	for _, r := range b.nodeProxies.list {
+		b.problems = append(b.problems, r.sidecar.problems...)
+		if r.refused {
+			continue
+		}
+		if p, ok := b.proxy(r, own, &n); ok {
+			c.Proxies = append(c.Proxies, p)
+			b.served[p.ID] = true
+		}
+	}
+	for _, t := range b.nodeProxies.targets {
+		if t.served {
+			n.services[t.name] = t.service
+		}
+	}
+	c.Services = slices.Collect(maps.Values(n.services))
+	maps.DeleteFunc(b.endpoints, func(target string, _ endpointState) bool {
+		return a.known.endpoints[target] == nil
+	})
+	if len(n.intentions) > 0 {
+		n.intentions[identity.Wildcard] = b.wildcard()
+	}
+	for _, d := range n.intentions {
+		if d == nil {
+			continue
+		}
+		c.Intentions = append(c.Intentions, d)
+		for _, i := range d.Intentions {
+			if i.Unsupported != "" {
+				b.problem("", "", i.Origin,
+					"the source %s is denied, for its intention has what is not supported yet: %s", i.Source, i.Unsupported)
+			}
+		}
+	}
+	c.Sort()
+	return c, true
+}
+
+// needs are what proxies that are served need, but for what they dial that is known from the agent:
+// services by target, and what is said of their own services, of which nil is nothing.
+type needs struct {
+	services   map[string]*catalog.Service
+	intentions map[string]*catalog.Destination
+}
+
+// wildcard is what is said of all destinations; nil: nothing.
+func (b *assembly) wildcard() *catalog.Destination {
+	if k, seed := &b.agent.known, b.agent.seed; k.matched || seed == nil {
+		return k.wildcard
+	}
+	b.fromFile = true
+	return b.agent.seed.destinations[identity.Wildcard]
+}
+
+// takeEndpoints takes new endpoints of targets into the contents. ok is false if the contents must
+// be put together anew, as something else depends on them. Agent.mu is held.
+func (b *assembly) takeEndpoints(targets []string) (changed, ok bool) {
+	services := b.contents.Services
+	for _, name := range targets {
+		t, e := b.nodeProxies.targets[name], b.agent.known.endpoints[name]
+		if t == nil || t.service == nil || e == nil {
+			continue // nobody dials it any more, or not all of it is known
+		}
+		if !slices.Equal(t.undialable, e.value.undialable) {
+			return false, false
+		}
+		endpoints := b.hold(name, e)
+		i, found := slices.BinarySearchFunc(services, name, compareTarget)
+		if !t.served || !found || slices.Equal(services[i].Endpoints, endpoints) {
+			continue
+		}
+		if !changed {
+			services, changed = slices.Clone(services), true
+		}
+		s := *services[i]
+		s.Endpoints = endpoints
+		services[i] = &s
+	}
+	b.contents.Services = services
+	return changed, true
+}
+
+// compareTarget compares as contents are sorted.
+func compareTarget(s *catalog.Service, target string) int {
+	name, datacenter := splitTarget(target)
+	return cmp.Or(strings.Compare(s.Name.Service, name), strings.Compare(s.Datacenter, datacenter))
+}
+
+// datacenter is the agent's; empty if it is not known. Agent.mu is held.
+func (b *assembly) datacenter() string {
+	k := &b.agent.known
+	if k.self.ok {
+		return k.self.value.Config.Datacenter
+	}
+	if k.services.ok {
+		if n := k.services.value.Node; n != nil && n.Datacenter != "" {
+			return n.Datacenter
+		}
+		for _, r := range k.services.value.Services {
+			if r != nil && r.Datacenter != "" {
+				return r.Datacenter
+			}
+		}
+	}
+	if b.agent.seed != nil {
+		return b.agent.seed.contents.Mesh.Datacenter
+	}
+	return ""
+}
+
+// mesh is what holds for all, and what proxy-defaults say; ok is false if something of it is not
+// known.
+func (b *assembly) mesh() (m catalog.Mesh, own definition.Own, ok bool) {
+	k := &b.agent.known
+	var seed *catalog.Mesh
+	if s := b.agent.seed; s != nil {
+		seed = &s.contents.Mesh
+	}
+	m.TrustDomain, ok = b.agent.trustDomain()
+	m.Datacenter = b.datacenter()
+	if !ok || m.Datacenter == "" || identity.CheckDatacenter(m.Datacenter) != nil {
+		return m, own, false
+	}
+	switch {
+	case k.datacenters.ok:
+		for _, dc := range k.datacenters.value {
+			if identity.CheckDatacenter(dc) == nil {
+				b.datacenters[dc] = true
+			}
+		}
+		m.Datacenters = slices.Collect(maps.Keys(b.datacenters))
+	case seed != nil:
+		m.Datacenters = slices.Clone(seed.Datacenters)
+		b.fromFile = true
+	default:
+		return m, own, false
+	}
+	m.Datacenters = append(m.Datacenters, m.Datacenter)
+	slices.Sort(m.Datacenters)
+	m.Datacenters = slices.Compact(m.Datacenters)
+	if m.Default, ok = b.defaultPolicy(seed); !ok {
+		return m, own, false
+	}
+	switch {
+	case k.mesh.ok:
+		b.problems = append(b.problems, k.mesh.value.readMesh(&m)...)
+	case seed != nil:
+		m.Incoming, m.Outgoing, m.DropForwardedClientCert = seed.Incoming, seed.Outgoing, seed.DropForwardedClientCert
+		b.fromFile = true
+	default:
+		return m, own, false
+	}
+	if !k.proxyDefaults.ok {
+		return m, own, false
+	}
+	own, problems := k.proxyDefaults.value.settings()
+	b.problems = append(b.problems, problems...)
+	return m, own, true
+}
+
+// defaultPolicy is what holds where no intention does: the agent's default_intention_policy, else
+// the default of its ACLs (Consul, "default_intention_policy"). Where neither can be read it is to
+// deny.
+func (b *assembly) defaultPolicy(seed *catalog.Mesh) (intention.Action, bool) {
+	s, acls := b.agent.known.self, b.basis.contact.policy
+	switch {
+	case s.ok:
+		if p := s.value.DebugConfig.DefaultIntentionPolicy; p != nil && *p != "" {
+			return actionOf(*p), true
+		}
+		if acls == "" {
+			b.problem("", "", "agent configuration",
+				"neither default_intention_policy nor the default of its ACLs can be read: what no intention allows is denied")
+		}
+		return actionOf(acls), true
+	case hasStatus(s.err, http.StatusForbidden):
+		if acls == "allow" {
+			b.problem("", "", "agent configuration",
+				"default_intention_policy cannot be read (it needs agent:read): what no intention allows is denied")
+		}
+		return intention.Deny, true
+	case seed != nil:
+		b.fromFile = true
+		return seed.Default, true
+	}
+	return intention.Deny, false
+}
+
+func actionOf(policy string) intention.Action {
+	if policy == "allow" {
+		return intention.Allow
+	}
+	return intention.Deny
+}
