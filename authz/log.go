@@ -29,7 +29,8 @@ func (s *Server) report(e event) {
 	}
 }
 
-// Run logs what Check hands to it until ctx ends, and then returns nil. Logging is apart from deciding, for a log may block.
+// Run logs what Check hands to it until ctx ends, and then returns nil. Logging is apart from
+// deciding, for a log may block.
 func (s *Server) Run(ctx context.Context) error {
 	logged, left := 0, int64(0)
 	var second <-chan time.Time // ends the second that began with the first event logged

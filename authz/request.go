@@ -10,10 +10,11 @@ import (
 )
 
 const (
-	// maxCertificate bounds the certificates that are looked at, in bytes of escaped PEM. A leaf with an RSA key of 4096
-	// bits has 3 KB.
+	// maxCertificate bounds the certificates that are looked at, in bytes of escaped PEM. A leaf
+	// with an RSA key of 4096 bits has 3 KB.
 	maxCertificate = 16 << 10
-	// maxCertificates bounds how many of them are remembered. One that was forgotten is parsed again (about 15 µs).
+	// maxCertificates bounds how many of them are remembered. One that was forgotten is parsed
+	// again (about 15 µs).
 	maxCertificates = 4 << 10
 )
 
@@ -24,7 +25,8 @@ func destinationAgrees(a *authv3.AttributeContext, service identity.Name) bool {
 	if said, ok := a.GetContextExtensions()[identity.DestinationExtension]; ok && said != service.String() {
 		return false
 	}
-	// The local certificate's URI SAN. A listener that never had a certificate, which would say nothing, has no clients.
+	// The local certificate's URI SAN. A listener that never had a certificate, which would say
+	// nothing, has no clients.
 	if principal := a.GetDestination().GetPrincipal(); principal != "" {
 		local, err := identity.ParseURI(principal)
 		if err != nil || local.Name != service {
@@ -34,9 +36,10 @@ func destinationAgrees(a *authv3.AttributeContext, service identity.Name) bool {
 	return true
 }
 
-// source is who the client is, or why that is not known. The principal is what Envoy read out of the client's certificate: the
-// first URI SAN, or in its absence something that a DNS name or a subject can be made to look like. So the certificate itself
-// is required, and must have this URI SAN and no other. (Our filters set include_peer_certificate.)
+// source is who the client is, or why that is not known. The principal is what Envoy read out of
+// the client's certificate: the first URI SAN, or in its absence something that a DNS name or a
+// subject can be made to look like. So the certificate itself is required, and must have this URI
+// SAN and no other. (Our filters set include_peer_certificate.)
 func (s *Server) source(peer *authv3.AttributeContext_Peer) (identity.Service, reason) {
 	principal := peer.GetPrincipal()
 	id, err := identity.ParseURI(principal)
@@ -49,12 +52,14 @@ func (s *Server) source(peer *authv3.AttributeContext_Peer) (identity.Service, r
 	return id, 0
 }
 
-// onlyURI is the URI SAN of a certificate in URL-escaped PEM; empty if it has none or several, or cannot be read.
+// onlyURI is the URI SAN of a certificate in URL-escaped PEM; empty if it has none or several, or
+// cannot be read.
 func (s *Server) onlyURI(certificate string) string {
 	if certificate == "" || len(certificate) > maxCertificate {
 		return ""
 	}
-	// An HTTP filter sends the same certificate with each request of a connection; reading it takes longer than deciding.
+	// An HTTP filter sends the same certificate with each request of a connection; reading it takes
+	// longer than deciding.
 	uri, ok := s.certificates.Load(certificate)
 	if !ok {
 		uri = parseOnlyURI(certificate)

@@ -1,9 +1,12 @@
-// Package authz answers Envoy's ext_authz filters, network and HTTP (service.auth.v3), from the newest View of the catalog:
-// may this client reach this proxy's service? What it answers is intention.Policy.Decide, and nothing else.
+// Package authz answers Envoy's ext_authz filters, network and HTTP (service.auth.v3), from the
+// newest View of the catalog: may this client reach this proxy's service? What it answers is
+// intention.Policy.Decide, and nothing else.
 //
-// It fails closed: whatever is missing, malformed or contradicts itself is denied. A denial is an answer (Envoy makes it a 403
-// or a closed connection); what keeps the server from deciding is an RPC error (a 503 or a closed connection). Check itself takes no
-// lock, does no I/O and may be called by any number of goroutines; what is logged is handed to Run. Who calls is for Config.Authorize to say.
+// It fails closed: whatever is missing, malformed or contradicts itself is denied. A denial is an
+// answer (Envoy makes it a 403 or a closed connection); what keeps the server from deciding is an
+// RPC error (a 503 or a closed connection). Check itself takes no lock, does no I/O and may be
+// called by any number of goroutines; what is logged is handed to Run. Who calls is for
+// Config.Authorize to say.
 package authz
 
 import (
@@ -35,7 +38,8 @@ type Config struct {
 	// beside files always, beside Consul unless the verdict on the proxy's token is older than a
 	// minute, which its xDS stream keeps it from becoming.
 	Authorize func(ctx context.Context) (identity.Caller, error)
-	// LogDenials logs denials, at most ten a second, and how many were left out. Otherwise they are only counted.
+	// LogDenials logs denials, at most ten a second, and how many were left out. Otherwise they are
+	// only counted.
 	LogDenials bool
 	// Logger may be nil: nothing is logged.
 	Logger *slog.Logger
@@ -90,8 +94,9 @@ type verdict struct {
 	allowed   bool
 }
 
-// Check decides about one connection or request. A denial is a response with status PERMISSION_DENIED, and nil as error. The errors
-// are gRPC statuses: Unauthenticated, Unavailable while nothing is known, and ctx's own end.
+// Check decides about one connection or request. A denial is a response with status
+// PERMISSION_DENIED, and nil as error. The errors are gRPC statuses: Unauthenticated, Unavailable
+// while nothing is known, and ctx's own end.
 func (s *Server) Check(ctx context.Context, req *authv3.CheckRequest) (resp *authv3.CheckResponse, err error) {
 	defer func() {
 		if r := recover(); r != nil {
@@ -173,8 +178,8 @@ func (s *Server) view() *catalog.View {
 	return view
 }
 
-// respond makes the response. Its status message is for whoever reads what Envoy was told; a client never sees it, and is not
-// told why either.
+// respond makes the response. Its status message is for whoever reads what Envoy was told; a client
+// never sees it, and is not told why either.
 func respond(v verdict, http bool) *authv3.CheckResponse {
 	if v.allowed {
 		return &authv3.CheckResponse{Status: &rpcstatus.Status{Code: int32(codes.OK), Message: v.String()}}

@@ -15,7 +15,8 @@ import (
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 )
 
-// authority signs certificates: a root and an intermediate under it, kept in a directory. Both CA and Endpoint are one.
+// authority signs certificates: a root and an intermediate under it, kept in a directory. Both CA
+// and Endpoint are one.
 type authority struct {
 	disk            *disk
 	log             *slog.Logger
@@ -28,12 +29,14 @@ type authority struct {
 
 	mu           sync.Mutex
 	intermediate *pair
-	// failed is why the last renewal of the intermediate failed, and retry when the next may be tried; failed is nil if it did not.
+	// failed is why the last renewal of the intermediate failed, and retry when the next may be
+	// tried; failed is nil if it did not.
 	failed error
 	retry  time.Time
 }
 
-// authorityConfig is what both kinds of authority are opened with; all fields are required but trustDomain.
+// authorityConfig is what both kinds of authority are opened with; all fields are required but
+// trustDomain.
 type authorityConfig struct {
 	dir         string
 	trustDomain spiffeid.TrustDomain
@@ -48,7 +51,8 @@ type authorityConfig struct {
 // renewalRetry is how long the intermediate is left alone after it could not be renewed.
 const renewalRetry = time.Minute
 
-// openAuthority reads the state in the directory, or makes it if there is none at all. Whatever else it finds is an error.
+// openAuthority reads the state in the directory, or makes it if there is none at all. Whatever
+// else it finds is an error.
 func openAuthority(cfg authorityConfig) (*authority, error) {
 	d, err := openDisk(cfg.dir)
 	if err != nil {
@@ -68,7 +72,8 @@ func openAuthority(cfg authorityConfig) (*authority, error) {
 func (a *authority) load(cfg authorityConfig, now time.Time) error {
 	for _, name := range []string{rootFile, intermediateFile} {
 		if err := a.disk.removeTmp(name); err != nil {
-			// On a file system that became read-only there is nothing to be done about it, and nothing depends on it.
+			// On a file system that became read-only there is nothing to be done about it, and
+			// nothing depends on it.
 			a.log.Warn("remains of an unfinished write cannot be removed", "err", err)
 		}
 	}
@@ -85,7 +90,8 @@ func (a *authority) load(cfg authorityConfig, now time.Time) error {
 	return a.loadIntermediate(now)
 }
 
-// create makes the root. The file system says that there is none: the CA is new, unless something else of it is left.
+// create makes the root. The file system says that there is none: the CA is new, unless something
+// else of it is left.
 func (a *authority) create(cfg authorityConfig, now time.Time) error {
 	path := filepath.Join(a.disk.path, rootFile)
 	if _, err := a.disk.root.Lstat(intermediateFile); !errors.Is(err, fs.ErrNotExist) {
@@ -148,7 +154,8 @@ func (a *authority) loadRoot(data []byte, now time.Time) error {
 	return nil
 }
 
-// mendRoot is what to do when the root is lost. A new CA is never made of it: no certificate in the mesh would be believed any more.
+// mendRoot is what to do when the root is lost. A new CA is never made of it: no certificate in the
+// mesh would be believed any more.
 func (a *authority) mendRoot() string {
 	return "restore it from a backup, or move " + a.disk.path + " away to begin a new CA, which every proxy has to learn"
 }
@@ -184,8 +191,9 @@ func (a *authority) loadIntermediate(now time.Time) error {
 	return nil
 }
 
-// due reports whether the intermediate is to be replaced: at half its life, and whenever what it signs would be cut short by its own
-// end. Near the root's end a new one would live no longer, so there is none. a.mu is held.
+// due reports whether the intermediate is to be replaced: at half its life, and whenever what it
+// signs would be cut short by its own end. Near the root's end a new one would live no longer, so
+// there is none. a.mu is held.
 func (a *authority) due(now time.Time) bool {
 	cert := a.intermediate.cert
 	if valid(cert, now) != nil {
@@ -202,8 +210,9 @@ func halfLife(cert *x509.Certificate) time.Time {
 	return begin.Add(cert.NotAfter.Sub(begin) / 2)
 }
 
-// renew puts a new intermediate with a new key in place of the old one, on the disk first. If the disk fails, the old one goes on as
-// long as it can sign whole leafs; then the new one is used though only memory knows it, as a leaf brings its chain along. a.mu is held.
+// renew puts a new intermediate with a new key in place of the old one, on the disk first. If the
+// disk fails, the old one goes on as long as it can sign whole leafs; then the new one is used
+// though only memory knows it, as a leaf brings its chain along. a.mu is held.
 func (a *authority) renew(now time.Time) error {
 	next, err := newPair(intermediateProfile(), a.uri(), a.intermediateTTL, now, a.root)
 	if err != nil {
@@ -224,7 +233,8 @@ func (a *authority) renew(now time.Time) error {
 	return err
 }
 
-// tend renews the intermediate if it is due and the last failure is not too fresh; a jump of the clock does not make it fresher.
+// tend renews the intermediate if it is due and the last failure is not too fresh; a jump of the
+// clock does not make it fresher.
 func (a *authority) tend(now time.Time) {
 	a.mu.Lock()
 	defer a.mu.Unlock()

@@ -24,7 +24,8 @@ type profile struct {
 	pathLen  int // of a CA; -1: no limit
 }
 
-// The profiles. A root may sign intermediates and other roots, an intermediate only certificates that sign nothing.
+// The profiles. A root may sign intermediates and other roots, an intermediate only certificates
+// that sign nothing.
 func rootProfile() profile {
 	return profile{name: "root", usage: x509.KeyUsageCertSign | x509.KeyUsageCRLSign, ca: true, pathLen: -1}
 }
@@ -70,8 +71,8 @@ func newPair(p profile, uri *url.URL, ttl time.Duration, now time.Time, signer *
 	return &pair{cert, key}, err
 }
 
-// sign makes a certificate for uri and public, valid for ttl from now on but no longer than its signer,
-// which without a certificate makes its own. What comes out would pass check.
+// sign makes a certificate for uri and public, valid for ttl from now on but no longer than its
+// signer, which without a certificate makes its own. What comes out would pass check.
 func sign(p profile, uri *url.URL, public crypto.PublicKey, ttl time.Duration, now time.Time, signer *pair) (*x509.Certificate, error) {
 	serial, err := newSerial()
 	if err != nil {
@@ -91,7 +92,8 @@ func sign(p profile, uri *url.URL, public crypto.PublicKey, ttl time.Duration, n
 		SignatureAlgorithm:    x509.ECDSAWithSHA256,
 	}
 	if p.ca {
-		// A signer is found by its name, so no two have the same one. Leafs have none: the SPIFFE ID is the name.
+		// A signer is found by its name, so no two have the same one. Leafs have none: the SPIFFE
+		// ID is the name.
 		template.Subject = pkix.Name{Organization: []string{"sallyport"}, CommonName: fmt.Sprintf("sallyport %s %.8x", p.name, serial.Bytes())}
 	}
 	parent := signer.cert
@@ -112,8 +114,8 @@ func sign(p profile, uri *url.URL, public crypto.PublicKey, ttl time.Duration, n
 	if signer.cert == nil {
 		parent = cert
 	}
-	// The signature needs no other look: CreateCertificate has verified it with the signer's public key, which it has compared with its
-	// certificate's.
+	// The signature needs no other look: CreateCertificate has verified it with the signer's public
+	// key, which it has compared with its certificate's.
 	if err := conforms(p, cert, uri.String(), public, parent); err != nil {
 		return nil, err
 	}
@@ -131,8 +133,9 @@ func newSerial() (*big.Int, error) {
 	}
 }
 
-// check says what makes cert other than a certificate of profile p for uri and public, signed by parent (itself, if it is a root); nil
-// if it is one. All that the CA reads back goes through it. Of time it looks only at the order; see valid.
+// check says what makes cert other than a certificate of profile p for uri and public, signed by
+// parent (itself, if it is a root); nil if it is one. All that the CA reads back goes through it.
+// Of time it looks only at the order; see valid.
 func check(p profile, cert *x509.Certificate, uri string, public crypto.PublicKey, parent *x509.Certificate) error {
 	if err := conforms(p, cert, uri, public, parent); err != nil {
 		return err

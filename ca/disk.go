@@ -11,12 +11,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// disk is a directory that is ours alone: nobody else may look into it, and no other process has it open as a disk.
+// disk is a directory that is ours alone: nobody else may look into it, and no other process has it
+// open as a disk.
 type disk struct {
 	path string
 	root *os.Root
 	dir  *os.File // holds the lock; synced after each rename
-	// step is called before each operation that changes the directory and makes it fail; nil but in tests.
+	// step is called before each operation that changes the directory and makes it fail; nil but in
+	// tests.
 	step func(operation string) error
 }
 
@@ -29,7 +31,8 @@ const (
 	tmpSuffix = ".tmp"
 )
 
-// openDisk makes the directory if it is missing, checks that it is ours alone, and locks it. The lock ends with close, or the process.
+// openDisk makes the directory if it is missing, checks that it is ours alone, and locks it. The
+// lock ends with close, or the process.
 func openDisk(path string) (*disk, error) {
 	if path == "" {
 		return nil, errors.New("no directory for the CA: name one")
@@ -59,8 +62,9 @@ func openDisk(path string) (*disk, error) {
 	return d, nil
 }
 
-// lock checks that the open directory is the one that was looked at, and locks it. The lock is on the directory and not on a file in
-// it: it needs nothing to be written, and cannot be removed and made anew beside a running process.
+// lock checks that the open directory is the one that was looked at, and locks it. The lock is on
+// the directory and not on a file in it: it needs nothing to be written, and cannot be removed and
+// made anew beside a running process.
 func (d *disk) lock(named fs.FileInfo) error {
 	dir, err := d.root.Open(".")
 	if err != nil {
@@ -96,8 +100,8 @@ func (d *disk) close() error {
 	return err
 }
 
-// access checks that somebody else can neither read nor replace what is at path. info is its own, not a link's target's. Its mode may
-// be stricter than most, as long as we can use it.
+// access checks that somebody else can neither read nor replace what is at path. info is its own,
+// not a link's target's. Its mode may be stricter than most, as long as we can use it.
 func access(path string, info fs.FileInfo, most fs.FileMode) error {
 	owner := -1
 	if stat, ok := info.Sys().(*syscall.Stat_t); ok {
@@ -148,8 +152,9 @@ func (d *disk) read(name string) ([]byte, error) {
 	return data, nil
 }
 
-// write replaces a file as a whole: after a crash at any point there is the old one or the new one. It returns when the new one is on
-// the disk; after an error the old one is there, unless the last step failed: then it may be either.
+// write replaces a file as a whole: after a crash at any point there is the old one or the new one.
+// It returns when the new one is on the disk; after an error the old one is there, unless the last
+// step failed: then it may be either.
 func (d *disk) write(name string, data []byte) error {
 	tmp := name + tmpSuffix
 	err := d.writeTmp(tmp, data)

@@ -43,7 +43,8 @@ func encoded(t testing.TB, p profile, own *pair, others ...*x509.Certificate) []
 	return b
 }
 
-// TestBrokenState: each kind of damage is an error that says what is wrong with which file and how to mend it, and changes nothing.
+// TestBrokenState: each kind of damage is an error that says what is wrong with which file and how
+// to mend it, and changes nothing.
 func TestBrokenState(t *testing.T) {
 	const (
 		td               = "spiffe://" + testDomain
@@ -305,7 +306,8 @@ func TestStateThatMends(t *testing.T) {
 	}
 }
 
-// TestCheck: check finds each property that is not as it should be. What the CA must never sign is among it.
+// TestCheck: check finds each property that is not as it should be. What the CA must never sign is
+// among it.
 func TestCheck(t *testing.T) {
 	const uri = "spiffe://" + testDomain + "/ns/default/dc/dc1/svc/web"
 	signer := forge(t, intermediateProfile(), "spiffe://"+testDomain, forge(t, rootProfile(), "spiffe://"+testDomain, nil, nil), nil)

@@ -16,11 +16,13 @@ import (
 	"google.golang.org/protobuf/types/known/wrapperspb"
 )
 
-// selfAdmin is the cluster by which the metrics listener reaches this Envoy's administration interface.
+// selfAdmin is the cluster by which the metrics listener reaches this Envoy's administration
+// interface.
 const selfAdmin = "self_admin"
 
-// readOnlyAdmin are the prefixes of the admin paths that change nothing. Any user of the machine can connect to a loopback
-// port, so what stops, drains or resets an Envoy is for the socket, which is its owner's alone.
+// readOnlyAdmin are the prefixes of the admin paths that change nothing. Any user of the machine
+// can connect to a loopback port, so what stops, drains or resets an Envoy is for the socket, which
+// is its owner's alone.
 func readOnlyAdmin() []string {
 	return []string{"/ready", "/stats", "/server_info", "/config_dump", "/clusters", "/listeners", "/certs", "/init_dump", "/memory", "/runtime?", "/help"}
 }
@@ -64,7 +66,8 @@ func (p Params) selfAdminCluster() *clusterv3.Cluster {
 	}
 }
 
-// metricsListener answers GET /metrics, as Consul's envoy_prometheus_bind_addr does, and nothing else of the administration.
+// metricsListener answers GET /metrics, as Consul's envoy_prometheus_bind_addr does, and nothing
+// else of the administration.
 func (p Params) metricsListener() (*listenerv3.Listener, error) {
 	addr, err := parseBind(p.PrometheusBindAddr)
 	if err != nil {

@@ -5,9 +5,9 @@ import (
 	"time"
 )
 
-// Args are the flags that an Envoy with this bootstrap, at the path config, must be started with. Drain time and strategy, which
-// bound how long a revocation takes, are not part of a bootstrap. Hot restart would need shared memory and a second Envoy with
-// the same node.id.
+// Args are the flags that an Envoy with this bootstrap, at the path config, must be started with.
+// Drain time and strategy, which bound how long a revocation takes, are not part of a bootstrap.
+// Hot restart would need shared memory and a second Envoy with the same node.id.
 func Args(p Params, config string) []string {
 	p = p.withDefaults()
 	return []string{

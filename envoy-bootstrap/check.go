@@ -18,7 +18,8 @@ import (
 	"github.com/sallyport/sallyport/internal/unixsocket"
 )
 
-// ErrAdminRemote is what is wrong with an AdminBind that other machines reach where AdminRemote does not let them.
+// ErrAdminRemote is what is wrong with an AdminBind that other machines reach where AdminRemote
+// does not let them.
 var ErrAdminRemote = errors.New("not a loopback address: Envoy's administration asks nobody who they are, so other machines must be let in explicitly")
 
 // check returns every mistake in p, whose defaults are in place.

@@ -27,7 +27,8 @@ const tokenSecret = "xds-token"
 // httpOptions is the key of a cluster's HTTP options.
 const httpOptions = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 
-// xdsCluster is the way to the control plane. The ext_authz filters use it too, so their calls carry the token as well.
+// xdsCluster is the way to the control plane. The ext_authz filters use it too, so their calls
+// carry the token as well.
 func (p Params) xdsCluster() (*clusterv3.Cluster, error) {
 	options, err := p.xdsHTTPOptions()
 	if err != nil {
@@ -79,14 +80,16 @@ func (p Params) xdsCluster() (*clusterv3.Cluster, error) {
 	return c, nil
 }
 
-// xdsHTTPOptions makes the cluster speak HTTP/2 and put the token into each request that has not been refused for want of one.
+// xdsHTTPOptions makes the cluster speak HTTP/2 and put the token into each request that has not
+// been refused for want of one.
 func (p Params) xdsHTTPOptions() (*anypb.Any, error) {
 	generic, err := pack(&genericv3.Generic{Credential: &tlsv3.SdsSecretConfig{
 		Name: tokenSecret,
 		SdsConfig: &corev3.ConfigSource{
 			ConfigSourceSpecifier: &corev3.ConfigSource_PathConfigSource{PathConfigSource: &corev3.PathConfigSource{
 				Path: p.TokenFile,
-				// A watch on the file itself would follow the old file away when a new one is renamed over it.
+				// A watch on the file itself would follow the old file away when a new one is
+				// renamed over it.
 				WatchedDirectory: &corev3.WatchedDirectory{Path: filepath.Dir(p.TokenFile)},
 			}},
 			ResourceApiVersion: corev3.ApiVersion_V3,

@@ -25,8 +25,8 @@ func ParseProxyID(header string) (ProxyID, error) {
 // Caller is who a call comes from, as its token has proved it. It is comparable. A token never
 // reaches a log: printing a Caller prints its proxy.
 type Caller struct {
-	// Proxy is empty only where a call names none, as those of older listeners, and the token is not
-	// one proxy's alone (beside Consul).
+	// Proxy is empty only where a call names none, as those of older listeners, and the token is
+	// not one proxy's alone (beside Consul).
 	Proxy ProxyID
 	// Service is the one that a call is about. Zero in the Caller of a stream.
 	Service Name

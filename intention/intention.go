@@ -1,8 +1,10 @@
-// Package intention says what intentions mean: which identities may reach a service. Compile turns the intentions of one
-// destination into a Policy, and Policy.Decide is the only place in the project that decides; RBAC filters, ext_authz and
-// the commands that explain are translations of it or call it. It knows neither Envoy nor Consul's API.
+// Package intention says what intentions mean: which identities may reach a service. Compile turns
+// the intentions of one destination into a Policy, and Policy.Decide is the only place in the
+// project that decides; RBAC filters, ext_authz and the commands that explain are translations of
+// it or call it. It knows neither Envoy nor Consul's API.
 //
-// All types are values that nobody changes after they were made, so they are free to be shared between goroutines.
+// All types are values that nobody changes after they were made, so they are free to be shared
+// between goroutines.
 package intention
 
 import (
@@ -30,8 +32,8 @@ func (a Action) String() string {
 	return "deny"
 }
 
-// Source is who an intention is about. A source with a Peer is a service of another cluster: it never matches an identity
-// of this trust domain, neither to allow nor to deny. Service may be "*".
+// Source is who an intention is about. A source with a Peer is a service of another cluster: it
+// never matches an identity of this trust domain, neither to allow nor to deny. Service may be "*".
 type Source struct {
 	Peer string
 	identity.Name
@@ -50,15 +52,18 @@ type Intention struct {
 	Source      Source
 	Destination identity.Name
 	Action      Action
-	// Unsupported, if not empty, names what in the intention sallyport does not evaluate (Permissions, an unknown
-	// field). Such an intention denies its source whatever its Action says.
+	// Unsupported, if not empty, names what in the intention sallyport does not evaluate
+	// (Permissions, an unknown field). Such an intention denies its source whatever its Action
+	// says.
 	Unsupported string
-	// Origin is where the intention was read: "api.hcl:12", "service-intentions/api". It decides nothing.
+	// Origin is where the intention was read: "api.hcl:12", "service-intentions/api". It decides
+	// nothing.
 	Origin string
 }
 
-// Precedence is Consul's number for how exact an intention is: 9, 8, 6 or 5 without Enterprise namespaces. The exactness of
-// the destination comes before that of the source (Consul, "Precedence and match order").
+// Precedence is Consul's number for how exact an intention is: 9, 8, 6 or 5 without Enterprise
+// namespaces. The exactness of the destination comes before that of the source (Consul, "Precedence
+// and match order").
 func (i Intention) Precedence() int {
 	p := 9
 	if i.Destination.IsWildcard() {
@@ -85,9 +90,11 @@ func (i Intention) effect() Action {
 
 // Scope is what a decision depends on besides the intentions.
 type Scope struct {
-	// TrustDomain is the mesh's; identities of another one are denied. The zero value denies everybody.
+	// TrustDomain is the mesh's; identities of another one are denied. The zero value denies
+	// everybody.
 	TrustDomain spiffeid.TrustDomain
-	// Datacenters are the known ones, sorted; identities of another one are denied. Empty denies everybody.
+	// Datacenters are the known ones, sorted; identities of another one are denied. Empty denies
+	// everybody.
 	Datacenters []string
 	// Default is the action for sources that no intention is about.
 	Default Action

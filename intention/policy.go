@@ -8,9 +8,10 @@ import (
 	"github.com/sallyport/sallyport/identity"
 )
 
-// Policy is what the intentions of one destination come to: a rule for each source that an intention
-// names exactly, and one rule for the rest. What is said of all destinations is a layer below, which
-// the policies of a namespace share. A Policy is immutable. The nil Policy denies everybody.
+// Policy is what the intentions of one destination come to: a rule for each source that an
+// intention names exactly, and one rule for the rest. What is said of all destinations is a layer
+// below, which the policies of a namespace share. A Policy is immutable. The nil Policy denies
+// everybody.
 type Policy struct {
 	destination identity.Name
 	shared      *Shared
@@ -46,7 +47,8 @@ func newRules(destination identity.Name, all []Intention) rules {
 		i := &about[n]
 		switch {
 		case i.Source.Peer != "" || !sameSpace(i.Source.Name, destination):
-			// Never a local identity, or one of a namespace that Decide refuses whatever is said of it.
+			// Never a local identity, or one of a namespace that Decide refuses whatever is said of
+			// it.
 		case i.Source.IsWildcard():
 			if r.rest == nil {
 				r.rest = i
@@ -94,7 +96,8 @@ func (s *Shared) newBase(rest bool) *Base {
 }
 
 // Policy makes the policy of a destination in s's namespace, which must not be the wildcard, out of
-// what is said of it alone, in any order. Intentions that are about other destinations are left out.
+// what is said of it alone, in any order. Intentions that are about other destinations are left
+// out.
 func (s *Shared) Policy(destination identity.Name, own []Intention) *Policy {
 	return &Policy{destination: destination, shared: s, own: newRules(destination, own)}
 }
@@ -185,7 +188,8 @@ func (p *Policy) Decide(source identity.Service) Decision {
 	return d
 }
 
-// rule is what is said of a source. The exactness of the destination comes before that of the source.
+// rule is what is said of a source. The exactness of the destination comes before that of the
+// source.
 func (p *Policy) rule(service string) Decision {
 	i := p.own.find(service)
 	if i == nil {
@@ -197,8 +201,8 @@ func (p *Policy) rule(service string) Decision {
 	return Decision{Action: i.effect(), Reason: ByIntention, Intention: i}
 }
 
-// Within is p, but for those who are not in set: they are denied. It is how a policy holds as long as
-// it is not recorded whom it lets in. A nil p stays nil.
+// Within is p, but for those who are not in set: they are denied. It is how a policy holds as long
+// as it is not recorded whom it lets in. A nil p stays nil.
 func (p *Policy) Within(set Set) *Policy {
 	if p == nil {
 		return nil
@@ -266,8 +270,8 @@ func (p *Policy) Rest() Action {
 	return p.shared.scope.Default
 }
 
-// Shared is what p says if nothing is said of its destination alone; policies of one namespace with equal
-// Shared have the same Scope, Exact and Rest. Nil: p says something of its own, or is nil.
+// Shared is what p says if nothing is said of its destination alone; policies of one namespace with
+// equal Shared have the same Scope, Exact and Rest. Nil: p says something of its own, or is nil.
 func (p *Policy) Shared() *Shared {
 	if p == nil || p.only != nil || len(p.own.exact) > 0 || p.own.rest != nil {
 		return nil
@@ -275,8 +279,8 @@ func (p *Policy) Shared() *Shared {
 	return p.shared
 }
 
-// Allowed is the set of identities that p lets in, apart from what Within took away. Of a nil policy
-// it is empty.
+// Allowed is the set of identities that p lets in, apart from what Within took away. Of a nil
+// policy it is empty.
 func (p *Policy) Allowed() Set {
 	if p == nil || p.shared.scope.TrustDomain.IsZero() {
 		return Set{}

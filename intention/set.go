@@ -5,9 +5,9 @@ import (
 	"sync/atomic"
 )
 
-// Set is a set of source services of one trust domain. It is what has to be remembered of a policy to
-// tell whether a later one takes access away. Most of it is a Base that many sets share; the rest are
-// the names of which this set says otherwise. The zero Set is empty. Sets are not changed.
+// Set is a set of source services of one trust domain. It is what has to be remembered of a policy
+// to tell whether a later one takes access away. Most of it is a Base that many sets share; the
+// rest are the names of which this set says otherwise. The zero Set is empty. Sets are not changed.
 type Set struct {
 	*Base
 	// In and Out are, sorted, the services that are in the set, or not, whatever Base says of them.
@@ -22,8 +22,8 @@ type Base struct {
 	Rest        bool     `json:"rest,omitempty"`        // true: every service but those in Except
 	Except      []string `json:"except,omitempty"`      // sorted
 
-	// compared is the last comparison with another Base. Many sets with one Base are compared with as
-	// many of another one.
+	// compared is the last comparison with another Base. Many sets with one Base are compared with
+	// as many of another one.
 	compared atomic.Pointer[comparison]
 }
 
@@ -123,8 +123,8 @@ func (s *Set) sort() {
 	slices.Sort(s.Out)
 }
 
-// Within reports whether everybody in s is in t too: a change of the allowed from s to t takes nobody's
-// access away.
+// Within reports whether everybody in s is in t too: a change of the allowed from s to t takes
+// nobody's access away.
 func (s Set) Within(t Set) bool {
 	switch {
 	case s.empty():
@@ -138,8 +138,8 @@ func (s Set) Within(t Set) bool {
 }
 
 // Union is everybody who is in s or in t, or more: where the two cannot be told together in one Set
-// (other datacenters), it is the smallest Set that holds both. Of sets of two trust domains it is t, as
-// certificates of the other one are void.
+// (other datacenters), it is the smallest Set that holds both. Of sets of two trust domains it is
+// t, as certificates of the other one are void.
 func (s Set) Union(t Set) Set {
 	switch {
 	case s.empty(), !t.empty() && s.TrustDomain != t.TrustDomain:

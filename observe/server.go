@@ -1,5 +1,5 @@
-// Package observe takes in what Envoys report over their access log streams (accesslog.v3). It counts
-// what they have refused by service, and keeps nothing else of it.
+// Package observe takes in what Envoys report over their access log streams (accesslog.v3). It
+// counts what they have refused by service, and keeps nothing else of it.
 //
 // What a proxy can cost is bounded: a message by its size, which is looked at before anything is
 // decoded, and a stream by how fast it is read. Envoy drops what finds no room on its side, and

@@ -29,7 +29,8 @@ type Config struct {
 	Registerer prometheus.Registerer
 }
 
-// Credentials are the leafs and roots that the proxies use now. Make them with New; Run fetches them.
+// Credentials are the leafs and roots that the proxies use now. Make them with New; Run fetches
+// them.
 type Credentials struct {
 	source   Source
 	log      *slog.Logger
@@ -46,7 +47,8 @@ type Credentials struct {
 	begins  map[*watch]bool // those whose leaf's time has not begun
 }
 
-// watchKey is what a watch is shared by. The token is part of it: what one token was given is never shown to the holder of another.
+// watchKey is what a watch is shared by. The token is part of it: what one token was given is never
+// shown to the holder of another.
 type watchKey struct {
 	token string
 	id    identity.Service
@@ -114,9 +116,10 @@ func (c *Credentials) GoString() string { return c.String() }
 // LogValue is String.
 func (c *Credentials) LogValue() slog.Value { return slog.StringValue(c.String()) }
 
-// Run watches the roots and every leaf that is asked for, until ctx ends; then it waits for all it started and returns nil. A watch
-// that ends early is begun again after 1 s to 60 s, and what it gave last stays in use meanwhile. The error is that Run runs
-// already. It may be run again after it returned.
+// Run watches the roots and every leaf that is asked for, until ctx ends; then it waits for all it
+// started and returns nil. A watch that ends early is begun again after 1 s to 60 s, and what it
+// gave last stays in use meanwhile. The error is that Run runs already. It may be run again after
+// it returned.
 func (c *Credentials) Run(ctx context.Context) error {
 	c.mu.Lock()
 	if c.running {
@@ -170,7 +173,8 @@ func (c *Credentials) lookAll() {
 	}
 }
 
-// look looks again at the leafs whose time has begun (the source's clock may be ahead), and returns when the next one's does; zero: none.
+// look looks again at the leafs whose time has begun (the source's clock may be ahead), and returns
+// when the next one's does; zero: none.
 func (c *Credentials) look(now time.Time) (next time.Time) {
 	c.mu.Lock()
 	waiting := slices.Collect(maps.Keys(c.begins))
@@ -225,8 +229,8 @@ func (c *Credentials) rewind() {
 	}
 }
 
-// Rotate has the source make a new leaf of the service called name for each who uses one, and returns
-// when they have it. The error is that nobody uses one, or why there is no new one.
+// Rotate has the source make a new leaf of the service called name for each who uses one, and
+// returns when they have it. The error is that nobody uses one, or why there is no new one.
 func (c *Credentials) Rotate(name identity.Name) error {
 	c.mu.Lock()
 	var rotated []<-chan error
@@ -272,7 +276,8 @@ func (w *watch) settle(err error) {
 // errUnused is what a rotation ends with that nobody needs any more.
 var errUnused = errors.New("nobody uses the leaf any more")
 
-// Roots returns the roots; ok is false as long as the source gave none that passed. It does not block.
+// Roots returns the roots; ok is false as long as the source gave none that passed. It does not
+// block.
 func (c *Credentials) Roots() (r *Roots, ok bool) { return c.roots.Load() }
 
 // RootsChanged returns a channel that is closed when Roots has something new. Take it before Roots.
@@ -283,7 +288,8 @@ func (c *Credentials) watchLeaf(ctx context.Context, w *watch) {
 	c.keep(ctx, func() (delivered bool, err error) {
 		err = c.source.WatchSVID(ctx, w.caller, w.id, func(svid *SVID) {
 			delivered = true
-			// Verifying takes a deep stack, which the watch's goroutine would keep for as long as it waits for the next leaf.
+			// Verifying takes a deep stack, which the watch's goroutine would keep for as long as
+			// it waits for the next leaf.
 			var verifying sync.WaitGroup
 			verifying.Go(func() { c.settle(w, c.offer(w, svid)) })
 			verifying.Wait()
@@ -327,9 +333,9 @@ func (c *Credentials) offer(w *watch, svid *SVID) error {
 	return c.consider(w)
 }
 
-// consider puts the leaf that the source offers in use, if it passes. One that does not is looked at again when the roots change
-// and when its time begins. It is called for each offer and for each change of the roots, so that none is missed. The
-// error is why it was refused.
+// consider puts the leaf that the source offers in use, if it passes. One that does not is looked
+// at again when the roots change and when its time begins. It is called for each offer and for each
+// change of the roots, so that none is missed. The error is why it was refused.
 func (c *Credentials) consider(w *watch) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -395,7 +401,8 @@ func (c *Credentials) earliestExpiry() float64 {
 	return earliest
 }
 
-// keep calls watch again when it returns, until ctx ends. watch says whether it got anything: then the waiting begins anew.
+// keep calls watch again when it returns, until ctx ends. watch says whether it got anything: then
+// the waiting begins anew.
 func (c *Credentials) keep(ctx context.Context, watch func() (delivered bool, err error)) {
 	last := ""
 	for failures := 1; ; failures++ {

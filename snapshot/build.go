@@ -11,12 +11,14 @@ import (
 	"google.golang.org/protobuf/proto"
 )
 
-// ErrIncomplete marks an Input of which not enough is known to build anything: a mesh or a proxy that is not there yet.
+// ErrIncomplete marks an Input of which not enough is known to build anything: a mesh or a proxy
+// that is not there yet.
 var ErrIncomplete = errors.New("not enough is known of the proxy")
 
-// Build makes the resources of a proxy's Envoy. Equal inputs give equal bytes. It does not block and changes nothing. Where the Envoy cannot do
-// what the configuration asks for, it gets the stricter form and Resources a warning. An error names the proxy and where it was read; then
-// there are no resources, and the ones that the Envoy has are to stay.
+// Build makes the resources of a proxy's Envoy. Equal inputs give equal bytes. It does not block
+// and changes nothing. Where the Envoy cannot do what the configuration asks for, it gets the
+// stricter form and Resources a warning. An error names the proxy and where it was read; then there
+// are no resources, and the ones that the Envoy has are to stay.
 func Build(in Input) (*Resources, error) { return new(Cache).Build(in, nil) }
 
 // builder makes one proxy's resources. It lives as long as one call of Build.
@@ -24,7 +26,8 @@ type builder struct {
 	packer
 	in  Input
 	out *Resources
-	// last are resources that were made before of the same mesh, proxy and Envoy; the rest of their Input may differ. Nil: there are none.
+	// last are resources that were made before of the same mesh, proxy and Envoy; the rest of their
+	// Input may differ. Nil: there are none.
 	last *Resources
 }
 
@@ -136,8 +139,9 @@ func (b *builder) outbound() {
 	}
 }
 
-// unchanged reports whether the listener and the cluster of u come out as last time. Mesh and proxy are the same, so what is left that they
-// depend on is the service: its protocol and, where the cluster itself has to find them, its endpoints.
+// unchanged reports whether the listener and the cluster of u come out as last time. Mesh and proxy
+// are the same, so what is left that they depend on is the service: its protocol and, where the
+// cluster itself has to find them, its endpoints.
 func (b *builder) unchanged(u upstream) bool {
 	if b.last == nil || u.index >= len(b.last.in.Upstreams) {
 		return false
@@ -193,7 +197,8 @@ func (b *builder) add(name string, m proto.Message) {
 	b.put(b.cache.typeURL(m), name, b.resource(name, m))
 }
 
-// put puts a resource among the others. Two of one type and name would be a mistake that Envoy decides by chance.
+// put puts a resource among the others. Two of one type and name would be a mistake that Envoy
+// decides by chance.
 func (b *builder) put(typeURL, name string, r *discoveryv3.Resource) {
 	if b.out.ByType[typeURL] == nil {
 		b.out.ByType[typeURL] = map[string]*discoveryv3.Resource{}
@@ -205,7 +210,8 @@ func (b *builder) put(typeURL, name string, r *discoveryv3.Resource) {
 	b.out.ByType[typeURL][name] = r
 }
 
-// keep puts the last resource of that name among the resources, if it comes out as it was and there was one.
+// keep puts the last resource of that name among the resources, if it comes out as it was and there
+// was one.
 func (b *builder) keep(same bool, typeURL, name string) bool {
 	if !same {
 		return false

@@ -15,8 +15,9 @@ import (
 	"google.golang.org/protobuf/types/known/anypb"
 )
 
-// Cache builds what Build builds, in less time: it keeps what many proxies have in common, and takes from a proxy's last resources those that
-// would come out the same. The zero value is empty. Its methods may be called by several goroutines. It must not be copied.
+// Cache builds what Build builds, in less time: it keeps what many proxies have in common, and
+// takes from a proxy's last resources those that would come out the same. The zero value is empty.
+// Its methods may be called by several goroutines. It must not be copied.
 type Cache struct {
 	// urls are the type URLs of messages by their full names, each kept once for all that bear it.
 	urls sync.Map
@@ -26,13 +27,14 @@ type Cache struct {
 	assignments intern.Table[assignmentKey, discoveryv3.Resource]
 	leafs       intern.Table[leafKey, discoveryv3.Resource]
 	validations intern.Table[validationKey, discoveryv3.Resource]
-	// What policies come to that share all they say: rules in their two forms, and whom the handshake
-	// lets in.
+	// What policies come to that share all they say: rules in their two forms, and whom the
+	// handshake lets in.
 	networkRules, routeRules latest[*intention.Shared, *anypb.Any]
 	passes                   latest[passesKey, Secret]
 }
 
-// latest is the value of the key that was asked for last. Many proxies ask for the same one in a row.
+// latest is the value of the key that was asked for last. Many proxies ask for the same one in a
+// row.
 type latest[K comparable, V any] struct {
 	entry atomic.Pointer[struct {
 		key   K
@@ -62,8 +64,9 @@ type assignmentKey struct {
 	service *catalog.Service
 }
 
-// Build is the function Build. last are resources that c or Build made before, of an older Input of the same proxy; nil: there are none. They
-// change nothing in what comes out, which may share resources with them.
+// Build is the function Build. last are resources that c or Build made before, of an older Input of
+// the same proxy; nil: there are none. They change nothing in what comes out, which may share
+// resources with them.
 func (c *Cache) Build(in Input, last *Resources) (*Resources, error) {
 	switch {
 	case in.ProxyView == nil || in.Mesh == nil || in.Proxy == nil:

@@ -23,7 +23,8 @@ import (
 const (
 	// localApp is the cluster of the proxy's own application, named as Consul names it.
 	localApp = "local_app"
-	// bufferLimit bounds what Envoy holds for one slow reader. Envoy's own default is the same; it is spelled out as a promise.
+	// bufferLimit bounds what Envoy holds for one slow reader. Envoy's own default is the same; it
+	// is spelled out as a promise.
 	bufferLimit    = 1 << 20
 	connectTimeout = 5 * time.Second
 	httpOptionsKey = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
@@ -71,11 +72,13 @@ type upstream struct {
 	cluster string
 }
 
-// upstreams are the proxy's, in the order of their listeners, so that nothing depends on the order in which they were written.
+// upstreams are the proxy's, in the order of their listeners, so that nothing depends on the order
+// in which they were written.
 //
-// Upstreams to one service share a cluster, which bears the SNI as its name, as long as they have the same settings. Of those with different settings the
-// one whose listener comes first keeps that name; the others' get a hash of their settings before it, as Consul's do. So it
-// changes a cluster, not the listener that names it, when the settings of a service's only upstream change.
+// Upstreams to one service share a cluster, which bears the SNI as its name, as long as they have
+// the same settings. Of those with different settings the one whose listener comes first keeps that
+// name; the others' get a hash of their settings before it, as Consul's do. So it changes a
+// cluster, not the listener that names it, when the settings of a service's only upstream change.
 func (b *builder) upstreams() []upstream {
 	out := make([]upstream, 0, len(b.in.Proxy.Upstreams))
 	for i, u := range b.in.Proxy.Upstreams {
@@ -157,13 +160,15 @@ func atOnce() *clusterv3.Cluster_CommonLbConfig {
 	return &clusterv3.Cluster_CommonLbConfig{UpdateMergeWindow: &durationpb.Duration{}}
 }
 
-// resolved makes c ask for the addresses of its endpoints. IPv4 is preferred: "localhost" has both, and applications often listen on that alone.
+// resolved makes c ask for the addresses of its endpoints. IPv4 is preferred: "localhost" has both,
+// and applications often listen on that alone.
 func resolved(c *clusterv3.Cluster) {
 	c.ClusterDiscoveryType = &clusterv3.Cluster_Type{Type: clusterv3.Cluster_STRICT_DNS}
 	c.DnsLookupFamily = clusterv3.Cluster_V4_PREFERRED
 }
 
-// httpOptions is the version of HTTP in which requests go out; none for tcp. keepalive says whether connections are pinged, which HTTP/2 alone can.
+// httpOptions is the version of HTTP in which requests go out; none for tcp. keepalive says whether
+// connections are pinged, which HTTP/2 alone can.
 func (b *builder) httpOptions(p catalog.Protocol, keepalive bool) map[string]*anypb.Any {
 	if p == catalog.TCP {
 		return nil
@@ -210,8 +215,9 @@ func breakers(t *clusterv3.CircuitBreakers_Thresholds) *clusterv3.CircuitBreaker
 	return &clusterv3.CircuitBreakers{Thresholds: []*clusterv3.CircuitBreakers_Thresholds{t}}
 }
 
-// outliers is nil unless the upstream asks for it. Consul has Envoy's defaults on always: they take the only instance of a
-// service away for 30 s after five answers of 5xx, also if the application means them.
+// outliers is nil unless the upstream asks for it. Consul has Envoy's defaults on always: they take
+// the only instance of a service away for 30 s after five answers of 5xx, also if the application
+// means them.
 func outliers(p catalog.PassiveHealthCheck) *clusterv3.OutlierDetection {
 	if !p.Set {
 		return nil

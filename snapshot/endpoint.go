@@ -9,8 +9,9 @@ import (
 	"google.golang.org/protobuf/types/known/wrapperspb"
 )
 
-// assignment is where a cluster's service is reached. Unhealthy endpoints are told too: Envoy then knows how many there are,
-// and leaves them alone. A service without endpoints has an assignment without endpoints.
+// assignment is where a cluster's service is reached. Unhealthy endpoints are told too: Envoy then
+// knows how many there are, and leaves them alone. A service without endpoints has an assignment
+// without endpoints.
 func assignment(cluster string, endpoints []catalog.Endpoint) *endpointv3.ClusterLoadAssignment {
 	a := &endpointv3.ClusterLoadAssignment{ClusterName: cluster}
 	if len(endpoints) == 0 {

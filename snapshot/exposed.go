@@ -17,8 +17,8 @@ import (
 	"google.golang.org/protobuf/types/known/wrapperspb"
 )
 
-// exposed makes a listener for each path that is exposed, and clusters for ports that the application has beside its own. All of them
-// depend on the proxy alone.
+// exposed makes a listener for each path that is exposed, and clusters for ports that the
+// application has beside its own. All of them depend on the proxy alone.
 func (b *builder) exposed() {
 	in := b.in.Proxy.Inbound
 	bound := map[uint16]string{in.Port: b.in.Proxy.Origin}
@@ -55,8 +55,8 @@ func (b *builder) exposed() {
 	}
 }
 
-// exposedCluster is the name of the cluster that a path leads to, as in Consul; but where the application's own port is one of tcp, its cluster speaks
-// HTTP/1 and is not for others.
+// exposedCluster is the name of the cluster that a path leads to, as in Consul; but where the
+// application's own port is one of tcp, its cluster speaks HTTP/1 and is not for others.
 func (b *builder) exposedCluster(e catalog.ExposedPath) string {
 	in := b.in.Proxy.Inbound
 	if in.LocalSocket == "" && e.LocalPort == in.LocalPort && (in.Protocol.L7() || e.Protocol == catalog.HTTP) {
@@ -75,8 +75,9 @@ func alphanumeric(path string) string {
 	}, path)
 }
 
-// exposedListener takes in requests for one path in plaintext, whoever makes them: it is a hole that was asked for. All other paths are answered
-// with 404. Of a check's path the connections of all but the agent are closed.
+// exposedListener takes in requests for one path in plaintext, whoever makes them: it is a hole
+// that was asked for. All other paths are answered with 404. Of a check's path the connections of
+// all but the agent are closed.
 func (b *builder) exposedListener(name string, e catalog.ExposedPath, cluster string) *listenerv3.Listener {
 	// As Consul names filter, routes and counters.
 	filter := "exposed_path_filter_" + alphanumeric(e.Path) + "_" + strconv.Itoa(int(e.ListenerPort))

@@ -22,9 +22,11 @@ import (
 const (
 	httpExtAuthz = "envoy.filters.http.ext_authz"
 
-	// authzStats names the counters of both filters: "ext_authz.intentions.denied" (network; "…error" is an outage) and "cluster.…ext_authz.intentions.denied" (http).
+	// authzStats names the counters of both filters: "ext_authz.intentions.denied" (network;
+	// "…error" is an outage) and "cluster.…ext_authz.intentions.denied" (http).
 	authzStats = "intentions"
-	// authzTimeout is how long a connection or request waits for an answer; then it is refused. Zero would be for ever.
+	// authzTimeout is how long a connection or request waits for an answer; then it is refused.
+	// Zero would be for ever.
 	authzTimeout = 250 * time.Millisecond
 )
 

@@ -20,14 +20,17 @@ import (
 )
 
 const (
-	// publicListener is the name that the inbound listener and its counters have in Consul, whose dashboards look for it.
+	// publicListener is the name that the inbound listener and its counters have in Consul, whose
+	// dashboards look for it.
 	publicListener = "public_listener"
-	// earlyData is how much a client may say before the application was dialled. Envoy demands a bound.
+	// earlyData is how much a client may say before the application was dialled. Envoy demands a
+	// bound.
 	earlyData = 64 << 10
 	idle      = time.Hour
 )
 
-// listenerName names a listener as Consul does, address included: Envoy cannot move a listener, so another address has to be another one.
+// listenerName names a listener as Consul does, address included: Envoy cannot move a listener, so
+// another address has to be another one.
 func listenerName(name, address string, port uint16) string {
 	return name + ":" + address + ":" + strconv.Itoa(int(port))
 }
@@ -71,7 +74,8 @@ func (b *builder) inboundListener() *listenerv3.Listener {
 	return l
 }
 
-// chainName is the service's name and how often its connections had to end. Where they are not to end, it stays the same whatever the number.
+// chainName is the service's name and how often its connections had to end. Where they are not to
+// end, it stays the same whatever the number.
 func (b *builder) chainName() string {
 	generation := b.in.Generation
 	if b.in.Proxy.Inbound.Revocation != catalog.Drain {
@@ -117,7 +121,8 @@ func (b *builder) inboundHTTP() *listenerv3.Filter {
 	return b.networkFilter("envoy.filters.network.http_connection_manager", m)
 }
 
-// fromOutside takes in requests that nobody of this machine made. What they are allowed, and where they go, is the caller's to add.
+// fromOutside takes in requests that nobody of this machine made. What they are allowed, and where
+// they go, is the caller's to add.
 func fromOutside(stats string) *hcmv3.HttpConnectionManager {
 	return &hcmv3.HttpConnectionManager{
 		StatPrefix: stats,
@@ -181,7 +186,8 @@ func (b *builder) upstreamListener(u upstream) *listenerv3.Listener {
 		}
 		l.Address = socketAddress(host, u.BindPort)
 	}
-	// As Consul names it: its dashboards cut service, namespace, partition and datacenter out of it.
+	// As Consul names it: its dashboards cut service, namespace, partition and datacenter out of
+	// it.
 	stats := fmt.Sprintf("upstream.%s.%s.%s.%s", u.id.Service, u.id.Namespace, u.id.Partition, u.id.Datacenter)
 	filter := b.networkFilter("envoy.filters.network.tcp_proxy", &tcpv3.TcpProxy{
 		StatPrefix:       stats,
@@ -192,7 +198,8 @@ func (b *builder) upstreamListener(u upstream) *listenerv3.Listener {
 			StatPrefix:               stats,
 			CodecType:                hcmv3.HttpConnectionManager_AUTO,
 			ForwardClientCertDetails: hcmv3.HttpConnectionManager_SANITIZE,
-			// How long a stream may be silent is for the proxy of the service to say; Envoy's own answer is 5 minutes.
+			// How long a stream may be silent is for the proxy of the service to say; Envoy's own
+			// answer is 5 minutes.
 			StreamIdleTimeout: durationpb.New(0),
 			HttpFilters:       []*hcmv3.HttpFilter{b.routerFilter()},
 			RouteSpecifier:    routesNamed(u.routes()),

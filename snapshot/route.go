@@ -41,7 +41,8 @@ func (b *builder) publicRoute() *routev3.RouteConfiguration {
 // listener's name: two upstreams may lead to one service.
 func (u upstream) routes() string { return "upstream/" + u.listener() }
 
-// upstreamRoute leads all requests to u's cluster. What is tried again was never given to an application.
+// upstreamRoute leads all requests to u's cluster. What is tried again was never given to an
+// application.
 func upstreamRoute(u upstream) *routev3.RouteConfiguration {
 	name := u.Name()
 	return &routev3.RouteConfiguration{

@@ -75,7 +75,8 @@ type passesKey struct {
 	byPolicy  bool
 }
 
-// validationName is the name of that secret. On it the listener depends, on what the secret says it does not.
+// validationName is the name of that secret. On it the listener depends, on what the secret says it
+// does not.
 func (b *builder) validationName() string {
 	if b.in.Proxy.Inbound.Protocol.L7() {
 		return identity.IdentitiesSecret
@@ -101,8 +102,8 @@ func (b *builder) peers(s scope) (sans []*tlsv3.SubjectAltNameMatcher, denied in
 	return b.allBut(s, names)
 }
 
-// allBut lets in everybody but a few. Where the Envoy does not take the expression for that, it lets in
-// everybody and the rules alone decide; denied is how many those are about.
+// allBut lets in everybody but a few. Where the Envoy does not take the expression for that, it
+// lets in everybody and the rules alone decide; denied is how many those are about.
 func (b *builder) allBut(s scope, names []string) (sans []*tlsv3.SubjectAltNameMatcher, denied int) {
 	var except []string
 	for _, n := range names {
@@ -126,7 +127,8 @@ func regexSize(f Features) int {
 	return f.RegexSize
 }
 
-// scope is where identities may come from: a trust domain, datacenters, and the partition and namespace of the destination.
+// scope is where identities may come from: a trust domain, datacenters, and the partition and
+// namespace of the destination.
 type scope struct {
 	identity.Service
 	datacenters []string // those that can be part of an identity
@@ -158,7 +160,8 @@ func (s scope) name(service string) identity.Name {
 	return identity.Name{Partition: s.Partition, Namespace: s.Namespace, Service: service}
 }
 
-// ids are the SPIFFE IDs of a service, one for each datacenter; none if no certificate can bear the name.
+// ids are the SPIFFE IDs of a service, one for each datacenter; none if no certificate can bear the
+// name.
 func (s scope) ids(service string) []string {
 	var out []string
 	for _, dc := range s.datacenters {
@@ -170,13 +173,15 @@ func (s scope) ids(service string) []string {
 	return out
 }
 
-// prefix is what the SPIFFE IDs of all services of a datacenter start with. It ends in "/", or it would be the start of other names too.
+// prefix is what the SPIFFE IDs of all services of a datacenter start with. It ends in "/", or it
+// would be the start of other names too.
 func (s scope) prefix(datacenter string) string {
 	id := identity.Service{TrustDomain: s.TrustDomain, Datacenter: datacenter, Name: s.name("x")}.String()
 	return strings.TrimSuffix(id, "x")
 }
 
-// expression matches the SPIFFE IDs of the services whose names match service, in all datacenters. Several URI SANs of one certificate, joined by ",", never match.
+// expression matches the SPIFFE IDs of the services whose names match service, in all datacenters.
+// Several URI SANs of one certificate, joined by ",", never match.
 func (s scope) expression(service string) string {
 	if len(s.datacenters) == 0 {
 		return ""
@@ -209,8 +214,9 @@ func (s scope) services(names []string) []*tlsv3.SubjectAltNameMatcher {
 	return out
 }
 
-// everybody lets in all services. Where the Envoy does not take the expression (a long trust domain, many datacenters), the start of the
-// name has to do: it also lets in what is no service's name below it, which the rules and ext_authz refuse.
+// everybody lets in all services. Where the Envoy does not take the expression (a long trust
+// domain, many datacenters), the start of the name has to do: it also lets in what is no service's
+// name below it, which the rules and ext_authz refuse.
 func (s scope) everybody(f Features) []*tlsv3.SubjectAltNameMatcher {
 	if expr := s.expression(complement(nil)); programSize(expr) <= regexSize(f) {
 		return []*tlsv3.SubjectAltNameMatcher{uri(matching(expr))}

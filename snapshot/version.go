@@ -11,8 +11,9 @@ import (
 	"google.golang.org/protobuf/types/known/anypb"
 )
 
-// packer turns messages into bytes and remembers the first mistakes, so that the code that makes messages reads like the
-// configuration it makes. Everything goes through it: what it has not checked does not leave the package.
+// packer turns messages into bytes and remembers the first mistakes, so that the code that makes
+// messages reads like the configuration it makes. Everything goes through it: what it has not
+// checked does not leave the package.
 type packer struct {
 	cache *Cache
 	errs  []error
@@ -32,8 +33,8 @@ func (p *packer) any(m proto.Message) *anypb.Any {
 	return &anypb.Any{TypeUrl: p.cache.typeURL(m), Value: b}
 }
 
-// constant is any of a message that is the same for all who ask with an equal key. make is called for the first of them; it depends on the
-// key alone.
+// constant is any of a message that is the same for all who ask with an equal key. make is called
+// for the first of them; it depends on the key alone.
 func (p *packer) constant(key any, make func() proto.Message) *anypb.Any {
 	if a, ok := p.cache.constants.Load(key); ok {
 		return a.(*anypb.Any) //nolint:forcetypeassert // nothing else is put there
@@ -71,13 +72,14 @@ const (
 	routeType     = "type.googleapis.com/envoy.config.route.v3.RouteConfiguration"
 )
 
-// marshal gives the same bytes for equal messages, in this and in every later process of the same build.
+// marshal gives the same bytes for equal messages, in this and in every later process of the same
+// build.
 func marshal(m proto.Message) ([]byte, error) {
 	return proto.MarshalOptions{Deterministic: true}.Marshal(m)
 }
 
-// hash is 128 bits of SHA-256: a version that two different resources share would leave an Envoy with the wrong one, so it must
-// not be possible to make one on purpose.
+// hash is 128 bits of SHA-256: a version that two different resources share would leave an Envoy
+// with the wrong one, so it must not be possible to make one on purpose.
 func hash(b []byte) string {
 	sum := sha256.Sum256(b)
 	return hex.EncodeToString(sum[:16])

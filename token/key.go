@@ -16,8 +16,8 @@ import (
 	"github.com/sallyport/sallyport/internal/atomicfile"
 )
 
-// PEM types of the two blocks of a key file. The public key is there to tell a damaged private one from a good one: any 32
-// bytes are an Ed25519 key.
+// PEM types of the two blocks of a key file. The public key is there to tell a damaged private one
+// from a good one: any 32 bytes are an Ed25519 key.
 const (
 	privateBlock = "PRIVATE KEY"
 	publicBlock  = "PUBLIC KEY"

@@ -1,6 +1,6 @@
-// Package token is how a proxy proves who it is: a JWT per proxy, which its Envoy sends with every xDS stream and every
-// ext_authz call. An Issuer mints and verifies tokens with a key of its own, offline; Authorizer reads tokens from gRPC calls, and has
-// an Authority judge them.
+// Package token is how a proxy proves who it is: a JWT per proxy, which its Envoy sends with every
+// xDS stream and every ext_authz call. An Issuer mints and verifies tokens with a key of its own,
+// offline; Authorizer reads tokens from gRPC calls, and has an Authority judge them.
 //
 // A token never appears in an error or a log. All methods may be called by several goroutines.
 package token
@@ -28,14 +28,16 @@ const audience = "sallyport-xds"
 const (
 	// issuerPath follows the trust domain in the iss claim.
 	issuerPath = "/sallyport"
-	// backDated is how far nbf lies before iat, so that a clock that is set back by less does not void a fresh token. It
-	// is the only leeway there is: exp is exact.
+	// backDated is how far nbf lies before iat, so that a clock that is set back by less does not
+	// void a fresh token. It is the only leeway there is: exp is exact.
 	backDated = time.Minute
 	// maxProxyID bounds a proxy's ID in bytes. Envoy's node.id is the same text.
 	maxProxyID = 512
-	// maxToken bounds what is looked at at all, in bytes. Escaped and base64-encoded, a proxy ID of maxProxyID fits.
+	// maxToken bounds what is looked at at all, in bytes. Escaped and base64-encoded, a proxy ID of
+	// maxProxyID fits.
 	maxToken = 8 << 10
-	// maxVerified bounds how many verified tokens are remembered. One that was forgotten is verified again (about 50 µs).
+	// maxVerified bounds how many verified tokens are remembered. One that was forgotten is
+	// verified again (about 50 µs).
 	maxVerified = 16 << 10
 )
 
@@ -44,7 +46,8 @@ var errExpired = errors.New("token has expired")
 
 var errMalformed = errors.New("not a token of this control plane, or cut or changed on its way")
 
-// algorithms are those that a token may be signed with: one. It is what keeps "none" and every confusion of keys out.
+// algorithms are those that a token may be signed with: one. It is what keeps "none" and every
+// confusion of keys out.
 func algorithms() []jose.SignatureAlgorithm { return []jose.SignatureAlgorithm{jose.EdDSA} }
 
 // Config is what an Issuer needs. Both fields are required.
@@ -69,9 +72,10 @@ type verified struct {
 	notBefore, expires int64 // Unix seconds
 }
 
-// Open returns the issuer whose key is in c.File, and makes that file, readable for its owner alone, if there is none; its
-// directory must exist. A file that others can read, that is somebody else's or that is damaged is an error: with a key of
-// unknown origin every proxy could be impersonated, and a new one behind the operator's back would lock all proxies out.
+// Open returns the issuer whose key is in c.File, and makes that file, readable for its owner
+// alone, if there is none; its directory must exist. A file that others can read, that is somebody
+// else's or that is damaged is an error: with a key of unknown origin every proxy could be
+// impersonated, and a new one behind the operator's back would lock all proxies out.
 func Open(c Config) (*Issuer, error) {
 	if c.TrustDomain.IsZero() {
 		return nil, errors.New("token key: no trust domain")
@@ -99,8 +103,8 @@ func (i *Issuer) String() string { return "issuer " + i.issuer }
 // GoString is String.
 func (i *Issuer) GoString() string { return i.String() }
 
-// Mint returns a token of p and when it expires: after ttl, rounded up to a whole second. A ttl below one second is an error,
-// and so is a p that no token can carry.
+// Mint returns a token of p and when it expires: after ttl, rounded up to a whole second. A ttl
+// below one second is an error, and so is a p that no token can carry.
 func (i *Issuer) Mint(p identity.ProxyID, ttl time.Duration) (token string, expires time.Time, err error) {
 	if err := checkProxy(p); err != nil {
 		return "", time.Time{}, err
@@ -125,9 +129,9 @@ func (i *Issuer) Mint(p identity.ProxyID, ttl time.Duration) (token string, expi
 	return token, expires, nil
 }
 
-// verify returns the proxy that a token was minted for. A token that was good but has run out gives an error that wraps
-// errExpired. The first look at a token checks its signature; further ones find it remembered, take no lock and allocate
-// nothing, but see its times checked again.
+// verify returns the proxy that a token was minted for. A token that was good but has run out gives
+// an error that wraps errExpired. The first look at a token checks its signature; further ones find
+// it remembered, take no lock and allocate nothing, but see its times checked again.
 func (i *Issuer) verify(token string) (identity.ProxyID, error) {
 	v, ok := i.verified.Load(token)
 	if !ok {
@@ -154,7 +158,8 @@ func (i *Issuer) read(token string) (verified, error) {
 	if len(token) > maxToken {
 		return verified{}, fmt.Errorf("token of %d bytes is longer than any that is minted", len(token))
 	}
-	// The signature is the one part that nothing signs: without this there would be several texts for one token.
+	// The signature is the one part that nothing signs: without this there would be several texts
+	// for one token.
 	if !canonical(token[strings.LastIndexByte(token, '.')+1:]) {
 		return verified{}, errMalformed
 	}
@@ -182,7 +187,8 @@ func (i *Issuer) read(token string) (verified, error) {
 	return verified{proxy: p, notBefore: int64(*c.NotBefore), expires: int64(*c.Expiry)}, nil
 }
 
-// canonical reports whether part is base64 in the one way in which it is written: decoders overlook line breaks and spare bits.
+// canonical reports whether part is base64 in the one way in which it is written: decoders overlook
+// line breaks and spare bits.
 func canonical(part string) bool {
 	_, err := base64.RawURLEncoding.Strict().DecodeString(part)
 	return err == nil && !strings.ContainsAny(part, "\r\n")

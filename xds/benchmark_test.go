@@ -51,7 +51,8 @@ func (m *mesh) connect(envoys []*xdstest.Envoy) (stop func()) {
 	}
 }
 
-// await waits until ok holds for each Envoy, and returns how long it took for each since begin, in order.
+// await waits until ok holds for each Envoy, and returns how long it took for each since begin, in
+// order.
 func await(b *testing.B, begin time.Time, envoys []*xdstest.Envoy, ok func(*xdstest.Envoy) bool) []time.Duration {
 	b.Helper()
 	ctx, cancel := context.WithTimeout(b.Context(), time.Minute)
@@ -82,7 +83,8 @@ func reportTimes(b *testing.B, p50, last []time.Duration) {
 	b.ReportMetric(0, "ns/op") // the times above are what it is about
 }
 
-// BenchmarkFirstConfiguration is from the opening of all streams to each Envoy having all it needs to start.
+// BenchmarkFirstConfiguration is from the opening of all streams to each Envoy having all it needs
+// to start.
 func BenchmarkFirstConfiguration(b *testing.B) {
 	b.Run(fmt.Sprintf("streams=%d", benchmarkStreams), func(b *testing.B) {
 		b.ReportAllocs()
@@ -148,8 +150,8 @@ func BenchmarkEndpointChange(b *testing.B) {
 	})
 }
 
-// BenchmarkPublishRound is one change of an endpoint that ten dial, from the catalog's contents to what each
-// session is to have. Nobody is connected, so nothing is sent.
+// BenchmarkPublishRound is one change of an endpoint that ten dial, from the catalog's contents to
+// what each session is to have. Nobody is connected, so nothing is sent.
 func BenchmarkPublishRound(b *testing.B) {
 	for _, n := range []int{1000, 10_000} {
 		b.Run(fmt.Sprintf("services=%d", n), func(b *testing.B) {

@@ -19,8 +19,8 @@ type delivery struct {
 	accepted time.Time
 }
 
-// changesOf are what w brings to an Envoy that was told all up to number told: the number of the newest
-// change, and when the first of them was seen. Zero: no change concerned the proxy since.
+// changesOf are what w brings to an Envoy that was told all up to number told: the number of the
+// newest change, and when the first of them was seen. Zero: no change concerned the proxy since.
 func changesOf(view *catalog.View, w *catalog.ProxyView, told uint64) (number uint64, seen time.Time) {
 	for _, n := range w.Changes {
 		if n <= told {
@@ -34,7 +34,8 @@ func changesOf(view *catalog.View, w *catalog.ProxyView, told uint64) (number ui
 	return number, seen
 }
 
-// deliver notes that what is told from now on brings the changes up to number. The caller holds the lock.
+// deliver notes that what is told from now on brings the changes up to number. The caller holds the
+// lock.
 func (s *session) deliver(number uint64) {
 	if n := len(s.deliveries); n == keptDeliveries {
 		s.deliveries = slices.Delete(s.deliveries, 0, 1)
@@ -42,7 +43,8 @@ func (s *session) deliver(number uint64) {
 	s.deliveries = append(s.deliveries, delivery{number: number})
 }
 
-// delivered notes, when something was sent or when Envoy has all, the deliveries that this is about.
+// delivered notes, when something was sent or when Envoy has all, the deliveries that this is
+// about.
 func (s *session) delivered(now time.Time, accepted bool) {
 	for i := range slices.Backward(s.deliveries) {
 		d := &s.deliveries[i]
@@ -69,7 +71,8 @@ type ChangeStatus struct {
 // ProxyChange is what became of a change at one stream of a proxy, or at a proxy without streams.
 type ProxyChange struct {
 	ID identity.ProxyID `json:"id"`
-	// State says it in words: "accepted", "sent", "does not concern it", "not connected", why it waits.
+	// State says it in words: "accepted", "sent", "does not concern it", "not connected", why it
+	// waits.
 	State string `json:"state"`
 	// Sent is when the first response went out that it led to; zero: none did.
 	Sent time.Time `json:"sent,omitzero"`
@@ -77,8 +80,8 @@ type ProxyChange struct {
 	Accepted time.Time `json:"accepted,omitzero"`
 }
 
-// Change says what became of the change with that number; 0 is the newest. Of older ones than the last 64
-// it knows nothing, which is an error. It blocks for no I/O.
+// Change says what became of the change with that number; 0 is the newest. Of older ones than the
+// last 64 it knows nothing, which is an error. It blocks for no I/O.
 func (s *Server) Change(number uint64) (ChangeStatus, error) {
 	view, ok := s.views.Load()
 	if !ok {

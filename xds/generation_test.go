@@ -77,7 +77,8 @@ func inDatacenters(dcs ...string) *intention.Policy {
 	return catalogtest.Policy(identity.NewName("api"), nil, intention.Scope{TrustDomain: spiffeid.RequireTrustDomainFromString("a"), Datacenters: dcs, Default: intention.Allow})
 }
 
-// A rename that is put off is not forgotten when the trust domain changes meanwhile: nothing of the old one is within the new one.
+// A rename that is put off is not forgotten when the trust domain changes meanwhile: nothing of the
+// old one is within the new one.
 func TestObserveWhileARenameIsPutOff(t *testing.T) {
 	g, err := openGenerations("", "", time.Time{})
 	if err != nil {
@@ -164,7 +165,8 @@ func TestGenerationsFile(t *testing.T) {
 	}
 }
 
-// What a release before this one has written is read once, and goes when it is written in the new form.
+// What a release before this one has written is read once, and goes when it is written in the new
+// form.
 func TestOlderGenerationsFile(t *testing.T) {
 	dir := t.TempDir()
 	older := filepath.Join(dir, olderName)
@@ -222,7 +224,8 @@ func TestGenerationsShareTheirBase(t *testing.T) {
 	}
 }
 
-// Between a grant and its record those alone are let in who are recorded, and a revocation waits for nothing.
+// Between a grant and its record those alone are let in who are recorded, and a revocation waits
+// for nothing.
 func TestTelling(t *testing.T) {
 	const deny = intention.Deny
 	path := filepath.Join(t.TempDir(), "generations-2.json")

@@ -10,7 +10,8 @@ import (
 	"google.golang.org/protobuf/proto"
 )
 
-// Bounds of what one stream may ask for. A sidecar names its upstreams and a handful of secrets; no name of ours is as long.
+// Bounds of what one stream may ask for. A sidecar names its upstreams and a handful of secrets; no
+// name of ours is as long.
 const (
 	maxNames      = 10_000
 	maxNameLength = 512
@@ -23,8 +24,8 @@ const (
 	refusedWildcard = "wildcard"
 )
 
-// guard is the stream as the session sees it: requests that are not to be answered never get there, and the node is the one that the
-// stream was opened for.
+// guard is the stream as the session sees it: requests that are not to be answered never get there,
+// and the node is the one that the stream was opened for.
 type guard struct {
 	discoveryv3.AggregatedDiscoveryService_DeltaAggregatedResourcesServer
 	session *session
@@ -36,7 +37,8 @@ type guard struct {
 	subscribed chan struct{}
 }
 
-// Recv returns the next request that may be answered. It ends the stream when a request says that another node sent it.
+// Recv returns the next request that may be answered. It ends the stream when a request says that
+// another node sent it.
 func (g *guard) Recv() (*discoveryv3.DeltaDiscoveryRequest, error) {
 	for {
 		q := g.first
@@ -109,7 +111,8 @@ func (g *guard) Send(r *discoveryv3.DeltaDiscoveryResponse) error {
 	return g.AggregatedDiscoveryService_DeltaAggregatedResourcesServer.Send(r)
 }
 
-// stalled reports whether Envoy has not read a response, or has neither answered one nor said anything else, since before the given time.
+// stalled reports whether Envoy has not read a response, or has neither answered one nor said
+// anything else, since before the given time.
 func (g *guard) stalled(before time.Time) bool {
 	if since := g.sending.Load(); since != 0 && since < before.UnixNano() {
 		return true

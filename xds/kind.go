@@ -4,7 +4,8 @@ import (
 	resourcev3 "github.com/envoyproxy/go-control-plane/pkg/resource/v3"
 )
 
-// kind is a type of resource that is served. The order is the one in which they are sent: what others name comes first.
+// kind is a type of resource that is served. The order is the one in which they are sent: what
+// others name comes first.
 type kind uint8
 
 const (
@@ -69,7 +70,8 @@ func (k kind) String() string {
 	return "unknown"
 }
 
-// whole reports whether "everything" is a subscription that is obeyed, and removals are sent. Both hold for listeners and
-// clusters alone. Of the others Envoy asks by name, and ignores their removal or, for extensions, takes it as "deny"; and
-// "everything" would be a way to ask for secrets without knowing their names.
+// whole reports whether "everything" is a subscription that is obeyed, and removals are sent. Both
+// hold for listeners and clusters alone. Of the others Envoy asks by name, and ignores their
+// removal or, for extensions, takes it as "deny"; and "everything" would be a way to ask for
+// secrets without knowing their names.
 func (k kind) whole() bool { return k == listeners || k == clusters }

@@ -21,7 +21,8 @@ import (
 	"pgregory.net/rapid"
 )
 
-// Whatever happens in whatever order, an Envoy that is left alone ends with exactly what its proxy is to have, and then there is silence.
+// Whatever happens in whatever order, an Envoy that is left alone ends with exactly what its proxy
+// is to have, and then there is silence.
 func TestModel(t *testing.T) {
 	rapid.Check(t, model(t))
 }

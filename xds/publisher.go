@@ -21,9 +21,9 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-// How changes of the catalog and of the roots are taken together. The first after a quiet time is published at once: a mesh in
-// which little happens sees each change within milliseconds. In a storm it is published when the storm pauses, and at
-// least every stormBound.
+// How changes of the catalog and of the roots are taken together. The first after a quiet time is
+// published at once: a mesh in which little happens sees each change within milliseconds. In a
+// storm it is published when the storm pauses, and at least every stormBound.
 const (
 	stormQuiet = 20 * time.Millisecond
 	stormBound = 500 * time.Millisecond
@@ -31,8 +31,9 @@ const (
 	saveAgain = 5 * time.Second
 )
 
-// publisher works out what each session is to have. All of it belongs to the goroutine of Server.Run, and
-// to those that it starts and waits for, of which each has builds and sessions of its own.
+// publisher works out what each session is to have. All of it belongs to the goroutine of
+// Server.Run, and to those that it starts and waits for, of which each has builds and sessions of
+// its own.
 type publisher struct {
 	server   *Server
 	interned interned
@@ -40,7 +41,8 @@ type publisher struct {
 	recorder recorder
 	view     *catalog.View // the one that was published last
 	bundles  *sds.Roots    // those that were published last
-	// builds are those of open sessions: two streams of one proxy share one, unless their Envoys differ.
+	// builds are those of open sessions: two streams of one proxy share one, unless their Envoys
+	// differ.
 	builds  map[identity.ProxyID]map[snapshot.Features]*build
 	waiting map[identity.Name]bool      // services of which something waits for the record
 	renames map[identity.Name]time.Time // renames that were put off, and when they may be
@@ -51,7 +53,8 @@ type build struct {
 	input snapshot.Input
 	err   error
 	good  *built // nil: none has worked yet
-	// bounded stands for the view of the same proxy as long as part of its policy waits for the record.
+	// bounded stands for the view of the same proxy as long as part of its policy waits for the
+	// record.
 	bounded, boundedOf *catalog.ProxyView
 }
 
@@ -72,8 +75,8 @@ type published struct {
 	change   uint64 // the newest that it was told
 }
 
-// Run publishes until ctx ends; then it ends all streams, with some jitter, waits for them and returns
-// nil. It runs once; the second call is an error.
+// Run publishes until ctx ends; then it ends all streams, with some jitter, waits for them and
+// returns nil. It runs once; the second call is an error.
 func (s *Server) Run(ctx context.Context) error {
 	s.mu.Lock()
 	if s.ran {
@@ -243,8 +246,9 @@ func (s *Server) takeFresh() []*session {
 	return all
 }
 
-// publish gives sessions what the catalog and the certificates of this moment lead to. since is when the
-// change was seen that this is about. fresh says that their leafs may have changed, or that they are new.
+// publish gives sessions what the catalog and the certificates of this moment lead to. since is
+// when the change was seen that this is about. fresh says that their leafs may have changed, or
+// that they are new.
 func (p *publisher) publish(sessions []*session, since time.Time, fresh bool) {
 	view, ok := p.server.views.Load()
 	if !ok || view.Mesh() == nil {
@@ -323,8 +327,8 @@ func (p *publisher) close() {
 	p.recorder.start(p.server.generations, time.Now(), func(f func()) { f() })
 }
 
-// absent is what becomes of a session whose proxy the catalog does not have. A catalog that lags is no
-// reason to send Envoy away, and no reason to send it an empty configuration either.
+// absent is what becomes of a session whose proxy the catalog does not have. A catalog that lags is
+// no reason to send Envoy away, and no reason to send it an empty configuration either.
 func (p *publisher) absent(n *session) {
 	if !n.published.known {
 		n.wait("the catalog does not know the proxy")
@@ -334,8 +338,8 @@ func (p *publisher) absent(n *session) {
 	n.end(status.Errorf(codes.PermissionDenied, "proxy %q left the catalog", n.caller.Proxy))
 }
 
-// input is what w's resources for n's Envoy are made of. Its ProxyView is nil as long as nothing may be
-// told.
+// input is what w's resources for n's Envoy are made of. Its ProxyView is nil as long as nothing
+// may be told.
 func (p *publisher) input(b *build, w *catalog.ProxyView, n *session) snapshot.Input {
 	in := snapshot.Input{ProxyView: w, Envoy: n.features}
 	if w.Proxy.Inbound.Revocation != catalog.Drain {
@@ -378,7 +382,8 @@ func (p *publisher) input(b *build, w *catalog.ProxyView, n *session) snapshot.I
 	return in
 }
 
-// together calls f with each of all, on as many processors as there are, and returns when that is done.
+// together calls f with each of all, on as many processors as there are, and returns when that is
+// done.
 func together[T any](all []T, f func(T)) {
 	workers := min(runtime.GOMAXPROCS(0), len(all))
 	if workers <= 1 {
@@ -418,7 +423,8 @@ func (p *publisher) buildOf(n *session) *build {
 	return b
 }
 
-// build tries to make the resources of in, unless that was the last thing tried. Builds of different proxies may go on at the same time.
+// build tries to make the resources of in, unless that was the last thing tried. Builds of
+// different proxies may go on at the same time.
 func (p *publisher) build(b *build, in snapshot.Input) {
 	if b.input == in {
 		return
@@ -446,8 +452,8 @@ func (p *publisher) build(b *build, in snapshot.Input) {
 	b.good = good
 }
 
-// hand gives a session what was built, with its secrets, if all of them are in hand: with one missing, Envoy would not start at
-// all, or, once running, keep a listener warming.
+// hand gives a session what was built, with its secrets, if all of them are in hand: with one
+// missing, Envoy would not start at all, or, once running, keep a listener warming.
 func (p *publisher) hand(view *catalog.View, n *session, in snapshot.Input, b *build, bundles *sds.Roots, since time.Time) {
 	t := &target{
 		resources: b.good.resources, generation: b.good.generation,

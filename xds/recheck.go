@@ -8,8 +8,9 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-// recheck authorizes the caller of a stream again, every Config.Recheck and when something new is subscribed to, and ends the stream
-// when the caller may not have it any more. An authorizer that cannot tell (it is out of reach) changes nothing. It returns when ctx ends.
+// recheck authorizes the caller of a stream again, every Config.Recheck and when something new is
+// subscribed to, and ends the stream when the caller may not have it any more. An authorizer that
+// cannot tell (it is out of reach) changes nothing. It returns when ctx ends.
 func (s *Server) recheck(ctx context.Context, n *session, subscribed <-chan struct{}) {
 	tick := time.NewTicker(s.recheckEvery)
 	defer tick.Stop()

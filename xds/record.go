@@ -14,8 +14,8 @@ import (
 	"github.com/sallyport/sallyport/internal/atomicfile"
 )
 
-// recordedFile is generations as they lie on disk. What most destinations allow is the same, and stands
-// there once.
+// recordedFile is generations as they lie on disk. What most destinations allow is the same, and
+// stands there once.
 type recordedFile struct {
 	Version      int                            `json:"version"`
 	Bases        []*intention.Base              `json:"bases"`
@@ -45,9 +45,10 @@ const (
 	olderName       = "generations.json"
 )
 
-// openGenerations reads path; empty: nothing is kept. Without a file there, it reads the one that an
-// older release left beside it. No file at all is empty; one that cannot be read is an error that says
-// what to do. unrecorded is what recorder.unrecorded wrote: the services in it get a new generation.
+// openGenerations reads path; empty: nothing is kept. Without a file there, it reads the one that
+// an older release left beside it. No file at all is empty; one that cannot be read is an error
+// that says what to do. unrecorded is what recorder.unrecorded wrote: the services in it get a new
+// generation.
 func openGenerations(path, unrecorded string, now time.Time) (*generations, error) {
 	g := &generations{byDst: map[string]*generation{}}
 	if path == "" {
@@ -152,8 +153,8 @@ type recording struct {
 	err     error
 }
 
-// start begins to write g if there is something to write. spawn runs the function that it is given in a
-// goroutine that somebody waits for.
+// start begins to write g if there is something to write. spawn runs the function that it is given
+// in a goroutine that somebody waits for.
 func (r *recorder) start(g *generations, now time.Time, spawn func(func())) {
 	if !g.dirty || r.busy || now.Before(r.again) {
 		return
@@ -217,7 +218,8 @@ func (r *recorder) replace(of map[string]record) error {
 	for name, s := range of {
 		n, ok := at[s.allowed.Base]
 		if !ok {
-			// Destinations with a rule for the rest have bases of their own, most of which are equal.
+			// Destinations with a rule for the rest have bases of their own, most of which are
+			// equal.
 			key, err := json.Marshal(s.allowed.Base)
 			if err != nil {
 				return err
@@ -239,8 +241,9 @@ func (r *recorder) replace(of map[string]record) error {
 	return r.file(r.path, append(b, '\n'))
 }
 
-// writeUnrecorded writes, in a directory that is not on the disk which failed, the names of the services
-// of which more is handed out than is recorded: the next start ends their live connections.
+// writeUnrecorded writes, in a directory that is not on the disk which failed, the names of the
+// services of which more is handed out than is recorded: the next start ends their live
+// connections.
 func (r *recorder) writeUnrecorded(names []string) error {
 	if r.unrecorded == "" {
 		return nil

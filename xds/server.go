@@ -30,30 +30,33 @@ import (
 type Config struct {
 	Views       *latest.Value[*catalog.View]
 	Credentials *sds.Credentials
-	// Authorize returns the proxy that the stream with context ctx comes from, as proved by what the
-	// stream carries, and the token that proved it. node is what the Envoy says of itself: a claim,
-	// which the server compares with the answer. It may block until ctx ends and is called by many
-	// goroutines. An error ends the stream: with its own status if it is a gRPC status, else with
-	// PermissionDenied.
+	// Authorize returns the proxy that the stream with context ctx comes from, as proved by what
+	// the stream carries, and the token that proved it. node is what the Envoy says of itself: a
+	// claim, which the server compares with the answer. It may block until ctx ends and is called
+	// by many goroutines. An error ends the stream: with its own status if it is a gRPC status,
+	// else with PermissionDenied.
 	Authorize func(ctx context.Context, node identity.ProxyID) (identity.Caller, error)
-	// GenerationsFile is where is kept whose live connections have been ended; the directory must exist.
-	// Empty: in memory, so that each restart ends the live connections of services with revocation "drain"
-	// once.
+	// GenerationsFile is where is kept whose live connections have been ended; the directory must
+	// exist. Empty: in memory, so that each restart ends the live connections of services with
+	// revocation "drain" once.
 	GenerationsFile string
-	// UnrecordedFile, best on another disk (a runtime directory), gets the names of services whose part of
-	// GenerationsFile could not be written; the next start ends their live connections once. Empty: a start
-	// after such a failure does not know of it.
+	// UnrecordedFile, best on another disk (a runtime directory), gets the names of services whose
+	// part of GenerationsFile could not be written; the next start ends their live connections
+	// once. Empty: a start after such a failure does not know of it.
 	UnrecordedFile string
 	// Logger is told of streams and of what Envoys refuse; nil: nobody is.
 	Logger *slog.Logger
 	// Registerer takes the metrics; nil: they are not shown.
 	Registerer prometheus.Registerer
-	// AckTimeout bounds how long listeners and routes wait for Envoy to accept what they name. 0: 5 s.
+	// AckTimeout bounds how long listeners and routes wait for Envoy to accept what they name. 0: 5
+	// s.
 	AckTimeout time.Duration
-	// Recheck is how often the callers of open streams are authorized again; they are, too, when they subscribe to something new. 0: a
-	// stream goes on whatever becomes of the token that opened it.
+	// Recheck is how often the callers of open streams are authorized again; they are, too, when
+	// they subscribe to something new. 0: a stream goes on whatever becomes of the token that
+	// opened it.
 	Recheck time.Duration
-	// StallTimeout is how long an Envoy may leave a response unread or unanswered before its stream is ended. 0: 60 s.
+	// StallTimeout is how long an Envoy may leave a response unread or unanswered before its stream
+	// is ended. 0: 60 s.
 	StallTimeout time.Duration
 }
 
@@ -62,9 +65,11 @@ const (
 	defaultStallTimeout = 60 * time.Second
 	// firstRequest is how long a stream may be open before it says whose it is.
 	firstRequest = 10 * time.Second
-	// maxStreams is how many streams a proxy may have: an Envoy has one, and a second while it restarts or its network was lost.
+	// maxStreams is how many streams a proxy may have: an Envoy has one, and a second while it
+	// restarts or its network was lost.
 	maxStreams = 4
-	// At the end streams are ended within at most endSpread, one per endEvery on average, so that their Envoys do not all come back at once.
+	// At the end streams are ended within at most endSpread, one per endEvery on average, so that
+	// their Envoys do not all come back at once.
 	endSpread = 2 * time.Second
 	endEvery  = 10 * time.Millisecond
 )
@@ -81,7 +86,8 @@ const (
 
 var errEnding = status.Error(codes.Unavailable, "the control plane is ending")
 
-// Server serves xDS. Make it with New, register it with a gRPC server (ServerOptions suit it), and Run it.
+// Server serves xDS. Make it with New, register it with a gRPC server (ServerOptions suit it), and
+// Run it.
 type Server struct {
 	discoveryv3.UnimplementedAggregatedDiscoveryServiceServer
 	views        *latest.Value[*catalog.View]
@@ -117,7 +123,8 @@ type proxy struct {
 	rejected *Rejection
 }
 
-// New returns a Server, or an error if cfg lacks something, the generations file cannot be read, or a metric is registered already.
+// New returns a Server, or an error if cfg lacks something, the generations file cannot be read, or
+// a metric is registered already.
 func New(cfg Config) (*Server, error) {
 	if cfg.Views == nil || cfg.Credentials == nil || cfg.Authorize == nil {
 		return nil, errors.New("xds: Config needs Views, Credentials and Authorize")
@@ -148,8 +155,9 @@ func New(cfg Config) (*Server, error) {
 	return s, nil
 }
 
-// ServerOptions are the options for a gRPC server that serves a Server. Envoy's pings every 30 s are more than gRPC allows by
-// default, an Envoy that is stopped or lost is noticed within 40 s, and the largest request is one that lists all that its Envoy holds.
+// ServerOptions are the options for a gRPC server that serves a Server. Envoy's pings every 30 s
+// are more than gRPC allows by default, an Envoy that is stopped or lost is noticed within 40 s,
+// and the largest request is one that lists all that its Envoy holds.
 func ServerOptions() []grpc.ServerOption {
 	return []grpc.ServerOption{
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 30 * time.Second, Timeout: 10 * time.Second}),
@@ -157,7 +165,8 @@ func ServerOptions() []grpc.ServerOption {
 		grpc.MaxRecvMsgSize(8 << 20),
 		grpc.MaxConcurrentStreams(1000),
 		grpc.ConnectionTimeout(10 * time.Second),
-		// Over TLS each connection keeps a buffer of its own to read into, of 32 KB by default; requests are small.
+		// Over TLS each connection keeps a buffer of its own to read into, of 32 KB by default;
+		// requests are small.
 		grpc.ReadBufferSize(8 << 10),
 	}
 }
@@ -167,7 +176,8 @@ func (s *Server) StreamAggregatedResources(discoveryv3.AggregatedDiscoveryServic
 	return status.Error(codes.Unimplemented, "state-of-the-world xDS is not served: set api_type DELTA_GRPC in ads_config")
 }
 
-// DeltaAggregatedResources serves one stream until its Envoy or the control plane ends it. gRPC calls it.
+// DeltaAggregatedResources serves one stream until its Envoy or the control plane ends it. gRPC
+// calls it.
 func (s *Server) DeltaAggregatedResources(stream discoveryv3.AggregatedDiscoveryService_DeltaAggregatedResourcesServer) error {
 	if !s.enter() {
 		return errEnding
@@ -271,7 +281,8 @@ func (s *Server) authorize(ctx context.Context, node identity.ProxyID) (identity
 	return identity.Caller{}, err
 }
 
-// rejected notes why a proxy got no stream, or lost it, for the status. What says who it is has not been believed, so only proxies of the catalog are remembered.
+// rejected notes why a proxy got no stream, or lost it, for the status. What says who it is has not
+// been believed, so only proxies of the catalog are remembered.
 func (s *Server) rejected(id identity.ProxyID, err error) {
 	if view, ok := s.views.Load(); !ok || view.Proxy(id) == nil {
 		return

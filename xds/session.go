@@ -18,14 +18,16 @@ import (
 // maxQueue bounds the responses of one stream that wait to be sent.
 const maxQueue = 4 * int(kinds)
 
-// session is what one stream's Envoy asked for, has and is to have. Whose stream it is was settled before it was made and never changes.
+// session is what one stream's Envoy asked for, has and is to have. Whose stream it is was settled
+// before it was made and never changes.
 type session struct {
 	server   *Server
 	caller   identity.Caller
 	features snapshot.Features
 	opened   time.Time
 	leafs    *sds.Leafs
-	// kick makes the stream's goroutine look at queue and wakeAt; end ends the stream with a status.
+	// kick makes the stream's goroutine look at queue and wakeAt; end ends the stream with a
+	// status.
 	kick chan struct{}
 	end  context.CancelCauseFunc
 	// published is the publisher's.
@@ -46,7 +48,8 @@ type session struct {
 	wakeAt time.Time
 	// returning: Envoy ran listeners already when the stream was opened.
 	returning bool
-	// mended is when endpoints were sent again because Envoy was silent about its clusters; see mend.
+	// mended is when endpoints were sent again because Envoy was silent about its clusters; see
+	// mend.
 	mended time.Time
 	report report
 	// deliveries are how the last changes reached Envoy, oldest first.
@@ -132,8 +135,8 @@ func (s *session) answered(t *subscription, r *discoveryv3.DeltaDiscoveryRespons
 	return n
 }
 
-// set gives the session a new target. since is when the change behind it was seen, and change its number;
-// zero: it is none of the catalog.
+// set gives the session a new target. since is when the change behind it was seen, and change its
+// number; zero: it is none of the catalog.
 func (s *session) set(t *target, since time.Time, change uint64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -207,11 +210,12 @@ func (s *session) pump(now time.Time) {
 	s.settle(now)
 }
 
-// clustersInUse reports whether Envoy may still run something that names a cluster which is to be removed: a listener or route that
-// it has not replaced yet, or refuses to replace.
+// clustersInUse reports whether Envoy may still run something that names a cluster which is to be
+// removed: a listener or route that it has not replaced yet, or refuses to replace.
 func (s *session) clustersInUse(now time.Time) bool {
-	// On a new stream Envoy asks for clusters first, and may run listeners that it has not spoken of yet. An Envoy that is
-	// still starting asks for no listeners before its clusters are ready, so this wait too has an end.
+	// On a new stream Envoy asks for clusters first, and may run listeners that it has not spoken
+	// of yet. An Envoy that is still starting asks for no listeners before its clusters are ready,
+	// so this wait too has an end.
 	if at := s.opened.Add(s.server.ackTimeout); !s.subs[listeners].asked && now.Before(at) {
 		s.wake(at)
 		return true
@@ -272,9 +276,10 @@ func (s *session) holdBack(now time.Time) bool {
 	return true
 }
 
-// repeated reports whether Envoy has asked, on this stream, for what the listeners that it runs name. It does so at once, but in an
-// order of its own, and for clusters not before those it has are warm. A listener must not come before its cluster; and a filter chain
-// that got its new name before the secret and the rules were replaced would let in somebody whom they deny, on a
+// repeated reports whether Envoy has asked, on this stream, for what the listeners that it runs
+// name. It does so at once, but in an order of its own, and for clusters not before those it has
+// are warm. A listener must not come before its cluster; and a filter chain that got its new name
+// before the secret and the rules were replaced would let in somebody whom they deny, on a
 // connection that nothing ends any more.
 func (s *session) repeated() bool {
 	asked := func(k kind) bool { return len(s.target.resources[k]) == 0 || s.subs[k].asked }
@@ -288,9 +293,10 @@ func later(a, b time.Time) time.Time {
 	return a
 }
 
-// mend gets clusters out of a wait that would have no end. Envoy that waits for the endpoints of a changed cluster sends
-// no request for clusters, not even the first of a new stream, and does not ask for those endpoints again. If the stream broke
-// between the two, the new one shows it: endpoints are asked for, clusters are not.
+// mend gets clusters out of a wait that would have no end. Envoy that waits for the endpoints of a
+// changed cluster sends no request for clusters, not even the first of a new stream, and does not
+// ask for those endpoints again. If the stream broke between the two, the new one shows it:
+// endpoints are asked for, clusters are not.
 func (s *session) mend(now time.Time) {
 	e := s.subs[endpoints]
 	if !s.mended.IsZero() || s.subs[clusters].asked || !e.asked {
@@ -345,8 +351,9 @@ func (s *session) send(k kind, removals bool, now time.Time) {
 		t.held[r.GetName()] = r.GetVersion()
 		delete(t.again, r.GetName())
 		if k == clusters {
-			// Envoy waits for the endpoints of a changed cluster anew, and does not ask for them; also where the request
-			// for them is yet to come on this stream, saying that they are held.
+			// Envoy waits for the endpoints of a changed cluster anew, and does not ask for them;
+			// also where the request for them is yet to come on this stream, saying that they are
+			// held.
 			s.subs[endpoints].again[r.GetName()] = true
 			s.subs[endpoints].settled = false
 		}
@@ -437,8 +444,8 @@ func (s *session) next() (wait time.Duration, ok bool) {
 	return time.Until(s.wakeAt), true
 }
 
-// stalled reports whether Envoy has left a response unanswered since before the given time. Clusters do not count: the
-// ACK of one is kept back until it is warm.
+// stalled reports whether Envoy has left a response unanswered since before the given time.
+// Clusters do not count: the ACK of one is kept back until it is warm.
 func (s *session) stalled(before time.Time) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -450,7 +457,8 @@ func (s *session) stalled(before time.Time) bool {
 	return false
 }
 
-// room reports whether a request leaves the number of names that the stream has subscribed to within bounds.
+// room reports whether a request leaves the number of names that the stream has subscribed to
+// within bounds.
 func (s *session) room(k kind, more int) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()

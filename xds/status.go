@@ -20,12 +20,14 @@ type NACK struct {
 	// Type is the type of the resources in a word: "listener".
 	Type    string `json:"type"`
 	TypeURL string `json:"type_url"`
-	// Resources are the names of what the refused response held; one, unless Envoy has yet to say which of several it means.
+	// Resources are the names of what the refused response held; one, unless Envoy has yet to say
+	// which of several it means.
 	Resources []string `json:"resources"`
 	// Message is Envoy's own text.
 	Message string    `json:"message"`
 	Time    time.Time `json:"time"`
-	// Standing: Envoy still refuses one of the resources as it is now. It is tried again at growing intervals.
+	// Standing: Envoy still refuses one of the resources as it is now. It is tried again at growing
+	// intervals.
 	Standing bool `json:"standing"`
 }
 
@@ -44,27 +46,33 @@ type ProxyStatus struct {
 	Protocol    string           `json:"protocol"`
 	Enforcement string           `json:"enforcement"`
 	Revocation  string           `json:"revocation"`
-	// RevocationBound is, in words, how long a live connection can outlive the access it was made with: "30 s", "600 s".
+	// RevocationBound is, in words, how long a live connection can outlive the access it was made
+	// with: "30 s", "600 s".
 	RevocationBound string `json:"revocation_bound"`
 
 	// Connected is whether there is at least one stream.
 	Connected bool `json:"connected"`
 	// EnvoyVersion is that of the newest stream; empty if it did not say or there is none.
 	EnvoyVersion string `json:"envoy_version,omitempty"`
-	// InSync is whether all streams have accepted all that their proxy is to have. False without a stream.
+	// InSync is whether all streams have accepted all that their proxy is to have. False without a
+	// stream.
 	InSync bool `json:"in_sync"`
-	// Streams are the open ones, oldest first. An Envoy has one; two are an Envoy that is being replaced.
+	// Streams are the open ones, oldest first. An Envoy has one; two are an Envoy that is being
+	// replaced.
 	Streams []StreamStatus `json:"streams"`
-	// LastACK is when an Envoy of the proxy last accepted something; zero: not since the control plane started.
+	// LastACK is when an Envoy of the proxy last accepted something; zero: not since the control
+	// plane started.
 	LastACK time.Time `json:"last_ack,omitzero"`
-	// LastNACK is what was last refused, healed or not; nil: nothing since the control plane started.
+	// LastNACK is what was last refused, healed or not; nil: nothing since the control plane
+	// started.
 	LastNACK *NACK `json:"last_nack,omitempty"`
-	// LastRejection is of the last stream in the proxy's name that was not let in, or lost its right; nil: none since the control plane started.
+	// LastRejection is of the last stream in the proxy's name that was not let in, or lost its
+	// right; nil: none since the control plane started.
 	LastRejection *Rejection `json:"last_rejection,omitempty"`
 	// LeafExpires is when the first of the leafs in use ends; zero: none is in use.
 	LeafExpires time.Time `json:"leaf_expires,omitzero"`
-	// Waiting says why the newest configuration is not sent to some stream, BuildError why it could not be made; the Envoy
-	// keeps the last one. Empty: nothing is waited for, and it could.
+	// Waiting says why the newest configuration is not sent to some stream, BuildError why it could
+	// not be made; the Envoy keeps the last one. Empty: nothing is waited for, and it could.
 	Waiting    string `json:"waiting,omitempty"`
 	BuildError string `json:"build_error,omitempty"`
 	// Warnings say where the proxy's Envoy gets less than the configuration promises.
@@ -81,15 +89,20 @@ type StreamStatus struct {
 	// there yet, a cluster that routes lead to and that Envoy has not accepted. Empty: nothing is
 	// waited for.
 	Waiting string `json:"waiting,omitempty"`
-	// BuildError says why the newest configuration could not be made; the Envoy keeps the last one. Empty: it could.
+	// BuildError says why the newest configuration could not be made; the Envoy keeps the last one.
+	// Empty: it could.
 	BuildError string `json:"build_error,omitempty"`
-	// Refused are the names of resources that Envoy refuses as they are now. They are tried again at growing intervals.
+	// Refused are the names of resources that Envoy refuses as they are now. They are tried again
+	// at growing intervals.
 	Refused []string `json:"refused,omitempty"`
-	// Generation is the one of the inbound filter chain that Envoy has; 0: none, or the proxy ends no live connections.
+	// Generation is the one of the inbound filter chain that Envoy has; 0: none, or the proxy ends
+	// no live connections.
 	Generation uint64 `json:"generation,omitempty"`
-	// RevocationPending: access was taken away, and Envoy has not accepted yet what ends the live connections.
+	// RevocationPending: access was taken away, and Envoy has not accepted yet what ends the live
+	// connections.
 	RevocationPending bool `json:"revocation_pending,omitempty"`
-	// DrainsUntil is when the last live connections from before a revocation end; zero: none has been since the stream was opened.
+	// DrainsUntil is when the last live connections from before a revocation end; zero: none has
+	// been since the stream was opened.
 	DrainsUntil time.Time `json:"drains_until,omitzero"`
 	LastACK     time.Time `json:"last_ack,omitzero"`
 	LeafExpires time.Time `json:"leaf_expires,omitzero"`
@@ -98,7 +111,8 @@ type StreamStatus struct {
 	drain       time.Duration
 }
 
-// Status returns the state of all proxies of the catalog, sorted by ID. Nobody else has what it returns. It blocks for no I/O.
+// Status returns the state of all proxies of the catalog, sorted by ID. Nobody else has what it
+// returns. It blocks for no I/O.
 func (s *Server) Status() []ProxyStatus {
 	view, ok := s.views.Load()
 	if !ok || view.Mesh() == nil {
@@ -186,7 +200,8 @@ func (p ProxyStatus) State() string {
 	return "being told"
 }
 
-// LastAnswer is the last word of the proxy's Envoys, and how long ago that was: "ACK 3s ago", "NACK 1m0s ago", "-".
+// LastAnswer is the last word of the proxy's Envoys, and how long ago that was: "ACK 3s ago", "NACK
+// 1m0s ago", "-".
 func (p ProxyStatus) LastAnswer(now time.Time) string {
 	switch n := p.LastNACK; {
 	case n != nil && n.Time.After(p.LastACK):
@@ -197,7 +212,8 @@ func (p ProxyStatus) LastAnswer(now time.Time) string {
 	return "-"
 }
 
-// revocationBound is how long a live connection can outlive the access it was made with. drain is negative if no Envoy is connected.
+// revocationBound is how long a live connection can outlive the access it was made with. drain is
+// negative if no Envoy is connected.
 func revocationBound(r catalog.Revocation, drain time.Duration) string {
 	switch {
 	case r == catalog.NextRequest:
@@ -268,7 +284,8 @@ func (s *session) describe(renameDue bool) {
 	s.report.renameDue = renameDue
 }
 
-// outcome notes what became of the last try to give the session something; waiting is empty if it worked.
+// outcome notes what became of the last try to give the session something; waiting is empty if it
+// worked.
 func (s *session) outcome(b *build, waiting string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -8,11 +8,13 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-// serve runs a session's stream, and is its clock. It returns why the stream ended; nil: Envoy ended it.
+// serve runs a session's stream, and is its clock. It returns why the stream ended; nil: Envoy
+// ended it.
 //
-// Requests are taken in by a goroutine of their own, and responses are sent by one that lives as long as there are some. This one, the
-// gRPC handler, does neither, because both block: sending while Envoy does not read, and only when the handler has returned do they fail.
-// A stream on which nothing happens has the two that wait.
+// Requests are taken in by a goroutine of their own, and responses are sent by one that lives as
+// long as there are some. This one, the gRPC handler, does neither, because both block: sending
+// while Envoy does not read, and only when the handler has returned do they fail. A stream on which
+// nothing happens has the two that wait.
 func (s *Server) serve(ctx context.Context, n *session, g *guard) error {
 	g.heard.Store(time.Now().UnixNano())
 	received, sent := make(chan struct{}), make(chan error, 1)

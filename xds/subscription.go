@@ -12,8 +12,8 @@ import (
 	"google.golang.org/protobuf/types/known/anypb"
 )
 
-// How soon a resource that Envoy refused is tried again with the same bytes: a bind error heals when the port is freed, most
-// others never do.
+// How soon a resource that Envoy refused is tried again with the same bytes: a bind error heals
+// when the port is freed, most others never do.
 const (
 	firstRetry = 5 * time.Second
 	lastRetry  = 60 * time.Second
@@ -23,16 +23,20 @@ const (
 type subscription struct {
 	kind  kind
 	asked bool // a request for this kind has come
-	// wildcard: everything is subscribed to. unsaid says that no request has said so in words: the first one named nothing.
+	// wildcard: everything is subscribed to. unsaid says that no request has said so in words: the
+	// first one named nothing.
 	wildcard, unsaid bool
 	names            map[string]bool
-	// held is the version of each resource that Envoy was sent, or said it had; "" where it is not known, after a NACK.
+	// held is the version of each resource that Envoy was sent, or said it had; "" where it is not
+	// known, after a NACK.
 	held map[string]string
 	// taken are clusters of which Envoy has accepted some version, and still has it.
 	taken map[string]bool
-	// again holds names to be sent although they are held: asked for anew, or endpoints of a cluster that was sent.
+	// again holds names to be sent although they are held: asked for anew, or endpoints of a
+	// cluster that was sent.
 	again map[string]bool
-	// alone holds names that were refused in company. They are sent one at a time, to find the bad one.
+	// alone holds names that were refused in company. They are sent one at a time, to find the bad
+	// one.
 	alone   map[string]bool
 	refused map[string]refusal
 	out     *outstanding // the last response, if it has no answer
@@ -62,8 +66,8 @@ func newSubscription(k kind) *subscription {
 	}
 }
 
-// everything reports whether q leaves everything subscribed (xDS protocol, "How the client specifies what resources to return"). It is
-// obeyed for listeners and clusters alone.
+// everything reports whether q leaves everything subscribed (xDS protocol, "How the client
+// specifies what resources to return"). It is obeyed for listeners and clusters alone.
 func (s *subscription) everything(q *discoveryv3.DeltaDiscoveryRequest) bool {
 	named := q.GetResourceNamesSubscribe()
 	switch {
@@ -90,7 +94,8 @@ func (s *subscription) take(q *discoveryv3.DeltaDiscoveryRequest) {
 			s.accept(name)
 		}
 	} else {
-		// Asked for again, it is to be sent again whatever Envoy holds (xDS protocol, "Subscribing to resources").
+		// Asked for again, it is to be sent again whatever Envoy holds (xDS protocol, "Subscribing
+		// to resources").
 		for _, name := range q.GetResourceNamesSubscribe() {
 			s.again[name] = true
 		}
@@ -127,7 +132,8 @@ func (s *subscription) forget(name string) {
 	delete(s.refused, name)
 }
 
-// retarget drops what was noted of resources that are gone or have another version: a new version is sent at once, and in company.
+// retarget drops what was noted of resources that are gone or have another version: a new version
+// is sent at once, and in company.
 func (s *subscription) retarget(want map[string]*discoveryv3.Resource) {
 	s.settled = false
 	for name, r := range s.refused {
@@ -142,9 +148,11 @@ func (s *subscription) retarget(want map[string]*discoveryv3.Resource) {
 	}
 }
 
-// answer finds the response that a nonce belongs to, and takes it off those without an answer; nil if there is none.
+// answer finds the response that a nonce belongs to, and takes it off those without an answer; nil
+// if there is none.
 func (s *subscription) answer(nonce string) *discoveryv3.DeltaDiscoveryResponse {
-	// An empty nonce belongs to a response still in the queue, and a request without one is no answer to it.
+	// An empty nonce belongs to a response still in the queue, and a request without one is no
+	// answer to it.
 	if nonce == "" {
 		return nil
 	}
@@ -162,10 +170,11 @@ func (s *subscription) answer(nonce string) *discoveryv3.DeltaDiscoveryResponse 
 	return nil
 }
 
-// mayFollow reports whether another response may be sent now. There is one without an answer at most, so that what comes
-// meanwhile is folded and an Envoy that does not read costs little. But Envoy keeps back the ACK of clusters that cannot
-// become warm, which only the next version of them, or their removal, may change: after the time to wait that is sent too,
-// once the one before is on its way.
+// mayFollow reports whether another response may be sent now. There is one without an answer at
+// most, so that what comes meanwhile is folded and an Envoy that does not read costs little. But
+// Envoy keeps back the ACK of clusters that cannot become warm, which only the next version of
+// them, or their removal, may change: after the time to wait that is sent too, once the one before
+// is on its way.
 func (s *subscription) mayFollow(timeout time.Duration, now time.Time) bool {
 	return s.out == nil || s.kind == clusters && s.out.response.GetNonce() != "" && !now.Before(s.out.at.Add(timeout))
 }
@@ -214,7 +223,8 @@ func (s *subscription) rejected(response *discoveryv3.DeltaDiscoveryResponse, no
 		}
 	}
 	if len(sent) > 0 {
-		// A removal that was refused without any company is not repeated: there is nothing that could make it good.
+		// A removal that was refused without any company is not repeated: there is nothing that
+		// could make it good.
 		for _, name := range response.GetRemovedResources() {
 			if _, ok := s.held[name]; !ok {
 				s.held[name] = ""
@@ -239,7 +249,8 @@ func (s *subscription) rejected(response *discoveryv3.DeltaDiscoveryResponse, no
 	s.refused[r.GetName()] = refusal{version: r.GetVersion(), wait: wait, retry: now.Add(wait)}
 }
 
-// todo lists, in the order of their names, what Envoy lacks of want and, for listeners and clusters, what it holds too much.
+// todo lists, in the order of their names, what Envoy lacks of want and, for listeners and
+// clusters, what it holds too much.
 func (s *subscription) todo(want map[string]*discoveryv3.Resource, now time.Time) (add []*discoveryv3.Resource, removed []string) {
 	if !s.asked || s.settled {
 		return nil, nil
@@ -286,11 +297,13 @@ func (s *subscription) lacks(name string) bool {
 	return !held || s.again[name]
 }
 
-// noEndpoints are the endpoints of a cluster that the proxy is not to have. Envoy asks for those of a cluster that was taken away
-// meanwhile, and without them it would wait, and say nothing of any cluster, so that it could not even be told of the removal.
+// noEndpoints are the endpoints of a cluster that the proxy is not to have. Envoy asks for those of
+// a cluster that was taken away meanwhile, and without them it would wait, and say nothing of any
+// cluster, so that it could not even be told of the removal.
 func noEndpoints(cluster string) *discoveryv3.Resource {
 	r := &discoveryv3.Resource{Name: cluster, Version: "none"}
-	// A message with one text in it can always be marshalled; should it not be, Envoy refuses the resource.
+	// A message with one text in it can always be marshalled; should it not be, Envoy refuses the
+	// resource.
 	b, _ := proto.MarshalOptions{Deterministic: true}.Marshal(&endpointv3.ClusterLoadAssignment{ClusterName: cluster})
 	r.Resource = &anypb.Any{TypeUrl: endpoints.url(), Value: b}
 	return r

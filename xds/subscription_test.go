@@ -39,7 +39,8 @@ func TestEverything(t *testing.T) {
 	}
 }
 
-// TestQueueIsBounded demands that a stream whose Envoy answers what it was not sent yet ends, rather than grows.
+// TestQueueIsBounded demands that a stream whose Envoy answers what it was not sent yet ends,
+// rather than grows.
 func TestQueueIsBounded(t *testing.T) {
 	m := start(t, Config{})
 	twoServices(m)

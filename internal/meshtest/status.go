@@ -95,7 +95,8 @@ func (m *Mesh) Proxy(service string) (Proxy, error) {
 	return Proxy{}, fmt.Errorf("status knows no sidecar of %s", service)
 }
 
-// SaysOf is nil if the status says text of a service's sidecar: among its warnings, refusals or errors.
+// SaysOf is nil if the status says text of a service's sidecar: among its warnings, refusals or
+// errors.
 func (m *Mesh) SaysOf(service, text string) error {
 	p, err := m.Proxy(service)
 	if err != nil {

@@ -1,5 +1,6 @@
-// Package recent remembers the answers to questions that were asked lately and cost something to answer: whether a token's
-// signature holds, what a certificate says. Looking one up takes no lock, allocates nothing and never waits for a writer.
+// Package recent remembers the answers to questions that were asked lately and cost something to
+// answer: whether a token's signature holds, what a certificate says. Looking one up takes no lock,
+// allocates nothing and never waits for a writer.
 package recent
 
 import (
@@ -8,12 +9,14 @@ import (
 	"sync/atomic"
 )
 
-// ways is how many answers share a place: one is forgotten only when this many others fell on the same place.
+// ways is how many answers share a place: one is forgotten only when this many others fell on the
+// same place.
 const ways = 8
 
-// Table maps texts to answers. It holds a bounded number of them and forgets some when it is full; a text that was forgotten
-// is merely asked for again. All methods may be called by several goroutines. The answers must not be changed. Of a text that
-// is stored twice at the same time either answer may be found later.
+// Table maps texts to answers. It holds a bounded number of them and forgets some when it is full;
+// a text that was forgotten is merely asked for again. All methods may be called by several
+// goroutines. The answers must not be changed. Of a text that is stored twice at the same time
+// either answer may be found later.
 type Table[V any] struct {
 	seed  maphash.Seed // of this table alone, so that nobody can choose texts that fall on one place
 	slots []atomic.Pointer[entry[V]]
@@ -27,7 +30,8 @@ type entry[V any] struct {
 	value V
 }
 
-// New returns a table for at least size answers; a size below 1 counts as 1. Its room, 8 bytes an answer, is taken at once.
+// New returns a table for at least size answers; a size below 1 counts as 1. Its room, 8 bytes an
+// answer, is taken at once.
 func New[V any](size int) *Table[V] {
 	places := uint64(1) << bits.Len(uint(max(size-1, 0)/ways))
 	return &Table[V]{seed: maphash.MakeSeed(), slots: make([]atomic.Pointer[entry[V]], places*ways), mask: places - 1}
@@ -45,8 +49,8 @@ func (t *Table[V]) Load(text string) (value V, ok bool) {
 	return value, false
 }
 
-// Store remembers the answer for text, in the place of an older answer for text, of one that expired reports true for, or
-// else of any other. A nil expired means that no answer ever expires.
+// Store remembers the answer for text, in the place of an older answer for text, of one that
+// expired reports true for, or else of any other. A nil expired means that no answer ever expires.
 func (t *Table[V]) Store(text string, value V, expired func(V) bool) {
 	hash := maphash.String(t.seed, text)
 	place := t.place(hash)

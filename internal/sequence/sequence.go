@@ -15,15 +15,16 @@ import (
 )
 
 const (
-	// block is how many numbers are reserved at a time. A start that follows a crash goes on after them.
+	// block is how many numbers are reserved at a time. A start that follows a crash goes on after
+	// them.
 	block = 10_000
 	// retry is how long after a failure a block is reserved again.
 	retry = 5 * time.Second
 )
 
-// Numbers are the numbers. Each is reserved on disk before it is given out, in blocks; if the disk takes
-// longer than a block lasts, they go on all the same. The zero value counts from 1 in memory. All methods
-// may be called by several goroutines.
+// Numbers are the numbers. Each is reserved on disk before it is given out, in blocks; if the disk
+// takes longer than a block lasts, they go on all the same. The zero value counts from 1 in memory.
+// All methods may be called by several goroutines.
 type Numbers struct {
 	path string
 
@@ -32,8 +33,9 @@ type Numbers struct {
 	low            chan struct{}
 }
 
-// Open reads which numbers were given out from the file at path, and reserves the next ones there. The
-// first number is at least the time in Unix seconds: should the file be lost, they grow all the same.
+// Open reads which numbers were given out from the file at path, and reserves the next ones there.
+// The first number is at least the time in Unix seconds: should the file be lost, they grow all the
+// same.
 func Open(path string, now time.Time) (*Numbers, error) {
 	n := &Numbers{path: path, low: make(chan struct{}, 1)}
 	b, err := os.ReadFile(path)
