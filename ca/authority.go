@@ -51,8 +51,8 @@ type authorityConfig struct {
 // renewalRetry is how long the intermediate is left alone after it could not be renewed.
 const renewalRetry = time.Minute
 
-// openAuthority reads the state in the directory, or makes it if there is none at all. Whatever
-// else it finds is an error.
+// openAuthority reads the state in the directory, or makes a new one if there is none at all.
+// Anything between the two is an error.
 func openAuthority(cfg authorityConfig) (*authority, error) {
 	d, err := openDisk(cfg.dir)
 	if err != nil {
@@ -72,9 +72,8 @@ func openAuthority(cfg authorityConfig) (*authority, error) {
 func (a *authority) load(cfg authorityConfig, now time.Time) error {
 	for _, name := range []string{rootFile, intermediateFile} {
 		if err := a.disk.removeTmp(name); err != nil {
-			// On a file system that became read-only there is nothing to be done about it, and
-			// nothing depends on it.
-			a.log.Warn("remains of an unfinished write cannot be removed", "err", err)
+			// On a file system that became read-only this fails, and nothing depends on it.
+			a.log.Warn("temporary file of an unfinished write cannot be removed", "err", err)
 		}
 	}
 	data, err := a.disk.read(rootFile)
@@ -95,7 +94,7 @@ func (a *authority) load(cfg authorityConfig, now time.Time) error {
 func (a *authority) create(cfg authorityConfig, now time.Time) error {
 	path := filepath.Join(a.disk.path, rootFile)
 	if _, err := a.disk.root.Lstat(intermediateFile); !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("%s: is missing, but %s is there, so there was a CA: %s", path, intermediateFile, a.mendRoot())
+		return fmt.Errorf("%s: is missing, but %s is there, so there was a CA: %s", path, intermediateFile, a.rootRemedy())
 	}
 	if a.trustDomain.IsZero() {
 		td, err := cfg.newTrustDomain()
@@ -124,29 +123,29 @@ func (a *authority) loadRoot(data []byte, now time.Time) error {
 	path := filepath.Join(a.disk.path, rootFile)
 	root, others, err := decode(rootProfile(), data)
 	if err != nil {
-		return fmt.Errorf("%s: %w: %s", path, err, a.mendRoot())
+		return fmt.Errorf("%s: %w: %s", path, err, a.rootRemedy())
 	}
 	td, err := trustDomainOf(root.cert)
 	if err != nil {
-		return fmt.Errorf("%s: %w: %s", path, err, a.mendRoot())
+		return fmt.Errorf("%s: %w: %s", path, err, a.rootRemedy())
 	}
 	if !a.trustDomain.IsZero() && a.trustDomain != td {
 		return fmt.Errorf("%s: this CA is of the trust domain %s, configured is %s: configure that of the CA, or choose an empty directory for a new CA", path, td, a.trustDomain)
 	}
 	a.trustDomain = td
 	if err := check(rootProfile(), root.cert, a.uri().String(), root.key.Public(), root.cert); err != nil {
-		return fmt.Errorf("%s: %w: %s", path, err, a.mendRoot())
+		return fmt.Errorf("%s: %w: %s", path, err, a.rootRemedy())
 	}
 	if err := valid(root.cert, now); err != nil {
-		return fmt.Errorf("%s: root certificate: %w: if it is, move %s away; every proxy has to learn the new CA that begins then", path, err, a.disk.path)
+		return fmt.Errorf("%s: root certificate: %w: if the clock is right, move %s away to begin a new CA, which every proxy has to learn", path, err, a.disk.path)
 	}
 	a.root, a.roots = root, []*x509.Certificate{root.cert}
 	for i, cert := range others {
 		if err := check(rootProfile(), cert, a.uri().String(), nil, cert); err != nil {
-			return fmt.Errorf("%s: the other root number %d: %w: %s", path, i+1, err, a.mendRoot())
+			return fmt.Errorf("%s: the other root number %d: %w: %s", path, i+1, err, a.rootRemedy())
 		}
 		if err := valid(cert, now); err != nil {
-			a.log.Warn("a root beside the active one is left out", "file", path, "err", err)
+			a.log.Warn("inactive root ignored", "file", path, "err", err)
 			continue
 		}
 		a.roots = append(a.roots, cert)
@@ -154,18 +153,18 @@ func (a *authority) loadRoot(data []byte, now time.Time) error {
 	return nil
 }
 
-// mendRoot is what to do when the root is lost. A new CA is never made of it: no certificate in the
-// mesh would be believed any more.
-func (a *authority) mendRoot() string {
+// rootRemedy is what to do when the root is lost. It is never replaced silently: every leaf in the
+// mesh would become invalid.
+func (a *authority) rootRemedy() string {
 	return "restore it from a backup, or move " + a.disk.path + " away to begin a new CA, which every proxy has to learn"
 }
 
 func (a *authority) loadIntermediate(now time.Time) error {
 	path := filepath.Join(a.disk.path, intermediateFile)
-	const mend = "restore it from a backup or remove it; the root signs a new one at the next start"
+	const remedy = "restore it from a backup or remove it; the root signs a new one at the next start"
 	data, err := a.disk.read(intermediateFile)
 	switch {
-	case errors.Is(err, fs.ErrNotExist): // the CA is new, or somebody followed our advice
+	case errors.Is(err, fs.ErrNotExist): // the CA is new, or somebody followed the remedy
 	case err != nil:
 		return err
 	default:
@@ -177,7 +176,7 @@ func (a *authority) loadIntermediate(now time.Time) error {
 			err = check(intermediateProfile(), own.cert, a.uri().String(), own.key.Public(), a.root.cert)
 		}
 		if err != nil {
-			return fmt.Errorf("%s: %w: %s", path, err, mend)
+			return fmt.Errorf("%s: %w: %s", path, err, remedy)
 		}
 		a.intermediate = own
 	}
@@ -233,9 +232,9 @@ func (a *authority) renew(now time.Time) error {
 	return err
 }
 
-// tend renews the intermediate if it is due and the last failure is not too fresh; a jump of the
-// clock does not make it fresher.
-func (a *authority) tend(now time.Time) {
+// renewIfDue renews the intermediate if it is due, but not within renewalRetry of the last failure.
+// A step of the clock does not prolong that.
+func (a *authority) renewIfDue(now time.Time) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if !a.due(now) && a.failed == nil {
@@ -245,7 +244,7 @@ func (a *authority) tend(now time.Time) {
 		return
 	}
 	if err := a.renew(now); err != nil {
-		a.log.Error("the intermediate certificate cannot be renewed", "err", err, "duration", renewalRetry)
+		a.log.Error("intermediate certificate not renewed, trying again", "err", err, "duration", renewalRetry)
 		return
 	}
 	a.log.Info("new intermediate certificate", "file", filepath.Join(a.disk.path, intermediateFile))
@@ -253,7 +252,7 @@ func (a *authority) tend(now time.Time) {
 
 // issue signs a leaf for id and public and returns it with its chain, without the root.
 func (a *authority) issue(p profile, id spiffeid.ID, public crypto.PublicKey, ttl time.Duration, now time.Time) ([]*x509.Certificate, error) {
-	a.tend(now)
+	a.renewIfDue(now)
 	signer := a.signer()
 	for _, cert := range [...]*x509.Certificate{a.root.cert, signer.cert} {
 		if err := valid(cert, now); err != nil {
@@ -274,7 +273,7 @@ func (a *authority) signer() *pair {
 	return a.intermediate
 }
 
-// health is why the state cannot be written, nil if it can as far as one knows.
+// health is the error of the last renewal, nil if there was none.
 func (a *authority) health() error {
 	a.mu.Lock()
 	defer a.mu.Unlock()

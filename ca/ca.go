@@ -3,11 +3,12 @@
 // Provider, CA, keeps a root and an intermediate in a directory. A second, separate authority
 // certifies the control plane's own TLS endpoint.
 //
-// The package decides what a certificate of the CA looks like (one function, check, looks at all of
-// them) and how the state survives crashes, full disks and other hands. It does not decide who may
-// have which leaf: who calls WatchSVID gets it.
+// The package decides what a certificate of the CA looks like (one function, check, verifies all of
+// them) and how the state survives crashes, full disks and foreign writes. It does not decide who
+// may have which leaf: every caller of WatchSVID gets it.
 //
-// Concurrency: all may be used by several goroutines. What they hand out is shared and immutable.
+// Concurrency: all types may be used by several goroutines. What they return is shared and
+// immutable.
 package ca
 
 import (
@@ -33,8 +34,7 @@ const (
 	DefaultLeafTTL         = 72 * time.Hour
 	DefaultIntermediateTTL = 365 * 24 * time.Hour
 	defaultRootTTL         = 10 * 365 * 24 * time.Hour
-	// MinLeafTTL is the shortest life of a leaf: below it, renewal would depend on everybody being
-	// quick.
+	// MinLeafTTL is the shortest lifetime of a leaf: below it, renewal might come too late.
 	MinLeafTTL = time.Minute
 )
 
@@ -54,9 +54,9 @@ type Config struct {
 	// IntermediateTTL is how long an intermediate is valid; it is replaced at half of it. 0:
 	// DefaultIntermediateTTL. Below RootTTL.
 	IntermediateTTL time.Duration
-	// Logger is told about renewals and their failures. Nil: nobody is.
+	// Logger gets renewals and their failures. Nil: nothing is logged.
 	Logger *slog.Logger
-	// Registerer takes the metrics until Close. Nil: there are none.
+	// Registerer takes the metrics until Close. Nil: they are not exported.
 	Registerer prometheus.Registerer
 }
 
@@ -94,7 +94,7 @@ type CA struct {
 
 // Open opens the CA in cfg.Dir, or makes a new one if nothing of one is there. It holds a lock on
 // the directory until Close: a second Open, by any process, fails. State that is damaged, or that
-// others can read or write, is an error that says how to mend it.
+// others can read or write, is an error that names the remedy.
 func Open(cfg Config) (*CA, error) { return open(cfg, nil) }
 
 // open is Open with a disk.step.
@@ -148,7 +148,7 @@ func (c *CA) register() error {
 	return nil
 }
 
-// Close gives the directory and the metrics free. Run and the watches must have ended.
+// Close releases the directory and the metrics. Run and the watches must have ended.
 func (c *CA) Close() error {
 	for _, m := range c.collectors {
 		c.registerer.Unregister(m)
@@ -160,11 +160,11 @@ func (c *CA) Close() error {
 // TrustDomain is what the identities of the leafs are in.
 func (c *CA) TrustDomain() spiffeid.TrustDomain { return c.authority.trustDomain }
 
-// Roots are what verifies the leafs, each called by the SHA-256 of its DER in hex. They are there
+// Roots are what verifies the leafs; the ID of each is the SHA-256 of its DER in hex. They are set
 // from the start.
 func (c *CA) Roots() *latest.Value[*sds.Roots] { return &c.roots }
 
-// Sign is Provider's.
+// Sign implements Provider.
 func (c *CA) Sign(_ context.Context, csr *x509.CertificateRequest, id spiffeid.ID, ttl time.Duration) ([]*x509.Certificate, error) {
 	return c.authority.issue(leafProfile(), id, csr.PublicKey, ttl, time.Now())
 }
@@ -173,15 +173,15 @@ func (c *CA) Sign(_ context.Context, csr *x509.CertificateRequest, id spiffeid.I
 // leaf is signed.
 func (c *CA) Run(ctx context.Context) error {
 	for {
-		c.authority.tend(time.Now())
+		c.authority.renewIfDue(time.Now())
 		if !backoff.Sleep(ctx, tick) {
 			return nil
 		}
 	}
 }
 
-// Health is why the CA's directory could not be written when it had to be, nil if it could. Leafs
-// are signed all the same, from memory.
+// Health is the error of the last write to the CA's directory, nil if there was none. Leafs are
+// signed all the same, from memory.
 func (c *CA) Health() error { return c.authority.health() }
 
 // newTrustDomain draws a trust domain of the form that Consul's have: <uuid>.consul.

@@ -75,7 +75,7 @@ func TestCrash(t *testing.T) {
 				time.Sleep(DefaultIntermediateTTL * 2 / 3)
 
 				step, crashed := crashAt(n, dir)
-				// The old intermediate is good for as long as it takes to mend the disk, so this is
+				// The old intermediate is good for as long as it takes to repair the disk, so this is
 				// not an error.
 				c, err := open(Config{Dir: dir}, step)
 				if err != nil {

@@ -23,7 +23,7 @@ type EndpointConfig struct {
 	Dir string
 	// TrustDomain is the mesh's. Required: another than the one that Dir was made with is an error.
 	TrustDomain spiffeid.TrustDomain
-	// Logger is told about failed renewals. Nil: nobody is.
+	// Logger gets failed renewals. Nil: nothing is logged.
 	Logger *slog.Logger
 }
 
@@ -40,8 +40,8 @@ type Endpoint struct {
 	term    term
 }
 
-// endpointTTL is how long the endpoint's certificate lives. Renewal needs nobody's help, so it is a
-// leaf's.
+// endpointTTL is how long the endpoint's certificate is valid. The endpoint renews it by itself, so
+// a leaf's lifetime is enough.
 const endpointTTL = DefaultLeafTTL
 
 // OpenEndpoint opens the authority in cfg.Dir, or makes a new one, with the same care and the same
@@ -72,7 +72,7 @@ func OpenEndpoint(cfg EndpointConfig) (*Endpoint, error) {
 	return e, nil
 }
 
-// Close gives the directory free.
+// Close releases the directory.
 func (e *Endpoint) Close() error { return e.authority.disk.close() }
 
 // TLSConfig is a server's configuration: TLS 1.3 with the endpoint's certificate, renewed as
@@ -120,7 +120,7 @@ func (e *Endpoint) certificate(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 		if e.current == nil || valid(e.current.Leaf, now) != nil {
 			return nil, err
 		}
-		e.log.Error("the endpoint's certificate cannot be renewed, the last one stays", "err", err)
+		e.log.Error("certificate of the endpoint not renewed, the last one stays in use", "err", err)
 		return e.current, nil
 	}
 	next := &tls.Certificate{PrivateKey: key, Leaf: chain[0]}
