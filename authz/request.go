@@ -13,8 +13,8 @@ const (
 	// maxCertificate bounds the certificates that are parsed, in bytes of escaped PEM. A leaf with
 	// an RSA key of 4096 bits has 3 KB.
 	maxCertificate = 16 << 10
-	// maxCertificates bounds how many of them are remembered. One that was forgotten is parsed
-	// again (about 15 µs).
+	// maxCertificates bounds how many of them are kept. One that was dropped is parsed again (about
+	// 15 µs).
 	maxCertificates = 4 << 10
 )
 
@@ -58,8 +58,8 @@ func (s *Server) onlyURI(certificate string) string {
 	if certificate == "" || len(certificate) > maxCertificate {
 		return ""
 	}
-	// An HTTP filter sends the same certificate with each request of a connection; reading it takes
-	// longer than deciding.
+	// An HTTP filter sends the same certificate with each request of a connection, and parsing
+	// it takes longer than the decision.
 	uri, ok := s.certificates.Load(certificate)
 	if !ok {
 		uri = parseOnlyURI(certificate)
@@ -69,7 +69,7 @@ func (s *Server) onlyURI(certificate string) string {
 }
 
 func parseOnlyURI(certificate string) string {
-	text, err := url.PathUnescape(certificate) // not QueryUnescape, to which a plus sign of base64 is a space
+	text, err := url.PathUnescape(certificate) // QueryUnescape would turn base64's "+" into a space
 	if err != nil {
 		return ""
 	}

@@ -50,8 +50,8 @@ type Config struct {
 // Server is the ext_authz server.
 type Server struct {
 	authv3.UnimplementedAuthorizationServer
-	views        *latest.Value[*catalog.View]
-	authorize    func(ctx context.Context) (identity.Caller, error)
+	views     *latest.Value[*catalog.View]
+	authorize func(ctx context.Context) (identity.Caller, error)
 	// certificates are the URI SANs by the certificates' text; empty for one without exactly one.
 	certificates *recent.Table[string]
 	metrics      metrics

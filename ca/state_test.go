@@ -47,7 +47,7 @@ func encoded(t testing.TB, p profile, own *pair, others ...*x509.Certificate) []
 // to repair it, and changes nothing.
 func TestBrokenState(t *testing.T) {
 	const (
-		td               = "spiffe://" + testDomain
+		td                 = "spiffe://" + testDomain
 		rootRemedy         = ": restore it from a backup, or move DIR away to begin a new CA, which every proxy has to learn"
 		intermediateRemedy = ": restore it from a backup or remove it; the root signs a new one at the next start"
 	)

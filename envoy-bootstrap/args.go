@@ -13,7 +13,8 @@ func Args(p Params, config string) []string {
 	return []string{
 		"--config-path", config,
 		"--drain-time-s", strconv.FormatInt(int64(p.DrainTime/time.Second), 10),
-		"--drain-strategy", "immediate", // gradual spreads the end of connections over the whole drain time
+		// "gradual" would spread the end of connections over the whole drain time.
+		"--drain-strategy", "immediate",
 		"--disable-hot-restart",
 	}
 }

@@ -53,7 +53,8 @@ type Params struct {
 	PrometheusBindAddr string
 
 	// EnvoyVersion is the Envoy that will read the bootstrap. An Envoy refuses a bootstrap with a
-	// field that it does not know, so the zero Version gets what every supported Envoy knows.
+	// field that it does not know, so for the zero Version only fields are used that every
+	// supported Envoy knows.
 	EnvoyVersion Version
 
 	// MaxConnections bounds the downstream connections of the whole Envoy; 0: 50000. The

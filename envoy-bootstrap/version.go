@@ -12,7 +12,7 @@ import (
 // errVersion marks a text in which no version of Envoy could be found.
 var errVersion = errors.New("no version of Envoy")
 
-// Version is a version of Envoy. It is comparable. The zero Version is not known.
+// Version is a version of Envoy. It is comparable. The zero Version stands for an unknown one.
 type Version struct{ Major, Minor, Patch int }
 
 // Minimum is the oldest Envoy that sallyport supports.
@@ -27,7 +27,7 @@ var version = regexp.MustCompile(`(?:^|/)v?(\d{1,3})\.(\d{1,3})(?:\.(\d{1,3}))?(
 func ParseVersion(s string) (Version, error) {
 	m := version.FindStringSubmatch(strings.TrimSpace(s))
 	if m == nil {
-		return Version{}, fmt.Errorf("%.100q: %w (expected something like 1.40.0)", s, errVersion)
+		return Version{}, fmt.Errorf("%.100q: %w: expected something like 1.40.0", s, errVersion)
 	}
 	var v Version
 	for i, part := range []*int{&v.Major, &v.Minor, &v.Patch} {
@@ -54,10 +54,10 @@ func (v Version) Compare(w Version) int {
 // Supported reports whether sallyport can configure an Envoy of version v.
 func (v Version) Supported() bool { return v.Compare(Minimum()) >= 0 }
 
-// SecurityFloor is the first release of v's series that holds the security fixes of August 2026
-// (CVE-2026-73511, -73546 to -73553). A series that came later holds them from its start: its floor
-// is v itself. An older one has no release that does: its floor is the oldest release of all that
-// holds them.
+// SecurityFloor is the first release of v's series that has the security fixes of August 2026
+// (CVE-2026-73511, -73546 to -73553). A later series has had them from its start: its floor is v
+// itself. An older series has no release with them: its floor is the oldest release of any series
+// that has them.
 func (v Version) SecurityFloor() Version {
 	switch {
 	case v.Major > 1 || v.Minor >= 40:

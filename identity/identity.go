@@ -62,26 +62,28 @@ func (n Name) Check() error {
 // LeafSecret is the name of the secret that holds the leaf certificate and key of the service n.
 func (n Name) LeafSecret() string { return "leaf/" + n.String() }
 
-// PeersSecret is the name of the secret that says whom the handshake of the tcp service n lets in.
+// PeersSecret is the name of the secret with the peers that the handshake of the tcp service n
+// allows.
 func (n Name) PeersSecret() string { return "peers/" + n.String() }
 
 // Names of the secrets that all proxies of a mesh share.
 const (
-	// RootsSecret holds the trust bundle; who of it is meant is said beside it (an upstream's URI
+	// RootsSecret holds the trust bundle. Its users add which peer is allowed (an upstream's URI
 	// SAN).
 	RootsSecret = "roots"
-	// IdentitiesSecret holds the trust bundle and lets in every service of the trust domain.
+	// IdentitiesSecret holds the trust bundle and allows every service of the trust domain.
 	IdentitiesSecret = "identities"
 )
 
-// Service is the identity of a service: what its leaf certificate says. It is comparable.
+// Service is the identity of a service, as in its leaf certificate. It is comparable. The zero
+// Service is not valid; see Check.
 type Service struct {
 	TrustDomain spiffeid.TrustDomain
 	Datacenter  string
 	Name
 }
 
-// parse is ParseURI of a SPIFFE ID; one of another form gives errNotService.
+// parse is ParseURI for a SPIFFE ID. The error of one in another form wraps errNotService.
 func parse(id spiffeid.ID) (Service, error) {
 	path, ok := strings.CutPrefix(id.Path(), "/")
 	if !ok {
@@ -92,7 +94,8 @@ func parse(id spiffeid.ID) (Service, error) {
 	key, rest := cut(path)
 	if key == "ap" {
 		s.Partition, rest = cut(rest)
-		if s.Partition == Default { // Consul leaves the default partition out; a second spelling would be a second identity
+		// Consul leaves the default partition out: a second spelling would be a second identity.
+		if s.Partition == Default {
 			return Service{}, fmt.Errorf("%s: %w", id, errNotService)
 		}
 		key, rest = cut(rest)
@@ -128,7 +131,7 @@ func ParseURI(uri string) (Service, error) {
 	return parse(id)
 }
 
-// Check returns an error if no certificate can say s.
+// Check returns an error if no certificate can name s.
 func (s Service) Check() error {
 	if s.TrustDomain.IsZero() {
 		return errors.New("no trust domain")
@@ -139,7 +142,7 @@ func (s Service) Check() error {
 	return s.Name.Check()
 }
 
-// ID is the SPIFFE ID of s; zero if Check returns an error.
+// ID is the SPIFFE ID of s; zero if Check returns an error, which callers have to test for.
 func (s Service) ID() spiffeid.ID {
 	if s.Check() != nil {
 		return spiffeid.ID{}
@@ -151,7 +154,7 @@ func (s Service) ID() spiffeid.ID {
 	return id
 }
 
-// String is the SPIFFE ID of s as text.
+// String is the SPIFFE ID of s as text; empty if Check returns an error.
 func (s Service) String() string { return s.ID().String() }
 
 func (s Service) path() string {

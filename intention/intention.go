@@ -1,10 +1,9 @@
-// Package intention says what intentions mean: which identities may reach a service. Compile turns
-// the intentions of one destination into a Policy, and Policy.Decide is the only place in the
-// project that decides; RBAC filters, ext_authz and the commands that explain are translations of
-// it or call it. It knows neither Envoy nor Consul's API.
+// Package intention says what intentions mean: which identities may reach a service. Share and
+// Shared.Policy compile the intentions of one destination to a Policy, and Policy.Decide is the
+// only place in the project that decides; RBAC filters, ext_authz and the commands that explain are
+// translations of it or call it. The package knows neither Envoy nor Consul's API.
 //
-// All types are values that nobody changes after they were made, so they are free to be shared
-// between goroutines.
+// All values are immutable, so they may be shared between goroutines.
 package intention
 
 import (
@@ -61,8 +60,7 @@ type Intention struct {
 	Origin string
 }
 
-// Precedence is Consul's number for how exact an intention is: 9, 8, 6 or 5 without Enterprise
-// namespaces. The exactness of the destination comes before that of the source (Consul, "Precedence
+// Precedence is Consul's precedence of an intention: 9, 8, 6 or 5 without Enterprise namespaces. The exactness of the destination comes before that of the source (Consul, "Precedence
 // and match order").
 func (i Intention) Precedence() int {
 	p := 9
@@ -77,10 +75,11 @@ func (i Intention) Precedence() int {
 
 // String is the intention in one line, without its origin: "web => api (allow)".
 func (i Intention) String() string {
-	return i.Source.String() + " => " + i.Destination.String() + " (" + i.effect().String() + ")" // ext_authz says it with each answer
+	// Not by fmt: ext_authz puts it into each answer.
+	return i.Source.String() + " => " + i.Destination.String() + " (" + i.effect().String() + ")"
 }
 
-// effect is the action that i really has.
+// effect is the action after Unsupported is taken into account.
 func (i Intention) effect() Action {
 	if i.Unsupported != "" {
 		return Deny
@@ -107,10 +106,10 @@ func Compare(a, b Intention) int {
 		strings.Compare(a.Source.Peer, b.Source.Peer),
 		compareNames(a.Source.Name, b.Source.Name),
 		compareNames(a.Destination, b.Destination),
-		cmp.Compare(a.effect(), b.effect()), // of two for one source the denying one comes first, and wins
+		cmp.Compare(a.effect(), b.effect()), // of two for one source, the denying one wins
 		strings.Compare(a.Unsupported, b.Unsupported),
 		strings.Compare(a.Origin, b.Origin),
-		cmp.Compare(a.Action, b.Action), // says nothing where Unsupported is set, but then the order is total
+		cmp.Compare(a.Action, b.Action), // for a total order
 	)
 }
 

@@ -43,7 +43,7 @@ type Credentials struct {
 	mu      sync.Mutex
 	running bool
 	watches map[watchKey]*watch
-	pending []*watch        // to be started by Run
+	pending []*watch // to be started by Run
 	// notYetValid are the watches whose newest leaf is refused until its validity begins.
 	notYetValid map[*watch]bool
 }

@@ -1,5 +1,5 @@
-// Package golden compares what a test made with files that were looked at when they were committed.
-// It is for tests.
+// Package golden compares the output of tests with files that were reviewed when they were
+// committed. It is for tests.
 //
 // A test package that uses it has the flag -update, which writes the files anew: go test ./snapshot
 // -update; the review of the change is the diff in the commit.
@@ -74,7 +74,7 @@ func (f *Files) Equal(t *testing.T, name string, got []byte) {
 	}
 	want, err := os.ReadFile(path)
 	if err != nil {
-		t.Fatalf("%v\nRun the test with -update to write it, and look at what it wrote.", err)
+		t.Fatalf("%v\nRun the test with -update to write it, and review what it wrote.", err)
 	}
 	if !bytes.Equal(want, got) {
 		t.Errorf("%s (-want +got):\n%s\nIf this is meant, run the test with -update.", path, cmp.Diff(lines(want), lines(got)))

@@ -1,6 +1,5 @@
-// Package latest holds the newest value of something and wakes those who wait for the next one. It
-// is the project's only channel idiom: no queues, a slow reader sees the newest value and misses
-// the ones between.
+// Package latest holds the newest value of something and wakes the goroutines that wait for the
+// next one. There are no queues: a slow reader sees the newest value and misses those between.
 package latest
 
 import (
@@ -28,7 +27,7 @@ func (v *Value[T]) Load() (value T, ok bool) {
 	return *p, true
 }
 
-// Set replaces the value and wakes all who wait. It does not block.
+// Set replaces the value and wakes all waiting goroutines. It does not block.
 func (v *Value[T]) Set(value T) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
@@ -39,8 +38,8 @@ func (v *Value[T]) Set(value T) {
 	}
 }
 
-// Changed returns a channel that is closed at the next Set. Take it before Load, or a value set
-// between is slept through.
+// Changed returns a channel that is closed at the next Set. Call it before Load, or a value that is
+// set between the two is missed.
 func (v *Value[T]) Changed() <-chan struct{} {
 	v.mu.Lock()
 	defer v.mu.Unlock()

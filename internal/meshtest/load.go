@@ -35,10 +35,12 @@ type LoadConfig struct {
 // Report is what became of a load.
 type Report struct {
 	Requests, Failed int // http requests, held pings and dialled connections, together
-	Unsent           int // requests that were due while maxInFlight others had no answer: the machine, or what is tested, stood still
-	Held, Closed     int // held connections, and how many of them ended before the load did
-	P50, P99, Max    time.Duration
-	Errors           map[string]int // what failed, and how often
+	// Unsent are requests that were due while maxInFlight others had no answer: the machine, or what
+	// is tested, stood still.
+	Unsent        int
+	Held, Closed  int // held connections, and how many of them ended before the load did
+	P50, P99, Max time.Duration
+	Errors        map[string]int // what failed, and how often
 }
 
 // String is the report in one line.

@@ -102,11 +102,11 @@ func (m *Mesh) SaysOf(service, text string) error {
 	if err != nil {
 		return err
 	}
-	said := append([]string{p.BuildError}, p.Warnings...)
+	messages := append([]string{p.BuildError}, p.Warnings...)
 	if p.LastNACK != nil {
-		said = append(said, p.LastNACK.Message)
+		messages = append(messages, p.LastNACK.Message)
 	}
-	for _, s := range said {
+	for _, s := range messages {
 		if strings.Contains(s, text) {
 			return nil
 		}

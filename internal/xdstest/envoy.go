@@ -40,7 +40,7 @@ type Envoy struct {
 	stream  discoveryv3.AggregatedDiscoveryService_DeltaAggregatedResourcesClient
 	warming map[string]bool                       // clusters that wait for endpoints
 	keptACK []*discoveryv3.DeltaDiscoveryResponse // of clusters
-	paused  bool                                  // clusters were not asked for on this stream, as some are warming
+	paused  bool                                  // no request for clusters yet, as some are warming
 }
 
 // Event is a response that came.
