@@ -75,8 +75,8 @@ func TestCrash(t *testing.T) {
 				time.Sleep(DefaultIntermediateTTL * 2 / 3)
 
 				step, crashed := crashAt(n, dir)
-				// The old intermediate is good for as long as it takes to repair the disk, so this is
-				// not an error.
+				// The old intermediate is good for as long as it takes to repair the disk, so this
+				// is not an error.
 				c, err := open(Config{Dir: dir}, step)
 				if err != nil {
 					t.Fatalf("crash %d: %v", n, err)

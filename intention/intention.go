@@ -60,8 +60,9 @@ type Intention struct {
 	Origin string
 }
 
-// Precedence is Consul's precedence of an intention: 9, 8, 6 or 5 without Enterprise namespaces. The exactness of the destination comes before that of the source (Consul, "Precedence
-// and match order").
+// Precedence is Consul's precedence of an intention: 9, 8, 6 or 5 without Enterprise namespaces.
+// The exactness of the destination comes before that of the source (Consul, "Precedence and match
+// order").
 func (i Intention) Precedence() int {
 	p := 9
 	if i.Destination.IsWildcard() {

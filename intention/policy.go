@@ -48,7 +48,8 @@ func newRules(destination identity.Name, all []Intention) rules {
 		i := &about[n]
 		switch {
 		case i.Source.Peer != "" || !sameSpace(i.Source.Name, destination):
-			// The source is never a local identity, or is in a namespace that Decide refuses anyway.
+			// The source is never a local identity, or is in a namespace that Decide refuses
+			// anyway.
 		case i.Source.IsWildcard():
 			if r.rest == nil {
 				r.rest = i

@@ -124,8 +124,8 @@ func (s *Set) sort() {
 	slices.Sort(s.Out)
 }
 
-// Within reports whether all of s is in t: then a change of the allowed sources from s to t takes no
-// access away.
+// Within reports whether all of s is in t: then a change of the allowed sources from s to t takes
+// no access away.
 func (s Set) Within(t Set) bool {
 	switch {
 	case s.empty():

@@ -28,8 +28,8 @@ import (
 )
 
 const (
-	// maxMessage bounds a message, in bytes. Envoy sends one as soon as it has 16 KB of entries; the
-	// first of a stream also has the node, some 60 KB.
+	// maxMessage bounds a message, in bytes. Envoy sends one as soon as it has 16 KB of entries;
+	// the first of a stream also has the node, some 60 KB.
 	maxMessage = 256 << 10
 	// maxRate is how many entries a second are read of one stream.
 	maxRate = 200

@@ -7,9 +7,9 @@ import (
 	"weak"
 )
 
-// Table holds one value for each key, which stands for the value's content. Its references are weak:
-// a value that is not referenced elsewhere is dropped. The zero Table is empty; it must not be
-// copied. Its methods may be called by several goroutines.
+// Table holds one value for each key, which stands for the value's content. Its references are
+// weak: a value that is not referenced elsewhere is dropped. The zero Table is empty; it must not
+// be copied. Its methods may be called by several goroutines.
 type Table[K comparable, V any] struct {
 	mu     sync.Mutex
 	values map[K]weak.Pointer[V]

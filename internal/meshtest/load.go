@@ -35,8 +35,8 @@ type LoadConfig struct {
 // Report is what became of a load.
 type Report struct {
 	Requests, Failed int // http requests, held pings and dialled connections, together
-	// Unsent are requests that were due while maxInFlight others had no answer: the machine, or what
-	// is tested, stood still.
+	// Unsent are requests that were due while maxInFlight others had no answer: the machine, or
+	// what is tested, stood still.
 	Unsent        int
 	Held, Closed  int // held connections, and how many of them ended before the load did
 	P50, P99, Max time.Duration

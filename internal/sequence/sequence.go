@@ -21,8 +21,8 @@ const (
 	retry = 5 * time.Second
 )
 
-// Numbers issues numbers. Each is reserved on disk before it is issued, in blocks; if the disk takes
-// longer than a block lasts, numbers are issued all the same. The zero value counts from 1 in
+// Numbers issues numbers. Each is reserved on disk before it is issued, in blocks; if the disk
+// takes longer than a block lasts, numbers are issued all the same. The zero value counts from 1 in
 // memory. All methods may be called by several goroutines.
 type Numbers struct {
 	path string
