@@ -21,9 +21,9 @@ type delivery struct {
 
 // changesOf are what w brings to an Envoy that was told all up to number told: the number of the
 // newest change, and when the first of them was seen. Zero: no change concerned the proxy since.
-func changesOf(view *catalog.View, w *catalog.ProxyView, told uint64) (number uint64, seen time.Time) {
+func changesOf(view *catalog.View, w *catalog.ProxyView, after uint64) (number uint64, seen time.Time) {
 	for _, n := range w.Changes {
-		if n <= told {
+		if n <= after {
 			continue
 		}
 		number = n

@@ -48,7 +48,7 @@ type generation struct {
 	renamed []time.Time       // the last times, oldest first
 	// bounded stands for policy as long as that has to wait for the disk, and told is what Envoys
 	// were told last; nil: nothing.
-	bounded, told *intention.Policy
+	bounded, published *intention.Policy
 }
 
 // record is what is kept on disk of one destination.
@@ -66,8 +66,8 @@ func (r record) equal(o record) bool {
 // with it and whether it was raised for it. If access was taken away but the last renames are too
 // recent, that is put off: again is then when to observe once more, and zero otherwise. drain is
 // how long an Envoy drains.
-func (g *generations) observe(dst identity.Name, policy *intention.Policy, drain func() time.Duration, now time.Time) (s *generation, raised bool, again time.Time) {
-	s, fresh := g.expect(dst, policy, now)
+func (g *generations) observe(dst identity.Name, policy *intention.Policy, drain func() time.Duration, now time.Time) (s *generation, raised bool, retryAt time.Time) {
+	s, fresh := g.ensure(dst, policy, now)
 	if fresh || s.policy == policy && policy != nil && !s.due {
 		return s, false, time.Time{}
 	}
@@ -100,7 +100,7 @@ func (g *generations) observe(dst identity.Name, policy *intention.Policy, drain
 // expect is what is known of dst, which is new if it was not known: fresh. Called for all
 // destinations before their first Envoys connect, it lets all of them be recorded at once, instead
 // of all of them for each that connects.
-func (g *generations) expect(dst identity.Name, policy *intention.Policy, now time.Time) (s *generation, fresh bool) {
+func (g *generations) ensure(dst identity.Name, policy *intention.Policy, now time.Time) (s *generation, fresh bool) {
 	name := dst.String()
 	if s = g.byDst[name]; s != nil {
 		return s, false
@@ -120,30 +120,30 @@ func (g *generations) widen(s *generation, allowed intention.Set) {
 }
 
 // telling is how much may be told to Envoys before more is recorded.
-type telling uint8
+type extent uint8
 
 const (
-	tellAll     telling = iota
-	tellBounded         // a policy that lets in those alone whom the record has
-	tellNothing         // the name of the filter chain is not recorded
+	publishAll     extent = iota
+	publishBounded        // a policy that lets in those alone whom the record has
+	publishNothing        // the name of the filter chain is not recorded
 )
 
-// tell returns the policy that may be told to Envoys under s's generation; nil for tellNothing.
-func (g *generations) tell(s *generation) (*intention.Policy, telling) {
+// tell returns the policy that may be told to Envoys under s's generation; nil for publishNothing.
+func (g *generations) publishable(s *generation) (*intention.Policy, extent) {
 	allowed := s.policy.Allowed()
 	switch {
 	case g.lost, s.recorded.number != 0 && s.recorded.number != s.number, s.recorded.number != 0 && allowed.Within(s.recorded.allowed):
-		s.told = s.policy
-		return s.policy, tellAll
+		s.published = s.policy
+		return s.policy, publishAll
 	case s.recorded.number == 0:
-		return nil, tellNothing
-	case s.bounded == nil && s.told != nil && s.told.Allowed().Within(allowed) && s.recorded.allowed.Within(s.told.Allowed()):
-		s.bounded = s.told // nothing is taken away, and nothing else may be told
+		return nil, publishNothing
+	case s.bounded == nil && s.published != nil && s.published.Allowed().Within(allowed) && s.recorded.allowed.Within(s.published.Allowed()):
+		s.bounded = s.published // nothing is taken away, and nothing else may be told
 	case s.bounded == nil:
 		s.bounded = s.policy.Within(s.recorded.allowed)
 	}
-	s.told = s.bounded
-	return s.bounded, tellBounded
+	s.published = s.bounded
+	return s.bounded, publishBounded
 }
 
 // mayRename is when the next rename may be.

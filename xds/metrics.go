@@ -2,7 +2,7 @@ package xds
 
 import "github.com/prometheus/client_golang/prometheus"
 
-// metrics are what the server counts. Labels are from closed sets.
+// metrics are the server's. Their labels are from closed sets.
 type metrics struct {
 	connected       prometheus.Gauge
 	pushes          *prometheus.CounterVec

@@ -29,14 +29,14 @@ func (s *session) inOrder(k kind, add []*discoveryv3.Resource, now time.Time) []
 		}
 		return s.liftsTooSoon(k, r)
 	})
-	if k == extensions && slices.ContainsFunc(add, s.own) {
-		add = slices.DeleteFunc(add, func(r *discoveryv3.Resource) bool { return !s.own(r) })
+	if k == extensions && slices.ContainsFunc(add, s.isOwnJudge) {
+		add = slices.DeleteFunc(add, func(r *discoveryv3.Resource) bool { return !s.isOwnJudge(r) })
 	}
 	return add
 }
 
 // own reports whether r is a judge that holds nothing of what users write.
-func (s *session) own(r *discoveryv3.Resource) bool {
+func (s *session) isOwnJudge(r *discoveryv3.Resource) bool {
 	j, ok := s.target.judges[r.GetName()]
 	return ok && !j.Foreign
 }
@@ -68,7 +68,7 @@ func (s *session) lacksClusters(name string, now time.Time) bool {
 func (s *session) missing(routes string) (names []string) {
 	t := s.subs[clusters]
 	for _, c := range s.target.routeClusters[routes] {
-		if _, refused := t.refused[c]; !t.taken[c] && !refused {
+		if _, refused := t.refused[c]; !t.ackedClusters[c] && !refused {
 			names = append(names, c)
 		}
 	}
@@ -76,7 +76,7 @@ func (s *session) missing(routes string) (names []string) {
 }
 
 // awaited says what routes wait for, or lead to without there being anything; empty: nothing.
-func (s *session) awaited() string {
+func (s *session) waitingFor() string {
 	var names []string
 	for name := range s.subs[routes].names {
 		names = append(names, s.missing(name)...)

@@ -87,7 +87,7 @@ func (s *Server) Run(ctx context.Context) error {
 	s.mu.Unlock()
 	p := newPublisher(s)
 	defer p.close()
-	defer s.shut()
+	defer s.endStreams()
 	views, bundles := s.views.Changed(), s.credentials.RootsChanged()
 	var storm storm
 	storm.change(time.Now())
@@ -104,12 +104,12 @@ func (s *Server) Run(ctx context.Context) error {
 			bundles = s.credentials.RootsChanged()
 			storm.change(time.Now())
 		case <-s.wake:
-			p.publish(s.takeFresh(), time.Now(), true)
+			p.publish(s.takePending(), time.Now(), true)
 		case r := <-p.recorder.done:
 			p.recorded(r)
 		case <-due.C:
 		}
-		p.sweep()
+		p.dropBuilds()
 		now := time.Now()
 		renames := p.renamesDue(now)
 		if storm.due(now) {
@@ -119,7 +119,7 @@ func (s *Server) Run(ctx context.Context) error {
 			p.publish(renames, now, false)
 		}
 		p.recorder.start(s.generations, now, s.streams.Go)
-		at := first(storm.at, p.recorder.again)
+		at := first(storm.at, p.recorder.retryAt)
 		for _, t := range p.renames {
 			at = first(at, t)
 		}
@@ -151,7 +151,7 @@ func (p *publisher) concerned() []*session {
 	var out []*session
 	for id, w := range view.Since(p.view) {
 		if w != nil && w.Proxy.Inbound.Revocation == catalog.Drain {
-			p.server.generations.expect(w.Proxy.Service, w.Policy, now)
+			p.server.generations.ensure(w.Proxy.Service, w.Policy, now)
 		}
 		if w == nil {
 			p.server.forget(id)
@@ -237,12 +237,12 @@ func (s *storm) due(now time.Time) bool { return !s.at.IsZero() && !now.Before(s
 
 func (s *storm) published(now time.Time) { s.at, s.last = time.Time{}, now }
 
-// takeFresh returns the sessions that wait to be looked at.
-func (s *Server) takeFresh() []*session {
+// takePending returns the sessions that wait to be looked at.
+func (s *Server) takePending() []*session {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	all := slices.Collect(maps.Keys(s.fresh))
-	clear(s.fresh)
+	all := slices.Collect(maps.Keys(s.pending))
+	clear(s.pending)
 	return all
 }
 
@@ -288,7 +288,7 @@ func (p *publisher) publish(sessions []*session, since time.Time, fresh bool) {
 		}
 		sharing[b] = append(sharing[b], n)
 	}
-	together(all, func(b *build) {
+	parallel(all, func(b *build) {
 		in := inputs[b]
 		p.build(b, in)
 		for _, n := range sharing[b] {
@@ -310,8 +310,8 @@ func (b *build) waitsForRecord(in snapshot.Input) string {
 }
 
 // sweep forgets what was built for proxies without streams.
-func (p *publisher) sweep() {
-	for _, id := range p.server.takeLeft() {
+func (p *publisher) dropBuilds() {
+	for _, id := range p.server.takeDisconnected() {
 		delete(p.builds, id)
 		if p.view.Proxy(id) == nil {
 			p.server.forget(id)
@@ -352,26 +352,26 @@ func (p *publisher) input(b *build, w *catalog.ProxyView, n *session) snapshot.I
 		}
 		return longest
 	}
-	g, raised, again := p.server.generations.observe(service, w.Policy, drain, time.Now())
+	g, raised, retryAt := p.server.generations.observe(service, w.Policy, drain, time.Now())
 	if raised {
 		p.server.metrics.renames.Inc()
 		p.server.log.Info("access revoked, closing live connections", "service", service, "generation", g.number)
 	}
-	if again.IsZero() {
+	if retryAt.IsZero() {
 		delete(p.renames, service)
 	} else {
-		p.renames[service] = again
+		p.renames[service] = retryAt
 	}
 	in.Generation = g.number
-	policy, telling := p.server.generations.tell(g)
-	if telling != tellAll {
+	policy, extent := p.server.generations.publishable(g)
+	if extent != publishAll {
 		p.waiting[service] = true
 	}
-	switch telling {
-	case tellAll:
-	case tellNothing:
+	switch extent {
+	case publishAll:
+	case publishNothing:
 		in.ProxyView = nil
-	case tellBounded:
+	case publishBounded:
 		if b.boundedOf != w || b.bounded.Policy != policy {
 			bounded := *w
 			bounded.Policy = policy
@@ -384,7 +384,7 @@ func (p *publisher) input(b *build, w *catalog.ProxyView, n *session) snapshot.I
 
 // together calls f with each of all, on as many processors as there are, and returns when that is
 // done.
-func together[T any](all []T, f func(T)) {
+func parallel[T any](all []T, f func(T)) {
 	workers := min(runtime.GOMAXPROCS(0), len(all))
 	if workers <= 1 {
 		for _, x := range all {

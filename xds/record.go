@@ -142,7 +142,7 @@ type recorder struct {
 	file             func(path string, data []byte) error // atomicfile.Replace
 	done             chan recording                       // has room for the one that is under way
 	busy             bool
-	again            time.Time // when to try once more; zero: the last try worked
+	retryAt          time.Time // when to try once more; zero: the last try worked
 	err              error     // of the last try
 }
 
@@ -156,7 +156,7 @@ type recording struct {
 // start begins to write g if there is something to write. spawn runs the function that it is given
 // in a goroutine that somebody waits for.
 func (r *recorder) start(g *generations, now time.Time, spawn func(func())) {
-	if !g.dirty || r.busy || now.Before(r.again) {
+	if !g.dirty || r.busy || now.Before(r.retryAt) {
 		return
 	}
 	g.dirty = false
@@ -176,9 +176,9 @@ func (r *recorder) start(g *generations, now time.Time, spawn func(func())) {
 
 // finish takes in how a recording ended.
 func (r *recorder) finish(g *generations, w recording, now time.Time) {
-	r.busy, r.err, r.again = false, w.err, time.Time{}
+	r.busy, r.err, r.retryAt = false, w.err, time.Time{}
 	if w.err != nil {
-		r.again = now.Add(saveAgain)
+		r.retryAt = now.Add(saveAgain)
 		g.dirty, g.lost = true, true
 		return
 	}
