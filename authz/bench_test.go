@@ -10,8 +10,8 @@ import (
 	"github.com/sallyport/sallyport/internal/decisiontable"
 )
 
-// BenchmarkCheck is one decision without the transport: by a certificate seen before, over policies of several sizes, and by
-// one never seen.
+// BenchmarkCheck is one decision without the transport: by a certificate seen before, over policies
+// of several sizes, and by one never seen.
 func BenchmarkCheck(b *testing.B) {
 	ca := newIssuer(b)
 	certificate := ca.certificate(b, decisiontable.Peer{URIs: []string{uri("web")}})

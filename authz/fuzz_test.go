@@ -18,8 +18,8 @@ import (
 	"google.golang.org/protobuf/proto"
 )
 
-// FuzzCheck sends any bytes that are a request. None may make the server panic, and none may be answered with OK unless
-// Decide allows the one identity that the request's certificate is about.
+// FuzzCheck sends any bytes that are a request. None may make the server panic, and none may be
+// answered with OK unless Decide allows the one identity that the request's certificate is about.
 func FuzzCheck(f *testing.F) {
 	ca := newIssuer(f)
 	for _, peer := range []decisiontable.Peer{
@@ -46,7 +46,8 @@ func FuzzCheck(f *testing.F) {
 		if proto.Unmarshal(text, req) != nil {
 			return
 		}
-		// A server of its own for each input: what it remembers must not make one input's course depend on another's.
+		// A server of its own for each input: what it remembers must not make one input's course
+		// depend on another's.
 		s := newServer(t, authz.Config{Views: mesh, Authorize: known})
 		ctx := metadata.NewIncomingContext(context.Background(), metadata.MD{identity.DestinationHeader: {destination}})
 		resp, err := s.Check(ctx, req)

@@ -22,7 +22,8 @@ import (
 	"google.golang.org/grpc/test/bufconn"
 )
 
-// TestCallers asks over gRPC, with tokens: whoever is not the proxy that the question is about learns nothing.
+// TestCallers asks over gRPC, with tokens: whoever is not the proxy that the question is about
+// learns nothing.
 func TestCallers(t *testing.T) {
 	issuer, err := token.Open(token.Config{File: filepath.Join(t.TempDir(), "token.key"), TrustDomain: trustDomain})
 	if err != nil {
@@ -97,7 +98,8 @@ func dial(t testing.TB, s *authz.Server) authv3.AuthorizationClient {
 	return authv3.NewAuthorizationClient(conn)
 }
 
-// BenchmarkCall is a decision with the transport, as one Envoy sees it that has one question at a time.
+// BenchmarkCall is a decision with the transport, as one Envoy sees it that has one question at a
+// time.
 func BenchmarkCall(b *testing.B) {
 	client := dial(b, newServer(b, authz.Config{Views: views(scope(intention.Deny), identity.NewName("api"), someIntentions()), Authorize: known}))
 	ctx := metadata.AppendToOutgoingContext(b.Context(), identity.ProxyHeader, proxyID, identity.DestinationHeader, "api")

@@ -6,11 +6,11 @@ import (
 )
 
 const (
-	// maxEvents is how many events wait for Run at most; further ones are only counted.
+	// maxEvents is how many events wait for Run at most; others are only counted.
 	maxEvents = 64
 	// eventsPerSecond is how many of them are logged.
 	eventsPerSecond = 10
-	// maxLogged bounds what a log says of a text that a client may have written, in bytes.
+	// maxLogged bounds a text in the log that a client may have written, in bytes.
 	maxLogged = 256
 )
 
@@ -29,7 +29,8 @@ func (s *Server) report(e event) {
 	}
 }
 
-// Run logs what Check hands to it until ctx ends, and then returns nil. Logging is apart from deciding, for a log may block.
+// Run logs the events of Check until ctx ends, and then returns nil. It is apart from Check because
+// a log may block.
 func (s *Server) Run(ctx context.Context) error {
 	logged, left := 0, int64(0)
 	var second <-chan time.Time // ends the second that began with the first event logged
@@ -50,7 +51,7 @@ func (s *Server) Run(ctx context.Context) error {
 		case <-second:
 			logged, second = 0, nil
 			if left += s.dropped.Swap(0); left > 0 {
-				s.logger.InfoContext(ctx, "more denials than are logged", "denials", left)
+				s.logger.InfoContext(ctx, "denials not logged", "denials", left)
 			}
 			left = 0
 		}
@@ -63,7 +64,7 @@ func (s *Server) log(ctx context.Context, e event) {
 		source = source[:maxLogged] + "…"
 	}
 	if e.stack != "" {
-		s.logger.ErrorContext(ctx, "deciding panicked, so it was denied", "proxy", e.proxy, "destination", e.destination.String(), "err", e.panicked, "stack", e.stack)
+		s.logger.ErrorContext(ctx, "panic in ext_authz check, denied", "proxy", e.proxy, "destination", e.destination.String(), "err", e.panicked, "stack", e.stack)
 		return
 	}
 	origin := ""

@@ -18,7 +18,8 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// logged runs a server with config for as long as do takes and two seconds more, and returns what it logged.
+// logged runs a server with config for as long as do takes and two seconds more, and returns what
+// it logged.
 func logged(t *testing.T, config authz.Config, do func(*authz.Server)) string {
 	t.Helper()
 	var out bytes.Buffer

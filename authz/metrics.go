@@ -8,7 +8,7 @@ import (
 	"github.com/sallyport/sallyport/intention"
 )
 
-// reason is why a verdict came out as it did. It is a closed set, for it is a label.
+// reason is why a verdict came out as it did. The set is closed, as reasons are labels of metrics.
 type reason uint8
 
 const (
@@ -105,7 +105,7 @@ func reasonOf(r intention.Reason) reason {
 	return unknownReason
 }
 
-// failure is why there was no verdict. It is a closed set too.
+// failure is why there was no verdict. The set is closed, too.
 type failure uint8
 
 const (

@@ -10,21 +10,23 @@ import (
 )
 
 const (
-	// maxCertificate bounds the certificates that are looked at, in bytes of escaped PEM. A leaf with an RSA key of 4096
-	// bits has 3 KB.
+	// maxCertificate bounds the certificates that are parsed, in bytes of escaped PEM. A leaf with
+	// an RSA key of 4096 bits has 3 KB.
 	maxCertificate = 16 << 10
-	// maxCertificates bounds how many of them are remembered. One that was forgotten is parsed again (about 15 µs).
+	// maxCertificates bounds how many of them are kept. One that was dropped is parsed again (about
+	// 15 µs).
 	maxCertificates = 4 << 10
 )
 
-// destinationAgrees reports whether all else that a check says of its destination is the service
-// that the call is about. What a client controls (the server name of its handshake, which is
-// destination.service, and the Host header) is not looked at.
+// destinationAgrees reports whether the other attributes of a check that name its destination name
+// the service that the call is about. It ignores those that a client controls: the server name of
+// its handshake (destination.service) and the Host header.
 func destinationAgrees(a *authv3.AttributeContext, service identity.Name) bool {
-	if said, ok := a.GetContextExtensions()[identity.DestinationExtension]; ok && said != service.String() {
+	if name, ok := a.GetContextExtensions()[identity.DestinationExtension]; ok && name != service.String() {
 		return false
 	}
-	// The local certificate's URI SAN. A listener that never had a certificate, which would say nothing, has no clients.
+	// This is the local certificate's URI SAN. It is empty for a listener that never had a
+	// certificate, but that one has no clients.
 	if principal := a.GetDestination().GetPrincipal(); principal != "" {
 		local, err := identity.ParseURI(principal)
 		if err != nil || local.Name != service {
@@ -34,9 +36,10 @@ func destinationAgrees(a *authv3.AttributeContext, service identity.Name) bool {
 	return true
 }
 
-// source is who the client is, or why that is not known. The principal is what Envoy read out of the client's certificate: the
-// first URI SAN, or in its absence something that a DNS name or a subject can be made to look like. So the certificate itself
-// is required, and must have this URI SAN and no other. (Our filters set include_peer_certificate.)
+// source is who the client is, or the reason why that is not known. The principal is what Envoy
+// read from the client's certificate: the first URI SAN, or without one a DNS name or the subject,
+// which can be made to look like a URI. So the certificate itself is required, and must have this
+// URI SAN and no other. (Our filters set include_peer_certificate.)
 func (s *Server) source(peer *authv3.AttributeContext_Peer) (identity.Service, reason) {
 	principal := peer.GetPrincipal()
 	id, err := identity.ParseURI(principal)
@@ -49,12 +52,14 @@ func (s *Server) source(peer *authv3.AttributeContext_Peer) (identity.Service, r
 	return id, 0
 }
 
-// onlyURI is the URI SAN of a certificate in URL-escaped PEM; empty if it has none or several, or cannot be read.
+// onlyURI is the URI SAN of a certificate in URL-escaped PEM; empty if it has none or several, or
+// cannot be read.
 func (s *Server) onlyURI(certificate string) string {
 	if certificate == "" || len(certificate) > maxCertificate {
 		return ""
 	}
-	// An HTTP filter sends the same certificate with each request of a connection; reading it takes longer than deciding.
+	// An HTTP filter sends the same certificate with each request of a connection, and parsing
+	// it takes longer than the decision.
 	uri, ok := s.certificates.Load(certificate)
 	if !ok {
 		uri = parseOnlyURI(certificate)
@@ -64,7 +69,7 @@ func (s *Server) onlyURI(certificate string) string {
 }
 
 func parseOnlyURI(certificate string) string {
-	text, err := url.PathUnescape(certificate) // not QueryUnescape, to which a plus sign of base64 is a space
+	text, err := url.PathUnescape(certificate) // QueryUnescape would turn base64's "+" into a space
 	if err != nil {
 		return ""
 	}

@@ -1,9 +1,12 @@
-// Package authz answers Envoy's ext_authz filters, network and HTTP (service.auth.v3), from the newest View of the catalog:
-// may this client reach this proxy's service? What it answers is intention.Policy.Decide, and nothing else.
+// Package authz answers Envoy's ext_authz filters, network and HTTP (service.auth.v3), from the
+// newest View of the catalog: may this client reach this proxy's service? What it answers is
+// intention.Policy.Decide, and nothing else.
 //
-// It fails closed: whatever is missing, malformed or contradicts itself is denied. A denial is an answer (Envoy makes it a 403
-// or a closed connection); what keeps the server from deciding is an RPC error (a 503 or a closed connection). Check itself takes no
-// lock, does no I/O and may be called by any number of goroutines; what is logged is handed to Run. Who calls is for Config.Authorize to say.
+// It fails closed: whatever is missing, malformed or contradicts itself is denied. A denial is an
+// answer (Envoy makes it a 403 or a closed connection); what keeps the server from deciding is an
+// RPC error (a 503 or a closed connection). Check itself takes no lock, does no I/O and may be
+// called by any number of goroutines; what is logged is handed to Run. Who calls is for
+// Config.Authorize to say.
 package authz
 
 import (
@@ -35,20 +38,22 @@ type Config struct {
 	// beside files always, beside Consul unless the verdict on the proxy's token is older than a
 	// minute, which its xDS stream keeps it from becoming.
 	Authorize func(ctx context.Context) (identity.Caller, error)
-	// LogDenials logs denials, at most ten a second, and how many were left out. Otherwise they are only counted.
+	// LogDenials logs denials, at most ten a second, and the number of those not logged. Without it
+	// they are only counted.
 	LogDenials bool
-	// Logger may be nil: nothing is logged.
+	// Logger gets denials and panics. Nil: nothing is logged.
 	Logger *slog.Logger
-	// Registerer may be nil: nothing is exported. On one Registerer there can be one Server.
+	// Registerer takes the metrics, of one Server at most. Nil: they are not exported.
 	Registerer prometheus.Registerer
 }
 
 // Server is the ext_authz server.
 type Server struct {
 	authv3.UnimplementedAuthorizationServer
-	views        *latest.Value[*catalog.View]
-	authorize    func(ctx context.Context) (identity.Caller, error)
-	certificates *recent.Table[string] // the URI SAN by the certificate's text; empty if it has not exactly one
+	views     *latest.Value[*catalog.View]
+	authorize func(ctx context.Context) (identity.Caller, error)
+	// certificates are the URI SANs by the certificates' text; empty for one without exactly one.
+	certificates *recent.Table[string]
 	metrics      metrics
 	logger       *slog.Logger
 	logDenials   bool
@@ -58,7 +63,8 @@ type Server struct {
 
 var _ authv3.AuthorizationServer = (*Server)(nil)
 
-// New returns a server. It can answer at once; what it has to log waits for Run.
+// New returns a server, or an error if its metrics are registered already. It can answer at once;
+// its log waits for Run.
 func New(c Config) (*Server, error) {
 	m, err := newMetrics(c.Registerer)
 	if err != nil {
@@ -79,19 +85,20 @@ func New(c Config) (*Server, error) {
 	return s, nil
 }
 
-// verdict is what comes out of one Check, before it becomes a response.
+// verdict is the outcome of one Check, before it becomes a response.
 type verdict struct {
 	proxy       identity.ProxyID
 	destination identity.Name
-	principal   string // as the Envoy gave it
+	principal   string // as Envoy sent it
 	reason      reason
 	// intention is the one that decided; nil unless reason is byIntention.
 	intention *intention.Intention
 	allowed   bool
 }
 
-// Check decides about one connection or request. A denial is a response with status PERMISSION_DENIED, and nil as error. The errors
-// are gRPC statuses: Unauthenticated, Unavailable while nothing is known, and ctx's own end.
+// Check decides about one connection or request. A denial is a response with status
+// PERMISSION_DENIED, and nil as error. The errors are gRPC statuses: Unauthenticated, Unavailable
+// while nothing is known, and ctx's own end.
 func (s *Server) Check(ctx context.Context, req *authv3.CheckRequest) (resp *authv3.CheckResponse, err error) {
 	defer func() {
 		if r := recover(); r != nil {
@@ -110,7 +117,7 @@ func (s *Server) Check(ctx context.Context, req *authv3.CheckRequest) (resp *aut
 	if !v.allowed && s.logDenials {
 		s.report(event{verdict: v})
 	}
-	// Last of all: an Envoy has been seen to believe an OK that came after the deadline it had set.
+	// This comes last: an Envoy has been seen to accept an OK after the deadline that it had set.
 	if err := ctx.Err(); err != nil {
 		s.metrics.fail(ended)
 		return nil, status.FromContextError(err).Err()
@@ -173,8 +180,8 @@ func (s *Server) view() *catalog.View {
 	return view
 }
 
-// respond makes the response. Its status message is for whoever reads what Envoy was told; a client never sees it, and is not
-// told why either.
+// respond makes the response. Its status message is for operators who read Envoy's logs; clients
+// never see it.
 func respond(v verdict, http bool) *authv3.CheckResponse {
 	if v.allowed {
 		return &authv3.CheckResponse{Status: &rpcstatus.Status{Code: int32(codes.OK), Message: v.String()}}

@@ -64,7 +64,8 @@ func TestTable(t *testing.T) {
 	}
 }
 
-// TestFailsClosed makes one thing wrong at a time in a call that is allowed, and demands that each is refused and says so.
+// TestFailsClosed makes one thing wrong at a time in a call that is allowed, and demands that each
+// is refused and says so.
 func TestFailsClosed(t *testing.T) {
 	ca := newIssuer(t)
 	good := ca.certificate(t, decisiontable.Peer{URIs: []string{uri("web")}})
@@ -213,7 +214,8 @@ func TestFailsClosed(t *testing.T) {
 	}
 }
 
-// TestNamesIntention demands that an answer says which intention made it, to the Envoy but not to the client.
+// TestNamesIntention demands that an answer says which intention made it, to the Envoy but not to
+// the client.
 func TestNamesIntention(t *testing.T) {
 	ca := newIssuer(t)
 	s := newServer(t, authz.Config{Views: views(scope(intention.Deny), identity.NewName("api"), someIntentions()), Authorize: known})
@@ -239,7 +241,8 @@ func TestNamesIntention(t *testing.T) {
 	}
 }
 
-// TestFollowsView demands that each call is decided by the newest View, with calls going on meanwhile.
+// TestFollowsView demands that each call is decided by the newest View, with calls going on
+// meanwhile.
 func TestFollowsView(t *testing.T) {
 	ca := newIssuer(t)
 	certificate := ca.certificate(t, decisiontable.Peer{URIs: []string{uri("web")}})
@@ -335,7 +338,8 @@ func uri(service string) string {
 	return "spiffe://" + trustDomain.Name() + "/ns/default/dc/dc1/svc/" + service
 }
 
-// request is what Envoy sends, as far as it matters: the network filter no HTTP attributes, and no context extensions.
+// request is what Envoy sends, as far as it matters: the network filter no HTTP attributes, and no
+// context extensions.
 func request(kind, principal, certificate, destination string) *authv3.CheckRequest {
 	r := &authv3.CheckRequest{Attributes: &authv3.AttributeContext{
 		Source:      &authv3.AttributeContext_Peer{Principal: principal, Certificate: certificate},

@@ -15,7 +15,8 @@ import (
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 )
 
-// authority signs certificates: a root and an intermediate under it, kept in a directory. Both CA and Endpoint are one.
+// authority signs certificates: a root and an intermediate under it, kept in a directory. Both CA
+// and Endpoint are one.
 type authority struct {
 	disk            *disk
 	log             *slog.Logger
@@ -28,12 +29,14 @@ type authority struct {
 
 	mu           sync.Mutex
 	intermediate *pair
-	// failed is why the last renewal of the intermediate failed, and retry when the next may be tried; failed is nil if it did not.
+	// failed is why the last renewal of the intermediate failed, and retry when the next may be
+	// tried; failed is nil if it did not.
 	failed error
 	retry  time.Time
 }
 
-// authorityConfig is what both kinds of authority are opened with; all fields are required but trustDomain.
+// authorityConfig is what both kinds of authority are opened with; all fields are required but
+// trustDomain.
 type authorityConfig struct {
 	dir         string
 	trustDomain spiffeid.TrustDomain
@@ -48,7 +51,8 @@ type authorityConfig struct {
 // renewalRetry is how long the intermediate is left alone after it could not be renewed.
 const renewalRetry = time.Minute
 
-// openAuthority reads the state in the directory, or makes it if there is none at all. Whatever else it finds is an error.
+// openAuthority reads the state in the directory, or makes a new one if there is none at all.
+// Anything between the two is an error.
 func openAuthority(cfg authorityConfig) (*authority, error) {
 	d, err := openDisk(cfg.dir)
 	if err != nil {
@@ -68,8 +72,8 @@ func openAuthority(cfg authorityConfig) (*authority, error) {
 func (a *authority) load(cfg authorityConfig, now time.Time) error {
 	for _, name := range []string{rootFile, intermediateFile} {
 		if err := a.disk.removeTmp(name); err != nil {
-			// On a file system that became read-only there is nothing to be done about it, and nothing depends on it.
-			a.log.Warn("remains of an unfinished write cannot be removed", "err", err)
+			// On a file system that became read-only this fails, and nothing depends on it.
+			a.log.Warn("temporary file of an unfinished write cannot be removed", "err", err)
 		}
 	}
 	data, err := a.disk.read(rootFile)
@@ -85,11 +89,12 @@ func (a *authority) load(cfg authorityConfig, now time.Time) error {
 	return a.loadIntermediate(now)
 }
 
-// create makes the root. The file system says that there is none: the CA is new, unless something else of it is left.
+// create makes the root. The file system says that there is none: the CA is new, unless something
+// else of it is left.
 func (a *authority) create(cfg authorityConfig, now time.Time) error {
 	path := filepath.Join(a.disk.path, rootFile)
 	if _, err := a.disk.root.Lstat(intermediateFile); !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("%s: is missing, but %s is there, so there was a CA: %s", path, intermediateFile, a.mendRoot())
+		return fmt.Errorf("%s: is missing, but %s is there, so there was a CA: %s", path, intermediateFile, a.rootRemedy())
 	}
 	if a.trustDomain.IsZero() {
 		td, err := cfg.newTrustDomain()
@@ -118,29 +123,29 @@ func (a *authority) loadRoot(data []byte, now time.Time) error {
 	path := filepath.Join(a.disk.path, rootFile)
 	root, others, err := decode(rootProfile(), data)
 	if err != nil {
-		return fmt.Errorf("%s: %w: %s", path, err, a.mendRoot())
+		return fmt.Errorf("%s: %w: %s", path, err, a.rootRemedy())
 	}
 	td, err := trustDomainOf(root.cert)
 	if err != nil {
-		return fmt.Errorf("%s: %w: %s", path, err, a.mendRoot())
+		return fmt.Errorf("%s: %w: %s", path, err, a.rootRemedy())
 	}
 	if !a.trustDomain.IsZero() && a.trustDomain != td {
 		return fmt.Errorf("%s: this CA is of the trust domain %s, configured is %s: configure that of the CA, or choose an empty directory for a new CA", path, td, a.trustDomain)
 	}
 	a.trustDomain = td
 	if err := check(rootProfile(), root.cert, a.uri().String(), root.key.Public(), root.cert); err != nil {
-		return fmt.Errorf("%s: %w: %s", path, err, a.mendRoot())
+		return fmt.Errorf("%s: %w: %s", path, err, a.rootRemedy())
 	}
 	if err := valid(root.cert, now); err != nil {
-		return fmt.Errorf("%s: root certificate: %w: if it is, move %s away; every proxy has to learn the new CA that begins then", path, err, a.disk.path)
+		return fmt.Errorf("%s: root certificate: %w: if the clock is right, move %s away to begin a new CA, which every proxy has to learn", path, err, a.disk.path)
 	}
 	a.root, a.roots = root, []*x509.Certificate{root.cert}
 	for i, cert := range others {
 		if err := check(rootProfile(), cert, a.uri().String(), nil, cert); err != nil {
-			return fmt.Errorf("%s: the other root number %d: %w: %s", path, i+1, err, a.mendRoot())
+			return fmt.Errorf("%s: the other root number %d: %w: %s", path, i+1, err, a.rootRemedy())
 		}
 		if err := valid(cert, now); err != nil {
-			a.log.Warn("a root beside the active one is left out", "file", path, "err", err)
+			a.log.Warn("inactive root ignored", "file", path, "err", err)
 			continue
 		}
 		a.roots = append(a.roots, cert)
@@ -148,17 +153,18 @@ func (a *authority) loadRoot(data []byte, now time.Time) error {
 	return nil
 }
 
-// mendRoot is what to do when the root is lost. A new CA is never made of it: no certificate in the mesh would be believed any more.
-func (a *authority) mendRoot() string {
+// rootRemedy is what to do when the root is lost. It is never replaced silently: every leaf in the
+// mesh would become invalid.
+func (a *authority) rootRemedy() string {
 	return "restore it from a backup, or move " + a.disk.path + " away to begin a new CA, which every proxy has to learn"
 }
 
 func (a *authority) loadIntermediate(now time.Time) error {
 	path := filepath.Join(a.disk.path, intermediateFile)
-	const mend = "restore it from a backup or remove it; the root signs a new one at the next start"
+	const remedy = "restore it from a backup or remove it; the root signs a new one at the next start"
 	data, err := a.disk.read(intermediateFile)
 	switch {
-	case errors.Is(err, fs.ErrNotExist): // the CA is new, or somebody followed our advice
+	case errors.Is(err, fs.ErrNotExist): // the CA is new, or somebody followed the remedy
 	case err != nil:
 		return err
 	default:
@@ -170,7 +176,7 @@ func (a *authority) loadIntermediate(now time.Time) error {
 			err = check(intermediateProfile(), own.cert, a.uri().String(), own.key.Public(), a.root.cert)
 		}
 		if err != nil {
-			return fmt.Errorf("%s: %w: %s", path, err, mend)
+			return fmt.Errorf("%s: %w: %s", path, err, remedy)
 		}
 		a.intermediate = own
 	}
@@ -184,8 +190,9 @@ func (a *authority) loadIntermediate(now time.Time) error {
 	return nil
 }
 
-// due reports whether the intermediate is to be replaced: at half its life, and whenever what it signs would be cut short by its own
-// end. Near the root's end a new one would live no longer, so there is none. a.mu is held.
+// due reports whether the intermediate is to be replaced: at half its life, and whenever what it
+// signs would be cut short by its own end. Near the root's end a new one would live no longer, so
+// there is none. a.mu is held.
 func (a *authority) due(now time.Time) bool {
 	cert := a.intermediate.cert
 	if valid(cert, now) != nil {
@@ -202,8 +209,9 @@ func halfLife(cert *x509.Certificate) time.Time {
 	return begin.Add(cert.NotAfter.Sub(begin) / 2)
 }
 
-// renew puts a new intermediate with a new key in place of the old one, on the disk first. If the disk fails, the old one goes on as
-// long as it can sign whole leafs; then the new one is used though only memory knows it, as a leaf brings its chain along. a.mu is held.
+// renew puts a new intermediate with a new key in place of the old one, on the disk first. If the
+// disk fails, the old one goes on as long as it can sign whole leafs; then the new one is used
+// though only memory knows it, as a leaf brings its chain along. a.mu is held.
 func (a *authority) renew(now time.Time) error {
 	next, err := newPair(intermediateProfile(), a.uri(), a.intermediateTTL, now, a.root)
 	if err != nil {
@@ -224,8 +232,9 @@ func (a *authority) renew(now time.Time) error {
 	return err
 }
 
-// tend renews the intermediate if it is due and the last failure is not too fresh; a jump of the clock does not make it fresher.
-func (a *authority) tend(now time.Time) {
+// renewIfDue renews the intermediate if it is due, but not within renewalRetry of the last failure.
+// A step of the clock does not prolong that.
+func (a *authority) renewIfDue(now time.Time) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if !a.due(now) && a.failed == nil {
@@ -235,7 +244,7 @@ func (a *authority) tend(now time.Time) {
 		return
 	}
 	if err := a.renew(now); err != nil {
-		a.log.Error("the intermediate certificate cannot be renewed", "err", err, "duration", renewalRetry)
+		a.log.Error("intermediate certificate not renewed, trying again", "err", err, "duration", renewalRetry)
 		return
 	}
 	a.log.Info("new intermediate certificate", "file", filepath.Join(a.disk.path, intermediateFile))
@@ -243,7 +252,7 @@ func (a *authority) tend(now time.Time) {
 
 // issue signs a leaf for id and public and returns it with its chain, without the root.
 func (a *authority) issue(p profile, id spiffeid.ID, public crypto.PublicKey, ttl time.Duration, now time.Time) ([]*x509.Certificate, error) {
-	a.tend(now)
+	a.renewIfDue(now)
 	signer := a.signer()
 	for _, cert := range [...]*x509.Certificate{a.root.cert, signer.cert} {
 		if err := valid(cert, now); err != nil {
@@ -264,7 +273,7 @@ func (a *authority) signer() *pair {
 	return a.intermediate
 }
 
-// health is why the state cannot be written, nil if it can as far as one knows.
+// health is the error of the last renewal, nil if there was none.
 func (a *authority) health() error {
 	a.mu.Lock()
 	defer a.mu.Unlock()

@@ -1,13 +1,14 @@
-// Package ca issues the leafs of a mesh. An Issuer makes keys and requests, has a Provider sign them,
-// and renews the leafs, which live in memory only: it is an sds.Source. The built-in Provider, CA, keeps
-// a root and an intermediate in a directory. A second, separate authority certifies the control plane's
-// own TLS endpoint.
+// Package ca issues the leafs of a mesh. An Issuer makes keys and requests, has a Provider sign
+// them, and renews the leafs, which live in memory only: it is an sds.Source. The built-in
+// Provider, CA, keeps a root and an intermediate in a directory. A second, separate authority
+// certifies the control plane's own TLS endpoint.
 //
-// The package decides what a certificate of the CA looks like (one function, check, looks at all of
-// them) and how the state survives crashes, full disks and other hands. It does not decide who may have
-// which leaf: who calls WatchSVID gets it.
+// The package decides what a certificate of the CA looks like (one function, check, verifies all of
+// them) and how the state survives crashes, full disks and foreign writes. It does not decide who
+// may have which leaf: every caller of WatchSVID gets it.
 //
-// Concurrency: all may be used by several goroutines. What they hand out is shared and immutable.
+// Concurrency: all types may be used by several goroutines. What they return is shared and
+// immutable.
 package ca
 
 import (
@@ -33,7 +34,7 @@ const (
 	DefaultLeafTTL         = 72 * time.Hour
 	DefaultIntermediateTTL = 365 * 24 * time.Hour
 	defaultRootTTL         = 10 * 365 * 24 * time.Hour
-	// MinLeafTTL is the shortest life of a leaf: below it, renewal would depend on everybody being quick.
+	// MinLeafTTL is the shortest lifetime of a leaf: below it, renewal might come too late.
 	MinLeafTTL = time.Minute
 )
 
@@ -41,19 +42,21 @@ const (
 type Config struct {
 	// Dir is the CA's own directory. It is made, with mode 0700, if it is missing. Required.
 	Dir string
-	// TrustDomain is what the identities are in. Zero: that of the CA in Dir, or for a new one a random <uuid>.consul. If the CA in
-	// Dir has another, Open fails.
+	// TrustDomain is what the identities are in. Zero: that of the CA in Dir, or for a new one a
+	// random <uuid>.consul. If the CA in Dir has another, Open fails.
 	TrustDomain spiffeid.TrustDomain
-	// LeafTTL is how long a leaf is valid. 0: DefaultLeafTTL; at least MinLeafTTL and at most half of IntermediateTTL, so that no leaf
-	// outlives the intermediate that signed it.
+	// LeafTTL is how long a leaf is valid. 0: DefaultLeafTTL; at least MinLeafTTL and at most half
+	// of IntermediateTTL, so that no leaf outlives the intermediate that signed it.
 	LeafTTL time.Duration
-	// RootTTL is how long the root of a new CA is valid; one that exists stays as it is. 0: ten years.
+	// RootTTL is how long the root of a new CA is valid; one that exists stays as it is. 0: ten
+	// years.
 	RootTTL time.Duration
-	// IntermediateTTL is how long an intermediate is valid; it is replaced at half of it. 0: DefaultIntermediateTTL. Below RootTTL.
+	// IntermediateTTL is how long an intermediate is valid; it is replaced at half of it. 0:
+	// DefaultIntermediateTTL. Below RootTTL.
 	IntermediateTTL time.Duration
-	// Logger is told about renewals and their failures. Nil: nobody is.
+	// Logger gets renewals and their failures. Nil: nothing is logged.
 	Logger *slog.Logger
-	// Registerer takes the metrics until Close. Nil: there are none.
+	// Registerer takes the metrics until Close. Nil: they are not exported.
 	Registerer prometheus.Registerer
 }
 
@@ -89,8 +92,9 @@ type CA struct {
 	roots      latest.Value[*sds.Roots]
 }
 
-// Open opens the CA in cfg.Dir, or makes a new one if nothing of one is there. It holds a lock on the directory until Close: a second
-// Open, by any process, fails. State that is damaged, or that others can read or write, is an error that says how to mend it.
+// Open opens the CA in cfg.Dir, or makes a new one if nothing of one is there. It holds a lock on
+// the directory until Close: a second Open, by any process, fails. State that is damaged, or that
+// others can read or write, is an error that names the remedy.
 func Open(cfg Config) (*CA, error) { return open(cfg, nil) }
 
 // open is Open with a disk.step.
@@ -144,7 +148,7 @@ func (c *CA) register() error {
 	return nil
 }
 
-// Close gives the directory and the metrics free. Run and the watches must have ended.
+// Close releases the directory and the metrics. Run and the watches must have ended.
 func (c *CA) Close() error {
 	for _, m := range c.collectors {
 		c.registerer.Unregister(m)
@@ -156,27 +160,28 @@ func (c *CA) Close() error {
 // TrustDomain is what the identities of the leafs are in.
 func (c *CA) TrustDomain() spiffeid.TrustDomain { return c.authority.trustDomain }
 
-// Roots are what verifies the leafs, each called by the SHA-256 of its DER in hex. They are there from
-// the start.
+// Roots are what verifies the leafs; the ID of each is the SHA-256 of its DER in hex. They are set
+// from the start.
 func (c *CA) Roots() *latest.Value[*sds.Roots] { return &c.roots }
 
-// Sign is Provider's.
+// Sign implements Provider.
 func (c *CA) Sign(_ context.Context, csr *x509.CertificateRequest, id spiffeid.ID, ttl time.Duration) ([]*x509.Certificate, error) {
 	return c.authority.issue(leafProfile(), id, csr.PublicKey, ttl, time.Now())
 }
 
-// Run renews the intermediate, until ctx ends; then it returns nil. Without it that happens when a leaf
-// is signed.
+// Run renews the intermediate, until ctx ends; then it returns nil. Without it that happens when a
+// leaf is signed.
 func (c *CA) Run(ctx context.Context) error {
 	for {
-		c.authority.tend(time.Now())
+		c.authority.renewIfDue(time.Now())
 		if !backoff.Sleep(ctx, tick) {
 			return nil
 		}
 	}
 }
 
-// Health is why the CA's directory could not be written when it had to be, nil if it could. Leafs are signed all the same, from memory.
+// Health is the error of the last write to the CA's directory, nil if there was none. Leafs are
+// signed all the same, from memory.
 func (c *CA) Health() error { return c.authority.health() }
 
 // newTrustDomain draws a trust domain of the form that Consul's have: <uuid>.consul.

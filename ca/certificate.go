@@ -24,7 +24,8 @@ type profile struct {
 	pathLen  int // of a CA; -1: no limit
 }
 
-// The profiles. A root may sign intermediates and other roots, an intermediate only certificates that sign nothing.
+// The profiles. A root may sign intermediates and other roots, an intermediate only certificates
+// that sign nothing.
 func rootProfile() profile {
 	return profile{name: "root", usage: x509.KeyUsageCertSign | x509.KeyUsageCRLSign, ca: true, pathLen: -1}
 }
@@ -48,7 +49,8 @@ func serverProfile() profile {
 	}
 }
 
-// backdate is how much before its making a certificate is valid, for clocks that are behind.
+// backdate is how long before it was signed a certificate is valid, for peers whose clocks are
+// behind.
 const backdate = time.Minute
 
 // pair is a certificate and its private key.
@@ -70,8 +72,8 @@ func newPair(p profile, uri *url.URL, ttl time.Duration, now time.Time, signer *
 	return &pair{cert, key}, err
 }
 
-// sign makes a certificate for uri and public, valid for ttl from now on but no longer than its signer,
-// which without a certificate makes its own. What comes out would pass check.
+// sign makes a certificate for uri and public, valid for ttl from now on but no longer than its
+// signer, which without a certificate makes its own. What comes out would pass check.
 func sign(p profile, uri *url.URL, public crypto.PublicKey, ttl time.Duration, now time.Time, signer *pair) (*x509.Certificate, error) {
 	serial, err := newSerial()
 	if err != nil {
@@ -91,7 +93,8 @@ func sign(p profile, uri *url.URL, public crypto.PublicKey, ttl time.Duration, n
 		SignatureAlgorithm:    x509.ECDSAWithSHA256,
 	}
 	if p.ca {
-		// A signer is found by its name, so no two have the same one. Leafs have none: the SPIFFE ID is the name.
+		// A signer is found by its name, so no two have the same one. Leafs have none: the SPIFFE
+		// ID is the name.
 		template.Subject = pkix.Name{Organization: []string{"sallyport"}, CommonName: fmt.Sprintf("sallyport %s %.8x", p.name, serial.Bytes())}
 	}
 	parent := signer.cert
@@ -112,8 +115,8 @@ func sign(p profile, uri *url.URL, public crypto.PublicKey, ttl time.Duration, n
 	if signer.cert == nil {
 		parent = cert
 	}
-	// The signature needs no other look: CreateCertificate has verified it with the signer's public key, which it has compared with its
-	// certificate's.
+	// CreateCertificate has verified the signature with the signer's public key, and has compared
+	// that with its certificate's.
 	if err := conforms(p, cert, uri.String(), public, parent); err != nil {
 		return nil, err
 	}
@@ -131,8 +134,9 @@ func newSerial() (*big.Int, error) {
 	}
 }
 
-// check says what makes cert other than a certificate of profile p for uri and public, signed by parent (itself, if it is a root); nil
-// if it is one. All that the CA reads back goes through it. Of time it looks only at the order; see valid.
+// check returns an error unless cert is a certificate of profile p for uri and public, signed by
+// parent (itself, if it is a root). A nil public matches any key. Everything that the CA reads back
+// goes through it. Of the validity it checks only that cert does not outlive parent; see valid.
 func check(p profile, cert *x509.Certificate, uri string, public crypto.PublicKey, parent *x509.Certificate) error {
 	if err := conforms(p, cert, uri, public, parent); err != nil {
 		return err
@@ -143,7 +147,7 @@ func check(p profile, cert *x509.Certificate, uri string, public crypto.PublicKe
 	return nil
 }
 
-// conforms is check but for the signature.
+// conforms is check without the signature.
 func conforms(p profile, cert *x509.Certificate, uri string, public crypto.PublicKey, parent *x509.Certificate) error {
 	key, ok := cert.PublicKey.(*ecdsa.PublicKey)
 	var problem error
@@ -189,7 +193,7 @@ func conforms(p profile, cert *x509.Certificate, uri string, public crypto.Publi
 func valid(cert *x509.Certificate, now time.Time) error {
 	switch {
 	case now.Before(cert.NotBefore):
-		return fmt.Errorf("valid only from %s on: is the clock right?", cert.NotBefore.Format(time.RFC3339))
+		return fmt.Errorf("valid only from %s on", cert.NotBefore.Format(time.RFC3339))
 	case !now.Before(cert.NotAfter):
 		return fmt.Errorf("expired at %s", cert.NotAfter.Format(time.RFC3339))
 	}

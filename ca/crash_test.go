@@ -16,8 +16,8 @@ import (
 
 var errCrash = errors.New("crash")
 
-// crashAt is a disk.step under which the process dies before the operation number n: nothing happens any more. When it dies at a
-// write, half of a file is there.
+// crashAt is a disk.step under which the process dies before the operation number n: nothing
+// happens any more. When it dies at a write, half of a file is there.
 func crashAt(n int, dir string) (step func(string) error, crashed func() bool) {
 	i := -1
 	return func(operation string) error {
@@ -31,8 +31,8 @@ func crashAt(n int, dir string) (step func(string) error, crashed func() bool) {
 	}, func() bool { return i >= n }
 }
 
-// TestCrash dies before each operation on the disk while a CA is made, and while an intermediate is renewed. What is left is either
-// nothing of a CA or all of it.
+// TestCrash dies before each operation on the disk while a CA is made, and while an intermediate is
+// renewed. What is left is either nothing of a CA or all of it.
 func TestCrash(t *testing.T) {
 	t.Run("new CA", func(t *testing.T) {
 		for n := 0; ; n++ {
@@ -41,7 +41,8 @@ func TestCrash(t *testing.T) {
 			c, err := open(Config{Dir: dir}, step)
 			if err == nil {
 				mustClose(t, c)
-				// The two removals of remains may fail without harm, so the operations that matter are after them.
+				// The two removals of remains may fail without harm, so the operations that matter
+				// are after them.
 				if !crashed() {
 					if n < 12 {
 						t.Errorf("only %d operations seen", n)
@@ -74,7 +75,8 @@ func TestCrash(t *testing.T) {
 				time.Sleep(DefaultIntermediateTTL * 2 / 3)
 
 				step, crashed := crashAt(n, dir)
-				// The old intermediate is good for as long as it takes to mend the disk, so this is not an error.
+				// The old intermediate is good for as long as it takes to repair the disk, so this
+				// is not an error.
 				c, err := open(Config{Dir: dir}, step)
 				if err != nil {
 					t.Fatalf("crash %d: %v", n, err)
@@ -135,7 +137,8 @@ func checkWhole(t *testing.T, dir string) {
 	}
 }
 
-// TestDirectoryGone takes the directory away under a running CA: a disk that fails in earnest, for every user.
+// TestDirectoryGone takes the directory away under a running CA: a disk that fails in earnest, for
+// every user.
 func TestDirectoryGone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		dir := caDir(t)

@@ -11,12 +11,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// disk is a directory that is ours alone: nobody else may look into it, and no other process has it open as a disk.
+// disk is a directory that belongs to this process alone: other users cannot read it, and no other
+// process has it open as a disk.
 type disk struct {
 	path string
 	root *os.Root
 	dir  *os.File // holds the lock; synced after each rename
-	// step is called before each operation that changes the directory and makes it fail; nil but in tests.
+	// step is called before each operation that changes the directory and makes it fail; nil but in
+	// tests.
 	step func(operation string) error
 }
 
@@ -29,7 +31,8 @@ const (
 	tmpSuffix = ".tmp"
 )
 
-// openDisk makes the directory if it is missing, checks that it is ours alone, and locks it. The lock ends with close, or the process.
+// openDisk makes the directory if it is missing, checks that other users have no access, and locks
+// it. The lock ends with close, or with the process.
 func openDisk(path string) (*disk, error) {
 	if path == "" {
 		return nil, errors.New("no directory for the CA: name one")
@@ -59,8 +62,9 @@ func openDisk(path string) (*disk, error) {
 	return d, nil
 }
 
-// lock checks that the open directory is the one that was looked at, and locks it. The lock is on the directory and not on a file in
-// it: it needs nothing to be written, and cannot be removed and made anew beside a running process.
+// lock checks that the open directory is the one that named describes, and locks it. The lock is on
+// the directory and not on a file in it, so it needs no write and cannot be removed and made anew
+// beside a running process.
 func (d *disk) lock(named fs.FileInfo) error {
 	dir, err := d.root.Open(".")
 	if err != nil {
@@ -96,8 +100,8 @@ func (d *disk) close() error {
 	return err
 }
 
-// access checks that somebody else can neither read nor replace what is at path. info is its own, not a link's target's. Its mode may
-// be stricter than most, as long as we can use it.
+// access checks that other users can neither read nor replace the file or directory at path. info
+// comes from Lstat. The mode may be stricter than most, as long as the owner can read it.
 func access(path string, info fs.FileInfo, most fs.FileMode) error {
 	owner := -1
 	if stat, ok := info.Sys().(*syscall.Stat_t); ok {
@@ -106,7 +110,8 @@ func access(path string, info fs.FileInfo, most fs.FileMode) error {
 	return checkAccess(path, info.Mode(), most, owner, os.Geteuid())
 }
 
-// checkAccess is access of numbers. owner is -1 where the system does not say.
+// checkAccess is access with the owner and the process's user as numbers. owner is -1 where the
+// system does not say.
 func checkAccess(path string, mode, most fs.FileMode, owner, us int) error {
 	kind := mode.Type()
 	switch {
@@ -148,8 +153,9 @@ func (d *disk) read(name string) ([]byte, error) {
 	return data, nil
 }
 
-// write replaces a file as a whole: after a crash at any point there is the old one or the new one. It returns when the new one is on
-// the disk; after an error the old one is there, unless the last step failed: then it may be either.
+// write replaces a file as a whole: after a crash at any point there is the old one or the new one.
+// It returns when the new one is on the disk; after an error the old one is there, unless the last
+// step failed: then it may be either.
 func (d *disk) write(name string, data []byte) error {
 	tmp := name + tmpSuffix
 	err := d.writeTmp(tmp, data)
@@ -157,7 +163,6 @@ func (d *disk) write(name string, data []byte) error {
 		err = d.do("rename "+name, func() error { return d.root.Rename(tmp, name) })
 	}
 	if err != nil {
-		// What is left of it would only be in the way of the next try, which removes it too.
 		return errors.Join(fmt.Errorf("%s: write: %w", filepath.Join(d.path, name), err), d.removeTmp(name))
 	}
 	if err := d.do("sync directory after "+name, d.dir.Sync); err != nil {
@@ -181,7 +186,7 @@ func (d *disk) writeTmp(tmp string, data []byte) (err error) {
 	return d.do("sync "+tmp, f.Sync)
 }
 
-// removeTmp removes what a write that did not end has left of a file.
+// removeTmp removes the temporary file of an unfinished write; none is no error.
 func (d *disk) removeTmp(name string) error {
 	err := d.do("remove "+name+tmpSuffix, func() error { return d.root.Remove(name + tmpSuffix) })
 	if errors.Is(err, fs.ErrNotExist) {

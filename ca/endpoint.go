@@ -18,16 +18,18 @@ import (
 
 // EndpointConfig says where the authority of the control plane's own endpoint is kept.
 type EndpointConfig struct {
-	// Dir is its own directory, not the CA's. It is made, with mode 0700, if it is missing. Required.
+	// Dir is its own directory, not the CA's. It is made, with mode 0700, if it is missing.
+	// Required.
 	Dir string
 	// TrustDomain is the mesh's. Required: another than the one that Dir was made with is an error.
 	TrustDomain spiffeid.TrustDomain
-	// Logger is told about failed renewals. Nil: nobody is.
+	// Logger gets failed renewals. Nil: nothing is logged.
 	Logger *slog.Logger
 }
 
-// Endpoint is the certificate of the control plane's TLS endpoint, under a root of its own: a mesh whose root is being replaced
-// still reaches the control plane that replaces it. OpenEndpoint makes it, Close ends it.
+// Endpoint is the certificate of the control plane's TLS endpoint, under a root of its own: a mesh
+// whose root is being replaced still reaches the control plane that replaces it. OpenEndpoint makes
+// it, Close ends it.
 type Endpoint struct {
 	authority *authority
 	log       *slog.Logger
@@ -38,10 +40,12 @@ type Endpoint struct {
 	term    term
 }
 
-// endpointTTL is how long the endpoint's certificate lives. Renewal needs nobody's help, so it is a leaf's.
+// endpointTTL is how long the endpoint's certificate is valid. The endpoint renews it by itself, so
+// a leaf's lifetime is enough.
 const endpointTTL = DefaultLeafTTL
 
-// OpenEndpoint opens the authority in cfg.Dir, or makes a new one, with the same care and the same errors as Open.
+// OpenEndpoint opens the authority in cfg.Dir, or makes a new one, with the same care and the same
+// errors as Open.
 func OpenEndpoint(cfg EndpointConfig) (*Endpoint, error) {
 	if cfg.TrustDomain.IsZero() {
 		return nil, errors.New("certificate of the endpoint: no trust domain")
@@ -68,11 +72,12 @@ func OpenEndpoint(cfg EndpointConfig) (*Endpoint, error) {
 	return e, nil
 }
 
-// Close gives the directory free.
+// Close releases the directory.
 func (e *Endpoint) Close() error { return e.authority.disk.close() }
 
-// TLSConfig is a server's configuration: TLS 1.3 with the endpoint's certificate, renewed as handshakes ask for it. Clients show no
-// certificate; their token says who they are. The caller may change it.
+// TLSConfig is a server's configuration: TLS 1.3 with the endpoint's certificate, renewed as
+// handshakes ask for it. Clients show no certificate; their token says who they are. The caller may
+// change it.
 func (e *Endpoint) TLSConfig() *tls.Config {
 	return &tls.Config{
 		MinVersion:             tls.VersionTLS13,
@@ -92,10 +97,12 @@ func (e *Endpoint) RootsPEM() []byte {
 	return b
 }
 
-// URI is the URI SAN of the endpoint's certificate, which clients demand: spiffe://<trust domain>/sallyport/xds.
+// URI is the URI SAN of the endpoint's certificate, which clients demand: spiffe://<trust
+// domain>/sallyport/xds.
 func (e *Endpoint) URI() string { return e.id.String() }
 
-// certificate is a tls.Config's GetCertificate. If renewal fails, the old certificate serves as long as it is valid.
+// certificate is a tls.Config's GetCertificate. If renewal fails, the old certificate serves as
+// long as it is valid.
 func (e *Endpoint) certificate(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -113,7 +120,7 @@ func (e *Endpoint) certificate(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 		if e.current == nil || valid(e.current.Leaf, now) != nil {
 			return nil, err
 		}
-		e.log.Error("the endpoint's certificate cannot be renewed, the last one stays", "err", err)
+		e.log.Error("certificate of the endpoint not renewed, the last one stays in use", "err", err)
 		return e.current, nil
 	}
 	next := &tls.Certificate{PrivateKey: key, Leaf: chain[0]}

@@ -6,8 +6,9 @@ import (
 	"testing"
 )
 
-// FuzzState damages one file of a good state: a byte is flipped, the rest cut off, something put in between. Open never panics and never
-// makes a new CA of it: it fails, or the root is the one that was there.
+// FuzzState damages one file of a good state: a byte is flipped, the rest cut off, something put in
+// between. Open never panics and never makes a new CA of it: it fails, or the root is the one that
+// was there.
 func FuzzState(f *testing.F) {
 	dir, good := goodState(f)
 	files := [2]string{rootFile, intermediateFile}

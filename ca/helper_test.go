@@ -92,7 +92,8 @@ func writeFile(t testing.TB, data []byte, path ...string) {
 	}
 }
 
-// forge makes a certificate of profile p as sign would, changed by mutate and seen by no check. A nil signer: it signs itself.
+// forge makes a certificate of profile p as sign would, changed by mutate and seen by no check. A
+// nil signer: it signs itself.
 func forge(t testing.TB, p profile, uri string, signer *pair, mutate func(*x509.Certificate)) *pair {
 	t.Helper()
 	u, err := url.Parse(uri)

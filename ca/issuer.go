@@ -25,10 +25,10 @@ import (
 // leaf's key.
 type Provider interface {
 	// Sign returns a leaf for the public key of csr, and after it each certificate that signed the
-	// one before, without the root. csr asks for id as its only SAN. It was validated, or made by
-	// the caller: the built-in CA needs no proof that somebody has the key, and to sign a request
-	// costs a third of what signing the leaf does. The leaf is valid for ttl or less. Sign may
-	// block until ctx ends.
+	// one before, without the root. csr asks for id as its only SAN. The caller has validated it or
+	// made it: the built-in CA needs no proof of possession of the key, as signing a request costs
+	// a third of signing the leaf. The leaf is valid for ttl or less. Sign may block until ctx
+	// ends.
 	Sign(ctx context.Context, csr *x509.CertificateRequest, id spiffeid.ID, ttl time.Duration) ([]*x509.Certificate, error)
 	// Roots are what verifies the leafs; empty as long as they are not known.
 	Roots() *latest.Value[*sds.Roots]
@@ -42,12 +42,12 @@ type IssuerConfig struct {
 	TrustDomain spiffeid.TrustDomain
 	// TTL is how long a leaf is valid. Required.
 	TTL time.Duration
-	// Registerer takes the metrics. Nil: they are counted for nobody.
+	// Registerer takes the metrics. Nil: they are not exported.
 	Registerer prometheus.Registerer
 }
 
-// Issuer makes leafs, with their keys, and renews them: an sds.Source. What failed is tried again
-// by those who watch. It may be used by several goroutines.
+// Issuer makes leafs, with their keys, and renews them: an sds.Source. It retries nothing: a watch
+// ends with the error, and its caller watches again. It may be used by several goroutines.
 type Issuer struct {
 	cfg    IssuerConfig
 	issued prometheus.Counter
@@ -73,11 +73,11 @@ func NewIssuer(cfg IssuerConfig) (*Issuer, error) {
 // maxID is how many bytes a SPIFFE ID has at most (SPIFFE-ID, 2.3 "Maximum SPIFFE ID Length").
 const maxID = 2048
 
-// tick is how often the wall clock is looked at, which a suspended machine or an operator moves.
+// tick is how often the wall clock is checked, which a suspended machine or an operator moves.
 const tick = 5 * time.Second
 
-// Run sees to it that leafs are renewed in time when the wall clock is moved, until ctx ends; then
-// it returns nil.
+// Run watches for steps of the wall clock, so that leafs are renewed in time after one, until ctx
+// ends; then it returns nil.
 func (i *Issuer) Run(ctx context.Context) error {
 	ticker := time.NewTicker(tick)
 	defer ticker.Stop()
@@ -96,9 +96,9 @@ func (i *Issuer) Run(ctx context.Context) error {
 	}
 }
 
-// WatchSVID calls f with a leaf of id, at once and whenever the last one's time has come, until ctx
-// ends; then it returns nil. Each watch has a key and a certificate of its own. The error is that
-// id is not an identity of the trust domain, or that a leaf cannot be signed.
+// WatchSVID calls f with a leaf of id, at once and whenever the last one is due for renewal, until
+// ctx ends; then it returns nil. Each watch has a key and a certificate of its own. The error is
+// that id is not an identity of the trust domain, or that a leaf cannot be signed.
 func (i *Issuer) WatchSVID(ctx context.Context, _ identity.Caller, id identity.Service, f func(*sds.SVID)) error {
 	if err := id.Check(); err != nil {
 		return fmt.Errorf("leaf for service %q in datacenter %q of trust domain %q: %w", id.Service, id.Datacenter, id.TrustDomain, err)
@@ -150,16 +150,16 @@ func (i *Issuer) issue(ctx context.Context, id spiffeid.ID) (*sds.SVID, term, er
 	t := newTerm(now, chain[0], mathrand.Float64())
 	if roots, ok := i.cfg.Provider.Roots().Load(); ok {
 		if root, ok := roots.Active(); ok && !t.notAfter.Before(root.Certificate.NotAfter) {
-			t.renew = t.notAfter.Sub(now) // it ends with the root, and so would the next
+			t.renew = t.notAfter.Sub(now) // the next one would end with the root, too
 			t.last = true
 		}
 	}
 	return &sds.SVID{Certificates: chain, PrivateKey: key}, t, nil
 }
 
-// wait returns when a leaf's time has come; false when ctx ends before.
+// wait returns true when a leaf is due for renewal, and false when ctx ends before.
 func (i *Issuer) wait(ctx context.Context, t term) bool {
-	// One that is due when it comes is no reason to ask again at once.
+	// A leaf that is due as soon as it is signed must not make this a busy loop.
 	if !backoff.Sleep(ctx, time.Second) {
 		return false
 	}

@@ -9,8 +9,8 @@ import (
 	"go.uber.org/goleak"
 )
 
-// holdDir makes the test binary a second process that opens the CA in a directory, says how that went, and keeps it until its
-// standard input ends.
+// holdDir makes the test binary a second process that opens the CA in a directory, says how that
+// went, and keeps it until its standard input ends.
 const holdDir = "SALLYPORT_TEST_HOLD_CA"
 
 func TestMain(m *testing.M) {

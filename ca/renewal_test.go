@@ -69,7 +69,8 @@ func TestDue(t *testing.T) {
 	}
 }
 
-// TestStepRenewsOnce: after a step of the wall clock by any amount, what is signed anew is not due again.
+// TestStepRenewsOnce: after a step of the wall clock by any amount, what is signed anew is not due
+// again.
 func TestStepRenewsOnce(t *testing.T) {
 	begin := time.Date(2030, 1, 1, 0, 0, 0, 0, time.UTC)
 	for _, life := range []time.Duration{time.Minute, time.Hour, 72 * time.Hour} {
@@ -198,8 +199,8 @@ func TestLeafsAreRenewed(t *testing.T) {
 	}
 }
 
-// TestStepOfTheClock: leafs are looked at when the wall clock has moved, and those that would soon end
-// by it are renewed.
+// TestStepOfTheClock: leafs are looked at when the wall clock has moved, and those that would soon
+// end by it are renewed.
 func TestStepOfTheClock(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := mustOpen(t, Config{Dir: caDir(t)})
@@ -308,7 +309,8 @@ func TestIntermediateIsRenewed(t *testing.T) {
 	})
 }
 
-// TestEndOfRoot: near the end of the root all certificates end with it. Nobody is renewed in ever shorter circles, and after it the CA says so.
+// TestEndOfRoot: near the end of the root all certificates end with it. Nobody is renewed in ever
+// shorter circles, and after it the CA says so.
 func TestEndOfRoot(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		dir := caDir(t)

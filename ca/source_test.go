@@ -14,7 +14,8 @@ import (
 	"github.com/spiffe/go-spiffe/v2/svid/x509svid"
 )
 
-// TestAsSource: what the CA signs passes all that sds looks at, for days, and after a restart the roots are the same to the byte.
+// TestAsSource: what the CA signs passes all that sds looks at, for days, and after a restart the
+// roots are the same to the byte.
 func TestAsSource(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		dir := caDir(t)

@@ -11,8 +11,9 @@ import (
 	"strings"
 )
 
-// The files of a CA's directory. The root's is the state: all else can be made again with what is in it, so it is written first and
-// never replaced by a new CA. Both are PEM with a line before and after, which openssl skips:
+// The files of a CA's directory. The root's is the state: all else can be made again with what is
+// in it, so it is written first and never replaced by a new CA. Both are PEM with a line before and
+// after, which openssl skips:
 //
 //	openssl x509 -in root.pem -noout -text
 //	openssl verify -CAfile root.pem intermediate.pem
@@ -49,8 +50,9 @@ func encode(p profile, own *pair, others []*x509.Certificate) ([]byte, error) {
 	return append(b, tail...), nil
 }
 
-// decode is the reverse of encode. It accepts nothing but what encode wrote, to the byte: a certificate that damage makes invisible
-// is one root less that peers are believed by. What the certificates say is not looked at.
+// decode is the reverse of encode. It accepts nothing but what encode wrote, to the byte: damage
+// that hides a PEM block would silently drop a root that peers rely on. It does not check the
+// contents of the certificates.
 func decode(p profile, data []byte) (own *pair, others []*x509.Certificate, err error) {
 	if len(data) == 0 {
 		return nil, nil, errors.New("is empty")
@@ -101,7 +103,8 @@ func decode(p profile, data []byte) (own *pair, others []*x509.Certificate, err 
 	return own, others, nil
 }
 
-// checkHead looks at the first line, so that the file of another version, or another file, is called that.
+// checkHead checks the first line, so that a file of another version or kind gets an error that
+// says so.
 func checkHead(p profile, data []byte) error {
 	head, _, _ := strings.Cut(string(data[:min(len(data), 128)]), "\n")
 	name, version, ok := strings.Cut(strings.TrimPrefix(head, headWords), formatWords)
@@ -112,9 +115,9 @@ func checkHead(p profile, data []byte) error {
 	case name != p.name:
 		return fmt.Errorf("is the file of the %s, want that of the %s", name, p.name)
 	case n > format:
-		return fmt.Errorf("has format %d, which a newer sallyport wrote; this one knows %d", n, format)
+		return fmt.Errorf("has format %d of a newer sallyport, want %d", n, format)
 	case n != format:
-		return fmt.Errorf("has format %d; this sallyport knows %d", n, format)
+		return fmt.Errorf("has format %d, want %d", n, format)
 	}
 	return nil
 }

@@ -43,12 +43,13 @@ func encoded(t testing.TB, p profile, own *pair, others ...*x509.Certificate) []
 	return b
 }
 
-// TestBrokenState: each kind of damage is an error that says what is wrong with which file and how to mend it, and changes nothing.
+// TestBrokenState: each kind of damage is an error that says what is wrong with which file and how
+// to repair it, and changes nothing.
 func TestBrokenState(t *testing.T) {
 	const (
-		td               = "spiffe://" + testDomain
-		mendRoot         = ": restore it from a backup, or move DIR away to begin a new CA, which every proxy has to learn"
-		mendIntermediate = ": restore it from a backup or remove it; the root signs a new one at the next start"
+		td                 = "spiffe://" + testDomain
+		rootRemedy         = ": restore it from a backup, or move DIR away to begin a new CA, which every proxy has to learn"
+		intermediateRemedy = ": restore it from a backup or remove it; the root signs a new one at the next start"
 	)
 	root := func(change func(t *testing.T, data []byte) []byte) func(*testing.T, string, stored) {
 		return func(t *testing.T, dir string, _ stored) {
@@ -94,28 +95,28 @@ func TestBrokenState(t *testing.T) {
 		damage func(t *testing.T, dir string, s stored)
 		want   string // DIR stands for the directory
 	}{
-		{"root empty", root(cut(0)), "DIR/root.pem: is empty" + mendRoot},
-		{"root cut in the first line", root(cut(5)), "DIR/root.pem: does not begin as a file of the CA does" + mendRoot},
-		{"root cut after the first line", root(cut(len("sallyport CA root, format 1\n"))), "DIR/root.pem: is cut off" + mendRoot},
-		{"root cut in the certificate", root(cut(300)), "DIR/root.pem: is cut off" + mendRoot},
-		{"root without its last line", root(func(_ *testing.T, b []byte) []byte { return bytes.TrimSuffix(b, []byte(tail)) }), "DIR/root.pem: is cut off" + mendRoot},
-		{"root without its last byte", root(func(_ *testing.T, b []byte) []byte { return b[:len(b)-1] }), "DIR/root.pem: is cut off" + mendRoot},
-		{"root is something else", root(func(*testing.T, []byte) []byte { return []byte("PK\x03\x04 something else") }), "DIR/root.pem: does not begin as a file of the CA does" + mendRoot},
-		{"root of zeros", root(func(_ *testing.T, b []byte) []byte { return make([]byte, len(b)) }), "DIR/root.pem: does not begin as a file of the CA does" + mendRoot},
-		{"root of a newer format", root(replace("format 1", "format 2")), "DIR/root.pem: has format 2, which a newer sallyport wrote; this one knows 1" + mendRoot},
-		{"root of an older format", root(replace("format 1", "format 0")), "DIR/root.pem: has format 0; this sallyport knows 1" + mendRoot},
-		{"root of a format with a sign", root(replace("format 1", "format +1")), "DIR/root.pem: is not as sallyport wrote it" + mendRoot},
-		{"root with other line ends", root(func(_ *testing.T, b []byte) []byte { return bytes.ReplaceAll(b, []byte("\n"), []byte("\r\n")) }), "DIR/root.pem: does not begin as a file of the CA does" + mendRoot},
-		{"root with a note", root(replace("-----BEGIN PRIVATE KEY", "a note\n-----BEGIN PRIVATE KEY")), "DIR/root.pem: is not as sallyport wrote it" + mendRoot},
-		{"root with something behind it", root(func(_ *testing.T, b []byte) []byte { return append(b, 'x') }), "DIR/root.pem: is cut off" + mendRoot},
-		{"root's key broken", root(replace("BEGIN PRIVATE KEY-----\n", "BEGIN PRIVATE KEY-----\nAAAA")), "DIR/root.pem: its private key cannot be read" + mendRoot},
-		{"root's key invisible", root(replace("-----BEGIN PRIVATE KEY", "----BEGIN PRIVATE KEY")), "DIR/root.pem: does not hold a certificate and its private key" + mendRoot},
-		{"root's key of another kind", root(replace("PRIVATE KEY", "EC PRIVATE KEY")), "DIR/root.pem: does not hold a certificate and its private key" + mendRoot},
+		{"root empty", root(cut(0)), "DIR/root.pem: is empty" + rootRemedy},
+		{"root cut in the first line", root(cut(5)), "DIR/root.pem: does not begin as a file of the CA does" + rootRemedy},
+		{"root cut after the first line", root(cut(len("sallyport CA root, format 1\n"))), "DIR/root.pem: is cut off" + rootRemedy},
+		{"root cut in the certificate", root(cut(300)), "DIR/root.pem: is cut off" + rootRemedy},
+		{"root without its last line", root(func(_ *testing.T, b []byte) []byte { return bytes.TrimSuffix(b, []byte(tail)) }), "DIR/root.pem: is cut off" + rootRemedy},
+		{"root without its last byte", root(func(_ *testing.T, b []byte) []byte { return b[:len(b)-1] }), "DIR/root.pem: is cut off" + rootRemedy},
+		{"root is something else", root(func(*testing.T, []byte) []byte { return []byte("PK\x03\x04 something else") }), "DIR/root.pem: does not begin as a file of the CA does" + rootRemedy},
+		{"root of zeros", root(func(_ *testing.T, b []byte) []byte { return make([]byte, len(b)) }), "DIR/root.pem: does not begin as a file of the CA does" + rootRemedy},
+		{"root of a newer format", root(replace("format 1", "format 2")), "DIR/root.pem: has format 2 of a newer sallyport, want 1" + rootRemedy},
+		{"root of an older format", root(replace("format 1", "format 0")), "DIR/root.pem: has format 0, want 1" + rootRemedy},
+		{"root of a format with a sign", root(replace("format 1", "format +1")), "DIR/root.pem: is not as sallyport wrote it" + rootRemedy},
+		{"root with other line ends", root(func(_ *testing.T, b []byte) []byte { return bytes.ReplaceAll(b, []byte("\n"), []byte("\r\n")) }), "DIR/root.pem: does not begin as a file of the CA does" + rootRemedy},
+		{"root with a note", root(replace("-----BEGIN PRIVATE KEY", "a note\n-----BEGIN PRIVATE KEY")), "DIR/root.pem: is not as sallyport wrote it" + rootRemedy},
+		{"root with something behind it", root(func(_ *testing.T, b []byte) []byte { return append(b, 'x') }), "DIR/root.pem: is cut off" + rootRemedy},
+		{"root's key broken", root(replace("BEGIN PRIVATE KEY-----\n", "BEGIN PRIVATE KEY-----\nAAAA")), "DIR/root.pem: its private key cannot be read" + rootRemedy},
+		{"root's key invisible", root(replace("-----BEGIN PRIVATE KEY", "----BEGIN PRIVATE KEY")), "DIR/root.pem: does not hold a certificate and its private key" + rootRemedy},
+		{"root's key of another kind", root(replace("PRIVATE KEY", "EC PRIVATE KEY")), "DIR/root.pem: does not hold a certificate and its private key" + rootRemedy},
 		{"root's blocks exchanged", root(func(t *testing.T, b []byte) []byte {
 			_, rest := pem.Decode(b)
 			key, _ := pem.Decode(rest)
 			return append([]byte("sallyport CA root, format 1\n"), append(pem.EncodeToMemory(key), tail...)...)
-		}), `DIR/root.pem: its PEM block number 1 is a "PRIVATE KEY", which does not belong there` + mendRoot},
+		}), `DIR/root.pem: its PEM block number 1 is a "PRIVATE KEY", which does not belong there` + rootRemedy},
 		{"root's key not ECDSA", func(t *testing.T, dir string, s stored) {
 			key, err := rsa.GenerateKey(rand.Reader, 2048)
 			if err != nil {
@@ -129,86 +130,86 @@ func TestBrokenState(t *testing.T) {
 			b = append(b, pem.EncodeToMemory(&pem.Block{Type: certificateBlock, Bytes: s.root.cert.Raw})...)
 			b = append(b, pem.EncodeToMemory(&pem.Block{Type: keyBlock, Bytes: der})...)
 			writeFile(t, append(b, tail...), dir, rootFile)
-		}, "DIR/root.pem: its private key is not an ECDSA key" + mendRoot},
+		}, "DIR/root.pem: its private key is not an ECDSA key" + rootRemedy},
 		{"intermediate in the root's place", func(t *testing.T, dir string, _ stored) {
 			writeFile(t, readFile(t, dir, intermediateFile), dir, rootFile)
-		}, "DIR/root.pem: is the file of the intermediate, want that of the root" + mendRoot},
+		}, "DIR/root.pem: is the file of the intermediate, want that of the root" + rootRemedy},
 		{"root's key another one", func(t *testing.T, dir string, s stored) {
 			writeFile(t, encoded(t, rootProfile(), &pair{s.root.cert, s.intermediate.key}), dir, rootFile)
-		}, "DIR/root.pem: root certificate: the private key belongs to another certificate" + mendRoot},
+		}, "DIR/root.pem: root certificate: the private key belongs to another certificate" + rootRemedy},
 		{"root gone", func(t *testing.T, dir string, _ stored) {
 			if err := os.Remove(filepath.Join(dir, rootFile)); err != nil {
 				t.Fatal(err)
 			}
-		}, "DIR/root.pem: is missing, but intermediate.pem is there, so there was a CA" + mendRoot},
+		}, "DIR/root.pem: is missing, but intermediate.pem is there, so there was a CA" + rootRemedy},
 		{"root expired", forgedRoot(td, func(c *x509.Certificate) {
 			c.NotBefore, c.NotAfter = time.Unix(0, 0), time.Unix(3600, 0)
-		}), "DIR/root.pem: root certificate: expired at 1970-01-01T01:00:00Z: if it is, move DIR away; every proxy has to learn the new CA that begins then"},
+		}), "DIR/root.pem: root certificate: expired at 1970-01-01T01:00:00Z: if the clock is right, move DIR away to begin a new CA, which every proxy has to learn"},
 		{"root of the future", forgedRoot(td, func(c *x509.Certificate) {
 			c.NotBefore, c.NotAfter = time.Unix(1<<33, 0), time.Unix(1<<33+3600, 0)
-		}), "DIR/root.pem: root certificate: valid only from 2242-03-16T12:56:32Z on: is the clock right?: if it is, move DIR away; every proxy has to learn the new CA that begins then"},
+		}), "DIR/root.pem: root certificate: valid only from 2242-03-16T12:56:32Z on: if the clock is right, move DIR away to begin a new CA, which every proxy has to learn"},
 		{
 			"root with two trust domains", forgedRoot(td, func(c *x509.Certificate) { c.URIs = append(c.URIs, c.URIs[0]) }),
-			"DIR/root.pem: its certificate has 2 URI SANs, want one, the trust domain" + mendRoot,
+			"DIR/root.pem: its certificate has 2 URI SANs, want one, the trust domain" + rootRemedy,
 		},
 		{
 			"root is a service's", forgedRoot(td+"/ns/default/dc/dc1/svc/web", nil),
-			`DIR/root.pem: its certificate is for "spiffe://` + testDomain + `/ns/default/dc/dc1/svc/web", which is not a trust domain` + mendRoot,
+			`DIR/root.pem: its certificate is for "spiffe://` + testDomain + `/ns/default/dc/dc1/svc/web", which is not a trust domain` + rootRemedy,
 		},
 		{
 			"root is no CA", forgedRoot(td, func(c *x509.Certificate) { c.IsCA = false; c.MaxPathLen = -1; c.KeyUsage = 0 }),
-			"DIR/root.pem: root certificate: basic constraints say CA:false, want CA:true" + mendRoot,
+			"DIR/root.pem: root certificate: basic constraints say CA:false, want CA:true" + rootRemedy,
 		},
 		{"root signed by another", func(t *testing.T, dir string, _ stored) {
 			writeFile(t, encoded(t, rootProfile(), forge(t, rootProfile(), td, forge(t, rootProfile(), td, nil, nil), func(c *x509.Certificate) { c.Subject.CommonName = "me" })), dir, rootFile)
-		}, `DIR/root.pem: root certificate: not signed by "CN=me"` + mendRoot},
+		}, `DIR/root.pem: root certificate: not signed by "CN=me"` + rootRemedy},
 		{
 			"other root of another mesh", otherRoot("spiffe://evil.example", nil),
-			`DIR/root.pem: the other root number 1: root certificate: it is for "spiffe://evil.example", want "` + td + `"` + mendRoot,
+			`DIR/root.pem: the other root number 1: root certificate: it is for "spiffe://evil.example", want "` + td + `"` + rootRemedy,
 		},
 		{
 			"other root is no CA", otherRoot(td, func(c *x509.Certificate) { c.IsCA = false; c.MaxPathLen = -1; c.KeyUsage = 0 }),
-			"DIR/root.pem: the other root number 1: root certificate: basic constraints say CA:false, want CA:true" + mendRoot,
+			"DIR/root.pem: the other root number 1: root certificate: basic constraints say CA:false, want CA:true" + rootRemedy,
 		},
 		{"other root broken", func(t *testing.T, dir string, s stored) {
 			data := encoded(t, rootProfile(), s.root, forge(t, rootProfile(), td, nil, nil).cert)
 			i := bytes.LastIndex(data, []byte("-----BEGIN"))
 			writeFile(t, append(data[:i:i], bytes.Replace(data[i:], []byte("MII"), []byte("AAA"), 1)...), dir, rootFile)
-		}, "DIR/root.pem: its certificate number 2 cannot be read: x509: malformed certificate" + mendRoot},
+		}, "DIR/root.pem: its certificate number 2 cannot be read: x509: malformed certificate" + rootRemedy},
 		{"other root invisible", func(t *testing.T, dir string, s stored) {
 			data := encoded(t, rootProfile(), s.root, forge(t, rootProfile(), td, nil, nil).cert)
 			i := bytes.LastIndex(data, []byte("-----BEGIN"))
 			writeFile(t, append(data[:i:i], bytes.Replace(data[i:], []byte("-----BEGIN"), []byte("----+BEGIN"), 1)...), dir, rootFile)
-		}, "DIR/root.pem: is not as sallyport wrote it" + mendRoot},
+		}, "DIR/root.pem: is not as sallyport wrote it" + rootRemedy},
 		{
 			"root too large", root(func(*testing.T, []byte) []byte { return make([]byte, maxFile+1) }),
 			"DIR/root.pem: has 1048577 bytes, which no file of the CA has: restore it from a backup",
 		},
 
-		{"intermediate empty", intermediate(cut(0)), "DIR/intermediate.pem: is empty" + mendIntermediate},
-		{"intermediate cut", intermediate(cut(300)), "DIR/intermediate.pem: is cut off" + mendIntermediate},
-		{"intermediate of a newer format", intermediate(replace("format 1", "format 99")), "DIR/intermediate.pem: has format 99, which a newer sallyport wrote; this one knows 1" + mendIntermediate},
+		{"intermediate empty", intermediate(cut(0)), "DIR/intermediate.pem: is empty" + intermediateRemedy},
+		{"intermediate cut", intermediate(cut(300)), "DIR/intermediate.pem: is cut off" + intermediateRemedy},
+		{"intermediate of a newer format", intermediate(replace("format 1", "format 99")), "DIR/intermediate.pem: has format 99 of a newer sallyport, want 1" + intermediateRemedy},
 		{"root in the intermediate's place", func(t *testing.T, dir string, _ stored) {
 			writeFile(t, readFile(t, dir, rootFile), dir, intermediateFile)
-		}, "DIR/intermediate.pem: is the file of the root, want that of the intermediate" + mendIntermediate},
+		}, "DIR/intermediate.pem: is the file of the root, want that of the intermediate" + intermediateRemedy},
 		{"intermediate's key another one", func(t *testing.T, dir string, s stored) {
 			writeFile(t, encoded(t, intermediateProfile(), &pair{s.intermediate.cert, s.root.key}), dir, intermediateFile)
-		}, "DIR/intermediate.pem: intermediate certificate: the private key belongs to another certificate" + mendIntermediate},
+		}, "DIR/intermediate.pem: intermediate certificate: the private key belongs to another certificate" + intermediateRemedy},
 		{"intermediate of another root", func(t *testing.T, dir string, s stored) {
 			_, foreign := goodState(t)
 			writeFile(t, encoded(t, intermediateProfile(), foreign.intermediate), dir, intermediateFile)
 		}, "DIR/intermediate.pem: intermediate certificate: "},
 		{
 			"intermediate of another trust domain", forgedIntermediate("spiffe://evil.example", nil),
-			`DIR/intermediate.pem: intermediate certificate: it is for "spiffe://evil.example", want "` + td + `"` + mendIntermediate,
+			`DIR/intermediate.pem: intermediate certificate: it is for "spiffe://evil.example", want "` + td + `"` + intermediateRemedy,
 		},
 		{
 			"intermediate that may sign intermediates", forgedIntermediate(td, func(c *x509.Certificate) { c.MaxPathLen, c.MaxPathLenZero = 1, false }),
-			"DIR/intermediate.pem: intermediate certificate: path length 1, want 0" + mendIntermediate,
+			"DIR/intermediate.pem: intermediate certificate: path length 1, want 0" + intermediateRemedy,
 		},
 		{"two intermediates", func(t *testing.T, dir string, s stored) {
 			writeFile(t, encoded(t, intermediateProfile(), s.intermediate, s.intermediate.cert), dir, intermediateFile)
-		}, "DIR/intermediate.pem: holds more than one certificate" + mendIntermediate},
+		}, "DIR/intermediate.pem: holds more than one certificate" + intermediateRemedy},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			dir, s := goodState(t)
@@ -305,7 +306,8 @@ func TestStateThatMends(t *testing.T) {
 	}
 }
 
-// TestCheck: check finds each property that is not as it should be. What the CA must never sign is among it.
+// TestCheck: check finds each property that is not as it should be. What the CA must never sign is
+// among it.
 func TestCheck(t *testing.T) {
 	const uri = "spiffe://" + testDomain + "/ns/default/dc/dc1/svc/web"
 	signer := forge(t, intermediateProfile(), "spiffe://"+testDomain, forge(t, rootProfile(), "spiffe://"+testDomain, nil, nil), nil)

@@ -12,7 +12,7 @@ type term struct {
 	begin               time.Time     // with the monotonic clock's reading
 	renew               time.Duration // after begin
 	notBefore, notAfter time.Time
-	last                bool // it ends with its root: the next one would live no longer
+	last                bool // it ends with its root, so the next one would be valid no longer
 }
 
 // newTerm is the term of a certificate that was signed at now. jitter, in [0, 1), says where in the
@@ -21,10 +21,10 @@ func newTerm(now time.Time, cert *x509.Certificate, jitter float64) term {
 	return term{begin: now, renew: sds.RenewAfter(cert.NotAfter.Sub(now), jitter), notBefore: cert.NotBefore, notAfter: cert.NotAfter}
 }
 
-// due reports whether the certificate is to be renewed. elapsed is the time since its begin by the
-// monotonic clock, and decides normally: a step of the wall clock alone moves nothing. By the wall
-// clock's now it is due when it is not valid any more or soon, or not yet; what is signed then is
-// valid by that clock, so a step renews a certificate once at most.
+// due reports whether the certificate is to be renewed. Normally elapsed decides, the time since it
+// was signed by the monotonic clock: a step of the wall clock alone changes nothing. By the wall
+// clock's now it is due when it has expired, expires soon or is not valid yet; what is signed then
+// is valid by that clock, so a step renews a certificate at most once.
 func (t term) due(now time.Time, elapsed time.Duration) bool {
 	soon := t.notAfter.Sub(now) < t.notAfter.Sub(t.begin)/10 && (!t.last || !now.Before(t.notAfter))
 	return elapsed >= t.renew || now.Before(t.notBefore) || soon

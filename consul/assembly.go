@@ -263,10 +263,7 @@ func (b *assembly) rebuild(ctx context.Context) {
 
 // publishContents publishes the contents.
 func (b *assembly) publishContents() {
-	if !b.unpublished.IsZero() {
-		b.agent.log.Debug("consul contents published", "after", b.now.Sub(b.unpublished))
-		b.unpublished = time.Time{}
-	}
+	b.contents.Seen, b.unpublished = b.unpublished, time.Time{}
 	b.publish(b.contents)
 	if b.complete || b.live && !b.now.Before(b.started.Add(partialSave)) {
 		b.saver.put(b.contents)

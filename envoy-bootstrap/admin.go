@@ -16,11 +16,13 @@ import (
 	"google.golang.org/protobuf/types/known/wrapperspb"
 )
 
-// selfAdmin is the cluster by which the metrics listener reaches this Envoy's administration interface.
+// selfAdmin is the cluster by which the metrics listener reaches this Envoy's administration
+// interface.
 const selfAdmin = "self_admin"
 
-// readOnlyAdmin are the prefixes of the admin paths that change nothing. Any user of the machine can connect to a loopback
-// port, so what stops, drains or resets an Envoy is for the socket, which is its owner's alone.
+// readOnlyAdmin are the prefixes of the admin paths that change nothing. Any user of the machine
+// can connect to a loopback port, so the paths that stop, drain or reset an Envoy are served on the
+// socket only, which its owner alone can open.
 func readOnlyAdmin() []string {
 	return []string{"/ready", "/stats", "/server_info", "/config_dump", "/clusters", "/listeners", "/certs", "/init_dump", "/memory", "/runtime?", "/help"}
 }
@@ -28,7 +30,7 @@ func readOnlyAdmin() []string {
 func (p Params) admin() *bootstrapv3.Admin {
 	a := &bootstrapv3.Admin{
 		Address: p.adminAddress(),
-		// Whoever looks into an Envoy that is full must not be turned away for that.
+		// The administration must answer while the connection limit is reached.
 		IgnoreGlobalConnLimit: true,
 	}
 	if p.AdminBind != "" && p.EnvoyVersion.adminAllowPaths() {
@@ -46,7 +48,7 @@ func (p Params) adminAddress() *corev3.Address {
 	}
 	addr, err := parseBind(p.AdminBind)
 	if err != nil {
-		return nil // check has refused it
+		return nil // check has returned this error
 	}
 	return socket(addr.Addr().String(), addr.Port())
 }
@@ -54,7 +56,7 @@ func (p Params) adminAddress() *corev3.Address {
 func (p Params) selfAdminCluster() *clusterv3.Cluster {
 	address := p.adminAddress()
 	if pipe := address.GetPipe(); pipe != nil {
-		pipe.Mode = 0 // it is dialled here, not made
+		pipe.Mode = 0 // this cluster dials the socket and does not make it
 	}
 	return &clusterv3.Cluster{
 		Name:                 selfAdmin,
@@ -64,7 +66,8 @@ func (p Params) selfAdminCluster() *clusterv3.Cluster {
 	}
 }
 
-// metricsListener answers GET /metrics, as Consul's envoy_prometheus_bind_addr does, and nothing else of the administration.
+// metricsListener answers GET /metrics, as Consul's envoy_prometheus_bind_addr does, and no other
+// path of the administration.
 func (p Params) metricsListener() (*listenerv3.Listener, error) {
 	addr, err := parseBind(p.PrometheusBindAddr)
 	if err != nil {

@@ -20,23 +20,25 @@ import (
 	"google.golang.org/protobuf/types/known/structpb"
 )
 
-// Keys of node.metadata by which the control plane learns what this bootstrap set: it bounds the expressions that it sends by
-// the one and says how long a revocation takes by the other.
+// Keys of node.metadata by which the control plane learns of settings of the bootstrap: the size
+// bounds the expressions that it sends, the drain time how long a revocation takes.
 const (
 	metadataKey          = "sallyport"
 	metadataRegexSize    = "re2_max_program_size"
 	metadataDrainSeconds = "drain_time_s"
 )
 
-// How long Envoy waits between two attempts to reach the control plane: a local socket costs nothing to try again, and after
-// a restart of the control plane a revocation should not wait for Envoy to come back.
+// How long Envoy waits between two attempts to reach the control plane. Retries on a local socket
+// are cheap, and after a restart of the control plane a revocation should not wait for Envoy to
+// come back.
 const (
 	socketBackoff, socketBackoffMax = 250 * time.Millisecond, 5 * time.Second
 	remoteBackoff, remoteBackoffMax = 500 * time.Millisecond, 15 * time.Second
 )
 
-// Build returns the bootstrap of the proxy that p describes, or an error that joins everything that is wrong with p. The
-// message passes Envoy's own validation rules and uses no deprecated field. The caller owns it.
+// Build returns the bootstrap of the proxy that p describes, or an error that joins all mistakes in
+// p. The message passes Envoy's own validation rules and uses no deprecated field. The caller owns
+// it.
 func Build(p Params) (*bootstrapv3.Bootstrap, error) {
 	p = p.withDefaults()
 	if err := p.check(); err != nil {
@@ -90,7 +92,8 @@ func Build(p Params) (*bootstrapv3.Bootstrap, error) {
 // JSON is b as Envoy reads it. Equal messages give equal bytes.
 func JSON(b *bootstrapv3.Bootstrap) ([]byte, error) { return marshal(b) }
 
-// marshal is protojson with its white space, which differs from one build of the library to the next on purpose, replaced.
+// marshal is protojson with stable white space: the library's own differs between builds on
+// purpose.
 func marshal(m proto.Message) ([]byte, error) {
 	text, err := protojson.MarshalOptions{UseProtoNames: true}.Marshal(m)
 	if err != nil {
@@ -104,8 +107,8 @@ func marshal(m proto.Message) ([]byte, error) {
 	return out.Bytes(), nil
 }
 
-// dynamic is where listeners and clusters come from. Without a time limit on the first ones Envoy is not ready before the control
-// plane has answered, rather than ready with nothing.
+// dynamic is where listeners and clusters come from. Without a time limit on the first ones Envoy
+// is not ready before the control plane has answered, rather than ready with nothing.
 func (p Params) dynamic() *bootstrapv3.Bootstrap_DynamicResources {
 	backoff := &corev3.BackoffStrategy{BaseInterval: durationpb.New(socketBackoff), MaxInterval: durationpb.New(socketBackoffMax)}
 	if p.XDSAddress != "" {
@@ -159,7 +162,8 @@ type message interface {
 	ValidateAll() error
 }
 
-// pack validates m, which ValidateAll of the message around it would not look into, and wraps it with the same bytes each time.
+// pack validates m, as ValidateAll of the message around it does not look into an Any, and wraps it
+// with deterministic bytes.
 func pack(m message) (*anypb.Any, error) {
 	name := m.ProtoReflect().Descriptor().FullName()
 	if err := m.ValidateAll(); err != nil {

@@ -34,7 +34,8 @@ func web() bootstrap.Params {
 	}
 }
 
-// remote is the bootstrap of a sidecar on another machine than the control plane, whose certificate ca signed.
+// remote is the bootstrap of a sidecar on another machine than the control plane, whose certificate
+// ca signed.
 func remote(ca string) bootstrap.Params {
 	p := web()
 	p.XDSSocket = ""
@@ -244,7 +245,8 @@ func TestArgs(t *testing.T) {
 	}
 }
 
-// FuzzParams: whatever the parameters are, they are refused or come out as the values that they are, and nothing else.
+// FuzzParams: whatever the parameters are, they are refused or come out as the values that they
+// are, and nothing else.
 func FuzzParams(f *testing.F) {
 	f.Add("web-sidecar-proxy", "web", "dc1", "mesh.example", "/run/sallyport/xds.sock", "/run/t/token.json", "127.0.0.1:19000", "", "token")
 	f.Add(`x"}],"admin":{"address":{}}`, "web", "dc1", "mesh.example", `/run/"},"x":{"/xds.sock`, "/run/t/token.json", "/run/admin.sock", "0.0.0.0:9102", `t"}`)

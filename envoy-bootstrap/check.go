@@ -18,7 +18,7 @@ import (
 	"github.com/sallyport/sallyport/internal/unixsocket"
 )
 
-// ErrAdminRemote is what is wrong with an AdminBind that other machines reach where AdminRemote does not let them.
+// ErrAdminRemote marks an AdminBind that is not a loopback address, without AdminRemote.
 var ErrAdminRemote = errors.New("not a loopback address: Envoy's administration asks nobody who they are, so other machines must be let in explicitly")
 
 // check returns every mistake in p, whose defaults are in place.
@@ -30,7 +30,7 @@ func (p Params) check() error {
 		p.checkAdmin(),
 		checkPath("token file", p.TokenFile),
 	}
-	if filepath.Ext(p.TokenFile) != ".json" { // Envoy goes by the extension
+	if filepath.Ext(p.TokenFile) != ".json" { // Envoy tells the format by the extension
 		errs = append(errs, fmt.Errorf("token file %q: the name must end in .json", p.TokenFile))
 	}
 	if p.PrometheusBindAddr != "" {

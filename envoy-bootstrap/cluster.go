@@ -27,7 +27,8 @@ const tokenSecret = "xds-token"
 // httpOptions is the key of a cluster's HTTP options.
 const httpOptions = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 
-// xdsCluster is the way to the control plane. The ext_authz filters use it too, so their calls carry the token as well.
+// xdsCluster is the cluster of the control plane. The ext_authz filters use it too, so their calls
+// carry the token as well.
 func (p Params) xdsCluster() (*clusterv3.Cluster, error) {
 	options, err := p.xdsHTTPOptions()
 	if err != nil {
@@ -62,7 +63,8 @@ func (p Params) xdsCluster() (*clusterv3.Cluster, error) {
 				}},
 			}},
 		},
-		MaxSessionKeys: wrapperspb.UInt32(0), // a resumed session is one whose certificate nobody looked at again
+		// The certificate of a resumed session is not verified again.
+		MaxSessionKeys: wrapperspb.UInt32(0),
 	}
 	if _, err := netip.ParseAddr(host); err != nil {
 		c.ClusterDiscoveryType = &clusterv3.Cluster_Type{Type: clusterv3.Cluster_STRICT_DNS}
@@ -79,14 +81,16 @@ func (p Params) xdsCluster() (*clusterv3.Cluster, error) {
 	return c, nil
 }
 
-// xdsHTTPOptions makes the cluster speak HTTP/2 and put the token into each request that has not been refused for want of one.
+// xdsHTTPOptions makes the cluster speak HTTP/2 and put the token into each request. Without a
+// token, Envoy fails the request itself.
 func (p Params) xdsHTTPOptions() (*anypb.Any, error) {
 	generic, err := pack(&genericv3.Generic{Credential: &tlsv3.SdsSecretConfig{
 		Name: tokenSecret,
 		SdsConfig: &corev3.ConfigSource{
 			ConfigSourceSpecifier: &corev3.ConfigSource_PathConfigSource{PathConfigSource: &corev3.PathConfigSource{
 				Path: p.TokenFile,
-				// A watch on the file itself would follow the old file away when a new one is renamed over it.
+				// A watch on the file itself would stay with the old file when a new one is renamed
+				// over it.
 				WatchedDirectory: &corev3.WatchedDirectory{Path: filepath.Dir(p.TokenFile)},
 			}},
 			ResourceApiVersion: corev3.ApiVersion_V3,
@@ -112,7 +116,7 @@ func (p Params) xdsHTTPOptions() (*anypb.Any, error) {
 	return pack(&httpv3.HttpProtocolOptions{
 		UpstreamProtocolOptions: &httpv3.HttpProtocolOptions_ExplicitHttpConfig_{ExplicitHttpConfig: &httpv3.HttpProtocolOptions_ExplicitHttpConfig{
 			ProtocolConfig: &httpv3.HttpProtocolOptions_ExplicitHttpConfig_Http2ProtocolOptions{Http2ProtocolOptions: &corev3.Http2ProtocolOptions{
-				// A control plane that went away without a word is noticed within 35 s.
+				// A control plane that is gone without closing is noticed within 35 s.
 				ConnectionKeepalive: &corev3.KeepaliveSettings{
 					Interval: durationpb.New(30 * time.Second),
 					Timeout:  durationpb.New(5 * time.Second),

@@ -18,7 +18,8 @@ import (
 	"google.golang.org/grpc/metadata"
 )
 
-// controlPlane is a gRPC server that answers every stream with an empty mesh, and keeps what it was sent as authorization.
+// controlPlane is a gRPC server that answers every stream with an empty mesh, and keeps what it was
+// sent as authorization.
 type controlPlane struct {
 	address string
 	tokens  chan string

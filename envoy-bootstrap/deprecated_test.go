@@ -9,7 +9,8 @@ import (
 	"google.golang.org/protobuf/types/known/anypb"
 )
 
-// checkDeprecated fails the test if m, or what is packed in it, sets a field that Envoy has marked as deprecated.
+// checkDeprecated fails the test if m, or what is packed in it, sets a field that Envoy has marked
+// as deprecated.
 func checkDeprecated(t *testing.T, m proto.Message) {
 	t.Helper()
 	if a, ok := m.(*anypb.Any); ok {

@@ -58,7 +58,8 @@ func TestEnvoyValidates(t *testing.T) {
 	}
 }
 
-// TestEnvoyRuns runs Envoys against a control plane that has nothing for them, and looks at what they send it and what they show.
+// TestEnvoyRuns runs Envoys against a control plane that has nothing for them, and looks at what
+// they send it and what they show.
 func TestEnvoyRuns(t *testing.T) {
 	for _, version := range []string{envoytest.Oldest, envoytest.Newest} {
 		t.Run(version, func(t *testing.T) {
@@ -242,8 +243,8 @@ type envoy struct {
 	base   string
 }
 
-// start runs an Envoy with a bootstrap until the test ends, and waits until it is ready or, if it is a lonely one without a control
-// plane, until its administration answers.
+// start runs an Envoy with a bootstrap until the test ends, and waits until it is ready or, if it
+// is a lonely one without a control plane, until its administration answers.
 func start(t *testing.T, version string, p bootstrap.Params, content []byte, dir string, lonely bool) *envoy {
 	t.Helper()
 	config := filepath.Join(dir, "bootstrap.json")
@@ -372,7 +373,8 @@ func tcpListener(t *testing.T, prefix string) *listenerv3.Listener {
 	}
 }
 
-// freeAddr is a loopback address with a port, below those that systems give to outgoing connections, on which nobody listens.
+// freeAddr is a loopback address with a port, below those that systems give to outgoing
+// connections, on which nobody listens.
 func freeAddr(t *testing.T) string {
 	t.Helper()
 	for range 100 {
@@ -410,7 +412,8 @@ func shortDir(t *testing.T) string {
 	return dir
 }
 
-// writeToken writes a token file beside the old one and renames it, as the comment of Params.TokenFile has it.
+// writeToken writes a token file beside the old one and renames it, as the comment of
+// Params.TokenFile has it.
 func writeToken(t *testing.T, dir, token string) string {
 	t.Helper()
 	content, err := bootstrap.TokenFile(token)

@@ -7,8 +7,9 @@ import (
 	metricsv3 "github.com/envoyproxy/go-control-plane/envoy/config/metrics/v3"
 )
 
-// stats gives metrics the labels that they have under Consul, so that dashboards made for it go on working. A label that Consul
-// leaves empty (subset, hash or partition, where there is none) is left out, which is the same to Prometheus.
+// stats gives metrics the labels that they have under Consul, so that its dashboards work. A label
+// that Consul leaves empty (subset, hash or partition, where there is none) is left out, which is
+// the same to Prometheus.
 func (p Params) stats() *metricsv3.StatsConfig {
 	c := &metricsv3.StatsConfig{}
 	for _, t := range append(p.destinationTags(), p.upstreamTags()...) {
@@ -20,17 +21,19 @@ func (p Params) stats() *metricsv3.StatsConfig {
 	return c
 }
 
-// tag is the name of a label and either its value or a regular expression over the whole names of metrics, such as
-// cluster.api.default.dc1.internal.example.com.upstream_cx_total. Of such an expression, the first group is cut out of the
-// metric's name and the second becomes the value; Envoy takes the expressions as ECMAScript does.
+// tag is the name of a label and either its value or a regular expression over the whole names of
+// metrics, such as cluster.api.default.dc1.internal.example.com.upstream_cx_total. Of such an
+// expression, the first group is cut out of the metric's name and the second becomes the value;
+// Envoy takes the expressions as ECMAScript does.
 type tag struct{ name, value string }
 
-// destinationTags take apart the names of clusters, identity.Service.SNI with "<hash>~" before it where one service has
-// several clusters. The trust domain is known and written out, and what stands before it is counted from its end, for the
-// service's name may hold dots.
+// destinationTags parse the names of clusters, identity.Service.SNI with "<hash>~" before it where
+// one service has several clusters. The trust domain is known and written out, and the segments
+// before it are counted from its end, as the service's name may hold dots.
 func (p Params) destinationTags() []tag {
 	domain := p.Identity.TrustDomain.Name()
-	short, consul := strings.CutSuffix(domain, ".consul") // the ending of all trust domains of Consul, which its labels leave out
+	// All trust domains of Consul end in ".consul", which its labels leave out.
+	short, consul := strings.CutSuffix(domain, ".consul")
 	end := `\.`
 	if consul {
 		end = `\.consul\.`
@@ -56,9 +59,10 @@ func (p Params) destinationTags() []tag {
 	}
 }
 
-// upstreamTags take apart the stat prefixes of upstream listeners, upstream.<service>.<namespace>.<partition>.<datacenter>. What
-// follows is the name of a metric and may hold dots, as may the service's name: the namespace and the partition, which are
-// the proxy's own, are the fixed points.
+// upstreamTags parse the stat prefixes of upstream listeners,
+// upstream.<service>.<namespace>.<partition>.<datacenter>. The name of a metric follows, which may
+// hold dots, as may the service's name: the namespace and the partition, which are the proxy's own,
+// are the fixed points.
 func (p Params) upstreamTags() []tag {
 	const service, segment = `.+?`, `[^.]+`
 	namespace, partition := regexp.QuoteMeta(p.Identity.Namespace), regexp.QuoteMeta(p.Identity.Partition)

@@ -16,8 +16,9 @@ var errToken = errors.New("not a token")
 // maxToken is more than any token needs, and less than what a server takes as a header.
 const maxToken = 8192
 
-// TokenFile is the content of the file from which Envoy reads the proxy's token, the resource behind Params.TokenFile. The
-// file is as secret as the token: mode 0600, written beside the old one and renamed over it.
+// TokenFile is the content of the file from which Envoy reads the proxy's token, the resource
+// behind Params.TokenFile. The file is as secret as the token: mode 0600, written beside the old
+// one and renamed over it.
 func TokenFile(token string) ([]byte, error) {
 	if token == "" || len(token) > maxToken {
 		return nil, fmt.Errorf("%w: %d bytes long", errToken, len(token))

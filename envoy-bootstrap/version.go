@@ -12,21 +12,22 @@ import (
 // errVersion marks a text in which no version of Envoy could be found.
 var errVersion = errors.New("no version of Envoy")
 
-// Version is a version of Envoy. It is comparable. The zero Version is not known.
+// Version is a version of Envoy. It is comparable. The zero Version stands for an unknown one.
 type Version struct{ Major, Minor, Patch int }
 
 // Minimum is the oldest Envoy that sallyport supports.
 func Minimum() Version { return Version{Major: 1, Minor: 36} }
 
-// version finds 1.40.0 as a text of its own, or between the slashes of "envoy  version: <commit>/1.40.0/Clean/RELEASE/BoringSSL".
+// version finds 1.40.0 as a text of its own, or between the slashes of "envoy  version:
+// <commit>/1.40.0/Clean/RELEASE/BoringSSL".
 var version = regexp.MustCompile(`(?:^|/)v?(\d{1,3})\.(\d{1,3})(?:\.(\d{1,3}))?(?:-[0-9A-Za-z.-]+)?(?:$|/)`)
 
-// ParseVersion reads a version from what `envoy --version` prints, or from a text such as "1.40.0", "v1.40.0" or "1.40". What
-// follows the numbers ("-dev") is left out. The error wraps errVersion.
+// ParseVersion reads a version from what `envoy --version` prints, or from a text such as "1.40.0",
+// "v1.40.0" or "1.40". What follows the numbers ("-dev") is left out. The error wraps errVersion.
 func ParseVersion(s string) (Version, error) {
 	m := version.FindStringSubmatch(strings.TrimSpace(s))
 	if m == nil {
-		return Version{}, fmt.Errorf("%.100q: %w (expected something like 1.40.0)", s, errVersion)
+		return Version{}, fmt.Errorf("%.100q: %w: expected something like 1.40.0", s, errVersion)
 	}
 	var v Version
 	for i, part := range []*int{&v.Major, &v.Minor, &v.Patch} {
@@ -53,9 +54,10 @@ func (v Version) Compare(w Version) int {
 // Supported reports whether sallyport can configure an Envoy of version v.
 func (v Version) Supported() bool { return v.Compare(Minimum()) >= 0 }
 
-// SecurityFloor is the first release of v's series that holds the security fixes of August 2026 (CVE-2026-73511, -73546 to
-// -73553). A series that came later holds them from its start: its floor is v itself. An older one has no release that does:
-// its floor is the oldest release of all that holds them.
+// SecurityFloor is the first release of v's series that has the security fixes of August 2026
+// (CVE-2026-73511, -73546 to -73553). A later series has had them from its start: its floor is v
+// itself. An older series has no release with them: its floor is the oldest release of any series
+// that has them.
 func (v Version) SecurityFloor() Version {
 	switch {
 	case v.Major > 1 || v.Minor >= 40:
@@ -70,5 +72,6 @@ func (v Version) SecurityFloor() Version {
 	return Version{1, 36, 10}
 }
 
-// adminAllowPaths reports whether the administration interface can be restricted to paths (admin.allow_paths, Envoy 1.37).
+// adminAllowPaths reports whether the administration interface can be restricted to paths
+// (admin.allow_paths, Envoy 1.37).
 func (v Version) adminAllowPaths() bool { return v.Compare(Version{1, 37, 0}) >= 0 }

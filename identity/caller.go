@@ -22,16 +22,16 @@ func ParseProxyID(header string) (ProxyID, error) {
 	return ProxyID(id), err
 }
 
-// Caller is who a call comes from, as its token has proved it. It is comparable. A token never
-// reaches a log: printing a Caller prints its proxy.
+// Caller is who a call comes from, as proved by its token. It is comparable. Printing a Caller
+// prints its proxy, so that its token never reaches a log.
 type Caller struct {
-	// Proxy is empty only where a call names none, as those of older listeners, and the token is not
-	// one proxy's alone (beside Consul).
+	// Proxy is empty only where a call names none, as those of older listeners, and the token is
+	// not one proxy's alone (beside Consul).
 	Proxy ProxyID
-	// Service is the one that a call is about. Zero in the Caller of a stream.
+	// Service is the service that a call is about. Zero in the Caller of a stream.
 	Service Name
-	// Token is what a leaf is fetched with where the source checks it (Consul's ACL token). Empty
-	// for sources that do not.
+	// Token authorizes the fetch of a leaf where the source checks it (Consul's ACL token). Empty
+	// for other sources.
 	Token string
 }
 
@@ -47,13 +47,12 @@ func (c Caller) LogValue() slog.Value { return slog.StringValue(string(c.Proxy))
 // MarshalText is String, so that JSON prints no token.
 func (c Caller) MarshalText() ([]byte, error) { return []byte(c.Proxy), nil }
 
-// XDSCluster is the name of the cluster, in each proxy's bootstrap, through which its Envoy reaches
-// the control plane. All that an Envoy asks and reports goes over it, so that it carries the
-// proxy's token.
+// XDSCluster is the name of the control plane's cluster in each proxy's bootstrap. All calls of an
+// Envoy to the control plane go through it, so that they carry the proxy's token.
 const XDSCluster = "sallyport"
 
-// How a call says whose it is and what it is about. The configuration that makes an Envoy call
-// writes them, and the token that comes with the call has to bear them out.
+// How a call names its proxy and service. The configuration that makes an Envoy call sets them, and
+// the call's token has to have the right to them.
 const (
 	// ProxyHeader is the gRPC metadata that names the proxy, by ProxyID.Header.
 	ProxyHeader = "x-sallyport-proxy"

@@ -1,5 +1,6 @@
-// Package identity names the workloads of a mesh: a service in Consul's terms, and the SPIFFE ID, secret names and SNI
-// that follow from it. It holds value types without I/O and knows neither Envoy nor Consul's API.
+// Package identity names the workloads of a mesh: a service in Consul's terms, and the SPIFFE ID,
+// secret names and SNI that follow from it. It holds value types without I/O and knows neither
+// Envoy nor Consul's API.
 package identity
 
 import (
@@ -10,24 +11,28 @@ import (
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 )
 
-// Default is how Consul spells the partition and the namespace that a mesh without Enterprise features has.
+// Default is how Consul spells the partition and the namespace that a mesh without Enterprise
+// features has.
 const Default = "default"
 
-// Wildcard stands for every service where a Name is a pattern (in intentions). It is never part of an identity.
+// Wildcard stands for every service where a Name is a pattern (in intentions). It is never part of
+// an identity.
 const Wildcard = "*"
 
 var (
-	// errNotService marks a well-formed SPIFFE ID that is not a service's: an agent, a gateway, somebody else's layout.
+	// errNotService marks a well-formed SPIFFE ID that is not a service's: an agent, a gateway,
+	// somebody else's layout.
 	errNotService = errors.New("not the identity of a service")
 	// errSegment marks a name that cannot be a segment of a SPIFFE ID's path.
 	errSegment = errors.New("not a SPIFFE path segment")
 )
 
-// Name is the name of a service within a mesh. It is comparable. The zero Name names nothing; partition and namespace are
-// always spelled out (NewName fills in "default").
+// Name is the name of a service within a mesh. It is comparable. The zero Name names nothing;
+// partition and namespace are always spelled out (NewName fills in "default").
 type Name struct{ Partition, Namespace, Service string }
 
-// NewName returns the name of a service in the default partition and namespace. It does not check service; see Check.
+// NewName returns the name of a service in the default partition and namespace. It does not check
+// service; see Check.
 func NewName(service string) Name {
 	return Name{Partition: Default, Namespace: Default, Service: service}
 }
@@ -35,7 +40,8 @@ func NewName(service string) Name {
 // IsWildcard reports whether n stands for every service.
 func (n Name) IsWildcard() bool { return n.Service == Wildcard }
 
-// String is the service's name alone in the default partition and namespace, else partition/namespace/service.
+// String is the service's name alone in the default partition and namespace, else
+// partition/namespace/service.
 func (n Name) String() string {
 	if n.Partition == Default && n.Namespace == Default {
 		return n.Service
@@ -56,25 +62,28 @@ func (n Name) Check() error {
 // LeafSecret is the name of the secret that holds the leaf certificate and key of the service n.
 func (n Name) LeafSecret() string { return "leaf/" + n.String() }
 
-// PeersSecret is the name of the secret that says whom the handshake of the tcp service n lets in.
+// PeersSecret is the name of the secret with the peers that the handshake of the tcp service n
+// allows.
 func (n Name) PeersSecret() string { return "peers/" + n.String() }
 
 // Names of the secrets that all proxies of a mesh share.
 const (
-	// RootsSecret holds the trust bundle; who of it is meant is said beside it (an upstream's URI SAN).
+	// RootsSecret holds the trust bundle. Its users add which peer is allowed (an upstream's URI
+	// SAN).
 	RootsSecret = "roots"
-	// IdentitiesSecret holds the trust bundle and lets in every service of the trust domain.
+	// IdentitiesSecret holds the trust bundle and allows every service of the trust domain.
 	IdentitiesSecret = "identities"
 )
 
-// Service is the identity of a service: what its leaf certificate says. It is comparable.
+// Service is the identity of a service, as in its leaf certificate. It is comparable. The zero
+// Service is not valid; see Check.
 type Service struct {
 	TrustDomain spiffeid.TrustDomain
 	Datacenter  string
 	Name
 }
 
-// parse is ParseURI of a SPIFFE ID; one of another form gives errNotService.
+// parse is ParseURI for a SPIFFE ID. The error of one in another form wraps errNotService.
 func parse(id spiffeid.ID) (Service, error) {
 	path, ok := strings.CutPrefix(id.Path(), "/")
 	if !ok {
@@ -85,7 +94,8 @@ func parse(id spiffeid.ID) (Service, error) {
 	key, rest := cut(path)
 	if key == "ap" {
 		s.Partition, rest = cut(rest)
-		if s.Partition == Default { // Consul leaves the default partition out; a second spelling would be a second identity
+		// Consul leaves the default partition out: a second spelling would be a second identity.
+		if s.Partition == Default {
 			return Service{}, fmt.Errorf("%s: %w", id, errNotService)
 		}
 		key, rest = cut(rest)
@@ -102,7 +112,8 @@ func parse(id spiffeid.ID) (Service, error) {
 		return Service{}, fmt.Errorf("%s: %w", id, errNotService)
 	}
 	s.Service = rest
-	// spiffeid has checked the characters and that no segment is empty, so an extra segment is all that can be wrong.
+	// spiffeid has checked the characters and that no segment is empty, so an extra segment is all
+	// that can be wrong.
 	if s.Service == "" || strings.Contains(s.Service, "/") {
 		return Service{}, fmt.Errorf("%s: %w", id, errNotService)
 	}
@@ -120,7 +131,7 @@ func ParseURI(uri string) (Service, error) {
 	return parse(id)
 }
 
-// Check returns an error if no certificate can say s.
+// Check returns an error if no certificate can name s.
 func (s Service) Check() error {
 	if s.TrustDomain.IsZero() {
 		return errors.New("no trust domain")
@@ -131,7 +142,7 @@ func (s Service) Check() error {
 	return s.Name.Check()
 }
 
-// ID is the SPIFFE ID of s; zero if Check returns an error.
+// ID is the SPIFFE ID of s; zero if Check returns an error, which callers have to test for.
 func (s Service) ID() spiffeid.ID {
 	if s.Check() != nil {
 		return spiffeid.ID{}
@@ -143,7 +154,7 @@ func (s Service) ID() spiffeid.ID {
 	return id
 }
 
-// String is the SPIFFE ID of s as text.
+// String is the SPIFFE ID of s as text; empty if Check returns an error.
 func (s Service) String() string { return s.ID().String() }
 
 func (s Service) path() string {
@@ -154,8 +165,8 @@ func (s Service) path() string {
 	return p
 }
 
-// SNI is the server name under which the sidecar of s is dialled. It is also the name of the cluster, as in Consul, whose
-// dashboards cut service, namespace and datacenter out of it.
+// SNI is the server name under which the sidecar of s is dialled. It is also the name of the
+// cluster, as in Consul, whose dashboards cut service, namespace and datacenter out of it.
 func (s Service) SNI() string {
 	if s.Partition != Default {
 		return s.Service + "." + s.Namespace + "." + s.Partition + "." + s.Datacenter + ".internal-v1." + s.TrustDomain.Name()

@@ -19,7 +19,8 @@ func service(partition, namespace, dc, name string) identity.Service {
 	}
 }
 
-// names of one identity each, all in one row: what a certificate says, what a dialler says, what logs and secrets say.
+// names of one identity each, all in one row: what a certificate says, what a dialler says, what
+// logs and secrets say.
 func TestNames(t *testing.T) {
 	tests := []struct {
 		id                          identity.Service
@@ -198,7 +199,8 @@ func TestWildcard(t *testing.T) {
 	}
 }
 
-// TestDistinct demands that no two identities share a name in any form by which they are told apart.
+// TestDistinct demands that no two identities share a name in any form by which they are told
+// apart.
 func TestDistinct(t *testing.T) {
 	segments := []string{"default", "a", "a.b", "b", "svc", "ns", "dc"}
 	seen := map[string]identity.Service{}
@@ -238,7 +240,8 @@ func BenchmarkParseURI(b *testing.B) {
 	}
 }
 
-// FuzzParse demands that whatever is accepted is a SPIFFE ID to go-spiffe too, and that it is the only spelling of that identity.
+// FuzzParse demands that whatever is accepted is a SPIFFE ID to go-spiffe too, and that it is the
+// only spelling of that identity.
 func FuzzParse(f *testing.F) {
 	for _, uri := range []string{
 		"spiffe://" + td + "/ns/default/dc/dc1/svc/web",

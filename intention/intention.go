@@ -1,8 +1,9 @@
-// Package intention says what intentions mean: which identities may reach a service. Compile turns the intentions of one
-// destination into a Policy, and Policy.Decide is the only place in the project that decides; RBAC filters, ext_authz and
-// the commands that explain are translations of it or call it. It knows neither Envoy nor Consul's API.
+// Package intention says what intentions mean: which identities may reach a service. Share and
+// Shared.Policy compile the intentions of one destination to a Policy, and Policy.Decide is the
+// only place in the project that decides; RBAC filters, ext_authz and the commands that explain are
+// translations of it or call it. The package knows neither Envoy nor Consul's API.
 //
-// All types are values that nobody changes after they were made, so they are free to be shared between goroutines.
+// All values are immutable, so they may be shared between goroutines.
 package intention
 
 import (
@@ -30,8 +31,8 @@ func (a Action) String() string {
 	return "deny"
 }
 
-// Source is who an intention is about. A source with a Peer is a service of another cluster: it never matches an identity
-// of this trust domain, neither to allow nor to deny. Service may be "*".
+// Source is who an intention is about. A source with a Peer is a service of another cluster: it
+// never matches an identity of this trust domain, neither to allow nor to deny. Service may be "*".
 type Source struct {
 	Peer string
 	identity.Name
@@ -50,15 +51,18 @@ type Intention struct {
 	Source      Source
 	Destination identity.Name
 	Action      Action
-	// Unsupported, if not empty, names what in the intention sallyport does not evaluate (Permissions, an unknown
-	// field). Such an intention denies its source whatever its Action says.
+	// Unsupported, if not empty, names what in the intention sallyport does not evaluate
+	// (Permissions, an unknown field). Such an intention denies its source whatever its Action
+	// says.
 	Unsupported string
-	// Origin is where the intention was read: "api.hcl:12", "service-intentions/api". It decides nothing.
+	// Origin is where the intention was read: "api.hcl:12", "service-intentions/api". It decides
+	// nothing.
 	Origin string
 }
 
-// Precedence is Consul's number for how exact an intention is: 9, 8, 6 or 5 without Enterprise namespaces. The exactness of
-// the destination comes before that of the source (Consul, "Precedence and match order").
+// Precedence is Consul's precedence of an intention: 9, 8, 6 or 5 without Enterprise namespaces.
+// The exactness of the destination comes before that of the source (Consul, "Precedence and match
+// order").
 func (i Intention) Precedence() int {
 	p := 9
 	if i.Destination.IsWildcard() {
@@ -72,10 +76,11 @@ func (i Intention) Precedence() int {
 
 // String is the intention in one line, without its origin: "web => api (allow)".
 func (i Intention) String() string {
-	return i.Source.String() + " => " + i.Destination.String() + " (" + i.effect().String() + ")" // ext_authz says it with each answer
+	// Not by fmt: ext_authz puts it into each answer.
+	return i.Source.String() + " => " + i.Destination.String() + " (" + i.effect().String() + ")"
 }
 
-// effect is the action that i really has.
+// effect is the action after Unsupported is taken into account.
 func (i Intention) effect() Action {
 	if i.Unsupported != "" {
 		return Deny
@@ -85,9 +90,11 @@ func (i Intention) effect() Action {
 
 // Scope is what a decision depends on besides the intentions.
 type Scope struct {
-	// TrustDomain is the mesh's; identities of another one are denied. The zero value denies everybody.
+	// TrustDomain is the mesh's; identities of another one are denied. The zero value denies
+	// everybody.
 	TrustDomain spiffeid.TrustDomain
-	// Datacenters are the known ones, sorted; identities of another one are denied. Empty denies everybody.
+	// Datacenters are the known ones, sorted; identities of another one are denied. Empty denies
+	// everybody.
 	Datacenters []string
 	// Default is the action for sources that no intention is about.
 	Default Action
@@ -100,10 +107,10 @@ func Compare(a, b Intention) int {
 		strings.Compare(a.Source.Peer, b.Source.Peer),
 		compareNames(a.Source.Name, b.Source.Name),
 		compareNames(a.Destination, b.Destination),
-		cmp.Compare(a.effect(), b.effect()), // of two for one source the denying one comes first, and wins
+		cmp.Compare(a.effect(), b.effect()), // of two for one source, the denying one wins
 		strings.Compare(a.Unsupported, b.Unsupported),
 		strings.Compare(a.Origin, b.Origin),
-		cmp.Compare(a.Action, b.Action), // says nothing where Unsupported is set, but then the order is total
+		cmp.Compare(a.Action, b.Action), // for a total order
 	)
 }
 

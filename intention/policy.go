@@ -8,29 +8,31 @@ import (
 	"github.com/sallyport/sallyport/identity"
 )
 
-// Policy is what the intentions of one destination come to: a rule for each source that an intention
-// names exactly, and one rule for the rest. What is said of all destinations is a layer below, which
-// the policies of a namespace share. A Policy is immutable. The nil Policy denies everybody.
+// Policy is the compiled intentions of one destination: a rule for each source that an intention
+// names exactly, and one rule for the rest. The intentions about all destinations are a layer
+// below, which the policies of a namespace share. A Policy is immutable. The nil Policy denies
+// everybody, in all of its methods but Destination, which must not be called on it.
 type Policy struct {
 	destination identity.Name
 	shared      *Shared
 	own         rules
-	// only bounds whom the policy lets in; see Within. Nil: it does not.
+	// only limits the allowed sources further; see Within. Nil: it does not.
 	only *Set
 }
 
-// Shared is what is said of all destinations of a namespace, compiled once for all their policies.
-// It is immutable.
+// Shared is the intentions about all destinations of a namespace, compiled once for all their
+// policies. It is immutable.
 type Shared struct {
 	scope Scope
 	rules
 	base *Base
 }
 
-// rules are what the intentions about one destination, or about all of them, come to.
+// rules are the compiled intentions about one destination, or about all of them.
 type rules struct {
-	exact map[string]*Intention // by the source's service: all sources are in the destination's space
-	rest  *Intention            // of "*"; nil: nothing is said of the rest
+	// exact is keyed by the source's service: partition and namespace are the destination's.
+	exact map[string]*Intention
+	rest  *Intention // that of the source "*"; nil: there is none
 }
 
 func newRules(destination identity.Name, all []Intention) rules {
@@ -42,11 +44,12 @@ func newRules(destination identity.Name, all []Intention) rules {
 		}
 	}
 	slices.SortFunc(about, Compare)
-	for n := range about { // of two for one source the denying one comes first, and stays
+	for n := range about { // of two for one source, the denying one comes first and is kept
 		i := &about[n]
 		switch {
 		case i.Source.Peer != "" || !sameSpace(i.Source.Name, destination):
-			// Never a local identity, or one of a namespace that Decide refuses whatever is said of it.
+			// The source is never a local identity, or is in a namespace that Decide refuses
+			// anyway.
 		case i.Source.IsWildcard():
 			if r.rest == nil {
 				r.rest = i
@@ -69,8 +72,8 @@ func (r *rules) find(service string) *Intention {
 	return r.rest
 }
 
-// Share compiles what is said of all destinations in the partition and namespace of in, out of
-// intentions in any order, of which it takes those whose destination is the wildcard there.
+// Share compiles the intentions about all destinations in the partition and namespace of in. all
+// may be in any order and hold other intentions, which are ignored.
 func Share(in identity.Name, all []Intention, scope Scope) *Shared {
 	s := &Shared{scope: scope, rules: newRules(wildcard(in), all)}
 	s.scope.Datacenters = slices.Clone(scope.Datacenters)
@@ -93,8 +96,8 @@ func (s *Shared) newBase(rest bool) *Base {
 	return &Base{TrustDomain: s.scope.TrustDomain.Name(), Datacenters: s.scope.Datacenters, Rest: rest}
 }
 
-// Policy makes the policy of a destination in s's namespace, which must not be the wildcard, out of
-// what is said of it alone, in any order. Intentions that are about other destinations are left out.
+// Policy makes the policy of a destination in s's namespace, which must not be the wildcard. own
+// are the intentions about it, in any order; those about other destinations are ignored.
 func (s *Shared) Policy(destination identity.Name, own []Intention) *Policy {
 	return &Policy{destination: destination, shared: s, own: newRules(destination, own)}
 }
@@ -125,7 +128,7 @@ const (
 	UnknownDatacenter
 	// ForeignNamespace: the source is of another partition or namespace than the destination.
 	ForeignNamespace
-	// unrecorded: the source is allowed, but that is not written down yet; see Within.
+	// unrecorded: the source is allowed, but that is not recorded on disk yet; see Within.
 	unrecorded
 )
 
@@ -185,7 +188,7 @@ func (p *Policy) Decide(source identity.Service) Decision {
 	return d
 }
 
-// rule is what is said of a source. The exactness of the destination comes before that of the source.
+// rule is the decision about a source. An exact destination takes precedence over an exact source.
 func (p *Policy) rule(service string) Decision {
 	i := p.own.find(service)
 	if i == nil {
@@ -197,8 +200,8 @@ func (p *Policy) rule(service string) Decision {
 	return Decision{Action: i.effect(), Reason: ByIntention, Intention: i}
 }
 
-// Within is p, but for those who are not in set: they are denied. It is how a policy holds as long as
-// it is not recorded whom it lets in. A nil p stays nil.
+// Within is p with every source denied that is not in set. It stands for p until the sources that p
+// allows are recorded. A nil p stays nil.
 func (p *Policy) Within(set Set) *Policy {
 	if p == nil {
 		return nil
@@ -208,7 +211,7 @@ func (p *Policy) Within(set Set) *Policy {
 	return &q
 }
 
-// Destination is the service that p protects.
+// Destination is the service that p protects. p must not be nil.
 func (p *Policy) Destination() identity.Name { return p.destination }
 
 // Scope is what p was compiled with; the zero Scope, which denies everybody, for a nil p. Its
@@ -220,7 +223,8 @@ func (p *Policy) Scope() Scope {
 	return p.shared.scope
 }
 
-// Exact yields the sources that have a rule of their own and what it says, sorted by name.
+// Exact yields the sources that have a rule of their own and its action, sorted by name. A nil p
+// yields none.
 func (p *Policy) Exact() iter.Seq2[identity.Name, Action] {
 	return func(yield func(identity.Name, Action) bool) {
 		for _, service := range p.named() {
@@ -253,7 +257,7 @@ func (p *Policy) named() []string {
 	return slices.Compact(names)
 }
 
-// Rest is what is said of all sources that Exact does not name.
+// Rest is the action for all sources that Exact does not yield; Deny for a nil p.
 func (p *Policy) Rest() Action {
 	switch {
 	case p == nil || p.only != nil && !p.only.rest():
@@ -266,8 +270,8 @@ func (p *Policy) Rest() Action {
 	return p.shared.scope.Default
 }
 
-// Shared is what p says if nothing is said of its destination alone; policies of one namespace with equal
-// Shared have the same Scope, Exact and Rest. Nil: p says something of its own, or is nil.
+// Shared is the layer of p if p has no rules of its own. Policies of one namespace with equal
+// Shared have the same Scope, Exact and Rest. Nil: p has rules of its own, or is nil.
 func (p *Policy) Shared() *Shared {
 	if p == nil || p.only != nil || len(p.own.exact) > 0 || p.own.rest != nil {
 		return nil
@@ -275,8 +279,8 @@ func (p *Policy) Shared() *Shared {
 	return p.shared
 }
 
-// Allowed is the set of identities that p lets in, apart from what Within took away. Of a nil policy
-// it is empty.
+// Allowed is the set of identities that p allows, without the limit of Within. That of a nil policy
+// is empty.
 func (p *Policy) Allowed() Set {
 	if p == nil || p.shared.scope.TrustDomain.IsZero() {
 		return Set{}

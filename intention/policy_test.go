@@ -27,8 +27,8 @@ func workload(service string) identity.Service {
 	return identity.Service{TrustDomain: ours, Datacenter: "dc1", Name: identity.NewName(service)}
 }
 
-// reference is Consul's definition, word for word and slow: of the intentions that match, the one with the highest precedence
-// decides; of several, a denying one; if none matches, the default.
+// reference is Consul's definition, word for word and slow: of the intentions that match, the one
+// with the highest precedence decides; of several, a denying one; if none matches, the default.
 func reference(destination identity.Name, all []intention.Intention, s intention.Scope, src identity.Service) intention.Action {
 	if src.TrustDomain != s.TrustDomain || !slices.Contains(s.Datacenters, src.Datacenter) {
 		return intention.Deny
@@ -135,7 +135,8 @@ func TestDecideIsReference(t *testing.T) {
 	})
 }
 
-// TestOrderDoesNotMatter compares policies of one set of intentions in two orders in all that they say.
+// TestOrderDoesNotMatter compares policies of one set of intentions in two orders in all that they
+// say.
 func TestOrderDoesNotMatter(t *testing.T) {
 	sources := everybody()
 	rapid.Check(t, func(t *rapid.T) {
@@ -163,7 +164,8 @@ func TestOrderDoesNotMatter(t *testing.T) {
 	})
 }
 
-// TestAllowedIsDecide demands that the set of the allowed, and the two parts that RBAC is made of, say what Decide says.
+// TestAllowedIsDecide demands that the set of the allowed, and the two parts that RBAC is made of,
+// say what Decide says.
 func TestAllowedIsDecide(t *testing.T) {
 	sources := everybody()
 	rapid.Check(t, func(t *rapid.T) {
@@ -201,7 +203,8 @@ func TestAllowedIsDecide(t *testing.T) {
 	})
 }
 
-// TestWithinBounds holds a policy that is bound to the set of another one to both, in all that it says.
+// TestWithinBounds holds a policy that is bound to the set of another one to both, in all that it
+// says.
 func TestWithinBounds(t *testing.T) {
 	sources := everybody()
 	rapid.Check(t, func(t *rapid.T) {
@@ -234,7 +237,8 @@ func TestWithinBounds(t *testing.T) {
 	})
 }
 
-// TestSharedRules demands that policies about which nothing of their own is said have the same rules, and others their own.
+// TestSharedRules demands that policies about which nothing of their own is said have the same
+// rules, and others their own.
 func TestSharedRules(t *testing.T) {
 	shared := intention.Share(identity.NewName("x"), []intention.Intention{{Source: source("web"), Destination: identity.NewName("*"), Action: intention.Allow}},
 		intention.Scope{TrustDomain: ours, Datacenters: []string{"dc1"}})

@@ -5,9 +5,9 @@ import (
 	"sync/atomic"
 )
 
-// Set is a set of source services of one trust domain. It is what has to be remembered of a policy to
-// tell whether a later one takes access away. Most of it is a Base that many sets share; the rest are
-// the names of which this set says otherwise. The zero Set is empty. Sets are not changed.
+// Set is a set of source services of one trust domain. Kept of a policy, it shows whether a later
+// policy takes access away. Most of it is a Base that many sets share; the rest are the names in
+// which this set differs. The zero Set is empty. Sets are immutable.
 type Set struct {
 	*Base
 	// In and Out are, sorted, the services that are in the set, or not, whatever Base says of them.
@@ -22,15 +22,16 @@ type Base struct {
 	Rest        bool     `json:"rest,omitempty"`        // true: every service but those in Except
 	Except      []string `json:"except,omitempty"`      // sorted
 
-	// compared is the last comparison with another Base. Many sets with one Base are compared with as
-	// many of another one.
+	// compared is the last comparison with another Base. Many sets with one Base are compared with
+	// as many of another one.
 	compared atomic.Pointer[comparison]
 }
 
-// comparison is what two bases have to do with each other.
+// comparison is how two bases differ.
 type comparison struct {
 	with *Base
-	// more are the names in the one and not in the other; endless says that they cannot be listed.
+	// more are the names that are in the first and not in the other; endless: they cannot be
+	// listed.
 	more    []string
 	endless bool
 	union   *Base
@@ -65,7 +66,7 @@ func (b *Base) compare(o *Base) *comparison {
 			c.more = filter(b.Except, func(n string) bool { return !contains(o.Except, n) })
 			c.union.Except = merge(b.Except, o.Except)
 		}
-		// Not another one where nothing is added: sets go on sharing theirs.
+		// Where nothing is added the base stays the same, so that sets go on sharing it.
 		for _, same := range []*Base{b, o} {
 			if c.union.Rest == same.Rest && slices.Equal(c.union.Except, same.Except) && slices.Equal(c.union.Datacenters, same.Datacenters) {
 				c.union = same
@@ -95,10 +96,10 @@ func (s Set) has(service string) bool {
 	return contains(s.Except, service) != s.Rest
 }
 
-// rest reports whether names that nobody has named are in s.
+// rest reports whether the names that s does not list are in it.
 func (s Set) rest() bool { return s.Base != nil && s.Rest }
 
-// named are the names of which s says something, in any order.
+// named are the names that s lists, in any order.
 func (s Set) named() []string {
 	names := slices.Concat(s.In, s.Out)
 	if s.Base != nil {
@@ -107,7 +108,7 @@ func (s Set) named() []string {
 	return names
 }
 
-// put notes of a name that was not put before whether it is in s.
+// put adds a name to In or Out, unless the base has it right. It must not have been put before.
 func (s *Set) put(service string, in bool) {
 	switch {
 	case contains(s.Except, service) != s.Rest == in:
@@ -123,8 +124,8 @@ func (s *Set) sort() {
 	slices.Sort(s.Out)
 }
 
-// Within reports whether everybody in s is in t too: a change of the allowed from s to t takes nobody's
-// access away.
+// Within reports whether all of s is in t: then a change of the allowed sources from s to t takes
+// no access away.
 func (s Set) Within(t Set) bool {
 	switch {
 	case s.empty():
@@ -137,9 +138,8 @@ func (s Set) Within(t Set) bool {
 	return !c.endless && !slices.ContainsFunc(c.more, outside) && !slices.ContainsFunc(named(s, t), outside)
 }
 
-// Union is everybody who is in s or in t, or more: where the two cannot be told together in one Set
-// (other datacenters), it is the smallest Set that holds both. Of sets of two trust domains it is t, as
-// certificates of the other one are void.
+// Union is the smallest Set that holds s and t, which is more than both where their datacenters
+// differ. Of sets of two trust domains it is t, as certificates of the other domain are void.
 func (s Set) Union(t Set) Set {
 	switch {
 	case s.empty(), !t.empty() && s.TrustDomain != t.TrustDomain:
@@ -154,7 +154,7 @@ func (s Set) Union(t Set) Set {
 	return u
 }
 
-// named are the names of which sets say otherwise than their bases, sorted.
+// named are the names in which the sets differ from their bases, sorted.
 func named(s, t Set) []string { return merge(slices.Concat(s.In, s.Out), slices.Concat(t.In, t.Out)) }
 
 func contains(sorted []string, n string) bool {

@@ -18,7 +18,8 @@ func member(s intention.Set, p place) bool {
 // place is where a service may be, and its name.
 type place struct{ trustDomain, dc, name string }
 
-// world is all there is to be in a Set. Nobody says "unheard-of": it stands for all the names that nobody says.
+// world is all there is to be in a Set. Nobody says "unheard-of": it stands for all the names that
+// nobody says.
 func world(yield func(place) bool) {
 	for _, td := range []string{"one", "two", "three"} {
 		for _, dc := range []string{"dc1", "dc2", "dc3"} {
@@ -31,7 +32,8 @@ func world(yield func(place) bool) {
 	}
 }
 
-// sets are all Sets that can be made of that world with one base, or with names of their own on top of it.
+// sets are all Sets that can be made of that world with one base, or with names of their own on top
+// of it.
 func sets() []intention.Set {
 	out := []intention.Set{{}}
 	for _, td := range []string{"one", "two", ""} {
@@ -109,7 +111,8 @@ func union(t *testing.T, s, o intention.Set) {
 		case both && s.TrustDomain != o.TrustDomain:
 			want = member(o, p)
 		case both:
-			// The smallest Set with all of both: each name that either has, in each datacenter that either has.
+			// The smallest Set with all of both: each name that either has, in each datacenter that
+			// either has.
 			named := member(s, place{p.trustDomain, s.Datacenters[0], p.name}) || member(o, place{p.trustDomain, o.Datacenters[0], p.name})
 			want = named && (slices.Contains(s.Datacenters, p.dc) || slices.Contains(o.Datacenters, p.dc))
 		}
@@ -122,7 +125,8 @@ func union(t *testing.T, s, o intention.Set) {
 	}
 }
 
-// TestUnionSharesBases demands that sets that share a base still share one when the same was added to all of them.
+// TestUnionSharesBases demands that sets that share a base still share one when the same was added
+// to all of them.
 func TestUnionSharesBases(t *testing.T) {
 	one := &intention.Base{TrustDomain: "one", Datacenters: []string{"dc1"}, Except: []string{"a"}}
 	two := &intention.Base{TrustDomain: "one", Datacenters: []string{"dc1"}, Except: []string{"b"}}

@@ -9,18 +9,19 @@ import (
 	"github.com/sallyport/sallyport/internal/latest"
 )
 
-// reason is why a connection or request was refused. It is a closed set, for it is a label.
+// reason is why a connection or request was refused. The set is closed, as reasons are labels of a
+// metric.
 type reason uint8
 
 const (
-	otherwise reason = iota // it was not refused, or by ext_authz, which counts itself: not counted
+	uncounted reason = iota // not refused, or by ext_authz, which counts for itself
 	handshake
 	rules
 	reasons // how many there are
 )
 
-// refusals count by service. As a collector they show the services that proxies of the newest View
-// stand in for, from the start on at zero, and no others: what is reported makes no labels.
+// refusals count by service. As a collector they export the services of the newest View's proxies,
+// from zero on, and no others: reports cannot create labels.
 type refusals struct {
 	views *latest.Value[*catalog.View]
 	mu    sync.Mutex
@@ -47,10 +48,10 @@ func desc() *prometheus.Desc {
 		[]string{"destination", "reason"}, nil)
 }
 
-// Describe is for Prometheus.
+// Describe implements prometheus.Collector.
 func (r *refusals) Describe(out chan<- *prometheus.Desc) { out <- desc() }
 
-// Collect is for Prometheus. What has left the catalog is forgotten.
+// Collect implements prometheus.Collector. Services that have left the catalog are dropped.
 func (r *refusals) Collect(out chan<- prometheus.Metric) {
 	view, ok := r.views.Load()
 	if !ok {

@@ -1,9 +1,9 @@
-// Package observe takes in what Envoys report over their access log streams (accesslog.v3). It counts
-// what they have refused by service, and keeps nothing else of it.
+// Package observe receives the access logs of Envoys (accesslog.v3). It counts by service what they
+// have refused, and keeps nothing else.
 //
-// What a proxy can cost is bounded: a message by its size, which is looked at before anything is
-// decoded, and a stream by how fast it is read. Envoy drops what finds no room on its side, and
-// counts that itself.
+// The load that a proxy can cause is bounded: messages by their size, which is checked before they
+// are decoded, and streams by the rate at which they are read. Envoy drops entries that do not fit
+// into its own buffer, and counts them itself.
 package observe
 
 import (
@@ -28,8 +28,8 @@ import (
 )
 
 const (
-	// maxMessage is what a message may have, in bytes. Envoy sends one as soon as 16 KB of entries
-	// have come together; the first of a stream has the node beside them, some 60 KB.
+	// maxMessage bounds a message, in bytes. Envoy sends one as soon as it has 16 KB of entries;
+	// the first of a stream also has the node, some 60 KB.
 	maxMessage = 256 << 10
 	// maxRate is how many entries a second are read of one stream.
 	maxRate = 200
@@ -43,7 +43,7 @@ type Config struct {
 	// Authorize says which proxy a stream comes from, and of which service; its error becomes the
 	// stream's. It is called once for each message.
 	Authorize func(ctx context.Context) (identity.Caller, error)
-	// Registerer takes the metrics; nil: they are not shown.
+	// Registerer takes the metrics. Nil: they are not exported.
 	Registerer prometheus.Registerer
 }
 
@@ -56,7 +56,7 @@ type Server struct {
 
 	mu      sync.Mutex
 	closing chan struct{}  // closed when Run begins to end: no new streams
-	streams sync.WaitGroup // those who read
+	streams sync.WaitGroup // goroutines that read
 }
 
 // New returns a Server, or an error if its metrics are registered already.
@@ -92,7 +92,7 @@ func (s *Server) StreamAccessLogs(stream alsv3.AccessLogService_StreamAccessLogs
 	select {
 	case err := <-read:
 		return err
-	case <-s.closing: // returning is what ends the reading
+	case <-s.closing: // returning ends the goroutine that reads
 		return errEnding
 	}
 }
@@ -117,7 +117,7 @@ func (s *Server) read(stream alsv3.AccessLogService_StreamAccessLogsServer) erro
 		if err != nil {
 			return err
 		}
-		// All of a message is unknown to an empty one, and is kept as it came.
+		// To an empty message all fields are unknown, and those are kept as raw bytes.
 		var m emptypb.Empty
 		if err := stream.RecvMsg(&m); errors.Is(err, io.EOF) {
 			return stream.SendAndClose(&alsv3.StreamAccessLogsResponse{})
@@ -136,7 +136,8 @@ func (s *Server) read(stream alsv3.AccessLogService_StreamAccessLogsServer) erro
 	}
 }
 
-// caller is whose stream it is: a proxy of the service that it names.
+// caller authorizes the stream and returns its proxy, which has to be one of the service that it
+// names.
 func (s *Server) caller(ctx context.Context) (identity.Caller, error) {
 	c, err := s.authorize(ctx)
 	if err != nil {
@@ -153,10 +154,10 @@ func (s *Server) caller(ctx context.Context) (identity.Caller, error) {
 }
 
 // take counts the refusals of a message that a proxy of service sent, and returns how many entries
-// it is worth; not below 1.
+// it counts as for maxRate: at least 1.
 func (s *Server) take(service identity.Name, message []byte) (int, error) {
 	if len(message) > maxMessage {
-		return 0, status.Errorf(codes.ResourceExhausted, "a message of %d bytes; %d are the most", len(message), maxMessage)
+		return 0, status.Errorf(codes.ResourceExhausted, "message of %d bytes: must be at most %d", len(message), maxMessage)
 	}
 	var m alsv3.StreamAccessLogsMessage
 	if err := (proto.UnmarshalOptions{DiscardUnknown: true}).Unmarshal(message, &m); err != nil {
@@ -183,5 +184,5 @@ func reasonOf(p *accesslogv3.AccessLogCommon, details string) reason {
 	case strings.HasPrefix(p.GetConnectionTerminationDetails(), denied), strings.HasPrefix(details, denied):
 		return rules
 	}
-	return otherwise
+	return uncounted
 }

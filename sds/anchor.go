@@ -7,22 +7,25 @@ import (
 	"time"
 )
 
-// anchor is an intermediate certificate whose own way to a root was verified, for clients and for servers.
+// anchor is an intermediate certificate whose chain to a root was verified, for clients and for
+// servers.
 type anchor struct {
 	cert                *x509.Certificate
 	pool                *x509.CertPool // cert alone
-	notBefore, notAfter time.Time      // when all certificates of the way are valid
+	notBefore, notAfter time.Time      // when all certificates of the chain are valid
 }
 
-// maxAnchors is how many are remembered: a CA signs with one intermediate, and for a while after its renewal with two.
+// maxAnchors is how many are remembered: a CA signs with one intermediate, and for a while after
+// its renewal with two.
 const maxAnchors = 4
 
-// verify says why nobody should believe leaf, with the intermediates that come with it; nil if there is a way to a root that is good for
-// servers and clients.
+// verify returns an error unless leaf, with the intermediates that come with it, chains to a root
+// for both server and client use.
 //
-// All leafs of a CA come with the same intermediate. Its signature is verified once, which is half of what verifying a leaf costs; so
-// remembered it takes the root's place in the same check, as long as it and its root are valid. A leaf that does not pass so has to
-// pass the whole check.
+// All leafs of a CA come with the same intermediate. Verifying its signature is half the cost of
+// verifying a leaf, so it is done once; then the intermediate takes the root's place in the same
+// check, as long as it and its root are valid. A leaf that does not pass this way has to pass the
+// whole check.
 func (r *Roots) verify(leaf *x509.Certificate, intermediates []*x509.Certificate, now time.Time) error {
 	options := x509.VerifyOptions{CurrentTime: now, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}}
 	if a := r.anchorOf(intermediates, now); a != nil {
@@ -39,7 +42,7 @@ func (r *Roots) verify(leaf *x509.Certificate, intermediates []*x509.Certificate
 	if err != nil {
 		return fmt.Errorf("as a server: %w", err)
 	}
-	// The signatures were verified, which is what costs; a client's chain differs in the usage alone.
+	// A client's chain differs in the usage alone, so the signatures need no second verification.
 	i := slices.IndexFunc(chains, forClients)
 	if i < 0 {
 		return fmt.Errorf("as a client: %w", x509.CertificateInvalidError{Cert: leaf, Reason: x509.IncompatibleUsage})
@@ -50,7 +53,8 @@ func (r *Roots) verify(leaf *x509.Certificate, intermediates []*x509.Certificate
 	return nil
 }
 
-// anchorOf is the anchor that a leaf's only intermediate is, if it is valid at now; nil: none.
+// anchorOf returns the anchor of a leaf's only intermediate, if it is valid at now; nil: there is
+// none.
 func (r *Roots) anchorOf(intermediates []*x509.Certificate, now time.Time) *anchor {
 	if len(intermediates) != 1 {
 		return nil
@@ -65,8 +69,8 @@ func (r *Roots) anchorOf(intermediates []*x509.Certificate, now time.Time) *anch
 	return nil
 }
 
-// remember takes the intermediate of a chain that was verified. One that has something to say about which names may be below it, or whose
-// root has, is judged with each leaf.
+// remember makes the intermediate of a verified chain an anchor, unless it or its root has name
+// constraints: those have to be checked with each leaf.
 func (r *Roots) remember(chain []*x509.Certificate) {
 	if len(chain) != 3 || constrained(chain[1]) || constrained(chain[2]) {
 		return
@@ -96,8 +100,9 @@ func constrained(c *x509.Certificate) bool {
 			len(c.PermittedEmailAddresses)+len(c.ExcludedEmailAddresses)+len(c.PermittedURIDomains)+len(c.ExcludedURIDomains) > 0
 }
 
-// forClients reports whether every certificate of a chain, from the leaf to the root, may be used for authenticating clients, as Verify
-// looks at usages: one that names none is for all of them (RFC 5280, 4.2.1.12).
+// forClients reports whether every certificate of a chain, from the leaf to the root, may be used
+// for authenticating clients, as Verify looks at usages: one that names none is for all of them
+// (RFC 5280, 4.2.1.12).
 func forClients(chain []*x509.Certificate) bool {
 	for _, cert := range chain {
 		all := len(cert.ExtKeyUsage) == 0 && len(cert.UnknownExtKeyUsage) == 0

@@ -10,8 +10,8 @@ import (
 	"github.com/sallyport/sallyport/sds"
 )
 
-// TestAnchor demands that an intermediate that was verified once stands for its root with later leafs, and that nothing passes with it
-// that does not pass without.
+// TestAnchor demands that an intermediate that was verified once stands for its root with later
+// leafs, and that nothing passes with it that does not pass without.
 func TestAnchor(t *testing.T) {
 	p := newPKI(t)
 	now := time.Now()

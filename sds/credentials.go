@@ -23,30 +23,33 @@ import (
 type Config struct {
 	// Source is where certificates come from. Required.
 	Source Source
-	// Logger is told about refused certificates and about watches that ended. Nil: nobody is.
+	// Logger gets refused certificates and watches that ended. Nil: nothing is logged.
 	Logger *slog.Logger
-	// Registerer takes the metrics. Nil: they are counted for nobody.
+	// Registerer takes the metrics. Nil: they are not exported.
 	Registerer prometheus.Registerer
 }
 
-// Credentials are the leafs and roots that the proxies use now. Make them with New; Run fetches them.
+// Credentials are the leafs and roots that the proxies use now. Make them with New; Run fetches
+// them.
 type Credentials struct {
 	source   Source
 	log      *slog.Logger
 	rejected *prometheus.CounterVec
 
 	roots latest.Value[*Roots]
-	// wake makes Run look at pending, at the roots and at what begins.
+	// wake makes Run start what is pending and verify what is due.
 	wake chan struct{}
 
 	mu      sync.Mutex
 	running bool
 	watches map[watchKey]*watch
-	pending []*watch        // to be started by Run
-	begins  map[*watch]bool // those whose leaf's time has not begun
+	pending []*watch // to be started by Run
+	// notYetValid are the watches whose newest leaf is refused until its validity begins.
+	notYetValid map[*watch]bool
 }
 
-// watchKey is what a watch is shared by. The token is part of it: what one token was given is never shown to the holder of another.
+// watchKey is what the users of one watch have in common. The token is part of it: a leaf that was
+// fetched with one token is never shown to the holder of another.
 type watchKey struct {
 	token string
 	id    identity.Service
@@ -59,13 +62,16 @@ type watch struct {
 	// served is the last leaf that passed verify; nil until there is one.
 	served atomic.Pointer[SVID]
 
-	// mu is held while a leaf is verified and those who use it are woken: one after the other.
+	// mu is held while a leaf is verified and its users are woken, so that leafs are installed in
+	// the order in which they came.
 	mu sync.Mutex
-	// offered is what the source gave last; given says that there is one.
-	offered *SVID
-	given   bool
-	// begins is when a leaf that was refused is looked at again; zero: not because of the time.
-	begins time.Time
+	// received is the last leaf of the source, which may be nil; hasReceived reports whether there
+	// was one.
+	received    *SVID
+	hasReceived bool
+	// retryAt is when a leaf that was not valid yet is verified again; zero: the time is not why it
+	// was refused.
+	retryAt time.Time
 
 	// Guarded by Credentials.mu.
 	users   map[*Leafs]bool
@@ -82,7 +88,7 @@ const (
 // New returns Credentials that hold nothing until Run runs. The error is that the metrics cannot be
 // registered.
 func New(cfg Config) (*Credentials, error) {
-	c := &Credentials{source: cfg.Source, log: cfg.Logger, watches: make(map[watchKey]*watch), wake: make(chan struct{}, 1), begins: map[*watch]bool{}}
+	c := &Credentials{source: cfg.Source, log: cfg.Logger, watches: make(map[watchKey]*watch), wake: make(chan struct{}, 1), notYetValid: map[*watch]bool{}}
 	if c.log == nil {
 		c.log = slog.New(slog.DiscardHandler)
 	}
@@ -114,9 +120,10 @@ func (c *Credentials) GoString() string { return c.String() }
 // LogValue is String.
 func (c *Credentials) LogValue() slog.Value { return slog.StringValue(c.String()) }
 
-// Run watches the roots and every leaf that is asked for, until ctx ends; then it waits for all it started and returns nil. A watch
-// that ends early is begun again after 1 s to 60 s, and what it gave last stays in use meanwhile. The error is that Run runs
-// already. It may be run again after it returned.
+// Run watches the roots and every leaf in use until ctx ends; then it waits for all goroutines that
+// it started and returns nil. A watch that ends early is started again after 1 s to 60 s, and its
+// last leaf or roots stay in use meanwhile. The error is that Run runs already. It may be called
+// again after it returned.
 func (c *Credentials) Run(ctx context.Context) error {
 	c.mu.Lock()
 	if c.running {
@@ -129,7 +136,7 @@ func (c *Credentials) Run(ctx context.Context) error {
 	var all sync.WaitGroup
 	defer func() {
 		all.Wait()
-		c.rewind()
+		c.reset()
 	}()
 	all.Go(func() { c.watchRoots(ctx) })
 	due := time.NewTimer(0)
@@ -137,14 +144,14 @@ func (c *Credentials) Run(ctx context.Context) error {
 	roots := c.roots.Changed()
 	for {
 		c.start(ctx, &all)
-		if at := c.look(time.Now()); !at.IsZero() {
+		if at := c.verifyDue(time.Now()); !at.IsZero() {
 			due.Reset(time.Until(at))
 		}
 		select {
 		case <-c.wake:
 		case <-roots:
-			roots = c.roots.Changed() // before they are looked at, so that no change is missed
-			c.lookAll()
+			roots = c.roots.Changed() // before they are loaded, so that no change is missed
+			c.verifyAll()
 		case <-due.C:
 		case <-ctx.Done():
 			return nil
@@ -152,34 +159,36 @@ func (c *Credentials) Run(ctx context.Context) error {
 	}
 }
 
-// rouse makes Run look again. It does not block.
-func (c *Credentials) rouse() {
+// signal wakes Run. It does not block.
+func (c *Credentials) signal() {
 	select {
 	case c.wake <- struct{}{}:
 	default:
 	}
 }
 
-// lookAll looks at every leaf again, for the roots are others now: they may come after the leaf.
-func (c *Credentials) lookAll() {
+// verifyAll verifies every leaf again after a change of the roots, which may come after the leafs
+// that they verify.
+func (c *Credentials) verifyAll() {
 	c.mu.Lock()
 	all := slices.Collect(maps.Values(c.watches))
 	c.mu.Unlock()
 	for _, w := range all {
-		_ = c.consider(w) // it has said so
+		_ = c.verifyPending(w) // which has logged it
 	}
 }
 
-// look looks again at the leafs whose time has begun (the source's clock may be ahead), and returns when the next one's does; zero: none.
-func (c *Credentials) look(now time.Time) (next time.Time) {
+// verifyDue verifies again the leafs that have become valid (the source's clock may be ahead), and
+// returns when the next one does; zero: there is none.
+func (c *Credentials) verifyDue(now time.Time) (next time.Time) {
 	c.mu.Lock()
-	waiting := slices.Collect(maps.Keys(c.begins))
+	waiting := slices.Collect(maps.Keys(c.notYetValid))
 	c.mu.Unlock()
 	for _, w := range waiting {
-		at := w.beginning()
+		at := w.nextRetry()
 		if !at.IsZero() && !now.Before(at) {
-			_ = c.consider(w) // it has said so
-			at = w.beginning()
+			_ = c.verifyPending(w) // which has logged it
+			at = w.nextRetry()
 		}
 		if !at.IsZero() && (next.IsZero() || at.Before(next)) {
 			next = at
@@ -188,13 +197,13 @@ func (c *Credentials) look(now time.Time) (next time.Time) {
 	return next
 }
 
-func (w *watch) beginning() time.Time {
+func (w *watch) nextRetry() time.Time {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return w.begins
+	return w.retryAt
 }
 
-// start starts what is pending.
+// start starts the pending watches.
 func (c *Credentials) start(ctx context.Context, all *sync.WaitGroup) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -209,8 +218,8 @@ func (c *Credentials) start(ctx context.Context, all *sync.WaitGroup) {
 	c.pending = nil
 }
 
-// rewind puts everything back to where the next Run starts it again.
-func (c *Credentials) rewind() {
+// reset stops all watches and makes them pending, for the next Run.
+func (c *Credentials) reset() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.running = false
@@ -220,13 +229,13 @@ func (c *Credentials) rewind() {
 			w.stop()
 			w.stop = nil
 		}
-		w.settle(errUnused)
+		w.endRotation(errUnused)
 		c.pending = append(c.pending, w)
 	}
 }
 
-// Rotate has the source make a new leaf of the service called name for each who uses one, and returns
-// when they have it. The error is that nobody uses one, or why there is no new one.
+// Rotate has the source issue a new leaf of the service called name for each user of one, and
+// returns when they have it. The error is that nobody uses one, or why there is no new one.
 func (c *Credentials) Rotate(name identity.Name) error {
 	c.mu.Lock()
 	var rotated []<-chan error
@@ -243,7 +252,7 @@ func (c *Credentials) Rotate(name identity.Name) error {
 		w.rotated = append(w.rotated, done)
 		rotated = append(rotated, done)
 	}
-	c.rouse()
+	c.signal()
 	c.mu.Unlock()
 	if len(rotated) == 0 {
 		return fmt.Errorf("no proxy uses a leaf of the service %q", name)
@@ -255,58 +264,60 @@ func (c *Credentials) Rotate(name identity.Name) error {
 	return failed
 }
 
-// settle tells those who wait for a new leaf of w what came of it.
-func (c *Credentials) settle(w *watch, err error) {
+// endRotation gives the callers of Rotate that wait for a new leaf of w its outcome.
+func (c *Credentials) endRotation(w *watch, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	w.settle(err)
+	w.endRotation(err)
 }
 
-func (w *watch) settle(err error) {
+func (w *watch) endRotation(err error) {
 	for _, done := range w.rotated {
 		done <- err
 	}
 	w.rotated = nil
 }
 
-// errUnused is what a rotation ends with that nobody needs any more.
+// errUnused is the outcome of a rotation whose leaf lost its last user.
 var errUnused = errors.New("nobody uses the leaf any more")
 
-// Roots returns the roots; ok is false as long as the source gave none that passed. It does not block.
+// Roots returns the roots; ok is false as long as the source gave none that passed. It does not
+// block.
 func (c *Credentials) Roots() (r *Roots, ok bool) { return c.roots.Load() }
 
 // RootsChanged returns a channel that is closed when Roots has something new. Take it before Roots.
 func (c *Credentials) RootsChanged() <-chan struct{} { return c.roots.Changed() }
 
-// watchLeaf keeps w.offered at what the source has.
+// watchLeaf takes in the leafs of w from the source until ctx ends.
 func (c *Credentials) watchLeaf(ctx context.Context, w *watch) {
-	c.keep(ctx, func() (delivered bool, err error) {
+	c.watchAgain(ctx, func() (delivered bool, err error) {
 		err = c.source.WatchSVID(ctx, w.caller, w.id, func(svid *SVID) {
 			delivered = true
-			// Verifying takes a deep stack, which the watch's goroutine would keep for as long as it waits for the next leaf.
+			// Verifying takes a deep stack, which the watch's goroutine would keep for as long as
+			// it waits for the next leaf.
 			var verifying sync.WaitGroup
-			verifying.Go(func() { c.settle(w, c.offer(w, svid)) })
+			verifying.Go(func() { c.endRotation(w, c.receive(w, svid)) })
 			verifying.Wait()
 		})
 		if ctx.Err() == nil {
-			c.settle(w, wrap("leaf for "+w.id.String(), err))
+			c.endRotation(w, watchEnded("leaf for "+w.id.String(), err))
 		}
-		return delivered, wrap("leaf for "+w.id.String(), err)
+		return delivered, watchEnded("leaf for "+w.id.String(), err)
 	})
 }
 
-// watchRoots keeps c.roots at what the source has.
+// watchRoots takes in the roots from the source until ctx ends.
 func (c *Credentials) watchRoots(ctx context.Context) {
-	c.keep(ctx, func() (delivered bool, err error) {
+	c.watchAgain(ctx, func() (delivered bool, err error) {
 		err = c.source.WatchRoots(ctx, func(r *Roots) {
 			delivered = true
 			c.accept(r)
 		})
-		return delivered, wrap("roots", err)
+		return delivered, watchEnded("roots", err)
 	})
 }
 
-// accept takes new roots, or keeps those there are.
+// accept replaces the roots, unless next fails its check or changes nothing.
 func (c *Credentials) accept(next *Roots) {
 	if err := next.check(time.Now()); err != nil {
 		c.rejected.WithLabelValues(rejectedBundle).Inc()
@@ -319,52 +330,54 @@ func (c *Credentials) accept(next *Roots) {
 	c.roots.Set(next)
 }
 
-// offer takes a leaf from the source.
-func (c *Credentials) offer(w *watch, svid *SVID) error {
+// receive takes in a leaf from the source.
+func (c *Credentials) receive(w *watch, svid *SVID) error {
 	w.mu.Lock()
-	w.offered, w.given = svid, true
+	w.received, w.hasReceived = svid, true
 	w.mu.Unlock()
-	return c.consider(w)
+	return c.verifyPending(w)
 }
 
-// consider puts the leaf that the source offers in use, if it passes. One that does not is looked at again when the roots change
-// and when its time begins. It is called for each offer and for each change of the roots, so that none is missed. The
-// error is why it was refused.
-func (c *Credentials) consider(w *watch) error {
+// verifyPending installs the leaf that was received last, if it passes verify. One that does not is
+// verified again when the roots change and when its validity begins. It is called for each leaf and
+// for each change of the roots, so that none is missed. The error is why the leaf was refused; it
+// is logged.
+func (c *Credentials) verifyPending(w *watch) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	roots, known := c.roots.Load()
-	if s := w.served.Load(); !w.given || !known || s != nil && s == w.offered {
+	if s := w.served.Load(); !w.hasReceived || !known || s != nil && s == w.received {
 		return nil
 	}
-	w.begins = time.Time{}
-	err := c.take(w, w.offered, roots)
+	w.retryAt = time.Time{}
+	err := c.install(w, w.received, roots)
 	if err != nil {
 		c.rejected.WithLabelValues(rejectedLeaf).Inc()
 		c.log.Error("leaf refused, the last good one stays", "service", w.id.Service, "err", err)
-		if early := untilValid(w.offered, time.Now()); early > 0 {
-			w.begins = time.Now().Add(early)
+		if early := untilValid(w.received, time.Now()); early > 0 {
+			w.retryAt = time.Now().Add(early)
 		}
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	switch {
-	case w.begins.IsZero():
-		delete(c.begins, w)
+	case w.retryAt.IsZero():
+		delete(c.notYetValid, w)
 	case len(w.users) > 0:
-		c.begins[w] = true
-		c.rouse()
+		c.notYetValid[w] = true
+		c.signal()
 	}
 	return err
 }
 
-// take puts svid in use and wakes those who use it, or says why not.
-func (c *Credentials) take(w *watch, svid *SVID, roots *Roots) error {
+// install serves svid from now on and wakes the users of w. The error is why svid must not be
+// served.
+func (c *Credentials) install(w *watch, svid *SVID, roots *Roots) error {
 	if err := verify(svid, w.id, roots, time.Now()); err != nil {
 		return err
 	}
 	if old := w.served.Load(); old != nil && slices.EqualFunc(old.Certificates, svid.Certificates, (*x509.Certificate).Equal) {
-		w.offered = old
+		w.received = old
 		return nil
 	}
 	w.served.Store(svid)
@@ -395,8 +408,9 @@ func (c *Credentials) earliestExpiry() float64 {
 	return earliest
 }
 
-// keep calls watch again when it returns, until ctx ends. watch says whether it got anything: then the waiting begins anew.
-func (c *Credentials) keep(ctx context.Context, watch func() (delivered bool, err error)) {
+// watchAgain calls watch again whenever it returns, with growing delays, until ctx ends. delivered
+// reports whether watch got anything: then the delays begin anew.
+func (c *Credentials) watchAgain(ctx context.Context, watch func() (delivered bool, err error)) {
 	last := ""
 	for failures := 1; ; failures++ {
 		delivered, err := watch()
@@ -407,7 +421,8 @@ func (c *Credentials) keep(ctx context.Context, watch func() (delivered bool, er
 			failures, last = 1, ""
 		}
 		wait := backoff.Delay(failures, 2*time.Second, time.Minute)
-		if err.Error() != last { // once: there may be thousands of watches that all fail for one reason
+		// Each watch logs a reason once: thousands may fail for the same one.
+		if err.Error() != last {
 			last = err.Error()
 			c.log.Warn("watch of certificates ended, trying again", "err", err, "duration", wait)
 		}
@@ -419,7 +434,7 @@ func (c *Credentials) keep(ctx context.Context, watch func() (delivered bool, er
 
 var errEnded = errors.New("the source ended it without an error")
 
-func wrap(what string, err error) error {
+func watchEnded(what string, err error) error {
 	if err == nil {
 		err = errEnded
 	}

@@ -27,8 +27,8 @@ func (c *Credentials) Open(caller identity.Caller, wake func()) *Leafs {
 
 // SVID returns the newest leaf of id that was verified; nil until there is one, and after Close. It
 // does not block: the first call asks for the leaf, which Run fetches in the name of the caller.
-// All who ask with the same token for the same id share one leaf; the source hears of the first
-// one's proxy.
+// Callers with the same token share one leaf of the same id; the source sees the first caller's
+// proxy.
 func (l *Leafs) SVID(id identity.Service) *SVID {
 	c := l.credentials
 	c.mu.Lock()
@@ -43,7 +43,7 @@ func (l *Leafs) SVID(id identity.Service) *SVID {
 			w = &watch{caller: l.caller, id: id, users: map[*Leafs]bool{}}
 			c.watches[key] = w
 			c.pending = append(c.pending, w)
-			c.rouse()
+			c.signal()
 		}
 		l.watches[id] = w
 		w.users[l] = true
@@ -51,8 +51,8 @@ func (l *Leafs) SVID(id identity.Service) *SVID {
 	return w.served.Load()
 }
 
-// Keep ends the use of all leafs but those of use. The last one to use a leaf ends its watch, which
-// is not waited for.
+// Keep releases all leafs but those of use. A leaf that loses its last user is no longer watched;
+// Keep does not wait for the end of the watch.
 func (l *Leafs) Keep(use map[identity.Service]bool) {
 	l.credentials.mu.Lock()
 	defer l.credentials.mu.Unlock()
@@ -64,7 +64,7 @@ func (l *Leafs) Keep(use map[identity.Service]bool) {
 	}
 }
 
-// Close ends the use of all. It may be called more than once.
+// Close releases all leafs. It may be called more than once.
 func (l *Leafs) Close() {
 	l.Keep(nil)
 	l.credentials.mu.Lock()
@@ -72,7 +72,7 @@ func (l *Leafs) Close() {
 	l.watches = nil
 }
 
-// release ends one use. Credentials.mu is held.
+// release ends l's use of w. Credentials.mu is held.
 func (l *Leafs) release(w *watch) {
 	delete(w.users, l)
 	if len(w.users) > 0 {
@@ -80,13 +80,13 @@ func (l *Leafs) release(w *watch) {
 	}
 	c := l.credentials
 	delete(c.watches, watchKey{w.caller.Token, w.id})
-	delete(c.begins, w)
-	w.settle(errUnused)
+	delete(c.notYetValid, w)
+	w.endRotation(errUnused)
 	if w.stop != nil {
 		w.stop()
 		return
 	}
-	// It never began, and nobody empties the queue while Run does not run.
+	// It was never started, and nothing empties the queue while Run does not run.
 	c.pending = slices.DeleteFunc(c.pending, func(p *watch) bool { return p == w })
 }
 

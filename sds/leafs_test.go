@@ -81,7 +81,8 @@ func TestLeaf(t *testing.T) {
 	})
 }
 
-// TestLeafOfTheFuture: the source's clock is ahead of ours. The leaf is served when its time comes, with nothing else happening.
+// TestLeafOfTheFuture: the source's clock is ahead of ours. The leaf is served when its time comes,
+// with nothing else happening.
 func TestLeafOfTheFuture(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f, p := start(t), newPKI(t)
@@ -107,8 +108,8 @@ func TestLeafOfTheFuture(t *testing.T) {
 	})
 }
 
-// TestNewRoot: a leaf of a CA that the bundle has not yet is served as soon as it has, and what the new bundle does not
-// vouch for is not taken any more.
+// TestNewRoot: a leaf of a CA that the bundle has not yet is served as soon as it has, and what the
+// new bundle does not vouch for is not taken any more.
 func TestNewRoot(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f, old, next := start(t), newPKI(t), newPKI(t)
@@ -296,7 +297,8 @@ func TestRetry(t *testing.T) {
 	}
 }
 
-// TestBeforeAndAfterRun: Watch and Close are safe at any time, and Run goes on where the last one ended.
+// TestBeforeAndAfterRun: Watch and Close are safe at any time, and Run goes on where the last one
+// ended.
 func TestBeforeAndAfterRun(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f, p := start(t), newPKI(t)

@@ -21,7 +21,7 @@ type Root struct {
 }
 
 // Roots are what the leafs of a trust domain are verified with, at one time. They are immutable but
-// for what the verification of leafs remembers, and nil stands for none.
+// for a cache of verified intermediates, and nil stands for none.
 type Roots struct {
 	trustDomain spiffeid.TrustDomain
 	active      *Root
@@ -37,8 +37,8 @@ type Roots struct {
 
 // NewRoots are the roots of one trust domain: in a pool of several, the CA of each could speak for
 // the others, as Envoy's trusted_ca cannot tell them apart. active is the ID of the one under which
-// leafs are signed now; empty: it is not known. Whether they are good for anything is looked at
-// when Credentials are given them. list is not changed or kept.
+// leafs are signed now; empty: it is not known. NewRoots checks nothing: Credentials check the
+// roots that they receive. list is not changed or kept.
 func NewRoots(td spiffeid.TrustDomain, active string, list []Root) *Roots {
 	r := &Roots{trustDomain: td, activeID: active, pool: x509.NewCertPool()}
 	if i := slices.IndexFunc(list, func(root Root) bool { return root.ID == active }); i >= 0 {
@@ -58,7 +58,8 @@ func NewRoots(td spiffeid.TrustDomain, active string, list []Root) *Roots {
 	return r
 }
 
-// check returns an error if certificates verified with r would not mean what they should.
+// check returns an error if leafs must not be verified with r: a root that is not a CA's, or none
+// that is valid.
 func (r *Roots) check(now time.Time) error {
 	if r == nil || len(r.list) == 0 {
 		return errors.New("no roots")

@@ -36,7 +36,8 @@ func TestRoots(t *testing.T) {
 	}
 }
 
-// TestRefusedRoots: roots that would mean another thing than they should are refused, and the last good ones stay.
+// TestRefusedRoots: roots that would mean another thing than they should are refused, and the last
+// good ones stay.
 func TestRefusedRoots(t *testing.T) {
 	for _, tt := range []struct {
 		name string

@@ -36,9 +36,9 @@ func (s SVID) LogValue() slog.Value { return slog.StringValue(s.String()) }
 // MarshalText is String, for JSON.
 func (s SVID) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
 
-// RenewAfter is how long after its begin a certificate of the given life is renewed: 60 % of it to
-// 90 %, by jitter in [0, 1). So certificates that were signed together, after a restart, are not
-// renewed together for ever.
+// RenewAfter is how long after it was signed a certificate with the given lifetime is renewed: 60 %
+// to 90 % of it, by jitter in [0, 1). So certificates that were signed together, after a restart,
+// are not renewed together for ever.
 func RenewAfter(life time.Duration, jitter float64) time.Duration {
 	return time.Duration((0.6 + 0.3*jitter) * float64(life))
 }

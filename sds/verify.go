@@ -11,8 +11,9 @@ import (
 	"github.com/sallyport/sallyport/identity"
 )
 
-// verify says why svid must not be handed to an Envoy as the leaf of id; nil if it may. Envoy refuses a secret with a wrong key, and
-// random neighbours of it in the same response too; what it takes unseen, its peers would refuse at the handshake or, worse, believe.
+// verify returns an error if svid must not be handed to an Envoy as the leaf of id. Envoy refuses a
+// secret with a wrong key, and random other secrets of the same response with it; what Envoy does
+// not check, its peers would refuse at the handshake or, worse, believe.
 func verify(svid *SVID, id identity.Service, roots *Roots, now time.Time) error {
 	if err := verifySVID(svid, id, roots, now); err != nil {
 		return fmt.Errorf("leaf for %s: %w", id, err)
@@ -56,7 +57,8 @@ func verifySVID(svid *SVID, id identity.Service, roots *Roots, now time.Time) er
 	if slices.Contains(svid.Certificates, nil) {
 		return errors.New("an intermediate certificate is missing")
 	}
-	// A sidecar is both ends of connections, and one usage that any certificate of the chain lacks is enough to fail there.
+	// A sidecar is both ends of connections, and one usage that any certificate of the chain lacks
+	// is enough to fail there.
 	for _, use := range []struct {
 		name string
 		id   x509.ExtKeyUsage
@@ -68,7 +70,8 @@ func verifySVID(svid *SVID, id identity.Service, roots *Roots, now time.Time) er
 	return roots.verify(leaf, svid.Certificates[1:], now)
 }
 
-// untilValid is how long it takes until the time of svid's whole chain has begun; not above zero if it has.
+// untilValid is how long it takes until svid's whole chain is valid, by its NotBefore; zero or less
+// if it is.
 func untilValid(svid *SVID, now time.Time) time.Duration {
 	var wait time.Duration
 	if svid == nil {

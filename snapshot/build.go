@@ -11,12 +11,14 @@ import (
 	"google.golang.org/protobuf/proto"
 )
 
-// ErrIncomplete marks an Input of which not enough is known to build anything: a mesh or a proxy that is not there yet.
+// ErrIncomplete marks an Input without a mesh, a trust domain or a proxy, of which nothing can be
+// built yet.
 var ErrIncomplete = errors.New("not enough is known of the proxy")
 
-// Build makes the resources of a proxy's Envoy. Equal inputs give equal bytes. It does not block and changes nothing. Where the Envoy cannot do
-// what the configuration asks for, it gets the stricter form and Resources a warning. An error names the proxy and where it was read; then
-// there are no resources, and the ones that the Envoy has are to stay.
+// Build makes the resources of a proxy's Envoy. Equal inputs give equal bytes. It neither blocks
+// nor changes its input. Where the Envoy lacks a feature that the configuration asks for, it gets
+// the stricter form and Resources get a warning. An error names the proxy and its origin; then
+// there are no resources, and the Envoy is to keep those that it has.
 func Build(in Input) (*Resources, error) { return new(Cache).Build(in, nil) }
 
 // builder makes one proxy's resources. It lives as long as one call of Build.
@@ -24,7 +26,8 @@ type builder struct {
 	packer
 	in  Input
 	out *Resources
-	// last are resources that were made before of the same mesh, proxy and Envoy; the rest of their Input may differ. Nil: there are none.
+	// last are earlier resources of the same mesh, proxy and Envoy; the rest of their Input may
+	// differ. Nil: there are none.
 	last *Resources
 }
 
@@ -35,8 +38,8 @@ func (b *builder) build() {
 			self.Name, self.TrustDomain, self.Datacenter)
 		return
 	}
-	b.names(Secret{Name: b.leaf(), Leaf: self})
-	b.explain()
+	b.addSecret(Secret{Name: b.leaf(), Leaf: self})
+	b.warnAboutLess()
 	b.inbound()
 	b.exposed()
 	b.outbound()
@@ -57,30 +60,30 @@ func (b *builder) inbound() {
 	} else {
 		b.out.validation, b.out.warnings = b.validation()
 	}
-	b.names(b.out.validation)
+	b.addSecret(b.out.validation)
 	b.out.Warnings = append(b.out.Warnings, b.out.warnings...)
 	if in.Protocol.L7() {
 		if name := publicRouteName(b.in.Proxy.Service); !b.keep(same, routeType, name) {
 			b.add(name, b.publicRoute())
 		}
 		for _, s := range []slot{logSlot, jwtSlot, httpExtensions} {
-			b.leave(s, b.last != nil)
+			b.fillEmpty(s, b.last != nil)
 		}
 		return
 	}
 	b.fill(rulesSlot, same, b.networkRules)
 	if b.enforcement() == catalog.RBAC {
-		b.leave(authzSlot, b.last != nil)
+		b.fillEmpty(authzSlot, b.last != nil)
 	} else {
 		b.fill(authzSlot, b.last != nil, b.networkAuthz)
 	}
-	b.leave(networkExtensions, b.last != nil)
+	b.fillEmpty(networkExtensions, b.last != nil)
 	b.fill(proxySlot, b.last != nil, b.tcpProxy)
 	b.judges()
 }
 
-// judges notes which resources decide about connections to a tcp service, and which of them let
-// pass what others judge.
+// judges lists the resources that decide about connections to a tcp service, and which of them are
+// lifted.
 func (b *builder) judges() {
 	if b.last != nil {
 		b.out.Judges = b.last.Judges
@@ -122,8 +125,8 @@ func (b *builder) outbound() {
 			}
 			b.out.RouteClusters[u.routes()] = []string{u.cluster}
 		}
-		b.names(Secret{Name: identity.RootsSecret})
-		if !u.byName() {
+		b.addSecret(Secret{Name: identity.RootsSecret})
+		if !u.needsDNS() {
 			b.out.assigned[u.index] = u.cluster
 		}
 		if b.has(u.cluster) {
@@ -132,7 +135,7 @@ func (b *builder) outbound() {
 		if !b.keep(same, clusterType, u.cluster) {
 			b.add(u.cluster, b.upstreamCluster(u))
 		}
-		if !u.byName() {
+		if !u.needsDNS() {
 			b.put(endpointType, u.cluster, b.assignment(u.cluster, u.service))
 		}
 	}
@@ -156,7 +159,7 @@ func (b *builder) outboundAsBefore() bool {
 	for i, s := range b.in.Upstreams {
 		switch old := b.last.in.Upstreams[i]; {
 		case s == old:
-		case s == nil, old == nil, b.last.assigned[i] == "", s.Protocol != old.Protocol, upstream{service: s}.byName():
+		case s == nil, old == nil, b.last.assigned[i] == "", s.Protocol != old.Protocol, upstream{service: s}.needsDNS():
 			return false
 		}
 	}
@@ -180,14 +183,15 @@ func (b *builder) outboundAsBefore() bool {
 		}
 	}
 	for _, s := range b.last.Secrets {
-		b.names(s)
+		b.addSecret(s)
 	}
 	b.out.RouteClusters, b.out.assigned = b.last.RouteClusters, b.last.assigned
 	return true
 }
 
-// unchanged reports whether the listener and the cluster of u come out as last time. Mesh and proxy are the same, so what is left that they
-// depend on is the service: its protocol and, where the cluster itself has to find them, its endpoints.
+// unchanged reports whether the listener and the cluster of u are the same as last time. Mesh and
+// proxy are the same, so they depend on the service alone: its protocol and, where the cluster
+// resolves them by DNS, its endpoints.
 func (b *builder) unchanged(u upstream) bool {
 	if b.last == nil || u.index >= len(b.last.in.Upstreams) {
 		return false
@@ -200,10 +204,10 @@ func (b *builder) unchanged(u upstream) bool {
 	case nil:
 		return false
 	}
-	return last.service.Protocol == u.service.Protocol && !last.byName() && !u.byName()
+	return last.service.Protocol == u.service.Protocol && !last.needsDNS() && !u.needsDNS()
 }
 
-// enforcement is what is asked for, or the stricter form where that would not hold.
+// enforcement is the configured one, or the stricter form where that one cannot be enforced.
 func (b *builder) enforcement() catalog.Enforcement {
 	in := b.in.Proxy.Inbound
 	if in.Enforcement == catalog.ExtAuthz && !in.Protocol.L7() && (in.ServerFirst || !b.in.Envoy.ConnectMode) {
@@ -212,8 +216,8 @@ func (b *builder) enforcement() catalog.Enforcement {
 	return in.Enforcement
 }
 
-// explain warns of what this Envoy gets less, or else, than was asked for.
-func (b *builder) explain() {
+// warnAboutLess warns where this Envoy gets less than the configuration asks for.
+func (b *builder) warnAboutLess() {
 	in := b.in.Proxy.Inbound
 	if in.Protocol.L7() {
 		return
@@ -238,12 +242,12 @@ func (b *builder) explain() {
 	}
 }
 
-// add puts m among the resources.
+// add adds m to the resources.
 func (b *builder) add(name string, m proto.Message) {
 	b.put(b.cache.typeURL(m), name, b.resource(name, m))
 }
 
-// put puts a resource among the others. Two of one type and name would be a mistake that Envoy decides by chance.
+// put adds a resource. Two of one type and name are an error: Envoy would pick one by chance.
 func (b *builder) put(typeURL, name string, r *discoveryv3.Resource) {
 	if b.out.ByType[typeURL] == nil {
 		b.out.ByType[typeURL] = map[string]*discoveryv3.Resource{}
@@ -255,7 +259,8 @@ func (b *builder) put(typeURL, name string, r *discoveryv3.Resource) {
 	b.out.ByType[typeURL][name] = r
 }
 
-// keep puts the last resource of that name among the resources, if it comes out as it was and there was one.
+// keep adds the last resource of that name, if it is the same as last time and there was one, and
+// reports whether it did.
 func (b *builder) keep(same bool, typeURL, name string) bool {
 	if !same {
 		return false

@@ -96,7 +96,8 @@ func TestBuildDoesNotDependOnOrder(t *testing.T) {
 	}
 }
 
-// TestIntentionsDoNotTouchListeners: a change of intentions drains nothing and reaches exactly what it has to.
+// TestIntentionsDoNotTouchListeners: a change of intentions drains nothing and reaches exactly what
+// it has to.
 func TestIntentionsDoNotTouchListeners(t *testing.T) {
 	policies := []*intention.Policy{
 		compile("web", intention.Deny),
@@ -129,7 +130,8 @@ func TestIntentionsDoNotTouchListeners(t *testing.T) {
 	}
 }
 
-// TestGeneration: a generation renames the chain, and nothing else, and only where connections are to end.
+// TestGeneration: a generation renames the chain, and nothing else, and only where connections are
+// to end.
 func TestGeneration(t *testing.T) {
 	for _, protocol := range []catalog.Protocol{catalog.TCP, catalog.HTTP} {
 		for _, revocation := range []catalog.Revocation{catalog.Drain, catalog.NewConnections, catalog.NextRequest} {
@@ -241,7 +243,8 @@ func TestUpstreamClusters(t *testing.T) {
 	if c := resource(t, two, clusters, got[0], &clusterv3.Cluster{}); c.ConnectTimeout.AsDuration() != slow.ConnectTimeout {
 		t.Errorf("the cluster with a hash has a timeout of %v", c.ConnectTimeout)
 	}
-	// A change of the only upstream's settings changes its cluster, not the listener, whose connections would end.
+	// A change of the only upstream's settings changes its cluster, not the listener, whose
+	// connections would end.
 	if d := cmp.Diff([]string{"Cluster " + sni}, changed(build(catalog.Upstream{}), build(slow))); d != "" {
 		t.Errorf("settings changed (-want +got):\n%s", d)
 	}
@@ -298,7 +301,8 @@ func TestBuildRefuses(t *testing.T) {
 	}
 }
 
-// BenchmarkCacheBuild is what a publisher does: the first time for a proxy, and after a change of one thing.
+// BenchmarkCacheBuild is what a publisher does: the first time for a proxy, and after a change of
+// one thing.
 func BenchmarkCacheBuild(b *testing.B) {
 	api := &catalog.Service{Endpoints: []catalog.Endpoint{{Address: "10.0.0.1", Port: 21000, Weight: 1, Healthy: true}}}
 	var upstreams []*catalog.Service

@@ -15,24 +15,26 @@ import (
 	"google.golang.org/protobuf/types/known/anypb"
 )
 
-// Cache builds what Build builds, in less time: it keeps what many proxies have in common, and takes from a proxy's last resources those that
-// would come out the same. The zero value is empty. Its methods may be called by several goroutines. It must not be copied.
+// Cache builds the same as Build in less time: it keeps what many proxies have in common, and
+// reuses those of a proxy's last resources that are still the same. The zero value is empty. Its
+// methods may be called by several goroutines. It must not be copied.
 type Cache struct {
-	// urls are the type URLs of messages by their full names, each kept once for all that bear it.
+	// urls are the type URLs of messages by their full names, each kept once.
 	urls sync.Map
-	// constants are messages that hold nothing of any proxy, packed.
+	// constants are packed messages that do not depend on the proxy.
 	constants sync.Map
-	// assignments are the endpoints of services: all who dial a service have the same.
+	// assignments are the endpoints of services, which are the same for all who dial a service.
 	assignments intern.Table[assignmentKey, discoveryv3.Resource]
 	leafs       intern.Table[leafKey, discoveryv3.Resource]
 	validations intern.Table[validationKey, discoveryv3.Resource]
-	// What policies come to that share all they say: rules in their two forms, and whom the handshake
-	// lets in.
+	// What proxies have in common whose policies have the same Shared: rules in their two forms,
+	// and the validation secret.
 	networkRules, routeRules latest[*intention.Shared, *anypb.Any]
-	passes                   latest[passesKey, Secret]
+	validationSecrets        latest[validationInput, Secret]
 }
 
-// latest is the value of the key that was asked for last. Many proxies ask for the same one in a row.
+// latest caches the value of one key, the last one. Builds of many proxies ask for the same key in
+// a row.
 type latest[K comparable, V any] struct {
 	entry atomic.Pointer[struct {
 		key   K
@@ -40,15 +42,15 @@ type latest[K comparable, V any] struct {
 	}]
 }
 
-// of returns the value of key, made by make or before. The zero key has none that is kept.
-func (l *latest[K, V]) of(key K, make func() V) V {
+// of returns the value of key, from the cache or by newValue. That of the zero key is not cached.
+func (l *latest[K, V]) of(key K, newValue func() V) V {
 	if key == *new(K) {
-		return make()
+		return newValue()
 	}
 	if e := l.entry.Load(); e != nil && e.key == key {
 		return e.value
 	}
-	v := make()
+	v := newValue()
 	l.entry.Store(&struct {
 		key   K
 		value V
@@ -56,14 +58,15 @@ func (l *latest[K, V]) of(key K, make func() V) V {
 	return v
 }
 
-// assignmentKey is all that an assignment is made of.
+// assignmentKey is everything that an assignment depends on.
 type assignmentKey struct {
 	cluster string
 	service *catalog.Service
 }
 
-// Build is the function Build. last are resources that c or Build made before, of an older Input of the same proxy; nil: there are none. They
-// change nothing in what comes out, which may share resources with them.
+// Build is the function Build. last are resources that c or Build made of an older Input of the
+// same proxy; nil: there are none. They do not change the result, which may share resources with
+// them.
 func (c *Cache) Build(in Input, last *Resources) (*Resources, error) {
 	switch {
 	case in.ProxyView == nil || in.Mesh == nil || in.Proxy == nil:

@@ -171,7 +171,8 @@ func TestCacheIsBuild(t *testing.T) {
 	}
 }
 
-// TestCacheShares: what did not change is not made again, and proxies share what is the same for all of them.
+// TestCacheShares: what did not change is not made again, and proxies share what is the same for
+// all of them.
 func TestCacheShares(t *testing.T) {
 	api := &catalog.Service{Name: identity.NewName("api"), Endpoints: []catalog.Endpoint{{Address: "10.0.0.1", Port: 1, Weight: 1, Healthy: true}}}
 	db := &catalog.Service{Name: identity.NewName("db")}

@@ -14,18 +14,18 @@ import (
 	"github.com/sallyport/sallyport/identity"
 )
 
-// leafKey is all that the secret of a leaf is made of: no two leafs with one certificate have two
-// keys.
+// leafKey is everything that the secret of a leaf depends on: a certificate has one key.
 type leafKey struct {
 	name string
 	cert *x509.Certificate
 }
 
-// validationKey is all that a validation context is made of. version stands for who passes.
+// validationKey is everything that a validation context depends on. version is the hash of its
+// SANs.
 type validationKey struct{ name, version, roots string }
 
-// Leaf makes the secret s of a leaf, its chain and its key. All who ask with the same certificate
-// get the same resource, as long as one of them holds on to it.
+// Leaf makes the secret s of a leaf's chain and key. All calls with the same certificate get the
+// same resource, as long as it is referenced.
 func (c *Cache) Leaf(s Secret, chain []*x509.Certificate, key crypto.Signer) (*discoveryv3.Resource, error) {
 	if len(chain) == 0 {
 		return nil, fmt.Errorf("secret %s: no certificate", s.Name)
@@ -56,10 +56,10 @@ func (c *Cache) Leaf(s Secret, chain []*x509.Certificate, key crypto.Signer) (*d
 	return c.leafs.Keep(k, r), nil
 }
 
-// Validation makes the secret s, a validation context of roots, which is PEM, and of who passes.
-// All who ask for the same get the same resource, as long as one of them holds on to it. The secret
-// "roots" has no SANs, as its users say beside it who passes; for any other name an empty list is
-// an error, since Envoy takes it to mean everybody.
+// Validation makes the secret s, a validation context of roots, which is PEM, and s.SANs. Equal
+// calls get the same resource, as long as it is referenced. The secret "roots" has no SANs, as its
+// users have their own; for any other name an empty list is an error, since to Envoy it means
+// everybody.
 func (c *Cache) Validation(s Secret, roots string) (*discoveryv3.Resource, error) {
 	var problem error
 	switch {

@@ -23,7 +23,8 @@ import (
 const (
 	// localApp is the cluster of the proxy's own application, named as Consul names it.
 	localApp = "local_app"
-	// bufferLimit bounds what Envoy holds for one slow reader. Envoy's own default is the same; it is spelled out as a promise.
+	// bufferLimit bounds what Envoy holds for one slow reader. Envoy's own default is the same; it
+	// is spelled out as a promise.
 	bufferLimit    = 1 << 20
 	connectTimeout = 5 * time.Second
 	httpOptionsKey = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
@@ -34,7 +35,7 @@ func (b *builder) localCluster() *clusterv3.Cluster {
 	in := b.in.Proxy.Inbound
 	c := &clusterv3.Cluster{
 		Name:                          localApp,
-		CommonLbConfig:                atOnce(),
+		CommonLbConfig:                noMergeWindow(),
 		ConnectTimeout:                orDefault(in.ConnectTimeout),
 		PerConnectionBufferLimitBytes: wrapperspb.UInt32(bufferLimit),
 	}
@@ -47,7 +48,7 @@ func (b *builder) localCluster() *clusterv3.Cluster {
 		b.fail("neither the port nor the socket of the application is known")
 	}
 	if in.LocalSocket == "" && !isIP(host) {
-		resolved(c)
+		resolveByDNS(c)
 	} else {
 		c.ClusterDiscoveryType = &clusterv3.Cluster_Type{Type: clusterv3.Cluster_STATIC}
 	}
@@ -71,11 +72,13 @@ type upstream struct {
 	cluster string
 }
 
-// upstreams are the proxy's, in the order of their listeners, so that nothing depends on the order in which they were written.
+// upstreams are the proxy's, in the order of their listeners, so that the order in the definition
+// does not matter.
 //
-// Upstreams to one service share a cluster, which bears the SNI as its name, as long as they have the same settings. Of those with different settings the
-// one whose listener comes first keeps that name; the others' get a hash of their settings before it, as Consul's do. So it
-// changes a cluster, not the listener that names it, when the settings of a service's only upstream change.
+// Upstreams to one service with the same settings share a cluster, which is named by the SNI. Of
+// several settings, those of the first listener keep that name; the clusters of the others get a
+// hash of their settings before it, as Consul's do. So a change to the settings of a service's only
+// upstream changes the cluster, and not the listener that names it.
 func (b *builder) upstreams() []upstream {
 	out := make([]upstream, 0, len(b.in.Proxy.Upstreams))
 	for i, u := range b.in.Proxy.Upstreams {
@@ -110,7 +113,7 @@ func (b *builder) upstreams() []upstream {
 	return out
 }
 
-// settings is what of an upstream is the cluster's.
+// settings are the fields of an upstream that its cluster depends on.
 type settings struct {
 	ConnectTimeout time.Duration
 	Limits         catalog.Limits
@@ -121,8 +124,8 @@ func settingsOf(u catalog.Upstream) settings {
 	return settings{ConnectTimeout: cmp.Or(u.ConnectTimeout, connectTimeout), Limits: u.Limits, Passive: u.Passive}
 }
 
-// byName reports whether Envoy has to ask a resolver for an endpoint of u.
-func (u upstream) byName() bool {
+// needsDNS reports whether an endpoint of u has a name that Envoy has to resolve.
+func (u upstream) needsDNS() bool {
 	return slices.ContainsFunc(u.service.Endpoints, func(e catalog.Endpoint) bool { return !isIP(e.Address) })
 }
 
@@ -130,7 +133,7 @@ func (u upstream) byName() bool {
 func (b *builder) upstreamCluster(u upstream) *clusterv3.Cluster {
 	c := &clusterv3.Cluster{
 		Name:                          u.cluster,
-		CommonLbConfig:                atOnce(),
+		CommonLbConfig:                noMergeWindow(),
 		ConnectTimeout:                orDefault(u.ConnectTimeout),
 		PerConnectionBufferLimitBytes: wrapperspb.UInt32(bufferLimit),
 		IgnoreHealthOnHostRemoval:     true,
@@ -139,10 +142,10 @@ func (b *builder) upstreamCluster(u upstream) *clusterv3.Cluster {
 		OutlierDetection:              outliers(u.Passive),
 		TypedExtensionProtocolOptions: b.httpOptions(u.service.Protocol, true),
 	}
-	// A service of which all are ill has nobody to answer; Envoy would otherwise try anybody.
+	// Without this Envoy sends requests to unhealthy endpoints when too few are healthy.
 	c.CommonLbConfig.HealthyPanicThreshold = &typev3.Percent{}
-	if u.byName() {
-		resolved(c)
+	if u.needsDNS() {
+		resolveByDNS(c)
 		c.LoadAssignment = assignment(u.cluster, u.service.Endpoints)
 		return c
 	}
@@ -151,19 +154,21 @@ func (b *builder) upstreamCluster(u upstream) *clusterv3.Cluster {
 	return c
 }
 
-// atOnce makes Envoy apply each change of health, weight or metadata when it comes. Before Envoy
-// 1.40 the second one within a second is otherwise applied up to a second late.
-func atOnce() *clusterv3.Cluster_CommonLbConfig {
+// noMergeWindow makes Envoy apply each change of health, weight or metadata at once. By default
+// Envoy before 1.40 applies the second one within a second up to a second late.
+func noMergeWindow() *clusterv3.Cluster_CommonLbConfig {
 	return &clusterv3.Cluster_CommonLbConfig{UpdateMergeWindow: &durationpb.Duration{}}
 }
 
-// resolved makes c ask for the addresses of its endpoints. IPv4 is preferred: "localhost" has both, and applications often listen on that alone.
-func resolved(c *clusterv3.Cluster) {
+// resolveByDNS makes c resolve the addresses of its endpoints. IPv4 is preferred: "localhost" has
+// both, and applications often listen on IPv4 alone.
+func resolveByDNS(c *clusterv3.Cluster) {
 	c.ClusterDiscoveryType = &clusterv3.Cluster_Type{Type: clusterv3.Cluster_STRICT_DNS}
 	c.DnsLookupFamily = clusterv3.Cluster_V4_PREFERRED
 }
 
-// httpOptions is the version of HTTP in which requests go out; none for tcp. keepalive says whether connections are pinged, which HTTP/2 alone can.
+// httpOptions sets the version of HTTP of requests to a cluster; nil for tcp. keepalive has
+// connections pinged, where the version is HTTP/2.
 func (b *builder) httpOptions(p catalog.Protocol, keepalive bool) map[string]*anypb.Any {
 	if p == catalog.TCP {
 		return nil
@@ -210,8 +215,9 @@ func breakers(t *clusterv3.CircuitBreakers_Thresholds) *clusterv3.CircuitBreaker
 	return &clusterv3.CircuitBreakers{Thresholds: []*clusterv3.CircuitBreakers_Thresholds{t}}
 }
 
-// outliers is nil unless the upstream asks for it. Consul has Envoy's defaults on always: they take the only instance of a
-// service away for 30 s after five answers of 5xx, also if the application means them.
+// outliers is nil unless the upstream configures it. Consul always enables Envoy's defaults: those
+// eject the only instance of a service for 30 s after five answers of 5xx, even if the application
+// means them.
 func outliers(p catalog.PassiveHealthCheck) *clusterv3.OutlierDetection {
 	if !p.Set {
 		return nil

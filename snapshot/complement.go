@@ -8,18 +8,22 @@ import (
 	"strings"
 )
 
-// segment is every character of a segment of a SPIFFE ID's path (SPIFFE-ID, "Path"). Ranges of characters are written out
-// rather than negated: RE2 spends a multiple on [^…], which stands for every other character of Unicode.
+// segment is every character of a segment of a SPIFFE ID's path (SPIFFE-ID, "Path"). Ranges of
+// characters are written out rather than negated: RE2 spends a multiple on [^…], which stands for
+// every other character of Unicode.
 const segment = `[\-.0-9A-Z_a-z]`
 
-// maxComplement is the number of names up to which "all but these" was seen to cost no measurable time in a handshake.
+// maxComplement is the number of names up to which "all but these" cost a handshake no measurable
+// time.
 const maxComplement = 200
 
-// complement is an expression, in the syntax that RE2 and Go share, for the names of services that are none of the given ones. Like a
-// SPIFFE ID, it knows neither "." nor "..". It matches a whole text; it is not anchored itself.
+// complement is an expression, in the syntax that RE2 and Go share, for the names of services that
+// are none of the given ones. Like a SPIFFE ID, it knows neither "." nor "..". It matches a whole
+// text; it is not anchored itself.
 //
-// It is the tree of the given names: a name is another one if it leaves the tree somewhere, whatever comes then, or
-// ends within it. The tail that all alternatives share is written once.
+// It follows the trie of the given names: any other name either leaves the trie at some character,
+// with any characters after it, or ends within it. The tail that all alternatives share is written
+// once.
 func complement(names []string) string {
 	root := &branch{}
 	root.add(".")
@@ -70,7 +74,8 @@ func (b *branch) leaves() string {
 	return `(?:` + strings.Join(alternatives, `|`) + `)`
 }
 
-// within matches names that end in the tree, below b, without being one of its names; empty if there are none.
+// within matches names that end in the tree, below b, without being one of its names; empty if
+// there are none.
 func (b *branch) within() string {
 	var alternatives []string
 	for _, c := range b.sorted() {
@@ -92,7 +97,8 @@ func (b *branch) within() string {
 	return `(?:` + strings.Join(alternatives, `|`) + `)`
 }
 
-// others is the class of the characters by which the tree does not go on below b; empty if there are none.
+// others is the class of the characters by which the tree does not go on below b; empty if there
+// are none.
 func (b *branch) others() string {
 	var class strings.Builder
 	for _, r := range []struct{ from, to byte }{{'-', '-'}, {'.', '.'}, {'0', '9'}, {'A', 'Z'}, {'_', '_'}, {'a', 'z'}} {
@@ -129,9 +135,10 @@ func classChar(c byte) string {
 
 func quote(c byte) string { return regexp.QuoteMeta(string(rune(c))) }
 
-// programSize is how many instructions RE2 needs for expr, or more: what Envoy holds against re2.max_program_size.error_level. Go compiles
-// expressions much like RE2 does, but keeps a class in one instruction where RE2 has one for each of its ranges. A
-// test compares it with what Envoy counts. It is very large for what is no expression.
+// programSize is an upper bound of the instructions that RE2 needs for expr, which Envoy compares
+// with re2.max_program_size.error_level. Go compiles expressions much like RE2 does, but keeps a
+// class in one instruction where RE2 has one for each of its ranges. A test compares it with
+// Envoy's own count. It is very large for an invalid expression.
 func programSize(expr string) int {
 	const none = 1 << 30
 	re, err := syntax.Parse(expr, syntax.Perl)
@@ -153,7 +160,7 @@ func programSize(expr string) int {
 	return size
 }
 
-// bytesOf is how many instructions a range of runes may take: one as long as it is ASCII.
+// bytesOf is how many instructions a range of runes may take: one if it is ASCII.
 func bytesOf(ranges []rune) int {
 	for _, r := range ranges {
 		if r > 0x7f {

@@ -19,7 +19,8 @@ import (
 	"google.golang.org/protobuf/types/known/structpb"
 )
 
-// segmentChars are the characters of a SPIFFE path segment, spelled apart from the code that it tests.
+// segmentChars are the characters of a SPIFFE path segment, spelled apart from the code that it
+// tests.
 const segmentChars = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._"
 
 func isSegment(s string) bool {
@@ -85,8 +86,9 @@ func TestComplementAll(t *testing.T) {
 	}
 }
 
-// TestEnvoyCountsNoMoreThanProgramSize has Envoys compile expressions under the bound that programSize gives: it must never be too low, or a
-// secret would be refused that Build took for good. That it is not far too high is checked too: three times is the most.
+// TestEnvoyCountsNoMoreThanProgramSize has Envoys compile expressions under the bound that
+// programSize gives: it must never be too low, or a secret would be refused that Build took for
+// good. That it is not far too high is checked too: three times is the most.
 func TestEnvoyCountsNoMoreThanProgramSize(t *testing.T) {
 	s := scope{datacenters: []string{"dc1", "dc2"}}
 	s.TrustDomain, s.Name = testTrustDomain(), nameOf("db")

@@ -14,7 +14,8 @@ import (
 	"github.com/sallyport/sallyport/intention"
 )
 
-// elsewhere adds what files cannot say: each upstream is dialled in dc2 as well, and the one with a port in its own datacenter spelled out.
+// elsewhere adds what files cannot say: each upstream is dialled in dc2 as well, and the one with a
+// port in its own datacenter spelled out.
 func elsewhere(c *catalog.Contents) {
 	c.Mesh.Datacenters = []string{"dc1", "dc2"}
 	for _, p := range c.Proxies {
@@ -43,7 +44,8 @@ func elsewhere(c *catalog.Contents) {
 	c.Sort()
 }
 
-// TestUpstreamsInDatacenters: one service in two datacenters is two, and the mesh's own spelled out is another listener to the same.
+// TestUpstreamsInDatacenters: one service in two datacenters is two, and the mesh's own spelled out
+// is another listener to the same.
 func TestUpstreamsInDatacenters(t *testing.T) {
 	in := input(compile("web", intention.Deny), catalog.Inbound{})
 	service := func(datacenter, address string) *catalog.Service {

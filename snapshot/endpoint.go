@@ -9,8 +9,8 @@ import (
 	"google.golang.org/protobuf/types/known/wrapperspb"
 )
 
-// assignment is where a cluster's service is reached. Unhealthy endpoints are told too: Envoy then knows how many there are,
-// and leaves them alone. A service without endpoints has an assignment without endpoints.
+// assignment has the endpoints of a cluster's service. Unhealthy ones are included: Envoy counts
+// them, and sends them no requests. A service without endpoints has an empty assignment.
 func assignment(cluster string, endpoints []catalog.Endpoint) *endpointv3.ClusterLoadAssignment {
 	a := &endpointv3.ClusterLoadAssignment{ClusterName: cluster}
 	if len(endpoints) == 0 {
@@ -45,7 +45,7 @@ func pipe(path string, mode uint32) *corev3.Address {
 	return &corev3.Address{Address: &corev3.Address_Pipe{Pipe: &corev3.Pipe{Path: path, Mode: mode}}}
 }
 
-// isIP reports whether Envoy takes host as it is, without asking a resolver.
+// isIP reports whether host is an IP address, which Envoy does not have to resolve.
 func isIP(host string) bool {
 	_, err := netip.ParseAddr(host)
 	return err == nil

@@ -28,8 +28,9 @@ import (
 	"google.golang.org/protobuf/encoding/protojson"
 )
 
-// TestEnvoyDecidesTable holds real Envoys to the table of decisions: the interpreter of the rules may share a mistake with its
-// author. Each case is a tcp and an http listener of one Envoy, on Unix sockets, with what it would fetch in place.
+// TestEnvoyDecidesTable holds real Envoys to the table of decisions: the interpreter of the rules
+// may share a mistake with its author. Each case is a tcp and an http listener of one Envoy, on
+// Unix sockets, with what it would fetch in place.
 func TestEnvoyDecidesTable(t *testing.T) {
 	table, err := decisiontable.Load("../intention/testdata/decisions.yaml")
 	if err != nil {
@@ -62,7 +63,8 @@ func TestEnvoyDecidesTable(t *testing.T) {
 						b.StaticResources.Listeners = slices.Concat(config.StaticResources.Listeners, b.StaticResources.Listeners)
 					}
 					config = b
-					// The application's cluster is the http one's for all: with tcp, requests pass through as bytes.
+					// The application's cluster is the http one's for all: with tcp, requests pass
+					// through as bytes.
 					all = append(all, l)
 				}
 			}
@@ -139,7 +141,8 @@ func start(t testing.TB, binary, dir string, config *bootstrapv3.Bootstrap) {
 	})
 }
 
-// get reports whether the application answers a peer. It is an error if the peer is neither answered nor refused.
+// get reports whether the application answers a peer. It is an error if the peer is neither
+// answered nor refused.
 func get(t *testing.T, socket string, ca *authority, p decisiontable.Peer) (bool, error) {
 	t.Helper()
 	der, key := ca.signPeer(p)

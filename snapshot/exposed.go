@@ -17,12 +17,12 @@ import (
 	"google.golang.org/protobuf/types/known/wrapperspb"
 )
 
-// exposed makes a listener for each path that is exposed, and clusters for ports that the application has beside its own. All of them
-// depend on the proxy alone.
+// exposed makes a listener for each exposed path, and clusters for other ports of the application.
+// All of them depend on the proxy alone.
 func (b *builder) exposed() {
 	in := b.in.Proxy.Inbound
 	bound := map[uint16]string{in.Port: b.in.Proxy.Origin}
-	spoken := map[uint16]catalog.Protocol{}
+	protocols := map[uint16]catalog.Protocol{}
 	for _, e := range b.in.Proxy.Exposed {
 		if e.ListenerPort == 0 || e.LocalPort == 0 {
 			b.fail("exposed path %q (%s): a port is not known", e.Path, e.Origin)
@@ -44,19 +44,19 @@ func (b *builder) exposed() {
 		if cluster == localApp {
 			continue
 		}
-		protocol, ok := spoken[e.LocalPort]
+		protocol, ok := protocols[e.LocalPort]
 		if ok && protocol != e.Protocol {
 			b.fail("exposed path %q (%s): port %d of the application speaks %s by another path", e.Path, e.Origin, e.LocalPort, protocol)
 		}
-		spoken[e.LocalPort] = e.Protocol
+		protocols[e.LocalPort] = e.Protocol
 		if !b.has(cluster) && !b.keep(b.last != nil, clusterType, cluster) {
 			b.add(cluster, b.localPortCluster(cluster, e))
 		}
 	}
 }
 
-// exposedCluster is the name of the cluster that a path leads to, as in Consul; but where the application's own port is one of tcp, its cluster speaks
-// HTTP/1 and is not for others.
+// exposedCluster is the name of the cluster that a path leads to, as in Consul. The cluster of a
+// tcp application's own port is used for paths of HTTP/1 alone.
 func (b *builder) exposedCluster(e catalog.ExposedPath) string {
 	in := b.in.Proxy.Inbound
 	if in.LocalSocket == "" && e.LocalPort == in.LocalPort && (in.Protocol.L7() || e.Protocol == catalog.HTTP) {
@@ -65,7 +65,7 @@ func (b *builder) exposedCluster(e catalog.ExposedPath) string {
 	return "exposed_cluster_" + strconv.Itoa(int(e.LocalPort))
 }
 
-// alphanumeric is what of a path Consul makes names of.
+// alphanumeric is the part of a path that Consul uses in names.
 func alphanumeric(path string) string {
 	return strings.Map(func(r rune) rune {
 		if r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' {
@@ -75,12 +75,13 @@ func alphanumeric(path string) string {
 	}, path)
 }
 
-// exposedListener takes in requests for one path in plaintext, whoever makes them: it is a hole that was asked for. All other paths are answered
-// with 404. Of a check's path the connections of all but the agent are closed.
+// exposedListener accepts requests for one path in plaintext, from anybody: the user has asked for
+// it. All other paths are answered with 404. For the path of a check, connections from others than
+// the agent are closed.
 func (b *builder) exposedListener(name string, e catalog.ExposedPath, cluster string) *listenerv3.Listener {
 	// As Consul names filter, routes and counters.
 	filter := "exposed_path_filter_" + alphanumeric(e.Path) + "_" + strconv.Itoa(int(e.ListenerPort))
-	m := fromOutside(filter)
+	m := externalHCM(filter)
 	m.HttpFilters = []*hcmv3.HttpFilter{b.routerFilter()}
 	m.RouteSpecifier = &hcmv3.HttpConnectionManager_RouteConfig{RouteConfig: &routev3.RouteConfiguration{
 		Name: filter,
@@ -103,14 +104,14 @@ func (b *builder) exposedListener(name string, e catalog.ExposedPath, cluster st
 		PerConnectionBufferLimitBytes: wrapperspb.UInt32(bufferLimit),
 		FilterChains: []*listenerv3.FilterChain{{
 			Name:             filter,
-			FilterChainMatch: agentAlone(e),
+			FilterChainMatch: agentOnly(e),
 			Filters:          []*listenerv3.Filter{b.networkFilter("envoy.filters.network.http_connection_manager", m)},
 		}},
 	}
 }
 
-// agentAlone matches whom the path of a check is for; nil: everybody.
-func agentAlone(e catalog.ExposedPath) *listenerv3.FilterChainMatch {
+// agentOnly matches the clients of a check's path, the agent on this machine; nil: everybody.
+func agentOnly(e catalog.ExposedPath) *listenerv3.FilterChainMatch {
 	if !e.OfCheck {
 		return nil
 	}
@@ -125,13 +126,13 @@ func cidr(p netip.Prefix) *corev3.CidrRange {
 	return &corev3.CidrRange{AddressPrefix: p.Addr().String(), PrefixLen: wrapperspb.UInt32(uint32(p.Bits()))} //nolint:gosec // of a valid prefix
 }
 
-// localPortCluster leads to a port of the application that is not the one of its service.
+// localPortCluster leads to a port of the application that is not its service's.
 func (b *builder) localPortCluster(name string, e catalog.ExposedPath) *clusterv3.Cluster {
 	in := b.in.Proxy.Inbound
 	host := cmp.Or(in.LocalAddress, "127.0.0.1")
 	c := &clusterv3.Cluster{
 		Name:                          name,
-		CommonLbConfig:                atOnce(),
+		CommonLbConfig:                noMergeWindow(),
 		ClusterDiscoveryType:          &clusterv3.Cluster_Type{Type: clusterv3.Cluster_STATIC},
 		ConnectTimeout:                orDefault(in.ConnectTimeout),
 		PerConnectionBufferLimitBytes: wrapperspb.UInt32(bufferLimit),
@@ -142,7 +143,7 @@ func (b *builder) localPortCluster(name string, e catalog.ExposedPath) *clusterv
 		TypedExtensionProtocolOptions: b.httpOptions(e.Protocol, false),
 	}
 	if !isIP(host) {
-		resolved(c)
+		resolveByDNS(c)
 	}
 	return c
 }

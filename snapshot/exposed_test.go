@@ -73,7 +73,8 @@ func TestExposedCluster(t *testing.T) {
 	}
 }
 
-// TestExposedPathsShareClusters: two paths of one port of the application have one cluster, and each a listener.
+// TestExposedPathsShareClusters: two paths of one port of the application have one cluster, and
+// each a listener.
 func TestExposedPathsShareClusters(t *testing.T) {
 	in := exposing(catalog.Inbound{}, catalog.ExposedPath{LocalPort: 8081, Protocol: catalog.HTTP})
 	one := build(t, in)
@@ -108,7 +109,8 @@ func TestBuildRefusesExposedPaths(t *testing.T) {
 	}
 }
 
-// The path of a check is for the agent: connections of others match no filter chain, and are closed.
+// The path of a check is for the agent: connections of others match no filter chain, and are
+// closed.
 func TestExposedToTheAgentAlone(t *testing.T) {
 	for agent, want := range map[string][]string{
 		"":          {"127.0.0.0/8", "::1/128"},

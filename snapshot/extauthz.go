@@ -22,14 +22,16 @@ import (
 const (
 	httpExtAuthz = "envoy.filters.http.ext_authz"
 
-	// authzStats names the counters of both filters: "ext_authz.intentions.denied" (network; "…error" is an outage) and "cluster.…ext_authz.intentions.denied" (http).
+	// authzStats names the counters of both filters: "ext_authz.intentions.denied" (network;
+	// "…error" is an outage) and "cluster.…ext_authz.intentions.denied" (http).
 	authzStats = "intentions"
-	// authzTimeout is how long a connection or request waits for an answer; then it is refused. Zero would be for ever.
+	// authzTimeout is how long a connection or request waits for an answer before it is refused.
+	// Zero would be for ever.
 	authzTimeout = 250 * time.Millisecond
 )
 
-// controlPlane is reached over the cluster that the bootstrap has for xDS, so that calls carry the
-// proxy's token.
+// controlPlane is the gRPC service of the control plane. Calls go through the bootstrap's cluster
+// for xDS, so that they carry the proxy's token.
 func (b *builder) controlPlane() *corev3.GrpcService {
 	return &corev3.GrpcService{
 		TargetSpecifier: &corev3.GrpcService_EnvoyGrpc_{EnvoyGrpc: &corev3.GrpcService_EnvoyGrpc{ClusterName: identity.XDSCluster}},
@@ -46,7 +48,7 @@ func (b *builder) authzService() *corev3.GrpcService {
 	return s
 }
 
-// networkAuthz asks at the first byte that a client sends, or when it closes, never before.
+// networkAuthz is the filter that asks at the client's first byte or when it closes, never before.
 func (b *builder) networkAuthz() *anypb.Any {
 	return b.any(&networkauthzv3.ExtAuthz{
 		StatPrefix:             authzStats,
@@ -59,15 +61,15 @@ func (b *builder) networkAuthz() *anypb.Any {
 	})
 }
 
-// httpAuthz asks for each request, unless the routes say otherwise. The server decides and does
-// nothing else: it cannot change a request, and it is not shown the headers of the application,
-// which hold its secrets. Method, path and host are sent apart from the headers.
+// httpAuthz is the filter that asks for each request, unless the routes disable it. The server
+// decides and does nothing else: it cannot change a request, and does not get the application's
+// headers, which may hold secrets. Method, path and host are not part of the headers and are sent.
 func (b *builder) httpAuthz() *hcmv3.HttpFilter {
 	return b.httpFilter(httpExtAuthz, &httpauthzv3.ExtAuthz{
 		StatPrefix:             authzStats,
 		TransportApiVersion:    corev3.ApiVersion_V3,
 		FailureModeAllow:       false,
-		StatusOnError:          &typev3.HttpStatus{Code: typev3.StatusCode_ServiceUnavailable}, // 403 is for those who are denied
+		StatusOnError:          &typev3.HttpStatus{Code: typev3.StatusCode_ServiceUnavailable}, // 403 is a denial
 		IncludePeerCertificate: true,
 		IncludeTlsSession:      true,
 		EncodeRawHeaders:       true,
@@ -77,16 +79,18 @@ func (b *builder) httpAuthz() *hcmv3.HttpFilter {
 			DisallowAll:     wrapperspb.Bool(true),
 			DisallowIsError: wrapperspb.Bool(true),
 		},
-		AllowedHeaders: &envoymatcherv3.ListStringMatcher{Patterns: []*envoymatcherv3.StringMatcher{exactly("x-request-id")}}, // no list is all of them
+		// Without a list all headers are sent.
+		AllowedHeaders: &envoymatcherv3.ListStringMatcher{Patterns: []*envoymatcherv3.StringMatcher{exactly("x-request-id")}},
 		Services:       &httpauthzv3.ExtAuthz_GrpcService{GrpcService: b.authzService()},
-		// What a verified token says is shown with the check.
+		// The claims of a verified token are sent with the check.
 		MetadataContextNamespaces: []string{"envoy.filters.http.jwt_authn"},
 	})
 }
 
-// routeAuthz says which service a check is about. Where the rules alone decide it takes the filter
-// out, which costs a request nothing; ExtAuthzPerRoute.disabled would have it made for each, some
-// 16 µs. Routes that lost it ask.
+// routeAuthz is the routes' override of httpAuthz, which names the service that a check is about.
+// Where the rules alone decide it takes the filter out, at no cost for a request;
+// ExtAuthzPerRoute.disabled would still create the filter for each, some 16 µs. Without the
+// override, requests are checked.
 func (b *builder) routeAuthz() proto.Message {
 	if b.enforcement() == catalog.RBAC {
 		return &routev3.FilterConfig{Disabled: true}

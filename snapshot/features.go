@@ -7,29 +7,33 @@ import (
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 )
 
-// Features is what an Envoy can do, as far as the resources depend on it. It is comparable. The zero value is Envoy 1.36 under a
-// bootstrap that is not ours: an Envoy that does not say what it is gets the stricter forms.
+// Features are the abilities of an Envoy that the resources depend on. It is comparable. The zero
+// value is Envoy 1.36 with a foreign bootstrap: an Envoy that does not state its version gets the
+// stricter forms.
 type Features struct {
-	// Version is the Envoy's, for people: "1.40.0". Empty: it did not say.
+	// Version is the Envoy's, for messages: "1.40.0". Empty: not known.
 	Version string
-	// ConnectMode: tcp_proxy can dial the application after the handshake rather than at once (1.37).
+	// ConnectMode: tcp_proxy can dial the application after the handshake rather than at once
+	// (1.37).
 	ConnectMode bool
 	// DrainClose: tcp_proxy can end connections of a draining chain at their next byte (1.39).
 	DrainClose bool
-	// RegexSize is re2.max_program_size.error_level of the bootstrap: how long a compiled expression may be. 100 is Envoy's default.
+	// RegexSize is re2.max_program_size.error_level of the bootstrap: how long a compiled
+	// expression may be. 100 is Envoy's default.
 	RegexSize int
-	// DrainTime is Envoy's --drain-time-s, which bounds a revocation; 10 minutes is Envoy's default.
+	// DrainTime is Envoy's --drain-time-s, which bounds a revocation; 10 minutes is Envoy's
+	// default.
 	DrainTime time.Duration
 }
 
-// Keys of node.metadata's struct "sallyport", by which our bootstrap says what it set.
+// Keys of node.metadata, with the settings of our bootstrap.
 const (
 	MetadataKey          = "sallyport"
 	MetadataRegexSize    = "re2_max_program_size" // a number
 	MetadataDrainSeconds = "drain_time_s"         // a number
 )
 
-// FeaturesOf reads the features from what an Envoy says of itself in its first request. node may be nil.
+// FeaturesOf reads the features from the node of an Envoy's first request. node may be nil.
 func FeaturesOf(node *corev3.Node) Features {
 	f := Features{RegexSize: 100, DrainTime: 10 * time.Minute}
 	if v := node.GetUserAgentBuildVersion().GetVersion(); v != nil {

@@ -29,7 +29,8 @@ type built struct {
 	resources *snapshot.Resources
 }
 
-// cases builds every proxy of every directory of testdata, for the newest Envoy and, where it gets something else, for the oldest.
+// cases builds every proxy of every directory of testdata, for the newest Envoy and, where it gets
+// something else, for the oldest.
 func cases(t testing.TB) []built {
 	t.Helper()
 	var out []built
@@ -46,7 +47,8 @@ func cases(t testing.TB) []built {
 	return out
 }
 
-// inputs yields every proxy of every directory of testdata, "tcp/web-sidecar-proxy", with what its resources are made of; the Envoy is left open.
+// inputs yields every proxy of every directory of testdata, "tcp/web-sidecar-proxy", with what its
+// resources are made of; the Envoy is left open.
 func inputs(t testing.TB) iter.Seq2[string, snapshot.Input] {
 	t.Helper()
 	dirs, err := filepath.Glob("testdata/*/*.hcl")
@@ -117,7 +119,8 @@ func TestGolden(t *testing.T) {
 	}
 }
 
-// text is r for people: JSON with sorted keys. Versions are part of it, as another version of a listener drains its connections.
+// text is r for people: JSON with sorted keys. Versions are part of it, as another version of a
+// listener drains its connections.
 func text(t testing.TB, r *snapshot.Resources) []byte {
 	t.Helper()
 	type secret struct {

@@ -27,8 +27,8 @@ func testRoot(t *testing.T) string {
 	return testca.Sign(t, &x509.Certificate{Subject: pkix.Name{CommonName: "root"}, IsCA: true, KeyUsage: x509.KeyUsageCertSign}, nil).PEM()
 }
 
-// TestConfigSourceBytes: Envoy tells subscriptions to secrets apart by these bytes. If they change, running Envoys have secrets that
-// nobody renews.
+// TestConfigSourceBytes: Envoy tells subscriptions to secrets apart by these bytes. If they change,
+// running Envoys have secrets that nobody renews.
 func TestConfigSourceBytes(t *testing.T) {
 	b, err := marshal(fromADS)
 	if err != nil {

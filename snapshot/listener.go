@@ -20,22 +20,25 @@ import (
 )
 
 const (
-	// publicListener is the name that the inbound listener and its counters have in Consul, whose dashboards look for it.
+	// publicListener is the name of the inbound listener and its counters, as in Consul, whose
+	// dashboards expect it.
 	publicListener = "public_listener"
-	// earlyData is how much a client may say before the application was dialled. Envoy demands a bound.
-	earlyData = 64 << 10
-	idle      = time.Hour
+	// earlyData bounds the bytes of a client that are buffered until the application is dialled.
+	// Envoy requires a bound.
+	earlyData   = 64 << 10
+	idleTimeout = time.Hour
 )
 
-// listenerName names a listener as Consul does, address included: Envoy cannot move a listener, so another address has to be another one.
+// listenerName names a listener as Consul does, with its address: Envoy cannot move a listener, so
+// one at another address has to have another name.
 func listenerName(name, address string, port uint16) string {
 	return name + ":" + address + ":" + strconv.Itoa(int(port))
 }
 
-// inboundListener takes in the connections to the proxy's service. Whatever of it changes drains
-// all of them, so what changes with intentions, with how they are enforced and with what users add
-// to the filters lies outside: in a secret and extension configurations (tcp), or in the routes and
-// extension configurations (http). Only the chain's name is meant to drain them.
+// inboundListener accepts the connections to the proxy's service. Any change of it drains all of
+// them, so it does not hold what depends on intentions, on their enforcement or on users' filters:
+// that is in a secret and extension configurations (tcp), or in the routes and extension
+// configurations (http). Only the chain's name changes in order to drain them.
 func (b *builder) inboundListener() *listenerv3.Listener {
 	in := b.in.Proxy.Inbound
 	if !isIP(in.Address) {
@@ -71,7 +74,8 @@ func (b *builder) inboundListener() *listenerv3.Listener {
 	return l
 }
 
-// chainName is the service's name and how often its connections had to end. Where they are not to end, it stays the same whatever the number.
+// chainName is the service's name and its generation. Where live connections are not to end, it
+// does not depend on the generation.
 func (b *builder) chainName() string {
 	generation := b.in.Generation
 	if b.in.Proxy.Inbound.Revocation != catalog.Drain {
@@ -85,17 +89,17 @@ func (b *builder) tcpProxy() *anypb.Any {
 	proxy := &tcpv3.TcpProxy{
 		StatPrefix:       publicListener,
 		ClusterSpecifier: &tcpv3.TcpProxy_Cluster{Cluster: localApp},
-		IdleTimeout:      durationpb.New(idle),
+		IdleTimeout:      durationpb.New(idleTimeout),
 	}
-	if b.in.Envoy.DrainClose { // otherwise unknown to the Envoy, and ignored without a word
+	if b.in.Envoy.DrainClose { // an older Envoy would ignore the unknown field silently
 		proxy.CheckDrainClose = wrapperspb.Bool(true)
 	}
 	if b.in.Envoy.ConnectMode { // as above
 		proxy.UpstreamConnectMode = tcpv3.UpstreamConnectMode_ON_DOWNSTREAM_TLS_HANDSHAKE
 		proxy.MaxEarlyDataBytes = wrapperspb.UInt32(earlyData)
 		if b.enforcement() == catalog.ExtAuthz {
-			// Nothing is dialled and nothing of the application is heard before the check, which
-			// waits for the client's first byte.
+			// The application is not dialled, and none of its bytes are passed on, before the
+			// check, which waits for the client's first byte.
 			proxy.UpstreamConnectMode = tcpv3.UpstreamConnectMode_ON_DOWNSTREAM_DATA
 		}
 	}
@@ -103,10 +107,10 @@ func (b *builder) tcpProxy() *anypb.Any {
 }
 
 func (b *builder) inboundHTTP() *listenerv3.Filter {
-	m := fromOutside(publicListener)
+	m := externalHCM(publicListener)
 	m.RouteSpecifier = routesNamed(publicRouteName(b.in.Proxy.Service))
 	if !b.in.Mesh.DropForwardedClientCert {
-		// The caller's identity, as verified, in place of whatever the caller wrote there.
+		// Replaces the header of the client by its verified identity.
 		m.ForwardClientCertDetails = hcmv3.HttpConnectionManager_SANITIZE_SET
 		m.SetCurrentClientCertDetails = &hcmv3.HttpConnectionManager_SetCurrentClientCertDetails{Uri: true}
 	}
@@ -117,24 +121,25 @@ func (b *builder) inboundHTTP() *listenerv3.Filter {
 	return b.networkFilter("envoy.filters.network.http_connection_manager", m)
 }
 
-// fromOutside takes in requests that nobody of this machine made. What they are allowed, and where they go, is the caller's to add.
-func fromOutside(stats string) *hcmv3.HttpConnectionManager {
+// externalHCM is a connection manager for requests from outside of this machine. The caller adds
+// filters and routes.
+func externalHCM(stats string) *hcmv3.HttpConnectionManager {
 	return &hcmv3.HttpConnectionManager{
 		StatPrefix: stats,
 		CodecType:  hcmv3.HttpConnectionManager_AUTO,
-		// Peers are outside: what they claim about the request in x-envoy-… headers is taken off.
+		// Peers are external, so their x-envoy-… headers are removed.
 		UseRemoteAddress:          wrapperspb.Bool(true),
 		SkipXffAppend:             true,
 		PreserveExternalRequestId: true,
 		ForwardClientCertDetails:  hcmv3.HttpConnectionManager_SANITIZE,
-		// One spelling of a path: what rules and the application see is the same.
+		// Paths are normalized, so that rules and the application see the same one.
 		NormalizePath:                wrapperspb.Bool(true),
 		MergeSlashes:                 true,
 		PathWithEscapedSlashesAction: hcmv3.HttpConnectionManager_REJECT_REQUEST,
 		StripPortMode:                &hcmv3.HttpConnectionManager_StripAnyHostPort{StripAnyHostPort: true},
 		CommonHttpProtocolOptions: &corev3.HttpProtocolOptions{
 			HeadersWithUnderscoresAction: corev3.HttpProtocolOptions_REJECT_REQUEST,
-			IdleTimeout:                  durationpb.New(idle),
+			IdleTimeout:                  durationpb.New(idleTimeout),
 			MaxHeadersCount:              wrapperspb.UInt32(100),
 		},
 		Http2ProtocolOptions: &corev3.Http2ProtocolOptions{
@@ -155,11 +160,11 @@ func (u upstream) listener() string {
 	return listenerName(name, u.host(), u.BindPort)
 }
 
-// host is where the application dials.
+// host is the address that the application dials.
 func (u upstream) host() string { return cmp.Or(u.BindAddress, "127.0.0.1") }
 
-// upstreamListener takes in what the proxy's application sends to the service that u dials. For all
-// protocols of requests it is the same: which one the service speaks is its cluster's business.
+// upstreamListener accepts the application's connections to the service that u dials. It is the
+// same for all L7 protocols: the one that the service speaks is set in its cluster.
 func (b *builder) upstreamListener(u upstream) *listenerv3.Listener {
 	name := u.Name()
 	l := &listenerv3.Listener{
@@ -181,7 +186,8 @@ func (b *builder) upstreamListener(u upstream) *listenerv3.Listener {
 		}
 		l.Address = socketAddress(host, u.BindPort)
 	}
-	// As Consul names it: its dashboards cut service, namespace, partition and datacenter out of it.
+	// As Consul names it: its dashboards cut service, namespace, partition and datacenter out of
+	// it.
 	stats := fmt.Sprintf("upstream.%s.%s.%s.%s", u.id.Service, u.id.Namespace, u.id.Partition, u.id.Datacenter)
 	filter := b.networkFilter("envoy.filters.network.tcp_proxy", &tcpv3.TcpProxy{
 		StatPrefix:       stats,
@@ -192,7 +198,7 @@ func (b *builder) upstreamListener(u upstream) *listenerv3.Listener {
 			StatPrefix:               stats,
 			CodecType:                hcmv3.HttpConnectionManager_AUTO,
 			ForwardClientCertDetails: hcmv3.HttpConnectionManager_SANITIZE,
-			// How long a stream may be silent is for the proxy of the service to say; Envoy's own answer is 5 minutes.
+			// The service's own proxy limits idle streams; Envoy's default here is 5 minutes.
 			StreamIdleTimeout: durationpb.New(0),
 			HttpFilters:       []*hcmv3.HttpFilter{b.routerFilter()},
 			RouteSpecifier:    routesNamed(u.routes()),
@@ -202,12 +208,12 @@ func (b *builder) upstreamListener(u upstream) *listenerv3.Listener {
 	return l
 }
 
-// routesNamed stands for routes that come by RDS: a change of them is no change of the listener.
+// routesNamed refers to routes by RDS, so that a change of them does not change the listener.
 func routesNamed(name string) *hcmv3.HttpConnectionManager_Rds {
 	return &hcmv3.HttpConnectionManager_Rds{Rds: &hcmv3.Rds{RouteConfigName: name, ConfigSource: fromADS}}
 }
 
-// balance spreads connections exactly over Envoy's workers if asked to.
+// balance distributes connections evenly over Envoy's workers if exact is set.
 func balance(exact bool) *listenerv3.Listener_ConnectionBalanceConfig {
 	if !exact {
 		return nil

@@ -16,10 +16,11 @@ import (
 
 const httpRBAC = "envoy.filters.http.rbac"
 
-// rulesStats is what the network filter's counters start with: "intentions.rbac.denied". Envoy joins the two as they are.
+// rulesStats is what the network filter's counters start with: "intentions.rbac.denied". Envoy
+// joins the two as they are.
 const rulesStats = "intentions."
 
-// networkRules are the rules of a tcp service. Where ext_authz alone decides there are none.
+// networkRules are the rules of a tcp service; none where ext_authz alone decides.
 func (b *builder) networkRules() *anypb.Any {
 	if b.enforcement() == catalog.ExtAuthz {
 		return b.any(&networkrbacv3.RBAC{StatPrefix: rulesStats})
@@ -29,15 +30,16 @@ func (b *builder) networkRules() *anypb.Any {
 	})
 }
 
-// denyAllFilter is the RBAC filter of an HTTP connection manager. Its rules are there and empty, which denies everything (rules that
-// are not there allow everything); the route's own rules take its place, and a route that lost them denies.
+// denyAllFilter is the RBAC filter of an HTTP connection manager. Its rules are set and empty,
+// which denies everything (unset rules allow everything). The routes override them, so that routes
+// without rules of their own deny.
 func (b *builder) denyAllFilter() *hcmv3.HttpFilter {
 	config := b.constant(httpRBAC, func() proto.Message { return &httprbacv3.RBAC{Rules: &rbacv3.RBAC{}} })
 	return &hcmv3.HttpFilter{Name: httpRBAC, ConfigType: &hcmv3.HttpFilter_TypedConfig{TypedConfig: config}}
 }
 
-// routeRules are the rules of an http service as its virtual host carries them. Where ext_authz
-// alone decides they allow everything, which has to be said: the connection manager's own deny.
+// routeRules are the rules of an http service for its virtual host. Where ext_authz alone decides
+// they allow everything explicitly, as the connection manager's own rules deny.
 func (b *builder) routeRules() *anypb.Any {
 	rules := func(m *matcherv3.Matcher) *anypb.Any {
 		return b.any(&httprbacv3.RBACPerRoute{Rbac: &httprbacv3.RBAC{Matcher: m}})
@@ -48,11 +50,12 @@ func (b *builder) routeRules() *anypb.Any {
 	return b.cache.routeRules.of(b.in.Policy.Shared(), func() *anypb.Any { return rules(b.matcher()) })
 }
 
-// matcher is the proxy's policy in Envoy's terms, and the only place where rules are made. It is never nil, and where it ends, it denies.
+// matcher translates the proxy's policy to Envoy's terms. It is the only place where rules are
+// made. It is never nil, and denies where nothing matches.
 //
-// Each source that an intention names has an entry of its own for each datacenter, whatever is said of it, so it never meets the
-// rule for the rest. A certificate with several URI SANs is looked up as all of them joined by ",", which is
-// no key of the map, and matches no expression.
+// Each source that an intention names has an entry for each datacenter, whether it is allowed or
+// not, so the rule for the rest never applies to it. A certificate with several URI SANs is looked
+// up as all of them joined by ",", which is no key of the map and matches no expression.
 func (b *builder) matcher() *matcherv3.Matcher {
 	allow, deny := b.action(intention.Allow), b.action(intention.Deny)
 	s := scopeOf(b.in)
@@ -95,7 +98,8 @@ func (b *builder) restMatcher(s scope, allow, deny *matcherv3.Matcher_OnMatch) *
 							Input: b.uriInput(),
 							Matcher: &matcherv3.Matcher_MatcherList_Predicate_SinglePredicate_ValueMatch{
 								ValueMatch: &matcherv3.StringMatcher{MatchPattern: &matcherv3.StringMatcher_SafeRegex{SafeRegex: &matcherv3.RegexMatcher{
-									// Without the engine Envoy refuses the matcher. With it, it does not bound the size of the program.
+									// Without the engine Envoy refuses the matcher. With it, Envoy
+									// does not limit the size of the program.
 									EngineType: &matcherv3.RegexMatcher_GoogleRe2{GoogleRe2: &matcherv3.RegexMatcher_GoogleRE2{}},
 									Regex:      s.expression(complement(nil)),
 								}}},
@@ -110,7 +114,8 @@ func (b *builder) restMatcher(s scope, allow, deny *matcherv3.Matcher_OnMatch) *
 	}
 }
 
-// action is what ends a match. Envoy's enum has ALLOW as its zero value, so both are named, and whatever is not Allow denies.
+// action is the result of a match. Envoy's enum has ALLOW as its zero value, so both are named, and
+// everything but Allow denies.
 func (b *builder) action(a intention.Action) *matcherv3.Matcher_OnMatch {
 	config := b.constant(a, func() proto.Message {
 		if a == intention.Allow {

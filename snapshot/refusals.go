@@ -13,14 +13,14 @@ import (
 	"google.golang.org/protobuf/types/known/wrapperspb"
 )
 
-// refusals is the name of the logs that Envoys send to the control plane.
+// refusals is the name of the access logs that Envoys send to the control plane.
 const refusals = "refusals"
 
 // refusedConnection is true of connections whose handshake failed, or that the network rules ended.
 const refusedConnection = `connection.transport_failure_reason != "" || connection.termination_details.startsWith("rbac_access_denied")`
 
-// connectionLog tells the control plane which connections were refused. It is the listener's, as a
-// handshake that fails never gets to a filter chain's own log.
+// connectionLog reports refused connections to the control plane. It is part of the listener, as a
+// failed handshake does not reach the log of a filter chain.
 func (b *builder) connectionLog() []*accesslogv3.AccessLog {
 	return b.refusalLog("envoy.access_loggers.tcp_grpc", &grpclogv3.TcpGrpcAccessLogConfig{CommonConfig: b.logService()},
 		&accesslogv3.AccessLogFilter{FilterSpecifier: &accesslogv3.AccessLogFilter_ExtensionFilter{ExtensionFilter: &accesslogv3.ExtensionFilter{
@@ -31,9 +31,9 @@ func (b *builder) connectionLog() []*accesslogv3.AccessLog {
 		}}})
 }
 
-// requestLog tells the control plane which requests the rules refused, or would refuse if shadow
-// rules were in force. What the service's log slot writes into a request's metadata adds all others
-// or those that failed; the log itself cannot change without a drain.
+// requestLog reports to the control plane the requests that the rules refused, or that shadow rules
+// would refuse. The metadata that the service's log slot sets on a request adds all others or those
+// that failed; the log itself cannot change without a drain.
 func (b *builder) requestLog() []*accesslogv3.AccessLog {
 	failed := &accesslogv3.AccessLogFilter{FilterSpecifier: &accesslogv3.AccessLogFilter_StatusCodeFilter{
 		StatusCodeFilter: &accesslogv3.StatusCodeFilter{Comparison: &accesslogv3.ComparisonFilter{

@@ -21,7 +21,8 @@ import (
 	"github.com/sallyport/sallyport/snapshot"
 )
 
-// releasedFile holds the versions, which are hashes, of every listener and cluster of the goldens as the last release made them.
+// releasedFile holds the versions, which are hashes, of every listener and cluster of the goldens
+// as the last release made them.
 const releasedFile = "testdata/released.txt"
 
 var writeReleased = flag.Bool("released", false, "write "+releasedFile+" anew: what is built now is what a release tells Envoys")
@@ -29,8 +30,8 @@ var writeReleased = flag.Bool("released", false, "write "+releasedFile+" anew: w
 // released maps "tcp/web-sidecar-proxy 1.40.0 Cluster local_app" to a version.
 type released map[string]string
 
-// releasedNow is what is built now for those Envoys. Of listeners and clusters alone: Envoy ends connections when one of these changes;
-// all else it takes without.
+// releasedNow is what is built now for those Envoys. Of listeners and clusters alone: Envoy ends
+// connections when one of these changes; all else it takes without.
 func releasedNow(t testing.TB, envoys ...string) released {
 	t.Helper()
 	out := released{}
@@ -74,7 +75,8 @@ func (was released) envoys() []string {
 	return slices.Sorted(maps.Keys(seen))
 }
 
-// drained are the entries of was that are another in now, or gone: a release with these ends connections. What is new ends none.
+// drained are the entries of was that are another in now, or gone: a release with these ends
+// connections. What is new ends none.
 func (was released) drained(now released) []string {
 	var out []string
 	for _, key := range slices.Sorted(maps.Keys(was)) {
@@ -117,7 +119,8 @@ func parseReleased(t testing.TB, text []byte) released {
 	return out
 }
 
-// announced reports whether the changelog's section of what is not released yet says that connections end.
+// announced reports whether the changelog's section of what is not released yet says that
+// connections end.
 func announced(changelog string) bool {
 	_, text, ok := strings.Cut(changelog, "\n## Unreleased\n")
 	if !ok {
@@ -127,8 +130,9 @@ func announced(changelog string) bool {
 	return regexp.MustCompile(`(?i)\bdrains\b`).MatchString(text)
 }
 
-// TestReleasedGoldens: a listener or cluster that a new release makes otherwise ends the connections of every mesh it is rolled out to.
-// That may be worth it, and then the changelog has to say so.
+// TestReleasedGoldens: a listener or cluster that a new release makes otherwise ends the
+// connections of every mesh it is rolled out to. That may be worth it, and then the changelog has
+// to say so.
 func TestReleasedGoldens(t *testing.T) {
 	if *writeReleased {
 		if err := os.WriteFile(releasedFile, releasedNow(t, envoytest.Oldest, envoytest.Newest).text(), 0o644); err != nil {
@@ -159,7 +163,8 @@ If a case's definitions were changed: leave them, and make a new case. If this i
 		len(drained), strings.Join(drained, "\n  "))
 }
 
-// TestReleasedGoldensFind changes one byte of each kind of thing in turn, for a comparison that finds nothing would pass.
+// TestReleasedGoldensFind changes one byte of each kind of thing in turn, for a comparison that
+// finds nothing would pass.
 func TestReleasedGoldensFind(t *testing.T) {
 	now := releasedNow(t, "1.36.4", "1.40.0")
 	if got := now.drained(now); len(got) > 0 {

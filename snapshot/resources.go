@@ -6,24 +6,28 @@ import (
 	"github.com/sallyport/sallyport/identity"
 )
 
-// Resources is what one proxy's Envoy is to have. Nobody changes it, or what it points to, after it was made.
+// Resources is the configuration of one proxy's Envoy. It is immutable, and so is what it points
+// to.
 type Resources struct {
-	// ByType holds the resources by type URL and name: listeners, clusters, endpoints, routes and extension
-	// configurations. The version of a resource is the hash of its bytes, which are deterministic.
+	// ByType holds the resources by type URL and name: listeners, clusters, endpoints, routes and
+	// extension configurations. The version of a resource is the hash of its bytes, which are
+	// deterministic.
 	ByType map[string]map[string]*discoveryv3.Resource
-	// RouteClusters are the clusters that routes of that name lead to, apart from the application's
-	// own. Nil: there are no such routes.
+	// RouteClusters are, by the name of a RouteConfiguration, the clusters that it leads to,
+	// without the application's own. Nil: there are no such routes.
 	RouteClusters map[string][]string
-	// Judges are the resources that decide, one beside the other, about connections to a tcp
-	// service: three extension configurations and a secret, by name. Nil: the service is none of
-	// tcp.
+	// Judges are the resources that each decide about connections to a tcp service: three extension
+	// configurations and a secret, by name. Nil: the service's protocol is not tcp.
 	Judges map[string]Judge
-	// Secrets are the secrets that the resources name, sorted by name: what they are made of, as their contents are not known here.
+	// Secrets are the secrets that the resources name, sorted by name. Their contents are not known
+	// here, only what they are made of.
 	Secrets []Secret
-	// Warnings say, in words for people, where this Envoy gets less than the configuration promises.
+	// Warnings are sentences for operators about where this Envoy gets less than the configuration
+	// asks for.
 	Warnings []string
 
-	// in is what they were made of. validation is the secret of the inbound handshake and warnings what was to say of it.
+	// in is what the resources were made of. validation is the secret of the inbound handshake, and
+	// warnings are those about it.
 	in         Input
 	validation Secret
 	warnings   []string
@@ -31,14 +35,15 @@ type Resources struct {
 	assigned []string
 }
 
-// Judge says what a resource that decides about connections is to the order in which it is sent.
+// Judge is how a resource that decides about connections has to be ordered with others when it is
+// sent.
 type Judge struct {
-	// Lifted: as it is now it lets pass what the others judge. An Envoy that has another version of
-	// it may rely on that one, and gets this one when it has accepted all judges that are not
+	// Lifted: this version allows what the others decide about. An Envoy that has another version
+	// may rely on that one, and gets this one only when it has accepted all judges that are not
 	// lifted.
 	Lifted bool
-	// Foreign: it may hold what users write, which Envoy may refuse, and so must not take others
-	// with it.
+	// Foreign: it may hold what users write. Envoy may refuse that, so it must not share a response
+	// with others.
 	Foreign bool
 }
 
@@ -47,11 +52,12 @@ type Secret struct {
 	Name string
 	// Leaf, if not zero, is the service whose certificate and key this is.
 	Leaf identity.Service
-	// SANs are who passes a validation context; of it the roots are the other half. Empty only for the secret "roots",
-	// whose users say it themselves: an empty list lets in everybody with a certificate of the roots.
+	// SANs are the peers that a validation context allows; the roots are its other half. Empty only
+	// for the secret "roots", whose users have a list of their own: an empty list allows everybody
+	// with a certificate of the roots.
 	SANs []*tlsv3.SubjectAltNameMatcher
 	// Version is the hash of SANs.
 	Version string
 
-	partly int // how many are let in that the rules deny
+	admitted int // how many sources the handshake lets in although the rules deny them
 }

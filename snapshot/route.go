@@ -12,16 +12,17 @@ import (
 // publicRouteName is the name of the routes of an http service, which carry its rules.
 func publicRouteName(service identity.Name) string { return "inbound/" + service.String() }
 
-// publicRoute leads all requests to the application, and says by whom they may be made and who
-// decides that: a change of intentions, or of how they are enforced, is a change of this resource
-// alone, and holds for the next request of connections that are open.
+// publicRoute leads all requests to the application. It has the rules and says how they are
+// enforced: a change of intentions or of their enforcement changes this resource alone, and applies
+// to the next request of open connections.
 func (b *builder) publicRoute() *routev3.RouteConfiguration {
 	in := b.in.Proxy.Inbound
 	overrides := map[string]*anypb.Any{httpRBAC: b.routeRules(), httpExtAuthz: b.any(b.routeAuthz())}
 	action := &routev3.RouteAction{
 		ClusterSpecifier: &routev3.RouteAction_Cluster{Cluster: localApp},
 		UpgradeConfigs:   upgrades(in.Protocol),
-		Timeout:          durationpb.New(max(in.RequestTimeout, 0)), // 0: none. Envoy's own default, 15 s, would cut every longer stream
+		// 0: none. Envoy's default of 15 s would end every longer stream.
+		Timeout: durationpb.New(max(in.RequestTimeout, 0)),
 	}
 	if in.IdleTimeout.Set {
 		action.IdleTimeout = durationpb.New(max(in.IdleTimeout.Duration, 0))
@@ -32,16 +33,17 @@ func (b *builder) publicRoute() *routev3.RouteConfiguration {
 			Name:                 "public",
 			Domains:              []string{"*"},
 			TypedPerFilterConfig: overrides,
-			Routes:               []*routev3.Route{everything(action)},
+			Routes:               []*routev3.Route{matchAll(action)},
 		}},
 	}
 }
 
-// routes is the name of u's routes. Each upstream has routes of its own, so it is made of the
-// listener's name: two upstreams may lead to one service.
+// routes is the name of u's routes. It is made of the listener's name, as two upstreams may lead to
+// one service, and each has routes of its own.
 func (u upstream) routes() string { return "upstream/" + u.listener() }
 
-// upstreamRoute leads all requests to u's cluster. What is tried again was never given to an application.
+// upstreamRoute leads all requests to u's cluster. It retries only requests that no application has
+// received.
 func upstreamRoute(u upstream) *routev3.RouteConfiguration {
 	name := u.Name()
 	return &routev3.RouteConfiguration{
@@ -49,7 +51,7 @@ func upstreamRoute(u upstream) *routev3.RouteConfiguration {
 		VirtualHosts: []*routev3.VirtualHost{{
 			Name:    name,
 			Domains: []string{"*"},
-			Routes: []*routev3.Route{everything(&routev3.RouteAction{
+			Routes: []*routev3.Route{matchAll(&routev3.RouteAction{
 				ClusterSpecifier: &routev3.RouteAction_Cluster{Cluster: u.cluster},
 				UpgradeConfigs:   upgrades(u.service.Protocol),
 				Timeout:          durationpb.New(0),
@@ -59,8 +61,8 @@ func upstreamRoute(u upstream) *routev3.RouteConfiguration {
 	}
 }
 
-// upgrades lets WebSockets through, and nothing else: not CONNECT, which would be a tunnel past all
-// rules for requests. HTTP/2 has no upgrades without it.
+// upgrades allows WebSockets and nothing else: CONNECT would be a tunnel past all rules for
+// requests, and without it HTTP/2 has no upgrades.
 func upgrades(p catalog.Protocol) []*routev3.RouteAction_UpgradeConfig {
 	if p != catalog.HTTP {
 		return nil
@@ -68,7 +70,7 @@ func upgrades(p catalog.Protocol) []*routev3.RouteAction_UpgradeConfig {
 	return []*routev3.RouteAction_UpgradeConfig{{UpgradeType: "websocket", Enabled: wrapperspb.Bool(true)}}
 }
 
-func everything(a *routev3.RouteAction) *routev3.Route {
+func matchAll(a *routev3.RouteAction) *routev3.Route {
 	return &routev3.Route{
 		Match:  &routev3.RouteMatch{PathSpecifier: &routev3.RouteMatch_Prefix{Prefix: "/"}},
 		Action: &routev3.Route_Route{Route: a},

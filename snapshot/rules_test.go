@@ -15,7 +15,8 @@ import (
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 )
 
-// TestRulesTable holds the generated rules, and the names of the handshake before them, to the table of decisions.
+// TestRulesTable holds the generated rules, and the names of the handshake before them, to the
+// table of decisions.
 func TestRulesTable(t *testing.T) {
 	cases, err := decisiontable.Load("../intention/testdata/decisions.yaml")
 	if err != nil {
@@ -52,8 +53,8 @@ func TestRulesTable(t *testing.T) {
 	}
 }
 
-// FuzzDecideEqualsInterpreter makes random policies and peers: the rules have to say what Decide says, and the handshake may say less only
-// where it cannot know better.
+// FuzzDecideEqualsInterpreter makes random policies and peers: the rules have to say what Decide
+// says, and the handshake may say less only where it cannot know better.
 func FuzzDecideEqualsInterpreter(f *testing.F) {
 	for seed := range uint64(40) {
 		f.Add(seed, seed%3 == 0)
@@ -169,7 +170,8 @@ func randomPeer(r *rand.Rand) []string {
 	return []string{one()}
 }
 
-// TestNobodyIsNeverEverybody: whatever denies everybody says so, in both places and in both protocols; what is left out would allow.
+// TestNobodyIsNeverEverybody: whatever denies everybody says so, in both places and in both
+// protocols; what is left out would allow.
 func TestNobodyIsNeverEverybody(t *testing.T) {
 	noTrustDomain := catalogtest.Policy(identity.NewName("web"), []intention.Intention{{
 		Source: intention.Source{Name: identity.NewName("*")}, Destination: identity.NewName("web"), Action: intention.Allow,

@@ -16,8 +16,8 @@ import (
 // leaf is the name of the secret with the proxy's own certificate.
 func (b *builder) leaf() string { return b.in.Proxy.Service.LeafSecret() }
 
-// names remembers a secret that the resources name.
-func (b *builder) names(s Secret) {
+// addSecret adds a secret that the resources name, once.
+func (b *builder) addSecret(s Secret) {
 	if slices.ContainsFunc(b.out.Secrets, func(o Secret) bool { return o.Name == s.Name }) {
 		return
 	}
@@ -27,7 +27,7 @@ func (b *builder) names(s Secret) {
 	b.out.Secrets = append(b.out.Secrets, s)
 }
 
-// version is the hash of who passes.
+// version is the hash of sans.
 func (b *builder) version(sans []*tlsv3.SubjectAltNameMatcher) string {
 	var list bytes.Buffer
 	for _, m := range sans {
@@ -40,42 +40,42 @@ func (b *builder) version(sans []*tlsv3.SubjectAltNameMatcher) string {
 	return hash(list.Bytes())
 }
 
-// validation is the secret that says whom the handshake lets in, and what is to be said of it.
+// validation is the secret with the peers that the inbound handshake allows, and warnings about it.
 func (b *builder) validation() (s Secret, warnings []string) {
 	byPolicy := !b.in.Proxy.Inbound.Protocol.L7() && b.enforcement() != catalog.ExtAuthz
-	var key passesKey
+	var key validationInput
 	if shared := b.in.Policy.Shared(); shared != nil {
-		key = passesKey{shared, regexSize(b.in.Envoy), byPolicy}
+		key = validationInput{shared, regexSize(b.in.Envoy), byPolicy}
 	}
-	s = b.cache.passes.of(key, func() (s Secret) {
+	s = b.cache.validationSecrets.of(key, func() (s Secret) {
 		switch scope := scopeOf(b.in); {
 		case len(scope.datacenters) == 0:
 			s.SANs = scope.nobody()
 		case !byPolicy:
 			s.SANs = scope.everybody(b.in.Envoy)
 		default:
-			s.SANs, s.partly = b.peers(scope)
+			s.SANs, s.admitted = b.peers(scope)
 		}
 		s.Version = b.version(s.SANs)
 		return s
 	})
 	s.Name = b.validationName()
-	if s.partly > 0 {
+	if s.admitted > 0 {
 		warnings = append(warnings, fmt.Sprintf("the handshake of %s lets in sources that are denied, and the rules end their connections at the first byte: an application that speaks "+
 			"first would be heard by them, and is dialled. %d names are denied; this Envoy takes expressions up to a program size of %d (re2.max_program_size.error_level), and at most %d names are told to it",
-			b.in.Proxy.Service, s.partly, regexSize(b.in.Envoy), maxComplement))
+			b.in.Proxy.Service, s.admitted, regexSize(b.in.Envoy), maxComplement))
 	}
 	return s, warnings
 }
 
-// passesKey is what whom the handshake lets in depends on.
-type passesKey struct {
+// validationInput is everything that the validation secret depends on, but for its name.
+type validationInput struct {
 	shared    *intention.Shared
 	regexSize int
 	byPolicy  bool
 }
 
-// validationName is the name of that secret. On it the listener depends, on what the secret says it does not.
+// validationName is the name of that secret. The listener depends on the name, not on the contents.
 func (b *builder) validationName() string {
 	if b.in.Proxy.Inbound.Protocol.L7() {
 		return identity.IdentitiesSecret
@@ -83,8 +83,8 @@ func (b *builder) validationName() string {
 	return b.in.Proxy.Service.PeersSecret()
 }
 
-// peers are whom the policy of a tcp service allows. A certificate passes if any of its URI SANs
-// matches, so the rules look again at those that have several.
+// peers are the sources that the policy of a tcp service allows. A certificate passes if any of its
+// URI SANs matches, so the rules deny those that have several.
 func (b *builder) peers(s scope) (sans []*tlsv3.SubjectAltNameMatcher, denied int) {
 	rest, names := b.in.Policy.Rest() == intention.Allow, []string(nil)
 	for name, action := range b.in.Policy.Exact() {
@@ -94,19 +94,19 @@ func (b *builder) peers(s scope) (sans []*tlsv3.SubjectAltNameMatcher, denied in
 	}
 	switch {
 	case !rest:
-		return s.services(names), 0 // which are nobody where there are none
+		return s.services(names), 0
 	case len(names) == 0:
 		return s.everybody(b.in.Envoy), 0
 	}
 	return b.allBut(s, names)
 }
 
-// allBut lets in everybody but a few. Where the Envoy does not take the expression for that, it lets in
-// everybody and the rules alone decide; denied is how many those are about.
+// allBut allows all services but the named ones. Where their expression is too long for the Envoy
+// it allows all, and the rules alone deny; denied is then the number of the names.
 func (b *builder) allBut(s scope, names []string) (sans []*tlsv3.SubjectAltNameMatcher, denied int) {
 	var except []string
 	for _, n := range names {
-		if s.name(n).Check() == nil { // no certificate can bear another
+		if s.name(n).Check() == nil { // else no certificate can have the name
 			except = append(except, n)
 		}
 	}
@@ -118,7 +118,7 @@ func (b *builder) allBut(s scope, names []string) (sans []*tlsv3.SubjectAltNameM
 	return s.everybody(b.in.Envoy), len(except)
 }
 
-// regexSize is how long a compiled expression may be. The zero value is Envoy's default.
+// regexSize is the limit for the size of a compiled expression; Envoy's default if f has none.
 func regexSize(f Features) int {
 	if f.RegexSize == 0 {
 		return 100
@@ -126,13 +126,14 @@ func regexSize(f Features) int {
 	return f.RegexSize
 }
 
-// scope is where identities may come from: a trust domain, datacenters, and the partition and namespace of the destination.
+// scope bounds the allowed identities: by a trust domain, datacenters, and the partition and
+// namespace of the destination.
 type scope struct {
 	identity.Service
 	datacenters []string // those that can be part of an identity
 }
 
-// scopeOf takes the policy's own scope, which is what Decide looks at.
+// scopeOf is the policy's own scope, which Decide uses, too.
 func scopeOf(in Input) scope {
 	s := scope{Service: identity.Service{TrustDomain: in.Mesh.TrustDomain, Name: in.Proxy.Service}}
 	known := in.Mesh.Datacenters
@@ -158,7 +159,8 @@ func (s scope) name(service string) identity.Name {
 	return identity.Name{Partition: s.Partition, Namespace: s.Namespace, Service: service}
 }
 
-// ids are the SPIFFE IDs of a service, one for each datacenter; none if no certificate can bear the name.
+// ids are the SPIFFE IDs of a service, one for each datacenter; none if no certificate can have the
+// name.
 func (s scope) ids(service string) []string {
 	var out []string
 	for _, dc := range s.datacenters {
@@ -170,13 +172,15 @@ func (s scope) ids(service string) []string {
 	return out
 }
 
-// prefix is what the SPIFFE IDs of all services of a datacenter start with. It ends in "/", or it would be the start of other names too.
+// prefix is the common prefix of the SPIFFE IDs of a datacenter's services. It ends in "/", so that
+// it is not a prefix of other names.
 func (s scope) prefix(datacenter string) string {
 	id := identity.Service{TrustDomain: s.TrustDomain, Datacenter: datacenter, Name: s.name("x")}.String()
 	return strings.TrimSuffix(id, "x")
 }
 
-// expression matches the SPIFFE IDs of the services whose names match service, in all datacenters. Several URI SANs of one certificate, joined by ",", never match.
+// expression matches the SPIFFE IDs of the services whose names match service, in all datacenters.
+// Several URI SANs of one certificate, joined by ",", never match.
 func (s scope) expression(service string) string {
 	if len(s.datacenters) == 0 {
 		return ""
@@ -190,12 +194,12 @@ func (s scope) expression(service string) string {
 	return regexp.QuoteMeta(before) + `/dc/(?:` + strings.Join(dcs, `|`) + `)/` + regexp.QuoteMeta(after) + service
 }
 
-// nobody is an exact SAN that no service has. An empty list would let in everybody.
+// nobody is a SAN that no service has. An empty list would allow everybody.
 func (s scope) nobody() []*tlsv3.SubjectAltNameMatcher {
 	return []*tlsv3.SubjectAltNameMatcher{uri(exactly(s.TrustDomain.IDString() + "/nobody"))}
 }
 
-// services lets in exactly the named ones.
+// services allows exactly the named ones; nobody if there are none.
 func (s scope) services(names []string) []*tlsv3.SubjectAltNameMatcher {
 	var out []*tlsv3.SubjectAltNameMatcher
 	for _, n := range names {
@@ -209,8 +213,9 @@ func (s scope) services(names []string) []*tlsv3.SubjectAltNameMatcher {
 	return out
 }
 
-// everybody lets in all services. Where the Envoy does not take the expression (a long trust domain, many datacenters), the start of the
-// name has to do: it also lets in what is no service's name below it, which the rules and ext_authz refuse.
+// everybody allows all services. Where the expression is too long for the Envoy (a long trust
+// domain, many datacenters), prefixes have to do: they also allow IDs below them that are no
+// service's, which the rules and ext_authz refuse.
 func (s scope) everybody(f Features) []*tlsv3.SubjectAltNameMatcher {
 	if expr := s.expression(complement(nil)); programSize(expr) <= regexSize(f) {
 		return []*tlsv3.SubjectAltNameMatcher{uri(matching(expr))}

@@ -13,16 +13,16 @@ import (
 )
 
 // slot is a filter of the inbound listener whose configuration comes by ECDS, under a name of the
-// service's own: filling or changing it changes that resource and ends no connection. What a
-// listener may take there is fixed with the slot. Envoy waits for all slots before it serves the
-// listener.
+// service's own: filling or changing it changes that resource and ends no connection. The types of
+// filters that it can hold are fixed in the listener. Envoy waits for all slots before it serves
+// the listener.
 type slot struct {
 	prefix string   // its name is prefix and the service's
-	types  []string // of filters.…, what it may be filled with
+	types  []string // of the filters that it can hold, after "envoy.extensions.filters."
 }
 
 // The slots of an http service, in the order of its filters: what is logged, whose tokens are
-// verified, extensions behind the decision. Rules and ext_authz stand between the last two.
+// verified, extensions after the decision. Rules and ext_authz are between the last two.
 var (
 	logSlot        = slot{"log/", []string{"http.set_metadata.v3.Config"}}
 	jwtSlot        = slot{"jwt/", []string{"http.jwt_authn.v3.JwtAuthentication"}}
@@ -60,19 +60,19 @@ func (b *builder) networkSlot(s slot) *listenerv3.Filter {
 	return &listenerv3.Filter{Name: b.name(s), ConfigType: &listenerv3.Filter_ConfigDiscovery{ConfigDiscovery: s.source()}}
 }
 
-// fill adds the resource for a slot, made by config unless it comes out as it was.
+// fill adds the resource for a slot, made by config unless it is the same as last time.
 func (b *builder) fill(s slot, same bool, config func() *anypb.Any) {
 	if name := b.name(s); !b.keep(same, extensionType, name) {
 		b.add(name, &corev3.TypedExtensionConfig{Name: name, TypedConfig: config()})
 	}
 }
 
-// leave adds the resource of a slot in which there is nothing yet: a filter that does nothing.
-func (b *builder) leave(s slot, same bool) {
-	b.fill(s, same, func() *anypb.Any { return b.constant(s.prefix, s.nothing) })
+// fillEmpty adds the resource for an empty slot, a filter that does nothing.
+func (b *builder) fillEmpty(s slot, same bool) {
+	b.fill(s, same, func() *anypb.Any { return b.constant(s.prefix, s.noop) })
 }
 
-func (s slot) nothing() proto.Message {
+func (s slot) noop() proto.Message {
 	switch s.prefix {
 	case logSlot.prefix:
 		return &metadatav3.Config{}
@@ -81,5 +81,5 @@ func (s slot) nothing() proto.Message {
 	case httpExtensions.prefix:
 		return &mutationv3.HeaderMutation{}
 	}
-	return &networkrbacv3.RBAC{StatPrefix: "none."} // without rules it lets everything through
+	return &networkrbacv3.RBAC{StatPrefix: "none."} // without rules it allows everything
 }

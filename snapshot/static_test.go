@@ -27,8 +27,8 @@ import (
 	"google.golang.org/protobuf/types/known/structpb"
 )
 
-// TestEnvoyValidatesGoldens has Envoys judge what the goldens say, with everything put in place that they would fetch: Envoy looks only
-// at what is there.
+// TestEnvoyValidatesGoldens has Envoys judge what the goldens say, with everything put in place
+// that they would fetch: Envoy looks only at what is there.
 func TestEnvoyValidatesGoldens(t *testing.T) {
 	ca := newAuthority(t)
 	for _, c := range cases(t) {
@@ -52,7 +52,8 @@ func TestEnvoyValidatesGoldens(t *testing.T) {
 	}
 }
 
-// TestEnvoySeesMistakes: the copies that Envoys validate hold what they would fetch, or the test above would show nothing.
+// TestEnvoySeesMistakes: the copies that Envoys validate hold what they would fetch, or the test
+// above would show nothing.
 func TestEnvoySeesMistakes(t *testing.T) {
 	ca := newAuthority(t)
 	var tcp, http *snapshot.Resources
@@ -115,7 +116,8 @@ func TestEnvoySeesMistakes(t *testing.T) {
 	}
 }
 
-// static is a bootstrap with the resources of r, and with what they refer to in the place of the references.
+// static is a bootstrap with the resources of r, and with what they refer to in the place of the
+// references.
 func static(t testing.TB, r *snapshot.Resources, ca *authority) *bootstrapv3.Bootstrap {
 	t.Helper()
 	runtime, err := structpb.NewStruct(map[string]any{"re2.max_program_size.error_level": newest.RegexSize})
@@ -200,7 +202,8 @@ func inline(tb testing.TB, r *snapshot.Resources, ca *authority, c *tlsv3.Common
 	return true
 }
 
-// controlPlane is the cluster that the bootstrap has, without which filters that name it are refused.
+// controlPlane is the cluster that the bootstrap has, without which filters that name it are
+// refused.
 func controlPlane(t testing.TB) *clusterv3.Cluster {
 	t.Helper()
 	options, err := anypb.New(&upstreamhttpv3.HttpProtocolOptions{UpstreamProtocolOptions: &upstreamhttpv3.HttpProtocolOptions_ExplicitHttpConfig_{

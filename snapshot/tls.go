@@ -11,10 +11,11 @@ import (
 	"google.golang.org/protobuf/types/known/wrapperspb"
 )
 
-// fromADS is where Envoy gets secrets, endpoints, routes and extension configurations. There is one of it, and it never changes a byte: it is
-// part of the key by which Envoy shares a secret, so a second spelling would be a second subscription to the
-// same secret, whose updates reach only some of its users. The timeout of zero makes a listener wait for what it names for ever;
-// with any other it would start without. Nobody changes it.
+// fromADS is the source of secrets, endpoints, routes and extension configurations. There is only
+// one, and its bytes never change: it is part of the key by which Envoy shares a secret, so a
+// second spelling would be a second subscription to the same secret, whose updates reach only some
+// of its users. The timeout of zero makes a listener wait for the resources that it names without a
+// bound; with any other it would start without them. It must not be changed.
 var fromADS = &corev3.ConfigSource{
 	ConfigSourceSpecifier: &corev3.ConfigSource_Ads{Ads: &corev3.AggregatedConfigSource{}},
 	ResourceApiVersion:    corev3.ApiVersion_V3,
@@ -50,8 +51,9 @@ func tlsParameters(t catalog.TLS) *tlsv3.TlsParameters {
 	return p
 }
 
-// alpn is what a sidecar offers for the application protocol that it carries, as Consul's sidecars do. For http it is not h2: the application does not speak
-// it and other sidecars do not ask for it, so it would only be more of Envoy in reach of its peers. tcp has none.
+// alpn are the ALPN protocols that a sidecar offers for the application's protocol, as Consul's
+// sidecars do. For http that is not h2: the application does not speak it and other sidecars do not
+// ask for it, so it would only expose more of Envoy to its peers. tcp has none.
 func alpn(p catalog.Protocol) []string {
 	switch p {
 	case catalog.HTTP:
@@ -63,8 +65,9 @@ func alpn(p catalog.Protocol) []string {
 	return nil
 }
 
-// inboundTLS demands a certificate that the secret named validation lets in. Sessions are never resumed: a resumed session is not
-// verified again, so who was let in once would come back after access was taken away.
+// inboundTLS requires a certificate that the secret named validation allows. Sessions are never
+// resumed: a resumed session is not verified again, so a client could come back after its access
+// was revoked.
 func (b *builder) inboundTLS(validation string) *corev3.TransportSocket {
 	return b.transportSocket(&tlsv3.DownstreamTlsContext{
 		RequireClientCertificate:         wrapperspb.Bool(true),
@@ -81,18 +84,19 @@ func (b *builder) inboundTLS(validation string) *corev3.TransportSocket {
 	})
 }
 
-// upstreamTLS presents the proxy's own certificate and demands the one of exactly the service dialled. The SAN stands here and the
-// roots come by SDS: Envoy merges the two, and lists of SANs in both would be ORed.
+// upstreamTLS presents the proxy's own certificate and requires that of exactly the dialled
+// service. The SAN is set here and the roots come by SDS: Envoy merges the two, and would OR lists
+// of SANs in both.
 func (b *builder) upstreamTLS(to identity.Service, p catalog.Protocol) *corev3.TransportSocket {
-	offer := alpn(p)
-	if len(offer) > 1 {
-		offer = offer[:1] // the other side need not guess: requests go out as h2
+	protocols := alpn(p)
+	if len(protocols) > 1 {
+		protocols = protocols[:1] // requests are sent as h2
 	}
 	return b.transportSocket(&tlsv3.UpstreamTlsContext{
 		Sni:            to.SNI(),
 		MaxSessionKeys: wrapperspb.UInt32(0),
 		CommonTlsContext: &tlsv3.CommonTlsContext{
-			AlpnProtocols:                  offer,
+			AlpnProtocols:                  protocols,
 			TlsParams:                      tlsParameters(b.in.Mesh.Outgoing),
 			TlsCertificateSdsSecretConfigs: []*tlsv3.SdsSecretConfig{secret(b.leaf())},
 			ValidationContextType: &tlsv3.CommonTlsContext_CombinedValidationContext{
@@ -123,7 +127,8 @@ func startingWith(s string) *matcherv3.StringMatcher {
 	return &matcherv3.StringMatcher{MatchPattern: &matcherv3.StringMatcher_Prefix{Prefix: s}}
 }
 
-// matching is for expressions that are built here, of quoted names: Envoy matches the whole text.
+// matching takes expressions of this package only, whose names are quoted. Envoy matches the whole
+// text.
 func matching(expr string) *matcherv3.StringMatcher {
 	return &matcherv3.StringMatcher{MatchPattern: &matcherv3.StringMatcher_SafeRegex{SafeRegex: &matcherv3.RegexMatcher{Regex: expr}}}
 }

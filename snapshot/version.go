@@ -11,16 +11,17 @@ import (
 	"google.golang.org/protobuf/types/known/anypb"
 )
 
-// packer turns messages into bytes and remembers the first mistakes, so that the code that makes messages reads like the
-// configuration it makes. Everything goes through it: what it has not checked does not leave the package.
+// packer marshals and validates messages and collects errors, so that the code that makes messages
+// reads like the configuration. All messages go through it: the package returns none that it has
+// not validated.
 type packer struct {
 	cache *Cache
 	errs  []error
 }
 
-// any is m as an Any of deterministic bytes. A message that Envoy would refuse is remembered as an
-// error; messages inside an Any were checked when they were packed, so nothing is looked at twice.
-// That no deprecated field is set is a property of this package, which its tests look after.
+// any is m as an Any of deterministic bytes. A message that Envoy would refuse adds an error;
+// messages inside an Any were validated when they were packed. That no deprecated field is set is a
+// property of this package's code, which its tests verify.
 func (p *packer) any(m proto.Message) *anypb.Any {
 	b, err := marshal(m)
 	if v, ok := m.(interface{ ValidateAll() error }); ok && err == nil {
@@ -32,14 +33,13 @@ func (p *packer) any(m proto.Message) *anypb.Any {
 	return &anypb.Any{TypeUrl: p.cache.typeURL(m), Value: b}
 }
 
-// constant is any of a message that is the same for all who ask with an equal key. make is called for the first of them; it depends on the
-// key alone.
-func (p *packer) constant(key any, make func() proto.Message) *anypb.Any {
+// constant is any of a message that depends on key alone. newMessage makes it, the first time.
+func (p *packer) constant(key any, newMessage func() proto.Message) *anypb.Any {
 	if a, ok := p.cache.constants.Load(key); ok {
 		return a.(*anypb.Any) //nolint:forcetypeassert // nothing else is put there
 	}
 	n := len(p.errs)
-	a := p.any(make())
+	a := p.any(newMessage())
 	if len(p.errs) == n {
 		p.cache.constants.Store(key, a)
 	}
@@ -71,13 +71,14 @@ const (
 	routeType     = "type.googleapis.com/envoy.config.route.v3.RouteConfiguration"
 )
 
-// marshal gives the same bytes for equal messages, in this and in every later process of the same build.
+// marshal gives the same bytes for equal messages, in this and in every later process of the same
+// build.
 func marshal(m proto.Message) ([]byte, error) {
 	return proto.MarshalOptions{Deterministic: true}.Marshal(m)
 }
 
-// hash is 128 bits of SHA-256: a version that two different resources share would leave an Envoy with the wrong one, so it must
-// not be possible to make one on purpose.
+// hash is 128 bits of SHA-256: with a version that two different resources share an Envoy would
+// keep the wrong one, so collisions must not be possible on purpose.
 func hash(b []byte) string {
 	sum := sha256.Sum256(b)
 	return hex.EncodeToString(sum[:16])

@@ -24,8 +24,8 @@ import (
 
 type xdsRegex = matcherv3.RegexMatcher
 
-// change calls f with m and every message in it, also those packed in an Any, and packs again those in which f changed something. It
-// reports whether it changed anything.
+// change calls f with m and every message in it, also those packed in an Any, and packs again those
+// in which f changed something. It reports whether it changed anything.
 func change(t testing.TB, m proto.Message, f func(proto.Message) bool) bool {
 	t.Helper()
 	changed := false
@@ -217,7 +217,8 @@ func examine(t *testing.T, in snapshot.Input, resource string, m proto.Message) 
 	}
 }
 
-// TestSecretsAreNamed: exactly the secrets that the resources name are said to be needed. One too few keeps Envoy from starting.
+// TestSecretsAreNamed: exactly the secrets that the resources name are said to be needed. One too
+// few keeps Envoy from starting.
 func TestSecretsAreNamed(t *testing.T) {
 	for _, c := range cases(t) {
 		named := map[string]bool{}

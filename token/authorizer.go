@@ -12,15 +12,15 @@ import (
 )
 
 // Authority judges tokens: an Issuer those that it has minted, Consul's agent those of Consul. A
-// token is empty where a call carries none. Errors are gRPC statuses with a sentence for whoever
-// reads Envoy's log, without the token in it.
+// token is empty where a call carries none. Errors are gRPC statuses with a message for Envoy's
+// log, without the token in it.
 type Authority interface {
 	// Stream returns the caller of an xDS stream, if the token may be the proxy that node names.
 	Stream(ctx context.Context, token string, node identity.ProxyID) (identity.Caller, error)
-	// Call returns the caller of a call of proxy about service, if the token may be that proxy. A
-	// proxy that is empty was not named; then the token's right to the service is what counts.
-	// An Authority that does not know which proxies there are leaves it to who asks to see that
-	// the proxy is one of the service's.
+	// Call returns the caller of a call of proxy about service, if the token may be that proxy. An
+	// empty proxy was not named; then the token's right to the service decides. An Authority that
+	// does not know the catalog leaves it to its caller to check that the proxy is one of the
+	// service's.
 	Call(ctx context.Context, token string, proxy identity.ProxyID, service identity.Name) (identity.Caller, error)
 }
 
@@ -28,11 +28,11 @@ type Authority interface {
 // (RFC 9110, 11.1).
 const scheme = "bearer "
 
-// Authorizer knows the callers of gRPC calls by what comes with them: token and names. The
-// Authority is required; its errors are returned as they are.
+// Authorizer reads token and names from the metadata of gRPC calls and has the Authority judge
+// them. The Authority is required; its errors are returned as they are.
 type Authorizer struct{ Authority Authority }
 
-// Stream returns the caller of the xDS stream of ctx. node is what the Envoy says of itself.
+// Stream returns the caller of the xDS stream of ctx. node is the node.id that its Envoy claims.
 func (a Authorizer) Stream(ctx context.Context, node identity.ProxyID) (identity.Caller, error) {
 	token, err := bearer(ctx)
 	if err != nil {
@@ -56,7 +56,7 @@ func (a Authorizer) Call(ctx context.Context) (identity.Caller, error) {
 	}
 	named := metadata.ValueFromIncomingContext(ctx, identity.DestinationHeader)
 	if len(named) != 1 || identity.NewName(named[0]).Check() != nil {
-		return identity.Caller{}, status.Errorf(codes.Unauthenticated, "the call does not name the service that it is about (%s)", identity.DestinationHeader)
+		return identity.Caller{}, status.Errorf(codes.Unauthenticated, "the call does not name the service that it is about in %s", identity.DestinationHeader)
 	}
 	p, err := proxy(ctx)
 	if err != nil {
@@ -74,7 +74,7 @@ func proxy(ctx context.Context) (identity.ProxyID, error) {
 	}
 	id, err := identity.ParseProxyID(named[0])
 	if err != nil || id == "" || len(named) > 1 {
-		return "", status.Errorf(codes.Unauthenticated, "the call does not name one proxy (%s)", identity.ProxyHeader)
+		return "", status.Errorf(codes.Unauthenticated, "the call does not name one proxy in %s", identity.ProxyHeader)
 	}
 	return id, nil
 }
@@ -88,14 +88,14 @@ func bearer(ctx context.Context) (string, error) {
 		return "", nil
 	case 1:
 	default:
-		return "", status.Error(codes.Unauthenticated, "the call came with several authorization headers; one is right")
+		return "", status.Errorf(codes.Unauthenticated, "the call has %d authorization headers, want one", len(values))
 	}
 	v := values[0]
 	if len(v) < len(scheme) || !strings.EqualFold(v[:len(scheme)], scheme) {
 		return "", status.Error(codes.Unauthenticated, `the authorization header does not say "Bearer <token>"`)
 	}
 	if v = v[len(scheme):]; len(v) > maxToken {
-		return "", status.Errorf(codes.Unauthenticated, "a token of %d bytes is longer than any", len(v))
+		return "", status.Errorf(codes.Unauthenticated, "token of %d bytes is longer than any that is minted", len(v))
 	}
 	return v, nil
 }
@@ -114,7 +114,7 @@ func (i *Issuer) Call(_ context.Context, token string, proxy identity.ProxyID, s
 	p, err := i.verify(token)
 	switch {
 	case errors.Is(err, errExpired):
-		return identity.Caller{}, status.Error(codes.Unauthenticated, err.Error()+"; `sallyport envoy` renews it as long as it runs, `sallyport bootstrap` writes a new one")
+		return identity.Caller{}, status.Error(codes.Unauthenticated, err.Error()+": `sallyport envoy` renews it as long as it runs, `sallyport bootstrap` writes a new one")
 	case err != nil:
 		return identity.Caller{}, status.Error(codes.Unauthenticated, err.Error())
 	case proxy != "" && proxy != p:

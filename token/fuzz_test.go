@@ -8,8 +8,9 @@ import (
 	"time"
 )
 
-// FuzzVerify looks for a text that is accepted though it was not minted: neither as it stands, nor with claims that the fuzzer
-// writes and the right key signs, may it panic; and only what carries the key's signature may be accepted.
+// FuzzVerify looks for a text that is accepted though it was not minted: neither as it stands, nor
+// with claims that the fuzzer writes and the right key signs, may it panic; and only what carries
+// the key's signature may be accepted.
 func FuzzVerify(f *testing.F) {
 	i, file := open(f)
 	key := readKey(f, file)

@@ -16,8 +16,8 @@ import (
 	"github.com/sallyport/sallyport/internal/atomicfile"
 )
 
-// PEM types of the two blocks of a key file. The public key is there to tell a damaged private one from a good one: any 32
-// bytes are an Ed25519 key.
+// PEM types of the two blocks of a key file. The public key shows whether the private one is
+// damaged: any 32 bytes are an Ed25519 key.
 const (
 	privateBlock = "PRIVATE KEY"
 	publicBlock  = "PUBLIC KEY"
@@ -42,9 +42,9 @@ func readKey(file string) (ed25519.PrivateKey, error) {
 	f, err := os.OpenFile(file, os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
 	switch {
 	case errors.Is(err, syscall.ELOOP):
-		return nil, fmt.Errorf("token key %s is a symbolic link; put the file itself there", file)
+		return nil, fmt.Errorf("token key %s: is a symbolic link: put the file itself there", file)
 	case errors.Is(err, fs.ErrPermission):
-		return nil, fmt.Errorf("token key: %w; its owner must be the user that runs the control plane, its mode 0600", err)
+		return nil, fmt.Errorf("token key: %w: its owner must be the user that runs the control plane, its mode 0600", err)
 	case err != nil:
 		return nil, fmt.Errorf("token key: %w", err)
 	}
@@ -58,7 +58,7 @@ func readKey(file string) (ed25519.PrivateKey, error) {
 	}
 	key, err := decodeKey(text)
 	if err != nil {
-		return nil, fmt.Errorf("token key %s is damaged (%w): put back a copy, or remove the file; a new one is then made, and every proxy needs a new token", file, err)
+		return nil, fmt.Errorf("token key %s: is damaged: %w: restore it from a backup, or remove it to have a new one made; then every proxy needs a new token", file, err)
 	}
 	return key, nil
 }
@@ -70,13 +70,13 @@ func checkKeyFile(f *os.File) error {
 		return fmt.Errorf("token key: %w", err)
 	}
 	if !info.Mode().IsRegular() {
-		return fmt.Errorf("token key %s is not a regular file", f.Name())
+		return fmt.Errorf("token key %s: is not a regular file", f.Name())
 	}
 	if perm := info.Mode().Perm(); perm&0o077 != 0 {
-		return fmt.Errorf("token key %s has mode %04o, so other users had access to it; if nobody can have used it: chmod 600 %s; else remove it, and every proxy needs a new token", f.Name(), perm, f.Name())
+		return fmt.Errorf("token key %s: mode %04o gives other users access to it: chmod 600 %s if nobody can have used it, else remove it; then every proxy needs a new token", f.Name(), perm, f.Name())
 	}
 	if st, ok := info.Sys().(*syscall.Stat_t); ok && int(st.Uid) != os.Geteuid() {
-		return fmt.Errorf("token key %s belongs to user %d, the control plane runs as user %d; chown it, or remove it, and every proxy needs a new token", f.Name(), st.Uid, os.Geteuid())
+		return fmt.Errorf("token key %s: belongs to user %d, the control plane runs as user %d: chown it, or remove it; then every proxy needs a new token", f.Name(), st.Uid, os.Geteuid())
 	}
 	return nil
 }
@@ -92,7 +92,7 @@ func decodeKey(text []byte) (ed25519.PrivateKey, error) {
 		return nil, errors.New("no " + privateBlock + " block")
 	}
 	if private, err = x509.ParsePKCS8PrivateKey(block.Bytes); err != nil {
-		return nil, errors.New("unreadable " + privateBlock + " block") // never with the parser's words: they may quote
+		return nil, errors.New("unreadable " + privateBlock + " block") // the parser's error may quote it
 	}
 	block, rest = pem.Decode(rest)
 	if block == nil || block.Type != publicBlock {

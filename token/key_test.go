@@ -57,7 +57,8 @@ func TestKeyMadeOnce(t *testing.T) {
 	}
 }
 
-// TestKeyRefused spoils the key's file and demands an error that says how to mend it, and that the file is left as it is.
+// TestKeyRefused spoils the key's file and demands an error that says how to mend it, and that the
+// file is left as it is.
 func TestKeyRefused(t *testing.T) {
 	write := func(t *testing.T, file string, text []byte) {
 		t.Helper()

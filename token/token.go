@@ -1,6 +1,6 @@
-// Package token is how a proxy proves who it is: a JWT per proxy, which its Envoy sends with every xDS stream and every
-// ext_authz call. An Issuer mints and verifies tokens with a key of its own, offline; Authorizer reads tokens from gRPC calls, and has
-// an Authority judge them.
+// Package token is how a proxy proves who it is: a JWT per proxy, which its Envoy sends with every
+// xDS stream and every ext_authz call. An Issuer mints and verifies tokens with a key of its own,
+// offline; Authorizer reads tokens from gRPC calls, and has an Authority judge them.
 //
 // A token never appears in an error or a log. All methods may be called by several goroutines.
 package token
@@ -28,23 +28,26 @@ const audience = "sallyport-xds"
 const (
 	// issuerPath follows the trust domain in the iss claim.
 	issuerPath = "/sallyport"
-	// backDated is how far nbf lies before iat, so that a clock that is set back by less does not void a fresh token. It
-	// is the only leeway there is: exp is exact.
+	// backDated is how far nbf lies before iat, so that a clock that is set back by less does not
+	// void a fresh token. It is the only leeway there is: exp is exact.
 	backDated = time.Minute
 	// maxProxyID bounds a proxy's ID in bytes. Envoy's node.id is the same text.
 	maxProxyID = 512
-	// maxToken bounds what is looked at at all, in bytes. Escaped and base64-encoded, a proxy ID of maxProxyID fits.
+	// maxToken bounds the tokens that are parsed, in bytes. Escaped and base64-encoded, a proxy ID
+	// of maxProxyID fits.
 	maxToken = 8 << 10
-	// maxVerified bounds how many verified tokens are remembered. One that was forgotten is verified again (about 50 µs).
+	// maxVerified bounds how many verified tokens are kept. One that was dropped is verified again
+	// (about 50 µs).
 	maxVerified = 16 << 10
 )
 
-// errExpired marks a token that was good once.
+// errExpired marks a token that was valid until it expired.
 var errExpired = errors.New("token has expired")
 
 var errMalformed = errors.New("not a token of this control plane, or cut or changed on its way")
 
-// algorithms are those that a token may be signed with: one. It is what keeps "none" and every confusion of keys out.
+// algorithms are those that a token may be signed with. There is one, which excludes "none" and any
+// confusion of keys.
 func algorithms() []jose.SignatureAlgorithm { return []jose.SignatureAlgorithm{jose.EdDSA} }
 
 // Config is what an Issuer needs. Both fields are required.
@@ -63,15 +66,16 @@ type Issuer struct {
 	verified *recent.Table[verified]
 }
 
-// verified is what is remembered of a token whose signature and claims hold.
+// verified is what is kept of a token whose signature and claims are valid.
 type verified struct {
 	proxy              identity.ProxyID
 	notBefore, expires int64 // Unix seconds
 }
 
-// Open returns the issuer whose key is in c.File, and makes that file, readable for its owner alone, if there is none; its
-// directory must exist. A file that others can read, that is somebody else's or that is damaged is an error: with a key of
-// unknown origin every proxy could be impersonated, and a new one behind the operator's back would lock all proxies out.
+// Open returns the issuer whose key is in c.File, and makes that file, readable for its owner
+// alone, if there is none; its directory must exist. A file that others can read, that is somebody
+// else's or that is damaged is an error: with a key of unknown origin every proxy could be
+// impersonated, and a new one behind the operator's back would lock all proxies out.
 func Open(c Config) (*Issuer, error) {
 	if c.TrustDomain.IsZero() {
 		return nil, errors.New("token key: no trust domain")
@@ -84,7 +88,7 @@ func Open(c Config) (*Issuer, error) {
 	if err != nil {
 		return nil, fmt.Errorf("token key %s: %w", c.File, err)
 	}
-	public, _ := key.Public().(ed25519.PublicKey) // always is one
+	public, _ := key.Public().(ed25519.PublicKey)
 	return &Issuer{
 		issuer:   c.TrustDomain.IDString() + issuerPath,
 		public:   public,
@@ -99,14 +103,14 @@ func (i *Issuer) String() string { return "issuer " + i.issuer }
 // GoString is String.
 func (i *Issuer) GoString() string { return i.String() }
 
-// Mint returns a token of p and when it expires: after ttl, rounded up to a whole second. A ttl below one second is an error,
-// and so is a p that no token can carry.
+// Mint returns a token of p and when it expires: after ttl, rounded up to a whole second. A ttl
+// below one second is an error, and so is a p that no token can carry.
 func (i *Issuer) Mint(p identity.ProxyID, ttl time.Duration) (token string, expires time.Time, err error) {
 	if err := checkProxy(p); err != nil {
 		return "", time.Time{}, err
 	}
 	if ttl < time.Second {
-		return "", time.Time{}, fmt.Errorf("token for %q: a lifetime of %v is too short; one second is the least", p, ttl)
+		return "", time.Time{}, fmt.Errorf("token for %q: lifetime %v: must be at least one second", p, ttl)
 	}
 	now := time.Now()
 	expires = now.Add(ttl + time.Second - 1).Truncate(time.Second)
@@ -125,9 +129,9 @@ func (i *Issuer) Mint(p identity.ProxyID, ttl time.Duration) (token string, expi
 	return token, expires, nil
 }
 
-// verify returns the proxy that a token was minted for. A token that was good but has run out gives an error that wraps
-// errExpired. The first look at a token checks its signature; further ones find it remembered, take no lock and allocate
-// nothing, but see its times checked again.
+// verify returns the proxy that a token was minted for. The error of one that has expired wraps
+// errExpired. The signature is checked the first time and the result kept, so that later calls take
+// no lock and allocate nothing; the times are checked in every call.
 func (i *Issuer) verify(token string) (identity.ProxyID, error) {
 	v, ok := i.verified.Load(token)
 	if !ok {
@@ -141,7 +145,7 @@ func (i *Issuer) verify(token string) (identity.ProxyID, error) {
 	case now >= v.expires: // RFC 7519, 4.1.4: not on or after
 		return "", fmt.Errorf("%w at %s", errExpired, time.Unix(v.expires, 0).UTC().Format(time.RFC3339))
 	case now < v.notBefore:
-		return "", fmt.Errorf("token is not valid before %s; do the clocks agree?", time.Unix(v.notBefore, 0).UTC().Format(time.RFC3339))
+		return "", fmt.Errorf("token is not valid before %s: is the clock right?", time.Unix(v.notBefore, 0).UTC().Format(time.RFC3339))
 	}
 	if !ok {
 		i.verified.Store(token, v, func(v verified) bool { return now >= v.expires })
@@ -154,11 +158,11 @@ func (i *Issuer) read(token string) (verified, error) {
 	if len(token) > maxToken {
 		return verified{}, fmt.Errorf("token of %d bytes is longer than any that is minted", len(token))
 	}
-	// The signature is the one part that nothing signs: without this there would be several texts for one token.
+	// Nothing signs the signature: without this check one token would have several spellings.
 	if !canonical(token[strings.LastIndexByte(token, '.')+1:]) {
 		return verified{}, errMalformed
 	}
-	// What the parser says of a malformed token may quote it, so its errors end here.
+	// The parser's errors may quote the token, so they are not wrapped.
 	parsed, err := jwt.ParseSigned(token, algorithms())
 	if err != nil {
 		return verified{}, errMalformed
@@ -182,19 +186,20 @@ func (i *Issuer) read(token string) (verified, error) {
 	return verified{proxy: p, notBefore: int64(*c.NotBefore), expires: int64(*c.Expiry)}, nil
 }
 
-// canonical reports whether part is base64 in the one way in which it is written: decoders overlook line breaks and spare bits.
+// canonical reports whether part is base64 in its only strict spelling: decoders ignore line breaks
+// and spare bits.
 func canonical(part string) bool {
 	_, err := base64.RawURLEncoding.Strict().DecodeString(part)
 	return err == nil && !strings.ContainsAny(part, "\r\n")
 }
 
-// checkProxy refuses what would not come out of a token as it went in, and what nobody is called.
+// checkProxy refuses IDs that a token would not preserve, and the empty one.
 func checkProxy(p identity.ProxyID) error {
 	switch {
 	case p == "":
 		return errors.New("token without a proxy")
 	case len(p) > maxProxyID:
-		return fmt.Errorf("token for a proxy whose ID has %d bytes; %d are the most", len(p), maxProxyID)
+		return fmt.Errorf("token for a proxy whose ID has %d bytes: must be at most %d", len(p), maxProxyID)
 	case !utf8.ValidString(string(p)):
 		return errors.New("token for a proxy whose ID is not UTF-8")
 	}

@@ -132,7 +132,8 @@ func TestMintRefuses(t *testing.T) {
 	}
 }
 
-// TestTime steps over the bounds of a token, both of one that is looked at for the first time and of one that is remembered.
+// TestTime steps over the bounds of a token, both of one that is looked at for the first time and
+// of one that is remembered.
 func TestTime(t *testing.T) {
 	for _, remembered := range []bool{false, true} {
 		synctest.Test(t, func(t *testing.T) {
@@ -162,8 +163,8 @@ func TestTime(t *testing.T) {
 	}
 }
 
-// TestForged signs with the right key what was never minted, with other keys what was, and otherwise confuses the verifier
-// as far as the format lets one.
+// TestForged signs with the right key what was never minted, with other keys what was, and
+// otherwise confuses the verifier as far as the format lets one.
 func TestForged(t *testing.T) {
 	i, file := open(t)
 	key := readKey(t, file)

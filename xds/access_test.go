@@ -45,7 +45,8 @@ func TestWhoMayOpenAStream(t *testing.T) {
 	}
 }
 
-// Why a proxy of the catalog has no stream is in its status; what others call themselves is not remembered.
+// Why a proxy of the catalog has no stream is in its status; what others call themselves is not
+// remembered.
 func TestRejectionInStatus(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := start(t, patient())

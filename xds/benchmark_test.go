@@ -52,7 +52,8 @@ func (m *mesh) connect(envoys []*xdstest.Envoy) (stop func()) {
 	}
 }
 
-// await waits until ok holds for each Envoy, and returns how long it took for each since begin, in order.
+// await waits until ok holds for each Envoy, and returns how long it took for each since begin, in
+// order.
 func await(b *testing.B, begin time.Time, envoys []*xdstest.Envoy, ok func(*xdstest.Envoy) bool) []time.Duration {
 	b.Helper()
 	ctx, cancel := context.WithTimeout(b.Context(), time.Minute)
@@ -83,7 +84,8 @@ func reportTimes(b *testing.B, p50, last []time.Duration) {
 	b.ReportMetric(0, "ns/op") // the times above are what it is about
 }
 
-// BenchmarkFirstConfiguration is from the opening of all streams to each Envoy having all it needs to start.
+// BenchmarkFirstConfiguration is from the opening of all streams to each Envoy having all it needs
+// to start.
 func BenchmarkFirstConfiguration(b *testing.B) {
 	b.Run(fmt.Sprintf("streams=%d", benchmarkStreams), func(b *testing.B) {
 		b.ReportAllocs()

@@ -31,7 +31,8 @@ func twoServices(m *mesh) {
 	m.publish()
 }
 
-// configure speaks the first configuration of web up to its end, in the order in which Envoy asks, and ends in silence.
+// configure speaks the first configuration of web up to its end, in the order in which Envoy asks,
+// and ends in silence.
 func (c *talk) configure() {
 	c.t.Helper()
 	c.subscribe(clusters)
@@ -192,7 +193,8 @@ func TestSubscribedAgain(t *testing.T) {
 		c.accept("endpoint " + apiSNI)
 		c.subscribe(secrets, "nobody")
 		c.silence()
-		// A cluster that is nowhere has no endpoints: that is an answer, silence would keep Envoy waiting.
+		// A cluster that is nowhere has no endpoints: that is an answer, silence would keep Envoy
+		// waiting.
 		c.subscribe(endpoints, dbSNI)
 		var none endpointv3.ClusterLoadAssignment
 		if err := c.accept("endpoint " + dbSNI).GetResources()[0].GetResource().UnmarshalTo(&none); err != nil || none.GetClusterName() != dbSNI || len(none.GetEndpoints()) != 0 {
@@ -234,7 +236,8 @@ func TestReconnect(t *testing.T) {
 	})
 }
 
-// A control plane that was restarted sends each proxy its new leaf, as keys are not kept, and nothing else.
+// A control plane that was restarted sends each proxy its new leaf, as keys are not kept, and
+// nothing else.
 func TestRestart(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		cfg := patient()

@@ -9,21 +9,21 @@ import (
 	"github.com/sallyport/sallyport/identity"
 )
 
-// keptDeliveries is how many of the last deliveries a stream remembers.
+// keptDeliveries is how many of the last deliveries a stream keeps.
 const keptDeliveries = 16
 
-// delivery is what became of a change on its way to one Envoy.
+// delivery is the progress of a change to one Envoy.
 type delivery struct {
-	number   uint64 // of the newest change that it brings, with all before it that concern the proxy
+	number   uint64 // of the newest change in it; it has all before that, too
 	sent     time.Time
 	accepted time.Time
 }
 
-// changesOf are what w brings to an Envoy that was told all up to number told: the number of the newest
-// change, and when the first of them was seen. Zero: no change concerned the proxy since.
-func changesOf(view *catalog.View, w *catalog.ProxyView, told uint64) (number uint64, seen time.Time) {
+// changesOf returns, of the changes of w after number after, the number of the newest, and when the
+// first was seen. Zero: no change concerned the proxy since.
+func changesOf(view *catalog.View, w *catalog.ProxyView, after uint64) (number uint64, seen time.Time) {
 	for _, n := range w.Changes {
-		if n <= told {
+		if n <= after {
 			continue
 		}
 		number = n
@@ -34,7 +34,8 @@ func changesOf(view *catalog.View, w *catalog.ProxyView, told uint64) (number ui
 	return number, seen
 }
 
-// deliver notes that what is told from now on brings the changes up to number. The caller holds the lock.
+// deliver notes that responses from now on have the changes up to number. The caller holds the
+// lock.
 func (s *session) deliver(number uint64) {
 	if n := len(s.deliveries); n == keptDeliveries {
 		s.deliveries = slices.Delete(s.deliveries, 0, 1)
@@ -42,7 +43,7 @@ func (s *session) deliver(number uint64) {
 	s.deliveries = append(s.deliveries, delivery{number: number})
 }
 
-// delivered notes, when something was sent or when Envoy has all, the deliveries that this is about.
+// delivered notes that a response was sent or, with accepted, that Envoy has accepted everything.
 func (s *session) delivered(now time.Time, accepted bool) {
 	for i := range slices.Backward(s.deliveries) {
 		d := &s.deliveries[i]
@@ -57,7 +58,7 @@ func (s *session) delivered(now time.Time, accepted bool) {
 	}
 }
 
-// ChangeStatus is what became of one change of the catalog.
+// ChangeStatus is the progress of one change of the catalog.
 type ChangeStatus struct {
 	// Number grows from change to change, over restarts too.
 	Number uint64 `json:"number"`
@@ -66,19 +67,20 @@ type ChangeStatus struct {
 	Proxies []ProxyChange `json:"proxies"`
 }
 
-// ProxyChange is what became of a change at one stream of a proxy, or at a proxy without streams.
+// ProxyChange is the progress of a change at one stream of a proxy, or at a proxy without streams.
 type ProxyChange struct {
 	ID identity.ProxyID `json:"id"`
-	// State says it in words: "accepted", "sent", "does not concern it", "not connected", why it waits.
+	// State is the progress in words: "accepted", "sent", "does not concern it", "not connected",
+	// or why it waits.
 	State string `json:"state"`
-	// Sent is when the first response went out that it led to; zero: none did.
+	// Sent is when the first response with the change was sent; zero: none was.
 	Sent time.Time `json:"sent,omitzero"`
-	// Accepted is when Envoy had accepted all that it led to; zero: it has not.
+	// Accepted is when Envoy had accepted all responses with the change; zero: it has not.
 	Accepted time.Time `json:"accepted,omitzero"`
 }
 
-// Change says what became of the change with that number; 0 is the newest. Of older ones than the last 64
-// it knows nothing, which is an error. It blocks for no I/O.
+// Change returns the progress of the change with that number; 0 is the newest. The error is that it
+// is not among the last 64, or that there is no catalog yet. Change does no I/O.
 func (s *Server) Change(number uint64) (ChangeStatus, error) {
 	view, ok := s.views.Load()
 	if !ok {
@@ -89,7 +91,7 @@ func (s *Server) Change(number uint64) (ChangeStatus, error) {
 	}
 	list := view.ChangesSince(number - 1)
 	if len(list) == 0 || list[0].Number != number {
-		return ChangeStatus{}, fmt.Errorf("there is no change %d among the last ones; the newest is %d", number, view.Change().Number)
+		return ChangeStatus{}, fmt.Errorf("change %d is not among the last ones: the newest is %d", number, view.Change().Number)
 	}
 	out := ChangeStatus{Number: number, Seen: list[0].Seen, Proxies: []ProxyChange{}}
 	for p := range view.Proxies() {
@@ -97,7 +99,7 @@ func (s *Server) Change(number uint64) (ChangeStatus, error) {
 		switch first := w.Changes[0]; {
 		case slices.Contains(w.Changes, number):
 			out.Proxies = append(out.Proxies, s.reached(p.ID, number)...)
-		case number < first && len(w.Changes) == catalog.KeptOfProxy: // the older ones are forgotten
+		case number < first && len(w.Changes) == catalog.KeptOfProxy: // older ones were dropped
 			out.Proxies = append(out.Proxies, ProxyChange{ID: p.ID, State: "not known any more"})
 		default:
 			out.Proxies = append(out.Proxies, ProxyChange{ID: p.ID, State: "does not concern it"})
@@ -106,7 +108,7 @@ func (s *Server) Change(number uint64) (ChangeStatus, error) {
 	return out, nil
 }
 
-// reached is how far a change that concerns the proxy has come.
+// reached is the progress of a change that concerns the proxy, at each of its streams.
 func (s *Server) reached(id identity.ProxyID, number uint64) (out []ProxyChange) {
 	for _, n := range s.sessionsOf(id) {
 		n.mu.Lock()

@@ -9,7 +9,8 @@ import (
 	"github.com/sallyport/sallyport/intention"
 )
 
-// What became of a change is known for each proxy: when it was sent and accepted, that it waits, that it does not concern it.
+// What became of a change is known for each proxy: when it was sent and accepted, that it waits,
+// that it does not concern it.
 func TestChange(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := start(t, patient())

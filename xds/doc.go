@@ -1,14 +1,16 @@
-// Package xds serves each proxy's Envoy what it is to have, over the delta variant of Envoy's aggregated discovery service.
+// Package xds serves each proxy's Envoy its configuration, over the delta variant of Envoy's
+// aggregated discovery service.
 //
-// A Server has two halves. The publisher (Server.Run) is one goroutine: whenever the catalog, the trust bundles, a leaf or the
-// set of streams changes, it works out what each connected proxy is to have and hands that, as an immutable target, to the
-// proxy's sessions. A session is one stream: it knows what its Envoy asked for, holds and refused, and sends what is missing,
-// in the order that Envoy needs, one unanswered response per type. A session waits for its own Envoy only, and nothing waits
-// for a session, so a slow Envoy delays nobody.
+// A Server has two halves. The publisher (Server.Run) is one goroutine: whenever the catalog, the
+// trust bundles, a leaf or the set of streams changes, it builds the configuration of the connected
+// proxies that the change concerns and gives it, as an immutable target, to their sessions. A
+// session is one stream: it knows what its Envoy subscribed to, has and refused, and sends what is
+// missing, in the order that Envoy needs, with one unanswered response per type. A session waits
+// for its own Envoy only, and nothing waits for a session, so a slow Envoy delays no other.
 //
-// What a session can send is in its target, and a target holds one proxy's resources and secrets: there is no request by which
-// a proxy could get another one's.
+// A session can only send what is in its target, and a target holds one proxy's resources and
+// secrets: there is no request by which a proxy could get another one's.
 //
-// The package does not know how proxies prove who they are (Config.Authorize), where certificates come from (package sds) or what
-// Envoy configuration means (package snapshot).
+// The package does not know how proxies prove who they are (Config.Authorize), where certificates
+// come from (package sds) or what Envoy configuration means (package snapshot).
 package xds

@@ -77,7 +77,8 @@ func inDatacenters(dcs ...string) *intention.Policy {
 	return catalogtest.Policy(identity.NewName("api"), nil, intention.Scope{TrustDomain: spiffeid.RequireTrustDomainFromString("a"), Datacenters: dcs, Default: intention.Allow})
 }
 
-// A rename that is put off is not forgotten when the trust domain changes meanwhile: nothing of the old one is within the new one.
+// A rename that is put off is not forgotten when the trust domain changes meanwhile: nothing of the
+// old one is within the new one.
 func TestObserveWhileARenameIsPutOff(t *testing.T) {
 	g, err := openGenerations("", "", time.Time{})
 	if err != nil {
@@ -164,7 +165,8 @@ func TestGenerationsFile(t *testing.T) {
 	}
 }
 
-// What a release before this one has written is read once, and goes when it is written in the new form.
+// What a release before this one has written is read once, and goes when it is written in the new
+// form.
 func TestOlderGenerationsFile(t *testing.T) {
 	dir := t.TempDir()
 	older := filepath.Join(dir, olderName)
@@ -179,7 +181,7 @@ func TestOlderGenerationsFile(t *testing.T) {
 	}
 	for range 2 {
 		s, raised, _ := g.observe(identity.NewName("api"), policy("a", intention.Deny, "x"), drains(0), time.Unix(1_000_000, 0))
-		if _, how := g.tell(s); s.number != 7 || raised || how != tellAll {
+		if _, how := g.publishable(s); s.number != 7 || raised || how != publishAll {
 			t.Errorf("generation %d, raised %t, told %d, want 7 as it was", s.number, raised, how)
 		}
 		g = reopened(t, g, path)
@@ -222,7 +224,8 @@ func TestGenerationsShareTheirBase(t *testing.T) {
 	}
 }
 
-// Between a grant and its record those alone are let in who are recorded, and a revocation waits for nothing.
+// Between a grant and its record those alone are let in who are recorded, and a revocation waits
+// for nothing.
 func TestTelling(t *testing.T) {
 	const deny = intention.Deny
 	path := filepath.Join(t.TempDir(), "generations-2.json")
@@ -235,43 +238,43 @@ func TestTelling(t *testing.T) {
 	var write func()
 	start := func() { write = nil; r.start(g, now, func(f func()) { write = f }) }
 	end := func() { write(); r.finish(g, <-r.done, now) }
-	check := func(what string, p *intention.Policy, want telling, in string, out string) {
+	check := func(what string, p *intention.Policy, want extent, in string, out string) {
 		t.Helper()
 		s, _, _ := g.observe(dst, p, drains(0), now)
-		told, how := g.tell(s)
+		bounded, how := g.publishable(s)
 		if how != want {
 			t.Fatalf("%s: told %d, want %d", what, how, want)
 		}
 		for names, allowed := range map[string]bool{in: true, out: false} {
 			for _, n := range strings.Fields(names) {
 				src := identity.Service{TrustDomain: spiffeid.RequireTrustDomainFromString("a"), Datacenter: "dc1", Name: identity.NewName(n)}
-				if told.Decide(src).Allowed() != allowed {
+				if bounded.Decide(src).Allowed() != allowed {
 					t.Errorf("%s: %s allowed: %t, want %t", what, n, !allowed, allowed)
 				}
 			}
 		}
 		now = now.Add(time.Minute)
 	}
-	check("a first name", policy("a", deny, "x"), tellNothing, "", "x")
+	check("a first name", policy("a", deny, "x"), publishNothing, "", "x")
 	start()
-	check("a first name that is being recorded", policy("a", deny, "x"), tellNothing, "", "x")
+	check("a first name that is being recorded", policy("a", deny, "x"), publishNothing, "", "x")
 	end()
-	check("a recorded name", policy("a", deny, "x"), tellAll, "x", "y")
-	check("a grant", policy("a", deny, "x", "y"), tellBounded, "x", "y")
+	check("a recorded name", policy("a", deny, "x"), publishAll, "x", "y")
+	check("a grant", policy("a", deny, "x", "y"), publishBounded, "x", "y")
 	start()
-	check("a grant during the recording of another", policy("a", deny, "x", "y", "z"), tellBounded, "x", "y z")
+	check("a grant during the recording of another", policy("a", deny, "x", "y", "z"), publishBounded, "x", "y z")
 	end()
-	check("after that", policy("a", deny, "x", "y", "z"), tellBounded, "x y", "z")
-	check("a revocation meanwhile", policy("a", deny, "z"), tellAll, "z", "x y")
-	check("a grant under a name that is not recorded", policy("a", deny, "z", "u"), tellAll, "z u", "x y")
+	check("after that", policy("a", deny, "x", "y", "z"), publishBounded, "x y", "z")
+	check("a revocation meanwhile", policy("a", deny, "z"), publishAll, "z", "x y")
+	check("a grant under a name that is not recorded", policy("a", deny, "z", "u"), publishAll, "z u", "x y")
 
 	// The disk does not take it: all goes out, and the next start gives another name.
 	r.path, r.unrecorded = filepath.Join(path, "no-directory"), filepath.Join(t.TempDir(), "unrecorded")
 	last := g.byDst["api"].number
 	start()
 	end()
-	check("after a failure", policy("a", deny, "z", "u", "v"), tellAll, "z u v", "x")
-	if r.err == nil || r.again.IsZero() {
+	check("after a failure", policy("a", deny, "z", "u", "v"), publishAll, "z u v", "x")
+	if r.err == nil || r.retryAt.IsZero() {
 		t.Error("the failure is not known")
 	}
 	restarted, err := openGenerations(path, r.unrecorded, now)
@@ -281,7 +284,7 @@ func TestTelling(t *testing.T) {
 	if s := restarted.byDst["api"]; s.number <= last || !restarted.dirty {
 		t.Errorf("generation %d after a restart, want more than %d", s.number, last)
 	}
-	now = r.again
+	now = r.retryAt
 	r.path = path
 	start()
 	end()

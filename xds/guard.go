@@ -10,7 +10,8 @@ import (
 	"google.golang.org/protobuf/proto"
 )
 
-// Bounds of what one stream may ask for. A sidecar names its upstreams and a handful of secrets; no name of ours is as long.
+// Bounds of the subscriptions of one stream. A sidecar subscribes to its upstreams and a handful of
+// secrets; no name of ours is as long.
 const (
 	maxNames      = 10_000
 	maxNameLength = 512
@@ -23,20 +24,21 @@ const (
 	refusedWildcard = "wildcard"
 )
 
-// guard is the stream as the session sees it: requests that are not to be answered never get there, and the node is the one that the
-// stream was opened for.
+// guard is the stream as the session sees it: requests that get no answer are filtered, and the
+// node is the one that the stream was opened for.
 type guard struct {
 	discoveryv3.AggregatedDiscoveryService_DeltaAggregatedResourcesServer
-	session *session
-	metrics *metrics
-	first   *discoveryv3.DeltaDiscoveryRequest // read before the session was made; Recv gives it out
-	heard   atomic.Int64                       // when the last request came, in Unix nanoseconds
-	sending atomic.Int64                       // since when a Send has been going on; 0: none is
-	// subscribed gets a word for each request after the first that asks for more.
+	session     *session
+	metrics     *metrics
+	first       *discoveryv3.DeltaDiscoveryRequest // read before the session was made; Recv returns it
+	lastRequest atomic.Int64                       // when the last request came, in Unix nanoseconds
+	sending     atomic.Int64                       // since when a Send has been going on; 0: none is
+	// subscribed is sent to for each request that subscribes to names.
 	subscribed chan struct{}
 }
 
-// Recv returns the next request that may be answered. It ends the stream when a request says that another node sent it.
+// Recv returns the next request that may be answered. It ends the stream when a request says that
+// another node sent it.
 func (g *guard) Recv() (*discoveryv3.DeltaDiscoveryRequest, error) {
 	for {
 		q := g.first
@@ -46,7 +48,7 @@ func (g *guard) Recv() (*discoveryv3.DeltaDiscoveryRequest, error) {
 				return nil, err
 			}
 		}
-		g.heard.Store(time.Now().UnixNano())
+		g.lastRequest.Store(time.Now().UnixNano())
 		id := string(g.session.caller.Proxy)
 		if q.GetNode() != nil && q.GetNode().GetId() != id {
 			err := status.Error(codes.PermissionDenied, "node.id differs from the proxy that opened the stream")
@@ -57,7 +59,7 @@ func (g *guard) Recv() (*discoveryv3.DeltaDiscoveryRequest, error) {
 		if len(q.GetResourceNamesSubscribe()) > 0 {
 			select {
 			case g.subscribed <- struct{}{}:
-			default: // a word is waiting, or nobody listens
+			default: // recheck is due already, or does not run
 			}
 		}
 		if reason := g.refuse(q); reason != "" {
@@ -69,7 +71,7 @@ func (g *guard) Recv() (*discoveryv3.DeltaDiscoveryRequest, error) {
 	}
 }
 
-// refuse says why a request gets no answer; empty: it may have one.
+// refuse returns why a request gets no answer; empty: it gets one.
 func (g *guard) refuse(q *discoveryv3.DeltaDiscoveryRequest) string {
 	k, ok := kindOf(q.GetTypeUrl())
 	if !ok {
@@ -89,8 +91,8 @@ func (g *guard) refuse(q *discoveryv3.DeltaDiscoveryRequest) string {
 			if len(name) > maxNameLength {
 				return refusedNames
 			}
-			if name == "*" && !k.whole() {
-				// Counted, and not obeyed; what else the request says is.
+			if name == "*" && !k.hasWildcard() {
+				// The wildcard is counted and ignored; the rest of the request is not.
 				g.metrics.requestsRefused.WithLabelValues(refusedWildcard).Inc()
 			}
 		}
@@ -109,10 +111,11 @@ func (g *guard) Send(r *discoveryv3.DeltaDiscoveryResponse) error {
 	return g.AggregatedDiscoveryService_DeltaAggregatedResourcesServer.Send(r)
 }
 
-// stalled reports whether Envoy has not read a response, or has neither answered one nor said anything else, since before the given time.
+// stalled reports whether Envoy has not read a response, or has neither answered one nor sent any
+// other request, since before the given time.
 func (g *guard) stalled(before time.Time) bool {
 	if since := g.sending.Load(); since != 0 && since < before.UnixNano() {
 		return true
 	}
-	return g.heard.Load() < before.UnixNano() && g.session.stalled(before)
+	return g.lastRequest.Load() < before.UnixNano() && g.session.stalled(before)
 }

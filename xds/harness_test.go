@@ -297,7 +297,8 @@ func (m *mesh) open(ctx context.Context, n *corev3.Node) *talk {
 	return &talk{t: m.t, s: s}
 }
 
-// runEnvoy runs an Envoy of a service until the function that is returned is called, which waits for its end.
+// runEnvoy runs an Envoy of a service until the function that is returned is called, which waits
+// for its end.
 func (m *mesh) runEnvoy(e *xdstest.Envoy, service string) (stop func()) {
 	ctx, cancel := context.WithCancel(as(service))
 	var running sync.WaitGroup
@@ -311,7 +312,8 @@ func (m *mesh) runEnvoy(e *xdstest.Envoy, service string) (stop func()) {
 	return stop
 }
 
-// talk is a conversation inside a synctest bubble, where silence is certain: nothing that could still speak is running.
+// talk is a conversation inside a synctest bubble, where silence is certain: nothing that could
+// still speak is running.
 type talk struct {
 	t testing.TB
 	s *xdstest.Stream

@@ -8,7 +8,7 @@ import (
 )
 
 // interned keeps one of all equal resources. A resource's version is the hash of its bytes, so
-// kind, name and version are its content.
+// kind, name and version stand for its content.
 type interned struct {
 	intern.Table[contentKey, discoveryv3.Resource]
 }
@@ -18,9 +18,9 @@ type contentKey struct {
 	name, version string
 }
 
-// all returns byName with each resource replaced by the one that is kept: byName itself, if that is
-// so already. It does not change byName. kept is what it returned before for made, of the same
-// proxy, of which byName has most resources still: those need no look.
+// all returns byName with each resource replaced by the one that is kept: byName itself, if nothing
+// was replaced. It does not change byName. kept is its last result, for made, of the same proxy:
+// resources that byName and made have in common need no look-up.
 func (i *interned) all(k kind, byName, made, kept map[string]*discoveryv3.Resource) map[string]*discoveryv3.Resource {
 	out, copied := byName, false
 	for name, r := range byName {

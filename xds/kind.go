@@ -4,7 +4,8 @@ import (
 	resourcev3 "github.com/envoyproxy/go-control-plane/pkg/resource/v3"
 )
 
-// kind is a type of resource that is served. The order is the one in which they are sent: what others name comes first.
+// kind is a type of resource that is served. The order is that of sending: resources that others
+// name come first.
 type kind uint8
 
 const (
@@ -17,8 +18,8 @@ const (
 	kinds // how many there are
 )
 
-// made is what has to be there before listeners name it; see session.pump.
-func made() [4]kind { return [...]kind{secrets, clusters, endpoints, extensions} }
+// dependencies are the kinds that Envoy has to have before listeners name them; see session.pump.
+func dependencies() [4]kind { return [...]kind{secrets, clusters, endpoints, extensions} }
 
 // kindOf is the kind of a type URL; ok is false for those that are not served.
 func kindOf(typeURL string) (k kind, ok bool) {
@@ -69,7 +70,8 @@ func (k kind) String() string {
 	return "unknown"
 }
 
-// whole reports whether "everything" is a subscription that is obeyed, and removals are sent. Both hold for listeners and
-// clusters alone. Of the others Envoy asks by name, and ignores their removal or, for extensions, takes it as "deny"; and
-// "everything" would be a way to ask for secrets without knowing their names.
-func (k kind) whole() bool { return k == listeners || k == clusters }
+// hasWildcard reports whether wildcard subscriptions are served and removals sent. Both are for
+// listeners and clusters alone. Envoy subscribes to the others by name, and ignores their removal
+// or, for extensions, takes it as "deny"; and a wildcard would be a way to get secrets without
+// knowing their names.
+func (k kind) hasWildcard() bool { return k == listeners || k == clusters }

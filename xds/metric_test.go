@@ -2,7 +2,8 @@ package xds
 
 import "testing"
 
-// metric is the value of a metric, or the number of observations of a histogram; label is the value of its label, "" if it has none.
+// metric is the value of a metric, or the number of observations of a histogram; label is the value
+// of its label, "" if it has none.
 func metric(t testing.TB, m *mesh, name, label string) float64 {
 	t.Helper()
 	families, err := m.registry.Gather()

@@ -2,7 +2,7 @@ package xds
 
 import "github.com/prometheus/client_golang/prometheus"
 
-// metrics are what the server counts. Labels are from closed sets.
+// metrics are the server's. Their labels are from closed sets.
 type metrics struct {
 	connected       prometheus.Gauge
 	pushes          *prometheus.CounterVec
@@ -16,7 +16,8 @@ type metrics struct {
 	renames         prometheus.Counter
 }
 
-// newMetrics makes the metrics and registers them, unless r is nil. All label values exist from the start, so that a rate over them has a zero to begin with.
+// newMetrics makes the metrics and registers them, unless r is nil. All label values exist from the
+// start, so that a rate over them has a zero to begin with.
 func newMetrics(r prometheus.Registerer) (*metrics, error) {
 	m := &metrics{
 		connected: prometheus.NewGauge(prometheus.GaugeOpts{

@@ -21,7 +21,8 @@ import (
 	"pgregory.net/rapid"
 )
 
-// Whatever happens in whatever order, an Envoy that is left alone ends with exactly what its proxy is to have, and then there is silence.
+// Whatever happens in whatever order, an Envoy that is left alone ends with exactly what its proxy
+// is to have, and then there is silence.
 func TestModel(t *testing.T) {
 	rapid.Check(t, model(t))
 }
@@ -133,7 +134,7 @@ func (w *world) look(r *discoveryv3.DeltaDiscoveryResponse) string {
 	if k == secrets && len(r.GetResources()) != 1 {
 		wrong("want one secret a response")
 	}
-	if !k.whole() && len(r.GetRemovedResources()) > 0 {
+	if !k.hasWildcard() && len(r.GetRemovedResources()) > 0 {
 		wrong("removals of this kind are not for Envoy")
 	}
 	if k == clusters { // no listener that Envoy has may name what is removed

@@ -8,17 +8,16 @@ import (
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 )
 
-// inOrder is what of add, resources of kind k, may be sent now, and in one response. Its order
-// within a kind is this:
+// inOrder returns those of add, resources of kind k, that may be sent now in one response:
 //
-// Routes that Envoy has already wait, without a bound, for the clusters that the new ones name: a
-// route to a cluster that is not there is accepted and answers 503.
+// New versions of routes wait, without a bound, for the clusters that they name: Envoy accepts a
+// route to a missing cluster, and answers 503.
 //
-// A judge that lets pass what others judge waits until Envoy has accepted those: whoever is denied
+// A lifted judge waits until Envoy has accepted those that are not lifted, so that a denied client
 // stays denied at every moment of a change of enforcement.
 //
 // Judges come before other extension configurations, and share no response with what users write:
-// of a response that Envoy refuses it may have applied nothing.
+// Envoy may apply nothing of a response that it refuses.
 func (s *session) inOrder(k kind, add []*discoveryv3.Resource, now time.Time) []*discoveryv3.Resource {
 	if k != routes && k != secrets && k != extensions {
 		return add
@@ -29,21 +28,21 @@ func (s *session) inOrder(k kind, add []*discoveryv3.Resource, now time.Time) []
 		}
 		return s.liftsTooSoon(k, r)
 	})
-	if k == extensions && slices.ContainsFunc(add, s.own) {
-		add = slices.DeleteFunc(add, func(r *discoveryv3.Resource) bool { return !s.own(r) })
+	if k == extensions && slices.ContainsFunc(add, s.isOwnJudge) {
+		add = slices.DeleteFunc(add, func(r *discoveryv3.Resource) bool { return !s.isOwnJudge(r) })
 	}
 	return add
 }
 
-// own reports whether r is a judge that holds nothing of what users write.
-func (s *session) own(r *discoveryv3.Resource) bool {
+// isOwnJudge reports whether r is a judge without anything that users write.
+func (s *session) isOwnJudge(r *discoveryv3.Resource) bool {
 	j, ok := s.target.judges[r.GetName()]
 	return ok && !j.Foreign
 }
 
 // lacksClusters reports whether the routes of that name have to wait for clusters.
 //
-// Where Envoy has no routes of that name, they do not: its listener, and with it an Envoy that
+// They do not where Envoy has no routes of that name: its listener, and with it an Envoy that
 // starts, would wait for them, while without the cluster they answer 503 for its share alone. Nor
 // do they wait for a cluster that Envoy refuses.
 func (s *session) lacksClusters(name string, now time.Time) bool {
@@ -54,7 +53,7 @@ func (s *session) lacksClusters(name string, now time.Time) bool {
 	if _, ok := s.subs[routes].held[name]; ok {
 		return true
 	}
-	// On a new stream Envoy may ask for routes first, and has the clusters all the same.
+	// On a new stream Envoy may ask for routes first, although it has the clusters.
 	at := s.opened.Add(s.server.ackTimeout)
 	if s.subs[clusters].asked || !now.Before(at) {
 		return false
@@ -63,20 +62,21 @@ func (s *session) lacksClusters(name string, now time.Time) bool {
 	return true
 }
 
-// missing are the clusters that the routes of that name lead to, and of which Envoy has accepted no
-// version. Those that it refuses are not among them.
+// missing are the clusters that the routes of that name lead to, and of which Envoy has neither
+// accepted nor refused a version.
 func (s *session) missing(routes string) (names []string) {
 	t := s.subs[clusters]
 	for _, c := range s.target.routeClusters[routes] {
-		if _, refused := t.refused[c]; !t.taken[c] && !refused {
+		if _, refused := t.refused[c]; !t.ackedClusters[c] && !refused {
 			names = append(names, c)
 		}
 	}
 	return names
 }
 
-// awaited says what routes wait for, or lead to without there being anything; empty: nothing.
-func (s *session) awaited() string {
+// waitingFor names, for the status, the clusters that routes lead to and that Envoy lacks; empty:
+// none.
+func (s *session) waitingFor() string {
 	var names []string
 	for name := range s.subs[routes].names {
 		names = append(names, s.missing(name)...)
@@ -88,9 +88,8 @@ func (s *session) awaited() string {
 	return "not accepted yet: cluster " + strings.Join(slices.Compact(names), ", cluster ")
 }
 
-// liftsTooSoon reports whether r, of kind of, takes back a judge that Envoy may rely on before it
-// has those that are to judge from now on. An Envoy that has nothing of that name relies on
-// nothing.
+// liftsTooSoon reports whether r, of kind of, lifts a judge that Envoy may rely on before it has
+// accepted all that are not lifted. An Envoy without a resource of that name does not rely on it.
 func (s *session) liftsTooSoon(of kind, r *discoveryv3.Resource) bool {
 	held, ok := s.subs[of].held[r.GetName()]
 	if !ok || held == r.GetVersion() || !s.target.judges[r.GetName()].Lifted {

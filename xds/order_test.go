@@ -57,7 +57,8 @@ func TestWaitHasAnEnd(t *testing.T) {
 	})
 }
 
-// On a new stream clusters are asked for first; those that a listener may still name are not removed before it is spoken of.
+// On a new stream clusters are asked for first; those that a listener may still name are not
+// removed before it is spoken of.
 func TestRemovalsOnANewStream(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := start(t, Config{AckTimeout: 5 * time.Second, StallTimeout: never})
@@ -136,7 +137,8 @@ func TestEndpointsFollowTheirCluster(t *testing.T) {
 		c.silence()
 		c.s.Close()
 
-		// On a new stream too, whichever of the two is asked for first, and although the endpoints are held.
+		// On a new stream too, whichever of the two is asked for first, and although the endpoints
+		// are held.
 		for _, order := range [][]kind{{clusters, endpoints}, {endpoints, clusters}} {
 			change()
 			synctest.Wait()
@@ -178,8 +180,8 @@ func TestEndpointsAfterABrokenStream(t *testing.T) {
 	})
 }
 
-// A cluster that is gone from the catalog before Envoy has asked for its endpoints would keep Envoy waiting, silent about all
-// clusters: its removal does not wait for the ACK of its addition.
+// A cluster that is gone from the catalog before Envoy has asked for its endpoints would keep Envoy
+// waiting, silent about all clusters: its removal does not wait for the ACK of its addition.
 func TestClusterGoneBeforeItsEndpoints(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := start(t, Config{AckTimeout: 5 * time.Second, StallTimeout: never})

@@ -21,59 +21,61 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-// How changes of the catalog and of the roots are taken together. The first after a quiet time is published at once: a mesh in
-// which little happens sees each change within milliseconds. In a storm it is published when the storm pauses, and at
-// least every stormBound.
+// How changes of the catalog and of the roots are merged. The first one after a quiet time is
+// published at once, so that a quiet mesh gets each change within milliseconds. In a storm, changes
+// are published when it pauses for stormQuiet, and at least every stormBound.
 const (
 	stormQuiet = 20 * time.Millisecond
 	stormBound = 500 * time.Millisecond
-	// saveAgain is how long after a failure the generations are written again.
+	// saveAgain is how long after a failed write the generations are written again.
 	saveAgain = 5 * time.Second
 )
 
-// publisher works out what each session is to have. All of it belongs to the goroutine of Server.Run, and
-// to those that it starts and waits for, of which each has builds and sessions of its own.
+// publisher builds the targets of sessions. It belongs to the goroutine of Server.Run, and to those
+// that it starts and waits for, each of which has builds and sessions of its own.
 type publisher struct {
 	server   *Server
 	interned interned
 	cache    snapshot.Cache
 	recorder recorder
 	view     *catalog.View // the one that was published last
-	bundles  *sds.Roots    // those that were published last
-	// builds are those of open sessions: two streams of one proxy share one, unless their Envoys differ.
+	bundles  *sds.Roots    // the ones that were published last
+	// builds are those of open sessions: two streams of one proxy share one, unless their Envoys
+	// differ.
 	builds  map[identity.ProxyID]map[snapshot.Features]*build
-	waiting map[identity.Name]bool      // services of which something waits for the record
-	renames map[identity.Name]time.Time // renames that were put off, and when they may be
+	waiting map[identity.Name]bool      // services of which something waits for the disk
+	renames map[identity.Name]time.Time // delayed renames, and when they are due
 }
 
-// build is the last try to build, and the last that worked.
+// build is the last build of a proxy's resources, and the last that succeeded.
 type build struct {
 	input snapshot.Input
 	err   error
-	good  *built // nil: none has worked yet
-	// bounded stands for the view of the same proxy as long as part of its policy waits for the record.
+	good  *built // nil: none has succeeded yet
+	// bounded replaces boundedOf, the catalog's view of the proxy, as long as part of its policy
+	// waits for the disk.
 	bounded, boundedOf *catalog.ProxyView
 }
 
-// built is what does not depend on certificates.
+// built are the resources of a build, which do not depend on certificates.
 type built struct {
 	generation uint64
 	resources  [kinds]map[string]*discoveryv3.Resource // none of kind secrets
-	made       *snapshot.Resources                     // what they were before they were interned
+	made       *snapshot.Resources                     // the same before they were interned
 }
 
-// published is what the publisher remembers of a session.
+// published is what the publisher has published to a session.
 type published struct {
 	known    bool // the catalog has had the proxy since the stream was opened
-	complete bool // target is what input and bundles lead to
+	complete bool // target was made of input and bundles
 	input    snapshot.Input
 	bundles  *sds.Roots
 	target   *target
-	change   uint64 // the newest that it was told
+	change   uint64 // the newest change that target has
 }
 
-// Run publishes until ctx ends; then it ends all streams, with some jitter, waits for them and returns
-// nil. It runs once; the second call is an error.
+// Run publishes until ctx ends; then it ends all streams, with some jitter, waits for them and
+// returns nil. It runs once; the second call is an error.
 func (s *Server) Run(ctx context.Context) error {
 	s.mu.Lock()
 	if s.ran {
@@ -84,7 +86,7 @@ func (s *Server) Run(ctx context.Context) error {
 	s.mu.Unlock()
 	p := newPublisher(s)
 	defer p.close()
-	defer s.shut()
+	defer s.endStreams()
 	views, bundles := s.views.Changed(), s.credentials.RootsChanged()
 	var storm storm
 	storm.change(time.Now())
@@ -101,12 +103,12 @@ func (s *Server) Run(ctx context.Context) error {
 			bundles = s.credentials.RootsChanged()
 			storm.change(time.Now())
 		case <-s.wake:
-			p.publish(s.takeFresh(), time.Now(), true)
+			p.publish(s.takePending(), time.Now(), true)
 		case r := <-p.recorder.done:
 			p.recorded(r)
 		case <-due.C:
 		}
-		p.sweep()
+		p.dropBuilds()
 		now := time.Now()
 		renames := p.renamesDue(now)
 		if storm.due(now) {
@@ -116,7 +118,7 @@ func (s *Server) Run(ctx context.Context) error {
 			p.publish(renames, now, false)
 		}
 		p.recorder.start(s.generations, now, s.streams.Go)
-		at := first(storm.at, p.recorder.again)
+		at := first(storm.at, p.recorder.retryAt)
 		for _, t := range p.renames {
 			at = first(at, t)
 		}
@@ -134,7 +136,8 @@ func newPublisher(s *Server) *publisher {
 	}
 }
 
-// concerned takes over the newest view and roots, and returns the sessions that those concern.
+// concerned updates p to the newest view and roots, and returns the sessions that the change
+// concerns.
 func (p *publisher) concerned() []*session {
 	view, ok := p.server.views.Load()
 	if !ok || view.Mesh() == nil {
@@ -148,7 +151,7 @@ func (p *publisher) concerned() []*session {
 	var out []*session
 	for id, w := range view.Since(p.view) {
 		if w != nil && w.Proxy.Inbound.Revocation == catalog.Drain {
-			p.server.generations.expect(w.Proxy.Service, w.Policy, now)
+			p.server.generations.ensure(w.Proxy.Service, w.Policy, now)
 		}
 		if w == nil {
 			p.server.forget(id)
@@ -165,7 +168,7 @@ func (p *publisher) concerned() []*session {
 	return out
 }
 
-// renamesDue are the sessions of services whose rename was put off until now.
+// renamesDue returns the sessions of services whose delayed rename is due.
 func (p *publisher) renamesDue(now time.Time) (out []*session) {
 	for service, at := range p.renames {
 		if !now.Before(at) {
@@ -183,7 +186,7 @@ func (p *publisher) sessionsOfService(service identity.Name) (out []*session) {
 	return out
 }
 
-// recorded takes in how a recording ended, and tells what waited for it.
+// recorded notes the result of a recording, and publishes what waited for it.
 func (p *publisher) recorded(r recording) {
 	p.recorder.finish(p.server.generations, r, time.Now())
 	p.server.unrecorded.Store(nil)
@@ -200,7 +203,7 @@ func (p *publisher) recorded(r recording) {
 	p.publish(waited, time.Now(), false)
 }
 
-// first is the earliest of some times, of which zero ones do not count.
+// first is the earliest of the times that are not zero; zero if all are.
 func first(times ...time.Time) (t time.Time) {
 	for _, o := range times {
 		if t.IsZero() || !o.IsZero() && o.Before(t) {
@@ -210,10 +213,10 @@ func first(times ...time.Time) (t time.Time) {
 	return t
 }
 
-// storm says when changes are published. Its zero value has none to publish.
+// storm schedules the publication of changes. The zero value has none to publish.
 type storm struct {
 	since time.Time // of the first change that is not published
-	at    time.Time // when to publish; zero: there is nothing to
+	at    time.Time // when to publish; zero: there is nothing to publish
 	last  time.Time // the last publication
 }
 
@@ -234,17 +237,17 @@ func (s *storm) due(now time.Time) bool { return !s.at.IsZero() && !now.Before(s
 
 func (s *storm) published(now time.Time) { s.at, s.last = time.Time{}, now }
 
-// takeFresh returns the sessions that wait to be looked at.
-func (s *Server) takeFresh() []*session {
+// takePending returns, once, the sessions to publish to without a change of the catalog.
+func (s *Server) takePending() []*session {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	all := slices.Collect(maps.Keys(s.fresh))
-	clear(s.fresh)
+	all := slices.Collect(maps.Keys(s.pending))
+	clear(s.pending)
 	return all
 }
 
-// publish gives sessions what the catalog and the certificates of this moment lead to. since is when the
-// change was seen that this is about. fresh says that their leafs may have changed, or that they are new.
+// publish updates the targets of sessions to the present catalog and certificates. since is when
+// the change behind it was seen. fresh: their leafs may have changed, or they are new.
 func (p *publisher) publish(sessions []*session, since time.Time, fresh bool) {
 	view, ok := p.server.views.Load()
 	if !ok || view.Mesh() == nil {
@@ -284,7 +287,7 @@ func (p *publisher) publish(sessions []*session, since time.Time, fresh bool) {
 		}
 		sharing[b] = append(sharing[b], n)
 	}
-	together(all, func(b *build) {
+	parallel(all, func(b *build) {
 		in := inputs[b]
 		p.build(b, in)
 		for _, n := range sharing[b] {
@@ -297,7 +300,7 @@ func (p *publisher) publish(sessions []*session, since time.Time, fresh bool) {
 	})
 }
 
-// waitsForRecord says that in is not all that is to be told; empty if it is.
+// waitsForRecord says why in has less than the catalog allows; empty if it does not.
 func (b *build) waitsForRecord(in snapshot.Input) string {
 	if in.ProxyView == b.bounded && b.bounded != nil {
 		return "who was let in last has to wait until that is recorded on disk"
@@ -305,9 +308,9 @@ func (b *build) waitsForRecord(in snapshot.Input) string {
 	return ""
 }
 
-// sweep forgets what was built for proxies without streams.
-func (p *publisher) sweep() {
-	for _, id := range p.server.takeLeft() {
+// dropBuilds drops the builds of proxies without streams.
+func (p *publisher) dropBuilds() {
+	for _, id := range p.server.takeDisconnected() {
 		delete(p.builds, id)
 		if p.view.Proxy(id) == nil {
 			p.server.forget(id)
@@ -315,7 +318,8 @@ func (p *publisher) sweep() {
 	}
 }
 
-// close records what is not recorded, so that the next start ends no connections for it.
+// close records generations that are not recorded, so that the next start does not end their
+// connections.
 func (p *publisher) close() {
 	if p.recorder.busy {
 		p.recorder.finish(p.server.generations, <-p.recorder.done, time.Now())
@@ -323,8 +327,8 @@ func (p *publisher) close() {
 	p.recorder.start(p.server.generations, time.Now(), func(f func()) { f() })
 }
 
-// absent is what becomes of a session whose proxy the catalog does not have. A catalog that lags is no
-// reason to send Envoy away, and no reason to send it an empty configuration either.
+// absent handles a session whose proxy is not in the catalog. If it has never been, the catalog may
+// lag, so the stream stays open and gets nothing; if it has left the catalog, the stream ends.
 func (p *publisher) absent(n *session) {
 	if !n.published.known {
 		n.wait("the catalog does not know the proxy")
@@ -334,8 +338,8 @@ func (p *publisher) absent(n *session) {
 	n.end(status.Errorf(codes.PermissionDenied, "proxy %q left the catalog", n.caller.Proxy))
 }
 
-// input is what w's resources for n's Envoy are made of. Its ProxyView is nil as long as nothing may be
-// told.
+// input is the Input of w's resources for n's Envoy. Its ProxyView is nil as long as nothing may be
+// published.
 func (p *publisher) input(b *build, w *catalog.ProxyView, n *session) snapshot.Input {
 	in := snapshot.Input{ProxyView: w, Envoy: n.features}
 	if w.Proxy.Inbound.Revocation != catalog.Drain {
@@ -348,26 +352,26 @@ func (p *publisher) input(b *build, w *catalog.ProxyView, n *session) snapshot.I
 		}
 		return longest
 	}
-	g, raised, again := p.server.generations.observe(service, w.Policy, drain, time.Now())
+	g, raised, retryAt := p.server.generations.observe(service, w.Policy, drain, time.Now())
 	if raised {
 		p.server.metrics.renames.Inc()
 		p.server.log.Info("access revoked, closing live connections", "service", service, "generation", g.number)
 	}
-	if again.IsZero() {
+	if retryAt.IsZero() {
 		delete(p.renames, service)
 	} else {
-		p.renames[service] = again
+		p.renames[service] = retryAt
 	}
 	in.Generation = g.number
-	policy, telling := p.server.generations.tell(g)
-	if telling != tellAll {
+	policy, extent := p.server.generations.publishable(g)
+	if extent != publishAll {
 		p.waiting[service] = true
 	}
-	switch telling {
-	case tellAll:
-	case tellNothing:
+	switch extent {
+	case publishAll:
+	case publishNothing:
 		in.ProxyView = nil
-	case tellBounded:
+	case publishBounded:
 		if b.boundedOf != w || b.bounded.Policy != policy {
 			bounded := *w
 			bounded.Policy = policy
@@ -378,8 +382,8 @@ func (p *publisher) input(b *build, w *catalog.ProxyView, n *session) snapshot.I
 	return in
 }
 
-// together calls f with each of all, on as many processors as there are, and returns when that is done.
-func together[T any](all []T, f func(T)) {
+// parallel calls f with each of all, on all processors, and returns when all calls have returned.
+func parallel[T any](all []T, f func(T)) {
 	workers := min(runtime.GOMAXPROCS(0), len(all))
 	if workers <= 1 {
 		for _, x := range all {
@@ -403,7 +407,7 @@ func together[T any](all []T, f func(T)) {
 	working.Wait()
 }
 
-// buildOf is what was tried for the proxy and the Envoy of n.
+// buildOf is the build for the proxy and the Envoy of n.
 func (p *publisher) buildOf(n *session) *build {
 	of := p.builds[n.caller.Proxy]
 	if of == nil {
@@ -418,7 +422,8 @@ func (p *publisher) buildOf(n *session) *build {
 	return b
 }
 
-// build tries to make the resources of in, unless that was the last thing tried. Builds of different proxies may go on at the same time.
+// build builds the resources of in, unless in is the Input of the last build. Builds of different
+// proxies may run at the same time.
 func (p *publisher) build(b *build, in snapshot.Input) {
 	if b.input == in {
 		return
@@ -435,7 +440,7 @@ func (p *publisher) build(b *build, in snapshot.Input) {
 	}
 	good := &built{generation: in.Generation, made: r}
 	for k := range kinds {
-		if k != secrets { // those are made of certificates, and of nothing else
+		if k != secrets { // those are made of certificates alone
 			var made, kept map[string]*discoveryv3.Resource
 			if last != nil {
 				made, kept = last.ByType[k.url()], b.good.resources[k]
@@ -446,8 +451,8 @@ func (p *publisher) build(b *build, in snapshot.Input) {
 	b.good = good
 }
 
-// hand gives a session what was built, with its secrets, if all of them are in hand: with one missing, Envoy would not start at
-// all, or, once running, keep a listener warming.
+// hand gives a session a target of the build and its secrets, if none is missing: without one,
+// Envoy would not start or, once running, keep a listener warming.
 func (p *publisher) hand(view *catalog.View, n *session, in snapshot.Input, b *build, bundles *sds.Roots, since time.Time) {
 	t := &target{
 		resources: b.good.resources, generation: b.good.generation,
@@ -472,7 +477,7 @@ func (p *publisher) hand(view *catalog.View, n *session, in snapshot.Input, b *b
 		t.resources[secrets][secret.Name] = r
 	}
 	if len(missing) > 0 {
-		n.published.complete = false // leafs wake us, and roots are a change
+		n.published.complete = false // new leafs and roots publish again
 		n.outcome(b, "not there yet: "+strings.Join(missing, ", "))
 		return
 	}
@@ -498,7 +503,7 @@ func (p *publisher) hand(view *catalog.View, n *session, in snapshot.Input, b *b
 	n.set(t, since, change)
 }
 
-// secret makes one secret; nil: its leaf is not there yet.
+// secret makes one secret; nil: there is no leaf for it yet.
 func (p *publisher) secret(n *session, secret snapshot.Secret, bundles *sds.Roots) (*discoveryv3.Resource, error) {
 	if secret.Leaf == (identity.Service{}) {
 		return p.cache.Validation(secret, bundles.PEM())

@@ -124,8 +124,8 @@ func TestSweep(t *testing.T) {
 		synctest.Wait()
 		m.server.mu.Lock()
 		defer m.server.mu.Unlock()
-		if len(m.server.proxies) != 0 || len(m.server.fresh) != 0 {
-			t.Errorf("%d proxies and %d sessions are remembered", len(m.server.proxies), len(m.server.fresh))
+		if len(m.server.proxies) != 0 || len(m.server.pending) != 0 {
+			t.Errorf("%d proxies and %d sessions are remembered", len(m.server.proxies), len(m.server.pending))
 		}
 	})
 }

@@ -8,8 +8,9 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-// recheck authorizes the caller of a stream again, every Config.Recheck and when something new is subscribed to, and ends the stream
-// when the caller may not have it any more. An authorizer that cannot tell (it is out of reach) changes nothing. It returns when ctx ends.
+// recheck authorizes the caller of a stream again, every Config.Recheck and with each new
+// subscription, and ends the stream when that is denied. Other errors of the authorizer, such as an
+// outage, change nothing. It returns when ctx ends.
 func (s *Server) recheck(ctx context.Context, n *session, subscribed <-chan struct{}) {
 	tick := time.NewTicker(s.recheckEvery)
 	defer tick.Stop()
@@ -34,7 +35,7 @@ func (s *Server) recheck(ctx context.Context, n *session, subscribed <-chan stru
 			}
 		}
 		s.metrics.streamsRejected.WithLabelValues(rejectedDenied).Inc()
-		s.log.Warn("stream ended: its caller may not have it any more", "proxy", n.caller.Proxy, "err", err)
+		s.log.Warn("caller no longer authorized, ending its stream", "proxy", n.caller.Proxy, "err", err)
 		s.rejected(n.caller.Proxy, err)
 		n.end(err)
 		return

@@ -14,8 +14,8 @@ import (
 	"github.com/sallyport/sallyport/internal/atomicfile"
 )
 
-// recordedFile is generations as they lie on disk. What most destinations allow is the same, and stands
-// there once.
+// recordedFile is the format of the generations on disk. Most destinations allow the same sources,
+// which are written once.
 type recordedFile struct {
 	Version      int                            `json:"version"`
 	Bases        []*intention.Base              `json:"bases"`
@@ -25,12 +25,12 @@ type recordedFile struct {
 // recordedDestination is one destination's part of the file.
 type recordedDestination struct {
 	Number uint64   `json:"generation"`
-	Base   *int     `json:"base,omitempty"` // in bases; none: nobody was allowed
+	Base   *int     `json:"base,omitempty"` // index in bases; none: nobody was allowed
 	In     []string `json:"in,omitempty"`
 	Out    []string `json:"out,omitempty"`
 }
 
-// olderFile is what releases before recordedVersion wrote, under the name olderName.
+// olderFile is the format of releases before recordedVersion, under the name olderName.
 type olderFile struct {
 	Version      int `json:"version"`
 	Destinations map[string]struct {
@@ -45,9 +45,10 @@ const (
 	olderName       = "generations.json"
 )
 
-// openGenerations reads path; empty: nothing is kept. Without a file there, it reads the one that an
-// older release left beside it. No file at all is empty; one that cannot be read is an error that says
-// what to do. unrecorded is what recorder.unrecorded wrote: the services in it get a new generation.
+// openGenerations reads path; an empty path stands for no file. If there is no file, it reads that
+// of an older release beside it; if there is none either, there are no generations. A file that
+// cannot be read is an error that names the remedy. unrecorded is the path of the file that
+// recorder.writeUnrecorded wrote: the services in it get a new generation.
 func openGenerations(path, unrecorded string, now time.Time) (*generations, error) {
 	g := &generations{byDst: map[string]*generation{}}
 	if path == "" {
@@ -135,27 +136,27 @@ func (g *generations) put(name string, r record) error {
 	return nil
 }
 
-// recorder writes generations, one set of them at a time, beside the goroutine that they belong to.
+// recorder writes generations to disk, one set at a time, in a goroutine other than theirs.
 type recorder struct {
 	path, unrecorded string
 	file             func(path string, data []byte) error // atomicfile.Replace
-	done             chan recording                       // has room for the one that is under way
+	done             chan recording                       // has room for the one recording
 	busy             bool
-	again            time.Time // when to try once more; zero: the last try worked
+	retryAt          time.Time // when to try once more; zero: the last try worked
 	err              error     // of the last try
 }
 
-// recording is what is being written, and how that ended.
+// recording is a set of generations that is being written, and the result.
 type recording struct {
 	of      map[string]record
-	missing []string // what is not on disk as it is in of
+	missing []string // the names of those in of that are not on disk yet
 	err     error
 }
 
-// start begins to write g if there is something to write. spawn runs the function that it is given in a
-// goroutine that somebody waits for.
+// start begins to write g if there is something to write. spawn calls its argument in a goroutine
+// that is waited for.
 func (r *recorder) start(g *generations, now time.Time, spawn func(func())) {
-	if !g.dirty || r.busy || now.Before(r.again) {
+	if !g.dirty || r.busy || now.Before(r.retryAt) {
 		return
 	}
 	g.dirty = false
@@ -173,11 +174,11 @@ func (r *recorder) start(g *generations, now time.Time, spawn func(func())) {
 	})
 }
 
-// finish takes in how a recording ended.
+// finish notes the result of a recording.
 func (r *recorder) finish(g *generations, w recording, now time.Time) {
-	r.busy, r.err, r.again = false, w.err, time.Time{}
+	r.busy, r.err, r.retryAt = false, w.err, time.Time{}
 	if w.err != nil {
-		r.again = now.Add(saveAgain)
+		r.retryAt = now.Add(saveAgain)
 		g.dirty, g.lost = true, true
 		return
 	}
@@ -217,7 +218,7 @@ func (r *recorder) replace(of map[string]record) error {
 	for name, s := range of {
 		n, ok := at[s.allowed.Base]
 		if !ok {
-			// Destinations with a rule for the rest have bases of their own, most of which are equal.
+			// Destinations with a rule for the rest have bases of their own, most of them equal.
 			key, err := json.Marshal(s.allowed.Base)
 			if err != nil {
 				return err
@@ -239,8 +240,8 @@ func (r *recorder) replace(of map[string]record) error {
 	return r.file(r.path, append(b, '\n'))
 }
 
-// writeUnrecorded writes, in a directory that is not on the disk which failed, the names of the services
-// of which more is handed out than is recorded: the next start ends their live connections.
+// writeUnrecorded writes, in a directory that is not on the failed disk, the names of the services
+// of which more was published than is recorded: the next start ends their live connections.
 func (r *recorder) writeUnrecorded(names []string) error {
 	if r.unrecorded == "" {
 		return nil

@@ -45,8 +45,9 @@ func chainName(t testing.TB, r *discoveryv3.DeltaDiscoveryResponse) string {
 	return ""
 }
 
-// Access that is taken away: new connections are refused first, by the secret and the rules; when Envoy has those, the chain gets
-// another name, which ends the live ones. What is given ends nothing.
+// Access that is taken away: new connections are refused first, by the secret and the rules; when
+// Envoy has those, the chain gets another name, which ends the live ones. What is given ends
+// nothing.
 func TestTighteningAndLoosening(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := start(t, patient())
@@ -92,7 +93,8 @@ func TestTighteningAndLoosening(t *testing.T) {
 	})
 }
 
-// Rules that Envoy refuses do not keep live connections alive, and the status does not call it revoked.
+// Rules that Envoy refuses do not keep live connections alive, and the status does not call it
+// revoked.
 func TestTighteningThatIsRefused(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := start(t, patient())
@@ -117,7 +119,8 @@ func TestTighteningThatIsRefused(t *testing.T) {
 	})
 }
 
-// Access that was taken away while the stream was broken: Envoy may ask for its listeners first, and is told of the new chain last.
+// Access that was taken away while the stream was broken: Envoy may ask for its listeners first,
+// and is told of the new chain last.
 func TestTighteningMeanwhile(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := start(t, Config{AckTimeout: 5 * time.Second, StallTimeout: never})
@@ -175,7 +178,8 @@ func TestRevocationWithoutDrain(t *testing.T) {
 	}
 }
 
-// Renames are 5 s apart, and no more than three chains drain at once. What the new policy says of new connections does not wait.
+// Renames are 5 s apart, and no more than three chains drain at once. What the new policy says of
+// new connections does not wait.
 func TestRenamesArePaced(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := start(t, patient())
@@ -288,8 +292,9 @@ func TestGenerationsOutliveARestart(t *testing.T) {
 	})
 }
 
-// What a name stands for is on the disk before the name is handed out, so that a control plane that is killed at any moment finds it
-// again; and all of a mesh's destinations are written at once, not with each first Envoy of theirs.
+// What a name stands for is on the disk before the name is handed out, so that a control plane that
+// is killed at any moment finds it again; and all of a mesh's destinations are written at once, not
+// with each first Envoy of theirs.
 func TestGenerationsAreWrittenBeforeEnvoysConnect(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		cfg := patient()

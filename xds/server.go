@@ -26,52 +26,57 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-// Config says what a Server is made of. Views, Credentials and Authorize are required.
+// Config is what a Server needs. Views, Credentials and Authorize are required.
 type Config struct {
 	Views       *latest.Value[*catalog.View]
 	Credentials *sds.Credentials
-	// Authorize returns the proxy that the stream with context ctx comes from, as proved by what the
-	// stream carries, and the token that proved it. node is what the Envoy says of itself: a claim,
-	// which the server compares with the answer. It may block until ctx ends and is called by many
+	// Authorize returns the proxy that the stream with context ctx comes from, as proved by the
+	// stream's token, and that token. node is the node.id that the Envoy claims, which the server
+	// compares with the result. Authorize may block until ctx ends and is called by many
 	// goroutines. An error ends the stream: with its own status if it is a gRPC status, else with
 	// PermissionDenied.
 	Authorize func(ctx context.Context, node identity.ProxyID) (identity.Caller, error)
-	// GenerationsFile is where is kept whose live connections have been ended; the directory must exist.
-	// Empty: in memory, so that each restart ends the live connections of services with revocation "drain"
-	// once.
+	// GenerationsFile records the generations of filter chains and whom they allowed; its directory
+	// must exist. Empty: they are kept in memory, so that each restart ends the live connections of
+	// services with revocation "drain" once.
 	GenerationsFile string
-	// UnrecordedFile, best on another disk (a runtime directory), gets the names of services whose part of
-	// GenerationsFile could not be written; the next start ends their live connections once. Empty: a start
-	// after such a failure does not know of it.
+	// UnrecordedFile, best on another disk (a runtime directory), gets the names of services whose
+	// part of GenerationsFile could not be written; the next start ends their live connections
+	// once. Empty: the next start does not know of such a failure.
 	UnrecordedFile string
-	// Logger is told of streams and of what Envoys refuse; nil: nobody is.
+	// Logger gets streams, NACKs and failed builds. Nil: nothing is logged.
 	Logger *slog.Logger
-	// Registerer takes the metrics; nil: they are not shown.
+	// Registerer takes the metrics. Nil: they are not exported.
 	Registerer prometheus.Registerer
-	// AckTimeout bounds how long listeners and routes wait for Envoy to accept what they name. 0: 5 s.
+	// AckTimeout bounds how long listeners and routes wait for Envoy to accept what they name. 0: 5
+	// s.
 	AckTimeout time.Duration
-	// Recheck is how often the callers of open streams are authorized again; they are, too, when they subscribe to something new. 0: a
-	// stream goes on whatever becomes of the token that opened it.
+	// Recheck is how often the callers of open streams are authorized again; they are also when
+	// they subscribe to something new. 0: never, so that a stream outlives the token that opened
+	// it.
 	Recheck time.Duration
-	// StallTimeout is how long an Envoy may leave a response unread or unanswered before its stream is ended. 0: 60 s.
+	// StallTimeout is how long an Envoy may leave a response unread or unanswered before its stream
+	// is ended. 0: 60 s.
 	StallTimeout time.Duration
 }
 
 const (
 	defaultAckTimeout   = 5 * time.Second
 	defaultStallTimeout = 60 * time.Second
-	// firstRequest is how long a stream may be open before it says whose it is.
+	// firstRequest is how long a stream may be open without a first request, which has the node.
 	firstRequest = 10 * time.Second
-	// maxStreams is how many streams a proxy may have: an Envoy has one, and a second while it restarts or its network was lost.
+	// maxStreams is how many streams a proxy may have: an Envoy has one, and a second one while it
+	// restarts or after it lost its network.
 	maxStreams = 4
-	// At the end streams are ended within at most endSpread, one per endEvery on average, so that their Envoys do not all come back at once.
+	// At shutdown, streams are ended one per endEvery, and all within endSpread, so that their
+	// Envoys do not reconnect all at once.
 	endSpread = 2 * time.Second
 	endEvery  = 10 * time.Millisecond
 )
 
 // Values of the label "reason" of rejected streams.
 const (
-	rejectedDenied  = "denied"  // the authorizer said no
+	rejectedDenied  = "denied"  // Authorize returned an error
 	rejectedNode    = "node_id" // node.id is not the caller's
 	rejectedStreams = "streams" // too many for one proxy
 	rejectedSilent  = "silent"  // no first request
@@ -81,7 +86,8 @@ const (
 
 var errEnding = status.Error(codes.Unavailable, "the control plane is ending")
 
-// Server serves xDS. Make it with New, register it with a gRPC server (ServerOptions suit it), and Run it.
+// Server serves xDS. Make it with New, register it with a gRPC server (ServerOptions suit it), and
+// Run it.
 type Server struct {
 	discoveryv3.UnimplementedAggregatedDiscoveryServiceServer
 	views        *latest.Value[*catalog.View]
@@ -98,18 +104,20 @@ type Server struct {
 
 	streams sync.WaitGroup // goroutines of streams
 
-	mu      sync.Mutex    // never held while something is sent, built or asked for; sessions' locks are not taken under it
-	closing chan struct{} // closed when Run begins to end: no new streams
-	proxies map[identity.ProxyID]*proxy
-	ran     bool
-	fresh   map[*session]bool  // to be looked at without a change of the catalog
-	left    []identity.ProxyID // whose last stream has ended
-	wake    chan struct{}      // something is in fresh
+	// mu is never held during sends, builds and calls of Authorize. No session's lock is taken
+	// under it.
+	mu           sync.Mutex
+	closing      chan struct{} // closed when Run begins to end: no new streams
+	proxies      map[identity.ProxyID]*proxy
+	ran          bool
+	pending      map[*session]bool  // to be published to without a change of the catalog
+	disconnected []identity.ProxyID // proxies whose last stream has ended
+	wake         chan struct{}      // pending is not empty
 }
 
 var _ discoveryv3.AggregatedDiscoveryServiceServer = (*Server)(nil)
 
-// proxy is what outlives a proxy's streams. Server.mu guards it.
+// proxy is the state of a proxy that outlives its streams. Server.mu guards it.
 type proxy struct {
 	sessions map[*session]bool
 	lastACK  time.Time
@@ -117,7 +125,8 @@ type proxy struct {
 	rejected *Rejection
 }
 
-// New returns a Server, or an error if cfg lacks something, the generations file cannot be read, or a metric is registered already.
+// New returns a Server, or an error if cfg lacks something, the generations file cannot be read, or
+// a metric is registered already.
 func New(cfg Config) (*Server, error) {
 	if cfg.Views == nil || cfg.Credentials == nil || cfg.Authorize == nil {
 		return nil, errors.New("xds: Config needs Views, Credentials and Authorize")
@@ -134,7 +143,7 @@ func New(cfg Config) (*Server, error) {
 		views: cfg.Views, credentials: cfg.Credentials, authorizer: cfg.Authorize, log: cfg.Logger, metrics: m, generations: g,
 		recorder:   recorder{path: cfg.GenerationsFile, unrecorded: cfg.UnrecordedFile, file: atomicfile.Replace, done: make(chan recording, 1)},
 		ackTimeout: cfg.AckTimeout, stallTimeout: cfg.StallTimeout, recheckEvery: cfg.Recheck,
-		proxies: map[identity.ProxyID]*proxy{}, fresh: map[*session]bool{}, wake: make(chan struct{}, 1), closing: make(chan struct{}),
+		proxies: map[identity.ProxyID]*proxy{}, pending: map[*session]bool{}, wake: make(chan struct{}, 1), closing: make(chan struct{}),
 	}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
@@ -148,8 +157,9 @@ func New(cfg Config) (*Server, error) {
 	return s, nil
 }
 
-// ServerOptions are the options for a gRPC server that serves a Server. Envoy's pings every 30 s are more than gRPC allows by
-// default, an Envoy that is stopped or lost is noticed within 40 s, and the largest request is one that lists all that its Envoy holds.
+// ServerOptions are the options for a gRPC server that serves a Server. They permit Envoy's pings
+// every 30 s, which are more than gRPC allows by default, detect a stopped or lost Envoy within
+// 40 s, and accept the largest request, which lists all that an Envoy has.
 func ServerOptions() []grpc.ServerOption {
 	return []grpc.ServerOption{
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 30 * time.Second, Timeout: 10 * time.Second}),
@@ -157,7 +167,8 @@ func ServerOptions() []grpc.ServerOption {
 		grpc.MaxRecvMsgSize(8 << 20),
 		grpc.MaxConcurrentStreams(1000),
 		grpc.ConnectionTimeout(10 * time.Second),
-		// Over TLS each connection keeps a buffer of its own to read into, of 32 KB by default; requests are small.
+		// Over TLS each connection has a read buffer of its own, of 32 KB by default; requests are
+		// small.
 		grpc.ReadBufferSize(8 << 10),
 	}
 }
@@ -167,7 +178,8 @@ func (s *Server) StreamAggregatedResources(discoveryv3.AggregatedDiscoveryServic
 	return status.Error(codes.Unimplemented, "state-of-the-world xDS is not served: set api_type DELTA_GRPC in ads_config")
 }
 
-// DeltaAggregatedResources serves one stream until its Envoy or the control plane ends it. gRPC calls it.
+// DeltaAggregatedResources serves one stream until its Envoy or the control plane ends it. gRPC
+// calls it.
 func (s *Server) DeltaAggregatedResources(stream discoveryv3.AggregatedDiscoveryService_DeltaAggregatedResourcesServer) error {
 	if !s.enter() {
 		return errEnding
@@ -177,7 +189,7 @@ func (s *Server) DeltaAggregatedResources(stream discoveryv3.AggregatedDiscovery
 	if err != nil {
 		return err
 	}
-	// Verifying a token takes a deep stack, which this goroutine would keep for the stream's life.
+	// Verifying a token takes a deep stack, which this goroutine would keep as long as the stream.
 	var caller identity.Caller
 	var authorizing sync.WaitGroup
 	authorizing.Go(func() { caller, err = s.authorize(stream.Context(), identity.ProxyID(first.GetNode().GetId())) })
@@ -252,7 +264,7 @@ func (s *Server) firstRequest(stream discoveryv3.AggregatedDiscoveryService_Delt
 	}
 }
 
-// authorize asks who it is and compares with who it says it is.
+// authorize authorizes the caller and compares its proxy with node, the one that it claims.
 func (s *Server) authorize(ctx context.Context, node identity.ProxyID) (identity.Caller, error) {
 	caller, err := s.authorizer(ctx, node)
 	reason := rejectedDenied
@@ -271,7 +283,8 @@ func (s *Server) authorize(ctx context.Context, node identity.ProxyID) (identity
 	return identity.Caller{}, err
 }
 
-// rejected notes why a proxy got no stream, or lost it, for the status. What says who it is has not been believed, so only proxies of the catalog are remembered.
+// rejected notes for the status why a proxy got no stream, or lost it. id is not authenticated, so
+// only proxies of the catalog are noted.
 func (s *Server) rejected(id identity.ProxyID, err error) {
 	if view, ok := s.views.Load(); !ok || view.Proxy(id) == nil {
 		return
@@ -286,7 +299,7 @@ func (s *Server) rejected(id identity.ProxyID, err error) {
 	p.rejected = &Rejection{Time: time.Now(), Reason: cut(status.Convert(err).Message(), maxNACKText)}
 }
 
-// ended is the status that the control plane ended a stream with; nil if it did not.
+// ended is the status with which the control plane ended a stream; nil if it did not.
 func ended(ctx context.Context) error {
 	if cause := context.Cause(ctx); cause != nil && !errors.Is(cause, context.Canceled) {
 		return cause
@@ -294,7 +307,7 @@ func ended(ctx context.Context) error {
 	return nil
 }
 
-// join puts a session among those that the publisher serves.
+// join adds a session to those that the publisher serves. The error is a gRPC status.
 func (s *Server) join(n *session) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -313,22 +326,22 @@ func (s *Server) join(n *session) error {
 		s.metrics.connected.Inc()
 	}
 	p.sessions[n] = true
-	s.freshen(n)
+	s.enqueue(n)
 	return nil
 }
 
-// leave is the end of a session.
+// leave ends a session and removes it.
 func (s *Server) leave(n *session) {
 	r := n.close()
 	n.leafs.Close()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	delete(s.fresh, n)
+	delete(s.pending, n)
 	p := s.proxies[n.caller.Proxy]
 	delete(p.sessions, n)
 	if len(p.sessions) == 0 {
 		s.metrics.connected.Dec()
-		s.left = append(s.left, n.caller.Proxy)
+		s.disconnected = append(s.disconnected, n.caller.Proxy)
 	}
 	p.lastACK = later(p.lastACK, r.lastACK)
 	if r.lastNACK != nil && (p.lastNACK == nil || p.lastNACK.Time.Before(r.lastNACK.Time)) {
@@ -336,25 +349,25 @@ func (s *Server) leave(n *session) {
 	}
 }
 
-// refresh makes the publisher look at a session soon. It does not block.
+// refresh has the publisher publish to a session soon. It does not block.
 func (s *Server) refresh(n *session) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if p := s.proxies[n.caller.Proxy]; p != nil && p.sessions[n] {
-		s.freshen(n)
+		s.enqueue(n)
 	}
 }
 
-// freshen is refresh under the lock.
-func (s *Server) freshen(n *session) {
-	s.fresh[n] = true
+// enqueue is refresh under the lock.
+func (s *Server) enqueue(n *session) {
+	s.pending[n] = true
 	select {
 	case s.wake <- struct{}{}:
 	default:
 	}
 }
 
-// sessions are all that are open now.
+// sessions are all open sessions.
 func (s *Server) sessions() []*session {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -377,21 +390,21 @@ func (s *Server) sessionsOf(id identity.ProxyID) []*session {
 	return nil
 }
 
-// takeLeft returns the proxies that have no streams any more.
-func (s *Server) takeLeft() []identity.ProxyID {
+// takeDisconnected returns the proxies that have no streams any more.
+func (s *Server) takeDisconnected() []identity.ProxyID {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var out []identity.ProxyID
-	for _, id := range s.left {
+	for _, id := range s.disconnected {
 		if p := s.proxies[id]; p == nil || len(p.sessions) == 0 {
 			out = append(out, id)
 		}
 	}
-	s.left = nil
+	s.disconnected = nil
 	return out
 }
 
-// forget drops what is kept of a proxy that the catalog has no more, unless it has streams.
+// forget drops the state of a proxy that has left the catalog, unless it has streams.
 func (s *Server) forget(id identity.ProxyID) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -408,8 +421,8 @@ func (s *Server) Unrecorded() string {
 	return ""
 }
 
-// shut ends all streams, spread over a while, and waits until they have ended.
-func (s *Server) shut() {
+// endStreams ends all streams, spread over some time, and waits until they have ended.
+func (s *Server) endStreams() {
 	s.mu.Lock()
 	close(s.closing)
 	s.mu.Unlock()

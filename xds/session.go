@@ -18,14 +18,16 @@ import (
 // maxQueue bounds the responses of one stream that wait to be sent.
 const maxQueue = 4 * int(kinds)
 
-// session is what one stream's Envoy asked for, has and is to have. Whose stream it is was settled before it was made and never changes.
+// session is the state of one stream: what its Envoy subscribed to, has and is to have. Its caller
+// was authorized before it was made and never changes.
 type session struct {
 	server   *Server
 	caller   identity.Caller
 	features snapshot.Features
 	opened   time.Time
 	leafs    *sds.Leafs
-	// kick makes the stream's goroutine look at queue and wakeAt; end ends the stream with a status.
+	// kick makes the stream's goroutine look at queue and wakeAt; end ends the stream with a
+	// status.
 	kick chan struct{}
 	end  context.CancelCauseFunc
 	// published is the publisher's.
@@ -33,23 +35,25 @@ type session struct {
 
 	mu     sync.Mutex
 	closed bool
-	target *target // nil: not all of it is in hand yet, and nothing is answered
+	target *target // nil: not complete yet, and nothing is sent
 	subs   [kinds]*subscription
-	// queue is what waits to be sent, and nonce that of the last response that was.
+	// queue are the responses to be sent, and nonce is that of the last one that was sent.
 	queue []*discoveryv3.DeltaDiscoveryResponse
 	nonce uint64
-	// heldBack is since when listeners wait for what they name; zero: they do not.
+	// heldBack is since when listeners have waited for the resources that they name; zero: they do
+	// not wait.
 	heldBack time.Time
-	// changed is since when a new target is on its way; zero: Envoy has all of it.
+	// changed is when the change behind a new target was seen; zero: Envoy has all of the target.
 	changed time.Time
-	// wakeAt is when pump has to run although nothing happened; zero: not.
+	// wakeAt is when pump has to run even if nothing happens; zero: never.
 	wakeAt time.Time
 	// returning: Envoy ran listeners already when the stream was opened.
 	returning bool
-	// mended is when endpoints were sent again because Envoy was silent about its clusters; see mend.
-	mended time.Time
-	report report
-	// deliveries are how the last changes reached Envoy, oldest first.
+	// unblockedAt is when endpoints were sent again because Envoy did not ask for clusters; see
+	// unblockClusters.
+	unblockedAt time.Time
+	report      report
+	// deliveries are the last changes on their way to Envoy, oldest first.
 	deliveries []delivery
 }
 
@@ -62,13 +66,13 @@ func newSession(s *Server, caller identity.Caller, features snapshot.Features, e
 	return n
 }
 
-// receive takes a request in.
+// receive processes a request.
 func (s *session) receive(q *discoveryv3.DeltaDiscoveryRequest) {
 	k, ok := kindOf(q.GetTypeUrl())
 	if !ok {
-		return // the guard lets none through
+		return // the guard has refused it
 	}
-	if nack := s.request(s.subs[k], q); nack != nil { // without the lock, as a log may be slow
+	if nack := s.request(s.subs[k], q); nack != nil { // logged without the lock, as a log may be slow
 		s.server.metrics.nacks.WithLabelValues(nack.Type).Inc()
 		s.server.log.Warn("envoy refused resources", "proxy", s.caller.Proxy, "type_url", nack.TypeURL, "resources", nack.Resources, "err", nack.Message)
 	}
@@ -85,12 +89,12 @@ func (s *session) request(t *subscription, q *discoveryv3.DeltaDiscoveryRequest)
 	if t.kind == listeners && !t.asked {
 		s.returning = len(q.GetInitialResourceVersions()) > 0
 	}
-	t.take(q)
+	t.update(q)
 	s.pump(now)
 	return nack
 }
 
-// outgoing is the next response to be sent, which gets its nonce here; nil: there is none.
+// outgoing takes the next response off the queue and gives it its nonce; nil: there is none.
 func (s *session) outgoing() *discoveryv3.DeltaDiscoveryResponse {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -113,7 +117,7 @@ func (s *session) queued() bool {
 	return !s.closed && len(s.queue) > 0
 }
 
-// answered accounts for an ACK, or for the NACK that it returns, of r.
+// answered notes the ACK of r, or its NACK, which it returns.
 func (s *session) answered(t *subscription, r *discoveryv3.DeltaDiscoveryResponse, q *discoveryv3.DeltaDiscoveryRequest, now time.Time) *NACK {
 	if q.GetErrorDetail() == nil {
 		t.accepted(r)
@@ -132,8 +136,8 @@ func (s *session) answered(t *subscription, r *discoveryv3.DeltaDiscoveryRespons
 	return n
 }
 
-// set gives the session a new target. since is when the change behind it was seen, and change its number;
-// zero: it is none of the catalog.
+// set gives the session a new target. since is when the change behind it was seen, and change its
+// number; zero: it is not a change of the catalog.
 func (s *session) set(t *target, since time.Time, change uint64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -143,14 +147,15 @@ func (s *session) set(t *target, since time.Time, change uint64) {
 	if change != 0 {
 		s.deliver(change)
 	}
-	if t == s.target { // nothing has to be told for it
+	if t == s.target { // the change needs no update of this Envoy
 		if s.report.inSync {
 			s.delivered(time.Now(), true)
 		}
 		return
 	}
 	s.report.inSync = false
-	if s.target != nil && s.changed.IsZero() { // the first is not a change: it waits for Envoy to start
+	// The first target is not measured: it waits for Envoy to start.
+	if s.target != nil && s.changed.IsZero() {
 		s.changed = since
 	}
 	s.target = t
@@ -160,7 +165,7 @@ func (s *session) set(t *target, since time.Time, change uint64) {
 	s.pump(time.Now())
 }
 
-// tick runs what was put off until now.
+// tick runs what was delayed until now.
 func (s *session) tick() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -177,46 +182,47 @@ func (s *session) close() report {
 	return s.report
 }
 
-// pump sends what may be sent now. It is the whole ordering, and level triggered: it looks at what
-// is, not at what happened, and is called after each request, each new target and each time that it
-// asked for. The caller holds the lock.
+// pump queues what may be sent now. It is the whole ordering, and level triggered: it depends on
+// the state and not on events, and is called after each request, for each new target and at wakeAt.
+// The caller holds the lock.
 //
-// Secrets, clusters, endpoints and extensions go out right behind each other: Envoy keeps back the
-// ACK of a cluster until it has the endpoints, so waiting for that ACK first would be waiting for
-// ever. Routes follow when Envoy has the clusters that they name; see order.go. When Envoy has all
-// but routes, or does not answer in time, come the listeners, their removals with them. When these
-// and the routes are ACKed too and none is refused, nothing names the old clusters any more, and
-// they are removed.
+// Secrets, clusters, endpoints and extensions are sent right after each other: Envoy delays the ACK
+// of a cluster until it has the endpoints, so waiting for that ACK first would never end. Routes
+// follow when Envoy has the clusters that they name; see order.go. When Envoy has all but the
+// routes, or does not answer in time, listeners follow, with their removals. When these and the
+// routes are ACKed too and none is refused, nothing names the old clusters any more, and they are
+// removed.
 func (s *session) pump(now time.Time) {
 	if s.closed || s.target == nil {
 		return
 	}
-	s.mend(now)
-	for _, k := range made() {
+	s.unblockClusters(now)
+	for _, k := range dependencies() {
 		s.send(k, false, now)
 	}
 	s.send(routes, false, now)
 	if s.holdBack(now) {
-		s.settle(now)
+		s.updateSync(now)
 		return
 	}
 	s.send(listeners, true, now)
 	if !s.clustersInUse(now) {
 		s.send(clusters, true, now)
 	}
-	s.settle(now)
+	s.updateSync(now)
 }
 
-// clustersInUse reports whether Envoy may still run something that names a cluster which is to be removed: a listener or route that
-// it has not replaced yet, or refuses to replace.
+// clustersInUse reports whether Envoy may still have a listener or route that names a cluster which
+// is to be removed, because it has not replaced it yet or refuses to.
 func (s *session) clustersInUse(now time.Time) bool {
-	// On a new stream Envoy asks for clusters first, and may run listeners that it has not spoken of yet. An Envoy that is
-	// still starting asks for no listeners before its clusters are ready, so this wait too has an end.
+	// On a new stream Envoy asks for clusters first, and may have listeners that it has not listed
+	// yet. An Envoy that is still starting asks for no listeners before its clusters are ready, so
+	// this wait has a bound too.
 	if at := s.opened.Add(s.server.ackTimeout); !s.subs[listeners].asked && now.Before(at) {
 		s.wake(at)
 		return true
 	}
-	for _, k := range made() {
+	for _, k := range dependencies() {
 		if s.adding(k, now) {
 			return true
 		}
@@ -229,23 +235,23 @@ func (s *session) clustersInUse(now time.Time) bool {
 	return false
 }
 
-// holdBack reports whether there are listeners to send, or to remove, that have to wait for what
-// they may name.
+// holdBack reports whether there are listeners to send, or to remove, that have to wait for the
+// resources that they may name.
 func (s *session) holdBack(now time.Time) bool {
 	if add, removed := s.subs[listeners].todo(s.target.resources[listeners], now); len(add)+len(removed) == 0 {
 		s.heldBack = time.Time{}
 		return false
 	}
 	timeout := s.server.ackTimeout
-	if at := later(s.opened, s.mended).Add(timeout); !s.repeated() && now.Before(at) {
+	if at := later(s.opened, s.unblockedAt).Add(timeout); !s.repeated() && now.Before(at) {
 		s.wake(at)
 		return true
 	}
 	until := time.Time{}
-	for _, k := range made() {
+	for _, k := range dependencies() {
 		switch t := s.subs[k]; {
 		case t.out != nil:
-			// What was given up waiting for once is not waited for again.
+			// A response that was waited for in vain once is not waited for again.
 			if at := t.out.at.Add(timeout); now.Before(at) {
 				until = later(until, at)
 			}
@@ -260,7 +266,7 @@ func (s *session) holdBack(now time.Time) bool {
 	if s.heldBack.IsZero() {
 		s.heldBack = now
 	}
-	// However often something new comes in between, the wait has an end.
+	// The wait has a bound, however many changes come in between.
 	if bound := s.heldBack.Add(timeout); bound.Before(until) {
 		until = bound
 	}
@@ -272,10 +278,11 @@ func (s *session) holdBack(now time.Time) bool {
 	return true
 }
 
-// repeated reports whether Envoy has asked, on this stream, for what the listeners that it runs name. It does so at once, but in an
-// order of its own, and for clusters not before those it has are warm. A listener must not come before its cluster; and a filter chain
-// that got its new name before the secret and the rules were replaced would let in somebody whom they deny, on a
-// connection that nothing ends any more.
+// repeated reports whether Envoy has subscribed, on this stream, to the resources that its
+// listeners name. It does so at once, but in an order of its own, and for clusters only when those
+// that it has are warm. A listener must not come before its cluster; and a filter chain that got
+// its new name before the secret and the rules were replaced would allow somebody whom they deny,
+// on a connection that nothing ends any more.
 func (s *session) repeated() bool {
 	asked := func(k kind) bool { return len(s.target.resources[k]) == 0 || s.subs[k].asked }
 	return asked(clusters) && (!s.returning || asked(secrets) && asked(extensions))
@@ -288,22 +295,23 @@ func later(a, b time.Time) time.Time {
 	return a
 }
 
-// mend gets clusters out of a wait that would have no end. Envoy that waits for the endpoints of a changed cluster sends
-// no request for clusters, not even the first of a new stream, and does not ask for those endpoints again. If the stream broke
-// between the two, the new one shows it: endpoints are asked for, clusters are not.
-func (s *session) mend(now time.Time) {
+// unblockClusters sends endpoints again to an Envoy that waits for them. While Envoy waits for the
+// endpoints of a changed cluster it sends no request for clusters, not even the first of a new
+// stream, and does not ask for those endpoints again. If the stream broke between the two, the new
+// one shows it: Envoy subscribes to endpoints and not to clusters.
+func (s *session) unblockClusters(now time.Time) {
 	e := s.subs[endpoints]
-	if !s.mended.IsZero() || s.subs[clusters].asked || !e.asked {
+	if !s.unblockedAt.IsZero() || s.subs[clusters].asked || !e.asked {
 		return
 	}
 	if at := s.opened.Add(s.server.ackTimeout); now.Before(at) {
 		s.wake(at)
 		return
 	}
-	s.mended = now
-	e.settled = false
+	s.unblockedAt = now
+	e.upToDate = false
 	for name := range e.names {
-		e.again[name] = true
+		e.resend[name] = true
 	}
 }
 
@@ -313,7 +321,7 @@ func (s *session) adding(k kind, now time.Time) bool {
 	return len(s.inOrder(k, add, now)) > 0
 }
 
-// quiet reports whether nothing of kind k is to be sent, and nothing is unanswered.
+// quiet reports whether nothing of kind k is to be sent or is unanswered.
 func (s *session) quiet(k kind, now time.Time) bool {
 	t := s.subs[k]
 	if t.out != nil {
@@ -343,37 +351,39 @@ func (s *session) send(k kind, removals bool, now time.Time) {
 	}
 	for _, r := range add {
 		t.held[r.GetName()] = r.GetVersion()
-		delete(t.again, r.GetName())
+		delete(t.resend, r.GetName())
 		if k == clusters {
-			// Envoy waits for the endpoints of a changed cluster anew, and does not ask for them; also where the request
-			// for them is yet to come on this stream, saying that they are held.
-			s.subs[endpoints].again[r.GetName()] = true
-			s.subs[endpoints].settled = false
+			// Envoy waits for the endpoints of a changed cluster anew without asking for them, even
+			// if its request for endpoints is still to come on this stream, and lists them as held.
+			s.subs[endpoints].resend[r.GetName()] = true
+			s.subs[endpoints].upToDate = false
 		}
 	}
 	for _, name := range removed {
 		t.forget(name)
 		if k == clusters {
-			delete(s.subs[endpoints].again, name)
+			delete(s.subs[endpoints].resend, name)
 		}
 	}
-	// The response is this stream's own, as a nonce is written into it; the resources are shared.
+	// Each stream has a response of its own, as it holds the nonce; the resources are shared.
 	out := &discoveryv3.DeltaDiscoveryResponse{TypeUrl: k.url(), Resources: slices.Clone(add), RemovedResources: removed}
-	if len(s.queue) >= maxQueue { // with one unanswered response per kind there is always room; waiting here would block the publisher
+	// With one unanswered response per kind there is always room; to wait would block the
+	// publisher.
+	if len(s.queue) >= maxQueue {
 		s.end(status.Error(codes.Internal, "the stream's queue is full"))
 		return
 	}
 	s.queue = append(s.queue, out)
 	s.delivered(now, false)
-	s.rouse()
+	s.signal()
 	if t.out != nil {
 		t.before = append(t.before, t.out)
 	}
 	t.out = &outstanding{response: out, at: now}
 }
 
-// settle notes whether Envoy has all of the target, and when to look again if nothing happens.
-func (s *session) settle(now time.Time) {
+// updateSync notes whether Envoy has all of the target, and when pump has to run next.
+func (s *session) updateSync(now time.Time) {
 	all := s.subs[listeners].asked && s.subs[clusters].asked
 	for k, t := range s.subs {
 		for _, f := range t.refused {
@@ -403,24 +413,24 @@ func (s *session) settle(now time.Time) {
 	}
 }
 
-// wakeAfter is wake, for times that are not past.
+// wakeAfter is wake, unless at is past.
 func (s *session) wakeAfter(at, now time.Time) {
 	if now.Before(at) {
 		s.wake(at)
 	}
 }
 
-// wake asks for a call of tick at that time.
+// wake schedules a call of tick for that time, or keeps an earlier one.
 func (s *session) wake(at time.Time) {
 	if !s.wakeAt.IsZero() && !at.Before(s.wakeAt) {
 		return
 	}
 	s.wakeAt = at
-	s.rouse()
+	s.signal()
 }
 
-// rouse makes the stream's goroutine look at what there is to do. It does not block.
-func (s *session) rouse() {
+// signal wakes the goroutine of the stream. It does not block.
+func (s *session) signal() {
 	select {
 	case s.kick <- struct{}{}:
 	default:
@@ -437,8 +447,8 @@ func (s *session) next() (wait time.Duration, ok bool) {
 	return time.Until(s.wakeAt), true
 }
 
-// stalled reports whether Envoy has left a response unanswered since before the given time. Clusters do not count: the
-// ACK of one is kept back until it is warm.
+// stalled reports whether Envoy has left a response unanswered since before the given time.
+// Clusters do not count: Envoy delays the ACK of one until it is warm.
 func (s *session) stalled(before time.Time) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -450,7 +460,7 @@ func (s *session) stalled(before time.Time) bool {
 	return false
 }
 
-// room reports whether a request leaves the number of names that the stream has subscribed to within bounds.
+// room reports whether the stream may subscribe to more names.
 func (s *session) room(k kind, more int) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()

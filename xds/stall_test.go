@@ -15,8 +15,8 @@ import (
 	"github.com/sallyport/sallyport/internal/atomicfile"
 )
 
-// A disk that takes nothing for a while delays grants and first names, and nothing else; and what a control plane that is
-// killed meanwhile has told, its successor knows how to end.
+// A disk that takes nothing for a while delays grants and first names, and nothing else; and what a
+// control plane that is killed meanwhile has told, its successor knows how to end.
 func TestDiskStalls(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		cfg := patient()
@@ -73,7 +73,8 @@ func TestDiskStalls(t *testing.T) {
 		db.subscribe(listeners)
 		db.silence()
 
-		// One is let in and another is not any more: the latter at once, and the chain gets another name with it.
+		// One is let in and another is not any more: the latter at once, and the chain gets another
+		// name with it.
 		m.intend("batch", "api", intention.Deny)
 		m.publish()
 		api.accept("secret peers/api")
@@ -92,8 +93,9 @@ func TestDiskStalls(t *testing.T) {
 		web.accept("listener -api:127.0.0.1:9000")
 		web.accept("cluster -" + apiSNI)
 
-		// Killed now, what a successor finds is the old name and those who were let in under it: whoever was let in since, under
-		// whichever name, is cut off by the name that it gives, whatever was said meanwhile.
+		// Killed now, what a successor finds is the old name and those who were let in under it:
+		// whoever was let in since, under whichever name, is cut off by the name that it gives,
+		// whatever was said meanwhile.
 		successor, err := openGenerations(cfg.GenerationsFile, "", time.Now())
 		if err != nil {
 			t.Fatal(err)
@@ -119,7 +121,8 @@ func TestDiskStalls(t *testing.T) {
 	})
 }
 
-// A grant that was told is recorded, so its revocation while the control plane is away ends the connection.
+// A grant that was told is recorded, so its revocation while the control plane is away ends the
+// connection.
 func TestGrantIsRecordedBeforeItIsTold(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		cfg := patient()

@@ -12,24 +12,26 @@ import (
 	"github.com/sallyport/sallyport/snapshot"
 )
 
-// maxNACKText is how much of Envoy's words is kept.
+// maxNACKText bounds the kept part of Envoy's messages, in bytes.
 const maxNACKText = 2000
 
 // NACK is what an Envoy refused. It is immutable.
 type NACK struct {
-	// Type is the type of the resources in a word: "listener".
+	// Type is the short name of the resources' type: "listener".
 	Type    string `json:"type"`
 	TypeURL string `json:"type_url"`
-	// Resources are the names of what the refused response held; one, unless Envoy has yet to say which of several it means.
+	// Resources are the names of the resources in the refused response; several as long as it is
+	// not known which of them Envoy refuses.
 	Resources []string `json:"resources"`
-	// Message is Envoy's own text.
+	// Message is Envoy's own text, cut to 2000 bytes.
 	Message string    `json:"message"`
 	Time    time.Time `json:"time"`
-	// Standing: Envoy still refuses one of the resources as it is now. It is tried again at growing intervals.
+	// Standing: Envoy still refuses the present version of one of the resources. It is sent again
+	// at growing intervals.
 	Standing bool `json:"standing"`
 }
 
-// Rejection is why a stream in a proxy's name was not let in, or ended. It is immutable.
+// Rejection is why a stream in a proxy's name was refused or ended. It is immutable.
 type Rejection struct {
 	Time   time.Time `json:"time"`
 	Reason string    `json:"reason"`
@@ -44,52 +46,63 @@ type ProxyStatus struct {
 	Protocol    string           `json:"protocol"`
 	Enforcement string           `json:"enforcement"`
 	Revocation  string           `json:"revocation"`
-	// RevocationBound is, in words, how long a live connection can outlive the access it was made with: "30 s", "600 s".
+	// RevocationBound is, in words, how long a live connection can outlive a revocation of its
+	// access: "30 s", "600 s".
 	RevocationBound string `json:"revocation_bound"`
 
 	// Connected is whether there is at least one stream.
 	Connected bool `json:"connected"`
-	// EnvoyVersion is that of the newest stream; empty if it did not say or there is none.
+	// EnvoyVersion is that of the newest stream; empty if it is not known or there is none.
 	EnvoyVersion string `json:"envoy_version,omitempty"`
-	// InSync is whether all streams have accepted all that their proxy is to have. False without a stream.
+	// InSync is whether all streams have accepted all that their proxy is to have. False without a
+	// stream.
 	InSync bool `json:"in_sync"`
-	// Streams are the open ones, oldest first. An Envoy has one; two are an Envoy that is being replaced.
+	// Streams are the open ones, oldest first. An Envoy has one; two are an Envoy that is being
+	// replaced.
 	Streams []StreamStatus `json:"streams"`
-	// LastACK is when an Envoy of the proxy last accepted something; zero: not since the control plane started.
+	// LastACK is when an Envoy of the proxy last accepted something; zero: not since the control
+	// plane started.
 	LastACK time.Time `json:"last_ack,omitzero"`
-	// LastNACK is what was last refused, healed or not; nil: nothing since the control plane started.
+	// LastNACK is the last refusal, whether it stands or not; nil: none since the control plane
+	// started.
 	LastNACK *NACK `json:"last_nack,omitempty"`
-	// LastRejection is of the last stream in the proxy's name that was not let in, or lost its right; nil: none since the control plane started.
+	// LastRejection is of the last stream in the proxy's name that was refused or ended; nil: none
+	// since the control plane started.
 	LastRejection *Rejection `json:"last_rejection,omitempty"`
 	// LeafExpires is when the first of the leafs in use ends; zero: none is in use.
 	LeafExpires time.Time `json:"leaf_expires,omitzero"`
-	// Waiting says why the newest configuration is not sent to some stream, BuildError why it could not be made; the Envoy
-	// keeps the last one. Empty: nothing is waited for, and it could.
+	// Waiting says why the newest configuration is not sent to some stream, BuildError why it could
+	// not be made; the Envoy keeps the last one. Empty: neither is the case.
 	Waiting    string `json:"waiting,omitempty"`
 	BuildError string `json:"build_error,omitempty"`
-	// Warnings say where the proxy's Envoy gets less than the configuration promises.
+	// Warnings say where the proxy's Envoy gets less than the configuration asks for.
 	Warnings []string `json:"warnings,omitempty"`
 }
 
 // StreamStatus is the state of one stream.
 type StreamStatus struct {
-	// EnvoyVersion is empty if Envoy did not say.
+	// EnvoyVersion is empty if it is not known.
 	EnvoyVersion string    `json:"envoy_version,omitempty"`
 	Since        time.Time `json:"since"`
 	InSync       bool      `json:"in_sync"`
-	// Waiting says why the newest configuration is not sent, or not all of it: a secret that is not
-	// there yet, a cluster that routes lead to and that Envoy has not accepted. Empty: nothing is
+	// Waiting says why the newest configuration is not sent, or not all of it: a secret that is
+	// missing, a cluster that routes lead to and that Envoy has not accepted. Empty: nothing is
 	// waited for.
 	Waiting string `json:"waiting,omitempty"`
-	// BuildError says why the newest configuration could not be made; the Envoy keeps the last one. Empty: it could.
+	// BuildError says why the newest configuration could not be made; the Envoy keeps the last one.
+	// Empty: it could.
 	BuildError string `json:"build_error,omitempty"`
-	// Refused are the names of resources that Envoy refuses as they are now. They are tried again at growing intervals.
+	// Refused are the names of resources whose present version Envoy refuses. They are sent again
+	// at growing intervals.
 	Refused []string `json:"refused,omitempty"`
-	// Generation is the one of the inbound filter chain that Envoy has; 0: none, or the proxy ends no live connections.
+	// Generation is that of Envoy's inbound filter chain; 0: it has none, or the proxy's revocation
+	// is not "drain".
 	Generation uint64 `json:"generation,omitempty"`
-	// RevocationPending: access was taken away, and Envoy has not accepted yet what ends the live connections.
+	// RevocationPending: access was revoked, and Envoy has not accepted yet the generation that
+	// ends live connections.
 	RevocationPending bool `json:"revocation_pending,omitempty"`
-	// DrainsUntil is when the last live connections from before a revocation end; zero: none has been since the stream was opened.
+	// DrainsUntil is when the last live connections from before a revocation end; zero: none has
+	// been since the stream was opened.
 	DrainsUntil time.Time `json:"drains_until,omitzero"`
 	LastACK     time.Time `json:"last_ack,omitzero"`
 	LeafExpires time.Time `json:"leaf_expires,omitzero"`
@@ -98,7 +111,8 @@ type StreamStatus struct {
 	drain       time.Duration
 }
 
-// Status returns the state of all proxies of the catalog, sorted by ID. Nobody else has what it returns. It blocks for no I/O.
+// Status returns the state of all proxies of the catalog, sorted by ID. The caller owns the result.
+// It does no I/O.
 func (s *Server) Status() []ProxyStatus {
 	view, ok := s.views.Load()
 	if !ok || view.Mesh() == nil {
@@ -111,7 +125,7 @@ func (s *Server) Status() []ProxyStatus {
 	return all
 }
 
-// Proxy returns the state of one proxy; ok is false if the catalog does not know it.
+// Proxy returns the state of one proxy; ok is false if it is not in the catalog.
 func (s *Server) Proxy(id identity.ProxyID) (p ProxyStatus, ok bool) {
 	view, ok := s.views.Load()
 	if !ok || view.Proxy(id) == nil {
@@ -183,10 +197,11 @@ func (p ProxyStatus) State() string {
 	case p.InSync:
 		return "in sync"
 	}
-	return "being told"
+	return "updating"
 }
 
-// LastAnswer is the last word of the proxy's Envoys, and how long ago that was: "ACK 3s ago", "NACK 1m0s ago", "-".
+// LastAnswer is the last answer of the proxy's Envoys, and how long ago it came: "ACK 3s ago",
+// "NACK 1m0s ago", "-".
 func (p ProxyStatus) LastAnswer(now time.Time) string {
 	switch n := p.LastNACK; {
 	case n != nil && n.Time.After(p.LastACK):
@@ -197,7 +212,8 @@ func (p ProxyStatus) LastAnswer(now time.Time) string {
 	return "-"
 }
 
-// revocationBound is how long a live connection can outlive the access it was made with. drain is negative if no Envoy is connected.
+// revocationBound is how long a live connection can outlive a revocation of its access. drain is
+// negative if no Envoy is connected.
 func revocationBound(r catalog.Revocation, drain time.Duration) string {
 	switch {
 	case r == catalog.NextRequest:
@@ -206,13 +222,13 @@ func revocationBound(r catalog.Revocation, drain time.Duration) string {
 		return "without bound: live connections stay"
 	case drain < 0:
 		return "the drain time of its Envoy"
-	case drain == snapshot.FeaturesOf(nil).DrainTime: // also that of an Envoy that does not say
+	case drain == snapshot.FeaturesOf(nil).DrainTime: // also assumed where it is not known
 		return fmt.Sprintf("≤ %.0f s", drain.Seconds())
 	}
 	return fmt.Sprintf("%.0f s", drain.Seconds())
 }
 
-// status is the session's part.
+// status is the state of the session's stream.
 func (s *session) status() StreamStatus {
 	expires := s.leafs.Expires()
 	s.mu.Lock()
@@ -228,7 +244,7 @@ func (s *session) status() StreamStatus {
 		out.LastNACK = &n
 	}
 	if s.target != nil {
-		out.Waiting = cmp.Or(out.Waiting, s.awaited())
+		out.Waiting = cmp.Or(out.Waiting, s.waitingFor())
 		out.RevocationPending = r.renameDue || s.target.generation != 0 && s.target.generation != r.applied
 		for k, t := range s.subs {
 			names := t.refuses(s.target.resources[k])
@@ -241,12 +257,12 @@ func (s *session) status() StreamStatus {
 	return out
 }
 
-// report is what the status says of a stream beyond the state of its session.
+// report is what the status has of a stream beyond the state of its session.
 type report struct {
-	waiting     string // why there is no target, or an old one
+	waiting     string // why there is no target, or only an old one
 	failure     string // why the newest configuration was not made
 	warnings    []string
-	renameDue   bool   // access was taken away, and the generation that ends live connections is yet to come
+	renameDue   bool   // access was revoked, and the generation for it is still to come
 	inSync      bool   // Envoy has all of the target
 	applied     uint64 // the generation that Envoy has ACKed, with all that came with it
 	drainsUntil time.Time
@@ -268,7 +284,8 @@ func (s *session) describe(renameDue bool) {
 	s.report.renameDue = renameDue
 }
 
-// outcome notes what became of the last try to give the session something; waiting is empty if it worked.
+// outcome notes the result of a build for the session. waiting is why it was not sent; empty if it
+// was.
 func (s *session) outcome(b *build, waiting string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -283,7 +300,7 @@ func (s *session) outcome(b *build, waiting string) {
 	}
 }
 
-// cut shortens what somebody else wrote to about n bytes.
+// cut shortens a foreign text to about n bytes.
 func cut(s string, n int) string {
 	if len(s) <= n {
 		return s

@@ -8,13 +8,14 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-// serve runs a session's stream, and is its clock. It returns why the stream ended; nil: Envoy ended it.
+// serve runs a session's stream and its timers. It returns why the stream ended; nil: Envoy ended
+// it.
 //
-// Requests are taken in by a goroutine of their own, and responses are sent by one that lives as long as there are some. This one, the
-// gRPC handler, does neither, because both block: sending while Envoy does not read, and only when the handler has returned do they fail.
-// A stream on which nothing happens has the two that wait.
+// Requests are received by a goroutine of their own, and responses are sent by one that lives as
+// long as there are some. The gRPC handler, which calls serve, does neither, because both may
+// block, and end only when the handler has returned. An idle stream has two goroutines that wait.
 func (s *Server) serve(ctx context.Context, n *session, g *guard) error {
-	g.heard.Store(time.Now().UnixNano())
+	g.lastRequest.Store(time.Now().UnixNano())
 	received, sent := make(chan struct{}), make(chan error, 1)
 	s.streams.Go(func() {
 		defer close(received)
@@ -34,7 +35,7 @@ func (s *Server) serve(ctx context.Context, n *session, g *guard) error {
 			due.Reset(wait)
 		}
 		select {
-		case <-received: // whyever: Envoy ended it, or we did
+		case <-received: // Envoy or the control plane has ended the stream
 			return ended(ctx)
 		case err := <-sent:
 			if err != nil {
@@ -58,7 +59,7 @@ func (s *Server) serve(ctx context.Context, n *session, g *guard) error {
 	}
 }
 
-// receive takes requests in until the stream ends.
+// receive passes requests to the session until the stream ends.
 func (g *guard) receive() {
 	for {
 		q, err := g.Recv()
@@ -69,7 +70,7 @@ func (g *guard) receive() {
 	}
 }
 
-// send sends what there is to send.
+// send sends the queued responses.
 func (g *guard) send() error {
 	for {
 		r := g.session.outgoing()

@@ -12,34 +12,38 @@ import (
 	"google.golang.org/protobuf/types/known/anypb"
 )
 
-// How soon a resource that Envoy refused is tried again with the same bytes: a bind error heals when the port is freed, most
-// others never do.
+// How soon a resource that Envoy refused is sent again with the same bytes: a bind error is over
+// when the port is free, most others are permanent.
 const (
 	firstRetry = 5 * time.Second
 	lastRetry  = 60 * time.Second
 )
 
-// subscription is what one stream knows of one kind of resource. Its session's lock guards it.
+// subscription is one stream's state of one kind of resource. Its session's lock guards it.
 type subscription struct {
 	kind  kind
 	asked bool // a request for this kind has come
-	// wildcard: everything is subscribed to. unsaid says that no request has said so in words: the first one named nothing.
-	wildcard, unsaid bool
-	names            map[string]bool
-	// held is the version of each resource that Envoy was sent, or said it had; "" where it is not known, after a NACK.
+	// wildcard: everything is subscribed to. implicit: not by "*", but by a first request without
+	// names.
+	wildcard, implicit bool
+	names              map[string]bool
+	// held is the version of each resource that Envoy was sent, or listed itself; "" where it is
+	// not known, after a NACK.
 	held map[string]string
-	// taken are clusters of which Envoy has accepted some version, and still has it.
-	taken map[string]bool
-	// again holds names to be sent although they are held: asked for anew, or endpoints of a cluster that was sent.
-	again map[string]bool
-	// alone holds names that were refused in company. They are sent one at a time, to find the bad one.
-	alone   map[string]bool
-	refused map[string]refusal
-	out     *outstanding // the last response, if it has no answer
-	// before are older ones without an answer: of clusters alone, see mayFollow.
+	// ackedClusters are the clusters of which Envoy has accepted some version, and still has it.
+	ackedClusters map[string]bool
+	// resend holds names to be sent although they are held: subscribed to again, or endpoints of a
+	// cluster that was sent.
+	resend map[string]bool
+	// isolated holds names of responses that were refused. They are sent one at a time, to find the
+	// bad one.
+	isolated map[string]bool
+	refused  map[string]refusal
+	out      *outstanding // the last response, if it is unanswered
+	// before are older unanswered responses; only for clusters, see mayFollow.
 	before []*outstanding
-	// settled: at the last look there was nothing to send, and nothing changed since.
-	settled bool
+	// upToDate: todo found nothing to send, and nothing has changed since.
+	upToDate bool
 }
 
 // outstanding is a response that Envoy has not answered.
@@ -48,7 +52,7 @@ type outstanding struct {
 	at       time.Time
 }
 
-// refusal is a resource that Envoy refused when it came alone.
+// refusal is a resource that Envoy refused when it was the only one of its response.
 type refusal struct {
 	version string
 	wait    time.Duration
@@ -57,32 +61,32 @@ type refusal struct {
 
 func newSubscription(k kind) *subscription {
 	return &subscription{
-		kind: k, names: map[string]bool{}, held: map[string]string{}, again: map[string]bool{},
-		alone: map[string]bool{}, refused: map[string]refusal{},
+		kind: k, names: map[string]bool{}, held: map[string]string{}, resend: map[string]bool{},
+		isolated: map[string]bool{}, refused: map[string]refusal{},
 	}
 }
 
-// everything reports whether q leaves everything subscribed (xDS protocol, "How the client specifies what resources to return"). It is
-// obeyed for listeners and clusters alone.
-func (s *subscription) everything(q *discoveryv3.DeltaDiscoveryRequest) bool {
+// wantsAll reports whether Envoy is subscribed to everything after q (xDS protocol, "How the client
+// specifies what resources to return"). Only for listeners and clusters it can be.
+func (s *subscription) wantsAll(q *discoveryv3.DeltaDiscoveryRequest) bool {
 	named := q.GetResourceNamesSubscribe()
 	switch {
-	case !s.kind.whole():
+	case !s.kind.hasWildcard():
 		return false
 	case len(named) == 0 && !s.asked:
-		s.unsaid = true
+		s.implicit = true
 		return true
-	case len(named) == 0 && s.unsaid:
+	case len(named) == 0 && s.implicit:
 		return true
 	}
-	s.unsaid = false
+	s.implicit = false
 	return (s.wildcard || slices.Contains(named, "*")) && !slices.Contains(q.GetResourceNamesUnsubscribe(), "*")
 }
 
-// take notes what q subscribes to and unsubscribes from.
-func (s *subscription) take(q *discoveryv3.DeltaDiscoveryRequest) {
-	wildcard := s.everything(q)
-	s.settled = false
+// update applies the subscriptions and unsubscriptions of q.
+func (s *subscription) update(q *discoveryv3.DeltaDiscoveryRequest) {
+	wildcard := s.wantsAll(q)
+	s.upToDate = false
 	if !s.asked {
 		s.asked = true
 		maps.Copy(s.held, q.GetInitialResourceVersions())
@@ -90,9 +94,10 @@ func (s *subscription) take(q *discoveryv3.DeltaDiscoveryRequest) {
 			s.accept(name)
 		}
 	} else {
-		// Asked for again, it is to be sent again whatever Envoy holds (xDS protocol, "Subscribing to resources").
+		// A name that is subscribed to again is to be sent again, even if Envoy has the resource
+		// (xDS protocol, "Subscribing to resources").
 		for _, name := range q.GetResourceNamesSubscribe() {
-			s.again[name] = true
+			s.resend[name] = true
 		}
 	}
 	for _, name := range q.GetResourceNamesSubscribe() {
@@ -100,17 +105,17 @@ func (s *subscription) take(q *discoveryv3.DeltaDiscoveryRequest) {
 			s.names[name] = true
 		}
 	}
-	delete(s.again, "*")
+	delete(s.resend, "*")
 	for _, name := range q.GetResourceNamesUnsubscribe() {
 		delete(s.names, name)
 		if _, ok := s.held[name]; ok && wildcard {
-			s.again[name] = true // still part of everything, so it has to be said whether it exists
+			s.resend[name] = true // the wildcard still includes it, so Envoy has to be sent it
 			continue
 		}
 		s.forget(name)
 	}
 	s.wildcard = wildcard
-	if s.kind.whole() && !s.wildcard && slices.Contains(q.GetResourceNamesUnsubscribe(), "*") {
+	if s.kind.hasWildcard() && !s.wildcard && slices.Contains(q.GetResourceNamesUnsubscribe(), "*") {
 		for name := range s.held {
 			if !s.names[name] {
 				s.forget(name)
@@ -121,30 +126,32 @@ func (s *subscription) take(q *discoveryv3.DeltaDiscoveryRequest) {
 
 func (s *subscription) forget(name string) {
 	delete(s.held, name)
-	delete(s.taken, name)
-	delete(s.again, name)
-	delete(s.alone, name)
+	delete(s.ackedClusters, name)
+	delete(s.resend, name)
+	delete(s.isolated, name)
 	delete(s.refused, name)
 }
 
-// retarget drops what was noted of resources that are gone or have another version: a new version is sent at once, and in company.
+// retarget drops the refusals of resources that are gone or have another version: a new version is
+// sent at once, together with others.
 func (s *subscription) retarget(want map[string]*discoveryv3.Resource) {
-	s.settled = false
+	s.upToDate = false
 	for name, r := range s.refused {
 		if w := want[name]; w == nil || w.GetVersion() != r.version {
 			delete(s.refused, name)
 		}
 	}
-	for name := range s.alone {
+	for name := range s.isolated {
 		if want[name] == nil {
-			delete(s.alone, name)
+			delete(s.isolated, name)
 		}
 	}
 }
 
-// answer finds the response that a nonce belongs to, and takes it off those without an answer; nil if there is none.
+// answer returns the unanswered response with that nonce, which is answered now; nil if there is
+// none.
 func (s *subscription) answer(nonce string) *discoveryv3.DeltaDiscoveryResponse {
-	// An empty nonce belongs to a response still in the queue, and a request without one is no answer to it.
+	// Responses in the queue have an empty nonce, and a request without one is no answer to them.
 	if nonce == "" {
 		return nil
 	}
@@ -162,10 +169,10 @@ func (s *subscription) answer(nonce string) *discoveryv3.DeltaDiscoveryResponse 
 	return nil
 }
 
-// mayFollow reports whether another response may be sent now. There is one without an answer at most, so that what comes
-// meanwhile is folded and an Envoy that does not read costs little. But Envoy keeps back the ACK of clusters that cannot
-// become warm, which only the next version of them, or their removal, may change: after the time to wait that is sent too,
-// once the one before is on its way.
+// mayFollow reports whether another response may be sent now. At most one is unanswered, so that
+// later changes are merged and an Envoy that does not read costs little. But Envoy delays the ACK
+// of clusters that cannot become warm, and only their next version or removal may help: after
+// timeout that is sent too, if the last response has left the queue.
 func (s *subscription) mayFollow(timeout time.Duration, now time.Time) bool {
 	return s.out == nil || s.kind == clusters && s.out.response.GetNonce() != "" && !now.Before(s.out.at.Add(timeout))
 }
@@ -173,28 +180,28 @@ func (s *subscription) mayFollow(timeout time.Duration, now time.Time) bool {
 // accepted notes an ACK of r.
 func (s *subscription) accepted(r *discoveryv3.DeltaDiscoveryResponse) {
 	for _, r := range r.GetResources() {
-		if _, ok := s.held[r.GetName()]; ok { // not taken away meanwhile
+		if _, ok := s.held[r.GetName()]; ok { // not removed meanwhile
 			s.accept(r.GetName())
 		}
-		if s.held[r.GetName()] == r.GetVersion() { // not a later version that is on its way
+		if s.held[r.GetName()] == r.GetVersion() { // no later version was sent
 			delete(s.refused, r.GetName())
-			delete(s.alone, r.GetName())
+			delete(s.isolated, r.GetName())
 		}
 	}
 }
 
-// accept notes that Envoy has accepted some version of a cluster.
+// accept notes that Envoy has accepted some version of the resource, if it is a cluster.
 func (s *subscription) accept(name string) {
 	if s.kind != clusters {
-		return // nobody asks
+		return // no order depends on the others
 	}
-	if s.taken == nil {
-		s.taken = map[string]bool{}
+	if s.ackedClusters == nil {
+		s.ackedClusters = map[string]bool{}
 	}
-	s.taken[name] = true
+	s.ackedClusters[name] = true
 }
 
-// has reports whether Envoy has accepted r as it is.
+// has reports whether Envoy has accepted this version of r.
 func (s *subscription) has(r *discoveryv3.Resource) bool {
 	if s.held[r.GetName()] != r.GetVersion() {
 		return false
@@ -204,9 +211,9 @@ func (s *subscription) has(r *discoveryv3.Resource) bool {
 	})
 }
 
-// rejected notes a NACK of response. Envoy applied some of it or none: it does not say.
+// rejected notes a NACK of response. Envoy may have applied a part of it.
 func (s *subscription) rejected(response *discoveryv3.DeltaDiscoveryResponse, now time.Time) {
-	s.settled = false
+	s.upToDate = false
 	var sent []*discoveryv3.Resource
 	for _, r := range response.GetResources() {
 		if s.held[r.GetName()] == r.GetVersion() {
@@ -214,7 +221,8 @@ func (s *subscription) rejected(response *discoveryv3.DeltaDiscoveryResponse, no
 		}
 	}
 	if len(sent) > 0 {
-		// A removal that was refused without any company is not repeated: there is nothing that could make it good.
+		// Removals are sent again only if the response had resources, which may be why it was
+		// refused.
 		for _, name := range response.GetRemovedResources() {
 			if _, ok := s.held[name]; !ok {
 				s.held[name] = ""
@@ -224,14 +232,14 @@ func (s *subscription) rejected(response *discoveryv3.DeltaDiscoveryResponse, no
 	for _, r := range sent {
 		s.held[r.GetName()] = ""
 		if len(sent) > 1 {
-			s.alone[r.GetName()] = true
+			s.isolated[r.GetName()] = true
 		}
 	}
 	if len(sent) != 1 {
 		return
 	}
 	r := sent[0]
-	delete(s.alone, r.GetName())
+	delete(s.isolated, r.GetName())
 	wait := firstRetry
 	if old, ok := s.refused[r.GetName()]; ok && old.version == r.GetVersion() {
 		wait = min(2*old.wait, lastRetry)
@@ -239,14 +247,15 @@ func (s *subscription) rejected(response *discoveryv3.DeltaDiscoveryResponse, no
 	s.refused[r.GetName()] = refusal{version: r.GetVersion(), wait: wait, retry: now.Add(wait)}
 }
 
-// todo lists, in the order of their names, what Envoy lacks of want and, for listeners and clusters, what it holds too much.
+// todo lists, sorted by name, the resources of want that Envoy lacks and, for listeners and
+// clusters, those that it has to remove.
 func (s *subscription) todo(want map[string]*discoveryv3.Resource, now time.Time) (add []*discoveryv3.Resource, removed []string) {
-	if !s.asked || s.settled {
+	if !s.asked || s.upToDate {
 		return nil, nil
 	}
-	look := func(r *discoveryv3.Resource) {
+	check := func(r *discoveryv3.Resource) {
 		name := r.GetName()
-		if held, ok := s.held[name]; ok && held == r.GetVersion() && !s.again[name] {
+		if held, ok := s.held[name]; ok && held == r.GetVersion() && !s.resend[name] {
 			return
 		}
 		if f, ok := s.refused[name]; ok && f.version == r.GetVersion() && now.Before(f.retry) {
@@ -256,18 +265,18 @@ func (s *subscription) todo(want map[string]*discoveryv3.Resource, now time.Time
 	}
 	if s.wildcard {
 		for _, r := range want {
-			look(r)
+			check(r)
 		}
 	} else {
 		for name := range s.names {
 			if r := want[name]; r != nil {
-				look(r)
+				check(r)
 			} else if s.kind == endpoints && s.lacks(name) {
 				add = append(add, noEndpoints(name))
 			}
 		}
 	}
-	if s.kind.whole() {
+	if s.kind.hasWildcard() {
 		for name := range s.held {
 			if want[name] == nil {
 				removed = append(removed, name)
@@ -276,33 +285,35 @@ func (s *subscription) todo(want map[string]*discoveryv3.Resource, now time.Time
 	}
 	slices.SortFunc(add, func(a, b *discoveryv3.Resource) int { return strings.Compare(a.GetName(), b.GetName()) })
 	slices.Sort(removed)
-	s.settled = len(add)+len(removed)+len(s.refused) == 0
+	s.upToDate = len(add)+len(removed)+len(s.refused) == 0
 	return add, removed
 }
 
-// lacks reports whether Envoy has nothing of that name, or asked again for it.
+// lacks reports whether Envoy has no resource of that name, or subscribed to it again.
 func (s *subscription) lacks(name string) bool {
 	_, held := s.held[name]
-	return !held || s.again[name]
+	return !held || s.resend[name]
 }
 
-// noEndpoints are the endpoints of a cluster that the proxy is not to have. Envoy asks for those of a cluster that was taken away
-// meanwhile, and without them it would wait, and say nothing of any cluster, so that it could not even be told of the removal.
+// noEndpoints are the endpoints of a cluster that the proxy is not to have. Envoy may ask for those
+// of a cluster that was removed from the target meanwhile. Without an answer it would wait, and
+// send no request for any cluster, so that not even the removal could be sent.
 func noEndpoints(cluster string) *discoveryv3.Resource {
 	r := &discoveryv3.Resource{Name: cluster, Version: "none"}
-	// A message with one text in it can always be marshalled; should it not be, Envoy refuses the resource.
+	// A message with one string can always be marshalled; were it not, Envoy would refuse the
+	// resource.
 	b, _ := proto.MarshalOptions{Deterministic: true}.Marshal(&endpointv3.ClusterLoadAssignment{ClusterName: cluster})
 	r.Resource = &anypb.Any{TypeUrl: endpoints.url(), Value: b}
 	return r
 }
 
-// batch cuts add down to what may go into one response.
+// batch returns the part of add that may go into one response.
 func (s *subscription) batch(add []*discoveryv3.Resource) []*discoveryv3.Resource {
 	for i, r := range add {
-		if s.alone[r.GetName()] {
+		if s.isolated[r.GetName()] {
 			return add[i : i+1]
 		}
-		if _, ok := s.refused[r.GetName()]; ok { // must not take others with it
+		if _, ok := s.refused[r.GetName()]; ok { // must not have others refused with it
 			return add[i : i+1]
 		}
 	}
@@ -313,7 +324,7 @@ func (s *subscription) batch(add []*discoveryv3.Resource) []*discoveryv3.Resourc
 	return add
 }
 
-// refuses reports whether Envoy stands by its refusal of something in want, and names it.
+// refuses returns the names of the resources in want whose present version Envoy refuses, sorted.
 func (s *subscription) refuses(want map[string]*discoveryv3.Resource) []string {
 	var names []string
 	for name, f := range s.refused {

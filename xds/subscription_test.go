@@ -30,8 +30,8 @@ func TestEverything(t *testing.T) {
 		for _, k := range []kind{listeners, clusters, secrets, endpoints, extensions, routes} {
 			s := newSubscription(k)
 			for n, r := range requests {
-				s.take(&discoveryv3.DeltaDiscoveryRequest{ResourceNamesSubscribe: r.subscribe, ResourceNamesUnsubscribe: r.unsubscribe})
-				if want := r.want && k.whole(); s.wildcard != want {
+				s.update(&discoveryv3.DeltaDiscoveryRequest{ResourceNamesSubscribe: r.subscribe, ResourceNamesUnsubscribe: r.unsubscribe})
+				if want := r.want && k.hasWildcard(); s.wildcard != want {
 					t.Errorf("%s, %s, request %d: everything is subscribed to = %t, want %t", name, k, n+1, s.wildcard, want)
 				}
 			}
@@ -39,7 +39,8 @@ func TestEverything(t *testing.T) {
 	}
 }
 
-// TestQueueIsBounded demands that a stream whose Envoy answers what it was not sent yet ends, rather than grows.
+// TestQueueIsBounded demands that a stream whose Envoy answers what it was not sent yet ends,
+// rather than grows.
 func TestQueueIsBounded(t *testing.T) {
 	m := start(t, Config{})
 	twoServices(m)

@@ -7,18 +7,19 @@ import (
 	"github.com/sallyport/sallyport/snapshot"
 )
 
-// target is what one session's Envoy is to have: all of it, in hand. It is immutable, and so is what it points to; the resources
-// are shared between sessions, so that a resource that many proxies have is kept once.
+// target is the complete configuration that one session's Envoy is to have. It is immutable, and so
+// is what it points to; the resources are shared between sessions, so that a resource that many
+// proxies have is kept once.
 type target struct {
 	resources  [kinds]map[string]*discoveryv3.Resource
-	generation uint64 // of the inbound filter chain; 0: the proxy drains nothing
-	// routeClusters and judges are what the order of sending has to know of the resources; they
-	// follow from them. See snapshot.Resources.
+	generation uint64 // of the inbound filter chain; 0: the proxy's revocation is not "drain"
+	// routeClusters and judges are what the sending order depends on; see snapshot.Resources.
 	routeClusters map[string][]string
 	judges        map[string]snapshot.Judge
 }
 
-// equal reports whether t and o hold the same resources. Those of equal content are the same pointer; see interned.
+// equal reports whether t and o have the same resources. Resources with equal content are the same
+// pointer; see interned.
 func (t *target) equal(o *target) bool {
 	if t == nil || o == nil {
 		return t == o

@@ -1,5 +1,5 @@
-// Package atomicfile writes files as a whole: whoever reads one finds the old content or the new,
-// also after a crash.
+// Package atomicfile replaces files atomically: a reader finds the old content or the new, also
+// after a crash.
 package atomicfile
 
 import (
@@ -13,8 +13,8 @@ import (
 // either. Files that a crash left behind begin with a dot and end in ".tmp".
 func Replace(path string, data []byte) error { return write(path, data, os.Rename) }
 
-// Create is Replace for a file that is not there. Unlike a rename it leaves one that another
-// process made meanwhile alone; the error then wraps fs.ErrExist.
+// Create is Replace for a file that does not exist. It does not replace one that another process
+// made meanwhile; the error then wraps fs.ErrExist.
 func Create(path string, data []byte) error { return write(path, data, os.Link) }
 
 func write(path string, data []byte, place func(from, to string) error) error {

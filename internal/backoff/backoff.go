@@ -1,4 +1,4 @@
-// Package backoff says how long to wait before something that failed is tried again, and waits.
+// Package backoff has the delays between retries.
 package backoff
 
 import (
@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// Delay is how long to wait after so many failures in a row, at least one: from half of first to
-// the whole of it after one, twice that after each more, up to longest.
+// Delay is how long to wait after a number of failures in a row, at least one: between half of
+// first and first after one failure, doubled with each further one, up to longest.
 func Delay(failures int, first, longest time.Duration) time.Duration {
 	d := first
 	for n := 1; n < failures && d < longest; n++ {
@@ -18,7 +18,7 @@ func Delay(failures int, first, longest time.Duration) time.Duration {
 	return d/2 + rand.N(d/2+1)
 }
 
-// Sleep waits; it returns false at once when ctx ends.
+// Sleep waits for d and returns true; when ctx ends first, it returns false at once.
 func Sleep(ctx context.Context, d time.Duration) bool {
 	if d <= 0 {
 		return ctx.Err() == nil

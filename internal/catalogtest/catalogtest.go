@@ -17,8 +17,8 @@ type Mesh struct {
 	Intentions []intention.Intention
 }
 
-// Contents are m as it is now: a copy, so that m may be changed after it was published. It is equal to,
-// and shares nothing with, what an earlier call returned.
+// Contents are m as it is now: a copy, so that m may be changed after it was published. It is equal
+// to, and shares nothing with, what an earlier call returned.
 func (m Mesh) Contents() catalog.Contents {
 	c := catalog.Contents{Mesh: m.Mesh, Intentions: catalog.ByDestination(slices.Clone(m.Intentions))}
 	c.Mesh.Datacenters = slices.Sorted(slices.Values(m.Mesh.Datacenters))

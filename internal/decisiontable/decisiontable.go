@@ -1,5 +1,5 @@
-// Package decisiontable reads the table of decisions, intention/testdata/decisions.yaml, to which everything that decides is
-// held. It is for tests.
+// Package decisiontable reads the table of decisions, intention/testdata/decisions.yaml, to which
+// everything that decides is held. It is for tests.
 package decisiontable
 
 import (
@@ -38,7 +38,8 @@ type Peer struct {
 	URIs    []string // URI SANs in this order; url.Parse and String leave them as they are
 	DNS     []string // DNS SANs
 	Subject string   // the subject's common name
-	// Want is Allow if the peer reaches the destination: a tcp connection passes bytes, a request is answered by it.
+	// Want is Allow if the peer reaches the destination: a tcp connection passes bytes, a request
+	// is answered by it.
 	Want intention.Action
 }
 
@@ -58,7 +59,8 @@ func (p Peer) String() string {
 	return strings.Join(parts, " ")
 }
 
-// Identity is whom the peer's certificate is about: the one service that it names in a URI. ok is false if there is none, or several.
+// Identity is whom the peer's certificate is about: the one service that it names in a URI. ok is
+// false if there is none, or several.
 func (p Peer) Identity() (id identity.Service, ok bool) {
 	if len(p.URIs) != 1 {
 		return identity.Service{}, false
@@ -67,8 +69,8 @@ func (p Peer) Identity() (id identity.Service, ok bool) {
 	return id, err == nil
 }
 
-// Principal is what Envoy calls the peer in a CheckRequest: the first URI SAN, else the first DNS SAN, else the subject
-// (Envoy, AttributeContext.Peer.principal).
+// Principal is what Envoy calls the peer in a CheckRequest: the first URI SAN, else the first DNS
+// SAN, else the subject (Envoy, AttributeContext.Peer.principal).
 func (p Peer) Principal() string {
 	switch {
 	case len(p.URIs) > 0:

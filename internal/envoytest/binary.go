@@ -14,9 +14,9 @@ const (
 	Newest = "1.40.0"
 )
 
-// Binary is the path of an Envoy of the given version, which `make tools` has put into the checkout's .tools directory. A test
-// that wants one that is not there fails, unless SALLYPORT_SKIP_ENVOY is set: then it is skipped, which `make test` does not
-// count as a pass.
+// Binary is the path of an Envoy of the given version, which `make tools` has put into the
+// checkout's .tools directory. A test that wants one that is not there fails, unless
+// SALLYPORT_SKIP_ENVOY is set: then it is skipped, which `make test` does not count as a pass.
 func Binary(t testing.TB, version string) string {
 	t.Helper()
 	if os.Getenv("SALLYPORT_SKIP_ENVOY") != "" {
@@ -25,7 +25,8 @@ func Binary(t testing.TB, version string) string {
 	return Tool(t, "envoy-"+version)
 }
 
-// Tool is the path of a program that `make tools` has put into the checkout's .tools directory. A test that wants one that is not there fails.
+// Tool is the path of a program that `make tools` has put into the checkout's .tools directory. A
+// test that wants one that is not there fails.
 func Tool(t testing.TB, name string) string {
 	t.Helper()
 	path := filepath.Join(moduleRoot(t), ".tools", name)

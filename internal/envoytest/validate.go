@@ -13,8 +13,9 @@ import (
 	"google.golang.org/protobuf/encoding/protojson"
 )
 
-// Validate has an Envoy judge a bootstrap as it would at its start, without starting. The error holds Envoy's words.
-// Envoy sees what stands in the bootstrap itself only: not what it would fetch over xDS.
+// Validate has an Envoy judge a bootstrap as it would at its start, without starting. The error
+// holds Envoy's words. Envoy sees what stands in the bootstrap itself only: not what it would fetch
+// over xDS.
 func Validate(t testing.TB, version string, bootstrap *bootstrapv3.Bootstrap) error {
 	t.Helper()
 	binary := Binary(t, version)

@@ -1,7 +1,8 @@
-// Package golden compares what a test made with files that were looked at when they were committed. It is for tests.
+// Package golden compares the output of tests with files that were reviewed when they were
+// committed. It is for tests.
 //
-// A test package that uses it has the flag -update, which writes the files anew: go test ./snapshot -update; the review of the
-// change is the diff in the commit.
+// A test package that uses it has the flag -update, which writes the files anew: go test ./snapshot
+// -update; the review of the change is the diff in the commit.
 package golden
 
 import (
@@ -29,9 +30,10 @@ type Files struct {
 	used []string
 }
 
-// New returns the files below dir whose names end in suffix (".json"). When the test ends, files that it did not
-// ask for fail it, as nothing compares with them any more; with -update they are removed. That is left out if only some of its
-// subtests were to run, or it failed or was skipped anyway: then it may not have come to ask for all of them.
+// New returns the files below dir whose names end in suffix (".json"). When the test ends, files
+// that it did not ask for fail it, as nothing compares with them any more; with -update they are
+// removed. That is left out if only some of its subtests were to run, or it failed or was skipped
+// anyway: then it may not have come to ask for all of them.
 func New(t *testing.T, dir, suffix string) *Files {
 	t.Helper()
 	f := &Files{dir: dir, suffix: suffix}
@@ -53,8 +55,8 @@ func partial() bool {
 	return false
 }
 
-// Equal fails t if got is not what the file has. With -update it writes the file. name is relative to the directory, with suffix.
-// It may be called by parallel subtests.
+// Equal fails t if got is not what the file has. With -update it writes the file. name is relative
+// to the directory, with suffix. It may be called by parallel subtests.
 func (f *Files) Equal(t *testing.T, name string, got []byte) {
 	t.Helper()
 	if !strings.HasSuffix(name, f.suffix) {
@@ -72,7 +74,7 @@ func (f *Files) Equal(t *testing.T, name string, got []byte) {
 	}
 	want, err := os.ReadFile(path)
 	if err != nil {
-		t.Fatalf("%v\nRun the test with -update to write it, and look at what it wrote.", err)
+		t.Fatalf("%v\nRun the test with -update to write it, and review what it wrote.", err)
 	}
 	if !bytes.Equal(want, got) {
 		t.Errorf("%s (-want +got):\n%s\nIf this is meant, run the test with -update.", path, cmp.Diff(lines(want), lines(got)))

@@ -1,2 +1,3 @@
-// Package imports holds no code: its test compares what the packages of the project import with the rules in docs/design.md.
+// Package imports holds no code: its test compares what the packages of the project import with the
+// rules in docs/design.md.
 package imports

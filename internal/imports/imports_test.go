@@ -45,7 +45,8 @@ func readDocument(t *testing.T) string {
 	return string(text)
 }
 
-// TestCheckFinds breaks each rule in a small project and demands that it is found: a test that finds nothing would pass.
+// TestCheckFinds breaks each rule in a small project and demands that it is found: a test that
+// finds nothing would pass.
 func TestCheckFinds(t *testing.T) {
 	rules := map[string]rule{
 		"a":             {others: []string{"x"}},
@@ -87,7 +88,8 @@ func TestCheckFinds(t *testing.T) {
 	}
 }
 
-// check returns what of the packages breaks the rules, and what of the rules is not so any more, a sentence each.
+// check returns what of the packages breaks the rules, and what of the rules is not so any more, a
+// sentence each.
 func check(rules map[string]rule, names map[string][]string, packages []pkg) []string {
 	var broken []string
 	say := func(parts ...string) { broken = append(broken, strings.Join(parts, "")) }
@@ -145,7 +147,8 @@ func forEverybody(name, imported string) string {
 	return ""
 }
 
-// external reports whether an import path is of a module: the first element of its path has a dot, and none of the standard library's has.
+// external reports whether an import path is of a module: the first element of its path has a dot,
+// and none of the standard library's has.
 func external(path string) bool {
 	first, _, _ := strings.Cut(path, "/")
 	return strings.Contains(first, ".")

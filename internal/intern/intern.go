@@ -1,4 +1,4 @@
-// Package intern keeps one of all equal values, for as long as somebody has it.
+// Package intern keeps one of all equal values, for as long as it is referenced.
 package intern
 
 import (
@@ -7,23 +7,22 @@ import (
 	"weak"
 )
 
-// Table holds one value for each key that stands for its content, and keeps none alive: what nobody
-// has any more is forgotten. The zero Table is empty; it must not be copied. Its methods may be
-// called by several goroutines.
+// Table holds one value for each key, which stands for the value's content. Its references are
+// weak: a value that is not referenced elsewhere is dropped. The zero Table is empty; it must not
+// be copied. Its methods may be called by several goroutines.
 type Table[K comparable, V any] struct {
 	mu     sync.Mutex
 	values map[K]weak.Pointer[V]
 }
 
-// Get returns the value of key; nil: there is none, or nobody has it any more.
+// Get returns the value of key; nil if there is none, or it was dropped.
 func (t *Table[K, V]) Get(key K) *V {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return t.values[key].Value()
 }
 
-// Keep returns the value of key, which v becomes if there is none. v is not changed, and must not
-// be later.
+// Keep returns the value of key; if there is none, v becomes it. v must not be changed later.
 func (t *Table[K, V]) Keep(key K, v *V) *V {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -38,7 +37,7 @@ func (t *Table[K, V]) Keep(key K, v *V) *V {
 	return v
 }
 
-// forget drops the entry of a value that is gone, unless an equal one has taken its place.
+// forget deletes the entry of a value that was collected, unless an equal one has taken its place.
 func (t *Table[K, V]) forget(key K) {
 	t.mu.Lock()
 	defer t.mu.Unlock()

@@ -1,5 +1,5 @@
-// Package latest holds the newest value of something and wakes those who wait for the next one. It is the project's only
-// channel idiom: no queues, a slow reader sees the newest value and misses the ones between.
+// Package latest holds the newest value of something and wakes the goroutines that wait for the
+// next one. There are no queues: a slow reader sees the newest value and misses those between.
 package latest
 
 import (
@@ -8,15 +8,17 @@ import (
 	"sync/atomic"
 )
 
-// Value holds the newest value of a T. The zero Value is empty and ready for use; it must not be copied.
-// All methods may be called by several goroutines. What is stored must not be changed afterwards.
+// Value holds the newest value of a T. The zero Value is empty and ready for use; it must not be
+// copied. All methods may be called by several goroutines. What is stored must not be changed
+// afterwards.
 type Value[T any] struct {
 	current atomic.Pointer[T]
 	mu      sync.Mutex
 	changed chan struct{}
 }
 
-// Load returns the newest value; ok is false as long as there is none. It neither blocks nor allocates.
+// Load returns the newest value; ok is false as long as there is none. It neither blocks nor
+// allocates.
 func (v *Value[T]) Load() (value T, ok bool) {
 	p := v.current.Load()
 	if p == nil {
@@ -25,7 +27,7 @@ func (v *Value[T]) Load() (value T, ok bool) {
 	return *p, true
 }
 
-// Set replaces the value and wakes all who wait. It does not block.
+// Set replaces the value and wakes all waiting goroutines. It does not block.
 func (v *Value[T]) Set(value T) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
@@ -36,7 +38,8 @@ func (v *Value[T]) Set(value T) {
 	}
 }
 
-// Changed returns a channel that is closed at the next Set. Take it before Load, or a value set between is slept through.
+// Changed returns a channel that is closed at the next Set. Call it before Load, or a value that is
+// set between the two is missed.
 func (v *Value[T]) Changed() <-chan struct{} {
 	v.mu.Lock()
 	defer v.mu.Unlock()
@@ -46,8 +49,8 @@ func (v *Value[T]) Changed() <-chan struct{} {
 	return v.changed
 }
 
-// Watch calls f with the value, if there is one, and with each one that is set later, until ctx ends. f
-// misses those that are replaced while it runs.
+// Watch calls f with the value, if there is one, and with each one that is set later, until ctx
+// ends. f misses those that are replaced while it runs.
 func (v *Value[T]) Watch(ctx context.Context, f func(T)) {
 	for {
 		changed := v.Changed()

@@ -51,7 +51,8 @@ func TestChanged(t *testing.T) {
 	}
 }
 
-// TestNothingSleptThrough has readers that take Changed before Load: each must end with the last value, however the Sets fall.
+// TestNothingSleptThrough has readers that take Changed before Load: each must end with the last
+// value, however the Sets fall.
 func TestNothingSleptThrough(t *testing.T) {
 	const last = 1000
 	synctest.Test(t, func(t *testing.T) {

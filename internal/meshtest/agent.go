@@ -17,7 +17,8 @@ import (
 // ConsulVersion is the Consul that e2e/consul/go.mod pins.
 const ConsulVersion = "1.19.2"
 
-// Agent is how an agent of Consul is configured: a server, on this machine alone. It needs a Dir and the ports.
+// Agent is how an agent of Consul is configured: a server, on this machine alone. It needs a Dir
+// and the ports.
 type Agent struct {
 	// Dir holds its data and its configuration.
 	Dir string
@@ -25,23 +26,28 @@ type Agent struct {
 	Node string
 	// HTTP, GRPC, RPC and Serf are its ports. A GRPC of 0 is none.
 	HTTP, GRPC, RPC, Serf int
-	// Expose is the port at which the check of a proxy is exposed, if there is one that exposes its checks. 0: Consul's own.
+	// Expose is the port at which the check of a proxy is exposed, if there is one that exposes its
+	// checks. 0: Consul's own.
 	Expose int
 	// HTTPS is the port of its API over TLS; 0: none. More has to say with which certificates.
 	HTTPS int
 	// More is configuration beside that.
 	More map[string]any
-	// Servers is how many servers its cluster has, 0 for one; Join are the Serf ports of the others.
+	// Servers is how many servers its cluster has, 0 for one; Join are the Serf ports of the
+	// others.
 	Servers int
 	Join    []int
-	// Datacenter is its datacenter; empty: "dc1". Primary is the one of several datacenters that has the CA and the configuration entries; empty: there are no
-	// others. WAN is the port by which they are joined, and JoinWAN those of servers in others.
+	// Datacenter is its datacenter; empty: "dc1". Primary is the one of several datacenters that
+	// has the CA and the configuration entries; empty: there are no others. WAN is the port by
+	// which they are joined, and JoinWAN those of servers in others.
 	Datacenter, Primary string
 	WAN                 int
 	JoinWAN             []int
-	// Default is its default_intention_policy; empty: "deny", unless there are ACLs, whose default is to deny anyway.
+	// Default is its default_intention_policy; empty: "deny", unless there are ACLs, whose default
+	// is to deny anyway.
 	Default string
-	// Management is the secret of its management token: with one it has ACLs, whose default is to deny.
+	// Management is the secret of its management token: with one it has ACLs, whose default is to
+	// deny.
 	Management string
 }
 
@@ -113,11 +119,13 @@ func (a Agent) node() string {
 
 // API is the HTTP API of a Consul agent.
 type API struct {
-	// Addr is the agent's: "127.0.0.1:8500". Token is the secret of the token that is used; empty: none is.
+	// Addr is the agent's: "127.0.0.1:8500". Token is the secret of the token that is used; empty:
+	// none is.
 	Addr, Token string
 }
 
-// Do calls the API: with the JSON of in, if that is not nil, and the answer into out, if that is not nil.
+// Do calls the API: with the JSON of in, if that is not nil, and the answer into out, if that is
+// not nil.
 func (a API) Do(method, path string, in, out any) error {
 	var body io.Reader
 	if in != nil {
@@ -174,7 +182,8 @@ func (a API) Ready() error {
 	return nil
 }
 
-// ConsulEnviron is the environment of a `consul` command, and of a `sallyport` beside it, that is to use this agent.
+// ConsulEnviron is the environment of a `consul` command, and of a `sallyport` beside it, that is
+// to use this agent.
 func (a API) ConsulEnviron() []string {
 	env := append(Environ(), "CONSUL_HTTP_ADDR="+a.Addr)
 	if a.Token != "" {
@@ -210,7 +219,8 @@ func (s Service) registration(ports upstreamPorts) map[string]any {
 	proxy["Config"] = config
 	sidecar := map[string]any{
 		"Address": host, "Port": s.Port, "Proxy": proxy,
-		// Consul's own check of a sidecar, which would begin as critical and be the first time tried up to 10 s later.
+		// Consul's own check of a sidecar, which would begin as critical and be the first time
+		// tried up to 10 s later.
 		"Checks": []map[string]any{{"Name": "Connect Sidecar Listening", "TCP": fmt.Sprintf("%s:%d", host, s.Port), "Interval": or(s.CheckInterval, "10s"), "Status": "passing"}},
 	}
 	if s.WAN != "" {

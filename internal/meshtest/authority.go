@@ -88,8 +88,8 @@ func ECKey(t testing.TB) string {
 	return string(pem.EncodeToMemory(&pem.Block{Type: "EC PRIVATE KEY", Bytes: der}))
 }
 
-// Authority is the mesh's own CA, with the intermediate that signs leafs: what a test needs to make certificates that verify and say
-// what no leaf of the mesh would. The control plane must have run.
+// Authority is the mesh's own CA, with the intermediate that signs leafs: what a test needs to make
+// certificates that verify and say what no leaf of the mesh would. The control plane must have run.
 func (m *Mesh) Authority() *Authority {
 	m.t.Helper()
 	root, _ := m.readCA("root.pem")
@@ -137,7 +137,8 @@ func (m *Mesh) URI(service string) string {
 	return "spiffe://" + s.TrustDomain + "/ns/default/dc/" + s.Datacenter + "/svc/" + service
 }
 
-// Client is a client with a certificate of the mesh's CA for a service, which accepts nobody but server.
+// Client is a client with a certificate of the mesh's CA for a service, which accepts nobody but
+// server.
 func (m *Mesh) Client(service, server string) Client {
 	m.t.Helper()
 	ca := m.Authority()

@@ -5,10 +5,12 @@ import (
 	"time"
 )
 
-// Deadline bounds each wait for something that has no promised time: it is long, for a busy machine, and reached only by failures.
+// Deadline bounds each wait for something that has no promised time: it is long, for a busy
+// machine, and reached only by failures.
 const Deadline = 20 * time.Second
 
-// Await calls try until it returns nil and reports how long that took; after Deadline the test fails with try's last error.
+// Await calls try until it returns nil and reports how long that took; after Deadline the test
+// fails with try's last error.
 func Await(t testing.TB, what string, try func() error) time.Duration {
 	t.Helper()
 	took, err := Within(Deadline, try)
@@ -18,7 +20,8 @@ func Await(t testing.TB, what string, try func() error) time.Duration {
 	return took
 }
 
-// Within calls try every few milliseconds until it returns nil or d is over. It reports how long that took, or try's last error.
+// Within calls try every few milliseconds until it returns nil or d is over. It reports how long
+// that took, or try's last error.
 func Within(d time.Duration, try func() error) (time.Duration, error) {
 	start := time.Now()
 	for {
@@ -34,7 +37,8 @@ func Within(d time.Duration, try func() error) (time.Duration, error) {
 	}
 }
 
-// Holds calls check every 20 ms for d and fails the test as soon as it returns an error: for what must not happen.
+// Holds calls check every 20 ms for d and fails the test as soon as it returns an error: for what
+// must not happen.
 func Holds(t testing.TB, what string, d time.Duration, check func() error) {
 	t.Helper()
 	for end := time.Now().Add(d); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {

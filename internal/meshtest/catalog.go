@@ -8,7 +8,8 @@ import (
 	"strings"
 )
 
-// Service is a service with one instance and its sidecar, as a test describes it. WriteService turns it into a definition in Consul's format.
+// Service is a service with one instance and its sidecar, as a test describes it. WriteService
+// turns it into a definition in Consul's format.
 type Service struct {
 	Name string
 	// Protocol is tcp (also if empty), http, http2 or grpc.
@@ -20,13 +21,15 @@ type Service struct {
 	Port int
 	// WAN is the address at which other datacenters of Consul dial the sidecar; empty: Host, too.
 	WAN string
-	// Upstreams are the services it dials; their ports are given out. Beside Consul "api?dc=dc2" is the one of another datacenter.
+	// Upstreams are the services it dials; their ports are given out. Beside Consul "api?dc=dc2" is
+	// the one of another datacenter.
 	Upstreams []string
 	// UpstreamHost is the address where its application dials them, 127.0.0.1 if empty.
 	UpstreamHost string
 	// Config are further keys of the proxy's config: `intention_enforcement = "both"`.
 	Config []string
-	// CheckInterval is how often Consul looks whether the sidecar listens, "10s" if empty. Files have no checks.
+	// CheckInterval is how often Consul looks whether the sidecar listens, "10s" if empty. Files
+	// have no checks.
 	CheckInterval string
 }
 
@@ -69,7 +72,8 @@ func (s Service) hcl(ports upstreamPorts) string {
 	return b.String()
 }
 
-// Intentions are the sources of one destination and what is said of them: {"web": "allow", "*": "deny"}.
+// Intentions are the sources of one destination and what is said of them: {"web": "allow", "*":
+// "deny"}.
 type Intentions map[string]string
 
 func (i Intentions) hcl(destination string) string {

@@ -12,11 +12,13 @@ import (
 	"time"
 )
 
-// Client dials a sidecar's public port as itself, with a certificate of its own choice: what an attacker, or another mesh's sidecar, can do.
+// Client dials a sidecar's public port as itself, with a certificate of its own choice: what an
+// attacker, or another mesh's sidecar, can do.
 type Client struct {
 	// Certificate is shown to the server if it asks; nil: none.
 	Certificate *tls.Certificate
-	// Roots and Server are what the server's certificate has to be of and say: the URI SAN. An empty Server is not looked at.
+	// Roots and Server are what the server's certificate has to be of and say: the URI SAN. An
+	// empty Server is not looked at.
 	Roots  *x509.CertPool
 	Server string
 	// MaxVersion is the highest version of TLS spoken; 0: 1.3.
@@ -42,7 +44,8 @@ func (a Answer) Allowed() bool {
 	return a.Err == nil && (a.Status == http.StatusOK || a.Status == 0 && a.Body != "")
 }
 
-// Denied reports whether it was refused: status 403, or an end without a byte. Silence, another status and half an answer are neither.
+// Denied reports whether it was refused: status 403, or an end without a byte. Silence, another
+// status and half an answer are neither.
 func (a Answer) Denied() bool {
 	return a.Status == http.StatusForbidden || a.Status == 0 && a.Err != nil && a.Body == "" && !a.Silent
 }
@@ -87,7 +90,8 @@ func (c Client) verify(s tls.ConnectionState) error {
 	return nil
 }
 
-// Dial connects and does the handshake. A server of TLS 1.3 refuses a client's certificate after that: read a byte to know.
+// Dial connects and does the handshake. A server of TLS 1.3 refuses a client's certificate after
+// that: read a byte to know.
 func (c Client) Dial(addr string) (*tls.Conn, error) {
 	d := tls.Dialer{NetDialer: &net.Dialer{Timeout: patience}, Config: c.config()}
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
@@ -191,7 +195,8 @@ func Get(rt http.RoundTripper, url string) Answer {
 	return Answer{Status: resp.StatusCode, Body: string(b), Err: err}
 }
 
-// GetPlain asks for a URL without TLS, on a connection of its own: what an application does with its sidecar's upstream port.
+// GetPlain asks for a URL without TLS, on a connection of its own: what an application does with
+// its sidecar's upstream port.
 func GetPlain(url string) Answer {
 	tr := &http.Transport{DisableKeepAlives: true}
 	defer tr.CloseIdleConnections()

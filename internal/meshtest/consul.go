@@ -15,7 +15,8 @@ import (
 	"github.com/sallyport/sallyport/internal/envoytest"
 )
 
-// Consul is a Consul agent, which is a server, beside which meshes run (Config.Consul). Its methods are for the test's own goroutine.
+// Consul is a Consul agent, which is a server, beside which meshes run (Config.Consul). Its methods
+// are for the test's own goroutine.
 type Consul struct {
 	API
 	// Agent is its configuration; a change counts from its next start on.
@@ -26,7 +27,8 @@ type Consul struct {
 	process *Process
 }
 
-// NewConsul makes an agent that does not run yet. Of a the ports, and the directory, that are not there are given out.
+// NewConsul makes an agent that does not run yet. Of a the ports, and the directory, that are not
+// there are given out.
 func NewConsul(t testing.TB, a Agent) *Consul {
 	t.Helper()
 	c := &Consul{t: t, binary: consulBinary(t), Agent: a}
@@ -167,8 +169,9 @@ func (c *Consul) Intend(destination string, i Intentions) {
 	c.PutConfig(i.entry(destination))
 }
 
-// AwaitChecks waits until Consul has looked at each sidecar that is registered and found it listening. Before its first look it may have one for
-// listening that does not yet, and call it critical afterwards.
+// AwaitChecks waits until Consul has looked at each sidecar that is registered and found it
+// listening. Before its first look it may have one for listening that does not yet, and call it
+// critical afterwards.
 func (c *Consul) AwaitChecks() {
 	c.t.Helper()
 	Await(c.t, "Consul's checks", func() error {
@@ -219,8 +222,9 @@ func (c *Consul) ActiveRoot() string {
 	return r.ActiveRootID
 }
 
-// RotateRoot gives Consul's CA a new root with `consul connect ca set-config`, and returns its ID. config is that of the provider; if that is the one there is it has
-// to name another key, or another kind of key.
+// RotateRoot gives Consul's CA a new root with `consul connect ca set-config`, and returns its ID.
+// config is that of the provider; if that is the one there is it has to name another key, or
+// another kind of key.
 func (c *Consul) RotateRoot(provider string, config map[string]any) string {
 	c.t.Helper()
 	old := c.ActiveRoot()
@@ -236,8 +240,9 @@ func (c *Consul) RotateRoot(provider string, config map[string]any) string {
 	return now
 }
 
-// Envoy starts the sidecar of a service under Consul's own control plane, `consul connect envoy`, beside the others of m, and waits until its Envoy
-// is ready. What Envoy counts and dumps is not checked at the end: it is not told it by sallyport.
+// Envoy starts the sidecar of a service under Consul's own control plane, `consul connect envoy`,
+// beside the others of m, and waits until its Envoy is ready. What Envoy counts and dumps is not
+// checked at the end: it is not told it by sallyport.
 func (c *Consul) Envoy(m *Mesh, service string, drain time.Duration) *Sidecar {
 	c.t.Helper()
 	admin := fmt.Sprintf("127.0.0.1:%d", m.Port())

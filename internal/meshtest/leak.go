@@ -28,8 +28,9 @@ func leak(text []byte) error {
 	return nil
 }
 
-// leaks searches what the mesh's processes wrote, logs and files in the runtime directory, for private keys and tokens. A token file is the
-// one place where a token may be, and nobody but its owner may read it.
+// leaks searches what the mesh's processes wrote, logs and files in the runtime directory, for
+// private keys and tokens. A token file is the one place where a token may be, and nobody but its
+// owner may read it.
 func (m *Mesh) leaks() {
 	check := func(path string, mode fs.FileMode) {
 		b, err := os.ReadFile(path)

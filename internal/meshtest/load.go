@@ -16,13 +16,15 @@ import (
 
 // LoadConfig says what a Load does. Rates are per second; zero leaves that kind of load out.
 type LoadConfig struct {
-	// URL is what http requests ask for. KeepAlive requests share pooled connections, each Fresh request has its own.
+	// URL is what http requests ask for. KeepAlive requests share pooled connections, each Fresh
+	// request has its own.
 	URL              string
 	KeepAlive, Fresh int
-	// Streams are responses of URL's StreamPath that live as long as the load; they count as held connections.
+	// Streams are responses of URL's StreamPath that live as long as the load; they count as held
+	// connections.
 	Streams int
-	// TCP is the address of an echo service. Held connections live as long as the load and ping 10 times a second;
-	// Dialled ones are made at that rate, echo once and end.
+	// TCP is the address of an echo service. Held connections live as long as the load and ping 10
+	// times a second; Dialled ones are made at that rate, echo once and end.
 	TCP     string
 	Held    int
 	Dialled int
@@ -33,10 +35,12 @@ type LoadConfig struct {
 // Report is what became of a load.
 type Report struct {
 	Requests, Failed int // http requests, held pings and dialled connections, together
-	Unsent           int // requests that were due while maxInFlight others had no answer: the machine, or what is tested, stood still
-	Held, Closed     int // held connections, and how many of them ended before the load did
-	P50, P99, Max    time.Duration
-	Errors           map[string]int // what failed, and how often
+	// Unsent are requests that were due while maxInFlight others had no answer: the machine, or
+	// what is tested, stood still.
+	Unsent        int
+	Held, Closed  int // held connections, and how many of them ended before the load did
+	P50, P99, Max time.Duration
+	Errors        map[string]int // what failed, and how often
 }
 
 // String is the report in one line.
@@ -55,8 +59,8 @@ func (r Report) String() string {
 
 func ms(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
 
-// Load is open-loop load: each request has its tick, whether the one before was answered or not, and its latency counts from
-// that tick, so a stall is seen in full.
+// Load is open-loop load: each request has its tick, whether the one before was answered or not,
+// and its latency counts from that tick, so a stall is seen in full.
 type Load struct {
 	stop     context.CancelFunc
 	wg       sync.WaitGroup
@@ -74,7 +78,8 @@ const (
 	pingInterval   = 100 * time.Millisecond
 )
 
-// StartLoad starts a load. The held connections are made before it returns, and an error of one of them is returned.
+// StartLoad starts a load. The held connections are made before it returns, and an error of one of
+// them is returned.
 func StartLoad(c LoadConfig) (*Load, error) {
 	ctx, cancel := context.WithCancel(context.Background())
 	l := &Load{stop: cancel, inFlight: make(chan struct{}, maxInFlight), started: time.Now(), report: Report{Held: c.Held + c.Streams, Errors: map[string]int{}}}
@@ -148,7 +153,8 @@ func (l *Load) tick(ctx context.Context, rate int, do func() error, end func()) 
 			select {
 			case l.inFlight <- struct{}{}:
 			default:
-				// Who is waited for that long is told by the others' latencies, or fails after requestTimeout.
+				// Who is waited for that long is told by the others' latencies, or fails after
+				// requestTimeout.
 				l.mu.Lock()
 				l.report.Unsent++
 				l.mu.Unlock()
@@ -175,7 +181,8 @@ func (l *Load) done(due time.Time, err error) {
 	l.latencies = append(l.latencies, time.Since(due))
 }
 
-// fail counts an error under its text, without the ports of the connection, and with the time of its first appearance.
+// fail counts an error under its text, without the ports of the connection, and with the time of
+// its first appearance.
 func (l *Load) fail(err error) {
 	text := err.Error()
 	if e := (*net.OpError)(nil); errors.As(err, &e) {

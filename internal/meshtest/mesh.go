@@ -31,7 +31,8 @@ type Config struct {
 // Version is the Envoy that the whole suite runs on.
 const Version = "1.40.0"
 
-// Mesh is a control plane, its catalog and its sidecars. Its methods are for the test's own goroutine.
+// Mesh is a control plane, its catalog and its sidecars. Its methods are for the test's own
+// goroutine.
 type Mesh struct {
 	// Catalog, Data and Runtime are the directories that the control plane was given.
 	Catalog, Data, Runtime string
@@ -141,7 +142,8 @@ func (m *Mesh) SetFlags(flags ...string) { m.config.Flags = flags }
 // KillServe ends the control plane with SIGKILL.
 func (m *Mesh) KillServe() { m.serve.Kill() }
 
-// StopServe ends the control plane with SIGTERM and reports how long that took. It fails the test if the exit status is not 0.
+// StopServe ends the control plane with SIGTERM and reports how long that took. It fails the test
+// if the exit status is not 0.
 func (m *Mesh) StopServe() time.Duration {
 	m.t.Helper()
 	start := time.Now()
@@ -170,7 +172,8 @@ func (m *Mesh) command(args ...string) *exec.Cmd {
 	return c
 }
 
-// Environ is the environment without sallyport's and Consul's variables, so that what a developer has set changes no test.
+// Environ is the environment without sallyport's and Consul's variables, so that what a developer
+// has set changes no test.
 func Environ() []string {
 	return slices.DeleteFunc(os.Environ(), func(e string) bool { return strings.HasPrefix(e, "SALLYPORT_") || strings.HasPrefix(e, "CONSUL_") })
 }
@@ -195,7 +198,8 @@ func (m *Mesh) MustRun(args ...string) string {
 	return r.Stdout
 }
 
-// Add writes the definition of a service and gives out the ports that it leaves open. It returns the service with them.
+// Add writes the definition of a service and gives out the ports that it leaves open. It returns
+// the service with them.
 func (m *Mesh) Add(s Service) *Service {
 	m.t.Helper()
 	if old := m.services[s.Name]; old != nil && s.Port == 0 {
@@ -274,7 +278,8 @@ func (m *Mesh) Remove(name string) {
 	}
 }
 
-// AwaitCheck waits until `sallyport intention check` says want of source and destination: until the control plane has seen a change.
+// AwaitCheck waits until `sallyport intention check` says want of source and destination: until the
+// control plane has seen a change.
 func (m *Mesh) AwaitCheck(source, destination string, want bool) {
 	m.t.Helper()
 	exit := 1
@@ -299,7 +304,8 @@ func (m *Mesh) RunAlone(args ...string) Result {
 	return r
 }
 
-// ReserveUpstream gives out the port on which a service will dial an upstream that its definition does not have yet.
+// ReserveUpstream gives out the port on which a service will dial an upstream that its definition
+// does not have yet.
 func (m *Mesh) ReserveUpstream(service, upstream string) int {
 	m.t.Helper()
 	p := m.Port()

@@ -8,20 +8,23 @@ import (
 	"sync"
 )
 
-// Ports are taken from [firstPort, lastPort]: below the ports that systems hand out for outgoing connections (one of those would
-// be in use now and then when an Envoy wants to bind) and beside those that Consul and its sidecars have by default.
+// Ports are taken from [firstPort, lastPort]: below the ports that systems hand out for outgoing
+// connections (one of those would be in use now and then when an Envoy wants to bind) and beside
+// those that Consul and its sidecars have by default.
 const (
 	firstPort = 10000
 	lastPort  = 19999
 )
 
-// Ports hands out TCP ports that nobody listens on. The zero value is ready for use, by several goroutines.
+// Ports hands out TCP ports that nobody listens on. The zero value is ready for use, by several
+// goroutines.
 type Ports struct {
 	mu   sync.Mutex
 	next int
 }
 
-// Next returns a port on which nobody listens, on any address of this machine, and that was not handed out before.
+// Next returns a port on which nobody listens, on any address of this machine, and that was not
+// handed out before.
 func (p *Ports) Next() (int, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

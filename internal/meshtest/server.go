@@ -13,7 +13,8 @@ import (
 type Server struct {
 	// Addr is where it listens: "127.0.0.1:34567".
 	Addr string
-	// Dials counts the connections accepted, Bytes what they sent (tcp), Requests the requests (http).
+	// Dials counts the connections accepted, Bytes what they sent (tcp), Requests the requests
+	// (http).
 	Dials, Bytes, Requests atomic.Int64
 
 	listener net.Listener
@@ -44,7 +45,8 @@ func (s *Server) Close() {
 	s.wg.Wait()
 }
 
-// ServeEcho starts a tcp server that sends banner, then whatever it receives, back to who sent it. addr is host:port; port 0 is any.
+// ServeEcho starts a tcp server that sends banner, then whatever it receives, back to who sent it.
+// addr is host:port; port 0 is any.
 func ServeEcho(addr, banner string) (*Server, error) {
 	l, err := net.Listen("tcp", addr)
 	if err != nil {
@@ -99,8 +101,9 @@ func (c counter) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
-// ServeHTTP starts an http server, HTTP/1.1 and HTTP/2 without TLS, whose handler is h; nil answers every request with 200 and
-// body, and shows in the header "seen-xfcc" what x-forwarded-client-cert it was sent.
+// ServeHTTP starts an http server, HTTP/1.1 and HTTP/2 without TLS, whose handler is h; nil answers
+// every request with 200 and body, and shows in the header "seen-xfcc" what x-forwarded-client-cert
+// it was sent.
 func ServeHTTP(addr, body string, h http.Handler) (*Server, error) {
 	l, err := net.Listen("tcp", addr)
 	if err != nil {

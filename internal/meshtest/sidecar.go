@@ -32,7 +32,8 @@ type Sidecar struct {
 	checked   bool
 }
 
-// Sidecar starts the sidecar of a service that the catalog has and waits until its Envoy is ready. args go to `sallyport envoy`.
+// Sidecar starts the sidecar of a service that the catalog has and waits until its Envoy is ready.
+// args go to `sallyport envoy`.
 func (m *Mesh) Sidecar(service string, args ...string) *Sidecar {
 	m.t.Helper()
 	s := m.LaunchSidecar(service, args...)
@@ -62,7 +63,8 @@ func (m *Mesh) LaunchSidecar(service string, args ...string) *Sidecar {
 	return m.Adopt(service, p, admin)
 }
 
-// Adopt makes a sidecar of an Envoy that the test started itself, whose administration listens on admin: the path of a socket, or host:port.
+// Adopt makes a sidecar of an Envoy that the test started itself, whose administration listens on
+// admin: the path of a socket, or host:port.
 func (m *Mesh) Adopt(service string, p *Process, admin string) *Sidecar {
 	m.t.Helper()
 	s := &Sidecar{Name: service, Process: p, t: m.t, version: m.config.Envoy, admin: admin}
@@ -177,9 +179,10 @@ func (s Stats) Sum(expression string) int64 {
 	return n
 }
 
-// Decided is what ask gets through this sidecar once its Envoy has a decision. On a busy machine the control plane now and then does not answer
-// an ext_authz question within the 250 ms that Envoy waits; that is an outage, in which nobody gets in, and no decision, so it is
-// asked again, up to four times. tries is how often it was asked.
+// Decided is what ask gets through this sidecar once its Envoy has a decision. On a busy machine
+// the control plane now and then does not answer an ext_authz question within the 250 ms that Envoy
+// waits; that is an outage, in which nobody gets in, and no decision, so it is asked again, up to
+// four times. tries is how often it was asked.
 func (s *Sidecar) Decided(ask func() Answer) (a Answer, tries int) {
 	s.t.Helper()
 	for tries < 5 {
@@ -202,7 +205,8 @@ func (s *Sidecar) outages() int64 {
 	return parseStats(text).Sum(`.*`)
 }
 
-// Updates counts the responses that Envoy took, by type: "LDS", "CDS", "EDS", "RDS", "ECDS" and "SDS".
+// Updates counts the responses that Envoy took, by type: "LDS", "CDS", "EDS", "RDS", "ECDS" and
+// "SDS".
 func (s Stats) Updates() map[string]int64 {
 	return map[string]int64{
 		"LDS":  s.Sum(`listener_manager\.lds\.update_success`),
@@ -214,7 +218,8 @@ func (s Stats) Updates() map[string]int64 {
 	}
 }
 
-// Modified counts the changes that could have cost connections: of listeners and filter chains, and of clusters.
+// Modified counts the changes that could have cost connections: of listeners and filter chains, and
+// of clusters.
 func (s Stats) Modified() map[string]int64 {
 	return map[string]int64{
 		"listener_modified":         s["listener_manager.listener_modified"],
@@ -230,7 +235,8 @@ func (s Stats) Modified() map[string]int64 {
 // MayRefuse says that this Envoy is expected to refuse some of what it is told.
 func (s *Sidecar) MayRefuse() { s.mayRefuse = true }
 
-// gates are counters that have to be zero: Envoy refused, ignored or disliked something. By expression, and what is wrong if not.
+// gates are counters that have to be zero: Envoy refused, ignored or disliked something. By
+// expression, and what is wrong if not.
 var gates = []struct{ expression, wrong string }{
 	{`.*\.update_rejected`, "refused an update"},
 	{`server\.dynamic_unknown_fields`, "ignored fields that it does not know, over xDS"},
@@ -239,12 +245,13 @@ var gates = []struct{ expression, wrong string }{
 	{`runtime\.deprecated_feature_use`, "was told to use deprecated fields"},
 }
 
-// wip counts uses of fields that an Envoy still calls work in progress. Envoy 1.36 says so of the network RBAC filter's matcher, which it
-// evaluates as its successors do.
+// wip counts uses of fields that an Envoy still calls work in progress. Envoy 1.36 says so of the
+// network RBAC filter's matcher, which it evaluates as its successors do.
 const wip = `server\.wip_protos`
 
-// Check fails the test if Envoy has refused, ignored or deprecated anything, or if its dump holds a private key or a token. It runs at the
-// end of the test by itself; a test that ends an Envoy before calls Close.
+// Check fails the test if Envoy has refused, ignored or deprecated anything, or if its dump holds a
+// private key or a token. It runs at the end of the test by itself; a test that ends an Envoy
+// before calls Close.
 func (s *Sidecar) Check() {
 	s.t.Helper()
 	if s.checked {
@@ -278,7 +285,8 @@ func (s *Sidecar) Check() {
 	}
 }
 
-// Abandon leaves the Envoy out of the checks at the end of the test: for one that is not meant to become ready.
+// Abandon leaves the Envoy out of the checks at the end of the test: for one that is not meant to
+// become ready.
 func (s *Sidecar) Abandon() *Sidecar {
 	s.checked = true
 	return s

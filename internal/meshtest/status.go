@@ -95,17 +95,18 @@ func (m *Mesh) Proxy(service string) (Proxy, error) {
 	return Proxy{}, fmt.Errorf("status knows no sidecar of %s", service)
 }
 
-// SaysOf is nil if the status says text of a service's sidecar: among its warnings, refusals or errors.
+// SaysOf is nil if the status says text of a service's sidecar: among its warnings, refusals or
+// errors.
 func (m *Mesh) SaysOf(service, text string) error {
 	p, err := m.Proxy(service)
 	if err != nil {
 		return err
 	}
-	said := append([]string{p.BuildError}, p.Warnings...)
+	messages := append([]string{p.BuildError}, p.Warnings...)
 	if p.LastNACK != nil {
-		said = append(said, p.LastNACK.Message)
+		messages = append(messages, p.LastNACK.Message)
 	}
-	for _, s := range said {
+	for _, s := range messages {
 		if strings.Contains(s, text) {
 			return nil
 		}

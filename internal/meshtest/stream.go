@@ -8,7 +8,8 @@ import (
 	"time"
 )
 
-// streamInterval is how often a stream says something; an interval of streamPatience without a byte is its end.
+// streamInterval is how often a stream says something; an interval of streamPatience without a byte
+// is its end.
 const (
 	streamInterval = 100 * time.Millisecond
 	streamPatience = 5 * time.Second
@@ -17,7 +18,8 @@ const (
 // StreamPath is the path at which ServeStreams answers without an end.
 const StreamPath = "/stream"
 
-// ServeStreams is a handler that answers a request for StreamPath with a byte ten times a second until its client goes, and all others with body.
+// ServeStreams is a handler that answers a request for StreamPath with a byte ten times a second
+// until its client goes, and all others with body.
 func ServeStreams(body string) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path != StreamPath {
@@ -63,7 +65,8 @@ func openStream(ctx context.Context, url string) (io.ReadCloser, error) {
 	return resp.Body, nil
 }
 
-// follow reads a stream until the load ends. The stream counts as a held connection, and each byte as a request.
+// follow reads a stream until the load ends. The stream counts as a held connection, and each byte
+// as a request.
 func (l *Load) follow(ctx context.Context, body io.ReadCloser) {
 	defer body.Close()
 	silent := time.AfterFunc(streamPatience, func() { body.Close() })

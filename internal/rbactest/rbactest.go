@@ -1,6 +1,6 @@
-// Package rbactest says what Envoy would do with the matcher of an RBAC filter, and with the subject alternative names of a
-// validation context. It is for tests: it knows what is generated and refuses everything else, so that a test
-// cannot pass by not understanding.
+// Package rbactest says what Envoy would do with the matcher of an RBAC filter, and with the
+// subject alternative names of a validation context. It is for tests: it knows what is generated
+// and refuses everything else, so that a test cannot pass by not understanding.
 package rbactest
 
 import (
@@ -17,9 +17,9 @@ import (
 	"google.golang.org/protobuf/types/known/anypb"
 )
 
-// Allowed reports whether m lets in a peer whose certificate has these URI SANs. Envoy hands them to matchers as one text, joined by ",". As in
-// Envoy, nobody is let in where nothing matches; the error says what of m is not understood, and it would not
-// be generated.
+// Allowed reports whether m lets in a peer whose certificate has these URI SANs. Envoy hands them
+// to matchers as one text, joined by ",". As in Envoy, nobody is let in where nothing matches; the
+// error says what of m is not understood, and it would not be generated.
 func Allowed(m *matcherv3.Matcher, uris []string) (bool, error) {
 	if m == nil {
 		return false, errors.New("no matcher: Envoy would allow everything")
@@ -31,8 +31,8 @@ func Allowed(m *matcherv3.Matcher, uris []string) (bool, error) {
 	return action.GetAction() == rbacv3.RBAC_ALLOW, nil
 }
 
-// match returns the action of the first match; nil if there is none. A match that leads to a matcher without a match falls through to
-// what stands behind it, as Envoy does it.
+// match returns the action of the first match; nil if there is none. A match that leads to a
+// matcher without a match falls through to what stands behind it, as Envoy does it.
 func match(m *matcherv3.Matcher, input string) (*rbacv3.Action, error) {
 	var on *matcherv3.Matcher_OnMatch
 	switch t := m.GetMatcherType().(type) {
@@ -115,8 +115,9 @@ func whole(expr, text string) (bool, error) {
 	return re.MatchString(text), nil
 }
 
-// HandshakeAllows reports whether a validation context with these names finishes the handshake with a peer whose certificate has these URI
-// SANs. One of them is enough. An empty list is an error, as it would let in everybody.
+// HandshakeAllows reports whether a validation context with these names finishes the handshake with
+// a peer whose certificate has these URI SANs. One of them is enough. An empty list is an error, as
+// it would let in everybody.
 func HandshakeAllows(names []*tlsv3.SubjectAltNameMatcher, uris []string) (bool, error) {
 	if len(names) == 0 {
 		return false, errors.New("no names: Envoy would let in everybody")

@@ -1,5 +1,6 @@
-// Package recent remembers the answers to questions that were asked lately and cost something to answer: whether a token's
-// signature holds, what a certificate says. Looking one up takes no lock, allocates nothing and never waits for a writer.
+// Package recent is a bounded cache of results that are expensive to compute: whether a token's
+// signature is valid, the URI SAN of a certificate. A look-up takes no lock, allocates nothing and
+// never waits for a writer.
 package recent
 
 import (
@@ -8,17 +9,19 @@ import (
 	"sync/atomic"
 )
 
-// ways is how many answers share a place: one is forgotten only when this many others fell on the same place.
+// ways is the associativity: how many answers share a place. One is evicted only when this many
+// others hash to the same place.
 const ways = 8
 
-// Table maps texts to answers. It holds a bounded number of them and forgets some when it is full; a text that was forgotten
-// is merely asked for again. All methods may be called by several goroutines. The answers must not be changed. Of a text that
-// is stored twice at the same time either answer may be found later.
+// Table maps texts to answers. It holds a bounded number of them and evicts some when it is full;
+// their answers have to be computed again. All methods may be called by several goroutines. The
+// answers must not be changed. Of two answers that are stored for one text at the same time either
+// may be found later.
 type Table[V any] struct {
-	seed  maphash.Seed // of this table alone, so that nobody can choose texts that fall on one place
+	seed  maphash.Seed // random, so that nobody can choose texts that hash to one place
 	slots []atomic.Pointer[entry[V]]
 	mask  uint64
-	turn  atomic.Uint32 // spreads what is forgotten over the ways of a place
+	turn  atomic.Uint32 // spreads evictions over the ways of a place
 }
 
 type entry[V any] struct {
@@ -27,13 +30,14 @@ type entry[V any] struct {
 	value V
 }
 
-// New returns a table for at least size answers; a size below 1 counts as 1. Its room, 8 bytes an answer, is taken at once.
+// New returns a table for at least size answers; a size below 1 counts as 1. It allocates 8 bytes
+// an answer at once.
 func New[V any](size int) *Table[V] {
 	places := uint64(1) << bits.Len(uint(max(size-1, 0)/ways))
 	return &Table[V]{seed: maphash.MakeSeed(), slots: make([]atomic.Pointer[entry[V]], places*ways), mask: places - 1}
 }
 
-// Load returns the answer for text, if it is remembered.
+// Load returns the answer for text, if the table has it.
 func (t *Table[V]) Load(text string) (value V, ok bool) {
 	hash := maphash.String(t.seed, text)
 	place := t.place(hash)
@@ -45,8 +49,8 @@ func (t *Table[V]) Load(text string) (value V, ok bool) {
 	return value, false
 }
 
-// Store remembers the answer for text, in the place of an older answer for text, of one that expired reports true for, or
-// else of any other. A nil expired means that no answer ever expires.
+// Store adds the answer for text. It replaces an older answer for text, else one that expired
+// reports true for, else any other. A nil expired means that no answer ever expires.
 func (t *Table[V]) Store(text string, value V, expired func(V) bool) {
 	hash := maphash.String(t.seed, text)
 	place := t.place(hash)

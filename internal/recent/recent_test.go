@@ -24,7 +24,8 @@ func TestLoadStore(t *testing.T) {
 	}
 }
 
-// TestHolds fills tables up to their size: most answers must still be there, and none may be another's.
+// TestHolds fills tables up to their size: most answers must still be there, and none may be
+// another's.
 func TestHolds(t *testing.T) {
 	for _, size := range []int{-1, 0, 1, 7, 8, 9, 100, 1000} {
 		table := recent.New[int](size)

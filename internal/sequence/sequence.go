@@ -1,4 +1,4 @@
-// Package sequence gives out numbers that grow, over restarts too, without waiting for a disk.
+// Package sequence issues numbers that grow, also over restarts, without waiting for a disk.
 package sequence
 
 import (
@@ -15,15 +15,15 @@ import (
 )
 
 const (
-	// block is how many numbers are reserved at a time. A start that follows a crash goes on after them.
+	// block is how many numbers are reserved at a time. A start after a crash skips them.
 	block = 10_000
-	// retry is how long after a failure a block is reserved again.
+	// retry is how long after a failure the reservation is tried again.
 	retry = 5 * time.Second
 )
 
-// Numbers are the numbers. Each is reserved on disk before it is given out, in blocks; if the disk takes
-// longer than a block lasts, they go on all the same. The zero value counts from 1 in memory. All methods
-// may be called by several goroutines.
+// Numbers issues numbers. Each is reserved on disk before it is issued, in blocks; if the disk
+// takes longer than a block lasts, numbers are issued all the same. The zero value counts from 1 in
+// memory. All methods may be called by several goroutines.
 type Numbers struct {
 	path string
 
@@ -32,8 +32,9 @@ type Numbers struct {
 	low            chan struct{}
 }
 
-// Open reads which numbers were given out from the file at path, and reserves the next ones there. The
-// first number is at least the time in Unix seconds: should the file be lost, they grow all the same.
+// Open reads the last reserved number from the file at path, and reserves the next block there. The
+// first number is at least the time in Unix seconds, so that they grow even if the file is lost. An
+// error names the file and the remedy.
 func Open(path string, now time.Time) (*Numbers, error) {
 	n := &Numbers{path: path, low: make(chan struct{}, 1)}
 	b, err := os.ReadFile(path)
@@ -43,7 +44,7 @@ func Open(path string, now time.Time) (*Numbers, error) {
 		err = nil
 	}
 	if err != nil {
-		return nil, fmt.Errorf("%s: the number of the last change: %w: delete the file, numbers then go on from the time of day", path, err)
+		return nil, fmt.Errorf("%s: the number of the last change: %w: delete the file; numbers then continue from the time of day", path, err)
 	}
 	n.last = max(n.last, uint64(max(now.Unix(), 0)))
 	return n, n.reserve(n.last + block)
@@ -63,10 +64,10 @@ func (n *Numbers) Next() uint64 {
 	return n.last
 }
 
-// Close gives back the numbers that were not given out. Nobody calls Next any more.
+// Close releases the reserved numbers that were not issued. Next must not be called any more.
 func (n *Numbers) Close() error { return n.reserve(n.last) }
 
-// Run keeps numbers reserved until ctx ends. Failures are told to report, and tried again.
+// Run keeps numbers reserved until ctx ends. It calls report with each failure, and tries again.
 func (n *Numbers) Run(ctx context.Context, report func(error)) {
 	for {
 		select {

@@ -15,15 +15,18 @@ import (
 	"google.golang.org/grpc/codes"
 )
 
-// Envoy is a client that asks for what Envoy asks for, in Envoy's order, and keeps what it accepted from stream to stream: all
-// clusters, then all listeners, and by name the endpoints, secrets, routes and extensions that those name. It keeps back the ACK of
-// clusters until it has their endpoints, as Envoy does. It opens no port. Make it with NewEnvoy.
+// Envoy is a client that asks for what Envoy asks for, in Envoy's order, and keeps what it accepted
+// from stream to stream: all clusters, then all listeners, and by name the endpoints, secrets,
+// routes and extensions that those name. It keeps back the ACK of clusters until it has their
+// endpoints, as Envoy does. It opens no port. Make it with NewEnvoy.
 type Envoy struct {
 	conn grpc.ClientConnInterface
 	node *corev3.Node
-	// Refuse, if set, is asked for each response: a text that is not empty refuses it. It is called by the goroutine of Run.
+	// Refuse, if set, is asked for each response: a text that is not empty refuses it. It is called
+	// by the goroutine of Run.
 	Refuse func(*discoveryv3.DeltaDiscoveryResponse) string
-	// Accepted, if set, is told of each response after its ACK was sent. It is called by the goroutine of Run.
+	// Accepted, if set, is told of each response after its ACK was sent. It is called by the
+	// goroutine of Run.
 	Accepted func(*discoveryv3.DeltaDiscoveryResponse)
 
 	mu      sync.Mutex
@@ -37,7 +40,7 @@ type Envoy struct {
 	stream  discoveryv3.AggregatedDiscoveryService_DeltaAggregatedResourcesClient
 	warming map[string]bool                       // clusters that wait for endpoints
 	keptACK []*discoveryv3.DeltaDiscoveryResponse // of clusters
-	paused  bool                                  // clusters were not asked for on this stream, as some are warming
+	paused  bool                                  // no request for clusters yet, as some are warming
 }
 
 // Event is a response that came.
@@ -64,7 +67,8 @@ func children() []string {
 	return []string{resourcev3.EndpointType, resourcev3.SecretType, resourcev3.ExtensionConfigType, resourcev3.RouteType}
 }
 
-// Run opens one stream and speaks until it ends; the error says why. It may be run again, and then says what it holds.
+// Run opens one stream and speaks until it ends; the error says why. It may be run again, and then
+// says what it holds.
 func (e *Envoy) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -286,7 +290,8 @@ func (e *Envoy) Log() []Event {
 	return log
 }
 
-// Await waits until ok, which is called after each response, is true, and reports whether it was before ctx ended.
+// Await waits until ok, which is called after each response, is true, and reports whether it was
+// before ctx ended.
 func (e *Envoy) Await(ctx context.Context, ok func() bool) bool {
 	for {
 		e.mu.Lock()
@@ -303,7 +308,8 @@ func (e *Envoy) Await(ctx context.Context, ok func() bool) bool {
 	}
 }
 
-// Complete reports whether the Envoy has listeners and clusters and all that they name: what it needs to start.
+// Complete reports whether the Envoy has listeners and clusters and all that they name: what it
+// needs to start.
 func (e *Envoy) Complete() bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()

@@ -12,7 +12,8 @@ import (
 	"google.golang.org/protobuf/types/known/anypb"
 )
 
-// References returns the names, by type URL, of what a cluster or listener makes Envoy ask for. What cannot be decoded names nothing.
+// References returns the names, by type URL, of what a cluster or listener makes Envoy ask for.
+// What cannot be decoded names nothing.
 func References(r *discoveryv3.Resource) map[string][]string {
 	out := map[string][]string{}
 	if m, err := r.GetResource().UnmarshalNew(); err == nil {

@@ -19,7 +19,7 @@ type Server struct {
 
 	mu      sync.Mutex
 	want    map[string]map[string]*discoveryv3.Resource // type URL → name
-	names   map[string]map[string]bool                  // what Envoy has subscribed to, by type URL; "*": everything
+	names   map[string]map[string]bool                  // subscriptions by type URL; "*": all
 	sent    map[string]map[string]string                // versions
 	answers map[string]chan error                       // who waits for the answer to a nonce
 	nonce   int

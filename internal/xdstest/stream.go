@@ -14,7 +14,8 @@ import (
 	"google.golang.org/grpc/codes"
 )
 
-// Stream is one delta ADS stream, spoken by hand. Its methods are for one goroutine. Close must be called.
+// Stream is one delta ADS stream, spoken by hand. Its methods are for one goroutine. Close must be
+// called.
 type Stream struct {
 	stream    discoveryv3.AggregatedDiscoveryService_DeltaAggregatedResourcesClient
 	cancel    context.CancelFunc
