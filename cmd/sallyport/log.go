@@ -8,8 +8,6 @@ import (
 	"os"
 	"strings"
 	"sync"
-
-	"github.com/spiffe/go-spiffe/v2/spiffeid"
 )
 
 // newLogger returns the logger for a format (auto, text or json) and a level.
@@ -71,7 +69,8 @@ func (h *plainHandler) WithGroup(string) slog.Handler { return h }
 
 func plain(a slog.Attr) string { return ", " + a.Key + " " + oneLine(a.Value.Resolve().String()) }
 
-// oneLine keeps what others wrote (Envoy's words, names out of files) from moving the cursor or forging a line.
+// oneLine keeps what others wrote (Envoy's words, names out of files) from moving the cursor or
+// forging a line.
 func oneLine(s string) string {
 	return strings.Map(func(r rune) rune {
 		if r < ' ' || r == 0x7f {
@@ -79,16 +78,4 @@ func oneLine(s string) string {
 		}
 		return r
 	}, s)
-}
-
-// configuredTrustDomain parses --trust-domain; empty gives the zero value: the CA's own.
-func configuredTrustDomain(s string) (spiffeid.TrustDomain, error) {
-	if s == "" {
-		return spiffeid.TrustDomain{}, nil
-	}
-	td, err := spiffeid.TrustDomainFromString(s)
-	if err != nil {
-		return td, fmt.Errorf("--trust-domain: %w", err)
-	}
-	return td, nil
 }

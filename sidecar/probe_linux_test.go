@@ -1,4 +1,4 @@
-package main
+package sidecar
 
 import (
 	"context"
@@ -15,7 +15,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// TestProbeSharedPort: the holder listens as Envoy does, sharing its port with whoever does the same.
+// TestProbeSharedPort: the holder listens as Envoy does, sharing its port with whoever does the
+// same.
 func TestProbeSharedPort(t *testing.T) {
 	for _, address := range []string{"127.0.0.1:0", "[::1]:0", "0.0.0.0:0"} {
 		config := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error {

@@ -1,4 +1,4 @@
-package main
+package sidecar
 
 import (
 	"bufio"
@@ -22,7 +22,8 @@ type tableSocket struct {
 	inode  string
 }
 
-// portHolder names the process that has addr, as far as this user may know; empty if nothing could be found out.
+// portHolder names the process that has addr, as far as this user may know; empty if nothing could
+// be found out.
 func portHolder(addr netip.AddrPort) string {
 	var held []tableSocket
 	for _, path := range []string{"/proc/net/tcp", "/proc/net/tcp6"} {
@@ -66,7 +67,8 @@ func readSocketTable(r io.Reader) []tableSocket {
 	var out []tableSocket
 	lines := bufio.NewScanner(r)
 	for lines.Scan() {
-		// sl local_address rem_address st tx_queue:rx_queue tr:tm->when retrnsmt uid timeout inode …
+		// sl local_address rem_address st tx_queue:rx_queue tr:tm->when retrnsmt uid timeout inode
+		// …
 		f := strings.Fields(lines.Text())
 		if len(f) < 10 || f[9] == "0" { // without an inode nobody has it open: it is on its way out
 			continue
@@ -78,7 +80,8 @@ func readSocketTable(r io.Reader) []tableSocket {
 	return out
 }
 
-// parseTableAddr reads 0100007F:5208: the address in words of the machine's byte order, and the port.
+// parseTableAddr reads 0100007F:5208: the address in words of the machine's byte order, and the
+// port.
 func parseTableAddr(s string) (netip.AddrPort, bool) {
 	host, port, ok := strings.Cut(s, ":")
 	b, err := hex.DecodeString(host)
@@ -99,7 +102,8 @@ func (s tableSocket) covers(want netip.AddrPort) bool {
 	return s.local.Port() == want.Port() && (have == want.Addr().Unmap() || have.IsUnspecified() || want.Addr().IsUnspecified())
 }
 
-// holder names the process that has a socket open, by what /proc shows this user, or else the user that it belongs to.
+// holder names the process that has a socket open, by what /proc shows this user, or else the user
+// that it belongs to.
 func holder(inode, uid string) string {
 	target := "socket:[" + inode + "]"
 	fds, _ := filepath.Glob("/proc/[0-9]*/fd/*") // the pattern is a good one, which is all that is ever wrong
