@@ -120,8 +120,8 @@ type Status struct {
 	Unrecorded string            `json:"unrecorded,omitempty"`
 	Proxies    []xds.ProxyStatus `json:"proxies"`
 	// AcceptsTLS12 says that proxies accept peers that speak TLS 1.2 (those under Consul's own
-	// control plane), and TLS12 counts their handshakes, by proxy. The command that asks fills it in
-	// for the Envoys that it can ask; of the others nothing is known, and they are left out.
+	// control plane), and TLS12 counts their handshakes, by proxy. The command that asks fills it
+	// in for the Envoys that it can ask; of the others nothing is known, and they are left out.
 	AcceptsTLS12 bool              `json:"accepts_tls12,omitempty"`
 	TLS12        map[string]uint64 `json:"tls12_handshakes,omitempty"`
 }

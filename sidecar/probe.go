@@ -46,10 +46,7 @@ func probeListeners(ctx context.Context, listeners []admin.Listener) error {
 func bootstrapListeners(p bootstrap.Params) []admin.Listener {
 	var out []admin.Listener
 	if p.AdminBind != "" {
-		address := p.AdminBind
-		if port, ok := strings.CutPrefix(address, "localhost:"); ok {
-			address = "127.0.0.1:" + port // as the bootstrap says
-		}
+		address := strings.Replace(p.AdminBind, "localhost:", "127.0.0.1:", 1) // as the bootstrap says
 		out = append(out, admin.Listener{Name: "admin", Address: address, Origin: "--admin-bind"})
 	}
 	if p.PrometheusBindAddr != "" {

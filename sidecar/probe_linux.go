@@ -1,15 +1,14 @@
 package sidecar
 
 import (
-	"bufio"
 	"encoding/binary"
 	"encoding/hex"
 	"fmt"
-	"io"
 	"net/netip"
 	"os"
 	"os/user"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -27,25 +26,19 @@ type tableSocket struct {
 func portHolder(addr netip.AddrPort) string {
 	var held []tableSocket
 	for _, path := range []string{"/proc/net/tcp", "/proc/net/tcp6"} {
-		f, err := os.Open(path)
-		if err != nil {
-			continue
-		}
-		for _, s := range readSocketTable(f) {
+		b, _ := os.ReadFile(path) // one that cannot be read says nothing
+		for _, s := range readSocketTable(string(b)) {
 			if s.covers(addr) {
 				held = append(held, s)
 			}
 		}
-		_ = f.Close()
 	}
-	for _, listen := range []bool{true, false} { // who listens, else an outgoing connection that got the port
-		for _, s := range held {
-			if s.listen == listen {
-				return holder(s.inode, s.uid)
-			}
-		}
+	if len(held) == 0 {
+		return ""
 	}
-	return ""
+	// Who listens, else an outgoing connection that got the port.
+	i := max(0, slices.IndexFunc(held, func(s tableSocket) bool { return s.listen }))
+	return holder(held[i].inode, held[i].uid)
 }
 
 // socketHolder names the process that listens on a Unix socket.
@@ -63,13 +56,11 @@ func socketHolder(path string) string {
 	return ""
 }
 
-func readSocketTable(r io.Reader) []tableSocket {
-	var out []tableSocket
-	lines := bufio.NewScanner(r)
-	for lines.Scan() {
+func readSocketTable(table string) (out []tableSocket) {
+	for line := range strings.Lines(table) {
 		// sl local_address rem_address st tx_queue:rx_queue tr:tm->when retrnsmt uid timeout inode
 		// …
-		f := strings.Fields(lines.Text())
+		f := strings.Fields(line)
 		if len(f) < 10 || f[9] == "0" { // without an inode nobody has it open: it is on its way out
 			continue
 		}

@@ -73,18 +73,12 @@ func renewAt(now, expires time.Time, jitter float64) time.Time {
 // sleepUntil returns true at t, or false when ctx ends before. It looks at the clock on the wall
 // now and then: while a machine is suspended timers stand still and tokens do not.
 func sleepUntil(ctx context.Context, t time.Time) bool {
-	t = t.Round(0)
-	for {
-		left := time.Until(t)
-		if left <= 0 {
-			return ctx.Err() == nil
-		}
-		timer := time.NewTimer(min(left, 30*time.Second))
+	for t = t.Round(0); time.Until(t) > 0; {
 		select {
 		case <-ctx.Done():
-			timer.Stop()
 			return false
-		case <-timer.C:
+		case <-time.After(min(time.Until(t), 30*time.Second)):
 		}
 	}
+	return ctx.Err() == nil
 }

@@ -4,6 +4,7 @@
 package sidecar
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -115,20 +116,17 @@ const askAgain, askAgainMax = 100 * time.Millisecond, time.Second
 
 // request asks the control plane for the proxy's token and, as long as Wait says, again while that
 // may help.
-func (c Config) request(ctx context.Context) (*admin.Client, admin.TokenResponse, error) {
-	var none admin.TokenResponse
+func (c Config) request(ctx context.Context) (client *admin.Client, answer admin.TokenResponse, err error) {
 	switch {
 	case c.TokenTTL < 0:
-		return nil, none, fmt.Errorf("--token-ttl %s: a time to live is positive", c.TokenTTL)
+		return nil, answer, fmt.Errorf("--token-ttl %s: a time to live is positive", c.TokenTTL)
 	case c.Wait < 0:
-		return nil, none, fmt.Errorf("--wait %s: a time to wait is positive", c.Wait)
+		return nil, answer, fmt.Errorf("--wait %s: a time to wait is positive", c.Wait)
 	}
 	r := admin.TokenRequest{SidecarFor: c.SidecarFor, ProxyID: c.ProxyID, TTL: c.TokenTTL}
 	end, said := time.Now().Add(c.Wait), ""
 	for pause := askAgain; ; pause = min(2*pause, askAgainMax) {
-		client, err := admin.Find(c.RuntimeDir)
-		if err == nil {
-			var answer admin.TokenResponse
+		if client, err = admin.Find(c.RuntimeDir); err == nil {
 			if answer, err = client.Token(ctx, r); err == nil {
 				return client, answer, nil
 			}
@@ -136,16 +134,16 @@ func (c Config) request(ctx context.Context) (*admin.Client, admin.TokenResponse
 		next := time.Now().Add(pause)
 		switch {
 		case c.Wait == 0 || !admin.MayPass(err):
-			return nil, none, err
+			return nil, answer, err
 		case next.After(end):
-			return nil, none, fmt.Errorf("after %s: %w", c.Wait, err)
+			return nil, answer, fmt.Errorf("after %s: %w", c.Wait, err)
 		}
 		if text := err.Error(); text != said {
 			said = text
 			c.Waiting(err)
 		}
 		if !sleepUntil(ctx, next) {
-			return nil, none, ctx.Err()
+			return nil, answer, ctx.Err()
 		}
 	}
 }
@@ -165,10 +163,7 @@ func (c Config) complete(r *admin.TokenResponse) (own aclToken, err error) {
 
 // write writes the files.
 func (s *Sidecar) write(c Config, t Target) error {
-	r, dir := s.Proxy, s.Dir
-	if t.Dir != "" {
-		dir = filepath.Clean(t.Dir)
-	}
+	r, dir := s.Proxy, filepath.Clean(cmp.Or(t.Dir, s.Dir))
 	domain, err := spiffeid.TrustDomainFromString(r.TrustDomain)
 	if err != nil {
 		return fmt.Errorf("answer of the control plane: trust domain: %w", err)

@@ -62,7 +62,6 @@ func (p *controlPlane) firstProxies(ctx context.Context) (v *catalog.View, proxi
 			if len(proxies) > 0 {
 				return v, proxies
 			}
-			quiet = nil
 		case <-changed:
 		}
 	}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net"
@@ -52,7 +53,7 @@ func proxyOf(v *catalog.View, r admin.TokenRequest) (*catalog.Proxy, error) {
 		if w := v.Proxy(identity.ProxyID(r.ProxyID)); w != nil {
 			return w.Proxy, nil
 		}
-		return nil, fmt.Errorf("proxy %q: %w in the catalog (`sallyport status` lists the proxies)", r.ProxyID, admin.ErrUnknown)
+		return nil, fmt.Errorf("proxy %q: %w in the catalog: `sallyport status` lists the proxies", r.ProxyID, admin.ErrUnknown)
 	}
 	var found []*catalog.Proxy
 	for pr := range v.Proxies() {
@@ -64,7 +65,7 @@ func proxyOf(v *catalog.View, r admin.TokenRequest) (*catalog.Proxy, error) {
 	case 1:
 		return found[0], nil
 	case 0:
-		return nil, fmt.Errorf("a sidecar for the service instance %q: %w in the catalog (give the service's ID; `sallyport status` lists the proxies)", r.SidecarFor, admin.ErrUnknown)
+		return nil, fmt.Errorf("a sidecar for the service instance %q: %w in the catalog: give the service's ID; `sallyport status` lists the proxies", r.SidecarFor, admin.ErrUnknown)
 	default:
 		return nil, fmt.Errorf("the service instance %q has %d proxies: choose one with --proxy-id", r.SidecarFor, len(found))
 	}
@@ -97,12 +98,9 @@ func (p *controlPlane) token(peer admin.Peer, r admin.TokenRequest) (admin.Token
 		return admin.TokenResponse{}, err
 	}
 	if peer.UID != 0 && peer.UID != os.Geteuid() && peer.UID != pr.Bootstrap.UID {
-		return admin.TokenResponse{}, fmt.Errorf("the token of %s: %w to uid %d (root, uid %d and the proxy's own sallyport_uid are; %s)", pr.ID, admin.ErrForbidden, peer.UID, os.Geteuid(), pr.Origin)
+		return admin.TokenResponse{}, fmt.Errorf("the token of %s: %w to uid %d, but to root, uid %d and the proxy's sallyport_uid (%s)", pr.ID, admin.ErrForbidden, peer.UID, os.Geteuid(), pr.Origin)
 	}
-	ttl := r.TTL
-	if ttl == 0 {
-		ttl = p.cfg.TokenTTL
-	}
+	ttl := cmp.Or(r.TTL, p.cfg.TokenTTL)
 	if ttl < 0 || ttl > maxTokenTTL {
 		return admin.TokenResponse{}, fmt.Errorf("a token's life of %v is not between 0 and %v", ttl, maxTokenTTL)
 	}

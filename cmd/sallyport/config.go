@@ -301,19 +301,16 @@ func (c serveConfig) check() error {
 	if c.Data == "" {
 		return errors.New("--data is missing: the directory where the CA and its keys are kept")
 	}
-	engine := c.checkFiles
+	check := c.checkFiles
 	if c.Consul {
-		engine = c.checkConsul
+		check = c.checkConsul
 	}
-	if err := engine(); err != nil {
+	if err := check(); err != nil {
 		return err
 	}
-	for _, a := range []struct{ flag, addr string }{{"--xds-address", c.XDSAddress}, {"--metrics-bind", c.MetricsBind}} {
-		if a.addr == "" {
-			continue
-		}
-		if _, _, err := net.SplitHostPort(a.addr); err != nil {
-			return fmt.Errorf("%s: %q is not host:port", a.flag, a.addr)
+	for flag, addr := range map[string]string{"--xds-address": c.XDSAddress, "--metrics-bind": c.MetricsBind} {
+		if _, _, err := net.SplitHostPort(addr); addr != "" && err != nil {
+			return fmt.Errorf("%s: %q is not host:port", flag, addr)
 		}
 	}
 	return nil

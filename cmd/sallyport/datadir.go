@@ -17,7 +17,7 @@ func openData(dir string) (release func() error, err error) {
 		return nil, fmt.Errorf("--data: %w", err)
 	}
 	if err := admin.CheckDir(dir); err != nil {
-		return nil, fmt.Errorf("data %w (or choose another with --data)", err)
+		return nil, fmt.Errorf("data %w, or choose another with --data", err)
 	}
 	d, err := os.Open(dir)
 	if err != nil {
@@ -25,7 +25,7 @@ func openData(dir string) (release func() error, err error) {
 	}
 	if err := unix.Flock(int(d.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
 		if errors.Is(err, unix.EWOULDBLOCK) {
-			err = errors.New("another sallyport uses it (stop that one, or choose another --data)")
+			err = errors.New("another sallyport uses it: stop that one, or choose another --data")
 		}
 		return nil, errors.Join(fmt.Errorf("data directory %s: %w", dir, err), d.Close())
 	}

@@ -33,10 +33,10 @@ func listen(ctx context.Context, cfg serveConfig) (l listeners, err error) {
 	gid, mode := -1, os.FileMode(0o600)
 	if name := cfg.AdminGroup; name != "" {
 		g, err := user.LookupGroup(name)
-		if err != nil {
-			return l, fmt.Errorf("--admin-group: %w", err)
+		if err == nil {
+			gid, err = strconv.Atoi(g.Gid)
 		}
-		if gid, err = strconv.Atoi(g.Gid); err != nil {
+		if err != nil {
 			return l, fmt.Errorf("--admin-group: %w", err)
 		}
 		mode = 0o660
@@ -64,7 +64,7 @@ func listen(ctx context.Context, cfg serveConfig) (l listeners, err error) {
 	}
 	if a := cfg.MetricsBind; a != "" {
 		if l.metrics, err = lc.Listen(ctx, "tcp", a); err != nil {
-			return l, fmt.Errorf(`--metrics-bind: %w (several meshes on one machine need an address each, or "" to serve metrics on the admin socket alone)`, err)
+			return l, fmt.Errorf(`--metrics-bind: %w: several meshes on one machine need an address each, or "" to serve metrics on the admin socket alone`, err)
 		}
 	}
 	return l, nil
@@ -75,5 +75,5 @@ func groupError(group string, err error) error {
 	if group == "" || !errors.Is(err, fs.ErrPermission) {
 		return err
 	}
-	return fmt.Errorf("--admin-group: uid %d may not give the socket to the group %s: make that user a member of the group (and start anew), or run as root: %w", os.Geteuid(), group, err)
+	return fmt.Errorf("--admin-group: %w: uid %d may not give the socket to the group %s: make that user a member of the group and start anew, or run as root", err, os.Geteuid(), group)
 }

@@ -20,10 +20,8 @@ func newLogger(format, level string, w *os.File) (*slog.Logger, error) {
 	switch format {
 	case "json":
 		return slog.New(slog.NewJSONHandler(w, opts)), nil
-	case "text":
-		return slog.New(slog.NewTextHandler(w, opts)), nil
-	case "auto":
-		if info, err := w.Stat(); err == nil && info.Mode()&os.ModeCharDevice != 0 {
+	case "text", "auto":
+		if info, err := w.Stat(); format == "auto" && err == nil && info.Mode()&os.ModeCharDevice != 0 {
 			return slog.New(&plainHandler{w: w, mu: &sync.Mutex{}, level: l}), nil
 		}
 		return slog.New(slog.NewTextHandler(w, opts)), nil

@@ -35,7 +35,7 @@ configuration over xDS: mutual TLS between services, and only the connections th
 		return err
 	}
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
-		return fmt.Errorf("%w (see `%s --help`)", err, c.CommandPath())
+		return fmt.Errorf("%w: see `%s --help`", err, c.CommandPath())
 	})
 	root.PersistentFlags().StringVar(&o.runtimeDir, "runtime-dir", os.Getenv("SALLYPORT_RUNTIME_DIR"),
 		"directory of the sockets (SALLYPORT_RUNTIME_DIR; default "+admin.SystemDir+" for root, else under XDG_RUNTIME_DIR, else a directory of the user's own)")
@@ -70,7 +70,7 @@ func exactly(names ...string) cobra.PositionalArgs {
 		if len(args) == len(names) {
 			return nil
 		}
-		return fmt.Errorf("%s takes %s, and was given %d arguments (see `%s --help`)", c.CommandPath(), strings.Join(names, " and "), len(args), c.CommandPath())
+		return fmt.Errorf("%s takes %s, and was given %d arguments: see `%s --help`", c.CommandPath(), strings.Join(names, " and "), len(args), c.CommandPath())
 	}
 }
 

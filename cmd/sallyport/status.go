@@ -85,8 +85,8 @@ func printStatus(w io.Writer, s admin.Status, all int, full bool) error {
 	if err := t.Flush(); err != nil {
 		return err
 	}
-	if n := uncounted(s); n > 0 {
-		fmt.Fprintf(w, "TLS 1.2: not counted for %d of %d connected proxies, as their Envoys' administration cannot be asked from here\n", n, connected(s))
+	if n, connected := uncounted(s); n > 0 {
+		fmt.Fprintf(w, "TLS 1.2: not counted for %d of %d connected proxies, as their Envoys' administration cannot be asked from here\n", n, connected)
 	}
 	for _, p := range s.Proxies {
 		if n := p.LastNACK; n != nil {
@@ -115,22 +115,18 @@ func printStatus(w io.Writer, s admin.Status, all int, full bool) error {
 	return nil
 }
 
-// uncounted is how many connected proxies could have had handshakes of TLS 1.2 that nobody has
-// counted.
-func uncounted(s admin.Status) int {
-	if !s.AcceptsTLS12 {
-		return 0
-	}
-	return connected(s) - len(s.TLS12)
-}
-
-func connected(s admin.Status) (n int) {
+// uncounted is how many of the connected proxies could have had handshakes of TLS 1.2 that nobody
+// has counted.
+func uncounted(s admin.Status) (n, connected int) {
 	for _, p := range s.Proxies {
 		if p.Connected {
-			n++
+			connected++
 		}
 	}
-	return n
+	if s.AcceptsTLS12 {
+		n = connected - len(s.TLS12)
+	}
+	return n, connected
 }
 
 func until(t time.Time) string {

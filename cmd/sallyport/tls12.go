@@ -30,17 +30,15 @@ func tls12(ctx context.Context, runtimeDir string, proxies []xds.ProxyStatus) ma
 
 // countTLS12 asks the Envoy behind an administration socket.
 func countTLS12(ctx context.Context, socket string) (uint64, error) {
-	ctx, cancel := context.WithTimeout(ctx, time.Second)
-	defer cancel()
-	transport := &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+	client := http.Client{Timeout: time.Second, Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return (&net.Dialer{}).DialContext(ctx, "unix", socket)
-	}}
+	}}}
 	q := url.Values{"format": {"json"}, "filter": {`^listener\..*\.ssl\.versions\.TLSv1\.2$`}}
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://envoy/stats?"+q.Encode(), nil)
 	if err != nil {
 		return 0, err
 	}
-	resp, err := transport.RoundTrip(req)
+	resp, err := client.Do(req)
 	if err != nil {
 		return 0, err
 	}

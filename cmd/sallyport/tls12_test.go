@@ -48,8 +48,8 @@ func TestTLS12(t *testing.T) {
 		t.Errorf("tls12 = %v, want 7 of old, none of new and nothing else", got)
 	}
 	for accepts, want := range map[bool]int{true: 2, false: 0} {
-		if n := uncounted(admin.Status{AcceptsTLS12: accepts, Proxies: proxies, TLS12: got}); n != want {
-			t.Errorf("TLS 1.2 is accepted: %t: %d proxies are not counted, want %d", accepts, n, want)
+		if n, connected := uncounted(admin.Status{AcceptsTLS12: accepts, Proxies: proxies, TLS12: got}); n != want || connected != 4 {
+			t.Errorf("TLS 1.2 is accepted: %t: %d of %d proxies are not counted, want %d of 4", accepts, n, connected, want)
 		}
 	}
 }
