@@ -58,8 +58,7 @@ func socketHolder(path string) string {
 
 func readSocketTable(table string) (out []tableSocket) {
 	for line := range strings.Lines(table) {
-		// sl local_address rem_address st tx_queue:rx_queue tr:tm->when retrnsmt uid timeout inode
-		// …
+		// sl local_address rem_address st tx_queue:rx_queue tr:tm->when retrnsmt uid timeout inode, …
 		f := strings.Fields(line)
 		if len(f) < 10 || f[9] == "0" { // without an inode nobody has it open: it is on its way out
 			continue

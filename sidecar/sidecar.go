@@ -42,7 +42,8 @@ type Config struct {
 	// TokenFile holds the proxy's own ACL token, beside Consul; empty: Consul's variables say it.
 	TokenFile string
 	// Wait bounds the wait for a control plane that does not run yet, or does not know the proxy
-	// yet; 0: there is none. Waiting is told what is waited for, each reason once in a row.
+	// yet; 0: there is none. Waiting is required with it, and is told what is waited for, each
+	// reason once in a row.
 	Wait    time.Duration
 	Waiting func(error)
 }
@@ -124,7 +125,7 @@ func (c Config) request(ctx context.Context) (client *admin.Client, answer admin
 		return nil, answer, fmt.Errorf("--wait %s: a time to wait is positive", c.Wait)
 	}
 	r := admin.TokenRequest{SidecarFor: c.SidecarFor, ProxyID: c.ProxyID, TTL: c.TokenTTL}
-	end, said := time.Now().Add(c.Wait), ""
+	end, reported := time.Now().Add(c.Wait), ""
 	for pause := askAgain; ; pause = min(2*pause, askAgainMax) {
 		if client, err = admin.Find(c.RuntimeDir); err == nil {
 			if answer, err = client.Token(ctx, r); err == nil {
@@ -138,8 +139,8 @@ func (c Config) request(ctx context.Context) (client *admin.Client, answer admin
 		case next.After(end):
 			return nil, answer, fmt.Errorf("after %s: %w", c.Wait, err)
 		}
-		if text := err.Error(); text != said {
-			said = text
+		if text := err.Error(); text != reported {
+			reported = text
 			c.Waiting(err)
 		}
 		if !sleepUntil(ctx, next) {

@@ -62,8 +62,7 @@ func (s supervisor) run(ctx context.Context, signals <-chan os.Signal) (status i
 	for {
 		select {
 		case err := <-ended:
-			var exit *exec.ExitError
-			if err != nil && !errors.As(err, &exit) {
+			if _, exited := errors.AsType[*exec.ExitError](err); err != nil && !exited {
 				return 0, fmt.Errorf("%s: %w", s.path, err)
 			}
 			status := exitStatus(cmd.ProcessState)

@@ -39,8 +39,8 @@ func (p *controlPlane) serveRemote(ctx context.Context, l net.Listener) (err err
 	return p.serveGRPC(ctx, l, credentials.NewTLS(e.TLSConfig()))
 }
 
-// stopTime bounds how long streams and calls are given to end; the process is to be gone within 5
-// s.
+// stopTime bounds how long streams and calls are given to end; the process is to be gone within
+// five seconds.
 const stopTime = 3 * time.Second
 
 // serveGRPC serves xDS, ext_authz and access logs on l until ctx ends. The streams of xDS are ended
