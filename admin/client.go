@@ -69,7 +69,7 @@ func reason(err error) string {
 	case errors.Is(err, fs.ErrNotExist):
 		return "no such socket"
 	case errors.Is(err, fs.ErrPermission):
-		return "permission denied, but for root, the user that serves, and the group of `sallyport serve --admin-group`"
+		return "permission denied: ask as root, as the user that serves, or as a member of `sallyport serve --admin-group`"
 	}
 	return "nobody answers"
 }
