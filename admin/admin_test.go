@@ -46,7 +46,7 @@ func serve(t *testing.T, api admin.API) *admin.Client {
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	nothing := http.NotFoundHandler()
-	api.Metrics, api.Health, api.Ready = nothing, nothing, nothing
+	api.Monitoring = nothing
 	go func() { done <- admin.Serve(ctx, l, api, slog.New(slog.DiscardHandler)) }()
 	client, err := admin.Find(dir)
 	if err != nil {

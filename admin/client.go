@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -27,31 +28,29 @@ type Client struct {
 // maxResponse bounds what a client reads; a status of 10,000 proxies is some megabytes.
 const maxResponse = 256 << 20
 
-// Find returns a client of the control plane whose sockets are in dir or, if dir is empty, in the first of the
-// usual directories that has an admin socket: the user's own, then root's.
-// The user's own is trusted only if it is what MakeDir makes; a dir that was asked for is taken as it is. An error says where it looked.
+// Find returns a client of the control plane whose sockets are in dir or, if dir is empty, in the
+// first of the usual directories that has an admin socket: the user's own, then root's. The user's
+// own is trusted only if it is what MakeDir makes; a dir that was asked for is taken as it is. An
+// error says where it looked.
 func Find(dir string) (*Client, error) {
 	if dir != "" {
-		return find([]string{dir}, func(string) error { return nil })
+		return find(false, dir)
 	}
-	return find(defaultDirs(), func(d string) error {
-		if d == SystemDir { // which only root makes, for whoever runs the control plane
-			return nil
-		}
-		return CheckDir(d)
-	})
+	return find(true, slices.Compact([]string{DefaultDir(), SystemDir})...)
 }
 
-// find returns a client of the first of dirs that is trusted and has an admin socket. Under /tmp anybody can make the directory in which a user's
-// control plane would be: its socket would be told tokens, and be believed.
-func find(dirs []string, trusted func(dir string) error) (*Client, error) {
+// find returns a client of the first of dirs that has an admin socket. If check is set, only those
+// are trusted that MakeDir would take, and SystemDir, which only root makes: under /tmp anybody can
+// make the directory in which a user's control plane would be, whose socket would be told tokens,
+// and be believed.
+func find(check bool, dirs ...string) (*Client, error) {
 	var tried []string
 	for _, d := range dirs {
 		path := Socket(d)
 		if err := checkSocketPath(path); err != nil {
 			return nil, err
 		}
-		if err := trusted(d); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		if err := CheckDir(d); check && err != nil && d != SystemDir && !errors.Is(err, fs.ErrNotExist) {
 			tried = append(tried, err.Error())
 			continue
 		}
@@ -62,7 +61,7 @@ func find(dirs []string, trusted func(dir string) error) (*Client, error) {
 		}
 		tried = append(tried, path+": "+reason(err))
 	}
-	return nil, fmt.Errorf("no running sallyport found: %s (start one with `sallyport serve`, or say where its sockets are with --runtime-dir or SALLYPORT_RUNTIME_DIR)", strings.Join(tried, "; "))
+	return nil, fmt.Errorf("no running sallyport found: %s: start one with `sallyport serve`, or say where its sockets are with --runtime-dir or SALLYPORT_RUNTIME_DIR", strings.Join(tried, "; "))
 }
 
 func reason(err error) string {
@@ -70,7 +69,7 @@ func reason(err error) string {
 	case errors.Is(err, fs.ErrNotExist):
 		return "no such socket"
 	case errors.Is(err, fs.ErrPermission):
-		return "permission denied (root and the user that serves may, and the group of `sallyport serve --admin-group`)"
+		return "permission denied: ask as root, as the user that serves, or as a member of `sallyport serve --admin-group`"
 	}
 	return "nobody answers"
 }
@@ -87,52 +86,49 @@ func (c *Client) Dir() string { return c.dir }
 
 // Status asks for the state of the control plane and its proxies.
 func (c *Client) Status(ctx context.Context) (Status, error) {
-	var out Status
-	return out, c.call(ctx, http.MethodGet, "/v1/status", nil, &out)
+	return call[Status](ctx, c, http.MethodGet, "/v1/status", nil)
 }
 
 // Change asks what became of a change of the catalog; number 0 is the newest.
 func (c *Client) Change(ctx context.Context, number uint64) (xds.ChangeStatus, error) {
-	var out xds.ChangeStatus
-	return out, c.call(ctx, http.MethodGet, "/v1/change?number="+strconv.FormatUint(number, 10), nil, &out)
+	return call[xds.ChangeStatus](ctx, c, http.MethodGet, "/v1/change?number="+strconv.FormatUint(number, 10), nil)
 }
 
 // Check asks whether source may connect to destination.
 func (c *Client) Check(ctx context.Context, source, destination string) (CheckResponse, error) {
-	var out CheckResponse
-	return out, c.call(ctx, http.MethodGet, "/v1/intention/check?"+url.Values{"source": {source}, "destination": {destination}}.Encode(), nil, &out)
+	return call[CheckResponse](ctx, c, http.MethodGet, "/v1/intention/check?"+url.Values{"source": {source}, "destination": {destination}}.Encode(), nil)
 }
 
 // Rotate gives a service a new leaf now.
 func (c *Client) Rotate(ctx context.Context, service string) error {
-	return c.call(ctx, http.MethodPost, "/v1/leaf/rotate?"+url.Values{"service": {service}}.Encode(), nil, &struct{}{})
+	_, err := call[struct{}](ctx, c, http.MethodPost, "/v1/leaf/rotate?"+url.Values{"service": {service}}.Encode(), nil)
+	return err
 }
 
 // Token asks for a proxy's token.
 func (c *Client) Token(ctx context.Context, r TokenRequest) (TokenResponse, error) {
-	var out TokenResponse
-	return out, c.call(ctx, http.MethodPost, "/v1/token", r, &out)
+	return call[TokenResponse](ctx, c, http.MethodPost, "/v1/token", r)
 }
 
-func (c *Client) call(ctx context.Context, method, path string, in, out any) error {
+func call[T any](ctx context.Context, c *Client, method, path string, in any) (out T, err error) {
 	var body io.Reader
 	if in != nil {
 		b, err := json.Marshal(in)
 		if err != nil {
-			return err
+			return out, err
 		}
 		body = bytes.NewReader(b)
 	}
 	req, err := http.NewRequestWithContext(ctx, method, "http://sallyport"+path, body)
 	if err != nil {
-		return err
+		return out, err
 	}
 	resp, err := c.http.Do(req)
 	if err != nil {
 		if u, ok := errors.AsType[*url.Error](err); ok {
 			err = u.Err
 		}
-		return fmt.Errorf("asking sallyport at %s: %w", Socket(c.dir), err)
+		return out, fmt.Errorf("asking sallyport at %s: %w", Socket(c.dir), err)
 	}
 	defer func() { _ = resp.Body.Close() }()
 	d := json.NewDecoder(io.LimitReader(resp.Body, maxResponse))
@@ -141,12 +137,12 @@ func (c *Client) call(ctx context.Context, method, path string, in, out any) err
 		if d.Decode(&p) != nil || p.Error == "" {
 			p.Error = resp.Status
 		}
-		return &refusal{text: p.Error, status: resp.StatusCode}
+		return out, &refusal{text: p.Error, status: resp.StatusCode}
 	}
-	if err := d.Decode(out); err != nil {
-		return fmt.Errorf("answer of sallyport at %s: %w", Socket(c.dir), err)
+	if err := d.Decode(&out); err != nil {
+		return out, fmt.Errorf("answer of sallyport at %s: %w", Socket(c.dir), err)
 	}
-	return nil
+	return out, nil
 }
 
 // refusal is what the control plane said instead of an answer.
@@ -159,19 +155,17 @@ func (r *refusal) Error() string { return r.text }
 
 // Unwrap is the error that the server was given, as far as the status tells.
 func (r *refusal) Unwrap() error {
-	switch r.status {
-	case http.StatusForbidden:
-		return ErrForbidden
-	case http.StatusNotFound:
-		return ErrUnknown
-	case http.StatusServiceUnavailable:
-		return ErrNotYet
+	for err, status := range statuses {
+		if status == r.status {
+			return err
+		}
 	}
 	return nil
 }
 
-// MayPass reports whether err may pass by waiting: no control plane runs, it has just started, or it does not have what was asked for (yet).
-// Who may not have something, or asks for nonsense, is told the same again.
+// MayPass reports whether err may pass by waiting: no control plane runs, it has just started, or
+// it does not have what was asked for (yet). Who may not have something, or asks for nonsense, is
+// told the same again.
 func MayPass(err error) bool {
 	if _, ok := errors.AsType[*refusal](err); !ok {
 		return err != nil

@@ -36,10 +36,10 @@ func TestFindTrusts(t *testing.T) {
 		t.Fatal(err)
 	}
 	for dir, want := range map[string]string{open: "may be written to by others", link: "is not a directory", filepath.Join(base, "none"): "no such socket"} {
-		if c, err := find([]string{dir}, CheckDir); err == nil || !strings.Contains(err.Error(), want) {
+		if c, err := find(true, dir); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v, %v; want %q", dir, c, err, want)
 		}
-		if c, err := find([]string{dir, own}, CheckDir); err != nil || c.Dir() != own {
+		if c, err := find(true, dir, own); err != nil || c.Dir() != own {
 			t.Errorf("%s, then a good one: %v, %v", dir, c, err)
 		}
 	}
@@ -47,7 +47,7 @@ func TestFindTrusts(t *testing.T) {
 		if err := os.Chown(own, 65534, -1); err != nil {
 			t.Fatal(err)
 		}
-		if c, err := find([]string{own}, CheckDir); err == nil || !strings.Contains(err.Error(), "belongs to uid 65534") {
+		if c, err := find(true, own); err == nil || !strings.Contains(err.Error(), "belongs to uid 65534") {
 			t.Errorf("another user's: %v, %v", c, err)
 		}
 	}

@@ -17,8 +17,8 @@ import (
 // SystemDir is where the sockets of a control plane that root runs are by default.
 const SystemDir = "/run/sallyport"
 
-// DefaultDir is where `sallyport serve` puts its sockets unless told: SystemDir for root, else under XDG_RUNTIME_DIR, else
-// a directory of the user's own under the temporary directory.
+// DefaultDir is where `sallyport serve` puts its sockets unless told: SystemDir for root, else
+// under XDG_RUNTIME_DIR, else a directory of the user's own under the temporary directory.
 func DefaultDir() string {
 	if os.Geteuid() == 0 {
 		return SystemDir
@@ -27,15 +27,6 @@ func DefaultDir() string {
 		return filepath.Join(d, "sallyport")
 	}
 	return filepath.Join(os.TempDir(), "sallyport-"+strconv.Itoa(os.Geteuid()))
-}
-
-// defaultDirs are where clients look for a control plane: the user's own, then root's.
-func defaultDirs() []string {
-	own := DefaultDir()
-	if own == SystemDir {
-		return []string{own}
-	}
-	return []string{own, SystemDir}
 }
 
 // Socket is the path of the admin socket in a runtime directory.
@@ -47,13 +38,14 @@ func XDSSocket(dir string) string { return filepath.Join(dir, "xds.sock") }
 // checkSocketPath returns an error if path is too long for a Unix socket.
 func checkSocketPath(path string) error {
 	if len(path) > unixsocket.MaxPath {
-		return fmt.Errorf("%s is too long for a Unix socket: %d bytes, at most %d (choose a shorter --runtime-dir)", path, len(path), unixsocket.MaxPath)
+		return fmt.Errorf("%s is too long for a Unix socket: %d bytes, at most %d: choose a shorter --runtime-dir", path, len(path), unixsocket.MaxPath)
 	}
 	return nil
 }
 
-// MakeDir creates the runtime directory or checks the one there is. One that another user owns or may write to, or that is a
-// symbolic link, is refused: whoever can replace the sockets can pose as the control plane.
+// MakeDir creates the runtime directory or checks the one there is. One that another user owns or
+// may write to, or that is a symbolic link, is refused: whoever can replace the sockets can pose as
+// the control plane.
 func MakeDir(dir string) error {
 	mode := fs.FileMode(0o700)
 	if os.Geteuid() == 0 {
@@ -68,13 +60,14 @@ func MakeDir(dir string) error {
 		return fmt.Errorf("runtime directory: %w", err)
 	}
 	if err := CheckDir(dir); err != nil {
-		return fmt.Errorf("runtime %w (or choose another with --runtime-dir)", err)
+		return fmt.Errorf("runtime %w, or choose another with --runtime-dir", err)
 	}
 	return nil
 }
 
-// CheckDir returns an error if a directory, or what is in it, may be replaced by others than this process's user and root: one that another user owns or may
-// write to, or that is a symbolic link. It wraps fs.ErrNotExist if there is none.
+// CheckDir returns an error if a directory, or what is in it, may be replaced by others than this
+// process's user and root: one that another user owns or may write to, or that is a symbolic link.
+// It wraps fs.ErrNotExist if there is none.
 func CheckDir(dir string) error {
 	info, err := os.Lstat(dir)
 	if err != nil {
@@ -91,8 +84,8 @@ func CheckDir(dir string) error {
 	return nil
 }
 
-// LetThrough lets everybody reach the sockets in a runtime directory of this user, which have modes of their own. Nobody else may
-// list the directory.
+// LetThrough lets everybody reach the sockets in a runtime directory of this user, which have modes
+// of their own. Nobody else may list the directory.
 func LetThrough(dir string) error {
 	info, err := os.Lstat(dir)
 	if err != nil {
@@ -106,15 +99,15 @@ func LetThrough(dir string) error {
 	return nil
 }
 
-// Listen listens on a Unix socket at path with the given mode and, if gid is not -1, group. A socket that somebody still
-// answers on is left alone; one that was left over is replaced.
+// Listen listens on a Unix socket at path with the given mode and, if gid is not -1, group. A
+// socket that somebody still answers on is left alone; one that was left over is replaced.
 func Listen(path string, mode fs.FileMode, gid int) (net.Listener, error) {
 	if err := checkSocketPath(path); err != nil {
 		return nil, err
 	}
 	if info, err := os.Lstat(path); err == nil {
 		if info.Mode().Type() != fs.ModeSocket {
-			return nil, fmt.Errorf("%s is in the way and is no socket (remove it)", path)
+			return nil, fmt.Errorf("%s is in the way and is no socket: remove it", path)
 		}
 		// Only a refusal says that nobody listens: one who is too busy to answer is still there.
 		c, err := (&net.Dialer{Timeout: time.Second}).Dial("unix", path)
@@ -122,7 +115,7 @@ func Listen(path string, mode fs.FileMode, gid int) (net.Listener, error) {
 			_ = c.Close()
 		}
 		if !errors.Is(err, syscall.ECONNREFUSED) {
-			return nil, fmt.Errorf("another sallyport serves on %s (stop it, or choose another --runtime-dir)", path)
+			return nil, fmt.Errorf("another sallyport serves on %s: stop it, or choose another --runtime-dir", path)
 		}
 		if err := os.Remove(path); err != nil {
 			return nil, fmt.Errorf("socket that was left over: %w", err)

@@ -1,6 +1,7 @@
 package admin
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -15,13 +16,15 @@ import (
 	"github.com/sallyport/sallyport/xds"
 )
 
-// API is what the server answers from. All functions may be called by several goroutines and must not block for long.
+// API is what the server answers from. All functions may be called by several goroutines and must
+// not block for long.
 type API struct {
 	// Status describes the control plane and its proxies.
 	Status func() Status
 	// Change says what became of a change of the catalog; number 0 is the newest.
 	Change func(number uint64) (xds.ChangeStatus, error)
-	// Check says whether source may connect to destination; both are names of services, source may be a SPIFFE ID too.
+	// Check says whether source may connect to destination; both are names of services, source may
+	// be a SPIFFE ID too.
 	Check func(source, destination string) (CheckResponse, error)
 	// Rotate gives the service a new leaf now.
 	Rotate func(service string) error
@@ -29,12 +32,26 @@ type API struct {
 	Token func(peer Peer, r TokenRequest) (TokenResponse, error)
 	// Reload reads the sources again.
 	Reload func()
-	// Metrics, Health and Ready are served as they are, here and on the metrics address.
-	Metrics, Health, Ready http.Handler
+	// Monitoring answers /metrics, /healthz and /readyz.
+	Monitoring http.Handler
 }
 
 // Peer is the process at the other end of a connection, as the kernel names it.
 type Peer struct{ PID, UID int }
+
+// peerOf asks the kernel who made a connection.
+func peerOf(conn any) (p Peer, err error) {
+	c, ok := conn.(*net.UnixConn)
+	if !ok {
+		return Peer{}, errors.New("not a Unix socket")
+	}
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return Peer{}, err
+	}
+	controlErr := raw.Control(func(fd uintptr) { p, err = credentials(int(fd)) })
+	return p, errors.Join(controlErr, err)
+}
 
 // Errors by which API tells the server what to answer.
 var (
@@ -46,7 +63,12 @@ var (
 	ErrNotYet = errors.New("not yet")
 )
 
-type peerKey struct{}
+// statuses are how errors travel to the client; others are http.StatusBadRequest.
+var statuses = map[error]int{
+	ErrForbidden: http.StatusForbidden, ErrUnknown: http.StatusNotFound, ErrNotYet: http.StatusServiceUnavailable,
+}
+
+type connKey struct{}
 
 // maxRequest bounds the body of a request; the largest one names a service.
 const maxRequest = 64 << 10
@@ -56,26 +78,20 @@ const writeTimeout = 35 * time.Second
 
 // Serve answers on l, a Unix socket, until ctx ends. It returns nil when ctx ended.
 func Serve(ctx context.Context, l net.Listener, api API, log *slog.Logger) error {
+	return ServeHTTP(ctx, l, handler(api, log), log)
+}
+
+// ServeHTTP has h answer on l until ctx ends, then gives open requests a second. It returns nil
+// when ctx ended.
+func ServeHTTP(ctx context.Context, l net.Listener, h http.Handler, log *slog.Logger) error {
 	s := &http.Server{
-		Handler:           handler(api, log),
+		Handler:           h,
 		ReadHeaderTimeout: 5 * time.Second,
 		ReadTimeout:       10 * time.Second,
 		WriteTimeout:      writeTimeout,
 		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug),
-		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
-			p, err := peerOf(c)
-			if err != nil {
-				log.Warn("admin connection without credentials", "err", err)
-				return ctx
-			}
-			return context.WithValue(ctx, peerKey{}, p)
-		},
+		ConnContext:       func(ctx context.Context, c net.Conn) context.Context { return context.WithValue(ctx, connKey{}, c) },
 	}
-	return ServeHTTP(ctx, s, l)
-}
-
-// ServeHTTP runs s on l until ctx ends, then gives open requests a second. It returns nil when ctx ended.
-func ServeHTTP(ctx context.Context, s *http.Server, l net.Listener) error {
 	failed := make(chan error, 1)
 	go func() { failed <- s.Serve(l) }()
 	select {
@@ -118,9 +134,9 @@ func handler(api API, log *slog.Logger) http.Handler {
 		reply(w, struct{}{}, nil)
 	})
 	mux.HandleFunc("POST /v1/token", func(w http.ResponseWriter, r *http.Request) {
-		peer, ok := r.Context().Value(peerKey{}).(Peer)
-		if !ok {
-			reply(w, nil, fmt.Errorf("%w: the kernel does not say who asks", ErrForbidden))
+		peer, err := peerOf(r.Context().Value(connKey{}))
+		if err != nil {
+			reply(w, nil, fmt.Errorf("%w: the kernel does not say who asks: %w", ErrForbidden, err))
 			return
 		}
 		var in TokenRequest
@@ -131,28 +147,28 @@ func handler(api API, log *slog.Logger) http.Handler {
 			return
 		}
 		out, err := api.Token(peer, in)
+		log := log.With("proxy", cmp.Or(out.ProxyID, in.ProxyID), "sidecar_for", in.SidecarFor, "uid", peer.UID, "pid", peer.PID)
 		switch {
 		case errors.Is(err, ErrUnknown) || errors.Is(err, ErrNotYet):
 			// Who waits for a proxy asks again and again, and is told what for.
-			log.Debug("token not given", "proxy", in.ProxyID, "sidecar_for", in.SidecarFor, "uid", peer.UID, "pid", peer.PID, "err", err)
+			log.Debug("token not issued", "err", err)
 		case err != nil:
-			log.Warn("token refused", "proxy", in.ProxyID, "sidecar_for", in.SidecarFor, "uid", peer.UID, "pid", peer.PID, "err", err)
+			log.Warn("token refused", "err", err)
 		case out.OwnToken:
-			log.Info("bootstrap given out", "proxy", out.ProxyID, "uid", peer.UID, "pid", peer.PID)
+			log.Info("bootstrap issued")
 		default:
-			log.Info("token minted", "proxy", out.ProxyID, "expires", out.Expires, "uid", peer.UID, "pid", peer.PID)
+			log.Info("token issued", "expires", out.Expires)
 		}
 		reply(w, out, err)
 	})
-	mux.Handle("GET /metrics", api.Metrics)
-	mux.Handle("GET /healthz", api.Health)
-	mux.Handle("GET /readyz", api.Ready)
+	mux.Handle("GET /{page}", api.Monitoring)
 	mux.HandleFunc("GET /debug/pprof/{name}", profile)
 	return mux
 }
 
-// profile answers with a profile of the control plane, for `go tool pprof`: "profile" is one of the processor, the others are those of
-// runtime/pprof. What a profile holds is the names of functions and sums, no contents of memory.
+// profile answers with a profile of the control plane, for `go tool pprof`: "profile" is one of the
+// processor, the others are those of runtime/pprof. They hold names of functions and sums, no
+// contents of memory.
 func profile(w http.ResponseWriter, r *http.Request) {
 	if name := r.PathValue("name"); name != "profile" {
 		pprof.Handler(name).ServeHTTP(w, r)
@@ -169,20 +185,14 @@ func reply(w http.ResponseWriter, v any, err error) {
 	w.Header().Set("Content-Type", "application/json")
 	w.Header().Set("Cache-Control", "no-store")
 	status := http.StatusOK
-	switch {
-	case err == nil:
-	case errors.Is(err, ErrForbidden):
-		status = http.StatusForbidden
-	case errors.Is(err, ErrUnknown):
-		status = http.StatusNotFound
-	case errors.Is(err, ErrNotYet):
-		status = http.StatusServiceUnavailable
-	default:
-		status = http.StatusBadRequest
+	if err != nil {
+		v, status = problem{Error: err.Error()}, http.StatusBadRequest
+		for e, code := range statuses {
+			if errors.Is(err, e) {
+				status = code
+			}
+		}
 	}
 	w.WriteHeader(status)
-	if err != nil {
-		v = problem{Error: err.Error()}
-	}
 	_ = json.NewEncoder(w).Encode(v) // a client that went away needs no answer
 }

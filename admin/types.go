@@ -1,6 +1,6 @@
-// Package admin is the control plane's own API: JSON over HTTP on a Unix socket (admin.sock), for the commands that ask a
-// running control plane. Who may connect is what the socket's mode says; who may have a token is judged by the uid of the
-// process at the other end.
+// Package admin is the control plane's own API: JSON over HTTP on a Unix socket (admin.sock), for
+// the commands that ask a running control plane. Who may connect is what the socket's mode says;
+// who may have a token is judged by the uid of the process at the other end.
 package admin
 
 import (
@@ -10,7 +10,8 @@ import (
 	"github.com/sallyport/sallyport/xds"
 )
 
-// TokenRequest asks for a proxy's token and for what else its bootstrap needs. Exactly one of SidecarFor, the ID of a service instance, and ProxyID is set.
+// TokenRequest asks for a proxy's token and for what else its bootstrap needs. Exactly one of
+// SidecarFor, the ID of a service instance, and ProxyID is set.
 type TokenRequest struct {
 	SidecarFor string        `json:"sidecar_for,omitempty"`
 	ProxyID    string        `json:"proxy_id,omitempty"`
@@ -21,7 +22,8 @@ type TokenRequest struct {
 type TokenResponse struct {
 	Token   string    `json:"token,omitempty"`
 	Expires time.Time `json:"expires,omitzero"`
-	// OwnToken says that there is no Token here: the proxy has one of its own (Consul's ACL token), which the caller has to know.
+	// OwnToken says that there is no Token here: the proxy has one of its own (Consul's ACL token),
+	// which the caller has to know.
 	OwnToken bool `json:"own_token,omitempty"`
 
 	ProxyID     string `json:"proxy_id"`
@@ -36,12 +38,14 @@ type TokenResponse struct {
 	XDSSocket string `json:"xds_socket"`
 	// XDSAddress is host:port of the TLS endpoint for Envoys elsewhere; empty if there is none.
 	XDSAddress string `json:"xds_address,omitempty"`
-	// XDSCA is the PEM of the roots that the TLS endpoint's certificate is verified with, XDSURI its URI SAN.
+	// XDSCA is the PEM of the roots that the TLS endpoint's certificate is verified with, XDSURI
+	// its URI SAN.
 	XDSCA  string `json:"xds_ca,omitempty"`
 	XDSURI string `json:"xds_uri,omitempty"`
 
 	PrometheusBindAddr string `json:"prometheus_bind_addr,omitempty"`
-	// Listeners are what the proxy's Envoy will bind: "127.0.0.1:21000", or the path of a Unix socket.
+	// Listeners are what the proxy's Envoy will bind: "127.0.0.1:21000", or the path of a Unix
+	// socket.
 	Listeners []Listener `json:"listeners"`
 }
 
@@ -68,11 +72,13 @@ type CheckResponse struct {
 	Destination string `json:"destination"`
 	// Reason is why, in words: "intention", "default policy", "foreign trust domain", …
 	Reason string `json:"reason"`
-	// Intention and Origin name the intention that decided and where it was read; empty if none did.
+	// Intention and Origin name the intention that decided and where it was read; empty if none
+	// did.
 	Intention  string `json:"intention,omitempty"`
 	Origin     string `json:"origin,omitempty"`
 	Precedence int    `json:"precedence,omitempty"`
-	// Note says what else a reader should know: that the intention is of a kind that is not supported and denies for that.
+	// Note says what else a reader should know: that the intention is of a kind that is not
+	// supported and denies for that.
 	Note string `json:"note,omitempty"`
 }
 
@@ -82,13 +88,11 @@ func (r CheckResponse) Explain() string {
 	if r.Allowed {
 		word = "Allowed"
 	}
-	s := word + ": " + r.Source + " => " + r.Destination
-	switch {
-	case r.Intention != "":
-		s += ", by the intention " + r.Intention
-	default:
-		s += ", by " + r.Reason
+	by := r.Reason
+	if r.Intention != "" {
+		by = "the intention " + r.Intention
 	}
+	s := word + ": " + r.Source + " => " + r.Destination + ", by " + by
 	if r.Origin != "" {
 		s += " at " + r.Origin
 	}
@@ -111,12 +115,15 @@ type Status struct {
 	// Change is the number of the newest change of the catalog, and ChangeSeen when it was noticed.
 	Change     uint64    `json:"change,omitempty"`
 	ChangeSeen time.Time `json:"change_seen,omitzero"`
-	// Unrecorded is why it could not be written whose live connections have been ended; empty: it was.
+	// Unrecorded is why it could not be written whose live connections have been ended; empty: it
+	// was.
 	Unrecorded string            `json:"unrecorded,omitempty"`
 	Proxies    []xds.ProxyStatus `json:"proxies"`
-	// TLS12 counts the inbound handshakes of TLS 1.2, by proxy: peers under Consul's own control plane. The command that asks fills it in, for
-	// the Envoys that it can ask; of the others nothing is known, and they are left out.
-	TLS12 map[string]uint64 `json:"tls12_handshakes,omitempty"`
+	// AcceptsTLS12 says that proxies accept peers that speak TLS 1.2 (those under Consul's own
+	// control plane), and TLS12 counts their handshakes, by proxy. The command that asks fills it
+	// in for the Envoys that it can ask; of the others nothing is known, and they are left out.
+	AcceptsTLS12 bool              `json:"accepts_tls12,omitempty"`
+	TLS12        map[string]uint64 `json:"tls12_handshakes,omitempty"`
 }
 
 // Catalog is the state of the source of the catalog.
@@ -124,7 +131,8 @@ type Catalog struct {
 	Source string `json:"source"` // "files: /etc/sallyport/catalog", "consul agent localhost:8500"
 	// LastLoaded is when the contents were last known to be what the source has, changed or not.
 	LastLoaded time.Time `json:"last_loaded,omitzero"`
-	// StaleSince is since when something could not be read again; zero: it is all as the source has it.
+	// StaleSince is since when something could not be read again; zero: it is all as the source has
+	// it.
 	StaleSince time.Time `json:"stale_since,omitzero"`
 	Services   int       `json:"services"`
 	Intentions int       `json:"intentions"`

@@ -9,7 +9,8 @@ import (
 	"github.com/sallyport/sallyport/identity"
 )
 
-// TestListenersOf: what is missing there, `sallyport envoy` shares with another process without a word.
+// TestListenersOf: what is missing there, `sallyport envoy` shares with another process without a
+// word.
 func TestListenersOf(t *testing.T) {
 	t.Parallel()
 	got := listenersOf(&catalog.Proxy{

@@ -1,30 +1,24 @@
 package main
 
 import (
-	"context"
 	"fmt"
 	"io"
 	"path/filepath"
 	"strings"
 	"time"
 
-	"github.com/sallyport/sallyport/admin"
 	bootstrap "github.com/sallyport/sallyport/envoy-bootstrap"
+	"github.com/sallyport/sallyport/sidecar"
 	"github.com/spf13/cobra"
 )
 
 // bootstrapTokenTTL is how long a token lives that nobody renews.
 const bootstrapTokenTTL = 720 * time.Hour
 
-type bootstrapOptions struct {
-	sidecarOptions
-	envoyVersion string
-	xdsAddress   string
-	targetDir    string
-}
-
 func newBootstrapCommand(client *clientOptions) *cobra.Command {
-	var o bootstrapOptions
+	var config sidecar.Config
+	var target sidecar.Target
+	var version string
 	c := &cobra.Command{
 		Use:   "bootstrap --sidecar-for INSTANCE [-o DIR]",
 		Short: "Write a bootstrap and a token for an Envoy that somebody else starts",
@@ -38,84 +32,53 @@ there that the two files will be copied to.`,
   sallyport bootstrap --sidecar-for web -o ./web --xds-address cp.example.com:8502 --target-dir /etc/envoy --envoy-version 1.40.0`,
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
-			return runBootstrap(c.Context(), client.runtimeDir, o, c.OutOrStdout(), c.ErrOrStderr())
+			if version != "" {
+				var err error
+				if target.Version, err = bootstrap.ParseVersion(version); err != nil {
+					return fmt.Errorf("--envoy-version: %w", err)
+				}
+			}
+			if target.Dir != "" && !filepath.IsAbs(target.Dir) {
+				return fmt.Errorf("--target-dir %q: expected a full path", target.Dir)
+			}
+			config.RuntimeDir = client.runtimeDir
+			config.Waiting = func(err error) { fmt.Fprintln(c.ErrOrStderr(), "waiting:", err) }
+			s, err := sidecar.Write(c.Context(), config, target)
+			if err != nil {
+				return err
+			}
+			return describe(c.OutOrStdout(), s, target.Dir, time.Now())
 		},
 	}
-	o.addFlags(c, bootstrapTokenTTL, "life of the token")
+	sidecarFlags(c, &config, bootstrapTokenTTL, "life of the token")
 	f := c.Flags()
-	f.StringVar(&o.envoyVersion, "envoy-version", "", "version of the Envoy that will read the bootstrap (default: it may be any that is supported)")
-	f.StringVar(&o.xdsAddress, "xds-address", "", "host:port of the control plane's TLS endpoint, for an Envoy on another machine")
-	f.StringVar(&o.targetDir, "target-dir", "", "directory in which Envoy will find the files (default: the one they are written to)")
+	f.StringVar(&version, "envoy-version", "", "version of the Envoy that will read the bootstrap (default: it may be any that is supported)")
+	f.StringVar(&target.XDSAddress, "xds-address", "", "host:port of the control plane's TLS endpoint, for an Envoy on another machine")
+	f.StringVar(&target.Dir, "target-dir", "", "directory in which Envoy will find the files (default: the one they are written to)")
 	return c
 }
 
-func runBootstrap(ctx context.Context, runtimeDir string, o bootstrapOptions, out, waiting io.Writer) error {
-	var version bootstrap.Version
-	if o.envoyVersion != "" {
-		var err error
-		if version, err = bootstrap.ParseVersion(o.envoyVersion); err != nil {
-			return fmt.Errorf("--envoy-version: %w", err)
-		}
-	}
-	if o.targetDir != "" && !filepath.IsAbs(o.targetDir) {
-		return fmt.Errorf("--target-dir %q: expected a full path", o.targetDir)
-	}
-	request, err := o.request()
-	if err != nil {
-		return err
-	}
-	client, r, err := o.token(ctx, runtimeDir, request, func(err error) { fmt.Fprintln(waiting, "waiting:", err) })
-	if err != nil {
-		return err
-	}
-	if _, err := o.complete(&r); err != nil {
-		return err
-	}
-	dir, release, err := o.openDir(client.Dir(), r.ProxyID)
-	if err != nil {
-		return err
-	}
-	defer release()
-	target := dir
-	if o.targetDir != "" {
-		target = filepath.Clean(o.targetDir)
-	}
-	params, err := o.params(r, target, version)
-	if err != nil {
-		return err
-	}
-	if o.xdsAddress != "" {
-		if err := useRemote(&params, r, o.xdsAddress); err != nil {
-			return err
-		}
-	}
-	if _, err := writeSidecar(dir, r.Token, params); err != nil {
-		return err
-	}
-	return describe(out, dir, target, r, params, time.Now())
-}
-
-// describe says what was written and how Envoy is started with it.
-func describe(out io.Writer, dir, target string, r admin.TokenResponse, p bootstrap.Params, now time.Time) error {
+// describe says what was written and how Envoy is started with it. target is where the files go;
+// empty: they stay.
+func describe(out io.Writer, s *sidecar.Sidecar, target string, now time.Time) error {
 	var b strings.Builder
-	fmt.Fprintf(&b, "Wrote bootstrap.json and token.json of %s (service %s) to %s\n", r.ProxyID, r.Service, dir)
-	if target != dir {
+	fmt.Fprintf(&b, "Wrote bootstrap.json and token.json of %s (service %s) to %s\n", s.Proxy.ProxyID, s.Proxy.Service, s.Dir)
+	if target != "" && filepath.Clean(target) != s.Dir {
 		fmt.Fprintf(&b, "Copy both to %s, for Envoy's user alone to read\n", target)
 	}
 	switch {
-	case r.OwnToken && r.Token == anonymous:
-		b.WriteString("No token was given: the proxy is whoever Consul's anonymous token is (--token-file, CONSUL_HTTP_TOKEN_FILE or CONSUL_HTTP_TOKEN give one)\n")
-	case r.OwnToken:
+	case s.Anonymous():
+		b.WriteString("No token was given: the proxy is whoever Consul's anonymous token is: give one with --token-file, CONSUL_HTTP_TOKEN_FILE or CONSUL_HTTP_TOKEN\n")
+	case s.Proxy.OwnToken:
 		b.WriteString("The token is the proxy's own Consul token as it is now: when it is replaced, run this command again\n")
 	default:
-		fmt.Fprintf(&b, "The token ends at %s, in %s: run this command again before that\n", r.Expires.UTC().Format(time.RFC3339), days(r.Expires.Sub(now)))
+		fmt.Fprintf(&b, "The token ends at %s, in %s: run this command again before that\n", s.Proxy.Expires.UTC().Format(time.RFC3339), days(s.Proxy.Expires.Sub(now)))
 	}
-	words := append([]string{"envoy"}, bootstrap.Args(p, bootstrapPath(target))...)
-	for i, w := range words {
-		words[i] = shellWord(w)
+	b.WriteString("Start Envoy with all of these flags:\n\n  envoy")
+	for _, arg := range s.Args {
+		b.WriteString(" " + shellWord(arg))
 	}
-	fmt.Fprintf(&b, "Start Envoy with all of these flags:\n\n  %s\n", strings.Join(words, " "))
-	_, err := io.WriteString(out, b.String())
+	_, err := fmt.Fprintln(out, b.String())
 	return err
 }
 

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"encoding/json"
 	"fmt"
 	"io"
 	"strconv"
@@ -39,9 +38,7 @@ Without a number it is the newest change. The log has a line with each change's 
 				return err
 			}
 			if asJSON {
-				e := json.NewEncoder(c.OutOrStdout())
-				e.SetIndent("", "  ")
-				return e.Encode(s)
+				return printJSON(c, s)
 			}
 			return printChange(c.OutOrStdout(), s)
 		},

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -26,7 +27,8 @@ import (
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 )
 
-// serveConfig is what `serve` is told by its configuration file, SALLYPORT_* variables and flags, under the same names.
+// serveConfig is what `serve` is told by its configuration file, SALLYPORT_* variables and flags,
+// under the same names.
 type serveConfig struct {
 	Catalog                string        `mapstructure:"catalog"`
 	Data                   string        `mapstructure:"data"`
@@ -96,7 +98,8 @@ func variable(flag string) string {
 	return "SALLYPORT_" + strings.ToUpper(strings.ReplaceAll(flag, "-", "_"))
 }
 
-// readConfig puts file, environment and flags together; the later ones win in the order file, variable, flag.
+// readConfig puts file, environment and flags together; the later ones win in the order file,
+// variable, flag.
 func readConfig(f *pflag.FlagSet) (serveConfig, error) {
 	v := viper.New()
 	v.SetEnvPrefix("SALLYPORT")
@@ -117,14 +120,14 @@ func readConfig(f *pflag.FlagSet) (serveConfig, error) {
 	if bindErr != nil {
 		return serveConfig{}, bindErr
 	}
-	for _, e := range os.Environ() {
-		if name, _, _ := strings.Cut(e, "="); strings.HasPrefix(name, "SALLYPORT_") && !slices.Contains(known, name) {
-			return serveConfig{}, fmt.Errorf("environment: %s is not a variable that sallyport knows (known: %s)", name, strings.Join(known, " "))
+	path := ""
+	if config := f.Lookup("config"); config != nil { // `serve` has one, and the variables for itself
+		for _, e := range os.Environ() {
+			if name, _, _ := strings.Cut(e, "="); strings.HasPrefix(name, "SALLYPORT_") && !slices.Contains(known, name) {
+				return serveConfig{}, fmt.Errorf("environment: %s is not a variable that sallyport knows: those are %s", name, strings.Join(known, " "))
+			}
 		}
-	}
-	path := f.Lookup("config").Value.String()
-	if path == "" {
-		path = os.Getenv("SALLYPORT_CONFIG")
+		path = cmp.Or(config.Value.String(), os.Getenv("SALLYPORT_CONFIG"))
 	}
 	if path != "" {
 		if ext := filepath.Ext(path); !slices.Contains([]string{".yaml", ".yml", ".toml", ".json"}, ext) {
@@ -162,7 +165,8 @@ type positioned interface {
 	Position() (row, column int)
 }
 
-// syntaxError puts the line at which a file cannot be parsed in front, where the parser does not say it itself.
+// syntaxError puts the line at which a file cannot be parsed in front, where the parser does not
+// say it itself.
 func syntaxError(path string, err error) error {
 	if j, ok := errors.AsType[*json.SyntaxError](err); ok {
 		if b, readErr := os.ReadFile(path); readErr == nil {
@@ -195,7 +199,7 @@ func configError(path string, err error) error {
 	}
 	where := fmt.Sprintf("%s:%d", path, 1+bytes.Count(b[:at[0]], []byte("\n")))
 	if unknown {
-		return fmt.Errorf("%s: unknown key %q (the keys are the flags of `sallyport serve --help` with '_' for '-')", where, key)
+		return fmt.Errorf("%s: unknown key %q: the keys are the flags of `sallyport serve --help` with '_' for '-'", where, key)
 	}
 	return fmt.Errorf("%s: %s", where, text)
 }
@@ -227,7 +231,20 @@ func (c serveConfig) defaults() (catalog.Enforcement, *catalog.Revocation, error
 	return e, &r, nil
 }
 
-// filesConfig is what the directory of files is read with; the trust domain may be zero for reading alone.
+// configuredTrustDomain parses --trust-domain; empty gives the zero value: the CA's own.
+func configuredTrustDomain(s string) (spiffeid.TrustDomain, error) {
+	if s == "" {
+		return spiffeid.TrustDomain{}, nil
+	}
+	td, err := spiffeid.TrustDomainFromString(s)
+	if err != nil {
+		return td, fmt.Errorf("--trust-domain: %w", err)
+	}
+	return td, nil
+}
+
+// filesConfig is what the directory of files is read with; the trust domain may be zero for reading
+// alone.
 func (c serveConfig) filesConfig(td spiffeid.TrustDomain) (files.Config, error) {
 	out := files.Config{Dir: c.Catalog, Datacenter: c.Datacenter, TrustDomain: td}
 	if err := identity.CheckDatacenter(c.Datacenter); err != nil {
@@ -259,8 +276,8 @@ func (c *serveConfig) complete() (err error) {
 	return err
 }
 
-// stateDir is the default of --data beside Consul, where the CA of the mesh is not in it. That of a mesh from files is kept where
-// somebody said so.
+// stateDir is the default of --data beside Consul, where the CA of the mesh is not in it. That of a
+// mesh from files is kept where somebody said so.
 func stateDir(uid int, variable func(string) string) (string, error) {
 	switch state, home := variable("XDG_STATE_HOME"), variable("HOME"); {
 	case uid == 0:
@@ -279,40 +296,33 @@ func (c serveConfig) check() error {
 	case c.Consul && c.Catalog != "":
 		return errors.New("--consul and --catalog: services come from one of them")
 	case !c.Consul && c.Catalog == "":
-		return errors.New("--catalog is missing: the directory of service definitions and intentions (or --consul, to read the local agent)")
+		return errors.New("--catalog is missing: the directory of service definitions and intentions, or --consul, to read the local agent")
 	}
 	if c.Data == "" {
 		return errors.New("--data is missing: the directory where the CA and its keys are kept")
 	}
-	engine := c.checkFiles
+	check := c.checkFiles
 	if c.Consul {
-		engine = c.checkConsul
+		check = c.checkConsul
 	}
-	if err := engine(); err != nil {
+	if err := check(); err != nil {
 		return err
 	}
-	for _, a := range []struct{ flag, addr string }{{"--xds-address", c.XDSAddress}, {"--metrics-bind", c.MetricsBind}} {
-		if a.addr == "" {
-			continue
-		}
-		if _, _, err := net.SplitHostPort(a.addr); err != nil {
-			return fmt.Errorf("%s: %q is not host:port", a.flag, a.addr)
+	for flag, addr := range map[string]string{"--xds-address": c.XDSAddress, "--metrics-bind": c.MetricsBind} {
+		if _, _, err := net.SplitHostPort(addr); addr != "" && err != nil {
+			return fmt.Errorf("%s: %q is not host:port", flag, addr)
 		}
 	}
 	return nil
 }
 
-// checkFiles refuses what makes no sense for a mesh from files, before a CA begins that nobody wants.
+// checkFiles refuses what makes no sense for a mesh from files, before a CA begins that nobody
+// wants.
 func (c serveConfig) checkFiles() error {
 	err := unused("is for --consul, and the services come from --catalog", []flagValue{
-		{"--http-addr", c.HTTPAddr, ""},
-		{"--token-file", c.TokenFile, ""},
-		{"--ca-file", c.CAFile, ""},
-		{"--ca-path", c.CAPath, ""},
-		{"--client-cert", c.ClientCert, ""},
-		{"--client-key", c.ClientKey, ""},
-		{"--tls-server-name", c.TLSServerName, ""},
-		{"--node-name", c.NodeName, ""},
+		{"--http-addr", c.HTTPAddr, ""}, {"--token-file", c.TokenFile, ""}, {"--ca-file", c.CAFile, ""},
+		{"--ca-path", c.CAPath, ""}, {"--client-cert", c.ClientCert, ""}, {"--client-key", c.ClientKey, ""},
+		{"--tls-server-name", c.TLSServerName, ""}, {"--node-name", c.NodeName, ""},
 	})
 	if err != nil {
 		return err

@@ -42,8 +42,8 @@ func alertRules(t *testing.T) map[string]string {
 	return out
 }
 
-// TestAlertsNameMetrics: an alert on a metric or on a label's value that does not exist is one that is never raised. Envoy's names are held to a
-// real one by the end-to-end tests.
+// TestAlertsNameMetrics: an alert on a metric or on a label's value that does not exist is one that
+// is never raised. Envoy's names are held to a real one by the end-to-end tests.
 func TestAlertsNameMetrics(t *testing.T) {
 	registered := registeredMetrics(t)
 	selector := regexp.MustCompile(`\b(sallyport_[a-z_]+)(?:\{([^}]*)\})?`)
@@ -107,8 +107,8 @@ func TestDocumentedMetrics(t *testing.T) {
 	})
 }
 
-// TestDocumentedCommands gives every command line of sallyport in the pages to the command line itself: commands, flags and the number of
-// arguments have to be right.
+// TestDocumentedCommands gives every command line of sallyport in the pages to the command line
+// itself: commands, flags and the number of arguments have to be right.
 func TestDocumentedCommands(t *testing.T) {
 	found := 0
 	eachPage(t, func(path, text string) {

@@ -8,8 +8,6 @@ import (
 	"os"
 	"strings"
 	"sync"
-
-	"github.com/spiffe/go-spiffe/v2/spiffeid"
 )
 
 // newLogger returns the logger for a format (auto, text or json) and a level.
@@ -22,10 +20,8 @@ func newLogger(format, level string, w *os.File) (*slog.Logger, error) {
 	switch format {
 	case "json":
 		return slog.New(slog.NewJSONHandler(w, opts)), nil
-	case "text":
-		return slog.New(slog.NewTextHandler(w, opts)), nil
-	case "auto":
-		if info, err := w.Stat(); err == nil && info.Mode()&os.ModeCharDevice != 0 {
+	case "text", "auto":
+		if info, err := w.Stat(); format == "auto" && err == nil && info.Mode()&os.ModeCharDevice != 0 {
 			return slog.New(&plainHandler{w: w, mu: &sync.Mutex{}, level: l}), nil
 		}
 		return slog.New(slog.NewTextHandler(w, opts)), nil
@@ -71,7 +67,8 @@ func (h *plainHandler) WithGroup(string) slog.Handler { return h }
 
 func plain(a slog.Attr) string { return ", " + a.Key + " " + oneLine(a.Value.Resolve().String()) }
 
-// oneLine keeps what others wrote (Envoy's words, names out of files) from moving the cursor or forging a line.
+// oneLine keeps what others wrote (Envoy's words, names out of files) from moving the cursor or
+// forging a line.
 func oneLine(s string) string {
 	return strings.Map(func(r rune) rune {
 		if r < ' ' || r == 0x7f {
@@ -79,16 +76,4 @@ func oneLine(s string) string {
 		}
 		return r
 	}, s)
-}
-
-// configuredTrustDomain parses --trust-domain; empty gives the zero value: the CA's own.
-func configuredTrustDomain(s string) (spiffeid.TrustDomain, error) {
-	if s == "" {
-		return spiffeid.TrustDomain{}, nil
-	}
-	td, err := spiffeid.TrustDomainFromString(s)
-	if err != nil {
-		return td, fmt.Errorf("--trust-domain: %w", err)
-	}
-	return td, nil
 }

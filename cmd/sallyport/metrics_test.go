@@ -23,7 +23,8 @@ type metric struct {
 	modes            []string // "files", "Consul"
 }
 
-// registeredMetrics opens a control plane of each kind and looks at what it registered. All values of a label are there from the start.
+// registeredMetrics opens a control plane of each kind and looks at what it registered. All values
+// of a label are there from the start.
 func registeredMetrics(t *testing.T) map[string]*metric {
 	t.Helper()
 	out := map[string]*metric{}
@@ -101,7 +102,8 @@ descriptors). What to do with them is in [watching.md](../guides/watching.md).
 	return b.Bytes()
 }
 
-// TestMetricsAreExplained: what is registered and cannot be gathered (a vector without values) would be missing from the reference.
+// TestMetricsAreExplained: what is registered and cannot be gathered (a vector without values)
+// would be missing from the reference.
 func TestMetricsAreExplained(t *testing.T) {
 	all := registeredMetrics(t)
 	for _, m := range all {

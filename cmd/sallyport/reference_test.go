@@ -20,12 +20,14 @@ import (
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 )
 
-// reference is where the generated documentation is. `make generate` writes it; here it is compared.
+// reference is where the generated documentation is. `make generate` writes it; here it is
+// compared.
 const reference = "../../docs/reference"
 
 var manDir = flag.String("man", "", "directory to write the man pages to, for make dist")
 
-// rootForDocs is the command line without what the environment of the test says, and with the commands that cobra adds when it runs.
+// rootForDocs is the command line without what the environment of the test says, and with the
+// commands that cobra adds when it runs.
 func rootForDocs(t *testing.T) *cobra.Command {
 	t.Helper()
 	t.Setenv("SALLYPORT_RUNTIME_DIR", "")

@@ -35,12 +35,12 @@ configuration over xDS: mutual TLS between services, and only the connections th
 		return err
 	}
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
-		return fmt.Errorf("%w (see `%s --help`)", err, c.CommandPath())
+		return fmt.Errorf("%w: see `%s --help`", err, c.CommandPath())
 	})
 	root.PersistentFlags().StringVar(&o.runtimeDir, "runtime-dir", os.Getenv("SALLYPORT_RUNTIME_DIR"),
 		"directory of the sockets (SALLYPORT_RUNTIME_DIR; default "+admin.SystemDir+" for root, else under XDG_RUNTIME_DIR, else a directory of the user's own)")
 	root.AddCommand(
-		newServeCommand(&o),
+		newServeCommand(),
 		newEnvoyCommand(&o),
 		newBootstrapCommand(&o),
 		newStatusCommand(&o),
@@ -60,7 +60,8 @@ configuration over xDS: mutual TLS between services, and only the connections th
 	return root
 }
 
-// help is what a command does that only holds others. With arguments it does not get here: cobra.NoArgs calls them unknown commands.
+// help is what a command does that only holds others. With arguments it does not get here:
+// cobra.NoArgs calls them unknown commands.
 func help(c *cobra.Command, _ []string) error { return c.Help() }
 
 // exactly takes as many arguments as there are names.
@@ -69,7 +70,7 @@ func exactly(names ...string) cobra.PositionalArgs {
 		if len(args) == len(names) {
 			return nil
 		}
-		return fmt.Errorf("%s takes %s, and was given %d arguments (see `%s --help`)", c.CommandPath(), strings.Join(names, " and "), len(args), c.CommandPath())
+		return fmt.Errorf("%s takes %s, and was given %d arguments: see `%s --help`", c.CommandPath(), strings.Join(names, " and "), len(args), c.CommandPath())
 	}
 }
 

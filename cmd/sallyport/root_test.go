@@ -13,7 +13,7 @@ func TestWrongCommands(t *testing.T) {
 	for args, want := range map[string]string{
 		"foo":                `unknown command "foo" for "sallyport"`,
 		"intention chek a b": `unknown command "chek" for "sallyport intention"`,
-		"intention check a":  "sallyport intention check takes SOURCE and DESTINATION, and was given 1 arguments (see `sallyport intention check --help`)",
+		"intention check a":  "sallyport intention check takes SOURCE and DESTINATION, and was given 1 arguments: see `sallyport intention check --help`",
 		"serve --catlog x":   "see `sallyport serve --help`",
 		"envoy":              "sidecar-for",
 		"envoy web":          "come after --",

@@ -42,6 +42,9 @@ config_entries { bootstrap = [{
 }] }
 `
 
+// awaitDeadline bounds waits for what happens at once on a machine at rest.
+const awaitDeadline = 20 * time.Second
+
 // output is what a command wrote; it may still run.
 type output struct {
 	mu sync.Mutex
@@ -91,7 +94,8 @@ func prepare(args ...string) (*cobra.Command, *output) {
 	return root, &out
 }
 
-// withoutVariables takes SALLYPORT_* out of the environment for a test: those of the tests' own are none that serve knows.
+// withoutVariables takes SALLYPORT_* out of the environment for a test: those of the tests' own are
+// none that serve knows.
 func withoutVariables(t *testing.T) {
 	t.Helper()
 	for _, v := range os.Environ() {
@@ -112,8 +116,9 @@ func command(t *testing.T, args ...string) (string, error) {
 	return out.String(), err
 }
 
-// startServe runs `sallyport serve` in a directory of its own, which becomes the working directory: the catalog cat with twoServices, the data directory
-// data, the runtime directory rt. It returns a client and that directory when a catalog was read.
+// startServe runs `sallyport serve` in a directory of its own, which becomes the working directory:
+// the catalog cat with twoServices, the data directory data, the runtime directory rt. It returns a
+// client and that directory when a catalog was read.
 func startServe(t *testing.T, args ...string) (*admin.Client, string) {
 	t.Helper()
 	withoutVariables(t)
@@ -146,7 +151,8 @@ func startServe(t *testing.T, args ...string) (*admin.Client, string) {
 	return nil, ""
 }
 
-// TestRelativeRuntimeDir: the sidecars that are told of the sockets have a working directory of their own.
+// TestRelativeRuntimeDir: the sidecars that are told of the sockets have a working directory of
+// their own.
 func TestRelativeRuntimeDir(t *testing.T) {
 	c, dir := startServe(t)
 	r, err := c.Token(t.Context(), admin.TokenRequest{SidecarFor: "web"})
@@ -208,7 +214,8 @@ func TestStateDir(t *testing.T) {
 	}
 }
 
-// TestFailedStart: a start that fails for what can be known before leaves nothing behind, a CA that nobody wants least of all.
+// TestFailedStart: a start that fails for what can be known before leaves nothing behind, a CA that
+// nobody wants least of all.
 func TestFailedStart(t *testing.T) {
 	withoutVariables(t)
 	dir := shortTemp(t)
@@ -243,10 +250,11 @@ func TestFailedStart(t *testing.T) {
 	}
 }
 
-// TestAnnounceLater: beside Consul the catalog comes bit by bit, and the first of it has no proxies.
+// TestAnnounceLater: beside Consul the catalog comes bit by bit, and the first of it has no
+// proxies.
 func TestAnnounceLater(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		p := &controlPlane{store: &catalog.Store{}, engine: &engine{status: func() admin.Catalog { return admin.Catalog{Source: "a test"} }}}
+		p := &controlPlane{store: &catalog.Store{}, source: source{status: func() admin.Catalog { return admin.Catalog{Source: "a test"} }}}
 		contents := catalogtest.Mesh{Mesh: catalog.Mesh{TrustDomain: exampleDomain, Datacenter: "dc1", Datacenters: []string{"dc1"}}}
 		p.store.Publish(contents.Contents())
 		var out output

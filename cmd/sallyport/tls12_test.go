@@ -27,7 +27,7 @@ func TestTLS12(t *testing.T) {
 		if err := os.Mkdir(dir, 0o700); err != nil {
 			t.Fatal(err)
 		}
-		l, err := net.Listen("unix", adminPath(dir))
+		l, err := net.Listen("unix", filepath.Join(dir, "admin.sock"))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -47,9 +47,9 @@ func TestTLS12(t *testing.T) {
 	if n, ok := got["new"]; len(got) != 2 || got["old"] != 7 || n != 0 || !ok {
 		t.Errorf("tls12 = %v, want 7 of old, none of new and nothing else", got)
 	}
-	for source, want := range map[string]int{consulSource + "127.0.0.1:8500": 2, "files: catalog": 0} {
-		if n := uncounted(admin.Status{Catalog: admin.Catalog{Source: source}, Proxies: proxies, TLS12: got}); n != want {
-			t.Errorf("%s: %d proxies are not counted, want %d", source, n, want)
+	for accepts, want := range map[bool]int{true: 2, false: 0} {
+		if n, connected := uncounted(admin.Status{AcceptsTLS12: accepts, Proxies: proxies, TLS12: got}); n != want || connected != 4 {
+			t.Errorf("TLS 1.2 is accepted: %t: %d of %d proxies are not counted, want %d of 4", accepts, n, connected, want)
 		}
 	}
 }

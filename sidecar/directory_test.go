@@ -1,4 +1,4 @@
-package main
+package sidecar
 
 import (
 	"fmt"
@@ -31,9 +31,9 @@ func TestMakeSidecarDir(t *testing.T) {
 		"file": "is not a directory",
 		"link": "is not a directory",
 	} {
-		err := makeSidecarDir(path(name))
+		err := makeDirectory(path(name))
 		if want == "" && err != nil || want != "" && (err == nil || !strings.Contains(err.Error(), want)) {
-			t.Errorf("makeSidecarDir(%s) = %v, want %q", name, err, want)
+			t.Errorf("makeDirectory(%s) = %v, want %q", name, err, want)
 		}
 	}
 	if info, err := os.Stat(path("new")); err != nil || info.Mode().Perm() != 0o700 {
@@ -43,28 +43,32 @@ func TestMakeSidecarDir(t *testing.T) {
 		if err := os.Chown(path("ours"), 12345, -1); err != nil {
 			t.Fatal(err)
 		}
-		if err := makeSidecarDir(path("ours")); err == nil || !strings.Contains(err.Error(), "belongs to uid 12345") {
+		if err := makeDirectory(path("ours")); err == nil || !strings.Contains(err.Error(), "belongs to uid 12345") {
 			t.Errorf("somebody else's directory: %v", err)
 		}
 	}
 }
 
-func TestLockSidecar(t *testing.T) {
+func TestLock(t *testing.T) {
 	dir := t.TempDir()
-	release, err := lockSidecar(dir, "web-sidecar-proxy")
+	held, err := lock(dir, "web-sidecar-proxy")
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, err = lockSidecar(dir, "web-sidecar-proxy")
+	_, err = lock(dir, "web-sidecar-proxy")
 	if want := fmt.Sprintf("pid %d ", os.Getpid()); err == nil || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), "web-sidecar-proxy") {
 		t.Errorf("a second lock: %v, want an error that says %q", err, want)
 	}
-	release()
-	release, err = lockSidecar(dir, "web-sidecar-proxy")
+	if err := held.Close(); err != nil {
+		t.Fatal(err)
+	}
+	held, err = lock(dir, "web-sidecar-proxy")
 	if err != nil {
 		t.Fatalf("after the release: %v", err)
 	}
-	release()
+	if err := held.Close(); err != nil {
+		t.Fatal(err)
+	}
 }
 
 func TestDirName(t *testing.T) {
@@ -84,18 +88,18 @@ func TestDirName(t *testing.T) {
 	}
 }
 
-func TestSidecarDir(t *testing.T) {
+func TestDirectory(t *testing.T) {
 	base := t.TempDir()
-	dir, err := sidecarDir(base, "web-sidecar-proxy")
+	dir, err := Config{}.directory(base, "web-sidecar-proxy")
 	if err != nil || dir != filepath.Join(base, "web-sidecar-proxy") {
-		t.Errorf("sidecarDir = %q, %v", dir, err)
+		t.Errorf("directory = %q, %v", dir, err)
 	}
 	if os.Geteuid() != 0 { // root's own default is the machine's
 		own := t.TempDir()
 		t.Setenv("XDG_RUNTIME_DIR", own)
-		dir, err := sidecarDir("/", "web-sidecar-proxy")
+		dir, err := Config{}.directory("/", "web-sidecar-proxy")
 		if want := filepath.Join(own, "sallyport", "web-sidecar-proxy"); err != nil || dir != want {
-			t.Errorf("sidecarDir beside another user's control plane = %q, %v, want %q", dir, err, want)
+			t.Errorf("directory beside another user's control plane = %q, %v, want %q", dir, err, want)
 		}
 	}
 }

@@ -1,4 +1,4 @@
-package main
+package sidecar
 
 import (
 	"log/slog"
@@ -7,7 +7,8 @@ import (
 	"testing"
 )
 
-// TestSupervisorKilled: an Envoy does not outlive a supervisor that was killed. The test runs itself as that supervisor.
+// TestSupervisorKilled: an Envoy does not outlive a supervisor that was killed. The test runs
+// itself as that supervisor.
 func TestSupervisorKilled(t *testing.T) {
 	const variable = "SALLYPORT_TEST_SUPERVISE"
 	if path := os.Getenv(variable); path != "" {

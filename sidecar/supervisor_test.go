@@ -1,4 +1,4 @@
-package main
+package sidecar
 
 import (
 	"bytes"
@@ -26,14 +26,14 @@ func awaitTrue(t *testing.T, what string, f func() bool) {
 	}
 }
 
-// fakeEnvoy is a program that stands in for Envoy: it answers --version, and writes its pid to the file pid in dir when its
-// body, a piece of shell, is about to run.
+// fakeEnvoy is a program that stands in for Envoy: it answers --version, and writes its pid to the
+// file pid in dir when its body, a piece of shell, is about to run.
 func fakeEnvoy(t *testing.T, dir, version, body string) string {
 	t.Helper()
 	path := filepath.Join(dir, "envoy")
 	script := "#!/bin/sh\n" +
 		`if [ "$1" = --version ]; then echo "envoy  version: 0123456789abcdef0123456789abcdef01234567/` + version + `/Clean/RELEASE/BoringSSL"; exit; fi` + "\n" +
-		"dir=" + shellWord(dir) + "\n" + strings.ReplaceAll(body, "READY", `echo $$ >"$dir/pid.new"; mv "$dir/pid.new" "$dir/pid"`) + "\n"
+		"dir=" + `'` + dir + `'` + "\n" + strings.ReplaceAll(body, "READY", `echo $$ >"$dir/pid.new"; mv "$dir/pid.new" "$dir/pid"`) + "\n"
 	if err := os.WriteFile(path, []byte(script), 0o700); err != nil {
 		t.Fatal(err)
 	}

@@ -9,23 +9,20 @@ import (
 	"net/url"
 	"time"
 
+	"github.com/sallyport/sallyport/sidecar"
 	"github.com/sallyport/sallyport/xds"
 )
 
-// tls12 counts, for each connected proxy, the inbound handshakes that were TLS 1.2, as its Envoy has counted them. Envoys whose administration socket
-// is not where `sallyport envoy` puts it, or may not be read by this user, are left out: how many they had is not known.
+// tls12 counts, for each connected proxy, the inbound handshakes that were TLS 1.2, as its Envoy
+// has counted them. Envoys whose administration socket is not where `sallyport envoy` puts it, or
+// may not be read by this user, are left out: how many they had is not known.
 func tls12(ctx context.Context, runtimeDir string, proxies []xds.ProxyStatus) map[string]uint64 {
 	counts := map[string]uint64{}
 	for _, p := range proxies {
-		if !p.Connected || !ownedByUser(runtimeDir) {
-			continue
-		}
-		dir, err := sidecarDir(runtimeDir, string(p.ID))
-		if err != nil {
-			continue
-		}
-		if n, err := countTLS12(ctx, adminPath(dir)); err == nil {
-			counts[string(p.ID)] = n
+		if socket, ok := sidecar.AdminSocket(runtimeDir, string(p.ID)); p.Connected && ok {
+			if n, err := countTLS12(ctx, socket); err == nil {
+				counts[string(p.ID)] = n
+			}
 		}
 	}
 	return counts
@@ -33,17 +30,15 @@ func tls12(ctx context.Context, runtimeDir string, proxies []xds.ProxyStatus) ma
 
 // countTLS12 asks the Envoy behind an administration socket.
 func countTLS12(ctx context.Context, socket string) (uint64, error) {
-	ctx, cancel := context.WithTimeout(ctx, time.Second)
-	defer cancel()
-	transport := &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+	client := http.Client{Timeout: time.Second, Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return (&net.Dialer{}).DialContext(ctx, "unix", socket)
-	}}
+	}}}
 	q := url.Values{"format": {"json"}, "filter": {`^listener\..*\.ssl\.versions\.TLSv1\.2$`}}
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://envoy/stats?"+q.Encode(), nil)
 	if err != nil {
 		return 0, err
 	}
-	resp, err := transport.RoundTrip(req)
+	resp, err := client.Do(req)
 	if err != nil {
 		return 0, err
 	}

@@ -1,4 +1,4 @@
-package main
+package sidecar
 
 import (
 	"context"
@@ -15,7 +15,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// TestProbeSharedPort: the holder listens as Envoy does, sharing its port with whoever does the same.
+// TestProbeSharedPort: the holder listens as Envoy does, sharing its port with whoever does the
+// same.
 func TestProbeSharedPort(t *testing.T) {
 	for _, address := range []string{"127.0.0.1:0", "[::1]:0", "0.0.0.0:0"} {
 		config := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error {
@@ -54,7 +55,7 @@ func TestReadSocketTable(t *testing.T) {
    6: nonsense
    7: XX00007F:5208 00000000:0000 0A 00000000:00000000 00:00000000 00000000  1000        0 666 1 0 100 0 0 10 0
 `
-	got := readSocketTable(strings.NewReader(table))
+	got := readSocketTable(table)
 	want := []tableSocket{
 		{netip.MustParseAddrPort("127.0.0.1:21000"), true, "1000", "12345"},
 		{netip.MustParseAddrPort("0.0.0.0:22"), true, "0", "222"},

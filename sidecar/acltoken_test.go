@@ -1,4 +1,4 @@
-package main
+package sidecar
 
 import (
 	"context"
@@ -12,7 +12,7 @@ import (
 	"github.com/sallyport/sallyport/admin"
 )
 
-func TestOwnToken(t *testing.T) {
+func TestACLToken(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "token")
 	if err := os.WriteFile(file, []byte(" secret\n"), 0o600); err != nil {
 		t.Fatal(err)
@@ -27,14 +27,14 @@ func TestOwnToken(t *testing.T) {
 		{"variable", "", "other", map[string]string{"CONSUL_HTTP_TOKEN": "other"}},
 		{"none", "", anonymous, nil},
 	} {
-		if got, err := ownTokenFrom(tc.flag, env(tc.env)).current(); err != nil || got != tc.want {
+		if got, err := findACLToken(tc.flag, env(tc.env)).current(); err != nil || got != tc.want {
 			t.Errorf("%s: %q, %v, want %q", tc.name, got, err, tc.want)
 		}
 	}
-	if _, err := (ownToken{file: file + ".not"}).current(); err == nil {
+	if _, err := (aclToken{file: file + ".not"}).current(); err == nil {
 		t.Error("a missing file gave no error")
 	}
-	o := sidecarOptions{tokenFile: file}
+	o := Config{TokenFile: file}
 	if _, err := o.complete(&admin.TokenResponse{Token: "minted"}); err == nil {
 		t.Error("--token-file was taken by a control plane that makes the tokens itself")
 	}
@@ -44,7 +44,7 @@ func TestOwnToken(t *testing.T) {
 	}
 }
 
-func TestOwnTokenFollows(t *testing.T) {
+func TestACLTokenFollows(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "token")
 	put := func(s string) {
 		t.Helper()
@@ -59,7 +59,7 @@ func TestOwnTokenFollows(t *testing.T) {
 		done := make(chan struct{})
 		go func() {
 			defer close(done)
-			ownToken{file: file}.follow(ctx, "first", func(s string) error { got = append(got, s); return nil }, slog.New(slog.DiscardHandler))
+			aclToken{file: file}.follow(ctx, "first", func(s string) error { got = append(got, s); return nil }, slog.New(slog.DiscardHandler))
 		}()
 		time.Sleep(5 * time.Second)
 		put("") // about to be written

@@ -1,6 +1,7 @@
-package main
+package sidecar
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -17,13 +18,19 @@ import (
 	bootstrap "github.com/sallyport/sallyport/envoy-bootstrap"
 )
 
-// probeListeners looks whether an Envoy can have the addresses that it will be told to listen on. Envoy itself would share a
-// port with another Envoy without a word, each getting some of the connections, and take the path of a Unix socket away from
-// whoever listens there. The error joins what is wrong with each.
+// probeListeners looks whether an Envoy can have the addresses that it will be told to listen on.
+// Envoy itself would share a port with another Envoy without a word, each getting some of the
+// connections, and take the path of a Unix socket away from whoever listens there. The error joins
+// what is wrong with each.
 func probeListeners(ctx context.Context, listeners []admin.Listener) error {
 	var errs []error
 	for _, l := range listeners {
-		err := probe(ctx, l)
+		var err error
+		if l.Socket != "" {
+			err = probeSocket(ctx, l.Socket)
+		} else {
+			err = probePort(ctx, l.Address)
+		}
 		if err == nil {
 			continue
 		}
@@ -39,23 +46,13 @@ func probeListeners(ctx context.Context, listeners []admin.Listener) error {
 func bootstrapListeners(p bootstrap.Params) []admin.Listener {
 	var out []admin.Listener
 	if p.AdminBind != "" {
-		address := p.AdminBind
-		if port, ok := strings.CutPrefix(address, "localhost:"); ok {
-			address = "127.0.0.1:" + port // as the bootstrap says
-		}
+		address := strings.Replace(p.AdminBind, "localhost:", "127.0.0.1:", 1) // as the bootstrap says
 		out = append(out, admin.Listener{Name: "admin", Address: address, Origin: "--admin-bind"})
 	}
 	if p.PrometheusBindAddr != "" {
 		out = append(out, admin.Listener{Name: "metrics", Address: p.PrometheusBindAddr, Origin: "envoy_prometheus_bind_addr"})
 	}
 	return out
-}
-
-func probe(ctx context.Context, l admin.Listener) error {
-	if l.Socket != "" {
-		return probeSocket(ctx, l.Socket)
-	}
-	return probePort(ctx, l.Address)
 }
 
 func probePort(ctx context.Context, address string) error {
@@ -100,8 +97,5 @@ func probeSocket(ctx context.Context, path string) error {
 }
 
 func inUse(address, holder string) error {
-	if holder == "" {
-		return fmt.Errorf("%s is in use by another process", address)
-	}
-	return fmt.Errorf("%s is in use by %s", address, holder)
+	return fmt.Errorf("%s is in use by %s", address, cmp.Or(holder, "another process"))
 }

@@ -1,15 +1,14 @@
-package main
+package sidecar
 
 import (
-	"bufio"
 	"encoding/binary"
 	"encoding/hex"
 	"fmt"
-	"io"
 	"net/netip"
 	"os"
 	"os/user"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -22,29 +21,24 @@ type tableSocket struct {
 	inode  string
 }
 
-// portHolder names the process that has addr, as far as this user may know; empty if nothing could be found out.
+// portHolder names the process that has addr, as far as this user may know; empty if nothing could
+// be found out.
 func portHolder(addr netip.AddrPort) string {
 	var held []tableSocket
 	for _, path := range []string{"/proc/net/tcp", "/proc/net/tcp6"} {
-		f, err := os.Open(path)
-		if err != nil {
-			continue
-		}
-		for _, s := range readSocketTable(f) {
+		b, _ := os.ReadFile(path) // one that cannot be read says nothing
+		for _, s := range readSocketTable(string(b)) {
 			if s.covers(addr) {
 				held = append(held, s)
 			}
 		}
-		_ = f.Close()
 	}
-	for _, listen := range []bool{true, false} { // who listens, else an outgoing connection that got the port
-		for _, s := range held {
-			if s.listen == listen {
-				return holder(s.inode, s.uid)
-			}
-		}
+	if len(held) == 0 {
+		return ""
 	}
-	return ""
+	// Who listens, else an outgoing connection that got the port.
+	i := max(0, slices.IndexFunc(held, func(s tableSocket) bool { return s.listen }))
+	return holder(held[i].inode, held[i].uid)
 }
 
 // socketHolder names the process that listens on a Unix socket.
@@ -62,12 +56,10 @@ func socketHolder(path string) string {
 	return ""
 }
 
-func readSocketTable(r io.Reader) []tableSocket {
-	var out []tableSocket
-	lines := bufio.NewScanner(r)
-	for lines.Scan() {
-		// sl local_address rem_address st tx_queue:rx_queue tr:tm->when retrnsmt uid timeout inode …
-		f := strings.Fields(lines.Text())
+func readSocketTable(table string) (out []tableSocket) {
+	for line := range strings.Lines(table) {
+		// sl local_address rem_address st tx_queue:rx_queue tr:tm->when retrnsmt uid timeout inode, …
+		f := strings.Fields(line)
 		if len(f) < 10 || f[9] == "0" { // without an inode nobody has it open: it is on its way out
 			continue
 		}
@@ -78,7 +70,8 @@ func readSocketTable(r io.Reader) []tableSocket {
 	return out
 }
 
-// parseTableAddr reads 0100007F:5208: the address in words of the machine's byte order, and the port.
+// parseTableAddr reads 0100007F:5208: the address in words of the machine's byte order, and the
+// port.
 func parseTableAddr(s string) (netip.AddrPort, bool) {
 	host, port, ok := strings.Cut(s, ":")
 	b, err := hex.DecodeString(host)
@@ -99,7 +92,8 @@ func (s tableSocket) covers(want netip.AddrPort) bool {
 	return s.local.Port() == want.Port() && (have == want.Addr().Unmap() || have.IsUnspecified() || want.Addr().IsUnspecified())
 }
 
-// holder names the process that has a socket open, by what /proc shows this user, or else the user that it belongs to.
+// holder names the process that has a socket open, by what /proc shows this user, or else the user
+// that it belongs to.
 func holder(inode, uid string) string {
 	target := "socket:[" + inode + "]"
 	fds, _ := filepath.Glob("/proc/[0-9]*/fd/*") // the pattern is a good one, which is all that is ever wrong

@@ -99,7 +99,8 @@ func TestPlainLines(t *testing.T) {
 	}
 }
 
-// TestCheckFiles: the files alone give the answer that a control plane of the same configuration gives.
+// TestCheckFiles: the files alone give the answer that a control plane of the same configuration
+// gives.
 func TestCheckFiles(t *testing.T) {
 	dir := shortTemp(t)
 	writeText(t, filepath.Join(dir, "mesh.hcl"), twoServices)

@@ -1,4 +1,4 @@
-package main
+package sidecar
 
 import (
 	"context"
@@ -26,9 +26,10 @@ type supervisor struct {
 	grace time.Duration
 }
 
-// run starts Envoy, passes signals on to it and returns its exit status when it has ended, as a shell would: 128 and the
-// signal's number if a signal ended it. When ctx ends Envoy gets SIGTERM. SIGHUP is for daemons that read files again: it is
-// not passed on, and a terminal that goes away does not end a sidecar.
+// run starts Envoy, passes signals on to it and returns its exit status when it has ended, as a
+// shell would: 128 and the signal's number if a signal ended it. When ctx ends Envoy gets SIGTERM.
+// SIGHUP is for daemons that read files again: it is not passed on, and a terminal that goes away
+// does not end a sidecar.
 func (s supervisor) run(ctx context.Context, signals <-chan os.Signal) (status int, err error) {
 	cmd := exec.Command(s.path, s.args...) //nolint:gosec,noctx // running the Envoy that the user names is the purpose; the context ends it with SIGTERM below
 	cmd.Stdout, cmd.Stderr = s.stdout, s.stderr
@@ -36,7 +37,8 @@ func (s supervisor) run(ctx context.Context, signals <-chan os.Signal) (status i
 
 	started, ended := make(chan error, 1), make(chan error, 1)
 	go func() {
-		// The kernel takes the thread that started a child for its parent: it has to live as long as the child.
+		// The kernel takes the thread that started a child for its parent: it has to live as long
+		// as the child.
 		runtime.LockOSThread()
 		defer runtime.UnlockOSThread()
 		err := cmd.Start()
@@ -60,8 +62,7 @@ func (s supervisor) run(ctx context.Context, signals <-chan os.Signal) (status i
 	for {
 		select {
 		case err := <-ended:
-			var exit *exec.ExitError
-			if err != nil && !errors.As(err, &exit) {
+			if _, exited := errors.AsType[*exec.ExitError](err); err != nil && !exited {
 				return 0, fmt.Errorf("%s: %w", s.path, err)
 			}
 			status := exitStatus(cmd.ProcessState)

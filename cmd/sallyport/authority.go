@@ -1,0 +1,72 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"path/filepath"
+
+	"github.com/sallyport/sallyport/admin"
+	"github.com/sallyport/sallyport/ca"
+	"github.com/sallyport/sallyport/identity"
+	"github.com/sallyport/sallyport/sds"
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+)
+
+// authority is who issues leafs: a CA of the control plane's own, or the one of Consul's servers.
+type authority struct {
+	sds.Source
+	// trustDomain is the mesh's; ok is false as long as it is not known.
+	trustDomain func() (td spiffeid.TrustDomain, ok bool)
+	// rotates says that it issues a leaf early when it is asked to.
+	rotates bool
+}
+
+func (p *controlPlane) openCA() error {
+	td, err := configuredTrustDomain(p.cfg.TrustDomain)
+	if err != nil {
+		return err
+	}
+	builtin, err := ca.Open(ca.Config{Dir: filepath.Join(p.cfg.Data, "ca"), TrustDomain: td, LeafTTL: p.cfg.LeafTTL, Logger: p.log, Registerer: p.metrics})
+	if err != nil {
+		return err
+	}
+	p.closers = append(p.closers, builtin.Close)
+	td = builtin.TrustDomain()
+	issuer, err := ca.NewIssuer(ca.IssuerConfig{Provider: builtin, TrustDomain: td, TTL: p.cfg.LeafTTL, Registerer: p.metrics})
+	if err != nil {
+		return err
+	}
+	p.authority = authority{Source: issuer, rotates: true, trustDomain: func() (spiffeid.TrustDomain, bool) { return td, true }}
+	p.runs = append(p.runs, builtin.Run, issuer.Run)
+	p.checks = append(p.checks, func() error {
+		if err := builtin.Health(); err != nil {
+			return fmt.Errorf("the CA's state cannot be written: %w", err)
+		}
+		return nil
+	})
+	return nil
+}
+
+func (p *controlPlane) rotateLeaf(service string) error {
+	if !p.authority.rotates {
+		return errors.New("consul's agent renews leafs, and has no call for doing so early: rotate the root with `consul connect ca set-config`")
+	}
+	name := identity.NewName(service)
+	err := p.secrets.Rotate(name)
+	if err == nil {
+		return nil
+	}
+	known := false
+	for _, pr := range p.xds.Status() {
+		if pr.Service == name.String() {
+			if pr.Connected {
+				return err
+			}
+			known = true
+		}
+	}
+	if !known {
+		return fmt.Errorf("a proxy of the service %q: %w in the catalog: `sallyport status` lists the proxies", service, admin.ErrUnknown)
+	}
+	return fmt.Errorf("%w: none of its sidecars is connected, and only those that are have leafs: `sallyport status` lists them", err)
+}

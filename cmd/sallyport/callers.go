@@ -1,0 +1,123 @@
+package main
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/sallyport/sallyport/admin"
+	"github.com/sallyport/sallyport/catalog"
+	"github.com/sallyport/sallyport/identity"
+	"github.com/sallyport/sallyport/token"
+)
+
+// recheckInterval is how often a stream's ACL token is looked at again. With the half minute for
+// which agents remember tokens, one that was deleted loses its streams within a minute.
+const recheckInterval = 20 * time.Second
+
+// maxTokenTTL bounds the life of tokens for Envoys that somebody else starts, which nobody renews.
+const maxTokenTTL = 366 * 24 * time.Hour
+
+// callers is who knows the callers of streams and calls: by tokens that the control plane issues,
+// or by Consul's ACL tokens.
+type callers struct {
+	token.Authorizer
+	// recheck is how often the streams' callers are authorized again; 0: only when a stream opens.
+	recheck time.Duration
+	// mint makes a proxy's token; nil: proxies bring tokens of their own.
+	mint func(identity.ProxyID, time.Duration) (string, time.Time, error)
+}
+
+func (p *controlPlane) openTokens() error {
+	td, _ := p.authority.trustDomain()
+	issuer, err := token.Open(token.Config{File: filepath.Join(p.cfg.Data, "token.key"), TrustDomain: td})
+	if err != nil {
+		return err
+	}
+	p.callers = callers{Authorizer: token.Authorizer{Authority: issuer}, mint: issuer.Mint}
+	return nil
+}
+
+// proxyOf finds the proxy that a request for a token names.
+func proxyOf(v *catalog.View, r admin.TokenRequest) (*catalog.Proxy, error) {
+	switch {
+	case (r.SidecarFor == "") == (r.ProxyID == ""):
+		return nil, errors.New("exactly one of --sidecar-for and --proxy-id says which proxy")
+	case r.ProxyID != "":
+		if w := v.Proxy(identity.ProxyID(r.ProxyID)); w != nil {
+			return w.Proxy, nil
+		}
+		return nil, fmt.Errorf("proxy %q: %w in the catalog: `sallyport status` lists the proxies", r.ProxyID, admin.ErrUnknown)
+	}
+	var found []*catalog.Proxy
+	for pr := range v.Proxies() {
+		if pr.Instance == r.SidecarFor {
+			found = append(found, pr)
+		}
+	}
+	switch len(found) {
+	case 1:
+		return found[0], nil
+	case 0:
+		return nil, fmt.Errorf("a sidecar for the service instance %q: %w in the catalog: give the service's ID; `sallyport status` lists the proxies", r.SidecarFor, admin.ErrUnknown)
+	default:
+		return nil, fmt.Errorf("the service instance %q has %d proxies: choose one with --proxy-id", r.SidecarFor, len(found))
+	}
+}
+
+// listenersOf are what the Envoy of a proxy binds.
+func listenersOf(pr *catalog.Proxy) []admin.Listener {
+	port := func(n uint16) string { return strconv.Itoa(int(n)) }
+	out := []admin.Listener{{Name: "public_listener", Address: net.JoinHostPort(pr.Inbound.Address, port(pr.Inbound.Port)), Origin: pr.Origin}}
+	for _, u := range pr.Upstreams {
+		l := admin.Listener{Name: "upstream " + u.Name(), Socket: u.BindSocket, Origin: u.Origin}
+		if u.BindSocket == "" {
+			l.Address = net.JoinHostPort(u.BindAddress, port(u.BindPort))
+		}
+		out = append(out, l)
+	}
+	for _, e := range pr.Exposed {
+		out = append(out, admin.Listener{Name: "exposed path " + e.Path, Address: net.JoinHostPort(pr.Inbound.Address, port(e.ListenerPort)), Origin: e.Origin})
+	}
+	return out
+}
+
+func (p *controlPlane) token(peer admin.Peer, r admin.TokenRequest) (admin.TokenResponse, error) {
+	v, ok := p.store.Views.Load()
+	if !ok {
+		return admin.TokenResponse{}, fmt.Errorf("%w: the catalog has not been read: %s", admin.ErrNotYet, strings.Join(p.notReady(), "; "))
+	}
+	pr, err := proxyOf(v, r)
+	if err != nil {
+		return admin.TokenResponse{}, err
+	}
+	if peer.UID != 0 && peer.UID != os.Geteuid() && peer.UID != pr.Bootstrap.UID {
+		return admin.TokenResponse{}, fmt.Errorf("the token of %s: %w to uid %d, but to root, uid %d and the proxy's sallyport_uid (%s)", pr.ID, admin.ErrForbidden, peer.UID, os.Geteuid(), pr.Origin)
+	}
+	ttl := cmp.Or(r.TTL, p.cfg.TokenTTL)
+	if ttl < 0 || ttl > maxTokenTTL {
+		return admin.TokenResponse{}, fmt.Errorf("a token's life of %v is not between 0 and %v", ttl, maxTokenTTL)
+	}
+	out := admin.TokenResponse{
+		ProxyID: string(pr.ID), Service: pr.Service.Service, Namespace: pr.Service.Namespace, Partition: pr.Service.Partition,
+		Datacenter: v.Mesh().Datacenter, TrustDomain: v.Mesh().TrustDomain.Name(), Origin: pr.Origin,
+		XDSSocket: admin.XDSSocket(p.cfg.RuntimeDir), PrometheusBindAddr: pr.Bootstrap.PrometheusBindAddr, Listeners: listenersOf(pr),
+	}
+	if e, ok := p.remote.Load(); !ok && p.cfg.XDSAddress != "" {
+		return admin.TokenResponse{}, fmt.Errorf("%w: the endpoint at %s has no certificate", admin.ErrNotYet, p.cfg.XDSAddress)
+	} else if ok {
+		out.XDSAddress, out.XDSCA, out.XDSURI = p.cfg.XDSAddress, string(e.RootsPEM()), e.URI()
+	}
+	if p.callers.mint == nil {
+		out.OwnToken = true
+		return out, nil
+	}
+	out.Token, out.Expires, err = p.callers.mint(pr.ID, ttl)
+	return out, err
+}

@@ -1,0 +1,27 @@
+package main
+
+import (
+	"fmt"
+
+	"github.com/sallyport/sallyport/consul"
+	"github.com/spf13/cobra"
+)
+
+func newConsulCommand() *cobra.Command {
+	group := &cobra.Command{Use: "consul", Short: "Beside a Consul agent", Args: cobra.NoArgs, RunE: help}
+	var node string
+	policy := &cobra.Command{
+		Use:   "policy [--node-name NODE]",
+		Short: "Print the ACL policy that the control plane's own token needs",
+		Long: `Policy prints the ACL policy of the control plane's own token, for ` + "`consul acl policy create -rules -`" + `. Sidecars have tokens of their own,
+with service:write on their service, as for Consul's own proxies.`,
+		Args: cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			_, err := fmt.Fprint(c.OutOrStdout(), consul.Policy(node))
+			return err
+		},
+	}
+	policy.Flags().StringVar(&node, "node-name", "", "the agent's node; without it the policy is for any node")
+	group.AddCommand(policy)
+	return group
+}

@@ -1,0 +1,83 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"path/filepath"
+	"time"
+
+	alsv3 "github.com/envoyproxy/go-control-plane/envoy/service/accesslog/v3"
+	authv3 "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
+	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
+	"github.com/sallyport/sallyport/ca"
+	"github.com/sallyport/sallyport/xds"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
+)
+
+// serveRemote serves Envoys on other machines, over TLS, as soon as the trust domain is known that
+// the endpoint's certificate is made for.
+func (p *controlPlane) serveRemote(ctx context.Context, l net.Listener) (err error) {
+	again := time.NewTicker(200 * time.Millisecond)
+	defer again.Stop()
+	td, ok := p.authority.trustDomain()
+	for ; !ok; td, ok = p.authority.trustDomain() {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-again.C:
+		}
+	}
+	e, err := ca.OpenEndpoint(ca.EndpointConfig{Dir: filepath.Join(p.cfg.Data, "endpoint"), TrustDomain: td, Logger: p.log})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, e.Close()) }()
+	p.remote.Set(e)
+	return p.serveGRPC(ctx, l, credentials.NewTLS(e.TLSConfig()))
+}
+
+// stopTime bounds how long streams and calls are given to end; the process is to be gone within
+// five seconds.
+const stopTime = 3 * time.Second
+
+// serveGRPC serves xDS, ext_authz and access logs on l until ctx ends. The streams of xDS are ended
+// by xds.Server, with jitter; what is left is cut off.
+func (p *controlPlane) serveGRPC(ctx context.Context, l net.Listener, creds credentials.TransportCredentials) error {
+	opts := xds.ServerOptions()
+	if creds != nil {
+		opts = append(opts, grpc.Creds(creds))
+	}
+	s := grpc.NewServer(opts...)
+	discoveryv3.RegisterAggregatedDiscoveryServiceServer(s, p.xds)
+	authv3.RegisterAuthorizationServer(s, p.authz)
+	alsv3.RegisterAccessLogServiceServer(s, p.observe)
+	failed := make(chan error, 1)
+	go func() { failed <- s.Serve(l) }()
+	select {
+	case err := <-failed:
+		return fmt.Errorf("serving xDS on %s: %w", l.Addr(), err)
+	case <-ctx.Done():
+	}
+	// Stopping tells all Envoys at once that the connection ends, so the streams end first: spread,
+	// so that not all come back together.
+	stopped := make(chan struct{})
+	go func() {
+		defer close(stopped)
+		<-p.streamsEnded
+		s.GracefulStop()
+	}()
+	select {
+	case <-stopped:
+	case <-time.After(stopTime):
+		s.Stop()
+		<-stopped
+	}
+	// One that is stopped before it has begun to serve says so, which is no failure.
+	if err := <-failed; !errors.Is(err, grpc.ErrServerStopped) {
+		return err
+	}
+	return nil
+}

@@ -1,0 +1,109 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/sallyport/sallyport/admin"
+	"github.com/sallyport/sallyport/catalog"
+	"github.com/sallyport/sallyport/identity"
+	"github.com/spf13/cobra"
+)
+
+func newIntentionCommand(o *clientOptions) *cobra.Command {
+	group := &cobra.Command{Use: "intention", Short: "Ask what intentions say", Args: cobra.NoArgs, RunE: help}
+	var dir string
+	check := &cobra.Command{
+		Use:   "check SOURCE DESTINATION",
+		Short: "Allowed or Denied, why, and from which file:line",
+		Long: `Check says whether the service SOURCE may connect to the service DESTINATION. SOURCE may be a SPIFFE ID too.
+It asks the running control plane, or with --catalog the files alone: then the trust domain of a SPIFFE ID is taken for the mesh's. Exit status: 0 allowed, 1 denied, 2 error.`,
+		Args: exactly("SOURCE", "DESTINATION"),
+		RunE: func(c *cobra.Command, args []string) error {
+			var r admin.CheckResponse
+			var err error
+			if dir != "" {
+				r, err = checkFiles(c, dir, args[0], args[1])
+			} else if err = readFlagsUnused(c); err == nil {
+				var client *admin.Client
+				if client, err = admin.Find(o.runtimeDir); err == nil {
+					r, err = client.Check(c.Context(), args[0], args[1])
+				}
+			}
+			if err != nil {
+				return err
+			}
+			fmt.Fprintln(c.OutOrStdout(), r.Explain())
+			if !r.Allowed {
+				return exitError(1)
+			}
+			return nil
+		},
+	}
+	check.Flags().StringVar(&dir, "catalog", "", "ask the files in this directory, without a server")
+	addReadFlags(check)
+	group.AddCommand(check)
+	return group
+}
+
+// readFlagsUnused refuses flags that a running control plane does not look at.
+func readFlagsUnused(c *cobra.Command) error {
+	for _, name := range readFlags {
+		if c.Flags().Changed(name) {
+			return fmt.Errorf("--%s: is for --catalog; a running control plane has a configuration of its own", name)
+		}
+	}
+	return nil
+}
+
+func checkFiles(c *cobra.Command, dir, source, destination string) (admin.CheckResponse, error) {
+	domain := anyDomain
+	if id, err := identity.ParseURI(source); err == nil {
+		domain = id.TrustDomain // the files do not know their mesh's
+	}
+	contents, err := readFiles(c, dir, domain)
+	if err != nil {
+		return admin.CheckResponse{}, err
+	}
+	return checkIntention((&catalog.View{}).Next(contents), source, destination)
+}
+
+// checkIntention answers "may source connect to destination?" from v. An unknown destination is an
+// error, as it is more often a typing mistake than a question.
+func checkIntention(v *catalog.View, source, destination string) (admin.CheckResponse, error) {
+	if v == nil || v.Mesh() == nil {
+		return admin.CheckResponse{}, errors.New("nothing is known of the mesh yet")
+	}
+	src := v.Identity(identity.NewName(source))
+	if strings.HasPrefix(source, "spiffe://") {
+		id, err := identity.ParseURI(source)
+		if err != nil {
+			return admin.CheckResponse{}, fmt.Errorf("source: %w", err)
+		}
+		src = id
+	} else if err := src.Name.Check(); err != nil {
+		return admin.CheckResponse{}, fmt.Errorf("source: %w", err)
+	}
+	dst := identity.NewName(destination)
+	if err := dst.Check(); err != nil {
+		return admin.CheckResponse{}, fmt.Errorf("destination: %w", err)
+	}
+	p := v.Policy(dst)
+	if p == nil {
+		return admin.CheckResponse{}, fmt.Errorf("destination: %w: no service %q is registered and no intention names it", admin.ErrUnknown, destination)
+	}
+	d := p.Decide(src)
+	r := admin.CheckResponse{Allowed: d.Allowed(), Source: source, Destination: destination, Reason: d.Reason.String()}
+	if i := d.Intention; i != nil {
+		r.Intention, r.Origin, r.Precedence = i.String(), i.Origin, i.Precedence()
+		if i.Unsupported != "" {
+			r.Note = "denies because sallyport does not support its " + i.Unsupported
+		}
+	}
+	// Of what is registered in other datacenters only those who dial it here know.
+	if v.Service(src.Name) == nil && src.Datacenter == v.Mesh().Datacenter && r.Note == "" {
+		r.Note = "no service of that name is registered"
+	}
+	return r, nil
+}

@@ -1,0 +1,79 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+	"os/user"
+	"strconv"
+
+	"github.com/sallyport/sallyport/admin"
+)
+
+// listeners are the sockets of a control plane.
+type listeners struct{ admin, xds, remote, metrics net.Listener }
+
+func (l listeners) close() {
+	for _, c := range []net.Listener{l.admin, l.xds, l.remote, l.metrics} {
+		if c != nil {
+			_ = c.Close()
+		}
+	}
+}
+
+func listen(ctx context.Context, cfg serveConfig) (l listeners, err error) {
+	defer func() {
+		if err != nil {
+			l.close()
+		}
+	}()
+	gid, mode := -1, os.FileMode(0o600)
+	if name := cfg.AdminGroup; name != "" {
+		g, err := user.LookupGroup(name)
+		if err == nil {
+			gid, err = strconv.Atoi(g.Gid)
+		}
+		if err != nil {
+			return l, fmt.Errorf("--admin-group: %w", err)
+		}
+		mode = 0o660
+	}
+	if err := admin.MakeDir(cfg.RuntimeDir); err != nil {
+		return l, err
+	}
+	if gid != -1 {
+		if err := admin.LetThrough(cfg.RuntimeDir); err != nil {
+			return l, err
+		}
+	}
+	if l.admin, err = admin.Listen(admin.Socket(cfg.RuntimeDir), mode, gid); err != nil {
+		return l, groupError(cfg.AdminGroup, err)
+	}
+	// Envoys of any user connect; what lets them in is their token.
+	if l.xds, err = admin.Listen(admin.XDSSocket(cfg.RuntimeDir), 0o666, -1); err != nil {
+		return l, err
+	}
+	var lc net.ListenConfig
+	if a := cfg.XDSAddress; a != "" {
+		if l.remote, err = lc.Listen(ctx, "tcp", a); err != nil {
+			return l, fmt.Errorf("--xds-address: %w", err)
+		}
+	}
+	if a := cfg.MetricsBind; a != "" {
+		if l.metrics, err = lc.Listen(ctx, "tcp", a); err != nil {
+			return l, fmt.Errorf(`--metrics-bind: %w: several meshes on one machine need an address each, or "" to serve metrics on the admin socket alone`, err)
+		}
+	}
+	return l, nil
+}
+
+// groupError says how to mend that the socket could not be given to the group.
+func groupError(group string, err error) error {
+	if group == "" || !errors.Is(err, fs.ErrPermission) {
+		return err
+	}
+	return fmt.Errorf("--admin-group: %w: uid %d may not give the socket to the group %s: make that user a member of the group and start anew, or run as root", err, os.Geteuid(), group)
+}

@@ -1,0 +1,86 @@
+package main
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"github.com/sallyport/sallyport/admin"
+	"github.com/sallyport/sallyport/catalog"
+	"github.com/sallyport/sallyport/consul"
+	"github.com/sallyport/sallyport/files"
+)
+
+// source is where the catalog comes from: a directory, or the local Consul agent.
+type source struct {
+	catalog.Source
+	// reload has it read again at once.
+	reload func()
+	// status leaves out what the View knows: how much there is.
+	status func() admin.Catalog
+}
+
+func (p *controlPlane) openFiles() error {
+	td, _ := p.authority.trustDomain()
+	cfg, err := p.cfg.filesConfig(td)
+	if err != nil {
+		return err
+	}
+	cfg.PortsFile, cfg.Logger, cfg.Registerer = filepath.Join(p.cfg.Data, "sidecar-ports.json"), p.log, p.metrics
+	dir, err := files.New(cfg)
+	if err != nil {
+		return err
+	}
+	p.source = source{Source: dir, reload: dir.Reload, status: func() admin.Catalog {
+		s := dir.Status()
+		c := admin.Catalog{Source: "files: " + cfg.Dir, LastLoaded: s.LastSuccess, Problems: s.Problems, Warnings: s.Warnings}
+		if info, err := os.Stat(cfg.Dir); err == nil && info.Mode().Perm()&0o002 != 0 {
+			c.Warnings = append(slices.Clip(c.Warnings), cfg.Dir+" may be written to by anybody, who can thereby let anybody in: chmod o-w "+cfg.Dir)
+		}
+		return c
+	}}
+	return nil
+}
+
+// openAgent opens the local Consul agent, whose servers keep the CA and the tokens too.
+func (p *controlPlane) openAgent() error {
+	cfg, err := p.cfg.consulConfig()
+	if err != nil {
+		return err
+	}
+	cfg.LKGFile, cfg.Logger, cfg.Registerer = filepath.Join(p.cfg.Data, "last-known-good.json"), p.log, p.metrics
+	agent, err := consul.New(cfg)
+	if err != nil {
+		return err
+	}
+	p.source = source{Source: agent, reload: func() {}, status: func() admin.Catalog { return agentStatus(agent.Status()) }}
+	p.authority = authority{Source: agent, trustDomain: agent.TrustDomain}
+	p.callers = callers{recheck: recheckInterval}
+	p.callers.Authority = agent
+	p.checks = append(p.checks, func() error {
+		switch s := agent.Status(); {
+		case !s.Connected:
+			return errors.New("the Consul agent " + s.Agent + " does not answer")
+		case !s.Settled:
+			return errors.New("what the proxies of this node need is still being read from the Consul agent " + s.Agent)
+		}
+		return nil
+	})
+	return nil
+}
+
+func agentStatus(s consul.Status) admin.Catalog {
+	c := admin.Catalog{Source: "consul agent " + s.Agent, LastLoaded: s.LastContact, StaleSince: s.StaleSince}
+	if s.Connected && s.StaleSince.IsZero() {
+		c.LastLoaded = time.Now() // a query that blocks says that nothing has changed
+	}
+	for _, p := range s.Problems {
+		c.Warnings = append(c.Warnings, p.String())
+	}
+	for _, f := range s.Filtered {
+		c.Warnings = append(c.Warnings, "the token may not read all of "+f+": `sallyport consul policy` prints what it needs")
+	}
+	return c
+}

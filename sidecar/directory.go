@@ -1,0 +1,98 @@
+package sidecar
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+
+	"github.com/sallyport/sallyport/admin"
+	"golang.org/x/sys/unix"
+)
+
+// The files of a sidecar in its directory.
+func bootstrapPath(dir string) string { return filepath.Join(dir, "bootstrap.json") }
+func tokenPath(dir string) string     { return filepath.Join(dir, "token.json") }
+func adminPath(dir string) string     { return filepath.Join(dir, "admin.sock") }
+
+// AdminSocket is the path at which the Envoy of a proxy has its administration, unless its
+// sidecar was told otherwise. It is false where the runtime directory is another user's: what is
+// there may be anybody's.
+func AdminSocket(runtimeDir, proxyID string) (path string, ok bool) {
+	return adminPath(filepath.Join(runtimeDir, dirName(proxyID))), ownedByUser(runtimeDir)
+}
+
+// directory is the full path of the sidecar's directory: the one that was asked for, or one of the
+// proxy's own in the runtime directory of the control plane, or of this user where that directory
+// is somebody else's.
+func (c Config) directory(runtimeDir, proxyID string) (string, error) {
+	if c.Dir != "" {
+		return filepath.Abs(c.Dir)
+	}
+	if !ownedByUser(runtimeDir) {
+		runtimeDir = admin.DefaultDir()
+		if err := admin.MakeDir(runtimeDir); err != nil {
+			return "", err
+		}
+	}
+	return filepath.Abs(filepath.Join(runtimeDir, dirName(proxyID)))
+}
+
+func ownedByUser(dir string) bool {
+	info, err := os.Stat(dir)
+	if err != nil {
+		return false
+	}
+	owner, ok := info.Sys().(*syscall.Stat_t)
+	return ok && int(owner.Uid) == os.Geteuid()
+}
+
+// dirName spells a proxy's ID, which may hold any character, as the name of a directory.
+func dirName(proxyID string) string {
+	name := url.PathEscape(proxyID)
+	if strings.Trim(name, ".") == "" {
+		name = strings.ReplaceAll(name, ".", "%2E")
+	}
+	return name
+}
+
+// makeDirectory creates dir with mode 0700, or checks the one there is: in one that others may
+// write to they could put a token or a bootstrap of their own.
+func makeDirectory(dir string) error {
+	if err := os.Mkdir(dir, 0o700); err == nil || !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	if err := admin.CheckDir(dir); err != nil {
+		return fmt.Errorf("sidecar's %w, or name another with -o", err)
+	}
+	return nil
+}
+
+// lock keeps a second sidecar out of dir until the file is closed or the process ends.
+func lock(dir, proxyID string) (*os.File, error) {
+	f, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	switch err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); {
+	case err == nil:
+		if err = f.Truncate(0); err == nil {
+			_, err = f.WriteAt([]byte(strconv.Itoa(os.Getpid())+"\n"), 0)
+		}
+	case errors.Is(err, unix.EWOULDBLOCK):
+		pid := make([]byte, 20)
+		n, _ := f.ReadAt(pid, 0)
+		err = fmt.Errorf("a sidecar of %s is already running here: pid %s holds %s: stop it first", proxyID, strings.TrimSpace(string(pid[:n])), f.Name())
+	default:
+		err = fmt.Errorf("lock %s: %w", f.Name(), err)
+	}
+	if err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return f, nil
+}

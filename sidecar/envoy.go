@@ -1,0 +1,152 @@
+package sidecar
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/exec"
+	"os/signal"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/sallyport/sallyport/admin"
+	bootstrap "github.com/sallyport/sallyport/envoy-bootstrap"
+)
+
+// Envoy is the one that Run starts.
+type Envoy struct {
+	// Binary is its path or name; empty: $ENVOY, else envoy on PATH.
+	Binary string
+	// Strict refuses one that lacks known security fixes; else there is a warning of it.
+	Strict bool
+	// Args are given to it beside those that it has to have.
+	Args []string
+}
+
+// Run runs the Envoy of a proxy until it ends, and returns its exit status, as a shell would: 128
+// and the signal's number if a signal ended it. SIGTERM, SIGINT and the end of ctx end Envoy;
+// SIGUSR1 is passed on.
+func Run(ctx context.Context, c Config, e Envoy, log *slog.Logger) (status int, err error) {
+	if err := checkArgs(e.Args); err != nil {
+		return 0, err
+	}
+	binary, err := findEnvoy(e.Binary, os.Getenv("ENVOY"))
+	if err != nil {
+		return 0, err
+	}
+	version, err := envoyVersion(ctx, binary)
+	if err != nil {
+		return 0, err
+	}
+	if err := checkVersion(version, e.Strict); err != nil {
+		return 0, fmt.Errorf("%s: %w", binary, err)
+	}
+	if floor := version.SecurityFloor(); version.Compare(floor) < 0 {
+		log.Warn("envoy lacks security fixes: upgrade it", "version", version.String(), "fixed_in", floor.String())
+	}
+	s, err := open(ctx, c, Target{Version: version})
+	if err != nil {
+		return 0, err
+	}
+	defer func() { _ = s.lock.Close() }()
+	log = log.With("proxy", s.Proxy.ProxyID)
+	if s.Anonymous() {
+		log.Warn("no token given: the proxy is whoever Consul's anonymous token is: give one with --token-file, CONSUL_HTTP_TOKEN_FILE or CONSUL_HTTP_TOKEN")
+	}
+	if err := probeListeners(ctx, slices.Concat(bootstrapListeners(s.params), s.Proxy.Listeners)); err != nil {
+		return 0, err
+	}
+
+	renewals, stopRenewals := context.WithCancel(ctx)
+	stopped := make(chan struct{})
+	go func() { defer close(stopped); s.renewToken(renewals, c.TokenTTL, log) }()
+	defer func() { stopRenewals(); <-stopped }()
+
+	signals := make(chan os.Signal, 4)
+	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP, syscall.SIGUSR1)
+	defer signal.Stop(signals)
+	log.Info("starting envoy", "service", s.Proxy.Service, "version", version.String(), "origin", s.Proxy.Origin, "file", bootstrapPath(s.Dir))
+	return supervisor{
+		log: log, path: binary, args: slices.Concat(s.Args, e.Args), stdout: os.Stdout, stderr: os.Stderr, grace: stopGrace,
+	}.run(ctx, signals)
+}
+
+// renewToken keeps the token in the sidecar's directory fresh until ctx ends.
+func (s *Sidecar) renewToken(ctx context.Context, ttl time.Duration, log *slog.Logger) {
+	if s.Proxy.OwnToken {
+		s.own.follow(ctx, s.Proxy.Token, s.writeToken, log)
+		return
+	}
+	again := admin.TokenRequest{ProxyID: s.Proxy.ProxyID, TTL: ttl}
+	renewal{
+		log: log, write: s.writeToken,
+		mint: func(ctx context.Context) (admin.TokenResponse, error) { return s.client.Token(ctx, again) },
+	}.run(ctx, s.Proxy.Expires)
+}
+
+// findEnvoy is the path of the binary: the flag's, the variable's, or the one on PATH.
+func findEnvoy(flag, variable string) (string, error) {
+	path, err := exec.LookPath(cmp.Or(flag, variable, "envoy"))
+	switch {
+	case err == nil:
+		return path, nil
+	case flag != "":
+		return "", fmt.Errorf("--envoy-binary: %w", err)
+	case variable != "":
+		return "", fmt.Errorf("$ENVOY: %w", err)
+	}
+	return "", fmt.Errorf("no envoy on PATH: install Envoy %s or newer (envoyproxy.io tells how, and `make tools` in a checkout of sallyport fetches one into .tools), or name one with --envoy-binary or $ENVOY", bootstrap.Minimum())
+}
+
+// envoyVersion asks a binary for its version.
+func envoyVersion(ctx context.Context, binary string) (bootstrap.Version, error) {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, binary, "--version")
+	cmd.WaitDelay = time.Second
+	out, err := cmd.Output()
+	if exit, ok := errors.AsType[*exec.ExitError](err); ok && len(exit.Stderr) > 0 {
+		err = fmt.Errorf("%w: %.200s", err, exit.Stderr)
+	}
+	var v bootstrap.Version
+	if err == nil {
+		v, err = bootstrap.ParseVersion(string(out))
+	}
+	if err != nil {
+		return v, fmt.Errorf("%s --version: %w", binary, err)
+	}
+	return v, nil
+}
+
+// checkVersion refuses an Envoy that is not supported and, if strict, one that lacks known security
+// fixes.
+func checkVersion(v bootstrap.Version, strict bool) error {
+	if !v.Supported() {
+		return fmt.Errorf("envoy %s is too old: %s is the oldest that is supported", v, bootstrap.Minimum())
+	}
+	if floor := v.SecurityFloor(); strict && v.Compare(floor) < 0 {
+		return fmt.Errorf("envoy %s lacks security fixes that %s has: upgrade it", v, floor)
+	}
+	return nil
+}
+
+// checkArgs refuses what sallyport sets itself; Envoy would only say that it was set twice.
+func checkArgs(args []string) error {
+	for _, a := range args {
+		name, _, _ := strings.Cut(a, "=")
+		switch name {
+		case "--drain-time-s":
+			return errors.New("argument of Envoy --drain-time-s: use --drain-time before the --, so that the control plane knows too")
+		case "-c", "--config-path", "--drain-strategy", "--disable-hot-restart":
+			return fmt.Errorf("argument of Envoy %s: sallyport sets it itself", name)
+		case "--restart-epoch", "--hot-restart-version", "--parent-shutdown-time-s":
+			return fmt.Errorf("argument of Envoy %s: hot restart does not work under sallyport", name)
+		}
+	}
+	return nil
+}
