@@ -17,6 +17,14 @@ func (c *Contents) Sort() {
 	slices.SortFunc(c.Intentions, compareDestinations)
 }
 
+// Reuse puts old's pointers into c where what is behind them is equal, so that a source publishes again
+// what did not change. Both are in the order that contents have; c is not published yet.
+func (c *Contents) Reuse(old Contents) {
+	c.Services = follow(old.Services, old.Services, c.Services, compareServices, (*Service).equal).list
+	c.Proxies = follow(old.Proxies, old.Proxies, c.Proxies, compareProxies, (*Proxy).equal).list
+	c.Intentions = follow(old.Intentions, old.Intentions, c.Intentions, compareDestinations, (*Destination).equal).list
+}
+
 // ByDestination sorts intentions into destinations, in the order that contents have. It may change the
 // order of all, which the destinations share.
 func ByDestination(all []intention.Intention) []*Destination {

@@ -96,6 +96,9 @@ func (b goBenchmark) row(rest string, by map[string]string) (row, error) {
 		return row{}, err
 	}
 	r := row{work: b.work, measured: fmt.Sprintf("%s, %s B, %.0f allocations", duration(ns), by["B/op"], allocs)}
+	if ms := by["cpu-ms/op"]; ms != "" {
+		r.measured = ms + " CPU-ms, " + r.measured
+	}
 	if rest != "" {
 		r.work += ", " + strings.TrimPrefix(rest, "/")
 	}
