@@ -6,6 +6,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/sallyport/sallyport/identity"
 )
@@ -68,16 +69,42 @@ type Decoder struct {
 	// entries and in the opaque maps called config.
 	Weak bool
 
-	fields  map[string][]*Field // by canonical key
-	known   []string            // keys that were asked for, as documentation spells them
-	path    string              // of a lenient Reader: "config.limits."
-	instead string              // of a lenient Reader: what comes of a mistake
+	fields  []*Field
+	known   []string // keys that were asked for, as documentation spells them
+	path    string   // of a lenient Reader: "config.limits."
+	instead string   // of a lenient Reader: what comes of a mistake
 }
 
 // canonical is what the spellings of one key have in common: Consul takes destination_name,
 // DestinationName and destinationname.
 func canonical(key string) string {
 	return strings.ToLower(strings.ReplaceAll(key, "_", ""))
+}
+
+// sameKey reports whether a and b are spellings of one key. It makes no strings of most, for every
+// key that is read is compared with all that are written beside it.
+func sameKey(a, b string) bool {
+	for {
+		a, b = strings.TrimLeft(a, "_"), strings.TrimLeft(b, "_")
+		if a == "" || b == "" {
+			return a == b
+		}
+		x, y := a[0], b[0]
+		if x >= utf8.RuneSelf || y >= utf8.RuneSelf {
+			return canonical(a) == canonical(b)
+		}
+		if lower(x) != lower(y) {
+			return false
+		}
+		a, b = a[1:], b[1:]
+	}
+}
+
+func lower(c byte) byte {
+	if c >= 'A' && c <= 'Z' {
+		c += 'a' - 'A'
+	}
+	return c
 }
 
 // Decoder returns the decoder of n, which what says what it is. HCL has no way to tell a block from
@@ -93,7 +120,6 @@ func (r *Reader) Decoder(n *Node, what string) *Decoder {
 }
 
 func (d *Decoder) read(n *Node) {
-	d.fields = map[string][]*Field{}
 	if n == nil {
 		return
 	}
@@ -113,10 +139,9 @@ func (d *Decoder) read(n *Node) {
 		d.say(n.At, nil, "%s must be a block, not %s", what, n.Kind)
 		return
 	}
+	d.fields = make([]*Field, len(n.Fields))
 	for i := range n.Fields {
-		f := &n.Fields[i]
-		key := canonical(f.Key)
-		d.fields[key] = append(d.fields[key], f)
+		d.fields[i] = &n.Fields[i]
 	}
 }
 
@@ -157,22 +182,25 @@ func (d *Decoder) where(f *Field) string {
 // field is a key that is given at most once; nil if it is not given or null.
 func (d *Decoder) field(key string) *Field {
 	d.Know(key)
-	fields := d.fields[canonical(key)]
-	if len(fields) == 0 {
-		return nil
-	}
-	for _, f := range fields[1:] {
-		first := fields[0]
+	var first *Field
+	for _, f := range d.fields {
+		switch {
+		case !sameKey(f.Key, key):
+			continue
+		case first == nil:
+			first = f
+			continue
+		}
 		if d.Lenient {
 			d.say(f.At, f, "%s is given twice (first as %s)", d.key(f), first.Key)
 		} else {
 			d.say(f.At, f, "%s is given twice in %s (first at line %d)", f.Key, d.What, first.At.Line)
 		}
 	}
-	if fields[0].Value.Kind == Null {
+	if first == nil || first.Value.Kind == Null {
 		return nil
 	}
-	return fields[0]
+	return first
 }
 
 // Field is the value of a key that is given at most once; nil if it is not given or null.
@@ -184,10 +212,20 @@ func (d *Decoder) Field(key string) *Node {
 }
 
 // Given is all that is written of a key, however often.
-func (d *Decoder) Given(key string) []*Field { return d.fields[canonical(key)] }
+func (d *Decoder) Given(key string) (given []*Field) {
+	for _, f := range d.fields {
+		if sameKey(f.Key, key) {
+			given = append(given, f)
+		}
+	}
+	return given
+}
 
 // Know marks keys as known, so that Done offers them for those that are misspelt.
 func (d *Decoder) Know(keys ...string) {
+	if d.known == nil {
+		d.known = make([]string, 0, 16) // as many as most are asked for
+	}
 	for _, k := range keys {
 		if !slices.Contains(d.known, k) {
 			d.known = append(d.known, k)
@@ -313,8 +351,10 @@ func (d *Decoder) Children(key, what string) []*Decoder {
 }
 
 func (d *Decoder) child(n *Node, key, what string) *Decoder {
-	c := &Decoder{Reader: d.Reader, What: what, Weak: d.Weak, path: d.path + key + "."}
-	c.instead = d.instead
+	c := &Decoder{Reader: d.Reader, What: what, Weak: d.Weak, instead: d.instead}
+	if d.Lenient {
+		c.path = d.path + key + "."
+	}
 	c.read(n)
 	return c
 }
@@ -371,7 +411,7 @@ func (d *Decoder) Take(keys ...string) (given []string) {
 // Drop takes keys without offering them in messages.
 func (d *Decoder) Drop(keys ...string) {
 	for _, k := range keys {
-		delete(d.fields, canonical(k))
+		d.fields = slices.DeleteFunc(d.fields, func(f *Field) bool { return sameKey(f.Key, k) })
 	}
 }
 
@@ -379,11 +419,9 @@ func (d *Decoder) Drop(keys ...string) {
 // sorted.
 func (d *Decoder) unsupportedPrefix(prefix string) {
 	var keys []string
-	for _, fields := range d.fields {
-		for _, f := range fields {
-			if strings.HasPrefix(strings.ToLower(f.Key), prefix) && !d.knows(f.Key) {
-				keys = append(keys, f.Key)
-			}
+	for _, f := range d.fields {
+		if strings.HasPrefix(strings.ToLower(f.Key), prefix) && !d.knows(f.Key) {
+			keys = append(keys, f.Key)
 		}
 	}
 	slices.Sort(keys)
@@ -399,8 +437,7 @@ func (d *Decoder) Only(key string, allowed ...string) {
 }
 
 func (d *Decoder) knows(key string) bool {
-	key = canonical(key)
-	return slices.ContainsFunc(d.known, func(k string) bool { return canonical(k) == key })
+	return slices.ContainsFunc(d.known, func(k string) bool { return sameKey(k, key) })
 }
 
 // Done reports the keys that nobody asked for.
@@ -408,16 +445,14 @@ func (d *Decoder) Done() {
 	if d.Lenient {
 		return
 	}
-	for key, fields := range d.fields {
-		if d.knows(key) {
+	for _, f := range d.fields {
+		if d.knows(f.Key) {
 			continue
 		}
-		for _, f := range fields {
-			if near := spell(Nearest(f.Key, d.known), f.Key); near != "" {
-				d.say(f.At, f, "unknown key %.60q in %s: did you mean %s?", f.Key, d.What, near)
-			} else {
-				d.say(f.At, f, "unknown key %.60q in %s%s", f.Key, d.What, d.Hint)
-			}
+		if near := spell(Nearest(f.Key, d.known), f.Key); near != "" {
+			d.say(f.At, f, "unknown key %.60q in %s: did you mean %s?", f.Key, d.What, near)
+		} else {
+			d.say(f.At, f, "unknown key %.60q in %s%s", f.Key, d.What, d.Hint)
 		}
 	}
 }

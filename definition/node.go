@@ -1,6 +1,7 @@
 package definition
 
 import (
+	"hash/maphash"
 	"strconv"
 	"time"
 )
@@ -71,6 +72,23 @@ type Field struct {
 	Key   string
 	Value *Node
 	At    Position // of the key
+}
+
+// Hash adds all of n to h: what is written, and the lines.
+func (n *Node) Hash(h *maphash.Hash) {
+	maphash.WriteComparable(h, [...]int64{int64(n.Kind), n.Integer, int64(n.At.Line), int64(len(n.List)), int64(len(n.Fields))})
+	maphash.WriteComparable(h, n.Text)
+	if n.Boolean {
+		_ = h.WriteByte(1) // which never fails
+	}
+	for _, e := range n.List {
+		e.Hash(h)
+	}
+	for _, f := range n.Fields {
+		maphash.WriteComparable(h, f.Key)
+		maphash.WriteComparable(h, f.At.Line)
+		f.Value.Hash(h)
+	}
 }
 
 // Number sets n to a number.

@@ -1,83 +1,65 @@
 package files
 
 import (
-	"crypto/sha256"
-
-	"github.com/sallyport/sallyport/identity"
+	"bytes"
+	"hash/maphash"
+	"path/filepath"
 )
 
-// cache remembers what files said when they were read last, so that a change of one costs no
-// reading of the others. It goes by the bytes: what a file says depends on its name, its bytes and
-// the configuration, which never changes. Sizes and times can lie (a rewrite within the clock's
-// resolution, a restored backup), so each file's bytes are read and hashed every time. An empty one
-// remembers nothing.
-type cache map[string]cachedFile
-
-type cachedFile struct {
-	sum  [sha256.Size]byte
-	said *directory
+// cache reads files, and remembers what they said when they were read last, so that a change of one
+// costs neither reading nor decoding of the others (docs/adr/0009-which-files-are-read.md).
+//
+// A file is not read again if nothing of it that can be seen from outside was changed, and not
+// recently. Else its bytes decide. That nobody outside knows the seed of their hash makes 64 bits
+// enough: one change in 2^64 would be missed, and none on purpose.
+type cache struct {
+	config   Config
+	seed     maphash.Seed
+	versions map[string]version // by the file's name
+	buffer   []byte
+	// readAll has the next reading trust nothing but bytes.
+	readAll bool
 }
 
-// file is what a file says: remembered, or read. ok is false if it cannot be parsed.
-func (c cache) file(config Config, name string, src []byte) (said *directory, ok bool) {
-	sum := sha256.Sum256(src)
-	if f := c[name]; f.said != nil && f.sum == sum {
-		return f.said, true
-	}
-	delete(c, name)
-	said = newDirectory(config)
-	ok = said.file(name, src)
-	// A file with a mistake is read again each time: the mistake may be that something outside of
-	// it is missing.
-	if ok && len(said.problems) == 0 && !said.Volatile {
-		c[name] = cachedFile{sum, said}
-	}
-	return said, ok
+// version is a file as it was read last, without a mistake.
+type version struct {
+	listed
+	settled bool // when it was read
+	sum     uint64
+	*file
 }
 
-// keep forgets the files that are not among those listed.
-func (c cache) keep(files []listed) {
-	present := make(map[string]bool, len(files))
-	for _, f := range files {
-		present[f.name] = true
-	}
-	for name := range c {
-		if !present[name] {
-			delete(c, name)
-		}
-	}
-}
+func newCache(config Config) *cache { return &cache{config: config, seed: maphash.MakeSeed()} }
 
-// add merges f into d and reports conflicts. It does not modify f.
-func (d *directory) add(f *directory) {
-	d.problems = append(d.problems, f.problems...)
-	d.warnings = append(d.warnings, f.warnings...)
-	for _, s := range f.services {
-		if d.claim(s.id, s.at) {
-			d.services = append(d.services, s)
+// read is what the files say: the same pointers as before for those that did not change, and in
+// others for the definitions that did not. What is wrong with one is among its problems.
+func (c *cache) read(listing []listed) []*file {
+	files := make([]*file, len(listing))
+	versions := make(map[string]version, len(listing))
+	for i, l := range listing {
+		before := c.versions[l.name]
+		if before.settled && !before.volatile && before.listed.same(l) && !c.readAll {
+			files[i], versions[l.name] = before.file, before
+			continue
 		}
-	}
-	for _, p := range f.proxies {
-		if d.claim(p.id, p.at) {
-			d.proxies = append(d.proxies, p)
+		v := version{listed: l, settled: l.settled(), file: before.file}
+		var err error
+		if c.buffer, err = readFile(filepath.Join(c.config.Dir, l.name), l, c.buffer); err != nil {
+			files[i] = &file{name: l.name}
+			files[i].unread(0, err.Error())
+			continue
 		}
-	}
-	fresh := map[identity.Name]bool{}
-	for name, at := range f.destinations {
-		fresh[identity.NewName(name)] = d.destination(name, at)
-	}
-	for _, i := range f.intentions {
-		if fresh[i.Destination] {
-			d.intentions = append(d.intentions, i)
+		v.sum = maphash.Bytes(c.seed, c.buffer)
+		if v.file == nil || v.volatile || v.sum != before.sum {
+			v.file = decode(&c.config, c.seed, l.name, bytes.Clone(c.buffer), before.file)
 		}
+		// A file with a mistake is decoded again each time: the mistake may be that something
+		// outside of it is missing.
+		if len(v.problems) == 0 {
+			versions[l.name] = v
+		}
+		files[i] = v.file
 	}
-	for name, e := range f.defaults {
-		d.addDefaults(name, e)
-	}
-	if f.proxyDefaults != nil {
-		d.addProxyDefaults(f.proxyDefaults)
-	}
-	if f.mesh != nil {
-		d.addMesh(f.mesh)
-	}
+	c.versions, c.readAll = versions, false
+	return files
 }

@@ -1,15 +1,16 @@
 package files
 
 import (
-	"fmt"
-	"math/rand/v2"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
-	"github.com/google/go-cmp/cmp/cmpopts"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 )
 
@@ -30,67 +31,19 @@ func put(t testing.TB, config Config, name, text string) {
 }
 
 // readAgain reads the directory as Run does.
-func readAgain(t testing.TB, config Config, ports map[string]uint16, before cache) reading {
+func readAgain(t testing.TB, c *cache) []*file {
 	t.Helper()
-	files, err := scan(config.Dir)
+	files, err := scan(c.config.Dir)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return read(config, files, ports, before)
-}
-
-// TestRemembered demands that what was remembered of files changes nothing in what comes out: not in what is published, nor in the
-// mistakes that are found, nor in the ports that are chosen.
-func TestRemembered(t *testing.T) {
-	config := cacheConfig(t)
-	texts := []string{
-		`service { name = "web" port = 8080 connect { sidecar_service {} } }`,
-		`service { name = "web" port = 9090 connect { sidecar_service { proxy { upstreams = [{ destination_name = "db" local_bind_port = 9191 config { connect_timeout_ms = 7 } }] } } } }`,
-		`service { name = "db" port = 5432 connect { sidecar_service { port = 21000 } } }`,
-		`service { name = "db" port = 5433 connect { sidecar_service { proxy { config { sallyport_uid = "root" } } } } }`,
-		`service { name = "web-sidecar-proxy" port = 1 }`, // an ID that another file's sidecar has
-		`service { kind = "connect-proxy" name = "p" port = 20000 proxy { destination_service_name = "web" } }`,
-		`Kind = "service-intentions" Name = "db" Sources = [{ Name = "web" Action = "allow" }]`,
-		`Kind = "service-intentions" Name = "db" Sources = [{ Name = "*" Action = "deny" }]`,
-		`Kind = "service-defaults" Name = "web" Protocol = "http" UpstreamConfig { Defaults { ConnectTimeoutMs = 5 } }`,
-		`Kind = "proxy-defaults" Name = "global" Config { protocol = "http" }`,
-		`Kind = "mesh" TLS { Incoming { TLSMinVersion = "TLSv1_2" } }`,
-		`service { name = "web" prot = 8080 }`,
-		`service {`,
-	}
-	r := rand.New(rand.NewPCG(1, 2))
-	before, remembered, clean := cache{}, 0, 0
-	var ports map[string]uint16
-	put(t, config, "always.hcl", "# nothing")
-	for range 600 {
-		name := fmt.Sprintf("f%d.hcl", r.IntN(6))
-		if text := texts[r.IntN(len(texts))]; r.IntN(5) > 1 {
-			put(t, config, name, text)
-		} else {
-			_ = os.Remove(filepath.Join(config.Dir, name))
-		}
-		remembered += len(before)
-		got, want := readAgain(t, config, ports, before), readAgain(t, config, ports, nil)
-		if diff := cmp.Diff(want, got, cmp.AllowUnexported(reading{}), cmp.Comparer(func(a, b spiffeid.TrustDomain) bool { return a == b }),
-			cmp.FilterPath(func(p cmp.Path) bool { return p.Last().String() == ".contents" && len(want.problems) > 0 }, cmp.Ignore()),
-			cmp.FilterPath(func(p cmp.Path) bool { return p.Last().String() == ".ports" && len(want.problems) > 0 }, cmp.Ignore()),
-			cmpopts.EquateEmpty()); diff != "" {
-			t.Fatalf("read with what was remembered differs (-without +with):\n%s", diff)
-		}
-		if len(want.problems) == 0 {
-			ports = want.ports
-			clean++
-		}
-	}
-	if remembered == 0 || clean < 50 {
-		t.Errorf("%d files remembered, %d directories without a mistake: the test tests nothing", remembered, clean)
-	}
+	return c.read(files)
 }
 
 // TestNotRemembered demands that a file is read again if what it says depends on more than itself.
 func TestNotRemembered(t *testing.T) {
 	config := cacheConfig(t)
-	before := cache{}
+	c := newCache(config)
 	for name, text := range map[string]string{
 		"user.hcl":    `service { name = "a" port = 1 connect { sidecar_service { proxy { config { sallyport_uid = "root" } } } } }`,
 		"mistake.hcl": `service { name = "b" prot = 1 }`,
@@ -99,49 +52,90 @@ func TestNotRemembered(t *testing.T) {
 	} {
 		put(t, config, name, text)
 	}
-	readAgain(t, config, nil, before)
+	first := readAgain(t, c)
 	if err := os.Remove(filepath.Join(config.Dir, "gone.hcl")); err != nil {
 		t.Fatal(err)
 	}
-	readAgain(t, config, nil, before)
-	if len(before) != 1 || before["good.hcl"].said == nil {
-		t.Errorf("remembered are %v, want good.hcl alone", before)
+	second := readAgain(t, c)
+	var same []string
+	for _, f := range second {
+		if slices.Contains(first, f) {
+			same = append(same, f.name)
+		}
+	}
+	if diff := cmp.Diff([]string{"good.hcl"}, same); diff != "" {
+		t.Errorf("remembered (-want +got):\n%s", diff)
+	}
+	user := func(files []*file) *definitions { return files[len(files)-1].definitions[0] }
+	if user(first) == user(second) {
+		t.Error("a definition that names a user is not read again")
+	}
+	if got := slices.Sorted(maps.Keys(c.versions)); !slices.Equal(got, []string{"good.hcl", "user.hcl"}) {
+		t.Errorf("kept are %v", got)
 	}
 }
 
-// BenchmarkRead reads a directory of which one file has changed.
-func BenchmarkRead(b *testing.B) {
-	for _, n := range []int{1000, 10_000} {
-		b.Run(fmt.Sprintf("services=%d", n), func(b *testing.B) {
-			config := cacheConfig(b)
-			service := func(i int) string { return fmt.Sprintf("web-%d", i%n) }
-			var text strings.Builder
-			for i := range n {
-				fmt.Fprintf(&text, `services { name = %q address = "10.%d.%d.%d" port = 8080 connect { sidecar_service { port = 20000 proxy { `, service(i), i>>16, i>>8&255, i&255)
-				for u := range 10 {
-					fmt.Fprintf(&text, "upstreams { destination_name = %q local_bind_port = %d } ", service(i+u+1), 9000+u)
-				}
-				text.WriteString("} } } }\n")
-				if i%100 == 99 {
-					put(b, config, fmt.Sprintf("services-%d.hcl", i), text.String())
-					text.Reset()
-				}
-			}
-			text.WriteString("config_entries {")
-			for i := range n {
-				fmt.Fprintf(&text, "bootstrap { Kind = \"service-intentions\" Name = %q Sources = [{ Name = %q Action = \"allow\" }] }\n", service(i), service(i+1))
-			}
-			put(b, config, "intentions.hcl", text.String()+"}")
-			before := cache{}
-			readAgain(b, config, nil, before)
-			b.ReportAllocs()
-			for i := 0; b.Loop(); i++ {
-				put(b, config, "one.hcl", fmt.Sprintf(`service { name = "one" port = %d }`, 1+i%60_000))
-				r := readAgain(b, config, nil, before)
-				if len(r.problems) > 0 {
-					b.Fatal(r.problems)
-				}
-			}
-		})
+// TestDefinitionRemembered demands that of a file that changed only the definitions are read again
+// that did, and each that is written twice is its own.
+func TestDefinitionRemembered(t *testing.T) {
+	t.Parallel()
+	config := cacheConfig(t)
+	c := newCache(config)
+	read := func(services ...string) []*definitions {
+		t.Helper()
+		put(t, config, "a.json", `{"services": [`+strings.Join(services, ",")+`]}`)
+		return readAgain(t, c)[0].definitions
 	}
+	const a, b, other = `{"name": "a", "port": 1}`, `{"name": "b", "port": 2}`, `{"name": "b", "port": 3}`
+	first := read(a, b)
+	second := read(b, a, a, other)
+	want := []bool{true, true, false, false}
+	for i, d := range second {
+		if got := slices.Contains(first, d); got != want[i] {
+			t.Errorf("definition %d is the same: %t", i, got)
+		}
+	}
+	if lines := read("\n"+a, b); slices.Contains(second, lines[0]) {
+		t.Error("a definition on another line is the same")
+	}
+}
+
+// TestBytesRead holds which files are read though nothing of them seems changed: those that changed
+// lately, as far as anybody can tell, those that depend on more, and all when that is asked for.
+func TestBytesRead(t *testing.T) {
+	t.Parallel()
+	config := cacheConfig(t)
+	put(t, config, "a.hcl", `service { name = "a" port = 1 }`)
+	synctest.Test(t, func(t *testing.T) { // in which it is the year 2000
+		c := newCache(config)
+		reads := func() bool {
+			c.buffer = nil
+			readAgain(t, c)
+			return c.buffer != nil
+		}
+		info, err := os.Stat(filepath.Join(config.Dir, "a.hcl"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !reads() || !reads() {
+			t.Error("a file from the future is not read")
+		}
+		time.Sleep(time.Until(statusChanged(info)) + granule)
+		if !reads() || !reads() {
+			t.Error("a file that has just changed is not read")
+		}
+		time.Sleep(time.Second)
+		if !reads() || reads() {
+			t.Error("a file is not read once when it is old enough, or more often")
+		}
+		if c.readAll = true; !reads() || reads() {
+			t.Error("a file is not read when all are to be")
+		}
+		if err := os.Chtimes(filepath.Join(config.Dir, "a.hcl"), time.Time{}, info.ModTime()); err != nil {
+			t.Fatal(err)
+		}
+		if !reads() {
+			t.Error("a file whose status changed, but not its size and time, is not read")
+		}
+	})
 }

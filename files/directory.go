@@ -1,6 +1,7 @@
 package files
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -9,10 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-
-	"github.com/sallyport/sallyport/catalog"
-	"github.com/sallyport/sallyport/definition"
-	"github.com/sallyport/sallyport/intention"
+	"time"
 )
 
 // maxFileSize bounds a file.
@@ -66,36 +64,45 @@ func scan(dir string) ([]listed, error) {
 }
 
 // same reports whether nothing was changed between two listings, as far as that can be seen from outside.
-func same(a, b []listed) bool {
-	return slices.EqualFunc(a, b, func(a, b listed) bool {
-		if a.name != b.name || (a.info == nil) != (b.info == nil) {
-			return false
-		}
-		return a.info == nil || os.SameFile(a.info, b.info) && a.info.Size() == b.info.Size() && a.info.ModTime().Equal(b.info.ModTime()) && a.info.Mode() == b.info.Mode()
-	})
+func same(a, b []listed) bool { return slices.EqualFunc(a, b, listed.same) }
+
+func (l listed) same(o listed) bool {
+	if l.name != o.name || (l.info == nil) != (o.info == nil) {
+		return false
+	}
+	return l.info == nil || os.SameFile(l.info, o.info) && l.info.Size() == o.info.Size() && l.info.Mode() == o.info.Mode() &&
+		l.info.ModTime().Equal(o.info.ModTime()) && statusChanged(l.info).Equal(statusChanged(o.info))
 }
 
-// readFile returns a file's bytes.
-func readFile(path string, l listed) ([]byte, error) {
+// granule is how far apart two changes of a file must be for its times to differ: FAT has 2 s.
+const granule = 3 * time.Second
+
+// settled reports whether the last change of l was so long ago that the next one has another time.
+func (l listed) settled() bool {
+	return l.info != nil && time.Since(l.info.ModTime()) > granule && time.Since(statusChanged(l.info)) > granule
+}
+
+// readFile returns a file's bytes, in buffer if they fit.
+func readFile(path string, l listed, buffer []byte) ([]byte, error) {
 	switch {
 	case l.err != nil:
-		return nil, pathless(l.err)
+		return buffer, pathless(l.err)
 	case !l.info.Mode().IsRegular():
-		return nil, errors.New("is not a regular file")
+		return buffer, errors.New("is not a regular file")
 	}
 	f, err := os.Open(path)
 	if err != nil {
-		return nil, pathless(err)
+		return buffer, pathless(err)
 	}
 	defer f.Close()
-	src, err := io.ReadAll(io.LimitReader(f, maxFileSize+1))
-	if err != nil {
-		return nil, pathless(err)
+	b := bytes.NewBuffer(buffer[:0])
+	if _, err := b.ReadFrom(io.LimitReader(f, maxFileSize+1)); err != nil {
+		return b.Bytes(), pathless(err)
 	}
-	if len(src) > maxFileSize {
-		return nil, fmt.Errorf("is larger than %d bytes: split it", maxFileSize)
+	if b.Len() > maxFileSize {
+		return b.Bytes(), fmt.Errorf("is larger than %d bytes: split it", maxFileSize)
 	}
-	return src, nil
+	return b.Bytes(), nil
 }
 
 // pathless is what went wrong without the path, which a Problem has already.
@@ -104,115 +111,4 @@ func pathless(err error) error {
 		return p.Err
 	}
 	return err
-}
-
-// directory is what was read from all files.
-type directory struct {
-	*reader
-	config Config
-
-	services []*service
-	proxies  []*proxy
-	ids      map[string]definition.Position // of services and proxies
-
-	intentions    []intention.Intention
-	destinations  map[string]definition.Position // of the service-intentions
-	defaults      map[string]*serviceDefaults
-	proxyDefaults *proxyDefaults
-	mesh          *mesh
-}
-
-// reading is the outcome of reading a directory.
-type reading struct {
-	contents catalog.Contents
-	ports    map[string]uint16 // what is to be remembered of chosen ports
-	files    int
-	problems Errors // if there are any, contents and ports mean nothing
-	warnings Errors
-}
-
-// read reads the files and puts their contents together. remembered are the ports that were chosen before.
-//
-// before are the files that were read before, by their bytes; it is kept up to date. nil: all are read.
-func read(config Config, files []listed, remembered map[string]uint16, before cache) reading {
-	if before == nil {
-		before = cache{}
-	}
-	before.keep(files)
-	d := newDirectory(config)
-	whole := true
-	for _, f := range files {
-		src, err := readFile(filepath.Join(config.Dir, f.name), f)
-		if err != nil {
-			d.unread(definition.Position{File: f.name}, err.Error())
-			whole = false
-			continue
-		}
-		said, ok := before.file(config, f.name, src)
-		d.add(said)
-		whole = ok && whole
-	}
-	r := reading{files: len(files)}
-	if whole { // else what one file says of another one's contents would be reported as missing
-		r.contents, r.ports = d.assemble(remembered)
-	}
-	r.problems, r.warnings = d.problems.sorted(), d.warnings.sorted()
-	return r
-}
-
-func newDirectory(config Config) *directory {
-	return &directory{
-		reader: newReader(), config: config,
-		ids: map[string]definition.Position{}, destinations: map[string]definition.Position{}, defaults: map[string]*serviceDefaults{},
-	}
-}
-
-// file reads one file. It is false if the file cannot be parsed.
-func (d *directory) file(name string, src []byte) bool {
-	documents, err := parse(name, src)
-	if err != nil {
-		d.unread(definition.Position{File: name, Line: err.Line}, err.Text)
-		return false
-	}
-	for _, n := range documents {
-		d.document(n)
-	}
-	return true
-}
-
-// unread is a problem for which a file is not known at all.
-func (d *directory) unread(at definition.Position, text string) {
-	d.problems = append(d.problems, Problem{File: at.File, Line: at.Line, Text: text, Unread: true})
-}
-
-// document reads a file, or one of the documents of a YAML file: service definitions, or one config entry.
-func (d *directory) document(n *definition.Node) {
-	o := d.Decoder(n, "the file")
-	switch kinds := o.Given("kind"); len(kinds) {
-	case 0:
-	case 1:
-		d.entry(o)
-		return
-	default:
-		o.Mistake(kinds[1].At, "a second config entry in one file: put it into a file of its own, or all into config_entries { bootstrap = [ ... ] }")
-		return
-	}
-	o.Hint = ": a file holds service, services or config_entries, or one config entry with its Kind"
-	if n := len(o.Given("service")); n > 1 {
-		o.Mistake(o.Given("service")[1].At, "service is given twice in the file: call the blocks services")
-	} else if s, ok := o.Child("service", "service"); ok {
-		d.service(s)
-	}
-	for _, s := range o.Children("services", "service") {
-		d.service(s)
-	}
-	if c, ok := o.Child("config_entries", "config_entries"); ok {
-		for _, e := range c.Children("bootstrap", "config entry") {
-			d.entry(e)
-		}
-		c.Done()
-	}
-	o.Know("service", "Kind")
-	o.Unsupported("check", "checks")
-	o.Done()
 }

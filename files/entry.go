@@ -10,6 +10,7 @@ import (
 
 // serviceDefaults is a service-defaults entry.
 type serviceDefaults struct {
+	name      string
 	at        definition.Position
 	settings  definition.Settings         // its own proxies'
 	upstreams definition.UpstreamSettings // UpstreamConfig.Defaults, of the proxies that dial
@@ -22,6 +23,11 @@ type proxyDefaults struct {
 	settings definition.Settings
 }
 
+// equal reports whether the same holds by e and o, which are nil where there is none.
+func (e *proxyDefaults) equal(o *proxyDefaults) bool {
+	return e == o || e != nil && o != nil && *e == *o
+}
+
 // mesh is the mesh entry.
 type mesh struct {
 	at definition.Position
@@ -29,7 +35,7 @@ type mesh struct {
 }
 
 // entry reads one config entry, as `consul config write` takes it.
-func (d *directory) entry(o *definition.Decoder) {
+func (d *definitions) entry(o *definition.Decoder) {
 	o.Weak = true
 	kind := o.Text("Kind")
 	if !o.Require("Kind", kind) {
@@ -78,7 +84,7 @@ func entryCommon(o *definition.Decoder) {
 	o.Drop("CreateIndex", "ModifyIndex", "Hash") // of Consul's own output
 }
 
-func (d *directory) serviceDefaults(o *definition.Decoder) {
+func (d *definitions) serviceDefaults(o *definition.Decoder) {
 	name := o.Text("Name")
 	entryCommon(o)
 	e := &serviceDefaults{at: o.At, overrides: map[string]definition.UpstreamSettings{}}
@@ -94,18 +100,10 @@ func (d *directory) serviceDefaults(o *definition.Decoder) {
 	if !o.Require("Name", name) || !o.Name("Name", name) {
 		return
 	}
-	d.addDefaults(name.Value, e)
+	e.name, d.defaults = name.Value, e
 }
 
-func (d *directory) addDefaults(name string, e *serviceDefaults) {
-	if first, ok := d.defaults[name]; ok {
-		d.problem(e.at, "service-defaults of %s are given twice (first at %s)", name, first.at)
-		return
-	}
-	d.defaults[name] = e
-}
-
-func (d *directory) upstreamConfig(o *definition.Decoder, e *serviceDefaults) {
+func (d *definitions) upstreamConfig(o *definition.Decoder, e *serviceDefaults) {
 	if defaults, ok := o.Child("Defaults", "Defaults"); ok {
 		if n := defaults.Text("Name"); n.Set {
 			o.Mistake(n.At, "Defaults hold for all upstreams and have no Name: use Overrides")
@@ -130,7 +128,7 @@ func (d *directory) upstreamConfig(o *definition.Decoder, e *serviceDefaults) {
 	o.Done()
 }
 
-func (d *directory) readProxyDefaults(o *definition.Decoder) {
+func (d *definitions) readProxyDefaults(o *definition.Decoder) {
 	name := o.Text("Name")
 	entryCommon(o)
 	e := &proxyDefaults{at: o.At, settings: o.Config()}
@@ -144,19 +142,11 @@ func (d *directory) readProxyDefaults(o *definition.Decoder) {
 	case name.Value != "global":
 		o.Mistake(name.At, `the Name of proxy-defaults must be "global", not %.60q`, name.Value)
 	default:
-		d.addProxyDefaults(e)
+		d.proxyDefaults = e
 	}
 }
 
-func (d *directory) addProxyDefaults(e *proxyDefaults) {
-	if d.proxyDefaults != nil {
-		d.problem(e.at, "proxy-defaults are given twice (first at %s)", d.proxyDefaults.at)
-		return
-	}
-	d.proxyDefaults = e
-}
-
-func (d *directory) readMesh(o *definition.Decoder) {
+func (d *definitions) readMesh(o *definition.Decoder) {
 	e := &mesh{at: o.At}
 	if name := o.Text("Name"); name.Set && name.Value != "mesh" {
 		o.Mistake(name.At, `the Name of the mesh entry is "mesh", not %.60q`, name.Value)
@@ -165,13 +155,5 @@ func (d *directory) readMesh(o *definition.Decoder) {
 	e.Mesh = o.Mesh()
 	o.Unsupported("TransparentProxy", "AllowEnablingPermissiveMutualTLS", "Peering", "ValidateClusters")
 	o.Done()
-	d.addMesh(e)
-}
-
-func (d *directory) addMesh(e *mesh) {
-	if d.mesh != nil {
-		d.problem(e.at, "the mesh entry is given twice (first at %s)", d.mesh.at)
-		return
-	}
 	d.mesh = e
 }

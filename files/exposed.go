@@ -5,7 +5,7 @@ import (
 )
 
 // exposed reads what a proxy's expose says.
-func (d *directory) exposed(o *definition.Decoder) []definition.Exposed {
+func (d *definitions) exposed(o *definition.Decoder) []definition.Exposed {
 	const runsNone = "%s is not supported from files, for nothing runs checks here: %s"
 	paths, checks := o.Exposed()
 	if checks.Value {
@@ -25,7 +25,7 @@ func (d *directory) exposed(o *definition.Decoder) []definition.Exposed {
 
 // fits reports whether e can be beside the others; if not, that is a problem. Their ports are
 // compared with those of all listeners later.
-func (d *directory) fits(e definition.Exposed, others []definition.Exposed) bool {
+func (d *definitions) fits(e definition.Exposed, others []definition.Exposed) bool {
 	for _, other := range others {
 		switch {
 		case other.LocalPort != e.LocalPort:

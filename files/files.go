@@ -46,7 +46,7 @@ type Config struct {
 	PortsFile string
 	// Logger is told of what is read and of mistakes; nil: nobody is.
 	Logger *slog.Logger
-	// Warned is told of what Load finds odd but takes; nil: Logger is.
+	// Warned is called for each warning of Load; nil: they are logged.
 	Warned func(Problem)
 	// Registerer gets the package's metrics; nil: there are none.
 	Registerer prometheus.Registerer
@@ -74,8 +74,9 @@ type Source struct {
 	config  Config
 	metrics metrics
 	reload  chan struct{}
-	ports   map[string]uint16 // by proxy; of the last valid contents. Run's alone
-	cache   cache             // Run's alone
+	// Run's alone:
+	cache     *cache
+	assembler *assembler
 
 	mu     sync.Mutex
 	status Status
@@ -92,7 +93,7 @@ type Status struct {
 	LastSuccess time.Time
 	// Problems are the mistakes for which the directory is refused now, each with file:line; none if it is valid.
 	Problems []string
-	// Warnings are what the last reading found odd but took.
+	// Warnings are those of the last reading: what it accepted all the same.
 	Warnings []string
 }
 
@@ -114,7 +115,10 @@ func New(config Config) (*Source, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Source{config: c, reload: make(chan struct{}, 1), ports: ports, cache: cache{}, status: Status{Dir: c.Dir}}
+	s := &Source{
+		config: c, reload: make(chan struct{}, 1), status: Status{Dir: c.Dir},
+		cache: newCache(c), assembler: &assembler{config: c, ports: ports},
+	}
 	if s.metrics, err = newMetrics(c.Registerer); err != nil {
 		return nil, err
 	}
@@ -136,18 +140,18 @@ func Load(config Config) (catalog.Contents, error) {
 	if err != nil {
 		return catalog.Contents{}, Errors{{File: c.Dir, Text: err.Error()}}
 	}
-	r := read(c, files, ports, nil)
-	for _, w := range r.warnings {
+	o := (&assembler{config: c, ports: ports}).assemble(newCache(c).read(files))
+	for _, w := range o.warnings {
 		if c.Warned != nil {
 			c.Warned(w)
 			continue
 		}
-		c.Logger.Warn("odd definition", "origin", w.origin(), "err", w.Text)
+		w.warn(c.Logger)
 	}
-	if len(r.problems) > 0 {
-		return catalog.Contents{}, r.problems
+	if len(o.problems) > 0 {
+		return catalog.Contents{}, o.problems
 	}
-	return r.contents, nil
+	return o.contents, nil
 }
 
 // Status tells how s is doing. The slices must not be changed.

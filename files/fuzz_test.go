@@ -2,6 +2,7 @@ package files
 
 import (
 	"bytes"
+	"hash/maphash"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -43,11 +44,9 @@ func fuzz(f *testing.F, format string) {
 		f.Fatal(err)
 	}
 	readOne := func(src []byte) (c catalog.Contents, problems Errors) {
-		d := newDirectory(config)
-		if d.file("f."+format, src) {
-			c, _ = d.assemble(nil)
-		}
-		return c, d.problems.sorted()
+		f := decode(&config, maphash.MakeSeed(), "f."+format, src, nil)
+		o := (&assembler{config: config}).assemble([]*file{f})
+		return o.contents, o.problems
 	}
 	f.Fuzz(func(t *testing.T, src []byte) {
 		c, problems := readOne(src)

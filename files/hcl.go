@@ -22,7 +22,9 @@ func parseHCL(file string, src []byte) (documents []*definition.Node, err *defin
 			documents, err = nil, definition.Syntax(1, "cannot be read as HCL")
 		}
 	}()
-	src = bytes.ReplaceAll(src, []byte("\r\n"), []byte("\n"))
+	if crlf := []byte("\r\n"); bytes.Contains(src, crlf) {
+		src = bytes.ReplaceAll(src, crlf, crlf[1:])
+	}
 	if err := scanHCL(src); err != nil {
 		return nil, err
 	}

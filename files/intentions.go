@@ -1,13 +1,16 @@
 package files
 
 import (
+	"slices"
+
+	"github.com/sallyport/sallyport/catalog"
 	"github.com/sallyport/sallyport/definition"
 	"github.com/sallyport/sallyport/identity"
 	"github.com/sallyport/sallyport/intention"
 )
 
 // serviceIntentions reads a service-intentions entry: the intentions of one destination.
-func (d *directory) serviceIntentions(o *definition.Decoder) {
+func (d *definitions) serviceIntentions(o *definition.Decoder) {
 	name, ok := o.Pattern("Name")
 	sources := o.Children("Sources", "source")
 	entryCommon(o)
@@ -16,7 +19,7 @@ func (d *directory) serviceIntentions(o *definition.Decoder) {
 	if len(sources) == 0 && !o.Broken {
 		o.Mistake(o.At, "service-intentions need at least one source")
 	}
-	ok = ok && d.destination(name, o.At)
+	e := destination{o.At, &catalog.Destination{Name: identity.NewName(name)}}
 	seen := map[intention.Source]definition.Position{}
 	for _, s := range sources {
 		i, good := s.Intention()
@@ -28,20 +31,11 @@ func (d *directory) serviceIntentions(o *definition.Decoder) {
 			continue
 		}
 		seen[i.Source] = s.At
-		if ok {
-			i.Destination = identity.NewName(name)
-			d.intentions = append(d.intentions, i)
-		}
+		i.Destination = e.Name
+		e.Intentions = append(e.Intentions, i)
 	}
-}
-
-// destination takes a destination for the service-intentions at a place. They must all be in one
-// entry, as in Consul.
-func (d *directory) destination(name string, at definition.Position) bool {
-	if first, taken := d.destinations[name]; taken {
-		d.problem(at, "service-intentions for %s are given twice (first at %s): put all sources into one entry", name, first)
-		return false
+	if ok {
+		slices.SortFunc(e.Intentions, intention.Compare)
+		d.destination = e
 	}
-	d.destinations[name] = at
-	return true
 }

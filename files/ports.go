@@ -7,44 +7,85 @@ import (
 	"io/fs"
 	"maps"
 	"os"
+	"slices"
 
 	"github.com/sallyport/sallyport/internal/atomicfile"
 )
 
-// The range that sidecars' ports are chosen from (Consul, ports.sidecar_min_port and sidecar_max_port).
+// The range that sidecars' ports are chosen from (Consul, ports.sidecar_min_port and
+// sidecar_max_port).
 const (
 	minSidecarPort = 21000
 	maxSidecarPort = 21255
 )
 
-// choosePorts gives a port to each sidecar that has none, and returns what is to be remembered of that: a port that was
-// chosen once stays, also while its sidecar is away. Ports that the directory names anywhere are not chosen.
-func (a *assembly) choosePorts(remembered map[string]uint16) map[string]uint16 {
-	named := a.namedPorts()
-	type place struct {
-		host string
-		port uint16
+// namedPorts are those of the range that the directory names, whatever for.
+type namedPorts [maxSidecarPort - minSidecarPort + 1]bool
+
+func (n *namedPorts) add(port uint16) {
+	if port >= minSidecarPort && port <= maxSidecarPort {
+		n[port-minSidecarPort] = true
 	}
-	used := map[place]bool{}
+}
+
+func (a *assembly) namedPorts() (n namedPorts) {
+	for _, names := range [][]*name{a.sorted, a.created} {
+		for _, name := range names {
+			for _, s := range name.instances {
+				n.add(s.port.Value)
+			}
+		}
+	}
+	for _, s := range a.sidecars {
+		for _, port := range s.named {
+			n.add(port)
+		}
+	}
+	return n
+}
+
+// namePorts notes the ports that s names.
+func (s *sidecar) namePorts() {
+	all := []uint16{s.port.Value, s.localPort.Value, s.settings.BindPort.Value, s.settings.Prometheus.Value.Port()}
+	for i := range s.upstreams {
+		all = append(all, s.upstreams[i].BindPort)
+	}
+	for _, e := range s.exposed {
+		all = append(all, e.ListenerPort, e.LocalPort)
+	}
+	s.named = slices.DeleteFunc(all, func(p uint16) bool { return p < minSidecarPort || p > maxSidecarPort })
+}
+
+// samePort reports whether a port that was chosen for s can be that of o.
+func (s *sidecar) samePort(o *sidecar) bool {
+	return s.id == o.id && s.host == o.host && s.port.Set == o.port.Set
+}
+
+// choosePorts chooses a port for each sidecar that names none: a port that was chosen once stays,
+// also while its sidecar is away. Ports that the directory names anywhere are not chosen. A sidecar
+// that is given another port than before is made again.
+func (a *assembly) choosePorts(remembered map[string]uint16) {
+	used := map[hostPort]bool{}
 	next := map[string]uint16{}
+	free := func(host string, port uint16) bool {
+		return !a.named[port-minSidecarPort] && !used[hostPort{host, port}]
+	}
 	var open []*sidecar
+	present := make(map[string]bool, len(a.sidecars))
 	for _, s := range a.sidecars { // sorted, so the outcome does not depend on the files' order
+		present[s.id] = true
 		if s.port.Set {
 			continue
 		}
 		port, ok := remembered[s.id]
-		if !ok || port < minSidecarPort || port > maxSidecarPort || named[port] || used[place{s.host, port}] {
+		if !ok || port < minSidecarPort || port > maxSidecarPort || !free(s.host, port) {
 			open = append(open, s)
 			continue
 		}
-		used[place{s.host, port}] = true
+		used[hostPort{s.host, port}] = true
 		next[s.id] = port
 	}
 	kept := map[uint16]bool{} // for sidecars that are away
-	present := map[string]bool{}
-	for _, s := range a.sidecars {
-		present[s.id] = true
-	}
 	for id, port := range remembered {
 		if !present[id] {
 			next[id] = port
@@ -53,8 +94,8 @@ func (a *assembly) choosePorts(remembered map[string]uint16) map[string]uint16 {
 	}
 	choose := func(s *sidecar) bool {
 		for port := uint16(minSidecarPort); port <= maxSidecarPort; port++ {
-			if !named[port] && !kept[port] && !used[place{s.host, port}] {
-				used[place{s.host, port}] = true
+			if !kept[port] && free(s.host, port) {
+				used[hostPort{s.host, port}] = true
 				next[s.id] = port
 				return true
 			}
@@ -69,38 +110,19 @@ func (a *assembly) choosePorts(remembered map[string]uint16) map[string]uint16 {
 		clear(kept)
 		maps.DeleteFunc(next, func(id string, _ uint16) bool { return !present[id] })
 		if !choose(s) {
-			a.problem(s.at, "no port is left for %s between %d and %d on %s: give it a port", s.id, minSidecarPort, maxSidecarPort, s.host)
+			a.problem(s.at,
+				"no port is left for %s between %d and %d on %s: give it a port",
+				s.id, minSidecarPort, maxSidecarPort, s.host)
 		}
 	}
-	for _, s := range a.sidecars {
-		if !s.port.Set {
-			s.port.Value = next[s.id] // set stays false; at stays empty
+	for i, s := range a.sidecars {
+		if s.published != nil && !s.port.Set && s.chosen != next[s.id] {
+			a.listeners.remove(s)
+			s = a.sidecar(s.proxy)
+			s.of.service, s.chosen, a.sidecars[i] = nil, next[s.id], s
 		}
 	}
-	return next
-}
-
-// namedPorts are all ports that the directory names, whatever for.
-func (a *assembly) namedPorts() map[uint16]bool {
-	named := map[uint16]bool{}
-	for _, s := range a.directory.services {
-		named[s.port.Value] = true
-	}
-	for _, s := range a.sidecars {
-		named[s.port.Value] = true
-		named[s.localPort.Value] = true
-		named[s.settings.BindPort.Value] = true
-		if s.settings.Prometheus.Set {
-			named[s.settings.Prometheus.Value.Port()] = true
-		}
-		for _, u := range s.upstreams {
-			named[u.BindPort] = true
-		}
-		for _, e := range s.exposed {
-			named[e.ListenerPort], named[e.LocalPort] = true, true
-		}
-	}
-	return named
+	a.ports, a.newPorts = next, !maps.Equal(next, remembered)
 }
 
 // portsFile is the form of the file in which ports are remembered.

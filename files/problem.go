@@ -3,6 +3,7 @@ package files
 import (
 	"cmp"
 	"fmt"
+	"log/slog"
 	"slices"
 	"strings"
 
@@ -28,6 +29,11 @@ func (p Problem) String() string { return p.origin() + ": " + p.Text }
 
 func (p Problem) origin() string { return definition.Position{File: p.File, Line: p.Line}.String() }
 
+// warn logs a warning.
+func (p Problem) warn(l *slog.Logger) {
+	l.Warn("definition accepted with a warning", "origin", p.origin(), "err", p.Text)
+}
+
 // Errors are all the mistakes of a directory, sorted by file and line. It is the error of Load.
 type Errors []Problem
 
@@ -40,23 +46,14 @@ func (e Errors) Error() string {
 	return strings.Join(lines, "\n")
 }
 
-// reader collects what is found wrong while a directory is read.
-type reader struct {
-	*definition.Reader
-	problems, warnings Errors
-}
+// report collects problems, and warnings of what counts all the same.
+type report struct{ problems, warnings Errors }
 
-func newReader() *reader {
-	r := &reader{}
-	r.Reader = &definition.Reader{Report: func(m definition.Mistake) { r.problem(m.At, "%s", m.Text) }}
-	return r
-}
-
-func (r *reader) problem(at definition.Position, format string, args ...any) {
+func (r *report) problem(at definition.Position, format string, args ...any) {
 	r.problems = append(r.problems, Problem{File: at.File, Line: at.Line, Text: fmt.Sprintf(format, args...)})
 }
 
-func (r *reader) warning(at definition.Position, format string, args ...any) {
+func (r *report) warning(at definition.Position, format string, args ...any) {
 	r.warnings = append(r.warnings, Problem{File: at.File, Line: at.Line, Text: fmt.Sprintf(format, args...)})
 }
 

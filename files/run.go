@@ -2,7 +2,6 @@ package files
 
 import (
 	"context"
-	"maps"
 	"slices"
 	"time"
 
@@ -11,20 +10,24 @@ import (
 )
 
 const (
-	// quiet is how long a directory must be left alone before it is read, so that half of what a deployment writes is not.
+	// quiet is how long a directory must be left alone before it is read, so that half of what a
+	// deployment writes is not.
 	quiet = 50 * time.Millisecond
 	// maxWait bounds that: a directory that is never left alone is read all the same.
 	maxWait = 500 * time.Millisecond
-	// pollInterval is how often the directory is looked at whatever the notifications say, which do not come for all file systems.
+	// pollInterval is how often the directory is looked at whatever the notifications say, which do
+	// not come for all file systems.
 	pollInterval = 750 * time.Millisecond
-	// retryPolls is how many polls a directory that is refused is left before it is read again though it looks unchanged.
+	// retryPolls is how many polls a directory that is refused is left before it is read again
+	// though it looks unchanged.
 	retryPolls = 8
 	// rereads bounds how often a directory that changes while it is read is read again at once.
 	rereads = 5
 )
 
-// Run publishes the directory's contents, and again after each change, until ctx ends; then it returns nil. As long as the
-// directory is not valid nothing is published, so that what was published last stays.
+// Run publishes the directory's contents, and again after each change, until ctx ends; then it
+// returns nil. As long as the directory is not valid nothing is published, so that what was
+// published last stays.
 func (s *Source) Run(ctx context.Context, publish func(catalog.Contents)) error {
 	return s.run(ctx, publish, newWatch(s.config.Dir, s.config.Logger))
 }
@@ -33,16 +36,18 @@ func (s *Source) run(ctx context.Context, publish func(catalog.Contents), w *wat
 	defer w.close()
 	poll := time.NewTicker(pollInterval)
 	defer poll.Stop()
-	for {
-		files, ok := s.load(ctx, w, publish)
-		if !s.wait(ctx, w, poll.C, files, ok) {
-			return nil
-		}
+	for seen, ok := time.Now(), true; ok; {
+		files, valid := s.load(ctx, w, publish, seen)
+		seen, ok = s.wait(ctx, w, poll.C, files, valid)
 	}
+	return nil
 }
 
-// load reads the directory and publishes it if it is valid. It returns the files that it read.
-func (s *Source) load(ctx context.Context, w *watch, publish func(catalog.Contents)) (files []listed, ok bool) {
+// load reads the directory, whose change was seen at a time, and publishes it if it is valid. It
+// returns the files that it read.
+func (s *Source) load(
+	ctx context.Context, w *watch, publish func(catalog.Contents), seen time.Time,
+) (files []listed, ok bool) {
 	for range rereads {
 		var err error
 		if files, err = scan(s.config.Dir); err != nil {
@@ -50,10 +55,10 @@ func (s *Source) load(ctx context.Context, w *watch, publish func(catalog.Conten
 			return nil, false
 		}
 		w.follow() // before reading, so that what changes meanwhile is noticed
-		r := read(s.config, files, s.ports, s.cache)
+		read := s.cache.read(files)
 		after, err := scan(s.config.Dir)
 		if err == nil && same(files, after) {
-			return files, s.take(r, publish)
+			return files, s.take(s.assembler.assemble(read), publish, seen)
 		}
 		// Some files may be old and some new: such a mixture never was what anybody meant.
 		if !sleep(ctx, quiet) {
@@ -64,41 +69,40 @@ func (s *Source) load(ctx context.Context, w *watch, publish func(catalog.Conten
 	return files, false
 }
 
-// take publishes what was read, or keeps what was published last.
-func (s *Source) take(r reading, publish func(catalog.Contents)) bool {
-	if len(r.problems) > 0 {
-		s.refused(r.problems, r.warnings)
+// take publishes what the directory comes to, or keeps what was published last.
+func (s *Source) take(o outcome, publish func(catalog.Contents), seen time.Time) bool {
+	if len(o.problems) > 0 {
+		s.refused(o.problems, o.warnings)
 		return false
 	}
-	if !maps.Equal(r.ports, s.ports) {
-		s.ports = r.ports
-		if s.config.PortsFile != "" {
-			if err := writePorts(s.config.PortsFile, r.ports); err != nil {
-				// The ports hold all the same; a restart chooses the same ones unless sidecars are added meanwhile.
-				s.config.Logger.Error("sidecar ports not remembered", "err", err)
-				r.warnings = append(r.warnings, Problem{File: s.config.PortsFile, Text: "sidecar ports are not remembered: " + err.Error()})
-			}
+	if file := s.config.PortsFile; o.newPorts && file != "" {
+		if err := writePorts(file, o.ports); err != nil {
+			// The ports hold all the same; a restart chooses the same ones unless sidecars are
+			// added meanwhile.
+			s.config.Logger.Error("sidecar ports not remembered", "err", err)
+			o.warnings = append(o.warnings, Problem{File: file, Text: "sidecar ports are not remembered: " + err.Error()})
 		}
 	}
-	s.accepted(r)
-	publish(r.contents)
+	s.accepted(o)
+	o.contents.Seen = seen
+	publish(o.contents)
 	return true
 }
 
-func (s *Source) accepted(r reading) {
+func (s *Source) accepted(o outcome) {
 	s.mu.Lock()
 	old := s.status
-	s.status = Status{Dir: s.config.Dir, Files: r.files, LastSuccess: time.Now(), Warnings: r.warnings.texts()}
+	s.status = Status{Dir: s.config.Dir, Files: o.files, LastSuccess: time.Now(), Warnings: o.warnings.texts()}
 	now := s.status
 	s.mu.Unlock()
 	s.metrics.loaded(now)
-	for _, w := range r.warnings {
+	for _, w := range o.warnings {
 		if !slices.Contains(old.Warnings, w.String()) {
-			s.config.Logger.Warn("odd definition", "origin", w.origin(), "err", w.Text)
+			w.warn(s.config.Logger)
 		}
 	}
 	if old.LastSuccess.IsZero() || len(old.Problems) > 0 {
-		s.config.Logger.Info("catalog read", "file", s.config.Dir, "resources", len(r.contents.Services)+len(r.contents.Proxies)+len(r.contents.Intentions))
+		s.config.Logger.Info("catalog read", "file", s.config.Dir, "resources", len(o.contents.Services)+len(o.contents.Proxies)+len(o.contents.Intentions))
 	}
 }
 
@@ -128,38 +132,40 @@ func (s *Source) refused(problems, warnings Errors) {
 	}
 }
 
-// wait returns when the directory is to be read again; false if ctx ended. files are those that were read last, ok says
-// whether they were valid.
-func (s *Source) wait(ctx context.Context, w *watch, poll <-chan time.Time, files []listed, ok bool) bool {
-	retry := retryPolls
-	for {
+// wait returns when the directory is to be read again, and when that was first noticed; false if
+// ctx ended. files are those that were read last, valid says whether they were that.
+func (s *Source) wait(
+	ctx context.Context, w *watch, poll <-chan time.Time, files []listed, valid bool,
+) (seen time.Time, ok bool) {
+	for retry := retryPolls; ; {
 		select {
 		case <-ctx.Done():
-			return false
+			return time.Time{}, false
 		case <-s.reload:
-			return true
+			s.cache.readAll = true
+			return time.Now(), true
 		case _, open := <-w.events:
 			if !open {
 				w.events = nil // polling goes on
 				continue
 			}
-			return s.settle(ctx, w)
 		case err, open := <-w.errors:
 			if !open {
 				w.errors = nil
 				continue
 			}
 			s.config.Logger.Warn("file notification", "err", err) // events may be lost
-			return s.settle(ctx, w)
 		case <-poll:
 			now, err := scan(s.config.Dir)
-			if retry--; (err != nil) != (files == nil) || !same(now, files) || !ok && retry <= 0 {
-				return s.settle(ctx, w)
-			}
-			if ok {
-				s.unchanged()
+			if retry--; (err != nil) == (files == nil) && same(now, files) && (valid || retry > 0) {
+				if valid {
+					s.unchanged()
+				}
+				continue
 			}
 		}
+		seen = time.Now()
+		return seen, s.settle(ctx, w)
 	}
 }
 
@@ -175,6 +181,7 @@ func (s *Source) settle(ctx context.Context, w *watch) bool {
 		case <-timer.C:
 			return true
 		case <-s.reload:
+			s.cache.readAll = true
 			return true
 		case _, open := <-w.events:
 			if !open {

@@ -62,7 +62,7 @@ const (
 )
 
 // service reads one service definition and what is nested in it.
-func (d *directory) service(o *definition.Decoder) {
+func (d *definitions) service(o *definition.Decoder) {
 	kind := o.Text("kind")
 	switch kind.Value {
 	case "":
@@ -88,7 +88,7 @@ func common(o *definition.Decoder) {
 	}
 }
 
-func (d *directory) application(o *definition.Decoder) {
+func (d *definitions) application(o *definition.Decoder) {
 	name := o.Text("name")
 	id := o.Text("id")
 	s := &service{
@@ -113,9 +113,7 @@ func (d *directory) application(o *definition.Decoder) {
 		return
 	}
 	s.name, s.id = name.Value, id.Or(name).Value
-	if d.claim(s.id, o.At) {
-		d.services = append(d.services, s)
-	}
+	d.registrations = append(d.registrations, registration{service: s})
 	connect.Unsupported("native")
 	if sidecar, ok := connect.Child("sidecar_service", "sidecar_service"); ok {
 		d.sidecar(sidecar, s)
@@ -124,7 +122,7 @@ func (d *directory) application(o *definition.Decoder) {
 }
 
 // sidecar reads connect.sidecar_service, all of which has defaults (Consul, "Sidecar service defaults").
-func (d *directory) sidecar(o *definition.Decoder, parent *service) {
+func (d *definitions) sidecar(o *definition.Decoder, parent *service) {
 	id := parent.id + "-sidecar-proxy"
 	if given := o.Text("id"); given.Set && given.Value != id {
 		o.Mistake(given.At, "id of sidecar_service is always %q, as in Consul: remove it", id)
@@ -139,12 +137,10 @@ func (d *directory) sidecar(o *definition.Decoder, parent *service) {
 	p := d.proxy(o, id)
 	p.parent = parent
 	o.Done()
-	if d.claim(id, o.At) {
-		d.proxies = append(d.proxies, p)
-	}
+	d.registrations = append(d.registrations, registration{proxy: p})
 }
 
-func (d *directory) standalone(o *definition.Decoder) {
+func (d *definitions) standalone(o *definition.Decoder) {
 	name, id := o.Text("name"), o.Text("id")
 	if o.Field("connect") != nil {
 		o.Mistake(o.Field("connect").At, "a connect-proxy has no sidecar of its own: remove connect")
@@ -161,13 +157,11 @@ func (d *directory) standalone(o *definition.Decoder) {
 	if !p.port.Set && o.Field("port") == nil {
 		o.Mistake(o.At, "a connect-proxy needs a port (only a sidecar_service is given one)")
 	}
-	if d.claim(p.id, o.At) {
-		d.proxies = append(d.proxies, p)
-	}
+	d.registrations = append(d.registrations, registration{proxy: p})
 }
 
 // proxy reads what both kinds of proxy registration have.
-func (d *directory) proxy(o *definition.Decoder, id string) *proxy {
+func (d *definitions) proxy(o *definition.Decoder, id string) *proxy {
 	p := &proxy{id: id, at: o.At, address: address(o, "address"), port: o.Port("port"), weights: weightsOf(o)}
 	o.Unsupported("socket_path")
 	if h, ok := d.checks(o); ok {
@@ -194,7 +188,9 @@ func (d *directory) proxy(o *definition.Decoder, id string) *proxy {
 	b.Unsupported("transparent_proxy", "envoy_extensions", "access_logs")
 	b.MeshGateway("mesh_gateway")
 	p.settings = b.Config()
-	for _, u := range b.Children("upstreams", "upstream") {
+	upstreams := b.Children("upstreams", "upstream")
+	p.upstreams = make([]upstream, 0, len(upstreams))
+	for _, u := range upstreams {
 		d.upstream(u, p)
 	}
 	if e, ok := b.Child("expose", "expose"); ok {
@@ -223,7 +219,7 @@ func weightsOf(o *definition.Decoder) (s definition.Setting[weights]) {
 }
 
 // checks is the worst status of the checks; ok is false if there are none.
-func (d *directory) checks(o *definition.Decoder) (worst health, ok bool) {
+func (d *definitions) checks(o *definition.Decoder) (worst health, ok bool) {
 	for _, c := range append(o.Children("check", "check"), o.Children("checks", "check")...) {
 		ok = true
 		status := c.Text("status")
@@ -277,14 +273,4 @@ func probes(o *definition.Decoder) bool {
 		o.Mistake(ttl.At, "check has a ttl and %s: it can have one of them", cmp.Or(alias, "an interval"))
 	}
 	return run != "" || alias != "" || ttl.Set
-}
-
-// claim takes an ID for the registration at a place. IDs of services and proxies are one set, as on one agent.
-func (d *directory) claim(id string, at definition.Position) bool {
-	if first, ok := d.ids[id]; ok {
-		d.problem(at, "the ID %q is taken (%s): IDs of services and proxies must differ", id, first)
-		return false
-	}
-	d.ids[id] = at
-	return true
 }

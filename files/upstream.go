@@ -8,7 +8,7 @@ import (
 )
 
 // upstream reads one of a proxy's upstreams and adds it to p.
-func (d *directory) upstream(o *definition.Decoder, p *proxy) {
+func (d *definitions) upstream(o *definition.Decoder, p *proxy) {
 	u := upstream{at: o.At}
 	destination := o.Text("destination_name")
 	o.Only("destination_type", "service")

@@ -75,7 +75,9 @@ func TestGoRows(t *testing.T) {
 	const text = `goos: linux
 BenchmarkPublishRound/services=1000-2 967 1289776 ns/op 0.4 cpu-ms/op 207446 B/op 1220 allocs/op
 BenchmarkPublishRound/services=10000-2 967 1289776 ns/op 207446 B/op 1220 allocs/op
-BenchmarkRead/services=10000-2 10 30000000 ns/op 1 B/op 1 allocs/op
+BenchmarkRead/services=10000/files=100-2 10 30000000 ns/op 30 cpu-ms/op 1 B/op 1 allocs/op
+BenchmarkRead/services=10000/files=10000-2 10 30000000 ns/op 30 cpu-ms/op 1 B/op 1 allocs/op
+BenchmarkRead/services=10000/files=10000/bytes-2 10 30000000 ns/op 25 cpu-ms/op 1 B/op 1 allocs/op
 `
 	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
@@ -89,7 +91,7 @@ BenchmarkRead/services=10000-2 10 30000000 ns/op 1 B/op 1 allocs/op
 		got = append(got, r.value+" "+r.verdict)
 	}
 	want := []string{
-		"0.4 CPU-ms met", "– " + unmeasured, "30.0 ms MISSED", "– " + unmeasured, "– " + unmeasured,
+		"0.4 CPU-ms met", "– " + unmeasured, "30 CPU-ms MISSED", "1.20 × met", "– " + unmeasured,
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
