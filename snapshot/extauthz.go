@@ -69,7 +69,8 @@ func (b *builder) httpAuthz() *hcmv3.HttpFilter {
 		StatPrefix:             authzStats,
 		TransportApiVersion:    corev3.ApiVersion_V3,
 		FailureModeAllow:       false,
-		StatusOnError:          &typev3.HttpStatus{Code: typev3.StatusCode_ServiceUnavailable}, // 403 is a denial
+		// 403 is a denial.
+		StatusOnError:          &typev3.HttpStatus{Code: typev3.StatusCode_ServiceUnavailable},
 		IncludePeerCertificate: true,
 		IncludeTlsSession:      true,
 		EncodeRawHeaders:       true,
