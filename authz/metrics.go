@@ -27,80 +27,43 @@ const (
 	reasons // how many there are
 )
 
-// label is the reason as a metric spells it.
+// words are the reason as a metric spells it, and as a sentence has it.
+func (r reason) words() (label, text string) {
+	w := [reasons][2]string{
+		unknownReason:      {"unknown", "unknown reason"},
+		byIntention:        {"intention", "intention"},
+		byDefault:          {"default", "default policy"},
+		foreignTrustDomain: {"foreign_trust_domain", "foreign trust domain"},
+		unknownDatacenter:  {"unknown_datacenter", "unknown datacenter"},
+		foreignNamespace:   {"foreign_namespace", "foreign namespace"},
+		noPolicy:           {"no_policy", "unknown destination"},
+		unknownProxy:       {"unknown_proxy", "the proxy is not in the catalog"},
+		wrongDestination:   {"destination", "the destination is not the proxy's service"},
+		noIdentity:         {"identity", "the client is not a service of the mesh"},
+		badCertificate:     {"certificate", "the client's certificate does not name the client, and it alone"},
+		panicked:           {"panic", "internal error"},
+	}[r]
+	return w[0], w[1]
+}
+
 func (r reason) label() string {
-	switch r {
-	case byIntention:
-		return "intention"
-	case byDefault:
-		return "default"
-	case foreignTrustDomain:
-		return "foreign_trust_domain"
-	case unknownDatacenter:
-		return "unknown_datacenter"
-	case foreignNamespace:
-		return "foreign_namespace"
-	case noPolicy:
-		return "no_policy"
-	case unknownProxy:
-		return "unknown_proxy"
-	case wrongDestination:
-		return "destination"
-	case noIdentity:
-		return "identity"
-	case badCertificate:
-		return "certificate"
-	case panicked:
-		return "panic"
-	case unknownReason, reasons:
-	}
-	return "unknown"
+	label, _ := r.words()
+	return label
 }
 
 // String is the reason in words.
 func (r reason) String() string {
-	switch r {
-	case byIntention:
-		return "intention"
-	case byDefault:
-		return "default policy"
-	case foreignTrustDomain:
-		return "foreign trust domain"
-	case unknownDatacenter:
-		return "unknown datacenter"
-	case foreignNamespace:
-		return "foreign namespace"
-	case noPolicy:
-		return "unknown destination"
-	case unknownProxy:
-		return "the proxy is not in the catalog"
-	case wrongDestination:
-		return "the destination is not the proxy's service"
-	case noIdentity:
-		return "the client is not a service of the mesh"
-	case badCertificate:
-		return "the client's certificate does not name the client, and it alone"
-	case panicked:
-		return "internal error"
-	case unknownReason, reasons:
-	}
-	return "unknown reason"
+	_, text := r.words()
+	return text
 }
 
 func reasonOf(r intention.Reason) reason {
-	switch r {
-	case intention.ByIntention:
-		return byIntention
-	case intention.ByDefault:
-		return byDefault
-	case intention.ForeignTrustDomain:
-		return foreignTrustDomain
-	case intention.UnknownDatacenter:
-		return unknownDatacenter
-	case intention.ForeignNamespace:
-		return foreignNamespace
-	case intention.NoPolicy:
-		return noPolicy
+	of := [...]reason{
+		intention.ByIntention: byIntention, intention.ByDefault: byDefault, intention.NoPolicy: noPolicy,
+		intention.ForeignTrustDomain: foreignTrustDomain, intention.UnknownDatacenter: unknownDatacenter, intention.ForeignNamespace: foreignNamespace,
+	}
+	if int(r) < len(of) {
+		return of[r]
 	}
 	return unknownReason
 }

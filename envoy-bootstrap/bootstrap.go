@@ -20,14 +20,6 @@ import (
 	"google.golang.org/protobuf/types/known/structpb"
 )
 
-// Keys of node.metadata by which the control plane learns of settings of the bootstrap: the size
-// bounds the expressions that it sends, the drain time how long a revocation takes.
-const (
-	metadataKey          = "sallyport"
-	metadataRegexSize    = "re2_max_program_size"
-	metadataDrainSeconds = "drain_time_s"
-)
-
 // How long Envoy waits between two attempts to reach the control plane. Retries on a local socket
 // are cheap, and after a restart of the control plane a revocation should not wait for Envoy to
 // come back.
@@ -57,9 +49,9 @@ func Build(p Params) (*bootstrapv3.Bootstrap, error) {
 			Id:      p.ProxyID,
 			Cluster: p.Identity.Service,
 			Metadata: fields(map[string]*structpb.Value{
-				metadataKey: structpb.NewStructValue(fields(map[string]*structpb.Value{
-					metadataRegexSize:    structpb.NewNumberValue(float64(p.RegexSize)),
-					metadataDrainSeconds: structpb.NewNumberValue(p.DrainTime.Seconds()),
+				identity.MetadataKey: structpb.NewStructValue(fields(map[string]*structpb.Value{
+					identity.MetadataRegexSize:    structpb.NewNumberValue(float64(p.RegexSize)),
+					identity.MetadataDrainSeconds: structpb.NewNumberValue(p.DrainTime.Seconds()),
 				})),
 			}),
 		},

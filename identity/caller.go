@@ -61,3 +61,14 @@ const (
 	// DestinationExtension names that service once more, in ext_authz checks of http requests.
 	DestinationExtension = "destination"
 )
+
+// Keys of an Envoy's node.metadata. The bootstrap sets them, and the control plane learns from them
+// how large an expression this Envoy accepts and how long a revocation takes.
+const (
+	// MetadataKey is the key of the struct that has the others.
+	MetadataKey = "sallyport"
+	// MetadataRegexSize is the limit re2.max_program_size.error_level, a number.
+	MetadataRegexSize = "re2_max_program_size"
+	// MetadataDrainSeconds is Envoy's --drain-time-s, a number.
+	MetadataDrainSeconds = "drain_time_s"
+)

@@ -11,9 +11,9 @@ import (
 	"google.golang.org/protobuf/proto"
 )
 
-// ErrIncomplete marks an Input without a mesh, a trust domain or a proxy, of which nothing can be
+// errIncomplete marks an Input without a mesh, a trust domain or a proxy, of which nothing can be
 // built yet.
-var ErrIncomplete = errors.New("not enough is known of the proxy")
+var errIncomplete = errors.New("not enough is known of the proxy")
 
 // Build makes the resources of a proxy's Envoy. Equal inputs give equal bytes. It neither blocks
 // nor changes its input. Where the Envoy lacks a feature that the configuration asks for, it gets

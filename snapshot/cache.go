@@ -70,9 +70,9 @@ type assignmentKey struct {
 func (c *Cache) Build(in Input, last *Resources) (*Resources, error) {
 	switch {
 	case in.ProxyView == nil || in.Mesh == nil || in.Proxy == nil:
-		return nil, ErrIncomplete
+		return nil, errIncomplete
 	case in.Mesh.TrustDomain.IsZero():
-		return nil, fmt.Errorf("%s: %w: the mesh has no trust domain", in.Proxy.ID, ErrIncomplete)
+		return nil, fmt.Errorf("%s: %w: the mesh has no trust domain", in.Proxy.ID, errIncomplete)
 	}
 	b := &builder{packer: packer{cache: c}, in: in, last: last, out: &Resources{in: in, ByType: map[string]map[string]*discoveryv3.Resource{}}}
 	if last == nil || last.in.Mesh != in.Mesh || last.in.Proxy != in.Proxy || last.in.Envoy != in.Envoy {

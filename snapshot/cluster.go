@@ -33,33 +33,41 @@ const (
 // localCluster leads to the application behind the proxy.
 func (b *builder) localCluster() *clusterv3.Cluster {
 	in := b.in.Proxy.Inbound
-	c := &clusterv3.Cluster{
-		Name:                          localApp,
-		CommonLbConfig:                noMergeWindow(),
-		ConnectTimeout:                orDefault(in.ConnectTimeout),
-		PerConnectionBufferLimitBytes: wrapperspb.UInt32(bufferLimit),
-	}
-	host := cmp.Or(in.LocalAddress, "127.0.0.1")
-	address := socketAddress(host, in.LocalPort)
+	address := b.localAddress(in.LocalPort)
 	switch {
 	case in.LocalSocket != "":
 		address = pipe(in.LocalSocket, 0)
 	case in.LocalPort == 0:
 		b.fail("neither the port nor the socket of the application is known")
 	}
-	if in.LocalSocket == "" && !isIP(host) {
-		resolveByDNS(c)
-	} else {
-		c.ClusterDiscoveryType = &clusterv3.Cluster_Type{Type: clusterv3.Cluster_STATIC}
-	}
-	c.LoadAssignment = &endpointv3.ClusterLoadAssignment{
-		ClusterName: localApp,
-		Endpoints:   []*endpointv3.LocalityLbEndpoints{{LbEndpoints: []*endpointv3.LbEndpoint{lbEndpoint(address)}}},
-	}
+	c := b.applicationCluster(localApp, address, in.Protocol)
 	if in.MaxConnections > 0 {
 		c.CircuitBreakers = breakers(&clusterv3.CircuitBreakers_Thresholds{MaxConnections: wrapperspb.UInt32(in.MaxConnections)})
 	}
-	c.TypedExtensionProtocolOptions = b.httpOptions(in.Protocol, false)
+	return c
+}
+
+func (b *builder) localAddress(port uint16) *corev3.Address {
+	return socketAddress(cmp.Or(b.in.Proxy.Inbound.LocalAddress, "127.0.0.1"), port)
+}
+
+// applicationCluster leads to one address of the application.
+func (b *builder) applicationCluster(name string, address *corev3.Address, p catalog.Protocol) *clusterv3.Cluster {
+	c := &clusterv3.Cluster{
+		Name:                          name,
+		CommonLbConfig:                noMergeWindow(),
+		ClusterDiscoveryType:          &clusterv3.Cluster_Type{Type: clusterv3.Cluster_STATIC},
+		ConnectTimeout:                orDefault(b.in.Proxy.Inbound.ConnectTimeout),
+		PerConnectionBufferLimitBytes: wrapperspb.UInt32(bufferLimit),
+		LoadAssignment: &endpointv3.ClusterLoadAssignment{
+			ClusterName: name,
+			Endpoints:   []*endpointv3.LocalityLbEndpoints{{LbEndpoints: []*endpointv3.LbEndpoint{lbEndpoint(address)}}},
+		},
+		TypedExtensionProtocolOptions: b.httpOptions(p, false),
+	}
+	if s := address.GetSocketAddress(); s != nil && !isIP(s.GetAddress()) {
+		resolveByDNS(c)
+	}
 	return c
 }
 

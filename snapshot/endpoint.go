@@ -24,7 +24,8 @@ func assignment(cluster string, endpoints []catalog.Endpoint) *endpointv3.Cluste
 		}
 		locality.LbEndpoints[i] = lbEndpoint(socketAddress(e.Address, e.Port))
 		locality.LbEndpoints[i].HealthStatus = health
-		locality.LbEndpoints[i].LoadBalancingWeight = wrapperspb.UInt32(max(e.Weight, 1)) // Envoy refuses 0
+		// Envoy refuses a weight of 0.
+		locality.LbEndpoints[i].LoadBalancingWeight = wrapperspb.UInt32(max(e.Weight, 1))
 	}
 	a.Endpoints = []*endpointv3.LocalityLbEndpoints{locality}
 	return a

@@ -1,14 +1,11 @@
 package snapshot
 
 import (
-	"cmp"
 	"net/netip"
 	"strconv"
 	"strings"
 
-	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
-	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
@@ -50,7 +47,7 @@ func (b *builder) exposed() {
 		}
 		protocols[e.LocalPort] = e.Protocol
 		if !b.has(cluster) && !b.keep(b.last != nil, clusterType, cluster) {
-			b.add(cluster, b.localPortCluster(cluster, e))
+			b.add(cluster, b.applicationCluster(cluster, b.localAddress(e.LocalPort), e.Protocol))
 		}
 	}
 }
@@ -124,26 +121,4 @@ func agentOnly(e catalog.ExposedPath) *listenerv3.FilterChainMatch {
 
 func cidr(p netip.Prefix) *corev3.CidrRange {
 	return &corev3.CidrRange{AddressPrefix: p.Addr().String(), PrefixLen: wrapperspb.UInt32(uint32(p.Bits()))} //nolint:gosec // of a valid prefix
-}
-
-// localPortCluster leads to a port of the application that is not its service's.
-func (b *builder) localPortCluster(name string, e catalog.ExposedPath) *clusterv3.Cluster {
-	in := b.in.Proxy.Inbound
-	host := cmp.Or(in.LocalAddress, "127.0.0.1")
-	c := &clusterv3.Cluster{
-		Name:                          name,
-		CommonLbConfig:                noMergeWindow(),
-		ClusterDiscoveryType:          &clusterv3.Cluster_Type{Type: clusterv3.Cluster_STATIC},
-		ConnectTimeout:                orDefault(in.ConnectTimeout),
-		PerConnectionBufferLimitBytes: wrapperspb.UInt32(bufferLimit),
-		LoadAssignment: &endpointv3.ClusterLoadAssignment{
-			ClusterName: name,
-			Endpoints:   []*endpointv3.LocalityLbEndpoints{{LbEndpoints: []*endpointv3.LbEndpoint{lbEndpoint(socketAddress(host, e.LocalPort))}}},
-		},
-		TypedExtensionProtocolOptions: b.httpOptions(e.Protocol, false),
-	}
-	if !isIP(host) {
-		resolveByDNS(c)
-	}
-	return c
 }

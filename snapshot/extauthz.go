@@ -66,10 +66,11 @@ func (b *builder) networkAuthz() *anypb.Any {
 // headers, which may hold secrets. Method, path and host are not part of the headers and are sent.
 func (b *builder) httpAuthz() *hcmv3.HttpFilter {
 	return b.httpFilter(httpExtAuthz, &httpauthzv3.ExtAuthz{
-		StatPrefix:             authzStats,
-		TransportApiVersion:    corev3.ApiVersion_V3,
-		FailureModeAllow:       false,
-		StatusOnError:          &typev3.HttpStatus{Code: typev3.StatusCode_ServiceUnavailable}, // 403 is a denial
+		StatPrefix:          authzStats,
+		TransportApiVersion: corev3.ApiVersion_V3,
+		FailureModeAllow:    false,
+		// 403 is a denial.
+		StatusOnError:          &typev3.HttpStatus{Code: typev3.StatusCode_ServiceUnavailable},
 		IncludePeerCertificate: true,
 		IncludeTlsSession:      true,
 		EncodeRawHeaders:       true,

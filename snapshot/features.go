@@ -5,6 +5,7 @@ import (
 	"time"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	"github.com/sallyport/sallyport/identity"
 )
 
 // Features are the abilities of an Envoy that the resources depend on. It is comparable. The zero
@@ -26,13 +27,6 @@ type Features struct {
 	DrainTime time.Duration
 }
 
-// Keys of node.metadata, with the settings of our bootstrap.
-const (
-	MetadataKey          = "sallyport"
-	MetadataRegexSize    = "re2_max_program_size" // a number
-	MetadataDrainSeconds = "drain_time_s"         // a number
-)
-
 // FeaturesOf reads the features from the node of an Envoy's first request. node may be nil.
 func FeaturesOf(node *corev3.Node) Features {
 	f := Features{RegexSize: 100, DrainTime: 10 * time.Minute}
@@ -45,11 +39,11 @@ func FeaturesOf(node *corev3.Node) Features {
 		f.ConnectMode = minor >= 37
 		f.DrainClose = minor >= 39
 	}
-	ours := node.GetMetadata().GetFields()[MetadataKey].GetStructValue().GetFields()
-	if n := ours[MetadataRegexSize].GetNumberValue(); n >= 100 && n <= 1<<20 {
+	ours := node.GetMetadata().GetFields()[identity.MetadataKey].GetStructValue().GetFields()
+	if n := ours[identity.MetadataRegexSize].GetNumberValue(); n >= 100 && n <= 1<<20 {
 		f.RegexSize = int(n)
 	}
-	if n, ok := ours[MetadataDrainSeconds]; ok && n.GetNumberValue() >= 0 && n.GetNumberValue() <= 86400 {
+	if n, ok := ours[identity.MetadataDrainSeconds]; ok && n.GetNumberValue() >= 0 && n.GetNumberValue() <= 86400 {
 		f.DrainTime = time.Duration(n.GetNumberValue() * float64(time.Second))
 	}
 	return f

@@ -8,7 +8,7 @@ import "github.com/sallyport/sallyport/catalog"
 // Input is everything that a proxy's resources depend on. What it points to is immutable, so equal
 // Inputs (==) give equal resources; Inputs that are not equal may, too.
 type Input struct {
-	// ProxyView is the catalog's. With nil, Build returns ErrIncomplete.
+	// ProxyView is the catalog's. With nil, Build returns an error.
 	*catalog.ProxyView
 	// Generation is raised when access to the service is revoked and live connections have to end:
 	// it is part of the inbound filter chain's name, so another one drains them.

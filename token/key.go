@@ -92,7 +92,8 @@ func decodeKey(text []byte) (ed25519.PrivateKey, error) {
 		return nil, errors.New("no " + privateBlock + " block")
 	}
 	if private, err = x509.ParsePKCS8PrivateKey(block.Bytes); err != nil {
-		return nil, errors.New("unreadable " + privateBlock + " block") // the parser's error may quote it
+		// The parser's error may quote the key, so it is not wrapped.
+		return nil, errors.New("unreadable " + privateBlock + " block")
 	}
 	block, rest = pem.Decode(rest)
 	if block == nil || block.Type != publicBlock {

@@ -14,7 +14,7 @@ const keptDeliveries = 16
 
 // delivery is the progress of a change to one Envoy.
 type delivery struct {
-	number   uint64 // of the newest change in it; it has all before that, too
+	number   uint64 // of the newest change in it, after all older ones that concern the proxy
 	sent     time.Time
 	accepted time.Time
 }

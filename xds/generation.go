@@ -137,7 +137,7 @@ func (g *generations) publishable(s *generation) (*intention.Policy, extent) {
 	case s.recorded.number == 0:
 		return nil, publishNothing
 	case s.bounded == nil && s.published != nil && s.published.Allowed().Within(allowed) && s.recorded.allowed.Within(s.published.Allowed()):
-		s.bounded = s.published // it is as wide as the record, and the new policy revokes nothing
+		s.bounded = s.published // at least as wide as the record, and nothing of it is revoked
 	case s.bounded == nil:
 		s.bounded = s.policy.Within(s.recorded.allowed)
 	}

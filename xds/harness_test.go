@@ -26,7 +26,6 @@ import (
 	"github.com/sallyport/sallyport/internal/testca"
 	"github.com/sallyport/sallyport/internal/xdstest"
 	"github.com/sallyport/sallyport/sds"
-	"github.com/sallyport/sallyport/snapshot"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -266,7 +265,7 @@ func proxyID(service string) identity.ProxyID { return identity.ProxyID(service 
 
 // node is what an Envoy 1.40 under our bootstrap says of itself.
 func node(service string) *corev3.Node {
-	ours, err := structpb.NewStruct(map[string]any{snapshot.MetadataKey: map[string]any{snapshot.MetadataRegexSize: 4096, snapshot.MetadataDrainSeconds: 30}})
+	ours, err := structpb.NewStruct(map[string]any{identity.MetadataKey: map[string]any{identity.MetadataRegexSize: 4096, identity.MetadataDrainSeconds: 30}})
 	if err != nil {
 		panic(err)
 	}
@@ -398,4 +397,13 @@ func describe(r *discoveryv3.DeltaDiscoveryResponse) string {
 		out += " -" + strings.Join(r.GetRemovedResources(), ",-")
 	}
 	return out
+}
+
+// Proxy returns the state of one proxy; ok is false if it is not in the catalog.
+func (s *Server) Proxy(id identity.ProxyID) (p ProxyStatus, ok bool) {
+	view, ok := s.views.Load()
+	if !ok || view.Proxy(id) == nil {
+		return ProxyStatus{}, false
+	}
+	return s.status(view.Proxy(id).Proxy), true
 }

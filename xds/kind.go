@@ -32,42 +32,18 @@ func kindOf(typeURL string) (k kind, ok bool) {
 }
 
 func (k kind) url() string {
-	switch k {
-	case secrets:
-		return resourcev3.SecretType
-	case clusters:
-		return resourcev3.ClusterType
-	case endpoints:
-		return resourcev3.EndpointType
-	case extensions:
-		return resourcev3.ExtensionConfigType
-	case listeners:
-		return resourcev3.ListenerType
-	case routes:
-		return resourcev3.RouteType
-	case kinds:
-	}
-	return ""
+	return [...]string{
+		secrets: resourcev3.SecretType, clusters: resourcev3.ClusterType, endpoints: resourcev3.EndpointType,
+		extensions: resourcev3.ExtensionConfigType, listeners: resourcev3.ListenerType, routes: resourcev3.RouteType,
+	}[k]
 }
 
 // String is the value of the metrics' label "type".
 func (k kind) String() string {
-	switch k {
-	case secrets:
-		return "secret"
-	case clusters:
-		return "cluster"
-	case endpoints:
-		return "endpoint"
-	case extensions:
-		return "extension"
-	case listeners:
-		return "listener"
-	case routes:
-		return "route"
-	case kinds:
-	}
-	return "unknown"
+	return [...]string{
+		secrets: "secret", clusters: "cluster", endpoints: "endpoint",
+		extensions: "extension", listeners: "listener", routes: "route",
+	}[k]
 }
 
 // hasWildcard reports whether wildcard subscriptions are served and removals sent. Both are for

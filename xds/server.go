@@ -291,12 +291,17 @@ func (s *Server) rejected(id identity.ProxyID, err error) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.proxy(id).rejected = &Rejection{Time: time.Now(), Reason: cut(status.Convert(err).Message(), maxNACKText)}
+}
+
+// proxy returns the state of a proxy, a new one if there is none. s.mu is held.
+func (s *Server) proxy(id identity.ProxyID) *proxy {
 	p := s.proxies[id]
 	if p == nil {
 		p = &proxy{sessions: map[*session]bool{}}
 		s.proxies[id] = p
 	}
-	p.rejected = &Rejection{Time: time.Now(), Reason: cut(status.Convert(err).Message(), maxNACKText)}
+	return p
 }
 
 // ended is the status with which the control plane ended a stream; nil if it did not.
@@ -314,11 +319,7 @@ func (s *Server) join(n *session) error {
 	if s.isClosing() {
 		return errEnding
 	}
-	p := s.proxies[n.caller.Proxy]
-	if p == nil {
-		p = &proxy{sessions: map[*session]bool{}}
-		s.proxies[n.caller.Proxy] = p
-	}
+	p := s.proxy(n.caller.Proxy)
 	if len(p.sessions) >= maxStreams {
 		return status.Errorf(codes.ResourceExhausted, "the proxy has %d streams already", len(p.sessions))
 	}

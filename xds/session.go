@@ -72,7 +72,8 @@ func (s *session) receive(q *discoveryv3.DeltaDiscoveryRequest) {
 	if !ok {
 		return // the guard has refused it
 	}
-	if nack := s.request(s.subs[k], q); nack != nil { // logged without the lock, as a log may be slow
+	// A NACK is logged without the lock, as a log may be slow.
+	if nack := s.request(s.subs[k], q); nack != nil {
 		s.server.metrics.nacks.WithLabelValues(nack.Type).Inc()
 		s.server.log.Warn("envoy refused resources", "proxy", s.caller.Proxy, "type_url", nack.TypeURL, "resources", nack.Resources, "err", nack.Message)
 	}

@@ -125,15 +125,6 @@ func (s *Server) Status() []ProxyStatus {
 	return all
 }
 
-// Proxy returns the state of one proxy; ok is false if it is not in the catalog.
-func (s *Server) Proxy(id identity.ProxyID) (p ProxyStatus, ok bool) {
-	view, ok := s.views.Load()
-	if !ok || view.Proxy(id) == nil {
-		return ProxyStatus{}, false
-	}
-	return s.status(view.Proxy(id).Proxy), true
-}
-
 func (s *Server) status(p *catalog.Proxy) ProxyStatus {
 	out := ProxyStatus{
 		ID: p.ID, Instance: p.Instance, Service: p.Service.String(), Origin: p.Origin, Protocol: p.Inbound.Protocol.String(),

@@ -61,7 +61,8 @@ func (a Agent) Write() (string, error) {
 		ports["https"] = a.HTTPS
 	}
 	if a.Expose != 0 {
-		ports["expose_min_port"], ports["expose_max_port"] = a.Expose, a.Expose+1 // of which it takes the first
+		// The agent takes the first of the range.
+		ports["expose_min_port"], ports["expose_max_port"] = a.Expose, a.Expose+1
 	}
 	if a.Primary != "" {
 		ports["serf_wan"] = a.WAN

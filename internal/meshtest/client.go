@@ -60,9 +60,9 @@ const patience = 5 * time.Second
 
 func (c Client) config() *tls.Config {
 	conf := &tls.Config{
-		MinVersion:         tls.VersionTLS10, // so that MaxVersion can be anything; the server is what is tested
+		MinVersion:         tls.VersionTLS10, // so that MaxVersion can be anything
 		MaxVersion:         c.MaxVersion,
-		InsecureSkipVerify: true, // there is no host name to verify: VerifyConnection does what SPIFFE says
+		InsecureSkipVerify: true, // VerifyConnection verifies by SPIFFE's rules
 		VerifyConnection:   c.verify,
 	}
 	if c.Certificate != nil {

@@ -183,7 +183,8 @@ func (e *Envoy) apply(r *discoveryv3.DeltaDiscoveryResponse) {
 	}
 	parent := slices.Contains(parents(), r.GetTypeUrl())
 	for _, resource := range r.GetResources() {
-		if parent || e.asked[r.GetTypeUrl()][resource.GetName()] { // else it was unsubscribed from while the response was on its way
+		// Names that were unsubscribed while the response was on its way are ignored.
+		if parent || e.asked[r.GetTypeUrl()][resource.GetName()] {
 			held[resource.GetName()] = resource
 		}
 	}

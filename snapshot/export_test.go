@@ -1,0 +1,4 @@
+package snapshot
+
+// ErrIncomplete is errIncomplete for the tests of package snapshot_test.
+var ErrIncomplete = errIncomplete
