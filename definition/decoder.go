@@ -7,8 +7,6 @@ import (
 	"strings"
 	"time"
 	"unicode/utf8"
-
-	"github.com/sallyport/sallyport/identity"
 )
 
 // Setting is a value that may not be set, and where it was. Consul tells "not set" from zero.
@@ -463,43 +461,4 @@ func (d *Decoder) Require(key string, s Setting[string]) bool {
 		d.say(d.At, &Field{Key: key, Value: &Node{}}, "%s has no %s", d.What, key)
 	}
 	return s.Set
-}
-
-// MaxName bounds the length of names and IDs in files.
-const MaxName = 256
-
-// Name checks that s, the value of key, can be a service's name. It is false, and a mistake, if
-// not; if s is not set that is only false.
-func (d *Decoder) Name(key string, s Setting[string]) bool {
-	if !s.Set {
-		return false
-	}
-	f := d.Given(key)[0]
-	switch {
-	case identity.NewName(s.Value).Check() == nil && (d.Lenient || len(s.Value) <= MaxName):
-		return true
-	case strings.Contains(s.Value, identity.Wildcard):
-		d.wrong(f, "%.60q: a wildcard cannot be used here", s.Value)
-	case identity.NewName(s.Value).Check() != nil:
-		d.wrong(f, "%.60q cannot be a service's name: letters, digits, '.', '-' and '_' are allowed", s.Value)
-	default:
-		d.wrong(f, "has %d characters: at most %d are allowed", len(s.Value), MaxName)
-	}
-	return false
-}
-
-// Pattern is a service's name, or "*" for all; ok is false if it is neither.
-func (d *Decoder) Pattern(key string) (service string, ok bool) {
-	s := d.Text(key)
-	switch {
-	case !s.Set:
-		d.Require(key, s)
-	case s.Value == identity.Wildcard:
-		ok = true
-	case strings.Contains(s.Value, identity.Wildcard):
-		d.wrong(d.field(key), "%.60q: the wildcard * can only stand alone", s.Value)
-	default:
-		ok = d.Name(key, s)
-	}
-	return s.Value, ok
 }
