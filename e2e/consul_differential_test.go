@@ -227,7 +227,7 @@ func compiled(t *testing.T, v *catalog.View, service string) *matcherv3.Matcher 
 	}
 	unpack := func(typ, name string, into proto.Message) {
 		t.Helper()
-		got := r.ByType["type.googleapis.com/"+typ][name]
+		got := r.ByType["type.googleapis.com/"+typ].Get(name)
 		if got == nil {
 			t.Fatalf("%s: no resource %s %s", service, typ, name)
 		}

@@ -3,6 +3,8 @@ package snapshot
 import (
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
@@ -29,6 +31,8 @@ type builder struct {
 	// last are earlier resources of the same mesh, proxy and Envoy; the rest of their Input may
 	// differ. Nil: there are none.
 	last *Resources
+	// updating: out is a copy of last, whose resources are replaced.
+	updating bool
 }
 
 func (b *builder) build() {
@@ -38,6 +42,9 @@ func (b *builder) build() {
 			self.Name, self.TrustDomain, self.Datacenter)
 		return
 	}
+	if b.last != nil && b.update() {
+		return
+	}
 	b.addSecret(Secret{Name: b.leaf(), Leaf: self})
 	b.warnAboutLess()
 	b.inbound()
@@ -45,50 +52,55 @@ func (b *builder) build() {
 	b.outbound()
 }
 
-func (b *builder) inbound() {
-	in := b.in.Proxy.Inbound
-	same := b.last != nil
-	if name := listenerName(publicListener, in.Address, in.Port); !b.keep(same && b.last.in.Generation == b.in.Generation, listenerType, name) {
-		b.add(name, b.inboundListener())
-	}
-	if !b.keep(same, clusterType, localApp) {
-		b.add(localApp, b.localCluster())
-	}
-	same = same && b.last.in.Policy == b.in.Policy
-	if same {
-		b.out.validation, b.out.warnings = b.last.validation, b.last.warnings
-	} else {
-		b.out.validation, b.out.warnings = b.validation()
-	}
-	b.addSecret(b.out.validation)
-	b.out.Warnings = append(b.out.Warnings, b.out.warnings...)
-	if in.Protocol.L7() {
-		if name := publicRouteName(b.in.Proxy.Service); !b.keep(same, routeType, name) {
-			b.add(name, b.publicRoute())
+// update takes over the last resources, and makes those anew that depend on what usually changes:
+// the generation, the policy and endpoints. It reports whether that is all that is another, and
+// else does nothing.
+func (b *builder) update() bool {
+	last := b.last
+	for i, s := range b.in.Upstreams {
+		switch old := last.in.Upstreams[i]; {
+		case s == old:
+		case s == nil, old == nil, last.assigned[i] == "", s.Protocol != old.Protocol, upstream{service: s}.needsDNS():
+			return false
 		}
-		for _, s := range []slot{logSlot, jwtSlot, httpExtensions} {
-			b.fillEmpty(s, b.last != nil)
+	}
+	b.updating = true
+	*b.out = *last
+	b.out.in, b.out.ByType = b.in, maps.Clone(last.ByType)
+	if b.in.Generation != last.in.Generation {
+		b.addInbound()
+	}
+	if b.in.Policy != last.in.Policy {
+		peers := b.validationName()
+		b.out.Secrets = slices.DeleteFunc(slices.Clone(last.Secrets), func(s Secret) bool { return s.Name == peers })
+		b.intentions()
+	}
+	for i, s := range b.in.Upstreams {
+		if s != last.in.Upstreams[i] {
+			b.put(endpointType, b.assignment(last.assigned[i], s))
 		}
-		return
 	}
-	b.fill(rulesSlot, same, b.networkRules)
-	if b.enforcement() == catalog.RBAC {
-		b.fillEmpty(authzSlot, b.last != nil)
-	} else {
-		b.fill(authzSlot, b.last != nil, b.networkAuthz)
-	}
-	b.fillEmpty(networkExtensions, b.last != nil)
-	b.fill(proxySlot, b.last != nil, b.tcpProxy)
-	b.judges()
+	return true
 }
 
-// judges lists the resources that decide about connections to a tcp service, and which of them are
-// lifted.
-func (b *builder) judges() {
-	if b.last != nil {
-		b.out.Judges = b.last.Judges
+func (b *builder) inbound() {
+	b.addInbound()
+	b.add(localApp, b.localCluster())
+	b.intentions()
+	if b.in.Proxy.Inbound.Protocol.L7() {
+		for _, s := range []slot{logSlot, jwtSlot, httpExtensions} {
+			b.fillEmpty(s)
+		}
 		return
 	}
+	if b.enforcement() == catalog.RBAC {
+		b.fillEmpty(authzSlot)
+	} else {
+		b.fill(authzSlot, b.networkAuthz())
+	}
+	b.fillEmpty(networkExtensions)
+	b.fill(proxySlot, b.tcpProxy())
+	// The resources that decide about connections, and which of them are lifted.
 	rules, authz := b.enforcement() != catalog.ExtAuthz, b.enforcement() != catalog.RBAC
 	b.out.Judges = map[string]Judge{
 		b.validationName(): {Lifted: !rules},
@@ -98,12 +110,25 @@ func (b *builder) judges() {
 	}
 }
 
-func (b *builder) outbound() {
-	if b.outboundAsBefore() {
-		return
+func (b *builder) addInbound() {
+	in := b.in.Proxy.Inbound
+	b.add(listenerName(publicListener, in.Address, in.Port), b.inboundListener())
+}
+
+// intentions adds what depends on the policy.
+func (b *builder) intentions() {
+	b.addSecret(b.validation())
+	if b.in.Proxy.Inbound.Protocol.L7() {
+		b.add(publicRouteName(b.in.Proxy.Service), b.publicRoute())
+	} else {
+		b.fill(rulesSlot, b.networkRules())
 	}
+}
+
+func (b *builder) outbound() {
 	b.out.assigned = make([]string, len(b.in.Proxy.Upstreams))
 	bound := map[string]upstream{}
+	made := map[string]bool{} // clusters
 	for _, u := range b.upstreams() {
 		name := u.listener()
 		_, where, _ := strings.Cut(name, ":")
@@ -112,14 +137,9 @@ func (b *builder) outbound() {
 			continue
 		}
 		bound[where] = u
-		same := b.unchanged(u)
-		if !b.keep(same, listenerType, name) {
-			b.add(name, b.upstreamListener(u))
-		}
+		b.add(name, b.upstreamListener(u))
 		if u.service.Protocol.L7() {
-			if !b.keep(same, routeType, u.routes()) {
-				b.add(u.routes(), upstreamRoute(u))
-			}
+			b.add(u.routes(), upstreamRoute(u))
 			if b.out.RouteClusters == nil {
 				b.out.RouteClusters = map[string][]string{}
 			}
@@ -129,14 +149,13 @@ func (b *builder) outbound() {
 		if !u.needsDNS() {
 			b.out.assigned[u.index] = u.cluster
 		}
-		if b.has(u.cluster) {
+		if made[u.cluster] {
 			continue
 		}
-		if !b.keep(same, clusterType, u.cluster) {
-			b.add(u.cluster, b.upstreamCluster(u))
-		}
+		made[u.cluster] = true
+		b.add(u.cluster, b.upstreamCluster(u))
 		if !u.needsDNS() {
-			b.put(endpointType, u.cluster, b.assignment(u.cluster, u.service))
+			b.put(endpointType, b.assignment(u.cluster, u.service))
 		}
 	}
 }
@@ -148,63 +167,6 @@ func (b *builder) assignment(cluster string, s *catalog.Service) *discoveryv3.Re
 		return r
 	}
 	return b.cache.assignments.Keep(key, b.resource(cluster, assignment(cluster, s.Endpoints)))
-}
-
-// outboundAsBefore takes over all that was made for the upstreams, with the endpoints that changed, and
-// reports whether that is all that is another: the usual case.
-func (b *builder) outboundAsBefore() bool {
-	if b.last == nil || len(b.in.Upstreams) != len(b.last.assigned) || len(b.in.Upstreams) != len(b.last.in.Upstreams) {
-		return false
-	}
-	for i, s := range b.in.Upstreams {
-		switch old := b.last.in.Upstreams[i]; {
-		case s == old:
-		case s == nil, old == nil, b.last.assigned[i] == "", s.Protocol != old.Protocol, upstream{service: s}.needsDNS():
-			return false
-		}
-	}
-	for _, typeURL := range []string{listenerType, routeType, clusterType, endpointType} {
-		of := b.out.ByType[typeURL]
-		if of == nil {
-			of = make(map[string]*discoveryv3.Resource, len(b.last.ByType[typeURL]))
-		}
-		for name, r := range b.last.ByType[typeURL] {
-			if of[name] == nil { // else it is none of an upstream's, and made already
-				of[name] = r
-			}
-		}
-		if len(of) > 0 {
-			b.out.ByType[typeURL] = of
-		}
-	}
-	for i, s := range b.in.Upstreams {
-		if s != b.last.in.Upstreams[i] {
-			b.out.ByType[endpointType][b.last.assigned[i]] = b.assignment(b.last.assigned[i], s)
-		}
-	}
-	for _, s := range b.last.Secrets {
-		b.addSecret(s)
-	}
-	b.out.RouteClusters, b.out.assigned = b.last.RouteClusters, b.last.assigned
-	return true
-}
-
-// unchanged reports whether the listener and the cluster of u are the same as last time. Mesh and
-// proxy are the same, so they depend on the service alone: its protocol and, where the cluster
-// resolves them by DNS, its endpoints.
-func (b *builder) unchanged(u upstream) bool {
-	if b.last == nil || u.index >= len(b.last.in.Upstreams) {
-		return false
-	}
-	last := u
-	last.service = b.last.in.Upstreams[u.index]
-	switch last.service {
-	case u.service:
-		return true
-	case nil:
-		return false
-	}
-	return last.service.Protocol == u.service.Protocol && !last.needsDNS() && !u.needsDNS()
 }
 
 // enforcement is the configured one, or the stricter form where that one cannot be enforced.
@@ -244,38 +206,47 @@ func (b *builder) warnAboutLess() {
 
 // add adds m to the resources.
 func (b *builder) add(name string, m proto.Message) {
-	b.put(b.cache.typeURL(m), name, b.resource(name, m))
+	b.put(b.cache.typeURL(m), b.resource(name, m))
 }
 
-// put adds a resource. Two of one type and name are an error: Envoy would pick one by chance.
-func (b *builder) put(typeURL, name string, r *discoveryv3.Resource) {
-	if b.out.ByType[typeURL] == nil {
-		b.out.ByType[typeURL] = map[string]*discoveryv3.Resource{}
+// resource is m as a resource, of which all equal ones are one.
+func (b *builder) resource(name string, m proto.Message) *discoveryv3.Resource {
+	r := b.packer.resource(name, m)
+	return b.cache.resources.Keep(contentKey{r.GetResource().GetTypeUrl(), name, r.GetVersion()}, r)
+}
+
+// put adds a resource or, if they are those of last, replaces the one of its name.
+func (b *builder) put(typeURL string, r *discoveryv3.Resource) {
+	of := b.out.ByType[typeURL]
+	if b.updating {
+		b.out.ByType[typeURL] = of.with(r)
+	} else {
+		b.out.ByType[typeURL] = append(of, r)
 	}
-	if b.out.ByType[typeURL][name] != nil {
-		b.fail("two resources of type %s are named %q", typeURL[strings.LastIndexByte(typeURL, '.')+1:], name)
+}
+
+// finish makes sets of what was added. Two resources of one type and name are an error: Envoy would
+// pick one by chance.
+func (b *builder) finish() {
+	slices.SortFunc(b.out.Secrets, func(x, y Secret) int { return strings.Compare(x.Name, y.Name) })
+	b.out.Warnings = slices.Clip(b.out.warnings)
+	if b.out.admits != "" {
+		b.out.Warnings = append(b.out.Warnings, b.out.admits)
+	}
+	if b.updating {
 		return
 	}
-	b.out.ByType[typeURL][name] = r
-}
-
-// keep adds the last resource of that name, if it is the same as last time and there was one, and
-// reports whether it did.
-func (b *builder) keep(same bool, typeURL, name string) bool {
-	if !same {
-		return false
+	for typeURL, of := range b.out.ByType {
+		slices.SortFunc(of, func(x, y *discoveryv3.Resource) int { return strings.Compare(x.GetName(), y.GetName()) })
+		for i, r := range of[1:] {
+			if of[i].GetName() == r.GetName() {
+				b.fail("two resources of type %s are named %q", typeURL[strings.LastIndexByte(typeURL, '.')+1:], r.GetName())
+			}
+		}
+		b.out.ByType[typeURL] = slices.Clip(of)
 	}
-	r := b.last.ByType[typeURL][name]
-	if r == nil {
-		return false
-	}
-	b.put(typeURL, name, r)
-	return true
 }
-
-// has reports whether there is a cluster of that name.
-func (b *builder) has(cluster string) bool { return b.out.ByType[clusterType][cluster] != nil }
 
 func (b *builder) warn(format string, args ...any) {
-	b.out.Warnings = append(b.out.Warnings, fmt.Sprintf(format, args...))
+	b.out.warnings = append(b.out.warnings, fmt.Sprintf(format, args...))
 }

@@ -24,12 +24,20 @@ import (
 func versions(r *snapshot.Resources) map[string]string {
 	out := map[string]string{}
 	for url, byName := range r.ByType {
-		for name, res := range byName {
-			out[url[strings.LastIndex(url, ".")+1:]+" "+name] = res.Version
+		for _, res := range byName {
+			out[url[strings.LastIndex(url, ".")+1:]+" "+res.GetName()] = res.Version
 		}
 	}
 	for _, s := range r.Secrets {
 		out["Secret "+s.Name] = s.Version
+	}
+	return out
+}
+
+// resourceNames are those of the resources in s, sorted.
+func resourceNames(s snapshot.Set) (out []string) {
+	for _, r := range s {
+		out = append(out, r.GetName())
 	}
 	return out
 }
@@ -224,7 +232,7 @@ func TestUpstreamClusters(t *testing.T) {
 		return build(t, in)
 	}
 	clustersOf := func(r *snapshot.Resources) []string {
-		return slices.DeleteFunc(slices.Sorted(maps.Keys(r.ByType[clusters])), func(n string) bool { return n == "local_app" })
+		return slices.DeleteFunc(resourceNames(r.ByType[clusters]), func(n string) bool { return n == "local_app" })
 	}
 	if got := clustersOf(build(catalog.Upstream{}, catalog.Upstream{ConnectTimeout: 5 * time.Second})); !slices.Equal(got, []string{sni}) {
 		t.Errorf("two upstreams with equal settings, one spelled out: clusters %q, want %q", got, sni)
@@ -237,7 +245,7 @@ func TestUpstreamClusters(t *testing.T) {
 	if len(got) != 2 || !slices.Contains(got, sni) || !strings.HasSuffix(got[0], "~"+sni) || len(got[0]) != 8+1+len(sni) {
 		t.Fatalf("upstreams with two kinds of settings: clusters %q, want %q and one with a hash before it", got, sni)
 	}
-	if e := slices.Sorted(maps.Keys(two.ByType[endpoints])); !slices.Equal(e, got) {
+	if e := resourceNames(two.ByType[endpoints]); !slices.Equal(e, got) {
 		t.Errorf("endpoints %q, want one for each cluster", e)
 	}
 	if c := resource(t, two, clusters, got[0], &clusterv3.Cluster{}); c.ConnectTimeout.AsDuration() != slow.ConnectTimeout {
@@ -296,7 +304,7 @@ func TestBuildRefuses(t *testing.T) {
 	}
 	in = good()
 	in.Upstreams = nil // not projected: known by name alone
-	if r := build(t, in); r.ByType[clusters]["api.default.dc1.internal."+trustDomain] == nil {
+	if r := build(t, in); r.ByType[clusters].Get("api.default.dc1.internal."+trustDomain) == nil {
 		t.Error("no cluster for an upstream of which only the name is known")
 	}
 }

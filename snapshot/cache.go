@@ -2,8 +2,6 @@ package snapshot
 
 import (
 	"fmt"
-	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
 
@@ -23,6 +21,8 @@ type Cache struct {
 	urls sync.Map
 	// constants are packed messages that do not depend on the proxy.
 	constants sync.Map
+	// resources has one of all equal resources but secrets.
+	resources intern.Table[contentKey, discoveryv3.Resource]
 	// assignments are the endpoints of services, which are the same for all who dial a service.
 	assignments intern.Table[assignmentKey, discoveryv3.Resource]
 	leafs       intern.Table[leafKey, discoveryv3.Resource]
@@ -58,6 +58,9 @@ func (l *latest[K, V]) of(key K, newValue func() V) V {
 	return v
 }
 
+// contentKey stands for a resource's content: its version is the hash of its bytes.
+type contentKey struct{ typeURL, name, version string }
+
 // assignmentKey is everything that an assignment depends on.
 type assignmentKey struct {
 	cluster string
@@ -74,15 +77,16 @@ func (c *Cache) Build(in Input, last *Resources) (*Resources, error) {
 	case in.Mesh.TrustDomain.IsZero():
 		return nil, fmt.Errorf("%s: %w: the mesh has no trust domain", in.Proxy.ID, errIncomplete)
 	}
-	b := &builder{packer: packer{cache: c}, in: in, last: last, out: &Resources{in: in, ByType: map[string]map[string]*discoveryv3.Resource{}}}
-	if last == nil || last.in.Mesh != in.Mesh || last.in.Proxy != in.Proxy || last.in.Envoy != in.Envoy {
+	b := &builder{packer: packer{cache: c}, in: in, last: last, out: &Resources{in: in, ByType: map[string]Set{}}}
+	if last == nil || last.in.Mesh != in.Mesh || last.in.Proxy != in.Proxy || last.in.Envoy != in.Envoy ||
+		len(last.in.Upstreams) != len(in.Upstreams) || len(last.assigned) != len(in.Upstreams) {
 		b.last = nil
 	}
 	b.build()
+	b.finish()
 	if err := b.err(); err != nil {
 		return nil, fmt.Errorf("proxy %s (%s): %w", in.Proxy.ID, in.Proxy.Origin, err)
 	}
-	slices.SortFunc(b.out.Secrets, func(x, y Secret) int { return strings.Compare(x.Name, y.Name) })
 	return b.out, nil
 }
 

@@ -191,9 +191,9 @@ func TestCacheShares(t *testing.T) {
 		t.Fatal(err)
 	}
 	made := 0
-	for url, byName := range second.ByType {
-		for name, r := range byName {
-			if first.ByType[url][name] != r {
+	for url, of := range second.ByType {
+		for _, r := range of {
+			if first.ByType[url].Get(r.GetName()) != r {
 				made++
 			}
 		}
@@ -207,8 +207,17 @@ func TestCacheShares(t *testing.T) {
 		t.Fatal(err)
 	}
 	const sni = "api.default.dc1.internal." + trustDomain
-	if third.ByType[endpoints][sni] == nil || third.ByType[endpoints][sni] != second.ByType[endpoints][sni] {
+	if third.ByType[endpoints].Get(sni) == nil || third.ByType[endpoints].Get(sni) != second.ByType[endpoints].Get(sni) {
 		t.Error("two proxies that dial a service have endpoints of their own")
+	}
+	instance, err := c.Build(own(in), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for url, of := range second.ByType {
+		if !slices.Equal(instance.ByType[url], of) {
+			t.Errorf("two instances of a service have %s of their own", url)
+		}
 	}
 	runtime.KeepAlive(first)
 }

@@ -93,14 +93,14 @@ func BenchmarkSlots(b *testing.B) {
 			in := input(onlyAPI(), catalog.Inbound{Protocol: test.protocol, LocalSocket: app})
 			r := build(b, in)
 			var l *listenerv3.Listener
-			for name := range r.ByType[listeners] {
-				l = resource(b, r, listeners, name, &listenerv3.Listener{})
-				delete(r.ByType[listeners], name)
+			for _, of := range r.ByType[listeners] {
+				l = resource(b, r, listeners, of.GetName(), &listenerv3.Listener{})
 			}
+			r.ByType[listeners] = nil
 			sockets := make([]string, len(test.variants))
 			for i, v := range test.variants {
 				sockets[i] = filepath.Join(dir, v.name)
-				r.ByType[listeners][v.name] = packed(b, v.name, slim(b, l, sockets[i], v))
+				r.ByType[listeners] = append(r.ByType[listeners], packed(b, v.name, slim(b, l, sockets[i], v)))
 			}
 			d := startDynamic(b, envoytest.Newest, r)
 			live := make([]*asking, len(sockets))

@@ -35,9 +35,8 @@ func (b *builder) exposed() {
 		}
 		bound[e.ListenerPort] = e.Origin
 		cluster := b.exposedCluster(e)
-		if name := listenerName("exposed_path_"+alphanumeric(e.Path), in.Address, e.ListenerPort); !b.keep(b.last != nil, listenerType, name) {
-			b.add(name, b.exposedListener(name, e, cluster))
-		}
+		name := listenerName("exposed_path_"+alphanumeric(e.Path), in.Address, e.ListenerPort)
+		b.add(name, b.exposedListener(name, e, cluster))
 		if cluster == localApp {
 			continue
 		}
@@ -45,8 +44,8 @@ func (b *builder) exposed() {
 		if ok && protocol != e.Protocol {
 			b.fail("exposed path %q (%s): port %d of the application speaks %s by another path", e.Path, e.Origin, e.LocalPort, protocol)
 		}
-		protocols[e.LocalPort] = e.Protocol
-		if !b.has(cluster) && !b.keep(b.last != nil, clusterType, cluster) {
+		if !ok {
+			protocols[e.LocalPort] = e.Protocol
 			b.add(cluster, b.applicationCluster(cluster, b.localAddress(e.LocalPort), e.Protocol))
 		}
 	}

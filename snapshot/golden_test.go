@@ -167,12 +167,12 @@ func text(t testing.TB, r *snapshot.Resources) []byte {
 	for url, byName := range r.ByType {
 		short := url[strings.LastIndex(url, ".")+1:]
 		out.Resources[short] = map[string]entry{}
-		for name, resource := range byName {
+		for _, resource := range byName {
 			m, err := resource.Resource.UnmarshalNew()
 			if err != nil {
 				t.Fatal(err)
 			}
-			out.Resources[short][name] = entry{Version: resource.Version, Resource: raw(m)}
+			out.Resources[short][resource.GetName()] = entry{Version: resource.Version, Resource: raw(m)}
 		}
 	}
 	var b bytes.Buffer
@@ -189,9 +189,7 @@ func text(t testing.TB, r *snapshot.Resources) []byte {
 func all(r *snapshot.Resources) []*discoveryv3.Resource {
 	var out []*discoveryv3.Resource
 	for _, url := range slices.Sorted(maps.Keys(r.ByType)) {
-		for _, name := range slices.Sorted(maps.Keys(r.ByType[url])) {
-			out = append(out, r.ByType[url][name])
-		}
+		out = append(out, r.ByType[url]...)
 	}
 	return out
 }

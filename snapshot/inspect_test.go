@@ -94,7 +94,7 @@ func build(t testing.TB, in snapshot.Input) *snapshot.Resources {
 // resource unpacks the resource of r into m.
 func resource[M proto.Message](t testing.TB, r *snapshot.Resources, typeURL, name string, m M) M {
 	t.Helper()
-	got := r.ByType[typeURL][name]
+	got := r.ByType[typeURL].Get(name)
 	if got == nil {
 		t.Fatalf("no resource %s of type %s", name, typeURL)
 	}

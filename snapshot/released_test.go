@@ -43,8 +43,8 @@ func releasedNow(t testing.TB, envoys ...string) released {
 					continue
 				}
 				kind := url[strings.LastIndex(url, ".")+1:]
-				for name, r := range byName {
-					out[strings.Join([]string{proxy, envoy, kind, name}, " ")] = r.GetVersion()
+				for _, r := range byName {
+					out[strings.Join([]string{proxy, envoy, kind, r.GetName()}, " ")] = r.GetVersion()
 				}
 			}
 		}
@@ -182,7 +182,7 @@ func TestReleasedGoldensFind(t *testing.T) {
 					continue
 				}
 				in.Envoy = newest
-				bytes := build(t, in).ByType[listeners]["public_listener:0.0.0.0:21000"].GetResource().GetValue()
+				bytes := build(t, in).ByType[listeners].Get("public_listener:0.0.0.0:21000").GetResource().GetValue()
 				if r[listener] != hash(bytes) {
 					t.Fatalf("the version of %s is not the hash of its bytes", listener)
 				}

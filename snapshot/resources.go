@@ -1,6 +1,9 @@
 package snapshot
 
 import (
+	"slices"
+	"strings"
+
 	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	"github.com/sallyport/sallyport/identity"
@@ -9,10 +12,10 @@ import (
 // Resources is the configuration of one proxy's Envoy. It is immutable, and so is what it points
 // to.
 type Resources struct {
-	// ByType holds the resources by type URL and name: listeners, clusters, endpoints, routes and
-	// extension configurations. The version of a resource is the hash of its bytes, which are
-	// deterministic.
-	ByType map[string]map[string]*discoveryv3.Resource
+	// ByType holds the resources by type URL: listeners, clusters, endpoints, routes and extension
+	// configurations. The version of a resource is the hash of its bytes, which are deterministic.
+	// Equal resources of one Cache are the same pointer.
+	ByType map[string]Set
 	// RouteClusters are, by the name of a RouteConfiguration, the clusters that it leads to,
 	// without the application's own. Nil: there are no such routes.
 	RouteClusters map[string][]string
@@ -26,13 +29,41 @@ type Resources struct {
 	// asks for.
 	Warnings []string
 
-	// in is what the resources were made of. validation is the secret of the inbound handshake, and
-	// warnings are those about it.
-	in         Input
-	validation Secret
-	warnings   []string
+	in Input // what the resources were made of
+	// warnings are Warnings without admits, the one about the policy; empty: there is none.
+	warnings []string
+	admits   string
 	// assigned are, by upstream, the clusters that have the endpoints of its service; empty: none has.
 	assigned []string
+}
+
+// Set is the resources of one type, sorted by name. It is immutable.
+type Set []*discoveryv3.Resource
+
+// Get returns the resource of that name; nil if there is none.
+func (s Set) Get(name string) *discoveryv3.Resource {
+	if i, ok := s.find(name); ok {
+		return s[i]
+	}
+	return nil
+}
+
+func (s Set) find(name string) (int, bool) {
+	return slices.BinarySearchFunc(s, name, func(r *discoveryv3.Resource, name string) int { return strings.Compare(r.GetName(), name) })
+}
+
+// Is reports whether s and o are one Set, not only equal.
+func (s Set) Is(o Set) bool { return len(s) == len(o) && (len(s) == 0 || &s[0] == &o[0]) }
+
+// with is s with r, in the place of the resource of that name if there is one.
+func (s Set) with(r *discoveryv3.Resource) Set {
+	i, ok := s.find(r.GetName())
+	s = slices.Clone(s)
+	if !ok {
+		return slices.Insert(s, i, r)
+	}
+	s[i] = r
+	return s
 }
 
 // Judge is how a resource that decides about connections has to be ordered with others when it is

@@ -40,14 +40,15 @@ func (b *builder) version(sans []*tlsv3.SubjectAltNameMatcher) string {
 	return hash(list.Bytes())
 }
 
-// validation is the secret with the peers that the inbound handshake allows, and warnings about it.
-func (b *builder) validation() (s Secret, warnings []string) {
+// validation is the secret with the peers that the inbound handshake allows. It warns where those
+// are more than the policy's.
+func (b *builder) validation() Secret {
 	byPolicy := !b.in.Proxy.Inbound.Protocol.L7() && b.enforcement() != catalog.ExtAuthz
 	var key validationInput
 	if shared := b.in.Policy.Shared(); shared != nil {
 		key = validationInput{shared, regexSize(b.in.Envoy), byPolicy}
 	}
-	s = b.cache.validationSecrets.of(key, func() (s Secret) {
+	s := b.cache.validationSecrets.of(key, func() (s Secret) {
 		switch scope := scopeOf(b.in); {
 		case len(scope.datacenters) == 0:
 			s.SANs = scope.nobody()
@@ -60,12 +61,13 @@ func (b *builder) validation() (s Secret, warnings []string) {
 		return s
 	})
 	s.Name = b.validationName()
+	b.out.admits = ""
 	if s.admitted > 0 {
-		warnings = append(warnings, fmt.Sprintf("the handshake of %s lets in sources that are denied, and the rules end their connections at the first byte: an application that speaks "+
+		b.out.admits = fmt.Sprintf("the handshake of %s lets in sources that are denied, and the rules end their connections at the first byte: an application that speaks "+
 			"first would be heard by them, and is dialled. %d names are denied; this Envoy takes expressions up to a program size of %d (re2.max_program_size.error_level), and at most %d names are told to it",
-			b.in.Proxy.Service, s.admitted, regexSize(b.in.Envoy), maxComplement))
+			b.in.Proxy.Service, s.admitted, regexSize(b.in.Envoy), maxComplement)
 	}
-	return s, warnings
+	return s
 }
 
 // validationInput is everything that the validation secret depends on, but for its name.

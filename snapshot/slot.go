@@ -60,17 +60,14 @@ func (b *builder) networkSlot(s slot) *listenerv3.Filter {
 	return &listenerv3.Filter{Name: b.name(s), ConfigType: &listenerv3.Filter_ConfigDiscovery{ConfigDiscovery: s.source()}}
 }
 
-// fill adds the resource for a slot, made by config unless it is the same as last time.
-func (b *builder) fill(s slot, same bool, config func() *anypb.Any) {
-	if name := b.name(s); !b.keep(same, extensionType, name) {
-		b.add(name, &corev3.TypedExtensionConfig{Name: name, TypedConfig: config()})
-	}
+// fill adds the resource for a slot.
+func (b *builder) fill(s slot, config *anypb.Any) {
+	name := b.name(s)
+	b.add(name, &corev3.TypedExtensionConfig{Name: name, TypedConfig: config})
 }
 
 // fillEmpty adds the resource for an empty slot, a filter that does nothing.
-func (b *builder) fillEmpty(s slot, same bool) {
-	b.fill(s, same, func() *anypb.Any { return b.constant(s.prefix, s.noop) })
-}
+func (b *builder) fillEmpty(s slot) { b.fill(s, b.constant(s.prefix, s.noop)) }
 
 func (s slot) noop() proto.Message {
 	switch s.prefix {

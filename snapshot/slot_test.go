@@ -68,7 +68,7 @@ func TestHTTPSlots(t *testing.T) {
 			})
 		}
 		works("empty slots", plain)
-		empty := func(slot string) { d.put(r.ByType[extensions][slot]) }
+		empty := func(slot string) { d.put(r.ByType[extensions].Get(slot)) }
 
 		jwks := &jwtv3.JwtProvider_LocalJwks{LocalJwks: &corev3.DataSource{Specifier: &corev3.DataSource_InlineString{
 			InlineString: `{"keys":[{"kty":"EC","crv":"P-256","kid":"a","alg":"ES256","use":"sig",` +
@@ -147,7 +147,7 @@ func TestTCPSlots(t *testing.T) {
 				return nil
 			})
 		}
-		empty := func(slot string) { d.put(r.ByType[extensions][slot]); allowed(slot + " is empty") }
+		empty := func(slot string) { d.put(r.ByType[extensions].Get(slot)); allowed(slot + " is empty") }
 		service := &corev3.GrpcService{TargetSpecifier: &corev3.GrpcService_EnvoyGrpc_{
 			EnvoyGrpc: &corev3.GrpcService_EnvoyGrpc{ClusterName: "sallyport"},
 		}}
@@ -262,7 +262,7 @@ func TestJudgesOneByOne(t *testing.T) {
 // judge is a judge of r as a resource.
 func (d *dynamic) judge(r *snapshot.Resources, name string) *discoveryv3.Resource {
 	d.t.Helper()
-	if e := r.ByType[extensions][name]; e != nil {
+	if e := r.ByType[extensions].Get(name); e != nil {
 		return e
 	}
 	i := slices.IndexFunc(r.Secrets, func(s snapshot.Secret) bool { return s.Name == name })
@@ -290,7 +290,7 @@ func ordered(from, to *snapshot.Resources, n int) (names []string) {
 }
 
 func version(r *snapshot.Resources, judge string) string {
-	if e := r.ByType[extensions][judge]; e != nil {
+	if e := r.ByType[extensions].Get(judge); e != nil {
 		return e.GetVersion()
 	}
 	for _, s := range r.Secrets {

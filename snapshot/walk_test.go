@@ -265,8 +265,8 @@ func TestReferences(t *testing.T) {
 		}
 		for url, names := range named {
 			have := map[string]bool{}
-			for name := range c.resources.ByType[url] {
-				have[name] = true
+			for _, r := range c.resources.ByType[url] {
+				have[r.GetName()] = true
 			}
 			if d := cmp.Diff(names, have); d != "" {
 				t.Errorf("%s: %s named (-), there (+):\n%s", c.golden, url, d)
@@ -274,7 +274,7 @@ func TestReferences(t *testing.T) {
 		}
 		for name, to := range c.resources.RouteClusters {
 			for _, cluster := range to {
-				if c.resources.ByType[clusters][cluster] == nil || c.resources.ByType[routes][name] == nil {
+				if c.resources.ByType[clusters].Get(cluster) == nil || c.resources.ByType[routes].Get(name) == nil {
 					t.Errorf("%s: routes %s lead to %s, one of which is not there", c.golden, name, cluster)
 				}
 			}

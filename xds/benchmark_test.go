@@ -12,6 +12,7 @@ import (
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	"github.com/sallyport/sallyport/catalog"
 	"github.com/sallyport/sallyport/identity"
+	"github.com/sallyport/sallyport/intention"
 	"github.com/sallyport/sallyport/internal/xdstest"
 	"github.com/sallyport/sallyport/snapshot"
 )
@@ -162,57 +163,73 @@ func cpuTime(b *testing.B) time.Duration {
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
+// rounds is a publisher with a session for each of n services, which each dial ten others and allow
+// one more. All sessions have all they need. Nobody is connected, so nothing is sent.
+func rounds(b *testing.B, n int) (p *publisher, m *mesh, contents catalog.Contents) {
+	b.Helper()
+	m = start(b, Config{})
+	name := func(i int) string { return fmt.Sprintf("service-%d", i%n) }
+	for i := range n {
+		var upstreams []string
+		for u := range 10 {
+			upstreams = append(upstreams, name(i+7*u+8))
+		}
+		proxy := m.service(name(i), catalog.TCP, upstreams...)
+		for u := range proxy.Upstreams { // as on machines of their own
+			proxy.Upstreams[u].BindPort = uint16(9000 + u)
+		}
+		m.intend(name(i+1), name(i), intention.Allow)
+	}
+	// One that does not run: a publisher is for one goroutine.
+	server, err := New(Config{Views: &m.store.Views, Credentials: m.server.credentials, Authorize: byMetadata{}.Stream})
+	if err != nil {
+		b.Fatal(err)
+	}
+	p = newPublisher(server)
+	features := snapshot.FeaturesOf(node(name(0)))
+	var sessions []*session
+	for i := range n {
+		s := newSession(server, identity.Caller{Proxy: proxyID(name(i))}, features, func(error) {})
+		b.Cleanup(s.leafs.Close)
+		sessions = append(sessions, s)
+		if err := server.join(s); err != nil {
+			b.Fatal(err)
+		}
+	}
+	contents = m.contents.Contents()
+	m.store.Publish(contents)
+	p.publish(p.concerned(), time.Now(), false)
+	p.record()
+	deadline := time.Now().Add(time.Minute)
+	for complete := 0; complete < n; { // until all leafs are there
+		if time.Now().After(deadline) {
+			b.Fatalf("%d of %d sessions have all they need", complete, n)
+		}
+		p.publish(sessions, time.Now(), true)
+		complete = 0
+		for _, s := range sessions {
+			if s.published.complete {
+				complete++
+			}
+		}
+	}
+	return p, m, contents
+}
+
+// record waits until all generations are recorded.
+func (p *publisher) record() {
+	p.recorder.start(p.server.generations, time.Now(), func(f func()) { f() })
+	if p.recorder.busy {
+		p.recorded(<-p.recorder.done)
+	}
+}
+
 // BenchmarkPublishRound is one change of an endpoint that ten dial, from the catalog's contents to what each
-// session is to have. Nobody is connected, so nothing is sent.
+// session is to have.
 func BenchmarkPublishRound(b *testing.B) {
 	for _, n := range []int{1000, 10_000} {
 		b.Run(fmt.Sprintf("services=%d", n), func(b *testing.B) {
-			m := start(b, Config{})
-			name := func(i int) string { return fmt.Sprintf("service-%d", i%n) }
-			for i := range n {
-				var upstreams []string
-				for u := range 10 {
-					upstreams = append(upstreams, name(i+7*u+8))
-				}
-				proxy := m.service(name(i), catalog.TCP, upstreams...)
-				for u := range proxy.Upstreams { // as on machines of their own
-					proxy.Upstreams[u].BindPort = uint16(9000 + u)
-				}
-			}
-			// One that does not run: a publisher is for one goroutine.
-			server, err := New(Config{Views: &m.store.Views, Credentials: m.server.credentials, Authorize: byMetadata{}.Stream})
-			if err != nil {
-				b.Fatal(err)
-			}
-			p := newPublisher(server)
-			features := snapshot.FeaturesOf(node(name(0)))
-			var sessions []*session
-			for i := range n {
-				s := newSession(server, identity.Caller{Proxy: proxyID(name(i))}, features, func(error) {})
-				defer s.leafs.Close()
-				sessions = append(sessions, s)
-				if err := server.join(s); err != nil {
-					b.Fatal(err)
-				}
-			}
-			contents := m.contents.Contents()
-			m.store.Publish(contents)
-			p.publish(p.concerned(), time.Now(), false)
-			p.recorder.start(server.generations, time.Now(), func(f func()) { f() })
-			p.recorded(<-p.recorder.done)
-			deadline := time.Now().Add(time.Minute)
-			for complete := 0; complete < n; { // until all leafs are there
-				if time.Now().After(deadline) {
-					b.Fatalf("%d of %d sessions have all they need", complete, n)
-				}
-				p.publish(sessions, time.Now(), true)
-				complete = 0
-				for _, s := range sessions {
-					if s.published.complete {
-						complete++
-					}
-				}
-			}
+			p, m, contents := rounds(b, n)
 			b.ReportAllocs()
 			begin := cpuTime(b)
 			for i := 0; b.Loop(); i++ {
@@ -230,4 +247,34 @@ func BenchmarkPublishRound(b *testing.B) {
 			b.ReportMetric(float64((cpuTime(b)-begin).Microseconds())/1000/float64(b.N), "cpu-ms/op")
 		})
 	}
+}
+
+// BenchmarkWildcardRound is one more intention for all destinations, of ten to twenty that there
+// are, likewise. It concerns everybody.
+func BenchmarkWildcardRound(b *testing.B) {
+	const n = 1000
+	b.Run(fmt.Sprintf("services=%d", n), func(b *testing.B) {
+		p, m, contents := rounds(b, n)
+		own := contents.Intentions
+		b.ReportAllocs()
+		begin := cpuTime(b)
+		for i := 0; b.Loop(); i++ {
+			all := &catalog.Destination{Name: identity.Name{Partition: "default", Namespace: "default", Service: identity.Wildcard}}
+			for k := range 10 + i%10 {
+				all.Intentions = append(all.Intentions, intention.Intention{
+					Source:      intention.Source{Name: identity.Name{Partition: "default", Namespace: "default", Service: fmt.Sprintf("operator-%d", k)}},
+					Destination: all.Name, Action: intention.Allow,
+				})
+			}
+			contents.Intentions = append([]*catalog.Destination{all}, own...)
+			m.store.Publish(contents)
+			if told := p.concerned(); len(told) != n {
+				b.Fatalf("%d are told, want all", len(told))
+			} else {
+				p.publish(told, time.Now(), false)
+			}
+			p.record()
+		}
+		b.ReportMetric(float64((cpuTime(b)-begin).Microseconds())/1000/float64(b.N), "cpu-ms/op")
+	})
 }

@@ -79,8 +79,8 @@ func (m *mesh) versions(service string) (v [kinds]map[string]string) {
 	for n := range m.server.proxies[proxyID(service)].sessions {
 		for k := range kinds {
 			v[k] = map[string]string{}
-			for name, r := range n.target.resources[k] {
-				v[k][name] = r.GetVersion()
+			for _, r := range n.target.resources[k] {
+				v[k][r.GetName()] = r.GetVersion()
 			}
 		}
 	}

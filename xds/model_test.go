@@ -261,8 +261,8 @@ func (w *world) settle() {
 	}
 	for k := range kinds {
 		want := map[string]string{}
-		for name, r := range n.target.resources[k] {
-			want[name] = r.GetVersion()
+		for _, r := range n.target.resources[k] {
+			want[r.GetName()] = r.GetVersion()
 		}
 		if diff := cmp.Diff(want, w.envoy.Versions(k.url())); diff != "" {
 			wrong("%s: Envoy has (+), is to have (-):\n%s", k, diff)

@@ -97,7 +97,7 @@ func (s *session) liftsTooSoon(of kind, r *discoveryv3.Resource) bool {
 	}
 	for name, j := range s.target.judges {
 		for _, k := range [...]kind{secrets, extensions} {
-			if want := s.target.resources[k][name]; want != nil && !j.Lifted && !s.subs[k].has(want) {
+			if want := s.target.resources[k].Get(name); want != nil && !j.Lifted && !s.subs[k].has(want) {
 				return true
 			}
 		}

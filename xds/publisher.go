@@ -28,7 +28,6 @@ const saveAgain = 5 * time.Second
 // that it starts and waits for, each of which has builds and sessions of its own.
 type publisher struct {
 	server   *Server
-	interned interned
 	cache    snapshot.Cache
 	recorder recorder
 	view     *catalog.View // the one that was published last
@@ -42,19 +41,13 @@ type publisher struct {
 
 // build is the last build of a proxy's resources, and the last that succeeded.
 type build struct {
-	input snapshot.Input
-	err   error
-	good  *built // nil: none has succeeded yet
+	input      snapshot.Input
+	err        error
+	good       *snapshot.Resources // nil: none has succeeded yet
+	generation uint64              // of good
 	// bounded replaces boundedOf, the catalog's view of the proxy, as long as part of its policy
 	// waits for the disk.
 	bounded, boundedOf *catalog.ProxyView
-}
-
-// built are the resources of a build, which do not depend on certificates.
-type built struct {
-	generation uint64
-	resources  [kinds]map[string]*discoveryv3.Resource // none of kind secrets
-	made       *snapshot.Resources                     // the same before they were interned
 }
 
 // published is what the publisher has published to a session.
@@ -388,39 +381,26 @@ func (p *publisher) build(b *build, in snapshot.Input) {
 		return
 	}
 	b.input = in
-	var last, r *snapshot.Resources
-	if b.good != nil {
-		last = b.good.made
-	}
-	if r, b.err = p.cache.Build(in, last); b.err != nil {
+	r, err := p.cache.Build(in, b.good)
+	if b.err = err; err != nil {
 		p.server.metrics.buildErrors.Inc()
-		p.server.log.Error("no configuration for a proxy, it keeps its last one", "proxy", in.Proxy.ID, "origin", in.Proxy.Origin, "err", b.err)
+		p.server.log.Error("no configuration for a proxy, it keeps its last one", "proxy", in.Proxy.ID, "origin", in.Proxy.Origin, "err", err)
 		return
 	}
-	good := &built{generation: in.Generation, made: r}
-	for k := range kinds {
-		if k != secrets { // those are made of certificates alone
-			var made, kept map[string]*discoveryv3.Resource
-			if last != nil {
-				made, kept = last.ByType[k.url()], b.good.resources[k]
-			}
-			good.resources[k] = p.interned.all(k, r.ByType[k.url()], made, kept)
-		}
-	}
-	b.good = good
+	b.good, b.generation = r, in.Generation
 }
 
 // hand gives a session a target of the build and its secrets, if none is missing: without one,
 // Envoy would not start or, once running, keep a listener warming.
 func (p *publisher) hand(view *catalog.View, n *session, in snapshot.Input, b *build, bundles *sds.Roots, since time.Time) {
-	t := &target{
-		resources: b.good.resources, generation: b.good.generation,
-		routeClusters: b.good.made.RouteClusters, judges: b.good.made.Judges,
+	t := &target{generation: b.generation, routeClusters: b.good.RouteClusters, judges: b.good.Judges}
+	for k := range kinds {
+		t.resources[k] = b.good.ByType[k.url()]
 	}
-	t.resources[secrets] = make(map[string]*discoveryv3.Resource, len(b.good.made.Secrets))
+	t.resources[secrets] = make(snapshot.Set, 0, len(b.good.Secrets))
 	use := map[identity.Service]bool{}
 	var missing []string
-	for _, secret := range b.good.made.Secrets {
+	for _, secret := range b.good.Secrets {
 		r, err := p.secret(n, secret, bundles)
 		if err != nil {
 			n.published.complete = false
@@ -433,7 +413,7 @@ func (p *publisher) hand(view *catalog.View, n *session, in snapshot.Input, b *b
 			continue
 		}
 		use[secret.Leaf] = true
-		t.resources[secrets][secret.Name] = r
+		t.resources[secrets] = append(t.resources[secrets], r)
 	}
 	if len(missing) > 0 {
 		n.published.complete = false // new leafs and roots publish again

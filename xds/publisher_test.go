@@ -1,7 +1,6 @@
 package xds
 
 import (
-	"runtime"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -56,34 +55,6 @@ func every(step, from, to int) (out []int) {
 	return out
 }
 
-// Proxies that have the same resources share them, and what nobody has is forgotten.
-func TestInterned(t *testing.T) {
-	var i interned
-	made := func(version string) map[string]*discoveryv3.Resource {
-		return map[string]*discoveryv3.Resource{"a": {Name: "a", Version: version}}
-	}
-	one := i.all(clusters, made("1"), nil, nil)
-	if two := i.all(clusters, made("1"), nil, nil); two["a"] != one["a"] {
-		t.Error("equal resources are kept twice")
-	}
-	if other := i.all(endpoints, made("1"), nil, nil); other["a"] == one["a"] {
-		t.Error("resources of two kinds are one")
-	}
-	if next := i.all(clusters, made("2"), nil, nil); next["a"] == one["a"] {
-		t.Error("two versions are one")
-	}
-	// What was looked up before is known without a look.
-	again := made("1")
-	first := i.all(clusters, again, nil, nil)
-	if kept := i.all(clusters, again, again, first); kept["a"] != one["a"] || first["a"] != one["a"] {
-		t.Error("a resource that was made before is kept twice")
-	}
-	if other := i.all(clusters, made("2"), again, first); other["a"] == one["a"] {
-		t.Error("a resource that was made anew is taken for the one before")
-	}
-	runtime.KeepAlive(one)
-}
-
 func TestInternedAcrossProxies(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := start(t, patient())
@@ -100,8 +71,8 @@ func TestInternedAcrossProxies(t *testing.T) {
 		}
 		kept := map[kind]map[*discoveryv3.Resource]bool{endpoints: {}, secrets: {}}
 		for _, n := range m.server.sessions() {
-			kept[endpoints][n.target.resources[endpoints][apiSNI]] = true
-			kept[secrets][n.target.resources[secrets]["roots"]] = true
+			kept[endpoints][n.target.resources[endpoints].Get(apiSNI)] = true
+			kept[secrets][n.target.resources[secrets].Get("roots")] = true
 		}
 		if len(kept[endpoints]) != 1 || len(kept[secrets]) != 1 {
 			t.Errorf("%d endpoints and %d roots are kept, want one of each", len(kept[endpoints]), len(kept[secrets]))

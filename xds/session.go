@@ -159,10 +159,12 @@ func (s *session) set(t *target, since time.Time, change uint64) {
 	if s.target != nil && s.changed.IsZero() {
 		s.changed = since
 	}
-	s.target = t
 	for k, sub := range s.subs {
-		sub.retarget(t.resources[k])
+		if s.target == nil || !t.resources[k].Is(s.target.resources[k]) {
+			sub.retarget(t.resources[k])
+		}
 	}
+	s.target = t
 	s.pump(time.Now())
 }
 

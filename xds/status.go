@@ -285,7 +285,7 @@ func (s *session) outcome(b *build, waiting string) {
 		s.report.failure = b.err.Error()
 	}
 	if b.good != nil {
-		s.report.warnings = b.good.made.Warnings
+		s.report.warnings = b.good.Warnings
 	} else if b.err != nil {
 		s.report.waiting = ""
 	}

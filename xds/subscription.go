@@ -8,6 +8,7 @@ import (
 
 	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
+	"github.com/sallyport/sallyport/snapshot"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
 )
@@ -134,15 +135,15 @@ func (s *subscription) forget(name string) {
 
 // retarget drops the refusals of resources that are gone or have another version: a new version is
 // sent at once, together with others.
-func (s *subscription) retarget(want map[string]*discoveryv3.Resource) {
+func (s *subscription) retarget(want snapshot.Set) {
 	s.upToDate = false
 	for name, r := range s.refused {
-		if w := want[name]; w == nil || w.GetVersion() != r.version {
+		if w := want.Get(name); w == nil || w.GetVersion() != r.version {
 			delete(s.refused, name)
 		}
 	}
 	for name := range s.isolated {
-		if want[name] == nil {
+		if want.Get(name) == nil {
 			delete(s.isolated, name)
 		}
 	}
@@ -249,7 +250,7 @@ func (s *subscription) rejected(response *discoveryv3.DeltaDiscoveryResponse, no
 
 // todo lists, sorted by name, the resources of want that Envoy lacks and, for listeners and
 // clusters, those that it has to remove.
-func (s *subscription) todo(want map[string]*discoveryv3.Resource, now time.Time) (add []*discoveryv3.Resource, removed []string) {
+func (s *subscription) todo(want snapshot.Set, now time.Time) (add []*discoveryv3.Resource, removed []string) {
 	if !s.asked || s.upToDate {
 		return nil, nil
 	}
@@ -269,7 +270,7 @@ func (s *subscription) todo(want map[string]*discoveryv3.Resource, now time.Time
 		}
 	} else {
 		for name := range s.names {
-			if r := want[name]; r != nil {
+			if r := want.Get(name); r != nil {
 				check(r)
 			} else if s.kind == endpoints && s.lacks(name) {
 				add = append(add, noEndpoints(name))
@@ -278,7 +279,7 @@ func (s *subscription) todo(want map[string]*discoveryv3.Resource, now time.Time
 	}
 	if s.kind.hasWildcard() {
 		for name := range s.held {
-			if want[name] == nil {
+			if want.Get(name) == nil {
 				removed = append(removed, name)
 			}
 		}
@@ -325,10 +326,10 @@ func (s *subscription) batch(add []*discoveryv3.Resource) []*discoveryv3.Resourc
 }
 
 // refuses returns the names of the resources in want whose present version Envoy refuses, sorted.
-func (s *subscription) refuses(want map[string]*discoveryv3.Resource) []string {
+func (s *subscription) refuses(want snapshot.Set) []string {
 	var names []string
 	for name, f := range s.refused {
-		if r := want[name]; r != nil && r.GetVersion() == f.version {
+		if r := want.Get(name); r != nil && r.GetVersion() == f.version {
 			names = append(names, name)
 		}
 	}

@@ -50,7 +50,7 @@ func TestQueueIsBounded(t *testing.T) {
 	for range maxQueue + 1 {
 		n.queue = append(n.queue, &discoveryv3.DeltaDiscoveryResponse{})
 	}
-	n.target.resources[clusters] = map[string]*discoveryv3.Resource{"a": {Name: "a", Version: "1"}}
+	n.target.resources[clusters] = snapshot.Set{{Name: "a", Version: "1"}}
 	n.receive(&discoveryv3.DeltaDiscoveryRequest{TypeUrl: clusters.url()})
 	if ended == nil || len(n.queue) > maxQueue+1 {
 		t.Errorf("the stream goes on with %d responses in its queue", len(n.queue))

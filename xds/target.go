@@ -1,9 +1,8 @@
 package xds
 
 import (
-	"maps"
+	"slices"
 
-	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	"github.com/sallyport/sallyport/snapshot"
 )
 
@@ -11,7 +10,7 @@ import (
 // is what it points to; the resources are shared between sessions, so that a resource that many
 // proxies have is kept once.
 type target struct {
-	resources  [kinds]map[string]*discoveryv3.Resource
+	resources  [kinds]snapshot.Set
 	generation uint64 // of the inbound filter chain; 0: the proxy's revocation is not "drain"
 	// routeClusters and judges are what the sending order depends on; see snapshot.Resources.
 	routeClusters map[string][]string
@@ -19,13 +18,13 @@ type target struct {
 }
 
 // equal reports whether t and o have the same resources. Resources with equal content are the same
-// pointer; see interned.
+// pointer; see snapshot.Resources.
 func (t *target) equal(o *target) bool {
 	if t == nil || o == nil {
 		return t == o
 	}
 	for k := range kinds {
-		if !maps.Equal(t.resources[k], o.resources[k]) {
+		if !t.resources[k].Is(o.resources[k]) && !slices.Equal(t.resources[k], o.resources[k]) {
 			return false
 		}
 	}

@@ -38,14 +38,14 @@ func TestReferences(t *testing.T) {
 				t.Fatal(err)
 			}
 			for _, url := range []string{resourcev3.ClusterType, resourcev3.ListenerType} {
-				for name, res := range r.ByType[url] {
+				for _, res := range r.ByType[url] {
 					got := map[string][]string{}
 					references(url, res.GetResource().GetValue(), func(typeURL, name string) {
 						got[typeURL] = append(got[typeURL], name)
 						seen[typeURL]++
 					})
 					if diff := cmp.Diff(sorted(xdstest.References(res)), sorted(got)); diff != "" {
-						t.Errorf("%s %s, %s, %s (-walk +bytes):\n%s", url, name, protocol, enforcement, diff)
+						t.Errorf("%s %s, %s, %s (-walk +bytes):\n%s", url, res.GetName(), protocol, enforcement, diff)
 					}
 				}
 			}
