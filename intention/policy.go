@@ -25,7 +25,8 @@ type Policy struct {
 type Shared struct {
 	scope Scope
 	rules
-	base *Base
+	names []string // of exact, sorted
+	base  *Base
 }
 
 // rules are the compiled intentions about one destination, or about all of them.
@@ -83,12 +84,12 @@ func Share(in identity.Name, all []Intention, scope Scope) *Shared {
 		rest = s.rest.effect()
 	}
 	s.base = s.newBase(rest == Allow)
-	for service, i := range s.exact {
-		if (i.effect() == Allow) != s.base.Rest {
+	s.names = slices.Sorted(maps.Keys(s.exact))
+	for _, service := range s.names {
+		if (s.exact[service].effect() == Allow) != s.base.Rest {
 			s.base.Except = append(s.base.Except, service)
 		}
 	}
-	slices.Sort(s.base.Except)
 	return s
 }
 
@@ -248,7 +249,7 @@ func (p *Policy) named() []string {
 	}
 	names := slices.Collect(maps.Keys(p.own.exact))
 	if p.own.rest == nil {
-		names = slices.AppendSeq(names, maps.Keys(p.shared.exact))
+		names = append(names, p.shared.names...)
 	}
 	if p.only != nil {
 		names = slices.Concat(names, p.only.named())
@@ -270,13 +271,24 @@ func (p *Policy) Rest() Action {
 	return p.shared.scope.Default
 }
 
-// Shared is the layer of p if p has no rules of its own. Policies of one namespace with equal
-// Shared have the same Scope, Exact and Rest. Nil: p has rules of its own, or is nil.
-func (p *Policy) Shared() *Shared {
-	if p == nil || p.only != nil || len(p.own.exact) > 0 || p.own.rest != nil {
-		return nil
+// Shared is the layer below p; nil for a nil p. bare: p has no rules of its own. Bare policies of
+// one namespace with equal Shared have the same Scope, Exact and Rest.
+func (p *Policy) Shared() (s *Shared, bare bool) {
+	if p == nil {
+		return nil, false
 	}
-	return p.shared
+	return p.shared, p.only == nil && len(p.own.exact) == 0 && p.own.rest == nil
+}
+
+// Exact yields the services that have a rule about all destinations and its action, sorted by name.
+func (s *Shared) Exact() iter.Seq2[string, Action] {
+	return func(yield func(string, Action) bool) {
+		for _, service := range s.names {
+			if !yield(service, s.exact[service].effect()) {
+				return
+			}
+		}
+	}
 }
 
 // Allowed is the set of identities that p allows, without the limit of Within. That of a nil policy

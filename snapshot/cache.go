@@ -27,8 +27,9 @@ type Cache struct {
 	assignments intern.Table[assignmentKey, discoveryv3.Resource]
 	leafs       intern.Table[leafKey, discoveryv3.Resource]
 	validations intern.Table[validationKey, discoveryv3.Resource]
-	// What proxies have in common whose policies have the same Shared: rules in their two forms,
-	// and the validation secret.
+	// What policies with the same Shared have in common, and those without rules of their own: rules
+	// in their two forms, and the validation secret.
+	layers                   latest[*intention.Shared, *layer]
 	networkRules, routeRules latest[*intention.Shared, *anypb.Any]
 	validationSecrets        latest[validationInput, Secret]
 }

@@ -6,7 +6,6 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
-	"slices"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
@@ -21,7 +20,7 @@ type leafKey struct {
 }
 
 // validationKey is everything that a validation context depends on. version is the hash of its
-// SANs.
+// peers.
 type validationKey struct{ name, version, roots string }
 
 // Leaf makes the secret s of a leaf's chain and key. All calls with the same certificate get the
@@ -56,7 +55,7 @@ func (c *Cache) Leaf(s Secret, chain []*x509.Certificate, key crypto.Signer) (*d
 	return c.leafs.Keep(k, r), nil
 }
 
-// Validation makes the secret s, a validation context of roots, which is PEM, and s.SANs. Equal
+// Validation makes the secret s, a validation context of roots, which is PEM, and s.Peers. Equal
 // calls get the same resource, as long as it is referenced. The secret "roots" has no SANs, as its
 // users have their own; for any other name an empty list is an error, since to Envoy it means
 // everybody.
@@ -67,13 +66,11 @@ func (c *Cache) Validation(s Secret, roots string) (*discoveryv3.Resource, error
 		problem = errors.New("no roots")
 	case s.Version == "":
 		problem = errors.New("no version")
-	case s.Name == identity.RootsSecret && len(s.SANs) > 0:
+	case s.Name == identity.RootsSecret && len(s.Peers) > 0:
 		// Envoy joins the two lists to one in which any match lets in.
 		problem = errors.New("its users say who passes, so it has no list of its own")
-	case s.Name != identity.RootsSecret && len(s.SANs) == 0:
+	case s.Name != identity.RootsSecret && len(s.Peers) == 0:
 		problem = errors.New("an empty list of peers would let in everybody")
-	case slices.Contains(s.SANs, nil):
-		problem = errors.New("the list of peers has an empty entry")
 	}
 	if problem != nil {
 		return nil, fmt.Errorf("validation context %q: %w", s.Name, problem)
@@ -84,10 +81,9 @@ func (c *Cache) Validation(s Secret, roots string) (*discoveryv3.Resource, error
 	}
 	r, err := c.pack(&tlsv3.Secret{
 		Name: s.Name,
-		Type: &tlsv3.Secret_ValidationContext{ValidationContext: &tlsv3.CertificateValidationContext{
-			TrustedCa:                 inline(roots),
-			MatchTypedSubjectAltNames: s.SANs,
-		}},
+		Type: &tlsv3.Secret_ValidationContext{
+			ValidationContext: withFields(&tlsv3.CertificateValidationContext{TrustedCa: inline(roots)}, s.Peers),
+		},
 	})
 	if err != nil {
 		return nil, err

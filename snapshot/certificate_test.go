@@ -24,15 +24,19 @@ import (
 	"google.golang.org/protobuf/testing/protocmp"
 )
 
-func exact(names ...string) []*tlsv3.SubjectAltNameMatcher {
-	var sans []*tlsv3.SubjectAltNameMatcher
+func exact(names ...string) []byte {
+	m := &tlsv3.CertificateValidationContext{}
 	for _, n := range names {
-		sans = append(sans, &tlsv3.SubjectAltNameMatcher{
+		m.MatchTypedSubjectAltNames = append(m.MatchTypedSubjectAltNames, &tlsv3.SubjectAltNameMatcher{
 			SanType: tlsv3.SubjectAltNameMatcher_URI,
 			Matcher: &matcherv3.StringMatcher{MatchPattern: &matcherv3.StringMatcher_Exact{Exact: "spiffe://mesh.test/" + n}},
 		})
 	}
-	return sans
+	b, err := proto.Marshal(m)
+	if err != nil {
+		panic(err)
+	}
+	return b
 }
 
 // secretOf reads a resource back.
@@ -98,13 +102,13 @@ func TestLeafSecret(t *testing.T) {
 func TestValidation(t *testing.T) {
 	var cache snapshot.Cache
 	const roots = "-----BEGIN CERTIFICATE-----\n"
-	secret := snapshot.Secret{Name: "peers/db", SANs: exact("web", "api"), Version: "v1"}
+	secret := snapshot.Secret{Name: "peers/db", Peers: exact("web", "api"), Version: "v1"}
 	r, err := cache.Validation(secret, roots)
 	if err != nil {
 		t.Fatal(err)
 	}
 	want := &tlsv3.Secret{Name: "peers/db", Type: &tlsv3.Secret_ValidationContext{ValidationContext: &tlsv3.CertificateValidationContext{
-		TrustedCa: inlineText(roots), MatchTypedSubjectAltNames: secret.SANs,
+		TrustedCa: inlineText(roots), MatchTypedSubjectAltNames: sans(t, secret),
 	}}}
 	if diff := cmp.Diff(want, secretOf(t, r), protocmp.Transform()); diff != "" || r.GetName() != "peers/db" {
 		t.Errorf("resource %s (-want +got):\n%s", r.GetName(), diff)
@@ -114,11 +118,11 @@ func TestValidation(t *testing.T) {
 		t.Errorf("version %q after a restart, %q before (%v)", other.GetVersion(), r.GetVersion(), err)
 	}
 	equal := secret
-	equal.SANs = exact("web", "api")
+	equal.Peers = exact("web", "api")
 	if again, err := cache.Validation(equal, roots); err != nil || again != r {
 		t.Errorf("the same name and version gave another resource: %v", err)
 	}
-	if other, err := cache.Validation(snapshot.Secret{Name: "peers/db", SANs: exact("web"), Version: "v2"}, roots); err != nil || other.GetVersion() == r.GetVersion() {
+	if other, err := cache.Validation(snapshot.Secret{Name: "peers/db", Peers: exact("web"), Version: "v2"}, roots); err != nil || other.GetVersion() == r.GetVersion() {
 		t.Errorf("another version gave the same resource: %v", err)
 	}
 	if other, err := cache.Validation(secret, roots+roots); err != nil || other.GetVersion() == r.GetVersion() {
@@ -138,13 +142,11 @@ func TestValidationErrors(t *testing.T) {
 		want        string
 	}{
 		{"nobody named", "r", snapshot.Secret{Name: "peers/web", Version: "v"}, `validation context "peers/web": an empty list of peers would let in everybody`},
-		{"an empty list", "r", snapshot.Secret{Name: "identities", Version: "v", SANs: exact()}, `validation context "identities": an empty list of peers would let in everybody`},
-		{"no roots", "", snapshot.Secret{Name: "peers/web", Version: "v", SANs: exact("a")}, `validation context "peers/web": no roots`},
+		{"an empty list", "r", snapshot.Secret{Name: "identities", Version: "v", Peers: exact()}, `validation context "identities": an empty list of peers would let in everybody`},
+		{"no roots", "", snapshot.Secret{Name: "peers/web", Version: "v", Peers: exact("a")}, `validation context "peers/web": no roots`},
 		{"no name", "r", snapshot.Secret{Version: "v"}, `validation context "": an empty list of peers would let in everybody`},
-		{"no version", "r", snapshot.Secret{Name: "peers/web", SANs: exact("a")}, `validation context "peers/web": no version`},
-		{"roots with a list", "r", snapshot.Secret{Name: identity.RootsSecret, Version: "v", SANs: exact("a")}, `validation context "roots": its users say who passes, so it has no list of its own`},
-		{"a matcher of nothing", "r", snapshot.Secret{Name: "peers/web", Version: "v", SANs: []*tlsv3.SubjectAltNameMatcher{{SanType: tlsv3.SubjectAltNameMatcher_URI}}}, "peers/web: Secret: invalid Secret.ValidationContext"},
-		{"a nil matcher", "r", snapshot.Secret{Name: "peers/web", Version: "v", SANs: []*tlsv3.SubjectAltNameMatcher{nil}}, `validation context "peers/web": the list of peers has an empty entry`},
+		{"no version", "r", snapshot.Secret{Name: "peers/web", Peers: exact("a")}, `validation context "peers/web": no version`},
+		{"roots with a list", "r", snapshot.Secret{Name: identity.RootsSecret, Version: "v", Peers: exact("a")}, `validation context "roots": its users say who passes, so it has no list of its own`},
 	} {
 		var cache snapshot.Cache
 		if r, err := cache.Validation(tt.secret, tt.roots); r != nil || err == nil || !strings.HasPrefix(err.Error(), tt.want) {
@@ -159,7 +161,7 @@ func TestValidationConcurrently(t *testing.T) {
 	got := make([]*discoveryv3.Resource, 64)
 	for i := range got {
 		all.Go(func() {
-			r, err := cache.Validation(snapshot.Secret{Name: fmt.Sprintf("peers/%d", i%4), SANs: exact("web"), Version: "v"}, "r")
+			r, err := cache.Validation(snapshot.Secret{Name: fmt.Sprintf("peers/%d", i%4), Peers: exact("web"), Version: "v"}, "r")
 			if err != nil {
 				t.Error(err)
 			}

@@ -136,7 +136,7 @@ func (d *dynamic) secret(s snapshot.Secret) *discoveryv3.Resource {
 	} else {
 		m.Type = &tlsv3.Secret_ValidationContext{ValidationContext: &tlsv3.CertificateValidationContext{
 			TrustedCa:                 &corev3.DataSource{Specifier: &corev3.DataSource_InlineString{InlineString: d.ca.root.PEM()}},
-			MatchTypedSubjectAltNames: s.SANs,
+			MatchTypedSubjectAltNames: sans(d.t, s),
 		}}
 	}
 	return packed(d.t, s.Name, m)

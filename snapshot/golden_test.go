@@ -159,7 +159,7 @@ func text(t testing.TB, r *snapshot.Resources) []byte {
 		if !s.Leaf.ID().IsZero() {
 			o.Leaf = s.Leaf.String()
 		}
-		for _, m := range s.SANs {
+		for _, m := range sans(t, s) {
 			o.Names = append(o.Names, raw(m))
 		}
 		out.Secrets[s.Name] = o

@@ -127,12 +127,22 @@ func rules(t testing.TB, in snapshot.Input, r *snapshot.Resources) *matcherv3.Ma
 	return rbac.GetMatcher()
 }
 
+// sans are the names that a secret allows.
+func sans(t testing.TB, s snapshot.Secret) []*tlsv3.SubjectAltNameMatcher {
+	t.Helper()
+	m := &tlsv3.CertificateValidationContext{}
+	if err := proto.Unmarshal(s.Peers, m); err != nil {
+		t.Fatal(err)
+	}
+	return m.GetMatchTypedSubjectAltNames()
+}
+
 // names are those of a secret.
 func names(t testing.TB, r *snapshot.Resources, secret string) []*tlsv3.SubjectAltNameMatcher {
 	t.Helper()
 	for _, s := range r.Secrets {
 		if s.Name == secret {
-			return s.SANs
+			return sans(t, s)
 		}
 	}
 	t.Fatalf("no secret %s", secret)

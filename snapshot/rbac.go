@@ -1,6 +1,9 @@
 package snapshot
 
 import (
+	"slices"
+	"strings"
+
 	xdscorev3 "github.com/cncf/xds/go/xds/core/v3"
 	matcherv3 "github.com/cncf/xds/go/xds/type/matcher/v3"
 	rbacv3 "github.com/envoyproxy/go-control-plane/envoy/config/rbac/v3"
@@ -25,7 +28,7 @@ func (b *builder) networkRules() *anypb.Any {
 	if b.enforcement() == catalog.ExtAuthz {
 		return b.any(&networkrbacv3.RBAC{StatPrefix: rulesStats})
 	}
-	return b.cache.networkRules.of(b.in.Policy.Shared(), func() *anypb.Any {
+	return b.cache.networkRules.of(b.bare(), func() *anypb.Any {
 		return b.any(&networkrbacv3.RBAC{StatPrefix: rulesStats, Matcher: b.matcher()})
 	})
 }
@@ -47,7 +50,15 @@ func (b *builder) routeRules() *anypb.Any {
 	if b.enforcement() == catalog.ExtAuthz {
 		return rules(&matcherv3.Matcher{OnNoMatch: b.action(intention.Allow)})
 	}
-	return b.cache.routeRules.of(b.in.Policy.Shared(), func() *anypb.Any { return rules(b.matcher()) })
+	return b.cache.routeRules.of(b.bare(), func() *anypb.Any { return rules(b.matcher()) })
+}
+
+// bare is the layer below a policy without rules of its own; nil: it has some.
+func (b *builder) bare() *intention.Shared {
+	if shared, bare := b.in.Policy.Shared(); bare {
+		return shared
+	}
+	return nil
 }
 
 // matcher translates the proxy's policy to Envoy's terms. It is the only place where rules are
@@ -58,7 +69,7 @@ func (b *builder) routeRules() *anypb.Any {
 // up as all of them joined by ",", which is no key of the map and matches no expression.
 func (b *builder) matcher() *matcherv3.Matcher {
 	allow, deny := b.action(intention.Allow), b.action(intention.Deny)
-	s := scopeOf(b.in)
+	s := b.layer().scope
 	if b.in.Policy == nil || len(s.datacenters) == 0 {
 		return &matcherv3.Matcher{OnNoMatch: deny}
 	}
@@ -66,22 +77,25 @@ func (b *builder) matcher() *matcherv3.Matcher {
 	if b.in.Policy.Rest() == intention.Allow {
 		rest = &matcherv3.Matcher_OnMatch{OnMatch: &matcherv3.Matcher_OnMatch_Matcher{Matcher: b.restMatcher(s, allow, deny)}}
 	}
-	exact := map[string]*matcherv3.Matcher_OnMatch{}
-	for name, action := range b.in.Policy.Exact() {
-		for _, id := range s.ids(name.Service) {
-			exact[id] = deny
-			if action == intention.Allow {
-				exact[id] = allow
-			}
-		}
-	}
-	if len(exact) == 0 { // Envoy refuses an empty map
+	sources := b.sources()
+	if len(sources) == 0 { // Envoy refuses an empty map
 		return &matcherv3.Matcher{OnNoMatch: rest}
+	}
+	slices.SortFunc(sources, func(x, y source) int { return strings.Compare(x.id, y.id) })
+	// The first entry is one of m's own, as one without entries is refused when it is validated.
+	first := deny
+	if sources[0].allowed {
+		first = allow
+	}
+	m := &matcherv3.Matcher_MatcherTree_MatchMap{Map: map[string]*matcherv3.Matcher_OnMatch{sources[0].id: first}}
+	others := make([][]byte, len(sources)-1)
+	for i, s := range sources[1:] {
+		others[i] = s.rule
 	}
 	return &matcherv3.Matcher{
 		MatcherType: &matcherv3.Matcher_MatcherTree_{MatcherTree: &matcherv3.Matcher_MatcherTree{
 			Input:    b.uriInput(),
-			TreeType: &matcherv3.Matcher_MatcherTree_ExactMatchMap{ExactMatchMap: &matcherv3.Matcher_MatcherTree_MatchMap{Map: exact}},
+			TreeType: &matcherv3.Matcher_MatcherTree_ExactMatchMap{ExactMatchMap: withFields(m, others...)},
 		}},
 		OnNoMatch: rest,
 	}

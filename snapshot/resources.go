@@ -4,7 +4,6 @@ import (
 	"slices"
 	"strings"
 
-	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	"github.com/sallyport/sallyport/identity"
 )
@@ -83,11 +82,12 @@ type Secret struct {
 	Name string
 	// Leaf, if not zero, is the service whose certificate and key this is.
 	Leaf identity.Service
-	// SANs are the peers that a validation context allows; the roots are its other half. Empty only
+	// Peers are the names that a validation context allows, in the wire format of a
+	// CertificateValidationContext that has nothing else; the roots are its other half. Empty only
 	// for the secret "roots", whose users have a list of their own: an empty list allows everybody
 	// with a certificate of the roots.
-	SANs []*tlsv3.SubjectAltNameMatcher
-	// Version is the hash of SANs.
+	Peers []byte
+	// Version is the hash of Peers.
 	Version string
 
 	admitted int // how many sources the handshake lets in although the rules deny them

@@ -1,7 +1,6 @@
 package snapshot
 
 import (
-	"bytes"
 	"fmt"
 	"regexp"
 	"slices"
@@ -22,22 +21,9 @@ func (b *builder) addSecret(s Secret) {
 		return
 	}
 	if s.Leaf == (identity.Service{}) && s.Version == "" {
-		s.Version = b.version(s.SANs)
+		s.Version = hash(s.Peers)
 	}
 	b.out.Secrets = append(b.out.Secrets, s)
-}
-
-// version is the hash of sans.
-func (b *builder) version(sans []*tlsv3.SubjectAltNameMatcher) string {
-	var list bytes.Buffer
-	for _, m := range sans {
-		m, err := marshal(m)
-		if err != nil {
-			b.errs = append(b.errs, err)
-		}
-		list.WriteString(hash(m))
-	}
-	return hash(list.Bytes())
 }
 
 // validation is the secret with the peers that the inbound handshake allows. It warns where those
@@ -45,19 +31,19 @@ func (b *builder) version(sans []*tlsv3.SubjectAltNameMatcher) string {
 func (b *builder) validation() Secret {
 	byPolicy := !b.in.Proxy.Inbound.Protocol.L7() && b.enforcement() != catalog.ExtAuthz
 	var key validationInput
-	if shared := b.in.Policy.Shared(); shared != nil {
+	if shared := b.bare(); shared != nil {
 		key = validationInput{shared, regexSize(b.in.Envoy), byPolicy}
 	}
 	s := b.cache.validationSecrets.of(key, func() (s Secret) {
-		switch scope := scopeOf(b.in); {
+		switch scope := b.layer().scope; {
 		case len(scope.datacenters) == 0:
-			s.SANs = scope.nobody()
+			s.Peers = b.peers(scope.nobody())
 		case !byPolicy:
-			s.SANs = scope.everybody(b.in.Envoy)
+			s.Peers = b.peers(scope.everybody(b.in.Envoy)...)
 		default:
-			s.SANs, s.admitted = b.peers(scope)
+			s.Peers, s.admitted = b.allowedPeers(scope)
 		}
-		s.Version = b.version(s.SANs)
+		s.Version = hash(s.Peers)
 		return s
 	})
 	s.Name = b.validationName()
@@ -85,22 +71,31 @@ func (b *builder) validationName() string {
 	return b.in.Proxy.Service.PeersSecret()
 }
 
-// peers are the sources that the policy of a tcp service allows. A certificate passes if any of its
-// URI SANs matches, so the rules deny those that have several.
-func (b *builder) peers(s scope) (sans []*tlsv3.SubjectAltNameMatcher, denied int) {
-	rest, names := b.in.Policy.Rest() == intention.Allow, []string(nil)
+// allowedPeers are the sources that the policy of a tcp service allows. A certificate passes if any
+// of its URI SANs matches, so the rules deny those that have several.
+func (b *builder) allowedPeers(s scope) (peers []byte, denied int) {
+	if b.in.Policy.Rest() != intention.Allow {
+		for _, source := range b.sources() {
+			if source.allowed {
+				peers = append(peers, source.peer...)
+			}
+		}
+		if len(peers) == 0 {
+			peers = b.peers(s.nobody())
+		}
+		return peers, 0
+	}
+	var names []string
 	for name, action := range b.in.Policy.Exact() {
-		if (action == intention.Allow) != rest {
+		if action != intention.Allow {
 			names = append(names, name.Service)
 		}
 	}
-	switch {
-	case !rest:
-		return s.services(names), 0
-	case len(names) == 0:
-		return s.everybody(b.in.Envoy), 0
+	sans := s.everybody(b.in.Envoy)
+	if len(names) > 0 {
+		sans, denied = b.allBut(s, names)
 	}
-	return b.allBut(s, names)
+	return b.peers(sans...), denied
 }
 
 // allBut allows all services but the named ones. Where their expression is too long for the Envoy
@@ -161,19 +156,6 @@ func (s scope) name(service string) identity.Name {
 	return identity.Name{Partition: s.Partition, Namespace: s.Namespace, Service: service}
 }
 
-// ids are the SPIFFE IDs of a service, one for each datacenter; none if no certificate can have the
-// name.
-func (s scope) ids(service string) []string {
-	var out []string
-	for _, dc := range s.datacenters {
-		id := identity.Service{TrustDomain: s.TrustDomain, Datacenter: dc, Name: s.name(service)}.ID()
-		if !id.IsZero() {
-			out = append(out, id.String())
-		}
-	}
-	return out
-}
-
 // prefix is the common prefix of the SPIFFE IDs of a datacenter's services. It ends in "/", so that
 // it is not a prefix of other names.
 func (s scope) prefix(datacenter string) string {
@@ -197,22 +179,8 @@ func (s scope) expression(service string) string {
 }
 
 // nobody is a SAN that no service has. An empty list would allow everybody.
-func (s scope) nobody() []*tlsv3.SubjectAltNameMatcher {
-	return []*tlsv3.SubjectAltNameMatcher{uri(exactly(s.TrustDomain.IDString() + "/nobody"))}
-}
-
-// services allows exactly the named ones; nobody if there are none.
-func (s scope) services(names []string) []*tlsv3.SubjectAltNameMatcher {
-	var out []*tlsv3.SubjectAltNameMatcher
-	for _, n := range names {
-		for _, id := range s.ids(n) {
-			out = append(out, uri(exactly(id)))
-		}
-	}
-	if len(out) == 0 {
-		return s.nobody()
-	}
-	return out
+func (s scope) nobody() *tlsv3.SubjectAltNameMatcher {
+	return uri(exactly(s.TrustDomain.IDString() + "/nobody"))
 }
 
 // everybody allows all services. Where the expression is too long for the Envoy (a long trust

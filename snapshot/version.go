@@ -23,6 +23,11 @@ type packer struct {
 // messages inside an Any were validated when they were packed. That no deprecated field is set is a
 // property of this package's code, which its tests verify.
 func (p *packer) any(m proto.Message) *anypb.Any {
+	return &anypb.Any{TypeUrl: p.cache.typeURL(m), Value: p.fields(m)}
+}
+
+// fields is m in wire format, likewise.
+func (p *packer) fields(m proto.Message) []byte {
 	b, err := marshal(m)
 	if v, ok := m.(interface{ ValidateAll() error }); ok && err == nil {
 		err = v.ValidateAll()
@@ -30,7 +35,7 @@ func (p *packer) any(m proto.Message) *anypb.Any {
 	if err != nil {
 		p.errs = append(p.errs, fmt.Errorf("%s: %w", m.ProtoReflect().Descriptor().Name(), err))
 	}
-	return &anypb.Any{TypeUrl: p.cache.typeURL(m), Value: b}
+	return b
 }
 
 // constant is any of a message that depends on key alone. newMessage makes it, the first time.
