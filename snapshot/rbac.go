@@ -81,7 +81,7 @@ func (b *builder) matcher() *matcherv3.Matcher {
 	if len(sources) == 0 { // Envoy refuses an empty map
 		return &matcherv3.Matcher{OnNoMatch: rest}
 	}
-	slices.SortFunc(sources, func(x, y source) int { return strings.Compare(x.id, y.id) })
+	slices.SortFunc(sources, func(x, y *source) int { return strings.Compare(x.id, y.id) })
 	// The first entry is one of m's own, as one without entries is refused when it is validated.
 	first := deny
 	if sources[0].allowed {

@@ -1,6 +1,7 @@
 package snapshot
 
 import (
+	"bytes"
 	"fmt"
 	"regexp"
 	"slices"
@@ -75,15 +76,16 @@ func (b *builder) validationName() string {
 // of its URI SANs matches, so the rules deny those that have several.
 func (b *builder) allowedPeers(s scope) (peers []byte, denied int) {
 	if b.in.Policy.Rest() != intention.Allow {
+		var list [][]byte
 		for _, source := range b.sources() {
 			if source.allowed {
-				peers = append(peers, source.peer...)
+				list = append(list, source.peer)
 			}
 		}
-		if len(peers) == 0 {
-			peers = b.peers(s.nobody())
+		if len(list) == 0 {
+			return b.peers(s.nobody()), 0
 		}
-		return peers, 0
+		return bytes.Join(list, nil), 0
 	}
 	var names []string
 	for name, action := range b.in.Policy.Exact() {

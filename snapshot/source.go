@@ -22,14 +22,14 @@ type source struct {
 // layer is what policies with one intention.Shared have in common.
 type layer struct {
 	scope   scope
-	sources map[string][]source // that it names, by service
+	sources map[string][]*source // that it names, by service
 }
 
 // layer is that of b's policy.
 func (b *builder) layer() *layer {
 	shared, _ := b.in.Policy.Shared()
 	return b.cache.layers.of(shared, func() *layer {
-		l := &layer{scope: scopeOf(b.in), sources: map[string][]source{}}
+		l := &layer{scope: scopeOf(b.in), sources: map[string][]*source{}}
 		if shared != nil {
 			for service, action := range shared.Exact() {
 				l.sources[service] = b.newSources(l.scope, service, action)
@@ -40,8 +40,9 @@ func (b *builder) layer() *layer {
 }
 
 // sources are those that b's policy names, sorted by service.
-func (b *builder) sources() (out []source) {
+func (b *builder) sources() []*source {
 	l := b.layer()
+	out := make([]*source, 0, len(l.sources)+1)
 	for name, action := range b.in.Policy.Exact() {
 		of := l.sources[name.Service]
 		if len(of) == 0 || of[0].allowed != (action == intention.Allow) {
@@ -53,13 +54,13 @@ func (b *builder) sources() (out []source) {
 }
 
 // newSources are a service in each datacenter; none if no certificate can have the name.
-func (b *builder) newSources(s scope, service string, action intention.Action) (out []source) {
+func (b *builder) newSources(s scope, service string, action intention.Action) (out []*source) {
 	for _, dc := range s.datacenters {
 		id := identity.Service{TrustDomain: s.TrustDomain, Datacenter: dc, Name: s.name(service)}.ID()
 		if id.IsZero() {
 			continue
 		}
-		out = append(out, source{
+		out = append(out, &source{
 			id: id.String(), allowed: action == intention.Allow,
 			rule: b.fields(&matcherv3.Matcher_MatcherTree_MatchMap{Map: map[string]*matcherv3.Matcher_OnMatch{id.String(): b.action(action)}}),
 			peer: b.peers(uri(exactly(id.String()))),
