@@ -33,7 +33,7 @@ func same(t *testing.T, what string, in snapshot.Input, got *snapshot.Resources,
 		t.Fatalf("%s: a Cache warns of something else (-Build +Cache):\n%s", what, diff)
 	}
 	for i, s := range want.Secrets {
-		if o := got.Secrets[i]; o.Name != s.Name || o.Leaf != s.Leaf || !bytes.Equal(o.Peers, s.Peers) {
+		if o := got.Secrets[i]; o.Name != s.Name || o.Leaf != s.Leaf || !slices.EqualFunc(o.Peers, s.Peers, bytes.Equal) {
 			t.Fatalf("%s: the secret %s is %v, want %v", what, s.Name, o, s)
 		}
 	}

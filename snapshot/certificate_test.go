@@ -24,7 +24,10 @@ import (
 	"google.golang.org/protobuf/testing/protocmp"
 )
 
-func exact(names ...string) []byte {
+func exact(names ...string) [][]byte {
+	if len(names) == 0 {
+		return nil
+	}
 	m := &tlsv3.CertificateValidationContext{}
 	for _, n := range names {
 		m.MatchTypedSubjectAltNames = append(m.MatchTypedSubjectAltNames, &tlsv3.SubjectAltNameMatcher{
@@ -36,7 +39,7 @@ func exact(names ...string) []byte {
 	if err != nil {
 		panic(err)
 	}
-	return b
+	return [][]byte{b}
 }
 
 // secretOf reads a resource back.

@@ -131,7 +131,7 @@ func rules(t testing.TB, in snapshot.Input, r *snapshot.Resources) *matcherv3.Ma
 func sans(t testing.TB, s snapshot.Secret) []*tlsv3.SubjectAltNameMatcher {
 	t.Helper()
 	m := &tlsv3.CertificateValidationContext{}
-	if err := proto.Unmarshal(s.Peers, m); err != nil {
+	if err := proto.Unmarshal(slices.Concat(s.Peers...), m); err != nil {
 		t.Fatal(err)
 	}
 	return m.GetMatchTypedSubjectAltNames()

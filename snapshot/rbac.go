@@ -95,7 +95,7 @@ func (b *builder) matcher() *matcherv3.Matcher {
 	return &matcherv3.Matcher{
 		MatcherType: &matcherv3.Matcher_MatcherTree_{MatcherTree: &matcherv3.Matcher_MatcherTree{
 			Input:    b.uriInput(),
-			TreeType: &matcherv3.Matcher_MatcherTree_ExactMatchMap{ExactMatchMap: withFields(m, others...)},
+			TreeType: &matcherv3.Matcher_MatcherTree_ExactMatchMap{ExactMatchMap: withFields(m, others)},
 		}},
 		OnNoMatch: rest,
 	}

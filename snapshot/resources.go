@@ -82,11 +82,11 @@ type Secret struct {
 	Name string
 	// Leaf, if not zero, is the service whose certificate and key this is.
 	Leaf identity.Service
-	// Peers are the names that a validation context allows, in the wire format of a
+	// Peers are the names that a validation context allows, each in the wire format of a
 	// CertificateValidationContext that has nothing else; the roots are its other half. Empty only
 	// for the secret "roots", whose users have a list of their own: an empty list allows everybody
 	// with a certificate of the roots.
-	Peers []byte
+	Peers [][]byte
 	// Version is the hash of Peers.
 	Version string
 

@@ -1,7 +1,6 @@
 package snapshot
 
 import (
-	"bytes"
 	"fmt"
 	"regexp"
 	"slices"
@@ -22,7 +21,7 @@ func (b *builder) addSecret(s Secret) {
 		return
 	}
 	if s.Leaf == (identity.Service{}) && s.Version == "" {
-		s.Version = hash(s.Peers)
+		s.Version = hash(s.Peers...)
 	}
 	b.out.Secrets = append(b.out.Secrets, s)
 }
@@ -38,13 +37,13 @@ func (b *builder) validation() Secret {
 	s := b.cache.validationSecrets.of(key, func() (s Secret) {
 		switch scope := b.layer().scope; {
 		case len(scope.datacenters) == 0:
-			s.Peers = b.peers(scope.nobody())
+			s.Peers = [][]byte{b.peer(scope.nobody())}
 		case !byPolicy:
-			s.Peers = b.peers(scope.everybody(b.in.Envoy)...)
+			s.Peers = b.peers(scope.everybody(b.in.Envoy))
 		default:
 			s.Peers, s.admitted = b.allowedPeers(scope)
 		}
-		s.Version = hash(s.Peers)
+		s.Version = hash(s.Peers...)
 		return s
 	})
 	s.Name = b.validationName()
@@ -74,18 +73,17 @@ func (b *builder) validationName() string {
 
 // allowedPeers are the sources that the policy of a tcp service allows. A certificate passes if any
 // of its URI SANs matches, so the rules deny those that have several.
-func (b *builder) allowedPeers(s scope) (peers []byte, denied int) {
+func (b *builder) allowedPeers(s scope) (peers [][]byte, denied int) {
 	if b.in.Policy.Rest() != intention.Allow {
-		var list [][]byte
 		for _, source := range b.sources() {
 			if source.allowed {
-				list = append(list, source.peer)
+				peers = append(peers, source.peer)
 			}
 		}
-		if len(list) == 0 {
-			return b.peers(s.nobody()), 0
+		if len(peers) == 0 {
+			peers = append(peers, b.peer(s.nobody()))
 		}
-		return bytes.Join(list, nil), 0
+		return slices.Clip(peers), 0
 	}
 	var names []string
 	for name, action := range b.in.Policy.Exact() {
@@ -97,7 +95,7 @@ func (b *builder) allowedPeers(s scope) (peers []byte, denied int) {
 	if len(names) > 0 {
 		sans, denied = b.allBut(s, names)
 	}
-	return b.peers(sans...), denied
+	return b.peers(sans), denied
 }
 
 // allBut allows all services but the named ones. Where their expression is too long for the Envoy

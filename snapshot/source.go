@@ -63,20 +63,28 @@ func (b *builder) newSources(s scope, service string, action intention.Action) (
 		out = append(out, &source{
 			id: id.String(), allowed: action == intention.Allow,
 			rule: b.fields(&matcherv3.Matcher_MatcherTree_MatchMap{Map: map[string]*matcherv3.Matcher_OnMatch{id.String(): b.action(action)}}),
-			peer: b.peers(uri(exactly(id.String()))),
+			peer: b.peer(uri(exactly(id.String()))),
 		})
 	}
 	return out
 }
 
-// peers is a list of names in the format of Secret.Peers.
-func (p *packer) peers(list ...*tlsv3.SubjectAltNameMatcher) []byte {
-	return p.fields(&tlsv3.CertificateValidationContext{MatchTypedSubjectAltNames: list})
+// peer is a name in the format of Secret.Peers.
+func (p *packer) peer(name *tlsv3.SubjectAltNameMatcher) []byte {
+	return p.fields(&tlsv3.CertificateValidationContext{MatchTypedSubjectAltNames: []*tlsv3.SubjectAltNameMatcher{name}})
+}
+
+func (p *packer) peers(names []*tlsv3.SubjectAltNameMatcher) [][]byte {
+	out := make([][]byte, len(names))
+	for i, n := range names {
+		out[i] = p.peer(n)
+	}
+	return out
 }
 
 // withFields gives m the fields that are in wire format. To m itself they are unknown, which is
 // written after all others.
-func withFields[M proto.Message](m M, fields ...[]byte) M {
+func withFields[M proto.Message](m M, fields [][]byte) M {
 	m.ProtoReflect().SetUnknown(bytes.Join(fields, nil))
 	return m
 }

@@ -84,7 +84,11 @@ func marshal(m proto.Message) ([]byte, error) {
 
 // hash is 128 bits of SHA-256: with a version that two different resources share an Envoy would
 // keep the wrong one, so collisions must not be possible on purpose.
-func hash(b []byte) string {
-	sum := sha256.Sum256(b)
-	return hex.EncodeToString(sum[:16])
+func hash(parts ...[]byte) string {
+	h := sha256.New()
+	for _, b := range parts {
+		h.Write(b) // never an error
+	}
+	var sum [sha256.Size]byte
+	return hex.EncodeToString(h.Sum(sum[:0])[:16])
 }
