@@ -120,7 +120,7 @@ func (i *Issuer) WatchSVID(ctx context.Context, _ identity.Caller, id identity.S
 		signing.Wait()
 		switch {
 		case ctx.Err() != nil:
-			return nil
+			return nil //nolint:nilerr // that is why there is an error
 		case err != nil:
 			return fmt.Errorf("leaf for %s: %w", id, err)
 		}

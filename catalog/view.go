@@ -106,7 +106,7 @@ func (v *View) next(c Contents, change Change) *View {
 	case named:
 		n.find(services.list, v)
 	case len(services.changed) > 0: // those that are only named are what they were
-		n.services = append(services.list, v.services[len(services.list):]...)
+		n.services = slices.Concat(services.list, v.services[len(services.list):])
 	default:
 		n.services = v.services
 	}

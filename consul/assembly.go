@@ -114,8 +114,11 @@ func newAssembly(a *Agent, publish func(catalog.Contents)) *assembly {
 		agent: a, watcher: &watcher{agent: a}, publish: publish, started: time.Now(),
 		saver: newSaver(a.config.LKGFile, a.log),
 		memory: memory{
-			map[identity.ProxyID]bool{}, map[identity.ProxyID]time.Time{}, map[checkKey]string{},
-			map[string]endpointState{}, map[string]bool{},
+			map[identity.ProxyID]bool{},
+			map[identity.ProxyID]time.Time{},
+			map[checkKey]string{},
+			map[string]endpointState{},
+			map[string]bool{},
 		},
 	}
 	if a.seed != nil {

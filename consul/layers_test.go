@@ -28,7 +28,7 @@ func (nothing) Import(string) (*types.Package, error) { return nil, errors.New("
 func TestLayers(t *testing.T) {
 	layer := map[string]int{}
 	for i, l := range layers {
-		for _, name := range strings.Fields(l.files) {
+		for name := range strings.FieldsSeq(l.files) {
 			layer[name+".go"] = i
 		}
 	}

@@ -184,8 +184,10 @@ func (q *query[T]) run(ctx context.Context) error {
 
 // ask asks once and hands the answer on.
 func (q *query[T]) ask(ctx context.Context, index, epoch uint64) (meta, error) {
-	r := request{path: q.path, params: q.params, caller: q.caller, token: q.token, index: index,
-		patience: q.patience}
+	r := request{
+		path: q.path, params: q.params, caller: q.caller, token: q.token, index: index,
+		patience: q.patience,
+	}
 	waiting := ctx
 	if index > 0 {
 		var end func()
@@ -298,7 +300,8 @@ func (q *query[T]) longest(err error) time.Duration {
 // rest waits, but not beyond what ends all rests, such as the return of an agent that was lost;
 // false if ctx ended.
 func (q *query[T]) rest(ctx context.Context, d time.Duration, over <-chan struct{},
-	spread time.Duration) bool {
+	spread time.Duration,
+) bool {
 	t := time.NewTimer(d)
 	defer t.Stop()
 	select {

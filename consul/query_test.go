@@ -3,13 +3,14 @@ package consul
 import (
 	"context"
 	"fmt"
-	"github.com/sallyport/sallyport/internal/catalogtest"
 	"net/http"
 	"strconv"
 	"strings"
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/sallyport/sallyport/internal/catalogtest"
 )
 
 // reader is a query of a test and what it has heard.

@@ -231,7 +231,7 @@ func reconcile[T any](ctx context.Context, w *watcher, have map[string]*watch[T]
 			continue
 		}
 		q := newQuery(name, e)
-		ctx, stop := context.WithCancel(ctx)
+		ctx, stop := context.WithCancel(ctx) //nolint:gosec // end calls it
 		e.stop = stop
 		follow(ctx, w.agent, &e.queryState, q)
 	}

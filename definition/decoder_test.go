@@ -42,15 +42,18 @@ func TestModes(t *testing.T) {
 		"as written": {`{"LocalConectTimeoutMs": 7}`, []string{`f:1: unknown key "LocalConectTimeoutMs" in config: did you mean LocalConnectTimeoutMs?`}, nil},
 		"out of bounds": {
 			"{\n\"BindPort\": 70000}",
-			[]string{"f:2: BindPort is 70000: it must be 1 to 65535"}, []string{"config.BindPort is 70000: it must be 1 to 65535: it is not taken"},
+			[]string{"f:2: BindPort is 70000: it must be 1 to 65535"},
+			[]string{"config.BindPort is 70000: it must be 1 to 65535: it is not taken"},
 		},
 		"type": {
 			`{"server_first": 1}`,
-			[]string{"f:1: server_first must be true or false, not a number"}, []string{"config.server_first must be true or false, not a number: it is not taken"},
+			[]string{"f:1: server_first must be true or false, not a number"},
+			[]string{"config.server_first must be true or false, not a number: it is not taken"},
 		},
 		"twice": {
 			"{\"bind_port\": 1,\n\"BindPort\": 2}",
-			[]string{"f:2: BindPort is given twice in config (first at line 1)"}, []string{"config.BindPort is given twice (first as bind_port): it is not taken"},
+			[]string{"f:2: BindPort is given twice in config (first at line 1)"},
+			[]string{"config.BindPort is given twice (first as bind_port): it is not taken"},
 		},
 		"not supported": {
 			`{"envoy_tracing_json": "{}", "envoy_stats_tags": [], "handshake_timeout_ms": 1}`,

@@ -41,6 +41,7 @@ func ownMetrics(t *testing.T, m *meshtest.Mesh) map[string]float64 {
 
 // TestRefusalsAreCounted: Envoys report whom they refuse, in the handshake and by the rules, and nobody else, on the oldest Envoy and on the newest.
 func TestRefusalsAreCounted(t *testing.T) {
+	t.Parallel()
 	for _, envoy := range []string{meshtest.Version, "1.36.4"} {
 		t.Run(envoy, func(t *testing.T) {
 			t.Parallel()

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"reflect"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -101,11 +102,11 @@ func (e *editor) definition(key string) string {
 			e.of("destination_service_name = \"a\"\n", "destination_service_name = \"b\"\n", "destination_service_name = \"a\"\ndestination_service_id = \"a1\"\n"),
 			e.of("local_service_port = 7000\n", "")+e.proxy())
 	case "intentions":
-		var sources string
+		var sources strings.Builder
 		for _, n := range []string{"a", "b", "*"}[e.IntN(3):] {
-			sources += fmt.Sprintf("Sources { Name = %q Action = %q }\n", n, e.of("allow", "deny"))
+			fmt.Fprintf(&sources, "Sources { Name = %q Action = %q }\n", n, e.of("allow", "deny"))
 		}
-		return entry("service-intentions", name, sources)
+		return entry("service-intentions", name, sources.String())
 	case "defaults":
 		return entry("service-defaults", name, e.of("", "Protocol = \"http\"\n", "Protocol = \"tcp\"\n", "MaxInboundConnections = 5\n")+
 			e.sometimes(3, func() string {
@@ -223,7 +224,7 @@ func compareOutcomes(want, got outcome) string {
 func TestSequence(t *testing.T) {
 	t.Parallel()
 	for seed := range uint64(3) {
-		t.Run(fmt.Sprint(seed), func(t *testing.T) {
+		t.Run(strconv.FormatUint(seed, 10), func(t *testing.T) {
 			t.Parallel()
 			config := cacheConfig(t)
 			e := &editor{Rand: rand.New(rand.NewPCG(seed, 0)), files: map[string]map[string]string{}}

@@ -8,9 +8,8 @@ import (
 	"strconv"
 	"strings"
 
-	"go.yaml.in/yaml/v3"
-
 	"github.com/sallyport/sallyport/definition"
+	"go.yaml.in/yaml/v3"
 )
 
 // maxAliased bounds how many values the aliases of a YAML file may come to.

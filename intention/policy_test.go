@@ -214,10 +214,7 @@ func TestWithinBounds(t *testing.T) {
 		}
 		p, bound := policy("intentions"), policy("recorded").Allowed()
 		q := p.Within(bound)
-		exact := map[identity.Name]intention.Action{}
-		for name, action := range q.Exact() {
-			exact[name] = action
-		}
+		exact := maps.Collect(q.Exact())
 		for _, src := range sources {
 			want := p.Decide(src).Allowed() && member(bound, place{src.TrustDomain.Name(), src.Datacenter, src.Service})
 			if got := q.Decide(src); got.Allowed() != want {

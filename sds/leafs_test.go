@@ -415,7 +415,7 @@ func TestNothingPrintsKeys(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		d := svid.PrivateKey.(*ecdsa.PrivateKey).D //nolint:staticcheck,forcetypeassert // what printing a key prints
+		d := svid.PrivateKey.(*ecdsa.PrivateKey).D //nolint:forcetypeassert // what printing a key prints
 		out := f.log.String()
 		for _, secret := range []string{"PRIVATE KEY", token, hex.EncodeToString(raw), fmt.Sprint(raw), d.String(), hex.EncodeToString(d.Bytes())} { //nolint:staticcheck // as %v prints a key
 			if strings.Contains(out, secret) {

@@ -145,6 +145,7 @@ func (r run) end(t *testing.T) (int, error) {
 
 // forWeb is a sidecar of web that asks s.
 func forWeb(t *testing.T, s *sidecarServer) Config {
+	t.Helper()
 	return Config{RuntimeDir: s.dir, SidecarFor: "web", DrainTime: 30 * time.Second, Waiting: func(err error) { t.Errorf("it waits: %v", err) }}
 }
 

@@ -74,9 +74,13 @@ func BenchmarkSlots(b *testing.B) {
 		variants []without
 	}{
 		{"request", catalog.HTTP, false, []without{
-			{"none", httpAll, true}, {"log", but(httpAll, "log/web"), true}, {"jwt", but(httpAll, "jwt/web"), true},
-			{"ext_authz", but(httpAll, "envoy.filters.http.ext_authz"), true}, {"extensions", but(httpAll, "extensions/http/web"), true},
-			{"logs-of-refusals", httpAll, false}, {"all", nil, false},
+			{"none", httpAll, true},
+			{"log", but(httpAll, "log/web"), true},
+			{"jwt", but(httpAll, "jwt/web"), true},
+			{"ext_authz", but(httpAll, "envoy.filters.http.ext_authz"), true},
+			{"extensions", but(httpAll, "extensions/http/web"), true},
+			{"logs-of-refusals", httpAll, false},
+			{"all", nil, false},
 		}},
 		{"connection-http", catalog.HTTP, true, []without{{"none", httpAll, true}, {"logs-of-refusals", httpAll, false}, {"all", nil, false}}},
 		{"connection-tcp", catalog.TCP, true, []without{{"none", tcpAll, true}, {"logs-of-refusals", tcpAll, false}, {"all", nil, false}}},

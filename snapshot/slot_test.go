@@ -1,6 +1,7 @@
 package snapshot_test
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -156,7 +157,7 @@ func TestTCPSlots(t *testing.T) {
 			d.fill(slot, &networkauthzv3.ExtAuthz{StatPrefix: "x", TransportApiVersion: corev3.ApiVersion_V3, GrpcService: service})
 			meshtest.Await(t, slot+" asks", func() error {
 				if d.says("api", "x", time.Second); d.asked.Load() == before {
-					return fmt.Errorf("not asked")
+					return errors.New("not asked")
 				}
 				return nil
 			})

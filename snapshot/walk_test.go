@@ -130,7 +130,7 @@ func deprecations(m proto.Message) (out []string) {
 func TestDeprecations(t *testing.T) {
 	for want, m := range map[string]proto.Message{
 		"envoy.config.cluster.v3.Cluster.dns_refresh_rate":  &clusterv3.Cluster{Name: "a", DnsRefreshRate: durationpb.New(1)},
-		"envoy.config.core.v3.V2":                           &corev3.ConfigSource{ResourceApiVersion: corev3.ApiVersion_V2}, //nolint:staticcheck // that is the point
+		"envoy.config.core.v3.V2":                           &corev3.ConfigSource{ResourceApiVersion: corev3.ApiVersion_V2},
 		"envoy.config.core.v3.ApiConfigSource.api_type: 99": &corev3.ApiConfigSource{ApiType: 99},
 		"": &clusterv3.Cluster{Name: "a", ClusterDiscoveryType: &clusterv3.Cluster_Type{Type: clusterv3.Cluster_EDS}},
 	} {

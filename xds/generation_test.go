@@ -246,7 +246,7 @@ func TestTelling(t *testing.T) {
 			t.Fatalf("%s: told %d, want %d", what, how, want)
 		}
 		for names, allowed := range map[string]bool{in: true, out: false} {
-			for _, n := range strings.Fields(names) {
+			for n := range strings.FieldsSeq(names) {
 				src := identity.Service{TrustDomain: spiffeid.RequireTrustDomainFromString("a"), Datacenter: "dc1", Name: identity.NewName(n)}
 				if bounded.Decide(src).Allowed() != allowed {
 					t.Errorf("%s: %s allowed: %t, want %t", what, n, !allowed, allowed)

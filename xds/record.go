@@ -73,7 +73,7 @@ func openGenerations(path, unrecorded string, now time.Time) (*generations, erro
 	if err != nil && !errors.Is(err, fs.ErrNotExist) && unrecorded != "" {
 		return nil, fmt.Errorf("services whose live connections are to end: %w", err)
 	}
-	for _, name := range strings.Fields(string(lost)) {
+	for name := range strings.FieldsSeq(string(lost)) {
 		if s := g.byDst[name]; s != nil {
 			s.number = g.next(s.number, now)
 			s.allowed = intention.Set{}

@@ -320,9 +320,14 @@ func (c serveConfig) check() error {
 // wants.
 func (c serveConfig) checkFiles() error {
 	err := unused("is for --consul, and the services come from --catalog", []flagValue{
-		{"--http-addr", c.HTTPAddr, ""}, {"--token-file", c.TokenFile, ""}, {"--ca-file", c.CAFile, ""},
-		{"--ca-path", c.CAPath, ""}, {"--client-cert", c.ClientCert, ""}, {"--client-key", c.ClientKey, ""},
-		{"--tls-server-name", c.TLSServerName, ""}, {"--node-name", c.NodeName, ""},
+		{"--http-addr", c.HTTPAddr, ""},
+		{"--token-file", c.TokenFile, ""},
+		{"--ca-file", c.CAFile, ""},
+		{"--ca-path", c.CAPath, ""},
+		{"--client-cert", c.ClientCert, ""},
+		{"--client-key", c.ClientKey, ""},
+		{"--tls-server-name", c.TLSServerName, ""},
+		{"--node-name", c.NodeName, ""},
 	})
 	if err != nil {
 		return err

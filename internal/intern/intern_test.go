@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-type value struct{ name *string }
+type value struct{ _ *string }
 
 func TestTable(t *testing.T) {
 	var table Table[string, value]
