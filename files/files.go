@@ -23,14 +23,14 @@ import (
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 )
 
-// DefaultDatacenter is the datacenter of a mesh that does not say another one, as in Consul.
-const DefaultDatacenter = "dc1"
+// defaultDatacenter is the datacenter of a mesh that does not say another one, as in Consul.
+const defaultDatacenter = "dc1"
 
 // Config says what to read and what holds where the files say nothing.
 type Config struct {
 	// Dir is the directory. Its subdirectories are not read.
 	Dir string
-	// Datacenter is the one that all services are in; empty: DefaultDatacenter.
+	// Datacenter is the one that all services are in; empty: "dc1".
 	Datacenter string
 	// TrustDomain is the mesh's. New demands it; Load takes the zero value too.
 	TrustDomain spiffeid.TrustDomain
@@ -58,7 +58,7 @@ func (c Config) withDefaults() (Config, error) {
 		return c, errors.New("catalog directory: none is given")
 	}
 	if c.Datacenter == "" {
-		c.Datacenter = DefaultDatacenter
+		c.Datacenter = defaultDatacenter
 	}
 	if err := identity.CheckDatacenter(c.Datacenter); err != nil {
 		return c, fmt.Errorf("datacenter: %w", err)

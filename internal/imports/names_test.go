@@ -20,12 +20,11 @@ import (
 	"testing"
 )
 
-// pending are exported names of the product that no other package of it uses, and that are to go.
-// Each says why it is still there.
-var pending = map[string]string{
-	"files.DefaultDatacenter":      "the default of a field, said by its comment alone",
-	"intention.Policy.Destination": "snapshot's tests ask for it",
-	"snapshot.Build":               "Cache.Build is held to it by tests",
+// forOthersTests are exported names of the product that only tests of other packages use, and what
+// for.
+var forOthersTests = map[string]string{
+	"intention.Policy.Destination": "snapshot's tests make the proxy of a policy",
+	"snapshot.Build":               "what Cache.Build is held to, and what tests of the data plane build with",
 }
 
 // TestExportedNames finds what is exported for nobody: names of the product's packages that no
@@ -38,13 +37,13 @@ func TestExportedNames(t *testing.T) {
 		return ok && !forTests(path)
 	})
 	for _, name := range unused {
-		if pending[name] == "" {
+		if forOthersTests[name] == "" {
 			t.Errorf("%s is exported, and no other package of the product uses it", name)
 		}
 	}
-	for _, name := range slices.Sorted(maps.Keys(pending)) {
+	for _, name := range slices.Sorted(maps.Keys(forOthersTests)) {
 		if !slices.Contains(unused, name) {
-			t.Errorf("%s is used, or gone: take it out of pending", name)
+			t.Errorf("%s is used, or gone: take it out of forOthersTests", name)
 		}
 	}
 }
