@@ -116,7 +116,7 @@ func (b *builder) outbound() {
 		if !b.keep(same, listenerType, name) {
 			b.add(name, b.upstreamListener(u))
 		}
-		if u.service.Protocol.L7() {
+		if u.Service.Protocol.L7() {
 			if !b.keep(same, routeType, u.routes()) {
 				b.add(u.routes(), upstreamRoute(u))
 			}
@@ -126,7 +126,7 @@ func (b *builder) outbound() {
 			b.out.RouteClusters[u.routes()] = []string{u.cluster}
 		}
 		b.addSecret(Secret{Name: identity.RootsSecret})
-		if !u.needsDNS() {
+		if !needsDNS(u.Endpoints) {
 			b.out.assigned[u.index] = u.cluster
 		}
 		if b.has(u.cluster) {
@@ -135,31 +135,30 @@ func (b *builder) outbound() {
 		if !b.keep(same, clusterType, u.cluster) {
 			b.add(u.cluster, b.upstreamCluster(u))
 		}
-		if !u.needsDNS() {
-			b.put(endpointType, u.cluster, b.assignment(u.cluster, u.service))
+		if !needsDNS(u.Endpoints) {
+			b.put(endpointType, u.cluster, b.assignment(u.cluster, u.Endpoints))
 		}
 	}
 }
 
-// assignment is the endpoints of a service, for a cluster.
-func (b *builder) assignment(cluster string, s *catalog.Service) *discoveryv3.Resource {
-	key := assignmentKey{cluster, s}
+// assignment is the resource that tells a cluster its endpoints.
+func (b *builder) assignment(cluster string, e *catalog.Endpoints) *discoveryv3.Resource {
+	key := assignmentKey{cluster, e}
 	if r := b.cache.assignments.Get(key); r != nil {
 		return r
 	}
-	return b.cache.assignments.Keep(key, b.resource(cluster, assignment(cluster, s.Endpoints)))
+	return b.cache.assignments.Keep(key, b.resource(cluster, assignment(cluster, e.List)))
 }
 
 // outboundAsBefore takes over all that was made for the upstreams, with the endpoints that changed, and
 // reports whether that is all that is another: the usual case.
 func (b *builder) outboundAsBefore() bool {
-	if b.last == nil || len(b.in.Upstreams) != len(b.last.assigned) || len(b.in.Upstreams) != len(b.last.in.Upstreams) {
+	if b.last == nil {
 		return false
 	}
-	for i, s := range b.in.Upstreams {
-		switch old := b.last.in.Upstreams[i]; {
-		case s == old:
-		case s == nil, old == nil, b.last.assigned[i] == "", s.Protocol != old.Protocol, upstream{service: s}.needsDNS():
+	for i, t := range b.in.Upstreams {
+		old := b.last.in.Upstreams[i]
+		if t != old && (b.last.assigned[i] == "" || t.Service != old.Service || needsDNS(t.Endpoints)) {
 			return false
 		}
 	}
@@ -177,9 +176,9 @@ func (b *builder) outboundAsBefore() bool {
 			b.out.ByType[typeURL] = of
 		}
 	}
-	for i, s := range b.in.Upstreams {
-		if s != b.last.in.Upstreams[i] {
-			b.out.ByType[endpointType][b.last.assigned[i]] = b.assignment(b.last.assigned[i], s)
+	for i, t := range b.in.Upstreams {
+		if t != b.last.in.Upstreams[i] {
+			b.out.ByType[endpointType][b.last.assigned[i]] = b.assignment(b.last.assigned[i], t.Endpoints)
 		}
 	}
 	for _, s := range b.last.Secrets {
@@ -190,21 +189,14 @@ func (b *builder) outboundAsBefore() bool {
 }
 
 // unchanged reports whether the listener and the cluster of u are the same as last time. Mesh and
-// proxy are the same, so they depend on the service alone: its protocol and, where the cluster
-// resolves them by DNS, its endpoints.
+// proxy are the same, so they depend on the service alone and, where the cluster resolves them by
+// DNS, on its endpoints.
 func (b *builder) unchanged(u upstream) bool {
-	if b.last == nil || u.index >= len(b.last.in.Upstreams) {
+	if b.last == nil {
 		return false
 	}
-	last := u
-	last.service = b.last.in.Upstreams[u.index]
-	switch last.service {
-	case u.service:
-		return true
-	case nil:
-		return false
-	}
-	return last.service.Protocol == u.service.Protocol && !last.needsDNS() && !u.needsDNS()
+	last := b.last.in.Upstreams[u.index]
+	return last == u.Target || last.Service == u.Service && !needsDNS(last.Endpoints) && !needsDNS(u.Endpoints)
 }
 
 // enforcement is the configured one, or the stricter form where that one cannot be enforced.

@@ -60,8 +60,8 @@ func (l *latest[K, V]) of(key K, newValue func() V) V {
 
 // assignmentKey is everything that an assignment depends on.
 type assignmentKey struct {
-	cluster string
-	service *catalog.Service
+	cluster   string
+	endpoints *catalog.Endpoints
 }
 
 // Build is the function Build. last are resources that c or Build made of an older Input of the
