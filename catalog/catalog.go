@@ -16,12 +16,14 @@ import (
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 )
 
-// Contents is all that a source knows. Each list is sorted and has each thing once: services by name and
-// datacenter, proxies by ID, destinations by name. Nobody changes it, or what it points to, after it was
-// published; a pointer that is published again says that nothing behind it changed.
+// Contents is all that a source knows. Each list is sorted and has each thing once: services and
+// endpoints by name and datacenter, proxies by ID, destinations by name. Nobody changes it, or what
+// it points to, after it was published; a pointer that is published again says that nothing behind it
+// changed.
 type Contents struct {
 	Mesh       Mesh
 	Services   []*Service
+	Endpoints  []*Endpoints
 	Proxies    []*Proxy
 	Intentions []*Destination
 	// Seen is when the source first noticed what led to these contents; zero: when it publishes them.
@@ -107,14 +109,20 @@ func ParseProtocol(s string) (p Protocol, ok bool) {
 // L7 reports whether Envoy decides for each request rather than for each connection.
 func (p Protocol) L7() bool { return p != TCP }
 
-// Service is what those who dial a service need to know of it.
+// Service is what those who dial a service need to know of it, but for its endpoints. It is
+// comparable.
 type Service struct {
 	Name identity.Name
 	// Datacenter is the one that it is dialled in; empty: the mesh's own, which is never spelled out.
 	Datacenter string
 	Protocol   Protocol
-	// Endpoints are the sidecars through which the service is reached, sorted by CompareEndpoints.
-	Endpoints []Endpoint
+}
+
+// Endpoints are the sidecars through which a service is reached in a datacenter.
+type Endpoints struct {
+	Name       identity.Name
+	Datacenter string     // as that of Service
+	List       []Endpoint // sorted by CompareEndpoints
 }
 
 // Endpoint is one sidecar's public listener.

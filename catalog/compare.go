@@ -12,7 +12,8 @@ import (
 // Sort puts the lists of c into the order that contents have. It is for sources that found them in
 // another; everything must be in them once.
 func (c *Contents) Sort() {
-	slices.SortFunc(c.Services, compareServices)
+	slices.SortFunc(c.Services, compareTargets)
+	slices.SortFunc(c.Endpoints, compareTargets)
 	slices.SortFunc(c.Proxies, compareProxies)
 	slices.SortFunc(c.Intentions, compareDestinations)
 }
@@ -20,9 +21,54 @@ func (c *Contents) Sort() {
 // Reuse takes what is equal in old from old, pointer and all. It is for sources that put c together anew;
 // both are in the order that contents have.
 func (c *Contents) Reuse(old *Contents) {
-	c.Services = follow(old.Services, old.Services, c.Services, compareServices, (*Service).equal).list
-	c.Proxies = follow(old.Proxies, old.Proxies, c.Proxies, compareProxies, (*Proxy).equal).list
-	c.Intentions = follow(old.Intentions, old.Intentions, c.Intentions, compareDestinations, (*Destination).equal).list
+	c.follow(old)
+}
+
+// follow is Reuse, and returns how each list followed the one in old.
+func (c *Contents) follow(old *Contents) (services, endpoints, proxies, destinations following) {
+	c.Services, services = follow(old.Services, c.Services, compareTargets, (*Service).equal)
+	c.Endpoints, endpoints = follow(old.Endpoints, c.Endpoints, compareTargets, (*Endpoints).equal)
+	c.Proxies, proxies = follow(old.Proxies, c.Proxies, compareProxies, (*Proxy).equal)
+	c.Intentions, destinations = follow(old.Intentions, c.Intentions, compareDestinations, (*Destination).equal)
+	return services, endpoints, proxies, destinations
+}
+
+// following is how one list followed another.
+type following struct {
+	others  bool  // other things are in it
+	changed []int // where something is another than it was
+}
+
+func (f following) same() bool { return !f.others && len(f.changed) == 0 }
+
+// follow returns given, with what is equal in old taken from there. Both are sorted, and not
+// changed.
+func follow[T any](
+	old, given []*T, compare func(a, b *T) int, equal func(a, b *T) bool,
+) (list []*T, f following) {
+	list = given
+	cloned := false
+	for i, g := range given {
+		for len(old) > 0 && old[0] != g && compare(old[0], g) < 0 {
+			old, f.others = old[1:], true
+		}
+		switch {
+		case len(old) == 0 || old[0] != g && compare(old[0], g) > 0:
+			f.others = true
+			continue
+		case old[0] == g:
+		case !equal(old[0], g):
+			f.changed = append(f.changed, i)
+		default:
+			if !cloned {
+				list, cloned = slices.Clone(given), true
+			}
+			list[i] = old[0]
+		}
+		old = old[1:]
+	}
+	f.others = f.others || len(old) > 0
+	return list, f
 }
 
 // ByDestination sorts intentions into destinations, in the order that contents have. It may change the
@@ -47,8 +93,13 @@ func compareNames(a, b identity.Name) int {
 	return cmp.Or(strings.Compare(a.Service, b.Service), strings.Compare(a.Namespace, b.Namespace), strings.Compare(a.Partition, b.Partition))
 }
 
-func compareServices(a, b *Service) int {
-	return cmp.Or(compareNames(a.Name, b.Name), strings.Compare(a.Datacenter, b.Datacenter))
+func (s *Service) key() targetKey { return targetKey{s.Name, s.Datacenter} }
+
+func (e *Endpoints) key() targetKey { return targetKey{e.Name, e.Datacenter} }
+
+func compareTargets[T interface{ key() targetKey }](a, b T) int {
+	k, l := a.key(), b.key()
+	return cmp.Or(compareNames(k.Name, l.Name), strings.Compare(k.datacenter, l.datacenter))
 }
 
 func compareProxies(a, b *Proxy) int { return strings.Compare(string(a.ID), string(b.ID)) }
@@ -77,9 +128,14 @@ func (m *Mesh) equal(o *Mesh) bool {
 		m.Outgoing == o.Outgoing && m.DropForwardedClientCert == o.DropForwardedClientCert
 }
 
-func (s *Service) equal(o *Service) bool {
-	return s.Name == o.Name && s.Datacenter == o.Datacenter && s.Protocol == o.Protocol &&
-		slices.Equal(s.Endpoints, o.Endpoints)
+func (s *Service) equal(o *Service) bool { return *s == *o }
+
+func (e *Endpoints) equal(o *Endpoints) bool {
+	return e.key() == o.key() && slices.Equal(e.List, o.List)
+}
+
+func (t Target) equal(o Target) bool {
+	return t == o || t.Service.equal(o.Service) && t.Endpoints.equal(o.Endpoints)
 }
 
 func (p *Proxy) equal(o *Proxy) bool {

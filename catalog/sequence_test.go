@@ -64,8 +64,8 @@ func written(v *catalog.View) string {
 		if w.Mesh != v.Mesh() || w.Proxy != p || w.Policy == nil || w.Policy != v.Policy(p.Service) || len(w.Upstreams) != len(p.Upstreams) {
 			fmt.Fprintf(&out, "%s has what is not the View's: %+v\n", p.ID, *w)
 		}
-		for i, s := range w.Upstreams {
-			fmt.Fprintf(&out, "%s dials %+v as %+v\n", p.ID, *s, p.Upstreams[i])
+		for i, x := range w.Upstreams {
+			fmt.Fprintf(&out, "%s dials %+v at %+v as %+v\n", p.ID, *x.Service, *x.Endpoints, p.Upstreams[i])
 		}
 		if !slices.Contains(slices.Collect(v.Of(p.Service)), w) {
 			fmt.Fprintf(&out, "%s is not among those of %s\n", p.ID, p.Service)
@@ -84,14 +84,11 @@ func TestSequenceIsFromZero(t *testing.T) {
 		m := catalogtest.Mesh{Mesh: contents().Mesh}
 		v, before := &catalog.View{}, catalog.Contents{}
 		for range rapid.IntRange(1, 12).Draw(t, "steps") {
-			switch rapid.IntRange(0, 6).Draw(t, "kind of change") {
+			switch rapid.IntRange(0, 7).Draw(t, "kind of change") {
 			case 0:
 				m.Mesh.Default = intention.Action(rapid.IntRange(0, 1).Draw(t, "default"))
 			case 1: // a service comes, goes or changes
 				s := catalog.Service{Name: name(pick("service", names[:4]...)), Datacenter: pick("datacenter", "", "dc2"), Protocol: catalog.Protocol(rapid.IntRange(0, 3).Draw(t, "protocol"))}
-				for i := range rapid.IntRange(0, 2).Draw(t, "endpoints") {
-					s.Endpoints = append(s.Endpoints, catalog.Endpoint{Address: "127.0.0.1", Port: uint16(i), Weight: 1})
-				}
 				m.Services = slices.DeleteFunc(m.Services, func(o catalog.Service) bool { return o.Name == s.Name && o.Datacenter == s.Datacenter })
 				if rapid.Bool().Draw(t, "there") {
 					m.Services = append(m.Services, s)
@@ -111,7 +108,16 @@ func TestSequenceIsFromZero(t *testing.T) {
 				if rapid.Bool().Draw(t, "there") {
 					m.Intentions = append(m.Intentions, i)
 				}
-			case 6: // nothing
+			case 6: // a service's endpoints come, go or change
+				e := catalog.Endpoints{Name: name(pick("service", names[:4]...)), Datacenter: pick("datacenter", "", "dc2")}
+				for i := range rapid.IntRange(0, 2).Draw(t, "endpoints") {
+					e.List = append(e.List, catalog.Endpoint{Address: "127.0.0.1", Port: uint16(i), Weight: 1})
+				}
+				m.Endpoints = slices.DeleteFunc(m.Endpoints, func(o catalog.Endpoints) bool { return o.Name == e.Name && o.Datacenter == e.Datacenter })
+				if rapid.Bool().Draw(t, "there") {
+					m.Endpoints = append(m.Endpoints, e)
+				}
+			case 7: // nothing
 			}
 			c := m.Contents()
 			if rapid.Bool().Draw(t, "stable pointers") {
@@ -136,6 +142,7 @@ func TestSequenceIsFromZero(t *testing.T) {
 // stable is c with the pointers of before where what is behind them is equal, as sources give it.
 func stable(before, c catalog.Contents) catalog.Contents {
 	keep(before.Services, c.Services)
+	keep(before.Endpoints, c.Endpoints)
 	keep(before.Proxies, c.Proxies)
 	keep(before.Intentions, c.Intentions)
 	return c

@@ -81,7 +81,7 @@ func TestChanges(t *testing.T) {
 	c := contents()
 	at := time.Unix(1000, 0)
 	for i := range 3 * 64 {
-		c.Services[1].Endpoints[0].Port++
+		c.Endpoints[1].List[0].Port++
 		for range 2 { // the second time it is no change
 			now := c.Contents()
 			now.Seen = at.Add(time.Duration(i) * time.Second)

@@ -13,18 +13,15 @@ import (
 // View is one state of the catalog, ready for look-ups. It is immutable, and so is all that it returns.
 // The zero View is a mesh of which nothing is known yet; its Mesh is nil.
 type View struct {
-	mesh  *Mesh
-	given Contents // what the source published last, to tell quickly what it published again
-	// services, proxies and destinations are given's, but for those that were equal to older ones, and
-	// are those. Services that are only named follow the others.
-	services     []*Service
-	proxies      []*Proxy
-	destinations []*Destination
-	policies     map[identity.Name]*intention.Policy
-	shared       map[identity.Name]*intention.Shared // by the wildcard's name
-	views        []*ProxyView                        // of the proxies, in their order
-	index        *index
-	changes      []Change // the last ones, the one that made this View at the end
+	mesh *Mesh
+	// contents are what the source published last, in which what is equal to older things is those.
+	contents Contents
+	said     map[identity.Name]*Destination // the contents' by name
+	policies map[identity.Name]*intention.Policy
+	shared   map[identity.Name]*intention.Shared // by the wildcard's name
+	views    []*ProxyView                        // of the proxies, in their order
+	index    *index
+	changes  []Change // the last ones, the one that made this View at the end
 }
 
 // Change is what made one View out of the one before. Who reads Views now and then skips some; the later
@@ -49,34 +46,46 @@ type ProxyView struct {
 	Mesh   *Mesh
 	Proxy  *Proxy
 	Policy *intention.Policy // of the proxy's own service
-	// Upstreams are the services that Proxy.Upstreams name, in the same order. None is nil.
-	Upstreams []*Service
+	// Upstreams are what Proxy.Upstreams name, in the same order.
+	Upstreams []Target
 	// Changes are the numbers of the last changes that concerned the proxy, KeptOfProxy at most, the newest
 	// at the end. There is at least one.
 	Changes []uint64
 }
 
-// index finds things in a View. Views share it as long as the same services and proxies are there and
-// name the same services.
-type index struct {
-	services map[serviceKey]int
-	proxies  map[identity.ProxyID]int
-	users    [][]int                 // by service: the proxies that dial it
-	own      map[identity.Name][]int // the proxies of a service
+// Target is what an upstream leads to: a service, and where it is reached. In a View neither is nil:
+// what the source has not published speaks TCP, and has no endpoints. It is comparable.
+type Target struct {
+	Service   *Service
+	Endpoints *Endpoints
 }
 
-// serviceKey is what a service is found by. The datacenter is empty if it is the mesh's own.
-type serviceKey struct {
+// index finds things in a View. Views share it as long as the same things are there, and name the
+// same targets.
+type index struct {
+	targets map[targetKey]*place
+	proxies map[identity.ProxyID]int
+	own     map[identity.Name][]int // the proxies of a service
+}
+
+// place is where the contents have the parts of a target, counted from 1; 0: they do not have it.
+type place struct {
+	service, endpoints int
+	users              []int // the proxies that dial it
+}
+
+// targetKey is what a target is found by. The datacenter is empty if it is the mesh's own.
+type targetKey struct {
 	identity.Name
 	datacenter string
 }
 
 // key leaves out the mesh's own datacenter.
-func (m *Mesh) key(name identity.Name, datacenter string) serviceKey {
-	if m != nil && datacenter == m.Datacenter {
+func (m *Mesh) key(name identity.Name, datacenter string) targetKey {
+	if datacenter == m.Datacenter {
 		datacenter = ""
 	}
-	return serviceKey{name, datacenter}
+	return targetKey{name, datacenter}
 }
 
 // Next returns the view of c. Whatever is equal in v is taken from v, pointer and all; if everything is,
@@ -87,132 +96,75 @@ func (v *View) Next(c Contents) *View {
 }
 
 func (v *View) next(c Contents, change Change) *View {
-	n := &View{given: c, mesh: v.mesh, index: v.index, policies: v.policies, shared: v.shared, views: v.views}
-	n.changes = appendLast(v.changes, change, keptChanges)
+	services, endpoints, proxies, destinations := c.follow(&v.contents)
 	meshChanged := v.mesh == nil || !v.mesh.equal(&c.Mesh)
+	if !meshChanged && services.same() && endpoints.same() && proxies.same() && destinations.same() {
+		return v
+	}
+	n := &View{
+		mesh: v.mesh, contents: c, said: v.said, policies: v.policies, shared: v.shared, index: v.index,
+		changes: appendLast(v.changes, change, keptChanges),
+	}
 	if meshChanged {
 		m := c.Mesh
 		n.mesh = &m
 	}
-	services := follow(v.services, v.given.Services, c.Services, compareServices, (*Service).equal)
-	proxies := follow(v.proxies, v.given.Proxies, c.Proxies, compareProxies, (*Proxy).equal)
-	destinations := follow(v.destinations, v.given.Intentions, c.Intentions, compareDestinations, (*Destination).equal)
-	n.proxies, n.destinations = proxies.list, destinations.list
-
-	named := meshChanged || services.others || proxies.others || slices.ContainsFunc(proxies.changed, func(i int) bool {
-		return !v.proxies[i].namesAlike(n.proxies[i])
-	})
-	switch {
-	case named:
-		n.find(services.list, v)
-	case len(services.changed) > 0: // those that are only named are what they were
-		n.services = slices.Concat(services.list, v.services[len(services.list):])
-	default:
-		n.services = v.services
+	named := meshChanged || services.others || endpoints.others || proxies.others ||
+		slices.ContainsFunc(proxies.changed, func(i int) bool {
+			return !v.contents.Proxies[i].namesAlike(c.Proxies[i])
+		})
+	if named {
+		n.find()
 	}
-	policies := n.compile(v, meshChanged, named, destinations)
-	if !n.look(v, named, services.changed, proxies.changed, policies) && !meshChanged && !named &&
-		!destinations.others && len(destinations.changed)+len(services.changed) == 0 {
-		return v
+	var policies []identity.Name
+	if named || !destinations.same() {
+		policies = n.compile(v, meshChanged)
 	}
+	n.look(v, named, services.changed, endpoints.changed, proxies.changed, policies)
 	return n
 }
 
-// following is how one list followed another.
-type following[T any] struct {
-	list    []*T
-	others  bool  // other things are in it
-	changed []int // if not others: where something is another than it was
-}
-
-// follow returns what follows list, which was made of old, when given was published. Both are sorted.
-func follow[T any](list, old, given []*T, compare func(a, b *T) int, equal func(a, b *T) bool) (f following[T]) {
-	f.list = list[:len(old):len(old)]
-	f.others = len(given) != len(old)
-	for i := 0; i < len(given) && !f.others; i++ {
-		switch {
-		case given[i] == old[i]:
-		case compare(given[i], old[i]) != 0:
-			f.others = true
-		case !equal(given[i], f.list[i]):
-			if f.changed == nil {
-				f.list = slices.Clone(f.list)
-			}
-			f.list[i] = given[i]
-			f.changed = append(f.changed, i)
-		}
-	}
-	if !f.others {
-		return f
-	}
-	f.list, f.changed = make([]*T, len(given)), nil
-	from := 0
-	for i, g := range given {
-		for from < len(old) && compare(old[from], g) < 0 {
-			from++
-		}
-		f.list[i] = g
-		if from < len(old) && compare(old[from], g) == 0 && (old[from] == g || equal(list[from], g)) {
-			f.list[i] = list[from]
-		}
-	}
-	return f
-}
-
-// find makes n's services and index anew. A service that somebody dials or protects but that the
-// contents do not have is a service without endpoints.
-func (n *View) find(services []*Service, v *View) {
-	n.services = slices.Clip(services)
+// find makes n's index anew, but for users.
+func (n *View) find() {
+	c := &n.contents
 	n.index = &index{
-		services: make(map[serviceKey]int, len(services)),
-		proxies:  make(map[identity.ProxyID]int, len(n.proxies)),
-		own:      make(map[identity.Name][]int, len(n.proxies)),
+		targets: make(map[targetKey]*place, len(c.Services)),
+		proxies: make(map[identity.ProxyID]int, len(c.Proxies)),
+		own:     make(map[identity.Name][]int, len(c.Proxies)),
 	}
-	for i, s := range services {
-		n.index.services[serviceKey{s.Name, s.Datacenter}] = i
+	for i, s := range c.Services {
+		n.index.place(s.key()).service = i + 1
 	}
-	for i, p := range n.proxies {
+	for i, e := range c.Endpoints {
+		n.index.place(e.key()).endpoints = i + 1
+	}
+	for i, p := range c.Proxies {
 		n.index.proxies[p.ID] = i
 		n.index.own[p.Service] = append(n.index.own[p.Service], i)
-		n.name(serviceKey{Name: p.Service}, v)
-		for _, u := range p.Upstreams {
-			n.name(n.mesh.key(u.Destination, u.Datacenter), v)
-		}
 	}
-	n.index.users = make([][]int, len(n.services))
 }
 
-// name sees to it that there is a service.
-func (n *View) name(key serviceKey, v *View) {
-	if _, ok := n.index.services[key]; ok {
-		return
+// place is the target's of that key, which is new if there is none.
+func (x *index) place(key targetKey) *place {
+	p := x.targets[key]
+	if p == nil {
+		p = &place{}
+		x.targets[key] = p
 	}
-	s := &Service{Name: key.Name, Datacenter: key.datacenter}
-	if old := v.service(key); old != nil && old.equal(s) {
-		s = old
-	}
-	n.index.services[key] = len(n.services)
-	n.services = append(n.services, s)
+	return p
 }
 
-// compile makes the policies of all services of the mesh's own datacenter and of all destinations that
-// intentions name, taking those of v about which nothing else is said. It returns the names of those
-// that are others; all says that any may be.
-func (n *View) compile(v *View, meshChanged, named bool, destinations following[Destination]) (changed []identity.Name) {
-	if !meshChanged && !named && !destinations.others && len(destinations.changed) == 0 {
-		return nil
-	}
-	said := make(map[identity.Name]*Destination, len(n.destinations))
-	for _, d := range n.destinations {
-		said[d.Name] = d
-	}
-	before := make(map[identity.Name]*Destination, len(v.destinations))
-	for _, d := range v.destinations {
-		before[d.Name] = d
+// compile makes the policies of all services of the mesh's own datacenter, of those that have
+// proxies, and of all destinations that intentions name, taking those of v about which nothing else
+// is said. It returns the names of those that are others.
+func (n *View) compile(v *View, meshChanged bool) (changed []identity.Name) {
+	n.said = make(map[identity.Name]*Destination, len(n.contents.Intentions))
+	for _, d := range n.contents.Intentions {
+		n.said[d.Name] = d
 	}
 	scope := intention.Scope{TrustDomain: n.mesh.TrustDomain, Datacenters: n.mesh.Datacenters, Default: n.mesh.Default}
 	n.shared = make(map[identity.Name]*intention.Shared, 1)
-	n.policies = make(map[identity.Name]*intention.Policy, len(n.services))
+	n.policies = make(map[identity.Name]*intention.Policy, len(n.contents.Services))
 	policy := func(dst identity.Name) {
 		if dst.IsWildcard() || n.policies[dst] != nil {
 			return
@@ -220,21 +172,24 @@ func (n *View) compile(v *View, meshChanged, named bool, destinations following[
 		all := dst
 		all.Service = identity.Wildcard
 		if n.shared[all] == nil {
-			if n.shared[all] = v.shared[all]; n.shared[all] == nil || meshChanged || said[all] != before[all] {
-				n.shared[all] = intention.Share(all, said[all].intentions(), scope)
+			if n.shared[all] = v.shared[all]; n.shared[all] == nil || meshChanged || n.said[all] != v.said[all] {
+				n.shared[all] = intention.Share(all, n.said[all].intentions(), scope)
 			}
 		}
-		if n.policies[dst] = v.policies[dst]; n.policies[dst] == nil || n.shared[all] != v.shared[all] || said[dst] != before[dst] {
-			n.policies[dst] = n.shared[all].Policy(dst, said[dst].intentions())
+		if n.policies[dst] = v.policies[dst]; n.policies[dst] == nil || n.shared[all] != v.shared[all] || n.said[dst] != v.said[dst] {
+			n.policies[dst] = n.shared[all].Policy(dst, n.said[dst].intentions())
 			changed = append(changed, dst)
 		}
 	}
-	for _, s := range n.services {
+	for _, s := range n.contents.Services {
 		if s.Datacenter == "" { // who may reach the others is decided where they are
 			policy(s.Name)
 		}
 	}
-	for _, d := range n.destinations {
+	for name := range n.index.own {
+		policy(name)
+	}
+	for _, d := range n.contents.Intentions {
 		policy(d.Name)
 	}
 	return changed
@@ -248,62 +203,70 @@ func (d *Destination) intentions() []intention.Intention {
 	return d.Intentions
 }
 
-// look makes the proxies' parts of n, taking those of v that come out the same, and reports whether any
-// did not. Where all must be looked at, that also makes the index of who dials what.
-func (n *View) look(v *View, all bool, services, proxies []int, policies []identity.Name) bool {
+// look makes the proxies' parts of n that the changes concern, or all, taking those of v that come
+// out the same. Where all must be looked at, that also makes the index of who dials what.
+func (n *View) look(v *View, all bool, services, endpoints, proxies []int, policies []identity.Name) {
 	var concerned []int
 	if all {
-		n.views = make([]*ProxyView, len(n.proxies))
-		for i := range n.proxies {
+		n.views = make([]*ProxyView, len(n.contents.Proxies))
+		for i := range n.views {
 			concerned = append(concerned, i)
 		}
 	} else {
+		n.views = slices.Clone(v.views)
 		concerned = append(concerned, proxies...)
-		for _, s := range services {
-			concerned = append(concerned, n.index.users[s]...)
+		for _, i := range services {
+			concerned = append(concerned, n.index.place(n.contents.Services[i].key()).users...)
+		}
+		for _, i := range endpoints {
+			concerned = append(concerned, n.index.place(n.contents.Endpoints[i].key()).users...)
 		}
 		for _, name := range policies {
 			concerned = append(concerned, n.index.own[name]...)
 		}
 	}
-	if len(concerned) > 0 && !all {
-		n.views = slices.Clone(v.views)
-	}
-	changed := len(n.proxies) != len(v.proxies)
 	number := n.Change().Number
 	for _, i := range concerned {
 		w := n.proxyView(i, all)
 		switch old := v.Proxy(w.Proxy.ID); {
-		case old != nil && old.equal(w):
-			w = old
-		case old != nil:
-			w.Changes = appendLast(old.Changes, number, KeptOfProxy)
-			changed = true
-		default:
+		case old == nil:
 			w.Changes = []uint64{number}
-			changed = true
+		case old.equal(w):
+			w = old
+		default:
+			w.Changes = appendLast(old.Changes, number, KeptOfProxy)
 		}
 		n.views[i] = w
 	}
-	return changed
 }
 
 // proxyView gathers what concerns the proxy at i, and, if index, notes for whom it looked.
 func (n *View) proxyView(i int, index bool) *ProxyView {
-	p := n.proxies[i]
-	w := &ProxyView{Mesh: n.mesh, Proxy: p, Policy: n.policies[p.Service], Upstreams: make([]*Service, len(p.Upstreams))}
+	p := n.contents.Proxies[i]
+	w := &ProxyView{Mesh: n.mesh, Proxy: p, Policy: n.policies[p.Service], Upstreams: make([]Target, len(p.Upstreams))}
 	for k, u := range p.Upstreams {
-		s := n.index.services[n.mesh.key(u.Destination, u.Datacenter)]
-		w.Upstreams[k] = n.services[s]
-		if users := n.index.users[s]; index && (len(users) == 0 || users[len(users)-1] != i) {
-			n.index.users[s] = append(users, i)
+		key := n.mesh.key(u.Destination, u.Datacenter)
+		at := n.index.place(key)
+		if index && (len(at.users) == 0 || at.users[len(at.users)-1] != i) {
+			at.users = append(at.users, i)
+		}
+		if at.service > 0 {
+			w.Upstreams[k].Service = n.contents.Services[at.service-1]
+		} else {
+			w.Upstreams[k].Service = &Service{Name: key.Name, Datacenter: key.datacenter}
+		}
+		if at.endpoints > 0 {
+			w.Upstreams[k].Endpoints = n.contents.Endpoints[at.endpoints-1]
+		} else {
+			w.Upstreams[k].Endpoints = &Endpoints{Name: key.Name, Datacenter: key.datacenter}
 		}
 	}
 	return w
 }
 
 func (w *ProxyView) equal(o *ProxyView) bool {
-	return w.Mesh == o.Mesh && w.Proxy == o.Proxy && w.Policy == o.Policy && slices.Equal(w.Upstreams, o.Upstreams)
+	return w.Mesh == o.Mesh && w.Proxy == o.Proxy && w.Policy == o.Policy &&
+		slices.EqualFunc(w.Upstreams, o.Upstreams, Target.equal)
 }
 
 // appendLast is list with x at its end, and its last most elements at the most. list is not changed.
@@ -331,23 +294,19 @@ func (v *View) ChangesSince(number uint64) []Change {
 // Mesh is what holds for all services; nil before anything is known.
 func (v *View) Mesh() *Mesh { return v.mesh }
 
-// service is the service of that key, or nil.
-func (v *View) service(key serviceKey) *Service {
+// Service is the service of that name in the mesh's own datacenter; nil: the source has none.
+func (v *View) Service(name identity.Name) *Service {
 	if v.index == nil {
 		return nil
 	}
-	if i, ok := v.index.services[key]; ok {
-		return v.services[i]
+	if at := v.index.targets[targetKey{Name: name}]; at != nil && at.service > 0 {
+		return v.contents.Services[at.service-1]
 	}
 	return nil
 }
 
-// Service is the service of that name in the mesh's own datacenter, or nil. Every service that a proxy
-// protects or dials is there, if only without endpoints.
-func (v *View) Service(name identity.Name) *Service { return v.service(serviceKey{Name: name}) }
-
-// Services yields all services, those first that the source has published.
-func (v *View) Services() iter.Seq[*Service] { return slices.Values(v.services) }
+// Services yields all services, sorted by name and datacenter.
+func (v *View) Services() iter.Seq[*Service] { return slices.Values(v.contents.Services) }
 
 // Proxy is all that concerns the proxy of that ID; nil if there is none.
 func (v *View) Proxy(id identity.ProxyID) *ProxyView {
@@ -361,7 +320,7 @@ func (v *View) Proxy(id identity.ProxyID) *ProxyView {
 }
 
 // Proxies yields all proxies, sorted by ID.
-func (v *View) Proxies() iter.Seq[*Proxy] { return slices.Values(v.proxies) }
+func (v *View) Proxies() iter.Seq[*Proxy] { return slices.Values(v.contents.Proxies) }
 
 // Of yields the proxies of a service, sorted by ID.
 func (v *View) Of(service identity.Name) iter.Seq[*ProxyView] {
@@ -394,7 +353,7 @@ func (v *View) Since(old *View) iter.Seq2[identity.ProxyID, *ProxyView] {
 				return
 			}
 		}
-		for _, p := range old.proxies {
+		for _, p := range old.contents.Proxies {
 			if v.Proxy(p.ID) == nil && !yield(p.ID, nil) {
 				return
 			}
@@ -402,8 +361,9 @@ func (v *View) Since(old *View) iter.Seq2[identity.ProxyID, *ProxyView] {
 	}
 }
 
-// Policy is the policy of a destination: any service of the mesh's own datacenter, and any name that an
-// intention has as its destination. Of all others it is nil, which denies everybody.
+// Policy is the policy of a destination: any service of the mesh's own datacenter, any that has a
+// proxy, and any name that an intention has as its destination. Of all others it is nil, which
+// denies everybody.
 func (v *View) Policy(destination identity.Name) *intention.Policy { return v.policies[destination] }
 
 // Identity is the identity that a service of that name has in this mesh. The mesh must be known.
@@ -414,7 +374,7 @@ func (v *View) Identity(name identity.Name) identity.Service {
 // IntentionCount is the number of intentions.
 func (v *View) IntentionCount() int {
 	n := 0
-	for _, d := range v.destinations {
+	for _, d := range v.contents.Intentions {
 		n += len(d.Intentions)
 	}
 	return n

@@ -42,8 +42,11 @@ func contents() catalogtest.Mesh {
 			Exposed:   []catalog.ExposedPath{{Path: "/healthz", ListenerPort: 21600, LocalPort: 8081, Protocol: catalog.HTTP2, Origin: service + ".hcl:7"}},
 		}
 	}
-	service := func(s string) catalog.Service {
-		return catalog.Service{Name: name(s), Protocol: catalog.HTTP, Endpoints: []catalog.Endpoint{
+	service := func(s, datacenter string) catalog.Service {
+		return catalog.Service{Name: name(s), Datacenter: datacenter, Protocol: catalog.HTTP}
+	}
+	endpoints := func(s, datacenter string) catalog.Endpoints {
+		return catalog.Endpoints{Name: name(s), Datacenter: datacenter, List: []catalog.Endpoint{
 			{Address: "127.0.0.1", Port: 21000, Weight: 1, Healthy: true},
 			{Address: "127.0.0.2", Port: 21000, Weight: 1, Healthy: false},
 			{Address: "127.0.0.2", Port: 21000, Weight: 1, Healthy: true},
@@ -51,15 +54,14 @@ func contents() catalogtest.Mesh {
 	}
 	elsewhere := upstream("api")
 	elsewhere.Datacenter = "dc2"
-	far := service("api")
-	far.Datacenter = "dc2"
 	return catalogtest.Mesh{
 		Mesh: catalog.Mesh{
 			TrustDomain: spiffeid.RequireTrustDomainFromString("ours.consul"), Datacenter: "dc1", Datacenters: []string{"dc1", "dc2"}, Default: intention.Allow,
 			Incoming: catalog.TLS{Allow12: true}, Outgoing: catalog.TLS{Allow12: true}, DropForwardedClientCert: true,
 		},
-		Services: []catalog.Service{service("web"), service("api"), service("db"), far},
-		Proxies:  []catalog.Proxy{proxy("web", upstream("api"), upstream("db"), elsewhere), proxy("api", upstream("db")), proxy("db")},
+		Services:  []catalog.Service{service("web", ""), service("api", ""), service("db", ""), service("api", "dc2")},
+		Endpoints: []catalog.Endpoints{endpoints("web", ""), endpoints("api", ""), endpoints("db", ""), endpoints("api", "dc2")},
+		Proxies:   []catalog.Proxy{proxy("web", upstream("api"), upstream("db"), elsewhere), proxy("api", upstream("db")), proxy("db", upstream("web"))},
 		Intentions: []intention.Intention{
 			{Source: intention.Source{Name: name("web")}, Destination: name("api"), Action: intention.Allow, Origin: "api.hcl:1"},
 			{Source: intention.Source{Name: name("*")}, Destination: name("db"), Action: intention.Deny, Origin: "db.hcl:1"},
@@ -92,7 +94,7 @@ func TestLookUps(t *testing.T) {
 		t.Errorf("Proxies() = %v, want %v", proxies, want)
 	}
 	for w := range v.Of(name("web")) {
-		if w != v.Proxy("web-1-sidecar-proxy") || w.Policy != v.Policy(name("web")) || w.Upstreams[0] != v.Service(name("api")) {
+		if w != v.Proxy("web-1-sidecar-proxy") || w.Policy != v.Policy(name("web")) || w.Upstreams[0].Service != v.Service(name("api")) {
 			t.Errorf("Of(web) has %+v", w)
 		}
 	}
@@ -123,11 +125,12 @@ func TestZeroView(t *testing.T) {
 
 // TestDatacenters dials one name in several datacenters. The mesh's own may be spelled out, and is the same then.
 func TestDatacenters(t *testing.T) {
-	service := func(datacenter string, port uint16) catalog.Service {
-		return catalog.Service{Name: name("api"), Datacenter: datacenter, Endpoints: []catalog.Endpoint{{Address: "127.0.0.1", Port: port, Weight: 1, Healthy: true}}}
+	endpoints := func(datacenter string, port uint16) catalog.Endpoints {
+		return catalog.Endpoints{Name: name("api"), Datacenter: datacenter, List: []catalog.Endpoint{{Address: "127.0.0.1", Port: port, Weight: 1, Healthy: true}}}
 	}
 	c := contents()
-	c.Services = []catalog.Service{service("", 1), service("dc2", 2)}
+	c.Services = []catalog.Service{{Name: name("api")}, {Name: name("api"), Datacenter: "dc2", Protocol: catalog.HTTP}}
+	c.Endpoints = []catalog.Endpoints{endpoints("", 1), endpoints("dc2", 2)}
 	c.Proxies[0].Upstreams = nil
 	for _, datacenter := range []string{"", "dc1", "dc2"} {
 		c.Proxies[0].Upstreams = append(c.Proxies[0].Upstreams, catalog.Upstream{Destination: name("api"), Datacenter: datacenter})
@@ -135,50 +138,59 @@ func TestDatacenters(t *testing.T) {
 	v := first(c)
 	dialled := v.Proxy(c.Proxies[0].ID).Upstreams
 	for i, want := range []uint16{1, 1, 2} {
-		if s := dialled[i]; len(s.Endpoints) != 1 || s.Endpoints[0].Port != want {
-			t.Errorf("upstream %d is %+v, want the one with port %d", i, s, want)
+		s, e := dialled[i].Service, dialled[i].Endpoints.List
+		if len(e) != 1 || e[0].Port != want || s.Protocol.L7() != (want == 2) {
+			t.Errorf("upstream %d is %+v, at %+v, want the one with port %d", i, s, e, want)
 		}
 	}
-	if s := v.Service(name("api")); s.Datacenter != "" || s != dialled[0] || s != dialled[1] {
+	if s := v.Service(name("api")); s.Datacenter != "" || s != dialled[0].Service || dialled[0] != dialled[1] {
 		t.Errorf("Service(api) = %+v", s)
 	}
 	// Dialled in a datacenter of which nothing is known: a service of its own without endpoints, of which nobody here decides who may reach it.
 	c = contents()
 	c.Proxies[0].Upstreams = []catalog.Upstream{{Destination: name("cache"), Datacenter: "dc2"}}
 	w := v.Next(c.Contents())
-	if s := w.Proxy(c.Proxies[0].ID).Upstreams[0]; s.Name != name("cache") || s.Datacenter != "dc2" || len(s.Endpoints) > 0 {
-		t.Errorf("cache in dc2 is %+v", s)
+	if x := w.Proxy(c.Proxies[0].ID).Upstreams[0]; called(x.Service) != "cache?dc=dc2" || len(x.Endpoints.List) > 0 {
+		t.Errorf("cache in dc2 is %+v, at %+v", x.Service, x.Endpoints)
 	}
 	if w.Service(name("cache")) != nil || w.Policy(name("cache")) != nil {
 		t.Error("cache is known in the mesh's own datacenter too")
 	}
 }
 
-// TestPlaceholders demands that every service that somebody protects or dials is known, and has a policy.
+// TestPlaceholders demands that what somebody dials is there, published or not, and that every service that
+// somebody protects has a policy.
 func TestPlaceholders(t *testing.T) {
 	c := contents()
-	c.Services = nil
+	c.Services, c.Endpoints = nil, nil
 	v := first(c)
-	for _, s := range []string{"web", "api", "db"} {
-		if got := v.Service(name(s)); got == nil || got.Name != name(s) || len(got.Endpoints) > 0 {
-			t.Errorf("Service(%s) = %+v, want one without endpoints", s, got)
+	web := v.Proxy("web-1-sidecar-proxy")
+	for i, want := range []string{"api", "db", "api?dc=dc2"} {
+		if x := web.Upstreams[i]; called(x.Service) != want || x.Service.Protocol != catalog.TCP || len(x.Endpoints.List) > 0 {
+			t.Errorf("upstream %d is %+v, at %+v, want %s without endpoints", i, x.Service, x.Endpoints, want)
 		}
+	}
+	for _, s := range []string{"web", "api", "db"} {
 		if v.Policy(name(s)) == nil {
 			t.Errorf("Policy(%s) is nil", s)
 		}
 	}
-	c = contents()
-	c.Services, c.Proxies[0].Upstreams = nil, nil
+	c.Proxies = c.Proxies[:2]
 	next := v.Next(c.Contents())
-	if next.Service(name("db")) != v.Service(name("db")) {
-		t.Error("a service without endpoints is another in the next View")
+	if next.Proxy(web.Proxy.ID) != web {
+		t.Error("what a proxy dials is another in the next View, and nothing of it is published yet")
 	}
-	// The last that dialled it goes: so does the service, but not what is said about it.
-	c = contents()
-	c.Services, c.Proxies = nil, nil
+	// Half of it is published.
+	c.Endpoints = contents().Endpoints[2:3]
+	half := next.Next(c.Contents()).Proxy(web.Proxy.ID)
+	if x := half.Upstreams[1]; half == web || called(x.Service) != "db" || len(x.Endpoints.List) != 3 {
+		t.Errorf("db is %+v, at %+v, want it with endpoints", x.Service, x.Endpoints)
+	}
+	// The last proxy goes: so does the service, but not what is said about it.
+	c.Proxies = nil
 	next = next.Next(c.Contents())
-	if next.Service(name("db")) != nil || next.Policy(name("db")) == nil || next.Policy(name("web")) != nil {
-		t.Errorf("Service(db) = %v, Policy(db) = %v, Policy(web) = %v", next.Service(name("db")), next.Policy(name("db")), next.Policy(name("web")))
+	if next.Policy(name("db")) == nil || next.Policy(name("web")) != nil {
+		t.Errorf("Policy(db) = %v, Policy(web) = %v", next.Policy(name("db")), next.Policy(name("web")))
 	}
 	if next.Policy(name("*")) != nil {
 		t.Error("the wildcard has a policy")
@@ -233,9 +245,13 @@ func TestEveryFieldCounts(t *testing.T) {
 		return func(c *catalogtest.Mesh) reflect.Value { return reflect.ValueOf(c).Elem().FieldByName(field).Index(i) }
 	}
 	base := contents()
-	for i, s := range base.Services {
-		for _, f := range flips("Services."+called(&s), reflect.TypeFor[catalog.Service](), index("Services", i)) {
-			t.Run(f.path, func(t *testing.T) { changesOnly(t, f, "service "+called(&s)) })
+	for i := range base.Services {
+		of := called(&base.Services[i])
+		for _, f := range flips("Services."+of, reflect.TypeFor[catalog.Service](), index("Services", i)) {
+			t.Run(f.path, func(t *testing.T) { changesOnly(t, f, "service "+of) })
+		}
+		for _, f := range flips("Endpoints."+of, reflect.TypeFor[catalog.Endpoints](), index("Endpoints", i)) {
+			t.Run(f.path, func(t *testing.T) { changesOnly(t, f, "endpoints "+of) })
 		}
 	}
 	for i, p := range base.Proxies {
@@ -274,6 +290,9 @@ func parts(v *catalog.View) map[string]any {
 	}
 	for p := range v.Proxies() {
 		out["proxy "+string(p.ID)] = p
+		for _, x := range v.Proxy(p.ID).Upstreams {
+			out["endpoints "+called(x.Service)] = x.Endpoints
+		}
 	}
 	for _, s := range []string{"api", "db", "web"} {
 		out["policy "+s] = v.Policy(name(s))
@@ -344,7 +363,8 @@ func BenchmarkNext(b *testing.B) {
 				for e := range 5 {
 					endpoints = append(endpoints, catalog.Endpoint{Address: fmt.Sprint("10.0.0.", e), Port: 21000, Weight: 1, Healthy: true})
 				}
-				c.Services = append(c.Services, catalog.Service{Name: s, Endpoints: endpoints})
+				c.Services = append(c.Services, catalog.Service{Name: s})
+				c.Endpoints = append(c.Endpoints, catalog.Endpoints{Name: s, List: endpoints})
 				c.Proxies = append(c.Proxies, catalog.Proxy{ID: identity.ProxyID(s.Service + "-proxy"), Service: s, Instance: s.Service, Upstreams: []catalog.Upstream{{Destination: name(fmt.Sprint("s", i/10))}}})
 				c.Intentions = append(c.Intentions, intention.Intention{Source: intention.Source{Name: s}, Destination: name(fmt.Sprint("s", (i+1)%n)), Action: intention.Allow})
 				if i < 10 { // each is part of every policy
@@ -355,10 +375,10 @@ func BenchmarkNext(b *testing.B) {
 			v := (&catalog.View{}).Next(contents)
 			b.ReportAllocs()
 			for i := 0; b.Loop(); i++ {
-				contents.Services = slices.Clone(contents.Services)
-				changed := *contents.Services[n/2]
-				changed.Endpoints = []catalog.Endpoint{{Address: "10.0.0.1", Port: uint16(i)}}
-				contents.Services[n/2] = &changed
+				contents.Endpoints = slices.Clone(contents.Endpoints)
+				changed := *contents.Endpoints[n/2]
+				changed.List = []catalog.Endpoint{{Address: "10.0.0.1", Port: uint16(i)}}
+				contents.Endpoints[n/2] = &changed
 				next := v.Next(contents)
 				if next == v {
 					b.Fatal("nothing changed")

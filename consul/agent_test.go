@@ -22,17 +22,15 @@ func TestContents(t *testing.T) {
 		td := spiffeid.RequireTrustDomainFromString(testTrustDomain)
 		name := identity.NewName
 		want := catalogtest.Mesh{
-			Mesh: catalog.Mesh{TrustDomain: td, Datacenter: "dc1", Datacenters: []string{"dc1"}, Incoming: catalog.TLS{Allow12: true}},
-			Services: []catalog.Service{
-				{Name: name("api"), Endpoints: []catalog.Endpoint{
-					{Address: "10.0.0.2", Port: 21000, Weight: 2, Healthy: true},
-					{Address: "10.0.0.3", Port: 21000, Weight: 1},
-					{Address: "10.0.0.7", Port: 21001, Weight: 1, Healthy: true},
-					{Address: "api-5.example", Port: 21000, Weight: 1},
-					{Address: "fd00::4", Port: 21000, Weight: 128, Healthy: true},
-				}},
-				{Name: name("web"), Protocol: catalog.HTTP},
-			},
+			Mesh:     catalog.Mesh{TrustDomain: td, Datacenter: "dc1", Datacenters: []string{"dc1"}, Incoming: catalog.TLS{Allow12: true}},
+			Services: []catalog.Service{{Name: name("api")}, {Name: name("web"), Protocol: catalog.HTTP}},
+			Endpoints: []catalog.Endpoints{{Name: name("api"), List: []catalog.Endpoint{
+				{Address: "10.0.0.2", Port: 21000, Weight: 2, Healthy: true},
+				{Address: "10.0.0.3", Port: 21000, Weight: 1},
+				{Address: "10.0.0.7", Port: 21001, Weight: 1, Healthy: true},
+				{Address: "api-5.example", Port: 21000, Weight: 1},
+				{Address: "fd00::4", Port: 21000, Weight: 128, Healthy: true},
+			}}},
 			Proxies: []catalog.Proxy{
 				{
 					ID: "api-1-sidecar-proxy", Service: name("api"), Instance: "api-1", Origin: "service api-1-sidecar-proxy",

@@ -39,7 +39,7 @@ const (
 //
 // Contents are put together anew when anything changed but the endpoints of targets whose endpoints
 // were known; what comes out equal stays the same pointer. New endpoints alone touch their target's
-// Service and nothing else.
+// Endpoints and nothing else.
 type assembly struct {
 	agent   *Agent
 	watcher *watcher

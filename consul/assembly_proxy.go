@@ -13,11 +13,11 @@ import (
 
 // target is what is known of a service that some proxy dials.
 type target struct {
-	name       string
-	service    *catalog.Service // nil: not all of it is known
-	undialable []string         // of its instances
-	served     bool             // a proxy that is served dials it
-	former     bool             // it is as the last-known-good file has it
+	name           string
+	catalog.Target          // zero: not all of it is known
+	undialable     []string // of its instances
+	served         bool     // a proxy that is served dials it
+	former         bool     // it is as the last-known-good file has it
 	// route is how it is dialled, unless err says why it cannot be.
 	route route
 	err   error
@@ -29,7 +29,7 @@ type endpointState struct {
 	since   time.Time          // since when they are held; zero: they are not
 }
 
-// proxy assembles r; ok is false while it must not be served. Services and intentions that it needs
+// proxy assembles r; ok is false while it must not be served. Targets and intentions that it needs
 // are added to n. Agent.mu is held, as for all below.
 func (b *assembly) proxy(r *nodeProxy, own definition.Own, n *needs) (p *catalog.Proxy, ok bool) {
 	name, id := r.proxy.Service.Service, r.proxy.ID
@@ -55,9 +55,7 @@ func (b *assembly) proxy(r *nodeProxy, own definition.Own, n *needs) (p *catalog
 		// Its registration is known, its service's protocol is not: as it was.
 		for _, u := range append(slices.Clone(old.Upstreams), catalog.Upstream{Destination: old.Service}) {
 			t := targetOf(u, b.nodeProxies.datacenter)
-			if s := cmp.Or(n.services[t], b.agent.seed.service(t)); s != nil {
-				n.services[t] = s
-			}
+			n.targets[t] = cmp.Or(n.targets[t], b.agent.seed.target(t))
 		}
 		n.intentions[name] = intentions
 		return old, true
@@ -104,12 +102,12 @@ func (b *assembly) proxy(r *nodeProxy, own definition.Own, n *needs) (p *catalog
 	}
 	for _, t := range dialled {
 		if t.served = true; t.former {
-			n.services[t.name] = t.service
+			n.targets[t.name] = t.Target
 		}
 	}
-	if n.services[name] == nil {
+	if n.targets[name].Service == nil {
 		protocol := definition.Protocol(chain.value.Protocol)
-		n.services[name] = &catalog.Service{Name: p.Service, Protocol: protocol}
+		n.targets[name] = catalog.Target{Service: &catalog.Service{Name: p.Service, Protocol: protocol}}
 	}
 	n.intentions[name] = intentions
 	return p, true
@@ -126,10 +124,10 @@ func (b *assembly) readTarget(t *target) {
 		return
 	}
 	name, datacenter := splitTarget(t.name)
-	t.service = &catalog.Service{
-		Name: identity.NewName(name), Datacenter: datacenter,
-		Protocol: definition.Protocol(c.value.Protocol), Endpoints: b.hold(t.name, e),
+	t.Service = &catalog.Service{
+		Name: identity.NewName(name), Datacenter: datacenter, Protocol: definition.Protocol(c.value.Protocol),
 	}
+	t.Endpoints = &catalog.Endpoints{Name: t.Service.Name, Datacenter: datacenter, List: b.hold(t.name, e)}
 	t.route, t.err = c.value.defaultRoute(name, cmp.Or(datacenter, b.nodeProxies.datacenter))
 	t.undialable = e.value.undialable
 	for _, s := range t.undialable {
@@ -142,7 +140,7 @@ func (b *assembly) readTarget(t *target) {
 func (b *assembly) upstream(
 	id identity.ProxyID, u *upstream, t *target,
 ) (up catalog.Upstream, _ *target, reason string) {
-	if t.service != nil {
+	if t.Service != nil {
 		up, reason = u.routed(t)
 		return up, t, reason
 	}
@@ -150,9 +148,9 @@ func (b *assembly) upstream(
 	name, datacenter := splitTarget(t.name)
 	c := b.agent.known.chains[t.name]
 	known := c != nil && c.ok
-	t = &target{name: t.name, service: b.agent.seed.service(t.name), former: true}
+	t = &target{name: t.name, Target: b.agent.seed.target(t.name), former: true}
 	switch {
-	case t.service == nil:
+	case t.Service == nil:
 	case !known:
 		if old := b.former(id); old != nil {
 			for _, was := range old.Upstreams {
@@ -163,7 +161,8 @@ func (b *assembly) upstream(
 		}
 	// Of a service that nobody dialled the file has no endpoints, which does not say that there are
 	// none.
-	case len(t.service.Endpoints) > 0 && t.service.Protocol == definition.Protocol(c.value.Protocol):
+	case t.Endpoints != nil && len(t.Endpoints.List) > 0 &&
+		t.Service.Protocol == definition.Protocol(c.value.Protocol):
 		b.fromFile = true
 		t.route, t.err = c.value.defaultRoute(name, cmp.Or(datacenter, b.nodeProxies.datacenter))
 		up, reason = u.routed(t)
@@ -182,11 +181,11 @@ func (u *upstream) routed(t *target) (up catalog.Upstream, reason string) {
 		return up, t.err.Error()
 	}
 	gateway := gatewayProblem(cmp.Or(u.gateway, t.route.gateway))
-	if gateway != "" && t.service.Datacenter != "" {
+	if gateway != "" && t.Service.Datacenter != "" {
 		return up, gateway
 	}
-	if u.protocol.Set && u.protocol.Value != t.service.Protocol {
-		return up, "protocol " + u.protocol.Value.String() + " of its config is not that of the service, " + t.service.Protocol.String() + ", which is not supported yet"
+	if u.protocol.Set && u.protocol.Value != t.Service.Protocol {
+		return up, "protocol " + u.protocol.Value.String() + " of its config is not that of the service, " + t.Service.Protocol.String() + ", which is not supported yet"
 	}
 	if up.ConnectTimeout == 0 {
 		up.ConnectTimeout = t.route.connectTimeout
@@ -198,8 +197,8 @@ func (u *upstream) routed(t *target) (up catalog.Upstream, reason string) {
 // those who know of them came back, the last healthy ones.
 func (b *assembly) hold(target string, e *watch[instances]) []catalog.Endpoint {
 	s, ok := b.endpoints[target]
-	if old := b.agent.seed.service(target); !ok && old != nil && anyHealthy(old.Endpoints) {
-		s.healthy = old.Endpoints
+	if old := b.agent.seed.target(target).Endpoints; !ok && old != nil && anyHealthy(old.List) {
+		s.healthy = old.List
 	}
 	endpoints, back := e.value.endpoints, b.basis.contact.back
 	if _, datacenter := splitTarget(target); datacenter != "" {

@@ -41,7 +41,7 @@ func (b *assembly) assemble(registered bool) (c catalog.Contents, ok bool) {
 	for _, t := range b.nodeProxies.targets {
 		b.readTarget(t)
 	}
-	n := needs{map[string]*catalog.Service{}, map[string]*catalog.Destination{}}
+	n := needs{map[string]catalog.Target{}, map[string]*catalog.Destination{}}
 	for _, r := range b.nodeProxies.list {
 		b.problems = append(b.problems, r.sidecar.problems...)
 		if r.refused {
@@ -54,10 +54,17 @@ func (b *assembly) assemble(registered bool) (c catalog.Contents, ok bool) {
 	}
 	for _, t := range b.nodeProxies.targets {
 		if t.served {
-			n.services[t.name] = t.service
+			n.targets[t.name] = t.Target
 		}
 	}
-	c.Services = slices.Collect(maps.Values(n.services))
+	for _, t := range n.targets {
+		if t.Service != nil {
+			c.Services = append(c.Services, t.Service)
+		}
+		if t.Endpoints != nil {
+			c.Endpoints = append(c.Endpoints, t.Endpoints)
+		}
+	}
 	maps.DeleteFunc(b.endpoints, func(target string, _ endpointState) bool {
 		return a.known.endpoints[target] == nil
 	})
@@ -81,9 +88,10 @@ func (b *assembly) assemble(registered bool) (c catalog.Contents, ok bool) {
 }
 
 // needs are what proxies that are served need, but for what they dial that is known from the agent:
-// services by target, and what is said of their own services, of which nil is nothing.
+// targets, of which either part may be nil, and what is said of their own services, of which nil is
+// nothing.
 type needs struct {
-	services   map[string]*catalog.Service
+	targets    map[string]catalog.Target
 	intentions map[string]*catalog.Destination
 }
 
@@ -99,35 +107,33 @@ func (b *assembly) wildcard() *catalog.Destination {
 // takeEndpoints takes new endpoints of targets into the contents. ok is false if the contents must
 // be put together anew, as something else depends on them. Agent.mu is held.
 func (b *assembly) takeEndpoints(targets []string) (changed, ok bool) {
-	services := b.contents.Services
+	all := b.contents.Endpoints
 	for _, name := range targets {
 		t, e := b.nodeProxies.targets[name], b.agent.known.endpoints[name]
-		if t == nil || t.service == nil || e == nil {
+		if t == nil || t.Endpoints == nil || e == nil {
 			continue // nobody dials it any more, or not all of it is known
 		}
 		if !slices.Equal(t.undialable, e.value.undialable) {
 			return false, false
 		}
-		endpoints := b.hold(name, e)
-		i, found := slices.BinarySearchFunc(services, name, compareTarget)
-		if !t.served || !found || slices.Equal(services[i].Endpoints, endpoints) {
+		list := b.hold(name, e)
+		i, found := slices.BinarySearchFunc(all, name, compareTarget)
+		if !t.served || !found || slices.Equal(all[i].List, list) {
 			continue
 		}
 		if !changed {
-			services, changed = slices.Clone(services), true
+			all, changed = slices.Clone(all), true
 		}
-		s := *services[i]
-		s.Endpoints = endpoints
-		services[i] = &s
+		all[i] = &catalog.Endpoints{Name: all[i].Name, Datacenter: all[i].Datacenter, List: list}
 	}
-	b.contents.Services = services
+	b.contents.Endpoints = all
 	return changed, true
 }
 
 // compareTarget compares as contents are sorted.
-func compareTarget(s *catalog.Service, target string) int {
+func compareTarget(e *catalog.Endpoints, target string) int {
 	name, datacenter := splitTarget(target)
-	return cmp.Or(strings.Compare(s.Name.Service, name), strings.Compare(s.Datacenter, datacenter))
+	return cmp.Or(strings.Compare(e.Name.Service, name), strings.Compare(e.Datacenter, datacenter))
 }
 
 // datacenter is the agent's; empty if it is not known. Agent.mu is held.

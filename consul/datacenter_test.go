@@ -7,9 +7,6 @@ import (
 	"strings"
 	"testing"
 	"time"
-
-	"github.com/sallyport/sallyport/catalog"
-	"github.com/sallyport/sallyport/identity"
 )
 
 // Which upstreams there are by their datacenters, and what they are called.
@@ -74,9 +71,7 @@ func TestAddresses(t *testing.T) {
 				if want != "" {
 					want += "/1/true"
 				}
-				list := readInstances(parse[[]*instance](t, "["+c.text+"]"), far).endpoints
-				got := endpointsOf(catalog.Contents{Services: []*catalog.Service{{Name: identity.NewName("s"), Endpoints: list}}}, "s")
-				if got != want {
+				if got := addresses(readInstances(parse[[]*instance](t, "["+c.text+"]"), far).endpoints); got != want {
 					t.Errorf("from another datacenter %v: %q, want %q", far, got, want)
 				}
 			}

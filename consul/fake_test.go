@@ -406,14 +406,18 @@ func ids(c catalog.Contents) string {
 }
 
 func endpointsOf(c catalog.Contents, name string) string {
-	for _, s := range c.Services {
-		if (catalog.Upstream{Destination: s.Name, Datacenter: s.Datacenter}).Name() == name {
-			var out []string
-			for _, e := range s.Endpoints {
-				out = append(out, fmt.Sprintf("%s:%d/%d/%v", e.Address, e.Port, e.Weight, e.Healthy))
-			}
-			return strings.Join(out, " ")
+	for _, e := range c.Endpoints {
+		if (catalog.Upstream{Destination: e.Name, Datacenter: e.Datacenter}).Name() == name {
+			return addresses(e.List)
 		}
 	}
 	return "unknown"
+}
+
+func addresses(list []catalog.Endpoint) string {
+	var out []string
+	for _, e := range list {
+		out = append(out, fmt.Sprintf("%s:%d/%d/%v", e.Address, e.Port, e.Weight, e.Healthy))
+	}
+	return strings.Join(out, " ")
 }

@@ -32,12 +32,13 @@ type lastKnownGood struct {
 type lkgContents struct {
 	Mesh       catalog.Mesh
 	Services   []*catalog.Service
+	Endpoints  []*catalog.Endpoints
 	Proxies    []*catalog.Proxy
 	Intentions []intention.Intention
 }
 
 func toSave(c catalog.Contents) lkgContents {
-	s := lkgContents{Mesh: c.Mesh, Services: c.Services, Proxies: c.Proxies}
+	s := lkgContents{Mesh: c.Mesh, Services: c.Services, Endpoints: c.Endpoints, Proxies: c.Proxies}
 	for _, d := range c.Intentions {
 		s.Intentions = append(s.Intentions, d.Intentions...)
 	}
@@ -52,7 +53,7 @@ type lkgFile struct {
 	Saved  json.RawMessage `json:"known"`
 }
 
-const lkgFormat = 1
+const lkgFormat = 2
 
 // encodeLKG returns the file of contents, which are encoded already, as known at some time. It is
 // what json.Marshal makes of a lkgFile and a saved, without two more copies of what may be
@@ -93,7 +94,8 @@ func decodeLKG(b []byte) (*lastKnownGood, error) {
 	if s.Contents.Mesh.TrustDomain.IsZero() {
 		return nil, errors.New("it names no trust domain")
 	}
-	if slices.Contains(s.Contents.Services, nil) || slices.Contains(s.Contents.Proxies, nil) {
+	c := &s.Contents
+	if slices.Contains(c.Services, nil) || slices.Contains(c.Endpoints, nil) || slices.Contains(c.Proxies, nil) {
 		return nil, errors.New("something in it is null")
 	}
 	return &s, nil
@@ -172,7 +174,8 @@ func (s *saver) flush() {
 	c, ok := s.newest.Load()
 	w := &s.written
 	if !ok || reflect.DeepEqual(c.Mesh, w.Mesh) && slices.Equal(c.Services, w.Services) &&
-		slices.Equal(c.Proxies, w.Proxies) && slices.Equal(c.Intentions, w.Intentions) {
+		slices.Equal(c.Endpoints, w.Endpoints) && slices.Equal(c.Proxies, w.Proxies) &&
+		slices.Equal(c.Intentions, w.Intentions) {
 		return
 	}
 	contents, err := json.Marshal(toSave(c))

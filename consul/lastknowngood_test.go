@@ -134,7 +134,7 @@ func TestSaved(t *testing.T) {
 			}
 		})
 	})
-	for name, text := range map[string]string{"empty": "", "cut": string(b[:len(b)/2]), "flipped": strings.Replace(string(b), `"Action":0`, `"Action":1`, 1), "of another format": `{"format":2}`} {
+	for name, text := range map[string]string{"empty": "", "cut": string(b[:len(b)/2]), "flipped": strings.Replace(string(b), `"Action":0`, `"Action":1`, 1), "of another format": `{"format":1}`} {
 		t.Run(name, func(t *testing.T) {
 			file := filepath.Join(t.TempDir(), "known.json")
 			if text == string(b) {

@@ -13,7 +13,6 @@ import (
 	"github.com/sallyport/sallyport/catalog"
 	"github.com/sallyport/sallyport/definition"
 	"github.com/sallyport/sallyport/files"
-	"github.com/sallyport/sallyport/identity"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 )
 
@@ -462,8 +461,7 @@ func TestEndpoints(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			list := readInstances(parse[[]*instance](t, "["+c.text+"]"), false)
-			got := endpointsOf(catalog.Contents{Services: []*catalog.Service{{Name: identity.NewName("s"), Endpoints: list.endpoints}}}, "s")
-			if got != c.want || strings.Join(list.undialable, " ") != c.skipped {
+			if got := addresses(list.endpoints); got != c.want || strings.Join(list.undialable, " ") != c.skipped {
 				t.Errorf("%q, without %q; want %q, %q", got, list.undialable, c.want, c.skipped)
 			}
 		})

@@ -12,7 +12,7 @@ type seed struct {
 	saved        time.Time
 	contents     catalog.Contents
 	proxies      map[identity.ProxyID]*catalog.Proxy
-	services     map[string]*catalog.Service // by target
+	targets      map[string]catalog.Target // either part may be nil
 	destinations map[string]*catalog.Destination
 	protected    map[string]bool // the services of the proxies
 }
@@ -22,10 +22,11 @@ func newSeed(file *lastKnownGood) *seed {
 	s := &seed{
 		saved: file.Saved,
 		contents: catalog.Contents{
-			Mesh: c.Mesh, Services: c.Services, Proxies: c.Proxies, Intentions: catalog.ByDestination(c.Intentions),
+			Mesh: c.Mesh, Services: c.Services, Endpoints: c.Endpoints, Proxies: c.Proxies,
+			Intentions: catalog.ByDestination(c.Intentions),
 		},
 		proxies:      map[identity.ProxyID]*catalog.Proxy{},
-		services:     map[string]*catalog.Service{},
+		targets:      map[string]catalog.Target{},
 		destinations: map[string]*catalog.Destination{},
 		protected:    map[string]bool{},
 	}
@@ -36,7 +37,11 @@ func newSeed(file *lastKnownGood) *seed {
 	}
 	for _, x := range s.contents.Services {
 		u := catalog.Upstream{Destination: x.Name, Datacenter: x.Datacenter}
-		s.services[u.Name()] = x
+		s.targets[u.Name()] = catalog.Target{Service: x}
+	}
+	for _, x := range s.contents.Endpoints {
+		u := catalog.Upstream{Destination: x.Name, Datacenter: x.Datacenter}
+		s.targets[u.Name()] = catalog.Target{Service: s.targets[u.Name()].Service, Endpoints: x}
 	}
 	for _, d := range s.contents.Intentions {
 		s.destinations[d.Name.Service] = d
@@ -52,10 +57,10 @@ func (s *seed) proxy(id identity.ProxyID) *catalog.Proxy {
 	return s.proxies[id]
 }
 
-// service is the one of that target; nil: s has none, or is nil.
-func (s *seed) service(target string) *catalog.Service {
+// target is the one of that name; zero: s has none, or is nil.
+func (s *seed) target(name string) catalog.Target {
 	if s == nil {
-		return nil
+		return catalog.Target{}
 	}
-	return s.services[target]
+	return s.targets[name]
 }

@@ -183,6 +183,7 @@ func TestSequenceIsFresh(t *testing.T) {
 		var last catalog.Contents
 		b := a.start(ctx, func(c catalog.Contents) {
 			samePointers(rt, last.Services, c.Services, func(s *catalog.Service) string { return s.Name.String() + "/" + s.Datacenter })
+			samePointers(rt, last.Endpoints, c.Endpoints, func(e *catalog.Endpoints) string { return e.Name.String() + "/" + e.Datacenter })
 			samePointers(rt, last.Proxies, c.Proxies, func(p *catalog.Proxy) string { return string(p.ID) })
 			samePointers(rt, last.Intentions, c.Intentions, func(d *catalog.Destination) string { return d.Name.String() })
 			last = c

@@ -83,7 +83,7 @@ func decisionTable(t *testing.T, version string, cases []decisiontable.Case) {
 			Mesh:       catalog.Mesh{TrustDomain: c.Scope.TrustDomain, Datacenter: decisiontable.Datacenter, Datacenters: c.Scope.Datacenters, Default: c.Scope.Default},
 			Intentions: c.Intentions,
 			// So that there is something to send to everybody in every case, and an ACK to wait for.
-			Services: []catalog.Service{{Name: marker, Endpoints: []catalog.Endpoint{{Address: "127.0.0.1", Port: uint16(n + 1), Weight: 1, Healthy: true}}}},
+			Endpoints: []catalog.Endpoints{{Name: marker, List: []catalog.Endpoint{{Address: "127.0.0.1", Port: uint16(n + 1), Weight: 1, Healthy: true}}}},
 		}
 		for _, all := range doors {
 			for _, d := range all {

@@ -42,14 +42,15 @@ type assembly struct {
 type name struct {
 	name      string
 	instances []*service
-	defaults  *serviceDefaults // nil: none
-	entry     destination      // its intentions; zero: none
-	service   *catalog.Service // nil: to be made
+	defaults  *serviceDefaults   // nil: none
+	entry     destination        // its intentions; zero: none
+	service   *catalog.Service   // nil: to be made
+	endpoints *catalog.Endpoints // nil: to be made
 
 	served  int // the last turn in which it had a proxy
 	dialled int // the last turn in which it was an upstream
 
-	endpoints   []catalog.Endpoint // while service is made
+	list        []catalog.Endpoint // while endpoints are made
 	touched     bool               // by this update: instances or defaults
 	newProtocol bool               // by this update
 	tooLong     bool               // and reported
@@ -242,7 +243,7 @@ func (a *assembly) removeSidecars() (removed []*sidecar) {
 		}
 		if s.gone {
 			a.listeners.remove(s)
-			s.of.service = nil
+			s.of.endpoints = nil
 			removed = append(removed, s)
 		}
 	}
@@ -253,7 +254,7 @@ func (a *assembly) removeSidecars() (removed []*sidecar) {
 func (a *assembly) makeSidecars() (made []*sidecar) {
 	for _, p := range a.proxies {
 		if s := a.sidecar(p); s != nil {
-			s.of.service = nil
+			s.of.endpoints = nil
 			made = append(made, s)
 		}
 	}
@@ -302,8 +303,8 @@ func (a *assembly) publish(before catalog.Contents) {
 					n.name)
 			}
 		}
-		if s.of.service == nil {
-			s.of.endpoints = append(s.of.endpoints, s.endpoint())
+		if s.of.endpoints == nil {
+			s.of.list = append(s.of.list, s.endpoint())
 		}
 	}
 	a.sorted = slices.DeleteFunc(append(a.sorted, a.created...), func(n *name) bool {
@@ -318,11 +319,12 @@ func (a *assembly) publish(before catalog.Contents) {
 		slices.SortFunc(a.sorted, func(a, b *name) int { return strings.Compare(a.name, b.name) })
 	}
 	c.Services = make([]*catalog.Service, 0, len(a.sorted))
+	c.Endpoints = make([]*catalog.Endpoints, 0, len(a.sorted))
 	c.Intentions = make([]*catalog.Destination, 0, len(before.Intentions))
 	for _, n := range a.sorted {
-		a.service(n)
-		if n.service != nil {
-			c.Services = append(c.Services, n.service)
+		if n.name != identity.Wildcard {
+			a.target(n)
+			c.Services, c.Endpoints = append(c.Services, n.service), append(c.Endpoints, n.endpoints)
 		}
 		if n.entry.Destination != nil {
 			c.Intentions = append(c.Intentions, n.entry.Destination)
@@ -335,22 +337,22 @@ func (a *assembly) publish(before catalog.Contents) {
 	a.contents = c
 }
 
-// service makes n's, and checks those names that nothing but an entry mentions.
-func (a *assembly) service(n *name) {
+// target makes n's service and endpoints, and checks those names that nothing but an entry mentions.
+func (a *assembly) target(n *name) {
 	n.touched, n.newProtocol = false, false
-	if n.service != nil || n.name == identity.Wildcard {
-		return
+	if n.service == nil {
+		if n.defaults != nil {
+			a.check(n, n.defaults.at)
+		}
+		a.check(n, n.entry.at)
+		protocol, _ := a.protocolOf(n)
+		n.service = &catalog.Service{Name: identity.NewName(n.name), Protocol: protocol}
 	}
-	if n.defaults != nil {
-		a.check(n, n.defaults.at)
+	if n.endpoints == nil {
+		slices.SortFunc(n.list, catalog.CompareEndpoints)
+		n.endpoints = &catalog.Endpoints{Name: n.service.Name, List: n.list}
+		n.list = nil
 	}
-	a.check(n, n.entry.at)
-	protocol, _ := a.protocolOf(n)
-	slices.SortFunc(n.endpoints, catalog.CompareEndpoints)
-	n.service = &catalog.Service{
-		Name: identity.NewName(n.name), Protocol: protocol, Endpoints: n.endpoints,
-	}
-	n.endpoints = nil
 }
 
 // mesh is what holds for all services.

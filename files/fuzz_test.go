@@ -84,7 +84,12 @@ func fuzz(f *testing.F, format string) {
 			if s.Name.Check() != nil {
 				t.Errorf("service %+v", s)
 			}
-			for _, e := range s.Endpoints {
+		}
+		for i, s := range c.Endpoints {
+			if s.Name != c.Services[i].Name {
+				t.Errorf("endpoints of %s", s.Name)
+			}
+			for _, e := range s.List {
 				if e.Address == "" || e.Port == 0 || e.Weight < 1 || e.Weight > 128 {
 					t.Errorf("endpoint %+v", e)
 				}

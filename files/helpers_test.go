@@ -48,9 +48,12 @@ func load(t *testing.T, config files.Config) catalog.Contents {
 func dump(c catalog.Contents) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "mesh %+v\n", c.Mesh)
-	for _, s := range c.Services {
+	for i, s := range c.Services {
+		if c.Endpoints[i].Name != s.Name {
+			fmt.Fprintf(&b, "endpoints of %s in place of those of %s\n", c.Endpoints[i].Name, s.Name)
+		}
 		fmt.Fprintf(&b, "service %s %s\n", s.Name, s.Protocol)
-		for _, e := range s.Endpoints {
+		for _, e := range c.Endpoints[i].List {
 			fmt.Fprintf(&b, "  endpoint %+v\n", e)
 		}
 	}

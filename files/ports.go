@@ -119,7 +119,7 @@ func (a *assembly) choosePorts(remembered map[string]uint16) {
 		if s.published != nil && !s.port.Set && s.chosen != next[s.id] {
 			a.listeners.remove(s)
 			s = a.sidecar(s.proxy)
-			s.of.service, s.chosen, a.sidecars[i] = nil, next[s.id], s
+			s.of.endpoints, s.chosen, a.sidecars[i] = nil, next[s.id], s
 		}
 	}
 	a.ports, a.newPorts = next, !maps.Equal(next, remembered)

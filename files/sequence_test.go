@@ -270,6 +270,7 @@ func TestSequence(t *testing.T) {
 					t.Fatalf("step %d: ports %v became %v, new: %t", step, ports, got.ports, got.newPorts)
 				}
 				same += sameIff(t, old.Services, got.contents.Services, func(s *catalog.Service) string { return s.Name.Service })
+				same += sameIff(t, old.Endpoints, got.contents.Endpoints, func(e *catalog.Endpoints) string { return e.Name.Service })
 				same += sameIff(t, old.Proxies, got.contents.Proxies, func(p *catalog.Proxy) string { return string(p.ID) })
 				same += sameIff(t, old.Intentions, got.contents.Intentions, func(d *catalog.Destination) string { return d.Name.Service })
 			}

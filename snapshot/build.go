@@ -57,10 +57,9 @@ func (b *builder) build() {
 // else does nothing.
 func (b *builder) update() bool {
 	last := b.last
-	for i, s := range b.in.Upstreams {
-		switch old := last.in.Upstreams[i]; {
-		case s == old:
-		case s == nil, old == nil, last.assigned[i] == "", s.Protocol != old.Protocol, upstream{service: s}.needsDNS():
+	for i, t := range b.in.Upstreams {
+		old := last.in.Upstreams[i]
+		if t != old && (last.assigned[i] == "" || t.Service != old.Service || needsDNS(t.Endpoints)) {
 			return false
 		}
 	}
@@ -75,9 +74,9 @@ func (b *builder) update() bool {
 		b.out.Secrets = slices.DeleteFunc(slices.Clone(last.Secrets), func(s Secret) bool { return s.Name == peers })
 		b.intentions()
 	}
-	for i, s := range b.in.Upstreams {
-		if s != last.in.Upstreams[i] {
-			b.put(endpointType, b.assignment(last.assigned[i], s))
+	for i, t := range b.in.Upstreams {
+		if t != last.in.Upstreams[i] {
+			b.put(endpointType, b.assignment(last.assigned[i], t.Endpoints))
 		}
 	}
 	return true
@@ -138,7 +137,7 @@ func (b *builder) outbound() {
 		}
 		bound[where] = u
 		b.add(name, b.upstreamListener(u))
-		if u.service.Protocol.L7() {
+		if u.Service.Protocol.L7() {
 			b.add(u.routes(), upstreamRoute(u))
 			if b.out.RouteClusters == nil {
 				b.out.RouteClusters = map[string][]string{}
@@ -146,7 +145,7 @@ func (b *builder) outbound() {
 			b.out.RouteClusters[u.routes()] = []string{u.cluster}
 		}
 		b.addSecret(Secret{Name: identity.RootsSecret})
-		if !u.needsDNS() {
+		if !needsDNS(u.Endpoints) {
 			b.out.assigned[u.index] = u.cluster
 		}
 		if made[u.cluster] {
@@ -154,19 +153,19 @@ func (b *builder) outbound() {
 		}
 		made[u.cluster] = true
 		b.add(u.cluster, b.upstreamCluster(u))
-		if !u.needsDNS() {
-			b.put(endpointType, b.assignment(u.cluster, u.service))
+		if !needsDNS(u.Endpoints) {
+			b.put(endpointType, b.assignment(u.cluster, u.Endpoints))
 		}
 	}
 }
 
-// assignment is the endpoints of a service, for a cluster.
-func (b *builder) assignment(cluster string, s *catalog.Service) *discoveryv3.Resource {
-	key := assignmentKey{cluster, s}
+// assignment is the resource that tells a cluster its endpoints.
+func (b *builder) assignment(cluster string, e *catalog.Endpoints) *discoveryv3.Resource {
+	key := assignmentKey{cluster, e}
 	if r := b.cache.assignments.Get(key); r != nil {
 		return r
 	}
-	return b.cache.assignments.Keep(key, b.resource(cluster, assignment(cluster, s.Endpoints)))
+	return b.cache.assignments.Keep(key, b.resource(cluster, assignment(cluster, e.List)))
 }
 
 // enforcement is the configured one, or the stricter form where that one cannot be enforced.

@@ -123,7 +123,7 @@ func TestIntentionsDoNotTouchListeners(t *testing.T) {
 			if enforcement == catalog.ExtAuthz {
 				want = nil
 			}
-			in := input(policies[0], catalog.Inbound{Protocol: protocol, Enforcement: enforcement}, &catalog.Service{Name: identity.NewName("api")})
+			in := input(policies[0], catalog.Inbound{Protocol: protocol, Enforcement: enforcement}, target("api", catalog.TCP))
 			last := build(t, in)
 			for i, p := range policies[1:] {
 				in = own(in)
@@ -219,13 +219,13 @@ func TestHandshakeForms(t *testing.T) {
 
 // TestUpstreamClusters: which upstreams share a cluster, and what it is called.
 func TestUpstreamClusters(t *testing.T) {
-	api := &catalog.Service{Name: identity.NewName("api"), Protocol: catalog.HTTP, Endpoints: []catalog.Endpoint{{Address: "10.0.0.1", Port: 21000}}}
+	api := target("api", catalog.HTTP, at("10.0.0.1"))
 	const sni = "api.default.dc1.internal." + trustDomain
 	slow := catalog.Upstream{ConnectTimeout: 9 * time.Second}
 	build := func(upstreams ...catalog.Upstream) *snapshot.Resources {
 		in := input(compile("web", intention.Deny), catalog.Inbound{})
 		for i, u := range upstreams {
-			u.Destination, u.BindPort = api.Name, 9100+uint16(i)
+			u.Destination, u.BindPort = api.Service.Name, 9100+uint16(i)
 			in.Proxy.Upstreams = append(in.Proxy.Upstreams, u)
 			in.Upstreams = append(in.Upstreams, api)
 		}
@@ -260,7 +260,7 @@ func TestUpstreamClusters(t *testing.T) {
 
 func TestBuildRefuses(t *testing.T) {
 	good := func() snapshot.Input {
-		return input(compile("web", intention.Deny), catalog.Inbound{}, &catalog.Service{Name: identity.NewName("api")}, &catalog.Service{Name: identity.NewName("db")})
+		return input(compile("web", intention.Deny), catalog.Inbound{}, target("api", catalog.TCP), target("db", catalog.TCP))
 	}
 	if _, err := snapshot.Build(good()); err != nil {
 		t.Fatalf("a good input: %v", err)
@@ -302,26 +302,18 @@ func TestBuildRefuses(t *testing.T) {
 	if _, err := snapshot.Build(in); !errors.Is(err, snapshot.ErrIncomplete) {
 		t.Errorf("Build without a proxy = %v, want ErrIncomplete", err)
 	}
-	in = good()
-	in.Upstreams = nil // not projected: known by name alone
-	if r := build(t, in); r.ByType[clusters].Get("api.default.dc1.internal."+trustDomain) == nil {
-		t.Error("no cluster for an upstream of which only the name is known")
-	}
 }
 
 // BenchmarkCacheBuild is what a publisher does: the first time for a proxy, and after a change of
 // one thing.
 func BenchmarkCacheBuild(b *testing.B) {
-	api := &catalog.Service{Endpoints: []catalog.Endpoint{{Address: "10.0.0.1", Port: 21000, Weight: 1, Healthy: true}}}
-	var upstreams []*catalog.Service
+	var upstreams []catalog.Target
 	for i := range 10 {
-		u := *api
-		u.Name = identity.NewName(fmt.Sprintf("api-%d", i))
-		upstreams = append(upstreams, &u)
+		upstreams = append(upstreams, target(fmt.Sprintf("api-%d", i), catalog.TCP, at("10.0.0.1")))
 	}
 	in := input(compile("web", intention.Deny, from("shop", intention.Allow)), catalog.Inbound{}, upstreams...)
 	endpoint := own(in)
-	endpoint.Upstreams[3] = &catalog.Service{Name: upstreams[3].Name, Endpoints: []catalog.Endpoint{{Address: "10.0.0.2", Port: 21000, Weight: 1, Healthy: true}}}
+	endpoint.Upstreams[3] = catalog.Target{Service: upstreams[3].Service, Endpoints: target("api-3", catalog.TCP, at("10.0.0.2")).Endpoints}
 	policy := own(in)
 	policy.Policy = compile("web", intention.Deny, from("shop", intention.Allow), from("*", intention.Allow))
 	for _, c := range []struct {
@@ -349,15 +341,13 @@ func BenchmarkCacheBuild(b *testing.B) {
 }
 
 func BenchmarkBuild(b *testing.B) {
-	api := &catalog.Service{Protocol: catalog.HTTP}
+	var list []catalog.Endpoint
 	for i := range 10 {
-		api.Endpoints = append(api.Endpoints, catalog.Endpoint{Address: fmt.Sprintf("10.0.0.%d", i), Port: 21000, Weight: 1, Healthy: true})
+		list = append(list, at(fmt.Sprintf("10.0.0.%d", i)))
 	}
-	var upstreams []*catalog.Service
+	var upstreams []catalog.Target
 	for i := range 10 {
-		u := *api
-		u.Name = identity.NewName(fmt.Sprintf("api-%d", i))
-		upstreams = append(upstreams, &u)
+		upstreams = append(upstreams, target(fmt.Sprintf("api-%d", i), catalog.HTTP, list...))
 	}
 	for _, size := range []int{1, 10, 100, 1000} {
 		for _, kind := range []string{"named", "all-but"} {

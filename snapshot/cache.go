@@ -64,8 +64,8 @@ type contentKey struct{ typeURL, name, version string }
 
 // assignmentKey is everything that an assignment depends on.
 type assignmentKey struct {
-	cluster string
-	service *catalog.Service
+	cluster   string
+	endpoints *catalog.Endpoints
 }
 
 // Build is the function Build. last are resources that c or Build made of an older Input of the
@@ -79,8 +79,7 @@ func (c *Cache) Build(in Input, last *Resources) (*Resources, error) {
 		return nil, fmt.Errorf("%s: %w: the mesh has no trust domain", in.Proxy.ID, errIncomplete)
 	}
 	b := &builder{packer: packer{cache: c}, in: in, last: last, out: &Resources{in: in, ByType: map[string]Set{}}}
-	if last == nil || last.in.Mesh != in.Mesh || last.in.Proxy != in.Proxy || last.in.Envoy != in.Envoy ||
-		len(last.in.Upstreams) != len(in.Upstreams) || len(last.assigned) != len(in.Upstreams) {
+	if last == nil || last.in.Mesh != in.Mesh || last.in.Proxy != in.Proxy || last.in.Envoy != in.Envoy {
 		b.last = nil
 	}
 	b.build()

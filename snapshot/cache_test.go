@@ -68,13 +68,21 @@ func vary(r *rand.Rand, in snapshot.Input) (snapshot.Input, string) {
 		address := []string{"10.0.0.1", "10.0.0.2", "::1", "db.internal"}[r.IntN(4)]
 		return catalog.Endpoint{Address: address, Port: uint16(20000 + r.IntN(3)), Weight: 1, Healthy: r.IntN(2) == 0}
 	}
-	spelled := func(datacenter string) string {
-		if datacenter == "" {
-			return in.Mesh.Datacenter
-		}
-		return datacenter
-	}
 	in = own(in)
+	alike := func(s, o *catalog.Service) bool { return s.Name == o.Name && s.Datacenter == o.Datacenter }
+	// dialled is what another upstream has of u's target, or one of which only the name is known.
+	dialled := func(u catalog.Upstream) catalog.Target {
+		x := target(u.Destination.Service, catalog.TCP)
+		if u.Datacenter != in.Mesh.Datacenter {
+			x.Service.Datacenter, x.Endpoints.Datacenter = u.Datacenter, u.Datacenter
+		}
+		for _, o := range in.Upstreams { // one target is one pointer, as in a View
+			if alike(o.Service, x.Service) {
+				return o
+			}
+		}
+		return x
+	}
 	switch what := r.IntN(12); what {
 	case 0:
 		p := clone(in.Proxy)
@@ -118,14 +126,14 @@ func vary(r *rand.Rand, in snapshot.Input) (snapshot.Input, string) {
 		name := identity.NewName(fmt.Sprintf("service-%d", r.IntN(4)))
 		p.Upstreams = append(p.Upstreams, catalog.Upstream{Destination: name, BindPort: uint16(9000 + r.IntN(20))}) // now and then one that is taken
 		in.Proxy = p
-		in.Upstreams = append(in.Upstreams, nil)
+		in.Upstreams = append(in.Upstreams, dialled(p.Upstreams[len(p.Upstreams)-1]))
 		return in, "another upstream"
 	case 8:
 		p := clone(in.Proxy)
 		if n := len(p.Upstreams); n > 0 {
 			i := r.IntN(n)
 			p.Upstreams[i].Datacenter = []string{"", "dc1", "dc2"}[r.IntN(3)]
-			in.Upstreams[i] = nil
+			in.Upstreams[i] = dialled(p.Upstreams[i])
 		}
 		in.Proxy = p
 		return in, "datacenter of an upstream"
@@ -133,22 +141,24 @@ func vary(r *rand.Rand, in snapshot.Input) (snapshot.Input, string) {
 		if len(in.Upstreams) == 0 {
 			return in, "nothing"
 		}
-		i := r.IntN(len(in.Upstreams))
-		s := catalog.Service{Name: in.Proxy.Upstreams[i].Destination, Datacenter: in.Proxy.Upstreams[i].Datacenter}
-		if in.Upstreams[i] != nil {
-			s = *in.Upstreams[i]
-		}
+		old := in.Upstreams[r.IntN(len(in.Upstreams))]
+		x := old
 		if r.IntN(4) == 0 {
+			s := *old.Service
 			s.Protocol = []catalog.Protocol{catalog.TCP, catalog.HTTP, catalog.HTTP2}[r.IntN(3)]
+			x.Service = &s
 		}
-		s.Endpoints = append(slices.Clone(s.Endpoints[:min(len(s.Endpoints), 2)]), endpoint())
-		s.Datacenter = spelled(s.Datacenter)
-		for j, u := range in.Proxy.Upstreams { // one service is one pointer, as in a View
-			if u.Destination == s.Name && spelled(u.Datacenter) == s.Datacenter {
-				in.Upstreams[j] = &s
+		if r.IntN(4) > 0 {
+			e := *old.Endpoints
+			e.List = append(slices.Clone(e.List[:min(len(e.List), 2)]), endpoint())
+			x.Endpoints = &e
+		}
+		for i, o := range in.Upstreams {
+			if alike(o.Service, old.Service) {
+				in.Upstreams[i] = x
 			}
 		}
-		return in, "endpoints"
+		return in, "target"
 	}
 }
 
@@ -159,7 +169,7 @@ func TestCacheIsBuild(t *testing.T) {
 		var c snapshot.Cache
 		var last *snapshot.Resources
 		in := input(compile("web", intention.Deny), catalog.Inbound{},
-			&catalog.Service{Name: identity.NewName("service-0")}, &catalog.Service{Name: identity.NewName("service-1"), Protocol: catalog.HTTP})
+			target("service-0", catalog.TCP), target("service-1", catalog.HTTP))
 		for n := range 60 {
 			next, what := vary(r, in)
 			got, err := c.Build(next, last)
@@ -174,18 +184,17 @@ func TestCacheIsBuild(t *testing.T) {
 // TestCacheShares: what did not change is not made again, and proxies share what is the same for
 // all of them.
 func TestCacheShares(t *testing.T) {
-	api := &catalog.Service{Name: identity.NewName("api"), Endpoints: []catalog.Endpoint{{Address: "10.0.0.1", Port: 1, Weight: 1, Healthy: true}}}
-	db := &catalog.Service{Name: identity.NewName("db")}
+	api, db := target("api", catalog.TCP, at("10.0.0.1")), target("db", catalog.TCP)
 	in := input(compile("web", intention.Deny), catalog.Inbound{}, api, db)
 	var c snapshot.Cache
 	first, err := c.Build(in, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	moved := *api
-	moved.Endpoints = []catalog.Endpoint{{Address: "10.0.0.2", Port: 1, Weight: 1, Healthy: true}}
+	moved := api
+	moved.Endpoints = target("api", catalog.TCP, at("10.0.0.2")).Endpoints
 	in = own(in)
-	in.Upstreams = []*catalog.Service{&moved, db}
+	in.Upstreams = []catalog.Target{moved, db}
 	second, err := c.Build(in, first)
 	if err != nil {
 		t.Fatal(err)
@@ -201,7 +210,7 @@ func TestCacheShares(t *testing.T) {
 	if made != 1 {
 		t.Errorf("%d resources were made for one that changed", made)
 	}
-	other := input(compile("shop", intention.Deny), catalog.Inbound{}, &moved)
+	other := input(compile("shop", intention.Deny), catalog.Inbound{}, moved)
 	third, err := c.Build(other, nil)
 	if err != nil {
 		t.Fatal(err)
@@ -225,7 +234,7 @@ func TestCacheShares(t *testing.T) {
 // TestCacheConcurrently is for the race detector.
 func TestCacheConcurrently(t *testing.T) {
 	var c snapshot.Cache
-	api := &catalog.Service{Name: identity.NewName("api"), Protocol: catalog.HTTP}
+	api := target("api", catalog.HTTP)
 	var all sync.WaitGroup
 	for i := range 8 {
 		all.Go(func() {

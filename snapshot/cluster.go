@@ -74,8 +74,8 @@ func (b *builder) applicationCluster(name string, address *corev3.Address, p cat
 // upstream is one of the proxy's upstreams with what follows from it.
 type upstream struct {
 	catalog.Upstream
+	catalog.Target
 	index   int // in the proxy's upstreams
-	service *catalog.Service
 	id      identity.Service
 	cluster string
 }
@@ -90,17 +90,13 @@ type upstream struct {
 func (b *builder) upstreams() []upstream {
 	out := make([]upstream, 0, len(b.in.Proxy.Upstreams))
 	for i, u := range b.in.Proxy.Upstreams {
-		service := &catalog.Service{Name: u.Destination, Datacenter: u.Datacenter}
-		if i < len(b.in.Upstreams) && b.in.Upstreams[i] != nil {
-			service = b.in.Upstreams[i]
-		}
 		id := identity.Service{TrustDomain: b.in.Mesh.TrustDomain, Datacenter: cmp.Or(u.Datacenter, b.in.Mesh.Datacenter), Name: u.Destination}
 		if id.ID().IsZero() {
 			b.fail("upstream %s (%s) cannot be an identity of %s in %q: names are made of letters, digits, '.', '-' and '_'",
 				u.Destination, u.Origin, id.TrustDomain, id.Datacenter)
 			continue
 		}
-		out = append(out, upstream{Upstream: u, index: i, service: service, id: id})
+		out = append(out, upstream{Upstream: u, Target: b.in.Upstreams[i], index: i, id: id})
 	}
 	slices.SortStableFunc(out, func(x, y upstream) int {
 		return cmp.Or(strings.Compare(x.BindSocket, y.BindSocket), strings.Compare(x.BindAddress, y.BindAddress), cmp.Compare(x.BindPort, y.BindPort),
@@ -132,9 +128,9 @@ func settingsOf(u catalog.Upstream) settings {
 	return settings{ConnectTimeout: cmp.Or(u.ConnectTimeout, connectTimeout), Limits: u.Limits, Passive: u.Passive}
 }
 
-// needsDNS reports whether an endpoint of u has a name that Envoy has to resolve.
-func (u upstream) needsDNS() bool {
-	return slices.ContainsFunc(u.service.Endpoints, func(e catalog.Endpoint) bool { return !isIP(e.Address) })
+// needsDNS reports whether one of the endpoints has a name that Envoy has to resolve.
+func needsDNS(e *catalog.Endpoints) bool {
+	return slices.ContainsFunc(e.List, func(e catalog.Endpoint) bool { return !isIP(e.Address) })
 }
 
 // upstreamCluster leads to the sidecars of the service that u dials.
@@ -145,16 +141,16 @@ func (b *builder) upstreamCluster(u upstream) *clusterv3.Cluster {
 		ConnectTimeout:                orDefault(u.ConnectTimeout),
 		PerConnectionBufferLimitBytes: wrapperspb.UInt32(bufferLimit),
 		IgnoreHealthOnHostRemoval:     true,
-		TransportSocket:               b.upstreamTLS(u.id, u.service.Protocol),
+		TransportSocket:               b.upstreamTLS(u.id, u.Service.Protocol),
 		CircuitBreakers:               limits(u.Limits),
 		OutlierDetection:              outliers(u.Passive),
-		TypedExtensionProtocolOptions: b.httpOptions(u.service.Protocol, true),
+		TypedExtensionProtocolOptions: b.httpOptions(u.Service.Protocol, true),
 	}
 	// Without this Envoy sends requests to unhealthy endpoints when too few are healthy.
 	c.CommonLbConfig.HealthyPanicThreshold = &typev3.Percent{}
-	if u.needsDNS() {
+	if needsDNS(u.Endpoints) {
 		resolveByDNS(c)
-		c.LoadAssignment = assignment(u.cluster, u.service.Endpoints)
+		c.LoadAssignment = assignment(u.cluster, u.Endpoints.List)
 		return c
 	}
 	c.ClusterDiscoveryType = &clusterv3.Cluster_Type{Type: clusterv3.Cluster_EDS}

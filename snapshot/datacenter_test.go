@@ -10,7 +10,6 @@ import (
 	tcpv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/tcp_proxy/v3"
 	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
 	"github.com/sallyport/sallyport/catalog"
-	"github.com/sallyport/sallyport/identity"
 	"github.com/sallyport/sallyport/intention"
 )
 
@@ -35,11 +34,16 @@ func elsewhere(c *catalog.Contents) {
 	for _, s := range slices.Clone(c.Services) {
 		s := *s
 		s.Datacenter = "dc2"
-		s.Endpoints = slices.Clone(s.Endpoints)
-		for i := range s.Endpoints {
-			s.Endpoints[i].Address = "10.2.0.1"
-		}
 		c.Services = append(c.Services, &s)
+	}
+	for _, e := range slices.Clone(c.Endpoints) {
+		e := *e
+		e.Datacenter = "dc2"
+		e.List = slices.Clone(e.List)
+		for i := range e.List {
+			e.List[i].Address = "10.2.0.1"
+		}
+		c.Endpoints = append(c.Endpoints, &e)
 	}
 	c.Sort()
 }
@@ -48,15 +52,13 @@ func elsewhere(c *catalog.Contents) {
 // is another listener to the same.
 func TestUpstreamsInDatacenters(t *testing.T) {
 	in := input(compile("web", intention.Deny), catalog.Inbound{})
-	service := func(datacenter, address string) *catalog.Service {
-		return &catalog.Service{Name: identity.NewName("api"), Datacenter: datacenter, Endpoints: []catalog.Endpoint{{Address: address, Port: 21000, Weight: 1, Healthy: true}}}
-	}
-	here, there := service("", "10.0.0.1"), service("dc2", "10.9.0.1")
+	here, there := target("api", catalog.TCP, at("10.0.0.1")), target("api", catalog.TCP, at("10.9.0.1"))
+	there.Service.Datacenter, there.Endpoints.Datacenter = "dc2", "dc2"
 	for i, u := range []catalog.Upstream{{}, {Datacenter: "dc1"}, {Datacenter: "dc2"}} {
-		u.Destination, u.BindPort = here.Name, 9100+uint16(i)
+		u.Destination, u.BindPort = here.Service.Name, 9100+uint16(i)
 		in.Proxy.Upstreams = append(in.Proxy.Upstreams, u)
 	}
-	in.Upstreams = []*catalog.Service{here, here, there}
+	in.Upstreams = []catalog.Target{here, here, there}
 	r := build(t, in)
 	for listener, datacenter := range map[string]string{"api:127.0.0.1:9100": "dc1", "api?dc=dc1:127.0.0.1:9101": "dc1", "api?dc=dc2:127.0.0.1:9102": "dc2"} {
 		sni := "api.default." + datacenter + ".internal." + trustDomain

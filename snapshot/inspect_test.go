@@ -39,7 +39,7 @@ var (
 )
 
 // input is a proxy of the service web, with a policy.
-func input(p *intention.Policy, in catalog.Inbound, upstreams ...*catalog.Service) snapshot.Input {
+func input(p *intention.Policy, in catalog.Inbound, upstreams ...catalog.Target) snapshot.Input {
 	scope := p.Scope()
 	in.Address, in.Port, in.LocalPort = "127.0.0.1", 21000, 8080
 	proxy := &catalog.Proxy{ID: "web-sidecar-proxy", Service: identity.NewName("web"), Instance: "web", Origin: "web.hcl:1", Inbound: in}
@@ -47,7 +47,7 @@ func input(p *intention.Policy, in catalog.Inbound, upstreams ...*catalog.Servic
 		proxy.Service = d
 	}
 	for i, u := range upstreams {
-		proxy.Upstreams = append(proxy.Upstreams, catalog.Upstream{Destination: u.Name, BindPort: 9100 + uint16(i)})
+		proxy.Upstreams = append(proxy.Upstreams, catalog.Upstream{Destination: u.Service.Name, BindPort: 9100 + uint16(i)})
 	}
 	return snapshot.Input{Envoy: newest, ProxyView: &catalog.ProxyView{
 		Mesh:      &catalog.Mesh{TrustDomain: spiffeid.RequireTrustDomainFromString(trustDomain), Datacenter: "dc1", Datacenters: scope.Datacenters, Default: scope.Default},
@@ -55,6 +55,17 @@ func input(p *intention.Policy, in catalog.Inbound, upstreams ...*catalog.Servic
 		Policy:    p,
 		Upstreams: upstreams,
 	}}
+}
+
+// target is a service of the mesh's own datacenter.
+func target(name string, p catalog.Protocol, list ...catalog.Endpoint) catalog.Target {
+	n := identity.NewName(name)
+	return catalog.Target{Service: &catalog.Service{Name: n, Protocol: p}, Endpoints: &catalog.Endpoints{Name: n, List: list}}
+}
+
+// at is a healthy endpoint.
+func at(address string) catalog.Endpoint {
+	return catalog.Endpoint{Address: address, Port: 21000, Weight: 1, Healthy: true}
 }
 
 // own is in with a view of its own, which may be changed.

@@ -193,7 +193,7 @@ func (b *builder) upstreamListener(u upstream) *listenerv3.Listener {
 		StatPrefix:       stats,
 		ClusterSpecifier: &tcpv3.TcpProxy_Cluster{Cluster: u.cluster},
 	})
-	if u.service.Protocol.L7() {
+	if u.Service.Protocol.L7() {
 		filter = b.networkFilter("envoy.filters.network.http_connection_manager", &hcmv3.HttpConnectionManager{
 			StatPrefix:               stats,
 			CodecType:                hcmv3.HttpConnectionManager_AUTO,

@@ -53,7 +53,7 @@ func upstreamRoute(u upstream) *routev3.RouteConfiguration {
 			Domains: []string{"*"},
 			Routes: []*routev3.Route{matchAll(&routev3.RouteAction{
 				ClusterSpecifier: &routev3.RouteAction_Cluster{Cluster: u.cluster},
-				UpgradeConfigs:   upgrades(u.service.Protocol),
+				UpgradeConfigs:   upgrades(u.Service.Protocol),
 				Timeout:          durationpb.New(0),
 				RetryPolicy:      &routev3.RetryPolicy{RetryOn: "connect-failure,refused-stream", NumRetries: wrapperspb.UInt32(2)},
 			})},

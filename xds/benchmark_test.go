@@ -133,8 +133,8 @@ func BenchmarkEndpointChange(b *testing.B) {
 		var p50, last []time.Duration
 		for b.Loop() {
 			time.Sleep(2 * stormQuiet)
-			shared := &m.contents.Services[len(m.contents.Services)-1]
-			shared.Endpoints[0].Port++
+			shared := &m.contents.Endpoints[len(m.contents.Endpoints)-1]
+			shared.List[0].Port++
 			begin := time.Now()
 			m.publish()
 			var took []time.Duration
@@ -233,10 +233,10 @@ func BenchmarkPublishRound(b *testing.B) {
 			b.ReportAllocs()
 			begin := cpuTime(b)
 			for i := 0; b.Loop(); i++ {
-				contents.Services = slices.Clone(contents.Services)
-				changed := *contents.Services[n/2]
-				changed.Endpoints = []catalog.Endpoint{{Address: "10.0.0.1", Port: uint16(i)}}
-				contents.Services[n/2] = &changed
+				contents.Endpoints = slices.Clone(contents.Endpoints)
+				changed := *contents.Endpoints[n/2]
+				changed.List = []catalog.Endpoint{{Address: "10.0.0.1", Port: uint16(i)}}
+				contents.Endpoints[n/2] = &changed
 				m.store.Publish(contents)
 				if told := p.concerned(); len(told) != 10 {
 					b.Fatalf("%d are told, want those that dial the service", len(told))

@@ -269,7 +269,7 @@ func TestTwoStreamsOfOneProxy(t *testing.T) {
 		one.configure()
 		two.subscribe(secrets, "roots")
 		r := two.expect("secret roots")
-		m.contents.Services[1].Endpoints[0].Port++
+		m.contents.Endpoints[1].List[0].Port++
 		m.publish()
 		one.accept("endpoint " + apiSNI)
 		one.silence()
@@ -294,7 +294,7 @@ func TestChangesDuringAnOpenResponse(t *testing.T) {
 		c := m.stream("web")
 		c.configure()
 		change := func() {
-			m.contents.Services[1].Endpoints[0].Port++
+			m.contents.Endpoints[1].List[0].Port++
 			m.publish()
 			time.Sleep(time.Second)
 		}
@@ -311,7 +311,7 @@ func TestChangesDuringAnOpenResponse(t *testing.T) {
 		change()
 		r = c.expect("endpoint " + apiSNI)
 		change()
-		m.contents.Services[1].Endpoints[0].Port--
+		m.contents.Endpoints[1].List[0].Port--
 		m.publish()
 		time.Sleep(time.Second)
 		c.must(c.s.ACK(r))

@@ -94,7 +94,7 @@ func TestChange(t *testing.T) {
 			t.Error("a change that has not been is known")
 		}
 		for range 100 {
-			m.contents.Services[0].Endpoints[0].Port++
+			m.contents.Endpoints[0].List[0].Port++
 			m.publish()
 		}
 		if _, err := m.server.Change(granted); err == nil {

@@ -228,9 +228,10 @@ func (l *logs) String() string {
 // service adds a service with a sidecar that dials the upstreams.
 func (m *mesh) service(name string, protocol catalog.Protocol, upstreams ...string) *catalog.Proxy {
 	n := len(m.contents.Proxies)
-	m.contents.Services = append(m.contents.Services, catalog.Service{
-		Name: identity.NewName(name), Protocol: protocol,
-		Endpoints: []catalog.Endpoint{{Address: "127.0.0.1", Port: uint16(20000 + n), Weight: 1, Healthy: true}},
+	m.contents.Services = append(m.contents.Services, catalog.Service{Name: identity.NewName(name), Protocol: protocol})
+	m.contents.Endpoints = append(m.contents.Endpoints, catalog.Endpoints{
+		Name: identity.NewName(name),
+		List: []catalog.Endpoint{{Address: "127.0.0.1", Port: uint16(20000 + n), Weight: 1, Healthy: true}},
 	})
 	p := catalog.Proxy{
 		ID: proxyID(name), Service: identity.NewName(name), Instance: name, Origin: name + ".hcl:1",

@@ -195,7 +195,7 @@ func (w *world) step(s step) {
 			web.Upstreams = append(web.Upstreams, catalog.Upstream{Destination: name, BindAddress: "127.0.0.1", BindPort: uint16(9000 + n)})
 		}
 	case "endpoint":
-		w.m.contents.Services[1+s.N%4].Endpoints[0].Port++
+		w.m.contents.Endpoints[1+s.N%4].List[0].Port++
 	case "cluster":
 		if n := len(web.Upstreams); n > 0 {
 			web.Upstreams[s.N%n].ConnectTimeout += time.Second

@@ -40,12 +40,12 @@ func TestWaitHasAnEnd(t *testing.T) {
 		twoServices(m)
 		c := m.stream("web")
 		c.configure()
-		m.contents.Services[1].Endpoints[0].Port++
+		m.contents.Endpoints[1].List[0].Port++
 		m.contents.Proxies[0].Upstreams[0].BalanceConnections = true
 		m.publish()
 		for range 2 { // Envoy answers after 2 s, and each time there is something new
 			r := c.expect("endpoint " + apiSNI)
-			m.contents.Services[1].Endpoints[0].Port++
+			m.contents.Endpoints[1].List[0].Port++
 			m.publish()
 			time.Sleep(2 * time.Second)
 			c.must(c.s.ACK(r))

@@ -90,7 +90,7 @@ func TestSweep(t *testing.T) {
 		m.contents.Proxies = m.contents.Proxies[1:]
 		m.publish()
 		synctest.Wait()
-		m.contents.Services[0].Endpoints[0].Port++
+		m.contents.Endpoints[0].List[0].Port++
 		m.publish()
 		synctest.Wait()
 		m.server.mu.Lock()

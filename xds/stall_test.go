@@ -61,7 +61,7 @@ func TestDiskStalls(t *testing.T) {
 			t.Errorf("waiting: %q, want that a grant is not recorded", p.Waiting)
 		}
 		time.Sleep(30 * time.Second)
-		m.contents.Services[1].Endpoints[0].Port++
+		m.contents.Endpoints[1].List[0].Port++
 		m.publish()
 		web.accept("endpoint " + apiSNI)
 		web.silence()

@@ -26,14 +26,18 @@ func TestReferences(t *testing.T) {
 	seen := map[string]int{}
 	for _, protocol := range []catalog.Protocol{catalog.TCP, catalog.HTTP, catalog.GRPC} {
 		for _, enforcement := range []catalog.Enforcement{catalog.RBAC, catalog.ExtAuthz, catalog.Both} {
-			api := &catalog.Service{Name: identity.NewName("api"), Protocol: protocol, Endpoints: []catalog.Endpoint{{Address: "10.0.0.1", Port: 1, Weight: 1, Healthy: true}}}
-			named := &catalog.Service{Name: identity.NewName("named"), Protocol: protocol, Endpoints: []catalog.Endpoint{{Address: "named.internal", Port: 1, Weight: 1, Healthy: true}}}
+			target := func(name, address string) catalog.Target {
+				n := identity.NewName(name)
+				list := []catalog.Endpoint{{Address: address, Port: 1, Weight: 1, Healthy: true}}
+				return catalog.Target{Service: &catalog.Service{Name: n, Protocol: protocol}, Endpoints: &catalog.Endpoints{Name: n, List: list}}
+			}
+			api, named := target("api", "10.0.0.1"), target("named", "named.internal")
 			p := &catalog.Proxy{
 				ID: "web-sidecar-proxy", Service: identity.NewName("web"),
 				Inbound:   catalog.Inbound{Address: "127.0.0.1", Port: 1, LocalPort: 2, Protocol: protocol, Enforcement: enforcement},
-				Upstreams: []catalog.Upstream{{Destination: api.Name, BindPort: 3}, {Destination: named.Name, BindPort: 4}},
+				Upstreams: []catalog.Upstream{{Destination: api.Service.Name, BindPort: 3}, {Destination: named.Service.Name, BindPort: 4}},
 			}
-			r, err := snapshot.Build(snapshot.Input{ProxyView: &catalog.ProxyView{Mesh: mesh, Proxy: p, Upstreams: []*catalog.Service{api, named}}, Envoy: snapshot.FeaturesOf(node("web-sidecar-proxy"))})
+			r, err := snapshot.Build(snapshot.Input{ProxyView: &catalog.ProxyView{Mesh: mesh, Proxy: p, Upstreams: []catalog.Target{api, named}}, Envoy: snapshot.FeaturesOf(node("web-sidecar-proxy"))})
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -13,6 +13,7 @@ import (
 type Mesh struct {
 	Mesh       catalog.Mesh
 	Services   []catalog.Service
+	Endpoints  []catalog.Endpoints
 	Proxies    []catalog.Proxy
 	Intentions []intention.Intention
 }
@@ -23,8 +24,11 @@ func (m Mesh) Contents() catalog.Contents {
 	c := catalog.Contents{Mesh: m.Mesh, Intentions: catalog.ByDestination(slices.Clone(m.Intentions))}
 	c.Mesh.Datacenters = slices.Sorted(slices.Values(m.Mesh.Datacenters))
 	for _, s := range m.Services {
-		s.Endpoints = slices.SortedFunc(slices.Values(s.Endpoints), catalog.CompareEndpoints)
 		c.Services = append(c.Services, &s)
+	}
+	for _, e := range m.Endpoints {
+		e.List = slices.SortedFunc(slices.Values(e.List), catalog.CompareEndpoints)
+		c.Endpoints = append(c.Endpoints, &e)
 	}
 	for _, p := range m.Proxies {
 		p.Upstreams, p.Exposed = slices.Clone(p.Upstreams), slices.Clone(p.Exposed)
