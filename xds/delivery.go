@@ -70,8 +70,9 @@ type ChangeStatus struct {
 // ProxyChange is the progress of a change at one stream of a proxy, or at a proxy without streams.
 type ProxyChange struct {
 	ID identity.ProxyID `json:"id"`
-	// State is the progress in words: "accepted", "sent", "does not concern it", "not connected",
-	// or why it waits.
+	// State is the progress in words: "accepted", "sent", "refused" (Envoy refuses some
+	// resource, of this change or an older one), "does not concern it", "not connected", or why it
+	// waits.
 	State string `json:"state"`
 	// Sent is when the first response with the change was sent; zero: none was.
 	Sent time.Time `json:"sent,omitzero"`
@@ -127,6 +128,8 @@ func (s *Server) reached(id identity.ProxyID, number uint64) (out []ProxyChange)
 			switch {
 			case !d.accepted.IsZero():
 				c.State = "accepted"
+			case !d.sent.IsZero() && n.refusesAny():
+				c.State = "refused"
 			case !d.sent.IsZero():
 				c.State = "sent"
 			}

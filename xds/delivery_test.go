@@ -84,6 +84,18 @@ func TestChange(t *testing.T) {
 		want(newest(), "web", "not connected")
 		c.silence()
 
+		// One of which Envoy refuses a part.
+		m.intend("batch", "api", intention.Allow)
+		m.publish()
+		c.must(c.s.ACK(c.expect("secret peers/api")))
+		c.must(c.s.NACK(c.expect("extension intentions/api"), "not this one"))
+		want(newest(), "api", "refused")
+		m.intend("cron", "api", intention.Allow)
+		m.publish()
+		c.must(c.s.ACK(c.expect("secret peers/api")))
+		c.must(c.s.ACK(c.expect("extension intentions/api")))
+		want(newest(), "api", "accepted")
+
 		// Old ones are forgotten, and said to be.
 		for range catalog.KeptOfProxy + 1 {
 			m.intend("late", "api", map[bool]intention.Action{true: intention.Allow, false: intention.Deny}[newest()%2 == 0])

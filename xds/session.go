@@ -338,6 +338,16 @@ func (s *session) refusing(k kind) bool {
 	return len(s.subs[k].refused) > 0 && len(s.subs[k].refuses(s.target.resources[k])) > 0
 }
 
+// refusesAny reports whether Envoy refuses a resource of the target.
+func (s *session) refusesAny() bool {
+	for k := range kinds {
+		if s.target != nil && s.refusing(k) {
+			return true
+		}
+	}
+	return false
+}
+
 // send sends what is to be sent of kind k, if another response of that kind may be sent.
 func (s *session) send(k kind, removals bool, now time.Time) {
 	t := s.subs[k]
