@@ -23,8 +23,9 @@ const (
 //
 // A revocation never waits for the disk: after a crash the unrecorded generation differs from the
 // recorded one, so the next start ends the connections under it. A source that a policy newly
-// allows under a recorded generation has to wait until that is recorded, too: else a crash, and a
-// revocation while the control plane is down, would leave a connection that nothing ends.
+// allows under a generation that is recorded, or may be at any moment as it is being written, has
+// to wait until that source is recorded, too: else a crash, and a revocation while the control
+// plane is down, would leave a connection that nothing ends.
 //
 // It is for one goroutine.
 type generations struct {
@@ -41,6 +42,7 @@ type generations struct {
 type generation struct {
 	record
 	recorded record // what is on disk, or as good as; the zero value: nothing
+	writing  record // what is being written; the zero value: nothing
 
 	policy  *intention.Policy // the one that was seen last
 	due     bool              // access was revoked and number is not raised yet
@@ -65,8 +67,14 @@ func (r record) equal(o record) bool {
 // access was revoked but the last renames are too recent, the rename is delayed: retryAt is then
 // when to call observe again, and zero otherwise. drain is how long an Envoy drains.
 func (g *generations) observe(dst identity.Name, policy *intention.Policy, drain func() time.Duration, now time.Time) (s *generation, raised bool, retryAt time.Time) {
-	s, fresh := g.ensure(dst, policy, now)
-	if fresh || s.policy == policy && policy != nil && !s.due {
+	name := dst.String()
+	switch s = g.byDst[name]; {
+	case s == nil:
+		s = &generation{record: record{number: g.next(0, now), allowed: policy.Allowed()}, policy: policy}
+		g.byDst[name] = s
+		g.dirty = true
+		return s, false, time.Time{}
+	case s.policy == policy && policy != nil && !s.due:
 		return s, false, time.Time{}
 	}
 	s.policy, s.bounded = policy, nil
@@ -95,20 +103,6 @@ func (g *generations) observe(dst identity.Name, policy *intention.Policy, drain
 	return s, true, time.Time{}
 }
 
-// ensure returns the state of dst, and makes it if there is none: fresh. It is called for all
-// destinations before their first Envoys connect, so that they are recorded by one write instead of
-// one for each Envoy that connects.
-func (g *generations) ensure(dst identity.Name, policy *intention.Policy, now time.Time) (s *generation, fresh bool) {
-	name := dst.String()
-	if s = g.byDst[name]; s != nil {
-		return s, false
-	}
-	s = &generation{record: record{number: g.next(0, now), allowed: policy.Allowed()}, policy: policy}
-	g.byDst[name] = s
-	g.dirty = true
-	return s, true
-}
-
 func (g *generations) widen(s *generation, allowed intention.Set) {
 	if allowed.Within(s.allowed) {
 		return
@@ -126,20 +120,27 @@ const (
 	publishNothing        // the name of the filter chain is not recorded
 )
 
-// publishable returns the policy that may be published to Envoys under s's generation; nil for
-// publishNothing.
+// publishable returns the policy that may be published to Envoys under s's generation, and by which
+// ext_authz may let anybody in; nil for publishNothing.
 func (g *generations) publishable(s *generation) (*intention.Policy, extent) {
+	if s.recorded.number == 0 && !g.lost {
+		return nil, publishNothing
+	}
+	found := s.recorded // by the next start, if this process is killed
+	if g.lost || found.number != s.number {
+		found = s.writing
+	}
 	allowed := s.policy.Allowed()
-	switch {
-	case g.lost, s.recorded.number != 0 && s.recorded.number != s.number, s.recorded.number != 0 && allowed.Within(s.recorded.allowed):
+	if found.number != s.number || allowed.Within(found.allowed) {
 		s.published = s.policy
 		return s.policy, publishAll
-	case s.recorded.number == 0:
-		return nil, publishNothing
-	case s.bounded == nil && s.published != nil && s.published.Allowed().Within(allowed) && s.recorded.allowed.Within(s.published.Allowed()):
-		s.bounded = s.published // at least as wide as the record, and nothing of it is revoked
-	case s.bounded == nil:
-		s.bounded = s.policy.Within(s.recorded.allowed)
+	}
+	if s.bounded == nil {
+		if s.published != nil && s.published.Allowed().Within(allowed) && found.allowed.Within(s.published.Allowed()) {
+			s.bounded = s.published // at least as wide as the record, and nothing of it is revoked
+		} else {
+			s.bounded = s.policy.Within(found.allowed)
+		}
 	}
 	s.published = s.bounded
 	return s.bounded, publishBounded

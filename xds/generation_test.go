@@ -267,6 +267,10 @@ func TestTelling(t *testing.T) {
 	check("after that", policy("a", deny, "x", "y", "z"), publishBounded, "x y", "z")
 	check("a revocation meanwhile", policy("a", deny, "z"), publishAll, "z", "x y")
 	check("a grant under a name that is not recorded", policy("a", deny, "z", "u"), publishAll, "z u", "x y")
+	start()
+	check("a grant under a name that is being recorded", policy("a", deny, "z", "u", "w"), publishBounded, "z u", "w")
+	end()
+	check("a grant under a name that was recorded without it", policy("a", deny, "z", "u", "w"), publishBounded, "z u", "w")
 
 	// The disk does not take it: all goes out, and the next start gives another name.
 	r.path, r.unrecorded = filepath.Join(path, "no-directory"), filepath.Join(t.TempDir(), "unrecorded")
@@ -287,6 +291,7 @@ func TestTelling(t *testing.T) {
 	now = r.retryAt
 	r.path = path
 	start()
+	check("while it may succeed", policy("a", deny, "z", "u", "v", "t"), publishBounded, "z u v", "t")
 	end()
 	if _, err := os.Stat(r.unrecorded); err == nil || r.err != nil || g.lost {
 		t.Errorf("recorded at last, and %s is still there; %v", r.unrecorded, r.err)

@@ -15,24 +15,35 @@ import (
 	"github.com/sallyport/sallyport/internal/atomicfile"
 )
 
+// startOnDisk is start with a disk that takes nothing from the call of stall to that of what it
+// returns.
+func startOnDisk(t *testing.T, cfg Config) (m *mesh, stall func() (works func())) {
+	t.Helper()
+	var stalled chan struct{} // nil, or closed: the disk works
+	m = start(t, cfg)
+	m.stop()
+	m.prepare = func(s *Server) {
+		s.recorder.file = func(path string, data []byte) error {
+			if stalled != nil {
+				<-stalled
+			}
+			return atomicfile.Replace(path, data)
+		}
+	}
+	m.run(cfg)
+	return m, func() func() {
+		stalled = make(chan struct{})
+		return sync.OnceFunc(func() { close(stalled) })
+	}
+}
+
 // A disk that takes nothing for a while delays grants and first names, and nothing else; and what a
 // control plane that is killed meanwhile has told, its successor knows how to end.
 func TestDiskStalls(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		cfg := patient()
 		cfg.GenerationsFile = t.TempDir() + "/generations-2.json"
-		m := start(t, cfg)
-		var stall chan struct{} // nil, or closed: the disk works
-		m.stop()
-		m.prepare = func(s *Server) {
-			s.recorder.file = func(path string, data []byte) error {
-				if stall != nil {
-					<-stall
-				}
-				return atomicfile.Replace(path, data)
-			}
-		}
-		m.run(cfg)
+		m, stall := startOnDisk(t, cfg)
 		defer m.stop()
 		twoServices(m)
 		m.intend("batch", "api", intention.Allow)
@@ -50,8 +61,7 @@ func TestDiskStalls(t *testing.T) {
 		}
 		before := onDisk()
 
-		stall = make(chan struct{})
-		works := sync.OnceFunc(func() { close(stall) })
+		works := stall()
 		defer works()
 		m.intend("late", "api", intention.Allow)
 		m.publish()
