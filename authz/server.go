@@ -1,6 +1,7 @@
 // Package authz answers Envoy's ext_authz filters, network and HTTP (service.auth.v3), from the
 // newest View of the catalog: may this client reach this proxy's service? What it answers is
-// intention.Policy.Decide, and nothing else.
+// intention.Policy.Decide, and nothing else; where live connections are to end with the access, of
+// what Envoys are told, too.
 //
 // It fails closed: whatever is missing, malformed or contradicts itself is denied. A denial is an
 // answer (Envoy makes it a 403 or a closed connection); what keeps the server from deciding is an

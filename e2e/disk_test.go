@@ -112,7 +112,7 @@ func TestDiskStalls(t *testing.T) {
 		m.Write("api-2.hcl", fmt.Sprintf(`service { name = "api" id = "api-2" port = %d connect { sidecar_service { port = %d } } }`, m.Port(), m.Port()))
 	})
 	accepted("an endpoint's end", "web", func() { m.Remove("api-2.hcl") })
-	accepted("a revocation", "db", func() { m.Intend("db", meshtest.Intentions{"batch": "allow"}) })
+	accepted("a revocation", "db", func() { m.Intend("db", meshtest.Intentions{"web": "deny"}) })
 	meshtest.Await(t, "the revoked connection to end", func() error {
 		if a := meshtest.Exchange(live, "ping", 4); a.Allowed() {
 			return fmt.Errorf("it lives %s after the disk stalled", time.Since(began))

@@ -22,10 +22,10 @@ const (
 // control plane was down renames at once.
 //
 // A revocation never waits for the disk: after a crash the unrecorded generation differs from the
-// recorded one, so the next start ends the connections under it. A source that a policy newly
-// allows under a generation that is recorded, or may be at any moment as it is being written, has
-// to wait until that source is recorded, too: else a crash, and a revocation while the control
-// plane is down, would leave a connection that nothing ends.
+// recorded one, so the next start ends the connections under it. Who is newly let in has to wait
+// until whatever a next start may find has them: else a crash, and a revocation while the control
+// plane is down, would leave a connection that nothing ends. That holds under an unrecorded
+// generation too, as an Envoy may be slow to leave the recorded one.
 //
 // It is for one goroutine.
 type generations struct {
@@ -48,7 +48,7 @@ type generation struct {
 	due     bool              // access was revoked and number is not raised yet
 	renamed []time.Time       // the last times, oldest first
 	// bounded replaces policy as long as that has to wait for the disk. published is the last
-	// policy that Envoys may have got; nil: none.
+	// policy that Envoys may have got, unless it was bounded by what is recorded; nil: none.
 	bounded, published *intention.Policy
 }
 
@@ -126,23 +126,28 @@ func (g *generations) publishable(s *generation) (*intention.Policy, extent) {
 	if s.recorded.number == 0 && !g.lost {
 		return nil, publishNothing
 	}
-	found := s.recorded // by the next start, if this process is killed
-	if g.lost || found.number != s.number {
-		found = s.writing
-	}
 	allowed := s.policy.Allowed()
-	if found.number != s.number || allowed.Within(found.allowed) {
+	inRecord := g.lost || allowed.Within(s.recorded.allowed)
+	inWriting := s.writing.number == 0 || allowed.Within(s.writing.allowed)
+	if inRecord && inWriting {
 		s.published = s.policy
 		return s.policy, publishAll
 	}
 	if s.bounded == nil {
-		if s.published != nil && s.published.Allowed().Within(allowed) && found.allowed.Within(s.published.Allowed()) {
-			s.bounded = s.published // at least as wide as the record, and nothing of it is revoked
+		found := s.recorded.allowed
+		switch {
+		case inRecord:
+			found = s.writing.allowed
+		case !inWriting:
+			found = found.Intersection(s.writing.allowed)
+		}
+		// The last one is not built again if it is as wide as that, and nothing of it is revoked.
+		if s.published == nil || !s.published.Allowed().Within(allowed) || !found.Within(s.published.Allowed()) {
+			s.published, s.bounded = nil, s.policy.Within(found)
 		} else {
-			s.bounded = s.policy.Within(found.allowed)
+			s.bounded = s.published
 		}
 	}
-	s.published = s.bounded
 	return s.bounded, publishBounded
 }
 

@@ -12,7 +12,7 @@ import (
 // told is up to where the publisher has looked. It is immutable.
 type told struct {
 	view *catalog.View
-	// bounded are the policies that hold in place of view's; of a nil one that one does.
+	// bounded are the policies that hold in place of view's; nil, or none: view's own does.
 	bounded map[identity.Name]*intention.Policy
 }
 
@@ -34,7 +34,7 @@ func (s *Server) Told(view *catalog.View, policy *intention.Policy) *intention.P
 	return t.view.Policy(policy.Destination())
 }
 
-// tell has Told know what p has observed.
+// tell lets Told know what p has observed.
 func (p *publisher) tell() {
 	if p.stale {
 		p.stale = false

@@ -61,12 +61,15 @@ func TestTold(t *testing.T) {
 			works()
 			check("recorded", newest(), "web late later ")
 
-			// Under a name that is not recorded nobody waits.
 			works = stall()
 			defer works()
 			m.intend("web", "api", intention.Deny)
 			m.publish()
 			check("a revocation", newest(), "late later ")
+			m.intend("web", "api", intention.Allow)
+			m.intend("late", "api", intention.Deny)
+			m.publish()
+			check("one that is recorded under the name before, but not under the present one", newest(), "later ")
 		})
 	}
 }
