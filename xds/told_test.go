@@ -1,6 +1,7 @@
 package xds
 
 import (
+	"strings"
 	"testing"
 	"testing/synctest"
 
@@ -11,16 +12,17 @@ import (
 )
 
 // whom asks for each of sources whether it is let into api by view and by what is told.
-func whom(m *mesh, view *catalog.View, sources ...string) (allowed string) {
+func whom(m *mesh, view *catalog.View, sources ...string) string {
+	var allowed []string
 	policy := view.Policy(identity.NewName("api"))
 	told := m.server.Told(view, policy)
 	for _, s := range sources {
 		id := view.Identity(identity.NewName(s))
 		if policy.Decide(id).Allowed() && told.Decide(id).Allowed() {
-			allowed += s + " "
+			allowed = append(allowed, s)
 		}
 	}
-	return allowed
+	return strings.Join(allowed, " ")
 }
 
 // What is told lags behind the newest View, and behind the disk, whether an Envoy is connected or
@@ -47,29 +49,29 @@ func TestTold(t *testing.T) {
 			if connected {
 				m.stream("api").configureAPI()
 			}
-			check("a first configuration", newest(), "web ")
+			check("a first configuration", newest(), "web")
 
 			works := stall()
 			defer works()
 			m.intend("late", "api", intention.Allow)
-			check("a View that is not looked at yet", m.contents.View(), "web ")
+			check("a View that is not looked at yet", m.contents.View(), "web")
 			m.publish()
-			check("a grant that is not recorded", newest(), "web ")
+			check("a grant that is not recorded", newest(), "web")
 			m.intend("later", "api", intention.Allow)
 			m.publish()
-			check("and another one", newest(), "web ")
+			check("and another one", newest(), "web")
 			works()
-			check("recorded", newest(), "web late later ")
+			check("recorded", newest(), "web late later")
 
 			works = stall()
 			defer works()
 			m.intend("web", "api", intention.Deny)
 			m.publish()
-			check("a revocation", newest(), "late later ")
+			check("a revocation", newest(), "late later")
 			m.intend("web", "api", intention.Allow)
 			m.intend("late", "api", intention.Deny)
 			m.publish()
-			check("one that is recorded under the name before, but not under the present one", newest(), "later ")
+			check("one that is recorded under the name before, but not under the present one", newest(), "later")
 		})
 	}
 }
