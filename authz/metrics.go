@@ -23,6 +23,7 @@ const (
 	wrongDestination
 	noIdentity
 	badCertificate
+	unrecorded
 	panicked
 	reasons // how many there are
 )
@@ -41,6 +42,7 @@ func (r reason) words() (label, text string) {
 		wrongDestination:   {"destination", "the destination is not the proxy's service"},
 		noIdentity:         {"identity", "the client is not a service of the mesh"},
 		badCertificate:     {"certificate", "the client's certificate does not name the client, and it alone"},
+		unrecorded:         {"unrecorded", "the client is let in as soon as that is recorded on disk"},
 		panicked:           {"panic", "internal error"},
 	}[r]
 	return w[0], w[1]

@@ -1,6 +1,7 @@
 // Package authz answers Envoy's ext_authz filters, network and HTTP (service.auth.v3), from the
 // newest View of the catalog: may this client reach this proxy's service? What it answers is
-// intention.Policy.Decide, and nothing else.
+// intention.Policy.Decide, and nothing else; where live connections are to end with the access, of
+// what Envoys are told, too.
 //
 // It fails closed: whatever is missing, malformed or contradicts itself is denied. A denial is an
 // answer (Envoy makes it a 403 or a closed connection); what keeps the server from deciding is an
@@ -38,6 +39,10 @@ type Config struct {
 	// beside files always, beside Consul unless the verdict on the proxy's token is older than a
 	// minute, which its xDS stream keeps it from becoming.
 	Authorize func(ctx context.Context) (identity.Caller, error)
+	// Told is what Envoys are told in place of a policy of view, which is not nil. Where live
+	// connections are to end with the access, nobody is let in whom it does not allow, too; see
+	// xds.Server.Told. It is called once per such Check. Nil: the policy itself.
+	Told func(view *catalog.View, policy *intention.Policy) *intention.Policy
 	// LogDenials logs denials, at most ten a second, and the number of those not logged. Without it
 	// they are only counted.
 	LogDenials bool
@@ -52,6 +57,7 @@ type Server struct {
 	authv3.UnimplementedAuthorizationServer
 	views     *latest.Value[*catalog.View]
 	authorize func(ctx context.Context) (identity.Caller, error)
+	told      func(view *catalog.View, policy *intention.Policy) *intention.Policy // nil: all of it
 	// certificates are the URI SANs by the certificates' text; empty for one without exactly one.
 	certificates *recent.Table[string]
 	metrics      metrics
@@ -73,6 +79,7 @@ func New(c Config) (*Server, error) {
 	s := &Server{
 		views:        c.Views,
 		authorize:    c.Authorize,
+		told:         c.Told,
 		certificates: recent.New[string](maxCertificates),
 		metrics:      m,
 		logger:       c.Logger,
@@ -140,6 +147,7 @@ func (s *Server) decide(ctx context.Context, req *authv3.CheckRequest) (v verdic
 		return v, notReady, status.Error(codes.Unavailable, "the catalog is not known yet")
 	}
 	v.proxy = caller.Proxy
+	drains := true // an older listener does not say whose it is
 	if caller.Proxy != "" {
 		switch proxy := view.Proxy(caller.Proxy); {
 		case proxy == nil:
@@ -148,6 +156,8 @@ func (s *Server) decide(ctx context.Context, req *authv3.CheckRequest) (v verdic
 		case proxy.Proxy.Service != caller.Service:
 			v.reason = wrongDestination
 			return v, 0, nil
+		default:
+			drains = proxy.Proxy.Inbound.Revocation == catalog.Drain
 		}
 	}
 	v.destination = caller.Service
@@ -162,7 +172,14 @@ func (s *Server) decide(ctx context.Context, req *authv3.CheckRequest) (v verdic
 		v.reason = why
 		return v, 0, nil
 	}
-	d := view.Policy(caller.Service).Decide(source)
+	policy := view.Policy(caller.Service)
+	d := policy.Decide(source)
+	if d.Allowed() && drains && s.told != nil {
+		if told := s.told(view, policy); told != policy && !told.Decide(source).Allowed() {
+			v.reason = unrecorded
+			return v, 0, nil
+		}
+	}
 	v.reason, v.intention = reasonOf(d.Reason), d.Intention
 	v.allowed = d.Allowed() && (v.reason == byIntention || v.reason == byDefault)
 	return v, 0, nil

@@ -145,6 +145,26 @@ func TestFailsClosed(t *testing.T) {
 		"unknown proxy": {spoil: func(i *in) {
 			i.ctx = metadata.NewIncomingContext(t.Context(), metadata.Pairs(identity.ProxyHeader, "gone-sidecar-proxy", identity.DestinationHeader, "api"))
 		}, reason: "unknown_proxy"},
+		"not told yet": {spoil: func(i *in) { i.config.Told = func(*catalog.View, *intention.Policy) *intention.Policy { return nil } }, reason: "unrecorded"},
+		"not told yet, of an older listener": {spoil: func(i *in) {
+			i.config.Told = func(*catalog.View, *intention.Policy) *intention.Policy { return nil }
+			i.ctx = metadata.NewIncomingContext(t.Context(), metadata.Pairs(identity.DestinationHeader, "api"))
+		}, reason: "unrecorded"},
+		"not told yet, and no connection is to end": {spoil: func(i *in) {
+			i.config.Told = func(*catalog.View, *intention.Policy) *intention.Policy { return nil }
+			m := contents(scope(intention.Deny), identity.NewName("api"), someIntentions())
+			m.Proxies[0].Inbound.Revocation = catalog.NextRequest
+			store := &catalog.Store{}
+			store.Publish(m.Contents())
+			i.config.Views = &store.Views
+		}},
+		"told": {spoil: func(i *in) {
+			i.config.Told = func(_ *catalog.View, p *intention.Policy) *intention.Policy { return p.Within(p.Allowed()) }
+		}},
+		"told of what is denied": {spoil: func(i *in) {
+			i.config.Told = func(*catalog.View, *intention.Policy) *intention.Policy { panic("it is not asked") }
+			i.req = request("tcp", uri("batch"), ca.certificate(t, decisiontable.Peer{URIs: []string{uri("batch")}}), "api")
+		}, reason: "default"},
 		"authorization panics": {spoil: func(i *in) { i.config.Authorize = func(context.Context) (identity.Caller, error) { panic("oops") } }, reason: "panic"},
 		"unauthenticated": {spoil: func(i *in) {
 			i.config.Authorize = func(context.Context) (identity.Caller, error) { return identity.Caller{}, errors.New("who are you?") }

@@ -4,9 +4,11 @@ package e2e
 
 import (
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"syscall"
 	"testing"
 	"time"
 
@@ -110,7 +112,7 @@ func TestDiskStalls(t *testing.T) {
 		m.Write("api-2.hcl", fmt.Sprintf(`service { name = "api" id = "api-2" port = %d connect { sidecar_service { port = %d } } }`, m.Port(), m.Port()))
 	})
 	accepted("an endpoint's end", "web", func() { m.Remove("api-2.hcl") })
-	accepted("a revocation", "db", func() { m.Intend("db", meshtest.Intentions{"batch": "allow"}) })
+	accepted("a revocation", "db", func() { m.Intend("db", meshtest.Intentions{"web": "deny"}) })
 	meshtest.Await(t, "the revoked connection to end", func() error {
 		if a := meshtest.Exchange(live, "ping", 4); a.Allowed() {
 			return fmt.Errorf("it lives %s after the disk stalled", time.Since(began))
@@ -122,4 +124,60 @@ func TestDiskStalls(t *testing.T) {
 	time.Sleep(time.Until(began.Add(30 * time.Second)))
 	d.resume()
 	accepted("a grant", "db", func() { m.Intend("db", meshtest.Intentions{"batch": "allow", "web": "allow"}) })
+}
+
+// TestKilledBeforeAGrantIsRecorded kills the control plane between a grant and its write, and takes the grant away before the next
+// start: whoever got in by it, and whoever decides, is out again.
+func TestKilledBeforeAGrantIsRecorded(t *testing.T) {
+	for _, mode := range []string{"rbac", "ext_authz", "both"} {
+		t.Run(mode, func(t *testing.T) {
+			d := newDisk(t)
+			m := newMesh(t)
+			m.Data = filepath.Join(d.mount, "data")
+			enforce(m, mode)
+			m.Add(meshtest.Service{Name: "db", Local: serveEcho(t, "")})
+			m.Add(meshtest.Service{Name: "job", Upstreams: []string{"db"}})
+			m.Add(meshtest.Service{Name: "web", Upstreams: []string{"db"}})
+			m.Intend("db", meshtest.Intentions{"job": "allow"})
+			m.Serve()
+			m.Sidecars("job", "web", "db")
+			live := connect(t, m.Upstream("job", "db"))
+
+			d.stall()
+			m.Intend("db", meshtest.Intentions{"job": "allow", "web": "allow"})
+			m.AwaitCheck("web", "db", true)
+			var early []net.Conn
+			for until := time.Now().Add(2 * time.Second); time.Now().Before(until); time.Sleep(50 * time.Millisecond) {
+				conn, err := net.Dial("tcp", m.Upstream("web", "db"))
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer conn.Close()
+				if meshtest.Exchange(conn, "ping", 4).Allowed() {
+					early = append(early, conn)
+				}
+			}
+			if err := m.ServeProcess().Signal(syscall.SIGKILL); err != nil {
+				t.Fatal(err)
+			}
+			d.resume() // nothing that waits for a disk dies before
+			m.KillServe()
+			m.Intend("db", meshtest.Intentions{"job": "allow"})
+			m.Serve()
+			m.AwaitConnected("db")
+			figure(t, "let in before that was recorded: %d", len(early))
+			time.Sleep(2 * time.Second)
+			for _, conn := range early {
+				if meshtest.Exchange(conn, "ping", 4).Allowed() {
+					t.Fatal("a connection lives that was let in before that was recorded, and is not allowed any more")
+				}
+			}
+			if err := wantAllowed(meshtest.Exchange(live, "ping", 4)); err != nil {
+				t.Errorf("job's connection, about which nothing was changed that anybody was told of: %v", err)
+			}
+
+			m.Intend("db", meshtest.Intentions{"job": "allow", "web": "allow"})
+			meshtest.Await(t, "web is let in", func() error { return wantAllowed(meshtest.EchoPlain(m.Upstream("web", "db"), "hello")) })
+		})
+	}
 }

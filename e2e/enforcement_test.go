@@ -4,6 +4,7 @@ package e2e
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"strings"
@@ -12,11 +13,18 @@ import (
 	"testing"
 	"time"
 
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
+	httpauthzv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/ext_authz/v3"
+	networkauthzv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/ext_authz/v3"
+	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
+	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	"github.com/sallyport/sallyport/internal/meshtest"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/health"
 	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/protobuf/types/known/durationpb"
 )
 
 // changesOfEnforcement is how often the mode changes: each of the six changes ten times.
@@ -55,34 +63,28 @@ func enforcementChanges(t *testing.T, envoy string) {
 	}
 	enforce(m, "rbac")
 	m.Serve()
+	startRelay(t, m, patientAuthz)
 	cars := m.Sidecars("h1", "h2", "rpc", "db", "mail", "web", "batch")
 	same := unmodified(t, cars...)
 
-	// On a machine that stands still ext_authz is not answered within Envoy's 250 ms, and clients
-	// give up: that says nothing.
-	for tries := 1; !changeUnderLoad(t, m, all, cars, mail, envoy); tries++ {
-		if tries == 3 {
-			t.Fatal("the machine stood still in each of three tries")
-		}
-		t.Log("the machine stood still; once more")
-	}
+	changeUnderLoad(t, m, all, cars, mail, envoy)
 	same("changes of enforcement")
 	if a := m.Client("web", "mail").Listen(m.Public("mail"), time.Second); a.Body != banner {
 		t.Errorf("web's certificate hears %q of mail, want the banner: %v", a.Body, a)
 	}
 }
 
-// changeUnderLoad fails the test if a denied client got something, or an allowed one was denied. It
-// reports whether the load was answered in time, or all that failed is judged already.
-func changeUnderLoad(t *testing.T, m *meshtest.Mesh, all []string, cars []*meshtest.Sidecar, mail *meshtest.Server, envoy string) bool {
+// changeUnderLoad fails the test if any request of an allowed client failed, or a denied one got
+// something.
+func changeUnderLoad(t *testing.T, m *meshtest.Mesh, all []string, cars []*meshtest.Sidecar, mail *meshtest.Server, envoy string) {
 	t.Helper()
 	dials, outages, checks := mail.Dials.Load(), -sum(cars, `.*ext_authz\..*error`), -sum(cars, `.*ext_authz\.intentions\.ok`)
 	denied := startDenied(t, m, all)
 	loads := map[string]func() meshtest.Report{
-		"h1":   startLoad(t, meshtest.LoadConfig{URL: "http://" + m.Upstream("web", "h1"), KeepAlive: 60, Fresh: 10}).Stop,
-		"h2":   startLoad(t, meshtest.LoadConfig{URL: "http://" + m.Upstream("web", "h2"), KeepAlive: 50}).Stop,
+		"h1":   startLoad(t, meshtest.LoadConfig{URL: "http://" + m.Upstream("web", "h1"), KeepAlive: 60, Fresh: 10, Patience: patience}).Stop,
+		"h2":   startLoad(t, meshtest.LoadConfig{URL: "http://" + m.Upstream("web", "h2"), KeepAlive: 50, Patience: patience}).Stop,
 		"gRPC": startRPC(t, m.Upstream("web", "rpc"), 40),
-		"tcp":  startLoad(t, meshtest.LoadConfig{TCP: m.Upstream("web", "db"), Held: 4, Dialled: 40}).Stop,
+		"tcp":  startLoad(t, meshtest.LoadConfig{TCP: m.Upstream("web", "db"), Held: 4, Dialled: 40, Patience: patience}).Stop,
 	}
 	// Each of the six changes once a round.
 	modes := []string{"both", "ext_authz", "rbac", "ext_authz", "both", "rbac"}
@@ -98,10 +100,10 @@ func changeUnderLoad(t *testing.T, m *meshtest.Mesh, all []string, cars []*mesht
 	for name, stop := range loads {
 		r := stop()
 		figure(t, "%s %s", name, r)
-		if r.Requests == 0 || strings.Contains(r.String(), "status 403") || strings.Contains(r.String(), "PermissionDenied") {
+		if r.Requests == 0 || r.Failed != 0 || r.Closed != 0 {
 			t.Errorf("%s: %v", name, r)
 		}
-		total.Requests, total.Failed, total.Closed, total.Unsent = total.Requests+r.Requests, total.Failed+r.Failed, total.Closed+r.Closed, total.Unsent+r.Unsent
+		total.Requests, total.Failed, total.Closed = total.Requests+r.Requests, total.Failed+r.Failed, total.Closed+r.Closed
 	}
 	outages, checks = outages+sum(cars, `.*ext_authz\..*error`), checks+sum(cars, `.*ext_authz\.intentions\.ok`)
 	dialled := mail.Dials.Load() - dials
@@ -116,14 +118,41 @@ func changeUnderLoad(t *testing.T, m *meshtest.Mesh, all []string, cars []*mesht
 	if checks == 0 {
 		t.Error("ext_authz was never asked")
 	}
-	if total.Closed == 0 && int64(total.Failed) <= outages && outages*100 <= checks {
-		return true // each failure is a question that nobody answered in time, and there are few of them
+	if outages != 0 {
+		t.Errorf("ext_authz was not answered %d times within %s", outages, patience)
 	}
-	if outages == 0 && total.Unsent == 0 {
-		t.Errorf("%d of %d requests failed, %d connections ended", total.Failed, total.Requests, total.Closed)
-		return true
-	}
-	return false
+}
+
+// patience is how long clients and Envoys wait here for an answer: on a machine that stands still a
+// request that fails after Envoy's 250 ms says nothing of what is tested.
+const patience = 30 * time.Second
+
+// patientAuthz has Envoy wait that long for the answer of ext_authz.
+func patientAuthz(r *discoveryv3.Resource) error {
+	wait := durationpb.New(patience)
+	return errors.Join(
+		alterAny(r.Resource, &corev3.TypedExtensionConfig{}, func(c *corev3.TypedExtensionConfig) error {
+			return alterAny(c.TypedConfig, &networkauthzv3.ExtAuthz{}, func(a *networkauthzv3.ExtAuthz) error {
+				a.GrpcService.Timeout = wait
+				return nil
+			})
+		}),
+		alterAny(r.Resource, &listenerv3.Listener{}, func(l *listenerv3.Listener) (err error) {
+			for _, c := range l.FilterChains {
+				for _, f := range c.Filters {
+					err = errors.Join(err, alterAny(f.GetTypedConfig(), &hcmv3.HttpConnectionManager{}, func(m *hcmv3.HttpConnectionManager) (err error) {
+						for _, f := range m.HttpFilters {
+							err = errors.Join(err, alterAny(f.GetTypedConfig(), &httpauthzv3.ExtAuthz{}, func(a *httpauthzv3.ExtAuthz) error {
+								a.GetGrpcService().Timeout = wait
+								return nil
+							}))
+						}
+						return err
+					}))
+				}
+			}
+			return err
+		}))
 }
 
 // sum adds counters of all these Envoys.
@@ -217,7 +246,7 @@ func startRPC(t *testing.T, addr string, rate int) (stop func() meshtest.Report)
 			case <-tick.C:
 			}
 			asking.Go(func() {
-				ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+				ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), patience)
 				defer cancel()
 				_, err := client.Check(ctx, &healthv1.HealthCheckRequest{})
 				mu.Lock()

@@ -154,6 +154,20 @@ func (s Set) Union(t Set) Set {
 	return u
 }
 
+// Intersection is what is in both s and t, of sets of one trust domain and the same datacenters.
+func (s Set) Intersection(t Set) Set {
+	if s.empty() || t.empty() {
+		return Set{}
+	}
+	b := &Base{TrustDomain: t.TrustDomain, Datacenters: t.Datacenters, Rest: s.rest() && t.rest()}
+	for _, n := range merge(s.named(), t.named()) {
+		if (s.has(n) && t.has(n)) != b.Rest {
+			b.Except = append(b.Except, n)
+		}
+	}
+	return Set{Base: b}
+}
+
 // named are the names in which the sets differ from their bases, sorted.
 func named(s, t Set) []string { return merge(slices.Concat(s.In, s.Out), slices.Concat(t.In, t.Out)) }
 

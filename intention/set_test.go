@@ -125,6 +125,22 @@ func union(t *testing.T, s, o intention.Set) {
 	}
 }
 
+func TestIntersection(t *testing.T) {
+	for _, s := range sets() {
+		for _, o := range sets() {
+			if !s.Empty() && !o.Empty() && (s.TrustDomain != o.TrustDomain || !slices.Equal(s.Datacenters, o.Datacenters)) {
+				continue
+			}
+			both := s.Intersection(o)
+			for p := range world {
+				if want := member(s, p) && member(o, p); member(both, p) != want {
+					t.Fatalf("%+v in %+v ∩ %+v = %+v: %t, want %t", p, s, o, both, !want, want)
+				}
+			}
+		}
+	}
+}
+
 // TestUnionSharesBases demands that sets that share a base still share one when the same was added
 // to all of them.
 func TestUnionSharesBases(t *testing.T) {

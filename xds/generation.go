@@ -22,9 +22,10 @@ const (
 // control plane was down renames at once.
 //
 // A revocation never waits for the disk: after a crash the unrecorded generation differs from the
-// recorded one, so the next start ends the connections under it. A source that a policy newly
-// allows under a recorded generation has to wait until that is recorded, too: else a crash, and a
-// revocation while the control plane is down, would leave a connection that nothing ends.
+// recorded one, so the next start ends the connections under it. Who is newly let in has to wait
+// until whatever a next start may find has them: else a crash, and a revocation while the control
+// plane is down, would leave a connection that nothing ends. That holds under an unrecorded
+// generation too, as an Envoy may be slow to leave the recorded one.
 //
 // It is for one goroutine.
 type generations struct {
@@ -41,12 +42,13 @@ type generations struct {
 type generation struct {
 	record
 	recorded record // what is on disk, or as good as; the zero value: nothing
+	writing  record // what is being written; the zero value: nothing
 
 	policy  *intention.Policy // the one that was seen last
 	due     bool              // access was revoked and number is not raised yet
 	renamed []time.Time       // the last times, oldest first
 	// bounded replaces policy as long as that has to wait for the disk. published is the last
-	// policy that Envoys may have got; nil: none.
+	// policy that Envoys may have got, unless it was bounded by what is recorded; nil: none.
 	bounded, published *intention.Policy
 }
 
@@ -65,8 +67,14 @@ func (r record) equal(o record) bool {
 // access was revoked but the last renames are too recent, the rename is delayed: retryAt is then
 // when to call observe again, and zero otherwise. drain is how long an Envoy drains.
 func (g *generations) observe(dst identity.Name, policy *intention.Policy, drain func() time.Duration, now time.Time) (s *generation, raised bool, retryAt time.Time) {
-	s, fresh := g.ensure(dst, policy, now)
-	if fresh || s.policy == policy && policy != nil && !s.due {
+	name := dst.String()
+	switch s = g.byDst[name]; {
+	case s == nil:
+		s = &generation{record: record{number: g.next(0, now), allowed: policy.Allowed()}, policy: policy}
+		g.byDst[name] = s
+		g.dirty = true
+		return s, false, time.Time{}
+	case s.policy == policy && policy != nil && !s.due:
 		return s, false, time.Time{}
 	}
 	s.policy, s.bounded = policy, nil
@@ -95,20 +103,6 @@ func (g *generations) observe(dst identity.Name, policy *intention.Policy, drain
 	return s, true, time.Time{}
 }
 
-// ensure returns the state of dst, and makes it if there is none: fresh. It is called for all
-// destinations before their first Envoys connect, so that they are recorded by one write instead of
-// one for each Envoy that connects.
-func (g *generations) ensure(dst identity.Name, policy *intention.Policy, now time.Time) (s *generation, fresh bool) {
-	name := dst.String()
-	if s = g.byDst[name]; s != nil {
-		return s, false
-	}
-	s = &generation{record: record{number: g.next(0, now), allowed: policy.Allowed()}, policy: policy}
-	g.byDst[name] = s
-	g.dirty = true
-	return s, true
-}
-
 func (g *generations) widen(s *generation, allowed intention.Set) {
 	if allowed.Within(s.allowed) {
 		return
@@ -126,22 +120,34 @@ const (
 	publishNothing        // the name of the filter chain is not recorded
 )
 
-// publishable returns the policy that may be published to Envoys under s's generation; nil for
-// publishNothing.
+// publishable returns the policy that may be published to Envoys under s's generation, and by which
+// ext_authz may let anybody in; nil for publishNothing.
 func (g *generations) publishable(s *generation) (*intention.Policy, extent) {
+	if s.recorded.number == 0 && !g.lost {
+		return nil, publishNothing
+	}
 	allowed := s.policy.Allowed()
-	switch {
-	case g.lost, s.recorded.number != 0 && s.recorded.number != s.number, s.recorded.number != 0 && allowed.Within(s.recorded.allowed):
+	inRecord := g.lost || allowed.Within(s.recorded.allowed)
+	inWriting := s.writing.number == 0 || allowed.Within(s.writing.allowed)
+	if inRecord && inWriting {
 		s.published = s.policy
 		return s.policy, publishAll
-	case s.recorded.number == 0:
-		return nil, publishNothing
-	case s.bounded == nil && s.published != nil && s.published.Allowed().Within(allowed) && s.recorded.allowed.Within(s.published.Allowed()):
-		s.bounded = s.published // at least as wide as the record, and nothing of it is revoked
-	case s.bounded == nil:
-		s.bounded = s.policy.Within(s.recorded.allowed)
 	}
-	s.published = s.bounded
+	if s.bounded == nil {
+		found := s.recorded.allowed
+		switch {
+		case inRecord:
+			found = s.writing.allowed
+		case !inWriting:
+			found = found.Intersection(s.writing.allowed)
+		}
+		// The last one is not built again if it is as wide as that, and nothing of it is revoked.
+		if s.published == nil || !s.published.Allowed().Within(allowed) || !found.Within(s.published.Allowed()) {
+			s.published, s.bounded = nil, s.policy.Within(found)
+		} else {
+			s.bounded = s.published
+		}
+	}
 	return s.bounded, publishBounded
 }
 

@@ -13,6 +13,7 @@ import (
 	"github.com/sallyport/sallyport/internal/atomicfile"
 	"github.com/sallyport/sallyport/internal/catalogtest"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
+	"pgregory.net/rapid"
 )
 
 func policy(td string, fallback intention.Action, allowed ...string) *intention.Policy {
@@ -265,8 +266,13 @@ func TestTelling(t *testing.T) {
 	check("a grant during the recording of another", policy("a", deny, "x", "y", "z"), publishBounded, "x", "y z")
 	end()
 	check("after that", policy("a", deny, "x", "y", "z"), publishBounded, "x y", "z")
-	check("a revocation meanwhile", policy("a", deny, "z"), publishAll, "z", "x y")
-	check("a grant under a name that is not recorded", policy("a", deny, "z", "u"), publishAll, "z u", "x y")
+	check("a revocation meanwhile", policy("a", deny, "y", "z"), publishBounded, "y", "x z")
+	check("a grant under a name that is not recorded", policy("a", deny, "y", "z", "u"), publishBounded, "y", "x z u")
+	start()
+	check("one that is in the record, but not in what is being written", policy("a", deny, "y", "z", "u", "x"), publishBounded, "y", "x z u")
+	end()
+	check("after that, too", policy("a", deny, "y", "z", "u", "x"), publishBounded, "y z u", "x")
+	check("revocations alone", policy("a", deny, "z", "u"), publishAll, "z u", "x y")
 
 	// The disk does not take it: all goes out, and the next start gives another name.
 	r.path, r.unrecorded = filepath.Join(path, "no-directory"), filepath.Join(t.TempDir(), "unrecorded")
@@ -287,8 +293,73 @@ func TestTelling(t *testing.T) {
 	now = r.retryAt
 	r.path = path
 	start()
+	check("while it may succeed", policy("a", deny, "z", "u", "v", "t"), publishBounded, "z u v", "t")
 	end()
 	if _, err := os.Stat(r.unrecorded); err == nil || r.err != nil || g.lost {
 		t.Errorf("recorded at last, and %s is still there; %v", r.unrecorded, r.err)
 	}
+}
+
+// Whatever is granted, revoked, written and not written, and whenever the process is killed: nobody
+// may have a connection under a name that the next start finds, and not be among those whom it
+// finds let in under that name. An Envoy may be slow, and let in under any of the names so far.
+func TestNobodyIsForgotten(t *testing.T) {
+	sources := []string{"x", "y", "z"}
+	td := spiffeid.RequireTrustDomainFromString("a")
+	rapid.Check(t, func(t *rapid.T) {
+		g := &generations{byDst: map[string]*generation{}}
+		dst, now := identity.NewName("api"), time.Unix(1_000_000, 0)
+		r := recorder{done: make(chan recording, 1)}
+		var write func()
+		var onDisk, inFlight record
+		names := map[uint64]bool{}
+		connected := map[uint64]map[string]bool{}
+		publish := func(p *intention.Policy) {
+			s, _, _ := g.observe(dst, p, drains(0), now)
+			told, _ := g.publishable(s)
+			if s.number != 0 {
+				names[s.number] = true
+			}
+			for _, source := range sources {
+				if told.Decide(identity.Service{TrustDomain: td, Datacenter: "dc1", Name: identity.NewName(source)}).Allowed() {
+					for n := range names {
+						if connected[n] == nil {
+							connected[n] = map[string]bool{}
+						}
+						connected[n][source] = true
+					}
+				}
+			}
+		}
+		p := policy("a", intention.Deny)
+		t.Repeat(map[string]func(*rapid.T){
+			"intend": func(t *rapid.T) {
+				rest := rapid.SampledFrom([]intention.Action{intention.Deny, intention.Deny, intention.Allow}).Draw(t, "rest")
+				p = policy("a", rest, rapid.SliceOfDistinct(rapid.SampledFrom(sources), rapid.ID).Draw(t, "allowed")...)
+				publish(p)
+			},
+			"wait": func(*rapid.T) { now = now.Add(renameEvery); publish(p) },
+			"write": func(*rapid.T) {
+				r.start(g, now, func(f func()) { write = f; inFlight = g.byDst["api"].record })
+			},
+			"written": func(t *rapid.T) {
+				if write == nil {
+					t.Skip()
+				}
+				write()
+				onDisk, inFlight, write = inFlight, record{}, nil
+				r.finish(g, <-r.done, now)
+				publish(p)
+			},
+			"": func(t *rapid.T) {
+				for _, found := range []record{onDisk, inFlight} {
+					for source := range connected[found.number] {
+						if !policy("a", intention.Deny, source).Allowed().Within(found.allowed) {
+							t.Fatalf("killed now, %s is forgotten: it may be connected under %d, under which %+v is found", source, found.number, found.allowed)
+						}
+					}
+				}
+			},
+		})
+	})
 }

@@ -15,6 +15,7 @@ import (
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	"github.com/sallyport/sallyport/catalog"
 	"github.com/sallyport/sallyport/identity"
+	"github.com/sallyport/sallyport/intention"
 	"github.com/sallyport/sallyport/sds"
 	"github.com/sallyport/sallyport/snapshot"
 	"google.golang.org/grpc/codes"
@@ -34,8 +35,11 @@ type publisher struct {
 	bundles  *sds.Roots    // the ones that were published last
 	// builds are those of open sessions: two streams of one proxy share one, unless their Envoys
 	// differ.
-	builds  map[identity.ProxyID]map[snapshot.Features]*build
-	waiting map[identity.Name]bool      // services of which something waits for the disk
+	builds map[identity.ProxyID]map[snapshot.Features]*build
+	// waiting are the services of which something waits for the disk, and the policies that hold
+	// meanwhile, nil for those without a name yet; stale: told has others.
+	waiting map[identity.Name]*intention.Policy
+	stale   bool
 	renames map[identity.Name]time.Time // delayed renames, and when they are due
 }
 
@@ -118,7 +122,7 @@ func newPublisher(s *Server) *publisher {
 	return &publisher{
 		server: s, view: &catalog.View{}, recorder: s.recorder,
 		builds:  map[identity.ProxyID]map[snapshot.Features]*build{},
-		waiting: map[identity.Name]bool{}, renames: map[identity.Name]time.Time{},
+		waiting: map[identity.Name]*intention.Policy{}, renames: map[identity.Name]time.Time{},
 	}
 }
 
@@ -132,21 +136,21 @@ func (p *publisher) concerned() []*session {
 	bundles, _ := p.server.credentials.Roots()
 	all := bundles != p.bundles
 	p.bundles = bundles
-	now := time.Now()
 	p.server.generations.change = view.Change().Number
+	old := p.view
+	p.view, p.stale = view, p.stale || view != old
 	var out []*session
-	for id, w := range view.Since(p.view) {
-		if w != nil && w.Proxy.Inbound.Revocation == catalog.Drain {
-			p.server.generations.ensure(w.Proxy.Service, w.Policy, now)
-		}
-		if w == nil {
+	for id, w := range view.Since(old) {
+		if w != nil {
+			p.observe(w) // without sessions, too: ext_authz is asked by whoever has a token
+		} else {
 			p.server.forget(id)
 		}
 		if !all {
 			out = append(out, p.server.sessionsOf(id)...)
 		}
 	}
-	p.view = view
+	p.tell()
 	p.server.metrics.change.Set(float64(view.Change().Number))
 	if all {
 		return p.server.sessions()
@@ -182,10 +186,14 @@ func (p *publisher) recorded(r recording) {
 		p.server.log.Error("filter chain generations are not saved, what is granted is granted all the same", "err", err)
 	}
 	var waited []*session
-	for service := range p.waiting {
-		waited = append(waited, p.sessionsOfService(service)...)
+	was := p.waiting
+	p.waiting, p.stale = map[identity.Name]*intention.Policy{}, true
+	for service := range was {
+		for w := range p.view.Of(service) {
+			p.observe(w)
+			waited = append(waited, p.server.sessionsOf(w.Proxy.ID)...)
+		}
 	}
-	clear(p.waiting)
 	p.publish(waited, time.Now(), false)
 }
 
@@ -198,11 +206,11 @@ func (s *Server) takePending() []*session {
 	return all
 }
 
-// publish updates the targets of sessions to the present catalog and certificates. since is when
+// publish updates the targets of sessions to p's view and the present certificates. since is when
 // the change behind it was seen. fresh: their leafs may have changed, or they are new.
 func (p *publisher) publish(sessions []*session, since time.Time, fresh bool) {
-	view, ok := p.server.views.Load()
-	if !ok || view.Mesh() == nil {
+	view := p.view
+	if view.Mesh() == nil {
 		for _, n := range sessions {
 			n.wait("the catalog is not known yet")
 		}
@@ -239,6 +247,7 @@ func (p *publisher) publish(sessions []*session, since time.Time, fresh bool) {
 		}
 		sharing[b] = append(sharing[b], n)
 	}
+	p.tell() // before Envoys have the names for which it holds
 	parallel(all, func(b *build) {
 		in := inputs[b]
 		p.build(b, in)
@@ -293,32 +302,8 @@ func (p *publisher) absent(n *session) {
 // input is the Input of w's resources for n's Envoy. Its ProxyView is nil as long as nothing may be
 // published.
 func (p *publisher) input(b *build, w *catalog.ProxyView, n *session) snapshot.Input {
-	in := snapshot.Input{ProxyView: w, Envoy: n.features}
-	if w.Proxy.Inbound.Revocation != catalog.Drain {
-		return in
-	}
-	service := w.Proxy.Service
-	drain := func() (longest time.Duration) {
-		for _, n := range p.sessionsOfService(service) {
-			longest = max(longest, n.features.DrainTime)
-		}
-		return longest
-	}
-	g, raised, retryAt := p.server.generations.observe(service, w.Policy, drain, time.Now())
-	if raised {
-		p.server.metrics.renames.Inc()
-		p.server.log.Info("access revoked, closing live connections", "service", service, "generation", g.number)
-	}
-	if retryAt.IsZero() {
-		delete(p.renames, service)
-	} else {
-		p.renames[service] = retryAt
-	}
-	in.Generation = g.number
-	policy, extent := p.server.generations.publishable(g)
-	if extent != publishAll {
-		p.waiting[service] = true
-	}
+	number, policy, extent := p.observe(w)
+	in := snapshot.Input{ProxyView: w, Generation: number, Envoy: n.features}
 	switch extent {
 	case publishAll:
 	case publishNothing:

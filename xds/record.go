@@ -162,7 +162,7 @@ func (r *recorder) start(g *generations, now time.Time, spawn func(func())) {
 	g.dirty = false
 	w := recording{of: make(map[string]record, len(g.byDst))}
 	for name, s := range g.byDst {
-		w.of[name] = s.record
+		w.of[name], s.writing = s.record, s.record
 		if !s.record.equal(s.recorded) {
 			w.missing = append(w.missing, name)
 		}
@@ -177,15 +177,16 @@ func (r *recorder) start(g *generations, now time.Time, spawn func(func())) {
 // finish notes the result of a recording.
 func (r *recorder) finish(g *generations, w recording, now time.Time) {
 	r.busy, r.err, r.retryAt = false, w.err, time.Time{}
-	if w.err != nil {
+	g.lost = w.err != nil
+	if g.lost {
 		r.retryAt = now.Add(saveAgain)
-		g.dirty, g.lost = true, true
-		return
+		g.dirty = true
 	}
-	g.lost = false
 	for name, was := range w.of {
-		if s := g.byDst[name]; s != nil {
-			s.recorded, s.bounded = was, nil
+		s := g.byDst[name]
+		s.writing, s.bounded = record{}, nil
+		if !g.lost {
+			s.recorded = was
 		}
 	}
 }

@@ -101,6 +101,7 @@ type Server struct {
 	generations  *generations  // the publisher's
 	recorder     recorder      // the publisher's
 	unrecorded   atomic.Pointer[string]
+	told         atomic.Pointer[told] // nil: the publisher has seen no View yet
 
 	streams sync.WaitGroup // goroutines of streams
 

@@ -23,8 +23,7 @@ import (
 // forOthersTests are exported names of the product that only tests of other packages use, and what
 // for.
 var forOthersTests = map[string]string{
-	"intention.Policy.Destination": "snapshot's tests make the proxy of a policy",
-	"snapshot.Build":               "what Cache.Build is held to, and what tests of the data plane build with",
+	"snapshot.Build": "what Cache.Build is held to, and what tests of the data plane build with",
 }
 
 // TestExportedNames finds what is exported for nobody: names of the product's packages that no

@@ -1,6 +1,7 @@
 package meshtest
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -30,6 +31,8 @@ type LoadConfig struct {
 	Dialled int
 	// Banner is what the echo service sends first.
 	Banner string
+	// Patience is how long a request, a ping or a dial may take. 0: 5 s.
+	Patience time.Duration
 }
 
 // Report is what became of a load.
@@ -66,6 +69,7 @@ type Load struct {
 	wg       sync.WaitGroup
 	inFlight chan struct{}
 	started  time.Time
+	patience time.Duration
 
 	mu        sync.Mutex
 	report    Report
@@ -73,18 +77,17 @@ type Load struct {
 }
 
 const (
-	requestTimeout = 5 * time.Second
-	maxInFlight    = 256
-	pingInterval   = 100 * time.Millisecond
+	maxInFlight  = 256
+	pingInterval = 100 * time.Millisecond
 )
 
 // StartLoad starts a load. The held connections are made before it returns, and an error of one of
 // them is returned.
 func StartLoad(c LoadConfig) (*Load, error) {
 	ctx, cancel := context.WithCancel(context.Background())
-	l := &Load{stop: cancel, inFlight: make(chan struct{}, maxInFlight), started: time.Now(), report: Report{Held: c.Held + c.Streams, Errors: map[string]int{}}}
+	l := &Load{stop: cancel, inFlight: make(chan struct{}, maxInFlight), started: time.Now(), patience: cmp.Or(c.Patience, patience), report: Report{Held: c.Held + c.Streams, Errors: map[string]int{}}}
 	for range c.Held {
-		conn, err := dialEcho(c.TCP, c.Banner)
+		conn, err := l.dialEcho(c.TCP, c.Banner)
 		if err != nil {
 			l.Stop()
 			return nil, fmt.Errorf("held connection: %w", err)
@@ -101,15 +104,15 @@ func StartLoad(c LoadConfig) (*Load, error) {
 	}
 	keep := &http.Transport{MaxIdleConnsPerHost: 64, DisableCompression: true}
 	fresh := &http.Transport{DisableKeepAlives: true, DisableCompression: true}
-	l.tick(ctx, c.KeepAlive, func() error { return request(keep, c.URL) }, keep.CloseIdleConnections)
-	l.tick(ctx, c.Fresh, func() error { return request(fresh, c.URL) }, nil)
+	l.tick(ctx, c.KeepAlive, func() error { return l.request(keep, c.URL) }, keep.CloseIdleConnections)
+	l.tick(ctx, c.Fresh, func() error { return l.request(fresh, c.URL) }, nil)
 	l.tick(ctx, c.Dialled, func() error {
-		conn, err := dialEcho(c.TCP, c.Banner)
+		conn, err := l.dialEcho(c.TCP, c.Banner)
 		if err != nil {
 			return err
 		}
 		defer conn.Close()
-		return ping(conn)
+		return l.ping(conn)
 	}, nil)
 	return l, nil
 }
@@ -154,7 +157,7 @@ func (l *Load) tick(ctx context.Context, rate int, do func() error, end func()) 
 			case l.inFlight <- struct{}{}:
 			default:
 				// Who is waited for that long is told by the others' latencies, or fails after
-				// requestTimeout.
+				// its patience.
 				l.mu.Lock()
 				l.report.Unsent++
 				l.mu.Unlock()
@@ -204,7 +207,7 @@ func (l *Load) hold(ctx context.Context, conn net.Conn) {
 		if !sleepUntil(ctx, due) {
 			return
 		}
-		err := ping(conn)
+		err := l.ping(conn)
 		l.done(due, err)
 		if err != nil {
 			l.mu.Lock()
@@ -226,8 +229,8 @@ func sleepUntil(ctx context.Context, t time.Time) bool {
 	}
 }
 
-func request(rt http.RoundTripper, url string) error {
-	ctx, cancel := context.WithTimeout(context.Background(), requestTimeout)
+func (l *Load) request(rt http.RoundTripper, url string) error {
+	ctx, cancel := context.WithTimeout(context.Background(), l.patience)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, http.NoBody)
 	if err != nil {
@@ -249,17 +252,17 @@ func request(rt http.RoundTripper, url string) error {
 }
 
 // dialEcho connects to an echo service and reads its banner.
-func dialEcho(addr, banner string) (net.Conn, error) {
-	conn, err := net.DialTimeout("tcp", addr, requestTimeout)
+func (l *Load) dialEcho(addr, banner string) (net.Conn, error) {
+	conn, err := net.DialTimeout("tcp", addr, l.patience)
 	if err != nil {
 		return nil, err
 	}
-	if err := expect(conn, banner); err != nil {
+	if err := l.expect(conn, banner); err != nil {
 		conn.Close()
 		return nil, err
 	}
 	if banner == "" {
-		if err := ping(conn); err != nil {
+		if err := l.ping(conn); err != nil {
 			conn.Close()
 			return nil, err
 		}
@@ -267,22 +270,22 @@ func dialEcho(addr, banner string) (net.Conn, error) {
 	return conn, nil
 }
 
-func ping(conn net.Conn) error {
+func (l *Load) ping(conn net.Conn) error {
 	const text = "ping"
-	if err := conn.SetDeadline(time.Now().Add(requestTimeout)); err != nil {
+	if err := conn.SetDeadline(time.Now().Add(l.patience)); err != nil {
 		return err
 	}
 	if _, err := io.WriteString(conn, text); err != nil {
 		return err
 	}
-	return expect(conn, text)
+	return l.expect(conn, text)
 }
 
-func expect(conn net.Conn, text string) error {
+func (l *Load) expect(conn net.Conn, text string) error {
 	if text == "" {
 		return nil
 	}
-	if err := conn.SetDeadline(time.Now().Add(requestTimeout)); err != nil {
+	if err := conn.SetDeadline(time.Now().Add(l.patience)); err != nil {
 		return err
 	}
 	got := make([]byte, len(text))

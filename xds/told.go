@@ -1,0 +1,77 @@
+package xds
+
+import (
+	"maps"
+	"time"
+
+	"github.com/sallyport/sallyport/catalog"
+	"github.com/sallyport/sallyport/identity"
+	"github.com/sallyport/sallyport/intention"
+)
+
+// told is up to where the publisher has looked. It is immutable.
+type told struct {
+	view *catalog.View
+	// bounded are the policies that hold in place of view's; nil, or none: view's own does.
+	bounded map[identity.Name]*intention.Policy
+}
+
+// Told is what Envoys are told in place of policy, which is one of view's: of a destination whose
+// live connections end when access is taken away, nobody may be let in before this allows it, too.
+// It lags behind the newest View, and behind the disk, and denies everybody as long as nothing is
+// known. policy must not be nil. Told takes no lock and does not allocate.
+func (s *Server) Told(view *catalog.View, policy *intention.Policy) *intention.Policy {
+	t := s.told.Load()
+	if t == nil {
+		return nil
+	}
+	if bounded := t.bounded[policy.Destination()]; bounded != nil {
+		return bounded
+	}
+	if t.view == view {
+		return policy
+	}
+	return t.view.Policy(policy.Destination())
+}
+
+// tell lets Told know what p has observed.
+func (p *publisher) tell() {
+	if p.stale {
+		p.stale = false
+		p.server.told.Store(&told{view: p.view, bounded: maps.Clone(p.waiting)})
+	}
+}
+
+// observe notes the policy of w's service, and returns the generation of its filter chain and how
+// much of the policy may be told. Only where live connections are to end is there a generation.
+func (p *publisher) observe(w *catalog.ProxyView) (number uint64, told *intention.Policy, how extent) {
+	if w.Proxy.Inbound.Revocation != catalog.Drain {
+		return 0, w.Policy, publishAll
+	}
+	service := w.Proxy.Service
+	drain := func() (longest time.Duration) {
+		for _, n := range p.sessionsOfService(service) {
+			longest = max(longest, n.features.DrainTime)
+		}
+		return longest
+	}
+	g, raised, retryAt := p.server.generations.observe(service, w.Policy, drain, time.Now())
+	if raised {
+		p.server.metrics.renames.Inc()
+		p.server.log.Info("access revoked, closing live connections", "service", service, "generation", g.number)
+	}
+	if retryAt.IsZero() {
+		delete(p.renames, service)
+	} else {
+		p.renames[service] = retryAt
+	}
+	told, how = p.server.generations.publishable(g)
+	was, waits := p.waiting[service]
+	p.stale = p.stale || waits != (how != publishAll) || was != told && waits
+	if how == publishAll {
+		delete(p.waiting, service)
+	} else {
+		p.waiting[service] = told
+	}
+	return g.number, told, how
+}
