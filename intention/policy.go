@@ -183,7 +183,7 @@ func (p *Policy) Decide(source identity.Service) Decision {
 		return Decision{Reason: ForeignNamespace}
 	}
 	d := p.rule(source.Service)
-	if d.Action == Allow && p.only != nil && !p.only.has(source.Service) {
+	if d.Action == Allow && p.only != nil && !p.only.includes(source) {
 		return Decision{Reason: unrecorded}
 	}
 	return d
@@ -215,13 +215,20 @@ func (p *Policy) Within(set Set) *Policy {
 // Destination is the service that p protects. p must not be nil.
 func (p *Policy) Destination() identity.Name { return p.destination }
 
-// Scope is what p was compiled with; the zero Scope, which denies everybody, for a nil p. Its
-// Datacenters are sorted and must not be changed.
+// Scope is what p was compiled with, within the limit of Within; the zero Scope, which denies
+// everybody, for a nil p. Its Datacenters are sorted and must not be changed.
 func (p *Policy) Scope() Scope {
 	if p == nil {
 		return Scope{}
 	}
-	return p.shared.scope
+	s := p.shared.scope
+	if p.only != nil {
+		if p.only.empty() || p.only.TrustDomain != s.TrustDomain.Name() {
+			return Scope{}
+		}
+		s.Datacenters = filter(s.Datacenters, func(dc string) bool { return contains(p.only.Datacenters, dc) })
+	}
+	return s
 }
 
 // Exact yields the sources that have a rule of their own and its action, sorted by name. A nil p

@@ -3,6 +3,8 @@ package intention
 import (
 	"slices"
 	"sync/atomic"
+
+	"github.com/sallyport/sallyport/identity"
 )
 
 // Set is a set of source services of one trust domain. Kept of a policy, it shows whether a later
@@ -85,6 +87,12 @@ func (s Set) empty() bool {
 	return !s.Rest && len(s.In) == 0 && subset(s.Except, s.Out)
 }
 
+// includes reports whether a source is in s.
+func (s Set) includes(source identity.Service) bool {
+	return !s.empty() && s.TrustDomain == source.TrustDomain.Name() && contains(s.Datacenters, source.Datacenter) &&
+		s.has(source.Service)
+}
+
 // has reports whether a service of the set's trust domain and datacenters is in it.
 func (s Set) has(service string) bool {
 	switch {
@@ -154,12 +162,13 @@ func (s Set) Union(t Set) Set {
 	return u
 }
 
-// Intersection is what is in both s and t, of sets of one trust domain and the same datacenters.
+// Intersection is what is in both s and t.
 func (s Set) Intersection(t Set) Set {
-	if s.empty() || t.empty() {
+	if s.empty() || t.empty() || s.TrustDomain != t.TrustDomain {
 		return Set{}
 	}
-	b := &Base{TrustDomain: t.TrustDomain, Datacenters: t.Datacenters, Rest: s.rest() && t.rest()}
+	both := filter(s.Datacenters, func(dc string) bool { return contains(t.Datacenters, dc) })
+	b := &Base{TrustDomain: t.TrustDomain, Datacenters: both, Rest: s.rest() && t.rest()}
 	for _, n := range merge(s.named(), t.named()) {
 		if (s.has(n) && t.has(n)) != b.Rest {
 			b.Except = append(b.Except, n)

@@ -69,7 +69,7 @@ func (b *builder) bare() *intention.Shared {
 // up as all of them joined by ",", which is no key of the map and matches no expression.
 func (b *builder) matcher() *matcherv3.Matcher {
 	allow, deny := b.action(intention.Allow), b.action(intention.Deny)
-	s := b.layer().scope
+	s := scopeOf(b.in)
 	if b.in.Policy == nil || len(s.datacenters) == 0 {
 		return &matcherv3.Matcher{OnNoMatch: deny}
 	}
@@ -77,7 +77,7 @@ func (b *builder) matcher() *matcherv3.Matcher {
 	if b.in.Policy.Rest() == intention.Allow {
 		rest = &matcherv3.Matcher_OnMatch{OnMatch: &matcherv3.Matcher_OnMatch_Matcher{Matcher: b.restMatcher(s, allow, deny)}}
 	}
-	sources := b.sources()
+	sources := b.sources(s)
 	if len(sources) == 0 { // Envoy refuses an empty map
 		return &matcherv3.Matcher{OnNoMatch: rest}
 	}

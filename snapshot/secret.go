@@ -35,7 +35,7 @@ func (b *builder) validation() Secret {
 		key = validationInput{shared, regexSize(b.in.Envoy), byPolicy}
 	}
 	s := b.cache.validationSecrets.of(key, func() (s Secret) {
-		switch scope := b.layer().scope; {
+		switch scope := scopeOf(b.in); {
 		case len(scope.datacenters) == 0:
 			s.Peers = [][]byte{b.peer(scope.nobody())}
 		case !byPolicy:
@@ -75,7 +75,7 @@ func (b *builder) validationName() string {
 // of its URI SANs matches, so the rules deny those that have several.
 func (b *builder) allowedPeers(s scope) (peers [][]byte, denied int) {
 	if b.in.Policy.Rest() != intention.Allow {
-		for _, source := range b.sources() {
+		for _, source := range b.sources(s) {
 			if source.allowed {
 				peers = append(peers, source.peer)
 			}

@@ -2,6 +2,7 @@ package snapshot
 
 import (
 	"bytes"
+	"slices"
 
 	matcherv3 "github.com/cncf/xds/go/xds/type/matcher/v3"
 	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
@@ -21,32 +22,36 @@ type source struct {
 
 // layer is what policies with one intention.Shared have in common.
 type layer struct {
-	scope   scope
-	sources map[string][]*source // that it names, by service
+	datacenters []string
+	sources     map[string][]*source // that it names, by service
 }
 
 // layer is that of b's policy.
 func (b *builder) layer() *layer {
 	shared, _ := b.in.Policy.Shared()
 	return b.cache.layers.of(shared, func() *layer {
-		l := &layer{scope: scopeOf(b.in), sources: map[string][]*source{}}
+		s := scopeOf(b.in)
+		l := &layer{datacenters: s.datacenters, sources: map[string][]*source{}}
 		if shared != nil {
 			for service, action := range shared.Exact() {
-				l.sources[service] = b.newSources(l.scope, service, action)
+				l.sources[service] = b.newSources(s, service, action)
 			}
 		}
 		return l
 	})
 }
 
-// sources are those that b's policy names, sorted by service.
-func (b *builder) sources() []*source {
+// sources are those that b's policy, of scope s, names, sorted by service.
+func (b *builder) sources(s scope) []*source {
 	l := b.layer()
+	if !slices.Equal(l.datacenters, s.datacenters) { // of a policy with another limit
+		l = &layer{}
+	}
 	out := make([]*source, 0, len(l.sources)+1)
 	for name, action := range b.in.Policy.Exact() {
 		of := l.sources[name.Service]
 		if len(of) == 0 || of[0].allowed != (action == intention.Allow) {
-			of = b.newSources(l.scope, name.Service, action)
+			of = b.newSources(s, name.Service, action)
 		}
 		out = append(out, of...)
 	}

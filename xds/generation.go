@@ -6,6 +6,7 @@ import (
 
 	"github.com/sallyport/sallyport/identity"
 	"github.com/sallyport/sallyport/intention"
+	"github.com/sallyport/sallyport/internal/sequence"
 )
 
 // How often live connections of one service may be ended. Each time drains its filter chain, and a
@@ -30,12 +31,10 @@ const (
 // It is for one goroutine.
 type generations struct {
 	byDst map[string]*generation
-	dirty bool // something is not recorded, and not being recorded
-	// lost: the last write failed, and nothing waits for the disk until one succeeds.
-	lost bool
-	// change is the number of the newest change. Generations are not below it, so one that was
-	// published but not recorded is not used again after a restart.
-	change uint64
+	dirty bool // something is not recorded, nor was it tried
+	// numbers are used for nothing twice, over restarts too: a generation that was published but
+	// not recorded is never given again.
+	numbers *sequence.Numbers
 }
 
 // generation is the state of one destination.
@@ -43,6 +42,10 @@ type generation struct {
 	record
 	recorded record // what is on disk, or as good as; the zero value: nothing
 	writing  record // what is being written; the zero value: nothing
+	// named: the last write failed, and this destination is in the file of those to which the next
+	// start gives another generation whatever was told. So nothing has to wait for the disk.
+	named bool
+	gone  time.Time // since when the catalog has had no proxy of it; zero: it has one
 
 	policy  *intention.Policy // the one that was seen last
 	due     bool              // access was revoked and number is not raised yet
@@ -70,14 +73,14 @@ func (g *generations) observe(dst identity.Name, policy *intention.Policy, drain
 	name := dst.String()
 	switch s = g.byDst[name]; {
 	case s == nil:
-		s = &generation{record: record{number: g.next(0, now), allowed: policy.Allowed()}, policy: policy}
+		s = &generation{record: record{number: g.numbers.Next(), allowed: policy.Allowed()}, policy: policy}
 		g.byDst[name] = s
 		g.dirty = true
 		return s, false, time.Time{}
-	case s.policy == policy && policy != nil && !s.due:
+	case s.policy == policy && policy != nil && !s.due && s.gone.IsZero():
 		return s, false, time.Time{}
 	}
-	s.policy, s.bounded = policy, nil
+	s.policy, s.bounded, s.gone = policy, nil, time.Time{}
 	allowed := policy.Allowed()
 	s.due = !s.allowed.Within(allowed)
 	if !s.due {
@@ -93,7 +96,7 @@ func (g *generations) observe(dst identity.Name, policy *intention.Policy, drain
 		return s, false, at
 	}
 	s.due = false
-	s.number = g.next(s.number, now)
+	s.number = g.numbers.Next()
 	s.allowed = allowed
 	s.renamed = append(s.renamed, now)
 	if len(s.renamed) > renamesAtOnce {
@@ -111,27 +114,19 @@ func (g *generations) widen(s *generation, allowed intention.Set) {
 	g.dirty = true
 }
 
-// extent is how much may be published to Envoys before more is recorded.
-type extent uint8
-
-const (
-	publishAll     extent = iota
-	publishBounded        // a policy that allows recorded sources only
-	publishNothing        // the name of the filter chain is not recorded
-)
+// unnamed reports whether s's generation is neither recorded nor known to be missing there: the
+// next start gives another one, which drains the chain of an Envoy that has this one.
+func (s *generation) unnamed() bool { return s.recorded.number == 0 && !s.named }
 
 // publishable returns the policy that may be published to Envoys under s's generation, and by which
-// ext_authz may let anybody in; nil for publishNothing.
-func (g *generations) publishable(s *generation) (*intention.Policy, extent) {
-	if s.recorded.number == 0 && !g.lost {
-		return nil, publishNothing
-	}
+// ext_authz may let anybody in: s.policy, or less of it as long as that has to wait for the disk.
+func (g *generations) publishable(s *generation) *intention.Policy {
 	allowed := s.policy.Allowed()
-	inRecord := g.lost || allowed.Within(s.recorded.allowed)
+	inRecord := s.recorded.number == 0 || s.named || allowed.Within(s.recorded.allowed)
 	inWriting := s.writing.number == 0 || allowed.Within(s.writing.allowed)
 	if inRecord && inWriting {
 		s.published = s.policy
-		return s.policy, publishAll
+		return s.policy
 	}
 	if s.bounded == nil {
 		found := s.recorded.allowed
@@ -148,7 +143,7 @@ func (g *generations) publishable(s *generation) (*intention.Policy, extent) {
 			s.bounded = s.published
 		}
 	}
-	return s.bounded, publishBounded
+	return s.bounded
 }
 
 // mayRename is when the next rename may happen; zero: at once.
@@ -163,9 +158,13 @@ func (s *generation) mayRename(drain func() time.Duration) time.Time {
 	return at
 }
 
-// next is at least the time in Unix seconds, the number of the newest change, and last+1. So it
-// differs from every number that was ever used, even if the file is lost or was not written: that
-// costs one drain, and never leaves a connection alive.
-func (g *generations) next(last uint64, now time.Time) uint64 {
-	return max(last+1, g.change, uint64(max(now.Unix(), 1)))
+// keepGone is how long the generation of a service without a proxy is kept. One that comes back
+// later gets another one, which drains it once.
+const keepGone = 24 * time.Hour
+
+// leave notes that the catalog has no proxy of dst any more.
+func (g *generations) leave(dst identity.Name, now time.Time) {
+	if s := g.byDst[dst.String()]; s != nil && s.gone.IsZero() {
+		s.gone = now
+	}
 }

@@ -107,7 +107,7 @@ func (s *Server) Run(ctx context.Context) error {
 		} else if len(renames) > 0 {
 			p.publish(renames, now, false)
 		}
-		p.recorder.start(s.generations, now, s.streams.Go)
+		p.recorder.start(s.generations, now, func(write func()) { go write() })
 		at := first(storm.at, p.recorder.retryAt)
 		for _, t := range p.renames {
 			at = first(at, t)
@@ -136,7 +136,6 @@ func (p *publisher) concerned() []*session {
 	bundles, _ := p.server.credentials.Roots()
 	all := bundles != p.bundles
 	p.bundles = bundles
-	p.server.generations.change = view.Change().Number
 	old := p.view
 	p.view, p.stale = view, p.stale || view != old
 	var out []*session
@@ -145,6 +144,7 @@ func (p *publisher) concerned() []*session {
 			p.observe(w) // without sessions, too: ext_authz is asked by whoever has a token
 		} else {
 			p.server.forget(id)
+			p.left(old.Proxy(id).Proxy.Service)
 		}
 		if !all {
 			out = append(out, p.server.sessionsOf(id)...)
@@ -156,6 +156,14 @@ func (p *publisher) concerned() []*session {
 		return p.server.sessions()
 	}
 	return out
+}
+
+// left notes that a proxy of the service left the catalog.
+func (p *publisher) left(service identity.Name) {
+	for range p.view.Of(service) {
+		return
+	}
+	p.server.generations.leave(service, time.Now())
 }
 
 // renamesDue returns the sessions of services whose delayed rename is due.
@@ -219,7 +227,7 @@ func (p *publisher) publish(sessions []*session, since time.Time, fresh bool) {
 	bundles, haveBundles := p.server.credentials.Roots()
 	var all []*build
 	sharing := map[*build][]*session{}
-	inputs := make(map[*build]snapshot.Input, len(sessions))
+	inputs := make(map[*build]input, len(sessions))
 	for _, n := range sessions {
 		w := view.Proxy(n.caller.Proxy)
 		if w == nil {
@@ -235,11 +243,11 @@ func (p *publisher) publish(sessions []*session, since time.Time, fresh bool) {
 		}
 		_, due := p.renames[w.Proxy.Service]
 		n.describe(due)
-		if in.ProxyView == nil {
+		if in.unnamed && n.published.target == nil {
 			n.wait("the name of its filter chain is not recorded yet")
 			continue
 		}
-		if !fresh && n.published.complete && n.published.bundles == bundles && n.published.input == in {
+		if !fresh && n.published.complete && n.published.bundles == bundles && n.published.input == in.Input {
 			continue
 		}
 		if sharing[b] == nil {
@@ -249,7 +257,7 @@ func (p *publisher) publish(sessions []*session, since time.Time, fresh bool) {
 	}
 	p.tell() // before Envoys have the names for which it holds
 	parallel(all, func(b *build) {
-		in := inputs[b]
+		in := inputs[b].Input
 		p.build(b, in)
 		for _, n := range sharing[b] {
 			if b.good == nil || !haveBundles {
@@ -282,10 +290,9 @@ func (p *publisher) dropBuilds() {
 // close records generations that are not recorded, so that the next start does not end their
 // connections.
 func (p *publisher) close() {
-	if p.recorder.busy {
-		p.recorder.finish(p.server.generations, <-p.recorder.done, time.Now())
+	if err := p.recorder.end(p.server.generations); err != nil {
+		p.server.log.Error("filter chain generations are not saved, the next start ends live connections once more", "err", err)
 	}
-	p.recorder.start(p.server.generations, time.Now(), func(f func()) { f() })
 }
 
 // absent handles a session whose proxy is not in the catalog. If it has never been, the catalog may
@@ -299,16 +306,21 @@ func (p *publisher) absent(n *session) {
 	n.end(status.Errorf(codes.PermissionDenied, "proxy %q left the catalog", n.caller.Proxy))
 }
 
-// input is the Input of w's resources for n's Envoy. Its ProxyView is nil as long as nothing may be
-// published.
-func (p *publisher) input(b *build, w *catalog.ProxyView, n *session) snapshot.Input {
-	number, policy, extent := p.observe(w)
-	in := snapshot.Input{ProxyView: w, Generation: number, Envoy: n.features}
-	switch extent {
-	case publishAll:
-	case publishNothing:
-		in.ProxyView = nil
-	case publishBounded:
+// input is the Input of a proxy's resources for an Envoy. unnamed: it is not for Envoys that have
+// nothing yet.
+type input struct {
+	snapshot.Input
+	unnamed bool
+}
+
+// input is that of w for n's Envoy.
+func (p *publisher) input(b *build, w *catalog.ProxyView, n *session) input {
+	g, policy := p.observe(w)
+	in := input{Input: snapshot.Input{ProxyView: w, Envoy: n.features}}
+	if g != nil {
+		in.Generation, in.unnamed = g.number, g.unnamed()
+	}
+	if policy != w.Policy {
 		if b.boundedOf != w || b.bounded.Policy != policy {
 			bounded := *w
 			bounded.Policy = policy

@@ -5,13 +5,16 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/sallyport/sallyport/intention"
 	"github.com/sallyport/sallyport/internal/atomicfile"
+	"github.com/sallyport/sallyport/internal/sequence"
 )
 
 // recordedFile is the format of the generations on disk. Most destinations allow the same sources,
@@ -48,9 +51,10 @@ const (
 // openGenerations reads path; an empty path stands for no file. If there is no file, it reads that
 // of an older release beside it; if there is none either, there are no generations. A file that
 // cannot be read is an error that names the remedy. unrecorded is the path of the file that
-// recorder.writeUnrecorded wrote: the services in it get a new generation.
-func openGenerations(path, unrecorded string, now time.Time) (*generations, error) {
-	g := &generations{byDst: map[string]*generation{}}
+// recorder.writeUnrecorded wrote: the services in it get a new generation. numbers continues after
+// the generations that are read.
+func openGenerations(path, unrecorded string, numbers *sequence.Numbers, now time.Time) (*generations, error) {
+	g := &generations{byDst: map[string]*generation{}, numbers: numbers}
 	if path == "" {
 		return g, nil
 	}
@@ -69,18 +73,31 @@ func openGenerations(path, unrecorded string, now time.Time) (*generations, erro
 	if err := read(b); err != nil {
 		return nil, fmt.Errorf("%s: filter chain generations: %w: restore the file from a backup or delete it; deleting it ends the live connections of each service with revocation \"drain\" once, and loses nothing else", path, err)
 	}
+	var newest uint64
+	for _, s := range g.byDst {
+		newest, s.gone = max(newest, s.number), now
+	}
+	if err := numbers.Raise(newest); err != nil {
+		return nil, err
+	}
 	lost, err := os.ReadFile(unrecorded)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) && unrecorded != "" {
 		return nil, fmt.Errorf("services whose live connections are to end: %w", err)
 	}
 	for name := range strings.FieldsSeq(string(lost)) {
-		if s := g.byDst[name]; s != nil {
-			s.number = g.next(s.number, now)
-			s.allowed = intention.Set{}
-			g.dirty = true
-		}
+		g.rename(name)
 	}
 	return g, nil
+}
+
+// rename gives a destination that is read from disk another generation: more was told under the one
+// that it has than is recorded.
+func (g *generations) rename(name string) {
+	if s := g.byDst[name]; s != nil {
+		s.number = g.numbers.Next()
+		s.allowed = intention.Set{}
+		g.dirty = true
+	}
 }
 
 func (g *generations) read(b []byte) error {
@@ -142,8 +159,9 @@ type recorder struct {
 	file             func(path string, data []byte) error // atomicfile.Replace
 	done             chan recording                       // has room for the one recording
 	busy             bool
-	retryAt          time.Time // when to try once more; zero: the last try worked
-	err              error     // of the last try
+	retryAt          time.Time    // when to try the same once more; zero: the last try worked
+	err              error        // of the last try
+	left             *atomic.Bool // what is being written is not waited for any more
 }
 
 // recording is a set of generations that is being written, and the result.
@@ -153,19 +171,18 @@ type recording struct {
 	err     error
 }
 
-// start begins to write g if there is something to write. spawn calls its argument in a goroutine
-// that is waited for.
+// start begins to write g if there is something to write. What was not tried yet is tried at once,
+// even if the last try has just failed: until then it has to wait. spawn calls its argument in a
+// goroutine.
 func (r *recorder) start(g *generations, now time.Time, spawn func(func())) {
-	if !g.dirty || r.busy || now.Before(r.retryAt) {
+	if r.busy || !g.dirty && (r.retryAt.IsZero() || now.Before(r.retryAt)) {
 		return
 	}
 	g.dirty = false
-	w := recording{of: make(map[string]record, len(g.byDst))}
+	maps.DeleteFunc(g.byDst, func(_ string, s *generation) bool { return !s.gone.IsZero() && now.Sub(s.gone) > keepGone })
+	w := recording{of: make(map[string]record, len(g.byDst)), missing: g.missing()}
 	for name, s := range g.byDst {
 		w.of[name], s.writing = s.record, s.record
-		if !s.record.equal(s.recorded) {
-			w.missing = append(w.missing, name)
-		}
 	}
 	r.busy = true
 	spawn(func() {
@@ -174,21 +191,55 @@ func (r *recorder) start(g *generations, now time.Time, spawn func(func())) {
 	})
 }
 
+// missing are the names of those of which something is not on disk.
+func (g *generations) missing() (names []string) {
+	for name, s := range g.byDst {
+		if !s.record.equal(s.recorded) {
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
 // finish notes the result of a recording.
 func (r *recorder) finish(g *generations, w recording, now time.Time) {
 	r.busy, r.err, r.retryAt = false, w.err, time.Time{}
-	g.lost = w.err != nil
-	if g.lost {
+	if w.err != nil {
 		r.retryAt = now.Add(saveAgain)
-		g.dirty = true
 	}
 	for name, was := range w.of {
 		s := g.byDst[name]
-		s.writing, s.bounded = record{}, nil
-		if !g.lost {
+		s.writing, s.bounded, s.named = record{}, nil, false
+		if w.err == nil {
 			s.recorded = was
 		}
 	}
+	if w.err != nil {
+		for _, name := range w.missing {
+			g.byDst[name].named = true
+		}
+	}
+}
+
+// lastWrite is how long the end waits for the disk.
+const lastWrite = 5 * time.Second
+
+// end writes what is not written yet. Of what the disk does not take in time, or at all, the next
+// start gets to know that it is missing.
+func (r *recorder) end(g *generations) error {
+	g.dirty = g.dirty || r.err != nil
+	spawn := func(f func()) { go f() }
+	timeout := time.After(lastWrite)
+	for r.start(g, time.Now(), spawn); r.busy; r.start(g, time.Now(), spawn) {
+		select {
+		case w := <-r.done:
+			r.finish(g, w, time.Now())
+		case <-timeout:
+			r.left.Store(true)
+			return errors.Join(errors.New("the disk does not answer"), r.writeUnrecorded(g.missing()))
+		}
+	}
+	return r.err
 }
 
 func (r *recorder) write(w recording) error {
@@ -196,6 +247,9 @@ func (r *recorder) write(w recording) error {
 		return nil
 	}
 	err := r.replace(w.of)
+	if r.left.Load() {
+		return err
+	}
 	if err == nil {
 		return errors.Join(remove(filepath.Join(filepath.Dir(r.path), olderName)), remove(r.unrecorded))
 	}

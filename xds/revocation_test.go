@@ -12,6 +12,7 @@ import (
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	"github.com/sallyport/sallyport/catalog"
 	"github.com/sallyport/sallyport/intention"
+	"github.com/sallyport/sallyport/internal/sequence"
 )
 
 // configureAPI speaks the first configuration of api, and returns the name of its filter chain.
@@ -307,7 +308,7 @@ func TestGenerationsAreWrittenBeforeEnvoysConnect(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		g, err := openGenerations(cfg.GenerationsFile, "", time.Time{})
+		g, err := openGenerations(cfg.GenerationsFile, "", &sequence.Numbers{}, time.Time{})
 		if err != nil || len(g.byDst) != 2 {
 			t.Fatalf("%d destinations are written, %v, want both", len(g.byDst), err)
 		}
@@ -352,7 +353,7 @@ func TestGenerationsThatCannotBeSaved(t *testing.T) {
 		}
 		time.Sleep(saveAgain + time.Second)
 		c.silence()
-		g, err := openGenerations(cfg.GenerationsFile, "", time.Time{})
+		g, err := openGenerations(cfg.GenerationsFile, "", &sequence.Numbers{}, time.Time{})
 		if err != nil || g.byDst["api"] == nil || !g.byDst["api"].allowed.Within(intention.Set{}) {
 			t.Errorf("the file was not written later: %v, %v", g, err)
 		}

@@ -18,6 +18,7 @@ import (
 	"github.com/sallyport/sallyport/identity"
 	"github.com/sallyport/sallyport/internal/atomicfile"
 	"github.com/sallyport/sallyport/internal/latest"
+	"github.com/sallyport/sallyport/internal/sequence"
 	"github.com/sallyport/sallyport/sds"
 	"github.com/sallyport/sallyport/snapshot"
 	"google.golang.org/grpc"
@@ -44,6 +45,9 @@ type Config struct {
 	// part of GenerationsFile could not be written; the next start ends their live connections
 	// once. Empty: the next start does not know of such a failure.
 	UnrecordedFile string
+	// Numbers gives filter chains their generations, which change numbers may lie between. Nil: they
+	// are counted in memory, from the time in Unix seconds on.
+	Numbers *sequence.Numbers
 	// Logger gets streams, NACKs and failed builds. Nil: nothing is logged.
 	Logger *slog.Logger
 	// Registerer takes the metrics. Nil: they are not exported.
@@ -132,7 +136,13 @@ func New(cfg Config) (*Server, error) {
 	if cfg.Views == nil || cfg.Credentials == nil || cfg.Authorize == nil {
 		return nil, errors.New("xds: Config needs Views, Credentials and Authorize")
 	}
-	g, err := openGenerations(cfg.GenerationsFile, cfg.UnrecordedFile, time.Now())
+	if cfg.Numbers == nil {
+		cfg.Numbers = &sequence.Numbers{}
+		if err := cfg.Numbers.Raise(uint64(max(time.Now().Unix(), 0))); err != nil {
+			return nil, err
+		}
+	}
+	g, err := openGenerations(cfg.GenerationsFile, cfg.UnrecordedFile, cfg.Numbers, time.Now())
 	if err != nil {
 		return nil, err
 	}
@@ -142,7 +152,7 @@ func New(cfg Config) (*Server, error) {
 	}
 	s := &Server{
 		views: cfg.Views, credentials: cfg.Credentials, authorizer: cfg.Authorize, log: cfg.Logger, metrics: m, generations: g,
-		recorder:   recorder{path: cfg.GenerationsFile, unrecorded: cfg.UnrecordedFile, file: atomicfile.Replace, done: make(chan recording, 1)},
+		recorder:   recorder{path: cfg.GenerationsFile, unrecorded: cfg.UnrecordedFile, file: atomicfile.Replace, done: make(chan recording, 1), left: new(atomic.Bool)},
 		ackTimeout: cfg.AckTimeout, stallTimeout: cfg.StallTimeout, recheckEvery: cfg.Recheck,
 		proxies: map[identity.ProxyID]*proxy{}, pending: map[*session]bool{}, wake: make(chan struct{}, 1), closing: make(chan struct{}),
 	}

@@ -13,6 +13,7 @@ import (
 	"github.com/sallyport/sallyport/identity"
 	"github.com/sallyport/sallyport/intention"
 	"github.com/sallyport/sallyport/internal/atomicfile"
+	"github.com/sallyport/sallyport/internal/sequence"
 )
 
 // startOnDisk is start with a disk that takes nothing from the call of stall to that of what it
@@ -105,7 +106,7 @@ func TestDiskStalls(t *testing.T) {
 		// Killed now, what a successor finds is the old name and those who were let in under it:
 		// whoever was let in since, under whichever name, is cut off by the name that it gives,
 		// whatever was said meanwhile.
-		successor, err := openGenerations(cfg.GenerationsFile, "", time.Now())
+		successor, err := openGenerations(cfg.GenerationsFile, "", &sequence.Numbers{}, time.Now())
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -120,7 +121,7 @@ func TestDiskStalls(t *testing.T) {
 		if onDisk() == before {
 			t.Error("nothing was recorded when the disk came back")
 		}
-		again, err := openGenerations(cfg.GenerationsFile, "", time.Now())
+		again, err := openGenerations(cfg.GenerationsFile, "", &sequence.Numbers{}, time.Now())
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -144,7 +145,7 @@ func TestGrantIsRecordedBeforeItIsTold(t *testing.T) {
 		m.publish()
 		c.expect("secret peers/api")
 		// Killed at this moment: what is on disk is all that the successor has.
-		g, err := openGenerations(cfg.GenerationsFile, "", time.Now())
+		g, err := openGenerations(cfg.GenerationsFile, "", &sequence.Numbers{}, time.Now())
 		if err != nil {
 			t.Fatal(err)
 		}

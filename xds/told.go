@@ -42,11 +42,12 @@ func (p *publisher) tell() {
 	}
 }
 
-// observe notes the policy of w's service, and returns the generation of its filter chain and how
-// much of the policy may be told. Only where live connections are to end is there a generation.
-func (p *publisher) observe(w *catalog.ProxyView) (number uint64, told *intention.Policy, how extent) {
+// observe notes the policy of w's service, and returns the generation of its filter chain and as
+// much of the policy as may be told. Only where live connections are to end is there a generation;
+// nil: there is none.
+func (p *publisher) observe(w *catalog.ProxyView) (g *generation, told *intention.Policy) {
 	if w.Proxy.Inbound.Revocation != catalog.Drain {
-		return 0, w.Policy, publishAll
+		return nil, w.Policy
 	}
 	service := w.Proxy.Service
 	drain := func() (longest time.Duration) {
@@ -65,13 +66,14 @@ func (p *publisher) observe(w *catalog.ProxyView) (number uint64, told *intentio
 	} else {
 		p.renames[service] = retryAt
 	}
-	told, how = p.server.generations.publishable(g)
-	was, waits := p.waiting[service]
-	p.stale = p.stale || waits != (how != publishAll) || was != told && waits
-	if how == publishAll {
-		delete(p.waiting, service)
-	} else {
+	told = p.server.generations.publishable(g)
+	was, waited := p.waiting[service]
+	waits := told != w.Policy || g.unnamed()
+	p.stale = p.stale || waits != waited || was != told && waits
+	if waits {
 		p.waiting[service] = told
+	} else {
+		delete(p.waiting, service)
 	}
-	return g.number, told, how
+	return g, told
 }

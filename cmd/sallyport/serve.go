@@ -166,7 +166,8 @@ func (p *controlPlane) openServers() error {
 	p.xds, err = xds.New(xds.Config{
 		Views: &p.store.Views, Credentials: p.secrets, Authorize: p.callers.Stream, Recheck: p.callers.recheck,
 		GenerationsFile: filepath.Join(p.cfg.Data, "generations-2.json"), UnrecordedFile: filepath.Join(p.cfg.RuntimeDir, "unrecorded-generations"),
-		Logger: p.log, Registerer: p.metrics,
+		Numbers: numbers,
+		Logger:  p.log, Registerer: p.metrics,
 	})
 	if err != nil {
 		return err

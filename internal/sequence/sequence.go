@@ -64,6 +64,18 @@ func (n *Numbers) Next() uint64 {
 	return n.last
 }
 
+// Raise makes the next number greater than last. Like Open, it waits for the disk.
+func (n *Numbers) Raise(last uint64) error {
+	n.mu.Lock()
+	raised := last > n.last
+	n.last = max(n.last, last)
+	n.mu.Unlock()
+	if !raised || n.path == "" {
+		return nil
+	}
+	return n.reserve(last + block)
+}
+
 // Close releases the reserved numbers that were not issued. Next must not be called any more.
 func (n *Numbers) Close() error { return n.reserve(n.last) }
 

@@ -49,10 +49,17 @@ func TestGrows(t *testing.T) {
 	if last != stopped+1 {
 		t.Errorf("%d after a stop at %d: numbers are lost", last, stopped)
 	}
+	n = open(t, path, 0)
+	last += 5_000_000
+	if err := n.Raise(last); err != nil {
+		t.Fatal(err)
+	}
+	next("raised", n)
+	next("raised, after a crash", open(t, path, 0))
 	if err := os.Remove(path); err != nil {
 		t.Fatal(err)
 	}
-	next("after the file was lost", open(t, path, 2_000_000))
+	next("after the file was lost", open(t, path, 20_000_000))
 }
 
 // Blocks are reserved before they are used up, and a disk that takes nothing stops nobody.
