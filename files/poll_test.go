@@ -64,6 +64,32 @@ func TestPolling(t *testing.T) {
 	}
 }
 
+// TestPollingWithoutTimes holds that a poll finds a change that leaves size and times as they were, as
+// a clock of whole seconds may. The listing stands in for that: it is the one of after the change.
+func TestPollingWithoutTimes(t *testing.T) {
+	t.Parallel()
+	config := cacheConfig(t)
+	put(t, config, "a.hcl", `service { name = "api" }`)
+	s, err := New(config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	w := &watch{dir: config.Dir, logger: config.Logger}
+	_, valid := s.load(ctx, w, func(catalog.Contents) {}, time.Now())
+	put(t, config, "a.hcl", `service { name = "web" }`)
+	files, err := scan(config.Dir)
+	if err != nil || !valid {
+		t.Fatal(err, valid)
+	}
+	poll := time.NewTicker(time.Millisecond)
+	defer poll.Stop()
+	if _, again := s.wait(ctx, w, poll.C, files, true); !again {
+		t.Error("the directory is not read again")
+	}
+}
+
 // TestDiskStalls holds that what the directory comes to is published though the disk takes no ports, which are written when
 // it does: the newest. The end waits for that, but not for ever.
 func TestDiskStalls(t *testing.T) {
