@@ -157,7 +157,8 @@ func (s *Source) wait(
 			s.config.Logger.Warn("file notification", "err", err) // events may be lost
 		case <-poll:
 			now, err := scan(s.config.Dir)
-			unchanged := (err != nil) == (files == nil) && same(now, files) && (err != nil || !s.cache.changed())
+			unchanged := (err != nil) == (files == nil) && same(now, files) &&
+				(err != nil || !s.cache.changed())
 			if retry--; unchanged && (valid || retry > 0) {
 				if valid {
 					s.unchanged()
