@@ -283,8 +283,8 @@ func TestListen(t *testing.T) {
 func TestExplain(t *testing.T) {
 	for want, r := range map[string]admin.CheckResponse{
 		"Allowed: web => api, by the intention web => api (allow) at api.hcl:3": {Allowed: true, Source: "web", Destination: "api", Reason: "intention", Intention: "web => api (allow)", Origin: "api.hcl:3"},
-		"Denied: batch => api, by default policy (no service of that name is registered)": {
-			Source: "batch", Destination: "api", Reason: "default policy", Note: "no service of that name is registered",
+		"Denied: batch => api, by default policy (no service \"batch\" is registered)": {
+			Source: "batch", Destination: "api", Reason: "default policy", Note: `no service "batch" is registered`,
 		},
 	} {
 		if got := r.Explain(); got != want {

@@ -68,8 +68,16 @@ type known struct {
 	endpoints     map[string]*watch[instances]
 	intentions    map[string]*watch[matched]
 	wildcard      *catalog.Destination // what is said of all destinations; nil: nothing
+	wildcardAt    position             // of the answer that said it
 	matched       bool                 // wildcard is known
 	bulk          bulk
+}
+
+// position is where in the history of Consul's state an answer belongs.
+type position struct{ epoch, index uint64 }
+
+func (p position) before(o position) bool {
+	return p.epoch < o.epoch || p.epoch == o.epoch && p.index < o.index
 }
 
 // watch is what is known of one thing among several of its kind.

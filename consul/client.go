@@ -70,6 +70,7 @@ type meta struct {
 	defaultPolicy string        // "allow", "deny" or empty
 	cut           bool          // there was no answer: it was somebody else's turn
 	early         bool          // it came long before the time to wait was over, with nothing new
+	epoch         uint64        // when it was asked for: indexes of different epochs do not compare
 }
 
 // authoritative reports whether what is not in an answer is not there.

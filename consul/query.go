@@ -62,8 +62,9 @@ type query[T any] struct {
 	// wary says that such an answer tells nothing if it is the first.
 	merge func(old, now T) T
 	wary  bool
-	// taken, if not nil, is called with what is known after each answer.
-	taken func(T)
+	// taken, if not nil, is called with what is known after each answer. back: its index is lower
+	// than that of the answer before, so Consul's state was put back.
+	taken func(value T, m meta, back bool)
 	// target is the one whose endpoints are asked for. Nothing else depends on a new value of
 	// those. Empty: the query is about something else.
 	target string
@@ -117,6 +118,7 @@ func (q *query[T]) run(ctx context.Context) error {
 		}
 		if now := q.client.limiter.epoch(); now != epoch {
 			epoch, index = now, 0
+			q.last = answerDigest{} // it is taken in as one of this epoch
 		}
 		m, err := q.ask(ctx, index, epoch)
 		if ctx.Err() != nil {
@@ -143,7 +145,7 @@ func (q *query[T]) run(ctx context.Context) error {
 		}
 		// of a state that was put back
 		if q.every == 0 && (m.early || m.index > 0 && m.index < last) {
-			epoch = q.client.limiter.restored()
+			epoch, q.last = q.client.limiter.restored(), answerDigest{}
 		}
 		last = m.index
 		switch {
@@ -211,6 +213,7 @@ func (q *query[T]) ask(ctx context.Context, index, epoch uint64) (meta, error) {
 		return meta{cut: true}, nil // it may have waited in vain
 	}
 	took := time.Since(began)
+	a.epoch = epoch
 	a.early = index > 0 && a.index == index && took >= time.Second && took < r.wait/2
 	if ctx.Err() != nil {
 		return meta{}, ctx.Err()

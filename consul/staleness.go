@@ -12,6 +12,7 @@ type queryState[T any] struct {
 // health is how a query is doing.
 type health struct {
 	answered time.Time // the last answer, with a new value or not
+	index    uint64    // of that one; 0: it had none
 	filtered bool      // ACLs left something out of it
 	// stale is for how long the servers that answered had not been in touch with the leader, if
 	// that is long.
@@ -40,6 +41,7 @@ func (f *queryState[T]) take(value T, m meta, q *query[T]) news {
 	if f.ok && f.err == nil && f.filtered == m.filtered {
 		n = newValue
 	}
+	back := m.index > 0 && m.index < f.index
 	f.confirm(m)
 	f.filtered = m.filtered
 	switch {
@@ -50,7 +52,7 @@ func (f *queryState[T]) take(value T, m meta, q *query[T]) news {
 		return n
 	}
 	if f.value, f.ok = value, true; q.taken != nil {
-		q.taken(value)
+		q.taken(value, m, back)
 	}
 	return n
 }
@@ -61,7 +63,7 @@ func (h *health) confirm(m meta) news {
 	if h.err != nil {
 		n, h.recovered = newState, time.Now()
 	}
-	h.err, h.since, h.answered, h.stale = nil, time.Time{}, time.Now(), 0
+	h.err, h.since, h.answered, h.stale, h.index = nil, time.Time{}, time.Now(), 0, m.index
 	if m.noLeader || m.age > longContact {
 		h.stale = max(m.age, time.Second)
 	}

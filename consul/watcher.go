@@ -105,7 +105,7 @@ func (w *watcher) want(ctx context.Context, wanted wants) {
 	reconcile(ctx, w, k.intentions, wanted.intentions, w.modeOfIntentions(),
 		func(name string, _ *watch[matched]) query[matched] { return k.intentionsQuery(name) })
 	if len(k.intentions) == 0 {
-		k.wildcard, k.matched = nil, false // nobody asks any more
+		k.wildcard, k.wildcardAt, k.matched = nil, position{}, false // nobody asks any more
 	}
 	w.bulkIntentions(ctx)
 }
@@ -151,14 +151,20 @@ func (k *known) intentionsQuery(name string) query[matched] {
 				wildcard: mergeIntentions(k.wildcard, now.wildcard),
 			}
 		},
-		taken: func(m matched) { k.setWildcard(m.wildcard) },
+		taken: func(said matched, m meta, back bool) { k.setWildcard(said.wildcard, m, back) },
 	}
 }
 
-// setWildcard takes in what the newest answer says of all destinations. Answers for each
-// destination say it; an older one must not bring back what is gone.
-func (k *known) setWildcard(d *catalog.Destination) {
+// setWildcard takes in what the newest answer says of all destinations. Answers for each destination
+// say it; an older one must not bring back what is gone. One without an index may be of any time.
+func (k *known) setWildcard(d *catalog.Destination, m meta, back bool) {
 	k.matched = true
+	if at := (position{m.epoch, m.index}); m.index > 0 {
+		if !back && at.before(k.wildcardAt) {
+			return
+		}
+		k.wildcardAt = at
+	}
 	was := k.wildcard
 	if was == nil || d == nil || was != d && !slices.Equal(was.Intentions, d.Intentions) {
 		k.wildcard = d

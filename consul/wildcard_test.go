@@ -2,10 +2,12 @@ package consul
 
 import (
 	"net/http"
+	"strconv"
 	"testing"
 	"time"
 
 	"github.com/sallyport/sallyport/catalog"
+	"github.com/sallyport/sallyport/identity"
 	"github.com/sallyport/sallyport/intention"
 	"github.com/sallyport/sallyport/internal/catalogtest"
 )
@@ -44,6 +46,101 @@ func TestWildcardsOfTheNewestAnswer(t *testing.T) {
 			})
 		})
 	}
+}
+
+// The answer about one destination may come after a newer one about another: it does not bring back what is gone. After
+// Consul's state was put back, lower indexes are newer.
+func TestWildcardOfALateAnswer(t *testing.T) {
+	type answer struct {
+		of           string
+		epoch, index uint64
+		action       intention.Action
+		filtered     bool
+	}
+	for name, c := range map[string]struct {
+		answers []answer
+		want    intention.Action
+	}{
+		"late":                   {[]answer{{of: "a", index: 20}, {of: "b", index: 10, action: intention.Allow}}, intention.Deny},
+		"late, and not all":      {[]answer{{of: "a", index: 20}, {of: "b", index: 10, action: intention.Allow, filtered: true}}, intention.Deny},
+		"of the same state":      {[]answer{{of: "a", index: 20}, {of: "b", index: 20, action: intention.Allow}}, intention.Allow},
+		"newer":                  {[]answer{{of: "a", index: 20}, {of: "b", index: 21, action: intention.Allow}}, intention.Allow},
+		"put back":               {[]answer{{of: "a", index: 20, action: intention.Allow}, {of: "b", epoch: 1, index: 10}}, intention.Deny},
+		"of before it was":       {[]answer{{of: "a", epoch: 1, index: 10}, {of: "b", index: 20, action: intention.Allow}}, intention.Deny},
+		"put back, first to see": {[]answer{{of: "a", index: 20, action: intention.Allow}, {of: "a", index: 10}}, intention.Deny},
+	} {
+		t.Run(name, func(t *testing.T) {
+			k := &known{}
+			states := map[string]*queryState[matched]{"a": {}, "b": {}}
+			for _, x := range c.answers {
+				everybody := catalog.ByDestination([]intention.Intention{{
+					Source: intention.Source{Name: identity.NewName("*")}, Destination: identity.NewName("*"), Action: x.action,
+				}})[0]
+				q := k.intentionsQuery(x.of)
+				if x.filtered { // else the first such answer tells nothing
+					q.wary = false
+				}
+				states[x.of].take(matched{wildcard: everybody}, meta{epoch: x.epoch, index: x.index, filtered: x.filtered}, &q)
+			}
+			if got := k.wildcard.Intentions[0].Action; got != c.want {
+				t.Errorf("all are told %s, want %s", got, c.want)
+			}
+		})
+	}
+}
+
+// An answer with a lower index is taken for one of before, until it is known that Consul's state was put back; then it is
+// asked for again, and taken in though it says what it said.
+func TestWildcardAfterARestore(t *testing.T) {
+	const (
+		everybody = `{"SourceName": "*", "DestinationName": "*", "Action": "allow"}`
+		restored  = 20 * time.Second
+		noticed   = 25 * time.Second
+	)
+	bubble(t, nil, func(t *testing.T, f *fake, a *Agent) {
+		f.mesh()
+		// hook has a path answer with an index until that is over, and then with another one or an error.
+		hook := func(path string, index, next uint64, before, then string, over time.Duration) {
+			f.hook(path, func(w http.ResponseWriter, r *http.Request) bool {
+				s := &scripted{body: []byte(before), index: index, status: http.StatusOK}
+				asked := r.URL.Query().Get("index")
+				if asked == strconv.FormatUint(index, 10) {
+					select {
+					case <-time.After(over - time.Since(start)):
+					case <-r.Context().Done():
+						return true
+					}
+				} else if asked != "" {
+					<-r.Context().Done()
+					return true
+				}
+				if time.Since(start) >= over {
+					if s.body, s.index = []byte(then), next; then == "" {
+						s.status = http.StatusInternalServerError
+					}
+				}
+				f.answer(w, s)
+				return true
+			})
+		}
+		hook("/v1/connect/intentions/match?api", 50, 0, `{"api": [`+everybody+`]}`, "", time.Hour)
+		hook("/v1/connect/intentions/match?web", 10, 12, `{"web": [`+everybody+`]}`, `{"web": []}`, restored)
+		hook("/v1/config/mesh/mesh", 40, 40, `{}`, `{}`, noticed) // ended without anything new
+		p, _ := running(t, a)
+		after(restored - time.Second)
+		if got := actions(p.must(t), "*"); got != "* allow" {
+			t.Fatalf("*: %s", got)
+		}
+		hook("/v1/connect/intentions/match?api", 50, 0, "", "", 0) // when it is asked again
+		after(noticed - restored)
+		if got := actions(p.must(t), "*"); got != "* allow" {
+			t.Errorf("before anybody can know, *: %s", got)
+		}
+		after(time.Minute)
+		if got := actions(p.must(t), "*"); got != "" {
+			t.Errorf("*: %s", got)
+		}
+	})
 }
 
 // mesh and proxy-defaults are not taken away by an answer that does not say all there is, nor by one that somebody else gives.

@@ -108,6 +108,8 @@ func TestDiskStalls(t *testing.T) {
 		}
 		return nil
 	})
+	// Its sidecar's port was never chosen before, and cannot be remembered.
+	m.Write("job.hcl", `service { name = "job" port = 1 connect { sidecar_service {} } }`)
 	accepted("an endpoint", "web", func() {
 		m.Write("api-2.hcl", fmt.Sprintf(`service { name = "api" id = "api-2" port = %d connect { sidecar_service { port = %d } } }`, m.Port(), m.Port()))
 	})

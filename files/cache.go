@@ -63,3 +63,21 @@ func (c *cache) read(listing []listed) []*file {
 	c.versions, c.readAll = versions, false
 	return files
 }
+
+// changed reports whether a file has other bytes than when it was read, of those that had changed so
+// lately that another change need not show in what can be seen from outside.
+func (c *cache) changed() bool {
+	for name, v := range c.versions {
+		if v.settled {
+			continue
+		}
+		v.settled = v.listed.settled() // before it is read
+		var err error
+		c.buffer, err = readFile(filepath.Join(c.config.Dir, name), v.listed, c.buffer)
+		if err != nil || maphash.Bytes(c.seed, c.buffer) != v.sum {
+			return true
+		}
+		c.versions[name] = v
+	}
+	return false
+}

@@ -100,6 +100,43 @@ func TestDefinitionRemembered(t *testing.T) {
 	}
 }
 
+// TestPolledBytes holds that a poll looks at the bytes of files that changed lately, once more when they did not any more, and
+// then at none.
+func TestPolledBytes(t *testing.T) {
+	t.Parallel()
+	config := cacheConfig(t)
+	put(t, config, "a.hcl", `service { name = "a" port = 1 }`)
+	synctest.Test(t, func(t *testing.T) { // in which it is the year 2000
+		c := newCache(config)
+		readAgain(t, c)
+		look := func() (changed, read bool) {
+			c.buffer = nil
+			changed = c.changed()
+			return changed, c.buffer != nil
+		}
+		for range 2 {
+			if changed, read := look(); changed || !read {
+				t.Errorf("changed %t, read %t, of a file that may be new", changed, read)
+			}
+		}
+		put(t, config, "a.hcl", `service { name = "a" port = 2 }`)
+		if changed, _ := look(); !changed {
+			t.Error("other bytes are not noticed")
+		}
+		readAgain(t, c)
+		info, err := os.Stat(filepath.Join(config.Dir, "a.hcl"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Until(statusChanged(info)) + granule + time.Second)
+		for _, want := range []bool{true, false} {
+			if changed, read := look(); changed || read != want {
+				t.Errorf("changed %t, read %t, of a file that is old; want read %t", changed, read, want)
+			}
+		}
+	})
+}
+
 // TestBytesRead holds which files are read though nothing of them seems changed: those that changed
 // lately, as far as anybody can tell, those that depend on more, and all when that is asked for.
 func TestBytesRead(t *testing.T) {

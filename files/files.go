@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"log/slog"
 	"path/filepath"
+	"slices"
 	"sync"
 	"time"
 
@@ -77,9 +78,14 @@ type Source struct {
 	// Run's alone:
 	cache     *cache
 	assembler *assembler
+	ports     chan map[string]uint16 // has the newest that are to be written; nil: none are
+	write     func(file string, ports map[string]uint16) error
 
 	mu     sync.Mutex
 	status Status
+	// unwritten says why the ports that were chosen last are not remembered; nil: they are, or are
+	// being written.
+	unwritten *Problem
 }
 
 var _ catalog.Source = (*Source)(nil)
@@ -93,7 +99,8 @@ type Status struct {
 	LastSuccess time.Time
 	// Problems are the mistakes for which the directory is refused now, each with file:line; none if it is valid.
 	Problems []string
-	// Warnings are those of the last reading: what it accepted all the same.
+	// Warnings are those of the last reading: what it accepted all the same; and that the sidecars'
+	// ports are not remembered.
 	Warnings []string
 }
 
@@ -118,6 +125,7 @@ func New(config Config) (*Source, error) {
 	s := &Source{
 		config: c, reload: make(chan struct{}, 1), status: Status{Dir: c.Dir},
 		cache: newCache(c), assembler: &assembler{config: c, ports: ports},
+		write: writePorts,
 	}
 	if s.metrics, err = newMetrics(c.Registerer); err != nil {
 		return nil, err
@@ -158,7 +166,11 @@ func Load(config Config) (catalog.Contents, error) {
 func (s *Source) Status() Status {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.status
+	status := s.status
+	if s.unwritten != nil {
+		status.Warnings = append(slices.Clip(status.Warnings), s.unwritten.String())
+	}
+	return status
 }
 
 // Reload makes Run read the directory again now, changed or not. It does not block.

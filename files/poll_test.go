@@ -2,11 +2,15 @@ package files
 
 import (
 	"context"
+	"errors"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"github.com/sallyport/sallyport/catalog"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 )
@@ -58,4 +62,90 @@ func TestPolling(t *testing.T) {
 	if err := <-done; err != nil {
 		t.Errorf("run: %v", err)
 	}
+}
+
+// TestPollingWithoutTimes holds that a poll finds a change that leaves size and times as they were, as
+// a clock of whole seconds may. The listing stands in for that: it is the one of after the change.
+func TestPollingWithoutTimes(t *testing.T) {
+	t.Parallel()
+	config := cacheConfig(t)
+	put(t, config, "a.hcl", `service { name = "api" }`)
+	s, err := New(config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	w := &watch{dir: config.Dir, logger: config.Logger}
+	_, valid := s.load(ctx, w, func(catalog.Contents) {}, time.Now())
+	put(t, config, "a.hcl", `service { name = "web" }`)
+	files, err := scan(config.Dir)
+	if err != nil || !valid {
+		t.Fatal(err, valid)
+	}
+	poll := time.NewTicker(time.Millisecond)
+	defer poll.Stop()
+	if _, again := s.wait(ctx, w, poll.C, files, true); !again {
+		t.Error("the directory is not read again")
+	}
+}
+
+// TestDiskStalls holds that what the directory comes to is published though the disk takes no ports, which are written when
+// it does: the newest. The end waits for that, but not for ever.
+func TestDiskStalls(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s, err := New(Config{Dir: "catalog", PortsFile: "ports.json", TrustDomain: spiffeid.RequireTrustDomainFromString("mesh.test")})
+		if err != nil {
+			t.Fatal(err)
+		}
+		disk := make(chan error)
+		var written []map[string]uint16
+		s.write = func(_ string, ports map[string]uint16) error {
+			written = append(written, ports)
+			return <-disk
+		}
+		end := s.rememberPorts()
+		published := 0
+		take := func(ports map[string]uint16) {
+			s.take(outcome{ports: ports, newPorts: ports != nil}, func(catalog.Contents) { published++ }, time.Now())
+			synctest.Wait()
+		}
+		ports := func(n uint16) map[string]uint16 { return map[string]uint16{"web-sidecar-proxy": n} }
+		take(ports(21000))
+		take(ports(21001))
+		take(ports(21002))
+		take(nil)
+		if published != 4 {
+			t.Errorf("%d of 4 are published while the disk takes nothing", published)
+		}
+		warned := func() bool {
+			return strings.Contains(strings.Join(s.Status().Warnings, "\n"), "ports.json: sidecar ports are not remembered: it is full")
+		}
+		disk <- errors.New("it is full")
+		synctest.Wait()
+		if !warned() {
+			t.Errorf("warnings %q", s.Status().Warnings)
+		}
+		disk <- nil
+		synctest.Wait()
+		if diff := cmp.Diff([]map[string]uint16{ports(21000), ports(21002)}, written); diff != "" || warned() {
+			t.Errorf("warnings %q; written (-want +got):\n%s", s.Status().Warnings, diff)
+		}
+		take(ports(21003))
+		time.AfterFunc(time.Second, func() { disk <- nil })
+		began := time.Now()
+		end()
+		if took := time.Since(began); took != time.Second {
+			t.Errorf("the end took %s, and the disk 1s", took)
+		}
+		end = s.rememberPorts()
+		take(ports(21004))
+		began = time.Now()
+		end()
+		if took := time.Since(began); took != lastWrite {
+			t.Errorf("the end took %s of a disk that stalls, want %s", took, lastWrite)
+		}
+		disk <- nil
+	})
 }

@@ -8,6 +8,7 @@ import (
 	"maps"
 	"os"
 	"slices"
+	"time"
 
 	"github.com/sallyport/sallyport/internal/atomicfile"
 )
@@ -165,4 +166,52 @@ func writePorts(path string, ports map[string]uint16) error {
 		return fmt.Errorf("ports file %s: %w", path, err)
 	}
 	return nil
+}
+
+// lastWrite bounds how long the end of Run waits for the disk.
+const lastWrite = 5 * time.Second
+
+// rememberPorts begins to write the ports that take chooses, the newest of them, beside what it
+// publishes: a disk that stalls holds up no revocation. The function that it returns ends that when
+// the last ones are written, or the disk takes too long.
+//
+// So a crash may come before the ports are on the disk. The next start then chooses again for those
+// sidecars that had no port before, or whose port was given to somebody by name since. They may get
+// each other's: their listeners move, and callers learn of it as of any new endpoint. Until they
+// have, they reach nobody or a sidecar that is not whom they expect, with which the handshake fails.
+// All others keep their ports.
+func (s *Source) rememberPorts() (end func()) {
+	if s.config.PortsFile == "" {
+		return func() {}
+	}
+	ports, done := make(chan map[string]uint16, 1), make(chan struct{})
+	s.ports = ports
+	go func() {
+		defer close(done)
+		for newest := range ports {
+			s.wrote(s.write(s.config.PortsFile, newest))
+		}
+	}()
+	return func() {
+		close(ports)
+		select {
+		case <-done:
+		case <-time.After(lastWrite):
+			s.config.Logger.Error("sidecar ports not remembered",
+				"err", fmt.Errorf("ports file %s: the disk did not take it in %s", s.config.PortsFile, lastWrite))
+		}
+	}
+}
+
+// wrote takes in how a write ended. After an error the ports hold all the same; a restart chooses
+// the same ones unless sidecars are added meanwhile.
+func (s *Source) wrote(err error) {
+	var unwritten *Problem
+	if err != nil {
+		s.config.Logger.Error("sidecar ports not remembered", "err", err)
+		unwritten = &Problem{File: s.config.PortsFile, Text: "sidecar ports are not remembered: " + err.Error()}
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.unwritten = unwritten
 }

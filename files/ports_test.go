@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/sallyport/sallyport/catalog"
@@ -53,6 +54,12 @@ func TestPortsStay(t *testing.T) {
 			wantPorts(t, "with one that is taken by name", r.services("a", "b", "c", "m"), all)
 			if !remember {
 				return
+			}
+			written := func() bool { // beside what is published
+				text, err := os.ReadFile(config.PortsFile)
+				return err == nil && strings.Contains(string(text), `"m-sidecar-proxy": 21003`)
+			}
+			for end := time.Now().Add(patience); !written() && time.Now().Before(end); time.Sleep(time.Millisecond) {
 			}
 			info, err := os.Stat(config.PortsFile)
 			if err != nil || info.Mode().Perm() != 0o600 {
@@ -136,8 +143,14 @@ func TestPortsNotWritten(t *testing.T) {
 	dir := write(t, map[string]string{"a.hcl": definition("web")})
 	r := run(t, files.Config{Dir: dir, PortsFile: filepath.Join(t.TempDir(), "none", "ports.json")})
 	wantPorts(t, "without a file", r.services("web"), map[string]uint16{"web": 21000})
-	if w := strings.Join(r.Status().Warnings, "\n"); !strings.Contains(w, "sidecar ports are not remembered") {
-		t.Errorf("warnings %q", w)
+	for end := time.Now().Add(patience); ; time.Sleep(time.Millisecond) { // it is told after
+		w := strings.Join(r.Status().Warnings, "\n")
+		if strings.Contains(w, "sidecar ports are not remembered") {
+			break
+		}
+		if time.Now().After(end) {
+			t.Fatalf("warnings %q", w)
+		}
 	}
 }
 

@@ -34,6 +34,7 @@ func (s *Source) Run(ctx context.Context, publish func(catalog.Contents)) error 
 
 func (s *Source) run(ctx context.Context, publish func(catalog.Contents), w *watch) error {
 	defer w.close()
+	defer s.rememberPorts()()
 	poll := time.NewTicker(pollInterval)
 	defer poll.Stop()
 	for seen, ok := time.Now(), true; ok; {
@@ -75,17 +76,16 @@ func (s *Source) take(o outcome, publish func(catalog.Contents), seen time.Time)
 		s.refused(o.problems, o.warnings)
 		return false
 	}
-	if file := s.config.PortsFile; o.newPorts && file != "" {
-		if err := writePorts(file, o.ports); err != nil {
-			// The ports hold all the same; a restart chooses the same ones unless sidecars are
-			// added meanwhile.
-			s.config.Logger.Error("sidecar ports not remembered", "err", err)
-			o.warnings = append(o.warnings, Problem{File: file, Text: "sidecar ports are not remembered: " + err.Error()})
-		}
-	}
 	s.accepted(o)
 	o.contents.Seen = seen
 	publish(o.contents)
+	if o.newPorts && s.ports != nil {
+		select {
+		case <-s.ports: // older ones, which nobody has begun to write
+		default:
+		}
+		s.ports <- o.ports
+	}
 	return true
 }
 
@@ -157,7 +157,9 @@ func (s *Source) wait(
 			s.config.Logger.Warn("file notification", "err", err) // events may be lost
 		case <-poll:
 			now, err := scan(s.config.Dir)
-			if retry--; (err != nil) == (files == nil) && same(now, files) && (valid || retry > 0) {
+			unchanged := (err != nil) == (files == nil) && same(now, files) &&
+				(err != nil || !s.cache.changed())
+			if retry--; unchanged && (valid || retry > 0) {
 				if valid {
 					s.unchanged()
 				}

@@ -47,7 +47,7 @@ func newMetrics(r prometheus.Registerer) (*metrics, error) {
 			Name: "sallyport_xds_streams_rejected_total", Help: "Streams that were ended by the control plane.",
 		}, []string{"reason"}),
 		buildErrors: prometheus.NewCounter(prometheus.CounterOpts{
-			Name: "sallyport_xds_build_errors_total", Help: "Configurations that could not be made; the proxy keeps its last one.",
+			Name: "sallyport_xds_build_errors_total", Help: "Configurations that could not be made; the proxy keeps its last one, but for who may connect.",
 		}),
 		renames: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "sallyport_xds_revocations_total", Help: "Times that access to a service was taken away and its live connections ended.",

@@ -45,10 +45,10 @@ type publisher struct {
 
 // build is the last build of a proxy's resources, and the last that succeeded.
 type build struct {
-	input      snapshot.Input
-	err        error
-	good       *snapshot.Resources // nil: none has succeeded yet
-	generation uint64              // of good
+	input     snapshot.Input
+	err       error
+	good      *snapshot.Resources // nil: none has succeeded yet
+	goodInput snapshot.Input      // of good
 	// bounded replaces boundedOf, the catalog's view of the proxy, as long as part of its policy
 	// waits for the disk.
 	bounded, boundedOf *catalog.ProxyView
@@ -371,8 +371,10 @@ func (p *publisher) buildOf(n *session) *build {
 	return b
 }
 
-// build builds the resources of in, unless in is the Input of the last build. Builds of different
-// proxies may run at the same time.
+// build builds the resources of in, unless in is the Input of the last build. If that fails the last
+// good resources stay, but for who may connect: that is always what in says, and nobody at all if
+// the proxy is of another service by now. As long as none was good nothing is told. Builds of
+// different proxies may run at the same time.
 func (p *publisher) build(b *build, in snapshot.Input) {
 	if b.input == in {
 		return
@@ -381,16 +383,26 @@ func (p *publisher) build(b *build, in snapshot.Input) {
 	r, err := p.cache.Build(in, b.good)
 	if b.err = err; err != nil {
 		p.server.metrics.buildErrors.Inc()
-		p.server.log.Error("no configuration for a proxy, it keeps its last one", "proxy", in.Proxy.ID, "origin", in.Proxy.Origin, "err", err)
-		return
+		p.server.log.Error("no configuration for a proxy, it keeps its last one, but for who may connect", "proxy", in.Proxy.ID, "origin", in.Proxy.Origin, "err", err)
+		if b.good == nil {
+			return
+		}
+		kept := *b.goodInput.ProxyView
+		if kept.Policy = in.Policy; kept.Proxy.Service != in.Proxy.Service {
+			kept.Policy = nil
+		}
+		in.ProxyView = &kept
+		if r, err = p.cache.Build(in, b.good); err != nil {
+			return
+		}
 	}
-	b.good, b.generation = r, in.Generation
+	b.good, b.goodInput = r, in
 }
 
 // hand gives a session a target of the build and its secrets, if none is missing: without one,
 // Envoy would not start or, once running, keep a listener warming.
 func (p *publisher) hand(view *catalog.View, n *session, in snapshot.Input, b *build, bundles *sds.Roots, since time.Time) {
-	t := &target{generation: b.generation, routeClusters: b.good.RouteClusters, judges: b.good.Judges}
+	t := &target{generation: b.goodInput.Generation, routeClusters: b.good.RouteClusters, judges: b.good.Judges}
 	for k := range kinds {
 		t.resources[k] = b.good.ByType[k.url()]
 	}

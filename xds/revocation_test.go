@@ -11,6 +11,7 @@ import (
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	"github.com/sallyport/sallyport/catalog"
+	"github.com/sallyport/sallyport/identity"
 	"github.com/sallyport/sallyport/intention"
 	"github.com/sallyport/sallyport/internal/sequence"
 )
@@ -155,6 +156,61 @@ func TestTighteningMeanwhile(t *testing.T) {
 		c.silence()
 		time.Sleep(5 * time.Second)
 		c.accept("listener public_listener:127.0.0.1:20001")
+	})
+}
+
+// Who is revoked is ended also while a proxy's configuration cannot be made; all else stays. Of a
+// proxy that became another service's nobody is served under the name of before.
+func TestRevocationWhileTheBuildFails(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := start(t, patient())
+		twoServices(m)
+		m.intend("batch", "web", intention.Allow)
+		m.publish()
+		c := m.stream("web")
+		c.configure()
+		web := &m.contents.Proxies[0]
+		spoil := func() {
+			t.Helper()
+			time.Sleep(time.Hour)
+			twin := web.Upstreams[0]
+			twin.ConnectTimeout = time.Second
+			web.Upstreams = append(web.Upstreams[:1:1], twin) // on the same port
+			web.Inbound.LocalPort++
+			m.publish()
+			c.silence()
+		}
+		revoked := func() (rules string) {
+			t.Helper()
+			m.publish()
+			c.accept("secret peers/web")
+			rules = string(c.accept("extension intentions/web").GetResources()[0].GetResource().GetValue())
+			c.accept("listener public_listener:127.0.0.1:20000")
+			c.silence()
+			p, _ := m.server.Proxy(proxyID("web"))
+			if !strings.Contains(p.BuildError, "both listen on") || p.State() != "keeps its last configuration" {
+				t.Errorf("BuildError = %q, State() = %q", p.BuildError, p.State())
+			}
+			return rules
+		}
+		spoil()
+		m.intend("batch", "web", intention.Deny)
+		if rules := revoked(); !strings.Contains(rules, "svc/batch") {
+			t.Errorf("the rules are not those of web: %q", rules)
+		}
+		web.Upstreams = web.Upstreams[:1]
+		m.publish()
+		c.accept("cluster local_app") // and nothing that was told meanwhile
+		c.silence()
+		m.intend("batch", "web", intention.Allow)
+		m.publish()
+		c.accept("secret peers/web")
+		c.accept("extension intentions/web")
+		spoil()
+		web.Service = identity.NewName("api")
+		if rules := revoked(); strings.Contains(rules, "svc/") {
+			t.Errorf("somebody is let in as by the rules of api: %q", rules)
+		}
 	})
 }
 

@@ -89,8 +89,8 @@ type StreamStatus struct {
 	// missing, a cluster that routes lead to and that Envoy has not accepted. Empty: nothing is
 	// waited for.
 	Waiting string `json:"waiting,omitempty"`
-	// BuildError says why the newest configuration could not be made; the Envoy keeps the last one.
-	// Empty: it could.
+	// BuildError says why the newest configuration could not be made; the Envoy keeps the last one,
+	// but for who may connect. Empty: it could.
 	BuildError string `json:"build_error,omitempty"`
 	// Refused are the names of resources whose present version Envoy refuses. They are sent again
 	// at growing intervals.

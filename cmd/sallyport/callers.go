@@ -56,7 +56,9 @@ func proxyOf(v *catalog.View, r admin.TokenRequest) (*catalog.Proxy, error) {
 		return nil, fmt.Errorf("proxy %q: %w in the catalog: `sallyport status` lists the proxies", r.ProxyID, admin.ErrUnknown)
 	}
 	var found []*catalog.Proxy
+	name, proxied := identity.NewName(r.SidecarFor), false
 	for pr := range v.Proxies() {
+		proxied = proxied || pr.Service == name
 		if pr.Instance == r.SidecarFor {
 			found = append(found, pr)
 		}
@@ -65,6 +67,9 @@ func proxyOf(v *catalog.View, r admin.TokenRequest) (*catalog.Proxy, error) {
 	case 1:
 		return found[0], nil
 	case 0:
+		if v.Service(name) != nil && !proxied {
+			return nil, fmt.Errorf("a sidecar for the service %q: %w in the catalog, where the service has none: add `connect { sidecar_service {} }` to its definition", r.SidecarFor, admin.ErrUnknown)
+		}
 		return nil, fmt.Errorf("a sidecar for the service instance %q: %w in the catalog: give the service's ID; `sallyport status` lists the proxies", r.SidecarFor, admin.ErrUnknown)
 	default:
 		return nil, fmt.Errorf("the service instance %q has %d proxies: choose one with --proxy-id", r.SidecarFor, len(found))

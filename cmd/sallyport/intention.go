@@ -101,9 +101,32 @@ func checkIntention(v *catalog.View, source, destination string) (admin.CheckRes
 			r.Note = "denies because sallyport does not support its " + i.Unsupported
 		}
 	}
+	var notes []string
 	// Of what is registered in other datacenters only those who dial it here know.
-	if v.Service(src.Name) == nil && src.Datacenter == v.Mesh().Datacenter && r.Note == "" {
-		r.Note = "no service of that name is registered"
+	if v.Service(src.Name) == nil && src.Datacenter == v.Mesh().Datacenter {
+		notes = append(notes, fmt.Sprintf("no service %q is registered", src.Name))
+	}
+	if !served(v, dst) {
+		notes = append(notes, fmt.Sprintf("no sidecar of %q is known", destination))
+	}
+	if r.Note == "" {
+		r.Note = strings.Join(notes, "; ")
 	}
 	return r, nil
+}
+
+// served reports whether v has a sidecar of the service, or an endpoint of one that is elsewhere.
+// That v has the service says less: an intention that names it is enough.
+func served(v *catalog.View, service identity.Name) bool {
+	for pr := range v.Proxies() {
+		if pr.Service == service {
+			return true
+		}
+		for _, t := range v.Proxy(pr.ID).Upstreams {
+			if t.Service.Name == service && t.Service.Datacenter == "" && len(t.Endpoints.List) > 0 {
+				return true
+			}
+		}
+	}
+	return false
 }

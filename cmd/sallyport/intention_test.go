@@ -23,13 +23,16 @@ func exampleView() *catalog.View {
 	return catalogtest.Mesh{
 		Mesh: catalog.Mesh{TrustDomain: exampleDomain, Datacenter: "dc1", Datacenters: []string{"dc1", "east"}},
 		Proxies: []catalog.Proxy{
-			{ID: "web-sidecar-proxy", Instance: "web", Service: name("web")},
+			{ID: "web-sidecar-proxy", Instance: "web", Service: name("web"), Upstreams: []catalog.Upstream{{Destination: name("far"), BindPort: 1}}},
 			{ID: "api-1", Instance: "api", Service: name("api")},
 			{ID: "api-2", Instance: "api", Service: name("api")},
 		},
+		Services:  []catalog.Service{{Name: name("ap")}, {Name: name("api")}, {Name: name("far")}, {Name: name("plain")}, {Name: name("web")}},
+		Endpoints: []catalog.Endpoints{{Name: name("far"), List: []catalog.Endpoint{{Address: "192.0.2.1", Port: 1, Weight: 1}}}},
 		Intentions: []intention.Intention{
 			{Source: intention.Source{Name: name("web")}, Destination: name("api"), Action: intention.Allow, Origin: "api.hcl:3"},
 			{Source: intention.Source{Name: name("l7")}, Destination: name("api"), Action: intention.Allow, Unsupported: "permissions", Origin: "api.hcl:4"},
+			{Source: intention.Source{Name: name("web")}, Destination: name("ap"), Action: intention.Allow, Origin: "ap.hcl:1"},
 		},
 	}.View()
 }
@@ -41,9 +44,12 @@ func TestCheckIntention(t *testing.T) {
 		{"spiffe://example.consul/ns/default/dc/dc1/svc/web", "api", "by the intention web => api (allow)"},
 		{"spiffe://other.consul/ns/default/dc/dc1/svc/web", "api", "by foreign trust domain"},
 		{"spiffe://example.consul/ns/default/dc/dc2/svc/web", "api", "by unknown datacenter"},
-		{"batch", "api", "by default policy (no service of that name is registered)"},
+		{"batch", "api", "by default policy (no service \"batch\" is registered)"},
+		{"web", "ap", "by the intention web => ap (allow) at ap.hcl:1 (no sidecar of \"ap\" is known)"},
+		{"batch", "ap", "by default policy (no service \"batch\" is registered; no sidecar of \"ap\" is known)"},
 		{"spiffe://example.consul/ns/default/dc/east/svc/web", "api", "by the intention web => api (allow)"},
 		{"spiffe://example.consul/ns/default/dc/east/svc/batch", "api", "by default policy\n"},
+		{"web", "far", "by default policy\n"}, // an endpoint of it is known
 		{"l7", "api", "does not support its permissions"},
 	} {
 		r, err := checkIntention(v, tc.source, tc.destination)
@@ -75,7 +81,8 @@ func TestProxyOf(t *testing.T) {
 		{admin.TokenRequest{SidecarFor: "web"}, "web-sidecar-proxy"},
 		{admin.TokenRequest{ProxyID: "api-2"}, "api-2"},
 		{admin.TokenRequest{SidecarFor: "api"}, "has 2 proxies: choose one with --proxy-id"},
-		{admin.TokenRequest{SidecarFor: "batch"}, "not found"},
+		{admin.TokenRequest{SidecarFor: "batch"}, "not found in the catalog: give the service's ID"},
+		{admin.TokenRequest{SidecarFor: "plain"}, "not found in the catalog, where the service has none: add `connect { sidecar_service {} }`"},
 		{admin.TokenRequest{ProxyID: "batch"}, "not found"},
 		{admin.TokenRequest{}, "exactly one"},
 		{admin.TokenRequest{SidecarFor: "web", ProxyID: "api-1"}, "exactly one"},

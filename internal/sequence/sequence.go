@@ -1,4 +1,5 @@
-// Package sequence issues numbers that grow, also over restarts, without waiting for a disk.
+// Package sequence issues numbers that grow, also over restarts as long as their file is kept,
+// without waiting for a disk.
 package sequence
 
 import (
@@ -33,8 +34,9 @@ type Numbers struct {
 }
 
 // Open reads the last reserved number from the file at path, and reserves the next block there. The
-// first number is at least the time in Unix seconds, so that they grow even if the file is lost. An
-// error names the file and the remedy.
+// first number is at least the time in Unix seconds. So they go on near there if the file is lost: at
+// lower ones, if crashes have skipped more numbers than seconds have passed. An error names the file
+// and the remedy.
 func Open(path string, now time.Time) (*Numbers, error) {
 	n := &Numbers{path: path, low: make(chan struct{}, 1)}
 	b, err := os.ReadFile(path)
