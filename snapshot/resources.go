@@ -36,6 +36,9 @@ type Resources struct {
 	assigned []string
 }
 
+// Is reports whether s and o are made of the same.
+func (s Secret) Is(o Secret) bool { return s.Name == o.Name && s.Leaf == o.Leaf && s.Version == o.Version }
+
 // Set is the resources of one type, sorted by name. It is immutable.
 type Set []*discoveryv3.Resource
 

@@ -61,7 +61,8 @@ type published struct {
 	input    snapshot.Input
 	bundles  *sds.Roots
 	target   *target
-	change   uint64 // the newest change that target has
+	secrets  []snapshot.Secret // those of target, in order
+	change   uint64            // the newest change that target has
 }
 
 // Run publishes until ctx ends; then it ends all streams, with some jitter, waits for them and
@@ -264,7 +265,7 @@ func (p *publisher) publish(sessions []*session, since time.Time, fresh bool) {
 				n.outcome(b, "the trust bundle is not known yet")
 				continue
 			}
-			p.hand(view, n, in, b, bundles, since)
+			p.hand(view, n, in, b, bundles, since, fresh)
 		}
 	})
 }
@@ -401,15 +402,24 @@ func (p *publisher) build(b *build, in snapshot.Input) {
 
 // hand gives a session a target of the build and its secrets, if none is missing: without one,
 // Envoy would not start or, once running, keep a listener warming.
-func (p *publisher) hand(view *catalog.View, n *session, in snapshot.Input, b *build, bundles *sds.Roots, since time.Time) {
+func (p *publisher) hand(view *catalog.View, n *session, in snapshot.Input, b *build, bundles *sds.Roots, since time.Time, fresh bool) {
 	t := &target{generation: b.goodInput.Generation, routeClusters: b.good.RouteClusters, judges: b.good.Judges}
 	for k := range kinds {
 		t.resources[k] = b.good.ByType[k.url()]
 	}
 	t.resources[secrets] = make(snapshot.Set, 0, len(b.good.Secrets))
-	use := map[identity.Service]bool{}
 	var missing []string
-	for _, secret := range b.good.Secrets {
+	had := n.published.secrets // that are still the same
+	if fresh || !n.published.complete || n.published.bundles != bundles {
+		had = nil
+	}
+	others := len(had) != len(b.good.Secrets)
+	for i, secret := range b.good.Secrets {
+		if i < len(had) && had[i].Is(secret) {
+			t.resources[secrets] = append(t.resources[secrets], n.published.target.resources[secrets][i])
+			continue
+		}
+		others = true
 		r, err := p.secret(n, secret, bundles)
 		if err != nil {
 			n.published.complete = false
@@ -421,7 +431,6 @@ func (p *publisher) hand(view *catalog.View, n *session, in snapshot.Input, b *b
 			missing = append(missing, secret.Name)
 			continue
 		}
-		use[secret.Leaf] = true
 		t.resources[secrets] = append(t.resources[secrets], r)
 	}
 	if len(missing) > 0 {
@@ -444,10 +453,14 @@ func (p *publisher) hand(view *catalog.View, n *session, in snapshot.Input, b *b
 	}
 	if t.equal(n.published.target) {
 		t = n.published.target
-	} else {
+	} else if others {
+		use := map[identity.Service]bool{}
+		for _, secret := range b.good.Secrets {
+			use[secret.Leaf] = true
+		}
 		n.leafs.Keep(use)
 	}
-	n.published.target = t
+	n.published.target, n.published.secrets = t, b.good.Secrets
 	n.set(t, since, change)
 }
 
