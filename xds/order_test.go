@@ -110,12 +110,66 @@ func TestClusterReplaced(t *testing.T) {
 		c.silence() // the old cluster waits
 		c.must(c.s.NACK(lds, "not this one"))
 		c.accept("listener -api:127.0.0.1:9000") // of a refused response nobody knows what was applied
-		c.silence()                              // and as long as the new listener is refused Envoy may run the old one
-		time.Sleep(firstRetry + time.Millisecond)
-		c.accept("listener db:127.0.0.1:9000")
 		c.accept("cluster -" + apiSNI)
 		c.silence()
+		time.Sleep(firstRetry + time.Millisecond)
+		c.accept("listener db:127.0.0.1:9000")
+		c.silence()
 	})
+}
+
+// As long as Envoy refuses a listener it may run the old one, whose cluster stays, and no other.
+func TestClusterOfARefusedListener(t *testing.T) {
+	for _, stream := range []string{"the same", "a new one"} {
+		t.Run(stream, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				m := start(t, Config{AckTimeout: 5 * time.Second, StallTimeout: never})
+				m.service("web", catalog.TCP, "api", "db")
+				m.service("api", catalog.TCP)
+				m.service("db", catalog.TCP)
+				web := &m.contents.Proxies[0]
+				web.Exposed = []catalog.ExposedPath{{Path: "/metrics", ListenerPort: 30000, LocalPort: 9100, Protocol: catalog.HTTP}}
+				m.publish()
+				c := m.stream("web")
+				c.subscribe(clusters)
+				c.accept("cluster " + apiSNI + "," + dbSNI + ",exposed_cluster_9100,local_app")
+				c.subscribe(listeners)
+				const exposed = "exposed_path_metrics:127.0.0.1:30000"
+				c.accept("listener api:127.0.0.1:9000,db:127.0.0.1:9001," + exposed + ",public_listener:127.0.0.1:20000")
+				held := m.versions("web")
+				web.Upstreams = append([]catalog.Upstream{}, web.Upstreams[0])
+				web.Exposed = []catalog.ExposedPath{{Path: "/metrics", ListenerPort: 30000, LocalPort: 9101, Protocol: catalog.HTTP}}
+				if stream == "a new one" {
+					c.s.Close()
+					m.publish()
+					c = m.stream("web")
+					for _, k := range []kind{clusters, listeners} {
+						c.must(c.s.Send(&discoveryv3.DeltaDiscoveryRequest{TypeUrl: k.url(), InitialResourceVersions: held[k]}))
+					}
+				} else {
+					m.publish()
+				}
+				c.accept("cluster exposed_cluster_9101")
+				if stream == "a new one" {
+					time.Sleep(5 * time.Second) // it does not say which judges it has
+				}
+				c.refuse("listener "+exposed+" -db:127.0.0.1:9001", "cannot bind")
+				c.accept("listener -db:127.0.0.1:9001")
+				if stream == "the same" {
+					c.accept("cluster -" + dbSNI)
+				}
+				c.silence() // of a new stream it is not known what led to which cluster
+				time.Sleep(firstRetry + time.Millisecond)
+				c.accept("listener " + exposed)
+				if stream == "the same" {
+					c.accept("cluster -exposed_cluster_9100")
+				} else {
+					c.accept("cluster -" + dbSNI + ",-exposed_cluster_9100")
+				}
+				c.silence()
+			})
+		})
+	}
 }
 
 // A cluster that changed waits for its endpoints anew, and Envoy does not ask for them.
