@@ -53,8 +53,10 @@ type session struct {
 	// unblockClusters.
 	unblockedAt time.Time
 	report      report
-	// deliveries are the last changes on their way to Envoy, oldest first.
-	deliveries []delivery
+	// deliveries are the last changes on their way to Envoy, oldest first, and undelivered is what
+	// differs in target from that of the last of them.
+	deliveries  []delivery
+	undelivered []ref
 	// leaving are, by cluster that is to be removed, the names of the listeners and routes that led
 	// to it.
 	leaving map[string][]string
@@ -148,16 +150,16 @@ func (s *session) set(t *target, since time.Time, change uint64) {
 	if s.closed {
 		return
 	}
+	if t != s.target {
+		s.replaced(t)
+	}
 	if change != 0 {
 		s.deliver(change)
 	}
 	if t == s.target { // the change needs no update of this Envoy
-		if s.report.inSync {
-			s.delivered(time.Now(), true)
-		}
+		s.delivered(time.Now())
 		return
 	}
-	s.replaced(t)
 	s.report.inSync = false
 	// The first target is not measured: it waits for Envoy to start.
 	if s.target != nil && s.changed.IsZero() {
@@ -174,7 +176,11 @@ func (s *session) set(t *target, since time.Time, change uint64) {
 
 // replaced notes what t has otherwise than the target that it is to replace.
 func (s *session) replaced(t *target) {
+	earlier := s.undelivered
 	for _, r := range t.differences(s.target) {
+		if !slices.Contains(earlier, r) {
+			s.undelivered = append(s.undelivered, r)
+		}
 		if _, held := s.subs[clusters].held[r.name]; r.kind != clusters || !held || t.resources[clusters].Get(r.name) != nil {
 			continue
 		}
@@ -287,22 +293,12 @@ func (s *session) send(k kind, removals bool, now time.Time) {
 		return
 	}
 	s.queue = append(s.queue, out)
-	s.delivered(now, false)
+	s.deliverySent(now)
 	s.signal()
 	if t.out != nil {
 		t.before = append(t.before, t.out)
 	}
 	t.out = &outstanding{response: out, at: now}
-}
-
-// refusesAny reports whether Envoy refuses a resource of the target.
-func (s *session) refusesAny() bool {
-	for k, t := range s.subs {
-		if s.target != nil && len(t.refuses(s.target.resources[k])) > 0 {
-			return true
-		}
-	}
-	return false
 }
 
 // updateSync notes whether Envoy has all of the target, and when pump has to run next.
@@ -320,9 +316,7 @@ func (s *session) updateSync(now time.Time) {
 		}
 	}
 	s.report.inSync = all
-	if all {
-		s.delivered(now, true)
-	}
+	s.delivered(now)
 	if all && !s.changed.IsZero() {
 		s.server.metrics.changeToACK.Observe(now.Sub(s.changed).Seconds())
 		s.changed = time.Time{}
