@@ -142,61 +142,6 @@ func TestTighteningThatIsRefused(t *testing.T) {
 	})
 }
 
-// An Envoy that is slow gets the new name after the rules, too, however long it takes.
-func TestRenameWaitsForTheRules(t *testing.T) {
-	for _, test := range []struct {
-		protocol catalog.Protocol
-		rules    []string
-		waits    string
-	}{
-		{catalog.TCP, []string{"secret peers/web", "extension intentions/web"}, "extension intentions/web, secret peers/web"},
-		{catalog.HTTP, []string{"route inbound/web"}, "route inbound/web"},
-	} {
-		t.Run(test.protocol.String(), func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				m := start(t, Config{AckTimeout: 5 * time.Second, StallTimeout: never})
-				m.service("web", test.protocol, "api")
-				m.service("api", test.protocol)
-				m.contents.Proxies[0].Inbound.Revocation = catalog.Drain
-				m.intend("batch", "web", intention.Allow)
-				m.publish()
-				c := m.stream("web")
-				if test.protocol == catalog.TCP {
-					c.configure()
-				} else {
-					c.configureHTTP()
-				}
-				m.intend("somebody", "web", intention.Allow)
-				m.publish()
-				var sent []*discoveryv3.DeltaDiscoveryResponse
-				for _, r := range test.rules {
-					sent = append(sent, c.expect(r))
-				}
-				m.intend("batch", "web", intention.Deny)
-				m.publish()
-				time.Sleep(time.Minute)
-				c.silence()
-				if p, _ := m.server.Proxy(proxyID("web")); p.State() != "waiting: not accepted yet: "+test.waits {
-					t.Errorf("State() = %q", p.State())
-				}
-				for _, r := range sent {
-					c.must(c.s.ACK(r))
-				}
-				for i, r := range test.rules {
-					sent[i] = c.expect(r)
-				}
-				time.Sleep(time.Minute)
-				c.silence()
-				for _, r := range sent {
-					c.must(c.s.ACK(r))
-				}
-				c.accept("listener public_listener:127.0.0.1:20000")
-				c.silence()
-			})
-		})
-	}
-}
-
 // Access that was taken away while the stream was broken: Envoy may ask for its listeners first,
 // and is told of the new chain last.
 func TestTighteningMeanwhile(t *testing.T) {
@@ -232,24 +177,6 @@ func TestTighteningMeanwhile(t *testing.T) {
 		c.silence()
 		time.Sleep(5 * time.Second)
 		c.accept("listener public_listener:127.0.0.1:20001")
-	})
-}
-
-// A service that ends no live connections any more waits for no rules with that.
-func TestRevocationWithoutDrainAnyMore(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		m := start(t, patient())
-		twoServices(m)
-		c := m.stream("api")
-		c.configureAPI()
-		m.intend("batch", "api", intention.Allow)
-		m.publish()
-		c.accept("secret peers/api")
-		c.refuse("extension intentions/api", "not now")
-		m.contents.Proxies[1].Inbound.Revocation = catalog.NewConnections
-		m.publish()
-		c.accept("listener public_listener:127.0.0.1:20001")
-		c.silence()
 	})
 }
 
