@@ -87,6 +87,7 @@ func (b *builder) inbound() {
 	b.add(localApp, b.localCluster())
 	b.intentions()
 	if b.in.Proxy.Inbound.Protocol.L7() {
+		b.out.Judges = map[string]Judge{b.validationName(): {}, publicRouteName(b.in.Proxy.Service): {}}
 		for _, s := range []slot{logSlot, jwtSlot, httpExtensions} {
 			b.fillEmpty(s)
 		}
@@ -111,7 +112,8 @@ func (b *builder) inbound() {
 
 func (b *builder) addInbound() {
 	in := b.in.Proxy.Inbound
-	b.add(listenerName(publicListener, in.Address, in.Port), b.inboundListener())
+	b.out.Inbound = listenerName(publicListener, in.Address, in.Port)
+	b.add(b.out.Inbound, b.inboundListener())
 }
 
 // intentions adds what depends on the policy.
@@ -137,12 +139,10 @@ func (b *builder) outbound() {
 		}
 		bound[where] = u
 		b.add(name, b.upstreamListener(u))
+		b.leads(name, u.cluster)
 		if u.Service.Protocol.L7() {
 			b.add(u.routes(), upstreamRoute(u))
-			if b.out.RouteClusters == nil {
-				b.out.RouteClusters = map[string][]string{}
-			}
-			b.out.RouteClusters[u.routes()] = []string{u.cluster}
+			b.leads(u.routes(), u.cluster)
 		}
 		b.addSecret(Secret{Name: identity.RootsSecret})
 		if !needsDNS(u.Endpoints) {
@@ -157,6 +157,14 @@ func (b *builder) outbound() {
 			b.put(endpointType, b.assignment(u.cluster, u.Endpoints))
 		}
 	}
+}
+
+// leads notes that a listener or RouteConfiguration leads to a cluster.
+func (b *builder) leads(name, cluster string) {
+	if b.out.Clusters == nil {
+		b.out.Clusters = map[string][]string{}
+	}
+	b.out.Clusters[name] = append(b.out.Clusters[name], cluster)
 }
 
 // assignment is the resource that tells a cluster its endpoints.

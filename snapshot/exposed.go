@@ -40,6 +40,7 @@ func (b *builder) exposed() {
 		if cluster == localApp {
 			continue
 		}
+		b.leads(name, cluster)
 		protocol, ok := protocols[e.LocalPort]
 		if ok && protocol != e.Protocol {
 			b.fail("exposed path %q (%s): port %d of the application speaks %s by another path", e.Path, e.Origin, e.LocalPort, protocol)

@@ -15,11 +15,13 @@ type Resources struct {
 	// configurations. The version of a resource is the hash of its bytes, which are deterministic.
 	// Equal resources of one Cache are the same pointer.
 	ByType map[string]Set
-	// RouteClusters are, by the name of a RouteConfiguration, the clusters that it leads to,
-	// without the application's own. Nil: there are no such routes.
-	RouteClusters map[string][]string
-	// Judges are the resources that each decide about connections to a tcp service: three extension
-	// configurations and a secret, by name. Nil: the service's protocol is not tcp.
+	// Clusters are, by the name of a listener or RouteConfiguration, the clusters that it leads to,
+	// without the application's main one. Nil: none leads to another.
+	Clusters map[string][]string
+	// Inbound is the name of the listener whose filter chain has the Generation in its name.
+	Inbound string
+	// Judges are the resources that decide who is let in by that listener, by name: of a tcp
+	// service three extension configurations and a secret, of others the routes and a secret.
 	Judges map[string]Judge
 	// Secrets are the secrets that the resources name, sorted by name. Their contents are not known
 	// here, only what they are made of.
@@ -37,7 +39,9 @@ type Resources struct {
 }
 
 // Is reports whether s and o are made of the same.
-func (s Secret) Is(o Secret) bool { return s.Name == o.Name && s.Leaf == o.Leaf && s.Version == o.Version }
+func (s Secret) Is(o Secret) bool {
+	return s.Name == o.Name && s.Leaf == o.Leaf && s.Version == o.Version
+}
 
 // Set is the resources of one type, sorted by name. It is immutable.
 type Set []*discoveryv3.Resource

@@ -3,6 +3,7 @@ package snapshot_test
 import (
 	"bytes"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
@@ -249,6 +250,33 @@ func TestSecretsAreNamed(t *testing.T) {
 	}
 }
 
+// leadsTo are the clusters, but for the application's main one, that listeners and routes lead to.
+func leadsTo(t *testing.T, r *snapshot.Resources) map[string]map[string]bool {
+	t.Helper()
+	out := map[string]map[string]bool{}
+	for _, r := range slices.Concat(r.ByType[listeners], r.ByType[routes]) {
+		change(t, r.GetResource(), func(m proto.Message) bool {
+			name := m.ProtoReflect().Descriptor().Name()
+			if name != "TcpProxy" && name != "RouteAction" {
+				return false
+			}
+			to := m.ProtoReflect().Get(m.ProtoReflect().Descriptor().Fields().ByName("cluster")).String()
+			if to != "local_app" {
+				out[r.GetName()] = map[string]bool{to: true}
+			}
+			return false
+		})
+	}
+	for _, l := range r.ByType[listeners] {
+		for _, name := range xdstest.References(l)[routes] {
+			if to := out[name]; to != nil {
+				out[l.GetName()] = to
+			}
+		}
+	}
+	return out
+}
+
 // TestReferences: exactly the routes and filters are there that listeners name. One too few keeps
 // Envoy from starting.
 func TestReferences(t *testing.T) {
@@ -272,12 +300,18 @@ func TestReferences(t *testing.T) {
 				t.Errorf("%s: %s named (-), there (+):\n%s", c.golden, url, d)
 			}
 		}
-		for name, to := range c.resources.RouteClusters {
+		leads := map[string]map[string]bool{}
+		for name, to := range c.resources.Clusters {
+			leads[name] = map[string]bool{}
 			for _, cluster := range to {
-				if c.resources.ByType[clusters].Get(cluster) == nil || c.resources.ByType[routes].Get(name) == nil {
-					t.Errorf("%s: routes %s lead to %s, one of which is not there", c.golden, name, cluster)
-				}
+				leads[name][cluster] = true
 			}
+		}
+		if d := cmp.Diff(leadsTo(t, c.resources), leads); d != "" {
+			t.Errorf("%s: what leads to clusters (-), Clusters (+):\n%s", c.golden, d)
+		}
+		if c.resources.ByType[listeners].Get(c.resources.Inbound) == nil {
+			t.Errorf("%s: there is no listener %s", c.golden, c.resources.Inbound)
 		}
 	}
 }

@@ -17,6 +17,9 @@ type delivery struct {
 	number   uint64 // of the newest change in it, after all older ones that concern the proxy
 	sent     time.Time
 	accepted time.Time
+	// changed are the resources that the target has otherwise since the delivery before; nil once
+	// they are accepted.
+	changed []ref
 }
 
 // changesOf returns, of the changes of w after number after, the number of the newest, and when the
@@ -40,22 +43,32 @@ func (s *session) deliver(number uint64) {
 	if n := len(s.deliveries); n == keptDeliveries {
 		s.deliveries = slices.Delete(s.deliveries, 0, 1)
 	}
-	s.deliveries = append(s.deliveries, delivery{number: number})
+	s.deliveries = append(s.deliveries, delivery{number: number, changed: s.undelivered})
+	s.undelivered = nil
 }
 
-// delivered notes that a response was sent or, with accepted, that Envoy has accepted everything.
-func (s *session) delivered(now time.Time, accepted bool) {
-	for i := range slices.Backward(s.deliveries) {
-		d := &s.deliveries[i]
-		if !d.accepted.IsZero() {
-			return
-		}
-		if accepted {
-			d.accepted = now
-		} else if d.sent.IsZero() {
+// deliverySent notes that a response is sent.
+func (s *session) deliverySent(now time.Time) {
+	for i := range s.deliveries {
+		if d := &s.deliveries[i]; d.sent.IsZero() && d.accepted.IsZero() {
 			d.sent = now
 		}
 	}
+}
+
+// delivered notes which deliveries Envoy has accepted all of.
+func (s *session) delivered(now time.Time) {
+	pending := func(r ref) bool { return !s.settled(r) }
+	for i := range s.deliveries {
+		if d := &s.deliveries[i]; d.accepted.IsZero() && s.started() && !slices.ContainsFunc(d.changed, pending) {
+			d.accepted, d.changed = now, nil
+		}
+	}
+}
+
+// refuses reports whether Envoy refuses what it is to have of a resource.
+func (s *session) refuses(r ref) bool {
+	return s.target != nil && slices.Contains(s.subs[r.kind].refuses(s.target.resources[r.kind]), r.name)
 }
 
 // ChangeStatus is the progress of one change of the catalog.
@@ -70,13 +83,12 @@ type ChangeStatus struct {
 // ProxyChange is the progress of a change at one stream of a proxy, or at a proxy without streams.
 type ProxyChange struct {
 	ID identity.ProxyID `json:"id"`
-	// State is the progress in words: "accepted", "sent", "refused" (Envoy refuses some
-	// resource, of this change or an older one), "does not concern it", "not connected", or why it
-	// waits.
+	// State is the progress in words: "accepted", "sent", "refused" (Envoy refuses a resource of
+	// it), "does not concern it", "not connected", or why it waits.
 	State string `json:"state"`
 	// Sent is when the first response with the change was sent; zero: none was.
 	Sent time.Time `json:"sent,omitzero"`
-	// Accepted is when Envoy had accepted all responses with the change; zero: it has not.
+	// Accepted is when Envoy had accepted all that the change has changed; zero: it has not.
 	Accepted time.Time `json:"accepted,omitzero"`
 }
 
@@ -128,7 +140,7 @@ func (s *Server) reached(id identity.ProxyID, number uint64) (out []ProxyChange)
 			switch {
 			case !d.accepted.IsZero():
 				c.State = "accepted"
-			case !d.sent.IsZero() && n.refusesAny():
+			case slices.ContainsFunc(d.changed, n.refuses):
 				c.State = "refused"
 			case !d.sent.IsZero():
 				c.State = "sent"

@@ -114,3 +114,53 @@ func TestChange(t *testing.T) {
 		}
 	})
 }
+
+// What Envoy refuses of one change is no property of the next: that is accepted when all of it is,
+// and a revocation has happened when Envoy has accepted the chain's new name.
+func TestChangeBehindARefusal(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := start(t, patient())
+		twoServices(m)
+		m.intend("batch", "web", intention.Allow)
+		m.publish()
+		c := m.stream("web")
+		c.configure()
+		want := func(number uint64, want string) {
+			t.Helper()
+			synctest.Wait()
+			s, err := m.server.Change(number)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, p := range s.Proxies {
+				if p.ID == proxyID("web") && p.State != want {
+					t.Errorf("change %d: %q, want %q", s.Number, p.State, want)
+				}
+			}
+		}
+		m.contents.Proxies[0].Upstreams[0].BalanceConnections = true
+		m.publish()
+		v, _ := m.store.Views.Load()
+		refused := v.Change().Number
+		c.refuse("listener api:127.0.0.1:9000", "cannot bind: address in use")
+		want(refused, "refused")
+		m.intend("batch", "web", intention.Deny)
+		m.publish()
+		c.accept("secret peers/web")
+		want(0, "sent")
+		c.accept("extension intentions/web")
+		want(0, "sent")
+		c.accept("listener public_listener:127.0.0.1:20000")
+		want(0, "accepted")
+		want(refused, "refused")
+		if p, _ := m.server.Proxy(proxyID("web")); p.InSync || p.Streams[0].RevocationPending || p.Streams[0].DrainsUntil.IsZero() {
+			t.Errorf("in sync %t, %+v", p.InSync, p.Streams[0])
+		}
+		m.contents.Proxies[0].Origin = "elsewhere.hcl:1" // nothing that Envoy is told
+		m.publish()
+		want(0, "accepted")
+		time.Sleep(firstRetry)
+		c.accept("listener api:127.0.0.1:9000")
+		want(refused, "accepted")
+	})
+}

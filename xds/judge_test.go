@@ -6,41 +6,91 @@ import (
 	"testing/synctest"
 	"time"
 
+	matcherv3 "github.com/cncf/xds/go/xds/type/matcher/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
+	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+	httprbacv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/rbac/v3"
 	networkauthzv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/ext_authz/v3"
 	networkrbacv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/rbac/v3"
 	tcpv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/tcp_proxy/v3"
 	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	"github.com/sallyport/sallyport/catalog"
+	"github.com/sallyport/sallyport/internal/rbactest"
 	"github.com/sallyport/sallyport/internal/xdstest"
 	"google.golang.org/protobuf/proto"
 )
+
+// taken is what an Envoy has that has taken a response.
+type taken struct {
+	envoy    *xdstest.Envoy
+	response *discoveryv3.DeltaDiscoveryResponse
+}
+
+func (n taken) resource(k kind, name string) *discoveryv3.Resource {
+	for _, r := range n.response.GetResources() {
+		if n.response.GetTypeUrl() == k.url() && r.GetName() == name {
+			return r
+		}
+	}
+	return n.envoy.Resource(k.url(), name)
+}
+
+// slot decodes what is filled into a slot; false: nothing of that type.
+func (n taken) slot(name string, m proto.Message) bool {
+	var c corev3.TypedExtensionConfig
+	return n.resource(extensions, name).GetResource().UnmarshalTo(&c) == nil && c.GetTypedConfig().UnmarshalTo(m) == nil
+}
+
+// admits is the name of web's inbound chain, and whom of the clients the rules let in on it: nobody
+// if there is no chain, or only ext_authz decides.
+func (n taken) admits(clients ...string) (chain string, admitted []string) {
+	var l listenerv3.Listener
+	if n.resource(listeners, "public_listener:127.0.0.1:20000").GetResource().UnmarshalTo(&l) != nil {
+		return "", nil
+	}
+	chain = l.GetFilterChains()[0].GetName()
+	var byRoute routev3.RouteConfiguration
+	var perRoute httprbacv3.RBACPerRoute
+	var bySlot networkrbacv3.RBAC
+	var peers tlsv3.Secret
+	var rules *matcherv3.Matcher
+	if n.resource(routes, "inbound/web").GetResource().UnmarshalTo(&byRoute) == nil {
+		override := byRoute.GetVirtualHosts()[0].GetTypedPerFilterConfig()["envoy.filters.http.rbac"]
+		if override.UnmarshalTo(&perRoute) == nil {
+			rules = perRoute.GetRbac().GetMatcher()
+		}
+	} else if n.slot("intentions/web", &bySlot) && n.resource(secrets, "peers/web").GetResource().UnmarshalTo(&peers) == nil {
+		rules = bySlot.GetMatcher()
+	}
+	if rules.GetMatcherType() == nil { // all are denied, or none is
+		return chain, nil
+	}
+	for _, client := range clients {
+		uri := []string{fmt.Sprintf("spiffe://%s/ns/default/dc/dc1/svc/%s", trustDomain, client)}
+		in, err := rbactest.Allowed(rules, uri)
+		if sans := peers.GetValidationContext().GetMatchTypedSubjectAltNames(); err == nil && in && len(sans) > 0 {
+			in, err = rbactest.HandshakeAllows(sans, uri)
+		}
+		if err == nil && in {
+			admitted = append(admitted, client)
+		}
+	}
+	return chain, admitted
+}
 
 // opened says what is open at an Envoy, of the tcp service web, that has taken r: who is denied
 // would be let in, or have the application dialled. Empty: nothing, or the Envoy does not serve
 // yet.
 func opened(e *xdstest.Envoy, r *discoveryv3.DeltaDiscoveryResponse) string {
-	now := func(k kind, name string) *discoveryv3.Resource {
-		for _, res := range r.GetResources() {
-			if r.GetTypeUrl() == k.url() && res.GetName() == name {
-				return res
-			}
-		}
-		return e.Resource(k.url(), name)
-	}
-	slot := func(name string, m proto.Message) bool {
-		var c corev3.TypedExtensionConfig
-		if err := now(extensions, name).GetResource().UnmarshalTo(&c); err != nil {
-			return false
-		}
-		return c.GetTypedConfig().UnmarshalTo(m) == nil
-	}
+	now := taken{e, r}
+	slot := now.slot
 	var rules networkrbacv3.RBAC
 	var proxy tcpv3.TcpProxy
 	var peers tlsv3.Secret
-	if !slot("intentions/web", &rules) || !slot("proxy/web", &proxy) || now(extensions, "authz/web") == nil ||
-		now(secrets, "peers/web").GetResource().UnmarshalTo(&peers) != nil {
+	if !slot("intentions/web", &rules) || !slot("proxy/web", &proxy) || now.resource(extensions, "authz/web") == nil ||
+		now.resource(secrets, "peers/web").GetResource().UnmarshalTo(&peers) != nil {
 		return ""
 	}
 	asked := slot("authz/web", &networkauthzv3.ExtAuthz{})

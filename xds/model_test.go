@@ -45,7 +45,7 @@ func model(t *testing.T) func(*rapid.T) {
 		// All is drawn before: the bubble is another goroutine, and time in it is not rapid's.
 		picky := rapid.Bool().Draw(r, "picky")
 		protocol := rapid.SampledFrom([]catalog.Protocol{catalog.TCP, catalog.HTTP}).Draw(r, "protocol")
-		steps := rapid.SliceOfN(rapid.Custom(drawStep), 1, 30).Draw(r, "steps")
+		steps := rapid.SliceOfN(rapid.Custom(drawStep(rapid.Bool().Draw(r, "judges"))), 1, 30).Draw(r, "steps")
 		var errs []string
 		synctest.Test(t, func(t *testing.T) {
 			w := newWorld(t, protocol, picky)
@@ -74,19 +74,27 @@ type step struct {
 	Wait    bool // until nothing moves any more
 }
 
-func drawStep(r *rapid.T) step {
+// drawStep draws any step, or one of those that concern who is let in.
+func drawStep(judges bool) func(r *rapid.T) step {
+	whats := []string{"upstream", "endpoint", "cluster", "intention", "rotate", "reconnect", "refuse", "slow", "time", "roots", "enforcement", "protocol", "twin"}
 	names := []string{
 		"up-0:127.0.0.1:9000", "up-1.default.dc1.internal." + trustDomain, "public_listener:127.0.0.1:20000", "leaf/web", "roots", "intentions/web", "peers/web", "authz/web", "proxy/web",
 		"extensions/tcp/web", "log/web", "local_app", "inbound/web", "upstream/up-0:127.0.0.1:9000",
 	}
-	return step{
-		What:    rapid.SampledFrom([]string{"upstream", "endpoint", "cluster", "intention", "rotate", "reconnect", "refuse", "slow", "time", "roots", "enforcement", "protocol", "twin"}).Draw(r, "what"),
-		N:       rapid.IntRange(0, 11).Draw(r, "n"),
-		Allow:   rapid.Bool().Draw(r, "allow"),
-		Refused: rapid.SliceOfN(rapid.SampledFrom(names), 0, 3).Draw(r, "refused"),
-		Slow:    rapid.SampledFrom([]time.Duration{0, 10 * time.Millisecond, 2 * time.Second, 7 * time.Second}).Draw(r, "slow"),
-		Pause:   rapid.SampledFrom([]time.Duration{0, time.Millisecond, 2 * stormQuiet}).Draw(r, "pause"),
-		Wait:    rapid.Bool().Draw(r, "wait"),
+	if judges {
+		whats = []string{"intention", "intention", "intention", "intention", "reconnect", "refuse", "slow", "time", "enforcement"}
+		names = []string{"intentions/web", "peers/web", "authz/web", "proxy/web", "inbound/web", "public_listener:127.0.0.1:20000"}
+	}
+	return func(r *rapid.T) step {
+		return step{
+			What:    rapid.SampledFrom(whats).Draw(r, "what"),
+			N:       rapid.IntRange(0, 11).Draw(r, "n"),
+			Allow:   rapid.Bool().Draw(r, "allow"),
+			Refused: rapid.SliceOfN(rapid.SampledFrom(names), 0, 3).Draw(r, "refused"),
+			Slow:    rapid.SampledFrom([]time.Duration{0, 10 * time.Millisecond, 2 * time.Second, 7 * time.Second}).Draw(r, "slow"),
+			Pause:   rapid.SampledFrom([]time.Duration{0, time.Millisecond, 2 * stormQuiet}).Draw(r, "pause"),
+			Wait:    rapid.Bool().Draw(r, "wait"),
+		}
 	}
 }
 
@@ -102,16 +110,20 @@ type world struct {
 	slow time.Duration   // how long Envoy takes for each response
 	late bool            // it took so long once that it is not waited for
 	errs []string
+	// chain is the present name of the inbound filter chain, and admitted whom it has ever let in.
+	chain    string
+	admitted map[string]bool
 }
 
 func newWorld(t *testing.T, protocol catalog.Protocol, picky bool) *world {
 	t.Helper()
-	w := &world{bad: map[string]bool{}, picky: picky}
+	w := &world{bad: map[string]bool{}, picky: picky, admitted: map[string]bool{}}
 	w.m = start(t, Config{StallTimeout: never})
 	w.m.service("web", protocol, "up-0")
 	for i := range 4 {
 		w.m.service(fmt.Sprintf("up-%d", i), catalog.TCP)
 	}
+	w.m.contents.Proxies[0].Inbound.Revocation = catalog.Drain
 	w.m.publish()
 	w.envoy = xdstest.NewEnvoy(w.m.conn, node("web"))
 	w.envoy.Refuse = w.look
@@ -145,6 +157,11 @@ func (w *world) look(r *discoveryv3.DeltaDiscoveryResponse) string {
 					wrong("listener %s is still there", name)
 				}
 			}
+			for name := range w.envoy.Versions(routes.url()) {
+				if leadsTo(w.envoy.Resource(routes.url(), name)) == sni {
+					wrong("routes %s are still there", name)
+				}
+			}
 		}
 	}
 	if k == listeners && !w.picky && !w.late { // what a listener names is there
@@ -166,11 +183,10 @@ func (w *world) look(r *discoveryv3.DeltaDiscoveryResponse) string {
 	}
 	if k == routes && !w.picky { // what takes the place of routes leads somewhere
 		for _, l := range r.GetResources() {
-			var c routev3.RouteConfiguration
-			if w.envoy.Resource(routes.url(), l.GetName()) == nil || l.GetResource().UnmarshalTo(&c) != nil {
+			if w.envoy.Resource(routes.url(), l.GetName()) == nil {
 				continue
 			}
-			if to := c.GetVirtualHosts()[0].GetRoutes()[0].GetRoute().GetCluster(); to != "local_app" &&
+			if to := leadsTo(l); to != "local_app" &&
 				(w.envoy.Resource(clusters.url(), to) == nil || w.envoy.Resource(endpoints.url(), to) == nil) {
 				wrong("cluster %s is not there", to)
 			}
@@ -179,7 +195,23 @@ func (w *world) look(r *discoveryv3.DeltaDiscoveryResponse) string {
 	if open := opened(w.envoy, r); open != "" {
 		wrong("%s", open)
 	}
+	chain, admitted := taken{w.envoy, r}.admits("client-0", "client-1", "client-2")
+	if chain != w.chain {
+		w.chain, w.admitted = chain, map[string]bool{}
+	}
+	for _, client := range admitted {
+		w.admitted[client] = true
+	}
 	return ""
+}
+
+// leadsTo is the cluster that routes lead to.
+func leadsTo(r *discoveryv3.Resource) string {
+	var c routev3.RouteConfiguration
+	if err := r.GetResource().UnmarshalTo(&c); err != nil {
+		return err.Error()
+	}
+	return c.GetVirtualHosts()[0].GetRoutes()[0].GetRoute().GetCluster()
 }
 
 func (w *world) step(s step) {
@@ -270,6 +302,12 @@ func (w *world) settle() {
 	}
 	if p, _ := w.m.server.Proxy(proxyID("web")); !p.InSync {
 		wrong("status: %+v", p)
+	}
+	view, _ := w.m.store.Views.Load()
+	for client := range w.admitted { // who is not allowed any more has no live connection
+		if !view.Policy(identity.NewName("web")).Decide(view.Identity(identity.NewName(client))).Allowed() {
+			wrong("%s was let in on chain %s, and is denied", client, w.chain)
+		}
 	}
 	// No hot loop: a response for each change, a few for each refusal.
 	log := w.envoy.Log()

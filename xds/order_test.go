@@ -8,6 +8,7 @@ import (
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	"github.com/sallyport/sallyport/catalog"
 	"github.com/sallyport/sallyport/identity"
+	"github.com/sallyport/sallyport/intention"
 )
 
 // With Envoy silent about its clusters, listeners come when the time to wait is over.
@@ -110,12 +111,66 @@ func TestClusterReplaced(t *testing.T) {
 		c.silence() // the old cluster waits
 		c.must(c.s.NACK(lds, "not this one"))
 		c.accept("listener -api:127.0.0.1:9000") // of a refused response nobody knows what was applied
-		c.silence()                              // and as long as the new listener is refused Envoy may run the old one
-		time.Sleep(firstRetry + time.Millisecond)
-		c.accept("listener db:127.0.0.1:9000")
 		c.accept("cluster -" + apiSNI)
 		c.silence()
+		time.Sleep(firstRetry + time.Millisecond)
+		c.accept("listener db:127.0.0.1:9000")
+		c.silence()
 	})
+}
+
+// As long as Envoy refuses a listener it may run the old one, whose cluster stays, and no other.
+func TestClusterOfARefusedListener(t *testing.T) {
+	for _, stream := range []string{"the same", "a new one"} {
+		t.Run(stream, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				m := start(t, Config{AckTimeout: 5 * time.Second, StallTimeout: never})
+				m.service("web", catalog.TCP, "api", "db")
+				m.service("api", catalog.TCP)
+				m.service("db", catalog.TCP)
+				web := &m.contents.Proxies[0]
+				web.Exposed = []catalog.ExposedPath{{Path: "/metrics", ListenerPort: 30000, LocalPort: 9100, Protocol: catalog.HTTP}}
+				m.publish()
+				c := m.stream("web")
+				c.subscribe(clusters)
+				c.accept("cluster " + apiSNI + "," + dbSNI + ",exposed_cluster_9100,local_app")
+				c.subscribe(listeners)
+				const exposed = "exposed_path_metrics:127.0.0.1:30000"
+				c.accept("listener api:127.0.0.1:9000,db:127.0.0.1:9001," + exposed + ",public_listener:127.0.0.1:20000")
+				held := m.versions("web")
+				web.Upstreams = append([]catalog.Upstream{}, web.Upstreams[0])
+				web.Exposed = []catalog.ExposedPath{{Path: "/metrics", ListenerPort: 30000, LocalPort: 9101, Protocol: catalog.HTTP}}
+				if stream == "a new one" {
+					c.s.Close()
+					m.publish()
+					c = m.stream("web")
+					for _, k := range []kind{clusters, listeners} {
+						c.must(c.s.Send(&discoveryv3.DeltaDiscoveryRequest{TypeUrl: k.url(), InitialResourceVersions: held[k]}))
+					}
+				} else {
+					m.publish()
+				}
+				c.accept("cluster exposed_cluster_9101")
+				if stream == "a new one" {
+					time.Sleep(5 * time.Second) // it does not say which judges it has
+				}
+				c.refuse("listener "+exposed+" -db:127.0.0.1:9001", "cannot bind")
+				c.accept("listener -db:127.0.0.1:9001")
+				if stream == "the same" {
+					c.accept("cluster -" + dbSNI)
+				}
+				c.silence() // of a new stream it is not known what led to which cluster
+				time.Sleep(firstRetry + time.Millisecond)
+				c.accept("listener " + exposed)
+				if stream == "the same" {
+					c.accept("cluster -exposed_cluster_9100")
+				} else {
+					c.accept("cluster -" + dbSNI + ",-exposed_cluster_9100")
+				}
+				c.silence()
+			})
+		})
+	}
 }
 
 // A cluster that changed waits for its endpoints anew, and Envoy does not ask for them.
@@ -205,5 +260,78 @@ func TestClusterGoneBeforeItsEndpoints(t *testing.T) {
 		if p, _ := m.server.Proxy(proxyID("web")); !p.InSync {
 			t.Error("not in sync")
 		}
+	})
+}
+
+// An Envoy that is slow gets the new name after the rules, too, however long it takes.
+func TestRenameWaitsForTheRules(t *testing.T) {
+	for _, test := range []struct {
+		protocol catalog.Protocol
+		rules    []string
+		waits    string
+	}{
+		{catalog.TCP, []string{"secret peers/web", "extension intentions/web"}, "extension intentions/web, secret peers/web"},
+		{catalog.HTTP, []string{"route inbound/web"}, "route inbound/web"},
+	} {
+		t.Run(test.protocol.String(), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				m := start(t, Config{AckTimeout: 5 * time.Second, StallTimeout: never})
+				m.service("web", test.protocol, "api")
+				m.service("api", test.protocol)
+				m.contents.Proxies[0].Inbound.Revocation = catalog.Drain
+				m.intend("batch", "web", intention.Allow)
+				m.publish()
+				c := m.stream("web")
+				if test.protocol == catalog.TCP {
+					c.configure()
+				} else {
+					c.configureHTTP()
+				}
+				m.intend("somebody", "web", intention.Allow)
+				m.publish()
+				var sent []*discoveryv3.DeltaDiscoveryResponse
+				for _, r := range test.rules {
+					sent = append(sent, c.expect(r))
+				}
+				m.intend("batch", "web", intention.Deny)
+				m.publish()
+				time.Sleep(time.Minute)
+				c.silence()
+				if p, _ := m.server.Proxy(proxyID("web")); p.State() != "waiting: not accepted yet: "+test.waits {
+					t.Errorf("State() = %q", p.State())
+				}
+				for _, r := range sent {
+					c.must(c.s.ACK(r))
+				}
+				for i, r := range test.rules {
+					sent[i] = c.expect(r)
+				}
+				time.Sleep(time.Minute)
+				c.silence()
+				for _, r := range sent {
+					c.must(c.s.ACK(r))
+				}
+				c.accept("listener public_listener:127.0.0.1:20000")
+				c.silence()
+			})
+		})
+	}
+}
+
+// A service that ends no live connections any more waits for no rules with that.
+func TestRevocationWithoutDrainAnyMore(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := start(t, patient())
+		twoServices(m)
+		c := m.stream("api")
+		c.configureAPI()
+		m.intend("batch", "api", intention.Allow)
+		m.publish()
+		c.accept("secret peers/api")
+		c.refuse("extension intentions/api", "not now")
+		m.contents.Proxies[1].Inbound.Revocation = catalog.NewConnections
+		m.publish()
+		c.accept("listener public_listener:127.0.0.1:20001")
+		c.silence()
 	})
 }

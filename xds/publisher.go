@@ -403,7 +403,7 @@ func (p *publisher) build(b *build, in snapshot.Input) {
 // hand gives a session a target of the build and its secrets, if none is missing: without one,
 // Envoy would not start or, once running, keep a listener warming.
 func (p *publisher) hand(view *catalog.View, n *session, in snapshot.Input, b *build, bundles *sds.Roots, since time.Time, fresh bool) {
-	t := &target{generation: b.goodInput.Generation, routeClusters: b.good.RouteClusters, judges: b.good.Judges}
+	t := &target{generation: b.goodInput.Generation, leadsTo: b.good.Clusters, inbound: b.good.Inbound, judges: b.good.Judges}
 	for k := range kinds {
 		t.resources[k] = b.good.ByType[k.url()]
 	}

@@ -95,28 +95,51 @@ func TestTighteningAndLoosening(t *testing.T) {
 	})
 }
 
-// Rules that Envoy refuses do not keep live connections alive, and the status does not call it
-// revoked.
+// Rules that Envoy refuses: the chain keeps its name, as a connection that the old ones let in under
+// the new name would never end. Nothing else waits, and the status says what is waited for.
 func TestTighteningThatIsRefused(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		m := start(t, patient())
-		twoServices(m)
-		c := m.stream("api")
-		c.configureAPI()
-		m.intend("web", "api", intention.Deny)
+		m := start(t, Config{AckTimeout: 5 * time.Second, StallTimeout: never})
+		m.service("web", catalog.TCP, "api", "db")
+		m.service("api", catalog.TCP)
+		m.service("db", catalog.TCP)
+		m.intend("batch", "web", intention.Allow)
 		m.publish()
-		c.accept("secret peers/api")
-		c.refuse("extension intentions/api", "no such rule")
-		c.accept("listener public_listener:127.0.0.1:20001")
+		c := m.stream("web")
+		c.subscribe(clusters)
+		c.accept("cluster " + apiSNI + "," + dbSNI + ",local_app")
+		c.subscribe(listeners)
+		first := chainName(t, c.accept("listener api:127.0.0.1:9000,db:127.0.0.1:9001,public_listener:127.0.0.1:20000"))
+		c.subscribe(secrets, "peers/web")
+		c.accept("secret peers/web")
+		c.slots("web")
+
+		m.intend("batch", "web", intention.Deny)
+		m.publish()
+		c.accept("secret peers/web")
+		c.refuse("extension intentions/web", "no such rule")
+		web := &m.contents.Proxies[0]
+		web.Upstreams = append([]catalog.Upstream{}, web.Upstreams[0])
+		web.Upstreams[0].BalanceConnections = true
+		m.publish()
+		c.accept("listener api:127.0.0.1:9000 -db:127.0.0.1:9001")
+		c.accept("cluster -" + dbSNI)
 		c.silence()
-		if p, _ := m.server.Proxy(proxyID("api")); !p.Streams[0].RevocationPending {
-			t.Error("the status says revoked although Envoy refused the rules")
+		p, _ := m.server.Proxy(proxyID("web"))
+		if s := p.Streams[0]; !s.RevocationPending || p.State() != "waiting: not accepted yet: extension intentions/web" || len(s.Refused) != 1 {
+			t.Errorf("pending %t, %s, refused %q", s.RevocationPending, p.State(), s.Refused)
 		}
-		time.Sleep(firstRetry + time.Millisecond)
-		c.accept("extension intentions/api")
+		time.Sleep(firstRetry)
+		c.refuse("extension intentions/web", "no such rule")
 		c.silence()
-		if p, _ := m.server.Proxy(proxyID("api")); p.Streams[0].RevocationPending {
-			t.Error("the status says pending although Envoy has it all")
+		time.Sleep(2 * firstRetry)
+		c.accept("extension intentions/web")
+		if got := chainName(t, c.accept("listener public_listener:127.0.0.1:20000")); got == first {
+			t.Errorf("the chain is still named %s", got)
+		}
+		c.silence()
+		if p, _ := m.server.Proxy(proxyID("web")); p.Streams[0].RevocationPending || !p.InSync {
+			t.Errorf("pending although Envoy has it all: %s", p.State())
 		}
 	})
 }

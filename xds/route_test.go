@@ -7,6 +7,7 @@ import (
 
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	"github.com/sallyport/sallyport/catalog"
+	"github.com/sallyport/sallyport/identity"
 	"github.com/sallyport/sallyport/intention"
 )
 
@@ -48,9 +49,14 @@ func elsewhere(m *mesh) (cluster string) {
 	web.Upstreams = append([]catalog.Upstream{}, web.Upstreams[0], u)
 	web.Upstreams[0].ConnectTimeout = 9 * time.Second
 	m.publish()
+	return routeCluster(m)
+}
+
+// routeCluster is the cluster that web's routes to api are to lead to.
+func routeCluster(m *mesh) string {
 	synctest.Wait()
 	for n := range m.server.proxies[proxyID("web")].sessions {
-		return n.target.routeClusters[apiRoutes][0]
+		return n.target.leadsTo[apiRoutes][0]
 	}
 	return ""
 }
@@ -129,6 +135,68 @@ func TestRoutesGoOutWithoutACluster(t *testing.T) {
 				t.Errorf("State() = %q, refused %q", p.State(), p.Streams[0].Refused)
 			}
 		})
+	})
+}
+
+// Routes that Envoy has never accepted do not begin to wait for their cluster when they are refused
+// with others.
+func TestFirstRoutesAfterARefusal(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := start(t, Config{AckTimeout: 5 * time.Second, StallTimeout: never})
+		webOverHTTP(m)
+		c := m.stream("web")
+		c.subscribe(clusters)
+		c.expect("cluster " + apiSNI + ",local_app") // it does not become warm
+		c.subscribe(listeners)
+		time.Sleep(5*time.Second + time.Millisecond)
+		c.accept("listener api:127.0.0.1:9000,public_listener:127.0.0.1:20000")
+		c.subscribe(routes, "inbound/web", apiRoutes)
+		c.refuse("route inbound/web,"+apiRoutes, "not the first one")
+		c.refuse("route inbound/web", "not this one")
+		c.accept("route " + apiRoutes)
+	})
+}
+
+// Routes that wait for a cluster keep the one that the old ones lead to, and no other.
+func TestClustersBesideRoutesThatWait(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := start(t, Config{AckTimeout: 5 * time.Second, StallTimeout: never})
+		webOverHTTP(m)
+		m.service("db", catalog.TCP)
+		web := &m.contents.Proxies[0]
+		dials := func(timeout time.Duration, more ...catalog.Upstream) {
+			u := web.Upstreams[0]
+			first := u
+			first.BindPort, first.ConnectTimeout = 8999, 0
+			u.ConnectTimeout = timeout
+			web.Upstreams = append([]catalog.Upstream{u, first}, more...)
+			m.publish()
+		}
+		dials(9*time.Second, catalog.Upstream{Destination: identity.NewName("db"), BindAddress: "127.0.0.1", BindPort: 9001})
+		c := m.stream("web")
+		c.subscribe(clusters)
+		old := routeCluster(m)
+		c.accept("cluster " + old + "," + apiSNI + "," + dbSNI + ",local_app")
+		c.subscribe(listeners)
+		c.accept("listener api:127.0.0.1:8999,api:127.0.0.1:9000,db:127.0.0.1:9001,public_listener:127.0.0.1:20000")
+		c.subscribe(routes, "inbound/web", apiRoutes, "upstream/api:127.0.0.1:8999")
+		c.accept("route inbound/web,upstream/api:127.0.0.1:8999," + apiRoutes)
+
+		dials(10 * time.Second)
+		slow := routeCluster(m)
+		cds := c.expect("cluster " + slow)
+		time.Sleep(5*time.Second + time.Millisecond)
+		c.accept("listener -db:127.0.0.1:9001")
+		removed := c.expect("cluster -" + dbSNI) // Envoy answers for no cluster before all are warm
+		time.Sleep(10 * time.Minute)
+		c.silence()
+		c.subscribe(endpoints, slow)
+		c.accept("endpoint " + slow)
+		c.must(c.s.ACK(cds))
+		c.accept("route " + apiRoutes)
+		c.must(c.s.ACK(removed))
+		c.accept("cluster -" + old)
+		c.silence()
 	})
 }
 

@@ -52,8 +52,9 @@ type Config struct {
 	Logger *slog.Logger
 	// Registerer takes the metrics. Nil: they are not exported.
 	Registerer prometheus.Registerer
-	// AckTimeout bounds how long listeners and routes wait for Envoy to accept what they name. 0: 5
-	// s.
+	// AckTimeout bounds how long listeners wait for Envoy to accept what they name, but for a new
+	// name of the inbound filter chain: that, and new versions of routes, wait as long as it takes.
+	// 0: 5 s.
 	AckTimeout time.Duration
 	// Recheck is how often the callers of open streams are authorized again; they are also when
 	// they subscribe to something new. 0: never, so that a stream outlives the token that opened

@@ -53,8 +53,13 @@ type session struct {
 	// unblockClusters.
 	unblockedAt time.Time
 	report      report
-	// deliveries are the last changes on their way to Envoy, oldest first.
-	deliveries []delivery
+	// deliveries are the last changes on their way to Envoy, oldest first, and undelivered is what
+	// differs in target from that of the last of them.
+	deliveries  []delivery
+	undelivered []ref
+	// leaving are, by cluster that is to be removed, the names of the listeners and routes that led
+	// to it.
+	leaving map[string][]string
 }
 
 func newSession(s *Server, caller identity.Caller, features snapshot.Features, end context.CancelCauseFunc) *session {
@@ -145,13 +150,14 @@ func (s *session) set(t *target, since time.Time, change uint64) {
 	if s.closed {
 		return
 	}
+	if t != s.target {
+		s.replaced(t)
+	}
 	if change != 0 {
 		s.deliver(change)
 	}
 	if t == s.target { // the change needs no update of this Envoy
-		if s.report.inSync {
-			s.delivered(time.Now(), true)
-		}
+		s.delivered(time.Now())
 		return
 	}
 	s.report.inSync = false
@@ -166,6 +172,28 @@ func (s *session) set(t *target, since time.Time, change uint64) {
 	}
 	s.target = t
 	s.pump(time.Now())
+}
+
+// replaced notes what t has otherwise than the target that it is to replace.
+func (s *session) replaced(t *target) {
+	earlier := s.undelivered
+	for _, r := range t.differences(s.target) {
+		if !slices.Contains(earlier, r) {
+			s.undelivered = append(s.undelivered, r)
+		}
+		if _, held := s.subs[clusters].held[r.name]; r.kind != clusters || !held || t.resources[clusters].Get(r.name) != nil {
+			continue
+		}
+		// It leaves, and has to stay as long as Envoy has what leads to it.
+		for name, to := range s.target.leadsTo {
+			if slices.Contains(to, r.name) && !slices.Contains(s.leaving[r.name], name) {
+				if s.leaving == nil {
+					s.leaving = map[string][]string{}
+				}
+				s.leaving[r.name] = append(s.leaving[r.name], name)
+			}
+		}
+	}
 }
 
 // tick runs what was delayed until now.
@@ -192,9 +220,8 @@ func (s *session) close() report {
 // Secrets, clusters, endpoints and extensions are sent right after each other: Envoy delays the ACK
 // of a cluster until it has the endpoints, so waiting for that ACK first would never end. Routes
 // follow when Envoy has the clusters that they name; see order.go. When Envoy has all but the
-// routes, or does not answer in time, listeners follow, with their removals. When these and the
-// routes are ACKed too and none is refused, nothing names the old clusters any more, and they are
-// removed.
+// routes, or does not answer in time, listeners follow, with their removals; only a new name of the
+// inbound chain waits longer. An old cluster is removed when nothing that Envoy has leads to it.
 func (s *session) pump(now time.Time) {
 	if s.closed || s.target == nil {
 		return
@@ -209,119 +236,8 @@ func (s *session) pump(now time.Time) {
 		return
 	}
 	s.send(listeners, true, now)
-	if !s.clustersInUse(now) {
-		s.send(clusters, true, now)
-	}
+	s.send(clusters, true, now)
 	s.updateSync(now)
-}
-
-// clustersInUse reports whether Envoy may still have a listener or route that names a cluster which
-// is to be removed, because it has not replaced it yet or refuses to.
-func (s *session) clustersInUse(now time.Time) bool {
-	// On a new stream Envoy asks for clusters first, and may have listeners that it has not listed
-	// yet. An Envoy that is still starting asks for no listeners before its clusters are ready, so
-	// this wait has a bound too.
-	if at := s.opened.Add(s.server.ackTimeout); !s.subs[listeners].asked && now.Before(at) {
-		s.wake(at)
-		return true
-	}
-	for _, k := range dependencies() {
-		if s.adding(k, now) {
-			return true
-		}
-	}
-	for _, k := range [...]kind{listeners, routes} {
-		if !s.quiet(k, now) || s.refusing(k) {
-			return true
-		}
-	}
-	return false
-}
-
-// holdBack reports whether there are listeners to send, or to remove, that have to wait for the
-// resources that they may name.
-func (s *session) holdBack(now time.Time) bool {
-	if add, removed := s.subs[listeners].todo(s.target.resources[listeners], now); len(add)+len(removed) == 0 {
-		s.heldBack = time.Time{}
-		return false
-	}
-	timeout := s.server.ackTimeout
-	if at := later(s.opened, s.unblockedAt).Add(timeout); !s.repeated() && now.Before(at) {
-		s.wake(at)
-		return true
-	}
-	until := time.Time{}
-	for _, k := range dependencies() {
-		switch t := s.subs[k]; {
-		case t.out != nil:
-			// A response that was waited for in vain once is not waited for again.
-			if at := t.out.at.Add(timeout); now.Before(at) {
-				until = later(until, at)
-			}
-		case s.adding(k, now):
-			until = later(until, now.Add(timeout))
-		}
-	}
-	if until.IsZero() {
-		s.heldBack = time.Time{}
-		return false
-	}
-	if s.heldBack.IsZero() {
-		s.heldBack = now
-	}
-	// The wait has a bound, however many changes come in between.
-	if bound := s.heldBack.Add(timeout); bound.Before(until) {
-		until = bound
-	}
-	if !now.Before(until) {
-		s.heldBack = time.Time{}
-		return false
-	}
-	s.wake(until)
-	return true
-}
-
-// repeated reports whether Envoy has subscribed, on this stream, to the resources that its
-// listeners name. It does so at once, but in an order of its own, and for clusters only when those
-// that it has are warm. A listener must not come before its cluster; and a filter chain that got
-// its new name before the secret and the rules were replaced would allow somebody whom they deny,
-// on a connection that nothing ends any more.
-func (s *session) repeated() bool {
-	asked := func(k kind) bool { return len(s.target.resources[k]) == 0 || s.subs[k].asked }
-	return asked(clusters) && (!s.returning || asked(secrets) && asked(extensions))
-}
-
-func later(a, b time.Time) time.Time {
-	if a.Before(b) {
-		return b
-	}
-	return a
-}
-
-// unblockClusters sends endpoints again to an Envoy that waits for them. While Envoy waits for the
-// endpoints of a changed cluster it sends no request for clusters, not even the first of a new
-// stream, and does not ask for those endpoints again. If the stream broke between the two, the new
-// one shows it: Envoy subscribes to endpoints and not to clusters.
-func (s *session) unblockClusters(now time.Time) {
-	e := s.subs[endpoints]
-	if !s.unblockedAt.IsZero() || s.subs[clusters].asked || !e.asked {
-		return
-	}
-	if at := s.opened.Add(s.server.ackTimeout); now.Before(at) {
-		s.wake(at)
-		return
-	}
-	s.unblockedAt = now
-	e.upToDate = false
-	for name := range e.names {
-		e.resend[name] = true
-	}
-}
-
-// adding reports whether resources of kind k may be sent; removals do not count.
-func (s *session) adding(k kind, now time.Time) bool {
-	add, _ := s.subs[k].todo(s.target.resources[k], now)
-	return len(s.inOrder(k, add, now)) > 0
 }
 
 // quiet reports whether nothing of kind k is to be sent or is unanswered.
@@ -334,20 +250,6 @@ func (s *session) quiet(k kind, now time.Time) bool {
 	return len(add)+len(removed) == 0
 }
 
-func (s *session) refusing(k kind) bool {
-	return len(s.subs[k].refused) > 0 && len(s.subs[k].refuses(s.target.resources[k])) > 0
-}
-
-// refusesAny reports whether Envoy refuses a resource of the target.
-func (s *session) refusesAny() bool {
-	for k := range kinds {
-		if s.target != nil && s.refusing(k) {
-			return true
-		}
-	}
-	return false
-}
-
 // send sends what is to be sent of kind k, if another response of that kind may be sent.
 func (s *session) send(k kind, removals bool, now time.Time) {
 	t := s.subs[k]
@@ -356,8 +258,11 @@ func (s *session) send(k kind, removals bool, now time.Time) {
 	}
 	add, removed := t.todo(s.target.resources[k], now)
 	add = t.batch(s.inOrder(k, add, now))
-	if !removals {
+	switch {
+	case !removals:
 		removed = nil
+	case k == clusters:
+		removed = slices.DeleteFunc(removed, func(name string) bool { return s.inUse(name, now) })
 	}
 	if len(add)+len(removed) == 0 {
 		return
@@ -376,6 +281,7 @@ func (s *session) send(k kind, removals bool, now time.Time) {
 		t.forget(name)
 		if k == clusters {
 			delete(s.subs[endpoints].resend, name)
+			delete(s.leaving, name)
 		}
 	}
 	// Each stream has a response of its own, as it holds the nonce; the resources are shared.
@@ -387,7 +293,7 @@ func (s *session) send(k kind, removals bool, now time.Time) {
 		return
 	}
 	s.queue = append(s.queue, out)
-	s.delivered(now, false)
+	s.deliverySent(now)
 	s.signal()
 	if t.out != nil {
 		t.before = append(t.before, t.out)
@@ -397,12 +303,12 @@ func (s *session) send(k kind, removals bool, now time.Time) {
 
 // updateSync notes whether Envoy has all of the target, and when pump has to run next.
 func (s *session) updateSync(now time.Time) {
-	all := s.subs[listeners].asked && s.subs[clusters].asked
+	all := s.started()
 	for k, t := range s.subs {
 		for _, f := range t.refused {
 			s.wakeAfter(f.retry, now)
 		}
-		all = all && s.quiet(kind(k), now) && !s.refusing(kind(k))
+		all = all && s.quiet(kind(k), now) && len(t.refuses(s.target.resources[k])) == 0
 	}
 	if t := s.subs[clusters]; t.out != nil {
 		if add, removed := t.todo(s.target.resources[clusters], now); len(add)+len(removed) > 0 {
@@ -410,20 +316,35 @@ func (s *session) updateSync(now time.Time) {
 		}
 	}
 	s.report.inSync = all
-	if !all {
-		return
-	}
-	s.delivered(now, true)
-	if !s.changed.IsZero() {
+	s.delivered(now)
+	if all && !s.changed.IsZero() {
 		s.server.metrics.changeToACK.Observe(now.Sub(s.changed).Seconds())
 		s.changed = time.Time{}
 	}
-	if g := s.target.generation; g != s.report.applied {
+	switch g := s.target.generation; {
+	case g == 0:
+		s.report.applied = 0
+	case g != s.report.applied && s.subs[listeners].asked && s.settled(ref{listeners, s.target.inbound}) && len(s.awaited()) == 0:
 		if s.report.applied != 0 {
 			s.report.drainsUntil = now.Add(s.features.DrainTime)
 		}
 		s.report.applied = g
 	}
+}
+
+// started reports whether Envoy has asked, on this stream, for what it asks for without names.
+func (s *session) started() bool { return s.subs[listeners].asked && s.subs[clusters].asked }
+
+// settled reports whether Envoy has of a resource what it is to have, as far as it asks for it.
+func (s *session) settled(r ref) bool {
+	t, want := s.subs[r.kind], s.target.resources[r.kind].Get(r.name)
+	switch _, held := t.held[r.name]; {
+	case want == nil:
+		return !t.kind.hasWildcard() || !held && !t.unanswered(r.name)
+	case !t.wildcard && !t.names[r.name]:
+		return true
+	}
+	return t.has(want) && !t.resend[r.name]
 }
 
 // wakeAfter is wake, unless at is past.

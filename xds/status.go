@@ -86,8 +86,8 @@ type StreamStatus struct {
 	Since        time.Time `json:"since"`
 	InSync       bool      `json:"in_sync"`
 	// Waiting says why the newest configuration is not sent, or not all of it: a secret that is
-	// missing, a cluster that routes lead to and that Envoy has not accepted. Empty: nothing is
-	// waited for.
+	// missing; what Envoy has not accepted of the clusters that routes lead to, or of the rules that
+	// a revocation's end of live connections comes after. Empty: nothing is waited for.
 	Waiting string `json:"waiting,omitempty"`
 	// BuildError says why the newest configuration could not be made; the Envoy keeps the last one,
 	// but for who may connect. Empty: it could.
@@ -255,7 +255,7 @@ type report struct {
 	warnings    []string
 	renameDue   bool   // access was revoked, and the generation for it is still to come
 	inSync      bool   // Envoy has all of the target
-	applied     uint64 // the generation that Envoy has ACKed, with all that came with it
+	applied     uint64 // the generation that Envoy has ACKed, with the judges of that time
 	drainsUntil time.Time
 	lastACK     time.Time
 	lastNACK    *NACK

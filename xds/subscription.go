@@ -31,8 +31,8 @@ type subscription struct {
 	// held is the version of each resource that Envoy was sent, or listed itself; "" where it is
 	// not known, after a NACK.
 	held map[string]string
-	// ackedClusters are the clusters of which Envoy has accepted some version, and still has it.
-	ackedClusters map[string]bool
+	// acked are the clusters or routes of which Envoy has accepted some version, and still has it.
+	acked map[string]bool
 	// resend holds names to be sent although they are held: subscribed to again, or endpoints of a
 	// cluster that was sent.
 	resend map[string]bool
@@ -127,7 +127,7 @@ func (s *subscription) update(q *discoveryv3.DeltaDiscoveryRequest) {
 
 func (s *subscription) forget(name string) {
 	delete(s.held, name)
-	delete(s.ackedClusters, name)
+	delete(s.acked, name)
 	delete(s.resend, name)
 	delete(s.isolated, name)
 	delete(s.refused, name)
@@ -191,25 +191,32 @@ func (s *subscription) accepted(r *discoveryv3.DeltaDiscoveryResponse) {
 	}
 }
 
-// accept notes that Envoy has accepted some version of the resource, if it is a cluster.
+// accept notes that Envoy has accepted some version of the resource.
 func (s *subscription) accept(name string) {
-	if s.kind != clusters {
+	if s.kind != clusters && s.kind != routes {
 		return // no order depends on the others
 	}
-	if s.ackedClusters == nil {
-		s.ackedClusters = map[string]bool{}
+	if s.acked == nil {
+		s.acked = map[string]bool{}
 	}
-	s.ackedClusters[name] = true
+	s.acked[name] = true
 }
 
 // has reports whether Envoy has accepted this version of r.
 func (s *subscription) has(r *discoveryv3.Resource) bool {
-	if s.held[r.GetName()] != r.GetVersion() {
+	return s.held[r.GetName()] == r.GetVersion() && !s.unanswered(r.GetName())
+}
+
+// unanswered reports whether Envoy has not answered a response with the resource, or its removal.
+func (s *subscription) unanswered(name string) bool {
+	if s.out == nil {
 		return false
 	}
-	return s.out == nil || !slices.ContainsFunc(s.out.response.GetResources(), func(o *discoveryv3.Resource) bool {
-		return o.GetName() == r.GetName()
-	})
+	in := func(o *outstanding) bool {
+		return slices.Contains(o.response.GetRemovedResources(), name) ||
+			slices.ContainsFunc(o.response.GetResources(), func(r *discoveryv3.Resource) bool { return r.GetName() == name })
+	}
+	return in(s.out) || slices.ContainsFunc(s.before, in)
 }
 
 // rejected notes a NACK of response. Envoy may have applied a part of it.

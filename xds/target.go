@@ -12,9 +12,17 @@ import (
 type target struct {
 	resources  [kinds]snapshot.Set
 	generation uint64 // of the inbound filter chain; 0: the proxy's revocation is not "drain"
-	// routeClusters and judges are what the sending order depends on; see snapshot.Resources.
-	routeClusters map[string][]string
-	judges        map[string]snapshot.Judge
+	// leadsTo, inbound and judges are what the sending order depends on: Clusters, Inbound and
+	// Judges of snapshot.Resources.
+	leadsTo map[string][]string
+	inbound string
+	judges  map[string]snapshot.Judge
+}
+
+// ref names a resource.
+type ref struct {
+	kind kind
+	name string
 }
 
 // equal reports whether t and o have the same resources. Resources with equal content are the same
@@ -29,4 +37,28 @@ func (t *target) equal(o *target) bool {
 		}
 	}
 	return t.generation == o.generation
+}
+
+// differences are the resources that o, which may be nil, has not, has otherwise or has alone.
+func (t *target) differences(o *target) (out []ref) {
+	for k, set := range t.resources {
+		var old snapshot.Set
+		if o != nil {
+			old = o.resources[k]
+		}
+		if set.Is(old) {
+			continue
+		}
+		for _, r := range set {
+			if before := old.Get(r.GetName()); before == nil || before.GetVersion() != r.GetVersion() {
+				out = append(out, ref{kind(k), r.GetName()})
+			}
+		}
+		for _, r := range old {
+			if set.Get(r.GetName()) == nil {
+				out = append(out, ref{kind(k), r.GetName()})
+			}
+		}
+	}
+	return out
 }
