@@ -83,6 +83,11 @@ func exit(err error) {
 }
 
 func run(ctx context.Context, o options, out io.Writer) (err error) {
+	if o.profiles != "" {
+		if err := os.MkdirAll(o.profiles, 0o755); err != nil {
+			return err
+		}
+	}
 	// Not os.TempDir: what some systems have there is too long for the path of a socket.
 	dir, err := os.MkdirTemp("/tmp", "sallyport-bench-")
 	if err != nil {
