@@ -1,8 +1,10 @@
 package intention
 
 import (
+	"cmp"
 	"slices"
 	"sync/atomic"
+	"weak"
 
 	"github.com/sallyport/sallyport/identity"
 )
@@ -24,30 +26,37 @@ type Base struct {
 	Rest        bool     `json:"rest,omitempty"`        // true: every service but those in Except
 	Except      []string `json:"except,omitempty"`      // sorted
 
-	// compared is the last comparison with another Base. Many sets with one Base are compared with
-	// as many of another one.
-	compared atomic.Pointer[comparison]
+	// compared are the last comparisons with other Bases. Many sets with one Base are compared with
+	// as many of a few other ones, in turns.
+	compared atomic.Pointer[[4]*comparison]
 }
 
-// comparison is how two bases differ.
+// comparison is how two bases differ. It does not keep the other one alive, which may keep a third.
 type comparison struct {
-	with *Base
+	with weak.Pointer[Base]
 	// more are the names that are in the first and not in the other; endless: they cannot be
 	// listed.
 	more    []string
 	endless bool
-	union   *Base
+	union   *Base // nil: the other one
 }
 
 // compare compares b, not nil, with o.
 func (b *Base) compare(o *Base) *comparison {
-	if c := b.compared.Load(); c != nil && c.with == o {
-		return c
+	if b == o {
+		return &comparison{union: b}
 	}
-	c := &comparison{with: o}
+	var last [4]*comparison
+	if known := b.compared.Load(); known != nil {
+		last = *known
+	}
+	c := &comparison{with: weak.Make(o)}
+	for _, known := range last {
+		if known != nil && known.with == c.with {
+			return known
+		}
+	}
 	switch {
-	case b == o:
-		c.union = b
 	case o == nil:
 		c.more, c.endless, c.union = b.Except, b.Rest, b
 	default:
@@ -69,14 +78,19 @@ func (b *Base) compare(o *Base) *comparison {
 			c.union.Except = merge(b.Except, o.Except)
 		}
 		// Where nothing is added the base stays the same, so that sets go on sharing it.
-		for _, same := range []*Base{b, o} {
-			if c.union.Rest == same.Rest && slices.Equal(c.union.Except, same.Except) && slices.Equal(c.union.Datacenters, same.Datacenters) {
-				c.union = same
-			}
+		switch {
+		case c.union.equal(o):
+			c.union = nil
+		case c.union.equal(b):
+			c.union = b
 		}
 	}
-	b.compared.Store(c)
+	b.compared.Store(&[4]*comparison{c, last[0], last[1], last[2]})
 	return c
+}
+
+func (b *Base) equal(o *Base) bool {
+	return b.Rest == o.Rest && slices.Equal(b.Except, o.Except) && slices.Equal(b.Datacenters, o.Datacenters)
 }
 
 // empty reports whether nobody is in s.
@@ -155,7 +169,7 @@ func (s Set) Union(t Set) Set {
 	case t.empty():
 		return s
 	}
-	u := Set{Base: s.compare(t.Base).union}
+	u := Set{Base: cmp.Or(s.compare(t.Base).union, t.Base)}
 	for _, n := range named(s, t) {
 		u.put(n, s.has(n) || t.has(n))
 	}
