@@ -56,8 +56,8 @@ func (b *Base) compare(o *Base) *comparison {
 			return known
 		}
 	}
-	switch {
-	case o == nil:
+	switch o {
+	case nil:
 		c.more, c.endless, c.union = b.Except, b.Rest, b
 	default:
 		c.union = &Base{

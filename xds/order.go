@@ -27,13 +27,8 @@ func (s *session) inOrder(k kind, add []*discoveryv3.Resource, now time.Time) []
 		return add
 	}
 	add = slices.DeleteFunc(add, func(r *discoveryv3.Resource) bool {
-		switch k {
-		case routes:
-			return s.lacksClusters(r.GetName(), now)
-		case listeners:
-			return s.renamesTooSoon(r.GetName())
-		}
-		return s.liftsTooSoon(k, r)
+		return k == routes && s.lacksClusters(r.GetName(), now) ||
+			k == listeners && s.renamesTooSoon(r.GetName()) || s.liftsTooSoon(k, r)
 	})
 	if k == extensions && slices.ContainsFunc(add, s.isOwnJudge) {
 		add = slices.DeleteFunc(add, func(r *discoveryv3.Resource) bool { return !s.isOwnJudge(r) })
