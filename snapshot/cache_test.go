@@ -103,6 +103,14 @@ func vary(r *rand.Rand, in snapshot.Input) (snapshot.Input, string) {
 		in.Mesh = &m
 		return in, "mesh"
 	case 4, 5:
+		if r.IntN(2) == 0 { // what is not recorded on disk yet waits
+			in.Policy = in.Policy.Within(intention.Set{Base: &intention.Base{
+				TrustDomain: []string{trustDomain, trustDomain, "other.consul"}[r.IntN(3)],
+				Datacenters: [][]string{{"dc1"}, {"dc1", "dc2"}, {"dc9"}}[r.IntN(3)],
+				Rest:        r.IntN(2) == 0, Except: []string{"api"},
+			}})
+			return in, "what is recorded"
+		}
 		var all []intention.Intention
 		own := r.IntN(2) == 0 // else all is said of all destinations, which policies share
 		for i := range r.IntN(4) {

@@ -177,13 +177,20 @@ func TestNobodyIsNeverEverybody(t *testing.T) {
 		Source: intention.Source{Name: identity.NewName("*")}, Destination: identity.NewName("web"), Action: intention.Allow,
 	}}, intention.Scope{Datacenters: []string{"dc1"}, Default: intention.Allow})
 	policies := map[string]*intention.Policy{
-		"default deny":   compile("web", intention.Deny),
-		"deny all":       compile("web", intention.Allow, from("*", intention.Deny)),
-		"deny by name":   compile("web", intention.Deny, from("api", intention.Deny)),
-		"no policy":      nil,
-		"impossible":     compile("web", intention.Deny, from("a b", intention.Allow)),
-		"no datacenter":  catalogtest.Policy(identity.NewName("web"), nil, intention.Scope{TrustDomain: spiffeid.RequireTrustDomainFromString(trustDomain), Default: intention.Allow}),
-		"no trustdomain": noTrustDomain,
+		"default deny":    compile("web", intention.Deny),
+		"deny all":        compile("web", intention.Allow, from("*", intention.Deny)),
+		"deny by name":    compile("web", intention.Deny, from("api", intention.Deny)),
+		"no policy":       nil,
+		"impossible":      compile("web", intention.Deny, from("a b", intention.Allow)),
+		"no datacenter":   catalogtest.Policy(identity.NewName("web"), nil, intention.Scope{TrustDomain: spiffeid.RequireTrustDomainFromString(trustDomain), Default: intention.Allow}),
+		"no trustdomain":  noTrustDomain,
+		"nobody recorded": compile("web", intention.Allow, from("api", intention.Allow)).Within(intention.Set{}),
+		"recorded for another datacenter": compile("web", intention.Allow, from("api", intention.Allow)).Within(intention.Set{
+			Base: &intention.Base{TrustDomain: trustDomain, Datacenters: []string{"dc2"}, Rest: true},
+		}),
+		"recorded for another trust domain": compile("web", intention.Allow, from("api", intention.Allow)).Within(intention.Set{
+			Base: &intention.Base{TrustDomain: "other.consul", Datacenters: []string{"dc1"}, Rest: true},
+		}),
 	}
 	uris := [][]string{nil, {""}, {"spiffe://" + trustDomain + "/ns/default/dc/dc1/svc/api"}, {"spiffe://" + trustDomain + "/ns/default/dc/dc1/svc/a b"}}
 	for name, policy := range policies {
