@@ -19,8 +19,9 @@ func TestConsulProxyID(t *testing.T) { //nolint:tparallel // one mesh at a time 
 			local := serveHTTP(t, "hello")
 			c.PutConfig(map[string]any{"Kind": "service-defaults", "Name": "api", "Protocol": "http"})
 			const id = "ä pi 100% %REQ(:path)% %41,+"
+			port := m.Port()
 			c.Register(map[string]any{"ID": id, "Name": "api", "Address": "127.0.0.1", "Port": 1, "Connect": map[string]any{"SidecarService": map[string]any{
-				"Address": "127.0.0.1", "Port": m.Port(), "Checks": []map[string]any{},
+				"Address": "127.0.0.1", "Port": port, "Checks": []map[string]any{meshtest.ListeningCheck("127.0.0.1", port, "10s")},
 				"Proxy": map[string]any{
 					"LocalServiceAddress": local.Host(), "LocalServicePort": local.Port(),
 					"Config": map[string]any{"intention_enforcement": "ext_authz"},

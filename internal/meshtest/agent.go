@@ -220,14 +220,21 @@ func (s Service) registration(ports upstreamPorts) map[string]any {
 	proxy["Config"] = config
 	sidecar := map[string]any{
 		"Address": host, "Port": s.Port, "Proxy": proxy,
-		// Consul's own check of a sidecar, which would begin as critical and be the first time
-		// tried up to 10 s later.
-		"Checks": []map[string]any{{"Name": "Connect Sidecar Listening", "TCP": fmt.Sprintf("%s:%d", host, s.Port), "Interval": or(s.CheckInterval, "10s"), "Status": "passing"}},
+		"Checks": []map[string]any{ListeningCheck(host, s.Port, or(s.CheckInterval, "10s"))},
 	}
 	if s.WAN != "" {
 		sidecar["TaggedAddresses"] = map[string]any{"wan": map[string]any{"Address": s.WAN, "Port": s.Port}}
 	}
 	return map[string]any{"ID": s.Name, "Name": s.Name, "Address": host, "Port": localPort, "Connect": map[string]any{"SidecarService": sidecar}}
+}
+
+// ListeningCheck is Consul's own check of a sidecar but for its beginning: that one is critical until
+// the agent has looked, up to 10 s later, and has told its servers, which may take it half a minute.
+func ListeningCheck(host string, port int, interval string) map[string]any {
+	return map[string]any{
+		"Name": "Connect Sidecar Listening", "TCP": fmt.Sprintf("%s:%d", host, port),
+		"Interval": interval, "Status": "passing",
+	}
 }
 
 func or(s, otherwise string) string {
