@@ -12,8 +12,8 @@ import (
 )
 
 // TestConsulLetterCase writes intentions in random letter case about two services, of which one's sidecar is sallyport's and the other one's is of Consul's own
-// control plane. Whoever dials both is let in by both or by neither: a destination is matched without regard to letter case, a source as it is spelled. An upstream that spells its destination otherwise finds its sidecars and refuses
-// their certificates, as under Consul.
+// control plane. Whoever dials both is let in by both or by neither: a destination is matched without regard to letter case, a source as it is spelled. An
+// upstream that spells its destination otherwise finds its sidecars and refuses their certificates, as under Consul.
 func TestConsulLetterCase(t *testing.T) { //nolint:tparallel // four agents and a dozen Envoys at one time are too much load
 	t.Parallel()
 	for seed, agent := range []meshtest.Agent{{Default: "allow"}, {}} {
