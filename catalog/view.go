@@ -16,8 +16,11 @@ type View struct {
 	mesh *Mesh
 	// contents are what the source published last, in which what is equal to older things is those.
 	contents Contents
-	said     map[identity.Name]*Destination // the contents' by name
+	// said are the contents' by the name without regard to letter case, as Consul matches
+	// destinations: what is said of "orders" is said of "Orders", too.
+	said     map[identity.Name][]*Destination
 	policies map[identity.Name]*intention.Policy
+	spelled  map[identity.Name]identity.Name     // by Name.Fold: a name with a policy that it does not leave as it is
 	shared   map[identity.Name]*intention.Shared // by the wildcard's name
 	views    []*ProxyView                        // of the proxies, in their order
 	index    *index
@@ -102,8 +105,8 @@ func (v *View) next(c Contents, change Change) *View {
 		return v
 	}
 	n := &View{
-		mesh: v.mesh, contents: c, said: v.said, policies: v.policies, shared: v.shared, index: v.index,
-		changes: appendLast(v.changes, change, keptChanges),
+		mesh: v.mesh, contents: c, said: v.said, policies: v.policies, spelled: v.spelled, shared: v.shared,
+		index: v.index, changes: appendLast(v.changes, change, keptChanges),
 	}
 	if meshChanged {
 		m := c.Mesh
@@ -158,26 +161,34 @@ func (x *index) place(key targetKey) *place {
 // proxies, and of all destinations that intentions name, taking those of v about which nothing else
 // is said. It returns the names of those that are others.
 func (n *View) compile(v *View, meshChanged bool) (changed []identity.Name) {
-	n.said = make(map[identity.Name]*Destination, len(n.contents.Intentions))
-	for _, d := range n.contents.Intentions {
-		n.said[d.Name] = d
+	n.said = make(map[identity.Name][]*Destination, len(n.contents.Intentions))
+	for i, d := range n.contents.Intentions {
+		if key := d.Name.Fold(); n.said[key] == nil {
+			n.said[key] = n.contents.Intentions[i : i+1 : i+1]
+		} else {
+			n.said[key] = append(n.said[key], d)
+		}
 	}
 	scope := intention.Scope{TrustDomain: n.mesh.TrustDomain, Datacenters: n.mesh.Datacenters, Default: n.mesh.Default}
 	n.shared = make(map[identity.Name]*intention.Shared, 1)
 	n.policies = make(map[identity.Name]*intention.Policy, len(n.contents.Services))
+	n.spelled = map[identity.Name]identity.Name{}
 	policy := func(dst identity.Name) {
 		if dst.IsWildcard() || n.policies[dst] != nil {
 			return
 		}
-		all := dst
+		all, key := dst, dst.Fold()
 		all.Service = identity.Wildcard
+		if key != dst {
+			n.spelled[key] = dst
+		}
 		if n.shared[all] == nil {
-			if n.shared[all] = v.shared[all]; n.shared[all] == nil || meshChanged || n.said[all] != v.said[all] {
-				n.shared[all] = intention.Share(all, n.said[all].intentions(), scope)
+			if n.shared[all] = v.shared[all]; n.shared[all] == nil || meshChanged || !slices.Equal(n.said[all], v.said[all]) {
+				n.shared[all] = intention.Share(all, intentions(n.said[all]), scope)
 			}
 		}
-		if n.policies[dst] = v.policies[dst]; n.policies[dst] == nil || n.shared[all] != v.shared[all] || n.said[dst] != v.said[dst] {
-			n.policies[dst] = n.shared[all].Policy(dst, n.said[dst].intentions())
+		if n.policies[dst] = v.policies[dst]; n.policies[dst] == nil || n.shared[all] != v.shared[all] || !slices.Equal(n.said[key], v.said[key]) {
+			n.policies[dst] = n.shared[all].Policy(dst, intentions(n.said[key]))
 			changed = append(changed, dst)
 		}
 	}
@@ -195,12 +206,15 @@ func (n *View) compile(v *View, meshChanged bool) (changed []identity.Name) {
 	return changed
 }
 
-// intentions are d's; nil has none.
-func (d *Destination) intentions() []intention.Intention {
-	if d == nil {
-		return nil
+// intentions are those of all destinations in list.
+func intentions(list []*Destination) (all []intention.Intention) {
+	if len(list) == 1 {
+		return list[0].Intentions
 	}
-	return d.Intentions
+	for _, d := range list {
+		all = append(all, d.Intentions...)
+	}
+	return all
 }
 
 // look makes the proxies' parts of n that the changes concern, or all, taking those of v that come
@@ -362,9 +376,16 @@ func (v *View) Since(old *View) iter.Seq2[identity.ProxyID, *ProxyView] {
 }
 
 // Policy is the policy of a destination: any service of the mesh's own datacenter, any that has a
-// proxy, and any name that an intention has as its destination. Of all others it is nil, which
-// denies everybody.
-func (v *View) Policy(destination identity.Name) *intention.Policy { return v.policies[destination] }
+// proxy, and any name that an intention has as its destination. A name that none of them has is
+// looked for without regard to letter case, which does not count for who may reach it; the policy
+// has the name as it is spelled. Of all others it is nil, which denies everybody.
+func (v *View) Policy(destination identity.Name) *intention.Policy {
+	if p := v.policies[destination]; p != nil {
+		return p
+	}
+	key := destination.Fold()
+	return cmp.Or(v.policies[key], v.policies[v.spelled[key]])
+}
 
 // Identity is the identity that a service of that name has in this mesh. The mesh must be known.
 func (v *View) Identity(name identity.Name) identity.Service {

@@ -10,7 +10,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/sallyport/sallyport/catalog"
 	"github.com/sallyport/sallyport/identity"
 )
 
@@ -93,9 +92,6 @@ func decodeEntries(body []byte) (map[string]uint64, error) {
 	}
 	return m, err
 }
-
-// entryKey is what Consul looks an entry up by.
-func entryKey(name string) string { return strings.ToLower(name) }
 
 // modeOfChains is how chains are to be watched now. Agent.mu is held, as for all below.
 func (w *watcher) modeOfChains() func(string) mode {
@@ -181,10 +177,10 @@ func (w *watcher) bulkIntentions(ctx context.Context) {
 	ctx, w.endIntentions = context.WithCancel(ctx)
 	f := &k.bulk.intentions
 	giveUp := func() { k.bulk.perName = time.Now().Add(perNameFor) }
-	q := query[map[string]*catalog.Destination]{
+	q := query[destinations]{
 		client: a.client, metrics: a.metrics, first: true,
 		path: "/v1/connect/intentions", params: consistent(intentionFilter(names)), decode: decodeIntentionList(),
-		got: func(by map[string]*catalog.Destination, m meta) {
+		got: func(by destinations, m meta) {
 			a.learn(ctx, "", func() news {
 				f.take(struct{}{}, m, &query[struct{}]{})
 				wildcard := by[identity.Wildcard]
@@ -199,7 +195,7 @@ func (w *watcher) bulkIntentions(ctx context.Context) {
 				for _, name := range names {
 					if e := k.intentions[name]; e != nil && e.mode == inBulk {
 						q := k.intentionsQuery(name)
-						e.take(matched{by[name], wildcard}, m, &q)
+						e.take(matched{by.of(name).own, wildcard}, m, &q)
 					}
 				}
 				return newState
@@ -227,7 +223,8 @@ func refused(err error) bool {
 	return errors.Is(err, errGarbled)
 }
 
-// intentionFilter leaves out the intentions of other destinations.
+// intentionFilter leaves out the intentions of other destinations. Entries may spell theirs in other
+// letter case.
 func intentionFilter(names []string) url.Values {
 	n := 0
 	for _, name := range names {
@@ -237,5 +234,5 @@ func intentionFilter(names []string) url.Values {
 		return nil
 	}
 	// Sorted, so that the expression becomes a tree and not a list.
-	return url.Values{"filter": {"DestinationName matches `^(?:\\*|" + strings.ReplaceAll(strings.Join(names, "|"), ".", `\.`) + ")$`"}}
+	return url.Values{"filter": {"DestinationName matches `^(?i:\\*|" + strings.ReplaceAll(strings.Join(names, "|"), ".", `\.`) + ")$`"}}
 }

@@ -83,7 +83,7 @@ func TestTogetherIsTheSame(t *testing.T) {
 		p, _ := running(t, a)
 		after(time.Second)
 		together = p.must(t)
-		if want := "DestinationName matches `^(?:\\*|api|web)$`"; filter != want {
+		if want := "DestinationName matches `^(?i:\\*|api|web)$`"; filter != want {
 			t.Errorf("filter %s, want %s", filter, want)
 		}
 		if s := a.Status(); len(s.Filtered) > 0 || !s.StaleSince.IsZero() || !s.Settled || len(s.Problems) != 2 {
@@ -361,7 +361,7 @@ func TestCrowdComesAndGoes(t *testing.T) {
 }
 
 func TestIntentionFilter(t *testing.T) {
-	if got, want := intentionFilter([]string{"a.b", "c-d"}).Get("filter"), "DestinationName matches `^(?:\\*|a\\.b|c-d)$`"; got != want {
+	if got, want := intentionFilter([]string{"a.b", "c-d"}).Get("filter"), "DestinationName matches `^(?i:\\*|a\\.b|c-d)$`"; got != want {
 		t.Errorf("filter %s, want %s", got, want)
 	}
 	var many []string

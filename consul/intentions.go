@@ -19,7 +19,9 @@ import (
 type matched struct{ own, wildcard *catalog.Destination }
 
 // decodeIntentions returns what reads the intentions of one destination. An answer without that
-// destination is none: a destination of which nothing is said has an empty list.
+// destination is none: a destination of which nothing is said has an empty list. Consul's answer
+// names the destination as it was asked for, and in each intention as its entry does, which may be
+// in other letter case: its servers look the entry up without regard to that.
 func decodeIntentions(destination string) func([]byte) (matched, error) {
 	var read intentionReader
 	return func(body []byte) (m matched, err error) {
@@ -32,14 +34,35 @@ func decodeIntentions(destination string) func([]byte) (matched, error) {
 			return m, fmt.Errorf("it says nothing of the destination %.60q", destination)
 		}
 		by, err := read.destinations(list)
-		return matched{by[destination], by[identity.Wildcard]}, err
+		return by.of(destination), err
 	}
 }
 
+// destinations are what intentions say, by the destination's name in lower case.
+type destinations map[string]*catalog.Destination
+
+// of is what they say of a destination, under its own name, whatever the entry calls it: as in
+// Consul letter case does not count.
+func (by destinations) of(destination string) matched {
+	m := matched{by[entryKey(destination)], by[identity.Wildcard]}
+	if m.own != nil && m.own.Name.Service != destination {
+		d := &catalog.Destination{Name: m.own.Name, Intentions: slices.Clone(m.own.Intentions)}
+		d.Name.Service = destination
+		for i := range d.Intentions {
+			d.Intentions[i].Destination = d.Name
+		}
+		m.own = d
+	}
+	return m
+}
+
+// entryKey is what Consul looks an entry up by.
+func entryKey(name string) string { return identity.Name{Service: name}.Fold().Service }
+
 // decodeIntentionList returns what reads a list of intentions, by destination.
-func decodeIntentionList() func([]byte) (map[string]*catalog.Destination, error) {
+func decodeIntentionList() func([]byte) (destinations, error) {
 	var read intentionReader
-	return func(body []byte) (map[string]*catalog.Destination, error) {
+	return func(body []byte) (destinations, error) {
 		list, err := decodeList[json.RawMessage](body)
 		if err != nil {
 			return nil, err
@@ -55,8 +78,8 @@ type intentionReader struct {
 	before map[[sha256.Size]byte]*intention.Intention
 }
 
-// destinations are what a list says, by destination.
-func (r *intentionReader) destinations(list []json.RawMessage) (map[string]*catalog.Destination, error) {
+// destinations are what a list says.
+func (r *intentionReader) destinations(list []json.RawMessage) (destinations, error) {
 	now := make(map[[sha256.Size]byte]*intention.Intention, len(list))
 	all := make([]intention.Intention, 0, len(list))
 	for _, raw := range list {
@@ -73,7 +96,7 @@ func (r *intentionReader) destinations(list []json.RawMessage) (map[string]*cata
 		}
 	}
 	r.before = now
-	by := map[string]*catalog.Destination{}
+	by := destinations{}
 	for _, d := range catalog.ByDestination(all) {
 		d.Intentions = slices.Compact(d.Intentions)
 		by[d.Name.Service] = d
@@ -81,8 +104,8 @@ func (r *intentionReader) destinations(list []json.RawMessage) (map[string]*cata
 	return by, nil
 }
 
-// decodeIntention reads one intention; nil if it is about names that no identity can have. What is
-// not understood of it makes it deny its source.
+// decodeIntention reads one intention, whose destination is folded; nil if it is about names that
+// no identity can have. What is not understood of it makes it deny its source.
 func decodeIntention(raw json.RawMessage) (*intention.Intention, error) {
 	n, err := decodeJSON[definition.Node](raw)
 	if err != nil {
@@ -105,10 +128,11 @@ func decodeIntention(raw json.RawMessage) (*intention.Intention, error) {
 	d := r.Decoder(&n, "intention")
 	destination, known := d.ServiceName("DestinationName", "DestinationNS", "DestinationPartition")
 	i, ok := d.Intention()
-	if !ok || !known {
+	// Folded it may be a name even if it is none as it is written (a Kelvin sign becomes a k).
+	if i.Destination = destination.Fold(); !ok || !known && i.Destination.Check() != nil {
 		return nil, nil
 	}
-	i.Destination, i.Unsupported, i.Origin = destination, unsupported, "service-intentions/"+destination.Service
+	i.Unsupported, i.Origin = unsupported, "service-intentions/"+destination.Service
 	if unsupported != "" {
 		i.Action = intention.Deny
 	}

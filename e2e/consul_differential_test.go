@@ -37,11 +37,26 @@ const (
 	rounds       = 10 // for each default policy
 )
 
-// sources are who is asked about. Some are alike, some nobody has registered, and some are destinations too.
-var sources = []string{"web", "web-2", "we", "a.b", "axb", "d-0", "d-1", "job", "nobody"}
+// sources are who is asked about. Some are alike, some differ by letter case alone, some nobody has registered, and some are destinations too.
+var sources = []string{"web", "Web", "WEB", "web-2", "we", "a.b", "axb", "d-0", "D-0", "d-1", "job", "nobody"}
 
-// TestConsulDifferential writes 500 random sets of intentions to Consul, with wildcards, sources of peers and intentions on http among them. For each source and
-// destination Consul's own answer, that of `sallyport intention check` and what an Envoy would do with the compiled rules are the same.
+// spell is a name in random letter case.
+func spell(r *rand.Rand, name string) string {
+	switch r.IntN(3) {
+	case 0:
+		return strings.ToUpper(name)
+	case 1:
+		return strings.ToUpper(name[:1]) + name[1:]
+	}
+	return name
+}
+
+// TestConsulDifferential writes 500 random sets of intentions to Consul, with wildcards, sources of peers and intentions on http among them, and names in any
+// letter case. For each source and destination Consul's own answer, that of `sallyport intention check` and what an Envoy would do with the compiled rules are
+// the same.
+//
+// Consul answers for a destination as its entry spells it: of others its check says what holds by default, unlike its data plane, which
+// TestConsulLetterCase looks at.
 func TestConsulDifferential(t *testing.T) { //nolint:tparallel // two agents at one time are enough load
 	t.Parallel()
 	// Where nothing is said the default of the ACLs decides. Consul's answer would leave default_intention_policy out of account, which its agent and its Envoys
@@ -59,17 +74,21 @@ func differential(t *testing.T, agent meshtest.Agent, r *rand.Rand) {
 	t.Helper()
 	c := meshtest.StartConsul(t, agent)
 	m := besideConsul(t, c)
+	// They read the intentions of all destinations together, one of the two with exactly the documented policy; the view that both are compared with is of those of
+	// each alone.
+	flags := []string{"--max-queries", "10"}
 	if c.Token != "" {
-		// One of the two reads the intentions of all destinations together, with exactly the documented policy; the other one, and the view that both are compared with,
-		// read those of each alone.
-		m.SetFlags("--token-file", tokenFile(t, filepath.Join(t.TempDir(), "token"), c.Token), "--max-queries", "5")
+		flags = append(flags, "--token-file", tokenFile(t, filepath.Join(t.TempDir(), "token"), c.Token))
 	}
-	for n := range setsPerRound {
+	m.SetFlags(flags...)
+	destinations := make([]string, setsPerRound)
+	for n := range destinations {
+		destinations[n] = spell(r, fmt.Sprintf("d-%d", n))
 		protocol := "tcp"
 		if n%2 == 1 {
 			protocol = "http"
 		}
-		m.Add(meshtest.Service{Name: fmt.Sprintf("d-%d", n), Protocol: protocol})
+		m.Add(meshtest.Service{Name: destinations[n], Protocol: protocol})
 	}
 	m.Serve()
 	client, err := admin.Find(m.Runtime)
@@ -88,16 +107,17 @@ func differential(t *testing.T, agent meshtest.Agent, r *rand.Rand) {
 		} else {
 			c.PutConfig(intentionsEntry("*", everybody))
 		}
-		for n := range setsPerRound {
+		entries := make([]string, setsPerRound) // as they are spelled in this round
+		for n, d := range destinations {
 			s := draw(r, n%2 == 1)
 			s = append(s, map[string]any{"Name": marker, "Action": "allow"})
-			c.PutConfig(intentionsEntry(fmt.Sprintf("d-%d", n), s))
+			entries[n] = spell(r, strings.ToLower(d))
+			c.PutConfig(intentionsEntry(entries[n], s))
 		}
 		var view *catalog.View
 		meshtest.Await(t, "the round is read", func() error {
 			v, _ := views()
-			for n := range setsPerRound {
-				d := fmt.Sprintf("d-%d", n)
+			for _, d := range destinations {
 				if v == nil {
 					return errors.New("nothing is read")
 				}
@@ -111,17 +131,17 @@ func differential(t *testing.T, agent meshtest.Agent, r *rand.Rand) {
 			view = v
 			return nil
 		})
-		for n := range setsPerRound {
-			d := fmt.Sprintf("d-%d", n)
+		for n, d := range destinations {
 			rules := compiled(t, view, d)
 			for _, s := range sources {
 				var answer struct{ Allowed bool }
-				c.Must("GET", "/v1/connect/intentions/check?"+url.Values{"source": {s}, "destination": {d}}.Encode(), nil, &answer)
+				c.Must("GET", "/v1/connect/intentions/check?"+url.Values{"source": {s}, "destination": {entries[n]}}.Encode(), nil, &answer)
 				pairs++
 				if answer.Allowed {
 					allowed++
 				}
-				ours, err := client.Check(t.Context(), s, d)
+				asked := spell(r, strings.ToLower(d))
+				ours, err := client.Check(t.Context(), s, asked)
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -143,8 +163,8 @@ func differential(t *testing.T, agent meshtest.Agent, r *rand.Rand) {
 					if answer.Allowed {
 						exit = 0
 					}
-					if r := m.Run("intention", "check", s, d); r.Exit != exit {
-						t.Errorf("`sallyport intention check %s %s`: exit %d, want %d: %s%s", s, d, r.Exit, exit, r.Stdout, r.Stderr)
+					if r := m.Run("intention", "check", s, asked); r.Exit != exit {
+						t.Errorf("`sallyport intention check %s %s`: exit %d, want %d: %s%s", s, asked, r.Exit, exit, r.Stdout, r.Stderr)
 					}
 				}
 			}

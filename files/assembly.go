@@ -318,6 +318,7 @@ func (a *assembly) publish(before catalog.Contents) {
 	if len(a.created) > 0 {
 		slices.SortFunc(a.sorted, func(a, b *name) int { return strings.Compare(a.name, b.name) })
 	}
+	a.warnOfSpellings()
 	c.Services = make([]*catalog.Service, 0, len(a.sorted))
 	c.Endpoints = make([]*catalog.Endpoints, 0, len(a.sorted))
 	c.Intentions = make([]*catalog.Destination, 0, len(before.Intentions))

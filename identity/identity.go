@@ -40,6 +40,13 @@ func NewName(service string) Name {
 // IsWildcard reports whether n stands for every service.
 func (n Name) IsWildcard() bool { return n.Service == Wildcard }
 
+// Fold is n as Consul looks services, destinations and config entries up: letter case does not
+// count. Certificates, and so who somebody is, are compared as they are spelled.
+func (n Name) Fold() Name {
+	n.Service = strings.ToLower(n.Service)
+	return n
+}
+
 // String is the service's name alone in the default partition and namespace, else
 // partition/namespace/service.
 func (n Name) String() string {

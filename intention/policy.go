@@ -1,6 +1,7 @@
 package intention
 
 import (
+	"cmp"
 	"iter"
 	"maps"
 	"slices"
@@ -79,11 +80,7 @@ func Share(in identity.Name, all []Intention, scope Scope) *Shared {
 	s := &Shared{scope: scope, rules: newRules(wildcard(in), all)}
 	s.scope.Datacenters = slices.Clone(scope.Datacenters)
 	slices.Sort(s.scope.Datacenters)
-	rest := scope.Default
-	if s.rest != nil {
-		rest = s.rest.effect()
-	}
-	s.base = s.newBase(rest == Allow)
+	s.base = s.newBase(s.effect(s.rest) == Allow)
 	s.names = slices.Sorted(maps.Keys(s.exact))
 	for _, service := range s.names {
 		if (s.exact[service].effect() == Allow) != s.base.Rest {
@@ -98,9 +95,64 @@ func (s *Shared) newBase(rest bool) *Base {
 }
 
 // Policy makes the policy of a destination in s's namespace, which must not be the wildcard. own
-// are the intentions about it, in any order; those about other destinations are ignored.
+// are the intentions about it, in any order; those about other destinations are ignored. Letter
+// case does not count in a destination (identity.Name.Fold): if own spell it in several ways, those
+// of each spelling are an entry, and the policy allows only what all of them do.
 func (s *Shared) Policy(destination identity.Name, own []Intention) *Policy {
-	return &Policy{destination: destination, shared: s, own: newRules(destination, own)}
+	var spellings []identity.Name
+	for i := range own {
+		d := own[i].Destination
+		if !slices.Contains(spellings, d) && (d == destination || d.Fold() == destination.Fold()) {
+			spellings = append(spellings, d)
+		}
+	}
+	slices.SortFunc(spellings, compareNames)
+	p := &Policy{destination: destination, shared: s}
+	for n, spelling := range spellings {
+		r := newRules(spelling, own)
+		if n > 0 {
+			r = s.both(&p.own, &r)
+		}
+		p.own = r
+	}
+	return p
+}
+
+// both are the rules above s that allow what a and b allow, each of them above s.
+func (s *Shared) both(a, b *rules) rules {
+	var r rules
+	switch {
+	case a.rest != nil && a.rest.effect() == Deny:
+		r.rest = a.rest
+	case b.rest != nil && (a.rest != nil || b.rest.effect() == Deny):
+		r.rest = b.rest
+	}
+	for _, service := range merge(slices.Collect(maps.Keys(a.exact)), slices.Collect(maps.Keys(b.exact))) {
+		i, j := cmp.Or(a.find(service), s.find(service)), cmp.Or(b.find(service), s.find(service))
+		switch {
+		case s.effect(i) == Deny:
+		case s.effect(j) == Deny:
+			i = j
+		default:
+			i = cmp.Or(i, j)
+		}
+		// Who is denied by default is left to rest, which allows only if both have one.
+		if i != nil {
+			if r.exact == nil {
+				r.exact = map[string]*Intention{}
+			}
+			r.exact[service] = i
+		}
+	}
+	return r
+}
+
+// effect is that of i, or the default if there is none.
+func (s *Shared) effect(i *Intention) Action {
+	if i == nil {
+		return s.scope.Default
+	}
+	return i.effect()
 }
 
 func wildcard(in identity.Name) identity.Name {
@@ -270,12 +322,8 @@ func (p *Policy) Rest() Action {
 	switch {
 	case p == nil || p.only != nil && !p.only.rest():
 		return Deny
-	case p.own.rest != nil:
-		return p.own.rest.effect()
-	case p.shared.rest != nil:
-		return p.shared.rest.effect()
 	}
-	return p.shared.scope.Default
+	return p.shared.effect(cmp.Or(p.own.rest, p.shared.rest))
 }
 
 // Shared is the layer below p; nil for a nil p. bare: p has no rules of its own. Bare policies of

@@ -106,7 +106,7 @@ func checkIntention(v *catalog.View, source, destination string) (admin.CheckRes
 	if v.Service(src.Name) == nil && src.Datacenter == v.Mesh().Datacenter {
 		notes = append(notes, fmt.Sprintf("no service %q is registered", src.Name))
 	}
-	if !served(v, dst) {
+	if !served(v, dst.Fold()) {
 		notes = append(notes, fmt.Sprintf("no sidecar of %q is known", destination))
 	}
 	if r.Note == "" {
@@ -115,15 +115,15 @@ func checkIntention(v *catalog.View, source, destination string) (admin.CheckRes
 	return r, nil
 }
 
-// served reports whether v has a sidecar of the service, or an endpoint of one that is elsewhere.
-// That v has the service says less: an intention that names it is enough.
+// served reports whether v has a sidecar of a service that folds to the name, or an endpoint of one
+// that is elsewhere. That v has the service says less: an intention that names it is enough.
 func served(v *catalog.View, service identity.Name) bool {
 	for pr := range v.Proxies() {
-		if pr.Service == service {
+		if pr.Service.Fold() == service {
 			return true
 		}
 		for _, t := range v.Proxy(pr.ID).Upstreams {
-			if t.Service.Name == service && t.Service.Datacenter == "" && len(t.Endpoints.List) > 0 {
+			if t.Service.Name.Fold() == service && t.Service.Datacenter == "" && len(t.Endpoints.List) > 0 {
 				return true
 			}
 		}

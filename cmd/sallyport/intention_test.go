@@ -50,6 +50,8 @@ func TestCheckIntention(t *testing.T) {
 		{"spiffe://example.consul/ns/default/dc/east/svc/web", "api", "by the intention web => api (allow)"},
 		{"spiffe://example.consul/ns/default/dc/east/svc/batch", "api", "by default policy\n"},
 		{"web", "far", "by default policy\n"}, // an endpoint of it is known
+		{"web", "API", "Allowed: web => API, by the intention web => api (allow) at api.hcl:3\n"},
+		{"Web", "api", "by default policy (no service \"Web\" is registered)"},
 		{"l7", "api", "does not support its permissions"},
 	} {
 		r, err := checkIntention(v, tc.source, tc.destination)
