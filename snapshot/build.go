@@ -36,13 +36,8 @@ type builder struct {
 }
 
 func (b *builder) build() {
-	self := identity.Service{TrustDomain: b.in.Mesh.TrustDomain, Datacenter: b.in.Mesh.Datacenter, Name: b.in.Proxy.Service}
-	if self.ID().IsZero() {
-		b.fail("service %s cannot be an identity of %s in %q: names are made of letters, digits, '.', '-' and '_'",
-			self.Name, self.TrustDomain, self.Datacenter)
-		return
-	}
-	if b.last != nil && b.update() {
+	self, ok := b.self()
+	if !ok || b.last != nil && b.update() {
 		return
 	}
 	b.addSecret(Secret{Name: b.leaf(), Leaf: self})
@@ -50,6 +45,17 @@ func (b *builder) build() {
 	b.inbound()
 	b.exposed()
 	b.outbound()
+}
+
+// self is the proxy's own identity; ok is false if it cannot have one.
+func (b *builder) self() (self identity.Service, ok bool) {
+	self = identity.Service{TrustDomain: b.in.Mesh.TrustDomain, Datacenter: b.in.Mesh.Datacenter, Name: b.in.Proxy.Service}
+	if self.ID().IsZero() {
+		b.fail("service %s cannot be an identity of %s in %q: names are made of letters, digits, '.', '-' and '_'",
+			self.Name, self.TrustDomain, self.Datacenter)
+		return self, false
+	}
+	return self, true
 }
 
 // update takes over the last resources, and makes those anew that depend on what usually changes:
@@ -85,12 +91,21 @@ func (b *builder) update() bool {
 func (b *builder) inbound() {
 	b.addInbound()
 	b.add(localApp, b.localCluster())
-	b.intentions()
+	b.judges()
 	if b.in.Proxy.Inbound.Protocol.L7() {
-		b.out.Judges = map[string]Judge{b.validationName(): {}, publicRouteName(b.in.Proxy.Service): {}}
 		for _, s := range []slot{logSlot, jwtSlot, httpExtensions} {
 			b.fillEmpty(s)
 		}
+		return
+	}
+	b.fillEmpty(networkExtensions)
+}
+
+// judges adds the resources that decide who may connect, and says which of them are lifted.
+func (b *builder) judges() {
+	b.intentions()
+	if b.in.Proxy.Inbound.Protocol.L7() {
+		b.out.Judges = map[string]Judge{b.validationName(): {}, publicRouteName(b.in.Proxy.Service): {}}
 		return
 	}
 	if b.enforcement() == catalog.RBAC {
@@ -98,9 +113,7 @@ func (b *builder) inbound() {
 	} else {
 		b.fill(authzSlot, b.networkAuthz())
 	}
-	b.fillEmpty(networkExtensions)
 	b.fill(proxySlot, b.tcpProxy())
-	// The resources that decide about connections, and which of them are lifted.
 	rules, authz := b.enforcement() != catalog.ExtAuthz, b.enforcement() != catalog.RBAC
 	b.out.Judges = map[string]Judge{
 		b.validationName(): {Lifted: !rules},
@@ -226,7 +239,7 @@ func (b *builder) resource(name string, m proto.Message) *discoveryv3.Resource {
 func (b *builder) put(typeURL string, r *discoveryv3.Resource) {
 	of := b.out.ByType[typeURL]
 	if b.updating {
-		b.out.ByType[typeURL] = of.with(r)
+		b.out.ByType[typeURL] = of.With(r)
 	} else {
 		b.out.ByType[typeURL] = append(of, r)
 	}

@@ -72,6 +72,29 @@ type assignmentKey struct {
 // same proxy; nil: there are none. They do not change the result, which may share resources with
 // them.
 func (c *Cache) Build(in Input, last *Resources) (*Resources, error) {
+	b, err := c.builder(in, last)
+	if err != nil {
+		return nil, err
+	}
+	b.build()
+	return b.result()
+}
+
+// BuildJudges makes, of what Build makes, the resources that decide who may connect, and no others.
+// It is for proxies of which not all can be built, as a deny has to reach their Envoys all the same;
+// its errors are those that leave nothing to say.
+func (c *Cache) BuildJudges(in Input) (*Resources, error) {
+	b, err := c.builder(in, nil)
+	if err != nil {
+		return nil, err
+	}
+	if _, ok := b.self(); ok {
+		b.judges()
+	}
+	return b.result()
+}
+
+func (c *Cache) builder(in Input, last *Resources) (*builder, error) {
 	switch {
 	case in.ProxyView == nil || in.Mesh == nil || in.Proxy == nil:
 		return nil, errIncomplete
@@ -82,10 +105,14 @@ func (c *Cache) Build(in Input, last *Resources) (*Resources, error) {
 	if last == nil || last.in.Mesh != in.Mesh || last.in.Proxy != in.Proxy || last.in.Envoy != in.Envoy {
 		b.last = nil
 	}
-	b.build()
+	return b, nil
+}
+
+// result are the resources that were made, unless something could not be.
+func (b *builder) result() (*Resources, error) {
 	b.finish()
 	if err := b.err(); err != nil {
-		return nil, fmt.Errorf("proxy %s (%s): %w", in.Proxy.ID, in.Proxy.Origin, err)
+		return nil, fmt.Errorf("proxy %s (%s): %w", b.in.Proxy.ID, b.in.Proxy.Origin, err)
 	}
 	return b.out, nil
 }

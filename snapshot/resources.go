@@ -61,8 +61,8 @@ func (s Set) find(name string) (int, bool) {
 // Is reports whether s and o are one Set, not only equal.
 func (s Set) Is(o Set) bool { return len(s) == len(o) && (len(s) == 0 || &s[0] == &o[0]) }
 
-// with is s with r, in the place of the resource of that name if there is one.
-func (s Set) with(r *discoveryv3.Resource) Set {
+// With is a copy of s with r, in the place of the resource of that name if there is one.
+func (s Set) With(r *discoveryv3.Resource) Set {
 	i, ok := s.find(r.GetName())
 	s = slices.Clone(s)
 	if !ok {

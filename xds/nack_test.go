@@ -64,8 +64,8 @@ func TestNACKOfASecret(t *testing.T) {
 		twoServices(m)
 		c := m.stream("web")
 		c.subscribe(secrets, "leaf/web", "peers/web", "roots")
+		c.refuse("secret peers/web", "bad") // first, as it waits for no leaf
 		c.accept("secret leaf/web")
-		c.refuse("secret peers/web", "bad")
 		c.accept("secret roots")
 		c.silence()
 		m.certs.rotate()

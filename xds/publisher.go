@@ -49,6 +49,9 @@ type build struct {
 	err       error
 	good      *snapshot.Resources // nil: none has succeeded yet
 	goodInput snapshot.Input      // of good
+	// judges say who may connect now, if not even the last good resources can be built with that;
+	// nil: good says it, or nothing can be said.
+	judges *snapshot.Resources
 	// bounded replaces boundedOf, the catalog's view of the proxy, as long as part of its policy
 	// waits for the disk.
 	bounded, boundedOf *catalog.ProxyView
@@ -244,10 +247,6 @@ func (p *publisher) publish(sessions []*session, since time.Time, fresh bool) {
 		}
 		_, due := p.renames[w.Proxy.Service]
 		n.describe(due)
-		if in.unnamed && n.published.target == nil {
-			n.wait("the name of its filter chain is not recorded yet")
-			continue
-		}
 		if !fresh && n.published.complete && n.published.bundles == bundles && n.published.input == in.Input {
 			continue
 		}
@@ -261,11 +260,21 @@ func (p *publisher) publish(sessions []*session, since time.Time, fresh bool) {
 		in := inputs[b].Input
 		p.build(b, in)
 		for _, n := range sharing[b] {
-			if b.good == nil || !haveBundles {
+			switch {
+			case b.judges != nil:
+				n.outcome(b, "")
+				p.handJudges(n, b.judges, bundles, since)
+			case b.good == nil:
+				n.outcome(b, "")
+			case !haveBundles:
 				n.outcome(b, "the trust bundle is not known yet")
-				continue
+				p.handJudges(n, b.good, nil, since)
+			case inputs[b].unnamed && !n.published.target.whole():
+				n.outcome(b, "the name of its filter chain is not recorded yet")
+				p.handJudges(n, b.good, bundles, since)
+			default:
+				p.hand(view, n, in, b, bundles, since, fresh)
 			}
-			p.hand(view, n, in, b, bundles, since, fresh)
 		}
 	})
 }
@@ -374,18 +383,19 @@ func (p *publisher) buildOf(n *session) *build {
 
 // build builds the resources of in, unless in is the Input of the last build. If that fails the last
 // good resources stay, but for who may connect: that is always what in says, and nobody at all if
-// the proxy is of another service by now. As long as none was good nothing is told. Builds of
+// the proxy is of another service by now. As long as none was good, only that is told. Builds of
 // different proxies may run at the same time.
 func (p *publisher) build(b *build, in snapshot.Input) {
 	if b.input == in {
 		return
 	}
-	b.input = in
+	b.input, b.judges = in, nil
 	r, err := p.cache.Build(in, b.good)
 	if b.err = err; err != nil {
 		p.server.metrics.buildErrors.Inc()
 		p.server.log.Error("no configuration for a proxy, it keeps its last one, but for who may connect", "proxy", in.Proxy.ID, "origin", in.Proxy.Origin, "err", err)
 		if b.good == nil {
+			b.judges, _ = p.cache.BuildJudges(in) // its error is a part of the one above
 			return
 		}
 		kept := *b.goodInput.ProxyView
@@ -394,6 +404,7 @@ func (p *publisher) build(b *build, in snapshot.Input) {
 		}
 		in.ProxyView = &kept
 		if r, err = p.cache.Build(in, b.good); err != nil {
+			b.judges, _ = p.cache.BuildJudges(in)
 			return
 		}
 	}
@@ -401,7 +412,8 @@ func (p *publisher) build(b *build, in snapshot.Input) {
 }
 
 // hand gives a session a target of the build and its secrets, if none is missing: without one,
-// Envoy would not start or, once running, keep a listener warming.
+// Envoy would not start or, once running, keep a listener warming, so that it is told only who may
+// connect.
 func (p *publisher) hand(view *catalog.View, n *session, in snapshot.Input, b *build, bundles *sds.Roots, since time.Time, fresh bool) {
 	t := &target{generation: b.goodInput.Generation, leadsTo: b.good.Clusters, inbound: b.good.Inbound, judges: b.good.Judges}
 	for k := range kinds {
@@ -424,7 +436,8 @@ func (p *publisher) hand(view *catalog.View, n *session, in snapshot.Input, b *b
 		if err != nil {
 			n.published.complete = false
 			n.outcome(b, fmt.Sprintf("secret %s: %v", secret.Name, err))
-			p.server.log.Error("no secret for a proxy, it keeps its last configuration", "proxy", n.caller.Proxy, "err", err)
+			p.server.log.Error("no secret for a proxy, it keeps its last configuration, but for who may connect", "proxy", n.caller.Proxy, "err", err)
+			p.handJudges(n, b.good, bundles, since)
 			return
 		}
 		if r == nil {
@@ -436,6 +449,7 @@ func (p *publisher) hand(view *catalog.View, n *session, in snapshot.Input, b *b
 	if len(missing) > 0 {
 		n.published.complete = false // new leafs and roots publish again
 		n.outcome(b, "not there yet: "+strings.Join(missing, ", "))
+		p.handJudges(n, b.good, bundles, since)
 		return
 	}
 	n.published.input, n.published.bundles, n.published.complete = in, bundles, true

@@ -162,7 +162,7 @@ func (s *session) set(t *target, since time.Time, change uint64) {
 	}
 	s.report.inSync = false
 	// The first target is not measured: it waits for Envoy to start.
-	if s.target != nil && s.changed.IsZero() {
+	if s.target.whole() && s.changed.IsZero() {
 		s.changed = since
 	}
 	for k, sub := range s.subs {
@@ -224,6 +224,15 @@ func (s *session) close() report {
 // inbound chain waits longer. An old cluster is removed when nothing that Envoy has leads to it.
 func (s *session) pump(now time.Time) {
 	if s.closed || s.target == nil {
+		return
+	}
+	if s.target.partial {
+		for _, k := range [...]kind{secrets, extensions, routes} {
+			s.send(k, false, now)
+			for _, f := range s.subs[k].refused {
+				s.wakeAfter(f.retry, now)
+			}
+		}
 		return
 	}
 	s.unblockClusters(now)

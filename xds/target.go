@@ -17,7 +17,12 @@ type target struct {
 	leadsTo map[string][]string
 	inbound string
 	judges  map[string]snapshot.Judge
+	// partial: it has who may connect and nothing else; Envoy keeps of the rest what it has.
+	partial bool
 }
+
+// whole reports whether t, which may be nil, is all that Envoy is to have.
+func (t *target) whole() bool { return t != nil && !t.partial }
 
 // ref names a resource.
 type ref struct {
@@ -36,7 +41,7 @@ func (t *target) equal(o *target) bool {
 			return false
 		}
 	}
-	return t.generation == o.generation
+	return t.generation == o.generation && t.partial == o.partial
 }
 
 // differences are the resources that o, which may be nil, has not, has otherwise or has alone.
