@@ -147,7 +147,7 @@ func (d *Decoder) Own() Own {
 // itself.
 func (d *Decoder) protocol() Setting[catalog.Protocol] {
 	return readText(d, "protocol", func(s string) (catalog.Protocol, error) {
-		p, err := known(d.parseProtocol, "tcp, http, http2 and grpc are")(s)
+		p, err := known(parseProtocol, "tcp, http, http2 and grpc are")(s)
 		if d.Lenient {
 			err = nil
 		}
@@ -155,17 +155,14 @@ func (d *Decoder) protocol() Setting[catalog.Protocol] {
 	})
 }
 
-// parseProtocol says which letter case counts.
-func (d *Decoder) parseProtocol(s string) (catalog.Protocol, bool) {
-	if d.Lenient {
-		s = strings.ToLower(s)
-	}
-	return catalog.ParseProtocol(s)
+// parseProtocol reads a protocol in any letter case, as Consul does.
+func parseProtocol(s string) (catalog.Protocol, bool) {
+	return catalog.ParseProtocol(strings.ToLower(s))
 }
 
 // Protocol is a protocol as Consul's API spells it; what is not known is tcp.
 func Protocol(s string) catalog.Protocol {
-	p, _ := catalog.ParseProtocol(strings.ToLower(s))
+	p, _ := parseProtocol(s)
 	return p
 }
 
