@@ -194,14 +194,22 @@ func (u *upstream) routed(t *target) (up catalog.Upstream, reason string) {
 }
 
 // hold is what the endpoints of a target are taken to be: while none is healthy for a moment after
-// those who know of them came back, the last healthy ones.
+// those who know of them came back, the last healthy ones. An agent that is a server answers long
+// before it has a leader; its checks turn critical only when it has one.
 func (b *assembly) hold(target string, e *watch[instances]) []catalog.Endpoint {
 	s, ok := b.endpoints[target]
 	if old := b.agent.seed.target(target).Endpoints; !ok && old != nil && anyHealthy(old.List) {
 		s.healthy = old.List
 	}
-	endpoints, back := e.value.endpoints, b.basis.contact.back
+	endpoints, c := e.value.endpoints, &b.basis.contact
+	back, lost := c.served, !c.back.IsZero()
 	if _, datacenter := splitTarget(target); datacenter != "" {
+		back, lost = e.recovered, !e.recovered.IsZero()
+	}
+	switch {
+	case lost && back.IsZero(): // no server has answered yet
+		back = b.now
+	case lost && e.recovered.After(back): // and this query only later
 		back = e.recovered
 	}
 	end := back.Add(holdTime)
@@ -211,7 +219,8 @@ func (b *assembly) hold(target string, e *watch[instances]) []catalog.Endpoint {
 	switch {
 	case anyHealthy(endpoints):
 		s = endpointState{healthy: endpoints}
-	case len(endpoints) == 0 || len(s.healthy) == 0 || back.IsZero() || !b.now.Before(end):
+	case len(endpoints) == 0 && lost && b.now.Before(end): // they may be registered anew, critical
+	case len(endpoints) == 0 || len(s.healthy) == 0 || !lost || !b.now.Before(end):
 		s.healthy = nil // they are gone: a later loss of the agent does not bring them back
 	default:
 		if s.since.IsZero() {
