@@ -12,7 +12,6 @@ import (
 
 	"github.com/hashicorp/consul/api"
 	"github.com/sallyport/sallyport/catalog"
-	"github.com/sallyport/sallyport/definition"
 	"github.com/sallyport/sallyport/identity"
 	"github.com/sallyport/sallyport/internal/backoff"
 )
@@ -104,7 +103,7 @@ type nodeProxy struct {
 
 	// What sidecar.finish came to last, and with what.
 	chain            *chain
-	own              definition.Own
+	own              meshDefaults
 	finished         catalog.Proxy
 	finishedProblems []Problem
 }

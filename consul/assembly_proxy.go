@@ -31,7 +31,7 @@ type endpointState struct {
 
 // proxy assembles r; ok is false while it must not be served. Targets and intentions that it needs
 // are added to n. Agent.mu is held, as for all below.
-func (b *assembly) proxy(r *nodeProxy, own definition.Own, n *needs) (p *catalog.Proxy, ok bool) {
+func (b *assembly) proxy(r *nodeProxy, own meshDefaults, n *needs) (p *catalog.Proxy, ok bool) {
 	name, id := r.proxy.Service.Service, r.proxy.ID
 	if b.first[id].IsZero() {
 		b.first[id] = b.now
@@ -83,7 +83,7 @@ func (b *assembly) proxy(r *nodeProxy, own definition.Own, n *needs) (p *catalog
 	dialled := make([]*target, 0, len(r.upstreams))
 	for i := range r.upstreams {
 		u := &r.upstreams[i]
-		up, t, reason := b.upstream(id, u, r.targets[i])
+		up, t, reason := b.upstream(id, u, r.targets[i], &own)
 		b.waits = b.waits || reason == waiting
 		switch {
 		case reason == "":
@@ -138,10 +138,10 @@ func (b *assembly) readTarget(t *target) {
 
 // upstream is an upstream and what it dials; reason says why it is not there.
 func (b *assembly) upstream(
-	id identity.ProxyID, u *upstream, t *target,
+	id identity.ProxyID, u *upstream, t *target, own *meshDefaults,
 ) (up catalog.Upstream, _ *target, reason string) {
 	if t.Service != nil {
-		up, reason = u.routed(t)
+		up, reason = u.routed(t, own)
 		return up, t, reason
 	}
 	// What is not known now is what was known last.
@@ -165,7 +165,7 @@ func (b *assembly) upstream(
 		t.Service.Protocol == definition.Protocol(c.value.Protocol):
 		b.fromFile = true
 		t.route, t.err = c.value.defaultRoute(name, cmp.Or(datacenter, b.nodeProxies.datacenter))
-		up, reason = u.routed(t)
+		up, reason = u.routed(t, own)
 		return up, t, reason
 	}
 	if datacenter != "" && b.agent.known.datacenters.ok && !b.datacenters[datacenter] {
@@ -175,7 +175,7 @@ func (b *assembly) upstream(
 }
 
 // routed is the upstream as its target's chain has it; reason says why it is not there.
-func (u *upstream) routed(t *target) (up catalog.Upstream, reason string) {
+func (u *upstream) routed(t *target, own *meshDefaults) (up catalog.Upstream, reason string) {
 	up = u.Upstream
 	if t.err != nil {
 		return up, t.err.Error()
@@ -184,8 +184,8 @@ func (u *upstream) routed(t *target) (up catalog.Upstream, reason string) {
 	if gateway != "" && t.Service.Datacenter != "" {
 		return up, gateway
 	}
-	if u.protocol.Set && u.protocol.Value != t.Service.Protocol {
-		return up, "protocol " + u.protocol.Value.String() + " of its config is not that of the service, " + t.Service.Protocol.String() + ", which is not supported yet"
+	if p := own.spoken(u.protocol, t.Service.Protocol); p != t.Service.Protocol {
+		up.Protocol = catalog.OptionalProtocol{Set: true, Protocol: p}
 	}
 	if up.ConnectTimeout == 0 {
 		up.ConnectTimeout = t.route.connectTimeout

@@ -437,7 +437,10 @@ func TestHold(t *testing.T) {
 			if got := endpointsOf(p.must(t), "api"); got != before {
 				t.Errorf("at last: %s", got)
 			}
-			if !p.every(func(c catalog.Contents) bool { e := endpointsOf(c, "api"); return e == before || e == "unknown" || e == "" }) {
+			if !p.every(func(c catalog.Contents) bool {
+				e := endpointsOf(c, "api")
+				return e == before || e == "unknown" || e == ""
+			}) {
 				t.Error("endpoints were critical for a while")
 			}
 		})

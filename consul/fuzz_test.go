@@ -6,7 +6,6 @@ import (
 	"testing"
 
 	"github.com/sallyport/sallyport/catalog"
-	"github.com/sallyport/sallyport/definition"
 	"github.com/sallyport/sallyport/intention"
 )
 
@@ -41,7 +40,7 @@ func FuzzConsulJSON(f *testing.F) {
 				if !ok || s.refused {
 					continue
 				}
-				p, _ := s.finish(&chain{}, definition.Own{}, Config{})
+				p, _ := s.finish(&chain{}, meshDefaults{}, Config{})
 				if p.ID == "" || p.Service.Check() != nil || p.Inbound.Port == 0 || p.Inbound.Address == "" || p.Inbound.LocalPort == 0 && p.Inbound.LocalSocket == "" {
 					t.Errorf("proxy %+v", p)
 				}

@@ -266,7 +266,7 @@ func (s *sidecar) isTransparent(r *registration) bool {
 
 // finish is the proxy with what depends on its protocol: chain is its own service's, mesh what
 // proxy-defaults say.
-func (s *sidecar) finish(c *chain, mesh definition.Own, config Config) (catalog.Proxy, []Problem) {
+func (s *sidecar) finish(c *chain, mesh meshDefaults, config Config) (catalog.Proxy, []Problem) {
 	p := s.proxy
 	var problems []Problem
 	problem := func(entry, format string, args ...any) {
@@ -274,14 +274,14 @@ func (s *sidecar) finish(c *chain, mesh definition.Own, config Config) (catalog.
 	}
 	in := &p.Inbound
 	known := definition.Protocol(c.Protocol)
-	in.Protocol = s.settings.Protocol.Else(known)
-	if in.Protocol != known {
-		problem(p.Origin, "protocol %q of its config is not what service-defaults say for those who dial it (%s)", in.Protocol, known)
+	in.Protocol = mesh.spoken(s.settings.Protocol, known)
+	if said := s.settings.Protocol; said.Set && said.Value != in.Protocol {
+		problem("service-defaults/"+p.Service.Service, "they have no Protocol, so the service speaks %s, though proxy-defaults say %s: write it into service-defaults", in.Protocol, said.Value)
 	}
 	defaults := Problem{Proxy: p.ID, Entry: "service-defaults/" + p.Service.Service}
 	meta := lenient(&problems, defaults).Decoder(&c.ServiceMeta, "Meta").Own()
 	// What is said of this service goes before what is said of all, which may not fit its protocol.
-	own := s.settings.Own.Without(mesh).Over(meta)
+	own := s.settings.Own.Without(mesh.Own).Over(meta)
 	if own.Revocation.Set && !own.Revocation.Value.Fits(in.Protocol) {
 		problem(p.Origin, "revocation %q is not for protocol %s: that of the protocol holds", own.Revocation.Value, in.Protocol)
 		own.Revocation = definition.Setting[catalog.Revocation]{}
@@ -294,7 +294,7 @@ func (s *sidecar) finish(c *chain, mesh definition.Own, config Config) (catalog.
 	if in.Protocol.L7() {
 		mesh.ServerFirst = definition.Setting[bool]{}
 	}
-	own = own.Over(mesh)
+	own = own.Over(mesh.Own)
 	in.Enforcement = own.Enforcement.Else(config.Enforcement)
 	in.Revocation = catalog.DefaultRevocation(in.Protocol)
 	switch {

@@ -191,7 +191,9 @@ func TestOwnSettings(t *testing.T) {
 		"server first":                 {config: `"server_first": true, "intention_enforcement": "ext_authz"`, want: "both drain first", text: "ext_authz cannot protect a server that speaks first"},
 		"server first, http":           {config: `"server_first": true`, protocol: "http", want: "rbac next-request", text: "server_first is for services of protocol tcp"},
 		"revocation does not fit":      {config: `"revocation": "next-request"`, want: "rbac drain", text: `revocation "next-request" is not for protocol tcp`},
-		"protocol of the config":       {config: `"protocol": "http2"`, want: "rbac next-request http2", text: `protocol "http2" of its config is not what service-defaults say`},
+		"protocol of the config":       {config: `"protocol": "http2"`, want: "rbac next-request http2"},
+		"protocol of proxy-defaults":   {config: `"protocol": "HTTP"`, defaults: `"protocol": "HTTP"`, want: "rbac drain", text: "service-defaults/web: they have no Protocol, so the service speaks tcp, though proxy-defaults say http"},
+		"protocol beside another one":  {config: `"protocol": "http2"`, defaults: `"protocol": "http"`, protocol: "http", want: "rbac next-request http2"},
 		"meta that is none":            {meta: `"revocation": "never"`, want: "rbac drain", text: `service-defaults/web: Meta.revocation "never" is not known`},
 		"a protocol nobody knows":      {protocol: "redis", want: "rbac drain"},
 	} {
@@ -262,7 +264,7 @@ func TestLikeFiles(t *testing.T) {
 		r.Proxy.Upstreams = append(r.Proxy.Upstreams, parse[*upstreamRegistration](t, string(b)))
 	}
 	s, _ := readSidecar(r, nil, "dc1")
-	p, problems := s.finish(&chain{Protocol: "http"}, definition.Own{}, Config{})
+	p, problems := s.finish(&chain{Protocol: "http"}, meshDefaults{}, Config{})
 	for _, u := range s.upstreams {
 		p.Upstreams = append(p.Upstreams, u.Upstream)
 	}
@@ -338,8 +340,9 @@ func TestChainChanges(t *testing.T) {
 		}
 		f.set("/v1/discovery-chain/api", edit(t, "chain-api.json", `"Protocol": "tcp"`, `"Protocol": "grpc"`))
 		after(time.Second)
-		if got := problems(a); !strings.Contains(got, "protocol tcp of its config is not that of the service, grpc") {
-			t.Errorf("problems\n%s", got)
+		up := p.must(t).Proxies[1].Upstreams
+		if want := (catalog.OptionalProtocol{Set: true, Protocol: catalog.TCP}); strings.Contains(problems(a), "upstream api") || len(up) != 1 || up[0].Protocol != want {
+			t.Errorf("upstream whose config says tcp: %+v, problems\n%s", up, problems(a))
 		}
 		f.file("/v1/discovery-chain/api", "chain-api.json")
 		after(time.Second)
