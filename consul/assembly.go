@@ -284,6 +284,10 @@ func (b *assembly) readNode() bool {
 	if n := &b.nodeProxies; n.from == services.value && n.datacenter == datacenter {
 		return true
 	}
+	var host string
+	if n := services.value.Node; n != nil {
+		host = n.Address
+	}
 	byID := make(map[string]*registration, len(services.value.Services))
 	for _, r := range services.value.Services {
 		if r != nil {
@@ -294,7 +298,7 @@ func (b *assembly) readNode() bool {
 	n.wants = wants{map[string]bool{}, map[string]bool{}, map[string]bool{}, false}
 	all := make(map[identity.ProxyID]*catalog.Proxy, len(byID))
 	for _, id := range slices.Sorted(maps.Keys(byID)) {
-		s, ok := readSidecar(byID[id], byID, datacenter)
+		s, ok := readSidecar(byID[id], byID, datacenter, host)
 		if !ok {
 			continue
 		}

@@ -36,7 +36,7 @@ func FuzzConsulJSON(f *testing.F) {
 				}
 			}
 			for _, r := range byID {
-				s, ok := readSidecar(r, byID, "dc1")
+				s, ok := readSidecar(r, byID, "dc1", "fd00::1")
 				if !ok || s.refused {
 					continue
 				}

@@ -38,9 +38,9 @@ type upstream struct {
 // entryOf names a registration for people.
 func entryOf(r *registration) string { return "service " + r.ID }
 
-// readSidecar reads a proxy's registration; services are those of its node. ok is false if there is
-// no proxy to speak of.
-func readSidecar(r *registration, services map[string]*registration, datacenter string) (s *sidecar, ok bool) {
+// readSidecar reads a proxy's registration; services are those of its node, whose address is host.
+// ok is false if there is no proxy to speak of.
+func readSidecar(r *registration, services map[string]*registration, datacenter, host string) (s *sidecar, ok bool) {
 	if r.Kind != kindProxy || r.PeerName != "" {
 		return nil, false
 	}
@@ -63,7 +63,7 @@ func readSidecar(r *registration, services map[string]*registration, datacenter 
 	s.proxy.Service = service
 	s.proxy.Instance = p.DestinationServiceID
 	s.readSettings(r, p)
-	s.readInbound(r, p, services)
+	s.readInbound(r, p, services, host)
 	s.readUnsupported(r, p)
 	seen := map[string]bool{}
 	for _, u := range p.Upstreams {
@@ -108,13 +108,18 @@ func (s *sidecar) readSettings(r *registration, p *proxyRegistration) {
 	}
 }
 
-// readInbound reads where the proxy listens and where its application does.
-func (s *sidecar) readInbound(r *registration, p *proxyRegistration, services map[string]*registration) {
+// readInbound reads where the proxy listens and where its application does. A proxy that has no
+// address is dialled at its node's, and listens on all addresses of that family, on those of IPv4
+// in any case: the agent's own check of a sidecar dials 127.0.0.1.
+func (s *sidecar) readInbound(r *registration, p *proxyRegistration, services map[string]*registration, host string) {
 	e := s.settings
 	in := &s.proxy.Inbound
 	address, ok := definition.ParseListen(r.Address)
 	if !ok {
 		address = netip.IPv4Unspecified()
+		if a, ok := definition.ParseIP(host); ok && a.Is6() && r.Address == "" {
+			address = netip.IPv6Unspecified()
+		}
 	}
 	in.Address = e.BindAddress.Else(address).String()
 	in.Port = e.BindPort.Else(portOf(r.Port))
