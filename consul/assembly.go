@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"maps"
 	"net/http"
 	"slices"
@@ -26,6 +27,9 @@ const (
 	// instance is critical keeps its last healthy endpoints: checks come back critical until they
 	// have run once.
 	holdTime = 15 * time.Second
+	// registerTime is how long it does so if it has none at all: an agent whose node has another name
+	// now registers its services anew, some seconds after it has servers again.
+	registerTime = 5 * time.Second
 	// seedWait is how long a start waits for the agent before it publishes what the last-known-good
 	// file holds.
 	seedWait = 2 * time.Second
@@ -157,6 +161,13 @@ func (b *assembly) wake(t time.Time) {
 	if b.wakeAt.IsZero() || t.Before(b.wakeAt) {
 		b.wakeAt = t
 	}
+}
+
+// pending is a problem of a proxy that waits for something, which soon comes as a rule.
+func (b *assembly) pending(p identity.ProxyID, upstream, entry, format string, args ...any) {
+	b.waits = true
+	b.problem(p, upstream, entry, format, args...)
+	b.problems[len(b.problems)-1].waits = true
 }
 
 func (b *assembly) problem(p identity.ProxyID, upstream, entry, format string, args ...any) {
@@ -338,11 +349,13 @@ func (b *assembly) failures() {
 			c.lost.UTC().Format(time.RFC3339), c.cause)
 	}
 	if b.basis.aclsOff {
-		b.problem("", "", "ACLs",
+		b.problem("", "", aclsEntry,
 			"they are off: any process of this machine that reaches the xDS socket or address is given any service's certificate, as under Consul's own control plane")
 	}
 	a.each(func(kind, name string, h *health) {
-		if h.err != nil && (c.lost.IsZero() || !errors.Is(h.err, errUnreachable)) {
+		// while it is lost, and until it was asked again afterwards, that is one problem
+		away := errors.Is(h.err, errUnreachable) && (!c.lost.IsZero() || h.failed.Before(c.back))
+		if h.err != nil && !away {
 			b.problem("", "", kind+name, "cannot be read: %v", h.err)
 		}
 		if h.filtered {
@@ -363,9 +376,18 @@ func (b *assembly) report() {
 	logged := make(map[string]bool, len(b.problems))
 	for _, p := range b.problems {
 		key := p.String()
-		if logged[key] = true; !b.logged[key] {
-			a.log.Warn("part of the Consul configuration is not served", "proxy", p.Proxy,
-				"destination", p.Upstream, "origin", p.Entry, "err", p.Text)
+		// What a proxy waits for at first is no news.
+		if first := b.first[p.Proxy]; p.waits && b.now.Before(first.Add(firstWait)) {
+			b.wake(first.Add(firstWait))
+			continue
+		}
+		logged[key] = true
+		switch {
+		case b.logged[key]:
+		case p.Entry == aclsEntry: // somebody's choice, and nothing is amiss
+			a.log.Info("consul has no ACLs", "err", p.Text)
+		default:
+			a.log.LogAttrs(context.Background(), slog.LevelWarn, "part of the Consul configuration is not served", p.attrs()...)
 		}
 	}
 	b.logged = logged

@@ -38,8 +38,7 @@ func (b *assembly) proxy(r *nodeProxy, own meshDefaults, n *needs) (p *catalog.P
 	}
 	intentions, ok := b.intentions(name)
 	if !ok {
-		b.waits = true
-		b.problem(id, "", "service-intentions/"+name,
+		b.pending(id, "", "service-intentions/"+name,
 			"the intentions are not known yet: the proxy waits")
 		return nil, false
 	}
@@ -47,8 +46,7 @@ func (b *assembly) proxy(r *nodeProxy, own meshDefaults, n *needs) (p *catalog.P
 	if chain == nil || !chain.ok {
 		old := b.former(id)
 		if old == nil {
-			b.waits = true
-			b.problem(id, "", "service-defaults/"+name,
+			b.pending(id, "", "service-defaults/"+name,
 				"the protocol is not known yet: the proxy waits")
 			return nil, false
 		}
@@ -71,8 +69,7 @@ func (b *assembly) proxy(r *nodeProxy, own meshDefaults, n *needs) (p *catalog.P
 		checks, ok := b.exposedChecks(r.sidecar)
 		// One that is there goes on without them for the moment: it would lose its streams.
 		if !ok && !b.served[id] {
-			b.waits = true
-			b.problem(id, "", r.proxy.Origin,
+			b.pending(id, "", r.proxy.Origin,
 				"the agent's checks, which go through the proxy, are not known yet: the proxy waits")
 			return nil, false
 		}
@@ -90,7 +87,7 @@ func (b *assembly) proxy(r *nodeProxy, own meshDefaults, n *needs) (p *catalog.P
 			p.Upstreams, dialled = append(p.Upstreams, up), append(dialled, t)
 		case reason == waiting && !b.served[id] && b.now.Sub(b.first[id]) < firstWait:
 			b.wake(b.first[id].Add(firstWait))
-			b.problem(id, u.Name(), u.Origin,
+			b.pending(id, u.Name(), u.Origin,
 				"its endpoints are not known yet: the proxy waits for them up to %s", firstWait)
 			return nil, false
 		case reason == waiting:
@@ -213,14 +210,16 @@ func (b *assembly) hold(target string, e *watch[instances]) []catalog.Endpoint {
 		back = e.recovered
 	}
 	end := back.Add(holdTime)
+	if len(endpoints) == 0 {
+		end = back.Add(registerTime)
+	}
 	if !s.since.IsZero() && s.since.Add(holdTime).Before(end) {
 		end = s.since.Add(holdTime)
 	}
 	switch {
 	case anyHealthy(endpoints):
 		s = endpointState{healthy: endpoints}
-	case len(endpoints) == 0 && lost && b.now.Before(end): // they may be registered anew, critical
-	case len(endpoints) == 0 || len(s.healthy) == 0 || !lost || !b.now.Before(end):
+	case len(s.healthy) == 0 || !lost || !b.now.Before(end):
 		s.healthy = nil // they are gone: a later loss of the agent does not bring them back
 	default:
 		if s.since.IsZero() {

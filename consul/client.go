@@ -269,12 +269,16 @@ type contactState struct {
 	policy string    // the last X-Consul-Default-Acl-Policy
 }
 
-// note takes account of how a request went.
-func (c *contact) note(a answer, err error) {
+// note takes account of how a request went that was made at some time. That one of before the agent
+// came back ends without an answer says nothing of now.
+func (c *contact) note(a answer, err error, asked time.Time) {
 	now := time.Now()
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if errors.Is(err, errUnreachable) {
+		if asked.Before(c.back) && c.lost.IsZero() {
+			return
+		}
 		c.cause = err.Error()
 		if c.lost.IsZero() {
 			c.lost = now
