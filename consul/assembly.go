@@ -27,9 +27,6 @@ const (
 	// instance is critical keeps its last healthy endpoints: checks come back critical until they
 	// have run once.
 	holdTime = 15 * time.Second
-	// registerTime is how long it does so if it has none at all: an agent whose node has another name
-	// now registers its services anew, some seconds after it has servers again.
-	registerTime = 5 * time.Second
 	// seedWait is how long a start waits for the agent before it publishes what the last-known-good
 	// file holds.
 	seedWait = 2 * time.Second

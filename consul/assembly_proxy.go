@@ -192,7 +192,9 @@ func (u *upstream) routed(t *target, own *meshDefaults) (up catalog.Upstream, re
 
 // hold is what the endpoints of a target are taken to be: while none is healthy for a moment after
 // those who know of them came back, the last healthy ones. An agent that is a server answers long
-// before it has a leader; its checks turn critical only when it has one.
+// before it has a leader; its checks turn critical only when it has one. One
+// whose node has another name now registers its services anew, critical, up to 10 s after the old
+// ones are gone: so none at all counts as critical.
 func (b *assembly) hold(target string, e *watch[instances]) []catalog.Endpoint {
 	s, ok := b.endpoints[target]
 	if old := b.agent.seed.target(target).Endpoints; !ok && old != nil && anyHealthy(old.List) {
@@ -210,9 +212,6 @@ func (b *assembly) hold(target string, e *watch[instances]) []catalog.Endpoint {
 		back = e.recovered
 	}
 	end := back.Add(holdTime)
-	if len(endpoints) == 0 {
-		end = back.Add(registerTime)
-	}
 	if !s.since.IsZero() && s.since.Add(holdTime).Before(end) {
 		end = s.since.Add(holdTime)
 	}

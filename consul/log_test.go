@@ -4,18 +4,42 @@ import (
 	"bytes"
 	"log/slog"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 )
 
-// logged is an Agent's log.
-func logged(b *bytes.Buffer) func(*Config) {
-	return func(c *Config) { c.Logger = slog.New(slog.NewTextHandler(b, nil)) }
+// logText is what an Agent has logged.
+type logText struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+}
+
+func (l *logText) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.Write(p)
+}
+
+func (l *logText) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.String()
+}
+
+func (l *logText) reset() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.text.Reset()
+}
+
+func logged(l *logText) func(*Config) {
+	return func(c *Config) { c.Logger = slog.New(slog.NewTextHandler(l, nil)) }
 }
 
 // A start at which nothing is wrong warns of nothing, and no line has empty fields.
 func TestHealthyStartIsQuiet(t *testing.T) {
-	var log bytes.Buffer
+	var log logText
 	bubble(t, logged(&log), func(t *testing.T, f *fake, a *Agent) {
 		f.mesh()
 		running(t, a)
@@ -31,7 +55,7 @@ func TestHealthyStartIsQuiet(t *testing.T) {
 
 // What a proxy still waits for after a while is logged.
 func TestLongWaitIsLogged(t *testing.T) {
-	var log bytes.Buffer
+	var log logText
 	bubble(t, logged(&log), func(t *testing.T, f *fake, a *Agent) {
 		f.mesh()
 		f.refuse("/v1/connect/intentions/match?web", 500)
@@ -50,13 +74,13 @@ func TestLongWaitIsLogged(t *testing.T) {
 
 // An agent that comes back is not said to be away afterwards, whatever was not asked again yet.
 func TestNothingIsAwayAfterTheReturn(t *testing.T) {
-	var log bytes.Buffer
+	var log logText
 	bubble(t, logged(&log), func(t *testing.T, f *fake, a *Agent) {
 		f.mesh()
 		running(t, a)
 		after(time.Minute)
 		for range 3 {
-			log.Reset()
+			log.reset()
 			f.kill()
 			after(20 * time.Second)
 			f.revive()

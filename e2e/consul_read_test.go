@@ -31,7 +31,7 @@ func TestConsulConfigRead(t *testing.T) {
 		{"Kind": "service-defaults", "Name": "nothing-said"},
 		{"Kind": "service-defaults", "Name": "api", "Protocol": "HTTP", "Meta": meta, "LocalConnectTimeoutMs": 1000, "LocalRequestTimeoutMs": 2000, "MaxInboundConnections": 7,
 			"BalanceInboundConnections": "exact_balance", "MeshGateway": entry{"Mode": "none"}, "MutualTLSMode": "strict", "UpstreamConfig": entry{
-				"Defaults": entry{"ConnectTimeoutMs": 3000, "Protocol": "http", "Limits": entry{"MaxConnections": 3}, "PassiveHealthCheck": passive, "BalanceOutboundConnections": "exact_balance", "MeshGateway": entry{"Mode": "none"}},
+				"Defaults":  entry{"ConnectTimeoutMs": 3000, "Protocol": "http", "Limits": entry{"MaxConnections": 3}, "PassiveHealthCheck": passive, "BalanceOutboundConnections": "exact_balance", "MeshGateway": entry{"Mode": "none"}},
 				"Overrides": []entry{{"Name": "db", "ConnectTimeoutMs": 10, "Limits": entry{"MaxPendingRequests": 4, "MaxConcurrentRequests": 5}}, {"Name": "other", "PassiveHealthCheck": entry{"Interval": 1500000000}}},
 			}},
 		{"Kind": "mesh", "Meta": meta, "TLS": entry{"Incoming": entry{"TLSMinVersion": "TLSv1_2"}, "Outgoing": entry{"TLSMinVersion": "TLSv1_3"}}, "HTTP": entry{"SanitizeXForwardedClientCert": true}},
