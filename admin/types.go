@@ -43,6 +43,9 @@ type TokenResponse struct {
 	XDSCA  string `json:"xds_ca,omitempty"`
 	XDSURI string `json:"xds_uri,omitempty"`
 
+	// ACLsOff says that a proxy that brings its own token needs none.
+	ACLsOff bool `json:"acls_off,omitempty"`
+
 	PrometheusBindAddr string `json:"prometheus_bind_addr,omitempty"`
 	// Listeners are what the proxy's Envoy will bind: "127.0.0.1:21000", or the path of a Unix
 	// socket.

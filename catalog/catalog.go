@@ -288,6 +288,8 @@ type Upstream struct {
 	ConnectTimeout time.Duration // 0: 5 s
 	Limits         Limits
 	Passive        PassiveHealthCheck
+	// Protocol is what is spoken to it, if that is not what its service says.
+	Protocol OptionalProtocol `json:",omitzero"`
 	// BalanceConnections spreads accepted connections exactly over Envoy's workers.
 	BalanceConnections bool
 	// Origin is where the upstream was read: "web.hcl:9".
@@ -300,6 +302,12 @@ func (u Upstream) Name() string {
 		return u.Destination.String()
 	}
 	return u.Destination.String() + "?dc=" + u.Datacenter
+}
+
+// OptionalProtocol is a Protocol, or none.
+type OptionalProtocol struct {
+	Set      bool
+	Protocol Protocol
 }
 
 // Limits are the circuit breakers of an upstream. Zero values mean that Envoy's defaults hold.

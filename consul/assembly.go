@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"maps"
 	"net/http"
 	"slices"
@@ -12,7 +13,6 @@ import (
 
 	"github.com/hashicorp/consul/api"
 	"github.com/sallyport/sallyport/catalog"
-	"github.com/sallyport/sallyport/definition"
 	"github.com/sallyport/sallyport/identity"
 	"github.com/sallyport/sallyport/internal/backoff"
 )
@@ -104,7 +104,7 @@ type nodeProxy struct {
 
 	// What sidecar.finish came to last, and with what.
 	chain            *chain
-	own              definition.Own
+	own              meshDefaults
 	finished         catalog.Proxy
 	finishedProblems []Problem
 }
@@ -158,6 +158,13 @@ func (b *assembly) wake(t time.Time) {
 	if b.wakeAt.IsZero() || t.Before(b.wakeAt) {
 		b.wakeAt = t
 	}
+}
+
+// pending is a problem of a proxy that waits for something, which soon comes as a rule.
+func (b *assembly) pending(p identity.ProxyID, upstream, entry, format string, args ...any) {
+	b.waits = true
+	b.problem(p, upstream, entry, format, args...)
+	b.problems[len(b.problems)-1].waits = true
 }
 
 func (b *assembly) problem(p identity.ProxyID, upstream, entry, format string, args ...any) {
@@ -285,6 +292,10 @@ func (b *assembly) readNode() bool {
 	if n := &b.nodeProxies; n.from == services.value && n.datacenter == datacenter {
 		return true
 	}
+	var host string
+	if n := services.value.Node; n != nil {
+		host = n.Address
+	}
 	byID := make(map[string]*registration, len(services.value.Services))
 	for _, r := range services.value.Services {
 		if r != nil {
@@ -295,7 +306,7 @@ func (b *assembly) readNode() bool {
 	n.wants = wants{map[string]bool{}, map[string]bool{}, map[string]bool{}, false}
 	all := make(map[identity.ProxyID]*catalog.Proxy, len(byID))
 	for _, id := range slices.Sorted(maps.Keys(byID)) {
-		s, ok := readSidecar(byID[id], byID, datacenter)
+		s, ok := readSidecar(byID[id], byID, datacenter, host)
 		if !ok {
 			continue
 		}
@@ -335,11 +346,13 @@ func (b *assembly) failures() {
 			c.lost.UTC().Format(time.RFC3339), c.cause)
 	}
 	if b.basis.aclsOff {
-		b.problem("", "", "ACLs",
+		b.problem("", "", aclsEntry,
 			"they are off: any process of this machine that reaches the xDS socket or address is given any service's certificate, as under Consul's own control plane")
 	}
 	a.each(func(kind, name string, h *health) {
-		if h.err != nil && (c.lost.IsZero() || !errors.Is(h.err, errUnreachable)) {
+		// while it is lost, and until it was asked again afterwards, that is one problem
+		away := errors.Is(h.err, errUnreachable) && (!c.lost.IsZero() || h.failed.Before(c.back))
+		if h.err != nil && !away {
 			b.problem("", "", kind+name, "cannot be read: %v", h.err)
 		}
 		if h.filtered {
@@ -360,9 +373,18 @@ func (b *assembly) report() {
 	logged := make(map[string]bool, len(b.problems))
 	for _, p := range b.problems {
 		key := p.String()
-		if logged[key] = true; !b.logged[key] {
-			a.log.Warn("part of the Consul configuration is not served", "proxy", p.Proxy,
-				"destination", p.Upstream, "origin", p.Entry, "err", p.Text)
+		// What a proxy waits for at first is no news.
+		if first := b.first[p.Proxy]; p.waits && b.now.Before(first.Add(firstWait)) {
+			b.wake(first.Add(firstWait))
+			continue
+		}
+		logged[key] = true
+		switch {
+		case b.logged[key]:
+		case p.Entry == aclsEntry: // somebody's choice, and nothing is amiss
+			a.log.Info("consul has no ACLs", "err", p.Text)
+		default:
+			a.log.LogAttrs(context.Background(), slog.LevelWarn, "part of the Consul configuration is not served", p.attrs()...)
 		}
 	}
 	b.logged = logged

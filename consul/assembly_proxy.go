@@ -31,15 +31,14 @@ type endpointState struct {
 
 // proxy assembles r; ok is false while it must not be served. Targets and intentions that it needs
 // are added to n. Agent.mu is held, as for all below.
-func (b *assembly) proxy(r *nodeProxy, own definition.Own, n *needs) (p *catalog.Proxy, ok bool) {
+func (b *assembly) proxy(r *nodeProxy, own meshDefaults, n *needs) (p *catalog.Proxy, ok bool) {
 	name, id := r.proxy.Service.Service, r.proxy.ID
 	if b.first[id].IsZero() {
 		b.first[id] = b.now
 	}
 	intentions, ok := b.intentions(name)
 	if !ok {
-		b.waits = true
-		b.problem(id, "", "service-intentions/"+name,
+		b.pending(id, "", "service-intentions/"+name,
 			"the intentions are not known yet: the proxy waits")
 		return nil, false
 	}
@@ -47,8 +46,7 @@ func (b *assembly) proxy(r *nodeProxy, own definition.Own, n *needs) (p *catalog
 	if chain == nil || !chain.ok {
 		old := b.former(id)
 		if old == nil {
-			b.waits = true
-			b.problem(id, "", "service-defaults/"+name,
+			b.pending(id, "", "service-defaults/"+name,
 				"the protocol is not known yet: the proxy waits")
 			return nil, false
 		}
@@ -71,8 +69,7 @@ func (b *assembly) proxy(r *nodeProxy, own definition.Own, n *needs) (p *catalog
 		checks, ok := b.exposedChecks(r.sidecar)
 		// One that is there goes on without them for the moment: it would lose its streams.
 		if !ok && !b.served[id] {
-			b.waits = true
-			b.problem(id, "", r.proxy.Origin,
+			b.pending(id, "", r.proxy.Origin,
 				"the agent's checks, which go through the proxy, are not known yet: the proxy waits")
 			return nil, false
 		}
@@ -83,14 +80,14 @@ func (b *assembly) proxy(r *nodeProxy, own definition.Own, n *needs) (p *catalog
 	dialled := make([]*target, 0, len(r.upstreams))
 	for i := range r.upstreams {
 		u := &r.upstreams[i]
-		up, t, reason := b.upstream(id, u, r.targets[i])
+		up, t, reason := b.upstream(id, u, r.targets[i], &own)
 		b.waits = b.waits || reason == waiting
 		switch {
 		case reason == "":
 			p.Upstreams, dialled = append(p.Upstreams, up), append(dialled, t)
 		case reason == waiting && !b.served[id] && b.now.Sub(b.first[id]) < firstWait:
 			b.wake(b.first[id].Add(firstWait))
-			b.problem(id, u.Name(), u.Origin,
+			b.pending(id, u.Name(), u.Origin,
 				"its endpoints are not known yet: the proxy waits for them up to %s", firstWait)
 			return nil, false
 		case reason == waiting:
@@ -138,10 +135,10 @@ func (b *assembly) readTarget(t *target) {
 
 // upstream is an upstream and what it dials; reason says why it is not there.
 func (b *assembly) upstream(
-	id identity.ProxyID, u *upstream, t *target,
+	id identity.ProxyID, u *upstream, t *target, own *meshDefaults,
 ) (up catalog.Upstream, _ *target, reason string) {
 	if t.Service != nil {
-		up, reason = u.routed(t)
+		up, reason = u.routed(t, own)
 		return up, t, reason
 	}
 	// What is not known now is what was known last.
@@ -165,7 +162,7 @@ func (b *assembly) upstream(
 		t.Service.Protocol == definition.Protocol(c.value.Protocol):
 		b.fromFile = true
 		t.route, t.err = c.value.defaultRoute(name, cmp.Or(datacenter, b.nodeProxies.datacenter))
-		up, reason = u.routed(t)
+		up, reason = u.routed(t, own)
 		return up, t, reason
 	}
 	if datacenter != "" && b.agent.known.datacenters.ok && !b.datacenters[datacenter] {
@@ -175,7 +172,7 @@ func (b *assembly) upstream(
 }
 
 // routed is the upstream as its target's chain has it; reason says why it is not there.
-func (u *upstream) routed(t *target) (up catalog.Upstream, reason string) {
+func (u *upstream) routed(t *target, own *meshDefaults) (up catalog.Upstream, reason string) {
 	up = u.Upstream
 	if t.err != nil {
 		return up, t.err.Error()
@@ -184,8 +181,8 @@ func (u *upstream) routed(t *target) (up catalog.Upstream, reason string) {
 	if gateway != "" && t.Service.Datacenter != "" {
 		return up, gateway
 	}
-	if u.protocol.Set && u.protocol.Value != t.Service.Protocol {
-		return up, "protocol " + u.protocol.Value.String() + " of its config is not that of the service, " + t.Service.Protocol.String() + ", which is not supported yet"
+	if p := own.spoken(u.protocol, t.Service.Protocol); p != t.Service.Protocol {
+		up.Protocol = catalog.OptionalProtocol{Set: true, Protocol: p}
 	}
 	if up.ConnectTimeout == 0 {
 		up.ConnectTimeout = t.route.connectTimeout
@@ -194,14 +191,24 @@ func (u *upstream) routed(t *target) (up catalog.Upstream, reason string) {
 }
 
 // hold is what the endpoints of a target are taken to be: while none is healthy for a moment after
-// those who know of them came back, the last healthy ones.
+// those who know of them came back, the last healthy ones. An agent that is a server answers long
+// before it has a leader; its checks turn critical only when it has one. One
+// whose node has another name now registers its services anew, critical, up to 10 s after the old
+// ones are gone: so none at all counts as critical.
 func (b *assembly) hold(target string, e *watch[instances]) []catalog.Endpoint {
 	s, ok := b.endpoints[target]
 	if old := b.agent.seed.target(target).Endpoints; !ok && old != nil && anyHealthy(old.List) {
 		s.healthy = old.List
 	}
-	endpoints, back := e.value.endpoints, b.basis.contact.back
+	endpoints, c := e.value.endpoints, &b.basis.contact
+	back, lost := c.served, !c.back.IsZero()
 	if _, datacenter := splitTarget(target); datacenter != "" {
+		back, lost = e.recovered, !e.recovered.IsZero()
+	}
+	switch {
+	case lost && back.IsZero(): // no server has answered yet
+		back = b.now
+	case lost && e.recovered.After(back): // and this query only later
 		back = e.recovered
 	}
 	end := back.Add(holdTime)
@@ -211,7 +218,7 @@ func (b *assembly) hold(target string, e *watch[instances]) []catalog.Endpoint {
 	switch {
 	case anyHealthy(endpoints):
 		s = endpointState{healthy: endpoints}
-	case len(endpoints) == 0 || len(s.healthy) == 0 || back.IsZero() || !b.now.Before(end):
+	case len(s.healthy) == 0 || !lost || !b.now.Before(end):
 		s.healthy = nil // they are gone: a later loss of the agent does not bring them back
 	default:
 		if s.since.IsZero() {

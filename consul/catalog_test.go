@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -403,6 +404,49 @@ func TestHold(t *testing.T) {
 			}
 		})
 	})
+	t.Run("from when a server with a leader answers", func(t *testing.T) {
+		bubble(t, nil, func(t *testing.T, f *fake, a *Agent) {
+			f.mesh()
+			p, _ := running(t, a)
+			after(time.Minute)
+			before := endpointsOf(p.must(t), "api")
+			f.kill()
+			after(2 * time.Second)
+			var leaderless atomic.Bool
+			leaderless.Store(true)
+			for _, path := range []string{
+				"/v1/agent/self", "/v1/catalog/datacenters", "/v1/agent/connect/ca/roots", "/v1/catalog/node-services/n1", "/v1/health/connect/api",
+				"/v1/config/proxy-defaults/global", "/v1/config/mesh/mesh", "/v1/discovery-chain/web", "/v1/discovery-chain/api", "/v1/connect/intentions/match?web", "/v1/connect/intentions/match?api",
+			} {
+				f.hook(path, func(w http.ResponseWriter, _ *http.Request) bool {
+					if leaderless.Load() {
+						w.Header().Set("X-Consul-Knownleader", "false")
+						http.Error(w, "No cluster leader", http.StatusInternalServerError)
+					}
+					return leaderless.Load()
+				})
+			}
+			f.revive()
+			after(9 * time.Second) // the agent answers, and there is no leader
+			leaderless.Store(false)
+			after(2 * time.Second)
+			f.set("/v1/health/connect/api", []any{}) // registered anew,
+			after(200 * time.Millisecond)
+			f.set("/v1/health/connect/api", critical(t)) // critical,
+			after(9 * time.Second)
+			f.file("/v1/health/connect/api", "health-api.json") // and passing
+			after(30 * time.Second)
+			if got := endpointsOf(p.must(t), "api"); got != before {
+				t.Errorf("at last: %s", got)
+			}
+			if !p.every(func(c catalog.Contents) bool {
+				e := endpointsOf(c, "api")
+				return e == before || e == "unknown"
+			}) {
+				t.Error("endpoints were gone, or critical, for a while")
+			}
+		})
+	})
 	t.Run("for 15 s of an agent that comes and goes", func(t *testing.T) {
 		bubble(t, nil, func(t *testing.T, f *fake, a *Agent) {
 			f.mesh()
@@ -421,7 +465,7 @@ func TestHold(t *testing.T) {
 			}
 		})
 	})
-	t.Run("not one among several, and not none", func(t *testing.T) {
+	t.Run("not for long if there is none", func(t *testing.T) {
 		bubble(t, nil, func(t *testing.T, f *fake, a *Agent) {
 			f.mesh()
 			p, _ := running(t, a)
@@ -430,7 +474,7 @@ func TestHold(t *testing.T) {
 			after(20 * time.Second)
 			f.set("/v1/health/connect/api", []any{})
 			f.revive()
-			after(4 * time.Second)
+			after(20 * time.Second)
 			if got := endpointsOf(p.must(t), "api"); got != "" {
 				t.Errorf("instances that are not registered any more: %s", got)
 			}

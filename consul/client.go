@@ -66,6 +66,7 @@ type meta struct {
 	index         uint64 // 0: none
 	filtered      bool   // some of it was left out for want of rights
 	noLeader      bool
+	served        bool          // a server answered, just now, that knows its leader
 	age           time.Duration // since it was in touch with the leader
 	defaultPolicy string        // "allow", "deny" or empty
 	cut           bool          // there was no answer: it was somebody else's turn
@@ -231,6 +232,8 @@ func readMeta(h http.Header) meta {
 		noLeader: strings.EqualFold(h.Get("X-Consul-Knownleader"), "false") &&
 			h.Get("X-Consul-Query-Backend") != api.QueryBackendStreaming,
 	}
+	m.served = strings.EqualFold(h.Get("X-Consul-Knownleader"), "true") && h.Get("X-Cache") == "" &&
+		h.Get("X-Consul-Query-Backend") != api.QueryBackendStreaming
 	m.index, _ = strconv.ParseUint(h.Get("X-Consul-Index"), 10, 64) // none is 0
 	if ms, err := strconv.ParseUint(h.Get("X-Consul-Lastcontact"), 10, 31); err == nil {
 		m.age = time.Duration(ms) * time.Millisecond
@@ -262,15 +265,20 @@ type contactState struct {
 	lost   time.Time // when it first did not answer since; zero: it answers
 	cause  string    // why it last did not answer
 	back   time.Time // when it last answered again after a loss
+	served time.Time // when a server with a leader first answered through it since; zero: none did
 	policy string    // the last X-Consul-Default-Acl-Policy
 }
 
-// note takes account of how a request went.
-func (c *contact) note(a answer, err error) {
+// note takes account of how a request went that was made at some time. That one of before the agent
+// came back ends without an answer says nothing of now.
+func (c *contact) note(a answer, err error, asked time.Time) {
 	now := time.Now()
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if errors.Is(err, errUnreachable) {
+		if asked.Before(c.back) && c.lost.IsZero() {
+			return
+		}
 		c.cause = err.Error()
 		if c.lost.IsZero() {
 			c.lost = now
@@ -286,8 +294,11 @@ func (c *contact) note(a answer, err error) {
 		c.policy = a.defaultPolicy
 	}
 	if !c.lost.IsZero() {
-		c.lost, c.back = time.Time{}, now
+		c.lost, c.back, c.served = time.Time{}, now, time.Time{}
 		c.recovered.Set(struct{}{})
+	}
+	if err == nil && a.served && c.served.IsZero() && !c.back.IsZero() {
+		c.served = now
 	}
 }
 

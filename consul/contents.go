@@ -8,7 +8,6 @@ import (
 	"strings"
 
 	"github.com/sallyport/sallyport/catalog"
-	"github.com/sallyport/sallyport/definition"
 	"github.com/sallyport/sallyport/identity"
 	"github.com/sallyport/sallyport/intention"
 )
@@ -160,7 +159,7 @@ func (b *assembly) datacenter() string {
 
 // mesh is what holds for all, and what proxy-defaults say; ok is false if something of it is not
 // known.
-func (b *assembly) mesh() (m catalog.Mesh, own definition.Own, ok bool) {
+func (b *assembly) mesh() (m catalog.Mesh, own meshDefaults, ok bool) {
 	k := &b.agent.known
 	var seed *catalog.Mesh
 	if s := b.agent.seed; s != nil {

@@ -6,7 +6,6 @@ import (
 	"testing"
 
 	"github.com/sallyport/sallyport/catalog"
-	"github.com/sallyport/sallyport/definition"
 	"github.com/sallyport/sallyport/intention"
 )
 
@@ -37,11 +36,11 @@ func FuzzConsulJSON(f *testing.F) {
 				}
 			}
 			for _, r := range byID {
-				s, ok := readSidecar(r, byID, "dc1")
+				s, ok := readSidecar(r, byID, "dc1", "fd00::1")
 				if !ok || s.refused {
 					continue
 				}
-				p, _ := s.finish(&chain{}, definition.Own{}, Config{})
+				p, _ := s.finish(&chain{}, meshDefaults{}, Config{})
 				if p.ID == "" || p.Service.Check() != nil || p.Inbound.Port == 0 || p.Inbound.Address == "" || p.Inbound.LocalPort == 0 && p.Inbound.LocalSocket == "" {
 					t.Errorf("proxy %+v", p)
 				}

@@ -93,7 +93,7 @@ func TestSaved(t *testing.T) {
 			}
 			f.set("/v1/connect/intentions/match?api", map[string]any{"api": []any{}})
 			f.set("/v1/health/connect/api", []any{})
-			after(10 * time.Second)
+			after(25 * time.Second)
 			if got := p.must(t); ids(got) != ids(before) || endpointsOf(got, "api") != "" || len(catalogtest.Intentions(got)) != 0 { // what was said of all is older
 				t.Errorf("at last: %s, %s, %v", ids(got), endpointsOf(got, "api"), got.Intentions)
 			}

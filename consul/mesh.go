@@ -21,8 +21,25 @@ func (e *meshEntry) readMesh(m *catalog.Mesh) (problems []Problem) {
 	return problems
 }
 
-// settings are what proxy-defaults say for all proxies.
-func (d *proxyDefaults) settings() (own definition.Own, problems []Problem) {
-	own = lenient(&problems, Problem{Entry: proxyDefaultsEntryName}).Decoder(&d.Config, "Config").Own()
-	return own, problems
+// meshDefaults are what proxy-defaults say for all proxies, as far as that is asked for by itself:
+// Consul has merged all of it into the config of each proxy and upstream.
+type meshDefaults struct {
+	definition.Own
+	protocol definition.Setting[catalog.Protocol]
+}
+
+// settings are what d says.
+func (d *proxyDefaults) settings() (m meshDefaults, problems []Problem) {
+	config := lenient(&problems, Problem{Entry: proxyDefaultsEntryName}).Decoder(&d.Config, "Config")
+	return meshDefaults{config.Own(), config.Protocol()}, problems
+}
+
+// spoken is what is spoken to a service, or by its proxy: what a config says, else what its chain
+// does. What is only that of proxy-defaults does not go before a chain: service-defaults without a
+// Protocol say tcp, and those who dial and who are dialled have to agree.
+func (m *meshDefaults) spoken(config definition.Setting[catalog.Protocol], chain catalog.Protocol) catalog.Protocol {
+	if config.Set && config.Value != m.protocol.Else(chain) {
+		return config.Value
+	}
+	return chain
 }

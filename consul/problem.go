@@ -1,6 +1,8 @@
 package consul
 
 import (
+	"log/slog"
+
 	"github.com/sallyport/sallyport/definition"
 	"github.com/sallyport/sallyport/identity"
 )
@@ -16,6 +18,24 @@ type Problem struct {
 	Entry string
 	// Text says what is wrong and what comes of it.
 	Text string
+
+	waits bool // something is not known yet, and will be in a moment as a rule
+}
+
+// aclsEntry is the Entry of the Problem that there are no ACLs.
+const aclsEntry = "ACLs"
+
+// attrs are p in a log: what is empty is not there.
+func (p Problem) attrs() (out []slog.Attr) {
+	for _, a := range []slog.Attr{
+		slog.String("proxy", string(p.Proxy)), slog.String("destination", p.Upstream),
+		slog.String("origin", p.Entry), slog.String("err", p.Text),
+	} {
+		if a.Value.String() != "" {
+			out = append(out, a)
+		}
+	}
+	return out
 }
 
 // String is the problem in one line.

@@ -38,9 +38,9 @@ type upstream struct {
 // entryOf names a registration for people.
 func entryOf(r *registration) string { return "service " + r.ID }
 
-// readSidecar reads a proxy's registration; services are those of its node. ok is false if there is
-// no proxy to speak of.
-func readSidecar(r *registration, services map[string]*registration, datacenter string) (s *sidecar, ok bool) {
+// readSidecar reads a proxy's registration; services are those of its node, whose address is host.
+// ok is false if there is no proxy to speak of.
+func readSidecar(r *registration, services map[string]*registration, datacenter, host string) (s *sidecar, ok bool) {
 	if r.Kind != kindProxy || r.PeerName != "" {
 		return nil, false
 	}
@@ -63,7 +63,7 @@ func readSidecar(r *registration, services map[string]*registration, datacenter 
 	s.proxy.Service = service
 	s.proxy.Instance = p.DestinationServiceID
 	s.readSettings(r, p)
-	s.readInbound(r, p, services)
+	s.readInbound(r, p, services, host)
 	s.readUnsupported(r, p)
 	seen := map[string]bool{}
 	for _, u := range p.Upstreams {
@@ -108,13 +108,18 @@ func (s *sidecar) readSettings(r *registration, p *proxyRegistration) {
 	}
 }
 
-// readInbound reads where the proxy listens and where its application does.
-func (s *sidecar) readInbound(r *registration, p *proxyRegistration, services map[string]*registration) {
+// readInbound reads where the proxy listens and where its application does. A proxy that has no
+// address is dialled at its node's, and listens on all addresses of that family, on those of IPv4
+// in any case: the agent's own check of a sidecar dials 127.0.0.1.
+func (s *sidecar) readInbound(r *registration, p *proxyRegistration, services map[string]*registration, host string) {
 	e := s.settings
 	in := &s.proxy.Inbound
 	address, ok := definition.ParseListen(r.Address)
 	if !ok {
 		address = netip.IPv4Unspecified()
+		if a, ok := definition.ParseIP(host); ok && a.Is6() && r.Address == "" {
+			address = netip.IPv6Unspecified()
+		}
 	}
 	in.Address = e.BindAddress.Else(address).String()
 	in.Port = e.BindPort.Else(portOf(r.Port))
@@ -266,7 +271,7 @@ func (s *sidecar) isTransparent(r *registration) bool {
 
 // finish is the proxy with what depends on its protocol: chain is its own service's, mesh what
 // proxy-defaults say.
-func (s *sidecar) finish(c *chain, mesh definition.Own, config Config) (catalog.Proxy, []Problem) {
+func (s *sidecar) finish(c *chain, mesh meshDefaults, config Config) (catalog.Proxy, []Problem) {
 	p := s.proxy
 	var problems []Problem
 	problem := func(entry, format string, args ...any) {
@@ -274,14 +279,14 @@ func (s *sidecar) finish(c *chain, mesh definition.Own, config Config) (catalog.
 	}
 	in := &p.Inbound
 	known := definition.Protocol(c.Protocol)
-	in.Protocol = s.settings.Protocol.Else(known)
-	if in.Protocol != known {
-		problem(p.Origin, "protocol %q of its config is not what service-defaults say for those who dial it (%s)", in.Protocol, known)
+	in.Protocol = mesh.spoken(s.settings.Protocol, known)
+	if said := s.settings.Protocol; said.Set && said.Value != in.Protocol {
+		problem("service-defaults/"+p.Service.Service, "they have no Protocol, so the service speaks %s, though proxy-defaults say %s: write it into service-defaults", in.Protocol, said.Value)
 	}
 	defaults := Problem{Proxy: p.ID, Entry: "service-defaults/" + p.Service.Service}
 	meta := lenient(&problems, defaults).Decoder(&c.ServiceMeta, "Meta").Own()
 	// What is said of this service goes before what is said of all, which may not fit its protocol.
-	own := s.settings.Own.Without(mesh).Over(meta)
+	own := s.settings.Own.Without(mesh.Own).Over(meta)
 	if own.Revocation.Set && !own.Revocation.Value.Fits(in.Protocol) {
 		problem(p.Origin, "revocation %q is not for protocol %s: that of the protocol holds", own.Revocation.Value, in.Protocol)
 		own.Revocation = definition.Setting[catalog.Revocation]{}
@@ -294,7 +299,7 @@ func (s *sidecar) finish(c *chain, mesh definition.Own, config Config) (catalog.
 	if in.Protocol.L7() {
 		mesh.ServerFirst = definition.Setting[bool]{}
 	}
-	own = own.Over(mesh)
+	own = own.Over(mesh.Own)
 	in.Enforcement = own.Enforcement.Else(config.Enforcement)
 	in.Revocation = catalog.DefaultRevocation(in.Protocol)
 	switch {

@@ -30,7 +30,7 @@ func parse[T any](t testing.TB, text string) T {
 func sidecarOf(t testing.TB, block string) *sidecar {
 	t.Helper()
 	r := parse[*registration](t, `{"Kind": "connect-proxy", "ID": "p", "Service": "p", "Port": 21000, "Proxy": {"DestinationServiceName": "web", "LocalServicePort": 80`+block+`}}`)
-	s, ok := readSidecar(r, nil, "dc1")
+	s, ok := readSidecar(r, nil, "dc1", "")
 	if !ok {
 		t.Fatal("no sidecar")
 	}
@@ -141,11 +141,11 @@ func TestRefusedProxy(t *testing.T) {
 		"of a peer":   `{"Kind": "connect-proxy", "ID": "p", "PeerName": "east", "Proxy": {"DestinationServiceName": "web"}}`,
 		"no ID":       `{"Kind": "connect-proxy", "Proxy": {"DestinationServiceName": "web"}}`,
 	} {
-		if s, ok := readSidecar(parse[*registration](t, text), nil, "dc1"); ok {
+		if s, ok := readSidecar(parse[*registration](t, text), nil, "dc1", ""); ok {
 			t.Errorf("%s is a sidecar: %+v", name, s)
 		}
 	}
-	s, ok := readSidecar(parse[*registration](t, `{"Kind": "connect-proxy", "ID": "p", "Namespace": "shop", "Proxy": {"DestinationServiceName": "web"}}`), nil, "dc1")
+	s, ok := readSidecar(parse[*registration](t, `{"Kind": "connect-proxy", "ID": "p", "Namespace": "shop", "Proxy": {"DestinationServiceName": "web"}}`), nil, "dc1", "")
 	if !ok || !s.refused {
 		t.Error("a proxy of another namespace is served")
 	}
@@ -162,7 +162,7 @@ func TestRegisteredInCatalog(t *testing.T) {
 		"socket": {`{"ID": "web-1", "Service": "web", "SocketPath": "/run/web.sock"}`, 0, "/run/web.sock"},
 	} {
 		r := parse[*registration](t, `{"Kind": "connect-proxy", "ID": "p", "Port": 21000, "Address": "::1", "Proxy": {"DestinationServiceName": "web", "DestinationServiceID": "web-1"}}`)
-		s, _ := readSidecar(r, map[string]*registration{"web-1": parse[*registration](t, c.service)}, "dc1")
+		s, _ := readSidecar(r, map[string]*registration{"web-1": parse[*registration](t, c.service)}, "dc1", "")
 		if s.refused || s.proxy.Inbound.LocalPort != c.port || s.proxy.Inbound.LocalSocket != c.socket || s.proxy.Inbound.Address != "::1" {
 			t.Errorf("%s: %+v, %s", name, s.proxy.Inbound, texts(s.problems))
 		}
@@ -191,7 +191,9 @@ func TestOwnSettings(t *testing.T) {
 		"server first":                 {config: `"server_first": true, "intention_enforcement": "ext_authz"`, want: "both drain first", text: "ext_authz cannot protect a server that speaks first"},
 		"server first, http":           {config: `"server_first": true`, protocol: "http", want: "rbac next-request", text: "server_first is for services of protocol tcp"},
 		"revocation does not fit":      {config: `"revocation": "next-request"`, want: "rbac drain", text: `revocation "next-request" is not for protocol tcp`},
-		"protocol of the config":       {config: `"protocol": "http2"`, want: "rbac next-request http2", text: `protocol "http2" of its config is not what service-defaults say`},
+		"protocol of the config":       {config: `"protocol": "http2"`, want: "rbac next-request http2"},
+		"protocol of proxy-defaults":   {config: `"protocol": "HTTP"`, defaults: `"protocol": "HTTP"`, want: "rbac drain", text: "service-defaults/web: they have no Protocol, so the service speaks tcp, though proxy-defaults say http"},
+		"protocol beside another one":  {config: `"protocol": "http2"`, defaults: `"protocol": "http"`, protocol: "http", want: "rbac next-request http2"},
 		"meta that is none":            {meta: `"revocation": "never"`, want: "rbac drain", text: `service-defaults/web: Meta.revocation "never" is not known`},
 		"a protocol nobody knows":      {protocol: "redis", want: "rbac drain"},
 	} {
@@ -261,8 +263,8 @@ func TestLikeFiles(t *testing.T) {
 		}
 		r.Proxy.Upstreams = append(r.Proxy.Upstreams, parse[*upstreamRegistration](t, string(b)))
 	}
-	s, _ := readSidecar(r, nil, "dc1")
-	p, problems := s.finish(&chain{Protocol: "http"}, definition.Own{}, Config{})
+	s, _ := readSidecar(r, nil, "dc1", "")
+	p, problems := s.finish(&chain{Protocol: "http"}, meshDefaults{}, Config{})
 	for _, u := range s.upstreams {
 		p.Upstreams = append(p.Upstreams, u.Upstream)
 	}
@@ -338,8 +340,9 @@ func TestChainChanges(t *testing.T) {
 		}
 		f.set("/v1/discovery-chain/api", edit(t, "chain-api.json", `"Protocol": "tcp"`, `"Protocol": "grpc"`))
 		after(time.Second)
-		if got := problems(a); !strings.Contains(got, "protocol tcp of its config is not that of the service, grpc") {
-			t.Errorf("problems\n%s", got)
+		up := p.must(t).Proxies[1].Upstreams
+		if want := (catalog.OptionalProtocol{Set: true, Protocol: catalog.TCP}); strings.Contains(problems(a), "upstream api") || len(up) != 1 || up[0].Protocol != want {
+			t.Errorf("upstream whose config says tcp: %+v, problems\n%s", up, problems(a))
 		}
 		f.file("/v1/discovery-chain/api", "chain-api.json")
 		after(time.Second)
@@ -465,5 +468,24 @@ func TestEndpoints(t *testing.T) {
 				t.Errorf("%q, without %q; want %q, %q", got, list.undialable, c.want, c.skipped)
 			}
 		})
+	}
+}
+
+// A proxy listens on addresses of the family at which it is dialled.
+func TestListenFamily(t *testing.T) {
+	for _, c := range []struct{ node, address, config, want string }{
+		{"10.0.0.1", "", "", "0.0.0.0"},
+		{"fd00::1", "", "", "::"},
+		{"fd00::1", "10.0.0.2", "", "10.0.0.2"},
+		{"10.0.0.1", "fd00::2", "", "fd00::2"},
+		{"fd00::1", "host.example", "", "0.0.0.0"},
+		{"fd00::1", "", `"bind_address": "10.0.0.3"`, "10.0.0.3"},
+		{"node.example", "", "", "0.0.0.0"},
+		{"", "", "", "0.0.0.0"},
+	} {
+		r := parse[*registration](t, fmt.Sprintf(`{"Kind": "connect-proxy", "ID": "p", "Port": 21000, "Address": %q, "Proxy": {"DestinationServiceName": "web", "LocalServicePort": 80, "Config": {%s}}}`, c.address, c.config))
+		if s, ok := readSidecar(r, nil, "dc1", c.node); !ok || s.proxy.Inbound.Address != c.want {
+			t.Errorf("%+v: listens on %q", c, s.proxy.Inbound.Address)
+		}
 	}
 }

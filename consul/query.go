@@ -223,18 +223,19 @@ func (q *query[T]) ask(ctx context.Context, index, epoch uint64) (meta, error) {
 		err, now.absent = nil, true
 	}
 	same := err == nil && q.same != nil && now == q.last
-	value, err := q.take(a, err, now.absent || same)
+	value, err := q.take(a, err, began, now.absent || same)
 	if err == nil && !same && q.doubt != nil && q.doubt(value) {
 		r.params, r.index, r.wait = consistent(q.params), 0, 0
 		r.params.Del("cached")
 		var sure answer
+		began = time.Now()
 		sure, err = q.client.do(ctx, r)
 		if ctx.Err() != nil {
 			return meta{}, ctx.Err()
 		}
 		// what is doubted is asked about again, though the doubtful answer be the same
 		a.filtered, now = !sure.authoritative(), answerDigest{}
-		value, err = q.take(sure, err, false)
+		value, err = q.take(sure, err, began, false)
 	}
 	if err == nil && q.permit != nil {
 		err = q.permit(ctx)
@@ -252,8 +253,8 @@ func (q *query[T]) ask(ctx context.Context, index, epoch uint64) (meta, error) {
 }
 
 // take reads an answer, unless it says nothing, or what came instead of one, and takes account of
-// how the request went.
-func (q *query[T]) take(a answer, err error, nothing bool) (T, error) {
+// how the request went, which was made at some time.
+func (q *query[T]) take(a answer, err error, asked time.Time, nothing bool) (T, error) {
 	var value T
 	if err == nil && !nothing {
 		if value, err = q.read(a.body); err != nil {
@@ -261,7 +262,7 @@ func (q *query[T]) take(a answer, err error, nothing bool) (T, error) {
 		}
 	}
 	if !q.far || !errors.Is(err, errUnreachable) {
-		q.client.contact.note(a, err)
+		q.client.contact.note(a, err, asked)
 	}
 	q.metrics.query(err)
 	return value, err

@@ -158,7 +158,10 @@ type self struct {
 		NodeName   string
 		Version    string
 	}
-	// DebugConfig has no fixed names: Consul says that it may change. This one is checked against a
+	// DebugConfig has no fixed names: Consul says that it may change. These are checked against a
 	// real agent.
-	DebugConfig struct{ DefaultIntentionPolicy *string }
+	DebugConfig struct {
+		DefaultIntentionPolicy *string
+		ACLsEnabled            *bool
+	}
 }

@@ -163,7 +163,7 @@ func samePointers[T any](t *rapid.T, before, now []*T, key func(*T) string) {
 // those of an assembly that begins with the same knowledge, and that nothing else in them is new than
 // what is another.
 func TestSequenceIsFresh(t *testing.T) {
-	equal := []cmp.Option{cmpopts.EquateComparable(spiffeid.TrustDomain{}), cmpopts.EquateEmpty(), cmpopts.IgnoreFields(catalog.Contents{}, "Seen")}
+	equal := []cmp.Option{cmpopts.EquateComparable(spiffeid.TrustDomain{}), cmpopts.EquateEmpty(), cmpopts.IgnoreFields(catalog.Contents{}, "Seen"), cmp.AllowUnexported(Problem{})}
 	roots := testRoots(t, testAuthority(t))
 	run := func(rt *rapid.T, f *fake, a *Agent) {
 		f.mesh()

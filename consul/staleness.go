@@ -19,6 +19,7 @@ type health struct {
 	stale     time.Duration
 	err       error     // why it cannot be read now; nil: it can
 	since     time.Time // when it first could not; zero: it can
+	failed    time.Time // when it last could not
 	recovered time.Time // when it could be read again after it could not
 }
 
@@ -76,8 +77,9 @@ func (h *health) fail(err error) news {
 	if h.err == nil || h.err.Error() != err.Error() {
 		n = newState
 	}
-	if h.err = err; h.since.IsZero() {
-		h.since = time.Now()
+	h.err, h.failed = err, time.Now()
+	if h.since.IsZero() {
+		h.since = h.failed
 	}
 	return n
 }

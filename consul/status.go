@@ -32,6 +32,14 @@ type Status struct {
 	Filtered []string
 }
 
+// WithoutACLs reports whether the agent is known to have no ACLs, so that proxies need no tokens.
+func (a *Agent) WithoutACLs() bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	on := a.known.self.value.DebugConfig.ACLsEnabled
+	return on != nil && !*on
+}
+
 // each calls f for all that is watched. The kind and the name make up what it is called. Agent.mu
 // is held.
 func (a *Agent) each(f func(kind, name string, h *health)) {

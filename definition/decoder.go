@@ -1,6 +1,7 @@
 package definition
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strconv"
@@ -63,8 +64,8 @@ type Decoder struct {
 	Hint string
 	// Broken says that there was no mapping to read.
 	Broken bool
-	// Weak takes numbers and booleans that are written as strings too, as Consul does in config
-	// entries and in the opaque maps called config.
+	// Weak takes numbers and booleans that are written as strings too, and times that are written
+	// as numbers, as Consul does in config entries and in the opaque maps called config.
 	Weak bool
 
 	fields  []*Field
@@ -317,15 +318,19 @@ func (d *Decoder) milliseconds(key string) Setting[time.Duration] {
 	return Setting[time.Duration]{s.Set, time.Duration(s.Value) * time.Millisecond, s.At}
 }
 
-// Duration is a time with its unit: "10s". Zero counts as not set.
+// Duration is a time with its unit: "10s". Zero counts as not set. Consul prints times as
+// nanoseconds, so where Weak is set a number is taken too, unless it can only be meant as another
+// unit.
 func (d *Decoder) Duration(key string) Setting[time.Duration] {
 	return readValue(d, key, func(n *Node) (time.Duration, bool, error) {
 		v, ok := n.Duration()
 		switch {
-		case n.Kind == Integer && v != 0 && !d.Lenient, !ok && n.Kind != Text:
+		case n.Kind == Integer && v != 0 && !d.Weak, !ok && n.Kind != Text && n.Kind != Integer:
 			return 0, false, Mismatch(`a string with a unit, like "10s"`, n)
+		case n.Kind == Integer && !d.Lenient && (!ok || v > 0 && v < time.Millisecond):
+			return 0, false, fmt.Errorf(`is %d, and a number counts nanoseconds: write a time like "500ms" or "10s"`, n.Integer)
 		case !ok:
-			return 0, false, fmt.Errorf(`is %.40q: it must be a time like "500ms" or "10s"`, n.Text)
+			return 0, false, fmt.Errorf(`is %.40q: it must be a time like "500ms" or "10s"`, cmp.Or(n.Text, strconv.FormatInt(n.Integer, 10)))
 		}
 		return v, v != 0, nil
 	})

@@ -60,10 +60,11 @@ func TestModes(t *testing.T) {
 			[]string{"f:1: envoy_tracing_json in config is not supported yet", "f:1: handshake_timeout_ms in config is not supported yet"},
 			[]string{"config.envoy_tracing_json is not supported yet: it is not taken", "config.handshake_timeout_ms is not supported yet: it is not taken"},
 		},
-		"protocol": {`{"protocol": "HTTP"}`, []string{`f:1: protocol "HTTP" is not known: tcp, http, http2 and grpc are`}, nil},
-		"no block": {`5`, []string{"f:1: config must be a block, not a number"}, []string{"config must be a block, not a number: it is not taken"}},
-		"null":     {`null`, nil, nil},
-		"list":     {`[{"bind_port": 0}]`, []string{"f:1: bind_port is 0: it must be 1 to 65535"}, []string{"config.bind_port is 0: it must be 1 to 65535: it is not taken"}},
+		"protocol":           {`{"protocol": "htp"}`, []string{`f:1: protocol "htp" is not known: tcp, http, http2 and grpc are`}, nil},
+		"protocol, any case": {`{"protocol": "Http"}`, nil, nil},
+		"no block":           {`5`, []string{"f:1: config must be a block, not a number"}, []string{"config must be a block, not a number: it is not taken"}},
+		"null":               {`null`, nil, nil},
+		"list":               {`[{"bind_port": 0}]`, []string{"f:1: bind_port is 0: it must be 1 to 65535"}, []string{"config.bind_port is 0: it must be 1 to 65535: it is not taken"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			for lenient, want := range map[bool][]string{false: c.strict, true: c.lenient} {

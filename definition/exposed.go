@@ -38,7 +38,7 @@ func (d *Decoder) exposedPath() (e Exposed, ok bool) {
 	}
 	listen, local := d.Port("listener_port"), d.Port("local_path_port")
 	protocol := readText(d, "protocol", func(s string) (catalog.Protocol, error) {
-		p, ok := d.parseProtocol(s)
+		p, ok := parseProtocol(s)
 		if !ok || p != catalog.HTTP && p != catalog.HTTP2 {
 			return p, fmt.Errorf("%.60q of an exposed path is not known: http and http2 are", s)
 		}

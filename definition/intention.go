@@ -43,19 +43,17 @@ func (d *Decoder) Intention() (i intention.Intention, ok bool) {
 		d.say(t.At, f, `%s %.60q of %s is not known: "consul" is`, f.Key, t.Value, d.What)
 	}
 	d.Unsupported(prefix+"SamenessGroup", "JWT")
-	legacy := []string{"LegacyID", "LegacyMeta", "LegacyCreateTime", "LegacyUpdateTime"}
+	// What says nothing about who is allowed what. The API before config entries had the first.
+	d.Drop("LegacyID", "LegacyMeta", "LegacyCreateTime", "LegacyUpdateTime")
 	if d.Lenient {
-		// They say nothing about who is allowed what.
 		d.Drop("ID", "Description", "DefaultAddr", "DefaultPort", "Meta", "CreatedAt", "UpdatedAt",
 			"Hash", "CreateIndex", "ModifyIndex", "RaftIndex", "Precedence")
-		d.Drop(legacy...)
 		d.unsupportedPrefix("")
 	} else {
 		if s := d.Text("Description"); len(s.Value) > maxDescription {
 			d.wrong(d.field("Description"),
 				"has %d bytes: at most %d are allowed", len(s.Value), maxDescription)
 		}
-		d.Unsupported(legacy...)
 		d.Drop("Precedence") // Consul's output has it; it follows from the names
 	}
 	i.Origin = d.At.String()

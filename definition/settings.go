@@ -125,7 +125,7 @@ func (d *Decoder) Settings() Settings {
 // inbound reads what service-defaults have as fields, too.
 func (d *Decoder) inbound() Settings {
 	return Settings{
-		Protocol:       d.protocol(),
+		Protocol:       d.Protocol(),
 		ConnectTimeout: d.milliseconds("local_connect_timeout_ms"),
 		RequestTimeout: d.milliseconds("local_request_timeout_ms"),
 		MaxConnections: count(d.Integer("max_inbound_connections", 0, maxCount)),
@@ -143,11 +143,11 @@ func (d *Decoder) Own() Own {
 	}
 }
 
-// protocol is what a service speaks. What Consul's API has and nobody knows is tcp, as to Consul
+// Protocol is what a service speaks. What Consul's API has and nobody knows is tcp, as to Consul
 // itself.
-func (d *Decoder) protocol() Setting[catalog.Protocol] {
+func (d *Decoder) Protocol() Setting[catalog.Protocol] {
 	return readText(d, "protocol", func(s string) (catalog.Protocol, error) {
-		p, err := known(d.parseProtocol, "tcp, http, http2 and grpc are")(s)
+		p, err := known(parseProtocol, "tcp, http, http2 and grpc are")(s)
 		if d.Lenient {
 			err = nil
 		}
@@ -155,17 +155,14 @@ func (d *Decoder) protocol() Setting[catalog.Protocol] {
 	})
 }
 
-// parseProtocol says which letter case counts.
-func (d *Decoder) parseProtocol(s string) (catalog.Protocol, bool) {
-	if d.Lenient {
-		s = strings.ToLower(s)
-	}
-	return catalog.ParseProtocol(s)
+// parseProtocol reads a protocol in any letter case, as Consul does.
+func parseProtocol(s string) (catalog.Protocol, bool) {
+	return catalog.ParseProtocol(strings.ToLower(s))
 }
 
 // Protocol is a protocol as Consul's API spells it; what is not known is tcp.
 func Protocol(s string) catalog.Protocol {
-	p, _ := catalog.ParseProtocol(strings.ToLower(s))
+	p, _ := parseProtocol(s)
 	return p
 }
 
@@ -273,7 +270,7 @@ func (s UpstreamSettings) Apply(u catalog.Upstream) catalog.Upstream {
 func (d *Decoder) UpstreamSettings() UpstreamSettings {
 	d.Weak = true
 	s := UpstreamSettings{
-		Protocol:       d.protocol(),
+		Protocol:       d.Protocol(),
 		ConnectTimeout: d.milliseconds("connect_timeout_ms"),
 		Balance:        readText(d, "balance_outbound_connections", parseBalance),
 	}

@@ -52,6 +52,7 @@ func Build(p Params) (*bootstrapv3.Bootstrap, error) {
 				identity.MetadataKey: structpb.NewStructValue(fields(map[string]*structpb.Value{
 					identity.MetadataRegexSize:    structpb.NewNumberValue(float64(p.RegexSize)),
 					identity.MetadataDrainSeconds: structpb.NewNumberValue(p.DrainTime.Seconds()),
+					identity.MetadataMetrics:      structpb.NewStringValue(p.PrometheusBindAddr),
 				})),
 			}),
 		},

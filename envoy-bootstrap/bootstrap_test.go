@@ -127,13 +127,13 @@ func TestGoldens(t *testing.T) {
 // TestNodeMetadata holds the metadata against the reader of it.
 func TestNodeMetadata(t *testing.T) {
 	p := web()
-	p.RegexSize, p.DrainTime = 2345, 7*time.Second
+	p.RegexSize, p.DrainTime, p.PrometheusBindAddr = 2345, 7*time.Second, "127.0.0.1:9102"
 	f := snapshot.FeaturesOf(build(t, p).GetNode())
-	if f.RegexSize != 2345 || f.DrainTime != 7*time.Second {
-		t.Errorf("FeaturesOf = %+v, want RegexSize 2345 and DrainTime 7s", f)
+	if f.RegexSize != 2345 || f.DrainTime != 7*time.Second || f.Metrics != (snapshot.Metrics{Known: true, Address: "127.0.0.1:9102"}) {
+		t.Errorf("FeaturesOf = %+v, want RegexSize 2345, DrainTime 7s and metrics", f)
 	}
 	f = snapshot.FeaturesOf(build(t, web()).GetNode())
-	if f.RegexSize != 10000 || f.DrainTime != bootstrap.DefaultDrainTime {
+	if f.RegexSize != 10000 || f.DrainTime != bootstrap.DefaultDrainTime || f.Metrics != (snapshot.Metrics{Known: true}) {
 		t.Errorf("FeaturesOf = %+v, want the defaults", f)
 	}
 }

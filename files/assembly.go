@@ -325,6 +325,7 @@ func (a *assembly) publish(before catalog.Contents) {
 	for _, n := range a.sorted {
 		if n.name != identity.Wildcard {
 			a.target(n)
+			a.warnOfProtocol(n)
 			c.Services, c.Endpoints = append(c.Services, n.service), append(c.Endpoints, n.endpoints)
 		}
 		if n.entry.Destination != nil {
@@ -356,6 +357,16 @@ func (a *assembly) target(n *name) {
 	}
 }
 
+// warnOfProtocol names a service that would have another protocol without its service-defaults.
+func (a *assembly) warnOfProtocol(n *name) {
+	d, e := n.defaults, a.proxyDefaults
+	if d == nil || d.settings.Protocol.Set || e == nil || e.settings.Protocol.Value == catalog.TCP {
+		return
+	}
+	a.warning(d.at, "service-defaults of %s have no Protocol, so it is tcp, as in Consul, though proxy-defaults (%s) say %s: write it down here",
+		n.name, e.settings.Protocol.At, e.settings.Protocol.Value)
+}
+
 // mesh is what holds for all services.
 func (a *assembly) mesh() catalog.Mesh {
 	m := catalog.Mesh{
@@ -371,10 +382,15 @@ func (a *assembly) mesh() catalog.Mesh {
 	return m
 }
 
-// protocolOf is what a service speaks, and which entry says so.
+// protocolOf is what a service speaks, and which entry says so. As in Consul's discovery chains,
+// service-defaults without a Protocol say tcp, whatever proxy-defaults say.
 func (a *assembly) protocolOf(n *name) (catalog.Protocol, string) {
-	if e := n.defaults; e != nil && e.settings.Protocol.Set {
+	switch e := n.defaults; {
+	case e == nil:
+	case e.settings.Protocol.Set:
 		return e.settings.Protocol.Value, "service-defaults at " + e.settings.Protocol.At.String()
+	default:
+		return catalog.TCP, "service-defaults at " + e.at.String() + " have no Protocol"
 	}
 	if e := a.proxyDefaults; e != nil && e.settings.Protocol.Set {
 		return e.settings.Protocol.Value, "proxy-defaults at " + e.settings.Protocol.At.String()

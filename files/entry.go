@@ -108,14 +108,12 @@ func (d *definitions) upstreamConfig(o *definition.Decoder, e *serviceDefaults) 
 		if n := defaults.Text("Name"); n.Set {
 			o.Mistake(n.At, "Defaults hold for all upstreams and have no Name: use Overrides")
 		}
+		tenancy(defaults, "")
 		e.upstreams = defaults.UpstreamSettings()
 	}
 	for _, c := range o.Children("Overrides", "Overrides") {
 		name := c.Text("Name")
-		for _, key := range []string{"Namespace", "Partition"} {
-			c.Only(key, identity.Default)
-		}
-		c.Only("Peer")
+		tenancy(c, "")
 		s := c.UpstreamSettings()
 		if !c.Require("Name", name) || !c.Name("Name", name) {
 			continue

@@ -256,7 +256,7 @@ func mistakes() []mistake {
 		one("datacenter", inUpstream("datacenter = \"dc2\""), `a.hcl:9: datacenter "dc2" is not this one (dc1): files know the services of no other; beside Consul they can be dialled`),
 		one("upstream config", inUpstream("config {\nenvoy_listener_json = \"{}\"\nlimits {\nmax_conections = 1\n}\npassive_health_check {\ninterval = 10\nmax_ejection_percent = 101\n}\n}"),
 			"a.hcl:10: envoy_listener_json in config is not supported yet", `a.hcl:12: unknown key "max_conections" in limits: did you mean max_connections?`,
-			`a.hcl:15: interval must be a string with a unit, like "10s", not a number`, "a.hcl:16: max_ejection_percent is 101: it must be 0 to 100"),
+			`a.hcl:15: interval is 10, and a number counts nanoseconds: write a time like "500ms" or "10s"`, "a.hcl:16: max_ejection_percent is 101: it must be 0 to 100"),
 		one("upstream protocol", inUpstream("config {\nprotocol = \"http\"\n}"),
 			"a.hcl:10: protocol http contradicts that of the upstream api, which is tcp (no service-defaults say otherwise): say it in service-defaults of api"),
 		one("time", inUpstream("config {\npassive_health_check {\ninterval = \"10\"\nbase_ejection_time = \"-1s\"\n}\n}"),
@@ -309,7 +309,7 @@ func mistakes() []mistake {
 		// The other entries.
 		one("defaults name", "Kind = \"service-defaults\"\n", "a.hcl:1: service-defaults has no Name"),
 		one("defaults wildcard", entry("service-defaults", "*", ""), `a.hcl:2: Name "*": a wildcard cannot be used here`),
-		one("defaults protocol", entry("service-defaults", "web", "Protocol = \"HTTP\""), `a.hcl:3: Protocol "HTTP" is not known: tcp, http, http2 and grpc are`),
+		one("defaults protocol", entry("service-defaults", "web", "Protocol = \"HTPP\""), `a.hcl:3: Protocol "HTPP" is not known: tcp, http, http2 and grpc are`),
 		one("defaults against config", entry("service-defaults", "web", "Protocol = \"http\"\nConfig { protocol = \"tcp\" }"), "a.hcl:4: protocol tcp contradicts Protocol http of the same entry"),
 		one("defaults destination", entry("service-defaults", "web", "Destination { Port = 1 }"), "a.hcl:3: Destination in service-defaults is not supported yet"),
 		one("defaults overrides", entry("service-defaults", "web", "UpstreamConfig {\nDefaults { Name = \"x\" }\nOverrides = [\n{ ConnectTimeoutMs = 1 },\n{ Name = \"a\" },\n{ Name = \"a\" }]\n}"),

@@ -71,4 +71,6 @@ const (
 	MetadataRegexSize = "re2_max_program_size"
 	// MetadataDrainSeconds is Envoy's --drain-time-s, a number.
 	MetadataDrainSeconds = "drain_time_s"
+	// MetadataMetrics is "ip:port" of its metrics listener, or empty: it has none.
+	MetadataMetrics = "metrics_bind_addr"
 )

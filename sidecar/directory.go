@@ -1,6 +1,7 @@
 package sidecar
 
 import (
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -12,6 +13,7 @@ import (
 	"syscall"
 
 	"github.com/sallyport/sallyport/admin"
+	"github.com/sallyport/sallyport/internal/unixsocket"
 	"golang.org/x/sys/unix"
 )
 
@@ -24,7 +26,7 @@ func adminPath(dir string) string     { return filepath.Join(dir, "admin.sock") 
 // sidecar was told otherwise. It is false where the runtime directory is another user's: what is
 // there may be anybody's.
 func AdminSocket(runtimeDir, proxyID string) (path string, ok bool) {
-	return adminPath(filepath.Join(runtimeDir, dirName(proxyID))), ownedByUser(runtimeDir)
+	return adminPath(filepath.Join(runtimeDir, dirName(runtimeDir, proxyID))), ownedByUser(runtimeDir)
 }
 
 // directory is the full path of the sidecar's directory: the one that was asked for, or one of the
@@ -40,7 +42,15 @@ func (c Config) directory(runtimeDir, proxyID string) (string, error) {
 			return "", err
 		}
 	}
-	return filepath.Abs(filepath.Join(runtimeDir, dirName(proxyID)))
+	runtimeDir, err := filepath.Abs(runtimeDir)
+	if err != nil {
+		return "", err
+	}
+	name := dirName(runtimeDir, proxyID)
+	if readable := readableName(proxyID); name != readable {
+		linkReadable(runtimeDir, readable, name)
+	}
+	return filepath.Join(runtimeDir, name), nil
 }
 
 func ownedByUser(dir string) bool {
@@ -52,8 +62,32 @@ func ownedByUser(dir string) bool {
 	return ok && int(owner.Uid) == os.Geteuid()
 }
 
-// dirName spells a proxy's ID, which may hold any character, as the name of a directory.
-func dirName(proxyID string) string {
+// dirName is the name of a proxy's directory: the readable one, or where a socket's path would be
+// too long with that a hash of the ID. Nomad's IDs are such.
+func dirName(runtimeDir, proxyID string) string {
+	name := readableName(proxyID)
+	if dir, err := filepath.Abs(runtimeDir); err == nil && len(adminPath(filepath.Join(dir, name))) > unixsocket.MaxPath {
+		sum := sha256.Sum256([]byte(proxyID))
+		return fmt.Sprintf("sidecar,%x", sum[:8]) // a readable name has no comma
+	}
+	return name
+}
+
+// linkReadable makes the readable name of a directory lead to it. What a release that had no other
+// name has made there becomes the directory, so that a sidecar that runs from it goes on, and keeps
+// its lock. The link is for people: that it cannot be made hurts nobody else.
+func linkReadable(runtimeDir, readable, name string) {
+	link, dir := filepath.Join(runtimeDir, readable), filepath.Join(runtimeDir, name)
+	if info, err := os.Lstat(link); err == nil && info.IsDir() {
+		if _, err := os.Lstat(dir); errors.Is(err, fs.ErrNotExist) {
+			_ = os.Rename(link, dir)
+		}
+	}
+	_ = os.Symlink(name, link)
+}
+
+// readableName spells a proxy's ID, which may hold any character, as the name of a directory.
+func readableName(proxyID string) string {
 	name := url.PathEscape(proxyID)
 	if strings.Trim(name, ".") == "" {
 		name = strings.ReplaceAll(name, ".", "%2E")

@@ -6,6 +6,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/sallyport/sallyport/internal/unixsocket"
 )
 
 func TestMakeSidecarDir(t *testing.T) {
@@ -71,10 +73,55 @@ func TestLock(t *testing.T) {
 	}
 }
 
+// nomadID is one of a Nomad job's sidecar.
+const nomadID = "_nomad-task-5e2c1d34-7b1c-4f1e-9d5a-0f8a9c3d2b17-group-api-count-api-9001-sidecar-proxy"
+
+// The directory of an ID that is too long for a socket's path has a short name, and the readable
+// one leads to it. What a release without short names left there goes on.
+func TestLongID(t *testing.T) {
+	base, err := os.MkdirTemp("", "long-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(base) })
+	readable := filepath.Join(base, nomadID)
+	if err := os.Mkdir(readable, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	held, err := lock(readable, nomadID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 2 { // a second start
+		dir, err := Config{}.directory(base, nomadID)
+		if err != nil || dir == readable || len(adminPath(dir)) > unixsocket.MaxPath {
+			t.Fatalf("directory = %q, %v", dir, err)
+		}
+		if socket, ok := AdminSocket(base, nomadID); !ok || socket != adminPath(dir) {
+			t.Errorf("admin socket %q, %t", socket, ok)
+		}
+		if err := makeDirectory(dir); err != nil {
+			t.Error(err)
+		}
+		if _, err := lock(dir, nomadID); err == nil {
+			t.Error("a second sidecar beside one that an older release has started")
+		}
+	}
+	if err := held.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(tokenPath(readable), nil, 0o600); err != nil {
+		t.Errorf("what runs from the old path: %v", err)
+	}
+	if to, err := os.Readlink(readable); err != nil || to != dirName(base, nomadID) {
+		t.Errorf("the readable name leads to %q, %v", to, err)
+	}
+}
+
 func TestDirName(t *testing.T) {
 	seen := map[string]string{}
-	for _, id := range []string{"web-sidecar-proxy", "..", ".", "%2E%2E", "%2E", "a/b", "a%2Fb", "../../etc", "web:1", "_nomad-task-1", "a b", "ä", "\x00"} {
-		name := dirName(id)
+	for _, id := range []string{"web-sidecar-proxy", "..", ".", "%2E%2E", "%2E", "a/b", "a%2Fb", "../../etc", "web:1", "_nomad-task-1", "a b", "ä", "\x00", "sidecar,0011223344556677", nomadID, nomadID + "2", strings.Repeat("ä", 200)} {
+		name := dirName("/run/sallyport", id)
 		if name == "" || name == "." || name == ".." || strings.ContainsAny(name, "/\x00") || filepath.Base(name) != name {
 			t.Errorf("dirName(%q) = %q is no name of a directory", id, name)
 		}
@@ -83,7 +130,7 @@ func TestDirName(t *testing.T) {
 		}
 		seen[name] = id
 	}
-	if got := dirName("web-sidecar-proxy"); got != "web-sidecar-proxy" {
+	if got := dirName("/run/sallyport", "web-sidecar-proxy"); got != "web-sidecar-proxy" {
 		t.Errorf("dirName = %q", got)
 	}
 }

@@ -55,7 +55,7 @@ func Run(ctx context.Context, c Config, e Envoy, log *slog.Logger) (status int, 
 	}
 	defer func() { _ = s.lock.Close() }()
 	log = log.With("proxy", s.Proxy.ProxyID)
-	if s.Anonymous() {
+	if s.Anonymous() && !s.Proxy.ACLsOff {
 		log.Warn("no token given: the proxy is whoever Consul's anonymous token is: give one with --token-file, CONSUL_HTTP_TOKEN_FILE or CONSUL_HTTP_TOKEN")
 	}
 	if err := probeListeners(ctx, slices.Concat(bootstrapListeners(s.params), s.Proxy.Listeners)); err != nil {

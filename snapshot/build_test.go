@@ -240,6 +240,14 @@ func TestUpstreamClusters(t *testing.T) {
 	if got := clustersOf(build(slow)); !slices.Equal(got, []string{sni}) {
 		t.Errorf("one upstream with settings: clusters %q, want %q", got, sni)
 	}
+	// One that is spoken to otherwise than its service says has a cluster, and routes, that fit.
+	tcp := build(catalog.Upstream{}, catalog.Upstream{Protocol: catalog.OptionalProtocol{Set: true, Protocol: catalog.TCP}})
+	if got := clustersOf(tcp); len(got) != 2 {
+		t.Errorf("upstreams with two protocols: clusters %q, want two", got)
+	}
+	if got := resourceNames(tcp.ByType[routes]); !slices.Equal(got, []string{"upstream/api:127.0.0.1:9100"}) {
+		t.Errorf("upstreams of http and tcp: routes %q", got)
+	}
 	two := build(catalog.Upstream{}, slow, slow)
 	got := clustersOf(two)
 	if len(got) != 2 || !slices.Contains(got, sni) || !strings.HasSuffix(got[0], "~"+sni) || len(got[0]) != 8+1+len(sni) {

@@ -126,6 +126,7 @@ func vary(r *rand.Rand, in snapshot.Input) (snapshot.Input, string) {
 		p := clone(in.Proxy)
 		if n := len(p.Upstreams); n > 0 {
 			p.Upstreams[r.IntN(n)].ConnectTimeout++
+			p.Upstreams[r.IntN(n)].Protocol = catalog.OptionalProtocol{Set: r.IntN(2) > 0, Protocol: catalog.Protocol(r.IntN(4))}
 		}
 		in.Proxy = p
 		return in, "settings of an upstream"

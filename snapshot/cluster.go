@@ -96,7 +96,12 @@ func (b *builder) upstreams() []upstream {
 				u.Destination, u.Origin, id.TrustDomain, id.Datacenter)
 			continue
 		}
-		out = append(out, upstream{Upstream: u, Target: b.in.Upstreams[i], index: i, id: id})
+		t := b.in.Upstreams[i]
+		if u.Protocol.Set {
+			s := *t.Service
+			s.Protocol, t.Service = u.Protocol.Protocol, &s
+		}
+		out = append(out, upstream{Upstream: u, Target: t, index: i, id: id})
 	}
 	slices.SortStableFunc(out, func(x, y upstream) int {
 		return cmp.Or(strings.Compare(x.BindSocket, y.BindSocket), strings.Compare(x.BindAddress, y.BindAddress), cmp.Compare(x.BindPort, y.BindPort),
@@ -111,7 +116,7 @@ func (b *builder) upstreams() []upstream {
 		}
 		out[i].cluster = u.id.SNI()
 		if s := settingsOf(u.Upstream); s != first {
-			out[i].cluster = hash(fmt.Appendf(nil, "%+v", s))[:8] + "~" + u.id.SNI()
+			out[i].cluster = hash(s.text())[:8] + "~" + u.id.SNI()
 		}
 	}
 	return out
@@ -119,13 +124,28 @@ func (b *builder) upstreams() []upstream {
 
 // settings are the fields of an upstream that its cluster depends on.
 type settings struct {
+	tuning
+	protocol catalog.OptionalProtocol
+}
+
+// tuning are those that any protocol has.
+type tuning struct {
 	ConnectTimeout time.Duration
 	Limits         catalog.Limits
 	Passive        catalog.PassiveHealthCheck
 }
 
 func settingsOf(u catalog.Upstream) settings {
-	return settings{ConnectTimeout: cmp.Or(u.ConnectTimeout, connectTimeout), Limits: u.Limits, Passive: u.Passive}
+	return settings{tuning{cmp.Or(u.ConnectTimeout, connectTimeout), u.Limits, u.Passive}, u.Protocol}
+}
+
+// text is what the name of a cluster is made of. It is not to change between releases.
+func (s settings) text() []byte {
+	b := fmt.Appendf(nil, "%+v", s.tuning)
+	if s.protocol.Set {
+		b = fmt.Append(b, s.protocol.Protocol)
+	}
+	return b
 }
 
 // needsDNS reports whether one of the endpoints has a name that Envoy has to resolve.

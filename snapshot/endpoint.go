@@ -42,6 +42,14 @@ func socketAddress(host string, port uint16) *corev3.Address {
 	}}}
 }
 
+// listenAddress is where the proxy's own service listens. All addresses of IPv6 are those of IPv4,
+// too, which is where the checks of this machine's agent come from.
+func listenAddress(host string, port uint16) *corev3.Address {
+	a := socketAddress(host, port)
+	a.GetSocketAddress().Ipv4Compat = host == "::"
+	return a
+}
+
 func pipe(path string, mode uint32) *corev3.Address {
 	return &corev3.Address{Address: &corev3.Address_Pipe{Pipe: &corev3.Pipe{Path: path, Mode: mode}}}
 }

@@ -96,25 +96,34 @@ func (b *builder) exposedListener(name string, e catalog.ExposedPath, cluster st
 	}}
 	return &listenerv3.Listener{
 		Name:                          name,
-		Address:                       socketAddress(b.in.Proxy.Inbound.Address, e.ListenerPort),
+		Address:                       listenAddress(b.in.Proxy.Inbound.Address, e.ListenerPort),
 		TrafficDirection:              corev3.TrafficDirection_INBOUND,
 		PerConnectionBufferLimitBytes: wrapperspb.UInt32(bufferLimit),
 		FilterChains: []*listenerv3.FilterChain{{
 			Name:             filter,
-			FilterChainMatch: agentOnly(e),
+			FilterChainMatch: agentOnly(e, b.in.Proxy.Inbound.Address),
 			Filters:          []*listenerv3.Filter{b.networkFilter("envoy.filters.network.http_connection_manager", m)},
 		}},
 	}
 }
 
-// agentOnly matches the clients of a check's path, the agent on this machine; nil: everybody.
-func agentOnly(e catalog.ExposedPath) *listenerv3.FilterChainMatch {
+// agentOnly matches the clients of a check's path, the agent on this machine; nil: everybody. An
+// Envoy on a machine without IPv6 refuses a listener that names any of its addresses, so a listener
+// of IPv4, to which none of those comes, does not.
+func agentOnly(e catalog.ExposedPath, listen string) *listenerv3.FilterChainMatch {
 	if !e.OfCheck {
 		return nil
 	}
-	m := &listenerv3.FilterChainMatch{SourcePrefixRanges: []*corev3.CidrRange{cidr(netip.MustParsePrefix("127.0.0.0/8")), cidr(netip.MustParsePrefix("::1/128"))}}
+	ranges := []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("::1/128")}
 	if a, err := netip.ParseAddr(e.Agent); err == nil && !a.IsLoopback() {
-		m.SourcePrefixRanges = append(m.SourcePrefixRanges, cidr(netip.PrefixFrom(a, a.BitLen())))
+		ranges = append(ranges, netip.PrefixFrom(a, a.BitLen()))
+	}
+	own, err := netip.ParseAddr(listen)
+	m := &listenerv3.FilterChainMatch{}
+	for _, p := range ranges {
+		if p.Addr().Is4() || err == nil && own.Is6() {
+			m.SourcePrefixRanges = append(m.SourcePrefixRanges, cidr(p))
+		}
 	}
 	return m
 }

@@ -112,16 +112,27 @@ func TestBuildRefusesExposedPaths(t *testing.T) {
 // The path of a check is for the agent: connections of others match no filter chain, and are
 // closed.
 func TestExposedToTheAgentAlone(t *testing.T) {
-	for agent, want := range map[string][]string{
-		"":          {"127.0.0.0/8", "::1/128"},
-		"127.0.0.1": {"127.0.0.0/8", "::1/128"},
-		"10.0.0.1":  {"127.0.0.0/8", "::1/128", "10.0.0.1/32"},
-		"fd00::1":   {"127.0.0.0/8", "::1/128", "fd00::1/128"},
-		"somewhere": {"127.0.0.0/8", "::1/128"},
+	for _, c := range []struct {
+		listen, agent string
+		want          []string
+	}{
+		{"127.0.0.1", "", []string{"127.0.0.0/8"}},
+		{"127.0.0.1", "127.0.0.1", []string{"127.0.0.0/8"}},
+		{"127.0.0.1", "10.0.0.1", []string{"127.0.0.0/8", "10.0.0.1/32"}},
+		{"127.0.0.1", "fd00::1", []string{"127.0.0.0/8"}},
+		{"127.0.0.1", "somewhere", []string{"127.0.0.0/8"}},
+		{"::", "", []string{"127.0.0.0/8", "::1/128"}},
+		{"::", "10.0.0.1", []string{"127.0.0.0/8", "::1/128", "10.0.0.1/32"}},
+		{"::", "fd00::1", []string{"127.0.0.0/8", "::1/128", "fd00::1/128"}},
 	} {
-		t.Run(agent, func(t *testing.T) {
+		t.Run(c.listen+" "+c.agent, func(t *testing.T) {
+			agent, want := c.agent, c.want
 			in := exposing(catalog.Inbound{Protocol: catalog.HTTP}, catalog.ExposedPath{LocalPort: 8080, Protocol: catalog.HTTP, OfCheck: true, Agent: agent})
-			l := resource(t, build(t, in), listeners, "exposed_path_v1healthz:127.0.0.1:21600", &listenerv3.Listener{})
+			in.Proxy.Inbound.Address = c.listen
+			l := resource(t, build(t, in), listeners, "exposed_path_v1healthz:"+c.listen+":21600", &listenerv3.Listener{})
+			if compat := l.GetAddress().GetSocketAddress().GetIpv4Compat(); compat != (c.listen == "::") {
+				t.Errorf("IPv4 too: %t", compat)
+			}
 			var got []string
 			for _, c := range l.FilterChains {
 				for _, r := range c.GetFilterChainMatch().GetSourcePrefixRanges() {

@@ -49,7 +49,7 @@ func (b *builder) inboundListener() *listenerv3.Listener {
 	}
 	l := &listenerv3.Listener{
 		Name:                          listenerName(publicListener, in.Address, in.Port),
-		Address:                       socketAddress(in.Address, in.Port),
+		Address:                       listenAddress(in.Address, in.Port),
 		TrafficDirection:              corev3.TrafficDirection_INBOUND,
 		PerConnectionBufferLimitBytes: wrapperspb.UInt32(bufferLimit),
 		ConnectionBalanceConfig:       balance(in.BalanceConnections),

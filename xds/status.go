@@ -141,7 +141,11 @@ func (s *Server) status(p *catalog.Proxy) ProxyStatus {
 	}
 	s.mu.Unlock()
 	for _, n := range sessions {
-		out.Streams = append(out.Streams, n.status())
+		t := n.status()
+		if w := n.features.Metrics.Differs(p.Bootstrap.PrometheusBindAddr); w != "" {
+			t.Warnings = append(slices.Clip(t.Warnings), w)
+		}
+		out.Streams = append(out.Streams, t)
 	}
 	slices.SortFunc(out.Streams, func(a, b StreamStatus) int { return a.Since.Compare(b.Since) })
 	out.Connected = len(out.Streams) > 0

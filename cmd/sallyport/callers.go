@@ -32,6 +32,8 @@ type callers struct {
 	recheck time.Duration
 	// mint makes a proxy's token; nil: proxies bring tokens of their own.
 	mint func(identity.ProxyID, time.Duration) (string, time.Time, error)
+	// withoutACLs, of such proxies, reports whether they need none.
+	withoutACLs func() bool
 }
 
 func (p *controlPlane) openTokens() error {
@@ -120,7 +122,7 @@ func (p *controlPlane) token(peer admin.Peer, r admin.TokenRequest) (admin.Token
 		out.XDSAddress, out.XDSCA, out.XDSURI = p.cfg.XDSAddress, string(e.RootsPEM()), e.URI()
 	}
 	if p.callers.mint == nil {
-		out.OwnToken = true
+		out.OwnToken, out.ACLsOff = true, p.callers.withoutACLs()
 		return out, nil
 	}
 	out.Token, out.Expires, err = p.callers.mint(pr.ID, ttl)

@@ -57,7 +57,7 @@ func (p *controlPlane) openAgent() error {
 	}
 	p.source = source{Source: agent, reload: func() {}, status: func() admin.Catalog { return agentStatus(agent.Status()) }}
 	p.authority = authority{Source: agent, trustDomain: agent.TrustDomain}
-	p.callers = callers{recheck: recheckInterval}
+	p.callers = callers{recheck: recheckInterval, withoutACLs: agent.WithoutACLs}
 	p.callers.Authority = agent
 	p.checks = append(p.checks, func() error {
 		switch s := agent.Status(); {
