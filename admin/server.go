@@ -13,6 +13,8 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/sallyport/sallyport/internal/connlimit"
+	"github.com/sallyport/sallyport/internal/unixsocket"
 	"github.com/sallyport/sallyport/xds"
 )
 
@@ -37,21 +39,7 @@ type API struct {
 }
 
 // Peer is the process at the other end of a connection, as the kernel names it.
-type Peer struct{ PID, UID int }
-
-// peerOf asks the kernel who made a connection.
-func peerOf(conn any) (p Peer, err error) {
-	c, ok := conn.(*net.UnixConn)
-	if !ok {
-		return Peer{}, errors.New("not a Unix socket")
-	}
-	raw, err := c.SyscallConn()
-	if err != nil {
-		return Peer{}, err
-	}
-	controlErr := raw.Control(func(fd uintptr) { p, err = credentials(int(fd)) })
-	return p, errors.Join(controlErr, err)
-}
+type Peer = unixsocket.Peer
 
 // Errors by which API tells the server what to answer.
 var (
@@ -69,6 +57,23 @@ var statuses = map[error]int{
 }
 
 type connKey struct{}
+
+// peerOf is who made the connection of a request.
+func peerOf(ctx context.Context) (Peer, error) {
+	if c, ok := ctx.Value(connKey{}).(*connlimit.Conn); ok {
+		return unixsocket.PeerOf(c.Conn)
+	}
+	return Peer{}, errors.New("not a Unix socket")
+}
+
+// Bounds of the connections of a server. Who asks is Prometheus or an operator, or two.
+const (
+	maxConns        = 256
+	maxConnsPerPeer = 64
+	// maxHeader bounds the header of a request, idleTimeout the time between two.
+	maxHeader   = 16 << 10
+	idleTimeout = 30 * time.Second
+)
 
 // maxRequest bounds the body of a request; the largest one names a service.
 const maxRequest = 64 << 10
@@ -89,11 +94,14 @@ func ServeHTTP(ctx context.Context, l net.Listener, h http.Handler, log *slog.Lo
 		ReadHeaderTimeout: 5 * time.Second,
 		ReadTimeout:       10 * time.Second,
 		WriteTimeout:      writeTimeout,
+		IdleTimeout:       idleTimeout,
+		MaxHeaderBytes:    maxHeader,
 		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug),
 		ConnContext:       func(ctx context.Context, c net.Conn) context.Context { return context.WithValue(ctx, connKey{}, c) },
 	}
 	failed := make(chan error, 1)
-	go func() { failed <- s.Serve(l) }()
+	limited := connlimit.Listen(l, connlimit.Config{Total: maxConns, PerPeer: maxConnsPerPeer})
+	go func() { failed <- s.Serve(limited) }()
 	select {
 	case err := <-failed:
 		return fmt.Errorf("serving %s: %w", l.Addr(), err)
@@ -134,7 +142,7 @@ func handler(api API, log *slog.Logger) http.Handler {
 		reply(w, struct{}{}, nil)
 	})
 	mux.HandleFunc("POST /v1/token", func(w http.ResponseWriter, r *http.Request) {
-		peer, err := peerOf(r.Context().Value(connKey{}))
+		peer, err := peerOf(r.Context())
 		if err != nil {
 			reply(w, nil, fmt.Errorf("%w: the kernel does not say who asks: %w", ErrForbidden, err))
 			return

@@ -120,8 +120,10 @@ type Status struct {
 	ChangeSeen time.Time `json:"change_seen,omitzero"`
 	// Unrecorded is why it could not be written whose live connections have been ended; empty: it
 	// was.
-	Unrecorded string            `json:"unrecorded,omitempty"`
-	Proxies    []xds.ProxyStatus `json:"proxies"`
+	Unrecorded string `json:"unrecorded,omitempty"`
+	// Refusals are whom the control plane refused before it knew who that was, and what is no Envoy.
+	Refusals xds.Refusals      `json:"refusals"`
+	Proxies  []xds.ProxyStatus `json:"proxies"`
 	// AcceptsTLS12 says that proxies accept peers that speak TLS 1.2 (those under Consul's own
 	// control plane), and TLS12 counts their handshakes, by proxy. The command that asks fills it
 	// in for the Envoys that it can ask; of the others nothing is known, and they are left out.

@@ -78,7 +78,7 @@ func dial(t testing.TB, s *authz.Server) authv3.AuthorizationClient {
 	t.Helper()
 	listener := bufconn.Listen(1 << 16)
 	server := grpc.NewServer()
-	authv3.RegisterAuthorizationServer(server, s)
+	s.Register(server)
 	done := make(chan error)
 	go func() { done <- server.Serve(listener) }()
 	conn, err := grpc.NewClient("passthrough:///authz", grpc.WithTransportCredentials(insecure.NewCredentials()),

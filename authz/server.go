@@ -26,6 +26,7 @@ import (
 	"github.com/sallyport/sallyport/internal/latest"
 	"github.com/sallyport/sallyport/internal/recent"
 	rpcstatus "google.golang.org/genproto/googleapis/rpc/status"
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 )
@@ -90,6 +91,26 @@ func New(c Config) (*Server, error) {
 		s.logger = slog.New(slog.DiscardHandler)
 	}
 	return s, nil
+}
+
+// Register has g serve s. To Envoy Check is the unary method that it is; here it is a stream of one
+// message, so that what is to be found out about the caller first is found out before the message is
+// read.
+func (s *Server) Register(g grpc.ServiceRegistrar) {
+	d := authv3.Authorization_ServiceDesc
+	d.Methods = nil
+	d.Streams = []grpc.StreamDesc{{StreamName: "Check", ClientStreams: true, ServerStreams: true, Handler: func(_ any, stream grpc.ServerStream) error {
+		req := &authv3.CheckRequest{}
+		if err := stream.RecvMsg(req); err != nil {
+			return err
+		}
+		resp, err := s.Check(stream.Context(), req)
+		if err != nil {
+			return err
+		}
+		return stream.SendMsg(resp)
+	}}}
+	g.RegisterService(&d, s)
 }
 
 // verdict is the outcome of one Check, before it becomes a response.

@@ -93,6 +93,18 @@ func (z *aclCache) check(ctx context.Context, token, service string, fresh time.
 	return err
 }
 
+// knows reports whether check would answer at once, by a verdict that is not older than fresh.
+func (z *aclCache) knows(token, service string, fresh time.Duration) bool {
+	z.mu.Lock()
+	v := z.by[aclKey{sha256.Sum256([]byte(token)), service}]
+	z.mu.Unlock()
+	if v == nil {
+		return false
+	}
+	_, ok := v.load(fresh)
+	return ok
+}
+
 // checkNow is check for what is better not given than given on an old verdict: ok is false if the agent
 // did not say, and err says why not then.
 func (z *aclCache) checkNow(ctx context.Context, token, service string) (err error, ok bool) {

@@ -64,6 +64,33 @@ func (a *Agent) Call(ctx context.Context, token string, proxy identity.ProxyID, 
 	return identity.Caller{Proxy: proxy, Service: service, Token: token}, nil
 }
 
+// Admit is Stream, where service is zero, or Call, by what the agent has said already; known is false
+// where that is nothing, or too old.
+func (a *Agent) Admit(ctx context.Context, token string, proxy identity.ProxyID, service identity.Name) (caller identity.Caller, known bool, err error) {
+	caller = identity.Caller{Proxy: proxy, Service: service, Token: token}
+	fresh := freshCall
+	if service == (identity.Name{}) {
+		all, err := a.registered()
+		switch {
+		case err != nil || proxy == "":
+			return caller, false, nil // Stream says why, or knows the node
+		case all[proxy] == nil:
+			return caller, false, status.Errorf(codes.NotFound, "there is no connect-proxy with the ID %.64q on this node of Consul", proxy)
+		}
+		service, fresh = all[proxy].Service, freshStream
+	}
+	// What is known for another second is known when it is asked for, so neither blocks.
+	if !a.acl.knows(token, service.Service, fresh-time.Second) {
+		return caller, false, nil
+	}
+	if caller.Service == (identity.Name{}) {
+		caller, err = a.Stream(ctx, token, proxy)
+	} else {
+		caller, err = a.Call(ctx, token, proxy, service)
+	}
+	return caller, err == nil, err
+}
+
 // registered are the proxies of this node, those that cannot be served among them.
 func (a *Agent) registered() (map[identity.ProxyID]*catalog.Proxy, error) {
 	all, ok := a.proxies.Load()

@@ -85,7 +85,7 @@ func subscribeOn(conn *grpc.ClientConn, s subscription, d time.Duration) (f fetc
 	if err != nil {
 		return fetched{Err: err}, nil
 	}
-	req := &discoveryv3.DeltaDiscoveryRequest{Node: &corev3.Node{Id: s.node, Cluster: "web"}, TypeUrl: s.typeURL, ResourceNamesSubscribe: s.names}
+	req := &discoveryv3.DeltaDiscoveryRequest{Node: &corev3.Node{Id: s.node, Cluster: "web", UserAgentName: "envoy"}, TypeUrl: s.typeURL, ResourceNamesSubscribe: s.names}
 	if err := stream.Send(req); err != nil {
 		_, err = stream.Recv()
 		return fetched{Err: err}, nil

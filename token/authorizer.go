@@ -22,6 +22,10 @@ type Authority interface {
 	// does not know the catalog leaves it to its caller to check that the proxy is one of the
 	// service's.
 	Call(ctx context.Context, token string, proxy identity.ProxyID, service identity.Name) (identity.Caller, error)
+	// Admit is Stream, where service is zero, or Call, by what is known without asking anybody: known
+	// is false if that is nothing. It does not block. The proxy of a stream is empty where its headers
+	// do not name it.
+	Admit(ctx context.Context, token string, proxy identity.ProxyID, service identity.Name) (caller identity.Caller, known bool, err error)
 }
 
 // scheme is what stands before the token in the authorization header. It is compared without case
@@ -54,15 +58,46 @@ func (a Authorizer) Call(ctx context.Context) (identity.Caller, error) {
 	if err != nil {
 		return identity.Caller{}, err
 	}
-	named := metadata.ValueFromIncomingContext(ctx, identity.DestinationHeader)
-	if len(named) != 1 || identity.NewName(named[0]).Check() != nil {
-		return identity.Caller{}, status.Errorf(codes.Unauthenticated, "the call does not name the service that it is about in %s", identity.DestinationHeader)
+	service, err := destination(ctx)
+	if err != nil {
+		return identity.Caller{}, err
 	}
 	p, err := proxy(ctx)
 	if err != nil {
 		return identity.Caller{}, err
 	}
-	return a.Authority.Call(ctx, token, p, identity.NewName(named[0]))
+	return a.Authority.Call(ctx, token, p, service)
+}
+
+// Admit judges a stream or call by its headers alone, without blocking. Where that does not do,
+// known is false, and the Caller's Proxy is what the headers say, or empty. It is that with an error,
+// too.
+func (a Authorizer) Admit(ctx context.Context, stream bool) (caller identity.Caller, known bool, err error) {
+	named, err := proxy(ctx)
+	if err != nil {
+		return identity.Caller{}, false, err
+	}
+	claimed := identity.Caller{Proxy: named}
+	token, err := bearer(ctx)
+	if err == nil && !stream {
+		claimed.Service, err = destination(ctx)
+	}
+	if err != nil {
+		return claimed, false, err
+	}
+	if caller, known, err = a.Authority.Admit(ctx, token, named, claimed.Service); err != nil || !known {
+		return claimed, false, err
+	}
+	return caller, true, nil
+}
+
+// destination is the service that a call is about.
+func destination(ctx context.Context) (identity.Name, error) {
+	named := metadata.ValueFromIncomingContext(ctx, identity.DestinationHeader)
+	if len(named) != 1 || identity.NewName(named[0]).Check() != nil {
+		return identity.Name{}, status.Errorf(codes.Unauthenticated, "the call does not name the service that it is about in %s", identity.DestinationHeader)
+	}
+	return identity.NewName(named[0]), nil
 }
 
 // proxy is the proxy that a call names; empty if it names none, as those of older listeners and
@@ -121,4 +156,10 @@ func (i *Issuer) Call(_ context.Context, token string, proxy identity.ProxyID, s
 		return identity.Caller{}, status.Errorf(codes.PermissionDenied, "the token is %q's, but the caller calls itself %.64q", p, proxy)
 	}
 	return identity.Caller{Proxy: p, Service: service}, nil
+}
+
+// Admit is Call: a signature is verified without asking anybody.
+func (i *Issuer) Admit(ctx context.Context, token string, proxy identity.ProxyID, service identity.Name) (identity.Caller, bool, error) {
+	caller, err := i.Call(ctx, token, proxy, service)
+	return caller, err == nil, err
 }

@@ -52,7 +52,7 @@ func (g *guard) Recv() (*discoveryv3.DeltaDiscoveryRequest, error) {
 		id := string(g.session.caller.Proxy)
 		if q.GetNode() != nil && q.GetNode().GetId() != id {
 			err := status.Error(codes.PermissionDenied, "node.id differs from the proxy that opened the stream")
-			g.metrics.streamsRejected.WithLabelValues(rejectedNode).Inc()
+			g.session.server.refuse(peerOf(g.Context()), g.session.caller.Proxy, rejectedNode, err)
 			g.session.end(err)
 			return nil, err
 		}

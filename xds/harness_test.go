@@ -272,7 +272,7 @@ func node(service string) *corev3.Node {
 		panic(err)
 	}
 	return &corev3.Node{
-		Id: string(proxyID(service)), Cluster: service, Metadata: ours,
+		Id: string(proxyID(service)), Cluster: service, UserAgentName: "envoy", Metadata: ours,
 		UserAgentVersionType: &corev3.Node_UserAgentBuildVersion{UserAgentBuildVersion: &corev3.BuildVersion{Version: &typev3.SemanticVersion{MajorNumber: 1, MinorNumber: 40}}},
 	}
 }

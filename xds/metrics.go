@@ -44,7 +44,7 @@ func newMetrics(r prometheus.Registerer) (*metrics, error) {
 			Name: "sallyport_xds_requests_refused_total", Help: "Requests, or parts of them, that got no answer: unknown types, too many or too long names, wildcards where none are allowed.",
 		}, []string{"reason"}),
 		streamsRejected: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "sallyport_xds_streams_rejected_total", Help: "Streams that were ended by the control plane.",
+			Name: "sallyport_xds_streams_rejected_total", Help: "Streams that the control plane refused or ended, and calls (reason call) and connections (reason connection) that it refused.",
 		}, []string{"reason"}),
 		buildErrors: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "sallyport_xds_build_errors_total", Help: "Configurations that could not be made; the proxy keeps its last one, but for who may connect.",
@@ -61,7 +61,7 @@ func newMetrics(r prometheus.Registerer) (*metrics, error) {
 	for _, reason := range []string{refusedType, refusedNames, refusedWildcard} {
 		m.requestsRefused.WithLabelValues(reason)
 	}
-	for _, reason := range []string{rejectedDenied, rejectedNode, rejectedStreams, rejectedSilent, rejectedStalled, rejectedGone} {
+	for _, reason := range []string{rejectedDenied, rejectedNode, rejectedStreams, rejectedSilent, rejectedStalled, rejectedGone, rejectedAgent, rejectedVariant, rejectedCall, rejectedConnection} {
 		m.streamsRejected.WithLabelValues(reason)
 	}
 	if r == nil {

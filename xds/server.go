@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"maps"
 	"math/rand/v2"
+	"net"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -24,6 +25,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/keepalive"
+	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/status"
 )
 
@@ -87,6 +89,11 @@ const (
 	rejectedSilent  = "silent"  // no first request
 	rejectedStalled = "stalled" // a response was not read or not answered
 	rejectedGone    = "gone"    // the proxy left the catalog
+
+	rejectedAgent      = "user_agent" // it is no Envoy
+	rejectedVariant    = "variant"    // it asks by the state-of-the-world variant
+	rejectedCall       = "call"       // a call or access log, of ext_authz and the like
+	rejectedConnection = "connection" // too many without a good token
 )
 
 var errEnding = status.Error(codes.Unavailable, "the control plane is ending")
@@ -107,6 +114,8 @@ type Server struct {
 	recorder     recorder      // the publisher's
 	unrecorded   atomic.Pointer[string]
 	told         atomic.Pointer[told] // nil: the publisher has seen no View yet
+
+	refusals refusals
 
 	streams sync.WaitGroup // goroutines of streams
 
@@ -186,8 +195,27 @@ func ServerOptions() []grpc.ServerOption {
 }
 
 // StreamAggregatedResources refuses: only the delta variant is served.
-func (s *Server) StreamAggregatedResources(discoveryv3.AggregatedDiscoveryService_StreamAggregatedResourcesServer) error {
-	return status.Error(codes.Unimplemented, "state-of-the-world xDS is not served: set api_type DELTA_GRPC in ads_config")
+func (s *Server) StreamAggregatedResources(stream discoveryv3.AggregatedDiscoveryService_StreamAggregatedResourcesServer) error {
+	err := status.Error(codes.Unimplemented, "state-of-the-world xDS is not served: set api_type DELTA_GRPC in ads_config")
+	s.refuse(peerOf(stream.Context()), "", rejectedVariant, err)
+	return err
+}
+
+// peerOf is where a stream comes from.
+func peerOf(ctx context.Context) string {
+	p, ok := peer.FromContext(ctx)
+	if !ok {
+		return ""
+	}
+	if i, ok := p.AuthInfo.(interface{ PeerUID() (int, bool) }); ok {
+		if uid, ok := i.PeerUID(); ok {
+			return fmt.Sprintf("uid %d", uid)
+		}
+	}
+	if a, ok := p.Addr.(*net.TCPAddr); ok {
+		return a.IP.String()
+	}
+	return ""
 }
 
 // DeltaAggregatedResources serves one stream until its Envoy or the control plane ends it. gRPC
@@ -209,12 +237,15 @@ func (s *Server) DeltaAggregatedResources(stream discoveryv3.AggregatedDiscovery
 	if err != nil {
 		return err
 	}
+	if err := checkAgent(first.GetNode().GetUserAgentName()); err != nil {
+		s.refuse(peerOf(stream.Context()), caller.Proxy, rejectedAgent, err)
+		return err
+	}
 	ctx, end := context.WithCancelCause(stream.Context())
 	defer end(nil)
 	n := newSession(s, caller, snapshot.FeaturesOf(first.GetNode()), end)
 	if err := s.join(n); err != nil {
-		s.metrics.streamsRejected.WithLabelValues(rejectedStreams).Inc()
-		s.log.Warn("stream rejected", "proxy", caller.Proxy, "err", err)
+		s.refuse(peerOf(stream.Context()), caller.Proxy, rejectedStreams, err)
 		return err
 	}
 	s.log.Info("stream opened", "proxy", caller.Proxy, "version", n.features.Version)
@@ -271,8 +302,9 @@ func (s *Server) firstRequest(stream discoveryv3.AggregatedDiscoveryService_Delt
 	case <-s.closing:
 		return nil, errEnding
 	case <-timer.C:
-		s.metrics.streamsRejected.WithLabelValues(rejectedSilent).Inc()
-		return nil, status.Error(codes.DeadlineExceeded, "no request came")
+		err := status.Error(codes.DeadlineExceeded, "no request came")
+		s.refuse(peerOf(stream.Context()), "", rejectedSilent, err)
+		return nil, err
 	}
 }
 
@@ -286,9 +318,7 @@ func (s *Server) authorize(ctx context.Context, node identity.ProxyID) (identity
 		}
 		reason, err = rejectedNode, status.Error(codes.PermissionDenied, "node.id is not the proxy that the token is for")
 	}
-	s.metrics.streamsRejected.WithLabelValues(reason).Inc()
-	s.log.Warn("stream rejected", "proxy", cut(string(node), maxNameLength), "err", err)
-	s.rejected(node, err)
+	s.refuse(peerOf(ctx), node, reason, err)
 	if _, ok := status.FromError(err); !ok {
 		err = status.Error(codes.PermissionDenied, "not authorized")
 	}

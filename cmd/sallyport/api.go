@@ -63,7 +63,7 @@ func (p *controlPlane) notReady() (reasons []string) {
 func (p *controlPlane) describe() admin.Status {
 	s := admin.Status{
 		Version: versionText(), PID: os.Getpid(), Started: p.started, Catalog: p.source.status(),
-		NotReady: p.notReady(), Unrecorded: p.xds.Unrecorded(), Proxies: p.xds.Status(),
+		NotReady: p.notReady(), Unrecorded: p.xds.Unrecorded(), Refusals: p.xds.Refusals(), Proxies: p.xds.Status(),
 	}
 	if td, ok := p.authority.trustDomain(); ok {
 		s.TrustDomain = td.Name()

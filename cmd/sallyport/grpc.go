@@ -6,12 +6,13 @@ import (
 	"fmt"
 	"net"
 	"path/filepath"
+	"slices"
 	"time"
 
 	alsv3 "github.com/envoyproxy/go-control-plane/envoy/service/accesslog/v3"
-	authv3 "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	"github.com/sallyport/sallyport/ca"
+	"github.com/sallyport/sallyport/internal/admission"
 	"github.com/sallyport/sallyport/xds"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
@@ -46,16 +47,13 @@ const stopTime = 3 * time.Second
 // serveGRPC serves xDS, ext_authz and access logs on l until ctx ends. The streams of xDS are ended
 // by xds.Server, with jitter; what is left is cut off.
 func (p *controlPlane) serveGRPC(ctx context.Context, l net.Listener, creds credentials.TransportCredentials) error {
-	opts := xds.ServerOptions()
-	if creds != nil {
-		opts = append(opts, grpc.Creds(creds))
-	}
-	s := grpc.NewServer(opts...)
+	gate := admission.New(admission.Config{Callers: p.callers.Authorizer, Refused: func(r admission.Refusal) { p.xds.Refused(r.Peer, r.Proxy, r.Method, r.Err) }})
+	s := grpc.NewServer(slices.Concat(xds.ServerOptions(), gate.ServerOptions(creds))...)
 	discoveryv3.RegisterAggregatedDiscoveryServiceServer(s, p.xds)
-	authv3.RegisterAuthorizationServer(s, p.authz)
+	p.authz.Register(s)
 	alsv3.RegisterAccessLogServiceServer(s, p.observe)
 	failed := make(chan error, 1)
-	go func() { failed <- s.Serve(l) }()
+	go func() { failed <- s.Serve(gate.Listen(l)) }()
 	select {
 	case err := <-failed:
 		return fmt.Errorf("serving xDS on %s: %w", l.Addr(), err)

@@ -77,6 +77,10 @@ func printStatus(w io.Writer, s admin.Status, all int, full bool) error {
 	if s.Unrecorded != "" {
 		fmt.Fprintln(w, "  warning:", s.Unrecorded)
 	}
+	if r := s.Refusals.Last; r != nil {
+		fmt.Fprintf(w, "refused: %d streams, calls and connections, the last %s ago: %s%s: %s\n", s.Refusals.Count,
+			time.Since(r.Time).Round(time.Second), cmp.Or(r.Peer, "unknown"), calledItself(string(r.Proxy)), oneLine(r.Reason))
+	}
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(t, "\nPROXY\tSERVICE\tSTATE\tENVOY\tLAST ANSWER\tLEAF EXPIRES\tMODE\tREVOCATION")
 	for _, p := range s.Proxies {
@@ -113,6 +117,14 @@ func printStatus(w io.Writer, s admin.Status, all int, full bool) error {
 		}
 	}
 	return nil
+}
+
+// calledItself says which proxy somebody claimed to be.
+func calledItself(proxy string) string {
+	if proxy == "" {
+		return ""
+	}
+	return fmt.Sprintf(" as %q", proxy)
 }
 
 // uncounted is how many of the connected proxies could have had handshakes of TLS 1.2 that nobody

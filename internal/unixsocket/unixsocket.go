@@ -1,4 +1,4 @@
-// Package unixsocket says how long the path of a Unix socket may be.
+// Package unixsocket says how long the path of a Unix socket may be, and who is at its other end.
 package unixsocket
 
 import "syscall"

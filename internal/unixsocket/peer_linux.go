@@ -1,4 +1,4 @@
-package admin
+package unixsocket
 
 import "golang.org/x/sys/unix"
 
