@@ -63,9 +63,11 @@ func TestNACKOfASecret(t *testing.T) {
 		m := start(t, patient())
 		twoServices(m)
 		c := m.stream("web")
+		c.subscribe(clusters)
+		c.acceptAll() // the leaf is there now; without it, the others come first
 		c.subscribe(secrets, "leaf/web", "peers/web", "roots")
-		c.refuse("secret peers/web", "bad") // first, as it waits for no leaf
 		c.accept("secret leaf/web")
+		c.refuse("secret peers/web", "bad")
 		c.accept("secret roots")
 		c.silence()
 		m.certs.rotate()
