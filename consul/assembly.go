@@ -249,7 +249,7 @@ func (b *assembly) rebuild(ctx context.Context) {
 		b.contents = c
 	}
 	b.failures()
-	b.report()
+	b.report() //nolint:contextcheck // a log line needs none
 	if b.complete = b.live && !b.fromFile && !b.waits; b.complete {
 		a.seed = nil
 	}

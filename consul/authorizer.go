@@ -73,7 +73,7 @@ func (a *Agent) Admit(ctx context.Context, token string, proxy identity.ProxyID,
 		all, err := a.registered()
 		switch {
 		case err != nil || proxy == "":
-			return caller, false, nil // Stream says why, or knows the node
+			return caller, false, nil //nolint:nilerr // Stream says why, or knows the node
 		case all[proxy] == nil:
 			return caller, false, status.Errorf(codes.NotFound, "there is no connect-proxy with the ID %.64q on this node of Consul", proxy)
 		}

@@ -130,7 +130,7 @@ func decodeIntention(raw json.RawMessage) (*intention.Intention, error) {
 	i, ok := d.Intention()
 	// Folded it may be a name even if it is none as it is written (a Kelvin sign becomes a k).
 	if i.Destination = destination.Fold(); !ok || !known && i.Destination.Check() != nil {
-		return nil, nil
+		return nil, nil //nolint:nilerr // the decoder has noted it
 	}
 	i.Unsupported, i.Origin = unsupported, "service-intentions/"+destination.Service
 	if unsupported != "" {

@@ -52,7 +52,8 @@ func TestSpellings(t *testing.T) {
 		{
 			"one spelling", intention.Allow,
 			map[string]string{"a.hcl": service, "b.hcl": entry("Orders", `{ Name = "web", Action = "deny" }`)},
-			nil, map[string]bool{"web": false, "Web": true},
+			nil,
+			map[string]bool{"web": false, "Web": true},
 		},
 	} {
 		t.Run(tc.name, func(t *testing.T) {

@@ -319,8 +319,7 @@ func (p *Policy) named() []string {
 
 // Rest is the action for all sources that Exact does not yield; Deny for a nil p.
 func (p *Policy) Rest() Action {
-	switch {
-	case p == nil || p.only != nil && !p.only.rest():
+	if p == nil || p.only != nil && !p.only.rest() {
 		return Deny
 	}
 	return p.shared.effect(cmp.Or(p.own.rest, p.shared.rest))

@@ -1,6 +1,7 @@
 package intention_test
 
 import (
+	"maps"
 	"slices"
 	"testing"
 
@@ -30,10 +31,7 @@ func TestSpellings(t *testing.T) {
 			if p.Destination().Service != destination {
 				t.Fatalf("Destination() = %s, want %s", p.Destination(), destination)
 			}
-			set, exact := p.Allowed(), map[identity.Name]intention.Action{}
-			for name, action := range p.Exact() {
-				exact[name] = action
-			}
+			set, exact := p.Allowed(), maps.Collect(p.Exact())
 			for _, src := range sources {
 				want := reference(identity.NewName("nothing-of-its-own"), all, scope, src)
 				for n, s := range spellings {

@@ -45,7 +45,7 @@ func (p *publisher) judge(r *snapshot.Resources, name string, bundles *sds.Roots
 		}
 		validation, err := p.cache.Validation(secret, bundles.PEM())
 		if err != nil {
-			p.server.log.Error("no validation for a proxy, its handshake decides as before", "secret", name, "err", err)
+			p.server.log.Error("no validation for a proxy, its handshake decides as before", "resources", name, "err", err)
 			continue
 		}
 		out[secrets] = validation

@@ -17,7 +17,7 @@ import (
 func (s *Server) serve(ctx context.Context, n *session, g *guard) error {
 	g.lastRequest.Store(time.Now().UnixNano())
 	received, sent := make(chan struct{}), make(chan error, 1)
-	s.streams.Go(func() {
+	s.streams.Go(func() { //nolint:contextcheck // what it receives from has ctx
 		defer close(received)
 		g.receive()
 	})

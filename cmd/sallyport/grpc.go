@@ -50,7 +50,7 @@ func (p *controlPlane) serveGRPC(ctx context.Context, l net.Listener, creds cred
 	gate := admission.New(admission.Config{Callers: p.callers.Authorizer, Refused: func(r admission.Refusal) { p.xds.Refused(r.Peer, r.Proxy, r.Method, r.Err) }})
 	s := grpc.NewServer(slices.Concat(xds.ServerOptions(), gate.ServerOptions(creds))...)
 	discoveryv3.RegisterAggregatedDiscoveryServiceServer(s, p.xds)
-	p.authz.Register(s)
+	p.authz.Register(s) //nolint:contextcheck // each call brings its own
 	alsv3.RegisterAccessLogServiceServer(s, p.observe)
 	failed := make(chan error, 1)
 	go func() { failed <- s.Serve(gate.Listen(l)) }()

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -67,7 +68,7 @@ func (p *plane) DeltaAggregatedResources(stream discoveryv3.AggregatedDiscoveryS
 			return err
 		}
 		p.read <- len(q.GetResourceNamesSubscribe())
-		if err := stream.Send(&discoveryv3.DeltaDiscoveryResponse{Nonce: fmt.Sprint(len(q.GetResourceNamesSubscribe()))}); err != nil {
+		if err := stream.Send(&discoveryv3.DeltaDiscoveryResponse{Nonce: strconv.Itoa(len(q.GetResourceNamesSubscribe()))}); err != nil {
 			return err
 		}
 	}
