@@ -55,11 +55,18 @@ func NewConsul(t testing.TB, a Agent) *Consul {
 	return c
 }
 
-// StartConsul makes an agent and starts it.
+// settling is how long after the first leader the agent tells its servers all that it has, once
+// more, give or take. If it is just taking in a registration then, it tells them nothing more for 15
+// to 30 s, whatever its checks find.
+const settling = 4 * time.Second
+
+// StartConsul makes an agent, starts it, and waits until what is registered from then on, and its
+// checks, reach its servers at once.
 func StartConsul(t testing.TB, a Agent) *Consul {
 	t.Helper()
 	c := NewConsul(t, a)
 	c.Start()
+	time.Sleep(settling)
 	return c
 }
 
