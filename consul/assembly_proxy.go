@@ -200,15 +200,12 @@ func (b *assembly) hold(target string, e *watch[instances]) []catalog.Endpoint {
 	if old := b.agent.seed.target(target).Endpoints; !ok && old != nil && anyHealthy(old.List) {
 		s.healthy = old.List
 	}
-	endpoints, c := e.value.endpoints, &b.basis.contact
-	back, lost := c.served, !c.back.IsZero()
+	endpoints := e.value.endpoints
+	back, lost := b.serversBack()
 	if _, datacenter := splitTarget(target); datacenter != "" {
 		back, lost = e.recovered, !e.recovered.IsZero()
 	}
-	switch {
-	case lost && back.IsZero(): // no server has answered yet
-		back = b.now
-	case lost && e.recovered.After(back): // and this query only later
+	if lost && e.recovered.After(back) { // this query was answered only later
 		back = e.recovered
 	}
 	end := back.Add(holdTime)
@@ -229,6 +226,16 @@ func (b *assembly) hold(target string, e *watch[instances]) []catalog.Endpoint {
 	}
 	b.endpoints[target] = s
 	return endpoints
+}
+
+// serversBack is when the servers answered again after the agent was lost, now if they do not yet;
+// lost is false if it never was.
+func (b *assembly) serversBack() (back time.Time, lost bool) {
+	c := &b.basis.contact
+	if c.served.IsZero() {
+		return b.now, !c.back.IsZero()
+	}
+	return c.served, true
 }
 
 // intentions are what is known of who may reach a service, but for what is said of all

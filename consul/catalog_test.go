@@ -465,6 +465,32 @@ func TestHold(t *testing.T) {
 			}
 		})
 	})
+	t.Run("of what nobody dials for a moment", func(t *testing.T) {
+		bubble(t, nil, func(t *testing.T, f *fake, a *Agent) {
+			f.mesh()
+			p, _ := running(t, a)
+			after(time.Minute)
+			before := endpointsOf(p.must(t), "api")
+			f.kill()
+			after(2 * time.Second)
+			f.set("/v1/health/connect/api", critical(t))
+			f.set("/v1/catalog/node-services/n1", map[string]any{"Node": map[string]any{"Node": "n1", "Datacenter": "dc1"}, "Services": []any{}})
+			f.revive()
+			after(4 * time.Second)
+			if got := ids(p.must(t)); got != "" {
+				t.Fatalf("proxies %q, want none", got)
+			}
+			f.file("/v1/catalog/node-services/n1", "node-services.json")
+			after(7 * time.Second) // it has waited for what its other upstream is
+			if got := endpointsOf(p.must(t), "api"); got != before {
+				t.Errorf("endpoints %s, want %s", got, before)
+			}
+			after(20 * time.Second)
+			if healthy(t, p) {
+				t.Error("held for ever")
+			}
+		})
+	})
 	t.Run("not for long if there is none", func(t *testing.T) {
 		bubble(t, nil, func(t *testing.T, f *fake, a *Agent) {
 			f.mesh()

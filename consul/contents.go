@@ -64,9 +64,13 @@ func (b *assembly) assemble(registered bool) (c catalog.Contents, ok bool) {
 			c.Endpoints = append(c.Endpoints, t.Endpoints)
 		}
 	}
-	maps.DeleteFunc(b.endpoints, func(target string, _ endpointState) bool {
-		return a.known.endpoints[target] == nil
-	})
+	// What nobody dials after an outage may be dialled again in a moment: a node that has another name
+	// now has no proxies until its agent has registered them anew.
+	if back, lost := b.serversBack(); !lost || !b.now.Before(back.Add(holdTime)) {
+		maps.DeleteFunc(b.endpoints, func(target string, _ endpointState) bool {
+			return a.known.endpoints[target] == nil
+		})
+	}
 	if len(n.intentions) > 0 {
 		n.intentions[identity.Wildcard] = b.wildcard()
 	}
