@@ -74,6 +74,13 @@ e2e-compose: tools ## the compose files of e2e/compose, on the docker that runs 
 test-short: ## the tests that need neither the race detector nor Envoy
 	SALLYPORT_SKIP_ENVOY=1 $(GO) test ./...
 
+# What has a long form, which E2E_LONG asks for.
+LONG := ^TestFloods$$
+
+.PHONY: test-long
+test-long: tools build ## the tests that have a long form, in that: each flood of the control plane for a minute
+	E2E_LONG=1 SALLYPORT_BIN="$$PWD/bin/sallyport" $(GO) test -tags e2e -count=1 -timeout 60m -v -run '$(LONG)' ./e2e
+
 .PHONY: test-vault
 test-vault: tools build $(if $(VAULT),,$(VAULT_BUILT)) ## Consul's CA on a real Vault, which takes about 15 minutes to build, once
 	VAULT="$(or $(VAULT),$$PWD/$(VAULT_BUILT))" SALLYPORT_BIN="$$PWD/bin/sallyport" $(GO) test -tags 'e2e vault' -count=1 -run '^TestConsulVault$$' -v ./e2e

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"maps"
 	"net/http"
+	"slices"
 	"sync"
 	"time"
 
@@ -35,6 +36,14 @@ type aclCache struct {
 	asking chan struct{}
 	off    time.Time // when the agent last answerDigest so; zero: not since it said something else
 	on     bool      // it said something else
+	open   string    // the services that the anonymous token may write, in words; empty: none
+}
+
+// access is a question to the agent, and its answer.
+type access struct {
+	Resource, Segment, Access string
+	// of the answer: a question that has it is refused
+	Allow bool `json:",omitempty"`
 }
 
 func newACLCache(c *client, log *slog.Logger) *aclCache {
@@ -159,6 +168,14 @@ func (z *aclCache) aclsOff() bool {
 	return !z.off.IsZero()
 }
 
+// openServices are the services that the anonymous token may write, in words; empty: none, or it is
+// not known.
+func (z *aclCache) openServices() string {
+	z.mu.Lock()
+	defer z.mu.Unlock()
+	return z.open
+}
+
 // offSince reports whether ACLs are off, by an answer that is not older than fresh. An agent that
 // was away since may have been started anew, with ACLs.
 func (z *aclCache) offSince(fresh time.Duration) (at time.Time, ok bool) {
@@ -171,34 +188,47 @@ func (z *aclCache) offSince(fresh time.Duration) (at time.Time, ok bool) {
 // mayWrite asks the agent whether a token has service:write; off says that it has no ACLs. ok is
 // false if it did not say; err is why not then.
 func (z *aclCache) mayWrite(ctx context.Context, token, service string) (off, ok bool, err error) {
-	type access struct {
-		Resource, Segment, Access string
-		// of the answer: a question that has it is refused
-		Allow bool `json:",omitempty"`
-	}
-	got, err := z.client.do(ctx, request{
-		path: "/v1/internal/acl/authorize", caller: true, token: token, patience: askTimeout,
-		body: []access{{Resource: "service", Segment: service, Access: "write"}},
-	})
+	answer, off, err := z.rights(ctx, token, []string{service})
 	var no *statusError
 	switch {
-	case errors.As(err, &no) && no.code == http.StatusUnauthorized && no.text == "ACL support disabled":
+	case off:
 		return true, true, nil
 	case errors.As(err, &no) && no.code == http.StatusForbidden:
 		return false, true, status.Errorf(codes.Unauthenticated, "Consul does not take the token: %s", no.text)
 	case err != nil:
 		return false, false, err
-	}
-	answer, err := decodeJSON[[]access](got.body)
-	switch {
-	case err != nil:
-		return false, false, fmt.Errorf("%w: %w", errGarbled, err)
-	case len(answer) != 1 || answer[0].Resource != "service" || answer[0].Segment != service || answer[0].Access != "write":
-		return false, false, fmt.Errorf("%w: it is about something else", errGarbled)
 	case !answer[0].Allow:
 		return false, true, status.Errorf(codes.PermissionDenied, "the token has no service:write on %q", service)
 	}
 	return false, true, nil
+}
+
+// rights asks the agent which of these services a token may write, and returns its answers in their
+// order; off says that it has no ACLs. The error is a statusError of 403 if Consul does not know the
+// token.
+func (z *aclCache) rights(ctx context.Context, token string, services []string) (answers []access, off bool, err error) {
+	var questions []access
+	for _, s := range services {
+		questions = append(questions, access{Resource: "service", Segment: s, Access: "write"})
+	}
+	got, err := z.client.do(ctx, request{
+		path: "/v1/internal/acl/authorize", caller: true, token: token, patience: askTimeout, body: questions,
+	})
+	var no *statusError
+	switch {
+	case errors.As(err, &no) && no.code == http.StatusUnauthorized && no.text == "ACL support disabled":
+		return nil, true, nil
+	case err != nil:
+		return nil, false, err
+	}
+	if answers, err = decodeJSON[[]access](got.body); err != nil {
+		return nil, false, fmt.Errorf("%w: %w", errGarbled, err)
+	}
+	same := func(question, answer access) bool { answer.Allow = false; return question == answer }
+	if !slices.EqualFunc(questions, answers, same) {
+		return nil, false, fmt.Errorf("%w: it is about something else", errGarbled)
+	}
+	return answers, false, nil
 }
 
 // entry is what is remembered under a key.

@@ -216,6 +216,7 @@ func (a *Agent) start(ctx context.Context, publish func(catalog.Contents)) *asse
 	})
 	followEntry(ctx, a, &k.mesh, meshEntryName)
 	followEntry(ctx, a, &k.proxyDefaults, proxyDefaultsEntryName)
+	a.running.Go(func() { a.watchAnonymous(ctx) })
 	return newAssembly(a, publish)
 }
 

@@ -74,6 +74,7 @@ type basis struct {
 	restored uint64 // how often Consul's state was put back
 	contact  contactState
 	aclsOff  bool
+	open     string // the services that the anonymous token may write
 }
 
 // memory is what one assembly leaves to the next that what is known does not tell.
@@ -187,7 +188,7 @@ func (b *assembly) turn(ctx context.Context) {
 		}
 	}
 	c.last = time.Time{}
-	now := basis{restored: a.client.limiter.epoch(), contact: c, aclsOff: a.acl.aclsOff()}
+	now := basis{restored: a.client.limiter.epoch(), contact: c, aclsOff: a.acl.aclsOff(), open: a.acl.openServices()}
 
 	a.mu.Lock()
 	now.epoch = a.known.epoch
@@ -348,6 +349,10 @@ func (b *assembly) failures() {
 	if b.basis.aclsOff {
 		b.problem("", "", aclsEntry,
 			"they are off: any process of this machine that reaches the xDS socket or address is given any service's certificate, as under Consul's own control plane")
+	}
+	if b.basis.open != "" {
+		b.problem("", "", "ACLs",
+			"the anonymous token has service:write on %s: any process of this machine that reaches the xDS socket or address is given the certificates of these, as under Consul's own control plane (default_policy, or the policies of the anonymous token)", b.basis.open)
 	}
 	a.each(func(kind, name string, h *health) {
 		// while it is lost, and until it was asked again afterwards, that is one problem

@@ -15,8 +15,9 @@ import (
 
 // Stream returns the connect-proxy of this node whose ID is node, if token has service:write on its
 // service, as with Consul's own control plane. Without a token a caller has the rights of Consul's
-// anonymous token; where ACLs are off, everybody on this machine is let in, as in Consul, and from
-// others who Config.RemoteWithoutACLs lets in.
+// anonymous token, if it is on this machine; where ACLs are off, everybody on this machine is let in, as
+// in Consul. From other machines Config.RemoteWithoutACLs alone lets in who has no token that Consul
+// knows.
 //
 // The agent is asked at most every few seconds for each token, so a stream may be authorized again
 // as often as one likes: that is how a token that was deleted or lost its rights is noticed. As
@@ -110,7 +111,13 @@ func (a *Agent) may(ctx context.Context, token string, service identity.Name, fr
 	if err := a.acl.check(ctx, token, service.Service, fresh); err != nil {
 		return err
 	}
-	if !a.config.RemoteWithoutACLs && a.acl.aclsOff() && remote(ctx) {
+	if a.config.RemoteWithoutACLs || !remote(ctx) {
+		return nil
+	}
+	if token == "" || token == anonymous {
+		return status.Error(codes.PermissionDenied, "the call comes from another machine and brings no token of its own: what Consul lets everybody do is no proof of who calls, and it would be given the service's private key (give the sidecar a token, or start serve with --xds-without-acls)")
+	}
+	if a.acl.aclsOff() {
 		return status.Error(codes.PermissionDenied, "Consul's ACLs are off, so no token says who calls, and the call comes from another machine: it would be given any service's private key (turn ACLs on, or start serve with --xds-without-acls)")
 	}
 	return nil

@@ -1,6 +1,7 @@
 package consul
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -45,7 +46,9 @@ func (l *acls) count() int {
 func (l *acls) serve(w http.ResponseWriter, r *http.Request) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.asked++
+	if token := r.Header.Get("X-Consul-Token"); token != "" && token != anonymous { // what everybody may is asked now and then
+		l.asked++
+	}
 	if l.off {
 		w.WriteHeader(http.StatusUnauthorized)
 		_, _ = io.WriteString(w, "ACL support disabled")
@@ -234,7 +237,7 @@ func TestAuthorizeWithoutACLs(t *testing.T) {
 		l := &acls{off: true, rights: map[string]string{"web-token": "web"}}
 		f.hook("/v1/internal/acl/authorize", l.serve)
 		running(t, a)
-		after(time.Second)
+		after(10 * time.Second) // it has been asked what everybody may
 		ask := func(token string) error {
 			_, err := stream(a, token, "web-sidecar-proxy")
 			return err
@@ -337,7 +340,9 @@ func TestAuthorizeRemoteWithoutACLs(t *testing.T) {
 	for name, c := range map[string]struct {
 		addr    net.Addr
 		acls    bool
-		allowed bool // by the configuration
+		allowed bool   // by the configuration
+		open    bool   // everybody may write web
+		token   string // empty: web's, "-": none
 		want    codes.Code
 	}{
 		"this machine":          {addr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 5}, want: codes.OK},
@@ -346,21 +351,32 @@ func TestAuthorizeRemoteWithoutACLs(t *testing.T) {
 		"another one, allowed":  {addr: &net.TCPAddr{IP: net.IPv4(10, 0, 0, 9), Port: 5}, allowed: true, want: codes.OK},
 		"another one with ACLs": {addr: &net.TCPAddr{IP: net.IPv4(10, 0, 0, 9), Port: 5}, acls: true, want: codes.OK},
 		"nobody knows":          {want: codes.PermissionDenied},
+		// With default_policy "allow" Consul lets everybody do everything.
+		"this machine, no token":             {addr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 5}, acls: true, open: true, token: "-", want: codes.OK},
+		"another one, no token":              {addr: &net.TCPAddr{IP: net.IPv4(10, 0, 0, 9), Port: 5}, acls: true, open: true, token: "-", want: codes.PermissionDenied},
+		"another one, the anonymous token":   {addr: &net.TCPAddr{IP: net.IPv4(10, 0, 0, 9), Port: 5}, acls: true, open: true, token: "anonymous", want: codes.PermissionDenied},
+		"another one, a token of its own":    {addr: &net.TCPAddr{IP: net.IPv4(10, 0, 0, 9), Port: 5}, acls: true, open: true, want: codes.OK},
+		"another one, no token, but allowed": {addr: &net.TCPAddr{IP: net.IPv4(10, 0, 0, 9), Port: 5}, acls: true, open: true, token: "-", allowed: true, want: codes.OK},
 	} {
 		t.Run(name, func(t *testing.T) {
 			bubble(t, func(cfg *Config) { cfg.RemoteWithoutACLs = c.allowed }, func(t *testing.T, f *fake, a *Agent) {
 				f.mesh()
 				l := &acls{rights: map[string]string{"web-token": "web"}, off: !c.acls}
+				token := strings.TrimPrefix(cmp.Or(c.token, "web-token"), "-")
+				if c.open {
+					l.rights[""], l.rights["anonymous"] = "web", "web"
+				}
 				f.hook("/v1/internal/acl/authorize", l.serve)
 				running(t, a)
-				after(time.Second)
+				after(3 * time.Second)
 				ctx := peer.NewContext(t.Context(), &peer.Peer{Addr: c.addr})
-				_, err := a.Stream(ctx, "web-token", "web-sidecar-proxy")
+				_, err := a.Stream(ctx, token, "web-sidecar-proxy")
 				if status.Code(err) != c.want {
 					t.Errorf("Stream = %v, want %s", err, c.want)
 				}
-				a.wakeUp()
-				after(time.Second)
+				if said := strings.Contains(problems(a), "the anonymous token has service:write on web"); said != c.open {
+					t.Errorf("problems: %s", problems(a))
+				}
 				if said := strings.Contains(problems(a), "ACLs: they are off"); said == c.acls {
 					t.Errorf("problems: %s", problems(a))
 				}

@@ -97,7 +97,7 @@ func TestTogetherIsTheSame(t *testing.T) {
 		// Nothing is asked while nothing changes.
 		before := len(f.all())
 		after(3 * time.Minute)
-		polls := len(f.of("/v1/agent/self")) + len(f.of("/v1/catalog/datacenters"))
+		polls := len(f.of("/v1/agent/self")) + len(f.of("/v1/catalog/datacenters")) + len(f.of("/v1/internal/acl/authorize"))
 		if n := len(f.all()) - before; n > polls {
 			t.Errorf("%d requests within 3 idle minutes, of which %d are polls", n, polls)
 		}

@@ -39,8 +39,9 @@ type Config struct {
 	// agent:read.
 	Node string
 
-	// RemoteWithoutACLs lets streams from other machines in though the agent's ACLs are off:
-	// whoever reaches the endpoint is then given any service's key.
+	// RemoteWithoutACLs lets streams from other machines in though no token says whose they are, as
+	// the agent's ACLs are off, or let everybody write the service: whoever reaches the endpoint is
+	// then given the service's key.
 	RemoteWithoutACLs bool
 
 	// Enforcement holds for proxies for which Consul says no intention_enforcement; the zero value

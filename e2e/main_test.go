@@ -27,6 +27,13 @@ func run(m *testing.M) int {
 		}
 		return 0
 	}
+	if task := os.Getenv(floodVariable); task != "" {
+		if err := flooder(task); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return 1
+		}
+		return 0
+	}
 	if sallyport = os.Getenv("SALLYPORT_BIN"); sallyport == "" {
 		dir, err := os.MkdirTemp("", "sallyport-e2e-")
 		if err != nil {

@@ -15,6 +15,7 @@ import (
 	"github.com/sallyport/sallyport/sds"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
 )
 
 func TestWhoMayOpenAStream(t *testing.T) {
@@ -385,5 +386,77 @@ func TestNewRefuses(t *testing.T) {
 		if _, err := New(cfg); err == nil {
 			t.Errorf("%s: no error", name)
 		}
+	}
+}
+
+// TestNoEnvoy demands that nobody is served who does not call itself an Envoy, by whatever variant
+// it asks, that it is told so, and that this is counted, logged and in the status.
+func TestNoEnvoy(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := start(t, patient())
+		twoServices(m)
+		for _, agent := range []string{"", "gRPC Go", "Envoy", "envoyproxy"} {
+			n := node("web")
+			n.UserAgentName = agent
+			c := m.open(as("web"), n)
+			c.subscribe(clusters)
+			c.ends(codes.PermissionDenied)
+		}
+		p, _ := m.server.Proxy(proxyID("web"))
+		if r := p.LastRejection; r == nil || !strings.Contains(r.Reason, "only Envoys are served") {
+			t.Errorf("LastRejection = %+v, want that only Envoys are served", r)
+		}
+		all, err := discoveryv3.NewAggregatedDiscoveryServiceClient(m.conn).StreamAggregatedResources(as("web"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := all.Recv(); status.Code(err) != codes.Unimplemented {
+			t.Errorf("the state-of-the-world variant: %v", err)
+		}
+		if r := m.server.Refusals(); r.Count != 5 || r.Last == nil || !strings.Contains(r.Last.Reason, "state-of-the-world") {
+			t.Errorf("refusals: %+v", r)
+		}
+		for reason, want := range map[string]float64{rejectedAgent: 4, rejectedVariant: 1} {
+			if n := metric(t, m, "sallyport_xds_streams_rejected_total", reason); n != want {
+				t.Errorf("streams rejected as %q: %v, want %v", reason, n, want)
+			}
+		}
+	})
+}
+
+// TestRefusalsAreNotAllLogged demands that the log does not grow with those who are refused, that
+// one peer does not keep others out of it, and that it says how many were left out.
+func TestRefusalsAreNotAllLogged(t *testing.T) {
+	var r refusals
+	now := time.Unix(1_000_000, 0)
+	logged := map[string]int{}
+	add := func(peer string) (left uint64) {
+		log, left := r.add(RefusedPeer{Rejection: Rejection{Time: now}, Peer: peer})
+		if log {
+			logged[peer]++
+		}
+		return left
+	}
+	for range 1000 {
+		add("uid 1")
+	}
+	add("uid 2")
+	for i := range 100 {
+		add(fmt.Sprint("10.0.0.", i))
+	}
+	all := 0
+	for _, n := range logged {
+		all += n
+	}
+	if logged["uid 1"] != refusalsPerSecondPeer || logged["uid 2"] != 1 || all != refusalsPerSecond {
+		t.Errorf("logged %v", logged)
+	}
+	now = now.Add(time.Second)
+	// What was left out before somebody else was logged has been said then.
+	if left := add("uid 3"); left != 94 {
+		t.Errorf("%d are said to be left out, want 94", left)
+	}
+	if r.sum.Count != 1102 {
+		t.Errorf("counted %d", r.sum.Count)
 	}
 }

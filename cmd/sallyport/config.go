@@ -76,7 +76,7 @@ func serveFlags(f *pflag.FlagSet) {
 	f.String("client-key", "", "with --consul: its key (CONSUL_CLIENT_KEY)")
 	f.String("tls-server-name", "", "with --consul: name in the agent's certificate (CONSUL_TLS_SERVER_NAME)")
 	f.String("node-name", "", "with --consul: the agent's node (default: the agent is asked, which needs agent:read)")
-	f.Bool("xds-without-acls", false, "with --consul, if its ACLs are off: let sidecars on other machines in by --xds-address all the same; whoever reaches it is then given any service's private key")
+	f.Bool("xds-without-acls", false, "with --consul: let sidecars on other machines in by --xds-address without a token, where Consul's ACLs are off or let everybody write the service; whoever reaches it is then given the service's private key")
 	f.Int("max-queries", 0, "with --consul: how many queries may wait at the agent at one time, of the connections that it grants a client (default 120 of 200)")
 	f.String("datacenter", "dc1", "the datacenter that identities are made for")
 	f.String("trust-domain", "", "the mesh's SPIFFE trust domain (default: made once, <uuid>.consul, and kept in the data directory)")
