@@ -45,6 +45,7 @@ func Find(dir string) (*Client, error) {
 // and be believed.
 func find(check bool, dirs ...string) (*Client, error) {
 	var tried []string
+	forbidden := false
 	for _, d := range dirs {
 		path := Socket(d)
 		if err := checkSocketPath(path); err != nil {
@@ -59,7 +60,11 @@ func find(check bool, dirs ...string) (*Client, error) {
 			_ = c.Close()
 			return newClient(d), nil
 		}
+		forbidden = forbidden || errors.Is(err, fs.ErrPermission)
 		tried = append(tried, path+": "+reason(err))
+	}
+	if forbidden { // it may well run
+		return nil, fmt.Errorf("sallyport cannot be asked: %s", strings.Join(tried, "; "))
 	}
 	return nil, fmt.Errorf("no running sallyport found: %s: start one with `sallyport serve`, or say where its sockets are with --runtime-dir or SALLYPORT_RUNTIME_DIR", strings.Join(tried, "; "))
 }
@@ -69,7 +74,7 @@ func reason(err error) string {
 	case errors.Is(err, fs.ErrNotExist):
 		return "no such socket"
 	case errors.Is(err, fs.ErrPermission):
-		return "permission denied: ask as root, as the user that serves, or as a member of `sallyport serve --admin-group`"
+		return "permission denied: ask as root, as the user that runs `sallyport serve`, or as a member of its --admin-group"
 	}
 	return "nobody answers"
 }
@@ -94,6 +99,16 @@ func (c *Client) Change(ctx context.Context, number uint64) (xds.ChangeStatus, e
 	return call[xds.ChangeStatus](ctx, c, http.MethodGet, "/v1/change?number="+strconv.FormatUint(number, 10), nil)
 }
 
+// Proxy asks for all that is known of the proxy with an ID.
+func (c *Client) Proxy(ctx context.Context, id string) (Proxy, error) {
+	return call[Proxy](ctx, c, http.MethodGet, "/v1/proxy?"+url.Values{"id": {id}}.Encode(), nil)
+}
+
+// Intentions asks for all intentions, by destination.
+func (c *Client) Intentions(ctx context.Context) ([]Rule, error) {
+	return call[[]Rule](ctx, c, http.MethodGet, "/v1/intention/list", nil)
+}
+
 // Check asks whether source may connect to destination.
 func (c *Client) Check(ctx context.Context, source, destination string) (CheckResponse, error) {
 	return call[CheckResponse](ctx, c, http.MethodGet, "/v1/intention/check?"+url.Values{"source": {source}, "destination": {destination}}.Encode(), nil)
@@ -108,6 +123,12 @@ func (c *Client) Rotate(ctx context.Context, service string) error {
 // Token asks for a proxy's token.
 func (c *Client) Token(ctx context.Context, r TokenRequest) (TokenResponse, error) {
 	return call[TokenResponse](ctx, c, http.MethodPost, "/v1/token", r)
+}
+
+// Application says whether the application of a proxy answers.
+func (c *Client) Application(ctx context.Context, a Application) error {
+	_, err := call[struct{}](ctx, c, http.MethodPost, "/v1/application", a)
+	return err
 }
 
 func call[T any](ctx context.Context, c *Client, method, path string, in any) (out T, err error) {

@@ -23,6 +23,10 @@ import (
 type API struct {
 	// Status describes the control plane and its proxies.
 	Status func() Status
+	// Proxy says all of the proxy with an ID.
+	Proxy func(id string) (Proxy, error)
+	// Intentions are all that are in force, by destination.
+	Intentions func() []Rule
 	// Change says what became of a change of the catalog; number 0 is the newest.
 	Change func(number uint64) (xds.ChangeStatus, error)
 	// Check says whether source may connect to destination; both are names of services, source may
@@ -32,6 +36,8 @@ type API struct {
 	Rotate func(service string) error
 	// Token mints a proxy's token for the process peer.
 	Token func(peer Peer, r TokenRequest) (TokenResponse, error)
+	// Application takes what the sidecar of the process peer says of its application.
+	Application func(peer Peer, a Application) error
 	// Reload reads the sources again.
 	Reload func()
 	// Monitoring answers /metrics, /healthz and /readyz.
@@ -130,6 +136,11 @@ func handler(api API, log *slog.Logger) http.Handler {
 		out, err := api.Change(number)
 		reply(w, out, err)
 	})
+	mux.HandleFunc("GET /v1/proxy", func(w http.ResponseWriter, r *http.Request) {
+		out, err := api.Proxy(r.FormValue("id"))
+		reply(w, out, err)
+	})
+	mux.HandleFunc("GET /v1/intention/list", func(w http.ResponseWriter, _ *http.Request) { reply(w, api.Intentions(), nil) })
 	mux.HandleFunc("GET /v1/intention/check", func(w http.ResponseWriter, r *http.Request) {
 		out, err := api.Check(r.FormValue("source"), r.FormValue("destination"))
 		reply(w, out, err)
@@ -141,17 +152,17 @@ func handler(api API, log *slog.Logger) http.Handler {
 		api.Reload()
 		reply(w, struct{}{}, nil)
 	})
-	mux.HandleFunc("POST /v1/token", func(w http.ResponseWriter, r *http.Request) {
-		peer, err := peerOf(r.Context())
-		if err != nil {
-			reply(w, nil, fmt.Errorf("%w: the kernel does not say who asks: %w", ErrForbidden, err))
-			return
+	mux.HandleFunc("POST /v1/application", func(w http.ResponseWriter, r *http.Request) {
+		peer, in, err := request[Application](w, r)
+		if err == nil {
+			err = api.Application(peer, in)
 		}
-		var in TokenRequest
-		d := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxRequest))
-		d.DisallowUnknownFields()
-		if err := d.Decode(&in); err != nil {
-			reply(w, nil, fmt.Errorf("request for a token: %w", err))
+		reply(w, struct{}{}, err)
+	})
+	mux.HandleFunc("POST /v1/token", func(w http.ResponseWriter, r *http.Request) {
+		peer, in, err := request[TokenRequest](w, r)
+		if err != nil {
+			reply(w, nil, err)
 			return
 		}
 		out, err := api.Token(peer, in)
@@ -172,6 +183,19 @@ func handler(api API, log *slog.Logger) http.Handler {
 	mux.Handle("GET /{page}", api.Monitoring)
 	mux.HandleFunc("GET /debug/pprof/{name}", profile)
 	return mux
+}
+
+// request reads the body of a request, and who sent it.
+func request[T any](w http.ResponseWriter, r *http.Request) (peer Peer, in T, err error) {
+	if peer, err = peerOf(r.Context()); err != nil {
+		return peer, in, fmt.Errorf("%w: the kernel does not say who asks: %w", ErrForbidden, err)
+	}
+	d := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxRequest))
+	d.DisallowUnknownFields()
+	if err := d.Decode(&in); err != nil {
+		return peer, in, fmt.Errorf("request: %w", err)
+	}
+	return peer, in, nil
 }
 
 // profile answers with a profile of the control plane, for `go tool pprof`: "profile" is one of the

@@ -129,6 +129,40 @@ type Status struct {
 	// in for the Envoys that it can ask; of the others nothing is known, and they are left out.
 	AcceptsTLS12 bool              `json:"accepts_tls12,omitempty"`
 	TLS12        map[string]uint64 `json:"tls12_handshakes,omitempty"`
+	// Applications are those that do not answer their sidecars, by proxy.
+	Applications map[string]Application `json:"applications,omitempty"`
+	// Roots are the CA's certificates that leafs are verified with.
+	Roots []Root `json:"roots,omitempty"`
+	// Clock is why the clock of this machine seems to be wrong, Disk why the data directory cannot
+	// be relied on; empty: no reason is known.
+	Clock string `json:"clock,omitempty"`
+	Disk  string `json:"disk,omitempty"`
+	// DataDir is the directory of the control plane's state.
+	DataDir string `json:"data_dir"`
+}
+
+// Root is a CA's certificate.
+type Root struct {
+	Serial    string    `json:"serial"` // hexadecimal
+	NotBefore time.Time `json:"not_before"`
+	NotAfter  time.Time `json:"not_after"`
+	// Active says that leafs are signed under it now.
+	Active bool `json:"active,omitempty"`
+}
+
+// Application is what a sidecar sees of an application that does not answer: `sallyport envoy`
+// reads it from its Envoy's counters, and tells the control plane.
+type Application struct {
+	ProxyID string `json:"proxy_id"`
+	// Answers says that it answers again; the other fields are zero then.
+	Answers bool `json:"answers,omitempty"`
+	// Since is when an attempt to connect first failed since the last that did not, and Failed how
+	// many have.
+	Since  time.Time `json:"since,omitzero"`
+	Failed uint64    `json:"failed,omitempty"`
+	// Address is where the sidecar looks for it: "127.0.0.1:8080", or the path of a Unix socket.
+	// The control plane fills it in.
+	Address string `json:"address,omitempty"`
 }
 
 // Catalog is the state of the source of the catalog.
@@ -143,6 +177,51 @@ type Catalog struct {
 	Intentions int       `json:"intentions"`
 	// Problems are why newer contents were not taken, one mistake each.
 	Problems []string `json:"problems,omitempty"`
-	// Warnings are what is odd in the contents that were taken.
+	// Denied are what the control plane's own token may not do.
+	Denied []string `json:"denied,omitempty"`
+	// Warnings are what is odd in the contents that were taken, Denied included.
 	Warnings []string `json:"warnings,omitempty"`
+}
+
+// Proxy is all that the control plane knows of one proxy.
+type Proxy struct {
+	Status xds.ProxyStatus `json:"status"`
+	// Identity is the SPIFFE ID that the proxy has.
+	Identity string `json:"identity"`
+	// Application is where it looks for its application.
+	Application string     `json:"application"`
+	Listeners   []Listener `json:"listeners"`
+	Upstreams   []Upstream `json:"upstreams"`
+	// Rules say who may connect, the rule for all others last.
+	Rules []Rule `json:"rules"`
+}
+
+// Upstream is where a proxy's upstream leads.
+type Upstream struct {
+	Name   string `json:"name"`
+	Listen string `json:"listen"` // "127.0.0.1:9191", or the path of a Unix socket
+	// Expects is the SPIFFE ID that an endpoint has to prove.
+	Expects   string     `json:"expects"`
+	Protocol  string     `json:"protocol"`
+	Endpoints []Endpoint `json:"endpoints"`
+	Origin    string     `json:"origin,omitempty"`
+}
+
+// Endpoint is one sidecar that an upstream leads to.
+type Endpoint struct {
+	Address string `json:"address"` // host:port
+	Healthy bool   `json:"healthy"`
+	Weight  uint32 `json:"weight"`
+}
+
+// Rule is what holds for one source, or for all.
+type Rule struct {
+	Source      string `json:"source"` // "*": all that no other rule names
+	Destination string `json:"destination"`
+	Allowed     bool   `json:"allowed"`
+	Precedence  int    `json:"precedence,omitempty"`
+	// Origin is where the rule was read; empty: it is the default policy.
+	Origin string `json:"origin,omitempty"`
+	// Note says that the rule has something that is not supported and denies for that.
+	Note string `json:"note,omitempty"`
 }

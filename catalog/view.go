@@ -392,6 +392,9 @@ func (v *View) Identity(name identity.Name) identity.Service {
 	return identity.Service{TrustDomain: v.mesh.TrustDomain, Datacenter: v.mesh.Datacenter, Name: name}
 }
 
+// Intentions yields what is said of each destination, sorted by name.
+func (v *View) Intentions() iter.Seq[*Destination] { return slices.Values(v.contents.Intentions) }
+
 // IntentionCount is the number of intentions.
 func (v *View) IntentionCount() int {
 	n := 0

@@ -142,6 +142,7 @@ func (a *Agent) Status() Status {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	s := a.status
+	s.Ahead = c.ahead
 	s.LastContact, s.Connected = c.last, !c.last.IsZero() && c.lost.IsZero()
 	s.StaleSince = a.staleSince(c.lost)
 	s.Queries = a.count()

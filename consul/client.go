@@ -68,6 +68,7 @@ type meta struct {
 	noLeader      bool
 	served        bool          // a server answered, just now, that knows its leader
 	age           time.Duration // since it was in touch with the leader
+	date          time.Time     // on the agent's clock, in whole seconds; zero: not said
 	defaultPolicy string        // "allow", "deny" or empty
 	cut           bool          // there was no answer: it was somebody else's turn
 	early         bool          // it came long before the time to wait was over, with nothing new
@@ -241,6 +242,9 @@ func readMeta(h http.Header) meta {
 	if s, err := strconv.ParseUint(h.Get("Age"), 10, 31); err == nil {
 		m.age = max(m.age, time.Duration(s)*time.Second)
 	}
+	if t, err := http.ParseTime(h.Get("Date")); err == nil {
+		m.date = t
+	}
 	if p := strings.ToLower(h.Get("X-Consul-Default-Acl-Policy")); p == "allow" || p == "deny" {
 		m.defaultPolicy = p
 	}
@@ -261,12 +265,13 @@ type contact struct {
 }
 
 type contactState struct {
-	last   time.Time // the last answer; zero: none
-	lost   time.Time // when it first did not answer since; zero: it answers
-	cause  string    // why it last did not answer
-	back   time.Time // when it last answered again after a loss
-	served time.Time // when a server with a leader first answered through it since; zero: none did
-	policy string    // the last X-Consul-Default-Acl-Policy
+	last   time.Time     // the last answer; zero: none
+	lost   time.Time     // when it first did not answer since; zero: it answers
+	cause  string        // why it last did not answer
+	back   time.Time     // when it last answered again after a loss
+	served time.Time     // when a server with a leader first answered through it since; zero: none did
+	policy string        // the last X-Consul-Default-Acl-Policy
+	ahead  time.Duration // of the agent's clock to ours, by its last answer
 }
 
 // note takes account of how a request went that was made at some time. That one of before the agent
@@ -290,6 +295,9 @@ func (c *contact) note(a answer, err error, asked time.Time) {
 		return // nothing was sent, or something else than an agent answered
 	}
 	c.last = now
+	if !a.date.IsZero() {
+		c.ahead = a.date.Sub(now)
+	}
 	if a.defaultPolicy != "" {
 		c.policy = a.defaultPolicy
 	}

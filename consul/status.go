@@ -14,6 +14,9 @@ type Status struct {
 	// Connected says that the agent answers. LastContact is when it last did; zero: never.
 	Connected   bool
 	LastContact time.Time
+	// Ahead is how far the agent's clock is before this machine's; negative: behind. It is exact to
+	// a few seconds.
+	Ahead time.Duration
 	// StaleSince is since when something that is served could not be read again; zero: everything
 	// is as Consul has it.
 	StaleSince time.Time

@@ -14,14 +14,14 @@ import (
 type Problem struct {
 	// File is the file's name within the directory, or the directory's path if the mistake is not
 	// in a file.
-	File string
+	File string `json:"file"`
 	// Line counts from 1; 0: the file as a whole.
-	Line int
+	Line int `json:"line,omitempty"`
 	// Text says what is wrong and how to mend it.
-	Text string
+	Text string `json:"text"`
 	// Unread is whether the file could not be parsed for it. What files say of one another was not
 	// checked then.
-	Unread bool
+	Unread bool `json:"unread,omitempty"`
 }
 
 // String is the problem as compilers print theirs: "web.hcl:3: text".

@@ -92,16 +92,24 @@ func (l *Leafs) release(w *watch) {
 
 // Expires is when the first of the leafs ends; zero if there is none.
 func (l *Leafs) Expires() (first time.Time) {
+	for _, s := range l.InUse() {
+		if end := s.Certificates[0].NotAfter; first.IsZero() || end.Before(first) {
+			first = end
+		}
+	}
+	return first
+}
+
+// InUse are the leafs in use, in no order; they must not be changed.
+func (l *Leafs) InUse() (all []*SVID) {
 	l.credentials.mu.Lock()
 	defer l.credentials.mu.Unlock()
 	for _, w := range l.watches {
 		if s := w.served.Load(); s != nil {
-			if end := s.Certificates[0].NotAfter; first.IsZero() || end.Before(first) {
-				first = end
-			}
+			all = append(all, s)
 		}
 	}
-	return first
+	return all
 }
 
 // String is the caller's proxy; neither keys nor tokens are printed.

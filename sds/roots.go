@@ -90,6 +90,9 @@ func (r *Roots) Active() (root Root, ok bool) {
 	return *r.active, true
 }
 
+// List is all roots, sorted by certificate. It must not be changed.
+func (r *Roots) List() []Root { return r.list }
+
 // PEM is all certificates, sorted: equal roots have the same text.
 func (r *Roots) PEM() string { return r.pem }
 

@@ -11,6 +11,7 @@ import (
 	"os/signal"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -62,17 +63,19 @@ func Run(ctx context.Context, c Config, e Envoy, log *slog.Logger) (status int, 
 		return 0, err
 	}
 
-	renewals, stopRenewals := context.WithCancel(ctx)
-	stopped := make(chan struct{})
-	go func() { defer close(stopped); s.renewToken(renewals, c.TokenTTL, log) }()
-	defer func() { stopRenewals(); <-stopped }()
+	beside, end := context.WithCancel(ctx)
+	var running sync.WaitGroup
+	running.Go(func() { s.renewToken(beside, c.TokenTTL, log) })
+	running.Go(func() { s.watchApplication(beside, log) })
+	defer running.Wait()
+	defer end()
 
 	signals := make(chan os.Signal, 4)
 	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP, syscall.SIGUSR1)
 	defer signal.Stop(signals)
 	log.Info("starting envoy", "service", s.Proxy.Service, "version", version.String(), "origin", s.Proxy.Origin, "file", bootstrapPath(s.Dir))
 	return supervisor{
-		log: log, path: binary, args: slices.Concat(s.Args, e.Args), stdout: os.Stdout, stderr: os.Stderr, grace: stopGrace,
+		log: log, path: binary, args: slices.Concat(s.Args, quiet(e.Args), e.Args), stdout: os.Stdout, stderr: os.Stderr, grace: stopGrace,
 	}.run(ctx, signals)
 }
 
@@ -133,6 +136,17 @@ func checkVersion(v bootstrap.Version, strict bool) error {
 		return fmt.Errorf("envoy %s lacks security fixes that %s has: upgrade it", v, floor)
 	}
 	return nil
+}
+
+// quiet are the arguments that have Envoy log warnings alone, unless args say what it logs: at its
+// own default it writes some hundred lines before it serves anything.
+func quiet(args []string) []string {
+	for _, a := range args {
+		if name, _, _ := strings.Cut(a, "="); name == "--log-level" || name == "-l" {
+			return nil
+		}
+	}
+	return []string{"--log-level", "warning"}
 }
 
 // checkArgs refuses what sallyport sets itself; Envoy would only say that it was set twice.

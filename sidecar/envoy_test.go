@@ -166,7 +166,7 @@ func TestRunEnvoy(t *testing.T) {
 		}
 	}
 	args, err := os.ReadFile(filepath.Join(bin, "args"))
-	if want := "--config-path " + dir + "/bootstrap.json --drain-time-s 5 --drain-strategy immediate --disable-hot-restart --concurrency 1\n"; err != nil || string(args) != want {
+	if want := "--config-path " + dir + "/bootstrap.json --drain-time-s 5 --drain-strategy immediate --disable-hot-restart --log-level warning --concurrency 1\n"; err != nil || string(args) != want {
 		t.Errorf("arguments %q, %v, want %q", args, err, want)
 	}
 	content, err := os.ReadFile(filepath.Join(dir, "bootstrap.json"))

@@ -67,6 +67,11 @@ func TestRejectionInStatus(t *testing.T) {
 		if n := len(m.server.proxies); n != 1 {
 			t.Errorf("%d proxies are remembered, want 1", n)
 		}
+		m.stream("web").subscribe(secrets, "roots")
+		synctest.Wait()
+		if p, _ := m.server.Proxy(proxyID("web")); p.LastRejection != nil {
+			t.Errorf("LastRejection = %+v although its last stream was let in", p.LastRejection)
+		}
 	})
 }
 

@@ -1,6 +1,7 @@
 package xds
 
 import (
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -117,11 +118,14 @@ func TestGate(t *testing.T) {
 			c := m.stream("web")
 			c.subscribe(clusters)
 			c.silence()
-			if got := m.server.Status(); len(got) != 1 || got[0].Connected {
-				t.Errorf("Status() = %+v, want api alone", got)
+			if got := m.server.Status(); len(got) != 2 || got[0].Connected || got[0].Left || !got[1].Left || got[1].State() != "not in the catalog" {
+				t.Errorf("Status() = %+v, want api, and web, which is not in the catalog", got)
 			}
 			twoServices(m)
 			c.expect("cluster " + apiSNI + ",local_app")
+			if got := m.server.Status(); slices.ContainsFunc(got, func(p ProxyStatus) bool { return p.Left }) {
+				t.Errorf("Status() = %+v, want web in the catalog", got)
+			}
 		})
 	})
 	t.Run("roots", func(t *testing.T) {

@@ -369,6 +369,7 @@ func (s *Server) join(n *session) error {
 		s.metrics.connected.Inc()
 	}
 	p.sessions[n] = true
+	p.rejected = nil // it is let in again
 	s.enqueue(n)
 	return nil
 }

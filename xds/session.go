@@ -127,7 +127,7 @@ func (s *session) queued() bool {
 func (s *session) answered(t *subscription, r *discoveryv3.DeltaDiscoveryResponse, q *discoveryv3.DeltaDiscoveryRequest, now time.Time) *NACK {
 	if q.GetErrorDetail() == nil {
 		t.accepted(r)
-		s.report.lastACK = now
+		s.report.lastACK, t.ackedAt = now, now
 		return nil
 	}
 	n := &NACK{Type: t.kind.String(), TypeURL: t.kind.url(), Message: cut(q.GetErrorDetail().GetMessage(), maxNACKText), Time: now}
@@ -307,7 +307,7 @@ func (s *session) send(k kind, removals bool, now time.Time) {
 	if t.out != nil {
 		t.before = append(t.before, t.out)
 	}
-	t.out = &outstanding{response: out, at: now}
+	t.out, t.sentAt = &outstanding{response: out, at: now}, now
 }
 
 // updateSync notes whether Envoy has all of the target, and when pump has to run next.

@@ -50,6 +50,9 @@ type ProxyStatus struct {
 	// access: "30 s", "600 s".
 	RevocationBound string `json:"revocation_bound"`
 
+	// Left says that the catalog does not have the proxy, while it has a stream: its Envoy keeps
+	// what it had. Only its ID and what streams say are known of it.
+	Left bool `json:"left_catalog,omitempty"`
 	// Connected is whether there is at least one stream.
 	Connected bool `json:"connected"`
 	// EnvoyVersion is that of the newest stream; empty if it is not known or there is none.
@@ -66,8 +69,8 @@ type ProxyStatus struct {
 	// LastNACK is the last refusal, whether it stands or not; nil: none since the control plane
 	// started.
 	LastNACK *NACK `json:"last_nack,omitempty"`
-	// LastRejection is of the last stream in the proxy's name that was refused or ended; nil: none
-	// since the control plane started.
+	// LastRejection is of the last stream in the proxy's name, if that was refused or ended; nil: it
+	// was let in, or there was none since the control plane started.
 	LastRejection *Rejection `json:"last_rejection,omitempty"`
 	// LeafExpires is when the first of the leafs in use ends; zero: none is in use.
 	LeafExpires time.Time `json:"leaf_expires,omitzero"`
@@ -108,11 +111,35 @@ type StreamStatus struct {
 	LeafExpires time.Time `json:"leaf_expires,omitzero"`
 	LastNACK    *NACK     `json:"last_nack,omitempty"`
 	Warnings    []string  `json:"warnings,omitempty"`
-	drain       time.Duration
+	// Leafs are those in use, sorted by name.
+	Leafs []LeafStatus `json:"leafs,omitempty"`
+	// Types say what was sent of each type that Envoy asked for.
+	Types []TypeStatus `json:"types,omitempty"`
+	drain time.Duration
 }
 
-// Status returns the state of all proxies of the catalog, sorted by ID. The caller owns the result.
-// It does no I/O.
+// LeafStatus is a leaf certificate in use.
+type LeafStatus struct {
+	// ID is its SPIFFE ID, Serial its number in hexadecimal digits.
+	ID        string    `json:"id"`
+	Serial    string    `json:"serial"`
+	NotBefore time.Time `json:"not_before"`
+	NotAfter  time.Time `json:"not_after"`
+}
+
+// TypeStatus is what an Envoy has of one type of resources.
+type TypeStatus struct {
+	// Type is the type's short name: "listener".
+	Type string `json:"type"`
+	// Resources is how many Envoy was sent or listed itself, and still has.
+	Resources int `json:"resources"`
+	// Sent and ACKed are of the last response and of the last ACK; zero: there was none.
+	Sent  time.Time `json:"sent,omitzero"`
+	ACKed time.Time `json:"acked,omitzero"`
+}
+
+// Status returns the state of all proxies of the catalog, and of those that have left it and are
+// still connected, sorted by ID. The caller owns the result. It does no I/O.
 func (s *Server) Status() []ProxyStatus {
 	view, ok := s.views.Load()
 	if !ok || view.Mesh() == nil {
@@ -122,7 +149,26 @@ func (s *Server) Status() []ProxyStatus {
 	for p := range view.Proxies() {
 		all = append(all, s.status(p))
 	}
+	for _, p := range s.strangers(view) {
+		st := s.status(p)
+		st.Service = "" // what its token says of it need not be so any more
+		st.Left, st.InSync, st.Protocol, st.Enforcement, st.Revocation, st.RevocationBound = true, false, "", "", "", ""
+		all = append(all, st)
+	}
+	slices.SortFunc(all, func(a, b ProxyStatus) int { return cmp.Compare(a.ID, b.ID) })
 	return all
+}
+
+// strangers are the proxies with streams that view does not have.
+func (s *Server) strangers(view *catalog.View) (out []*catalog.Proxy) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for id, p := range s.proxies {
+		if view.Proxy(id) == nil && len(p.sessions) > 0 {
+			out = append(out, &catalog.Proxy{ID: id})
+		}
+	}
+	return out
 }
 
 func (s *Server) status(p *catalog.Proxy) ProxyStatus {
@@ -179,6 +225,8 @@ func (p ProxyStatus) State() string {
 		refused = max(refused, len(t.Refused))
 	}
 	switch {
+	case p.Left:
+		return "not in the catalog"
 	case !p.Connected:
 		return "not connected"
 	case p.BuildError != "":
@@ -193,18 +241,6 @@ func (p ProxyStatus) State() string {
 		return "in sync"
 	}
 	return "updating"
-}
-
-// LastAnswer is the last answer of the proxy's Envoys, and how long ago it came: "ACK 3s ago",
-// "NACK 1m0s ago", "-".
-func (p ProxyStatus) LastAnswer(now time.Time) string {
-	switch n := p.LastNACK; {
-	case n != nil && n.Time.After(p.LastACK):
-		return fmt.Sprintf("NACK %s ago", now.Sub(n.Time).Round(time.Second))
-	case !p.LastACK.IsZero():
-		return fmt.Sprintf("ACK %s ago", now.Sub(p.LastACK).Round(time.Second))
-	}
-	return "-"
 }
 
 // revocationBound is how long a live connection can outlive a revocation of its access. drain is
@@ -226,17 +262,28 @@ func revocationBound(r catalog.Revocation, drain time.Duration) string {
 // status is the state of the session's stream.
 func (s *session) status() StreamStatus {
 	expires := s.leafs.Expires()
+	var leafs []LeafStatus
+	for _, v := range s.leafs.InUse() {
+		c := v.Certificates[0]
+		leafs = append(leafs, LeafStatus{ID: v.String(), Serial: fmt.Sprintf("%x", c.SerialNumber), NotBefore: c.NotBefore, NotAfter: c.NotAfter})
+	}
+	slices.SortFunc(leafs, func(a, b LeafStatus) int { return cmp.Compare(a.ID, b.ID) })
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	r := s.report
 	out := StreamStatus{
 		EnvoyVersion: s.features.Version, Since: s.opened, InSync: s.target != nil && r.inSync && r.waiting == "" && r.failure == "",
 		Waiting: r.waiting, BuildError: r.failure, Generation: r.applied, DrainsUntil: r.drainsUntil,
-		LastACK: r.lastACK, LeafExpires: expires, Warnings: r.warnings, drain: s.features.DrainTime,
+		LastACK: r.lastACK, LeafExpires: expires, Leafs: leafs, Warnings: r.warnings, drain: s.features.DrainTime,
 	}
 	if r.lastNACK != nil {
 		n := *r.lastNACK
 		out.LastNACK = &n
+	}
+	for k, t := range s.subs {
+		if t.asked {
+			out.Types = append(out.Types, TypeStatus{Type: kind(k).String(), Resources: len(t.held), Sent: t.sentAt, ACKed: t.ackedAt})
+		}
 	}
 	if s.target != nil {
 		out.Waiting = cmp.Or(out.Waiting, s.waitingFor())

@@ -45,6 +45,8 @@ type subscription struct {
 	before []*outstanding
 	// upToDate: todo found nothing to send, and nothing has changed since.
 	upToDate bool
+	// sentAt and ackedAt are of the last response and of the last ACK; zero: there was none.
+	sentAt, ackedAt time.Time
 }
 
 // outstanding is a response that Envoy has not answered.

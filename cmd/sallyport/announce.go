@@ -14,19 +14,19 @@ import (
 
 // announce says, once the catalog is there, what is served and where.
 func (p *controlPlane) announce(ctx context.Context, out io.Writer, l listeners) {
-	waiting, known := context.WithCancel(ctx)
-	defer known()
-	p.store.Views.Watch(waiting, func(*catalog.View) { known() })
+	waiting, there := context.WithCancel(ctx)
+	defer there()
+	p.store.Views.Watch(waiting, func(*catalog.View) { there() })
 	v, ok := p.store.Views.Load()
 	if !ok {
 		return
 	}
 	proxies := slices.Collect(v.Proxies())
-	count := "no proxies yet" // a catalog may come bit by bit
+	known := "no proxies yet" // a catalog may come bit by bit
 	if len(proxies) > 0 {
-		count = fmt.Sprintf("%d proxies", len(proxies))
+		known = count(len(proxies), "proxy")
 	}
-	fmt.Fprintf(out, "sallyport %s serves %s: %s; %s\n", versionText(), v.Mesh().TrustDomain.Name(), count, p.source.status().Source)
+	fmt.Fprintf(out, "sallyport %s serves %s: %s; %s\n", versionText(), v.Mesh().TrustDomain.Name(), known, p.source.status().Source)
 	list(out, v, proxies)
 	fmt.Fprintf(out, "  sockets in %s", p.cfg.RuntimeDir)
 	if l.remote != nil {
@@ -40,7 +40,7 @@ func (p *controlPlane) announce(ctx context.Context, out io.Writer, l listeners)
 		return
 	}
 	if v, proxies = p.firstProxies(ctx); len(proxies) > 0 {
-		fmt.Fprintf(out, "%d proxies have come\n", len(proxies))
+		fmt.Fprintf(out, "now there: %s\n", count(len(proxies), "proxy"))
 		list(out, v, proxies)
 	}
 }

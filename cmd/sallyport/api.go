@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/http"
 	"os"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"github.com/sallyport/sallyport/admin"
@@ -13,13 +14,25 @@ func (p *controlPlane) api() admin.API {
 	return admin.API{
 		Status: p.describe,
 		Change: p.xds.Change,
+		Proxy: func(id string) (admin.Proxy, error) {
+			v, _ := p.store.Views.Load()
+			return describeProxy(v, id, p.xds.Status())
+		},
+		Intentions: func() []admin.Rule {
+			v, _ := p.store.Views.Load()
+			return listIntentions(v)
+		},
 		Check: func(source, destination string) (admin.CheckResponse, error) {
 			v, _ := p.store.Views.Load()
 			return checkIntention(v, source, destination)
 		},
-		Rotate:     p.rotateLeaf,
-		Token:      p.token,
-		Reload:     p.source.reload,
+		Rotate: p.rotateLeaf,
+		Token:  p.token,
+		Reload: p.source.reload,
+		Application: func(peer admin.Peer, a admin.Application) error {
+			v, _ := p.store.Views.Load()
+			return p.applications.note(v, peer, a, p.log)
+		},
 		Monitoring: p.monitoring(),
 	}
 }
@@ -50,6 +63,9 @@ func (p *controlPlane) notReady() (reasons []string) {
 			reasons = append(reasons, err.Error())
 		}
 	}
+	if err := checkDisk(p.cfg.Data); err != nil {
+		reasons = append(reasons, err.Error())
+	}
 	if _, ok := p.store.Views.Load(); !ok {
 		reasons = append(reasons, "no valid catalog was read yet")
 		reasons = append(reasons, p.source.status().Problems...)
@@ -65,6 +81,16 @@ func (p *controlPlane) describe() admin.Status {
 		Version: versionText(), PID: os.Getpid(), Started: p.started, Catalog: p.source.status(),
 		NotReady: p.notReady(), Unrecorded: p.xds.Unrecorded(), Refusals: p.xds.Refusals(), Proxies: p.xds.Status(),
 	}
+	s.Applications = p.applications.silent(s.Proxies)
+	s.DataDir = p.cfg.Data
+	now := time.Now()
+	if err := checkDisk(p.cfg.Data); err != nil {
+		s.Disk = err.Error()
+	}
+	if r, ok := p.secrets.Roots(); ok {
+		s.Roots = describeRoots(r)
+	}
+	s.Clock = clockFault(p.cfg.Data, p.source.ahead(), s.Roots, now)
 	if td, ok := p.authority.trustDomain(); ok {
 		s.TrustDomain = td.Name()
 	}

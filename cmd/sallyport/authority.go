@@ -7,7 +7,6 @@ import (
 
 	"github.com/sallyport/sallyport/admin"
 	"github.com/sallyport/sallyport/ca"
-	"github.com/sallyport/sallyport/identity"
 	"github.com/sallyport/sallyport/sds"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 )
@@ -51,7 +50,8 @@ func (p *controlPlane) rotateLeaf(service string) error {
 	if !p.authority.rotates {
 		return errors.New("consul's agent renews leafs, and has no call for doing so early: rotate the root with `consul connect ca set-config`")
 	}
-	name := identity.NewName(service)
+	v, _ := p.store.Views.Load()
+	name := serviceOf(v, service)
 	err := p.secrets.Rotate(name)
 	if err == nil {
 		return nil

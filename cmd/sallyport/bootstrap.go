@@ -19,6 +19,7 @@ func newBootstrapCommand(client *clientOptions) *cobra.Command {
 	var config sidecar.Config
 	var target sidecar.Target
 	var version string
+	var asJSON bool
 	c := &cobra.Command{
 		Use:   "bootstrap --sidecar-for INSTANCE [-o DIR]",
 		Short: "Write a bootstrap and a token for an Envoy that somebody else starts",
@@ -30,8 +31,11 @@ For an Envoy on another machine name the control plane's TLS endpoint with --xds
 there that the two files will be copied to.`,
 		Example: `  sallyport bootstrap --sidecar-for web -o ./web
   sallyport bootstrap --sidecar-for web -o ./web --xds-address cp.example.com:8502 --target-dir /etc/envoy --envoy-version 1.40.0`,
-		Args: cobra.NoArgs,
+		Args: noArguments,
 		RunE: func(c *cobra.Command, _ []string) error {
+			if err := checkWhose(c, config); err != nil {
+				return err
+			}
 			if version != "" {
 				var err error
 				if target.Version, err = bootstrap.ParseVersion(version); err != nil {
@@ -47,11 +51,17 @@ there that the two files will be copied to.`,
 			if err != nil {
 				return err
 			}
+			if asJSON {
+				return printJSON(c, map[string]any{
+					"proxy": s.Proxy.ProxyID, "service": s.Proxy.Service, "directory": s.Dir, "expires": s.Proxy.Expires, "envoy_args": s.Args,
+				})
+			}
 			return describe(c.OutOrStdout(), s, target.Dir, time.Now())
 		},
 	}
-	sidecarFlags(c, &config, bootstrapTokenTTL, "life of the token")
+	sidecarFlags(c, client, &config, bootstrapTokenTTL, "life of the token")
 	f := c.Flags()
+	f.BoolVar(&asJSON, "json", false, "print JSON")
 	f.StringVar(&version, "envoy-version", "", "version of the Envoy that will read the bootstrap (default: it may be any that is supported)")
 	f.StringVar(&target.XDSAddress, "xds-address", "", "host:port of the control plane's TLS endpoint, for an Envoy on another machine")
 	f.StringVar(&target.Dir, "target-dir", "", "directory in which Envoy will find the files (default: the one they are written to)")

@@ -26,7 +26,7 @@ func TestBootstrapCommand(t *testing.T) {
 		"--sidecar-for nobody --wait 300ms":        {"waiting: a sidecar for", "after 300ms: "},
 		"--sidecar-for web --admin-bind 0.0.0.0:1": {"--admin-allow-remote"},
 		"--sidecar-for web --token-file x":         {"--token-file: this control plane makes the tokens itself"},
-		"--sidecar-for web more":                   {"unknown command"},
+		"--sidecar-for web more":                   {"takes no arguments"},
 	} {
 		out, err := command(t, append([]string{"bootstrap", "--runtime-dir", filepath.Join(dir, "rt")}, strings.Fields(args)...)...)
 		if err != nil {

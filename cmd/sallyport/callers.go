@@ -55,26 +55,19 @@ func proxyOf(v *catalog.View, r admin.TokenRequest) (*catalog.Proxy, error) {
 		if w := v.Proxy(identity.ProxyID(r.ProxyID)); w != nil {
 			return w.Proxy, nil
 		}
-		return nil, fmt.Errorf("proxy %q: %w in the catalog: `sallyport status` lists the proxies", r.ProxyID, admin.ErrUnknown)
+		return nil, fmt.Errorf("proxy %q: %w in the catalog%s", r.ProxyID, admin.ErrUnknown, nearest(v.Proxies(), r.ProxyID, namedProxy))
 	}
-	var found []*catalog.Proxy
-	name, proxied := identity.NewName(r.SidecarFor), false
-	for pr := range v.Proxies() {
-		proxied = proxied || pr.Service == name
-		if pr.Instance == r.SidecarFor {
-			found = append(found, pr)
-		}
-	}
+	found := matching(v.Proxies(), r.SidecarFor, namedProxy)
 	switch len(found) {
 	case 1:
 		return found[0], nil
 	case 0:
-		if v.Service(name) != nil && !proxied {
+		if v.Service(identity.NewName(r.SidecarFor)) != nil {
 			return nil, fmt.Errorf("a sidecar for the service %q: %w in the catalog, where the service has none: add `connect { sidecar_service {} }` to its definition", r.SidecarFor, admin.ErrUnknown)
 		}
-		return nil, fmt.Errorf("a sidecar for the service instance %q: %w in the catalog: give the service's ID; `sallyport status` lists the proxies", r.SidecarFor, admin.ErrUnknown)
+		return nil, fmt.Errorf("a sidecar for the service instance %q: %w in the catalog%s", r.SidecarFor, admin.ErrUnknown, nearest(v.Proxies(), r.SidecarFor, namedProxy))
 	default:
-		return nil, fmt.Errorf("the service instance %q has %d proxies: choose one with --proxy-id", r.SidecarFor, len(found))
+		return nil, fmt.Errorf("%q has %s: choose one with --proxy-id: %s", r.SidecarFor, count(len(found), "proxy"), candidates(found, namedProxy))
 	}
 }
 
@@ -95,6 +88,11 @@ func listenersOf(pr *catalog.Proxy) []admin.Listener {
 	return out
 }
 
+// mayRun reports whether the sidecar of a proxy may be run by the user of a process.
+func mayRun(peer admin.Peer, pr *catalog.Proxy) bool {
+	return peer.UID == 0 || peer.UID == os.Geteuid() || peer.UID == pr.Bootstrap.UID
+}
+
 func (p *controlPlane) token(peer admin.Peer, r admin.TokenRequest) (admin.TokenResponse, error) {
 	v, ok := p.store.Views.Load()
 	if !ok {
@@ -104,7 +102,7 @@ func (p *controlPlane) token(peer admin.Peer, r admin.TokenRequest) (admin.Token
 	if err != nil {
 		return admin.TokenResponse{}, err
 	}
-	if peer.UID != 0 && peer.UID != os.Geteuid() && peer.UID != pr.Bootstrap.UID {
+	if !mayRun(peer, pr) {
 		return admin.TokenResponse{}, fmt.Errorf("the token of %s: %w to uid %d, but to root, uid %d and the proxy's sallyport_uid (%s)", pr.ID, admin.ErrForbidden, peer.UID, os.Geteuid(), pr.Origin)
 	}
 	ttl := cmp.Or(r.TTL, p.cfg.TokenTTL)

@@ -21,7 +21,7 @@ func newChangeCommand(o *clientOptions) *cobra.Command {
 the first response went out that it led to and when Envoy had accepted all of it, that Envoy refuses some of what
 it has to be told, or that the change does not concern it. Without a number it is the newest change. The log has a line
 with each change's number; numbers grow, over restarts too, as long as the data directory is kept.`,
-		Args: cobra.MaximumNArgs(1),
+		Args: between(0, "NUMBER"),
 		RunE: func(c *cobra.Command, args []string) error {
 			var number uint64
 			if len(args) == 1 {

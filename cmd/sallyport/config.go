@@ -108,7 +108,7 @@ func readConfig(f *pflag.FlagSet) (serveConfig, error) {
 	var bindErr error
 	f.VisitAll(func(fl *pflag.Flag) {
 		key := strings.ReplaceAll(fl.Name, "-", "_")
-		if key == "config" || key == "help" {
+		if key == "config" || key == "help" || key == "json" {
 			return
 		}
 		known = append(known, variable(fl.Name))

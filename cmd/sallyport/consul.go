@@ -8,14 +8,14 @@ import (
 )
 
 func newConsulCommand() *cobra.Command {
-	group := &cobra.Command{Use: "consul", Short: "Beside a Consul agent", Args: cobra.NoArgs, RunE: help}
+	group := &cobra.Command{Use: "consul", Short: "Beside a Consul agent", Args: subcommand, RunE: help}
 	var node string
 	policy := &cobra.Command{
 		Use:   "policy [--node-name NODE]",
 		Short: "Print the ACL policy that the control plane's own token needs",
 		Long: `Policy prints the ACL policy of the control plane's own token, for ` + "`consul acl policy create -rules -`" + `. Sidecars have tokens of their own,
 with service:write on their service, as for Consul's own proxies.`,
-		Args: cobra.NoArgs,
+		Args: noArguments,
 		RunE: func(c *cobra.Command, _ []string) error {
 			_, err := fmt.Fprint(c.OutOrStdout(), consul.Policy(node))
 			return err

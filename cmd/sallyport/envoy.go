@@ -16,15 +16,19 @@ func newEnvoyCommand(client *clientOptions) *cobra.Command {
 		Short: "Run a sidecar: bootstrap, then Envoy, and a fresh token for as long as it runs",
 		Long: `Envoy asks the control plane on this machine for the proxy's token, writes the bootstrap and the token (mode 0600), checks that
 nobody else has the ports that Envoy will listen on, and runs Envoy as its child with the flags that the mesh relies on. It renews the
-token at two thirds of its life, without a restart. Envoy's exit status is its own.
+token at two thirds of its life, without a restart. Envoy's exit status is its own. Envoy logs warnings alone; "-- --log-level info" has it
+log more. An application that does not answer is named in the log and in "sallyport status".
 
 The binary is --envoy-binary, else $ENVOY, else "envoy" on PATH. SIGTERM and SIGINT end Envoy; SIGUSR1 has it open its access
 logs anew. Only root, the control plane's own user and the user that the proxy's definition names get a token.`,
 		Example: `  sallyport envoy --sidecar-for web
-  sallyport envoy --sidecar-for web --envoy-binary /opt/envoy -- --concurrency 2 --log-level warning
+  sallyport envoy --sidecar-for web --envoy-binary /opt/envoy -- --concurrency 2 --log-level info
   sallyport envoy --sidecar-for web --admin-bind 127.0.0.1:19000`,
 		Args: afterDash,
 		RunE: func(c *cobra.Command, args []string) error {
+			if err := checkWhose(c, config); err != nil {
+				return err
+			}
 			log, err := newLogger("auto", "info", os.Stderr)
 			if err != nil {
 				return err
@@ -38,7 +42,7 @@ logs anew. Only root, the control plane's own user and the user that the proxy's
 			return err
 		},
 	}
-	sidecarFlags(c, &config, 0, "life of the token, renewed at two thirds of it (default: what the control plane is configured to)")
+	sidecarFlags(c, client, &config, 0, "life of the token, renewed at two thirds of it (default: what the control plane is configured to)")
 	c.Flags().StringVar(&envoy.Binary, "envoy-binary", "", `Envoy's binary (default: $ENVOY, else "envoy" on PATH)`)
 	c.Flags().BoolVar(&envoy.Strict, "strict-envoy-version", false, "refuse an Envoy that lacks known security fixes rather than warn of it")
 	return c

@@ -10,8 +10,8 @@ import (
 
 func TestEnvoyFlags(t *testing.T) {
 	for args, want := range map[string]string{
-		"":                                 "at least one of the flags in the group [sidecar-for proxy-id]",
-		"--sidecar-for web --proxy-id web": "[proxy-id sidecar-for]",
+		"":                                 "whose sidecar?",
+		"--sidecar-for web --proxy-id web": "one of them says whose sidecar it is",
 		"--sidecar-for web --concurrency":  "unknown flag: --concurrency",
 		"--sidecar-for web extra":          `unexpected argument "extra"`,
 		"--sidecar-for web extra -- -l x":  `unexpected argument "extra"`,

@@ -3,23 +3,30 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io"
+	"slices"
 	"strings"
+	"text/tabwriter"
 
 	"github.com/sallyport/sallyport/admin"
 	"github.com/sallyport/sallyport/catalog"
+	"github.com/sallyport/sallyport/files"
 	"github.com/sallyport/sallyport/identity"
 	"github.com/spf13/cobra"
 )
 
 func newIntentionCommand(o *clientOptions) *cobra.Command {
-	group := &cobra.Command{Use: "intention", Short: "Ask what intentions say", Args: cobra.NoArgs, RunE: help}
+	group := &cobra.Command{Use: "intention", Short: "Ask what intentions say", Args: subcommand, RunE: help}
 	var dir string
+	var asJSON bool
 	check := &cobra.Command{
 		Use:   "check SOURCE DESTINATION",
 		Short: "Allowed or Denied, why, and from which file:line",
-		Long: `Check says whether the service SOURCE may connect to the service DESTINATION. SOURCE may be a SPIFFE ID too.
+		Long: `Check says whether the service SOURCE may connect to the service DESTINATION. SOURCE may be a SPIFFE ID too; of an
+instance or a proxy its service is meant.
 It asks the running control plane, or with --catalog the files alone: then the trust domain of a SPIFFE ID is taken for the mesh's. Exit status: 0 allowed, 1 denied, 2 error.`,
-		Args: exactly("SOURCE", "DESTINATION"),
+		Args:              exactly("SOURCE", "DESTINATION"),
+		ValidArgsFunction: completing(o, 2, serviceName),
 		RunE: func(c *cobra.Command, args []string) error {
 			var r admin.CheckResponse
 			var err error
@@ -34,17 +41,67 @@ It asks the running control plane, or with --catalog the files alone: then the t
 			if err != nil {
 				return err
 			}
-			fmt.Fprintln(c.OutOrStdout(), r.Explain())
-			if !r.Allowed {
-				return exitError(1)
+			if asJSON {
+				err = printJSON(c, r)
+			} else {
+				_, err = fmt.Fprintln(c.OutOrStdout(), r.Explain())
 			}
-			return nil
+			if err == nil && !r.Allowed {
+				err = exitError(1)
+			}
+			return err
 		},
 	}
+	check.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	check.Flags().StringVar(&dir, "catalog", "", "ask the files in this directory, without a server")
 	addReadFlags(check)
-	group.AddCommand(check)
+	group.AddCommand(check, newIntentionListCommand(o))
 	return group
+}
+
+func newIntentionListCommand(o *clientOptions) *cobra.Command {
+	var asJSON bool
+	c := &cobra.Command{
+		Use:   "list [SERVICE]",
+		Short: "All intentions that are in force, those that decide first at the top of each destination",
+		Long: `List asks the running control plane for the intentions that are in force, with their precedence and the place where each was read. With
+the name of a service it lists those about it, as source or destination.`,
+		Args:              between(0, "SERVICE"),
+		ValidArgsFunction: completing(o, 1, serviceName),
+		RunE: func(c *cobra.Command, args []string) error {
+			client, err := admin.Find(o.runtimeDir)
+			if err != nil {
+				return err
+			}
+			rules, err := client.Intentions(c.Context())
+			if err != nil {
+				return err
+			}
+			if len(args) == 1 {
+				about := func(name string) bool { return name == args[0] || name == identity.Wildcard }
+				rules = slices.DeleteFunc(rules, func(r admin.Rule) bool { return !about(r.Source) && !about(r.Destination) })
+			}
+			if asJSON {
+				return printJSON(c, rules)
+			}
+			return printRules(c.OutOrStdout(), rules)
+		},
+	}
+	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	return c
+}
+
+func printRules(w io.Writer, rules []admin.Rule) error {
+	if len(rules) == 0 {
+		_, err := fmt.Fprintln(w, "no intentions: the default policy decides (`sallyport intention check SOURCE DESTINATION`)")
+		return err
+	}
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(t, "DESTINATION\tSOURCE\tACTION\tPRECEDENCE\tORIGIN")
+	for _, r := range rules {
+		fmt.Fprintf(t, "%s\t%s\t%s\t%d\t%s\n", r.Destination, r.Source, word(r), r.Precedence, strings.TrimSpace(r.Origin+" "+r.Note))
+	}
+	return t.Flush()
 }
 
 // readFlagsUnused refuses flags that a running control plane does not look at.
@@ -62,7 +119,7 @@ func checkFiles(c *cobra.Command, dir, source, destination string) (admin.CheckR
 	if id, err := identity.ParseURI(source); err == nil {
 		domain = id.TrustDomain // the files do not know their mesh's
 	}
-	contents, err := readFiles(c, dir, domain)
+	contents, err := readFiles(c, dir, domain, func(p files.Problem) { printWarning(c.ErrOrStderr(), p) })
 	if err != nil {
 		return admin.CheckResponse{}, err
 	}
@@ -75,7 +132,7 @@ func checkIntention(v *catalog.View, source, destination string) (admin.CheckRes
 	if v == nil || v.Mesh() == nil {
 		return admin.CheckResponse{}, errors.New("nothing is known of the mesh yet")
 	}
-	src := v.Identity(identity.NewName(source))
+	src := v.Identity(serviceOf(v, source))
 	if strings.HasPrefix(source, "spiffe://") {
 		id, err := identity.ParseURI(source)
 		if err != nil {
@@ -85,7 +142,7 @@ func checkIntention(v *catalog.View, source, destination string) (admin.CheckRes
 	} else if err := src.Name.Check(); err != nil {
 		return admin.CheckResponse{}, fmt.Errorf("source: %w", err)
 	}
-	dst := identity.NewName(destination)
+	dst := serviceOf(v, destination)
 	if err := dst.Check(); err != nil {
 		return admin.CheckResponse{}, fmt.Errorf("destination: %w", err)
 	}

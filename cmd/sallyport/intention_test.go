@@ -83,7 +83,7 @@ func TestProxyOf(t *testing.T) {
 		{admin.TokenRequest{SidecarFor: "web"}, "web-sidecar-proxy"},
 		{admin.TokenRequest{ProxyID: "api-2"}, "api-2"},
 		{admin.TokenRequest{SidecarFor: "api"}, "has 2 proxies: choose one with --proxy-id"},
-		{admin.TokenRequest{SidecarFor: "batch"}, "not found in the catalog: give the service's ID"},
+		{admin.TokenRequest{SidecarFor: "batch"}, "not found in the catalog: `sallyport status` lists the proxies"},
 		{admin.TokenRequest{SidecarFor: "plain"}, "not found in the catalog, where the service has none: add `connect { sidecar_service {} }`"},
 		{admin.TokenRequest{ProxyID: "batch"}, "not found"},
 		{admin.TokenRequest{}, "exactly one"},

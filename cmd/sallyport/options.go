@@ -2,6 +2,8 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
+	"fmt"
 	"time"
 
 	bootstrap "github.com/sallyport/sallyport/envoy-bootstrap"
@@ -16,9 +18,9 @@ type clientOptions struct {
 
 // sidecarFlags adds what `envoy` and `bootstrap` share: whose sidecar it is, and what its bootstrap
 // says.
-func sidecarFlags(c *cobra.Command, o *sidecar.Config, defaultTTL time.Duration, ttl string) {
+func sidecarFlags(c *cobra.Command, client *clientOptions, o *sidecar.Config, defaultTTL time.Duration, ttl string) {
 	f := c.Flags()
-	f.StringVar(&o.SidecarFor, "sidecar-for", "", "ID of the service instance that the sidecar is for")
+	f.StringVar(&o.SidecarFor, "sidecar-for", "", "ID of the service instance that the sidecar is for, or its service where that has one sidecar")
 	f.StringVar(&o.ProxyID, "proxy-id", "", "ID of the sidecar's own registration, where a service has several")
 	f.StringVarP(&o.Dir, "output", "o", "", "directory of the bootstrap, the token and Envoy's admin socket (default: one of the proxy's own in the runtime directory)")
 	f.StringVar(&o.AdminBind, "admin-bind", "", "where Envoy's administration listens: unix:/full/path or ip:port (default: the socket admin.sock beside the bootstrap)")
@@ -27,8 +29,20 @@ func sidecarFlags(c *cobra.Command, o *sidecar.Config, defaultTTL time.Duration,
 	f.DurationVar(&o.TokenTTL, "token-ttl", defaultTTL, ttl)
 	f.StringVar(&o.TokenFile, "token-file", "", "beside Consul: file with the proxy's own ACL token (CONSUL_HTTP_TOKEN_FILE; or the token itself in CONSUL_HTTP_TOKEN)")
 	f.DurationVar(&o.Wait, "wait", 0, "how long to wait for a control plane that does not run yet, or does not know the proxy yet")
-	c.MarkFlagsOneRequired("sidecar-for", "proxy-id")
-	c.MarkFlagsMutuallyExclusive("sidecar-for", "proxy-id")
+	for flag, names := range map[string]func(named) []string{"sidecar-for": instanceNames, "proxy-id": proxyIDs} {
+		_ = c.RegisterFlagCompletionFunc(flag, completing(client, 1, names)) // it fails for flags that there are not
+	}
+}
+
+// checkWhose refuses what does not say whose sidecar it is.
+func checkWhose(c *cobra.Command, o sidecar.Config) error {
+	switch {
+	case o.SidecarFor == "" && o.ProxyID == "":
+		return fmt.Errorf("whose sidecar? Give %s --sidecar-for and the ID or name of a service, or --proxy-id: `sallyport status` lists both", c.CommandPath())
+	case o.SidecarFor != "" && o.ProxyID != "":
+		return errors.New("--sidecar-for and --proxy-id: one of them says whose sidecar it is")
+	}
+	return nil
 }
 
 func printJSON(c *cobra.Command, v any) error {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -8,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/sallyport/sallyport/admin"
+	"github.com/sallyport/sallyport/definition"
 	"github.com/spf13/cobra"
 )
 
@@ -24,8 +26,9 @@ configuration over xDS: mutual TLS between services, and only the connections th
   sallyport intention check web api                     allowed or denied, why, and from which file:line`,
 		SilenceUsage:  true,
 		SilenceErrors: true,
-		Args:          cobra.NoArgs,
+		Args:          subcommand,
 		RunE:          help,
+		Version:       versionText(),
 	}
 	var o clientOptions
 	root.PersistentPreRunE = func(*cobra.Command, []string) (err error) {
@@ -34,6 +37,7 @@ configuration over xDS: mutual TLS between services, and only the connections th
 		}
 		return err
 	}
+	root.SetVersionTemplate("sallyport {{.Version}}\n")
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
 		return fmt.Errorf("%w: see `%s --help`", err, c.CommandPath())
 	})
@@ -44,33 +48,93 @@ configuration over xDS: mutual TLS between services, and only the connections th
 		newEnvoyCommand(&o),
 		newBootstrapCommand(&o),
 		newStatusCommand(&o),
+		newCheckCommand(&o),
 		newChangeCommand(&o),
 		newIntentionCommand(&o),
 		newLeafCommand(&o),
 		newConsulCommand(),
 		newValidateCommand(),
-		&cobra.Command{
-			Use: "version", Short: "Print the version", Args: cobra.NoArgs,
-			RunE: func(c *cobra.Command, _ []string) error {
-				_, err := fmt.Fprintln(c.OutOrStdout(), "sallyport", versionText())
-				return err
-			},
-		},
+		newVersionCommand(),
 	)
 	return root
 }
 
+func newVersionCommand() *cobra.Command {
+	var asJSON bool
+	c := &cobra.Command{
+		Use: "version", Short: "Print the version", Args: noArguments,
+		RunE: func(c *cobra.Command, _ []string) error {
+			if asJSON {
+				return printJSON(c, map[string]string{"version": versionText()})
+			}
+			_, err := fmt.Fprintln(c.OutOrStdout(), "sallyport", versionText())
+			return err
+		},
+	}
+	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	return c
+}
+
 // help is what a command does that only holds others. With arguments it does not get here:
-// cobra.NoArgs calls them unknown commands.
+// noArguments calls them unknown commands.
 func help(c *cobra.Command, _ []string) error { return c.Help() }
 
+// noArguments takes none.
+func noArguments(c *cobra.Command, args []string) error { return exactly()(c, args) }
+
+// subcommand takes no arguments either: one is the name of a command that there is not.
+func subcommand(c *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return nil
+	}
+	var known []string
+	for _, sub := range c.Commands() {
+		if sub.IsAvailableCommand() {
+			known = append(known, sub.Name())
+		}
+	}
+	text := fmt.Sprintf("unknown command %q for %q", args[0], c.CommandPath())
+	if near := definition.Nearest(args[0], known); near != "" {
+		text += fmt.Sprintf(": did you mean `%s %s`?", c.CommandPath(), near)
+	} else {
+		text += ": see `" + c.CommandPath() + " --help`"
+	}
+	return errors.New(text)
+}
+
+// mistyped returns an error if args name a command that there is not. Cobra would print the help of
+// the group instead if --help is among them, and be content.
+func mistyped(root *cobra.Command, args []string) error {
+	if len(args) > 0 && args[0] == "help" {
+		args = args[1:]
+	}
+	if len(args) == 0 || strings.HasPrefix(args[0], "__") || args[0] == "completion" { // cobra's own
+		return nil
+	}
+	c, rest, err := root.Find(args)
+	if err != nil || !c.HasSubCommands() || len(rest) == 0 || strings.HasPrefix(rest[0], "-") {
+		return err
+	}
+	return subcommand(c, rest)
+}
+
 // exactly takes as many arguments as there are names.
-func exactly(names ...string) cobra.PositionalArgs {
+func exactly(names ...string) cobra.PositionalArgs { return between(len(names), names...) }
+
+// between takes a first part of names, least of them at least.
+func between(least int, names ...string) cobra.PositionalArgs {
 	return func(c *cobra.Command, args []string) error {
-		if len(args) == len(names) {
+		if n := len(args); n >= least && n <= len(names) {
 			return nil
 		}
-		return fmt.Errorf("%s takes %s, and was given %d arguments: see `%s --help`", c.CommandPath(), strings.Join(names, " and "), len(args), c.CommandPath())
+		takes := strings.Join(names, " and ")
+		switch {
+		case len(names) == 0:
+			takes = "no arguments"
+		case least < len(names):
+			takes = "at most " + takes
+		}
+		return fmt.Errorf("%s takes %s, and was given %s: see `%s --help`", c.CommandPath(), takes, count(len(args), "argument"), c.CommandPath())
 	}
 }
 

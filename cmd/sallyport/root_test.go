@@ -13,11 +13,14 @@ func TestWrongCommands(t *testing.T) {
 	for args, want := range map[string]string{
 		"foo":                `unknown command "foo" for "sallyport"`,
 		"intention chek a b": `unknown command "chek" for "sallyport intention"`,
-		"intention check a":  "sallyport intention check takes SOURCE and DESTINATION, and was given 1 arguments: see `sallyport intention check --help`",
+		"intention check a":  "sallyport intention check takes SOURCE and DESTINATION, and was given 1 argument: see `sallyport intention check --help`",
 		"serve --catlog x":   "see `sallyport serve --help`",
 		"envoy":              "sidecar-for",
 		"envoy web":          "come after --",
 		"leaf rotate":        "sallyport leaf rotate takes SERVICE, and was given 0 arguments",
+		"status a b":         "sallyport status takes at most PROXY, and was given 2 arguments",
+		"statsu":             "did you mean `sallyport status`?",
+		"bootstrap":          "whose sidecar?",
 		"validate":           "sallyport validate takes DIR, and was given 0 arguments",
 	} {
 		root := newRootCommand()

@@ -37,7 +37,7 @@ certificates and intentions over xDS. It reads changed files within a second; SI
 sidecars keep what they have and come back to its successor.
 
 Every flag is also a variable (SALLYPORT_LEAF_TTL) and a key of the configuration file (leaf_ttl).`,
-		Args: cobra.NoArgs,
+		Args: noArguments,
 		RunE: func(c *cobra.Command, _ []string) error {
 			cfg, err := readConfig(c.Flags())
 			if err == nil {
@@ -84,7 +84,9 @@ type controlPlane struct {
 	xds       *xds.Server
 	authz     *authz.Server
 	observe   *observe.Server
-	remote    latest.Value[*ca.Endpoint] // empty without a TLS endpoint
+	// applications are those of which their sidecars say that they do not answer.
+	applications applications
+	remote       latest.Value[*ca.Endpoint] // empty without a TLS endpoint
 	// streamsEnded is closed when all xDS streams have ended.
 	streamsEnded chan struct{}
 

@@ -273,7 +273,7 @@ func TestAnnounceLater(t *testing.T) {
 			time.Sleep(time.Second / 2)
 		}
 		<-done
-		if got := out.String(); !strings.Contains(got, "\n2 proxies have come\n  api-sidecar-proxy") {
+		if got := out.String(); !strings.Contains(got, "\nnow there: 2 proxies\n  api-sidecar-proxy") {
 			t.Errorf("announced %q, want both proxies at once", got)
 		}
 	})

@@ -18,6 +18,8 @@ type source struct {
 	catalog.Source
 	// reload has it read again at once.
 	reload func()
+	// ahead is how far the source's clock is before this machine's, where it has one of its own.
+	ahead func() time.Duration
 	// status leaves out what the View knows: how much there is.
 	status func() admin.Catalog
 }
@@ -33,7 +35,7 @@ func (p *controlPlane) openFiles() error {
 	if err != nil {
 		return err
 	}
-	p.source = source{Source: dir, reload: dir.Reload, status: func() admin.Catalog {
+	p.source = source{Source: dir, reload: dir.Reload, ahead: func() time.Duration { return 0 }, status: func() admin.Catalog {
 		s := dir.Status()
 		c := admin.Catalog{Source: "files: " + cfg.Dir, LastLoaded: s.LastSuccess, Problems: s.Problems, Warnings: s.Warnings}
 		if info, err := os.Stat(cfg.Dir); err == nil && info.Mode().Perm()&0o002 != 0 {
@@ -55,7 +57,7 @@ func (p *controlPlane) openAgent() error {
 	if err != nil {
 		return err
 	}
-	p.source = source{Source: agent, reload: func() {}, status: func() admin.Catalog { return agentStatus(agent.Status()) }}
+	p.source = source{Source: agent, reload: func() {}, ahead: func() time.Duration { return agent.Status().Ahead }, status: func() admin.Catalog { return agentStatus(agent.Status()) }}
 	p.authority = authority{Source: agent, trustDomain: agent.TrustDomain}
 	p.callers = callers{recheck: recheckInterval, withoutACLs: agent.WithoutACLs}
 	p.callers.Authority = agent
@@ -80,7 +82,8 @@ func agentStatus(s consul.Status) admin.Catalog {
 		c.Warnings = append(c.Warnings, p.String())
 	}
 	for _, f := range s.Filtered {
-		c.Warnings = append(c.Warnings, "the token may not read all of "+f+": `sallyport consul policy` prints what it needs")
+		c.Denied = append(c.Denied, "the token may not read all of "+f+": `sallyport consul policy` prints what it needs")
 	}
+	c.Warnings = append(c.Warnings, c.Denied...)
 	return c
 }

@@ -6,8 +6,8 @@ import (
 	"io"
 	"slices"
 	"strings"
-	"text/tabwriter"
 	"time"
+	"unicode/utf8"
 
 	"github.com/sallyport/sallyport/admin"
 	"github.com/sallyport/sallyport/xds"
@@ -15,14 +15,18 @@ import (
 )
 
 func newStatusCommand(o *clientOptions) *cobra.Command {
-	var asJSON bool
+	var asJSON, check bool
 	c := &cobra.Command{
 		Use:   "status [PROXY]",
 		Short: "What every sidecar runs, what it refused, and until when its leaf is valid",
-		Long: `Status asks the running control plane for its proxies: whether they are connected, Envoy's version, the last ACK or NACK with
-Envoy's own words, the leaf's expiry, where intentions are enforced, how long a revocation takes at most, and warnings.
-With the ID of a proxy or of a service instance it says all it knows of that one.`,
-		Args: cobra.MaximumNArgs(1),
+		Long: `Status asks the running control plane for its proxies, those with trouble first: whether they are connected, Envoy's version, the
+last ACK or NACK with Envoy's own words, the leaf's expiry, where intentions are enforced, and warnings. With a service, an instance or the
+ID of a proxy it is about those alone; of one proxy it says all: identity, listeners, upstreams with their endpoints and whom it expects
+there, the rules in words, leafs, and what was sent and accepted when.
+
+Exit status: 0, and with --check 1 if a proxy or the control plane has trouble ("sallyport check" says what to do about it).`,
+		Args:              between(0, "PROXY"),
+		ValidArgsFunction: completing(o, 1, anyName),
 		RunE: func(c *cobra.Command, args []string) error {
 			client, err := admin.Find(o.runtimeDir)
 			if err != nil {
@@ -34,86 +38,81 @@ With the ID of a proxy or of a service instance it says all it knows of that one
 			}
 			all := len(s.Proxies)
 			if len(args) == 1 {
-				s.Proxies = slices.DeleteFunc(s.Proxies, func(p xds.ProxyStatus) bool { return string(p.ID) != args[0] && p.Instance != args[0] })
-				if len(s.Proxies) == 0 {
-					return fmt.Errorf("no proxy %q in the catalog: `sallyport status` lists them", args[0])
+				found := matching(slices.Values(s.Proxies), args[0], namedStatus)
+				if len(found) == 0 {
+					return fmt.Errorf("no proxy %q in the catalog%s", args[0], nearest(slices.Values(s.Proxies), args[0], namedStatus))
 				}
+				s.Proxies = found
 			}
 			s.TLS12 = tls12(c.Context(), client.Dir(), s.Proxies)
-			if asJSON {
-				return printJSON(c, s)
+			var full *admin.Proxy
+			if len(args) == 1 && len(s.Proxies) == 1 {
+				p, err := client.Proxy(c.Context(), string(s.Proxies[0].ID))
+				if err != nil {
+					return err
+				}
+				full = &p
 			}
-			return printStatus(c.OutOrStdout(), s, all, len(args) == 1)
+			if asJSON {
+				err = printJSON(c, struct {
+					admin.Status
+					Proxy *admin.Proxy `json:"proxy,omitempty"`
+				}{s, full})
+			} else {
+				err = printStatus(c.OutOrStdout(), s, all, full)
+			}
+			if err == nil && check && troubled(s) {
+				err = exitError(1)
+			}
+			return err
 		},
 	}
 	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	c.Flags().BoolVar(&check, "check", false, "exit with status 1 if there is trouble")
 	return c
 }
 
-// printStatus prints the proxies of s, of all that there are.
-func printStatus(w io.Writer, s admin.Status, all int, full bool) error {
-	fmt.Fprintf(w, "sallyport %s, up %s; trust domain %s, datacenter %s\n",
-		s.Version, time.Since(s.Started).Round(time.Second), cmp.Or(s.TrustDomain, "not known yet"), cmp.Or(s.Datacenter, "not known yet"))
-	fmt.Fprintf(w, "catalog: %s, %d services, %d proxies, %d intentions", s.Catalog.Source, s.Catalog.Services, all, s.Catalog.Intentions)
-	if !s.Catalog.LastLoaded.IsZero() {
-		fmt.Fprintf(w, ", as of %s ago", time.Since(s.Catalog.LastLoaded).Round(time.Second))
+// trouble is how bad the state of a proxy is; 0: it is all right.
+func trouble(s admin.Status, p xds.ProxyStatus) int {
+	_, silent := s.Applications[string(p.ID)]
+	refuses := slices.ContainsFunc(p.Streams, func(t xds.StreamStatus) bool { return len(t.Refused) > 0 })
+	switch {
+	case p.BuildError != "" || p.Left || refuses || p.LastRejection != nil:
+		return 5
+	case !p.Connected:
+		return 4
+	case silent:
+		return 3
+	case !p.InSync:
+		return 2
+	case len(p.Warnings) > 0:
+		return 1
 	}
-	if !s.Catalog.StaleSince.IsZero() {
-		fmt.Fprintf(w, ", in part not up to date for %s", time.Since(s.Catalog.StaleSince).Round(time.Second))
-	}
-	if s.Change != 0 {
-		fmt.Fprintf(w, ", change %d", s.Change)
-	}
-	fmt.Fprintln(w)
-	for _, p := range s.Catalog.Problems {
-		fmt.Fprintln(w, "  newer contents not taken:", p)
-	}
-	for _, p := range s.Catalog.Warnings {
-		fmt.Fprintln(w, "  warning:", p)
-	}
-	for _, r := range s.NotReady {
-		fmt.Fprintln(w, "  not ready:", r)
-	}
-	if s.Unrecorded != "" {
-		fmt.Fprintln(w, "  warning:", s.Unrecorded)
-	}
-	if r := s.Refusals.Last; r != nil {
-		fmt.Fprintf(w, "refused: %d streams, calls and connections, the last %s ago: %s%s: %s\n", s.Refusals.Count,
-			time.Since(r.Time).Round(time.Second), cmp.Or(r.Peer, "unknown"), calledItself(string(r.Proxy)), oneLine(r.Reason))
-	}
-	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(t, "\nPROXY\tSERVICE\tSTATE\tENVOY\tLAST ANSWER\tLEAF EXPIRES\tMODE\tREVOCATION")
-	for _, p := range s.Proxies {
-		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", p.ID, p.Service, p.State(), cmp.Or(p.EnvoyVersion, "-"), p.LastAnswer(time.Now()), until(p.LeafExpires), p.Enforcement, p.RevocationBound)
-	}
-	if err := t.Flush(); err != nil {
-		return err
+	return 0
+}
+
+// troubled reports whether something of s is not all right. Warnings are no trouble.
+func troubled(s admin.Status) bool {
+	return len(s.NotReady)+len(s.Catalog.Problems) > 0 || !s.Catalog.StaleSince.IsZero() || s.Unrecorded != "" || s.Clock != "" || s.Disk != "" ||
+		slices.ContainsFunc(s.Proxies, func(p xds.ProxyStatus) bool { return trouble(s, p) > 1 })
+}
+
+// printStatus prints the proxies of s, of all that there are, and all of one of them if full is it.
+func printStatus(w io.Writer, s admin.Status, all int, full *admin.Proxy) error {
+	p := newPainter(w)
+	printPlane(w, p, s, all)
+	slices.SortStableFunc(s.Proxies, func(a, b xds.ProxyStatus) int { return trouble(s, b) - trouble(s, a) })
+	if full == nil {
+		printProxies(w, p, s)
+	} else {
+		printProxy(w, p, *full)
 	}
 	if n, connected := uncounted(s); n > 0 {
-		fmt.Fprintf(w, "TLS 1.2: not counted for %d of %d connected proxies, as their Envoys' administration cannot be asked from here\n", n, connected)
+		fmt.Fprintln(w, wrap("", fmt.Sprintf("TLS 1.2: not counted for %d of %d connected proxies, as their Envoys' administration cannot be asked from here", n, connected), 2))
 	}
-	for _, p := range s.Proxies {
-		if n := p.LastNACK; n != nil {
-			state := "" // of a stream that ended nobody knows whether it was
-			if p.Connected && !n.Standing {
-				state = ", mended"
-			}
-			fmt.Fprintf(w, "%s: Envoy refused %s %s %s ago%s: %s\n", p.ID, n.Type, strings.Join(n.Resources, ", "), time.Since(n.Time).Round(time.Second), state, oneLine(strings.TrimSpace(n.Message)))
-		}
-		if r := p.LastRejection; r != nil && !p.Connected {
-			fmt.Fprintf(w, "%s: its last stream was rejected %s ago: %s\n", p.ID, time.Since(r.Time).Round(time.Second), oneLine(r.Reason))
-		}
-		if n := s.TLS12[string(p.ID)]; n > 0 {
-			fmt.Fprintf(w, "%s: %d inbound handshakes were TLS 1.2 (peers under Consul's own control plane)\n", p.ID, n)
-		}
-		if p.BuildError != "" {
-			fmt.Fprintf(w, "%s: keeps what it had, because: %s\n", p.ID, p.BuildError)
-		}
-		for _, warning := range p.Warnings {
-			fmt.Fprintf(w, "%s: warning: %s\n", p.ID, warning)
-		}
-		if full {
-			fmt.Fprintf(w, "%s: defined at %s\n", p.ID, p.Origin)
+	for _, pr := range s.Proxies {
+		for _, note := range notes(s, pr) {
+			fmt.Fprintln(w, wrap("", fmt.Sprintf("%s: %s", pr.ID, note), 2))
 		}
 	}
 	return nil
@@ -125,6 +124,147 @@ func calledItself(proxy string) string {
 		return ""
 	}
 	return fmt.Sprintf(" as %q", proxy)
+}
+
+// printPlane prints the state of the control plane.
+func printPlane(w io.Writer, p painter, s admin.Status, all int) {
+	fmt.Fprintln(w, wrap("", fmt.Sprintf("sallyport %s, up %s; trust domain %s, datacenter %s",
+		s.Version, short(time.Since(s.Started)), cmp.Or(s.TrustDomain, "not known yet"), cmp.Or(s.Datacenter, "not known yet")), 2))
+	text := fmt.Sprintf("catalog: %s, %s, %s, %s", s.Catalog.Source, count(s.Catalog.Services, "service"), count(all, "proxy"), count(s.Catalog.Intentions, "intention"))
+	if !s.Catalog.LastLoaded.IsZero() {
+		text += fmt.Sprintf(", as of %s ago", short(time.Since(s.Catalog.LastLoaded)))
+	}
+	if !s.Catalog.StaleSince.IsZero() {
+		text += fmt.Sprintf(", in part not up to date for %s", short(time.Since(s.Catalog.StaleSince)))
+	}
+	if s.Change != 0 {
+		text += fmt.Sprintf(", change %d", s.Change)
+	}
+	fmt.Fprintln(w, wrap("", text, 2))
+	line := func(c colour, lead, text string) {
+		fmt.Fprintln(w, p.paint(c, wrap("  "+lead+": ", text, 4)))
+	}
+	for _, r := range s.NotReady {
+		line(red, "not ready", r)
+	}
+	for _, text := range s.Catalog.Problems {
+		line(red, "newer contents not taken", text)
+	}
+	for _, text := range []string{s.Unrecorded, s.Clock} {
+		if text != "" {
+			line(red, "warning", text)
+		}
+	}
+	if s.Disk != "" && !slices.Contains(s.NotReady, s.Disk) {
+		line(red, "warning", s.Disk)
+	}
+	for _, text := range s.Catalog.Warnings {
+		line(yellow, "warning", text)
+	}
+	if r := s.Refusals.Last; r != nil {
+		line(yellow, "refused", fmt.Sprintf("%d streams, calls and connections, the last %s ago: %s%s: %s", s.Refusals.Count,
+			short(time.Since(r.Time)), cmp.Or(r.Peer, "unknown"), calledItself(string(r.Proxy)), oneLine(r.Reason)))
+	}
+}
+
+// The widths of the table's first columns; what is longer is cut. The others are as wide as what
+// can stand in them: all of a line fits the page.
+const (
+	proxyWidth, serviceWidth, stateWidth = 28, 14, 22
+)
+
+// printProxies prints the table.
+func printProxies(w io.Writer, p painter, s admin.Status) {
+	rows := [][]string{{"PROXY", "SERVICE", "STATE", "ENVOY", "LAST", "LEAF", "MODE"}}
+	for _, pr := range s.Proxies {
+		state := pr.State()
+		if _, silent := s.Applications[string(pr.ID)]; silent && pr.InSync {
+			state = "app does not answer"
+		}
+		rows = append(rows, []string{
+			fit(string(pr.ID), proxyWidth), fit(pr.Service, serviceWidth), fit(state, stateWidth), cmp.Or(pr.EnvoyVersion, "-"),
+			lastAnswer(pr, time.Now()), until(pr.LeafExpires), cmp.Or(strings.Replace(pr.Enforcement, "ext_authz", "ext", 1), "-"),
+		})
+	}
+	widths := make([]int, len(rows[0]))
+	for _, r := range rows {
+		for i, cell := range r {
+			widths[i] = max(widths[i], utf8.RuneCountInString(cell))
+		}
+	}
+	fmt.Fprintln(w)
+	for n, r := range rows {
+		var b strings.Builder
+		for i, cell := range r {
+			pad := ""
+			if i < len(r)-1 {
+				pad = strings.Repeat(" ", widths[i]-utf8.RuneCountInString(cell)+2)
+			}
+			if i == 2 && n > 0 {
+				cell = p.paint(stateColour(trouble(s, s.Proxies[n-1])), cell)
+			}
+			if n == 0 {
+				cell = p.paint(bold, cell)
+			}
+			b.WriteString(cell + pad)
+		}
+		fmt.Fprintln(w, b.String())
+	}
+}
+
+func stateColour(trouble int) colour {
+	switch {
+	case trouble > 2:
+		return red
+	case trouble > 0:
+		return yellow
+	}
+	return green
+}
+
+// lastAnswer is the last answer of a proxy's Envoys, and how long ago it came: "ACK 3s", "-".
+func lastAnswer(p xds.ProxyStatus, now time.Time) string {
+	switch n := p.LastNACK; {
+	case n != nil && n.Time.After(p.LastACK):
+		return "NACK " + short(now.Sub(n.Time))
+	case !p.LastACK.IsZero():
+		return "ACK " + short(now.Sub(p.LastACK))
+	}
+	return "-"
+}
+
+// notes are what does not fit the table, the worst first.
+func notes(s admin.Status, p xds.ProxyStatus) (out []string) {
+	add := func(format string, args ...any) { out = append(out, fmt.Sprintf(format, args...)) }
+	if p.Left {
+		add("is connected, and not in the catalog: its Envoy keeps what it had: stop it, or register it again")
+	}
+	if p.BuildError != "" {
+		add("keeps what it had, because: %s", p.BuildError)
+	}
+	if n := p.LastNACK; n != nil {
+		state := "" // of a stream that ended nobody knows whether it was
+		if p.Connected && !n.Standing {
+			state = ", mended"
+		}
+		add("Envoy refused %s %s %s ago%s: %s", n.Type, strings.Join(n.Resources, ", "), short(time.Since(n.Time)), state, oneLine(strings.TrimSpace(n.Message)))
+	}
+	if r := p.LastRejection; r != nil {
+		add("its last stream was rejected %s ago: %s", short(time.Since(r.Time)), oneLine(r.Reason))
+	}
+	if a, ok := s.Applications[string(p.ID)]; ok {
+		add("the application %s at %s does not answer its sidecar: %s failed since %s ago", p.Service, a.Address, count(int(min(a.Failed, 1<<30)), "attempt"), short(time.Since(a.Since)))
+	}
+	if p.Waiting != "" {
+		add("waiting: %s", p.Waiting)
+	}
+	if n := s.TLS12[string(p.ID)]; n > 0 {
+		add("%d inbound handshakes were TLS 1.2 (peers under Consul's own control plane)", n)
+	}
+	for _, warning := range p.Warnings {
+		add("warning: %s", warning)
+	}
+	return out
 }
 
 // uncounted is how many of the connected proxies could have had handshakes of TLS 1.2 that nobody
@@ -145,5 +285,5 @@ func until(t time.Time) string {
 	if t.IsZero() {
 		return "-"
 	}
-	return "in " + time.Until(t).Round(time.Second).String()
+	return short(time.Until(t))
 }

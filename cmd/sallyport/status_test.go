@@ -4,6 +4,7 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"github.com/sallyport/sallyport/admin"
 	"github.com/sallyport/sallyport/xds"
@@ -16,23 +17,33 @@ func TestPrintStatus(t *testing.T) {
 	}
 	s := admin.Status{Proxies: []xds.ProxyStatus{
 		{ID: "healed", Connected: true, InSync: true, LastNACK: nack(false)},
-		{ID: "stands", Connected: true, LastNACK: nack(true)},
+		{ID: "stands", Connected: true, LastNACK: nack(true), Streams: []xds.StreamStatus{{Refused: []string{"db"}}}},
 		{ID: "away", LastNACK: nack(false)},
 		{ID: "rejected", LastRejection: &xds.Rejection{Time: time.Now().Add(-3 * time.Second), Reason: "the token\nis not known"}},
-		{ID: "let in again", Connected: true, LastRejection: &xds.Rejection{Time: time.Now().Add(-3 * time.Second), Reason: "the token is not known"}},
-	}}
+		{ID: "left", Connected: true, Left: true},
+		{ID: "silent", Service: "web", Connected: true, InSync: true},
+	}, Applications: map[string]admin.Application{"silent": {Since: time.Now().Add(-3 * time.Second), Failed: 2, Address: "127.0.0.1:8080"}}}
 	var out strings.Builder
-	if err := printStatus(&out, s, 7, false); err != nil {
+	if err := printStatus(&out, s, 7, nil); err != nil {
 		t.Fatal(err)
 	}
 	if !strings.Contains(out.String(), "7 proxies") {
 		t.Errorf("status: %s, want all proxies counted", out.String())
 	}
-	const want = `healed: Envoy refused listener db 14s ago, mended: cannot bind
-stands: Envoy refused listener db 14s ago: cannot bind
-away: Envoy refused listener db 14s ago: cannot bind
+	const want = `stands: Envoy refused listener db 14s ago: cannot bind
 rejected: its last stream was rejected 3s ago: the token is not known
+left: is connected, and not in the catalog: its Envoy keeps what it had: stop it, or register it
+  again
+away: Envoy refused listener db 14s ago: cannot bind
+silent: the application web at 127.0.0.1:8080 does not answer its sidecar: 2 attempts failed since
+  3s ago
+healed: Envoy refused listener db 14s ago, mended: cannot bind
 `
+	for line := range strings.Lines(out.String()) {
+		if n := utf8.RuneCountInString(strings.TrimSuffix(line, "\n")); n > pageWidth {
+			t.Errorf("%d columns: %s", n, line)
+		}
+	}
 	if !strings.HasSuffix(out.String(), "\n"+want) {
 		t.Errorf("status:\n%s\nwant at its end\n%s", out.String(), want)
 	}

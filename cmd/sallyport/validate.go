@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io"
 	"slices"
 
 	"github.com/sallyport/sallyport/catalog"
@@ -12,29 +13,72 @@ import (
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 )
 
+// validation is what there is to say of a directory.
+type validation struct {
+	Mistakes []files.Problem `json:"mistakes"`
+	Warnings []files.Problem `json:"warnings"`
+	// How much there is; 0 if there are mistakes.
+	Services   int `json:"services"`
+	Proxies    int `json:"proxies"`
+	Intentions int `json:"intentions"`
+}
+
+func (v *validation) warn(p files.Problem) { v.Warnings = append(v.Warnings, p) }
+
+// print prints the mistakes or that there are none to out, and warnings to side.
+func (v *validation) print(out, side io.Writer, dir string) error {
+	for _, p := range v.Warnings {
+		printWarning(side, p)
+	}
+	for _, p := range v.Mistakes {
+		fmt.Fprintln(out, p)
+	}
+	if slices.ContainsFunc(v.Mistakes, func(p files.Problem) bool { return p.Unread }) {
+		fmt.Fprintf(out, "%s: there may be more: what files say of one another is checked when all of them can be read\n", dir)
+	}
+	if len(v.Mistakes) > 0 {
+		return nil
+	}
+	_, err := fmt.Fprintf(out, "%s: %s, %s, %s, no mistakes\n", dir, count(v.Services, "service"), count(v.Proxies, "proxy"), count(v.Intentions, "intention"))
+	return err
+}
+
+// printWarning prints what was taken all the same.
+func printWarning(w io.Writer, p files.Problem) {
+	p.Text = "warning: " + p.Text
+	fmt.Fprintln(w, p)
+}
+
 func newValidateCommand() *cobra.Command {
+	var asJSON bool
 	c := &cobra.Command{
 		Use:   "validate DIR",
 		Short: "Every mistake in a directory of definitions, at file:line",
 		Args:  exactly("DIR"),
 		RunE: func(c *cobra.Command, args []string) error {
-			contents, err := readFiles(c, args[0], anyDomain)
-			if problems, ok := errors.AsType[files.Errors](err); ok {
-				for _, p := range problems {
-					fmt.Fprintln(c.OutOrStdout(), p)
-				}
-				if slices.ContainsFunc(problems, func(p files.Problem) bool { return p.Unread }) {
-					fmt.Fprintf(c.OutOrStdout(), "%s: there may be more: what files say of one another is checked when all of them can be read\n", args[0])
-				}
-				return exitError(1)
-			}
-			if err != nil {
+			var v validation
+			contents, err := readFiles(c, args[0], anyDomain, v.warn)
+			problems, mistaken := errors.AsType[files.Errors](err)
+			if err != nil && !mistaken {
 				return err
 			}
-			_, err = fmt.Fprintf(c.OutOrStdout(), "%s: %d services, %d proxies, %d intentions, no mistakes\n", args[0], len(contents.Services), len(contents.Proxies), len(contents.Intentions))
+			v.Mistakes = problems
+			v.Services, v.Proxies = len(contents.Services), len(contents.Proxies)
+			for _, d := range contents.Intentions {
+				v.Intentions += len(d.Intentions)
+			}
+			if asJSON {
+				err = printJSON(c, v)
+			} else {
+				err = v.print(c.OutOrStdout(), c.ErrOrStderr(), args[0])
+			}
+			if err == nil && len(v.Mistakes) > 0 {
+				err = exitError(1)
+			}
 			return err
 		},
 	}
+	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	addReadFlags(c)
 	return c
 }
@@ -53,8 +97,8 @@ func addReadFlags(c *cobra.Command) {
 // anyDomain stands for whichever trust domain a mesh has.
 var anyDomain = spiffeid.RequireTrustDomainFromString("mesh.invalid")
 
-// readFiles reads a directory as `serve` would.
-func readFiles(c *cobra.Command, dir string, domain spiffeid.TrustDomain) (catalog.Contents, error) {
+// readFiles reads a directory as `serve` would. warned gets what is taken with a warning.
+func readFiles(c *cobra.Command, dir string, domain spiffeid.TrustDomain, warned func(files.Problem)) (catalog.Contents, error) {
 	config, err := readConfig(c.Flags())
 	if err != nil {
 		return catalog.Contents{}, err
@@ -64,9 +108,6 @@ func readFiles(c *cobra.Command, dir string, domain spiffeid.TrustDomain) (catal
 	if err != nil {
 		return catalog.Contents{}, err
 	}
-	cfg.Warned = func(p files.Problem) { // what was taken with a warning is printed beside the answer
-		p.Text = "warning: " + p.Text
-		fmt.Fprintln(c.ErrOrStderr(), p)
-	}
+	cfg.Warned = warned
 	return files.Load(cfg)
 }

@@ -99,6 +99,12 @@ func (m *Mesh) Authority() *Authority {
 	return &Authority{Certificate: intermediate, Chain: [][]byte{intermediate.Raw}, Roots: roots, key: key}
 }
 
+// Root is the certificate and the key of the mesh's own CA. The control plane must have run.
+func (m *Mesh) Root() (*x509.Certificate, *ecdsa.PrivateKey) {
+	m.t.Helper()
+	return m.readCA("root.pem")
+}
+
 func (m *Mesh) readCA(name string) (cert *x509.Certificate, key *ecdsa.PrivateKey) {
 	m.t.Helper()
 	path := filepath.Join(m.Data, "ca", name)

@@ -86,6 +86,9 @@ func New(t testing.TB, c Config) *Mesh {
 	return m
 }
 
+// Envoy is the path of the sidecars' Envoy.
+func (m *Mesh) Envoy() string { return m.envoy }
+
 // Port gives out a port.
 func (m *Mesh) Port() int {
 	m.t.Helper()

@@ -1,0 +1,119 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"iter"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/sallyport/sallyport/admin"
+	"github.com/sallyport/sallyport/catalog"
+	"github.com/sallyport/sallyport/definition"
+	"github.com/sallyport/sallyport/identity"
+	"github.com/sallyport/sallyport/xds"
+	"github.com/spf13/cobra"
+)
+
+// named is what a proxy goes by: people say its ID, that of its instance, or its service.
+type named struct{ id, instance, service string }
+
+// matching are those of all that a name means: the proxy with that ID, else the proxies of that
+// instance, else those of that service.
+func matching[T any](all iter.Seq[T], name string, of func(T) named) (out []T) {
+	least := 3
+	for x := range all {
+		n := of(x)
+		rank := slices.Index([]string{n.id, n.instance, n.service}, name)
+		if rank < 0 || rank > least {
+			continue
+		}
+		if rank < least {
+			least, out = rank, nil
+		}
+		out = append(out, x)
+	}
+	return out
+}
+
+// candidates are texts for an error that a name does not mean one thing.
+func candidates[T any](all []T, of func(T) named) string {
+	var out []string
+	for i, x := range all {
+		if i == 10 {
+			out = append(out, fmt.Sprintf("and %d more", len(all)-i))
+			break
+		}
+		n := of(x)
+		out = append(out, fmt.Sprintf("%s (instance %s)", n.id, n.instance))
+	}
+	return strings.Join(out, ", ")
+}
+
+func namedProxy(p *catalog.Proxy) named {
+	return named{string(p.ID), p.Instance, p.Service.String()}
+}
+
+func namedStatus(p xds.ProxyStatus) named { return named{string(p.ID), p.Instance, p.Service} }
+
+// nearest adds to a text about a name that means nothing the one that was probably meant.
+func nearest[T any](all iter.Seq[T], name string, of func(T) named) string {
+	var known []string
+	for x := range all {
+		n := of(x)
+		known = append(known, n.service, n.instance, n.id)
+	}
+	if near := definition.Nearest(name, known); near != "" {
+		return fmt.Sprintf(": did you mean %q?", near)
+	}
+	return ": `sallyport status` lists the proxies"
+}
+
+// serviceOf is the service that a name means: its own, or that of the proxy or instance which has
+// the name where no service has.
+func serviceOf(v *catalog.View, name string) identity.Name {
+	n := identity.NewName(name)
+	if v == nil || v.Service(n) != nil {
+		return n
+	}
+	if found := matching(v.Proxies(), name, namedProxy); len(found) > 0 {
+		return found[0].Service // IDs are unique, and so are instances' services
+	}
+	return n
+}
+
+// completeTimeout bounds how long a shell waits.
+const completeTimeout = time.Second
+
+// completing makes a completion of arguments out of names of the running control plane's proxies,
+// for the first most arguments.
+func completing(o *clientOptions, most int, names func(named) []string) cobra.CompletionFunc {
+	return func(c *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
+		if len(args) >= most {
+			return nil, cobra.ShellCompDirectiveNoFileComp
+		}
+		ctx, cancel := context.WithTimeout(c.Context(), completeTimeout)
+		defer cancel()
+		client, err := admin.Find(o.runtimeDir)
+		if err != nil {
+			return nil, cobra.ShellCompDirectiveNoFileComp
+		}
+		s, err := client.Status(ctx)
+		if err != nil {
+			return nil, cobra.ShellCompDirectiveNoFileComp
+		}
+		var out []string
+		for _, p := range s.Proxies {
+			out = append(out, names(namedStatus(p))...)
+		}
+		slices.Sort(out)
+		return slices.Compact(out), cobra.ShellCompDirectiveNoFileComp
+	}
+}
+
+// The names that commands take, as completing wants them.
+func anyName(n named) []string       { return []string{n.service, n.instance, n.id} }
+func serviceName(n named) []string   { return []string{n.service} }
+func instanceNames(n named) []string { return []string{n.instance} }
+func proxyIDs(n named) []string      { return []string{n.id} }

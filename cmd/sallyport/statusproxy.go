@@ -1,0 +1,98 @@
+package main
+
+import (
+	"cmp"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/sallyport/sallyport/admin"
+)
+
+// printProxy prints all that is known of one proxy.
+func printProxy(w io.Writer, p painter, d admin.Proxy) {
+	s := d.Status
+	title := func(text string) { fmt.Fprintln(w, "\n"+p.paint(bold, text)) }
+	line := func(format string, args ...any) { fmt.Fprintln(w, wrap("  ", fmt.Sprintf(format, args...), 6)) }
+	title(fmt.Sprintf("%s: %s", s.ID, s.State()))
+	line("service %s, instance %s, defined at %s", s.Service, cmp.Or(s.Instance, "-"), cmp.Or(s.Origin, "-"))
+	if d.Identity != "" {
+		line("identity %s", d.Identity)
+		line("application %s, which speaks %s", d.Application, s.Protocol)
+		line("intentions enforced by %s; a revocation takes: %s (%s)", s.Enforcement, s.RevocationBound, s.Revocation)
+		title("Listeners")
+		for _, l := range d.Listeners {
+			line("%s  %s  %s", l.Name, cmp.Or(l.Address, l.Socket), l.Origin)
+		}
+		printUpstreams(title, line, d.Upstreams)
+		title("Who may connect")
+		for _, r := range d.Rules {
+			line("%s", ruleInWords(r))
+		}
+	}
+	for _, t := range s.Streams {
+		title(fmt.Sprintf("Envoy %s, connected since %s", cmp.Or(t.EnvoyVersion, "of unknown version"), at(t.Since)))
+		for _, l := range t.Leafs {
+			line("leaf %s, serial %s, valid from %s to %s", l.ID, l.Serial, at(l.NotBefore), at(l.NotAfter))
+		}
+		for _, k := range t.Types {
+			line("%s: sent %s, accepted %s", count(k.Resources, k.Type), at(k.Sent), at(k.ACKed))
+		}
+		if t.RevocationPending {
+			line("a revocation is not accepted yet")
+		}
+		if !t.DrainsUntil.IsZero() && time.Now().Before(t.DrainsUntil) {
+			line("connections from before a revocation end by %s", at(t.DrainsUntil))
+		}
+	}
+	if len(s.Streams) == 0 {
+		title("No Envoy is connected")
+	}
+	fmt.Fprintln(w)
+}
+
+func printUpstreams(title func(string), line func(string, ...any), upstreams []admin.Upstream) {
+	if len(upstreams) > 0 {
+		title("Upstreams")
+	}
+	for _, u := range upstreams {
+		line("%s (%s) at %s, expects %s  %s", u.Name, u.Protocol, u.Listen, u.Expects, u.Origin)
+		for _, e := range u.Endpoints {
+			health := "healthy"
+			if !e.Healthy {
+				health = "not healthy"
+			}
+			line("  endpoint %s, %s, weight %d", e.Address, health, e.Weight)
+		}
+		if len(u.Endpoints) == 0 {
+			line("  no endpoints: no sidecar of %s is known", u.Name)
+		}
+	}
+}
+
+// ruleInWords is a rule as one says it.
+func ruleInWords(r admin.Rule) string {
+	s := r.Source + " may"
+	if r.Source == "*" {
+		s = "everybody else may"
+	}
+	if !r.Allowed {
+		s += " not"
+	}
+	s += " connect"
+	if r.Origin == "" {
+		return s + ", by the default policy"
+	}
+	if s += ", by " + r.Origin; r.Note != "" {
+		s += " (" + r.Note + ")"
+	}
+	return s
+}
+
+// at is a time for people and for machines, "never" for the zero time.
+func at(t time.Time) string {
+	if t.IsZero() {
+		return "never"
+	}
+	return t.UTC().Format(time.RFC3339)
+}
