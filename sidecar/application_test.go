@@ -31,6 +31,8 @@ func TestApplication(t *testing.T) {
 				return now, nil
 			},
 			tell: func(_ context.Context, a admin.Application) error {
+				mu.Lock()
+				defer mu.Unlock()
 				if away {
 					return errors.New("away")
 				}
@@ -44,11 +46,16 @@ func TestApplication(t *testing.T) {
 		step := func(c counters, d time.Duration) int {
 			mu.Lock()
 			now = c
-			mu.Unlock()
 			before := len(told)
+			mu.Unlock()
 			time.Sleep(d)
 			synctest.Wait()
 			return len(told) - before
+		}
+		leave := func(b bool) {
+			mu.Lock()
+			defer mu.Unlock()
+			away = b
 		}
 		if n := step(counters{}, time.Minute); n != 0 {
 			t.Errorf("told %d times of an application that nobody asked", n)
@@ -62,9 +69,9 @@ func TestApplication(t *testing.T) {
 		if n := step(counters{bytes: 10, failed: 4}, 61*time.Second); n < 2 {
 			t.Errorf("told %d times within a minute, want it said again", n)
 		}
-		away = true
+		leave(true)
 		step(counters{bytes: 20, failed: 4}, 10*time.Second)
-		away = false
+		leave(false)
 		if n := step(counters{bytes: 20, failed: 4}, 10*time.Second); n != 1 || !told[len(told)-1].Answers {
 			t.Errorf("told %d times after the control plane was away: %+v, want that it answers", n, told[len(told)-1])
 		}
