@@ -238,6 +238,9 @@ func (s *session) adding(k kind, now time.Time) bool {
 // inUse reports whether Envoy may still have a listener or routes that lead to a cluster which is
 // to be removed, because it has not replaced them yet or refuses to.
 func (s *session) inUse(cluster string, now time.Time) bool {
+	if _, held := s.subs[clusters].held[cluster]; !held {
+		return false // it is not removed, but was asked for and does not exist
+	}
 	// On a new stream Envoy asks for clusters first, and may have listeners and routes that it has
 	// not listed yet. An Envoy that is still starting asks for no listeners before its clusters are
 	// ready, so this wait has a bound too.

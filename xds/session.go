@@ -279,6 +279,7 @@ func (s *session) send(k kind, removals bool, now time.Time) {
 	for _, r := range add {
 		t.held[r.GetName()] = r.GetVersion()
 		delete(t.resend, r.GetName())
+		delete(t.unanswered, r.GetName())
 		if k == clusters {
 			// Envoy waits for the endpoints of a changed cluster anew without asking for them, even
 			// if its request for endpoints is still to come on this stream, and lists them as held.
@@ -349,7 +350,7 @@ func (s *session) settled(r ref) bool {
 	t, want := s.subs[r.kind], s.target.resources[r.kind].Get(r.name)
 	switch _, held := t.held[r.name]; {
 	case want == nil:
-		return !t.kind.hasWildcard() || !held && !t.unanswered(r.name)
+		return !t.kind.hasWildcard() || !held && !t.inFlight(r.name)
 	case !t.wildcard && !t.names[r.name]:
 		return true
 	}

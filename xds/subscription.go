@@ -36,6 +36,9 @@ type subscription struct {
 	// resend holds names to be sent although they are held: subscribed to again, or endpoints of a
 	// cluster that was sent.
 	resend map[string]bool
+	// unanswered are listeners and clusters that were subscribed to by name, and not answered yet:
+	// neither sent nor said to be missing.
+	unanswered map[string]bool
 	// isolated holds names of responses that were refused. They are sent one at a time, to find the
 	// bad one.
 	isolated map[string]bool
@@ -106,6 +109,7 @@ func (s *subscription) update(q *discoveryv3.DeltaDiscoveryRequest) {
 	for _, name := range q.GetResourceNamesSubscribe() {
 		if name != "*" {
 			s.names[name] = true
+			s.awaitAnswer(name)
 		}
 	}
 	delete(s.resend, "*")
@@ -127,8 +131,22 @@ func (s *subscription) update(q *discoveryv3.DeltaDiscoveryRequest) {
 	}
 }
 
+// awaitAnswer notes that a name was subscribed to. Of a listener or cluster that does not exist
+// Envoy is told so, in removed_resources (xDS protocol, "Knowing When a Requested Resource Does Not
+// Exist"): on-demand CDS would wait until its timeout. Of other kinds it is not: see hasWildcard.
+func (s *subscription) awaitAnswer(name string) {
+	if !s.kind.hasWildcard() {
+		return
+	}
+	if s.unanswered == nil {
+		s.unanswered = map[string]bool{}
+	}
+	s.unanswered[name] = true
+}
+
 func (s *subscription) forget(name string) {
 	delete(s.held, name)
+	delete(s.unanswered, name)
 	delete(s.acked, name)
 	delete(s.resend, name)
 	delete(s.isolated, name)
@@ -206,11 +224,11 @@ func (s *subscription) accept(name string) {
 
 // has reports whether Envoy has accepted this version of r.
 func (s *subscription) has(r *discoveryv3.Resource) bool {
-	return s.held[r.GetName()] == r.GetVersion() && !s.unanswered(r.GetName())
+	return s.held[r.GetName()] == r.GetVersion() && !s.inFlight(r.GetName())
 }
 
-// unanswered reports whether Envoy has not answered a response with the resource, or its removal.
-func (s *subscription) unanswered(name string) bool {
+// inFlight reports whether Envoy has not answered a response with the resource, or its removal.
+func (s *subscription) inFlight(name string) bool {
 	if s.out == nil {
 		return false
 	}
@@ -258,7 +276,7 @@ func (s *subscription) rejected(response *discoveryv3.DeltaDiscoveryResponse, no
 }
 
 // todo lists, sorted by name, the resources of want that Envoy lacks and, for listeners and
-// clusters, those that it has to remove.
+// clusters, those that it has to remove or has asked for in vain.
 func (s *subscription) todo(want snapshot.Set, now time.Time) (add []*discoveryv3.Resource, removed []string) {
 	if !s.asked || s.upToDate {
 		return nil, nil
@@ -289,6 +307,11 @@ func (s *subscription) todo(want snapshot.Set, now time.Time) (add []*discoveryv
 	if s.kind.hasWildcard() {
 		for name := range s.held {
 			if want.Get(name) == nil {
+				removed = append(removed, name)
+			}
+		}
+		for name := range s.unanswered {
+			if _, held := s.held[name]; !held && want.Get(name) == nil {
 				removed = append(removed, name)
 			}
 		}
