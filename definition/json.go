@@ -88,22 +88,10 @@ func (r *jsonReader) token() (json.Token, *SyntaxError) {
 	if err == nil {
 		return t, nil
 	}
-	var s *json.SyntaxError
-	switch {
-	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
-		return nil, Syntax(r.lineOf(int64(len(r.src))), "the JSON value is not complete")
-	case errors.As(err, &s):
-		// The decoder stands before the blanks that precede the offending character.
-		return nil, Syntax(r.lineOf(r.skipBlanks(s.Offset)), "%s", s.Error())
+	if s := jsonSyntax(r.src); s != nil {
+		return nil, s
 	}
 	return nil, Syntax(r.here(), "%s", err)
-}
-
-func (r *jsonReader) skipBlanks(offset int64) int64 {
-	for offset < int64(len(r.src)) && bytes.IndexByte([]byte(" \t\r\n"), r.src[offset]) >= 0 {
-		offset++
-	}
-	return offset
 }
 
 func (r *jsonReader) value(depth int) (*Node, *SyntaxError) {

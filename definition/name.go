@@ -21,6 +21,8 @@ func (d *Decoder) Name(key string, s Setting[string]) bool {
 		return true
 	case strings.Contains(s.Value, identity.Wildcard):
 		d.wrong(f, "%.60q: a wildcard cannot be used here", s.Value)
+	case !d.Lenient && strings.Contains(s.Value, "${"):
+		d.wrong(f, "%.60q: nothing is filled in here: write the name itself", s.Value)
 	case identity.NewName(s.Value).Check() != nil:
 		d.wrong(f, "%.60q cannot be a service's name: letters, digits, '.', '-' and '_' are allowed", s.Value)
 	default:

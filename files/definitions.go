@@ -85,6 +85,10 @@ func (f *file) unread(line int, text string) {
 func (d *decoding) document(n *definition.Node) {
 	r := definition.Reader{Report: func(m definition.Mistake) { d.problem(m.At, "%s", m.Text) }}
 	o := r.Decoder(n, "the file")
+	if k := o.Given("apiVersion"); len(k) > 0 {
+		kubernetes(o, k[0].At)
+		return
+	}
 	switch kinds := o.Given("kind"); len(kinds) {
 	case 0:
 	case 1:

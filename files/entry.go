@@ -1,6 +1,7 @@
 package files
 
 import (
+	"cmp"
 	"slices"
 	"strings"
 
@@ -34,6 +35,40 @@ type mesh struct {
 	definition.Mesh
 }
 
+// supported are the kinds of config entries that are read.
+var supported = []string{"service-intentions", "service-defaults", "proxy-defaults", "mesh"}
+
+// camelCase is the one of kinds that Kubernetes calls kind: ServiceIntentions; empty if none is.
+func camelCase(kind string, kinds []string) string {
+	for _, k := range kinds {
+		if strings.EqualFold(strings.ReplaceAll(k, "-", ""), kind) {
+			return k
+		}
+	}
+	return ""
+}
+
+// kubernetes reports a resource of Kubernetes, which says at what it is one. Of one of Consul's it
+// says how it is written here.
+func kubernetes(o *definition.Decoder, at definition.Position) {
+	var kind, name string
+	for _, f := range o.Given("kind") {
+		kind = f.Value.Text
+	}
+	for _, f := range append(o.Given("metadata"), o.Given("spec")...) {
+		if d, ok := o.Decoder(f.Value, "").Child("destination", ""); ok { // of ServiceIntentions
+			name = cmp.Or(d.Text("name").Value, name)
+		}
+		name = cmp.Or(name, o.Decoder(f.Value, "").Text("name").Value)
+	}
+	k := camelCase(kind, supported)
+	if k == "" {
+		o.Mistake(at, "a Kubernetes resource of kind %.60q: here are Consul's service definitions and config entries of kind %s", kind, strings.Join(supported, ", "))
+		return
+	}
+	o.Mistake(at, "a Kubernetes resource (%.60s): write it as Consul's API has it: Kind %q, Name %.60q, and what is under spec beside them", kind, k, name)
+}
+
 // entry reads one config entry, as `consul config write` takes it.
 func (d *definitions) entry(o *definition.Decoder) {
 	o.Weak = true
@@ -47,7 +82,6 @@ func (d *definitions) entry(o *definition.Decoder) {
 		"exported-services", "sameness-group", "jwt-provider", "http-route", "tcp-route", "inline-certificate", "file-system-certificate",
 		"control-plane-request-limit",
 	}
-	supported := []string{"service-intentions", "service-defaults", "proxy-defaults", "mesh"}
 	switch kind.Value {
 	case "service-intentions":
 		d.serviceIntentions(o)
@@ -58,12 +92,7 @@ func (d *definitions) entry(o *definition.Decoder) {
 	case "mesh":
 		d.readMesh(o)
 	default:
-		near := definition.Nearest(strings.ReplaceAll(kind.Value, "-", "_"), supported)
-		for _, k := range supported { // ServiceIntentions, as Kubernetes spells it
-			if strings.EqualFold(strings.ReplaceAll(k, "-", ""), kind.Value) {
-				near = k
-			}
-		}
+		near := cmp.Or(camelCase(kind.Value, supported), definition.Nearest(strings.ReplaceAll(kind.Value, "-", "_"), supported))
 		switch {
 		case slices.Contains(unsupported, kind.Value):
 			o.Mistake(kind.At, "config entries of kind %q are not supported yet", kind.Value)

@@ -3,6 +3,7 @@ package files
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"strconv"
 	"strings"
 
@@ -54,7 +55,7 @@ func scanHCL(src []byte) *definition.SyntaxError {
 	s := scanner.New(src)
 	s.Error = func(pos token.Pos, msg string) {
 		if failed == nil {
-			failed = definition.Syntax(pos.Line, "%s", msg)
+			failed = definition.Syntax(pos.Line, "%s", hclWords(src, pos, msg))
 		}
 	}
 	var open []token.Token
@@ -66,6 +67,13 @@ func scanHCL(src []byte) *definition.SyntaxError {
 		}
 		if t.Type == token.COMMENT {
 			continue
+		}
+		if inList := len(open) > 0 && open[len(open)-1].Type == token.LBRACK; t.Type == token.IDENT && (inList || last.Type == token.ASSIGN) ||
+			t.Type == token.ADD || t.Type == token.SUB {
+			if end := t.Pos.Offset + len(t.Text); end < len(src) && src[end] == '(' {
+				t.Text += "()"
+			}
+			return definition.Syntax(t.Pos.Line, "%s", expression(t.Text))
 		}
 		if last.Type == token.ASSIGN {
 			switch t.Type { //nolint:exhaustive // anything else begins a value
@@ -94,6 +102,32 @@ func scanHCL(src []byte) *definition.SyntaxError {
 		}
 		last = t
 	}
+}
+
+// expression says of a word or a character that it belongs to one, or lacks its quotes.
+func expression(text string) string {
+	if strings.ContainsAny(text, "().+-*/%?!<>&|") {
+		return fmt.Sprintf("%.40s is of an expression, which HCL 2 has: files are HCL 1, as Consul's agent reads them: write the value itself", text)
+	}
+	return fmt.Sprintf("%.40s: a string has to be in double quotes (and expressions, which HCL 2 has, are not read)", text)
+}
+
+// hclWords is an error of the scanner in words.
+func hclWords(src []byte, pos token.Pos, msg string) string {
+	if msg != "illegal char" || pos.Offset >= len(src) {
+		return msg
+	}
+	switch c := src[pos.Offset]; c {
+	case '(', ')', '?', '!', '*', '%', '>', '&', '|':
+		return expression(string(c))
+	case ':':
+		return "a colon where HCL has ="
+	case '\'':
+		return `' where HCL has "`
+	case ';':
+		return "a semicolon: values stand on lines of their own"
+	}
+	return "illegal character"
 }
 
 func hclMapping(n *definition.Node, l *ast.ObjectList) *definition.SyntaxError {

@@ -63,14 +63,14 @@ func mistakes() []mistake {
 		one("hcl number", inService("port = 99999999999999999999"), "a.hcl:3: 99999999999999999999 is too large a number"),
 		one("hcl deep", "a = "+strings.Repeat("[", 100)+strings.Repeat("]", 100), "a.hcl:1: nested more than 64 deep"),
 		one("json in hcl", "{\n\"service\": {\"name\": \"web\",\n\"prot\": 1}}", `a.hcl:3: unknown key "prot" in service: did you mean port?`),
-		{"json", map[string]string{"a.json": "{\n  \"service\": {\n    \"name\": \"web\",\n  }\n}"}, []string{"a.json:4: invalid character '}' looking for beginning of object key string"}},
+		{"json", map[string]string{"a.json": "{\n  \"service\": {\n    \"name\": \"web\",\n  }\n}"}, []string{"a.json:3: a comma before }: JSON has none after the last one: remove it"}},
 		{"json cut off", map[string]string{"a.json": "{\n  \"service\": {\n    \"name\": \"web\""}, []string{"a.json:3: the JSON value is not complete"}},
 		{"json rest", map[string]string{"a.json": "{}\n{}"}, []string{"a.json:2: more after the end of the JSON value: one file holds one value"}},
 		{"json array", map[string]string{"a.json": "[]"}, []string{"a.json:1: the file must be a block, not a list"}},
 		{"json twice", map[string]string{"a.json": "{\"service\": {\n\"name\": \"web\",\n\"Name\": \"api\"}}"}, []string{"a.json:3: Name is given twice in service (first at line 2)"}},
 		{"json deep", map[string]string{"a.json": strings.Repeat("[", 100)}, []string{"a.json:1: nested more than 64 deep"}},
 		{"json number", map[string]string{"a.json": "{\"service\": {\"name\": \"web\",\n\"port\": 1e999}}"}, []string{"a.json:2: 1e999 is too large a number"}},
-		{"yaml", map[string]string{"a.yaml": "service:\n  name: web\n name: api\n"}, []string{"a.yaml:2: did not find expected key"}},
+		{"yaml", map[string]string{"a.yaml": "service:\n  name: web\n name: api\n"}, []string{`a.yaml:3: does not go with the lines before it: YAML wants "key: value" or "- value", indented like what it stands beside`}},
 		{"yaml twice", map[string]string{"a.yaml": "service:\n  name: web\n  name: api\n"}, []string{"a.yaml:3: name is given twice in service (first at line 2)"}},
 		{"yaml merge", map[string]string{"a.yml": "service:\n  <<: {name: web}\n"}, []string{"a.yml:2: merge keys (<<) are not supported: spell the keys out"}},
 		{"yaml tag", map[string]string{"a.yml": "service:\n  name: !secret web\n"}, []string{"a.yml:2: the tag !secret means nothing here"}},
@@ -78,7 +78,7 @@ func mistakes() []mistake {
 			"d: &d [*c,*c,*c,*c,*c,*c,*c,*c,*c,*c]\ne: [*d,*d,*d,*d,*d,*d,*d,*d,*d,*d]\n"}, []string{"a.yml:1: the aliases come to more than 10000 values"}},
 		{"yaml cycle", map[string]string{"a.yml": "a: &a [*a]\n"}, []string{"a.yml:1: nested more than 64 deep"}},
 		{"yaml key", map[string]string{"a.yml": "service:\n  [a]: b\n"}, []string{"a.yml:2: a key must be plain text"}},
-		{"kubernetes", map[string]string{"a.yml": "apiVersion: consul.hashicorp.com/v1alpha1\nkind: ServiceIntentions\n"}, []string{`a.yml:2: unknown kind "ServiceIntentions": did you mean service-intentions?`}},
+		{"kubernetes", map[string]string{"a.yml": "apiVersion: consul.hashicorp.com/v1alpha1\nkind: ServiceIntentions\n"}, []string{`a.yml:1: a Kubernetes resource (ServiceIntentions): write it as Consul's API has it: Kind "service-intentions", Name "", and what is under spec beside them`}},
 		one("empty", " \n\t\n", "a.hcl:1: the file is empty: remove it, or leave a comment in it if that is meant"),
 		one("utf-8", "service {\n  name = \"w\xffb\"\n}\n", "a.hcl:2: is not valid UTF-8"),
 		one("utf-8 escaped", "service {\n  name = \"w\\xffb\"\n}\n", `a.hcl:2: "w\xffb" is not valid UTF-8`),
@@ -340,7 +340,7 @@ func mistakes() []mistake {
 // TestProblems holds that each mistake is found, alone, at its place.
 func TestProblems(t *testing.T) {
 	t.Parallel()
-	for _, m := range mistakes() {
+	for _, m := range append(mistakes(), syntaxMistakes()...) {
 		t.Run(m.name, func(t *testing.T) {
 			t.Parallel()
 			dir := write(t, m.files)

@@ -4,9 +4,6 @@ import (
 	"bytes"
 	"errors"
 	"io"
-	"regexp"
-	"strconv"
-	"strings"
 
 	"github.com/sallyport/sallyport/definition"
 	"go.yaml.in/yaml/v3"
@@ -32,7 +29,7 @@ func parseYAML(file string, src []byte) ([]*definition.Node, *definition.SyntaxE
 			return documents, nil
 		}
 		if err != nil {
-			return nil, yamlSyntax(err)
+			return nil, yamlSyntax(src, err)
 		}
 		if y.Kind != yaml.DocumentNode || len(y.Content) != 1 {
 			continue
@@ -45,18 +42,6 @@ func parseYAML(file string, src []byte) ([]*definition.Node, *definition.SyntaxE
 			documents = append(documents, n)
 		}
 	}
-}
-
-var yamlLine = regexp.MustCompile(`^line (\d+): `)
-
-// yamlSyntax takes the line out of the library's error, which has it only in its text.
-func yamlSyntax(err error) *definition.SyntaxError {
-	msg := strings.TrimPrefix(err.Error(), "yaml: ")
-	if m := yamlLine.FindStringSubmatch(msg); m != nil {
-		line, _ := strconv.Atoi(m[1]) // digits; on overflow Atoi gives the largest int
-		return definition.Syntax(line, "%s", strings.TrimPrefix(msg, m[0]))
-	}
-	return definition.Syntax(1, "%s", msg)
 }
 
 func (r *yamlReader) node(y *yaml.Node, depth int, aliased bool) (*definition.Node, *definition.SyntaxError) {
