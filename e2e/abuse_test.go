@@ -28,7 +28,7 @@ const longVariable = "E2E_LONG"
 // TestFloods has a process of another user flood the control plane, over its socket, its TLS endpoint and its metrics address, in each way that has
 // ever filled its memory. It goes on: its memory stays far below 1 GiB, 20 proxies stay in sync, a deny takes effect, and the log does not grow with
 // the flood.
-func TestFloods(t *testing.T) { //nolint:tparallel // it needs the machine for itself
+func TestFloods(t *testing.T) { // it needs the machine for itself
 	const most = 384 << 20
 	lasting := 4 * time.Second
 	if os.Getenv(longVariable) != "" {
@@ -58,13 +58,20 @@ func TestFloods(t *testing.T) { //nolint:tparallel // it needs the machine for i
 	nobody := copyTestBinary(t)
 	socket := filepath.Join(m.Runtime, "xds.sock")
 	floods := []flood{
-		{Kind: "messages", Network: "unix", Addr: socket}, {Kind: "messages", Network: "tcp", Addr: remote},
-		{Kind: "unfinished", Network: "unix", Addr: socket}, {Kind: "unfinished", Network: "tcp", Addr: remote},
-		{Kind: "headers", Network: "unix", Addr: socket}, {Kind: "headers", Network: "tcp", Addr: remote},
-		{Kind: "hpack", Network: "unix", Addr: socket}, {Kind: "hpack", Network: "tcp", Addr: remote},
-		{Kind: "connections", Network: "unix", Addr: socket}, {Kind: "connections", Network: "tcp", Addr: remote},
-		{Kind: "refusals", Network: "unix", Addr: socket}, {Kind: "refusals", Network: "tcp", Addr: remote},
-		{Kind: "unread", Network: "unix", Addr: socket}, {Kind: "unread", Network: "tcp", Addr: remote},
+		{Kind: "messages", Network: "unix", Addr: socket},
+		{Kind: "messages", Network: "tcp", Addr: remote},
+		{Kind: "unfinished", Network: "unix", Addr: socket},
+		{Kind: "unfinished", Network: "tcp", Addr: remote},
+		{Kind: "headers", Network: "unix", Addr: socket},
+		{Kind: "headers", Network: "tcp", Addr: remote},
+		{Kind: "hpack", Network: "unix", Addr: socket},
+		{Kind: "hpack", Network: "tcp", Addr: remote},
+		{Kind: "connections", Network: "unix", Addr: socket},
+		{Kind: "connections", Network: "tcp", Addr: remote},
+		{Kind: "refusals", Network: "unix", Addr: socket},
+		{Kind: "refusals", Network: "tcp", Addr: remote},
+		{Kind: "unread", Network: "unix", Addr: socket},
+		{Kind: "unread", Network: "tcp", Addr: remote},
 		{Kind: "metrics", Network: "tcp", Addr: metrics},
 		{Kind: "of one token", Network: "unix", Addr: socket, Token: token, Proxy: "other-17-sidecar-proxy"},
 		{Kind: "unfinished", Network: "unix", Addr: socket, Token: token, Proxy: "other-17-sidecar-proxy"},

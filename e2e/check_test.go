@@ -15,6 +15,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -90,7 +91,7 @@ func broken(t *testing.T, prepare func(m *meshtest.Mesh)) (m *meshtest.Mesh, car
 }
 
 // TestCheck breaks a mesh in one way each: `sallyport check` names what is broken and nothing else, and is content with it before.
-func TestCheck(t *testing.T) {
+func TestCheck(t *testing.T) { //nolint:tparallel // its parts follow each other: each starts a mesh
 	t.Parallel()
 	find := func(t *testing.T, m *meshtest.Mesh, want map[string]string) {
 		t.Helper()
@@ -141,7 +142,7 @@ func TestCheck(t *testing.T) {
 				_ = meshtest.GetPlain("http://" + m.Upstream("web", "api"))
 				return finds(m, map[string]string{"application": where})
 			})
-			if text := m.MustRun("status"); !strings.Contains(strings.Join(strings.Fields(text), " "), "127.0.0.1:"+fmt.Sprint(local.Port())+" does not answer") {
+			if text := m.MustRun("status"); !strings.Contains(strings.Join(strings.Fields(text), " "), "127.0.0.1:"+strconv.Itoa(local.Port())+" does not answer") {
 				t.Errorf("status does not name it:\n%s", text)
 			}
 			if log, err := os.ReadFile(m.ServeLog()); err != nil || !strings.Contains(string(log), "the application does not answer its sidecar") {

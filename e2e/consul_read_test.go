@@ -29,11 +29,13 @@ func TestConsulConfigRead(t *testing.T) {
 			"protocol": "HTTP", "local_connect_timeout_ms": 1000, "envoy_prometheus_bind_addr": "0.0.0.0:9102", "local_idle_timeout_ms": 0,
 		}},
 		{"Kind": "service-defaults", "Name": "nothing-said"},
-		{"Kind": "service-defaults", "Name": "api", "Protocol": "HTTP", "Meta": meta, "LocalConnectTimeoutMs": 1000, "LocalRequestTimeoutMs": 2000, "MaxInboundConnections": 7,
+		{
+			"Kind": "service-defaults", "Name": "api", "Protocol": "HTTP", "Meta": meta, "LocalConnectTimeoutMs": 1000, "LocalRequestTimeoutMs": 2000, "MaxInboundConnections": 7,
 			"BalanceInboundConnections": "exact_balance", "MeshGateway": entry{"Mode": "none"}, "MutualTLSMode": "strict", "UpstreamConfig": entry{
 				"Defaults":  entry{"ConnectTimeoutMs": 3000, "Protocol": "http", "Limits": entry{"MaxConnections": 3}, "PassiveHealthCheck": passive, "BalanceOutboundConnections": "exact_balance", "MeshGateway": entry{"Mode": "none"}},
 				"Overrides": []entry{{"Name": "db", "ConnectTimeoutMs": 10, "Limits": entry{"MaxPendingRequests": 4, "MaxConcurrentRequests": 5}}, {"Name": "other", "PassiveHealthCheck": entry{"Interval": 1500000000}}},
-			}},
+			},
+		},
 		{"Kind": "mesh", "Meta": meta, "TLS": entry{"Incoming": entry{"TLSMinVersion": "TLSv1_2"}, "Outgoing": entry{"TLSMinVersion": "TLSv1_3"}}, "HTTP": entry{"SanitizeXForwardedClientCert": true}},
 		{"Kind": "service-intentions", "Name": "api", "Meta": meta, "Sources": []entry{
 			{"Name": "web", "Action": "allow", "Description": "the shop"}, {"Name": "*", "Action": "deny", "Type": "consul"},

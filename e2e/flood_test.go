@@ -167,9 +167,15 @@ func (f flood) open(ctx context.Context, read bool) (*raw, error) {
 func (f flood) fields(r *raw, method string, more ...hpack.HeaderField) []byte {
 	r.block.Reset()
 	for _, h := range append([]hpack.HeaderField{
-		{Name: ":method", Value: "POST"}, {Name: ":scheme", Value: "http"}, {Name: ":path", Value: method}, {Name: ":authority", Value: "x"},
-		{Name: "content-type", Value: "application/grpc"}, {Name: "te", Value: "trailers"}, {Name: "authorization", Value: "Bearer " + f.Token},
-		{Name: "x-sallyport-proxy", Value: f.Proxy}, {Name: "x-sallyport-destination", Value: "web"},
+		{Name: ":method", Value: "POST"},
+		{Name: ":scheme", Value: "http"},
+		{Name: ":path", Value: method},
+		{Name: ":authority", Value: "x"},
+		{Name: "content-type", Value: "application/grpc"},
+		{Name: "te", Value: "trailers"},
+		{Name: "authorization", Value: "Bearer " + f.Token},
+		{Name: "x-sallyport-proxy", Value: f.Proxy},
+		{Name: "x-sallyport-destination", Value: "web"},
 	}, more...) {
 		_ = r.pack.WriteField(h)
 	}

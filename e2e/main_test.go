@@ -59,7 +59,11 @@ func run(m *testing.M) int {
 		return 1
 	}
 	sallyport = abs
-	return m.Run()
+	status := m.Run()
+	if r, ok := meshtest.StopControl(); ok {
+		fmt.Printf("FIGURE control load: %s\n", r)
+	}
+	return status
 }
 
 // newMesh makes a mesh on the Envoy of the whole suite. flags are further ones of `sallyport serve`.
@@ -106,6 +110,7 @@ func serveEchoOn(t *testing.T, host, banner string) *meshtest.Server {
 
 func startLoad(t *testing.T, c meshtest.LoadConfig) *meshtest.Load {
 	t.Helper()
+	meshtest.StartControl(t)
 	l, err := meshtest.StartLoad(c)
 	if err != nil {
 		t.Fatalf("load: %v", err)
@@ -113,12 +118,21 @@ func startLoad(t *testing.T, c meshtest.LoadConfig) *meshtest.Load {
 	return l
 }
 
-// unscathed fails the test if any request of a load failed or any of its connections ended.
+// unscathed fails the test if any request of a load failed or any of its connections ended. What the
+// control load failed as well is the machine's: said apart, and no pass either.
 func unscathed(t *testing.T, what string, r meshtest.Report) {
 	t.Helper()
 	figure(t, "load=%q %s", what, r)
-	if r.Failed != 0 || r.Closed != 0 {
-		t.Errorf("%s: %d of %d requests failed, %d of %d connections ended: %v", what, r.Failed, r.Requests, r.Closed, r.Held, r)
+	control, ok := meshtest.ControlSince(r.From)
+	if !ok {
+		t.Fatal("no control load runs")
+	}
+	v := meshtest.Judge(r, control)
+	switch {
+	case len(v.Ours) > 0 || r.Closed != 0 && len(v.Machine) == 0:
+		t.Errorf("%s: %d of %d requests failed, %d of %d connections ended: %v\nthe control load meanwhile: %v", what, r.Failed, r.Requests, r.Closed, r.Held, r, control)
+	case r.Failed != 0:
+		t.Errorf("%s%s: %d of %d requests failed: %v\nthe control load meanwhile: %v", meshtest.TooSlow, what, r.Failed, r.Requests, r, control)
 	}
 	if r.Requests == 0 {
 		t.Errorf("%s: the load did nothing", what)

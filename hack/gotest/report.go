@@ -29,11 +29,13 @@ type report struct {
 	output   map[testName]*strings.Builder // of what has not ended yet
 
 	passed, failed, skipped int
-	complaints              []string // of the failed tests, in short
+	slow                    int               // failed for the machine's sake alone
+	complaints              []string          // of the failed tests, in short
+	verdicts                map[testName]bool // of the failed tests: whether for the machine's sake
 }
 
 func newReport(out, log io.Writer) *report {
-	return &report{out: out, log: log, output: map[testName]*strings.Builder{}}
+	return &report{out: out, log: log, output: map[testName]*strings.Builder{}, verdicts: map[testName]bool{}}
 }
 
 func (r *report) line(text []byte) {
@@ -75,7 +77,12 @@ func (r *report) end(name testName, e event) {
 	case name.test != "" && e.Action == "pass":
 		r.passed++
 	case name.test != "" && e.Action == "fail":
-		r.failed++
+		slow := r.tooSlow(name, text)
+		if r.verdicts[name] = slow; slow {
+			r.slow++
+		} else {
+			r.failed++
+		}
 		r.print(fmt.Sprintf("\nFAIL %s %s\n%s", name.pkg, name.test, text))
 		r.complain(name.test, text)
 	case name.test != "":
@@ -84,8 +91,10 @@ func (r *report) end(name testName, e event) {
 	case e.Action == "pass":
 		r.print(fmt.Sprintf("ok   %s %.1fs\n", name.pkg, e.Elapsed))
 	case e.Action == "fail":
-		r.failed++
 		r.unfinished(name.pkg)
+		if !r.blamed(name.pkg) {
+			r.failed++ // it was not built, or its process ended by itself
+		}
 		r.print(fmt.Sprintf("FAIL %s %.1fs\n%s", name.pkg, e.Elapsed, text))
 	}
 }
@@ -96,10 +105,57 @@ func (r *report) unfinished(pkg string) {
 		if name.pkg == pkg && name.test != "" {
 			r.print(fmt.Sprintf("\nFAIL %s %s: did not end\n%s", pkg, name.test, r.output[name]))
 			r.complain(name.test+" did not end", r.output[name].String())
+			r.verdicts[name] = false
+			r.failed++
 			delete(r.output, name)
 		}
 	}
 }
+
+// blamed reports whether a failed test explains that its package failed.
+func (r *report) blamed(pkg string) bool {
+	for name := range r.verdicts {
+		if name.pkg == pkg {
+			return true
+		}
+	}
+	return false
+}
+
+// tooSlow reports whether a failed test blames the machine alone: each complaint of a test's own file
+// does, or it has none and its failed subtests do. What is logged beside that counts as a complaint,
+// which errs to the safe side.
+func (r *report) tooSlow(name testName, text string) bool {
+	slow := false
+	for line := range strings.Lines(text) {
+		at := complaint.FindString(line)
+		if at == "" {
+			continue
+		}
+		if !strings.HasPrefix(line[len(at):], tooSlow) {
+			return false
+		}
+		slow = true
+	}
+	if slow {
+		return true
+	}
+	for sub, s := range r.verdicts {
+		if sub.pkg == name.pkg && strings.HasPrefix(sub.test, name.test+"/") {
+			if !s {
+				return false
+			}
+			slow = true
+		}
+	}
+	return slow
+}
+
+// tooSlow is meshtest.TooSlow: this command imports none of what it tests.
+const tooSlow = "TOO SLOW: "
+
+// complaint is where a line of a test's own file comes from; what the tests' support logs comes from others.
+var complaint = regexp.MustCompile(`^\s+[\w.-]+_test\.go:\d+: `)
 
 // place is where a test's line comes from.
 var place = regexp.MustCompile(`^\s+[\w.-]+\.go:\d+: `)
@@ -136,9 +192,23 @@ func (r *report) summary(took time.Duration) {
 	for _, c := range r.complaints {
 		r.print("FAILED " + c + "\n")
 	}
+	if r.slow > 0 {
+		r.print(fmt.Sprintf("THIS MACHINE IS TOO SLOW: %d failed as the control load did, which knows nothing of what is tested\n", r.slow))
+	}
 	r.print(fmt.Sprintf("%d passed, %d failed, %d skipped in %s\n", r.passed, r.failed, r.skipped, took.Round(100*time.Millisecond)))
 }
 
 // print and keep ignore errors of writing: the tests' result does not depend on who listens.
 func (r *report) print(text string) { _, _ = io.WriteString(r.out, text) }
 func (r *report) keep(text string)  { _, _ = io.WriteString(r.log, text) }
+
+// status is the exit status after go test, which has failed or not.
+func (r *report) status(failed, noSkip bool) int {
+	switch {
+	case r.failed > 0 || noSkip && r.skipped > 0 || failed && r.slow == 0:
+		return statusFailed
+	case r.slow > 0:
+		return statusTooSlow
+	}
+	return statusPassed
+}

@@ -1,6 +1,8 @@
 package main
 
 import (
+	"maps"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -61,5 +63,46 @@ FAILED TestHangs did not end
 	}
 	if !strings.Contains(log.String(), "not for everybody") {
 		t.Error("the log lacks what a test printed")
+	}
+}
+
+// TestTooSlow: a test that blames the machine alone is counted apart, and its parent with it; one that
+// says anything else is not.
+func TestTooSlow(t *testing.T) {
+	const slow = "    a_test.go:9: TOO SLOW: of the control load 3 of 90 failed\n        and more\n    mesh.go:80: the mesh's files are kept\n"
+	const ours = "    a_test.go:12: 5 of 90 requests failed\n"
+	tests := []struct {
+		name    string
+		outputs map[string]string // by failed test
+		failed  int
+		slow    int
+		status  int
+	}{
+		{"machine", map[string]string{"TestA": slow}, 0, 1, statusTooSlow},
+		{"machine in a subtest", map[string]string{"TestA/sub": slow, "TestA": "--- FAIL: TestA\n"}, 0, 2, statusTooSlow},
+		{"both in one", map[string]string{"TestA": slow + ours}, 1, 0, statusFailed},
+		{"both in two subtests", map[string]string{"TestA/sub": slow, "TestA/two": ours, "TestA": ""}, 2, 1, statusFailed},
+		{"neither said", map[string]string{"TestA": ""}, 1, 0, statusFailed},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			var out strings.Builder
+			r := newReport(&out, &strings.Builder{})
+			// A test ends after its subtests, "TestA/sub" before "TestA".
+			for _, name := range slices.Backward(slices.Sorted(maps.Keys(tt.outputs))) {
+				r.output[testName{"m", name}] = &strings.Builder{}
+				r.output[testName{"m", name}].WriteString(tt.outputs[name])
+				r.end(testName{"m", name}, event{Action: "fail"})
+				delete(r.output, testName{"m", name})
+			}
+			r.end(testName{pkg: "m"}, event{Action: "fail"})
+			r.summary(time.Second)
+			if r.failed != tt.failed || r.slow != tt.slow || r.status(true, true) != tt.status {
+				t.Errorf("%d failed, %d slow, status %d; want %d, %d, %d", r.failed, r.slow, r.status(true, true), tt.failed, tt.slow, tt.status)
+			}
+			if said := strings.Contains(out.String(), "THIS MACHINE IS TOO SLOW"); said != (tt.slow > 0) {
+				t.Errorf("says %v that the machine is too slow:\n%s", said, out.String())
+			}
+		})
 	}
 }

@@ -13,9 +13,10 @@ const Deadline = 20 * time.Second
 // fails with try's last error.
 func Await(t testing.TB, what string, try func() error) time.Duration {
 	t.Helper()
+	start := time.Now()
 	took, err := Within(Deadline, try)
 	if err != nil {
-		t.Fatalf("%s: still not so after %s: %v", what, Deadline, err)
+		t.Fatalf("%s%s: still not so after %s: %v", excused(start), what, Deadline, err)
 	}
 	return took
 }

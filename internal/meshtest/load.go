@@ -44,6 +44,8 @@ type Report struct {
 	Held, Closed  int // held connections, and how many of them ended before the load did
 	P50, P99, Max time.Duration
 	Errors        map[string]int // what failed, and how often
+	From, To      time.Time      // the time that it is about
+	first         map[string]time.Time
 }
 
 // String is the report in one line.
@@ -55,7 +57,7 @@ func (r Report) String() string {
 		fmt.Fprintf(&b, " unsent=%d", r.Unsent)
 	}
 	for _, e := range slices.Sorted(maps.Keys(r.Errors)) {
-		fmt.Fprintf(&b, "\n  %d × %s", r.Errors[e], e)
+		fmt.Fprintf(&b, "\n  %d × %s (first after %.2f s)", r.Errors[e], e, r.first[e].Sub(r.From).Seconds())
 	}
 	return b.String()
 }
@@ -71,9 +73,19 @@ type Load struct {
 	started  time.Time
 	patience time.Duration
 
-	mu        sync.Mutex
-	report    Report
-	latencies []time.Duration
+	mu       sync.Mutex
+	held     int // connections
+	unsent   []time.Time
+	closed   []time.Time
+	outcomes []outcome
+	failed   int // of outcomes
+}
+
+// outcome is what became of one request.
+type outcome struct {
+	due   time.Time
+	took  time.Duration // negative: nobody measured
+	error string        // "": none
 }
 
 const (
@@ -85,7 +97,7 @@ const (
 // them is returned.
 func StartLoad(c LoadConfig) (*Load, error) {
 	ctx, cancel := context.WithCancel(context.Background())
-	l := &Load{stop: cancel, inFlight: make(chan struct{}, maxInFlight), started: time.Now(), patience: cmp.Or(c.Patience, patience), report: Report{Held: c.Held + c.Streams, Errors: map[string]int{}}}
+	l := &Load{stop: cancel, inFlight: make(chan struct{}, maxInFlight), started: time.Now(), patience: cmp.Or(c.Patience, patience), held: c.Held + c.Streams}
 	for range c.Held {
 		conn, err := l.dialEcho(c.TCP, c.Banner)
 		if err != nil {
@@ -121,20 +133,57 @@ func StartLoad(c LoadConfig) (*Load, error) {
 func (l *Load) Stop() Report {
 	l.stop()
 	l.wg.Wait()
+	return l.During(l.started, time.Now())
+}
+
+// During is the report of the requests that were under way between from and to, of those that have ended. It may be
+// called at any time.
+func (l *Load) During(from, to time.Time) Report {
+	r := Report{Held: l.held, Errors: map[string]int{}, From: from, To: to, first: map[string]time.Time{}}
+	within := func(t time.Time) bool { return !t.Before(from) && !t.After(to) }
+	var latencies []time.Duration
 	l.mu.Lock()
-	defer l.mu.Unlock()
-	slices.Sort(l.latencies)
-	if n := len(l.latencies); n > 0 {
-		l.report.P50, l.report.P99, l.report.Max = l.latencies[n/2], l.latencies[n*99/100], l.latencies[n-1]
+	for _, o := range l.outcomes {
+		ended := o.due.Add(max(o.took, 0))
+		if o.due.After(to) || ended.Before(from) {
+			continue
+		}
+		r.Requests++
+		if o.error == "" {
+			if o.took >= 0 {
+				latencies = append(latencies, o.took)
+			}
+			continue
+		}
+		r.Failed++
+		r.Errors[o.error]++
+		if first, ok := r.first[o.error]; !ok || ended.Before(first) {
+			r.first[o.error] = ended
+		}
 	}
-	return l.report
+	for _, t := range l.unsent {
+		if within(t) {
+			r.Unsent++
+		}
+	}
+	for _, t := range l.closed {
+		if within(t) {
+			r.Closed++
+		}
+	}
+	l.mu.Unlock()
+	slices.Sort(latencies)
+	if n := len(latencies); n > 0 {
+		r.P50, r.P99, r.Max = latencies[n/2], latencies[n*99/100], latencies[n-1]
+	}
+	return r
 }
 
 // Sofar is the number of requests, and of failed ones, until now.
 func (l *Load) Sofar() (requests, failed int) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.report.Requests, l.report.Failed
+	return len(l.outcomes), l.failed
 }
 
 func (l *Load) tick(ctx context.Context, rate int, do func() error, end func()) {
@@ -159,7 +208,7 @@ func (l *Load) tick(ctx context.Context, rate int, do func() error, end func()) 
 				// Who is waited for that long is told by the others' latencies, or fails after
 				// its patience.
 				l.mu.Lock()
-				l.report.Unsent++
+				l.unsent = append(l.unsent, due)
 				l.mu.Unlock()
 				continue
 			}
@@ -173,31 +222,35 @@ func (l *Load) tick(ctx context.Context, rate int, do func() error, end func()) 
 }
 
 func (l *Load) done(due time.Time, err error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.report.Requests++
+	o := outcome{due: due, took: time.Since(due)}
 	if err != nil {
-		l.report.Failed++
-		l.fail(err)
-		return
+		o.error = errorText(err)
 	}
-	l.latencies = append(l.latencies, time.Since(due))
+	l.keep(o)
 }
 
-// fail counts an error under its text, without the ports of the connection, and with the time of
-// its first appearance.
-func (l *Load) fail(err error) {
-	text := err.Error()
+func (l *Load) keep(o outcome) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.outcomes = append(l.outcomes, o)
+	if o.error != "" {
+		l.failed++
+	}
+}
+
+// end is the end of a held connection.
+func (l *Load) end() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.closed = append(l.closed, time.Now())
+}
+
+// errorText is an error without the ports of its connection.
+func errorText(err error) string {
 	if e := (*net.OpError)(nil); errors.As(err, &e) {
-		text = e.Op + ": " + e.Err.Error()
+		return e.Op + ": " + e.Err.Error()
 	}
-	for known := range l.report.Errors {
-		if strings.HasPrefix(known, text+" (first after ") {
-			l.report.Errors[known]++
-			return
-		}
-	}
-	l.report.Errors[fmt.Sprintf("%s (first after %.2f s)", text, time.Since(l.started).Seconds())]++
+	return err.Error()
 }
 
 func (l *Load) hold(ctx context.Context, conn net.Conn) {
@@ -210,9 +263,7 @@ func (l *Load) hold(ctx context.Context, conn net.Conn) {
 		err := l.ping(conn)
 		l.done(due, err)
 		if err != nil {
-			l.mu.Lock()
-			l.report.Closed++
-			l.mu.Unlock()
+			l.end()
 			return
 		}
 	}

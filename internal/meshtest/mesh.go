@@ -57,6 +57,7 @@ func New(t testing.TB, c Config) *Mesh {
 	if c.Envoy == "" {
 		c.Envoy = Version
 	}
+	StartControl(t)
 	// Not t.TempDir: its paths are too long for Unix sockets.
 	dir, err := os.MkdirTemp("", "mesh-")
 	if err != nil {

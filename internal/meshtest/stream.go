@@ -80,14 +80,10 @@ func (l *Load) follow(ctx context.Context, body io.ReadCloser) {
 		}
 		if err != nil {
 			l.done(due, fmt.Errorf("stream: %w", err))
-			l.mu.Lock()
-			l.report.Closed++
-			l.mu.Unlock()
+			l.end()
 			return
 		}
 		silent.Reset(streamPatience)
-		l.mu.Lock()
-		l.report.Requests++
-		l.mu.Unlock()
+		l.keep(outcome{due: due, took: -1}) // a byte is no round trip
 	}
 }
