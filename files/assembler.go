@@ -42,6 +42,7 @@ func (r *assembler) assemble(files []*file) (o outcome) {
 		}
 		a.update(files, whole, r.ports, r.contents)
 	}
+	a.end(r.config.Dir)
 	o.contents, o.ports, o.newPorts = a.contents, a.ports, a.newPorts
 	o.problems = append(o.problems, a.problems...).sorted()
 	o.warnings = append(o.warnings, a.warnings...).sorted()

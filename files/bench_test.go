@@ -40,7 +40,7 @@ func benchConfig(b *testing.B, n, perFile int) (config Config, texts []string) {
 }
 
 // cpu is the time that the process has used: the machine has other work.
-func cpu(b *testing.B) time.Duration {
+func cpu(b testing.TB) time.Duration {
 	b.Helper()
 	var u syscall.Rusage
 	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {

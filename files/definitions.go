@@ -69,9 +69,10 @@ func decode(config *Config, seed maphash.Seed, name string, src []byte, before *
 		d.document(n)
 	}
 	for _, d := range f.definitions {
-		f.problems, f.warnings = append(f.problems, d.problems...), append(f.warnings, d.warnings...)
+		f.include(&d.report)
 		f.volatile = f.volatile || d.Volatile
 	}
+	f.end(name)
 	return f
 }
 

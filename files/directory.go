@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 )
 
@@ -82,19 +83,27 @@ func (l listed) settled() bool {
 	return l.info != nil && time.Since(l.info.ModTime()) > granule && time.Since(statusChanged(l.info)) > granule
 }
 
+var errNotRegular = errors.New("is not a regular file")
+
 // readFile returns a file's bytes, in buffer if they fit.
 func readFile(path string, l listed, buffer []byte) ([]byte, error) {
 	switch {
 	case l.err != nil:
 		return buffer, pathless(l.err)
 	case !l.info.Mode().IsRegular():
-		return buffer, errors.New("is not a regular file")
+		return buffer, errNotRegular
 	}
-	f, err := os.Open(path)
+	// By now a pipe or a device may have the name: opening one would wait for somebody at its other end.
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK|syscall.O_NOCTTY, 0)
 	if err != nil {
 		return buffer, pathless(err)
 	}
 	defer f.Close()
+	if info, err := f.Stat(); err != nil {
+		return buffer, pathless(err)
+	} else if !info.Mode().IsRegular() {
+		return buffer, errNotRegular
+	}
 	b := bytes.NewBuffer(buffer[:0])
 	if _, err := b.ReadFrom(io.LimitReader(f, maxFileSize+1)); err != nil {
 		return b.Bytes(), pathless(err)

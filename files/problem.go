@@ -46,15 +46,58 @@ func (e Errors) Error() string {
 	return strings.Join(lines, "\n")
 }
 
-// report collects problems, and warnings of what counts all the same.
-type report struct{ problems, warnings Errors }
+// maxReported bounds how many problems, and how many warnings, one file or one look at all of them
+// comes to. A file of a few megabytes can hold hundreds of thousands of mistakes.
+const maxReported = 1000
+
+// report collects problems, and warnings of what counts all the same: maxReported of each, and how
+// many more there were.
+type report struct {
+	problems, warnings         Errors
+	moreProblems, moreWarnings int
+}
 
 func (r *report) problem(at definition.Position, format string, args ...any) {
+	if len(r.problems) == maxReported {
+		r.moreProblems++
+		return
+	}
 	r.problems = append(r.problems, Problem{File: at.File, Line: at.Line, Text: fmt.Sprintf(format, args...)})
 }
 
 func (r *report) warning(at definition.Position, format string, args ...any) {
+	if len(r.warnings) == maxReported {
+		r.moreWarnings++
+		return
+	}
 	r.warnings = append(r.warnings, Problem{File: at.File, Line: at.Line, Text: fmt.Sprintf(format, args...)})
+}
+
+// include adds what o has.
+func (r *report) include(o *report) {
+	r.problems, r.moreProblems = some(append(r.problems, o.problems...), r.moreProblems+o.moreProblems)
+	r.warnings, r.moreWarnings = some(append(r.warnings, o.warnings...), r.moreWarnings+o.moreWarnings)
+}
+
+func some(e Errors, more int) (Errors, int) {
+	if len(e) <= maxReported {
+		return e, more
+	}
+	return e[:maxReported], more + len(e) - maxReported
+}
+
+// end says, in the file of that name, of how many each list is a part.
+func (r *report) end(file string) {
+	for _, l := range []struct {
+		list *Errors
+		more int
+		what string
+	}{{&r.problems, r.moreProblems, "mistakes"}, {&r.warnings, r.moreWarnings, "warnings"}} {
+		if l.more > 0 {
+			*l.list = append(*l.list, Problem{File: file, Text: fmt.Sprintf("%d %s, and no more than these are listed", len(*l.list)+l.more, l.what)})
+		}
+	}
+	r.moreProblems, r.moreWarnings = 0, 0
 }
 
 // sorted returns the problems by file and line, each once.
@@ -65,13 +108,29 @@ func (e Errors) sorted() Errors {
 	return slices.Compact(e)
 }
 
-func (e Errors) texts() []string {
-	if len(e) == 0 {
-		return nil
+// maxTold bounds how many problems of a directory a Source tells of; `sallyport validate` has more.
+const maxTold = 100
+
+// texts are the first problems, one a line, and how many more there are.
+func (e Errors) texts() (out []string) {
+	for _, p := range e[:min(len(e), maxTold)] {
+		out = append(out, p.String())
 	}
-	out := make([]string, len(e))
-	for i, p := range e {
-		out[i] = p.String()
+	if more := len(e) - maxTold; more > 0 {
+		out = append(out, fmt.Sprintf("and %d more: `sallyport validate` lists them", more))
 	}
 	return out
+}
+
+// newIn calls f for those that are told of and are not in old, the texts of an earlier time.
+func (e Errors) newIn(old []string, f func(Problem)) {
+	known := make(map[string]bool, len(old))
+	for _, text := range old {
+		known[text] = true
+	}
+	for _, p := range e[:min(len(e), maxTold)] {
+		if !known[p.String()] {
+			f(p)
+		}
+	}
 }

@@ -2,7 +2,6 @@ package files
 
 import (
 	"context"
-	"slices"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -95,12 +94,8 @@ func (s *Source) accepted(o outcome) {
 	s.status = Status{Dir: s.config.Dir, Files: o.files, LastSuccess: time.Now(), Warnings: o.warnings.texts()}
 	now := s.status
 	s.mu.Unlock()
-	s.metrics.loaded(now)
-	for _, w := range o.warnings {
-		if !slices.Contains(old.Warnings, w.String()) {
-			w.warn(s.config.Logger)
-		}
-	}
+	s.metrics.loaded(now, 0)
+	o.warnings.newIn(old.Warnings, func(w Problem) { w.warn(s.config.Logger) })
 	if old.LastSuccess.IsZero() || len(old.Problems) > 0 {
 		s.config.Logger.Info("catalog read", "file", s.config.Dir, "resources", len(o.contents.Services)+len(o.contents.Proxies)+len(o.contents.Intentions))
 	}
@@ -120,16 +115,14 @@ func (s *Source) refused(problems, warnings Errors) {
 	s.status.Problems, s.status.Warnings = problems.texts(), warnings.texts()
 	now := s.status
 	s.mu.Unlock()
-	s.metrics.loaded(now)
-	for _, p := range problems {
-		switch {
-		case slices.Contains(old.Problems, p.String()):
-		case old.LastSuccess.IsZero():
+	s.metrics.loaded(now, len(problems))
+	problems.newIn(old.Problems, func(p Problem) {
+		if old.LastSuccess.IsZero() {
 			s.config.Logger.Error("catalog refused, and there was no valid one before", "origin", p.origin(), "err", p.Text)
-		default:
+		} else {
 			s.config.Logger.Error("catalog refused, the last valid one stays", "origin", p.origin(), "err", p.Text)
 		}
-	}
+	})
 }
 
 // wait returns when the directory is to be read again, and when that was first noticed; false if
@@ -241,9 +234,9 @@ func newMetrics(r prometheus.Registerer) (metrics, error) {
 	return m, nil
 }
 
-func (m metrics) loaded(s Status) {
-	m.problems.Set(float64(len(s.Problems)))
-	if len(s.Problems) > 0 {
+func (m metrics) loaded(s Status, problems int) {
+	m.problems.Set(float64(problems))
+	if problems > 0 {
 		m.loads.WithLabelValues("refused").Inc()
 		return
 	}

@@ -5,6 +5,7 @@ import (
 
 	"github.com/sallyport/sallyport/catalog"
 	"github.com/sallyport/sallyport/definition"
+	"github.com/sallyport/sallyport/identity"
 )
 
 // service is the registration of an application.
@@ -190,8 +191,9 @@ func (d *definitions) proxy(o *definition.Decoder, id string) *proxy {
 	p.settings = b.Config()
 	upstreams := b.Children("upstreams", "upstream")
 	p.upstreams = make([]upstream, 0, len(upstreams))
+	taken := make(map[identity.Name]definition.Position, len(upstreams))
 	for _, u := range upstreams {
-		d.upstream(u, p)
+		d.upstream(u, p, taken)
 	}
 	if e, ok := b.Child("expose", "expose"); ok {
 		p.exposed = d.exposed(e)

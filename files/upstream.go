@@ -7,8 +7,8 @@ import (
 	"github.com/sallyport/sallyport/identity"
 )
 
-// upstream reads one of a proxy's upstreams and adds it to p.
-func (d *definitions) upstream(o *definition.Decoder, p *proxy) {
+// upstream reads one of a proxy's upstreams and adds it to p. taken are those that p has, and where.
+func (d *definitions) upstream(o *definition.Decoder, p *proxy, taken map[identity.Name]definition.Position) {
 	u := upstream{at: o.At}
 	destination := o.Text("destination_name")
 	o.Only("destination_type", "service")
@@ -49,11 +49,10 @@ func (d *definitions) upstream(o *definition.Decoder, p *proxy) {
 		}
 		return
 	}
-	for _, other := range p.upstreams {
-		if other.Destination == u.Destination {
-			o.Mistake(o.At, "upstream %s is given twice (first at %s)", destination.Value, other.at)
-			return
-		}
+	if first, twice := taken[u.Destination]; twice {
+		o.Mistake(o.At, "upstream %s is given twice (first at %s)", destination.Value, first)
+		return
 	}
+	taken[u.Destination] = u.at
 	p.upstreams = append(p.upstreams, u)
 }
