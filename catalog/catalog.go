@@ -56,7 +56,8 @@ type Mesh struct {
 	// Incoming and Outgoing bound the TLS versions of sidecars; the zero value is TLS 1.3 alone.
 	Incoming, Outgoing TLS
 	// DropForwardedClientCert is Consul's mesh.HTTP.SanitizeXForwardedClientCert. Unless it is set, inbound
-	// http requests carry x-forwarded-client-cert with the URI of the caller and nothing that the caller wrote there.
+	// http requests carry x-forwarded-client-cert with the service's own URI (By), the hash and the URI of
+	// the caller's certificate, and nothing that the caller wrote there.
 	DropForwardedClientCert bool
 }
 

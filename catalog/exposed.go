@@ -29,8 +29,8 @@ func CompareExposed(a, b ExposedPath) int {
 	return cmp.Or(cmp.Compare(a.ListenerPort, b.ListenerPort), strings.Compare(a.Path, b.Path), cmp.Compare(a.LocalPort, b.LocalPort))
 }
 
-// CheckPath says why p cannot be exposed; nil: it can. Paths of requests are compared in one spelling, so one that is spelled
-// otherwise would never be asked for.
+// CheckPath says why p cannot be exposed; nil: it can. Paths of requests are compared as they are sent, so one that clients
+// would spell otherwise would never be asked for.
 func CheckPath(p string) error {
 	switch {
 	case !strings.HasPrefix(p, "/"):
@@ -38,7 +38,7 @@ func CheckPath(p string) error {
 	case strings.ContainsFunc(p, func(r rune) bool { return r <= ' ' || r > '~' || strings.ContainsRune(`?#%\`, r) }):
 		return errors.New("it must be a path without a query, escapes and characters that need them")
 	case strings.Contains(p, "//"), path.Clean(p) != p && path.Clean(p)+"/" != p:
-		return errors.New(`it must be without "//", "/./" and "/../": requests are brought to one spelling`)
+		return errors.New(`it must be without "//", "/./" and "/../": paths are compared as they are sent, and clients leave these out`)
 	}
 	return nil
 }

@@ -190,7 +190,7 @@ func mistakes() []mistake {
 		one("exposed without path", inExposed("listener_port = 9000\nlocal_path_port = 1"), "a.hcl:7: exposed path has no path"),
 		one("exposed relative", inExposed("path = \"a\"\nlistener_port = 9000\nlocal_path_port = 1"), `a.hcl:8: path "a" cannot be exposed: it must begin with "/"`),
 		one("exposed query", inExposed("path = \"/a?b\"\nlistener_port = 9000\nlocal_path_port = 1"), `a.hcl:8: path "/a?b" cannot be exposed: it must be a path without a query, escapes and characters that need them`),
-		one("exposed dots", inExposed("path = \"/a/../b\"\nlistener_port = 9000\nlocal_path_port = 1"), `a.hcl:8: path "/a/../b" cannot be exposed: it must be without "//", "/./" and "/../": requests are brought to one spelling`),
+		one("exposed dots", inExposed("path = \"/a/../b\"\nlistener_port = 9000\nlocal_path_port = 1"), `a.hcl:8: path "/a/../b" cannot be exposed: it must be without "//", "/./" and "/../": paths are compared as they are sent, and clients leave these out`),
 		one("exposed without ports", inExposed("path = \"/a\""), "a.hcl:7: exposed path /a has no listener_port", "a.hcl:7: exposed path /a has no local_path_port"),
 		one("exposed ports", inExposed("path = \"/a\"\nlistener_port = 0\nlocal_path_port = 65536"),
 			"a.hcl:9: listener_port is 0: it must be 1 to 65535", "a.hcl:10: local_path_port is 65536: it must be 1 to 65535"),

@@ -1,6 +1,7 @@
 package snapshot_test
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"fmt"
@@ -44,7 +45,7 @@ type dynamic struct {
 	xds    *xdstest.Server
 	ca     *authority
 	admin  string
-	public string // the socket of the inbound listener
+	public string // the socket, or the address, of the inbound listener
 	asked  atomic.Int64
 	mu     sync.Mutex
 	logged map[string]int // entries by the name of their log
@@ -55,9 +56,28 @@ type dynamic struct {
 // startDynamic starts an Envoy with what r says. The inbound listener is on a socket.
 func startDynamic(t testing.TB, version string, r *snapshot.Resources) *dynamic {
 	t.Helper()
+	return startDynamicOn(t, version, r, "")
+}
+
+// startDynamicOnPort is startDynamic with the inbound listener on a port of 127.0.0.1: who comes
+// from there has an address.
+func startDynamicOnPort(t testing.TB, version string, r *snapshot.Resources) *dynamic {
+	t.Helper()
+	port, err := ports.Next()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return startDynamicOn(t, version, r, net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
+}
+
+// ports are given out once in a test process.
+var ports meshtest.Ports
+
+func startDynamicOn(t testing.TB, version string, r *snapshot.Resources, public string) *dynamic {
+	t.Helper()
 	binary := envoytest.Binary(t, version) // first: without it nothing else is started
 	dir := socketDir(t)
-	d := &dynamic{t: t, ca: newAuthority(t), admin: filepath.Join(dir, "admin"), public: filepath.Join(dir, "public"), logged: map[string]int{}}
+	d := &dynamic{t: t, ca: newAuthority(t), admin: filepath.Join(dir, "admin"), public: cmp.Or(public, filepath.Join(dir, "public")), logged: map[string]int{}}
 	d.xds = xdstest.NewServer(d.resources(r)...)
 	socket := filepath.Join(dir, "xds")
 	l, err := net.Listen("unix", socket)
@@ -117,7 +137,7 @@ func (d *dynamic) resources(r *snapshot.Resources) (out []*discoveryv3.Resource)
 	for _, res := range all(r) {
 		if res.GetResource().GetTypeUrl() == listeners && strings.HasPrefix(res.GetName(), "public_listener") {
 			l := resource(d.t, r, listeners, res.GetName(), &listenerv3.Listener{})
-			l.Address = pipe(d.public)
+			l.Address = d.publicAddress()
 			res = packed(d.t, res.GetName(), l)
 		}
 		out = append(out, res)
@@ -126,6 +146,18 @@ func (d *dynamic) resources(r *snapshot.Resources) (out []*discoveryv3.Resource)
 		out = append(out, d.secret(s))
 	}
 	return out
+}
+
+// publicAddress is where the inbound listener is.
+func (d *dynamic) publicAddress() *corev3.Address {
+	host, port, err := net.SplitHostPort(d.public)
+	n, perr := strconv.ParseUint(port, 10, 16)
+	if err != nil || perr != nil {
+		return pipe(d.public)
+	}
+	return &corev3.Address{Address: &corev3.Address_SocketAddress{SocketAddress: &corev3.SocketAddress{
+		Address: host, PortSpecifier: &corev3.SocketAddress_PortValue{PortValue: uint32(n)},
+	}}}
 }
 
 func (d *dynamic) secret(s snapshot.Secret) *discoveryv3.Resource {
@@ -209,7 +241,11 @@ func (d *dynamic) logs() map[string]int {
 func (d *dynamic) dial(service string) (*tls.Conn, error) {
 	d.t.Helper()
 	der, key := d.ca.signService(service)
-	plain, err := net.DialTimeout("unix", d.public, meshtest.Deadline)
+	network := "unix"
+	if d.publicAddress().GetSocketAddress() != nil {
+		network = "tcp"
+	}
+	plain, err := net.DialTimeout(network, d.public, meshtest.Deadline)
 	if err != nil {
 		d.t.Fatal(err)
 	}

@@ -78,7 +78,7 @@ func alphanumeric(path string) string {
 func (b *builder) exposedListener(name string, e catalog.ExposedPath, cluster string) *listenerv3.Listener {
 	// As Consul names filter, routes and counters.
 	filter := "exposed_path_filter_" + alphanumeric(e.Path) + "_" + strconv.Itoa(int(e.ListenerPort))
-	m := externalHCM(filter)
+	m := b.externalHCM(filter, e.Protocol)
 	m.HttpFilters = []*hcmv3.HttpFilter{b.routerFilter()}
 	m.RouteSpecifier = &hcmv3.HttpConnectionManager_RouteConfig{RouteConfig: &routev3.RouteConfiguration{
 		Name: filter,

@@ -107,7 +107,7 @@ func (b *builder) tcpProxy() *anypb.Any {
 }
 
 func (b *builder) inboundHTTP() *listenerv3.Filter {
-	m := externalHCM(publicListener)
+	m := b.externalHCM(publicListener, b.in.Proxy.Inbound.Protocol)
 	m.RouteSpecifier = routesNamed(publicRouteName(b.in.Proxy.Service))
 	if !b.in.Mesh.DropForwardedClientCert {
 		// Replaces the header of the client by its verified identity.
@@ -119,36 +119,6 @@ func (b *builder) inboundHTTP() *listenerv3.Filter {
 		b.httpSlot(logSlot), b.httpSlot(jwtSlot), b.denyAllFilter(), b.httpAuthz(), b.httpSlot(httpExtensions), b.routerFilter(),
 	}
 	return b.networkFilter("envoy.filters.network.http_connection_manager", m)
-}
-
-// externalHCM is a connection manager for requests from outside of this machine. The caller adds
-// filters and routes.
-func externalHCM(stats string) *hcmv3.HttpConnectionManager {
-	return &hcmv3.HttpConnectionManager{
-		StatPrefix: stats,
-		CodecType:  hcmv3.HttpConnectionManager_AUTO,
-		// Peers are external, so their x-envoy-… headers are removed.
-		UseRemoteAddress:          wrapperspb.Bool(true),
-		SkipXffAppend:             true,
-		PreserveExternalRequestId: true,
-		ForwardClientCertDetails:  hcmv3.HttpConnectionManager_SANITIZE,
-		// Paths are normalized, so that rules and the application see the same one.
-		NormalizePath:                wrapperspb.Bool(true),
-		MergeSlashes:                 true,
-		PathWithEscapedSlashesAction: hcmv3.HttpConnectionManager_REJECT_REQUEST,
-		StripPortMode:                &hcmv3.HttpConnectionManager_StripAnyHostPort{StripAnyHostPort: true},
-		CommonHttpProtocolOptions: &corev3.HttpProtocolOptions{
-			HeadersWithUnderscoresAction: corev3.HttpProtocolOptions_REJECT_REQUEST,
-			IdleTimeout:                  durationpb.New(idleTimeout),
-			MaxHeadersCount:              wrapperspb.UInt32(100),
-		},
-		Http2ProtocolOptions: &corev3.Http2ProtocolOptions{
-			MaxConcurrentStreams: wrapperspb.UInt32(1024),
-			ConnectionKeepalive:  &corev3.KeepaliveSettings{Interval: durationpb.New(30 * time.Second), Timeout: durationpb.New(10 * time.Second)},
-		},
-		RequestHeadersTimeout: durationpb.New(10 * time.Second),
-		StreamIdleTimeout:     durationpb.New(5 * time.Minute),
-	}
 }
 
 // listener is the name of u's listener.
