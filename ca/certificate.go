@@ -10,7 +10,9 @@ import (
 	"errors"
 	"fmt"
 	"math/big"
+	"net"
 	"net/url"
+	"regexp"
 	"slices"
 	"time"
 )
@@ -22,6 +24,9 @@ type profile struct {
 	extended []x509.ExtKeyUsage
 	ca       bool
 	pathLen  int // of a CA; -1: no limit
+	// dns and ips are SANs beside the URI.
+	dns []string
+	ips []net.IP
 }
 
 // The profiles. A root may sign intermediates and other roots, an intermediate only certificates
@@ -42,12 +47,30 @@ func leafProfile() profile {
 	}
 }
 
-func serverProfile() profile {
-	return profile{
+// A server has, beside its URI, the names and addresses by which it is reached: clients other than
+// Envoys compare them. Names that are neither are an error.
+func serverProfile(names []string) (profile, error) {
+	p := profile{
 		name: "server", usage: x509.KeyUsageDigitalSignature, pathLen: -1,
 		extended: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
 	}
+	for _, name := range slices.Compact(slices.Sorted(slices.Values(names))) {
+		if ip := net.ParseIP(name); ip != nil {
+			p.ips = append(p.ips, ip)
+		} else if hostName.MatchString(name) && len(name) <= maxHostName {
+			p.dns = append(p.dns, name)
+		} else {
+			return p, fmt.Errorf("%q is neither a host name nor an address", name)
+		}
+	}
+	return p, nil
 }
+
+// hostName is what a DNS SAN may be (RFC 1123, 2.1, and the underscores that are seen in practice);
+// maxHostName bounds it in bytes (RFC 1035, 2.3.4).
+var hostName = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9_-]{0,61}[A-Za-z0-9])?(\.[A-Za-z0-9]([A-Za-z0-9_-]{0,61}[A-Za-z0-9])?)*$`)
+
+const maxHostName = 253
 
 // backdate is how long before it was signed a certificate is valid, for peers whose clocks are
 // behind.
@@ -84,6 +107,8 @@ func sign(p profile, uri *url.URL, public crypto.PublicKey, ttl time.Duration, n
 		NotBefore:             now.Add(-backdate),
 		NotAfter:              now.Add(ttl),
 		URIs:                  []*url.URL{uri},
+		DNSNames:              p.dns,
+		IPAddresses:           p.ips,
 		KeyUsage:              p.usage,
 		ExtKeyUsage:           p.extended,
 		BasicConstraintsValid: true,
@@ -166,8 +191,8 @@ func conforms(p profile, cert *x509.Certificate, uri string, public crypto.Publi
 		problem = fmt.Errorf("%d URI SANs, want one", len(cert.URIs))
 	case cert.URIs[0].String() != uri:
 		problem = fmt.Errorf("it is for %q, want %q", cert.URIs[0], uri)
-	case len(cert.DNSNames)+len(cert.IPAddresses)+len(cert.EmailAddresses) > 0:
-		problem = errors.New("it has SANs beside the URI")
+	case !slices.Equal(cert.DNSNames, p.dns) || !slices.EqualFunc(cert.IPAddresses, p.ips, net.IP.Equal) || len(cert.EmailAddresses) > 0:
+		problem = errors.New("it has SANs beside the URI, or lacks some that it is to have")
 	case !cert.BasicConstraintsValid || cert.IsCA != p.ca:
 		problem = fmt.Errorf("basic constraints say CA:%t, want CA:%t", cert.IsCA, p.ca)
 	case p.ca && (cert.MaxPathLen != p.pathLen || cert.MaxPathLenZero != (p.pathLen == 0)):

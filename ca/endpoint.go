@@ -23,6 +23,9 @@ type EndpointConfig struct {
 	Dir string
 	// TrustDomain is the mesh's. Required: another than the one that Dir was made with is an error.
 	TrustDomain spiffeid.TrustDomain
+	// Names are the host names and IP addresses by which clients reach the endpoint, for its
+	// certificate. May be empty: Envoys go by the URI alone. Others are an error.
+	Names []string
 	// Logger gets failed renewals. Nil: nothing is logged.
 	Logger *slog.Logger
 }
@@ -34,6 +37,7 @@ type Endpoint struct {
 	authority *authority
 	log       *slog.Logger
 	id        spiffeid.ID
+	profile   profile
 
 	mu      sync.Mutex
 	current *tls.Certificate
@@ -43,6 +47,12 @@ type Endpoint struct {
 // endpointTTL is how long the endpoint's certificate is valid. The endpoint renews it by itself, so
 // a leaf's lifetime is enough.
 const endpointTTL = DefaultLeafTTL
+
+// CheckEndpointNames returns an error unless all of names are what EndpointConfig takes.
+func CheckEndpointNames(names []string) error {
+	_, err := serverProfile(names)
+	return err
+}
 
 // OpenEndpoint opens the authority in cfg.Dir, or makes a new one, with the same care and the same
 // errors as Open.
@@ -58,6 +68,10 @@ func OpenEndpoint(cfg EndpointConfig) (*Endpoint, error) {
 	if err != nil {
 		return nil, fmt.Errorf("certificate of the endpoint: %w", err)
 	}
+	p, err := serverProfile(cfg.Names)
+	if err != nil {
+		return nil, fmt.Errorf("certificate of the endpoint: %w", err)
+	}
 	a, err := openAuthority(authorityConfig{
 		dir: cfg.Dir, trustDomain: cfg.TrustDomain,
 		rootTTL: defaultRootTTL, intermediateTTL: DefaultIntermediateTTL, leafTTL: endpointTTL, log: log,
@@ -65,7 +79,7 @@ func OpenEndpoint(cfg EndpointConfig) (*Endpoint, error) {
 	if err != nil {
 		return nil, fmt.Errorf("certificate of the endpoint: %w", err)
 	}
-	e := &Endpoint{authority: a, log: log, id: id}
+	e := &Endpoint{authority: a, log: log, id: id, profile: p}
 	if _, err := e.certificate(nil); err != nil {
 		return nil, errors.Join(err, e.Close())
 	}
@@ -97,8 +111,8 @@ func (e *Endpoint) RootsPEM() []byte {
 	return b
 }
 
-// URI is the URI SAN of the endpoint's certificate, which clients demand: spiffe://<trust
-// domain>/sallyport/xds.
+// URI is the URI SAN of the endpoint's certificate, which Envoys demand, by whatever name they reach
+// it: spiffe://<trust domain>/sallyport/xds.
 func (e *Endpoint) URI() string { return e.id.String() }
 
 // certificate is a tls.Config's GetCertificate. If renewal fails, the old certificate serves as
@@ -113,7 +127,7 @@ func (e *Endpoint) certificate(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	var chain []*x509.Certificate
 	if err == nil {
-		chain, err = e.authority.issue(serverProfile(), e.id, key.Public(), endpointTTL, now)
+		chain, err = e.authority.issue(e.profile, e.id, key.Public(), endpointTTL, now)
 	}
 	if err != nil {
 		err = fmt.Errorf("certificate of the endpoint: %w", err)

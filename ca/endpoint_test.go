@@ -118,6 +118,39 @@ func TestEndpoint(t *testing.T) {
 	}
 }
 
+// TestEndpointNames: clients that go by the name or address that they dial, as all but Envoys do,
+// find it in the certificate, and no other.
+func TestEndpointNames(t *testing.T) {
+	names := []string{"cp.example.com", "localhost", "10.0.0.5", "fd00::5", "my_host", "localhost"}
+	e, err := OpenEndpoint(EndpointConfig{Dir: caDir(t), TrustDomain: trustDomain(t), Names: names})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer mustClose(t, e)
+	pool := x509.NewCertPool()
+	pool.AppendCertsFromPEM(e.RootsPEM())
+	for _, name := range names[:4] {
+		if _, err := dial(t, e.TLSConfig(), &tls.Config{RootCAs: pool, ServerName: name}); err != nil {
+			t.Errorf("a client of %s: %v", name, err)
+		}
+	}
+	for _, name := range []string{"example.com", "10.0.0.6", "sallyport"} {
+		if _, err := dial(t, e.TLSConfig(), &tls.Config{RootCAs: pool, ServerName: name}); err == nil {
+			t.Errorf("a client of %s is content", name)
+		}
+	}
+	cert, err := dial(t, e.TLSConfig(), client(e)) // an Envoy
+	if err != nil || len(cert.DNSNames) != 3 || len(cert.IPAddresses) != 2 {
+		t.Errorf("DNS %v, IP %v, %v", cert.DNSNames, cert.IPAddresses, err)
+	}
+	for _, name := range []string{"", "a b", "a..b", "-a", "https://a", "a:1", "*", "10.0.0.0/8", strings.Repeat("a.", 127) + "a.b"} {
+		_, err := OpenEndpoint(EndpointConfig{Dir: caDir(t), TrustDomain: trustDomain(t), Names: []string{"a", name}})
+		if err == nil || !strings.Contains(err.Error(), "neither a host name nor an address") {
+			t.Errorf("name %q: %v", name, err)
+		}
+	}
+}
+
 func TestEndpointRenewal(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		dir := caDir(t)

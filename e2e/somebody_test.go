@@ -3,7 +3,11 @@
 package e2e
 
 import (
+	"bytes"
+	"crypto/tls"
+	"crypto/x509"
 	"fmt"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
@@ -41,8 +45,40 @@ func TestSomebodyElsesEnvoy(t *testing.T) {
 		t.Errorf("batch → api: %v", a)
 	}
 	m.AwaitConnected("api", "web")
+	verifyEndpoint(t, makeBootstrap(t, m, "web", "--xds-address", remote, "--envoy-version", meshtest.Version).dir, remote)
 	if f, err := subscribeTLS(remote, subscription{"", "web-sidecar-proxy", secretType, []string{"leaf/web"}}, silence); err != nil || f.Err == nil || len(f.Resources) != 0 {
 		t.Errorf("the TLS endpoint without a token: %v, %v; want the stream refused", f, err)
+	}
+}
+
+// verifyEndpoint dials the TLS endpoint as clients other than Envoys do, by the CA in a bootstrap and the name that is dialled.
+func verifyEndpoint(t *testing.T, dir, addr string) {
+	t.Helper()
+	b, err := os.ReadFile(filepath.Join(dir, "bootstrap.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var ca string
+	if at := bytes.Index(b, []byte("-----BEGIN CERTIFICATE")); at >= 0 {
+		text, _, _ := bytes.Cut(b[at:], []byte(`"`))
+		ca = strings.ReplaceAll(string(text), `\n`, "\n")
+	}
+	roots := x509.NewCertPool()
+	if !roots.AppendCertsFromPEM([]byte(ca)) {
+		t.Fatal("the bootstrap has no CA of the endpoint")
+	}
+	host, err := os.Hostname()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string]bool{"127.0.0.1": true, "localhost": true, host: true, "example.com": false} {
+		conn, err := (&tls.Dialer{Config: &tls.Config{RootCAs: roots, ServerName: name, NextProtos: []string{"h2"}}}).DialContext(t.Context(), "tcp", addr)
+		if err == nil {
+			conn.Close()
+		}
+		if (err == nil) != want {
+			t.Errorf("a client that dials %s: %v", name, err)
+		}
 	}
 }
 

@@ -41,6 +41,7 @@ type serveConfig struct {
 	LeafTTL                time.Duration `mapstructure:"leaf_ttl"`
 	TokenTTL               time.Duration `mapstructure:"token_ttl"`
 	XDSAddress             string        `mapstructure:"xds_address"`
+	XDSNames               string        `mapstructure:"xds_names"`
 	MetricsBind            string        `mapstructure:"metrics_bind"`
 	AdminGroup             string        `mapstructure:"admin_group"`
 	LogFormat              string        `mapstructure:"log_format"`
@@ -86,6 +87,7 @@ func serveFlags(f *pflag.FlagSet) {
 	f.Duration("leaf-ttl", ca.DefaultLeafTTL, "life of leaf certificates, at least 1m; they are renewed at 60-90 % of it")
 	f.Duration("token-ttl", defaultTokenTTL, "life of the tokens that \"sallyport envoy\" renews")
 	f.String("xds-address", "", "host:port of a TLS endpoint for Envoys on other machines (default: none, the socket alone)")
+	f.String("xds-names", "", "names and addresses, separated by commas, by which clients reach --xds-address, for its certificate: what the machine does not know of itself, such as a load balancer's name")
 	f.String("metrics-bind", "127.0.0.1:19876", `host:port of /metrics, /healthz and /readyz ("" : on the admin socket alone)`)
 	f.String("admin-group", "", "group whose members may use the admin socket too")
 	f.String("log-format", "auto", "auto (short lines on a terminal, else text), text or json")
@@ -313,7 +315,18 @@ func (c serveConfig) check() error {
 			return fmt.Errorf("%s: %q is not host:port", flag, addr)
 		}
 	}
+	if c.XDSNames != "" && c.XDSAddress == "" {
+		return errors.New("--xds-names: there is no --xds-address whose certificate they would be in")
+	}
+	if err := ca.CheckEndpointNames(c.xdsNames()); err != nil {
+		return fmt.Errorf("--xds-names: %w", err)
+	}
 	return nil
+}
+
+// xdsNames are the names that --xds-names gives.
+func (c serveConfig) xdsNames() []string {
+	return strings.FieldsFunc(c.XDSNames, func(r rune) bool { return r == ',' || r == ' ' })
 }
 
 // checkFiles refuses what makes no sense for a mesh from files, before a CA begins that nobody

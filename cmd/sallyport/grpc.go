@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"os"
 	"path/filepath"
 	"slices"
 	"time"
@@ -31,13 +32,54 @@ func (p *controlPlane) serveRemote(ctx context.Context, l net.Listener) (err err
 		case <-again.C:
 		}
 	}
-	e, err := ca.OpenEndpoint(ca.EndpointConfig{Dir: filepath.Join(p.cfg.Data, "endpoint"), TrustDomain: td, Logger: p.log})
+	e, err := ca.OpenEndpoint(ca.EndpointConfig{
+		Dir: filepath.Join(p.cfg.Data, "endpoint"), TrustDomain: td, Logger: p.log,
+		Names: append(reachedAs(l.Addr(), p.cfg.XDSAddress), p.cfg.xdsNames()...),
+	})
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, e.Close()) }()
 	p.remote.Set(e)
 	return p.serveGRPC(ctx, l, credentials.NewTLS(e.TLSConfig()))
+}
+
+// reachedAs are the names and addresses by which clients may reach what listens at addr, as far as
+// the machine knows them: what was configured, the machine's name, and, where it listens on all
+// addresses, each of them but link-local ones.
+func reachedAs(addr net.Addr, configured string) []string {
+	var names []string
+	add := func(name string) {
+		if ca.CheckEndpointNames([]string{name}) == nil {
+			names = append(names, name)
+		}
+	}
+	host, _, _ := net.SplitHostPort(configured)
+	tcp, ok := addr.(*net.TCPAddr)
+	if net.ParseIP(host) == nil {
+		add(host)
+	}
+	if host, err := os.Hostname(); err == nil {
+		add(host)
+	}
+	if !ok || !tcp.IP.IsUnspecified() {
+		if ok {
+			add(tcp.IP.String())
+			if tcp.IP.IsLoopback() {
+				add("localhost")
+			}
+		}
+		return names
+	}
+	add("localhost")
+	// Without them the others hold, and Envoys go by none.
+	addrs, _ := net.InterfaceAddrs()
+	for _, a := range addrs {
+		if n, ok := a.(*net.IPNet); ok && !n.IP.IsLinkLocalUnicast() {
+			add(n.IP.String())
+		}
+	}
+	return names
 }
 
 // stopTime bounds how long streams and calls are given to end; the process is to be gone within
