@@ -228,7 +228,7 @@ func age(t *testing.T, m *meshtest.Mesh, end time.Time) {
 	path := filepath.Join(m.Data, "ca", "root.pem")
 	cert, key := m.Root()
 	again := *cert
-	again.NotAfter = end
+	again.NotBefore, again.NotAfter = end.AddDate(-10, 0, 0), end // which is how long roots live
 	der, err := x509.CreateCertificate(rand.Reader, &again, &again, key.Public(), key)
 	if err != nil {
 		t.Fatal(err)
