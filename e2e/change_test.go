@@ -177,7 +177,8 @@ func TestTighteningEndsLiveConnections(t *testing.T) {
 			m.Sidecars("web", "job")
 			// Connections through web's sidecar, one that speaks and one that does not.
 			live, idle := connect(t, m.Upstream("web", "db")), connect(t, m.Upstream("web", "db"))
-			allowed := startLoad(t, meshtest.LoadConfig{TCP: m.Upstream("job", "db"), Dialled: 50})
+			const dialled = 50 // a second
+			allowed := startLoad(t, meshtest.LoadConfig{TCP: m.Upstream("job", "db"), Dialled: dialled})
 
 			start := time.Now()
 			m.Intend("db", meshtest.Intentions{"job": "allow"})
@@ -215,9 +216,10 @@ func TestTighteningEndsLiveConnections(t *testing.T) {
 			idleEnded := time.Since(start)
 			r := allowed.Stop()
 			figure(t, "new_refused_ms=%.0f live_ended_ms=%.0f idle_ended_ms=%.0f drain_time_s=%.0f allowed_meanwhile: %s", millis(refused), millis(liveEnded), millis(idleEnded), drain.Seconds(), r)
-			// Envoy ends a connection of the draining chain at its next byte, also one of an allowed source that was accepted just before.
-			if r.Failed > 3 {
-				t.Errorf("%d of %d connections of an allowed source failed during the revocation", r.Failed, r.Requests)
+			// Envoy ends a connection of the draining chain at its next byte, also one of an allowed source that was accepted just before:
+			// as many as there are at a time.
+			if most := 3 + int(r.P99.Seconds()*dialled); r.Failed > most {
+				t.Errorf("%d of %d connections of an allowed source failed during the revocation, want %d at most: %v", r.Failed, r.Requests, most, r)
 			}
 		})
 	}
