@@ -136,30 +136,42 @@ func New(config Config) (*Source, error) {
 // Load reads the directory once and returns its contents, as a Source would publish them. The error is an Errors with every
 // mistake, unless the configuration itself is wrong. Nothing is written, the ports file neither.
 func Load(config Config) (catalog.Contents, error) {
+	contents, _, err := load(config)
+	return contents, err
+}
+
+// load is Load. It returns what the contents were made of too; nil after an error.
+func load(config Config) (catalog.Contents, *assembly, error) {
 	c, err := config.withDefaults()
 	if err != nil {
-		return catalog.Contents{}, err
+		return catalog.Contents{}, nil, err
 	}
 	ports, err := readPorts(c.PortsFile)
 	if err != nil {
-		return catalog.Contents{}, err
+		return catalog.Contents{}, nil, err
 	}
 	files, err := scan(c.Dir)
 	if err != nil {
-		return catalog.Contents{}, Errors{{File: c.Dir, Text: err.Error()}}
+		return catalog.Contents{}, nil, Errors{{File: c.Dir, Text: err.Error()}}
 	}
-	o := (&assembler{config: c, ports: ports}).assemble(newCache(c).read(files))
+	read, r := newCache(c).read(files), &assembler{config: c, ports: ports}
+	o := r.assemble(read)
 	for _, w := range o.warnings {
-		if c.Warned != nil {
-			c.Warned(w)
-			continue
-		}
-		w.warn(c.Logger)
+		c.warned(w)
 	}
 	if len(o.problems) > 0 {
-		return catalog.Contents{}, o.problems
+		return catalog.Contents{}, nil, append(o.problems, amongReadable(c, ports, read, o.problems)...).sorted()
 	}
-	return o.contents, nil
+	return o.contents, r.assembly, nil
+}
+
+// warned tells of a warning of Load.
+func (c *Config) warned(w Problem) {
+	if c.Warned != nil {
+		c.Warned(w)
+		return
+	}
+	w.warn(c.Logger)
 }
 
 // Status tells how s is doing. The slices must not be changed.

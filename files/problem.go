@@ -19,6 +19,8 @@ type Problem struct {
 	Line int `json:"line,omitempty"`
 	// Text says what is wrong and how to mend it.
 	Text string `json:"text"`
+	// Doubtful is whether it may be none if a file that cannot be read says something.
+	Doubtful bool `json:"-"`
 	// Unread is whether the file could not be parsed for it. What files say of one another was not
 	// checked then.
 	Unread bool `json:"unread,omitempty"`
@@ -63,6 +65,12 @@ func (r *report) problem(at definition.Position, format string, args ...any) {
 		return
 	}
 	r.problems = append(r.problems, Problem{File: at.File, Line: at.Line, Text: fmt.Sprintf(format, args...)})
+}
+
+// doubtful is a problem that may be none if something is said elsewhere.
+func (r *report) doubtful(at definition.Position, format string, args ...any) {
+	r.problem(at, format, args...)
+	r.problems[len(r.problems)-1].Doubtful = true
 }
 
 func (r *report) warning(at definition.Position, format string, args ...any) {

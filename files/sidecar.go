@@ -39,14 +39,14 @@ func (a *assembly) sidecar(p *proxy) *sidecar {
 	case p.instance.Set:
 		s.instance = a.ids[p.instance.Value].service
 		if s.instance == nil {
-			a.problem(p.instance.At,
+			a.doubtful(p.instance.At,
 				"destination_service_id %.60q: there is no service with that ID", p.instance.Value)
 			return nil
 		}
 	case p.parent == nil:
 		n := a.names[service]
 		if n == nil || len(n.instances) == 0 {
-			a.problem(p.destination.At,
+			a.doubtful(p.destination.At,
 				"destination_service_name %q: there is no service of that name", service)
 			return nil
 		}
@@ -96,7 +96,7 @@ func (a *assembly) sidecar(p *proxy) *sidecar {
 func (a *assembly) over(s *sidecar) *definition.Settings {
 	protocol, why := a.protocolOf(s.of)
 	if own := s.proxy.settings.Protocol; own.Set && own.Value != protocol {
-		a.problem(own.At,
+		a.doubtful(own.At,
 			"protocol %s contradicts that of service %s, which is %s (%s): say it in service-defaults",
 			own.Value, s.of.name, protocol, why)
 	}
@@ -105,12 +105,12 @@ func (a *assembly) over(s *sidecar) *definition.Settings {
 		own = own.Over(e.settings)
 	}
 	if r := own.Revocation; r.Set && !r.Value.Fits(protocol) {
-		a.problem(r.At,
+		a.doubtful(r.At,
 			"revocation %q is not for protocol %s, which %s has: use %s",
 			r.Value, protocol, s.of.name, fitting(protocol))
 	}
 	if f := own.ServerFirst; f.Set && f.Value && protocol.L7() {
-		a.problem(f.At,
+		a.doubtful(f.At,
 			"server_first is for services of protocol tcp; %s is %s (%s)", s.of.name, protocol, why)
 	}
 	all := own
@@ -132,7 +132,7 @@ func (a *assembly) over(s *sidecar) *definition.Settings {
 	}
 	if all.Enforcement.Value == catalog.ExtAuthz && all.ServerFirst.Set && all.ServerFirst.Value {
 		at := all.Enforcement.Or(definition.Setting[catalog.Enforcement]{At: all.ServerFirst.At}).At
-		a.problem(at,
+		a.doubtful(at,
 			`ext_authz cannot protect %s, whose server speaks first (server_first at %s): it decides at the client's first byte. Use intention_enforcement = "both"`,
 			s.of.name, all.ServerFirst.At)
 	}
@@ -220,7 +220,7 @@ func (a *assembly) upstream(s *sidecar, i int) catalog.Upstream {
 	}
 	protocol, why := a.protocolOf(n)
 	if e.Protocol.Set && e.Protocol.Value != protocol {
-		a.problem(e.Protocol.At,
+		a.doubtful(e.Protocol.At,
 			"protocol %s contradicts that of the upstream %s, which is %s (%s): say it in service-defaults of %s",
 			e.Protocol.Value, n.name, protocol, why, n.name)
 	}

@@ -99,7 +99,7 @@ func judge(s admin.Status, now time.Time) (out []finding) {
 	}
 	add("control plane", fmt.Sprintf("sallyport %s, up %s, pid %d", s.Version, short(now.Sub(s.Started)), s.PID), judgeReady(s))
 	add("source", fmt.Sprintf("%s: %s, %s", s.Catalog.Source, count(s.Catalog.Services, "service"), count(s.Catalog.Intentions, "intention")), judgeSource(s.Catalog, now))
-	add("proxy", fmt.Sprintf("%s, all in sync", count(len(s.Proxies), "proxy")), judgeProxies(s))
+	add("proxy", count(len(s.Proxies), "proxy")+", all in sync", judgeProxies(s))
 	var silent []finding
 	for _, p := range s.Proxies {
 		if a, ok := s.Applications[string(p.ID)]; ok {
@@ -229,7 +229,7 @@ func certificatesWell(s admin.Status, now time.Time) string {
 	if first.IsZero() {
 		return "no leaf is in use"
 	}
-	return fmt.Sprintf("the first leaf ends in %s", short(first.Sub(now)))
+	return "the first leaf ends in " + short(first.Sub(now))
 }
 
 func printFindings(w io.Writer, findings []finding) {

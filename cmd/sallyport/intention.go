@@ -119,7 +119,7 @@ func checkFiles(c *cobra.Command, dir, source, destination string) (admin.CheckR
 	if id, err := identity.ParseURI(source); err == nil {
 		domain = id.TrustDomain // the files do not know their mesh's
 	}
-	contents, err := readFiles(c, dir, domain, func(p files.Problem) { printWarning(c.ErrOrStderr(), p) })
+	contents, err := readFiles(c, dir, domain, files.Load, func(p files.Problem) { printWarning(c.ErrOrStderr(), p) })
 	if err != nil {
 		return admin.CheckResponse{}, err
 	}

@@ -150,7 +150,7 @@ func TestValidate(t *testing.T) {
 	if want := "a.hcl:5: warning: upstream aip: no service of that name has a proxy here"; err != nil || !strings.HasPrefix(out, want) {
 		t.Errorf("validate = %s, %v, want %q", out, err, want)
 	}
-	const more = "there may be more: what files say of one another"
+	const more = "there may be more: what depends on a file"
 	writeText(t, filepath.Join(dir, "b.hcl"), "service {")
 	if out, err = command(t, "validate", dir); err == nil || !strings.Contains(out, "b.hcl:1: ") || !strings.Contains(out, more) {
 		t.Errorf("validate with a file that cannot be parsed = %s, %v", out, err)

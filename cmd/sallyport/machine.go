@@ -26,7 +26,7 @@ func checkDisk(dir string) error {
 		return fmt.Errorf("data directory %s: %w: bring it back: what is not recorded there is lost with a restart", dir, err)
 	}
 	switch free := uint64(fs.Bavail) * uint64(fs.Bsize); { //nolint:gosec,unconvert // their types differ by system; neither is negative
-	case uint64(fs.Flags)&readOnly != 0: //nolint:gosec,unconvert // as above
+	case uint64(fs.Flags)&readOnly != 0: //nolint:gosec // as above
 		return fmt.Errorf("the file system of the data directory %s is mounted read-only: mount it writable", dir)
 	case free < minFreeBytes:
 		return fmt.Errorf("the disk of the data directory %s is full (%d KiB left): make room: revocations hold, but who is newly let in waits, and CA and ports cannot be recorded", dir, free>>10)

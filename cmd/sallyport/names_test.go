@@ -37,7 +37,7 @@ func TestNames(t *testing.T) {
 		"queue": "`sallyport status` lists the proxies",
 	} {
 		pr, err := proxyOf(v, admin.TokenRequest{SidecarFor: name})
-		got := ""
+		var got string
 		if err != nil {
 			got = err.Error()
 		} else {

@@ -59,7 +59,7 @@ Exit status: 0, and with --check 1 if a proxy or the control plane has trouble (
 					Proxy *admin.Proxy `json:"proxy,omitempty"`
 				}{s, full})
 			} else {
-				err = printStatus(c.OutOrStdout(), s, all, full)
+				printStatus(c.OutOrStdout(), s, all, full)
 			}
 			if err == nil && check && troubled(s) {
 				err = exitError(1)
@@ -98,7 +98,7 @@ func troubled(s admin.Status) bool {
 }
 
 // printStatus prints the proxies of s, of all that there are, and all of one of them if full is it.
-func printStatus(w io.Writer, s admin.Status, all int, full *admin.Proxy) error {
+func printStatus(w io.Writer, s admin.Status, all int, full *admin.Proxy) {
 	p := newPainter(w)
 	printPlane(w, p, s, all)
 	slices.SortStableFunc(s.Proxies, func(a, b xds.ProxyStatus) int { return trouble(s, b) - trouble(s, a) })
@@ -115,7 +115,6 @@ func printStatus(w io.Writer, s admin.Status, all int, full *admin.Proxy) error 
 			fmt.Fprintln(w, wrap("", fmt.Sprintf("%s: %s", pr.ID, note), 2))
 		}
 	}
-	return nil
 }
 
 // calledItself says which proxy somebody claimed to be.
@@ -135,7 +134,7 @@ func printPlane(w io.Writer, p painter, s admin.Status, all int) {
 		text += fmt.Sprintf(", as of %s ago", short(time.Since(s.Catalog.LastLoaded)))
 	}
 	if !s.Catalog.StaleSince.IsZero() {
-		text += fmt.Sprintf(", in part not up to date for %s", short(time.Since(s.Catalog.StaleSince)))
+		text += ", in part not up to date for " + short(time.Since(s.Catalog.StaleSince))
 	}
 	if s.Change != 0 {
 		text += fmt.Sprintf(", change %d", s.Change)

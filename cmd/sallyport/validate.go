@@ -34,7 +34,7 @@ func (v *validation) print(out, side io.Writer, dir string) error {
 		fmt.Fprintln(out, p)
 	}
 	if slices.ContainsFunc(v.Mistakes, func(p files.Problem) bool { return p.Unread }) {
-		fmt.Fprintf(out, "%s: there may be more: what files say of one another is checked when all of them can be read\n", dir)
+		fmt.Fprintf(out, "%s: there may be more: what depends on a file that cannot be read is not checked\n", dir)
 	}
 	if len(v.Mistakes) > 0 {
 		return nil
@@ -57,7 +57,7 @@ func newValidateCommand() *cobra.Command {
 		Args:  exactly("DIR"),
 		RunE: func(c *cobra.Command, args []string) error {
 			var v validation
-			contents, err := readFiles(c, args[0], anyDomain, v.warn)
+			contents, err := readFiles(c, args[0], anyDomain, files.Validate, v.warn)
 			problems, mistaken := errors.AsType[files.Errors](err)
 			if err != nil && !mistaken {
 				return err
@@ -98,7 +98,9 @@ func addReadFlags(c *cobra.Command) {
 var anyDomain = spiffeid.RequireTrustDomainFromString("mesh.invalid")
 
 // readFiles reads a directory as `serve` would. warned gets what is taken with a warning.
-func readFiles(c *cobra.Command, dir string, domain spiffeid.TrustDomain, warned func(files.Problem)) (catalog.Contents, error) {
+func readFiles(
+	c *cobra.Command, dir string, domain spiffeid.TrustDomain, read func(files.Config) (catalog.Contents, error), warned func(files.Problem),
+) (catalog.Contents, error) {
 	config, err := readConfig(c.Flags())
 	if err != nil {
 		return catalog.Contents{}, err
@@ -109,5 +111,5 @@ func readFiles(c *cobra.Command, dir string, domain spiffeid.TrustDomain, warned
 		return catalog.Contents{}, err
 	}
 	cfg.Warned = warned
-	return files.Load(cfg)
+	return read(cfg)
 }
