@@ -158,9 +158,12 @@ func (i *Issuer) read(token string) (verified, error) {
 	if len(token) > maxToken {
 		return verified{}, fmt.Errorf("token of %d bytes is longer than any that is minted", len(token))
 	}
-	// Nothing signs the signature: without this check one token would have several spellings.
-	if !canonical(token[strings.LastIndexByte(token, '.')+1:]) {
-		return verified{}, errMalformed
+	// What is signed are decoded bytes, encoded anew: without this check one token would have several
+	// spellings.
+	for part := range strings.SplitSeq(token, ".") {
+		if !canonical(part) {
+			return verified{}, errMalformed
+		}
 	}
 	// The parser's errors may quote the token, so they are not wrapped.
 	parsed, err := jwt.ParseSigned(token, algorithms())
