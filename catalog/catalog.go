@@ -146,6 +146,9 @@ type Proxy struct {
 	Inbound   Inbound
 	Bootstrap Bootstrap
 	Upstreams []Upstream
+	// RefuseHTTP10 has those who dial upstreams and exposed paths in HTTP/1.0 answered with 426, as
+	// Envoy's default is.
+	RefuseHTTP10 bool `json:",omitzero"`
 	// Exposed are the paths that anybody may ask for, sorted by CompareExposed.
 	Exposed []ExposedPath
 }

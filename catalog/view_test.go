@@ -38,8 +38,8 @@ func contents() catalogtest.Mesh {
 				IdleTimeout: timeout, MaxConnections: 7, BalanceConnections: true,
 			},
 			Bootstrap: catalog.Bootstrap{PrometheusBindAddr: "127.0.0.1:9102", UID: 1000},
-			Upstreams: upstreams,
-			Exposed:   []catalog.ExposedPath{{Path: "/healthz", ListenerPort: 21600, LocalPort: 8081, Protocol: catalog.HTTP2, Origin: service + ".hcl:7"}},
+			Upstreams: upstreams, RefuseHTTP10: true,
+			Exposed: []catalog.ExposedPath{{Path: "/healthz", ListenerPort: 21600, LocalPort: 8081, Protocol: catalog.HTTP2, Origin: service + ".hcl:7"}},
 		}
 	}
 	service := func(s, datacenter string) catalog.Service {

@@ -314,5 +314,6 @@ func (s *sidecar) finish(c *chain, mesh meshDefaults, config Config) (catalog.Pr
 		in.Enforcement = catalog.Both
 	}
 	p.Bootstrap.UID = own.UID.Else(-1)
+	p.RefuseHTTP10 = !own.AcceptHTTP10.Else(true)
 	return p, problems
 }

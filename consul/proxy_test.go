@@ -195,6 +195,8 @@ func TestOwnSettings(t *testing.T) {
 		"protocol of proxy-defaults":   {config: `"protocol": "HTTP"`, defaults: `"protocol": "HTTP"`, want: "rbac drain", text: "service-defaults/web: they have no Protocol, so the service speaks tcp, though proxy-defaults say http"},
 		"protocol beside another one":  {config: `"protocol": "http2"`, defaults: `"protocol": "http"`, protocol: "http", want: "rbac next-request http2"},
 		"meta that is none":            {meta: `"revocation": "never"`, want: "rbac drain", text: `service-defaults/web: Meta.revocation "never" is not known`},
+		"HTTP/1.0 of the mesh":         {config: `"accept_http_10": false`, defaults: `"accept_http_10": false`, want: "rbac drain 1.1"},
+		"HTTP/1.0 of a service":        {config: `"accept_http_10": false`, meta: `"accept_http_10": "true"`, defaults: `"accept_http_10": false`, want: "rbac drain"},
 		"a protocol nobody knows":      {protocol: "redis", want: "rbac drain"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -206,6 +208,9 @@ func TestOwnSettings(t *testing.T) {
 			got := p.Inbound.Enforcement.String() + " " + p.Inbound.Revocation.String()
 			if p.Inbound.ServerFirst {
 				got += " first"
+			}
+			if p.RefuseHTTP10 {
+				got += " 1.1"
 			}
 			if p.Bootstrap.UID != -1 {
 				got += fmt.Sprint(" ", p.Bootstrap.UID)
@@ -228,7 +233,7 @@ func TestLikeFiles(t *testing.T) {
 	const config = `{
 		"protocol": "http", "local_connect_timeout_ms": 1000, "local_request_timeout_ms": "2000", "local_idle_timeout_ms": 0, "max_inbound_connections": 7,
 		"balance_inbound_connections": "exact_balance", "bind_address": "0.0.0.0", "bind_port": 21007, "envoy_prometheus_bind_addr": "127.0.0.1:9102",
-		"intention_enforcement": "both", "revocation": "drain", "sallyport_uid": 1234}`
+		"intention_enforcement": "both", "revocation": "drain", "accept_http_10": false, "sallyport_uid": 1234}`
 	const upstreams = `[{
 		"destination_name": "api", "local_bind_port": 5000, "config": {
 			"connect_timeout_ms": 1500, "balance_outbound_connections": "exact_balance",

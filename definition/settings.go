@@ -29,10 +29,11 @@ type Settings struct {
 
 // Own are the settings that Consul does not know.
 type Own struct {
-	Enforcement Setting[catalog.Enforcement]
-	Revocation  Setting[catalog.Revocation]
-	ServerFirst Setting[bool]
-	UID         Setting[int]
+	Enforcement  Setting[catalog.Enforcement]
+	Revocation   Setting[catalog.Revocation]
+	ServerFirst  Setting[bool]
+	AcceptHTTP10 Setting[bool]
+	UID          Setting[int]
 }
 
 // Over is s where it says something, else t.
@@ -54,10 +55,11 @@ func (s Settings) Over(t Settings) Settings {
 // Over is s where it says something, else t.
 func (s Own) Over(t Own) Own {
 	return Own{
-		Enforcement: s.Enforcement.Or(t.Enforcement),
-		Revocation:  s.Revocation.Or(t.Revocation),
-		ServerFirst: s.ServerFirst.Or(t.ServerFirst),
-		UID:         s.UID.Or(t.UID),
+		Enforcement:  s.Enforcement.Or(t.Enforcement),
+		Revocation:   s.Revocation.Or(t.Revocation),
+		ServerFirst:  s.ServerFirst.Or(t.ServerFirst),
+		AcceptHTTP10: s.AcceptHTTP10.Or(t.AcceptHTTP10),
+		UID:          s.UID.Or(t.UID),
 	}
 }
 
@@ -65,10 +67,11 @@ func (s Own) Over(t Own) Own {
 // proxy-defaults, which Consul has merged into it, is taken out.
 func (s Own) Without(t Own) Own {
 	return Own{
-		Enforcement: without(s.Enforcement, t.Enforcement),
-		Revocation:  without(s.Revocation, t.Revocation),
-		ServerFirst: without(s.ServerFirst, t.ServerFirst),
-		UID:         without(s.UID, t.UID),
+		Enforcement:  without(s.Enforcement, t.Enforcement),
+		Revocation:   without(s.Revocation, t.Revocation),
+		ServerFirst:  without(s.ServerFirst, t.ServerFirst),
+		AcceptHTTP10: without(s.AcceptHTTP10, t.AcceptHTTP10),
+		UID:          without(s.UID, t.UID),
 	}
 }
 
@@ -136,10 +139,11 @@ func (d *Decoder) inbound() Settings {
 // Own reads the settings that Consul does not know, and leaves the other keys alone.
 func (d *Decoder) Own() Own {
 	return Own{
-		Enforcement: readText(d, "intention_enforcement", known(catalog.ParseEnforcement, "rbac, ext_authz and both are")),
-		Revocation:  readText(d, "revocation", known(catalog.ParseRevocation, "drain, new and next-request are")),
-		ServerFirst: d.Boolean("server_first"),
-		UID:         d.user("sallyport_uid"),
+		Enforcement:  readText(d, "intention_enforcement", known(catalog.ParseEnforcement, "rbac, ext_authz and both are")),
+		Revocation:   readText(d, "revocation", known(catalog.ParseRevocation, "drain, new and next-request are")),
+		ServerFirst:  d.Boolean("server_first"),
+		AcceptHTTP10: d.Boolean("accept_http_10"),
+		UID:          d.user("sallyport_uid"),
 	}
 }
 

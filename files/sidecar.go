@@ -156,6 +156,8 @@ func (a *assembly) proxy(s *sidecar) *catalog.Proxy {
 		Origin:    s.at.String(),
 		Inbound:   a.inbound(s),
 		Bootstrap: catalog.Bootstrap{UID: s.settings.UID.Value},
+
+		RefuseHTTP10: !s.settings.AcceptHTTP10.Else(true),
 	}
 	if s.instance != nil {
 		p.Instance = s.instance.id

@@ -169,9 +169,10 @@ func (b *builder) upstreamListener(u upstream) *listenerv3.Listener {
 			CodecType:                hcmv3.HttpConnectionManager_AUTO,
 			ForwardClientCertDetails: hcmv3.HttpConnectionManager_SANITIZE,
 			// The service's own proxy limits idle streams; Envoy's default here is 5 minutes.
-			StreamIdleTimeout: durationpb.New(0),
-			HttpFilters:       []*hcmv3.HttpFilter{b.routerFilter()},
-			RouteSpecifier:    routesNamed(u.routes()),
+			StreamIdleTimeout:   durationpb.New(0),
+			HttpProtocolOptions: b.http1(u.Destination),
+			HttpFilters:         []*hcmv3.HttpFilter{b.routerFilter()},
+			RouteSpecifier:      routesNamed(u.routes()),
 		})
 	}
 	l.FilterChains[0].Filters = []*listenerv3.Filter{filter}
