@@ -179,7 +179,9 @@ type Catalog struct {
 	Problems []string `json:"problems,omitempty"`
 	// Denied are what the control plane's own token may not do.
 	Denied []string `json:"denied,omitempty"`
-	// Warnings are what is odd in the contents that were taken, Denied included.
+	// Refused are the parts of proxies that are not served, as they name what is another's.
+	Refused []string `json:"refused,omitempty"`
+	// Warnings are what is odd in the contents that were taken, Denied and Refused included.
 	Warnings []string `json:"warnings,omitempty"`
 }
 

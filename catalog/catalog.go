@@ -142,7 +142,10 @@ type Proxy struct {
 	// Instance is the ID of the service's registration ("web-1"); `--sidecar-for` names it.
 	Instance string
 	// Origin is where the proxy was read: "web.hcl:3".
-	Origin    string
+	Origin string
+	// Host is the machine that the proxy is on, by whatever name; empty: the control plane's own, or it is not known.
+	// Proxies of one machine cannot listen on one port.
+	Host      string `json:",omitzero"`
 	Inbound   Inbound
 	Bootstrap Bootstrap
 	Upstreams []Upstream
@@ -174,6 +177,9 @@ type Inbound struct {
 	MaxConnections uint32        // 0: no limit
 	// BalanceConnections spreads accepted connections exactly over Envoy's workers.
 	BalanceConnections bool
+	// Closed says why there is no listener for other proxies; empty: there is one. Who may connect is told
+	// all the same.
+	Closed string `json:",omitzero"`
 }
 
 // Timeout is an optional duration: Consul tells "not set" from "0, no timeout".

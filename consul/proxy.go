@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"net/netip"
+	"regexp"
 	"strconv"
 	"strings"
 
@@ -102,10 +103,23 @@ func (s *sidecar) readSettings(r *registration, p *proxyRegistration) {
 		s.refuse(entryOf(r), "%s is not supported yet: the proxy is not served", strings.Join(replaced, " and "))
 	}
 	s.settings = d.Settings()
+	s.proxy.Host = s.settings.Network.Else(networkOf(r.ID))
 	s.proxy.Bootstrap.UID = -1
 	if s.settings.Prometheus.Set {
 		s.proxy.Bootstrap.PrometheusBindAddr = s.settings.Prometheus.Value.String()
 	}
+}
+
+// nomadSidecar is what Nomad calls the sidecars of an allocation. Each allocation with sidecars has a
+// network namespace of its own (Nomad, "network mode bridge": sidecars are for no other).
+var nomadSidecar = regexp.MustCompile(`^_nomad-task-([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})-.*-sidecar-proxy$`)
+
+// networkOf is the network namespace of a proxy that says none; empty: the node's own.
+func networkOf(id string) string {
+	if m := nomadSidecar.FindStringSubmatch(id); m != nil {
+		return "Nomad allocation " + m[1]
+	}
+	return ""
 }
 
 // readInbound reads where the proxy listens and where its application does. A proxy that has no

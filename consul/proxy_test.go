@@ -233,7 +233,7 @@ func TestLikeFiles(t *testing.T) {
 	const config = `{
 		"protocol": "http", "local_connect_timeout_ms": 1000, "local_request_timeout_ms": "2000", "local_idle_timeout_ms": 0, "max_inbound_connections": 7,
 		"balance_inbound_connections": "exact_balance", "bind_address": "0.0.0.0", "bind_port": 21007, "envoy_prometheus_bind_addr": "127.0.0.1:9102",
-		"intention_enforcement": "both", "revocation": "drain", "accept_http_10": false, "sallyport_uid": 1234}`
+		"intention_enforcement": "both", "revocation": "drain", "accept_http_10": false, "sallyport_uid": 1234, "sallyport_network": "shop"}`
 	const upstreams = `[{
 		"destination_name": "api", "local_bind_port": 5000, "config": {
 			"connect_timeout_ms": 1500, "balance_outbound_connections": "exact_balance",
@@ -491,6 +491,24 @@ func TestListenFamily(t *testing.T) {
 		r := parse[*registration](t, fmt.Sprintf(`{"Kind": "connect-proxy", "ID": "p", "Port": 21000, "Address": %q, "Proxy": {"DestinationServiceName": "web", "LocalServicePort": 80, "Config": {%s}}}`, c.address, c.config))
 		if s, ok := readSidecar(r, nil, "dc1", c.node); !ok || s.proxy.Inbound.Address != c.want {
 			t.Errorf("%+v: listens on %q", c, s.proxy.Inbound.Address)
+		}
+	}
+}
+
+// Proxies of other network namespaces are on other machines, as far as ports are concerned.
+func TestNetworkNamespace(t *testing.T) {
+	const nomad = "_nomad-task-5e2c1d34-7b1c-4f1e-9d5a-0f8a9c3d2b17-group-api-count-api-9001-sidecar-proxy"
+	for _, c := range []struct{ id, config, want string }{
+		{"web-sidecar-proxy", "", ""},
+		{"web-sidecar-proxy", `"sallyport_network": "shop"`, "shop"},
+		{nomad, "", "Nomad allocation 5e2c1d34-7b1c-4f1e-9d5a-0f8a9c3d2b17"},
+		{nomad, `"sallyport_network": "shop"`, "shop"},
+		{strings.TrimSuffix(nomad, "-sidecar-proxy"), "", ""},
+		{"_nomad-task-1-sidecar-proxy", "", ""},
+	} {
+		r := parse[*registration](t, fmt.Sprintf(`{"Kind": "connect-proxy", "ID": %q, "Port": 21000, "Proxy": {"DestinationServiceName": "web", "LocalServicePort": 80, "Config": {%s}}}`, c.id, c.config))
+		if s, ok := readSidecar(r, nil, "dc1", "10.0.0.1"); !ok || s.proxy.Host != c.want {
+			t.Errorf("%+v: on %q", c, s.proxy.Host)
 		}
 	}
 }

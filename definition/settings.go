@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode"
 
 	"github.com/sallyport/sallyport/catalog"
 )
@@ -24,6 +25,7 @@ type Settings struct {
 	BindAddress    Setting[netip.Addr]
 	BindPort       Setting[uint16]
 	Prometheus     Setting[netip.AddrPort]
+	Network        Setting[string]
 	Own
 }
 
@@ -48,6 +50,7 @@ func (s Settings) Over(t Settings) Settings {
 		BindAddress:    s.BindAddress.Or(t.BindAddress),
 		BindPort:       s.BindPort.Or(t.BindPort),
 		Prometheus:     s.Prometheus.Or(t.Prometheus),
+		Network:        s.Network.Or(t.Network),
 		Own:            s.Own.Over(t.Own),
 	}
 }
@@ -117,6 +120,7 @@ func (d *Decoder) Settings() Settings {
 	s.BindAddress = d.ListenAddress("bind_address")
 	s.BindPort = d.Port("bind_port")
 	s.Prometheus = readText(d, "envoy_prometheus_bind_addr", parseAddrPort)
+	s.Network = readText(d, "sallyport_network", network)
 	s.Own = d.Own()
 	d.unsupportedPrefix("envoy_")
 	d.Unsupported("handshake_timeout_ms", "xds_fetch_timeout_ms", "connect_timeout_ms",
@@ -221,6 +225,14 @@ func parseAddrPort(s string) (netip.AddrPort, error) {
 		return netip.AddrPort{}, fmt.Errorf(`%.60q must be an IP address and a port, like "0.0.0.0:9102"`, s)
 	}
 	return netip.AddrPortFrom(a, uint16(p)), nil
+}
+
+// network is what a network namespace is called.
+func network(s string) (string, error) {
+	if len(s) > MaxName || strings.ContainsFunc(s, func(r rune) bool { return !unicode.IsPrint(r) }) {
+		return "", fmt.Errorf("%.60q: at most %d characters that can be printed are allowed", s, MaxName)
+	}
+	return s, nil
 }
 
 // user is a uid, or the name of a user of this machine.

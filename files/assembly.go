@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"github.com/sallyport/sallyport/catalog"
+	"github.com/sallyport/sallyport/claim"
 	"github.com/sallyport/sallyport/definition"
 	"github.com/sallyport/sallyport/identity"
 )
@@ -25,7 +26,7 @@ type assembly struct {
 	meshEntry     *mesh          // nil: none
 	sidecars      []*sidecar     // sorted by ID
 	sorted        []*name        // names, sorted
-	listeners     listeners
+	claims        *claim.Table
 	named         namedPorts
 	turn          int // counts updates
 
@@ -59,7 +60,7 @@ type name struct {
 func newAssembly(config Config) *assembly {
 	return &assembly{
 		config: config, longest: maxServerName - len(config.serverName("")),
-		ids: map[string]registration{}, names: map[string]*name{}, listeners: newListeners(),
+		ids: map[string]registration{}, names: map[string]*name{}, claims: claim.NewTable(),
 	}
 }
 
@@ -242,7 +243,7 @@ func (a *assembly) removeSidecars() (removed []*sidecar) {
 			a.proxies = append(a.proxies, s.proxy)
 		}
 		if s.gone {
-			a.listeners.remove(s)
+			a.disclaim(s)
 			s.of.endpoints = nil
 			removed = append(removed, s)
 		}
@@ -292,7 +293,7 @@ func (a *assembly) publish(before catalog.Contents) {
 	for i, s := range a.sidecars {
 		if s.published == nil {
 			s.published = a.proxy(s)
-			a.listeners.add(s, &a.report)
+			a.claim(s)
 			s.settings = nil
 		}
 		c.Proxies[i] = s.published

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/http"
 	"os"
+	"slices"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus/promhttp"
@@ -81,6 +82,10 @@ func (p *controlPlane) describe() admin.Status {
 		Version: versionText(), PID: os.Getpid(), Started: p.started, Catalog: p.source.status(),
 		NotReady: p.notReady(), Unrecorded: p.xds.Unrecorded(), Refusals: p.xds.Refusals(), Proxies: p.xds.Status(),
 	}
+	for _, r := range p.claims.Refusals() {
+		s.Catalog.Refused = append(s.Catalog.Refused, r.String())
+	}
+	s.Catalog.Warnings = slices.Concat(s.Catalog.Warnings, s.Catalog.Refused)
 	s.Applications = p.applications.silent(s.Proxies)
 	s.DataDir = p.cfg.Data
 	now := time.Now()

@@ -74,7 +74,10 @@ func proxyOf(v *catalog.View, r admin.TokenRequest) (*catalog.Proxy, error) {
 // listenersOf are what the Envoy of a proxy binds.
 func listenersOf(pr *catalog.Proxy) []admin.Listener {
 	port := func(n uint16) string { return strconv.Itoa(int(n)) }
-	out := []admin.Listener{{Name: "public_listener", Address: net.JoinHostPort(pr.Inbound.Address, port(pr.Inbound.Port)), Origin: pr.Origin}}
+	var out []admin.Listener
+	if pr.Inbound.Closed == "" {
+		out = append(out, admin.Listener{Name: "public_listener", Address: net.JoinHostPort(pr.Inbound.Address, port(pr.Inbound.Port)), Origin: pr.Origin})
+	}
 	for _, u := range pr.Upstreams {
 		l := admin.Listener{Name: "upstream " + u.Name(), Socket: u.BindSocket, Origin: u.Origin}
 		if u.BindSocket == "" {
