@@ -173,7 +173,7 @@ type Inbound struct {
 
 	ConnectTimeout time.Duration // to the application; 0: 5 s
 	RequestTimeout time.Duration // of a route to the application; 0: none
-	IdleTimeout    Timeout       // of streams to the application
+	IdleTimeout    Timeout       // of streams to the application, and of tcp connections, unless set 5 minutes and an hour
 	MaxConnections uint32        // 0: no limit
 	// BalanceConnections spreads accepted connections exactly over Envoy's workers.
 	BalanceConnections bool
@@ -312,6 +312,14 @@ func (u Upstream) Name() string {
 		return u.Destination.String()
 	}
 	return u.Destination.String() + "?dc=" + u.Datacenter
+}
+
+// Speaks is what is spoken to s by way of the upstream.
+func (u Upstream) Speaks(s *Service) Protocol {
+	if u.Protocol.Set {
+		return u.Protocol.Protocol
+	}
+	return s.Protocol
 }
 
 // OptionalProtocol is a Protocol, or none.

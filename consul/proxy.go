@@ -309,6 +309,9 @@ func (s *sidecar) finish(c *chain, mesh meshDefaults, config Config) (catalog.Pr
 		problem(p.Origin, "server_first is for services of protocol tcp, not %s: it is not taken", in.Protocol)
 		own.ServerFirst = definition.Setting[bool]{}
 	}
+	if said := s.settings.RequestTimeout; said.Set && said.Value != mesh.requestTimeout.Value && !in.Protocol.L7() {
+		problem(p.Origin, "local_request_timeout_ms has no meaning for protocol %s: nothing in it is known to be a request", in.Protocol)
+	}
 	mesh.Revocation.Set = mesh.Revocation.Set && mesh.Revocation.Value.Fits(in.Protocol)
 	if in.Protocol.L7() {
 		mesh.ServerFirst = definition.Setting[bool]{}

@@ -195,6 +195,9 @@ func TestOwnSettings(t *testing.T) {
 		"protocol of proxy-defaults":   {config: `"protocol": "HTTP"`, defaults: `"protocol": "HTTP"`, want: "rbac drain", text: "service-defaults/web: they have no Protocol, so the service speaks tcp, though proxy-defaults say http"},
 		"protocol beside another one":  {config: `"protocol": "http2"`, defaults: `"protocol": "http"`, protocol: "http", want: "rbac next-request http2"},
 		"meta that is none":            {meta: `"revocation": "never"`, want: "rbac drain", text: `service-defaults/web: Meta.revocation "never" is not known`},
+		"a timeout of no request":      {config: `"local_request_timeout_ms": 5`, want: "rbac drain", text: "local_request_timeout_ms has no meaning for protocol tcp"},
+		"a timeout of all requests":    {config: `"local_request_timeout_ms": 5`, defaults: `"local_request_timeout_ms": 5`, want: "rbac drain"},
+		"a timeout of requests":        {config: `"local_request_timeout_ms": 5`, protocol: "http", want: "rbac next-request"},
 		"HTTP/1.0 of the mesh":         {config: `"accept_http_10": false`, defaults: `"accept_http_10": false`, want: "rbac drain 1.1"},
 		"HTTP/1.0 of a service":        {config: `"accept_http_10": false`, meta: `"accept_http_10": "true"`, defaults: `"accept_http_10": false`, want: "rbac drain"},
 		"a protocol nobody knows":      {protocol: "redis", want: "rbac drain"},
@@ -348,6 +351,11 @@ func TestChainChanges(t *testing.T) {
 		up := p.must(t).Proxies[1].Upstreams
 		if want := (catalog.OptionalProtocol{Set: true, Protocol: catalog.TCP}); strings.Contains(problems(a), "upstream api") || len(up) != 1 || up[0].Protocol != want {
 			t.Errorf("upstream whose config says tcp: %+v, problems\n%s", up, problems(a))
+		}
+		f.set("/v1/catalog/node-services/n1", edit(t, "node-services.json", `"MaxConcurrentRequests": null`, `"MaxConcurrentRequests": 9`))
+		after(time.Second)
+		if want := "proxy web-sidecar-proxy, upstream api: service web-sidecar-proxy: max_concurrent_requests has no meaning for protocol tcp: max_connections limits it"; !strings.Contains(problems(a), want) {
+			t.Errorf("problems\n%s", problems(a))
 		}
 		f.file("/v1/discovery-chain/api", "chain-api.json")
 		after(time.Second)

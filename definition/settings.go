@@ -134,10 +134,15 @@ func (d *Decoder) inbound() Settings {
 	return Settings{
 		Protocol:       d.Protocol(),
 		ConnectTimeout: d.milliseconds("local_connect_timeout_ms"),
-		RequestTimeout: d.milliseconds("local_request_timeout_ms"),
+		RequestTimeout: d.RequestTimeout(),
 		MaxConnections: count(d.Integer("max_inbound_connections", 0, maxCount)),
 		Balance:        readText(d, "balance_inbound_connections", parseBalance),
 	}
+}
+
+// RequestTimeout is how long a request to the application may take.
+func (d *Decoder) RequestTimeout() Setting[time.Duration] {
+	return d.milliseconds("local_request_timeout_ms")
 }
 
 // Own reads the settings that Consul does not know, and leaves the other keys alone.

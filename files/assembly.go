@@ -304,6 +304,7 @@ func (a *assembly) publish(before catalog.Contents) {
 					n.name)
 			}
 		}
+		a.warnOfMeaningless(s)
 		if s.of.endpoints == nil {
 			s.of.list = append(s.of.list, s.endpoint())
 		}
@@ -320,6 +321,7 @@ func (a *assembly) publish(before catalog.Contents) {
 		slices.SortFunc(a.sorted, func(a, b *name) int { return strings.Compare(a.name, b.name) })
 	}
 	a.warnOfSpellings()
+	a.warnOfDefaults()
 	c.Services = make([]*catalog.Service, 0, len(a.sorted))
 	c.Endpoints = make([]*catalog.Endpoints, 0, len(a.sorted))
 	c.Intentions = make([]*catalog.Destination, 0, len(before.Intentions))
@@ -327,6 +329,9 @@ func (a *assembly) publish(before catalog.Contents) {
 		if n.name != identity.Wildcard {
 			a.target(n)
 			a.warnOfProtocol(n)
+			if d := n.defaults; d != nil {
+				a.warnOfRequestTimeout(n, d.settings.RequestTimeout.At, d.settings.RequestTimeout.Set)
+			}
 			c.Services, c.Endpoints = append(c.Services, n.service), append(c.Endpoints, n.endpoints)
 		}
 		if n.entry.Destination != nil {

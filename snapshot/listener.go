@@ -86,10 +86,14 @@ func (b *builder) chainName() string {
 
 // tcpProxy leads a connection to the application.
 func (b *builder) tcpProxy() *anypb.Any {
+	idle := idleTimeout
+	if t := b.in.Proxy.Inbound.IdleTimeout; t.Set {
+		idle = max(t.Duration, 0) // 0: never
+	}
 	proxy := &tcpv3.TcpProxy{
 		StatPrefix:       publicListener,
 		ClusterSpecifier: &tcpv3.TcpProxy_Cluster{Cluster: localApp},
-		IdleTimeout:      durationpb.New(idleTimeout),
+		IdleTimeout:      durationpb.New(idle),
 	}
 	if b.in.Envoy.DrainClose { // an older Envoy would ignore the unknown field silently
 		proxy.CheckDrainClose = wrapperspb.Bool(true)
@@ -162,6 +166,8 @@ func (b *builder) upstreamListener(u upstream) *listenerv3.Listener {
 	filter := b.networkFilter("envoy.filters.network.tcp_proxy", &tcpv3.TcpProxy{
 		StatPrefix:       stats,
 		ClusterSpecifier: &tcpv3.TcpProxy_Cluster{Cluster: u.cluster},
+		// The service's own proxy ends idle connections; Envoy's default here is an hour.
+		IdleTimeout: durationpb.New(0),
 	})
 	if u.Service.Protocol.L7() {
 		filter = b.networkFilter("envoy.filters.network.http_connection_manager", &hcmv3.HttpConnectionManager{
