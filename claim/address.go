@@ -1,6 +1,7 @@
 package claim
 
 import (
+	"cmp"
 	"fmt"
 	"net/netip"
 
@@ -25,7 +26,12 @@ type Address struct {
 	Socket string
 	// Dialled says that the proxy dials it and somebody else listens there: its application.
 	Dialled bool
+
+	real string // Socket, where symbolic links on the way were followed; empty: they were not
 }
+
+// path is that of the socket, by which it is told from others; empty: it is none.
+func (a *Address) path() string { return cmp.Or(a.real, a.Socket) }
 
 // String is a in words: "upstream db of web-sidecar-proxy".
 func (a *Address) String() string {

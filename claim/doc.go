@@ -1,4 +1,4 @@
-// Package claim judges what registrations name: the addresses on which an Envoy is to listen, and
+// Package claim judges what registrations name: the addresses and sockets on which an Envoy is to listen, and
 // those where it is to look for its application. Whoever may write one registration must not be able
 // to take what is another's, or the mesh's own, by naming it.
 //

@@ -48,10 +48,10 @@ func (k kind) turn() int {
 type part struct {
 	Address
 	kind  kind
-	index int  // in Upstreams or Exposed
-	held  bool // in the Table
-	// conflict is why it is not held; nil: it was not judged yet, or nobody can hold it.
-	conflict *Conflict
+	index int    // in Upstreams or Exposed
+	held  bool   // in the Table
+	fault string // why it is not held; empty: it was not judged yet, or is held
+	note  string // why it is not to be held in the next release; empty: it may
 }
 
 // key is what a part is about. Who holds it keeps it as long as the key stays.
@@ -109,6 +109,9 @@ func partsOf(p *catalog.Proxy) []*part {
 func (p *part) refused() string {
 	switch p.kind {
 	case application:
+		if p.Socket != "" {
+			return "nobody reaches the service by this proxy: give it the socket of its own application"
+		}
 		return "nobody reaches the service by this proxy: give it the port of its own application"
 	case public:
 		return "nobody reaches the service by this proxy: give it another port"

@@ -15,6 +15,11 @@ import (
 type Config struct {
 	// Own are the control plane's own addresses.
 	Own []Address
+	// Paths are those that sockets may have.
+	Paths Paths
+	// Lenient takes sockets outside of the allowed directories with a warning, unless they are the
+	// control plane's own.
+	Lenient bool
 	// Logger is told of each refusal, once; nil: nobody is.
 	Logger *slog.Logger
 }
@@ -24,11 +29,15 @@ type Config struct {
 type Registry struct {
 	log   *slog.Logger
 	table *Table
+	paths Paths
+	// lenient is that of Config.
+	lenient bool
 
 	// Of the last contents:
 	given, taken []*catalog.Proxy
 	proxies      map[identity.ProxyID]*record
 	waiting      map[*part]*record // parts that are somebody else's
+	noted        map[*part]bool    // parts with a note
 
 	mu       sync.Mutex
 	refusals []Refusal
@@ -49,6 +58,8 @@ type Refusal struct {
 	Origin string
 	// Text says what is wrong, what comes of it and what to do.
 	Text string
+	// Taken says that the part is served all the same, until the next release.
+	Taken bool
 }
 
 // String is r in one line.
@@ -62,7 +73,7 @@ func (r Refusal) String() string {
 
 // New returns a Registry in which nobody but the control plane holds anything.
 func New(c Config) *Registry {
-	r := &Registry{log: c.Logger, table: NewTable(), proxies: map[identity.ProxyID]*record{}, waiting: map[*part]*record{}}
+	r := &Registry{log: c.Logger, table: NewTable(), paths: c.Paths.resolved(), lenient: c.Lenient, proxies: map[identity.ProxyID]*record{}, waiting: map[*part]*record{}, noted: map[*part]bool{}}
 	if r.log == nil {
 		r.log = slog.New(slog.DiscardHandler)
 	}
@@ -122,8 +133,7 @@ func (r *Registry) update(proxies []*catalog.Proxy) {
 	waited := slices.SortedFunc(maps.Keys(r.waiting), inTurn)
 	for _, part := range append(waited, wanted...) {
 		rec := cmp.Or(r.waiting[part], of[part])
-		part.conflict = r.hold(rec, part)
-		if part.held = part.conflict == nil; part.held {
+		if r.hold(rec, part); part.held {
 			delete(r.waiting, part)
 		} else {
 			r.waiting[part] = rec
@@ -155,7 +165,7 @@ func (r *Registry) replace(rec *record, p *catalog.Proxy) (wanted []*part) {
 		if before := held[part.key()]; before != nil && before.held {
 			r.table.Remove(&before.Address)
 			before.held = false
-			part.held = r.hold(rec, part) == nil
+			r.hold(rec, part)
 		}
 		if !part.held {
 			wanted = append(wanted, part)
@@ -169,6 +179,7 @@ func (r *Registry) replace(rec *record, p *catalog.Proxy) (wanted []*part) {
 func (r *Registry) drop(parts []*part) {
 	for _, part := range parts {
 		delete(r.waiting, part)
+		delete(r.noted, part)
 		if part.held {
 			r.table.Remove(&part.Address)
 		}
@@ -181,17 +192,36 @@ func inTurn(a, b *part) int {
 		cmp.Compare(a.kind, b.kind), cmp.Compare(a.index, b.index))
 }
 
-// hold has a part of rec hold its address, or says whose it is. That of the proxy's own application
-// is nobody's listener.
-func (r *Registry) hold(rec *record, p *part) *Conflict {
+// hold has a part of rec hold its address, unless something is wrong with that. The address of the
+// proxy's own application is nobody's listener.
+func (r *Registry) hold(rec *record, p *part) {
+	p.fault, p.note = "", ""
+	if p.Socket != "" {
+		p.real = realPath(&p.Address)
+		if m := r.paths.judge(&p.Address); m != nil {
+			text := p.String() + ": " + p.Socket + " " + m.why
+			if !m.strange || !r.lenient {
+				p.fault = text
+				return
+			}
+			p.note = text + ", and will be refused in the next release: name its directory there"
+		}
+	}
 	for _, own := range rec.parts {
 		if own.kind == application && !p.Dialled {
 			if c := Clash(&p.Address, &own.Address); c != nil {
-				return c
+				p.fault = c.Error()
+				return
 			}
 		}
 	}
-	return r.table.Add(&p.Address)
+	if c := r.table.Add(&p.Address); c != nil {
+		p.fault = c.Error()
+		return
+	}
+	if p.held = true; p.note != "" {
+		r.noted[p] = true
+	}
 }
 
 // admitted is the proxy without what is refused.
@@ -199,7 +229,7 @@ func (rec *record) admitted() *catalog.Proxy {
 	var without [kinds]map[int]bool
 	refused := false
 	for _, p := range rec.parts {
-		if p.conflict == nil {
+		if p.fault == "" {
 			continue
 		}
 		refused = true
@@ -213,15 +243,15 @@ func (rec *record) admitted() *catalog.Proxy {
 	}
 	p := *rec.given
 	for _, part := range rec.parts {
-		if (part.kind == public || part.kind == application) && part.conflict != nil {
-			p.Inbound.Closed = part.conflict.Error()
+		if (part.kind == public || part.kind == application) && part.fault != "" {
+			p.Inbound.Closed = part.fault
 		}
 	}
 	if without[metrics] != nil {
 		p.Bootstrap.PrometheusBindAddr = ""
 	}
 	p.Exposed = keep(p.Exposed, func(i int) bool {
-		return !without[exposed][i] && !without[exposedPort][i] && (without[application] == nil || p.Exposed[i].LocalPort != p.Inbound.LocalPort)
+		return !without[exposed][i] && !without[exposedPort][i] && (without[application] == nil || p.Inbound.LocalSocket != "" || p.Exposed[i].LocalPort != p.Inbound.LocalPort)
 	})
 	p.Upstreams = keep(p.Upstreams, func(i int) bool { return !without[upstream][i] })
 	return &p
@@ -239,13 +269,19 @@ func keep[T any](list []T, fits func(i int) bool) (kept []T) {
 
 // report makes the refusals, and logs those that are new.
 func (r *Registry) report() {
-	refusals := make([]Refusal, 0, len(r.waiting))
-	for part := range r.waiting {
-		x := Refusal{Proxy: part.Proxy, Origin: part.Origin, Text: part.conflict.Error() + ": " + part.refused()}
-		if part.kind == upstream {
-			x.Upstream = part.Name
+	var refusals []Refusal
+	add := func(p *part, text string, taken bool) {
+		x := Refusal{Proxy: p.Proxy, Origin: p.Origin, Text: text, Taken: taken}
+		if p.kind == upstream {
+			x.Upstream = p.Name
 		}
 		refusals = append(refusals, x)
+	}
+	for p := range r.waiting {
+		add(p, p.fault+": "+p.refused(), false)
+	}
+	for p := range r.noted {
+		add(p, p.note, true)
 	}
 	slices.SortFunc(refusals, func(a, b Refusal) int {
 		return cmp.Or(cmp.Compare(a.Proxy, b.Proxy), cmp.Compare(a.Upstream, b.Upstream), cmp.Compare(a.Text, b.Text), cmp.Compare(a.Origin, b.Origin))
@@ -258,6 +294,10 @@ func (r *Registry) report() {
 		if slices.Contains(before, x) {
 			continue
 		}
-		r.log.Warn("part of a registration is not served", "proxy", x.Proxy, "origin", x.Origin, "err", x.Text)
+		if x.Taken {
+			r.log.Warn("part of a registration will not be served", "proxy", x.Proxy, "origin", x.Origin, "err", x.Text)
+		} else {
+			r.log.Warn("part of a registration is not served", "proxy", x.Proxy, "origin", x.Origin, "err", x.Text)
+		}
 	}
 }

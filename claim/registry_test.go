@@ -78,7 +78,10 @@ func left(p *catalog.Proxy) string {
 
 func own(address string) claim.Config {
 	a := netip.MustParseAddrPort(address)
-	return claim.Config{Own: []claim.Address{{What: "sallyport's own --metrics-bind", IP: a.Addr(), Port: a.Port()}}}
+	return claim.Config{
+		Own:   []claim.Address{{What: "sallyport's own --metrics-bind", IP: a.Addr(), Port: a.Port()}},
+		Paths: claim.Paths{Allowed: []string{"/run"}},
+	}
 }
 
 func TestAdmit(t *testing.T) {

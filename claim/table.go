@@ -11,7 +11,7 @@ import (
 type Table struct {
 	ports   map[hostPort][]*Address
 	public  map[netip.AddrPort]*Address // of those that no other machine can have
-	sockets map[hostSocket]*Address
+	sockets map[hostSocket][]*Address
 }
 
 type (
@@ -27,7 +27,7 @@ func NewTable() *Table {
 	return &Table{
 		ports:   map[hostPort][]*Address{},
 		public:  map[netip.AddrPort]*Address{},
-		sockets: map[hostSocket]*Address{},
+		sockets: map[hostSocket][]*Address{},
 	}
 }
 
@@ -37,28 +37,26 @@ func (t *Table) Add(a *Address) *Conflict {
 	if c := t.conflict(a); c != nil {
 		return c
 	}
-	switch {
-	case a.Socket == "":
-		k := hostPort{a.Host, a.Port}
-		t.ports[k] = append(t.ports[k], a)
-		if a.isPublic() && !a.Dialled {
-			t.public[netip.AddrPortFrom(a.IP, a.Port)] = a
-		}
-	case !a.Dialled:
-		t.sockets[hostSocket{a.Host, a.Socket}] = a
+	if a.Socket != "" {
+		k := hostSocket{a.Host, a.path()}
+		t.sockets[k] = append(t.sockets[k], a)
+		return nil
+	}
+	k := hostPort{a.Host, a.Port}
+	t.ports[k] = append(t.ports[k], a)
+	if a.isPublic() && !a.Dialled {
+		t.public[netip.AddrPortFrom(a.IP, a.Port)] = a
 	}
 	return nil
 }
 
 // conflict says whose a is; nil: nobody's else.
 func (t *Table) conflict(a *Address) *Conflict {
-	if a.Socket != "" {
-		if o := t.sockets[hostSocket{a.Host, a.Socket}]; o != nil {
-			return Clash(a, o)
-		}
-		return nil
+	others := t.sockets[hostSocket{a.Host, a.path()}]
+	if a.Socket == "" {
+		others = t.ports[hostPort{a.Host, a.Port}]
 	}
-	for _, o := range t.ports[hostPort{a.Host, a.Port}] {
+	for _, o := range others {
 		if c := Clash(a, o); c != nil {
 			return c
 		}
@@ -76,7 +74,7 @@ func Clash(a, o *Address) *Conflict {
 	switch {
 	case a.Dialled && o.Dialled, a.Proxy == o.Proxy && (a.What == whatExposes || o.What == whatExposes):
 		return nil
-	case a.Socket != "" && a.Socket == o.Socket:
+	case a.Socket != "" && a.path() == o.path():
 		return &Conflict{a, o, a.Socket}
 	case a.Socket == "" && o.Socket == "" && a.Port == o.Port && overlap(a.IP, o.IP):
 		return &Conflict{a, o, fmt.Sprintf("port %d of %s", a.Port, narrower(a.IP, o.IP))}
@@ -87,17 +85,18 @@ func Clash(a, o *Address) *Conflict {
 // Remove has a held no more.
 func (t *Table) Remove(a *Address) {
 	if a.Socket != "" {
-		if k := (hostSocket{a.Host, a.Socket}); t.sockets[k] == a {
-			delete(t.sockets, k)
-		}
+		remove(t.sockets, hostSocket{a.Host, a.path()}, a)
 		return
 	}
-	k := hostPort{a.Host, a.Port}
-	t.ports[k] = slices.DeleteFunc(t.ports[k], func(o *Address) bool { return o == a })
-	if len(t.ports[k]) == 0 {
-		delete(t.ports, k)
-	}
+	remove(t.ports, hostPort{a.Host, a.Port}, a)
 	if where := netip.AddrPortFrom(a.IP, a.Port); t.public[where] == a {
 		delete(t.public, where)
+	}
+}
+
+func remove[K comparable](from map[K][]*Address, k K, a *Address) {
+	from[k] = slices.DeleteFunc(from[k], func(o *Address) bool { return o == a })
+	if len(from[k]) == 0 {
+		delete(from, k)
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/user"
 	"strconv"
+	"strings"
 
 	"github.com/sallyport/sallyport/admin"
 	"github.com/sallyport/sallyport/claim"
@@ -98,4 +99,15 @@ func (c serveConfig) ownAddresses() (out []claim.Address) {
 		}
 	}
 	return out
+}
+
+// packagedOutput is where the packaged unit has its sidecars' tokens and admin sockets.
+const packagedOutput = "/run/sallyport-envoy"
+
+// socketPaths are those that registrations may name.
+func (c serveConfig) socketPaths() claim.Paths {
+	return claim.Paths{
+		Allowed: strings.FieldsFunc(c.SocketDirs, func(r rune) bool { return r == ',' }),
+		Own:     []string{c.RuntimeDir, c.Data, c.Catalog, packagedOutput},
+	}
 }

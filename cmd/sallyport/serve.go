@@ -137,7 +137,7 @@ func open(cfg serveConfig, log *slog.Logger) (_ *controlPlane, err error) {
 			err = errors.Join(err, p.close())
 		}
 	}()
-	p.claims = claim.New(claim.Config{Own: cfg.ownAddresses(), Logger: log})
+	p.claims = claim.New(claim.Config{Own: cfg.ownAddresses(), Paths: cfg.socketPaths(), Lenient: !cfg.Consul, Logger: log})
 	p.metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	release, err := openData(cfg.Data)
 	if err != nil {
