@@ -30,7 +30,8 @@ type Envoy struct {
 }
 
 // Run runs the Envoy of a proxy until it ends, and returns its exit status, as a shell would: 128
-// and the signal's number if a signal ended it. SIGTERM, SIGINT and the end of ctx end Envoy;
+// and the signal's number if a signal ended it. Afterwards it removes the files, unless Config.Dir
+// says where they are. SIGTERM, SIGINT and the end of ctx end Envoy;
 // SIGUSR1 is passed on.
 func Run(ctx context.Context, c Config, e Envoy, log *slog.Logger) (status int, err error) {
 	if err := checkArgs(e.Args); err != nil {
@@ -63,6 +64,9 @@ func Run(ctx context.Context, c Config, e Envoy, log *slog.Logger) (status int, 
 		return 0, err
 	}
 
+	if c.Dir == "" {
+		defer removeFiles(s.Dir, s.Proxy.ProxyID)
+	}
 	beside, end := context.WithCancel(ctx)
 	var running sync.WaitGroup
 	running.Go(func() { s.renewToken(beside, c.TokenTTL, log) })
