@@ -20,7 +20,9 @@ type TokenRequest struct {
 
 // TokenResponse is a token and what a bootstrap is made of.
 type TokenResponse struct {
-	Token   string    `json:"token,omitempty"`
+	Token string `json:"token,omitempty"`
+	// TokenID names the token, to who looks for it in the log or revokes it.
+	TokenID string    `json:"token_id,omitempty"`
 	Expires time.Time `json:"expires,omitzero"`
 	// OwnToken says that there is no Token here: the proxy has one of its own (Consul's ACL token),
 	// which the caller has to know.

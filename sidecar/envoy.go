@@ -69,8 +69,16 @@ func Run(ctx context.Context, c Config, e Envoy, log *slog.Logger) (status int, 
 	}
 	beside, end := context.WithCancel(ctx)
 	var running sync.WaitGroup
-	running.Go(func() { s.renewToken(beside, c.TokenTTL, log) })
-	running.Go(func() { s.watchApplication(beside, log) })
+	lost := make(chan struct{}, 1)
+	running.Go(func() { s.renewToken(beside, c.TokenTTL, lost, log) })
+	running.Go(func() {
+		s.watchApplication(beside, log, func() {
+			select {
+			case lost <- struct{}{}:
+			default: // it is asked for already
+			}
+		})
+	})
 	defer running.Wait()
 	defer end()
 
@@ -83,15 +91,16 @@ func Run(ctx context.Context, c Config, e Envoy, log *slog.Logger) (status int, 
 	}.run(ctx, signals)
 }
 
-// renewToken keeps the token in the sidecar's directory fresh until ctx ends.
-func (s *Sidecar) renewToken(ctx context.Context, ttl time.Duration, log *slog.Logger) {
+// renewToken keeps the token in the sidecar's directory fresh until ctx ends. lost says that Envoy
+// does not reach the control plane.
+func (s *Sidecar) renewToken(ctx context.Context, ttl time.Duration, lost <-chan struct{}, log *slog.Logger) {
 	if s.Proxy.OwnToken {
 		s.own.follow(ctx, s.Proxy.Token, s.writeToken, log)
 		return
 	}
 	again := admin.TokenRequest{ProxyID: s.Proxy.ProxyID, TTL: ttl}
 	renewal{
-		log: log, write: s.writeToken,
+		log: log, write: s.writeToken, lost: lost,
 		mint: func(ctx context.Context) (admin.TokenResponse, error) { return s.client.Token(ctx, again) },
 	}.run(ctx, s.Proxy.Expires)
 }
