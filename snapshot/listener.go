@@ -66,6 +66,8 @@ func (b *builder) inboundListener() *listenerv3.Listener {
 	if in.Protocol.L7() {
 		chain.Filters = append(chain.Filters, b.inboundHTTP())
 	} else {
+		// Else /healthcheck/fail would end connections at their next byte, by check_drain_close.
+		l.DrainType = listenerv3.Listener_MODIFY_ONLY
 		for _, s := range []slot{rulesSlot, authzSlot, networkExtensions, proxySlot} {
 			chain.Filters = append(chain.Filters, b.networkSlot(s))
 		}
@@ -95,7 +97,9 @@ func (b *builder) tcpProxy() *anypb.Any {
 		ClusterSpecifier: &tcpv3.TcpProxy_Cluster{Cluster: localApp},
 		IdleTimeout:      durationpb.New(idle),
 	}
-	if b.in.Envoy.DrainClose { // an older Envoy would ignore the unknown field silently
+	// An older Envoy would ignore the unknown field silently. A drain that an operator asks Envoy for
+	// ends connections by it, too, so those have it alone that a revocation is to end.
+	if b.in.Envoy.DrainClose && b.in.Proxy.Inbound.Revocation == catalog.Drain {
 		proxy.CheckDrainClose = wrapperspb.Bool(true)
 	}
 	if b.in.Envoy.ConnectMode { // as above
