@@ -5,6 +5,7 @@ package admin
 
 import (
 	"log/slog"
+	"strings"
 	"time"
 
 	"github.com/sallyport/sallyport/xds"
@@ -20,9 +21,7 @@ type TokenRequest struct {
 
 // TokenResponse is a token and what a bootstrap is made of.
 type TokenResponse struct {
-	Token string `json:"token,omitempty"`
-	// TokenID names the token, to who looks for it in the log or revokes it.
-	TokenID string    `json:"token_id,omitempty"`
+	Token   string    `json:"token,omitempty"`
 	Expires time.Time `json:"expires,omitzero"`
 	// OwnToken says that there is no Token here: the proxy has one of its own (Consul's ACL token),
 	// which the caller has to know.
@@ -82,6 +81,11 @@ type CheckResponse struct {
 	Intention  string `json:"intention,omitempty"`
 	Origin     string `json:"origin,omitempty"`
 	Precedence int    `json:"precedence,omitempty"`
+	// TakenAt is when Origin's file said so, which has been written since and could not be taken;
+	// zero: it says so now.
+	TakenAt time.Time `json:"taken_at,omitzero"`
+	// Waiting are the files that say what could not be taken, and may be another answer.
+	Waiting []string `json:"waiting,omitempty"`
 	// Note says what else a reader should know: that the intention is of a kind that is not
 	// supported and denies for that.
 	Note string `json:"note,omitempty"`
@@ -101,10 +105,25 @@ func (r CheckResponse) Explain() string {
 	if r.Origin != "" {
 		s += " at " + r.Origin
 	}
+	if !r.TakenAt.IsZero() {
+		s += " (as taken at " + clock(r.TakenAt, time.Now()) + ")"
+	}
 	if r.Note != "" {
 		s += " (" + r.Note + ")"
 	}
+	if len(r.Waiting) > 0 {
+		s += "; newer contents wait until they can be taken: " + strings.Join(r.Waiting, ", ")
+	}
 	return s
+}
+
+// clock is a time of day, with the day if that is not now's.
+func clock(t, now time.Time) string {
+	t = t.Local()
+	if t.Format(time.DateOnly) != now.Local().Format(time.DateOnly) {
+		return t.Format("15:04 on 2006-01-02")
+	}
+	return t.Format("15:04")
 }
 
 // Status is the state of a control plane.
@@ -179,12 +198,32 @@ type Catalog struct {
 	Intentions int       `json:"intentions"`
 	// Problems are why newer contents were not taken, one mistake each.
 	Problems []string `json:"problems,omitempty"`
+	// NotTaken are the files of which what they said before is in force, or nothing.
+	NotTaken []NotTaken `json:"not_taken,omitempty"`
 	// Denied are what the control plane's own token may not do.
 	Denied []string `json:"denied,omitempty"`
-	// Refused are the parts of proxies that are not served, as they name what is another's.
-	Refused []string `json:"refused,omitempty"`
-	// Warnings are what is odd in the contents that were taken, Denied and Refused included.
+	// Warnings are what is odd in the contents that were taken, Denied included.
 	Warnings []string `json:"warnings,omitempty"`
+}
+
+// NotTaken is a file of the catalog whose contents could not be taken.
+type NotTaken struct {
+	File string `json:"file"`
+	// TakenAt is when what is in force of it was taken; zero: nothing is.
+	TakenAt time.Time `json:"taken_at,omitzero"`
+	// Since is when it was first found that way, and Problem the first mistake.
+	Since   time.Time `json:"since"`
+	Problem string    `json:"problem"`
+}
+
+// String is the file and what is in force of it, in words.
+func (n NotTaken) String() string {
+	now := time.Now()
+	s := n.File + " is not taken since " + clock(n.Since, now)
+	if n.TakenAt.IsZero() {
+		return s
+	}
+	return s + ", as taken at " + clock(n.TakenAt, now) + " it is in force"
 }
 
 // Proxy is all that the control plane knows of one proxy.

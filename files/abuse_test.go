@@ -111,7 +111,7 @@ func TestCostOfMistakes(t *testing.T) { // alone, for what it measures is all th
 				}
 				start := cpu(t)
 				for range 2 {
-					s.take(s.assembler.assemble(s.cache.read(files)), func(catalog.Contents) {}, time.Now())
+					s.ledger.take(s.cache.read(files), time.Now(), func(o outcome) { s.tell(o, func(catalog.Contents) {}, time.Now()) })
 				}
 				if len(s.Status().Problems) == 0 {
 					t.Fatal("nothing is wrong")

@@ -12,8 +12,11 @@ type outcome struct {
 	ports    map[string]uint16 // what is to be remembered of chosen ports
 	newPorts bool              // whether that is something else than before
 	files    int
-	problems Errors // if there are any, contents and ports mean nothing
+	problems Errors // if there are any and not inForce, contents and ports mean nothing
 	warnings Errors
+	notTaken []NotTaken // sorted by file
+	inForce  bool       // contents are those in force, whatever the problems
+	early    bool       // only the intentions are new; the rest, and what is wrong, follows
 }
 
 // assembler makes contents of files, without I/O. The outcome depends on the files and on the ports
@@ -23,31 +26,50 @@ type assembler struct {
 	config   Config
 	ports    map[string]uint16 // of the last valid outcome
 	contents catalog.Contents  // likewise
+	files    []*file           // likewise
 	assembly *assembly         // of contents; nil: it has to be made anew
 }
 
 // assemble puts files together, of each the version that is to count, sorted by name.
-func (r *assembler) assemble(files []*file) (o outcome) {
-	o.files = len(files)
+func (r *assembler) assemble(files []*file) outcome {
+	if o, ok := r.follow(files); ok {
+		return o
+	}
 	whole := true
+	for _, f := range files {
+		whole = whole && !slices.ContainsFunc(f.problems, func(p Problem) bool { return p.Unread })
+	}
+	a := newAssembly(r.config)
+	a.update(files, whole, r.ports, r.contents)
+	return r.outcome(a, files)
+}
+
+// follow is assemble for what costs no more than what it touches: files without a mistake that
+// follow those of before; ok is false for all others.
+func (r *assembler) follow(files []*file) (o outcome, ok bool) {
+	a := r.assembly
+	if a == nil || slices.ContainsFunc(files, func(f *file) bool { return len(f.problems) > 0 }) {
+		return o, false
+	}
+	if !a.update(files, true, r.ports, r.contents) || len(a.problems) > 0 {
+		r.assembly = nil // it is of neither
+		return o, false
+	}
+	return r.outcome(a, files), true
+}
+
+func (r *assembler) outcome(a *assembly, files []*file) (o outcome) {
+	o.files = len(files)
 	for _, f := range files {
 		o.problems = append(o.problems, f.problems...)
 		o.warnings = append(o.warnings, f.warnings...)
-		whole = whole && !slices.ContainsFunc(f.problems, func(p Problem) bool { return p.Unread })
-	}
-	a := r.assembly
-	if len(o.problems) > 0 || a == nil || !a.update(files, true, r.ports, r.contents) {
-		if a = newAssembly(r.config); len(o.problems) == 0 {
-			r.assembly = nil
-		}
-		a.update(files, whole, r.ports, r.contents)
 	}
 	a.end(r.config.Dir)
 	o.contents, o.ports, o.newPorts = a.contents, a.ports, a.newPorts
 	o.problems = append(o.problems, a.problems...).sorted()
 	o.warnings = append(o.warnings, a.warnings...).sorted()
 	if len(o.problems) == 0 {
-		r.assembly, r.contents, r.ports = a, o.contents, o.ports
+		r.assembly, r.contents, r.ports, r.files = a, o.contents, o.ports, files
 	}
 	return o
 }

@@ -5,7 +5,6 @@ import (
 	"strings"
 
 	"github.com/sallyport/sallyport/catalog"
-	"github.com/sallyport/sallyport/claim"
 	"github.com/sallyport/sallyport/definition"
 	"github.com/sallyport/sallyport/identity"
 )
@@ -26,7 +25,7 @@ type assembly struct {
 	meshEntry     *mesh          // nil: none
 	sidecars      []*sidecar     // sorted by ID
 	sorted        []*name        // names, sorted
-	claims        *claim.Table
+	listeners     listeners
 	named         namedPorts
 	turn          int // counts updates
 
@@ -60,7 +59,7 @@ type name struct {
 func newAssembly(config Config) *assembly {
 	return &assembly{
 		config: config, longest: maxServerName - len(config.serverName("")),
-		ids: map[string]registration{}, names: map[string]*name{}, claims: claim.NewTable(),
+		ids: map[string]registration{}, names: map[string]*name{}, listeners: newListeners(),
 	}
 }
 
@@ -113,8 +112,7 @@ func (a *assembly) add(d *definitions) {
 		id, at := r.id()
 		if first, taken := a.ids[id]; taken {
 			_, first := first.id()
-			a.problem(at,
-				"the ID %q is taken (%s): IDs of services and proxies must differ", id, first)
+			a.twice(claim{aService, id}, at, first)
 			continue
 		}
 		a.ids[id] = r
@@ -128,31 +126,28 @@ func (a *assembly) add(d *definitions) {
 	}
 	if e := d.destination; e.Destination != nil {
 		if n := a.name(e.Name.Service); n.entry.Destination != nil {
-			a.problem(e.at,
-				"service-intentions for %s are given twice (first at %s): put all sources into one entry",
-				n.name, n.entry.at)
+			a.twice(claim{ofDestination, n.name}, e.at, n.entry.at)
 		} else {
 			n.entry = e
 		}
 	}
 	if e := d.defaults; e != nil {
 		if n := a.touch(e.name); n.defaults != nil {
-			a.problem(e.at,
-				"service-defaults of %s are given twice (first at %s)", e.name, n.defaults.at)
+			a.twice(claim{ofService, e.name}, e.at, n.defaults.at)
 		} else {
 			n.defaults = e
 		}
 	}
 	if e := d.proxyDefaults; e != nil {
 		if a.proxyDefaults != nil {
-			a.problem(e.at, "proxy-defaults are given twice (first at %s)", a.proxyDefaults.at)
+			a.twice(claim{of: ofProxies}, e.at, a.proxyDefaults.at)
 		} else {
 			a.proxyDefaults = e
 		}
 	}
 	if e := d.mesh; e != nil {
 		if a.meshEntry != nil {
-			a.problem(e.at, "the mesh entry is given twice (first at %s)", a.meshEntry.at)
+			a.twice(claim{of: ofMesh}, e.at, a.meshEntry.at)
 		} else {
 			a.meshEntry = e
 		}
@@ -243,7 +238,7 @@ func (a *assembly) removeSidecars() (removed []*sidecar) {
 			a.proxies = append(a.proxies, s.proxy)
 		}
 		if s.gone {
-			a.disclaim(s)
+			a.listeners.remove(s)
 			s.of.endpoints = nil
 			removed = append(removed, s)
 		}
@@ -293,7 +288,7 @@ func (a *assembly) publish(before catalog.Contents) {
 	for i, s := range a.sidecars {
 		if s.published == nil {
 			s.published = a.proxy(s)
-			a.claim(s)
+			a.listeners.add(s, &a.report)
 			s.settings = nil
 		}
 		c.Proxies[i] = s.published
@@ -304,7 +299,6 @@ func (a *assembly) publish(before catalog.Contents) {
 					n.name)
 			}
 		}
-		a.warnOfMeaningless(s)
 		if s.of.endpoints == nil {
 			s.of.list = append(s.of.list, s.endpoint())
 		}
@@ -321,7 +315,6 @@ func (a *assembly) publish(before catalog.Contents) {
 		slices.SortFunc(a.sorted, func(a, b *name) int { return strings.Compare(a.name, b.name) })
 	}
 	a.warnOfSpellings()
-	a.warnOfDefaults()
 	c.Services = make([]*catalog.Service, 0, len(a.sorted))
 	c.Endpoints = make([]*catalog.Endpoints, 0, len(a.sorted))
 	c.Intentions = make([]*catalog.Destination, 0, len(before.Intentions))
@@ -329,9 +322,6 @@ func (a *assembly) publish(before catalog.Contents) {
 		if n.name != identity.Wildcard {
 			a.target(n)
 			a.warnOfProtocol(n)
-			if d := n.defaults; d != nil {
-				a.warnOfRequestTimeout(n, d.settings.RequestTimeout.At, d.settings.RequestTimeout.Set)
-			}
 			c.Services, c.Endpoints = append(c.Services, n.service), append(c.Endpoints, n.endpoints)
 		}
 		if n.entry.Destination != nil {

@@ -21,12 +21,14 @@ type cache struct {
 	readAll bool
 }
 
-// version is a file as it was read last, without a mistake.
+// version is a file as it was read last without a mistake.
 type version struct {
 	listed
 	settled bool // when it was read
 	sum     uint64
 	*file
+	// old says that it was read since, and found mistaken.
+	old bool
 }
 
 func newCache(config Config) *cache { return &cache{config: config, seed: maphash.MakeSeed()} }
@@ -42,33 +44,45 @@ func (c *cache) read(listing []listed) []*file {
 			files[i], versions[l.name] = before.file, before
 			continue
 		}
-		v := version{listed: l, settled: l.settled(), file: before.file}
+		v := version{listed: l, settled: l.settled(), file: before.file, old: before.old}
 		var err error
 		if c.buffer, err = readFile(filepath.Join(c.config.Dir, l.name), l, c.buffer); err != nil {
 			files[i] = &file{name: l.name}
 			files[i].unread(0, err.Error())
+			keep(versions, before)
 			continue
 		}
 		v.sum = maphash.Bytes(c.seed, c.buffer)
-		if v.file == nil || v.volatile || v.sum != before.sum {
+		if v.file == nil || v.volatile || v.old || v.sum != before.sum {
 			v.file = decode(&c.config, c.seed, l.name, bytes.Clone(c.buffer), before.file)
 		}
+		files[i] = v.file
 		// A file with a mistake is decoded again each time: the mistake may be that something
 		// outside of it is missing.
-		if len(v.problems) == 0 {
-			versions[l.name] = v
+		if len(v.problems) > 0 {
+			keep(versions, before)
+			continue
 		}
-		files[i] = v.file
+		v.old = false
+		versions[l.name] = v
 	}
 	c.versions, c.readAll = versions, false
 	return files
+}
+
+// keep remembers what a file said before the mistake, most of which it will say again.
+func keep(versions map[string]version, v version) {
+	if v.file != nil {
+		v.settled, v.old = false, true
+		versions[v.file.name] = v
+	}
 }
 
 // changed reports whether a file has other bytes than when it was read, of those that had changed so
 // lately that another change need not show in what can be seen from outside.
 func (c *cache) changed() bool {
 	for name, v := range c.versions {
-		if v.settled {
+		if v.settled || v.old {
 			continue
 		}
 		v.settled = v.listed.settled() // before it is read

@@ -11,7 +11,8 @@ import (
 type file struct {
 	report
 	name        string
-	volatile    bool // it says something else when something outside changes
+	src         []byte // its bytes; nil: they could not be read
+	volatile    bool   // it says something else when something outside changes
 	definitions []*definitions
 }
 
@@ -53,7 +54,7 @@ type decoding struct {
 // decode reads a file's bytes. What is written as it was in before, a version without a mistake or
 // nil, at the same lines, is taken from there.
 func decode(config *Config, seed maphash.Seed, name string, src []byte, before *file) *file {
-	f := &file{name: name}
+	f := &file{name: name, src: src}
 	documents, err := parse(name, src)
 	if err != nil {
 		f.unread(err.Line, err.Text)

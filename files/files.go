@@ -2,8 +2,9 @@
 // them, config entries as `consul config write` takes them, in HCL, JSON or YAML) and is a catalog.Source of it.
 //
 // Files are read into one tree whatever their format, the tree is decoded strictly (a key that is not known, or not supported
-// yet, is an error at file:line, never silence), and what was decoded is put together as a whole. One mistake anywhere and
-// the directory is refused: the contents that were valid last stay. The package knows nothing of Envoy.
+// yet, is an error at file:line, never silence), and what was decoded is put together. Of a file with a mistake the version
+// that was valid last stays. The intentions of all others count at once; their registrations and other entries move
+// as a whole that is valid, or stay (docs/adr/0010-files-one-by-one.md). The package knows nothing of Envoy.
 //
 // A Source may be used by several goroutines at once; everything else is a value.
 package files
@@ -45,6 +46,8 @@ type Config struct {
 	// PortsFile is where automatically chosen sidecar ports are remembered, so that they survive a restart; empty: they
 	// are remembered in memory only. It must not be in Dir.
 	PortsFile string
+	// Strict takes the files as a whole or not at all; else they are taken one by one.
+	Strict bool
 	// Logger is told of what is read and of mistakes; nil: nobody is.
 	Logger *slog.Logger
 	// Warned is called for each warning of Load; nil: they are logged.
@@ -76,10 +79,10 @@ type Source struct {
 	metrics metrics
 	reload  chan struct{}
 	// Run's alone:
-	cache     *cache
-	assembler *assembler
-	ports     chan map[string]uint16 // has the newest that are to be written; nil: none are
-	write     func(file string, ports map[string]uint16) error
+	cache  *cache
+	ledger *ledger
+	ports  chan map[string]uint16 // has the newest that are to be written; nil: none are
+	write  func(file string, ports map[string]uint16) error
 
 	mu     sync.Mutex
 	status Status
@@ -93,12 +96,15 @@ var _ catalog.Source = (*Source)(nil)
 // Status is how a Source is doing.
 type Status struct {
 	Dir string
-	// Files is the number of files in the last valid contents.
+	// Files is the number of files.
 	Files int
-	// LastSuccess is when the directory was last looked at and found valid, changed or not; zero: never.
+	// LastSuccess is when the directory was last looked at and all of it found valid, changed or not; zero: never.
 	LastSuccess time.Time
-	// Problems are the mistakes for which the directory is refused now, each with file:line; none if it is valid.
+	// Problems are the mistakes for which something of the directory is not taken now, each with file:line; none if all is.
+	// Of very many they are the first, and how many more there are.
 	Problems []string
+	// NotTaken are the files of which the intentions that are in force are older, or none; sorted by name.
+	NotTaken []NotTaken
 	// Warnings are those of the last reading: what it accepted all the same; and that the sidecars'
 	// ports are not remembered.
 	Warnings []string
@@ -124,7 +130,7 @@ func New(config Config) (*Source, error) {
 	}
 	s := &Source{
 		config: c, reload: make(chan struct{}, 1), status: Status{Dir: c.Dir},
-		cache: newCache(c), assembler: &assembler{config: c, ports: ports},
+		cache: newCache(c), ledger: newLedger(c, ports),
 		write: writePorts,
 	}
 	if s.metrics, err = newMetrics(c.Registerer); err != nil {

@@ -108,7 +108,7 @@ func TestDiskStalls(t *testing.T) {
 		end := s.rememberPorts()
 		published := 0
 		take := func(ports map[string]uint16) {
-			s.take(outcome{ports: ports, newPorts: ports != nil}, func(catalog.Contents) { published++ }, time.Now())
+			s.tell(outcome{ports: ports, newPorts: ports != nil, inForce: true}, func(catalog.Contents) { published++ }, time.Now())
 			synctest.Wait()
 		}
 		ports := func(n uint16) map[string]uint16 { return map[string]uint16{"web-sidecar-proxy": n} }

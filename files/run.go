@@ -2,9 +2,9 @@ package files
 
 import (
 	"context"
+	"errors"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
 	"github.com/sallyport/sallyport/catalog"
 )
 
@@ -24,9 +24,8 @@ const (
 	rereads = 5
 )
 
-// Run publishes the directory's contents, and again after each change, until ctx ends; then it
-// returns nil. As long as the directory is not valid nothing is published, so that what was
-// published last stays.
+// Run publishes what is in force of the directory's contents, and again after each change, until
+// ctx ends; then it returns nil. Nothing is published before the whole directory was valid once.
 func (s *Source) Run(ctx context.Context, publish func(catalog.Contents)) error {
 	return s.run(ctx, publish, newWatch(s.config.Dir, s.config.Logger))
 }
@@ -43,39 +42,72 @@ func (s *Source) run(ctx context.Context, publish func(catalog.Contents), w *wat
 	return nil
 }
 
-// load reads the directory, whose change was seen at a time, and publishes it if it is valid. It
-// returns the files that it read.
+// load reads the directory, whose change was seen at a time, and publishes what can be taken of it.
+// It returns the files that it read, and whether all was taken.
 func (s *Source) load(
 	ctx context.Context, w *watch, publish func(catalog.Contents), seen time.Time,
 ) (files []listed, ok bool) {
-	for range rereads {
+	take := func(read []*file) []listed {
+		s.ledger.take(read, time.Now(), func(o outcome) {
+			s.tell(o, publish, seen)
+			ok = len(o.problems) == 0
+		})
+		return files
+	}
+	for n := range rereads {
 		var err error
 		if files, err = scan(s.config.Dir); err != nil {
-			s.refused(Errors{{File: s.config.Dir, Text: err.Error()}}, nil)
+			s.unread(err)
 			return nil, false
 		}
 		w.follow() // before reading, so that what changes meanwhile is noticed
 		read := s.cache.read(files)
 		after, err := scan(s.config.Dir)
-		if err == nil && same(files, after) {
-			return files, s.take(s.assembler.assemble(read), publish, seen)
+		switch {
+		case err == nil && same(files, after):
+			return take(read), ok
+		case n == rereads-1 && err == nil:
+			return take(unsettled(read, files, after)), ok
 		}
 		// Some files may be old and some new: such a mixture never was what anybody meant.
 		if !sleep(ctx, quiet) {
 			return files, true
 		}
 	}
-	s.refused(Errors{{File: s.config.Dir, Text: "the directory changes faster than it can be read"}}, nil)
+	s.unread(errors.New("the directory changes faster than it can be read"))
 	return files, false
 }
 
-// take publishes what the directory comes to, or keeps what was published last.
-func (s *Source) take(o outcome, publish func(catalog.Contents), seen time.Time) bool {
-	if len(o.problems) > 0 {
-		s.refused(o.problems, o.warnings)
-		return false
+// unsettled is what was read between two listings of a directory that does not come to rest: of the files that changed
+// meanwhile nothing is known.
+func unsettled(read []*file, before, after []listed) (files []*file) {
+	for len(before)+len(after) > 0 {
+		f := &file{}
+		switch {
+		case len(before) > 0 && (len(after) == 0 || before[0].name < after[0].name):
+			f.name, before, read = before[0].name, before[1:], read[1:]
+		case len(before) == 0 || after[0].name < before[0].name:
+			f.name, after = after[0].name, after[1:]
+		default:
+			if f.name = read[0].name; before[0].same(after[0]) {
+				f = read[0]
+			}
+			before, after, read = before[1:], after[1:], read[1:]
+		}
+		if f.src == nil && len(f.problems) == 0 {
+			f.unread(0, "changes faster than it can be read")
+		}
+		files = append(files, f)
 	}
-	s.accepted(o)
+	return files
+}
+
+// tell publishes what is in force, and notes how that came about.
+func (s *Source) tell(o outcome, publish func(catalog.Contents), seen time.Time) {
+	s.note(o)
+	if !o.inForce {
+		return
+	}
 	o.contents.Seen = seen
 	publish(o.contents)
 	if o.newPorts && s.ports != nil {
@@ -85,18 +117,57 @@ func (s *Source) take(o outcome, publish func(catalog.Contents), seen time.Time)
 		}
 		s.ports <- o.ports
 	}
-	return true
 }
 
-func (s *Source) accepted(o outcome) {
+// unread notes that nothing of the directory can be read. All that is in force stays.
+func (s *Source) unread(err error) {
+	p := Problem{File: s.config.Dir, Text: err.Error()}
+	o := outcome{problems: Errors{p}}
+	if s.ledger.started {
+		n := NotTaken{File: p.File, Since: time.Now(), Problem: p.String()}
+		for _, old := range s.Status().NotTaken {
+			if old.File == n.File {
+				n.Since = old.Since
+			}
+		}
+		o.notTaken = []NotTaken{n}
+	}
+	s.note(o)
+}
+
+// note takes in what there is to say of the directory.
+func (s *Source) note(o outcome) {
 	s.mu.Lock()
 	old := s.status
-	s.status = Status{Dir: s.config.Dir, Files: o.files, LastSuccess: time.Now(), Warnings: o.warnings.texts()}
+	s.status.NotTaken = o.notTaken
+	if !o.early {
+		if o.files > 0 {
+			s.status.Files = o.files
+		}
+		s.status.Problems, s.status.Warnings = o.problems.texts(), o.warnings.texts()
+		if len(o.problems) == 0 {
+			s.status.LastSuccess = time.Now()
+		}
+	}
 	now := s.status
 	s.mu.Unlock()
-	s.metrics.loaded(now, 0)
+	if s.metrics.notTaken.Set(float64(len(o.notTaken))); o.early {
+		return
+	}
+	s.metrics.loaded(now, o)
 	o.warnings.newIn(old.Warnings, func(w Problem) { w.warn(s.config.Logger) })
-	if old.LastSuccess.IsZero() || len(old.Problems) > 0 {
+	o.problems.newIn(old.Problems, func(p Problem) {
+		log := s.config.Logger.With("origin", p.origin(), "err", p.Text)
+		switch {
+		case !s.ledger.started:
+			log.Error("catalog refused, and there was no valid one before")
+		case s.config.Strict || p.File == s.config.Dir:
+			log.Error("catalog refused, the last valid one stays")
+		default:
+			log.Error("a part of the catalog is not taken, the rest is")
+		}
+	})
+	if len(o.problems) == 0 && (old.LastSuccess.IsZero() || len(old.Problems) > 0) {
 		s.config.Logger.Info("catalog read", "file", s.config.Dir, "resources", len(o.contents.Services)+len(o.contents.Proxies)+len(o.contents.Intentions))
 	}
 }
@@ -107,22 +178,6 @@ func (s *Source) unchanged() {
 	defer s.mu.Unlock()
 	s.status.LastSuccess = time.Now()
 	s.metrics.fresh(s.status)
-}
-
-func (s *Source) refused(problems, warnings Errors) {
-	s.mu.Lock()
-	old := s.status
-	s.status.Problems, s.status.Warnings = problems.texts(), warnings.texts()
-	now := s.status
-	s.mu.Unlock()
-	s.metrics.loaded(now, len(problems))
-	problems.newIn(old.Problems, func(p Problem) {
-		if old.LastSuccess.IsZero() {
-			s.config.Logger.Error("catalog refused, and there was no valid one before", "origin", p.origin(), "err", p.Text)
-		} else {
-			s.config.Logger.Error("catalog refused, the last valid one stays", "origin", p.origin(), "err", p.Text)
-		}
-	})
 }
 
 // wait returns when the directory is to be read again, and when that was first noticed; false if
@@ -199,49 +254,3 @@ func sleep(ctx context.Context, d time.Duration) bool {
 		return true
 	}
 }
-
-// metrics say how fresh the catalog is.
-type metrics struct {
-	success, problems prometheus.Gauge
-	loads             *prometheus.CounterVec
-}
-
-func newMetrics(r prometheus.Registerer) (metrics, error) {
-	m := metrics{
-		success: prometheus.NewGauge(prometheus.GaugeOpts{
-			Name: "sallyport_catalog_last_success_timestamp_seconds",
-			Help: "When the catalog's directory was last looked at and found valid, changed or not, in seconds since 1970; 0: never.",
-		}),
-		problems: prometheus.NewGauge(prometheus.GaugeOpts{
-			Name: "sallyport_catalog_problems",
-			Help: "Mistakes for which the catalog's directory is refused; 0: it is valid.",
-		}),
-		loads: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "sallyport_catalog_loads_total",
-			Help: "How often the catalog's directory was read, by result: ok or refused.",
-		}, []string{"result"}),
-	}
-	m.loads.WithLabelValues("ok")
-	m.loads.WithLabelValues("refused")
-	if r == nil {
-		return m, nil
-	}
-	for _, c := range []prometheus.Collector{m.success, m.problems, m.loads} {
-		if err := r.Register(c); err != nil {
-			return m, err
-		}
-	}
-	return m, nil
-}
-
-func (m metrics) loaded(s Status, problems int) {
-	m.problems.Set(float64(problems))
-	if problems > 0 {
-		m.loads.WithLabelValues("refused").Inc()
-		return
-	}
-	m.loads.WithLabelValues("ok").Inc()
-	m.fresh(s)
-}
-
-func (m metrics) fresh(s Status) { m.success.Set(float64(s.LastSuccess.UnixNano()) / 1e9) }

@@ -78,8 +78,8 @@ func (r *running) services(want ...string) catalog.Contents {
 	}
 }
 
-// refused waits until a problem is known that contains text, and holds that nothing else was published meanwhile.
-func (r *running) refused(text string) {
+// problem waits until a problem is known that contains text.
+func (r *running) problem(text string) {
 	r.t.Helper()
 	for end := time.Now().Add(patience); ; time.Sleep(5 * time.Millisecond) {
 		if strings.Contains(strings.Join(r.Status().Problems, "\n"), text) {
@@ -89,6 +89,12 @@ func (r *running) refused(text string) {
 			r.t.Fatalf("problems %q, want one with %q", r.Status().Problems, text)
 		}
 	}
+}
+
+// refused waits for the problem, and holds that nothing else was published meanwhile.
+func (r *running) refused(text string) {
+	r.t.Helper()
+	r.problem(text)
 	for len(r.published) > 0 {
 		if got := dump(<-r.published); got != r.last {
 			r.t.Fatalf("published %s though it is refused", got)
@@ -338,12 +344,12 @@ func TestTold(t *testing.T) {
 	for round := 1; round <= 2; round++ {
 		writeFile(t, filepath.Join(dir, "a.hcl"), "service {}\n")
 		r.refused("a.hcl:1")
-		reload("refused", 3)
+		reload("part", 3)
 		if n := logs.count(`origin=a.hcl:1 err="service has no name"`); n != round {
 			t.Errorf("round %d: the problem was logged %d times", round, n)
 		}
 		if err := testutil.GatherAndCompare(registry, strings.NewReader(`
-			# HELP sallyport_catalog_problems Mistakes for which the catalog's directory is refused; 0: it is valid.
+			# HELP sallyport_catalog_problems Mistakes for which something of the catalog's directory is not taken; 0: all of it is.
 			# TYPE sallyport_catalog_problems gauge
 			sallyport_catalog_problems 1
 		`), "sallyport_catalog_problems"); err != nil {

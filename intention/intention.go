@@ -55,6 +55,9 @@ type Intention struct {
 	// (Permissions, an unknown field). Such an intention denies its source whatever its Action
 	// says.
 	Unsupported string
+	// Held, if not empty, says what the intention waits for before it may allow. Until then it
+	// denies its source whatever its Action says; see Shared.Hold.
+	Held string
 	// Origin is where the intention was read: "api.hcl:12", "service-intentions/api". It decides
 	// nothing.
 	Origin string
@@ -80,9 +83,9 @@ func (i Intention) String() string {
 	return i.Source.String() + " => " + i.Destination.String() + " (" + i.effect().String() + ")"
 }
 
-// effect is the action after Unsupported is taken into account.
+// effect is the action after Unsupported and Held are taken into account.
 func (i Intention) effect() Action {
-	if i.Unsupported != "" {
+	if i.Unsupported != "" || i.Held != "" {
 		return Deny
 	}
 	return i.Action
@@ -109,6 +112,7 @@ func Compare(a, b Intention) int {
 		compareNames(a.Destination, b.Destination),
 		cmp.Compare(a.effect(), b.effect()), // of two for one source, the denying one wins
 		strings.Compare(a.Unsupported, b.Unsupported),
+		strings.Compare(a.Held, b.Held),
 		strings.Compare(a.Origin, b.Origin),
 		cmp.Compare(a.Action, b.Action), // for a total order
 	)

@@ -77,7 +77,24 @@ func (r *rules) find(service string) *Intention {
 // Share compiles the intentions about all destinations in the partition and namespace of in. all
 // may be in any order and hold other intentions, which are ignored.
 func Share(in identity.Name, all []Intention, scope Scope) *Shared {
-	s := &Shared{scope: scope, rules: newRules(wildcard(in), all)}
+	return ShareEntries(in, scope, all)
+}
+
+// ShareEntries is Share for intentions of several entries: of those about all destinations only
+// what every entry allows is allowed that has any.
+func ShareEntries(in identity.Name, scope Scope, entries ...[]Intention) *Shared {
+	s := &Shared{scope: scope}
+	bare, given := &Shared{scope: scope}, false
+	for _, e := range entries {
+		if !slices.ContainsFunc(e, func(i Intention) bool { return i.Destination == wildcard(in) }) {
+			continue
+		}
+		r := newRules(wildcard(in), e)
+		if given {
+			r = bare.both(&s.rules, &r)
+		}
+		s.rules, given = r, true
+	}
 	s.scope.Datacenters = slices.Clone(scope.Datacenters)
 	slices.Sort(s.scope.Datacenters)
 	s.base = s.newBase(s.effect(s.rest) == Allow)
@@ -99,23 +116,38 @@ func (s *Shared) newBase(rest bool) *Base {
 // case does not count in a destination (identity.Name.Fold): if own spell it in several ways, those
 // of each spelling are an entry, and the policy allows only what all of them do.
 func (s *Shared) Policy(destination identity.Name, own []Intention) *Policy {
-	var spellings []identity.Name
-	for i := range own {
-		d := own[i].Destination
-		if !slices.Contains(spellings, d) && (d == destination || d.Fold() == destination.Fold()) {
-			spellings = append(spellings, d)
-		}
-	}
-	slices.SortFunc(spellings, compareNames)
+	return s.PolicyEntries(destination, own)
+}
+
+// PolicyEntries is Policy for intentions of several entries: the policy allows only what every one
+// allows that is about the destination.
+func (s *Shared) PolicyEntries(destination identity.Name, entries ...[]Intention) *Policy {
 	p := &Policy{destination: destination, shared: s}
-	for n, spelling := range spellings {
-		r := newRules(spelling, own)
+	for n, r := range entriesOf(destination, entries) {
 		if n > 0 {
 			r = s.both(&p.own, &r)
 		}
 		p.own = r
 	}
 	return p
+}
+
+// entriesOf compiles the entries that are about a destination, each spelling as an entry of its own.
+func entriesOf(destination identity.Name, entries [][]Intention) (all []rules) {
+	for _, e := range entries {
+		var spellings []identity.Name
+		for i := range e {
+			d := e[i].Destination
+			if !slices.Contains(spellings, d) && (d == destination || d.Fold() == destination.Fold()) {
+				spellings = append(spellings, d)
+			}
+		}
+		slices.SortFunc(spellings, compareNames)
+		for _, spelling := range spellings {
+			all = append(all, newRules(spelling, e))
+		}
+	}
+	return all
 }
 
 // both are the rules above s that allow what a and b allow, each of them above s.

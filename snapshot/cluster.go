@@ -42,21 +42,9 @@ func (b *builder) localCluster() *clusterv3.Cluster {
 	}
 	c := b.applicationCluster(localApp, address, in.Protocol)
 	if in.MaxConnections > 0 {
-		c.CircuitBreakers = breakers(inboundThresholds(in.MaxConnections))
+		c.CircuitBreakers = breakers(&clusterv3.CircuitBreakers_Thresholds{MaxConnections: wrapperspb.UInt32(in.MaxConnections)})
 	}
 	return c
-}
-
-// inboundThresholds let through to the application what the public listener takes in: Envoy's own
-// bounds, which have nothing to do with the application, are raised with it where they are lower.
-// Connections that are being made count as pending, of tcp too.
-func inboundThresholds(connections uint32) *clusterv3.CircuitBreakers_Thresholds {
-	const envoys = 1024
-	t := &clusterv3.CircuitBreakers_Thresholds{MaxConnections: wrapperspb.UInt32(connections)}
-	if connections > envoys {
-		t.MaxPendingRequests, t.MaxRequests = wrapperspb.UInt32(connections), wrapperspb.UInt32(connections)
-	}
-	return t
 }
 
 func (b *builder) localAddress(port uint16) *corev3.Address {
@@ -109,9 +97,9 @@ func (b *builder) upstreams() []upstream {
 			continue
 		}
 		t := b.in.Upstreams[i]
-		if p := u.Speaks(t.Service); p != t.Service.Protocol {
+		if u.Protocol.Set {
 			s := *t.Service
-			s.Protocol, t.Service = p, &s
+			s.Protocol, t.Service = u.Protocol.Protocol, &s
 		}
 		out = append(out, upstream{Upstream: u, Target: t, index: i, id: id})
 	}

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"net/http"
 	"os"
-	"slices"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus/promhttp"
@@ -25,7 +24,8 @@ func (p *controlPlane) api() admin.API {
 		},
 		Check: func(source, destination string) (admin.CheckResponse, error) {
 			v, _ := p.store.Views.Load()
-			return checkIntention(v, source, destination)
+			r, err := checkIntention(v, source, destination)
+			return asTaken(r, p.source.status().NotTaken), err
 		},
 		Rotate: p.rotateLeaf,
 		Token:  p.token,
@@ -49,6 +49,9 @@ func (p *controlPlane) monitoring() http.Handler {
 			w.WriteHeader(http.StatusServiceUnavailable)
 		} else {
 			reasons = []string{"ready"}
+			for _, n := range p.source.status().NotTaken {
+				reasons = append(reasons, n.String())
+			}
 		}
 		for _, r := range reasons {
 			fmt.Fprintln(w, r)
@@ -81,13 +84,6 @@ func (p *controlPlane) describe() admin.Status {
 	s := admin.Status{
 		Version: versionText(), PID: os.Getpid(), Started: p.started, Catalog: p.source.status(),
 		NotReady: p.notReady(), Unrecorded: p.xds.Unrecorded(), Refusals: p.xds.Refusals(), Proxies: p.xds.Status(),
-	}
-	s.Catalog.Warnings = slices.Clip(s.Catalog.Warnings)
-	for _, r := range p.claims.Refusals() {
-		s.Catalog.Warnings = append(s.Catalog.Warnings, r.String())
-		if !r.Taken {
-			s.Catalog.Refused = append(s.Catalog.Refused, r.String())
-		}
 	}
 	s.Applications = p.applications.silent(s.Proxies)
 	s.DataDir = p.cfg.Data

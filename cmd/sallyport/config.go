@@ -31,6 +31,7 @@ import (
 // under the same names.
 type serveConfig struct {
 	Catalog                string        `mapstructure:"catalog"`
+	StrictCatalog          bool          `mapstructure:"strict_catalog"`
 	Data                   string        `mapstructure:"data"`
 	RuntimeDir             string        `mapstructure:"runtime_dir"`
 	Datacenter             string        `mapstructure:"datacenter"`
@@ -40,7 +41,6 @@ type serveConfig struct {
 	Revocation             string        `mapstructure:"revocation"`
 	LeafTTL                time.Duration `mapstructure:"leaf_ttl"`
 	TokenTTL               time.Duration `mapstructure:"token_ttl"`
-	SocketDirs             string        `mapstructure:"socket_dirs"`
 	XDSAddress             string        `mapstructure:"xds_address"`
 	XDSNames               string        `mapstructure:"xds_names"`
 	MetricsBind            string        `mapstructure:"metrics_bind"`
@@ -65,14 +65,11 @@ type serveConfig struct {
 // defaultTokenTTL is how long a token lives that "sallyport envoy" renews.
 const defaultTokenTTL = time.Hour
 
-// defaultSocketDirs are where sockets are made by whoever runs an application or its sidecar. What is
-// in /run else belongs to the machine.
-const defaultSocketDirs = "/run/sallyport-sockets,/tmp,/var/tmp"
-
 func serveFlags(f *pflag.FlagSet) {
 	f.String("config", "", "configuration file (YAML, TOML or JSON); its keys are the flags' names with '_' for '-'")
 	f.String("catalog", "", "directory of service definitions and config entries in Consul's formats (HCL, JSON, YAML)")
 	f.String("data", "", "directory of the control plane's state: the CA, keys, generations (0700; created if missing; with --consul the default is /var/lib/sallyport for root, else sallyport in XDG_STATE_HOME or ~/.local/state)")
+	f.Bool("strict-catalog", false, "take the files of --catalog as a whole or not at all: one mistake anywhere keeps all that is newer, denials too, from being taken")
 	f.Bool("consul", false, "read services, intentions and certificates from the local Consul agent instead of --catalog; Consul's own variables (CONSUL_HTTP_ADDR, CONSUL_HTTP_TOKEN, …) say where it is")
 	f.String("http-addr", "", "with --consul: the agent's address, as for consul (CONSUL_HTTP_ADDR)")
 	f.String("token-file", "", "with --consul: file with the control plane's own ACL token; a rotated one is used at once (CONSUL_HTTP_TOKEN_FILE)")
@@ -91,7 +88,6 @@ func serveFlags(f *pflag.FlagSet) {
 	f.String("revocation", "", "what happens to live connections when access is taken away, unless a service says otherwise: drain, new (tcp) or next-request (http)")
 	f.Duration("leaf-ttl", ca.DefaultLeafTTL, "life of leaf certificates, at least 1m; they are renewed at 60-90 % of it")
 	f.Duration("token-ttl", defaultTokenTTL, "life of the tokens that \"sallyport envoy\" renews")
-	f.String("socket-dirs", defaultSocketDirs, "directories, with commas between them, in which registrations may name Unix sockets to listen on or to dial, at any depth")
 	f.String("xds-address", "", "host:port of a TLS endpoint for Envoys on other machines (default: none, the socket alone)")
 	f.String("xds-names", "", "names and addresses, separated by commas, by which clients reach --xds-address, for its certificate: what the machine does not know of itself, such as a load balancer's name")
 	f.String("metrics-bind", "127.0.0.1:19876", `host:port of /metrics, /healthz and /readyz ("" : on the admin socket alone)`)
@@ -254,7 +250,7 @@ func configuredTrustDomain(s string) (spiffeid.TrustDomain, error) {
 // filesConfig is what the directory of files is read with; the trust domain may be zero for reading
 // alone.
 func (c serveConfig) filesConfig(td spiffeid.TrustDomain) (files.Config, error) {
-	out := files.Config{Dir: c.Catalog, Datacenter: c.Datacenter, TrustDomain: td}
+	out := files.Config{Dir: c.Catalog, Datacenter: c.Datacenter, TrustDomain: td, Strict: c.StrictCatalog}
 	if err := identity.CheckDatacenter(c.Datacenter); err != nil {
 		return out, fmt.Errorf("--datacenter: %w", err)
 	}

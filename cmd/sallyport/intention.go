@@ -24,7 +24,8 @@ func newIntentionCommand(o *clientOptions) *cobra.Command {
 		Short: "Allowed or Denied, why, and from which file:line",
 		Long: `Check says whether the service SOURCE may connect to the service DESTINATION. SOURCE may be a SPIFFE ID too; of an
 instance or a proxy its service is meant.
-It asks the running control plane, or with --catalog the files alone: then the trust domain of a SPIFFE ID is taken for the mesh's. Exit status: 0 allowed, 1 denied, 2 error.`,
+It asks the running control plane, or with --catalog the files alone: then the trust domain of a SPIFFE ID is taken for the mesh's. Exit status: 0 allowed, 1 denied, 2 error;
+while files of the catalog have newer contents that could not be taken, 3 allowed, 4 denied: the answer is what is in force.`,
 		Args:              exactly("SOURCE", "DESTINATION"),
 		ValidArgsFunction: completing(o, 2, serviceName),
 		RunE: func(c *cobra.Command, args []string) error {
@@ -46,8 +47,8 @@ It asks the running control plane, or with --catalog the files alone: then the t
 			} else {
 				_, err = fmt.Fprintln(c.OutOrStdout(), r.Explain())
 			}
-			if err == nil && !r.Allowed {
-				err = exitError(1)
+			if err == nil {
+				err = answer(r)
 			}
 			return err
 		},
@@ -57,6 +58,19 @@ It asks the running control plane, or with --catalog the files alone: then the t
 	addReadFlags(check)
 	group.AddCommand(check, newIntentionListCommand(o))
 	return group
+}
+
+// answer is the exit status of an answer.
+func answer(r admin.CheckResponse) error {
+	switch waits := len(r.Waiting) > 0; {
+	case waits && r.Allowed:
+		return exitError(3)
+	case waits:
+		return exitError(4)
+	case !r.Allowed:
+		return exitError(1)
+	}
+	return nil
 }
 
 func newIntentionListCommand(o *clientOptions) *cobra.Command {
@@ -154,9 +168,7 @@ func checkIntention(v *catalog.View, source, destination string) (admin.CheckRes
 	r := admin.CheckResponse{Allowed: d.Allowed(), Source: source, Destination: destination, Reason: d.Reason.String()}
 	if i := d.Intention; i != nil {
 		r.Intention, r.Origin, r.Precedence = i.String(), i.Origin, i.Precedence()
-		if i.Unsupported != "" {
-			r.Note = "denies because sallyport does not support its " + i.Unsupported
-		}
+		r.Note = whyDenied(*i)
 	}
 	var notes []string
 	// Of what is registered in other datacenters only those who dial it here know.
@@ -170,6 +182,18 @@ func checkIntention(v *catalog.View, source, destination string) (admin.CheckRes
 		r.Note = strings.Join(notes, "; ")
 	}
 	return r, nil
+}
+
+// asTaken says of an answer what of the files is not taken.
+func asTaken(r admin.CheckResponse, notTaken []admin.NotTaken) admin.CheckResponse {
+	origin := r.Origin[:max(strings.LastIndexByte(r.Origin, ':'), 0)]
+	for _, n := range notTaken {
+		r.Waiting = append(r.Waiting, n.File)
+		if n.File == origin {
+			r.TakenAt = n.TakenAt
+		}
+	}
+	return r
 }
 
 // served reports whether v has a sidecar of a service that folds to the name, or an endpoint of one

@@ -2,11 +2,13 @@ package main
 
 import (
 	"bytes"
+	"errors"
 	"log/slog"
 	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/sallyport/sallyport/admin"
 	"github.com/sallyport/sallyport/catalog"
@@ -71,6 +73,37 @@ func TestCheckIntention(t *testing.T) {
 	}
 	if _, err := checkIntention(nil, "a", "b"); err == nil {
 		t.Error("check without a view gave no error")
+	}
+}
+
+// TestAsTaken: an answer says when that was taken which decided, if its file was written since and is not taken, and its
+// exit status that something waits.
+func TestAsTaken(t *testing.T) {
+	at := time.Date(2026, 1, 2, 10, 42, 0, 0, time.Local)
+	for _, tc := range []struct {
+		source   string
+		notTaken []admin.NotTaken
+		want     string
+		status   exitError
+	}{
+		{"web", nil, "Allowed: web => api, by the intention web => api (allow) at api.hcl:3", 0},
+		{"l7", nil, "Denied: l7 => api, by the intention l7 => api (deny) at api.hcl:4 (denies because", 1},
+		{"web", []admin.NotTaken{{File: "api.hcl", TakenAt: at}}, "at api.hcl:3 (as taken at 10:42 on 2026-01-02); newer contents wait until they can be taken: api.hcl", 3},
+		{"web", []admin.NotTaken{{File: "b.hcl"}, {File: "c.hcl", TakenAt: at}}, "at api.hcl:3; newer contents wait until they can be taken: b.hcl, c.hcl", 3},
+		{"batch", []admin.NotTaken{{File: "b.hcl"}}, "by default policy (no service \"batch\" is registered); newer contents wait until they can be taken: b.hcl", 4},
+	} {
+		r, err := checkIntention(exampleView(), tc.source, "api")
+		if err != nil {
+			t.Fatal(err)
+		}
+		r = asTaken(r, tc.notTaken)
+		status, _ := errors.AsType[exitError](answer(r))
+		if !strings.Contains(r.Explain(), tc.want) || status != tc.status {
+			t.Errorf("with %v: %q and exit status %d, want %q and %d", tc.notTaken, r.Explain(), status, tc.want, tc.status)
+		}
+	}
+	if now := time.Now(); !strings.Contains((admin.CheckResponse{TakenAt: now}).Explain(), "(as taken at "+now.Format("15:04")+")") {
+		t.Error("the time of a day is not told alone on that day")
 	}
 }
 

@@ -38,6 +38,9 @@ func (p *controlPlane) openFiles() error {
 	p.source = source{Source: dir, reload: dir.Reload, ahead: func() time.Duration { return 0 }, status: func() admin.Catalog {
 		s := dir.Status()
 		c := admin.Catalog{Source: "files: " + cfg.Dir, LastLoaded: s.LastSuccess, Problems: s.Problems, Warnings: s.Warnings}
+		for _, n := range s.NotTaken {
+			c.NotTaken = append(c.NotTaken, admin.NotTaken(n))
+		}
 		if info, err := os.Stat(cfg.Dir); err == nil && info.Mode().Perm()&0o002 != 0 {
 			c.Warnings = append(slices.Clip(c.Warnings), cfg.Dir+" may be written to by anybody, who can thereby let anybody in: chmod o-w "+cfg.Dir)
 		}

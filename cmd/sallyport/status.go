@@ -149,6 +149,9 @@ func printPlane(w io.Writer, p painter, s admin.Status, all int) {
 	for _, text := range s.Catalog.Problems {
 		line(red, "newer contents not taken", text)
 	}
+	for _, n := range s.Catalog.NotTaken {
+		line(red, "not taken", n.String())
+	}
 	for _, text := range []string{s.Unrecorded, s.Clock} {
 		if text != "" {
 			line(red, "warning", text)

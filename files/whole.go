@@ -1,0 +1,244 @@
+package files
+
+import (
+	"slices"
+
+	"github.com/sallyport/sallyport/definition"
+)
+
+// whole chooses which registrations and config entries count that are not intentions, of files of
+// which some are not taken or contradict each other. What it chooses moves together, or not at all.
+type whole struct {
+	report
+	// parts are definitions of which not all counts, as they were made before: the same ones are
+	// the same pointers.
+	parts map[part]*definitions
+}
+
+// part is definitions, and which of what they say counts.
+type part struct {
+	*definitions
+	of aspects
+}
+
+// aspects are things that definitions can say.
+type aspects uint8
+
+const (
+	aService aspects = 1 << iota
+	aProxy
+	ofDestination
+	ofService // service-defaults
+	ofProxies // proxy-defaults
+	ofMesh
+)
+
+// claim is what can be there once.
+type claim struct {
+	of   aspects // aService for the IDs of services and of proxies
+	name string
+}
+
+// claimant is who makes a claim.
+type claimant struct {
+	*definitions
+	file string
+	of   aspects
+}
+
+// claims calls f for each claim of the definitions.
+func (d *definitions) claims(f func(claim, aspects)) {
+	for _, r := range d.registrations {
+		id, _ := r.id()
+		f(claim{aService, id}, r.aspect())
+	}
+	if d.destination.Destination != nil {
+		f(claim{ofDestination, d.destination.Name.Service}, ofDestination)
+	}
+	if d.defaults != nil {
+		f(claim{ofService, d.defaults.name}, ofService)
+	}
+	if d.proxyDefaults != nil {
+		f(claim{ofProxies, ""}, ofProxies)
+	}
+	if d.mesh != nil {
+		f(claim{ofMesh, ""}, ofMesh)
+	}
+}
+
+func (r registration) aspect() aspects {
+	if r.proxy != nil {
+		return aProxy
+	}
+	return aService
+}
+
+// at is where c makes its claim.
+func (c claimant) at() definition.Position {
+	for _, r := range c.registrations {
+		if r.aspect() == c.of {
+			_, at := r.id()
+			return at
+		}
+	}
+	if c.of == ofDestination {
+		return c.destination.at
+	}
+	if c.of == ofService {
+		return c.defaults.at
+	}
+	if c.of == ofProxies {
+		return c.proxyDefaults.at
+	}
+	return c.mesh.at
+}
+
+func claimsOf(files []*file) (all map[claim][]claimant, order []claim) {
+	all = map[claim][]claimant{}
+	for _, f := range files {
+		for _, d := range f.definitions {
+			d.claims(func(c claim, of aspects) {
+				if all[c] == nil {
+					order = append(order, c)
+				}
+				all[c] = append(all[c], claimant{d, f.name, of})
+			})
+		}
+	}
+	return all, order
+}
+
+// choose returns what counts of files, each the newest version of it that was taken. Of two that
+// claim an ID or an entry the one does whose file holds it in what is in force; if neither's does,
+// what is in force stays, and none is new. If some files are not taken, what has vanished stays,
+// too: it may be in one of those.
+func (w *whole) choose(files, inForce []*file, some bool) []*file {
+	w.report = report{}
+	held, heldOrder := claimsOf(inForce)
+	claims, order := claimsOf(files)
+	dropped, lost := map[*definitions]aspects{}, map[claim]bool{}
+	for _, c := range order {
+		if len(claims[c]) == 1 {
+			continue
+		}
+		winner := w.winner(c, claims[c], held[c])
+		for i, d := range claims[c] {
+			if i != winner {
+				dropped[d.definitions] |= d.of
+				lost[c] = lost[c] || winner < 0
+			}
+		}
+	}
+	for _, c := range order { // a sidecar goes with its service
+		for _, d := range claims[c] {
+			if d.of == aProxy && dropped[d.definitions]&(aService|aProxy) == aService {
+				dropped[d.definitions] |= aProxy
+				lost[c] = true
+			}
+		}
+	}
+	kept := map[*definitions]aspects{}
+	for _, c := range heldOrder {
+		if h := held[c][0]; c.of != ofDestination && (lost[c] || some && claims[c] == nil) {
+			kept[h.definitions] |= h.of
+		}
+	}
+	parts := map[part]*definitions{}
+	chosen := make([]*file, 0, len(files)+1)
+	for _, f := range files {
+		if slices.ContainsFunc(f.definitions, func(d *definitions) bool { return dropped[d] != 0 }) {
+			less := &file{name: f.name, report: f.report}
+			for _, d := range f.definitions {
+				less.definitions = append(less.definitions, w.part(d, ^dropped[d], parts))
+			}
+			f = less
+		}
+		chosen = append(chosen, f)
+	}
+	rest := &file{}
+	for _, f := range inForce {
+		for _, d := range f.definitions {
+			if kept[d] != 0 {
+				rest.definitions = append(rest.definitions, w.part(d, kept[d], parts))
+			}
+		}
+	}
+	w.parts = parts
+	if len(rest.definitions) > 0 {
+		chosen = append(chosen, rest)
+	}
+	return chosen
+}
+
+// winner is who of several has a claim; -1: none. It reports all others.
+func (w *whole) winner(c claim, all, held []claimant) (winner int) {
+	winner = -1
+	if c.of == ofDestination {
+		winner = 0 // any: it is the name alone that counts here
+	} else if len(held) == 1 {
+		its := func(d claimant) bool { return d.file == held[0].file }
+		if i := slices.IndexFunc(all, its); i >= 0 && !slices.ContainsFunc(all[i+1:], its) {
+			winner = i
+		}
+	}
+	for i, d := range all {
+		if i == winner {
+			continue
+		}
+		other := all[max(winner, 0)]
+		if winner < 0 && i == 0 {
+			other = all[1]
+		}
+		w.twice(c, d.at(), other.at())
+	}
+	return winner
+}
+
+// twice reports a claim at a place that is made at another, too.
+func (w *report) twice(c claim, at, other definition.Position) {
+	switch c.of {
+	case ofDestination:
+		w.problem(at, "service-intentions for %s are given twice (first at %s): put all sources into one entry", c.name, other)
+	case ofService:
+		w.problem(at, "service-defaults of %s are given twice (first at %s)", c.name, other)
+	case ofProxies:
+		w.problem(at, "proxy-defaults are given twice (first at %s)", other)
+	case ofMesh:
+		w.problem(at, "the mesh entry is given twice (first at %s)", other)
+	default:
+		w.problem(at, "the ID %q is taken (%s): IDs of services and proxies must differ", c.name, other)
+	}
+}
+
+// part is d with those aspects alone.
+func (w *whole) part(d *definitions, of aspects, parts map[part]*definitions) *definitions {
+	var has aspects
+	d.claims(func(_ claim, a aspects) { has |= a })
+	if of &= has; of == has {
+		return d
+	}
+	key := part{d, of}
+	p := w.parts[key]
+	if p == nil {
+		p = &definitions{config: d.config, sum: d.sum, report: d.report}
+		for _, r := range d.registrations {
+			if of&r.aspect() != 0 {
+				p.registrations = append(p.registrations, r)
+			}
+		}
+		if of&ofDestination != 0 {
+			p.destination = d.destination
+		}
+		if of&ofService != 0 {
+			p.defaults = d.defaults
+		}
+		if of&ofProxies != 0 {
+			p.proxyDefaults = d.proxyDefaults
+		}
+		if of&ofMesh != 0 {
+			p.mesh = d.mesh
+		}
+	}
+	parts[key] = p
+	return p
+}

@@ -1,0 +1,135 @@
+package intention
+
+import (
+	"cmp"
+	"maps"
+	"slices"
+
+	"github.com/sallyport/sallyport/identity"
+)
+
+// Own are the intentions that make p's own rules, of several entries those of one that says the same.
+// They are sorted. p must not be nil.
+func (p *Policy) Own() []Intention { return p.own.list(p.destination) }
+
+// Own is Policy.Own for the intentions about all destinations of the namespace of in.
+func (s *Shared) Own(in identity.Name) []Intention { return s.list(wildcard(in)) }
+
+// list are the rules as intentions about a destination.
+func (r *rules) list(destination identity.Name) (all []Intention) {
+	add := func(service string, i Intention) {
+		i.Source = Source{Name: destination}
+		i.Source.Service, i.Destination = service, destination
+		all = append(all, i)
+	}
+	for service, i := range r.exact {
+		add(service, *i)
+	}
+	if r.rest != nil {
+		add(identity.Wildcard, *r.rest)
+	}
+	slices.SortFunc(all, Compare)
+	return all
+}
+
+// Hold is for a time at which not all is known that is said of a destination: it makes the
+// intentions of one entry about it, above s, that allow a source only if now does and if, besides,
+// every one of own names the source (or all sources) or before allows it. own are the entries about
+// the destination that are known; none name nobody. What is kept from being allowed says why in its
+// Held, and held reports whether anything is. A source that neither now nor before names is as all
+// the others are. now and before are policies of the destination and must not be nil.
+func (s *Shared) Hold(now, before *Policy, own [][]Intention, why string) (all []Intention, held bool) {
+	entries := entriesOf(now.destination, own)
+	h := holding{
+		layers: [2]layers{{now.shared.scope.Default, []*rules{&now.own, &now.shared.rules}}, {before.shared.scope.Default, []*rules{&before.own, &before.shared.rules}}},
+		named: func(service string) bool {
+			for i := range entries {
+				if entries[i].find(service) == nil {
+					return false
+				}
+			}
+			return len(entries) > 0
+		},
+		why: why,
+	}
+	names := slices.Concat(now.named(), before.named(), s.names, slices.Collect(maps.Keys(now.own.exact)))
+	return h.entry(now.destination, s, &now.own, names)
+}
+
+// HoldShared is Hold for the intentions about all destinations of the namespace of in. They are
+// nobody's own: what is not allowed before is held.
+func HoldShared(in identity.Name, now, before *Shared, why string) (all []Intention, held bool) {
+	h := holding{
+		layers: [2]layers{{now.scope.Default, []*rules{&now.rules}}, {before.scope.Default, []*rules{&before.rules}}},
+		named:  func(string) bool { return false },
+		why:    why,
+	}
+	return h.entry(wildcard(in), &Shared{scope: now.scope}, &now.rules, slices.Concat(now.names, before.names))
+}
+
+// layers are rules, of which the first decide that name a source, and the default below.
+type layers struct {
+	def   Action
+	rules []*rules
+}
+
+// find is the intention that decides about a source; nil: the default does.
+func (l *layers) find(service string) (i *Intention, effect Action) {
+	for _, r := range l.rules {
+		if i := r.find(service); i != nil {
+			return i, i.effect()
+		}
+	}
+	return nil, l.def
+}
+
+// holding is what Hold is about: now, and before.
+type holding struct {
+	layers [2]layers
+	named  func(service string) bool
+	why    string
+}
+
+// decide makes the intention about a source.
+func (h *holding) decide(service string) (i Intention, held bool) {
+	now, effect := h.layers[0].find(service)
+	before, was := h.layers[1].find(service)
+	switch found := cmp.Or(now, before); {
+	case effect == Deny && now != nil:
+		return *now, false
+	case effect == Deny:
+		return Intention{Action: Deny}, false
+	case found != nil:
+		i = *found
+	}
+	i.Action, i.Unsupported, i.Held = Allow, "", ""
+	if was == Deny && !h.named(service) {
+		i.Held = h.why
+		return i, true
+	}
+	return i, false
+}
+
+// entry makes the intentions about a destination that say about all sources, names among them, what
+// h decides. Those that below says anyway are left out, unless own says them.
+func (h *holding) entry(destination identity.Name, below *Shared, own *rules, names []string) (all []Intention, held bool) {
+	var r rules
+	rest, waits := h.decide("")
+	held = waits
+	if own.rest != nil || rest.effect() != below.effect(below.rest) {
+		r.rest = &rest
+	}
+	slices.Sort(names)
+	for _, service := range slices.Compact(names) {
+		i, waits := h.decide(service)
+		held = held || waits
+		otherwise := below.effect(cmp.Or(r.rest, below.find(service)))
+		if own.exact[service] != nil || i.effect() != otherwise {
+			if r.exact == nil {
+				r.exact = map[string]*Intention{}
+			}
+			r.exact[service] = &i
+		}
+	}
+	return r.list(destination), held
+}
