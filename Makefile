@@ -77,8 +77,12 @@ test-short: ## the tests that need neither the race detector nor Envoy
 # What has a long form, which E2E_LONG asks for.
 LONG := ^TestFloods$$
 
+.PHONY: test-spoiled
+test-spoiled: tools ## whether the end-to-end suite finds a build at fault that refuses one request in 200, beside four endless loops
+	hack/spoiled.sh
+
 .PHONY: test-long
-test-long: tools build ## the tests that have a long form, in that: each flood of the control plane for a minute
+test-long: tools build test-spoiled ## the tests that have a long form, in that: each flood of the control plane for a minute; and test-spoiled
 	E2E_LONG=1 SALLYPORT_BIN="$$PWD/bin/sallyport" $(GO) test -tags e2e -count=1 -timeout 60m -v -run '$(LONG)' ./e2e
 
 .PHONY: test-vault

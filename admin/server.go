@@ -176,7 +176,7 @@ func handler(api API, log *slog.Logger) http.Handler {
 		case out.OwnToken:
 			log.Info("bootstrap issued")
 		default:
-			log.Info("token issued", "expires", out.Expires)
+			log.Info("token issued", "token_id", out.TokenID, "expires", out.Expires)
 		}
 		reply(w, out, err)
 	})

@@ -21,7 +21,9 @@ type TokenRequest struct {
 
 // TokenResponse is a token and what a bootstrap is made of.
 type TokenResponse struct {
-	Token   string    `json:"token,omitempty"`
+	Token string `json:"token,omitempty"`
+	// TokenID names the token, to who looks for it in the log or revokes it.
+	TokenID string    `json:"token_id,omitempty"`
 	Expires time.Time `json:"expires,omitzero"`
 	// OwnToken says that there is no Token here: the proxy has one of its own (Consul's ACL token),
 	// which the caller has to know.
@@ -202,7 +204,9 @@ type Catalog struct {
 	NotTaken []NotTaken `json:"not_taken,omitempty"`
 	// Denied are what the control plane's own token may not do.
 	Denied []string `json:"denied,omitempty"`
-	// Warnings are what is odd in the contents that were taken, Denied included.
+	// Refused are the parts of proxies that are not served, as they name what is another's.
+	Refused []string `json:"refused,omitempty"`
+	// Warnings are what is odd in the contents that were taken, Denied and Refused included.
 	Warnings []string `json:"warnings,omitempty"`
 }
 

@@ -34,12 +34,19 @@ func TestCallers(t *testing.T) {
 	c.Proxies = append(c.Proxies, catalog.Proxy{ID: "db-sidecar-proxy", Service: identity.NewName("db")})
 	store.Publish(c.Contents())
 	client := dial(t, newServer(t, authz.Config{Views: &store.Views, Authorize: token.Authorizer{Authority: issuer}.Call}))
-	mint := func(p identity.ProxyID) string {
-		text, _, err := issuer.Mint(p, time.Hour)
+	of := func(s token.Subject) string {
+		m, err := issuer.Mint(s, time.Hour)
 		if err != nil {
 			t.Fatal(err)
 		}
-		return "Bearer " + text
+		return "Bearer " + m.Text
+	}
+	mint := func(p identity.ProxyID) string {
+		s := token.Subject{Proxy: p, Service: identity.NewName("api")}
+		if p == "db-sidecar-proxy" {
+			s.Service = identity.NewName("db")
+		}
+		return of(s)
 	}
 	req := request("tcp", uri("web"), newIssuer(t).certificate(t, decisiontable.Peer{URIs: []string{uri("web")}}), "api")
 	tests := map[string]struct {
@@ -56,6 +63,8 @@ func TestCallers(t *testing.T) {
 		"another proxy by this one's name":  {headers: []string{"authorization", mint("db-sidecar-proxy"), identity.ProxyHeader, proxyID, identity.DestinationHeader, "api"}, code: codes.Unauthenticated},
 		"another proxy, about itself":       {headers: []string{"authorization", mint("db-sidecar-proxy"), identity.DestinationHeader, "db"}},
 		"a proxy that is not there":         {headers: []string{"authorization", mint("gone"), identity.DestinationHeader, "api"}},
+		"made for another service's proxy":  {headers: []string{"authorization", of(token.Subject{Proxy: proxyID, Service: identity.NewName("db")}), identity.ProxyHeader, proxyID, identity.DestinationHeader, "api"}, code: codes.Unauthenticated},
+		"made for another user's proxy":     {headers: []string{"authorization", of(token.Subject{Proxy: proxyID, Service: identity.NewName("api"), UID: 1000}), identity.ProxyHeader, proxyID, identity.DestinationHeader, "api"}, code: codes.Unauthenticated},
 		"two proxies at once":               {headers: []string{"authorization", mint(proxyID), "authorization", mint("db-sidecar-proxy"), identity.DestinationHeader, "api"}, code: codes.Unauthenticated},
 	}
 	for name, test := range tests {

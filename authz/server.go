@@ -177,6 +177,8 @@ func (s *Server) decide(ctx context.Context, req *authv3.CheckRequest) (v verdic
 		case proxy.Proxy.Service != caller.Service:
 			v.reason = wrongDestination
 			return v, 0, nil
+		case proxy.Proxy.Admits(caller.Proof) != nil:
+			return v, unauthenticated, status.Error(codes.Unauthenticated, proxy.Proxy.Admits(caller.Proof).Error())
 		default:
 			drains = proxy.Proxy.Inbound.Revocation == catalog.Drain
 		}

@@ -142,10 +142,16 @@ type Proxy struct {
 	// Instance is the ID of the service's registration ("web-1"); `--sidecar-for` names it.
 	Instance string
 	// Origin is where the proxy was read: "web.hcl:3".
-	Origin    string
+	Origin string
+	// Host is the machine that the proxy is on, by whatever name; empty: the control plane's own, or it is not known.
+	// Proxies of one machine cannot listen on one port.
+	Host      string `json:",omitzero"`
 	Inbound   Inbound
 	Bootstrap Bootstrap
 	Upstreams []Upstream
+	// RefuseHTTP10 has those who dial upstreams and exposed paths in HTTP/1.0 answered with 426, as
+	// Envoy's default is.
+	RefuseHTTP10 bool `json:",omitzero"`
 	// Exposed are the paths that anybody may ask for, sorted by CompareExposed.
 	Exposed []ExposedPath
 }
@@ -167,10 +173,13 @@ type Inbound struct {
 
 	ConnectTimeout time.Duration // to the application; 0: 5 s
 	RequestTimeout time.Duration // of a route to the application; 0: none
-	IdleTimeout    Timeout       // of streams to the application
+	IdleTimeout    Timeout       // of streams to the application, and of tcp connections, unless set 5 minutes and an hour
 	MaxConnections uint32        // 0: no limit
 	// BalanceConnections spreads accepted connections exactly over Envoy's workers.
 	BalanceConnections bool
+	// Closed says why there is no listener for other proxies; empty: there is one. Who may connect is told
+	// all the same.
+	Closed string `json:",omitzero"`
 }
 
 // Timeout is an optional duration: Consul tells "not set" from "0, no timeout".
@@ -303,6 +312,14 @@ func (u Upstream) Name() string {
 		return u.Destination.String()
 	}
 	return u.Destination.String() + "?dc=" + u.Datacenter
+}
+
+// Speaks is what is spoken to s by way of the upstream.
+func (u Upstream) Speaks(s *Service) Protocol {
+	if u.Protocol.Set {
+		return u.Protocol.Protocol
+	}
+	return s.Protocol
 }
 
 // OptionalProtocol is a Protocol, or none.

@@ -31,15 +31,15 @@ func contents() catalogtest.Mesh {
 	}
 	proxy := func(service string, upstreams ...catalog.Upstream) catalog.Proxy {
 		return catalog.Proxy{
-			ID: identity.ProxyID(service + "-1-sidecar-proxy"), Service: name(service), Instance: service + "-1", Origin: service + ".hcl:3",
+			ID: identity.ProxyID(service + "-1-sidecar-proxy"), Service: name(service), Instance: service + "-1", Origin: service + ".hcl:3", Host: "10.0.0.1",
 			Inbound: catalog.Inbound{
 				Address: "127.0.0.1", Port: 21000, LocalAddress: "127.0.0.1", LocalPort: 8080, LocalSocket: "/run/y.sock", Protocol: catalog.HTTP,
 				Enforcement: catalog.ExtAuthz, Revocation: catalog.NextRequest, ServerFirst: true, ConnectTimeout: time.Second, RequestTimeout: time.Second,
-				IdleTimeout: timeout, MaxConnections: 7, BalanceConnections: true,
+				IdleTimeout: timeout, MaxConnections: 7, BalanceConnections: true, Closed: "its port is another's",
 			},
 			Bootstrap: catalog.Bootstrap{PrometheusBindAddr: "127.0.0.1:9102", UID: 1000},
-			Upstreams: upstreams,
-			Exposed:   []catalog.ExposedPath{{Path: "/healthz", ListenerPort: 21600, LocalPort: 8081, Protocol: catalog.HTTP2, Origin: service + ".hcl:7"}},
+			Upstreams: upstreams, RefuseHTTP10: true,
+			Exposed: []catalog.ExposedPath{{Path: "/healthz", ListenerPort: 21600, LocalPort: 8081, Protocol: catalog.HTTP2, Origin: service + ".hcl:7"}},
 		}
 	}
 	service := func(s, datacenter string) catalog.Service {

@@ -85,6 +85,9 @@ func (b *assembly) proxy(r *nodeProxy, own meshDefaults, n *needs) (p *catalog.P
 		switch {
 		case reason == "":
 			p.Upstreams, dialled = append(p.Upstreams, up), append(dialled, t)
+			if up.Limits.MaxConcurrentRequests.Set && up.Speaks(t.Service) == catalog.TCP {
+				b.problem(id, u.Name(), u.Origin, "max_concurrent_requests has no meaning for protocol tcp: max_connections limits it")
+			}
 		case reason == waiting && !b.served[id] && b.now.Sub(b.first[id]) < firstWait:
 			b.wake(b.first[id].Add(firstWait))
 			b.pending(id, u.Name(), u.Origin,

@@ -1,6 +1,8 @@
 package consul
 
 import (
+	"time"
+
 	"github.com/sallyport/sallyport/catalog"
 	"github.com/sallyport/sallyport/definition"
 )
@@ -25,13 +27,14 @@ func (e *meshEntry) readMesh(m *catalog.Mesh) (problems []Problem) {
 // Consul has merged all of it into the config of each proxy and upstream.
 type meshDefaults struct {
 	definition.Own
-	protocol definition.Setting[catalog.Protocol]
+	protocol       definition.Setting[catalog.Protocol]
+	requestTimeout definition.Setting[time.Duration]
 }
 
 // settings are what d says.
 func (d *proxyDefaults) settings() (m meshDefaults, problems []Problem) {
 	config := lenient(&problems, Problem{Entry: proxyDefaultsEntryName}).Decoder(&d.Config, "Config")
-	return meshDefaults{config.Own(), config.Protocol()}, problems
+	return meshDefaults{config.Own(), config.Protocol(), config.RequestTimeout()}, problems
 }
 
 // spoken is what is spoken to a service, or by its proxy: what a config says, else what its chain

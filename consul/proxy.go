@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"net/netip"
+	"regexp"
 	"strconv"
 	"strings"
 
@@ -102,10 +103,23 @@ func (s *sidecar) readSettings(r *registration, p *proxyRegistration) {
 		s.refuse(entryOf(r), "%s is not supported yet: the proxy is not served", strings.Join(replaced, " and "))
 	}
 	s.settings = d.Settings()
+	s.proxy.Host = s.settings.Network.Else(networkOf(r.ID))
 	s.proxy.Bootstrap.UID = -1
 	if s.settings.Prometheus.Set {
 		s.proxy.Bootstrap.PrometheusBindAddr = s.settings.Prometheus.Value.String()
 	}
+}
+
+// nomadSidecar is what Nomad calls the sidecars of an allocation. Each allocation with sidecars has a
+// network namespace of its own (Nomad, "network mode bridge": sidecars are for no other).
+var nomadSidecar = regexp.MustCompile(`^_nomad-task-([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})-.*-sidecar-proxy$`)
+
+// networkOf is the network namespace of a proxy that says none; empty: the node's own.
+func networkOf(id string) string {
+	if m := nomadSidecar.FindStringSubmatch(id); m != nil {
+		return "Nomad allocation " + m[1]
+	}
+	return ""
 }
 
 // readInbound reads where the proxy listens and where its application does. A proxy that has no
@@ -295,6 +309,9 @@ func (s *sidecar) finish(c *chain, mesh meshDefaults, config Config) (catalog.Pr
 		problem(p.Origin, "server_first is for services of protocol tcp, not %s: it is not taken", in.Protocol)
 		own.ServerFirst = definition.Setting[bool]{}
 	}
+	if said := s.settings.RequestTimeout; said.Set && said.Value != mesh.requestTimeout.Value && !in.Protocol.L7() {
+		problem(p.Origin, "local_request_timeout_ms has no meaning for protocol %s: nothing in it is known to be a request", in.Protocol)
+	}
 	mesh.Revocation.Set = mesh.Revocation.Set && mesh.Revocation.Value.Fits(in.Protocol)
 	if in.Protocol.L7() {
 		mesh.ServerFirst = definition.Setting[bool]{}
@@ -314,5 +331,6 @@ func (s *sidecar) finish(c *chain, mesh meshDefaults, config Config) (catalog.Pr
 		in.Enforcement = catalog.Both
 	}
 	p.Bootstrap.UID = own.UID.Else(-1)
+	p.RefuseHTTP10 = !own.AcceptHTTP10.Else(true)
 	return p, problems
 }

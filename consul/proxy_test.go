@@ -195,6 +195,11 @@ func TestOwnSettings(t *testing.T) {
 		"protocol of proxy-defaults":   {config: `"protocol": "HTTP"`, defaults: `"protocol": "HTTP"`, want: "rbac drain", text: "service-defaults/web: they have no Protocol, so the service speaks tcp, though proxy-defaults say http"},
 		"protocol beside another one":  {config: `"protocol": "http2"`, defaults: `"protocol": "http"`, protocol: "http", want: "rbac next-request http2"},
 		"meta that is none":            {meta: `"revocation": "never"`, want: "rbac drain", text: `service-defaults/web: Meta.revocation "never" is not known`},
+		"a timeout of no request":      {config: `"local_request_timeout_ms": 5`, want: "rbac drain", text: "local_request_timeout_ms has no meaning for protocol tcp"},
+		"a timeout of all requests":    {config: `"local_request_timeout_ms": 5`, defaults: `"local_request_timeout_ms": 5`, want: "rbac drain"},
+		"a timeout of requests":        {config: `"local_request_timeout_ms": 5`, protocol: "http", want: "rbac next-request"},
+		"HTTP/1.0 of the mesh":         {config: `"accept_http_10": false`, defaults: `"accept_http_10": false`, want: "rbac drain 1.1"},
+		"HTTP/1.0 of a service":        {config: `"accept_http_10": false`, meta: `"accept_http_10": "true"`, defaults: `"accept_http_10": false`, want: "rbac drain"},
 		"a protocol nobody knows":      {protocol: "redis", want: "rbac drain"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -206,6 +211,9 @@ func TestOwnSettings(t *testing.T) {
 			got := p.Inbound.Enforcement.String() + " " + p.Inbound.Revocation.String()
 			if p.Inbound.ServerFirst {
 				got += " first"
+			}
+			if p.RefuseHTTP10 {
+				got += " 1.1"
 			}
 			if p.Bootstrap.UID != -1 {
 				got += fmt.Sprint(" ", p.Bootstrap.UID)
@@ -228,7 +236,7 @@ func TestLikeFiles(t *testing.T) {
 	const config = `{
 		"protocol": "http", "local_connect_timeout_ms": 1000, "local_request_timeout_ms": "2000", "local_idle_timeout_ms": 0, "max_inbound_connections": 7,
 		"balance_inbound_connections": "exact_balance", "bind_address": "0.0.0.0", "bind_port": 21007, "envoy_prometheus_bind_addr": "127.0.0.1:9102",
-		"intention_enforcement": "both", "revocation": "drain", "sallyport_uid": 1234}`
+		"intention_enforcement": "both", "revocation": "drain", "accept_http_10": false, "sallyport_uid": 1234, "sallyport_network": "shop"}`
 	const upstreams = `[{
 		"destination_name": "api", "local_bind_port": 5000, "config": {
 			"connect_timeout_ms": 1500, "balance_outbound_connections": "exact_balance",
@@ -343,6 +351,11 @@ func TestChainChanges(t *testing.T) {
 		up := p.must(t).Proxies[1].Upstreams
 		if want := (catalog.OptionalProtocol{Set: true, Protocol: catalog.TCP}); strings.Contains(problems(a), "upstream api") || len(up) != 1 || up[0].Protocol != want {
 			t.Errorf("upstream whose config says tcp: %+v, problems\n%s", up, problems(a))
+		}
+		f.set("/v1/catalog/node-services/n1", edit(t, "node-services.json", `"MaxConcurrentRequests": null`, `"MaxConcurrentRequests": 9`))
+		after(time.Second)
+		if want := "proxy web-sidecar-proxy, upstream api: service web-sidecar-proxy: max_concurrent_requests has no meaning for protocol tcp: max_connections limits it"; !strings.Contains(problems(a), want) {
+			t.Errorf("problems\n%s", problems(a))
 		}
 		f.file("/v1/discovery-chain/api", "chain-api.json")
 		after(time.Second)
@@ -486,6 +499,24 @@ func TestListenFamily(t *testing.T) {
 		r := parse[*registration](t, fmt.Sprintf(`{"Kind": "connect-proxy", "ID": "p", "Port": 21000, "Address": %q, "Proxy": {"DestinationServiceName": "web", "LocalServicePort": 80, "Config": {%s}}}`, c.address, c.config))
 		if s, ok := readSidecar(r, nil, "dc1", c.node); !ok || s.proxy.Inbound.Address != c.want {
 			t.Errorf("%+v: listens on %q", c, s.proxy.Inbound.Address)
+		}
+	}
+}
+
+// Proxies of other network namespaces are on other machines, as far as ports are concerned.
+func TestNetworkNamespace(t *testing.T) {
+	const nomad = "_nomad-task-5e2c1d34-7b1c-4f1e-9d5a-0f8a9c3d2b17-group-api-count-api-9001-sidecar-proxy"
+	for _, c := range []struct{ id, config, want string }{
+		{"web-sidecar-proxy", "", ""},
+		{"web-sidecar-proxy", `"sallyport_network": "shop"`, "shop"},
+		{nomad, "", "Nomad allocation 5e2c1d34-7b1c-4f1e-9d5a-0f8a9c3d2b17"},
+		{nomad, `"sallyport_network": "shop"`, "shop"},
+		{strings.TrimSuffix(nomad, "-sidecar-proxy"), "", ""},
+		{"_nomad-task-1-sidecar-proxy", "", ""},
+	} {
+		r := parse[*registration](t, fmt.Sprintf(`{"Kind": "connect-proxy", "ID": %q, "Port": 21000, "Proxy": {"DestinationServiceName": "web", "LocalServicePort": 80, "Config": {%s}}}`, c.id, c.config))
+		if s, ok := readSidecar(r, nil, "dc1", "10.0.0.1"); !ok || s.proxy.Host != c.want {
+			t.Errorf("%+v: on %q", c, s.proxy.Host)
 		}
 	}
 }

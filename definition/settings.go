@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode"
 
 	"github.com/sallyport/sallyport/catalog"
 )
@@ -24,15 +25,17 @@ type Settings struct {
 	BindAddress    Setting[netip.Addr]
 	BindPort       Setting[uint16]
 	Prometheus     Setting[netip.AddrPort]
+	Network        Setting[string]
 	Own
 }
 
 // Own are the settings that Consul does not know.
 type Own struct {
-	Enforcement Setting[catalog.Enforcement]
-	Revocation  Setting[catalog.Revocation]
-	ServerFirst Setting[bool]
-	UID         Setting[int]
+	Enforcement  Setting[catalog.Enforcement]
+	Revocation   Setting[catalog.Revocation]
+	ServerFirst  Setting[bool]
+	AcceptHTTP10 Setting[bool]
+	UID          Setting[int]
 }
 
 // Over is s where it says something, else t.
@@ -47,6 +50,7 @@ func (s Settings) Over(t Settings) Settings {
 		BindAddress:    s.BindAddress.Or(t.BindAddress),
 		BindPort:       s.BindPort.Or(t.BindPort),
 		Prometheus:     s.Prometheus.Or(t.Prometheus),
+		Network:        s.Network.Or(t.Network),
 		Own:            s.Own.Over(t.Own),
 	}
 }
@@ -54,10 +58,11 @@ func (s Settings) Over(t Settings) Settings {
 // Over is s where it says something, else t.
 func (s Own) Over(t Own) Own {
 	return Own{
-		Enforcement: s.Enforcement.Or(t.Enforcement),
-		Revocation:  s.Revocation.Or(t.Revocation),
-		ServerFirst: s.ServerFirst.Or(t.ServerFirst),
-		UID:         s.UID.Or(t.UID),
+		Enforcement:  s.Enforcement.Or(t.Enforcement),
+		Revocation:   s.Revocation.Or(t.Revocation),
+		ServerFirst:  s.ServerFirst.Or(t.ServerFirst),
+		AcceptHTTP10: s.AcceptHTTP10.Or(t.AcceptHTTP10),
+		UID:          s.UID.Or(t.UID),
 	}
 }
 
@@ -65,10 +70,11 @@ func (s Own) Over(t Own) Own {
 // proxy-defaults, which Consul has merged into it, is taken out.
 func (s Own) Without(t Own) Own {
 	return Own{
-		Enforcement: without(s.Enforcement, t.Enforcement),
-		Revocation:  without(s.Revocation, t.Revocation),
-		ServerFirst: without(s.ServerFirst, t.ServerFirst),
-		UID:         without(s.UID, t.UID),
+		Enforcement:  without(s.Enforcement, t.Enforcement),
+		Revocation:   without(s.Revocation, t.Revocation),
+		ServerFirst:  without(s.ServerFirst, t.ServerFirst),
+		AcceptHTTP10: without(s.AcceptHTTP10, t.AcceptHTTP10),
+		UID:          without(s.UID, t.UID),
 	}
 }
 
@@ -114,6 +120,7 @@ func (d *Decoder) Settings() Settings {
 	s.BindAddress = d.ListenAddress("bind_address")
 	s.BindPort = d.Port("bind_port")
 	s.Prometheus = readText(d, "envoy_prometheus_bind_addr", parseAddrPort)
+	s.Network = readText(d, "sallyport_network", network)
 	s.Own = d.Own()
 	d.unsupportedPrefix("envoy_")
 	d.Unsupported("handshake_timeout_ms", "xds_fetch_timeout_ms", "connect_timeout_ms",
@@ -127,19 +134,25 @@ func (d *Decoder) inbound() Settings {
 	return Settings{
 		Protocol:       d.Protocol(),
 		ConnectTimeout: d.milliseconds("local_connect_timeout_ms"),
-		RequestTimeout: d.milliseconds("local_request_timeout_ms"),
+		RequestTimeout: d.RequestTimeout(),
 		MaxConnections: count(d.Integer("max_inbound_connections", 0, maxCount)),
 		Balance:        readText(d, "balance_inbound_connections", parseBalance),
 	}
 }
 
+// RequestTimeout is how long a request to the application may take.
+func (d *Decoder) RequestTimeout() Setting[time.Duration] {
+	return d.milliseconds("local_request_timeout_ms")
+}
+
 // Own reads the settings that Consul does not know, and leaves the other keys alone.
 func (d *Decoder) Own() Own {
 	return Own{
-		Enforcement: readText(d, "intention_enforcement", known(catalog.ParseEnforcement, "rbac, ext_authz and both are")),
-		Revocation:  readText(d, "revocation", known(catalog.ParseRevocation, "drain, new and next-request are")),
-		ServerFirst: d.Boolean("server_first"),
-		UID:         d.user("sallyport_uid"),
+		Enforcement:  readText(d, "intention_enforcement", known(catalog.ParseEnforcement, "rbac, ext_authz and both are")),
+		Revocation:   readText(d, "revocation", known(catalog.ParseRevocation, "drain, new and next-request are")),
+		ServerFirst:  d.Boolean("server_first"),
+		AcceptHTTP10: d.Boolean("accept_http_10"),
+		UID:          d.user("sallyport_uid"),
 	}
 }
 
@@ -217,6 +230,14 @@ func parseAddrPort(s string) (netip.AddrPort, error) {
 		return netip.AddrPort{}, fmt.Errorf(`%.60q must be an IP address and a port, like "0.0.0.0:9102"`, s)
 	}
 	return netip.AddrPortFrom(a, uint16(p)), nil
+}
+
+// network is what a network namespace is called.
+func network(s string) (string, error) {
+	if len(s) > MaxName || strings.ContainsFunc(s, func(r rune) bool { return !unicode.IsPrint(r) }) {
+		return "", fmt.Errorf("%.60q: at most %d characters that can be printed are allowed", s, MaxName)
+	}
+	return s, nil
 }
 
 // user is a uid, or the name of a user of this machine.

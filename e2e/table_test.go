@@ -241,11 +241,11 @@ func (cp *controlPlane) startEnvoy(t *testing.T, m *meshtest.Mesh, version strin
 	if err != nil {
 		t.Fatal(err)
 	}
-	text, _, err := cp.tokens.Mint(p.ID, time.Hour)
+	minted, err := cp.tokens.Mint(token.Subject{Proxy: p.ID, Service: p.Service, UID: p.Bootstrap.UID}, time.Hour)
 	if err != nil {
 		t.Fatal(err)
 	}
-	secret, err := bootstrap.TokenFile(text)
+	secret, err := bootstrap.TokenFile(minted.Text)
 	if err != nil {
 		t.Fatal(err)
 	}

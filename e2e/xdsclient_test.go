@@ -37,9 +37,9 @@ func dialXDS(socket string) (*grpc.ClientConn, error) {
 
 // subscription is what somebody who is no Envoy asks the control plane for.
 type subscription struct {
-	token, node string // empty: none
-	typeURL     string
-	names       []string
+	Token, Node string // empty: none
+	TypeURL     string
+	Names       []string
 }
 
 // fetched is what came of a subscription.
@@ -78,14 +78,14 @@ func subscribeTLS(addr string, s subscription, d time.Duration) (fetched, error)
 func subscribeOn(conn *grpc.ClientConn, s subscription, d time.Duration) (f fetched, err error) {
 	ctx, cancel := context.WithTimeout(context.Background(), d)
 	defer cancel()
-	if s.token != "" {
-		ctx = metadata.AppendToOutgoingContext(ctx, "authorization", "Bearer "+s.token)
+	if s.Token != "" {
+		ctx = metadata.AppendToOutgoingContext(ctx, "authorization", "Bearer "+s.Token)
 	}
 	stream, err := discoveryv3.NewAggregatedDiscoveryServiceClient(conn).DeltaAggregatedResources(ctx)
 	if err != nil {
 		return fetched{Err: err}, nil
 	}
-	req := &discoveryv3.DeltaDiscoveryRequest{Node: &corev3.Node{Id: s.node, Cluster: "web", UserAgentName: "envoy"}, TypeUrl: s.typeURL, ResourceNamesSubscribe: s.names}
+	req := &discoveryv3.DeltaDiscoveryRequest{Node: &corev3.Node{Id: s.Node, Cluster: "web", UserAgentName: "envoy"}, TypeUrl: s.TypeURL, ResourceNamesSubscribe: s.Names}
 	if err := stream.Send(req); err != nil {
 		_, err = stream.Recv()
 		return fetched{Err: err}, nil

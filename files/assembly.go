@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"github.com/sallyport/sallyport/catalog"
+	"github.com/sallyport/sallyport/claim"
 	"github.com/sallyport/sallyport/definition"
 	"github.com/sallyport/sallyport/identity"
 )
@@ -25,7 +26,7 @@ type assembly struct {
 	meshEntry     *mesh          // nil: none
 	sidecars      []*sidecar     // sorted by ID
 	sorted        []*name        // names, sorted
-	listeners     listeners
+	claims        *claim.Table
 	named         namedPorts
 	turn          int // counts updates
 
@@ -59,7 +60,7 @@ type name struct {
 func newAssembly(config Config) *assembly {
 	return &assembly{
 		config: config, longest: maxServerName - len(config.serverName("")),
-		ids: map[string]registration{}, names: map[string]*name{}, listeners: newListeners(),
+		ids: map[string]registration{}, names: map[string]*name{}, claims: claim.NewTable(),
 	}
 }
 
@@ -112,7 +113,7 @@ func (a *assembly) add(d *definitions) {
 		id, at := r.id()
 		if first, taken := a.ids[id]; taken {
 			_, first := first.id()
-			a.twice(claim{aService, id}, at, first)
+			a.twice(title{aService, id}, at, first)
 			continue
 		}
 		a.ids[id] = r
@@ -126,28 +127,28 @@ func (a *assembly) add(d *definitions) {
 	}
 	if e := d.destination; e.Destination != nil {
 		if n := a.name(e.Name.Service); n.entry.Destination != nil {
-			a.twice(claim{ofDestination, n.name}, e.at, n.entry.at)
+			a.twice(title{ofDestination, n.name}, e.at, n.entry.at)
 		} else {
 			n.entry = e
 		}
 	}
 	if e := d.defaults; e != nil {
 		if n := a.touch(e.name); n.defaults != nil {
-			a.twice(claim{ofService, e.name}, e.at, n.defaults.at)
+			a.twice(title{ofService, e.name}, e.at, n.defaults.at)
 		} else {
 			n.defaults = e
 		}
 	}
 	if e := d.proxyDefaults; e != nil {
 		if a.proxyDefaults != nil {
-			a.twice(claim{of: ofProxies}, e.at, a.proxyDefaults.at)
+			a.twice(title{of: ofProxies}, e.at, a.proxyDefaults.at)
 		} else {
 			a.proxyDefaults = e
 		}
 	}
 	if e := d.mesh; e != nil {
 		if a.meshEntry != nil {
-			a.twice(claim{of: ofMesh}, e.at, a.meshEntry.at)
+			a.twice(title{of: ofMesh}, e.at, a.meshEntry.at)
 		} else {
 			a.meshEntry = e
 		}
@@ -238,7 +239,7 @@ func (a *assembly) removeSidecars() (removed []*sidecar) {
 			a.proxies = append(a.proxies, s.proxy)
 		}
 		if s.gone {
-			a.listeners.remove(s)
+			a.disclaim(s)
 			s.of.endpoints = nil
 			removed = append(removed, s)
 		}
@@ -288,7 +289,7 @@ func (a *assembly) publish(before catalog.Contents) {
 	for i, s := range a.sidecars {
 		if s.published == nil {
 			s.published = a.proxy(s)
-			a.listeners.add(s, &a.report)
+			a.claim(s)
 			s.settings = nil
 		}
 		c.Proxies[i] = s.published
@@ -299,6 +300,7 @@ func (a *assembly) publish(before catalog.Contents) {
 					n.name)
 			}
 		}
+		a.warnOfMeaningless(s)
 		if s.of.endpoints == nil {
 			s.of.list = append(s.of.list, s.endpoint())
 		}
@@ -315,6 +317,7 @@ func (a *assembly) publish(before catalog.Contents) {
 		slices.SortFunc(a.sorted, func(a, b *name) int { return strings.Compare(a.name, b.name) })
 	}
 	a.warnOfSpellings()
+	a.warnOfDefaults()
 	c.Services = make([]*catalog.Service, 0, len(a.sorted))
 	c.Endpoints = make([]*catalog.Endpoints, 0, len(a.sorted))
 	c.Intentions = make([]*catalog.Destination, 0, len(before.Intentions))
@@ -322,6 +325,9 @@ func (a *assembly) publish(before catalog.Contents) {
 		if n.name != identity.Wildcard {
 			a.target(n)
 			a.warnOfProtocol(n)
+			if d := n.defaults; d != nil {
+				a.warnOfRequestTimeout(n, d.settings.RequestTimeout.At, d.settings.RequestTimeout.Set)
+			}
 			c.Services, c.Endpoints = append(c.Services, n.service), append(c.Endpoints, n.endpoints)
 		}
 		if n.entry.Destination != nil {

@@ -1,6 +1,7 @@
 package files
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -19,6 +20,12 @@ const (
 	minSidecarPort = 21000
 	maxSidecarPort = 21255
 )
+
+// hostPort is a port of a machine.
+type hostPort struct {
+	host string
+	port uint16
+}
 
 // namedPorts are those of the range that the directory names, whatever for.
 type namedPorts [maxSidecarPort - minSidecarPort + 1]bool
@@ -113,12 +120,12 @@ func (a *assembly) choosePorts(remembered map[string]uint16) {
 		if !choose(s) {
 			a.problem(s.at,
 				"no port is left for %s between %d and %d on %s: give it a port",
-				s.id, minSidecarPort, maxSidecarPort, s.host)
+				s.id, minSidecarPort, maxSidecarPort, cmp.Or(s.host, "loopback"))
 		}
 	}
 	for i, s := range a.sidecars {
 		if s.published != nil && !s.port.Set && s.chosen != next[s.id] {
-			a.listeners.remove(s)
+			a.disclaim(s)
 			s = a.sidecar(s.proxy)
 			s.of.endpoints, s.chosen, a.sidecars[i] = nil, next[s.id], s
 		}

@@ -16,7 +16,7 @@ type sidecar struct {
 	of       *name    // whose proxy it is
 	instance *service // nil: the proxy does not say which, and there are several
 	dials    []*name  // as upstreams
-	host     string   // proxies with one host are taken to be on one machine
+	host     string   // proxies with one host are taken to be on one machine; empty: loopback
 	address  string   // what others dial
 	chosen   uint16   // if it names no port
 	named    []uint16 // ports of those that are chosen from
@@ -77,7 +77,7 @@ func (a *assembly) sidecar(p *proxy) *sidecar {
 	}
 	s.host = s.address
 	if ip, ok := definition.ParseIP(s.address); ok && ip.IsLoopback() || s.address == "localhost" {
-		s.host = "loopback"
+		s.host = ""
 	}
 	s.settings = a.over(s)
 	if !s.settings.BindAddress.Set {
@@ -87,6 +87,7 @@ func (a *assembly) sidecar(p *proxy) *sidecar {
 		}
 		s.settings.BindAddress.Value = ip
 	}
+	s.host = s.settings.Network.Else(s.host)
 	s.namePorts()
 	return s
 }
@@ -154,8 +155,11 @@ func (a *assembly) proxy(s *sidecar) *catalog.Proxy {
 		ID:        identity.ProxyID(s.id),
 		Service:   identity.NewName(s.of.name),
 		Origin:    s.at.String(),
+		Host:      s.host,
 		Inbound:   a.inbound(s),
 		Bootstrap: catalog.Bootstrap{UID: s.settings.UID.Value},
+
+		RefuseHTTP10: !s.settings.AcceptHTTP10.Else(true),
 	}
 	if s.instance != nil {
 		p.Instance = s.instance.id

@@ -29,6 +29,29 @@ func (a *assembly) warnOfSpellings() {
 	}
 }
 
+// warnOfDefaults reports service-defaults whose name is that of a service but for letter case. They
+// hold for no service of it; Consul takes the protocol from them, and nothing else.
+func (a *assembly) warnOfDefaults() {
+	var services map[identity.Name]*name // by what their names fold to
+	for _, n := range a.sorted {
+		if n.defaults == nil || len(n.instances) > 0 {
+			continue
+		}
+		if services == nil {
+			services = map[identity.Name]*name{}
+			for _, o := range a.sorted {
+				if len(o.instances) > 0 {
+					services[identity.NewName(o.name).Fold()] = o
+				}
+			}
+		}
+		if o := services[identity.NewName(n.name).Fold()]; o != nil {
+			a.warning(n.defaults.at, "service-defaults of %q do not hold for the service %q (%s), as letter case counts here: spell them alike",
+				n.name, o.name, o.instances[0].at)
+		}
+	}
+}
+
 // given reports whether a service or a destination of intentions has the name.
 func (n *name) given() bool { return len(n.instances) > 0 || n.entry.Destination != nil }
 

@@ -132,7 +132,7 @@ func (a *assembly) suspectPorts() {
 			}
 			p := place{s.address.Value, s.address.Value, s.port.Value}
 			if ip, ok := definition.ParseIP(p.address); p.address == "" || p.address == "localhost" || ok && ip.IsLoopback() {
-				p.host, p.address = "loopback", "127.0.0.1"
+				p.host, p.address = "", "127.0.0.1"
 			}
 			take(p, s, s.port.At)
 		}

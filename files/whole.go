@@ -33,8 +33,8 @@ const (
 	ofMesh
 )
 
-// claim is what can be there once.
-type claim struct {
+// title is what one alone can have: an ID, or an entry of a kind and a name.
+type title struct {
 	of   aspects // aService for the IDs of services and of proxies
 	name string
 }
@@ -46,23 +46,23 @@ type claimant struct {
 	of   aspects
 }
 
-// claims calls f for each claim of the definitions.
-func (d *definitions) claims(f func(claim, aspects)) {
+// titles calls f for each title that is claimed by the definitions.
+func (d *definitions) titles(f func(title, aspects)) {
 	for _, r := range d.registrations {
 		id, _ := r.id()
-		f(claim{aService, id}, r.aspect())
+		f(title{aService, id}, r.aspect())
 	}
 	if d.destination.Destination != nil {
-		f(claim{ofDestination, d.destination.Name.Service}, ofDestination)
+		f(title{ofDestination, d.destination.Name.Service}, ofDestination)
 	}
 	if d.defaults != nil {
-		f(claim{ofService, d.defaults.name}, ofService)
+		f(title{ofService, d.defaults.name}, ofService)
 	}
 	if d.proxyDefaults != nil {
-		f(claim{ofProxies, ""}, ofProxies)
+		f(title{ofProxies, ""}, ofProxies)
 	}
 	if d.mesh != nil {
-		f(claim{ofMesh, ""}, ofMesh)
+		f(title{ofMesh, ""}, ofMesh)
 	}
 }
 
@@ -93,11 +93,11 @@ func (c claimant) at() definition.Position {
 	return c.mesh.at
 }
 
-func claimsOf(files []*file) (all map[claim][]claimant, order []claim) {
-	all = map[claim][]claimant{}
+func claimsOf(files []*file) (all map[title][]claimant, order []title) {
+	all = map[title][]claimant{}
 	for _, f := range files {
 		for _, d := range f.definitions {
-			d.claims(func(c claim, of aspects) {
+			d.titles(func(c title, of aspects) {
 				if all[c] == nil {
 					order = append(order, c)
 				}
@@ -116,7 +116,7 @@ func (w *whole) choose(files, inForce []*file, some bool) []*file {
 	w.report = report{}
 	held, heldOrder := claimsOf(inForce)
 	claims, order := claimsOf(files)
-	dropped, lost := map[*definitions]aspects{}, map[claim]bool{}
+	dropped, lost := map[*definitions]aspects{}, map[title]bool{}
 	for _, c := range order {
 		if len(claims[c]) == 1 {
 			continue
@@ -171,7 +171,7 @@ func (w *whole) choose(files, inForce []*file, some bool) []*file {
 }
 
 // winner is who of several has a claim; -1: none. It reports all others.
-func (w *whole) winner(c claim, all, held []claimant) (winner int) {
+func (w *whole) winner(c title, all, held []claimant) (winner int) {
 	winner = -1
 	if c.of == ofDestination {
 		winner = 0 // any: it is the name alone that counts here
@@ -195,7 +195,7 @@ func (w *whole) winner(c claim, all, held []claimant) (winner int) {
 }
 
 // twice reports a claim at a place that is made at another, too.
-func (w *report) twice(c claim, at, other definition.Position) {
+func (w *report) twice(c title, at, other definition.Position) {
 	switch c.of {
 	case ofDestination:
 		w.problem(at, "service-intentions for %s are given twice (first at %s): put all sources into one entry", c.name, other)
@@ -213,7 +213,7 @@ func (w *report) twice(c claim, at, other definition.Position) {
 // part is d with those aspects alone.
 func (w *whole) part(d *definitions, of aspects, parts map[part]*definitions) *definitions {
 	var has aspects
-	d.claims(func(_ claim, a aspects) { has |= a })
+	d.titles(func(_ title, a aspects) { has |= a })
 	if of &= has; of == has {
 		return d
 	}

@@ -33,7 +33,26 @@ type Caller struct {
 	// Token authorizes the fetch of a leaf where the source checks it (Consul's ACL token). Empty
 	// for other sources.
 	Token string
+	// Proof is what the token says beside the proxy. Zero where it is not one of the control plane's
+	// own.
+	Proof Proof
 }
+
+// Proof is what a token of the control plane's own says of the proxy that it was made for. It is
+// comparable.
+type Proof struct {
+	// ID names the token. It is no secret.
+	ID string
+	// Expires is when the token ends, in Unix seconds.
+	Expires int64
+	// Service and UID are those of the proxy's definition when the token was made; UID is -1 where
+	// that named no user. A zero Service: a release made the token that bound it to neither.
+	Service Name
+	UID     int
+}
+
+// Bound reports whether the token is bound to what the definition of its proxy said.
+func (p Proof) Bound() bool { return p.Service != Name{} }
 
 // String is the proxy's ID.
 func (c Caller) String() string { return string(c.Proxy) }

@@ -147,8 +147,12 @@ func (s *Server) caller(ctx context.Context) (identity.Caller, error) {
 	if !ok {
 		return identity.Caller{}, status.Error(codes.Unavailable, "the catalog is not known yet")
 	}
-	if p := view.Proxy(c.Proxy); p == nil || p.Proxy.Service != c.Service {
+	p := view.Proxy(c.Proxy)
+	if p == nil || p.Proxy.Service != c.Service {
 		return identity.Caller{}, status.Errorf(codes.PermissionDenied, "the catalog has no proxy %.64q of the service %.64q", c.Proxy, c.Service)
+	}
+	if err := p.Proxy.Admits(c.Proof); err != nil {
+		return identity.Caller{}, status.Error(codes.PermissionDenied, err.Error())
 	}
 	return c, nil
 }

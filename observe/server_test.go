@@ -224,6 +224,7 @@ func TestRefuses(t *testing.T) {
 		"nobody":             {err: status.Error(codes.Unauthenticated, "who?"), code: codes.Unauthenticated},
 		"no such proxy":      {caller: identity.Caller{Proxy: "gone", Service: api.Service}, code: codes.PermissionDenied},
 		"of another service": {caller: identity.Caller{Proxy: api.Proxy, Service: identity.NewName("db")}, code: codes.PermissionDenied},
+		"made for another":   {caller: identity.Caller{Proxy: api.Proxy, Service: api.Service, Proof: identity.Proof{Service: identity.NewName("db")}}, code: codes.PermissionDenied},
 		"names no proxy":     {caller: identity.Caller{Service: api.Service}, code: codes.PermissionDenied},
 		"a big message":      {caller: api, message: big, code: codes.ResourceExhausted},
 		"a garbled message":  {caller: api, message: garbled, code: codes.InvalidArgument},

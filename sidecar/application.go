@@ -20,12 +20,17 @@ const (
 	applicationEvery = 2 * time.Second
 	// applicationAgain is how often the control plane is told the same again: it may be another one.
 	applicationAgain = 30 * time.Second
+	// lostAgain is how often a fresh token is asked for as long as Envoy does not reach the control
+	// plane.
+	lostAgain = 30 * time.Second
 )
 
 // counters are Envoy's of the cluster local_app, the application.
 type counters struct {
 	failed uint64 // attempts to connect that failed, those included that took too long
 	bytes  uint64 // sent to and received from connections that were made
+	// lost: Envoy has no stream of the control plane.
+	lost bool
 }
 
 // application watches whether a proxy's application answers. It does not dial it: from another
@@ -34,6 +39,9 @@ type application struct {
 	log  *slog.Logger
 	read func(ctx context.Context) (counters, error)
 	tell func(ctx context.Context, a admin.Application) error
+	// lost is called when Envoy has been without the control plane for two looks, and now and then as
+	// long as it is: its token may have been revoked, or be bound to what the proxy was before.
+	lost func()
 }
 
 // run asks until ctx ends.
@@ -41,14 +49,18 @@ func (w application) run(ctx context.Context) {
 	var last counters
 	var state admin.Application // zero: it answers, or nobody has asked it anything yet
 	var untold bool
-	var told time.Time
+	var told, lost time.Time
 	for sleepUntil(ctx, time.Now().Add(applicationEvery)) {
 		now, err := w.read(ctx)
 		if err != nil {
 			continue // Envoy starts, or ends
 		}
+		if now.lost && last.lost && time.Since(lost) > lostAgain {
+			lost = time.Now()
+			w.lost()
+		}
 		if now.failed < last.failed || now.bytes < last.bytes {
-			last = counters{} // they were reset
+			last = counters{lost: now.lost} // they were reset
 		}
 		switch failed := now.failed - last.failed; {
 		case now.bytes > last.bytes:
@@ -74,8 +86,9 @@ func (w application) run(ctx context.Context) {
 	}
 }
 
-// watchApplication runs an application's watch for the sidecar until ctx ends.
-func (s *Sidecar) watchApplication(ctx context.Context, log *slog.Logger) {
+// watchApplication runs an application's watch for the sidecar until ctx ends. lost is the
+// application's.
+func (s *Sidecar) watchApplication(ctx context.Context, log *slog.Logger, lost func()) {
 	dial := func(ctx context.Context, _, _ string) (net.Conn, error) {
 		if s.params.AdminSocket != "" {
 			return (&net.Dialer{}).DialContext(ctx, "unix", s.params.AdminSocket)
@@ -85,6 +98,7 @@ func (s *Sidecar) watchApplication(ctx context.Context, log *slog.Logger) {
 	client := &http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{DialContext: dial, DisableKeepAlives: true}}
 	application{
 		log:  log,
+		lost: lost,
 		read: func(ctx context.Context) (counters, error) { return readCounters(ctx, client) },
 		tell: func(ctx context.Context, a admin.Application) error {
 			a.ProxyID = s.Proxy.ProxyID
@@ -94,7 +108,7 @@ func (s *Sidecar) watchApplication(ctx context.Context, log *slog.Logger) {
 }
 
 func readCounters(ctx context.Context, client *http.Client) (c counters, err error) {
-	q := url.Values{"format": {"json"}, "filter": {`^cluster\.local_app\.upstream_cx_(connect_fail|rx_bytes_total|tx_bytes_total)$`}}
+	q := url.Values{"format": {"json"}, "filter": {`^(cluster\.local_app\.upstream_cx_(connect_fail|rx_bytes_total|tx_bytes_total)|control_plane\.connected_state)$`}}
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://envoy/stats?"+q.Encode(), nil)
 	if err != nil {
 		return c, err
@@ -117,9 +131,12 @@ func readCounters(ctx context.Context, client *http.Client) (c counters, err err
 		return c, err
 	}
 	for _, s := range stats.Stats {
-		if strings.HasSuffix(s.Name, "connect_fail") {
+		switch {
+		case strings.HasPrefix(s.Name, "control_plane"):
+			c.lost = s.Value == 0
+		case strings.HasSuffix(s.Name, "connect_fail"):
 			c.failed += s.Value
-		} else {
+		default:
 			c.bytes += s.Value
 		}
 	}

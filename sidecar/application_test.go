@@ -22,6 +22,7 @@ func TestApplication(t *testing.T) {
 		var now counters
 		var told []admin.Application
 		var away bool
+		lost := 0
 		var text bytes.Buffer
 		w := application{
 			log: slog.New(slog.NewTextHandler(&text, nil)),
@@ -38,6 +39,11 @@ func TestApplication(t *testing.T) {
 				}
 				told = append(told, a)
 				return nil
+			},
+			lost: func() {
+				mu.Lock()
+				defer mu.Unlock()
+				lost++
 			},
 		}
 		ctx, cancel := context.WithCancel(t.Context())
@@ -74,6 +80,26 @@ func TestApplication(t *testing.T) {
 		leave(false)
 		if n := step(counters{bytes: 20, failed: 4}, 10*time.Second); n != 1 || !told[len(told)-1].Answers {
 			t.Errorf("told %d times after the control plane was away: %+v, want that it answers", n, told[len(told)-1])
+		}
+		for _, looks := range []struct {
+			c           counters
+			d           time.Duration
+			least, most int // calls of lost
+		}{
+			{counters{bytes: 20, failed: 4, lost: true}, applicationEvery, 0, 0}, // a moment
+			{counters{bytes: 20, failed: 4}, time.Hour, 0, 0},
+			{counters{bytes: 20, failed: 4, lost: true}, 5 * applicationEvery, 1, 1},
+			{counters{bytes: 20, failed: 4, lost: true}, 5 * time.Minute, 8, 10},
+		} {
+			mu.Lock()
+			lost = 0
+			mu.Unlock()
+			step(looks.c, looks.d)
+			mu.Lock()
+			if lost < looks.least || lost > looks.most {
+				t.Errorf("%+v for %s: a fresh token was asked for %d times, want %d to %d", looks.c, looks.d, lost, looks.least, looks.most)
+			}
+			mu.Unlock()
 		}
 		cancel()
 		<-done

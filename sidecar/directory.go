@@ -21,6 +21,7 @@ import (
 func bootstrapPath(dir string) string { return filepath.Join(dir, "bootstrap.json") }
 func tokenPath(dir string) string     { return filepath.Join(dir, "token.json") }
 func adminPath(dir string) string     { return filepath.Join(dir, "admin.sock") }
+func lockPath(dir string) string      { return filepath.Join(dir, "lock") }
 
 // AdminSocket is the path at which the Envoy of a proxy has its administration, unless its
 // sidecar was told otherwise. It is false where the runtime directory is another user's: what is
@@ -37,7 +38,7 @@ func (c Config) directory(runtimeDir, proxyID string) (string, error) {
 		return filepath.Abs(c.Dir)
 	}
 	if !ownedByUser(runtimeDir) {
-		runtimeDir = admin.DefaultDir()
+		runtimeDir = ownRuntimeDir()
 		if err := admin.MakeDir(runtimeDir); err != nil {
 			return "", err
 		}
@@ -51,6 +52,18 @@ func (c Config) directory(runtimeDir, proxyID string) (string, error) {
 		linkReadable(runtimeDir, readable, name)
 	}
 	return filepath.Join(runtimeDir, name), nil
+}
+
+// rootsDir is where root's sidecars beside another user's control plane have their directories:
+// admin.SystemDir, root's default, is that user's then, who could replace what is in it.
+const rootsDir = "/run/sallyport-envoy"
+
+// ownRuntimeDir is where this user's sidecars beside another user's control plane have theirs.
+func ownRuntimeDir() string {
+	if os.Geteuid() == 0 {
+		return rootsDir
+	}
+	return admin.DefaultDir()
 }
 
 func ownedByUser(dir string) bool {
@@ -95,6 +108,19 @@ func readableName(proxyID string) string {
 	return name
 }
 
+// removeFiles removes a directory of a proxy's own in the runtime directory: its files, its readable name
+// and, unless somebody has put more into it, the directory. An orchestrator's next instance has
+// another ID, so nobody else would. The caller holds the lock.
+func removeFiles(dir, proxyID string) {
+	for _, path := range []string{tokenPath(dir), bootstrapPath(dir), adminPath(dir), lockPath(dir), dir} {
+		_ = os.Remove(path) // what is left is found, and used again, by the next start
+	}
+	link := filepath.Join(filepath.Dir(dir), readableName(proxyID))
+	if to, err := os.Readlink(link); err == nil && to == filepath.Base(dir) {
+		_ = os.Remove(link)
+	}
+}
+
 // makeDirectory creates dir with mode 0700, or checks the one there is: in one that others may
 // write to they could put a token or a bootstrap of their own.
 func makeDirectory(dir string) error {
@@ -107,13 +133,30 @@ func makeDirectory(dir string) error {
 	return nil
 }
 
-// lock keeps a second sidecar out of dir until the file is closed or the process ends.
+// claim makes dir and keeps a second sidecar out of it until the file is closed or the process ends.
+func claim(dir, proxyID string) (f *os.File, err error) {
+	// One that ends may be removing it.
+	for range 3 {
+		if err = makeDirectory(dir); err != nil {
+			return nil, err
+		}
+		if f, err = lock(dir, proxyID); !errors.Is(err, fs.ErrNotExist) {
+			break
+		}
+	}
+	return f, err
+}
+
+// lock keeps a second sidecar out of dir until the file is closed or the process ends. It wraps
+// fs.ErrNotExist if dir, or the lock, was removed meanwhile.
 func lock(dir, proxyID string) (*os.File, error) {
-	f, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_RDWR|os.O_CREATE, 0o600)
+	f, err := os.OpenFile(lockPath(dir), os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		return nil, err
 	}
 	switch err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); {
+	case err == nil && removed(f):
+		err = fmt.Errorf("%s: %w", f.Name(), fs.ErrNotExist)
 	case err == nil:
 		if err = f.Truncate(0); err == nil {
 			_, err = f.WriteAt([]byte(strconv.Itoa(os.Getpid())+"\n"), 0)
@@ -129,4 +172,14 @@ func lock(dir, proxyID string) (*os.File, error) {
 		return nil, errors.Join(err, f.Close())
 	}
 	return f, nil
+}
+
+// removed reports whether an open file's name leads to it no more.
+func removed(f *os.File) bool {
+	open, err := f.Stat()
+	if err != nil {
+		return true
+	}
+	named, err := os.Lstat(f.Name())
+	return err != nil || !os.SameFile(open, named)
 }

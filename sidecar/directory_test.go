@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/sallyport/sallyport/admin"
 	"github.com/sallyport/sallyport/internal/unixsocket"
 )
 
@@ -70,6 +71,65 @@ func TestLock(t *testing.T) {
 	}
 	if err := held.Close(); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// A sidecar that ends takes its files with it, and leaves what is not its own. One that starts
+// meanwhile finds a directory.
+func TestRemoveFiles(t *testing.T) {
+	base, err := os.MkdirTemp("", "ends-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(base) })
+	for _, id := range []string{"web-sidecar-proxy", nomadID} {
+		dir, err := Config{}.directory(base, id)
+		if err != nil {
+			t.Fatal(err)
+		}
+		held, err := claim(dir, id)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, path := range []string{tokenPath(dir), bootstrapPath(dir), adminPath(dir)} {
+			if err := os.WriteFile(path, nil, 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		late, err := os.OpenFile(lockPath(dir), os.O_RDWR, 0o600) // a second one, that has not come far
+		if err != nil {
+			t.Fatal(err)
+		}
+		removeFiles(dir, id)
+		if left, err := os.ReadDir(base); err != nil || len(left) != 0 {
+			t.Errorf("%s: %v is left, %v", id, left, err)
+		}
+		if !removed(late) {
+			t.Error("a lock whose file is gone is taken for one")
+		}
+		next, err := claim(dir, id)
+		if err != nil {
+			t.Fatalf("a start afterwards: %v", err)
+		}
+		if _, err := claim(dir, id); err == nil || !strings.Contains(err.Error(), "already running") {
+			t.Errorf("another one beside it: %v", err)
+		}
+		mine := filepath.Join(dir, "notes")
+		if err := os.WriteFile(mine, nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		removeFiles(dir, id)
+		if left, err := os.ReadDir(dir); err != nil || len(left) != 1 {
+			t.Errorf("%s: %v is left, %v; want the notes", id, left, err)
+		}
+		if err := os.RemoveAll(dir); err != nil {
+			t.Fatal(err)
+		}
+		for _, f := range []*os.File{held, late, next} {
+			if err := f.Close(); err != nil {
+				t.Error(err)
+			}
+		}
 	}
 }
 
@@ -141,7 +201,11 @@ func TestDirectory(t *testing.T) {
 	if err != nil || dir != filepath.Join(base, "web-sidecar-proxy") {
 		t.Errorf("directory = %q, %v", dir, err)
 	}
-	if os.Geteuid() != 0 { // root's own default is the machine's
+	if os.Geteuid() == 0 {
+		if dir := ownRuntimeDir(); dir == admin.SystemDir {
+			t.Errorf("beside another user's control plane root's sidecars are in that one's directory, %s", dir)
+		}
+	} else {
 		own := t.TempDir()
 		t.Setenv("XDG_RUNTIME_DIR", own)
 		dir, err := Config{}.directory("/", "web-sidecar-proxy")

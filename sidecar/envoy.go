@@ -30,7 +30,8 @@ type Envoy struct {
 }
 
 // Run runs the Envoy of a proxy until it ends, and returns its exit status, as a shell would: 128
-// and the signal's number if a signal ended it. SIGTERM, SIGINT and the end of ctx end Envoy;
+// and the signal's number if a signal ended it. Afterwards it removes the files, unless Config.Dir
+// says where they are. SIGTERM, SIGINT and the end of ctx end Envoy;
 // SIGUSR1 is passed on.
 func Run(ctx context.Context, c Config, e Envoy, log *slog.Logger) (status int, err error) {
 	if err := checkArgs(e.Args); err != nil {
@@ -63,10 +64,21 @@ func Run(ctx context.Context, c Config, e Envoy, log *slog.Logger) (status int, 
 		return 0, err
 	}
 
+	if c.Dir == "" {
+		defer removeFiles(s.Dir, s.Proxy.ProxyID)
+	}
 	beside, end := context.WithCancel(ctx)
 	var running sync.WaitGroup
-	running.Go(func() { s.renewToken(beside, c.TokenTTL, log) })
-	running.Go(func() { s.watchApplication(beside, log) })
+	lost := make(chan struct{}, 1)
+	running.Go(func() { s.renewToken(beside, c.TokenTTL, lost, log) })
+	running.Go(func() {
+		s.watchApplication(beside, log, func() {
+			select {
+			case lost <- struct{}{}:
+			default: // it is asked for already
+			}
+		})
+	})
 	defer running.Wait()
 	defer end()
 
@@ -79,15 +91,16 @@ func Run(ctx context.Context, c Config, e Envoy, log *slog.Logger) (status int, 
 	}.run(ctx, signals)
 }
 
-// renewToken keeps the token in the sidecar's directory fresh until ctx ends.
-func (s *Sidecar) renewToken(ctx context.Context, ttl time.Duration, log *slog.Logger) {
+// renewToken keeps the token in the sidecar's directory fresh until ctx ends. lost says that Envoy
+// does not reach the control plane.
+func (s *Sidecar) renewToken(ctx context.Context, ttl time.Duration, lost <-chan struct{}, log *slog.Logger) {
 	if s.Proxy.OwnToken {
 		s.own.follow(ctx, s.Proxy.Token, s.writeToken, log)
 		return
 	}
 	again := admin.TokenRequest{ProxyID: s.Proxy.ProxyID, TTL: ttl}
 	renewal{
-		log: log, write: s.writeToken,
+		log: log, write: s.writeToken, lost: lost,
 		mint: func(ctx context.Context) (admin.TokenResponse, error) { return s.client.Token(ctx, again) },
 	}.run(ctx, s.Proxy.Expires)
 }

@@ -24,16 +24,30 @@ type renewal struct {
 	mint func(ctx context.Context) (admin.TokenResponse, error)
 	// write puts a token where Envoy finds it.
 	write func(token string) error
+	// lost asks for a fresh token at once, as the present one may not be taken any more. Nil: nobody
+	// asks.
+	lost <-chan struct{}
 }
 
 // run replaces the token that ends at expires, and each one after it, at about two thirds of its
 // life, until ctx ends. It tries again after a failure, and logs one once for as long as it stays
-// the same.
+// the same. A failure to replace a token that is lost says nothing that Envoy does not say: the
+// control plane is away.
 func (r renewal) run(ctx context.Context, expires time.Time) {
 	failures, logged := 0, ""
 	next := renewAt(time.Now(), expires, rand.Float64())
-	for sleepUntil(ctx, next) {
+	for {
+		due, lost := r.wait(ctx, next)
+		if !due && !lost {
+			return
+		}
 		expires, err := r.try(ctx)
+		if err != nil && !due {
+			continue
+		}
+		if err == nil && lost {
+			r.log.Info("envoy does not reach the control plane, token renewed")
+		}
 		if err == nil {
 			if logged != "" {
 				r.log.Info("token renewed")
@@ -48,6 +62,21 @@ func (r renewal) run(ctx context.Context, expires time.Time) {
 		}
 		failures++
 		next = time.Now().Add(backoff.Delay(failures, renewalRetry, renewalRetryMax))
+	}
+}
+
+// wait returns at next, when a token is lost, or, with neither, when ctx ends.
+func (r renewal) wait(ctx context.Context, next time.Time) (due, lost bool) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	woken := make(chan bool, 1)
+	go func() { woken <- sleepUntil(ctx, next) }()
+	select {
+	case due = <-woken:
+		return due, false
+	case <-r.lost:
+		cancel()
+		return <-woken, true
 	}
 }
 

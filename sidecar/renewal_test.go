@@ -138,3 +138,50 @@ func TestRenewalOfEnded(t *testing.T) {
 		}
 	})
 }
+
+// TestLostToken: a token that is not taken any more is replaced at once, and an outage of the control
+// plane is no reason to hurry or to complain.
+func TestLostToken(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		var log bytes.Buffer
+		m := &mint{life: time.Hour}
+		var mu sync.Mutex
+		writes := 0
+		lost := make(chan struct{}, 1)
+		r := renewal{log: slog.New(slog.NewTextHandler(&log, nil)), mint: m.mint, lost: lost, write: func(string) error {
+			mu.Lock()
+			defer mu.Unlock()
+			writes++
+			return nil
+		}}
+		done := make(chan struct{})
+		go func() { r.run(ctx, time.Now().Add(time.Hour)); close(done) }()
+		wrote := func(want int) {
+			t.Helper()
+			synctest.Wait()
+			mu.Lock()
+			defer mu.Unlock()
+			if writes != want {
+				t.Errorf("%d tokens written, want %d", writes, want)
+			}
+			writes = 0
+		}
+		time.Sleep(time.Minute)
+		lost <- struct{}{}
+		wrote(1)
+		time.Sleep(35 * time.Minute) // 60 % of the new one's life are not over
+		wrote(0)
+		m.fail(errors.New("nobody answers"))
+		lost <- struct{}{}
+		wrote(0)
+		m.fail(nil)
+		time.Sleep(10 * time.Minute) // as if nothing had been lost
+		wrote(1)
+		cancel()
+		<-done
+		if s := log.String(); strings.Contains(s, "WARN") || strings.Count(s, "does not reach") != 1 {
+			t.Errorf("log:\n%s", s)
+		}
+	})
+}

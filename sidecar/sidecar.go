@@ -99,10 +99,7 @@ func open(ctx context.Context, c Config, t Target) (*Sidecar, error) {
 	if s.Dir, err = c.directory(s.client.Dir(), s.Proxy.ProxyID); err != nil {
 		return nil, err
 	}
-	if err := makeDirectory(s.Dir); err != nil {
-		return nil, err
-	}
-	if s.lock, err = lock(s.Dir, s.Proxy.ProxyID); err != nil {
+	if s.lock, err = claim(s.Dir, s.Proxy.ProxyID); err != nil {
 		return nil, err
 	}
 	if err := s.write(c, t); err != nil {

@@ -125,6 +125,9 @@ func (b *builder) judges() {
 
 func (b *builder) addInbound() {
 	in := b.in.Proxy.Inbound
+	if in.Closed != "" {
+		return
+	}
 	b.out.Inbound = listenerName(publicListener, in.Address, in.Port)
 	b.add(b.out.Inbound, b.inboundListener())
 }

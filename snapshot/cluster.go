@@ -42,9 +42,21 @@ func (b *builder) localCluster() *clusterv3.Cluster {
 	}
 	c := b.applicationCluster(localApp, address, in.Protocol)
 	if in.MaxConnections > 0 {
-		c.CircuitBreakers = breakers(&clusterv3.CircuitBreakers_Thresholds{MaxConnections: wrapperspb.UInt32(in.MaxConnections)})
+		c.CircuitBreakers = breakers(inboundThresholds(in.MaxConnections))
 	}
 	return c
+}
+
+// inboundThresholds let through to the application what the public listener takes in: Envoy's own
+// bounds, which have nothing to do with the application, are raised with it where they are lower.
+// Connections that are being made count as pending, of tcp too.
+func inboundThresholds(connections uint32) *clusterv3.CircuitBreakers_Thresholds {
+	const envoys = 1024
+	t := &clusterv3.CircuitBreakers_Thresholds{MaxConnections: wrapperspb.UInt32(connections)}
+	if connections > envoys {
+		t.MaxPendingRequests, t.MaxRequests = wrapperspb.UInt32(connections), wrapperspb.UInt32(connections)
+	}
+	return t
 }
 
 func (b *builder) localAddress(port uint16) *corev3.Address {
@@ -97,9 +109,9 @@ func (b *builder) upstreams() []upstream {
 			continue
 		}
 		t := b.in.Upstreams[i]
-		if u.Protocol.Set {
+		if p := u.Speaks(t.Service); p != t.Service.Protocol {
 			s := *t.Service
-			s.Protocol, t.Service = u.Protocol.Protocol, &s
+			s.Protocol, t.Service = p, &s
 		}
 		out = append(out, upstream{Upstream: u, Target: t, index: i, id: id})
 	}

@@ -79,6 +79,7 @@ func (b *builder) exposedListener(name string, e catalog.ExposedPath, cluster st
 	// As Consul names filter, routes and counters.
 	filter := "exposed_path_filter_" + alphanumeric(e.Path) + "_" + strconv.Itoa(int(e.ListenerPort))
 	m := b.externalHCM(filter, e.Protocol)
+	m.HttpProtocolOptions = b.http1(b.in.Proxy.Service)
 	m.HttpFilters = []*hcmv3.HttpFilter{b.routerFilter()}
 	m.RouteSpecifier = &hcmv3.HttpConnectionManager_RouteConfig{RouteConfig: &routev3.RouteConfiguration{
 		Name: filter,

@@ -38,6 +38,7 @@ func TestInboundLayout(t *testing.T) {
 		warnings int
 	}{
 		{"rbac", catalog.Inbound{}, newest, rbac, handshake, true, 0},
+		{"rbac, new", catalog.Inbound{Revocation: catalog.NewConnections}, newest, rbac, handshake, false, 0},
 		{"rbac, 1.38", catalog.Inbound{}, middle, rbac, handshake, false, 0},
 		{"rbac, 1.36", catalog.Inbound{}, oldest, rbac, at, false, 1},
 		{"rbac, unknown", catalog.Inbound{}, snapshot.Features{}, rbac, at, false, 1},

@@ -66,6 +66,8 @@ func (b *builder) inboundListener() *listenerv3.Listener {
 	if in.Protocol.L7() {
 		chain.Filters = append(chain.Filters, b.inboundHTTP())
 	} else {
+		// Else /healthcheck/fail would end connections at their next byte, by check_drain_close.
+		l.DrainType = listenerv3.Listener_MODIFY_ONLY
 		for _, s := range []slot{rulesSlot, authzSlot, networkExtensions, proxySlot} {
 			chain.Filters = append(chain.Filters, b.networkSlot(s))
 		}
@@ -86,12 +88,18 @@ func (b *builder) chainName() string {
 
 // tcpProxy leads a connection to the application.
 func (b *builder) tcpProxy() *anypb.Any {
+	idle := idleTimeout
+	if t := b.in.Proxy.Inbound.IdleTimeout; t.Set {
+		idle = max(t.Duration, 0) // 0: never
+	}
 	proxy := &tcpv3.TcpProxy{
 		StatPrefix:       publicListener,
 		ClusterSpecifier: &tcpv3.TcpProxy_Cluster{Cluster: localApp},
-		IdleTimeout:      durationpb.New(idleTimeout),
+		IdleTimeout:      durationpb.New(idle),
 	}
-	if b.in.Envoy.DrainClose { // an older Envoy would ignore the unknown field silently
+	// An older Envoy would ignore the unknown field silently. A drain that an operator asks Envoy for
+	// ends connections by it, too, so those have it alone that a revocation is to end.
+	if b.in.Envoy.DrainClose && b.in.Proxy.Inbound.Revocation == catalog.Drain {
 		proxy.CheckDrainClose = wrapperspb.Bool(true)
 	}
 	if b.in.Envoy.ConnectMode { // as above
@@ -162,6 +170,8 @@ func (b *builder) upstreamListener(u upstream) *listenerv3.Listener {
 	filter := b.networkFilter("envoy.filters.network.tcp_proxy", &tcpv3.TcpProxy{
 		StatPrefix:       stats,
 		ClusterSpecifier: &tcpv3.TcpProxy_Cluster{Cluster: u.cluster},
+		// The service's own proxy ends idle connections; Envoy's default here is an hour.
+		IdleTimeout: durationpb.New(0),
 	})
 	if u.Service.Protocol.L7() {
 		filter = b.networkFilter("envoy.filters.network.http_connection_manager", &hcmv3.HttpConnectionManager{
@@ -169,9 +179,10 @@ func (b *builder) upstreamListener(u upstream) *listenerv3.Listener {
 			CodecType:                hcmv3.HttpConnectionManager_AUTO,
 			ForwardClientCertDetails: hcmv3.HttpConnectionManager_SANITIZE,
 			// The service's own proxy limits idle streams; Envoy's default here is 5 minutes.
-			StreamIdleTimeout: durationpb.New(0),
-			HttpFilters:       []*hcmv3.HttpFilter{b.routerFilter()},
-			RouteSpecifier:    routesNamed(u.routes()),
+			StreamIdleTimeout:   durationpb.New(0),
+			HttpProtocolOptions: b.http1(u.Destination),
+			HttpFilters:         []*hcmv3.HttpFilter{b.routerFilter()},
+			RouteSpecifier:      routesNamed(u.routes()),
 		})
 	}
 	l.FilterChains[0].Filters = []*listenerv3.Filter{filter}

@@ -10,6 +10,7 @@ import (
 	xffv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/http/original_ip_detection/xff/v3"
 	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
 	"github.com/sallyport/sallyport/catalog"
+	"github.com/sallyport/sallyport/identity"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/wrapperspb"
@@ -53,6 +54,16 @@ func codec(p catalog.Protocol) hcmv3.HttpConnectionManager_CodecType {
 		return hcmv3.HttpConnectionManager_HTTP1
 	}
 	return hcmv3.HttpConnectionManager_AUTO
+}
+
+// http1 is how those who are not of the mesh may speak HTTP/1 to a service: in 1.0 too, which
+// nginx and health checkers do unless told otherwise. Of those who name no host the service is it.
+// Sidecars speak no 1.0 to each other.
+func (b *builder) http1(to identity.Name) *corev3.Http1ProtocolOptions {
+	if b.in.Proxy.RefuseHTTP10 {
+		return nil
+	}
+	return &corev3.Http1ProtocolOptions{AcceptHttp_10: true, DefaultHostForHttp_10: to.Service}
 }
 
 // trustNobody makes the address of the connection that of the client: x-forwarded-for is read from

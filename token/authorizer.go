@@ -3,11 +3,13 @@ package token
 import (
 	"context"
 	"errors"
+	"os"
 	"strings"
 
 	"github.com/sallyport/sallyport/identity"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/status"
 )
 
@@ -140,22 +142,45 @@ func (i *Issuer) Stream(ctx context.Context, token string, node identity.ProxyID
 	return i.Call(ctx, token, node, identity.Name{})
 }
 
-// Call returns the proxy that token was minted for, unless the call names another one. The Caller's
+// Call returns the proxy that token was minted for, unless the call names another one, or comes, over
+// a Unix socket, from a process of another user than the one that the token is bound to. The Caller's
 // Token is empty, for nothing behind this control plane asks for it.
-func (i *Issuer) Call(_ context.Context, token string, proxy identity.ProxyID, service identity.Name) (identity.Caller, error) {
+func (i *Issuer) Call(ctx context.Context, token string, proxy identity.ProxyID, service identity.Name) (identity.Caller, error) {
 	if token == "" {
 		return identity.Caller{}, status.Error(codes.Unauthenticated, "the call came without a token: is this Envoy's bootstrap from `sallyport bootstrap` or `sallyport envoy`?")
 	}
-	p, err := i.verify(token)
+	v, err := i.verify(token)
 	switch {
 	case errors.Is(err, errExpired):
 		return identity.Caller{}, status.Error(codes.Unauthenticated, err.Error()+": `sallyport envoy` renews it as long as it runs, `sallyport bootstrap` writes a new one")
 	case err != nil:
 		return identity.Caller{}, status.Error(codes.Unauthenticated, err.Error())
-	case proxy != "" && proxy != p:
-		return identity.Caller{}, status.Errorf(codes.PermissionDenied, "the token is %q's, but the caller calls itself %.64q", p, proxy)
+	case proxy != "" && proxy != v.proxy:
+		return identity.Caller{}, status.Errorf(codes.PermissionDenied, "the token is %q's, but the caller calls itself %.64q", v.proxy, proxy)
 	}
-	return identity.Caller{Proxy: p, Service: service}, nil
+	if uid, ok := peerUID(ctx); ok && !mayBear(uid, v.proof) {
+		return identity.Caller{}, status.Errorf(codes.PermissionDenied, "the token is for processes of user %d, the proxy's sallyport_uid, and the caller runs as user %d", v.proof.UID, uid)
+	}
+	return identity.Caller{Proxy: v.proxy, Service: service, Proof: v.proof}, nil
+}
+
+// mayBear reports whether a process of that user may come with a token: root, the control plane's
+// own user, and, where the proxy's definition named a user, nobody else but that one.
+func mayBear(uid int, f identity.Proof) bool {
+	return !f.Bound() || f.UID < 0 || uid == f.UID || uid == 0 || uid == os.Geteuid()
+}
+
+// peerUID is the user of the process at the other end of a Unix socket; ok is false for other
+// transports.
+func peerUID(ctx context.Context) (uid int, ok bool) {
+	p, ok := peer.FromContext(ctx)
+	if !ok {
+		return 0, false
+	}
+	if a, ok := p.AuthInfo.(interface{ PeerUID() (int, bool) }); ok {
+		return a.PeerUID()
+	}
+	return 0, false
 }
 
 // Admit is Call: a signature is verified without asking anybody.

@@ -1,6 +1,8 @@
 package token_test
 
 import (
+	"crypto/ed25519"
+	"os"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -10,6 +12,7 @@ import (
 	"github.com/sallyport/sallyport/token"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/status"
 )
 
@@ -56,7 +59,7 @@ func TestStream(t *testing.T) {
 			if status.Code(err) != test.code {
 				t.Fatalf("Stream: %v, want %s", err, test.code)
 			}
-			if err == nil && caller != (identity.Caller{Proxy: "web"}) {
+			if err == nil && (caller.Proxy != "web" || caller.Service != (identity.Name{}) || caller.Token != "" || !caller.Proof.Bound()) {
 				t.Errorf("Stream = %#v", caller)
 			}
 			if err != nil {
@@ -113,6 +116,7 @@ func TestCall(t *testing.T) {
 			if test.code == codes.OK {
 				want = identity.Caller{Proxy: odd, Service: identity.NewName("web")}
 			}
+			caller.Proof = identity.Proof{}
 			if status.Code(err) != test.code || caller != want {
 				t.Errorf("Call = %+v, %v; want %+v and %s", caller, err, want, test.code)
 			}
@@ -134,4 +138,53 @@ func TestStreamExpired(t *testing.T) {
 			t.Errorf("Stream with an expired token: %v", err)
 		}
 	})
+}
+
+// socket is the AuthInfo of a connection over a Unix socket of a process of that user.
+type socket int
+
+func (s socket) AuthType() string     { return "socket" }
+func (s socket) PeerUID() (int, bool) { return int(s), s >= 0 }
+
+// TestBearer: on the Unix socket a token that is bound to a user is good for that one's processes,
+// root's and the control plane's own.
+func TestBearer(t *testing.T) {
+	i, file := open(t)
+	key := readKey(t, file)
+	now := time.Now().Unix()
+	old := compact(t, map[string]any{"alg": "EdDSA", "typ": "JWT"}, map[string]any{
+		"iss": "spiffe://" + trustDomain.Name() + "/sallyport", "aud": token.Audience, "sub": "web", "nbf": now - 60, "exp": now + 3600,
+	}, func(s string) []byte { return ed25519.Sign(key, []byte(s)) })
+	own := os.Geteuid()
+	const remote = -1
+	for _, test := range []struct {
+		bound int
+		peer  int
+		want  bool
+	}{
+		{1000, 1000, true},
+		{1000, 0, true},
+		{1000, own, true},
+		{1000, 1001, false},
+		{1000, 65534, false},
+		{1000, remote, true},
+		{0, 1000, false},
+		{0, 0, true},
+		{-1, 1000, true},
+		{-1, 0, true},
+		{-1, remote, true},
+	} {
+		m, err := i.Mint(token.Subject{Proxy: "web", Service: identity.NewName("web"), UID: test.bound}, time.Hour)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for text, want := range map[string]bool{m.Text: test.want, old: true} {
+			ctx := metadata.NewIncomingContext(t.Context(), metadata.Pairs("authorization", "Bearer "+text))
+			ctx = peer.NewContext(ctx, &peer.Peer{AuthInfo: socket(test.peer)})
+			_, err := token.Authorizer{Authority: i}.Stream(ctx, "web")
+			if (err == nil) != want || err != nil && status.Code(err) != codes.PermissionDenied {
+				t.Errorf("bound to %d (old: %t), from %d: %v, want %t", test.bound, text == old, test.peer, err, want)
+			}
+		}
+	}
 }

@@ -7,5 +7,14 @@ const Audience = audience
 
 var ErrExpired = errExpired
 
-// Verify is verify.
-func (i *Issuer) Verify(token string) (identity.ProxyID, error) { return i.verify(token) }
+// Verify is verify, without the proof.
+func (i *Issuer) Verify(token string) (identity.ProxyID, error) {
+	v, err := i.verify(token)
+	return v.proxy, err
+}
+
+// Prove is verify's proof.
+func (i *Issuer) Prove(token string) (identity.Proof, error) {
+	v, err := i.verify(token)
+	return v.proof, err
+}

@@ -6,6 +6,7 @@
 package token
 
 import (
+	"cmp"
 	"crypto/ed25519"
 	"crypto/rand"
 	"encoding/base64"
@@ -44,6 +45,8 @@ const (
 // errExpired marks a token that was valid until it expired.
 var errExpired = errors.New("token has expired")
 
+var errUser = errors.New("a user has a number that is not negative, and -1 stands for none")
+
 var errMalformed = errors.New("not a token of this control plane, or cut or changed on its way")
 
 // algorithms are those that a token may be signed with. There is one, which excludes "none" and any
@@ -68,8 +71,38 @@ type Issuer struct {
 
 // verified is what is kept of a token whose signature and claims are valid.
 type verified struct {
-	proxy              identity.ProxyID
-	notBefore, expires int64 // Unix seconds
+	proxy     identity.ProxyID
+	proof     identity.Proof
+	notBefore int64 // Unix seconds
+}
+
+// Subject is whom a token is made for: a proxy, as it is defined now. Proxy and Service are
+// required; UID is the user that the definition names, -1 where it names none.
+type Subject struct {
+	Proxy   identity.ProxyID
+	Service identity.Name
+	UID     int
+}
+
+// Minted is a new token. Printing it prints its ID.
+type Minted struct {
+	Text, ID string
+	Expires  time.Time
+}
+
+// String is the token's ID.
+func (m Minted) String() string { return "token " + m.ID }
+
+// GoString is String.
+func (m Minted) GoString() string { return m.String() }
+
+// claims are what a token says.
+type claims struct {
+	jwt.Claims
+	// Service and UID bind the token; tokens of releases before have neither. Service is
+	// partition/namespace/service.
+	Service string `json:"svc,omitempty"`
+	UID     *int   `json:"uid,omitempty"`
 }
 
 // Open returns the issuer whose key is in c.File, and makes that file, readable for its owner
@@ -103,54 +136,62 @@ func (i *Issuer) String() string { return "issuer " + i.issuer }
 // GoString is String.
 func (i *Issuer) GoString() string { return i.String() }
 
-// Mint returns a token of p and when it expires: after ttl, rounded up to a whole second. A ttl
-// below one second is an error, and so is a p that no token can carry.
-func (i *Issuer) Mint(p identity.ProxyID, ttl time.Duration) (token string, expires time.Time, err error) {
-	if err := checkProxy(p); err != nil {
-		return "", time.Time{}, err
+// Mint returns a token of s, which ends after ttl, rounded up to a whole second. A ttl below one
+// second is an error, and so is an s that no token can carry.
+func (i *Issuer) Mint(s Subject, ttl time.Duration) (Minted, error) {
+	if err := checkProxy(s.Proxy); err != nil {
+		return Minted{}, err
+	}
+	if err := s.Service.Check(); err != nil || s.UID < -1 {
+		return Minted{}, fmt.Errorf("token for %q: the service %q, user %d: %w", s.Proxy, s.Service, s.UID, cmp.Or(err, errUser))
 	}
 	if ttl < time.Second {
-		return "", time.Time{}, fmt.Errorf("token for %q: lifetime %v: must be at least one second", p, ttl)
+		return Minted{}, fmt.Errorf("token for %q: lifetime %v: must be at least one second", s.Proxy, ttl)
 	}
 	now := time.Now()
-	expires = now.Add(ttl + time.Second - 1).Truncate(time.Second)
-	token, err = jwt.Signed(i.signer).Claims(jwt.Claims{
-		Issuer:    i.issuer,
-		Subject:   string(p),
-		Audience:  jwt.Audience{audience},
-		Expiry:    jwt.NewNumericDate(expires),
-		NotBefore: jwt.NewNumericDate(now.Add(-backDated)),
-		IssuedAt:  jwt.NewNumericDate(now),
-		ID:        rand.Text(),
+	m := Minted{ID: rand.Text(), Expires: now.Add(ttl + time.Second - 1).Truncate(time.Second)}
+	var err error
+	m.Text, err = jwt.Signed(i.signer).Claims(claims{
+		Claims: jwt.Claims{
+			Issuer:    i.issuer,
+			Subject:   string(s.Proxy),
+			Audience:  jwt.Audience{audience},
+			Expiry:    jwt.NewNumericDate(m.Expires),
+			NotBefore: jwt.NewNumericDate(now.Add(-backDated)),
+			IssuedAt:  jwt.NewNumericDate(now),
+			ID:        m.ID,
+		},
+		Service: strings.Join([]string{s.Service.Partition, s.Service.Namespace, s.Service.Service}, "/"),
+		UID:     &s.UID,
 	}).Serialize()
 	if err != nil {
-		return "", time.Time{}, fmt.Errorf("token for %q: %w", p, err)
+		return Minted{}, fmt.Errorf("token for %q: %w", s.Proxy, err)
 	}
-	return token, expires, nil
+	return m, nil
 }
 
-// verify returns the proxy that a token was minted for. The error of one that has expired wraps
+// verify returns what a token says. The error of one that has expired wraps
 // errExpired. The signature is checked the first time and the result kept, so that later calls take
 // no lock and allocate nothing; the times are checked in every call.
-func (i *Issuer) verify(token string) (identity.ProxyID, error) {
+func (i *Issuer) verify(token string) (verified, error) {
 	v, ok := i.verified.Load(token)
 	if !ok {
 		var err error
 		if v, err = i.read(token); err != nil {
-			return "", err
+			return verified{}, err
 		}
 	}
 	now := time.Now().Unix()
 	switch {
-	case now >= v.expires: // RFC 7519, 4.1.4: not on or after
-		return "", fmt.Errorf("%w at %s", errExpired, time.Unix(v.expires, 0).UTC().Format(time.RFC3339))
+	case now >= v.proof.Expires: // RFC 7519, 4.1.4: not on or after
+		return verified{}, fmt.Errorf("%w at %s", errExpired, time.Unix(v.proof.Expires, 0).UTC().Format(time.RFC3339))
 	case now < v.notBefore:
-		return "", fmt.Errorf("token is not valid before %s: is the clock right?", time.Unix(v.notBefore, 0).UTC().Format(time.RFC3339))
+		return verified{}, fmt.Errorf("token is not valid before %s: is the clock right?", time.Unix(v.notBefore, 0).UTC().Format(time.RFC3339))
 	}
 	if !ok {
-		i.verified.Store(token, v, func(v verified) bool { return now >= v.expires })
+		i.verified.Store(token, v, func(v verified) bool { return now >= v.proof.Expires })
 	}
-	return v.proxy, nil
+	return v, nil
 }
 
 // read checks everything of a token but its times.
@@ -158,16 +199,19 @@ func (i *Issuer) read(token string) (verified, error) {
 	if len(token) > maxToken {
 		return verified{}, fmt.Errorf("token of %d bytes is longer than any that is minted", len(token))
 	}
-	// Nothing signs the signature: without this check one token would have several spellings.
-	if !canonical(token[strings.LastIndexByte(token, '.')+1:]) {
-		return verified{}, errMalformed
+	// What is signed are decoded bytes, encoded anew: without this check one token would have several
+	// spellings.
+	for part := range strings.SplitSeq(token, ".") {
+		if !canonical(part) {
+			return verified{}, errMalformed
+		}
 	}
 	// The parser's errors may quote the token, so they are not wrapped.
 	parsed, err := jwt.ParseSigned(token, algorithms())
 	if err != nil {
 		return verified{}, errMalformed
 	}
-	var c jwt.Claims
+	var c claims
 	if err := parsed.Claims(i.public, &c); err != nil {
 		return verified{}, errors.New("token is not signed by this control plane, or not with its present key")
 	}
@@ -183,7 +227,18 @@ func (i *Issuer) read(token string) (verified, error) {
 	if err := checkProxy(p); err != nil {
 		return verified{}, err
 	}
-	return verified{proxy: p, notBefore: int64(*c.NotBefore), expires: int64(*c.Expiry)}, nil
+	proof := identity.Proof{ID: c.ID, Expires: int64(*c.Expiry)}
+	if c.Service != "" || c.UID != nil {
+		parts := strings.Split(c.Service, "/")
+		if len(parts) != 3 || c.UID == nil {
+			return verified{}, errors.New("token is bound to nothing that this release knows")
+		}
+		proof.Service, proof.UID = identity.Name{Partition: parts[0], Namespace: parts[1], Service: parts[2]}, *c.UID
+		if proof.Service.Check() != nil {
+			return verified{}, errors.New("token is bound to a service whose name cannot be one")
+		}
+	}
+	return verified{proxy: p, proof: proof, notBefore: int64(*c.NotBefore)}, nil
 }
 
 // canonical reports whether part is base64 in its only strict spelling: decoders ignore line breaks

@@ -16,6 +16,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -47,11 +48,16 @@ func reopen(t testing.TB, file string) *token.Issuer {
 
 func mint(t testing.TB, i *token.Issuer, p identity.ProxyID, ttl time.Duration) string {
 	t.Helper()
-	text, _, err := i.Mint(p, ttl)
+	m, err := i.Mint(subject(p), ttl)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return text
+	return m.Text
+}
+
+// subject is a proxy of web that names no user.
+func subject(p identity.ProxyID) token.Subject {
+	return token.Subject{Proxy: p, Service: identity.NewName("web"), UID: -1}
 }
 
 func TestRoundTrip(t *testing.T) {
@@ -82,11 +88,11 @@ func TestClaims(t *testing.T) {
 		time.Sleep(300 * time.Millisecond) // so that now is no whole second
 		i, _ := open(t)
 		now := time.Now()
-		text, expires, err := i.Mint("web", 90*time.Second)
+		m, err := i.Mint(subject("web"), 90*time.Second)
 		if err != nil {
 			t.Fatal(err)
 		}
-		parts := strings.Split(text, ".")
+		expires, parts := m.Expires, strings.Split(m.Text, ".")
 		var header, claims map[string]any
 		for n, into := range []*map[string]any{&header, &claims} {
 			raw, err := base64.RawURLEncoding.DecodeString(parts[n])
@@ -101,13 +107,14 @@ func TestClaims(t *testing.T) {
 			t.Errorf("header %v, want %v", header, want)
 		}
 		jti, _ := claims["jti"].(string)
-		if len(jti) < 22 { // 128 bits
-			t.Errorf("jti %q", jti)
+		if len(jti) < 22 || jti != m.ID { // 128 bits
+			t.Errorf("jti %q, ID %q", jti, m.ID)
 		}
 		delete(claims, "jti")
 		want := map[string]any{
 			"iss": "spiffe://11111111-2222-3333-4444-555555555555.consul/sallyport", "aud": "sallyport-xds", "sub": "web",
 			"iat": float64(now.Unix()), "nbf": float64(now.Unix() - 60), "exp": float64(expires.Unix()),
+			"svc": "default/default/web", "uid": float64(-1),
 		}
 		if !maps.Equal(claims, want) {
 			t.Errorf("claims %v, want %v", claims, want)
@@ -121,12 +128,17 @@ func TestClaims(t *testing.T) {
 func TestMintRefuses(t *testing.T) {
 	i, _ := open(t)
 	for name, p := range map[string]identity.ProxyID{"empty": "", "not UTF-8": "web\xff", "too long": identity.ProxyID(strings.Repeat("x", 513))} {
-		if _, _, err := i.Mint(p, time.Hour); err == nil {
+		if _, err := i.Mint(subject(p), time.Hour); err == nil {
 			t.Errorf("Mint for a proxy ID that is %s: no error", name)
 		}
 	}
+	for _, s := range []token.Subject{{Proxy: "web"}, {Proxy: "web", Service: identity.NewName("a/b")}, {Proxy: "web", Service: identity.NewName("web"), UID: -2}} {
+		if _, err := i.Mint(s, time.Hour); err == nil {
+			t.Errorf("Mint for %+v: no error", s)
+		}
+	}
 	for _, ttl := range []time.Duration{0, -time.Hour, time.Second - 1} {
-		if _, _, err := i.Mint("web", ttl); err == nil {
+		if _, err := i.Mint(subject("web"), ttl); err == nil {
 			t.Errorf("Mint for %v: no error", ttl)
 		}
 	}
@@ -138,10 +150,11 @@ func TestTime(t *testing.T) {
 	for _, remembered := range []bool{false, true} {
 		synctest.Test(t, func(t *testing.T) {
 			i, _ := open(t)
-			text, expires, err := i.Mint("web", 10*time.Second)
+			m, err := i.Mint(subject("web"), 10*time.Second)
 			if err != nil {
 				t.Fatal(err)
 			}
+			text, expires := m.Text, m.Expires
 			if remembered {
 				if _, err := i.Verify(text); err != nil {
 					t.Fatal(err)
@@ -244,6 +257,10 @@ func TestForged(t *testing.T) {
 		"end is beyond all numbers":      compact(t, eddsa, good(set("exp", 1e300)), sign),
 		"no beginning":                   compact(t, eddsa, good(drop("nbf")), sign),
 		"not yet valid":                  compact(t, eddsa, good(set("nbf", time.Now().Unix()+60)), sign),
+		"a service and no user":          compact(t, eddsa, good(set("svc", "default/default/web")), sign),
+		"a user and no service":          compact(t, eddsa, good(set("uid", 7)), sign),
+		"a service that is none":         compact(t, eddsa, good(set("svc", "default/default/a b"), set("uid", 7)), sign),
+		"a service in one part":          compact(t, eddsa, good(set("svc", "web"), set("uid", 7)), sign),
 		"claims are no object":           compact(t, eddsa, []string{"web"}, sign),
 		"two subjects":                   raw(t, eddsa, `{"sub":"web","sub":"db","aud":"sallyport-xds"}`, sign),
 		"signature of another":           parts[0] + "." + parts[1] + "." + strings.Split(mint(t, i, "web", time.Hour), ".")[2],
@@ -283,6 +300,52 @@ func TestForged(t *testing.T) {
 			changed := minted[:n] + string(c) + minted[n+1:]
 			if p, err := i.Verify(changed); changed != minted && err == nil {
 				t.Errorf("a token with byte %d changed to %q is %q's", n, c, p)
+			}
+		}
+	}
+}
+
+// TestBound: a token says for what it was made, and one of a release before says that it is bound to
+// nothing.
+func TestBound(t *testing.T) {
+	i, file := open(t)
+	for _, want := range []token.Subject{subject("web"), {Proxy: "web", Service: identity.Name{Partition: "p", Namespace: "n", Service: "api"}, UID: 0}, {Proxy: "x", Service: identity.NewName("x"), UID: 1000}} {
+		m, err := i.Mint(want, time.Hour)
+		if err != nil {
+			t.Fatal(err)
+		}
+		f, err := i.Prove(m.Text)
+		if err != nil || f != (identity.Proof{ID: m.ID, Expires: m.Expires.Unix(), Service: want.Service, UID: want.UID}) || !f.Bound() {
+			t.Errorf("the proof of %+v is %+v, %v", want, f, err)
+		}
+		if text := fmt.Sprintf("%v %+v %#v %s", m, m, m, m); strings.Contains(text, m.Text[:20]) || !strings.Contains(text, m.ID) {
+			t.Errorf("printed it is %s", text)
+		}
+	}
+	now := time.Now().Unix()
+	key := readKey(t, file)
+	old := compact(t, map[string]any{"alg": "EdDSA", "typ": "JWT"}, map[string]any{
+		"iss": "spiffe://" + trustDomain.Name() + "/sallyport", "aud": token.Audience, "sub": "web", "iat": now, "nbf": now - 60, "exp": now + 3600, "jti": "old",
+	}, func(s string) []byte { return ed25519.Sign(key, []byte(s)) })
+	if f, err := i.Prove(old); err != nil || f != (identity.Proof{ID: "old", Expires: now + 3600}) || f.Bound() {
+		t.Errorf("the proof of a token of a release before is %+v, %v", f, err)
+	}
+}
+
+// TestOneSpelling changes the last character of each part, which may have bits that nobody decodes.
+func TestOneSpelling(t *testing.T) {
+	const alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
+	i, _ := open(t)
+	for _, p := range []identity.ProxyID{"w", "we", "web"} { // with 0, 2 and 4 spare bits
+		parts := strings.Split(mint(t, i, p, time.Hour), ".")
+		for n := range parts {
+			for _, c := range alphabet {
+				changed := slices.Clone(parts)
+				changed[n] = changed[n][:len(changed[n])-1] + string(c)
+				_, err := i.Verify(strings.Join(changed, "."))
+				if same := changed[n] == parts[n]; (err == nil) != same {
+					t.Errorf("%s: part %d ends with %q, which was minted: %t; err %v", p, n, c, same, err)
+				}
 			}
 		}
 	}

@@ -59,13 +59,14 @@ type build struct {
 
 // published is what the publisher has published to a session.
 type published struct {
-	known    bool // the catalog has had the proxy since the stream was opened
-	complete bool // target was made of input and bundles
-	input    snapshot.Input
-	bundles  *sds.Roots
-	target   *target
-	secrets  []snapshot.Secret // those of target, in order
-	change   uint64            // the newest change that target has
+	known     bool // the catalog has had the proxy since the stream was opened
+	complete  bool // target was made of input and bundles
+	input     snapshot.Input
+	bundles   *sds.Roots
+	target    *target
+	dismissed bool              // the stream was ended
+	secrets   []snapshot.Secret // those of target, in order
+	change    uint64            // the newest change that target has
 }
 
 // Run publishes until ctx ends; then it ends all streams, with some jitter, waits for them and
@@ -236,6 +237,9 @@ func (p *publisher) publish(sessions []*session, since time.Time, fresh bool) {
 		w := view.Proxy(n.caller.Proxy)
 		if w == nil {
 			p.absent(n)
+			continue
+		}
+		if !p.admits(w.Proxy, n) {
 			continue
 		}
 		n.published.known = true

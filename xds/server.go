@@ -237,6 +237,10 @@ func (s *Server) DeltaAggregatedResources(stream discoveryv3.AggregatedDiscovery
 	if err != nil {
 		return err
 	}
+	if err := s.checkProof(caller); err != nil {
+		s.refuse(peerOf(stream.Context()), caller.Proxy, rejectedDenied, err)
+		return err
+	}
 	if err := checkAgent(first.GetNode().GetUserAgentName()); err != nil {
 		s.refuse(peerOf(stream.Context()), caller.Proxy, rejectedAgent, err)
 		return err

@@ -64,7 +64,9 @@ type session struct {
 
 func newSession(s *Server, caller identity.Caller, features snapshot.Features, end context.CancelCauseFunc) *session {
 	n := &session{server: s, caller: caller, features: features, opened: time.Now(), end: end, kick: make(chan struct{}, 1)}
-	n.leafs = s.credentials.Open(caller, func() { s.refresh(n) })
+	whose := caller
+	whose.Proof = identity.Proof{} // leafs have nothing to do with it
+	n.leafs = s.credentials.Open(whose, func() { s.refresh(n) })
 	for k := range kinds {
 		n.subs[k] = newSubscription(k)
 	}

@@ -87,7 +87,9 @@ type StreamStatus struct {
 	// EnvoyVersion is empty if it is not known.
 	EnvoyVersion string    `json:"envoy_version,omitempty"`
 	Since        time.Time `json:"since"`
-	InSync       bool      `json:"in_sync"`
+	// Token is the one that the stream was opened with; nil if the control plane did not make it.
+	Token  *TokenStatus `json:"token,omitempty"`
+	InSync bool         `json:"in_sync"`
 	// Waiting says why the newest configuration is not sent, or not all of it: a secret that is
 	// missing; what Envoy has not accepted of the clusters that routes lead to, or of the rules that
 	// a revocation's end of live connections comes after. Empty: nothing is waited for.
@@ -191,6 +193,9 @@ func (s *Server) status(p *catalog.Proxy) ProxyStatus {
 		if w := n.features.Metrics.Differs(p.Bootstrap.PrometheusBindAddr); w != "" {
 			t.Warnings = append(slices.Clip(t.Warnings), w)
 		}
+		if f := t.Token; f != nil && f.Unbound {
+			t.Warnings = append(slices.Clip(t.Warnings), fmt.Sprintf("its token is of a release that bound it to neither service nor user, and is good until %s: run `sallyport bootstrap` again, or restart `sallyport envoy`", f.Expires.Format(time.RFC3339)))
+		}
 		out.Streams = append(out.Streams, t)
 	}
 	slices.SortFunc(out.Streams, func(a, b StreamStatus) int { return a.Since.Compare(b.Since) })
@@ -272,7 +277,7 @@ func (s *session) status() StreamStatus {
 	defer s.mu.Unlock()
 	r := s.report
 	out := StreamStatus{
-		EnvoyVersion: s.features.Version, Since: s.opened, InSync: s.target != nil && r.inSync && r.waiting == "" && r.failure == "",
+		EnvoyVersion: s.features.Version, Since: s.opened, Token: s.token(), InSync: s.target != nil && r.inSync && r.waiting == "" && r.failure == "",
 		Waiting: r.waiting, BuildError: r.failure, Generation: r.applied, DrainsUntil: r.drainsUntil,
 		LastACK: r.lastACK, LeafExpires: expires, Leafs: leafs, Warnings: r.warnings, drain: s.features.DrainTime,
 	}

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/http"
 	"os"
+	"slices"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus/promhttp"
@@ -84,6 +85,13 @@ func (p *controlPlane) describe() admin.Status {
 	s := admin.Status{
 		Version: versionText(), PID: os.Getpid(), Started: p.started, Catalog: p.source.status(),
 		NotReady: p.notReady(), Unrecorded: p.xds.Unrecorded(), Refusals: p.xds.Refusals(), Proxies: p.xds.Status(),
+	}
+	s.Catalog.Warnings = slices.Clip(s.Catalog.Warnings)
+	for _, r := range p.claims.Refusals() {
+		s.Catalog.Warnings = append(s.Catalog.Warnings, r.String())
+		if !r.Taken {
+			s.Catalog.Refused = append(s.Catalog.Refused, r.String())
+		}
 	}
 	s.Applications = p.applications.silent(s.Proxies)
 	s.DataDir = p.cfg.Data

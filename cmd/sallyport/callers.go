@@ -30,8 +30,8 @@ type callers struct {
 	token.Authorizer
 	// recheck is how often the streams' callers are authorized again; 0: only when a stream opens.
 	recheck time.Duration
-	// mint makes a proxy's token; nil: proxies bring tokens of their own.
-	mint func(identity.ProxyID, time.Duration) (string, time.Time, error)
+	// issuer makes the proxies' tokens; nil: they bring tokens of their own.
+	issuer *token.Issuer
 	// withoutACLs, of such proxies, reports whether they need none.
 	withoutACLs func() bool
 }
@@ -42,7 +42,7 @@ func (p *controlPlane) openTokens() error {
 	if err != nil {
 		return err
 	}
-	p.callers = callers{Authorizer: token.Authorizer{Authority: issuer}, mint: issuer.Mint}
+	p.callers = callers{Authorizer: token.Authorizer{Authority: issuer}, issuer: issuer}
 	return nil
 }
 
@@ -74,7 +74,10 @@ func proxyOf(v *catalog.View, r admin.TokenRequest) (*catalog.Proxy, error) {
 // listenersOf are what the Envoy of a proxy binds.
 func listenersOf(pr *catalog.Proxy) []admin.Listener {
 	port := func(n uint16) string { return strconv.Itoa(int(n)) }
-	out := []admin.Listener{{Name: "public_listener", Address: net.JoinHostPort(pr.Inbound.Address, port(pr.Inbound.Port)), Origin: pr.Origin}}
+	var out []admin.Listener
+	if pr.Inbound.Closed == "" {
+		out = append(out, admin.Listener{Name: "public_listener", Address: net.JoinHostPort(pr.Inbound.Address, port(pr.Inbound.Port)), Origin: pr.Origin})
+	}
 	for _, u := range pr.Upstreams {
 		l := admin.Listener{Name: "upstream " + u.Name(), Socket: u.BindSocket, Origin: u.Origin}
 		if u.BindSocket == "" {
@@ -119,10 +122,11 @@ func (p *controlPlane) token(peer admin.Peer, r admin.TokenRequest) (admin.Token
 	} else if ok {
 		out.XDSAddress, out.XDSCA, out.XDSURI = p.cfg.XDSAddress, string(e.RootsPEM()), e.URI()
 	}
-	if p.callers.mint == nil {
+	if p.callers.issuer == nil {
 		out.OwnToken, out.ACLsOff = true, p.callers.withoutACLs()
 		return out, nil
 	}
-	out.Token, out.Expires, err = p.callers.mint(pr.ID, ttl)
+	m, err := p.callers.issuer.Mint(token.Subject{Proxy: pr.ID, Service: pr.Service, UID: pr.Bootstrap.UID}, ttl)
+	out.Token, out.TokenID, out.Expires = m.Text, m.ID, m.Expires
 	return out, err
 }

@@ -99,6 +99,11 @@ func judge(s admin.Status, now time.Time) (out []finding) {
 	}
 	add("control plane", fmt.Sprintf("sallyport %s, up %s, pid %d", s.Version, short(now.Sub(s.Started)), s.PID), judgeReady(s))
 	add("source", fmt.Sprintf("%s: %s, %s", s.Catalog.Source, count(s.Catalog.Services, "service"), count(s.Catalog.Intentions, "intention")), judgeSource(s.Catalog, now))
+	var refused []finding
+	for _, text := range s.Catalog.Refused {
+		refused = append(refused, finding{Text: text})
+	}
+	add("registration", "none names what is another's", refused)
 	add("proxy", count(len(s.Proxies), "proxy")+", all in sync", judgeProxies(s))
 	var silent []finding
 	for _, p := range s.Proxies {

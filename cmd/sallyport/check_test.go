@@ -28,6 +28,7 @@ func TestJudge(t *testing.T) {
 		"control plane: not ready: no valid catalog":       {NotReady: []string{"no valid catalog"}},
 		"source: newer contents not taken: web.hcl:3: bad": {Catalog: admin.Catalog{Problems: []string{"web.hcl:3: bad"}}},
 		"source: agent: in part not up to date for 10s":    {Catalog: admin.Catalog{Source: "agent", StaleSince: now.Add(-10 * time.Second)}},
+		"registration: proxy evil: its port is another's":  {Catalog: admin.Catalog{Refused: []string{"proxy evil: its port is another's"}}},
 		"proxy: web-sidecar-proxy: not connected":          {Proxies: []xds.ProxyStatus{{ID: "web-sidecar-proxy", Instance: "web"}}},
 		"proxy: web-sidecar-proxy: not in the catalog":     {Proxies: []xds.ProxyStatus{{ID: "web-sidecar-proxy", Left: true, Connected: true}}},
 		"proxy: web-sidecar-proxy: keeps its last configuration: two listeners": {
@@ -57,8 +58,8 @@ func TestJudge(t *testing.T) {
 		if got := strings.Join(faults, "\n"); want == "" && got != "" || len(faults) > 1 || !strings.HasPrefix(got, want) {
 			t.Errorf("faults:\n%s\nwant\n%s", got, want)
 		}
-		if well := judge(s, now); len(well) != 8 {
-			t.Errorf("%d lines, want one for each of 8 things: %+v", len(well), well)
+		if well := judge(s, now); len(well) != 9 {
+			t.Errorf("%d lines, want one for each of 9 things: %+v", len(well), well)
 		}
 	}
 }

@@ -41,6 +41,7 @@ type serveConfig struct {
 	Revocation             string        `mapstructure:"revocation"`
 	LeafTTL                time.Duration `mapstructure:"leaf_ttl"`
 	TokenTTL               time.Duration `mapstructure:"token_ttl"`
+	SocketDirs             string        `mapstructure:"socket_dirs"`
 	XDSAddress             string        `mapstructure:"xds_address"`
 	XDSNames               string        `mapstructure:"xds_names"`
 	MetricsBind            string        `mapstructure:"metrics_bind"`
@@ -65,6 +66,10 @@ type serveConfig struct {
 // defaultTokenTTL is how long a token lives that "sallyport envoy" renews.
 const defaultTokenTTL = time.Hour
 
+// defaultSocketDirs are where sockets are made by whoever runs an application or its sidecar. What is
+// in /run else belongs to the machine.
+const defaultSocketDirs = "/run/sallyport-sockets,/tmp,/var/tmp"
+
 func serveFlags(f *pflag.FlagSet) {
 	f.String("config", "", "configuration file (YAML, TOML or JSON); its keys are the flags' names with '_' for '-'")
 	f.String("catalog", "", "directory of service definitions and config entries in Consul's formats (HCL, JSON, YAML)")
@@ -88,6 +93,7 @@ func serveFlags(f *pflag.FlagSet) {
 	f.String("revocation", "", "what happens to live connections when access is taken away, unless a service says otherwise: drain, new (tcp) or next-request (http)")
 	f.Duration("leaf-ttl", ca.DefaultLeafTTL, "life of leaf certificates, at least 1m; they are renewed at 60-90 % of it")
 	f.Duration("token-ttl", defaultTokenTTL, "life of the tokens that \"sallyport envoy\" renews")
+	f.String("socket-dirs", defaultSocketDirs, "directories, with commas between them, in which registrations may name Unix sockets to listen on or to dial, at any depth")
 	f.String("xds-address", "", "host:port of a TLS endpoint for Envoys on other machines (default: none, the socket alone)")
 	f.String("xds-names", "", "names and addresses, separated by commas, by which clients reach --xds-address, for its certificate: what the machine does not know of itself, such as a load balancer's name")
 	f.String("metrics-bind", "127.0.0.1:19876", `host:port of /metrics, /healthz and /readyz ("" : on the admin socket alone)`)

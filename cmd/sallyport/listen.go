@@ -6,11 +6,14 @@ import (
 	"fmt"
 	"io/fs"
 	"net"
+	"net/netip"
 	"os"
 	"os/user"
 	"strconv"
+	"strings"
 
 	"github.com/sallyport/sallyport/admin"
+	"github.com/sallyport/sallyport/claim"
 )
 
 // listeners are the sockets of a control plane.
@@ -76,4 +79,35 @@ func groupError(group string, err error) error {
 		return err
 	}
 	return fmt.Errorf("--admin-group: %w: uid %d may not give the socket to the group %s: make that user a member of the group and start anew, or run as root", err, os.Geteuid(), group)
+}
+
+// ownAddresses are those of the control plane that a registration might name. A name in place of an
+// IP address stands for all that it may mean.
+func (c serveConfig) ownAddresses() (out []claim.Address) {
+	for _, a := range []struct{ flag, address string }{{"--xds-address", c.XDSAddress}, {"--metrics-bind", c.MetricsBind}} {
+		host, port, err := net.SplitHostPort(a.address)
+		n, perr := strconv.ParseUint(port, 10, 16)
+		if err != nil || perr != nil || n == 0 {
+			continue
+		}
+		ips := []netip.Addr{netip.IPv4Unspecified(), netip.IPv6Unspecified()}
+		if ip, err := netip.ParseAddr(host); err == nil && !ip.IsUnspecified() {
+			ips = []netip.Addr{ip.Unmap()}
+		}
+		for _, ip := range ips {
+			out = append(out, claim.Address{What: "sallyport's own " + a.flag, IP: ip, Port: uint16(n)})
+		}
+	}
+	return out
+}
+
+// packagedOutput is where the packaged unit has its sidecars' tokens and admin sockets.
+const packagedOutput = "/run/sallyport-envoy"
+
+// socketPaths are those that registrations may name.
+func (c serveConfig) socketPaths() claim.Paths {
+	return claim.Paths{
+		Allowed: strings.FieldsFunc(c.SocketDirs, func(r rune) bool { return r == ',' }),
+		Own:     []string{c.RuntimeDir, c.Data, c.Catalog, packagedOutput},
+	}
 }

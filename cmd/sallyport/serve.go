@@ -19,6 +19,7 @@ import (
 	"github.com/sallyport/sallyport/authz"
 	"github.com/sallyport/sallyport/ca"
 	"github.com/sallyport/sallyport/catalog"
+	"github.com/sallyport/sallyport/claim"
 	"github.com/sallyport/sallyport/internal/latest"
 	"github.com/sallyport/sallyport/internal/sequence"
 	"github.com/sallyport/sallyport/observe"
@@ -80,6 +81,7 @@ type controlPlane struct {
 	authority authority
 	callers   callers
 	store     *catalog.Store
+	claims    *claim.Registry
 	secrets   *sds.Credentials
 	xds       *xds.Server
 	authz     *authz.Server
@@ -135,6 +137,7 @@ func open(cfg serveConfig, log *slog.Logger) (_ *controlPlane, err error) {
 			err = errors.Join(err, p.close())
 		}
 	}()
+	p.claims = claim.New(claim.Config{Own: cfg.ownAddresses(), Paths: cfg.socketPaths(), Lenient: !cfg.Consul, Logger: log})
 	p.metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	release, err := openData(cfg.Data)
 	if err != nil {
@@ -185,7 +188,9 @@ func (p *controlPlane) openServers() error {
 		return err
 	}
 	p.runs = append(p.runs, p.secrets.Run, p.authz.Run, p.observe.Run,
-		func(ctx context.Context) error { return p.source.Run(ctx, p.store.Publish) },
+		func(ctx context.Context) error {
+			return p.source.Run(ctx, func(c catalog.Contents) { p.store.Publish(p.claims.Admit(c)) })
+		},
 		func(ctx context.Context) error {
 			defer close(p.streamsEnded)
 			return p.xds.Run(ctx)

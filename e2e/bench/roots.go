@@ -97,9 +97,11 @@ func serveRoots(ctx context.Context, dir string) error {
 	}
 	minted := map[string]string{}
 	for _, p := range contents.Proxies {
-		if minted[string(p.ID)], _, err = tokens.Mint(p.ID, time.Hour); err != nil {
+		m, err := tokens.Mint(token.Subject{Proxy: p.ID, Service: p.Service, UID: p.Bootstrap.UID}, time.Hour)
+		if err != nil {
 			return err
 		}
+		minted[string(p.ID)] = m.Text
 	}
 	l, err := (&net.ListenConfig{}).Listen(ctx, "unix", filepath.Join(dir, "xds.sock"))
 	if err != nil {
