@@ -77,12 +77,26 @@ test-short: ## the tests that need neither the race detector nor Envoy
 # What has a long form, which E2E_LONG asks for.
 LONG := ^TestFloods$$
 
+# The release before this one: what an upgrade starts from, and what going back ends at.
+LAST_RELEASE ?= 1852bb9
+LAST_BUILT = .tools/sallyport-$(LAST_RELEASE)
+
+.PHONY: test-upgrade
+test-upgrade: tools build $(LAST_BUILT) ## from the last release to this one and back, with living Envoys: beside files and beside Consul
+	LAST_RELEASE="$$PWD/$(LAST_BUILT)" SALLYPORT_BIN="$$PWD/bin/sallyport" $(GO) test -tags 'e2e upgrade' -count=1 -timeout 20m -run '^TestUpgrade$$' -v ./e2e
+
+$(LAST_BUILT):
+	@mkdir -p .tools/last
+	git archive $(LAST_RELEASE) | tar -x -C .tools/last
+	cd .tools/last && $(GO) build -buildvcs=false -o ../../$@ ./cmd/sallyport
+	rm -rf .tools/last
+
 .PHONY: test-spoiled
 test-spoiled: tools ## whether the end-to-end suite finds a build at fault that refuses one request in 200, beside four endless loops
 	hack/spoiled.sh
 
 .PHONY: test-long
-test-long: tools build test-spoiled ## the tests that have a long form, in that: each flood of the control plane for a minute; and test-spoiled
+test-long: tools build test-spoiled test-upgrade ## the tests that have a long form, in that: each flood of the control plane for a minute; test-spoiled, test-upgrade
 	E2E_LONG=1 SALLYPORT_BIN="$$PWD/bin/sallyport" $(GO) test -tags e2e -count=1 -timeout 60m -v -run '$(LONG)' ./e2e
 
 .PHONY: test-vault

@@ -5,9 +5,9 @@
 //
 // It fails closed: whatever is missing, malformed or contradicts itself is denied. A denial is an
 // answer (Envoy makes it a 403 or a closed connection); what keeps the server from deciding is an
-// RPC error (a 503 or a closed connection). Check itself takes no lock, does no I/O and may be
-// called by any number of goroutines; what is logged is handed to Run. Who calls is for
-// Config.Authorize to say.
+// RPC error (a 503 or a closed connection). Check itself takes no lock, does no I/O, waits for
+// nothing but what is not known or not recorded yet, and may be called by any number of goroutines; what is
+// logged is handed to Run. Who calls is for Config.Authorize to say.
 package authz
 
 import (
@@ -16,6 +16,7 @@ import (
 	"log/slog"
 	"runtime/debug"
 	"sync/atomic"
+	"time"
 
 	authv3 "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
 	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
@@ -44,6 +45,9 @@ type Config struct {
 	// connections are to end with the access, nobody is let in whom it does not allow, too; see
 	// xds.Server.Told. It is called once per such Check. Nil: the policy itself.
 	Told func(view *catalog.View, policy *intention.Policy) *intention.Policy
+	// ToldChanged returns a channel that is closed when Told may answer otherwise: a Check waits for
+	// that, up to its deadline, where Told alone keeps it from letting somebody in. Nil: none waits.
+	ToldChanged func() <-chan struct{}
 	// LogDenials logs denials, at most ten a second, and the number of those not logged. Without it
 	// they are only counted.
 	LogDenials bool
@@ -59,6 +63,7 @@ type Server struct {
 	views     *latest.Value[*catalog.View]
 	authorize func(ctx context.Context) (identity.Caller, error)
 	told      func(view *catalog.View, policy *intention.Policy) *intention.Policy // nil: all of it
+	changed   func() <-chan struct{}                                               // of told
 	// certificates are the URI SANs by the certificates' text; empty for one without exactly one.
 	certificates *recent.Table[string]
 	metrics      metrics
@@ -81,6 +86,7 @@ func New(c Config) (*Server, error) {
 		views:        c.Views,
 		authorize:    c.Authorize,
 		told:         c.Told,
+		changed:      c.ToldChanged,
 		certificates: recent.New[string](maxCertificates),
 		metrics:      m,
 		logger:       c.Logger,
@@ -137,6 +143,9 @@ func (s *Server) Check(ctx context.Context, req *authv3.CheckRequest) (resp *aut
 		}
 	}()
 	v, failure, err := s.decide(ctx, req)
+	if err == nil && v.mayChange() {
+		v, failure, err = s.await(ctx, req)
+	}
 	if err != nil {
 		s.metrics.fail(failure)
 		return nil, err
@@ -152,6 +161,49 @@ func (s *Server) Check(ctx context.Context, req *authv3.CheckRequest) (resp *aut
 	}
 	s.metrics.count(v)
 	return resp, nil
+}
+
+// longestWait is for how long a Check waits for what may change its verdict, and answerRoom what it
+// keeps of its deadline: Envoys wait for 250 ms.
+const (
+	longestWait = 200 * time.Millisecond
+	answerRoom  = 50 * time.Millisecond
+)
+
+// mayChange reports whether the verdict is of what is not known yet: at the start the proxies of a
+// catalog come one by one; and of what is let in as soon as that is recorded, which takes a disk a
+// moment: after an intention that allows it, and at the start after an upgrade.
+func (v verdict) mayChange() bool {
+	return v.reason == unrecorded || v.reason == unknownProxy || v.reason == noPolicy
+}
+
+// await is decide for a verdict that may change: it is asked for again with each change until it is
+// another one, or the time is over.
+func (s *Server) await(ctx context.Context, req *authv3.CheckRequest) (v verdict, f failure, err error) {
+	wait := longestWait
+	if deadline, ok := ctx.Deadline(); ok {
+		wait = min(wait, time.Until(deadline)-answerRoom)
+	}
+	end := time.NewTimer(wait)
+	defer end.Stop()
+	for {
+		var told <-chan struct{}
+		if s.changed != nil {
+			told = s.changed()
+		}
+		view := s.views.Changed()
+		if v, f, err = s.decide(ctx, req); err != nil || !v.mayChange() {
+			return v, f, err
+		}
+		select {
+		case <-told:
+		case <-view:
+		case <-end.C:
+			return v, f, err
+		case <-ctx.Done():
+			return v, f, err
+		}
+	}
 }
 
 // decide is Check without the response. One call looks at one View.

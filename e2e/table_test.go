@@ -190,7 +190,7 @@ func newControlPlane(t *testing.T, m *meshtest.Mesh, td spiffeid.TrustDomain) *c
 	if cp.xds, err = xds.New(xds.Config{Views: &cp.store.Views, Credentials: secrets, Authorize: authorizer.Stream}); err != nil {
 		t.Fatal(err)
 	}
-	decide, err := authz.New(authz.Config{Views: &cp.store.Views, Told: cp.xds.Told, Authorize: authorizer.Call})
+	decide, err := authz.New(authz.Config{Views: &cp.store.Views, Told: cp.xds.Told, ToldChanged: cp.xds.ToldChanged, Authorize: authorizer.Call})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -315,6 +315,7 @@ func TestRevocationUnderAnUnrecordedFirstName(t *testing.T) {
 		defer works()
 		m.contents.Proxies[1].Inbound.Revocation = catalog.Drain
 		m.publish()
+		api.accept("extension proxy/api") // that connections end by a drain is the tcp proxy's affair
 		api.accept("listener public_listener:127.0.0.1:20001")
 		m.intend("batch", "api", intention.Deny)
 		m.publish()

@@ -113,7 +113,7 @@ type Server struct {
 	generations  *generations  // the publisher's
 	recorder     recorder      // the publisher's
 	unrecorded   atomic.Pointer[string]
-	told         atomic.Pointer[told] // nil: the publisher has seen no View yet
+	told         latest.Value[told] // empty: the publisher has seen no View yet
 
 	refusals refusals
 

@@ -21,8 +21,8 @@ type told struct {
 // It lags behind the newest View, and behind the disk, and denies everybody as long as nothing is
 // known. policy must not be nil. Told takes no lock and does not allocate.
 func (s *Server) Told(view *catalog.View, policy *intention.Policy) *intention.Policy {
-	t := s.told.Load()
-	if t == nil {
+	t, ok := s.told.Load()
+	if !ok {
 		return nil
 	}
 	if bounded := t.bounded[policy.Destination()]; bounded != nil {
@@ -34,11 +34,14 @@ func (s *Server) Told(view *catalog.View, policy *intention.Policy) *intention.P
 	return t.view.Policy(policy.Destination())
 }
 
+// ToldChanged returns a channel that is closed when Told may answer otherwise. Take it before Told.
+func (s *Server) ToldChanged() <-chan struct{} { return s.told.Changed() }
+
 // tell lets Told know what p has observed.
 func (p *publisher) tell() {
 	if p.stale {
 		p.stale = false
-		p.server.told.Store(&told{view: p.view, bounded: maps.Clone(p.waiting)})
+		p.server.told.Set(told{view: p.view, bounded: maps.Clone(p.waiting)})
 	}
 }
 

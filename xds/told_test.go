@@ -101,7 +101,7 @@ func BenchmarkTold(b *testing.B) {
 	} {
 		b.Run(name, func(b *testing.B) {
 			var s Server
-			s.told.Store(t)
+			s.told.Set(*t)
 			b.ReportAllocs()
 			for b.Loop() {
 				s.Told(view, policy)

@@ -178,7 +178,7 @@ func (p *controlPlane) openServers() error {
 		return err
 	}
 	p.authz, err = authz.New(authz.Config{
-		Views: &p.store.Views, Told: p.xds.Told, LogDenials: p.cfg.LogDenials, Logger: p.log, Registerer: p.metrics, Authorize: p.callers.Call,
+		Views: &p.store.Views, Told: p.xds.Told, ToldChanged: p.xds.ToldChanged, LogDenials: p.cfg.LogDenials, Logger: p.log, Registerer: p.metrics, Authorize: p.callers.Call,
 	})
 	if err != nil {
 		return err

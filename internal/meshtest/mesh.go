@@ -143,6 +143,10 @@ func (m *Mesh) AwaitServe() {
 // SetFlags replaces the further flags of the control plane from its next start on.
 func (m *Mesh) SetFlags(flags ...string) { m.config.Flags = flags }
 
+// SetSallyport replaces the command from the next process on: of the control plane, of clients and
+// of new sidecars.
+func (m *Mesh) SetSallyport(path string) { m.config.Sallyport = path }
+
 // KillServe ends the control plane with SIGKILL.
 func (m *Mesh) KillServe() { m.serve.Kill() }
 

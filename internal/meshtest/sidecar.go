@@ -187,17 +187,17 @@ func (s *Sidecar) Decided(ask func() Answer) (a Answer, tries int) {
 	s.t.Helper()
 	for tries < 5 {
 		tries++
-		outages := s.outages()
+		outages := s.Outages()
 		a = ask()
-		if a.Allowed() || s.outages() == outages {
+		if a.Allowed() || s.Outages() == outages {
 			break
 		}
 	}
 	return a, tries
 }
 
-// outages counts the ext_authz questions that nobody answered. It is -1 if Envoy does not say.
-func (s *Sidecar) outages() int64 {
+// Outages counts the ext_authz questions that nobody answered. It is -1 if Envoy does not say.
+func (s *Sidecar) Outages() int64 {
 	text, err := s.get(`/stats?filter=ext_authz.*error`)
 	if err != nil {
 		return -1
