@@ -50,9 +50,10 @@ func Build(p Params) (*bootstrapv3.Bootstrap, error) {
 			Cluster: p.Identity.Service,
 			Metadata: fields(map[string]*structpb.Value{
 				identity.MetadataKey: structpb.NewStructValue(fields(map[string]*structpb.Value{
-					identity.MetadataRegexSize:    structpb.NewNumberValue(float64(p.RegexSize)),
-					identity.MetadataDrainSeconds: structpb.NewNumberValue(p.DrainTime.Seconds()),
-					identity.MetadataMetrics:      structpb.NewStringValue(p.PrometheusBindAddr),
+					identity.MetadataRegexSize:      structpb.NewNumberValue(float64(p.RegexSize)),
+					identity.MetadataDrainSeconds:   structpb.NewNumberValue(p.DrainTime.Seconds()),
+					identity.MetadataMetrics:        structpb.NewStringValue(p.PrometheusBindAddr),
+					identity.MetadataExclusivePorts: structpb.NewBoolValue(true),
 				})),
 			}),
 		},

@@ -92,4 +92,7 @@ const (
 	MetadataDrainSeconds = "drain_time_s"
 	// MetadataMetrics is "ip:port" of its metrics listener, or empty: it has none.
 	MetadataMetrics = "metrics_bind_addr"
+	// MetadataExclusivePorts says that it was started by a release that lets no two Envoys share a
+	// port, a boolean. An Envoy takes no change of that while it runs.
+	MetadataExclusivePorts = "exclusive_ports"
 )

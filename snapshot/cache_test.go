@@ -94,7 +94,7 @@ func vary(r *rand.Rand, in snapshot.Input) (snapshot.Input, string) {
 		in.Generation = uint64(r.IntN(3))
 		return in, "generation"
 	case 2:
-		in.Envoy = []snapshot.Features{{}, {ConnectMode: true, RegexSize: 4096}, {ConnectMode: true, DrainClose: true, RegexSize: 100}}[r.IntN(3)]
+		in.Envoy = []snapshot.Features{{}, {ConnectMode: true, RegexSize: 4096}, {ConnectMode: true, DrainClose: true, RegexSize: 100, ExclusivePorts: true}}[r.IntN(3)]
 		return in, "envoy"
 	case 3:
 		m := *in.Mesh

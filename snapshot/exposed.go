@@ -100,6 +100,7 @@ func (b *builder) exposedListener(name string, e catalog.ExposedPath, cluster st
 		Address:                       listenAddress(b.in.Proxy.Inbound.Address, e.ListenerPort),
 		TrafficDirection:              corev3.TrafficDirection_INBOUND,
 		PerConnectionBufferLimitBytes: wrapperspb.UInt32(bufferLimit),
+		EnableReusePort:               b.reusePort(),
 		FilterChains: []*listenerv3.FilterChain{{
 			Name:             filter,
 			FilterChainMatch: agentOnly(e, b.in.Proxy.Inbound.Address),

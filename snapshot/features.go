@@ -27,6 +27,9 @@ type Features struct {
 	// DrainTime is Envoy's --drain-time-s, which bounds a revocation; 10 minutes is Envoy's
 	// default.
 	DrainTime time.Duration
+	// ExclusivePorts: its listeners share their ports with no other Envoy's. One that an earlier
+	// release started has them shared, and refuses a change of that.
+	ExclusivePorts bool
 	// Metrics is what the bootstrap says of its metrics listener. No resource depends on it.
 	Metrics Metrics
 }
@@ -72,6 +75,7 @@ func FeaturesOf(node *corev3.Node) Features {
 	if n, ok := ours[identity.MetadataDrainSeconds]; ok && n.GetNumberValue() >= 0 && n.GetNumberValue() <= 86400 {
 		f.DrainTime = time.Duration(n.GetNumberValue() * float64(time.Second))
 	}
+	f.ExclusivePorts = ours[identity.MetadataExclusivePorts].GetBoolValue()
 	if v, ok := ours[identity.MetadataMetrics].GetKind().(*structpb.Value_StringValue); ok {
 		_, err := netip.ParseAddrPort(v.StringValue) // it is shown to operators
 		f.Metrics = Metrics{Known: err == nil || v.StringValue == "", Address: v.StringValue}

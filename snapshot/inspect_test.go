@@ -34,8 +34,8 @@ const trustDomain = "11111111-2222-3333-4444-555555555555.consul"
 // newest and oldest are the features of the Envoys that goldens are made for, both under our
 // bootstrap.
 var (
-	newest = snapshot.Features{Version: "1.40.0", ConnectMode: true, DrainClose: true, RegexSize: 10000}
-	oldest = snapshot.Features{Version: "1.36.4", RegexSize: 10000}
+	newest = snapshot.Features{Version: "1.40.0", ConnectMode: true, DrainClose: true, RegexSize: 10000, ExclusivePorts: true}
+	oldest = snapshot.Features{Version: "1.36.4", RegexSize: 10000, ExclusivePorts: true}
 )
 
 // input is a proxy of the service web, with a policy.

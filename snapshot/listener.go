@@ -53,6 +53,7 @@ func (b *builder) inboundListener() *listenerv3.Listener {
 		TrafficDirection:              corev3.TrafficDirection_INBOUND,
 		PerConnectionBufferLimitBytes: wrapperspb.UInt32(bufferLimit),
 		ConnectionBalanceConfig:       balance(in.BalanceConnections),
+		EnableReusePort:               b.reusePort(),
 		AccessLog:                     b.connectionLog(),
 	}
 	chain := &listenerv3.FilterChain{Name: b.chainName(), TransportSocketConnectTimeout: durationpb.New(10 * time.Second)}
@@ -74,6 +75,15 @@ func (b *builder) inboundListener() *listenerv3.Listener {
 	}
 	l.FilterChains = []*listenerv3.FilterChain{chain}
 	return l
+}
+
+// reusePort keeps other Envoys of the same user off a port: the kernel would give them some of its
+// connections. Where that was not so when Envoy was started it stays as it is.
+func (b *builder) reusePort() *wrapperspb.BoolValue {
+	if !b.in.Envoy.ExclusivePorts {
+		return nil
+	}
+	return wrapperspb.Bool(false)
 }
 
 // chainName is the service's name and its generation. Where live connections are not to end, it
@@ -162,7 +172,7 @@ func (b *builder) upstreamListener(u upstream) *listenerv3.Listener {
 		if u.BindPort == 0 {
 			b.fail("upstream %s (%s): neither a port nor a socket to listen on is known", name, u.Origin)
 		}
-		l.Address = socketAddress(host, u.BindPort)
+		l.Address, l.EnableReusePort = socketAddress(host, u.BindPort), b.reusePort()
 	}
 	// As Consul names it: its dashboards cut service, namespace, partition and datacenter out of
 	// it.

@@ -62,7 +62,7 @@ func featuresOf(t testing.TB, version string) snapshot.Features {
 	f := snapshot.FeaturesOf(&corev3.Node{UserAgentVersionType: &corev3.Node_UserAgentBuildVersion{
 		UserAgentBuildVersion: &corev3.BuildVersion{Version: v},
 	}})
-	f.RegexSize = newest.RegexSize
+	f.RegexSize, f.ExclusivePorts = newest.RegexSize, newest.ExclusivePorts
 	return f
 }
 

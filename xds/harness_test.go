@@ -267,7 +267,7 @@ func proxyID(service string) identity.ProxyID { return identity.ProxyID(service 
 
 // node is what an Envoy 1.40 under our bootstrap says of itself.
 func node(service string) *corev3.Node {
-	ours, err := structpb.NewStruct(map[string]any{identity.MetadataKey: map[string]any{identity.MetadataRegexSize: 4096, identity.MetadataDrainSeconds: 30}})
+	ours, err := structpb.NewStruct(map[string]any{identity.MetadataKey: map[string]any{identity.MetadataRegexSize: 4096, identity.MetadataDrainSeconds: 30, identity.MetadataExclusivePorts: true}})
 	if err != nil {
 		panic(err)
 	}

@@ -193,6 +193,9 @@ func (s *Server) status(p *catalog.Proxy) ProxyStatus {
 		if w := n.features.Metrics.Differs(p.Bootstrap.PrometheusBindAddr); w != "" {
 			t.Warnings = append(slices.Clip(t.Warnings), w)
 		}
+		if !n.features.ExclusivePorts {
+			t.Warnings = append(slices.Clip(t.Warnings), "other Envoys of its user can share its ports, as its bootstrap is of an earlier release: run `sallyport bootstrap` again and start its Envoy anew, or restart `sallyport envoy`")
+		}
 		if f := t.Token; f != nil && f.Unbound {
 			t.Warnings = append(slices.Clip(t.Warnings), fmt.Sprintf("its token is of a release that bound it to neither service nor user, and is good until %s: run `sallyport bootstrap` again, or restart `sallyport envoy`", f.Expires.Format(time.RFC3339)))
 		}
