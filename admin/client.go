@@ -125,6 +125,11 @@ func (c *Client) Token(ctx context.Context, r TokenRequest) (TokenResponse, erro
 	return call[TokenResponse](ctx, c, http.MethodPost, "/v1/token", r)
 }
 
+// Revoke has tokens be taken no more.
+func (c *Client) Revoke(ctx context.Context, r RevokeRequest) (RevokeResponse, error) {
+	return call[RevokeResponse](ctx, c, http.MethodPost, "/v1/token/revoke", r)
+}
+
 // Application says whether the application of a proxy answers.
 func (c *Client) Application(ctx context.Context, a Application) error {
 	_, err := call[struct{}](ctx, c, http.MethodPost, "/v1/application", a)

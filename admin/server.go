@@ -36,6 +36,8 @@ type API struct {
 	Rotate func(service string) error
 	// Token mints a proxy's token for the process peer.
 	Token func(peer Peer, r TokenRequest) (TokenResponse, error)
+	// Revoke has tokens be taken no more, as the process peer asks.
+	Revoke func(peer Peer, r RevokeRequest) (RevokeResponse, error)
 	// Application takes what the sidecar of the process peer says of its application.
 	Application func(peer Peer, a Application) error
 	// Reload reads the sources again.
@@ -152,6 +154,26 @@ func handler(api API, log *slog.Logger) http.Handler {
 		api.Reload()
 		reply(w, struct{}{}, nil)
 	})
+	mux.HandleFunc("POST /v1/token/revoke", func(w http.ResponseWriter, r *http.Request) {
+		peer, in, err := request[RevokeRequest](w, r)
+		if err != nil {
+			reply(w, nil, err)
+			return
+		}
+		out, err := api.Revoke(peer, in)
+		log := log.With("uid", peer.UID, "pid", peer.PID)
+		if id := cmp.Or(out.ProxyID, in.Proxy); id != "" {
+			log = log.With("proxy", id)
+		} else {
+			log = log.With("token_id", in.TokenID)
+		}
+		if err != nil {
+			log.Warn("tokens not revoked", "err", err)
+		} else {
+			log.Info("tokens revoked", "count", out.Streams)
+		}
+		reply(w, out, err)
+	})
 	mux.HandleFunc("POST /v1/application", func(w http.ResponseWriter, r *http.Request) {
 		peer, in, err := request[Application](w, r)
 		if err == nil {
@@ -166,7 +188,13 @@ func handler(api API, log *slog.Logger) http.Handler {
 			return
 		}
 		out, err := api.Token(peer, in)
-		log := log.With("proxy", cmp.Or(out.ProxyID, in.ProxyID), "sidecar_for", in.SidecarFor, "uid", peer.UID, "pid", peer.PID)
+		log := log.With("uid", peer.UID, "pid", peer.PID)
+		if id := cmp.Or(out.ProxyID, in.ProxyID); id != "" {
+			log = log.With("proxy", id)
+		}
+		if in.SidecarFor != "" {
+			log = log.With("sidecar_for", in.SidecarFor)
+		}
 		switch {
 		case errors.Is(err, ErrUnknown) || errors.Is(err, ErrNotYet):
 			// Who waits for a proxy asks again and again, and is told what for.

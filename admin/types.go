@@ -71,6 +71,23 @@ func (r TokenResponse) LogValue() slog.Value {
 // String keeps the token out of whatever prints a response.
 func (r TokenResponse) String() string { return "token of " + r.ProxyID }
 
+// RevokeRequest asks that tokens be taken no more: one, by its ID, or all of a proxy, by its ID, its
+// instance or its service. Exactly one of the two is set.
+type RevokeRequest struct {
+	TokenID string `json:"token_id,omitempty"`
+	Proxy   string `json:"proxy,omitempty"`
+}
+
+// RevokeResponse says what was revoked.
+type RevokeResponse struct {
+	TokenID string `json:"token_id,omitempty"`
+	ProxyID string `json:"proxy_id,omitempty"`
+	// Unknown says that the catalog has no such proxy.
+	Unknown bool `json:"unknown,omitempty"`
+	// Streams is how many were ended.
+	Streams int `json:"streams"`
+}
+
 // CheckResponse is the answer to "may source connect to destination?".
 type CheckResponse struct {
 	Allowed     bool   `json:"allowed"`

@@ -3,6 +3,7 @@
 package e2e
 
 import (
+	"encoding/base64"
 	"encoding/json"
 	"fmt"
 	"os"
@@ -87,6 +88,108 @@ func TestTokenIsBound(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestRevokedToken: what a revoked token has opened ends within a second, it opens nothing more, also after a restart, and others go on.
+func TestRevokedToken(t *testing.T) {
+	t.Parallel()
+	m := newMesh(t)
+	remote := fmt.Sprintf("127.0.0.1:%d", m.Port())
+	m.SetFlags("--xds-address", remote)
+	m.Add(meshtest.Service{Name: "web"})
+	m.Add(meshtest.Service{Name: "db"})
+	m.Serve()
+	socket := filepath.Join(m.Runtime, "xds.sock")
+	bootstraps := map[string]bootstrapped{"one": makeBootstrap(t, m, "web"), "another": makeBootstrap(t, m, "web"), "db's": makeBootstrap(t, m, "db")}
+	ask := func(b bootstrapped) subscription {
+		return subscription{b.token, b.node, secretType, []string{"leaf/" + strings.TrimSuffix(b.node, "-sidecar-proxy")}}
+	}
+	type end struct {
+		name string
+		f    fetched
+		at   time.Time
+	}
+	ends := make(chan end, 8)
+	hold := func(name string) {
+		go func() { f, _ := subscribe(socket, ask(bootstraps[name]), 20*time.Second); ends <- end{name, f, time.Now()} }()
+		go func() { f, _ := subscribeTLS(remote, ask(bootstraps[name]), 20*time.Second); ends <- end{name, f, time.Now()} }()
+	}
+	streams := func(n int) {
+		t.Helper()
+		meshtest.Await(t, fmt.Sprint(n, " streams are open"), func() error {
+			got := 0
+			for _, p := range m.Status().Proxies {
+				got += strings.Count(p.String(), `"since"`)
+			}
+			if got != n {
+				return fmt.Errorf("%d are", got)
+			}
+			return nil
+		})
+	}
+	for name := range bootstraps {
+		hold(name)
+	}
+	streams(6)
+	ended := func(name string, since time.Time) {
+		t.Helper()
+		for range 2 {
+			select {
+			case e := <-ends:
+				if e.name != name || e.f.Err == nil || !strings.Contains(e.f.Err.Error(), "was revoked") {
+					t.Errorf("the stream of %s ended: %v, want that of %s, and why", e.name, e.f, name)
+				}
+				figure(t, "token=%s ended_ms=%.0f", e.name, millis(e.at.Sub(since)))
+			case <-time.After(5 * time.Second):
+				t.Fatalf("the streams of %s go on", name)
+			}
+		}
+	}
+	began := time.Now()
+	if out := m.MustRun("token", "revoke", tokenIDOf(t, bootstraps["one"].token)); !strings.Contains(out, "2 streams ended") {
+		t.Errorf("revoke says %s", out)
+	}
+	ended("one", began)
+	streams(4)
+	began = time.Now()
+	if out := m.MustRun("token", "revoke", "--proxy", "web"); !strings.Contains(out, "2 streams ended") {
+		t.Errorf("revoke --proxy says %s", out)
+	}
+	ended("another", began)
+	streams(2)
+	bootstraps["new"] = makeBootstrap(t, m, "web")
+	look := func(when string) {
+		t.Helper()
+		for name, want := range map[string]bool{"one": false, "another": false, "db's": true, "new": true} {
+			f, err := subscribe(socket, ask(bootstraps[name]), silence)
+			if err != nil || (f.Err == nil && len(f.Resources) > 0) != want {
+				t.Errorf("%s, the token %s: %v, %v; want it taken: %t", when, name, f, err, want)
+			}
+		}
+	}
+	look("at once")
+	m.KillServe()
+	m.Serve()
+	look("after a restart")
+	if r := m.Run("token", "revoke"); r.Exit == 0 || !strings.Contains(r.Stderr, "--proxy") {
+		t.Errorf("revoke of nothing: %+v", r)
+	}
+}
+
+// tokenIDOf is the jti of a token.
+func tokenIDOf(t *testing.T, token string) string {
+	t.Helper()
+	b, err := base64.RawURLEncoding.DecodeString(strings.Split(token, ".")[1])
+	if err != nil {
+		t.Fatal(err)
+	}
+	var claims struct {
+		ID string `json:"jti"`
+	}
+	if err := json.Unmarshal(b, &claims); err != nil {
+		t.Fatal(err)
+	}
+	return claims.ID
 }
 
 // TestSidecarRenewsWhatIsNotTaken: a sidecar whose token is not taken any more gets a new one by itself.

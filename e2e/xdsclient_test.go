@@ -19,9 +19,11 @@ import (
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	"github.com/sallyport/sallyport/internal/meshtest"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
 )
 
 // Type URLs of what an Envoy subscribes to.
@@ -93,7 +95,7 @@ func subscribeOn(conn *grpc.ClientConn, s subscription, d time.Duration) (f fetc
 	for {
 		resp, err := stream.Recv()
 		if err != nil {
-			if ctx.Err() == nil {
+			if ctx.Err() == nil && status.Code(err) != codes.DeadlineExceeded { // that of ctx: the server may see it first
 				f.Err = err
 			}
 			return f, nil

@@ -94,6 +94,8 @@ func (s *Server) StreamAccessLogs(stream alsv3.AccessLogService_StreamAccessLogs
 		return err
 	case <-s.closing: // returning ends the goroutine that reads
 		return errEnding
+	case <-stream.Context().Done():
+		return context.Cause(stream.Context())
 	}
 }
 

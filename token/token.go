@@ -53,12 +53,14 @@ var errMalformed = errors.New("not a token of this control plane, or cut or chan
 // confusion of keys.
 func algorithms() []jose.SignatureAlgorithm { return []jose.SignatureAlgorithm{jose.EdDSA} }
 
-// Config is what an Issuer needs. Both fields are required.
+// Config is what an Issuer needs. File and TrustDomain are required.
 type Config struct {
 	// File holds the signing key; see Open.
 	File string
 	// TrustDomain is the mesh's. Tokens of another one are refused.
 	TrustDomain spiffeid.TrustDomain
+	// RevokedFile records which tokens were revoked. Empty: it is forgotten at a restart.
+	RevokedFile string
 }
 
 // Issuer mints tokens and verifies them.
@@ -67,6 +69,7 @@ type Issuer struct {
 	public   ed25519.PublicKey
 	signer   jose.Signer
 	verified *recent.Table[verified]
+	revoked  *revocations
 }
 
 // verified is what is kept of a token whose signature and claims are valid.
@@ -74,6 +77,7 @@ type verified struct {
 	proxy     identity.ProxyID
 	proof     identity.Proof
 	notBefore int64 // Unix seconds
+	issued    int64 // 0: it does not say
 }
 
 // Subject is whom a token is made for: a proxy, as it is defined now. Proxy and Service are
@@ -121,12 +125,17 @@ func Open(c Config) (*Issuer, error) {
 	if err != nil {
 		return nil, fmt.Errorf("token key %s: %w", c.File, err)
 	}
+	revoked, err := openRevocations(c.RevokedFile)
+	if err != nil {
+		return nil, err
+	}
 	public, _ := key.Public().(ed25519.PublicKey)
 	return &Issuer{
 		issuer:   c.TrustDomain.IDString() + issuerPath,
 		public:   public,
 		signer:   signer,
 		verified: recent.New[verified](maxVerified),
+		revoked:  revoked,
 	}, nil
 }
 
@@ -137,7 +146,7 @@ func (i *Issuer) String() string { return "issuer " + i.issuer }
 func (i *Issuer) GoString() string { return i.String() }
 
 // Mint returns a token of s, which ends after ttl, rounded up to a whole second. A ttl below one
-// second is an error, and so is an s that no token can carry.
+// second or beyond MaxLife is an error, and so is an s that no token can carry.
 func (i *Issuer) Mint(s Subject, ttl time.Duration) (Minted, error) {
 	if err := checkProxy(s.Proxy); err != nil {
 		return Minted{}, err
@@ -145,8 +154,8 @@ func (i *Issuer) Mint(s Subject, ttl time.Duration) (Minted, error) {
 	if err := s.Service.Check(); err != nil || s.UID < -1 {
 		return Minted{}, fmt.Errorf("token for %q: the service %q, user %d: %w", s.Proxy, s.Service, s.UID, cmp.Or(err, errUser))
 	}
-	if ttl < time.Second {
-		return Minted{}, fmt.Errorf("token for %q: lifetime %v: must be at least one second", s.Proxy, ttl)
+	if ttl < time.Second || ttl > MaxLife {
+		return Minted{}, fmt.Errorf("token for %q: lifetime %v: must be between one second and %v", s.Proxy, ttl, MaxLife)
 	}
 	now := time.Now()
 	m := Minted{ID: rand.Text(), Expires: now.Add(ttl + time.Second - 1).Truncate(time.Second)}
@@ -158,7 +167,7 @@ func (i *Issuer) Mint(s Subject, ttl time.Duration) (Minted, error) {
 			Audience:  jwt.Audience{audience},
 			Expiry:    jwt.NewNumericDate(m.Expires),
 			NotBefore: jwt.NewNumericDate(now.Add(-backDated)),
-			IssuedAt:  jwt.NewNumericDate(now),
+			IssuedAt:  jwt.NewNumericDate(i.issuable(s.Proxy, now)),
 			ID:        m.ID,
 		},
 		Service: strings.Join([]string{s.Service.Partition, s.Service.Namespace, s.Service.Service}, "/"),
@@ -172,7 +181,7 @@ func (i *Issuer) Mint(s Subject, ttl time.Duration) (Minted, error) {
 
 // verify returns what a token says. The error of one that has expired wraps
 // errExpired. The signature is checked the first time and the result kept, so that later calls take
-// no lock and allocate nothing; the times are checked in every call.
+// no lock and allocate nothing; the times, and whether it was revoked, are checked in every call.
 func (i *Issuer) verify(token string) (verified, error) {
 	v, ok := i.verified.Load(token)
 	if !ok {
@@ -187,6 +196,8 @@ func (i *Issuer) verify(token string) (verified, error) {
 		return verified{}, fmt.Errorf("%w at %s", errExpired, time.Unix(v.proof.Expires, 0).UTC().Format(time.RFC3339))
 	case now < v.notBefore:
 		return verified{}, fmt.Errorf("token is not valid before %s: is the clock right?", time.Unix(v.notBefore, 0).UTC().Format(time.RFC3339))
+	case i.revoked.current.Load().has(v):
+		return verified{}, fmt.Errorf("token %.64q was revoked", v.proof.ID)
 	}
 	if !ok {
 		i.verified.Store(token, v, func(v verified) bool { return now >= v.proof.Expires })
@@ -238,7 +249,11 @@ func (i *Issuer) read(token string) (verified, error) {
 			return verified{}, errors.New("token is bound to a service whose name cannot be one")
 		}
 	}
-	return verified{proxy: p, proof: proof, notBefore: int64(*c.NotBefore)}, nil
+	v := verified{proxy: p, proof: proof, notBefore: int64(*c.NotBefore)}
+	if c.IssuedAt != nil {
+		v.issued = int64(*c.IssuedAt)
+	}
+	return v, nil
 }
 
 // canonical reports whether part is base64 in its only strict spelling: decoders ignore line breaks

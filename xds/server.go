@@ -305,6 +305,8 @@ func (s *Server) firstRequest(stream discoveryv3.AggregatedDiscoveryService_Delt
 		return r.request, r.err
 	case <-s.closing:
 		return nil, errEnding
+	case <-stream.Context().Done():
+		return nil, context.Cause(stream.Context())
 	case <-timer.C:
 		err := status.Error(codes.DeadlineExceeded, "no request came")
 		s.refuse(peerOf(stream.Context()), "", rejectedSilent, err)

@@ -21,9 +21,6 @@ import (
 // which agents remember tokens, one that was deleted loses its streams within a minute.
 const recheckInterval = 20 * time.Second
 
-// maxTokenTTL bounds the life of tokens for Envoys that somebody else starts, which nobody renews.
-const maxTokenTTL = 366 * 24 * time.Hour
-
 // callers is who knows the callers of streams and calls: by tokens that the control plane issues,
 // or by Consul's ACL tokens.
 type callers struct {
@@ -38,7 +35,9 @@ type callers struct {
 
 func (p *controlPlane) openTokens() error {
 	td, _ := p.authority.trustDomain()
-	issuer, err := token.Open(token.Config{File: filepath.Join(p.cfg.Data, "token.key"), TrustDomain: td})
+	issuer, err := token.Open(token.Config{
+		File: filepath.Join(p.cfg.Data, "token.key"), TrustDomain: td, RevokedFile: filepath.Join(p.cfg.Data, "revoked-tokens.json"),
+	})
 	if err != nil {
 		return err
 	}
@@ -109,8 +108,8 @@ func (p *controlPlane) token(peer admin.Peer, r admin.TokenRequest) (admin.Token
 		return admin.TokenResponse{}, fmt.Errorf("the token of %s: %w to uid %d, but to root, uid %d and the proxy's sallyport_uid (%s)", pr.ID, admin.ErrForbidden, peer.UID, os.Geteuid(), pr.Origin)
 	}
 	ttl := cmp.Or(r.TTL, p.cfg.TokenTTL)
-	if ttl < 0 || ttl > maxTokenTTL {
-		return admin.TokenResponse{}, fmt.Errorf("a token's life of %v is not between 0 and %v", ttl, maxTokenTTL)
+	if ttl < 0 || ttl > token.MaxLife {
+		return admin.TokenResponse{}, fmt.Errorf("a token's life of %v is not between 0 and %v", ttl, token.MaxLife)
 	}
 	out := admin.TokenResponse{
 		ProxyID: string(pr.ID), Service: pr.Service.Service, Namespace: pr.Service.Namespace, Partition: pr.Service.Partition,

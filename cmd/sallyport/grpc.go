@@ -90,6 +90,7 @@ const stopTime = 3 * time.Second
 // by xds.Server, with jitter; what is left is cut off.
 func (p *controlPlane) serveGRPC(ctx context.Context, l net.Listener, creds credentials.TransportCredentials) error {
 	gate := admission.New(admission.Config{Callers: p.callers.Authorizer, Refused: func(r admission.Refusal) { p.xds.Refused(r.Peer, r.Proxy, r.Method, r.Err) }})
+	p.gates.add(gate)
 	s := grpc.NewServer(slices.Concat(xds.ServerOptions(), gate.ServerOptions(creds))...)
 	discoveryv3.RegisterAggregatedDiscoveryServiceServer(s, p.xds)
 	p.authz.Register(s) //nolint:contextcheck // each call brings its own

@@ -89,6 +89,7 @@ type controlPlane struct {
 	// applications are those of which their sidecars say that they do not answer.
 	applications applications
 	remote       latest.Value[*ca.Endpoint] // empty without a TLS endpoint
+	gates        gates
 	// streamsEnded is closed when all xDS streams have ended.
 	streamsEnded chan struct{}
 

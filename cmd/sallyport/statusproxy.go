@@ -32,6 +32,9 @@ func printProxy(w io.Writer, p painter, d admin.Proxy) {
 	}
 	for _, t := range s.Streams {
 		title(fmt.Sprintf("Envoy %s, connected since %s", cmp.Or(t.EnvoyVersion, "of unknown version"), at(t.Since)))
+		if t.Token != nil {
+			line("token %s, good until %s", t.Token.ID, at(t.Token.Expires))
+		}
 		for _, l := range t.Leafs {
 			line("leaf %s, serial %s, valid from %s to %s", l.ID, l.Serial, at(l.NotBefore), at(l.NotAfter))
 		}

@@ -10,6 +10,7 @@ package admission
 import (
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	alsv3 "github.com/envoyproxy/go-control-plane/envoy/service/accesslog/v3"
@@ -107,6 +108,9 @@ type Gate struct {
 	undecided map[string]int // streams whose token is being judged, by peer
 	waiting   int            // all of those
 	nameless  int            // those of them that do not say whose they are
+	held      map[*admitted]bool
+	// rejudged counts calls of Rejudge.
+	rejudged atomic.Uint64
 }
 
 // usage is what is counted behind the token.
@@ -122,7 +126,7 @@ type use struct {
 
 // New returns a gate.
 func New(c Config) *Gate {
-	return &Gate{config: c, methods: methods(), inUse: map[usage]*use{}, undecided: map[string]int{}}
+	return &Gate{config: c, methods: methods(), inUse: map[usage]*use{}, undecided: map[string]int{}, held: map[*admitted]bool{}}
 }
 
 // Listen returns l with the bounds of connections that have not shown a good token.

@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -29,12 +30,18 @@ import (
 
 // authority knows the tokens "good" and "bad" at once, and has to ask about "new", whose answer is
 // that it is good, and "old", whose is that it is not.
-type authority struct{ asked chan struct{} }
+type authority struct {
+	asked   chan struct{}
+	revoked *atomic.Bool // "good" is not any more
+}
 
 func (a authority) Admit(_ context.Context, text string, proxy identity.ProxyID, service identity.Name) (identity.Caller, bool, error) {
 	caller := identity.Caller{Proxy: proxy, Service: service}
 	switch text {
 	case "good":
+		if a.revoked.Load() {
+			return identity.Caller{}, false, status.Error(codes.Unauthenticated, "revoked")
+		}
 		return caller, proxy != "", nil
 	case "new", "old":
 		return caller, false, nil
@@ -60,11 +67,27 @@ type plane struct {
 }
 
 func (p *plane) DeltaAggregatedResources(stream discoveryv3.AggregatedDiscoveryService_DeltaAggregatedResourcesServer) error {
+	requests, failed := make(chan *discoveryv3.DeltaDiscoveryRequest), make(chan error, 1)
+	go func() {
+		for {
+			q, err := stream.Recv()
+			if err != nil {
+				failed <- err
+				return
+			}
+			requests <- q
+		}
+	}()
 	for {
-		q, err := stream.Recv()
-		if errors.Is(err, io.EOF) {
-			return nil
-		} else if err != nil {
+		var q *discoveryv3.DeltaDiscoveryRequest
+		select {
+		case q = <-requests:
+		case <-stream.Context().Done():
+			return context.Cause(stream.Context())
+		case err := <-failed:
+			if errors.Is(err, io.EOF) {
+				return nil
+			}
 			return err
 		}
 		p.read <- len(q.GetResourceNamesSubscribe())
@@ -78,6 +101,7 @@ type server struct {
 	t         *testing.T
 	plane     *plane
 	authority authority
+	gate      *admission.Gate
 	addr      string
 	mu        sync.Mutex
 	refusals  []admission.Refusal
@@ -85,12 +109,13 @@ type server struct {
 
 func start(t *testing.T) *server {
 	t.Helper()
-	s := &server{t: t, plane: &plane{read: make(chan int, 1000)}, authority: authority{make(chan struct{}, 1000)}}
+	s := &server{t: t, plane: &plane{read: make(chan int, 1000)}, authority: authority{make(chan struct{}, 1000), new(atomic.Bool)}}
 	gate := admission.New(admission.Config{Callers: token.Authorizer{Authority: s.authority}, Refused: func(r admission.Refusal) {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		s.refusals = append(s.refusals, r)
 	}})
+	s.gate = gate
 	g := grpc.NewServer(gate.ServerOptions(nil)...)
 	discoveryv3.RegisterAggregatedDiscoveryServiceServer(g, s.plane)
 	checks, err := authz.New(authz.Config{})
@@ -180,6 +205,48 @@ func TestStreams(t *testing.T) {
 				t.Errorf("asked %d times, want %d", asked, test.asked)
 			}
 		})
+	}
+}
+
+// TestRejudge: streams that are open end when their token is not good any more, and no others do.
+func TestRejudge(t *testing.T) {
+	s := start(t)
+	client := discoveryv3.NewAggregatedDiscoveryServiceClient(s.dial())
+	open := func(token string) discoveryv3.AggregatedDiscoveryService_DeltaAggregatedResourcesClient {
+		t.Helper()
+		stream, err := client.DeltaAggregatedResources(headers(t, token, "web", ""))
+		if err == nil {
+			err = stream.Send(request(1))
+		}
+		if err == nil {
+			_, err = stream.Recv()
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		return stream
+	}
+	good, asked := open("good"), open("new")
+	if n := s.gate.Rejudge(); n != 0 {
+		t.Errorf("%d streams ended whose tokens are good", n)
+	}
+	s.authority.revoked.Store(true)
+	if n := s.gate.Rejudge(); n != 1 {
+		t.Errorf("%d streams ended, want one", n)
+	}
+	if _, err := good.Recv(); status.Code(err) != codes.Unauthenticated {
+		t.Errorf("the stream of the revoked token: %v", err)
+	}
+	if err := asked.Send(request(2)); err != nil {
+		t.Fatal(err)
+	}
+	if r, err := asked.Recv(); err != nil || r.GetNonce() != "2" {
+		t.Errorf("the other stream: %v, %v", r, err)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.refusals) != 1 || s.refusals[0].Proxy != "web" || status.Code(s.refusals[0].Err) != codes.Unauthenticated {
+		t.Errorf("told of %+v", s.refusals)
 	}
 }
 

@@ -19,6 +19,11 @@ func (g *Gate) intercept(server any, s grpc.ServerStream, _ *grpc.StreamServerIn
 		return status.Error(codes.Internal, "the stream did not come by the gate")
 	}
 	stream := g.methods[a.name].stream
+	if g.methods[a.name].timeout == 0 { // others end soon enough
+		var release func()
+		s, release = g.hold(a, s)
+		defer release()
+	}
 	switch {
 	case a.known:
 	case stream && a.caller.Proxy == "":

@@ -25,6 +25,11 @@ type admitted struct {
 	mu    sync.Mutex
 	leave func()
 	ended bool
+	// again judges its token once more, by what is known; cancel has its handler end.
+	again  func() error
+	cancel context.CancelCauseFunc
+	// rejudged is what the gate's was when the token was judged.
+	rejudged uint64
 }
 
 type admittedKey struct{}
@@ -41,6 +46,7 @@ func (g *Gate) tap(ctx context.Context, info *tap.Info) (context.Context, error)
 	if !ok {
 		return ctx, g.refuse(a, status.Error(codes.Unimplemented, "there is no such method here"))
 	}
+	a.rejudged = g.rejudged.Load()
 	var err error
 	if a.caller, a.known, err = g.config.Callers.Admit(ctx, m.stream); err != nil {
 		return ctx, g.refuse(a, err)
@@ -53,7 +59,8 @@ func (g *Gate) tap(ctx context.Context, info *tap.Info) (context.Context, error)
 	if err != nil {
 		return ctx, g.refuse(a, err)
 	}
-	cancel := func() {}
+	headers, cancel := ctx, func() {}
+	a.again = func() error { _, _, err := g.config.Callers.Admit(headers, m.stream); return err }
 	if m.timeout > 0 {
 		ctx, cancel = context.WithTimeout(ctx, m.timeout)
 	}
