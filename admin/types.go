@@ -50,6 +50,8 @@ type TokenResponse struct {
 	ACLsOff bool `json:"acls_off,omitempty"`
 
 	PrometheusBindAddr string `json:"prometheus_bind_addr,omitempty"`
+	// StatsTags are labels that all of Envoy's metrics have: "team=shop".
+	StatsTags []string `json:"stats_tags,omitempty"`
 	// Listeners are what the proxy's Envoy will bind: "127.0.0.1:21000", or the path of a Unix
 	// socket.
 	Listeners []Listener `json:"listeners"`

@@ -192,6 +192,8 @@ type Timeout struct {
 type Bootstrap struct {
 	// PrometheusBindAddr is "ip:port" of a metrics listener; empty: none.
 	PrometheusBindAddr string
+	// StatsTags are labels that all of Envoy's metrics have, a line each: "team=shop".
+	StatsTags string `json:",omitzero"`
 	// UID is the user, besides root and the control plane's own, that may get the proxy's token; -1: nobody else.
 	// Sources set -1 where nothing is configured, for zero is root.
 	UID int

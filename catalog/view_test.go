@@ -37,7 +37,7 @@ func contents() catalogtest.Mesh {
 				Enforcement: catalog.ExtAuthz, Revocation: catalog.NextRequest, ServerFirst: true, ConnectTimeout: time.Second, RequestTimeout: time.Second,
 				IdleTimeout: timeout, MaxConnections: 7, BalanceConnections: true, Closed: "its port is another's",
 			},
-			Bootstrap: catalog.Bootstrap{PrometheusBindAddr: "127.0.0.1:9102", UID: 1000},
+			Bootstrap: catalog.Bootstrap{PrometheusBindAddr: "127.0.0.1:9102", StatsTags: "nomad.job=web", UID: 1000},
 			Upstreams: upstreams, RefuseHTTP10: true,
 			Exposed: []catalog.ExposedPath{{Path: "/healthz", ListenerPort: 21600, LocalPort: 8081, Protocol: catalog.HTTP2, Origin: service + ".hcl:7"}},
 		}

@@ -48,7 +48,7 @@ func TestContents(t *testing.T) {
 						Revocation:  catalog.NextRequest, RequestTimeout: 30 * time.Second, MaxConnections: 500,
 						IdleTimeout: catalog.Timeout{Set: true, Duration: 90 * time.Second},
 					},
-					Bootstrap: catalog.Bootstrap{UID: -1, PrometheusBindAddr: "0.0.0.0:9102"},
+					Bootstrap: catalog.Bootstrap{UID: -1, PrometheusBindAddr: "0.0.0.0:9102", StatsTags: "nomad.job=web\nteam=shop"},
 					Upstreams: []catalog.Upstream{{
 						Destination: name("api"), BindAddress: "127.0.0.1", BindPort: 5000, ConnectTimeout: 1500 * time.Millisecond, Origin: "service web-sidecar-proxy",
 						Limits:  catalog.Limits{MaxConnections: catalog.Limit{Set: true, N: 20}, MaxPendingRequests: catalog.Limit{Set: true}},

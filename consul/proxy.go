@@ -104,10 +104,7 @@ func (s *sidecar) readSettings(r *registration, p *proxyRegistration) {
 	}
 	s.settings = d.Settings()
 	s.proxy.Host = s.settings.Network.Else(networkOf(r.ID))
-	s.proxy.Bootstrap.UID = -1
-	if s.settings.Prometheus.Set {
-		s.proxy.Bootstrap.PrometheusBindAddr = s.settings.Prometheus.Value.String()
-	}
+	s.proxy.Bootstrap = s.settings.Bootstrap()
 }
 
 // nomadSidecar is what Nomad calls the sidecars of an allocation. Each allocation with sidecars has a

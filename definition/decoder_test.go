@@ -60,6 +60,20 @@ func TestModes(t *testing.T) {
 			[]string{"f:1: envoy_tracing_json in config is not supported yet", "f:1: handshake_timeout_ms in config is not supported yet"},
 			[]string{"config.envoy_tracing_json is not supported yet: it is not taken", "config.handshake_timeout_ms is not supported yet: it is not taken"},
 		},
+		"stats tags": {
+			`{"envoy_stats_tags": ["team=shop", "a=b=c"]}`, nil, nil,
+		},
+		"no stats tag": {
+			`{"envoy_stats_tags": ["team"]}`,
+			[]string{`f:1: envoy_stats_tags has "team": it must be a name and a value, like "team=shop"`},
+			[]string{`config.envoy_stats_tags has "team": it must be a name and a value, like "team=shop": it is not taken`},
+		},
+		"a stats tag twice": {`{"envoy_stats_tags": ["a=1", "a=2"]}`, []string{`f:1: envoy_stats_tags has "a" twice`}, []string{`config.envoy_stats_tags has "a" twice: it is not taken`}},
+		"no list of tags": {
+			`{"envoy_stats_tags": "a=1"}`,
+			[]string{`f:1: envoy_stats_tags must be a list of strings like "team=shop", not a string`},
+			[]string{`config.envoy_stats_tags must be a list of strings like "team=shop", not a string: it is not taken`},
+		},
 		"protocol":           {`{"protocol": "htp"}`, []string{`f:1: protocol "htp" is not known: tcp, http, http2 and grpc are`}, nil},
 		"protocol, any case": {`{"protocol": "Http"}`, nil, nil},
 		"no block":           {`5`, []string{"f:1: config must be a block, not a number"}, []string{"config must be a block, not a number: it is not taken"}},
@@ -118,7 +132,7 @@ func TestPrecedence(t *testing.T) {
 		return s
 	}
 	const all = `{"protocol": "http", "local_connect_timeout_ms": 1, "local_request_timeout_ms": 2, "local_idle_timeout_ms": 3, "max_inbound_connections": 4,
-		"balance_inbound_connections": "exact_balance", "bind_address": "10.0.0.1", "bind_port": 5, "envoy_prometheus_bind_addr": "localhost:6",
+		"balance_inbound_connections": "exact_balance", "bind_address": "10.0.0.1", "bind_port": 5, "envoy_prometheus_bind_addr": "localhost:6", "envoy_stats_tags": ["team=shop"],
 		"intention_enforcement": "both", "revocation": "new", "server_first": true, "accept_http_10": true, "sallyport_uid": 7, "sallyport_network": "x"}`
 	s, none := settings(all), definition.Settings{}
 	if text := fmt.Sprintf("%+v", s); strings.Contains(text, "Set:false") {

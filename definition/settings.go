@@ -25,6 +25,7 @@ type Settings struct {
 	BindAddress    Setting[netip.Addr]
 	BindPort       Setting[uint16]
 	Prometheus     Setting[netip.AddrPort]
+	StatsTags      Setting[string]
 	Network        Setting[string]
 	Own
 }
@@ -50,6 +51,7 @@ func (s Settings) Over(t Settings) Settings {
 		BindAddress:    s.BindAddress.Or(t.BindAddress),
 		BindPort:       s.BindPort.Or(t.BindPort),
 		Prometheus:     s.Prometheus.Or(t.Prometheus),
+		StatsTags:      s.StatsTags.Or(t.StatsTags),
 		Network:        s.Network.Or(t.Network),
 		Own:            s.Own.Over(t.Own),
 	}
@@ -120,6 +122,7 @@ func (d *Decoder) Settings() Settings {
 	s.BindAddress = d.ListenAddress("bind_address")
 	s.BindPort = d.Port("bind_port")
 	s.Prometheus = readText(d, "envoy_prometheus_bind_addr", parseAddrPort)
+	s.StatsTags = readValue(d, "envoy_stats_tags", statsTags)
 	s.Network = readText(d, "sallyport_network", network)
 	s.Own = d.Own()
 	d.unsupportedPrefix("envoy_")
@@ -127,6 +130,15 @@ func (d *Decoder) Settings() Settings {
 		"mesh_gateway", "expose")
 	d.Done()
 	return s
+}
+
+// Bootstrap is what the settings say of a proxy's bootstrap. Without a uid it is root's alone.
+func (s Settings) Bootstrap() catalog.Bootstrap {
+	b := catalog.Bootstrap{StatsTags: s.StatsTags.Value, UID: s.UID.Else(-1)}
+	if s.Prometheus.Set {
+		b.PrometheusBindAddr = s.Prometheus.Value.String()
+	}
+	return b
 }
 
 // inbound reads what service-defaults have as fields, too.
@@ -230,6 +242,31 @@ func parseAddrPort(s string) (netip.AddrPort, error) {
 		return netip.AddrPort{}, fmt.Errorf(`%.60q must be an IP address and a port, like "0.0.0.0:9102"`, s)
 	}
 	return netip.AddrPortFrom(a, uint16(p)), nil
+}
+
+// statsTags reads labels of metrics, "name=value" each, into lines.
+func statsTags(n *Node) (tags string, set bool, err error) {
+	if n.Kind != List {
+		return "", false, Mismatch(`a list of strings like "team=shop"`, n)
+	}
+	var lines []string
+	seen := map[string]bool{}
+	for _, item := range n.List {
+		if item.Kind != Text {
+			return "", false, Mismatch(`a list of strings like "team=shop"`, item)
+		}
+		name, value, _ := strings.Cut(item.Text, "=")
+		printed := !strings.ContainsFunc(item.Text, func(r rune) bool { return !unicode.IsPrint(r) })
+		switch {
+		case name == "" || value == "" || !printed || len(item.Text) > 2*MaxName:
+			return "", false, fmt.Errorf(`has %.60q: it must be a name and a value, like "team=shop"`, item.Text)
+		case seen[name]:
+			return "", false, fmt.Errorf("has %.60q twice", name)
+		}
+		seen[name] = true
+		lines = append(lines, item.Text)
+	}
+	return strings.Join(lines, "\n"), len(lines) > 0, nil
 }
 
 // network is what a network namespace is called.

@@ -71,6 +71,7 @@ func cases(t *testing.T) map[string]bootstrap.Params {
 		}),
 		"metrics-and-limits": with(web(), func(p *bootstrap.Params) {
 			p.PrometheusBindAddr = "[::]:9102"
+			p.StatsTags = []string{"nomad.job=shop", "consul.source.service=forged", "nomad.job=twice"}
 			p.MaxConnections, p.RegexSize, p.DrainTime = 1000, 3000, 5*time.Second
 			p.EnvoyVersion = bootstrap.Version{Major: 1, Minor: 40}
 		}),

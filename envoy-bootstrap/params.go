@@ -51,6 +51,9 @@ type Params struct {
 	// PrometheusBindAddr is ip:port of a listener that answers GET /metrics with Envoy's metrics;
 	// empty: none.
 	PrometheusBindAddr string
+	// StatsTags are labels that all metrics have, "team=shop", beside those of the proxy's identity,
+	// which hold where the names are the same.
+	StatsTags []string
 
 	// EnvoyVersion is the Envoy that will read the bootstrap. An Envoy refuses a bootstrap with a
 	// field that it does not know, so for the zero Version only fields are used that every

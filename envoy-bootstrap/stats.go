@@ -15,7 +15,15 @@ func (p Params) stats() *metricsv3.StatsConfig {
 	for _, t := range append(p.destinationTags(), p.upstreamTags()...) {
 		c.StatsTags = append(c.StatsTags, &metricsv3.TagSpecifier{TagName: t.name, TagValue: &metricsv3.TagSpecifier_Regex{Regex: t.value}})
 	}
-	for _, t := range p.sourceTags() {
+	given := map[string]bool{}
+	for _, t := range c.GetStatsTags() {
+		given[t.GetTagName()] = true
+	}
+	for _, t := range append(p.sourceTags(), p.ownTags()...) {
+		if given[t.name] { // to Prometheus a label that is there twice makes a page that cannot be read
+			continue
+		}
+		given[t.name] = true
 		c.StatsTags = append(c.StatsTags, &metricsv3.TagSpecifier{TagName: t.name, TagValue: &metricsv3.TagSpecifier_FixedValue{FixedValue: t.value}})
 	}
 	return c
@@ -86,4 +94,14 @@ func (p Params) sourceTags() []tag {
 		{"consul.source.partition", p.Identity.Partition},
 		{"consul.source.datacenter", p.Identity.Datacenter},
 	}
+}
+
+// ownTags are those that the proxy's definition asks for.
+func (p Params) ownTags() (tags []tag) {
+	for _, t := range p.StatsTags {
+		if name, value, ok := strings.Cut(t, "="); ok && name != "" {
+			tags = append(tags, tag{name, value})
+		}
+	}
+	return tags
 }

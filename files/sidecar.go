@@ -137,9 +137,6 @@ func (a *assembly) over(s *sidecar) *definition.Settings {
 			`ext_authz cannot protect %s, whose server speaks first (server_first at %s): it decides at the client's first byte. Use intention_enforcement = "both"`,
 			s.of.name, all.ServerFirst.At)
 	}
-	if !all.UID.Set {
-		all.UID.Value = -1
-	}
 	return &all
 }
 
@@ -157,15 +154,12 @@ func (a *assembly) proxy(s *sidecar) *catalog.Proxy {
 		Origin:    s.at.String(),
 		Host:      s.host,
 		Inbound:   a.inbound(s),
-		Bootstrap: catalog.Bootstrap{UID: s.settings.UID.Value},
+		Bootstrap: s.settings.Bootstrap(),
 
 		RefuseHTTP10: !s.settings.AcceptHTTP10.Else(true),
 	}
 	if s.instance != nil {
 		p.Instance = s.instance.id
-	}
-	if s.settings.Prometheus.Set {
-		p.Bootstrap.PrometheusBindAddr = s.settings.Prometheus.Value.String()
 	}
 	if len(s.upstreams) > 0 {
 		p.Upstreams = make([]catalog.Upstream, 0, len(s.upstreams))

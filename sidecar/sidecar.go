@@ -176,6 +176,7 @@ func (s *Sidecar) write(c Config, t Target) error {
 		TokenFile:          tokenPath(dir),
 		AdminRemote:        c.AdminRemote,
 		PrometheusBindAddr: r.PrometheusBindAddr,
+		StatsTags:          r.StatsTags,
 		EnvoyVersion:       t.Version,
 		DrainTime:          c.DrainTime,
 	}

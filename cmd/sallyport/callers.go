@@ -116,6 +116,9 @@ func (p *controlPlane) token(peer admin.Peer, r admin.TokenRequest) (admin.Token
 		Datacenter: v.Mesh().Datacenter, TrustDomain: v.Mesh().TrustDomain.Name(), Origin: pr.Origin,
 		XDSSocket: admin.XDSSocket(p.cfg.RuntimeDir), PrometheusBindAddr: pr.Bootstrap.PrometheusBindAddr, Listeners: listenersOf(pr),
 	}
+	if tags := pr.Bootstrap.StatsTags; tags != "" {
+		out.StatsTags = strings.Split(tags, "\n")
+	}
 	if e, ok := p.remote.Load(); !ok && p.cfg.XDSAddress != "" {
 		return admin.TokenResponse{}, fmt.Errorf("%w: the endpoint at %s has no certificate", admin.ErrNotYet, p.cfg.XDSAddress)
 	} else if ok {
