@@ -27,6 +27,25 @@ func TestModel(t *testing.T) {
 	rapid.Check(t, model(t))
 }
 
+// A cluster stays for a listener that left with a target before, and that Envoy still has.
+func TestLeftEarlier(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, catalog.TCP, false)
+		for _, s := range []step{
+			{What: "upstream", N: 1}, {What: "slow", Slow: 7 * time.Second}, {What: "time", N: 3},
+			{What: "twin"}, {What: "upstream", N: 1}, {What: "time", N: 1}, {What: "upstream", N: 1},
+		} {
+			w.step(s)
+		}
+		w.settle()
+		w.disconnect()
+		w.m.stop()
+		for _, e := range w.errs {
+			t.Error(e)
+		}
+	})
+}
+
 // FuzzModel is TestModel on what the fuzzer finds.
 func FuzzModel(f *testing.F) {
 	for seed := range byte(8) {

@@ -261,7 +261,5 @@ func (s *session) inUse(cluster string, now time.Time) bool {
 		}
 		users = slices.AppendSeq(users, maps.Keys(s.target.leadsTo))
 	}
-	return slices.ContainsFunc(users, func(name string) bool {
-		return !s.settled(ref{listeners, name}) || !s.settled(ref{routes, name})
-	})
+	return slices.ContainsFunc(users, func(name string) bool { return !s.isSettled(name) })
 }

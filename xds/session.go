@@ -57,8 +57,8 @@ type session struct {
 	// differs in target from that of the last of them.
 	deliveries  []delivery
 	undelivered []ref
-	// leaving are, by cluster that is to be removed, the names of the listeners and routes that led
-	// to it.
+	// leaving are, by cluster, the names of the listeners and routes that led to it in a target before
+	// and do not any more.
 	leaving map[string][]string
 }
 
@@ -183,19 +183,41 @@ func (s *session) replaced(t *target) {
 		if !slices.Contains(earlier, r) {
 			s.undelivered = append(s.undelivered, r)
 		}
-		if _, held := s.subs[clusters].held[r.name]; r.kind != clusters || !held || t.resources[clusters].Get(r.name) != nil {
-			continue
-		}
-		// It leaves, and has to stay as long as Envoy has what leads to it.
-		for name, to := range s.target.leadsTo {
-			if slices.Contains(to, r.name) && !slices.Contains(s.leaving[r.name], name) {
-				if s.leaving == nil {
-					s.leaving = map[string][]string{}
-				}
-				s.leaving[r.name] = append(s.leaving[r.name], name)
-			}
+	}
+	if s.target != nil {
+		s.turnAway(t)
+	}
+}
+
+// turnAway notes which listeners and routes lead to a cluster in the present target and not in t: as
+// long as Envoy has them as they were, the cluster has to stay. It may leave with a later target.
+func (s *session) turnAway(t *target) {
+	for cluster, names := range s.leaving {
+		if names = slices.DeleteFunc(names, s.isSettled); len(names) == 0 {
+			delete(s.leaving, cluster)
+		} else {
+			s.leaving[cluster] = names
 		}
 	}
+	if t.resources[listeners].Is(s.target.resources[listeners]) && t.resources[routes].Is(s.target.resources[routes]) {
+		return
+	}
+	for name, to := range s.target.leadsTo {
+		for _, cluster := range to {
+			if slices.Contains(t.leadsTo[name], cluster) || slices.Contains(s.leaving[cluster], name) {
+				continue
+			}
+			if s.leaving == nil {
+				s.leaving = map[string][]string{}
+			}
+			s.leaving[cluster] = append(s.leaving[cluster], name)
+		}
+	}
+}
+
+// isSettled reports whether Envoy has the listener and the routes of that name as it is to have them.
+func (s *session) isSettled(name string) bool {
+	return s.settled(ref{listeners, name}) && s.settled(ref{routes, name})
 }
 
 // tick runs what was delayed until now.
