@@ -130,6 +130,14 @@ func (c *Client) Revoke(ctx context.Context, r RevokeRequest) (RevokeResponse, e
 	return call[RevokeResponse](ctx, c, http.MethodPost, "/v1/token/revoke", r)
 }
 
+// Judge asks whether a proxy would be served with a token of its own. The error wraps ErrForbidden if
+// it would not; any other one says that this is not known, as of a control plane that is older than
+// the question.
+func (c *Client) Judge(ctx context.Context, r JudgeRequest) error {
+	_, err := call[struct{}](ctx, c, http.MethodPost, "/v1/judge", r)
+	return err
+}
+
 // Application says whether the application of a proxy answers.
 func (c *Client) Application(ctx context.Context, a Application) error {
 	_, err := call[struct{}](ctx, c, http.MethodPost, "/v1/application", a)

@@ -38,6 +38,9 @@ type API struct {
 	Token func(peer Peer, r TokenRequest) (TokenResponse, error)
 	// Revoke has tokens be taken no more, as the process peer asks.
 	Revoke func(peer Peer, r RevokeRequest) (RevokeResponse, error)
+	// Judge says why a proxy would not be served with a token of its own: ErrForbidden, or that this
+	// is not known. It blocks for some seconds at most.
+	Judge func(ctx context.Context, peer Peer, r JudgeRequest) error
 	// Application takes what the sidecar of the process peer says of its application.
 	Application func(peer Peer, a Application) error
 	// Reload reads the sources again.
@@ -178,6 +181,13 @@ func handler(api API, log *slog.Logger) http.Handler {
 		peer, in, err := request[Application](w, r)
 		if err == nil {
 			err = api.Application(peer, in)
+		}
+		reply(w, struct{}{}, err)
+	})
+	mux.HandleFunc("POST /v1/judge", func(w http.ResponseWriter, r *http.Request) {
+		peer, in, err := request[JudgeRequest](w, r)
+		if err == nil {
+			err = api.Judge(r.Context(), peer, in)
 		}
 		reply(w, struct{}{}, err)
 	})

@@ -90,6 +90,20 @@ type RevokeResponse struct {
 	Streams int `json:"streams"`
 }
 
+// JudgeRequest asks whether a proxy would be served with a token of its own.
+type JudgeRequest struct {
+	ProxyID string `json:"proxy_id"`
+	Token   string `json:"token"`
+	// Remote says that its Envoy is on another machine.
+	Remote bool `json:"remote,omitempty"`
+}
+
+// LogValue keeps the token out of logs.
+func (r JudgeRequest) LogValue() slog.Value { return slog.StringValue(r.String()) }
+
+// String keeps the token out of whatever prints a request.
+func (r JudgeRequest) String() string { return "own token of " + r.ProxyID }
+
 // CheckResponse is the answer to "may source connect to destination?".
 type CheckResponse struct {
 	Allowed     bool   `json:"allowed"`

@@ -67,6 +67,9 @@ func Run(ctx context.Context, c Config, e Envoy, log *slog.Logger) (status int, 
 	if c.Dir == "" {
 		defer removeFiles(s.Dir, s.Proxy.ProxyID)
 	}
+	if s.Refused != nil {
+		return 0, s.Refused
+	}
 	beside, end := context.WithCancel(ctx)
 	var running sync.WaitGroup
 	lost := make(chan struct{}, 1)

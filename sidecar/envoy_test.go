@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io/fs"
 	"log/slog"
@@ -11,6 +12,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -31,10 +33,12 @@ type sidecarServer struct {
 	own       bool // proxies bring tokens of their own
 	listeners []admin.Listener
 	first     []error // answers before those with tokens
+	verdicts  []error // of own tokens, in turn; the last one stays
 
 	minted atomic.Int64
 	mu     sync.Mutex
 	asked  []admin.TokenRequest
+	judged []admin.JudgeRequest
 }
 
 func startSidecarServer(t *testing.T, s *sidecarServer) *sidecarServer {
@@ -50,7 +54,7 @@ func startSidecarServer(t *testing.T, s *sidecarServer) *sidecarServer {
 	ctx, cancel := context.WithCancel(context.Background())
 	served := make(chan error, 1)
 	go func() {
-		served <- admin.Serve(ctx, l, admin.API{Token: s.token, Monitoring: http.NotFoundHandler()}, slog.New(slog.DiscardHandler))
+		served <- admin.Serve(ctx, l, admin.API{Token: s.token, Judge: s.judge, Monitoring: http.NotFoundHandler()}, slog.New(slog.DiscardHandler))
 	}()
 	t.Cleanup(func() {
 		cancel()
@@ -99,6 +103,16 @@ func (s *sidecarServer) token(_ admin.Peer, r admin.TokenRequest) (admin.TokenRe
 		out.XDSCA, out.XDSURI = testCA, "spiffe://mesh.example/sallyport/xds"
 	}
 	return out, nil
+}
+
+func (s *sidecarServer) judge(_ context.Context, _ admin.Peer, r admin.JudgeRequest) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.judged = append(s.judged, r)
+	if len(s.verdicts) == 0 {
+		return nil
+	}
+	return s.verdicts[min(len(s.judged), len(s.verdicts))-1]
 }
 
 func (s *sidecarServer) requests() []admin.TokenRequest {
@@ -207,6 +221,53 @@ func TestAnonymous(t *testing.T) {
 	t.Setenv("CONSUL_HTTP_TOKEN", "")
 	if written, err := Write(t.Context(), c, Target{}); err != nil || !written.Anonymous() {
 		t.Errorf("Write without a token: %+v, %v, want it anonymous", written, err)
+	}
+}
+
+// TestRunWithWrongToken: a proxy that would never be served is said to be so, once, and its Envoy is
+// not started; what is not known keeps nobody from starting.
+func TestRunWithWrongToken(t *testing.T) {
+	refused := fmt.Errorf("the token of web-sidecar-proxy: %w: Consul does not take the token: ACL not found", admin.ErrForbidden)
+	unknown := fmt.Errorf("%w: the agent does not answer", admin.ErrNotYet)
+	t.Setenv("CONSUL_HTTP_TOKEN", "a-token")
+	t.Setenv("CONSUL_HTTP_TOKEN_FILE", "")
+	for name, c := range map[string]struct {
+		verdicts []error
+		wait     time.Duration
+		asked    int
+		want     error
+	}{
+		"good":                          {asked: 1},
+		"wrong":                         {verdicts: []error{refused}, asked: 1, want: admin.ErrForbidden},
+		"not known":                     {verdicts: []error{unknown}, asked: 1},
+		"not known, and it is waited":   {verdicts: []error{unknown}, wait: time.Minute, asked: 1},
+		"not known by an older version": {verdicts: []error{admin.ErrUnknown}, asked: 1},
+		"made just now, with a wait":    {verdicts: []error{refused, refused, nil}, wait: time.Minute, asked: 3},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := startSidecarServer(t, &sidecarServer{own: true, life: time.Hour, verdicts: c.verdicts})
+			config, dir := forWeb(t, s), t.TempDir()
+			config.Wait, config.Waiting = c.wait, func(error) {}
+			_, err := Run(t.Context(), config, Envoy{Binary: fakeEnvoy(t, dir, "1.40.0", "READY")}, slog.New(slog.DiscardHandler))
+			if !errors.Is(err, c.want) || c.want != nil && !strings.Contains(err.Error(), "ACL not found: give the right one with --token-file") {
+				t.Errorf("Run: %v, want %v", err, c.want)
+			}
+			if _, err := os.Stat(filepath.Join(dir, "pid")); (err == nil) != (c.want == nil) {
+				t.Errorf("Envoy's pid: %v", err)
+			}
+			if _, err := os.Stat(filepath.Join(s.dir, "web-sidecar-proxy")); err == nil {
+				t.Error("the sidecar's files are left")
+			}
+			want := slices.Repeat([]admin.JudgeRequest{{ProxyID: "web-sidecar-proxy", Token: "a-token"}}, c.asked)
+			if !slices.Equal(s.judged, want) {
+				t.Errorf("asked: %v, want %v", s.judged, want)
+			}
+		})
+	}
+	s := startSidecarServer(t, &sidecarServer{own: true, remote: true, life: time.Hour, verdicts: []error{refused}})
+	written, err := Write(t.Context(), forWeb(t, s), Target{XDSAddress: "192.0.2.1:8502"})
+	if err != nil || written.Refused == nil || !s.judged[0].Remote {
+		t.Errorf("Write with a wrong token, for another machine: %v, %v, asked %v", written, err, s.judged)
 	}
 }
 

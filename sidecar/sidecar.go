@@ -67,6 +67,9 @@ type Sidecar struct {
 	Proxy admin.TokenResponse
 	// Args are the arguments that Envoy has to be started with.
 	Args []string
+	// Refused is why the control plane would not serve the proxy with the token of its own that was
+	// written; nil: it would, or that is not known.
+	Refused error
 
 	client *admin.Client
 	own    aclToken
@@ -96,6 +99,9 @@ func open(ctx context.Context, c Config, t Target) (*Sidecar, error) {
 	if s.own, err = c.complete(&s.Proxy); err != nil {
 		return nil, err
 	}
+	if s.Refused, err = c.judge(ctx, s.client, s.Proxy, t.XDSAddress != ""); err != nil {
+		return nil, err
+	}
 	if s.Dir, err = c.directory(s.client.Dir(), s.Proxy.ProxyID); err != nil {
 		return nil, err
 	}
@@ -122,28 +128,52 @@ func (c Config) request(ctx context.Context) (client *admin.Client, answer admin
 		return nil, answer, fmt.Errorf("--wait %s: a time to wait is positive", c.Wait)
 	}
 	r := admin.TokenRequest{SidecarFor: c.SidecarFor, ProxyID: c.ProxyID, TTL: c.TokenTTL}
+	err = c.patiently(ctx, admin.MayPass, func() (err error) {
+		if client, err = admin.Find(c.RuntimeDir); err == nil {
+			answer, err = client.Token(ctx, r)
+		}
+		return err
+	})
+	return client, answer, err
+}
+
+// patiently has ask ask, and as long as Wait says again while what it answers may pass.
+func (c Config) patiently(ctx context.Context, mayPass func(error) bool, ask func() error) error {
 	end, reported := time.Now().Add(c.Wait), ""
 	for pause := askAgain; ; pause = min(2*pause, askAgainMax) {
-		if client, err = admin.Find(c.RuntimeDir); err == nil {
-			if answer, err = client.Token(ctx, r); err == nil {
-				return client, answer, nil
-			}
-		}
+		err := ask()
 		next := time.Now().Add(pause)
 		switch {
-		case c.Wait == 0 || !admin.MayPass(err):
-			return nil, answer, err
+		case err == nil || c.Wait == 0 || !mayPass(err):
+			return err
 		case next.After(end):
-			return nil, answer, fmt.Errorf("after %s: %w", c.Wait, err)
+			return fmt.Errorf("after %s: %w", c.Wait, err)
 		}
 		if text := err.Error(); text != reported {
 			reported = text
 			c.Waiting(err)
 		}
 		if !sleepUntil(ctx, next) {
-			return nil, answer, ctx.Err()
+			return ctx.Err()
 		}
 	}
+}
+
+// judge asks whether the proxy would be served with its own token, if it has one: Envoy would go on
+// trying with a wrong one for ever. What is not known now, as while Consul's agent is away, is left
+// for Envoy to find out. A token that was made just now may not be known everywhere yet, so Wait is
+// for that, too.
+func (c Config) judge(ctx context.Context, client *admin.Client, p admin.TokenResponse, remote bool) (refused, err error) {
+	if !p.OwnToken {
+		return nil, nil
+	}
+	isRefusal := func(err error) bool { return errors.Is(err, admin.ErrForbidden) }
+	r := admin.JudgeRequest{ProxyID: p.ProxyID, Token: p.Token, Remote: remote}
+	err = c.patiently(ctx, isRefusal, func() error { return client.Judge(ctx, r) })
+	if isRefusal(err) {
+		return fmt.Errorf("%w: give the right one with --token-file, CONSUL_HTTP_TOKEN_FILE or CONSUL_HTTP_TOKEN", err), nil
+	}
+	return nil, ctx.Err()
 }
 
 // complete puts the proxy's own token into r where it has one; the control plane makes it

@@ -112,7 +112,10 @@ func TestSupervisor(t *testing.T) {
 			var log, out bytes.Buffer
 			s := supervisor{
 				log: slog.New(slog.NewTextHandler(&log, nil)), path: fakeEnvoy(t, dir, "1.40.0", `echo "$@"`+"\n"+tt.body), args: []string{"--a", "b c"},
-				stdout: &out, stderr: &out, grace: 100 * time.Millisecond,
+				stdout: &out, stderr: &out, grace: awaitDeadline,
+			}
+			if tt.log == "killing it" {
+				s.grace = 100 * time.Millisecond
 			}
 			ctx, cancel := context.WithCancel(t.Context())
 			defer cancel()

@@ -51,6 +51,9 @@ there that the two files will be copied to.`,
 			if err != nil {
 				return err
 			}
+			if s.Refused != nil {
+				fmt.Fprintln(c.ErrOrStderr(), "warning: Envoy will not be served as long as this holds:", s.Refused)
+			}
 			if asJSON {
 				return printJSON(c, map[string]any{
 					"proxy": s.Proxy.ProxyID, "service": s.Proxy.Service, "directory": s.Dir, "expires": s.Proxy.Expires, "envoy_args": s.Args,

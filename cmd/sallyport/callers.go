@@ -2,6 +2,7 @@ package main
 
 import (
 	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -15,6 +16,9 @@ import (
 	"github.com/sallyport/sallyport/catalog"
 	"github.com/sallyport/sallyport/identity"
 	"github.com/sallyport/sallyport/token"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/peer"
+	"google.golang.org/grpc/status"
 )
 
 // recheckInterval is how often a stream's ACL token is looked at again. With the half minute for
@@ -91,11 +95,11 @@ func listenersOf(pr *catalog.Proxy) []admin.Listener {
 }
 
 // mayRun reports whether the sidecar of a proxy may be run by the user of a process.
-func mayRun(peer admin.Peer, pr *catalog.Proxy) bool {
-	return peer.UID == 0 || peer.UID == os.Geteuid() || peer.UID == pr.Bootstrap.UID
+func mayRun(who admin.Peer, pr *catalog.Proxy) bool {
+	return who.UID == 0 || who.UID == os.Geteuid() || who.UID == pr.Bootstrap.UID
 }
 
-func (p *controlPlane) token(peer admin.Peer, r admin.TokenRequest) (admin.TokenResponse, error) {
+func (p *controlPlane) token(who admin.Peer, r admin.TokenRequest) (admin.TokenResponse, error) {
 	v, ok := p.store.Views.Load()
 	if !ok {
 		return admin.TokenResponse{}, fmt.Errorf("%w: the catalog has not been read: %s", admin.ErrNotYet, strings.Join(p.notReady(), "; "))
@@ -104,8 +108,8 @@ func (p *controlPlane) token(peer admin.Peer, r admin.TokenRequest) (admin.Token
 	if err != nil {
 		return admin.TokenResponse{}, err
 	}
-	if !mayRun(peer, pr) {
-		return admin.TokenResponse{}, fmt.Errorf("the token of %s: %w to uid %d, but to root, uid %d and the proxy's sallyport_uid (%s)", pr.ID, admin.ErrForbidden, peer.UID, os.Geteuid(), pr.Origin)
+	if !mayRun(who, pr) {
+		return admin.TokenResponse{}, fmt.Errorf("the token of %s: %w to uid %d, but to root, uid %d and the proxy's sallyport_uid (%s)", pr.ID, admin.ErrForbidden, who.UID, os.Geteuid(), pr.Origin)
 	}
 	ttl := cmp.Or(r.TTL, p.cfg.TokenTTL)
 	if ttl < 0 || ttl > token.MaxLife {
@@ -131,4 +135,31 @@ func (p *controlPlane) token(peer admin.Peer, r admin.TokenRequest) (admin.Token
 	m, err := p.callers.issuer.Mint(token.Subject{Proxy: pr.ID, Service: pr.Service, UID: pr.Bootstrap.UID}, ttl)
 	out.Token, out.TokenID, out.Expires = m.Text, m.ID, m.Expires
 	return out, err
+}
+
+// judge says whether a stream of the proxy would be let in with a token of its own.
+func (p *controlPlane) judge(ctx context.Context, who admin.Peer, r admin.JudgeRequest) error {
+	v, ok := p.store.Views.Load()
+	if !ok {
+		return fmt.Errorf("%w: the catalog has not been read", admin.ErrNotYet)
+	}
+	pr, err := proxyOf(v, admin.TokenRequest{ProxyID: r.ProxyID})
+	if err != nil {
+		return err
+	}
+	if !mayRun(who, pr) { // it would be an oracle for tokens
+		return fmt.Errorf("judging tokens of %s: %w to uid %d", pr.ID, admin.ErrForbidden, who.UID)
+	}
+	if !r.Remote {
+		ctx = peer.NewContext(ctx, &peer.Peer{Addr: &net.UnixAddr{Net: "unix"}})
+	}
+	_, err = p.callers.Authority.Stream(ctx, r.Token, pr.ID)
+	switch refused := status.Convert(err); refused.Code() {
+	case codes.OK:
+		return nil
+	case codes.Unauthenticated, codes.PermissionDenied:
+		return fmt.Errorf("the token of %s: %w: %s", pr.ID, admin.ErrForbidden, refused.Message())
+	default:
+		return fmt.Errorf("the token of %s: %w: %s", pr.ID, admin.ErrNotYet, refused.Message())
+	}
 }

@@ -1,17 +1,12 @@
 package main
 
 import (
-	"bytes"
-	"cmp"
-	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"os"
 	"path/filepath"
-	"reflect"
-	"regexp"
-	"slices"
 	"strings"
 	"time"
 
@@ -23,7 +18,6 @@ import (
 	"github.com/sallyport/sallyport/identity"
 	"github.com/sallyport/sallyport/intention"
 	"github.com/spf13/pflag"
-	"github.com/spf13/viper"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 )
 
@@ -73,7 +67,7 @@ const defaultSocketDirs = "/run/sallyport-sockets,/tmp,/var/tmp"
 func serveFlags(f *pflag.FlagSet) {
 	f.String("config", "", "configuration file (YAML, TOML or JSON); its keys are the flags' names with '_' for '-'")
 	f.String("catalog", "", "directory of service definitions and config entries in Consul's formats (HCL, JSON, YAML)")
-	f.String("data", "", "directory of the control plane's state: the CA, keys, generations (0700; created if missing; with --consul the default is /var/lib/sallyport for root, else sallyport in XDG_STATE_HOME or ~/.local/state)")
+	f.String("data", "", "directory of the control plane's state: the CA, keys, generations (0700; created if missing; default /var/lib/sallyport for root, else sallyport in XDG_STATE_HOME or ~/.local/state)")
 	f.Bool("strict-catalog", false, "take the files of --catalog as a whole or not at all: one mistake anywhere keeps all that is newer, denials too, from being taken")
 	f.Bool("consul", false, "read services, intentions and certificates from the local Consul agent instead of --catalog; Consul's own variables (CONSUL_HTTP_ADDR, CONSUL_HTTP_TOKEN, …) say where it is")
 	f.String("http-addr", "", "with --consul: the agent's address, as for consul (CONSUL_HTTP_ADDR)")
@@ -108,112 +102,6 @@ func variable(flag string) string {
 	return "SALLYPORT_" + strings.ToUpper(strings.ReplaceAll(flag, "-", "_"))
 }
 
-// readConfig puts file, environment and flags together; the later ones win in the order file,
-// variable, flag.
-func readConfig(f *pflag.FlagSet) (serveConfig, error) {
-	v := viper.New()
-	v.SetEnvPrefix("SALLYPORT")
-	v.AllowEmptyEnv(true) // "" is a value of --metrics-bind
-	known := []string{"SALLYPORT_CONFIG"}
-	var bindErr error
-	f.VisitAll(func(fl *pflag.Flag) {
-		key := strings.ReplaceAll(fl.Name, "-", "_")
-		if key == "config" || key == "help" || key == "json" {
-			return
-		}
-		known = append(known, variable(fl.Name))
-		bindErr = errors.Join(bindErr, v.BindPFlag(key, fl))
-		if fl.Value.Type() == "string" || os.Getenv(variable(fl.Name)) != "" { // of the others an empty one says nothing
-			bindErr = errors.Join(bindErr, v.BindEnv(key))
-		}
-	})
-	if bindErr != nil {
-		return serveConfig{}, bindErr
-	}
-	path := ""
-	if config := f.Lookup("config"); config != nil { // `serve` has one, and the variables for itself
-		for _, e := range os.Environ() {
-			if name, _, _ := strings.Cut(e, "="); strings.HasPrefix(name, "SALLYPORT_") && !slices.Contains(known, name) {
-				return serveConfig{}, fmt.Errorf("environment: %s is not a variable that sallyport knows: those are %s", name, strings.Join(known, " "))
-			}
-		}
-		path = cmp.Or(config.Value.String(), os.Getenv("SALLYPORT_CONFIG"))
-	}
-	if path != "" {
-		if ext := filepath.Ext(path); !slices.Contains([]string{".yaml", ".yml", ".toml", ".json"}, ext) {
-			return serveConfig{}, fmt.Errorf("configuration %s: its name must end in .yaml, .yml, .toml or .json, which says how it is read", path)
-		}
-		v.SetConfigFile(path)
-		if err := v.ReadInConfig(); err != nil {
-			return serveConfig{}, syntaxError(path, err)
-		}
-	}
-	var c serveConfig
-	if err := v.UnmarshalExact(&c, viper.DecodeHook(durationHook)); err != nil {
-		return serveConfig{}, configError(path, err)
-	}
-	return c, nil
-}
-
-// durationHook reads times, which are nothing without a unit.
-func durationHook(_, to reflect.Type, data any) (any, error) {
-	if to != reflect.TypeFor[time.Duration]() {
-		return data, nil
-	}
-	switch d := data.(type) {
-	case time.Duration: // a flag's default
-		return d, nil
-	case string:
-		return time.ParseDuration(d)
-	}
-	return nil, fmt.Errorf(`%v: a time has a unit, like "10s" or "72h"`, data)
-}
-
-// positioned is an error of the TOML parser.
-type positioned interface {
-	error
-	Position() (row, column int)
-}
-
-// syntaxError puts the line at which a file cannot be parsed in front, where the parser does not
-// say it itself.
-func syntaxError(path string, err error) error {
-	if j, ok := errors.AsType[*json.SyntaxError](err); ok {
-		if b, readErr := os.ReadFile(path); readErr == nil {
-			return fmt.Errorf("%s:%d: %w", path, 1+bytes.Count(b[:min(int(j.Offset), len(b))], []byte("\n")), err)
-		}
-	}
-	if t, ok := errors.AsType[positioned](err); ok {
-		row, _ := t.Position()
-		return fmt.Errorf("%s:%d: %w", path, row, err)
-	}
-	return fmt.Errorf("configuration %s: %w", path, err)
-}
-
-// configError puts the line of the key that viper complains about in front.
-func configError(path string, err error) error {
-	text := strings.Join(strings.Fields(strings.TrimPrefix(err.Error(), "decoding failed due to the following error(s):")), " ")
-	key, unknown := "", false
-	if m := regexp.MustCompile(`has invalid keys: ([^\s,]+)`).FindStringSubmatch(text); m != nil {
-		key, unknown = m[1], true
-	} else if m := regexp.MustCompile(`'([a-z_]+)'`).FindStringSubmatch(text); m != nil {
-		key = m[1]
-	}
-	if name := variable(key); key != "" && !unknown && os.Getenv(name) != "" {
-		return fmt.Errorf("%s: %s", name, text)
-	}
-	b, readErr := os.ReadFile(path)
-	at := regexp.MustCompile(`(?im)^[ \t{,"\[]*` + regexp.QuoteMeta(key) + `["\s]*[:=\]]`).FindIndex(b)
-	if key == "" || readErr != nil || at == nil { // not from the file: a variable or a flag
-		return fmt.Errorf("configuration: %s", text)
-	}
-	where := fmt.Sprintf("%s:%d", path, 1+bytes.Count(b[:at[0]], []byte("\n")))
-	if unknown {
-		return fmt.Errorf("%s: unknown key %q: the keys are the flags of `sallyport serve --help` with '_' for '-'", where, key)
-	}
-	return fmt.Errorf("%s: %s", where, text)
-}
-
 // consulConfig is how the local Consul agent is read.
 func (c serveConfig) consulConfig() (consul.Config, error) {
 	out := consul.Config{
@@ -226,19 +114,19 @@ func (c serveConfig) consulConfig() (consul.Config, error) {
 }
 
 // defaults is how intentions are enforced where a service says nothing about it.
-func (c serveConfig) defaults() (catalog.Enforcement, *catalog.Revocation, error) {
+func (c serveConfig) defaults() (e catalog.Enforcement, r *catalog.Revocation, err error) {
 	e, ok := catalog.ParseEnforcement(c.IntentionEnforcement)
 	if !ok {
-		return e, nil, fmt.Errorf("--intention-enforcement: %q is none of rbac, ext_authz and both", c.IntentionEnforcement)
+		err = fmt.Errorf("--intention-enforcement: %q is none of rbac, ext_authz and both", c.IntentionEnforcement)
 	}
 	if c.Revocation == "" {
-		return e, nil, nil
+		return e, nil, err
 	}
-	r, ok := catalog.ParseRevocation(c.Revocation)
+	parsed, ok := catalog.ParseRevocation(c.Revocation)
 	if !ok {
-		return e, nil, fmt.Errorf("--revocation: %q is none of drain, new and next-request", c.Revocation)
+		err = errors.Join(err, fmt.Errorf("--revocation: %q is none of drain, new and next-request", c.Revocation))
 	}
-	return e, &r, nil
+	return e, &parsed, err
 }
 
 // configuredTrustDomain parses --trust-domain; empty gives the zero value: the CA's own.
@@ -257,19 +145,19 @@ func configuredTrustDomain(s string) (spiffeid.TrustDomain, error) {
 // alone.
 func (c serveConfig) filesConfig(td spiffeid.TrustDomain) (files.Config, error) {
 	out := files.Config{Dir: c.Catalog, Datacenter: c.Datacenter, TrustDomain: td, Strict: c.StrictCatalog}
+	var errs [3]error
 	if err := identity.CheckDatacenter(c.Datacenter); err != nil {
-		return out, fmt.Errorf("--datacenter: %w", err)
+		errs[0] = fmt.Errorf("--datacenter: %w", err)
 	}
 	switch c.DefaultIntentionPolicy {
 	case "deny":
 	case "allow":
 		out.Default = intention.Allow
 	default:
-		return out, fmt.Errorf("--default-intention-policy: %q is neither allow nor deny", c.DefaultIntentionPolicy)
+		errs[1] = fmt.Errorf("--default-intention-policy: %q is neither allow nor deny", c.DefaultIntentionPolicy)
 	}
-	var err error
-	out.Enforcement, out.Revocation, err = c.defaults()
-	return out, err
+	out.Enforcement, out.Revocation, errs[2] = c.defaults()
+	return out, errors.Join(errs[:]...)
 }
 
 // complete fills in the directories that nobody named.
@@ -280,14 +168,13 @@ func (c *serveConfig) complete() (err error) {
 	if c.RuntimeDir, err = filepath.Abs(c.RuntimeDir); err != nil { // Envoys that are started elsewhere are told of it
 		return fmt.Errorf("--runtime-dir: %w", err)
 	}
-	if c.Consul && c.Data == "" {
+	if c.Data == "" {
 		c.Data, err = stateDir(os.Geteuid(), os.Getenv)
 	}
 	return err
 }
 
-// stateDir is the default of --data beside Consul, where the CA of the mesh is not in it. That of a
-// mesh from files is kept where somebody said so.
+// stateDir is the default of --data.
 func stateDir(uid int, variable func(string) string) (string, error) {
 	switch state, home := variable("XDG_STATE_HOME"), variable("HOME"); {
 	case uid == 0:
@@ -300,36 +187,31 @@ func stateDir(uid int, variable func(string) string) (string, error) {
 	return "", errors.New("--data is missing: the directory of the control plane's state, which has no default where neither XDG_STATE_HOME nor HOME is set")
 }
 
-// check refuses what makes no sense before anything is opened.
+// check refuses what makes no sense before anything is opened. The error has all that is wrong.
 func (c serveConfig) check() error {
+	var errs []error
 	switch {
 	case c.Consul && c.Catalog != "":
 		return errors.New("--consul and --catalog: services come from one of them")
-	case !c.Consul && c.Catalog == "":
-		return errors.New("--catalog is missing: the directory of service definitions and intentions, or --consul, to read the local agent")
+	case c.Consul:
+		errs = append(errs, c.checkConsul())
+	case c.Catalog == "":
+		errs = append(errs, errors.New("--catalog is missing: the directory of service definitions and intentions, or --consul, to read the local agent"))
+	default:
+		errs = append(errs, c.checkFiles())
 	}
-	if c.Data == "" {
-		return errors.New("--data is missing: the directory where the CA and its keys are kept")
-	}
-	check := c.checkFiles
-	if c.Consul {
-		check = c.checkConsul
-	}
-	if err := check(); err != nil {
-		return err
-	}
-	for flag, addr := range map[string]string{"--xds-address": c.XDSAddress, "--metrics-bind": c.MetricsBind} {
-		if _, _, err := net.SplitHostPort(addr); addr != "" && err != nil {
-			return fmt.Errorf("%s: %q is not host:port", flag, addr)
+	for _, f := range []struct{ flag, addr string }{{"--xds-address", c.XDSAddress}, {"--metrics-bind", c.MetricsBind}} {
+		if _, _, err := net.SplitHostPort(f.addr); f.addr != "" && err != nil {
+			errs = append(errs, fmt.Errorf("%s: %q is not host:port", f.flag, f.addr))
 		}
 	}
 	if c.XDSNames != "" && c.XDSAddress == "" {
-		return errors.New("--xds-names: there is no --xds-address whose certificate they would be in")
+		errs = append(errs, errors.New("--xds-names: there is no --xds-address whose certificate they would be in"))
 	}
 	if err := ca.CheckEndpointNames(c.xdsNames()); err != nil {
-		return fmt.Errorf("--xds-names: %w", err)
+		errs = append(errs, fmt.Errorf("--xds-names: %w", err))
 	}
-	return nil
+	return errors.Join(errs...)
 }
 
 // xdsNames are the names that --xds-names gives.
@@ -340,7 +222,7 @@ func (c serveConfig) xdsNames() []string {
 // checkFiles refuses what makes no sense for a mesh from files, before a CA begins that nobody
 // wants.
 func (c serveConfig) checkFiles() error {
-	err := unused("is for --consul, and the services come from --catalog", []flagValue{
+	errs := []error{unused("is for --consul, and the services come from --catalog", []flagValue{
 		{"--http-addr", c.HTTPAddr, ""},
 		{"--token-file", c.TokenFile, ""},
 		{"--ca-file", c.CAFile, ""},
@@ -349,25 +231,38 @@ func (c serveConfig) checkFiles() error {
 		{"--client-key", c.ClientKey, ""},
 		{"--tls-server-name", c.TLSServerName, ""},
 		{"--node-name", c.NodeName, ""},
-	})
-	if err != nil {
-		return err
-	}
+	}), c.checkCatalog()}
 	if samePlace(c.Catalog, c.Data) {
-		return fmt.Errorf("--data: %s is the catalog directory, where no keys belong: choose another", c.Data)
+		errs = append(errs, fmt.Errorf("--data: %s is the catalog directory, where no keys belong: choose another", c.Data))
 	}
 	if c.TokenTTL < time.Second {
-		return fmt.Errorf("--token-ttl: %v is less than a second", c.TokenTTL)
+		errs = append(errs, fmt.Errorf("--token-ttl: %v is less than a second", c.TokenTTL))
 	}
 	if most := ca.DefaultIntermediateTTL / 2; c.LeafTTL < ca.MinLeafTTL || c.LeafTTL > most {
-		return fmt.Errorf("--leaf-ttl: %v is not between %v and %v", c.LeafTTL, ca.MinLeafTTL, most)
+		errs = append(errs, fmt.Errorf("--leaf-ttl: %v is not between %v and %v", c.LeafTTL, ca.MinLeafTTL, most))
 	}
 	td, err := configuredTrustDomain(c.TrustDomain)
-	if err != nil {
-		return err
-	}
+	errs = append(errs, err)
 	_, err = c.filesConfig(td)
-	return err
+	return errors.Join(append(errs, err)...)
+}
+
+// checkCatalog refuses a catalog that there is not, as a mistyped one is, where no mesh has begun
+// yet. Of one that has begun it may be away for a while, and all stays as it was.
+func (c serveConfig) checkCatalog() error {
+	if _, err := os.Stat(filepath.Join(c.Data, "ca")); err == nil {
+		return nil
+	}
+	info, err := os.Stat(c.Catalog)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return fmt.Errorf("--catalog: %s does not exist: make the directory, and files in it that say what services there are", c.Catalog)
+	case err != nil:
+		return fmt.Errorf("--catalog: %w", err)
+	case !info.IsDir():
+		return fmt.Errorf("--catalog: %s is not a directory: name the one that the file is in", c.Catalog)
+	}
+	return nil
 }
 
 // checkConsul refuses what makes no sense beside Consul.
@@ -379,11 +274,8 @@ func (c serveConfig) checkConsul() error {
 		{"--leaf-ttl", c.LeafTTL, ca.DefaultLeafTTL},
 		{"--token-ttl", c.TokenTTL, defaultTokenTTL},
 	})
-	if err != nil {
-		return err
-	}
-	_, err = c.consulConfig()
-	return err
+	_, config := c.consulConfig()
+	return errors.Join(err, config)
 }
 
 // flagValue is a flag, what it says, and what it says if nobody gave it.
@@ -394,12 +286,13 @@ type flagValue struct {
 
 // unused refuses flags that say something where nobody would listen.
 func unused(why string, flags []flagValue) error {
+	var errs []error
 	for _, f := range flags {
 		if f.value != f.unset {
-			return fmt.Errorf("%s: %s", f.flag, why)
+			errs = append(errs, fmt.Errorf("%s: %s", f.flag, why))
 		}
 	}
-	return nil
+	return errors.Join(errs...)
 }
 
 // samePlace reports whether two paths lead to one directory.

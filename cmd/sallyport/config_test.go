@@ -87,7 +87,11 @@ func TestReadConfigRefuses(t *testing.T) {
 }
 
 func TestFilesConfig(t *testing.T) {
-	good := serveConfig{Catalog: "c", Data: "d", Datacenter: "dc1", DefaultIntentionPolicy: "deny", IntentionEnforcement: "rbac", TokenTTL: time.Hour, LeafTTL: time.Hour}
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "file.hcl"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	good := serveConfig{Catalog: dir, Data: filepath.Join(dir, "d"), Datacenter: "dc1", DefaultIntentionPolicy: "deny", IntentionEnforcement: "rbac", TokenTTL: time.Hour, LeafTTL: time.Hour}
 	if err := good.check(); err != nil {
 		t.Fatal(err)
 	}
@@ -97,7 +101,6 @@ func TestFilesConfig(t *testing.T) {
 		"--intention-enforcement":    func(c *serveConfig) { c.IntentionEnforcement = "RBAC" },
 		"--revocation":               func(c *serveConfig) { c.Revocation = "now" },
 		"--catalog":                  func(c *serveConfig) { c.Catalog = "" },
-		"--data":                     func(c *serveConfig) { c.Data = "" },
 		"--token-ttl":                func(c *serveConfig) { c.TokenTTL = 0 },
 		"--xds-address":              func(c *serveConfig) { c.XDSAddress = "7000" },
 		"--leaf-ttl":                 func(c *serveConfig) { c.LeafTTL = 300 },
@@ -110,13 +113,69 @@ func TestFilesConfig(t *testing.T) {
 		"--client-key: is for":       func(c *serveConfig) { c.ClientKey = "x" },
 		"--tls-server-name: is for":  func(c *serveConfig) { c.TLSServerName = "x" },
 		"--node-name: is for":        func(c *serveConfig) { c.NodeName = "x" },
-		"is the catalog directory":   func(c *serveConfig) { c.Data = "./c" },
+		"is the catalog directory":   func(c *serveConfig) { c.Data = dir },
+		"no-such does not exist":     func(c *serveConfig) { c.Catalog = filepath.Join(dir, "no-such") },
+		"is not a directory":         func(c *serveConfig) { c.Catalog = filepath.Join(dir, "file.hcl") },
 	} {
 		c := good
 		change(&c)
 		if err := c.check(); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("error = %v, want %q named", err, want)
 		}
+	}
+}
+
+// TestCatalogThatIsAway: a mesh that has begun goes on while its catalog is away.
+func TestCatalogThatIsAway(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.Mkdir(filepath.Join(dir, "ca"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	c := serveConfig{Catalog: filepath.Join(dir, "no-such"), Data: dir, Datacenter: "dc1", DefaultIntentionPolicy: "deny", IntentionEnforcement: "rbac", TokenTTL: time.Hour, LeafTTL: time.Hour}
+	if err := c.check(); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestMistakesTogether: of file, variables and flags all mistakes are told at once, but no
+// consequences of them.
+func TestMistakesTogether(t *testing.T) {
+	withoutVariables(t)
+	t.Setenv("SALLYPORT_TOKEN_TTLL", "1h")
+	path := filepath.Join(t.TempDir(), "s.yaml")
+	if err := os.WriteFile(path, []byte("catalgo: x\nleaf_ttl: 5\nfoo: bar\nxds_address: nowhere\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	parse := func(args ...string) *pflag.FlagSet {
+		f := pflag.NewFlagSet("serve", pflag.ContinueOnError)
+		serveFlags(f)
+		if err := f.Parse(append(args, "--config", path)); err != nil {
+			t.Fatal(err)
+		}
+		return f
+	}
+	_, err := serveConfiguration(parse("--intention-enforcement", "x", "--revocation", "y"))
+	want := `environment: SALLYPORT_TOKEN_TTLL is not a variable that sallyport knows: did you mean SALLYPORT_TOKEN_TTL?
+` + path + `:2: 'leaf_ttl' 5: a time has a unit, like "10s" or "72h"
+` + path + `:1: unknown key "catalgo": did you mean catalog?
+` + path + `:3: unknown key "foo": the keys are the flags of ` + "`sallyport serve --help` with '_' for '-'" + `
+--catalog is missing: the directory of service definitions and intentions, or --consul, to read the local agent
+--xds-address: "nowhere" is not host:port`
+	if err == nil || err.Error() != want {
+		t.Errorf("mistakes:\n%v\nwant:\n%s", err, want)
+	}
+	dir := t.TempDir()
+	_, err = serveConfiguration(parse("--catalog", dir, "--intention-enforcement", "x", "--revocation", "y", "--http-addr", "z", "--ca-file", "z"))
+	for _, want := range []string{"--http-addr: is for", "--ca-file: is for", `--intention-enforcement: "x"`, `--revocation: "y"`} {
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("mistakes: %v, want %q among them", err, want)
+		}
+	}
+	if err := os.WriteFile(path, []byte("catalog: [\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err = serveConfiguration(parse()); err == nil || strings.Contains(err.Error(), "--catalog") {
+		t.Errorf("of a file that cannot be read: %v, want nothing of what it may say", err)
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 func newConsulCommand() *cobra.Command {
 	group := &cobra.Command{Use: "consul", Short: "Beside a Consul agent", Args: subcommand, RunE: help}
 	var node string
+	var asJSON bool
 	policy := &cobra.Command{
 		Use:   "policy [--node-name NODE]",
 		Short: "Print the ACL policy that the control plane's own token needs",
@@ -17,11 +18,15 @@ func newConsulCommand() *cobra.Command {
 with service:write on their service, as for Consul's own proxies.`,
 		Args: noArguments,
 		RunE: func(c *cobra.Command, _ []string) error {
+			if asJSON {
+				return printJSON(c, map[string]string{"policy": consul.Policy(node)})
+			}
 			_, err := fmt.Fprint(c.OutOrStdout(), consul.Policy(node))
 			return err
 		},
 	}
 	policy.Flags().StringVar(&node, "node-name", "", "the agent's node; without it the policy is for any node")
+	policy.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	group.AddCommand(policy)
 	return group
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 )
 
@@ -37,6 +38,8 @@ func run() int {
 	if exit, ok := errors.AsType[exitError](err); ok {
 		return int(exit)
 	}
-	fmt.Fprintln(os.Stderr, "sallyport:", err)
+	for line := range strings.SplitSeq(err.Error(), "\n") { // several are one line each
+		fmt.Fprintln(os.Stderr, "sallyport:", line)
+	}
 	return 2
 }

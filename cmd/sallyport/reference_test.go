@@ -117,10 +117,12 @@ func TestPackagedConfiguration(t *testing.T) {
 		t.Fatal(err)
 	}
 	cfg, err := read(t, nil, string(text))
+	catalog := cfg.Catalog
+	cfg.Catalog = "../../packaging/etc/catalog"
 	if err == nil {
 		err = cfg.check()
 	}
-	if err != nil || cfg.RuntimeDir != "/run/sallyport" || cfg.AdminGroup != "sallyport-envoy" {
+	if err != nil || catalog != "/etc/sallyport/catalog" || cfg.RuntimeDir != "/run/sallyport" || cfg.AdminGroup != "sallyport-envoy" {
 		t.Errorf("%+v, %v", cfg, err)
 	}
 }

@@ -31,7 +31,7 @@ import (
 
 func newServeCommand() *cobra.Command {
 	c := &cobra.Command{
-		Use:   "serve {--catalog DIR --data DIR | --consul}",
+		Use:   "serve {--catalog DIR | --consul}",
 		Short: "Run the control plane",
 		Long: `Serve runs the control plane: it reads the catalog, keeps the CA, and tells every sidecar's Envoy its configuration,
 certificates and intentions over xDS. It reads changed files within a second; SIGHUP makes it read them at once. SIGTERM ends it within 5 s;
@@ -40,18 +40,9 @@ sidecars keep what they have and come back to its successor.
 Every flag is also a variable (SALLYPORT_LEAF_TTL) and a key of the configuration file (leaf_ttl).`,
 		Args: noArguments,
 		RunE: func(c *cobra.Command, _ []string) error {
-			cfg, err := readConfig(c.Flags())
-			if err == nil {
-				err = cfg.complete()
-			}
-			if err == nil {
-				err = cfg.check()
-			}
-			if err != nil {
-				return err
-			}
-			log, err := newLogger(cfg.LogFormat, cfg.LogLevel, os.Stderr)
-			if err != nil {
+			cfg, err := serveConfiguration(c.Flags())
+			log, logErr := newLogger(cfg.LogFormat, cfg.LogLevel, os.Stderr)
+			if err = errors.Join(err, logErr); err != nil {
 				return err
 			}
 			if os.Getenv("GOGC") == "" {

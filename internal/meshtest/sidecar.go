@@ -63,6 +63,12 @@ func (m *Mesh) LaunchSidecar(service string, args ...string) *Sidecar {
 	return m.Adopt(service, p, admin)
 }
 
+// RunSidecar runs a sidecar that is to end by itself.
+func (m *Mesh) RunSidecar(service string, args ...string) Result {
+	m.t.Helper()
+	return m.Run(slices.Concat([]string{"envoy", "--envoy-binary", m.envoy, "--sidecar-for", service}, args)...)
+}
+
 // Adopt makes a sidecar of an Envoy that the test started itself, whose administration listens on
 // admin: the path of a socket, or host:port.
 func (m *Mesh) Adopt(service string, p *Process, admin string) *Sidecar {
