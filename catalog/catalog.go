@@ -145,7 +145,10 @@ type Proxy struct {
 	Origin string
 	// Host is the machine that the proxy is on, by whatever name; empty: the control plane's own, or it is not known.
 	// Proxies of one machine cannot listen on one port.
-	Host      string `json:",omitzero"`
+	Host string `json:",omitzero"`
+	// Refused says why nothing can be made of what the proxy's registration says; empty: it can. The proxy's Envoy
+	// keeps what it has then, but for who may connect.
+	Refused   string `json:",omitzero"`
 	Inbound   Inbound
 	Bootstrap Bootstrap
 	Upstreams []Upstream

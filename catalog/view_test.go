@@ -31,7 +31,7 @@ func contents() catalogtest.Mesh {
 	}
 	proxy := func(service string, upstreams ...catalog.Upstream) catalog.Proxy {
 		return catalog.Proxy{
-			ID: identity.ProxyID(service + "-1-sidecar-proxy"), Service: name(service), Instance: service + "-1", Origin: service + ".hcl:3", Host: "10.0.0.1",
+			ID: identity.ProxyID(service + "-1-sidecar-proxy"), Service: name(service), Instance: service + "-1", Origin: service + ".hcl:3", Host: "10.0.0.1", Refused: "no port",
 			Inbound: catalog.Inbound{
 				Address: "127.0.0.1", Port: 21000, LocalAddress: "127.0.0.1", LocalPort: 8080, LocalSocket: "/run/y.sock", Protocol: catalog.HTTP,
 				Enforcement: catalog.ExtAuthz, Revocation: catalog.NextRequest, ServerFirst: true, ConnectTimeout: time.Second, RequestTimeout: time.Second,

@@ -160,7 +160,10 @@ func (r *Registry) replace(rec *record, p *catalog.Proxy) (wanted []*part) {
 		}
 	}
 	old := rec.parts
-	rec.given, rec.parts = p, partsOf(p)
+	if rec.given = p; p.Refused != "" { // its Envoy keeps what it has
+		return nil
+	}
+	rec.parts = partsOf(p)
 	for _, part := range rec.parts {
 		if before := held[part.key()]; before != nil && before.held {
 			r.table.Remove(&before.Address)
@@ -226,6 +229,9 @@ func (r *Registry) hold(rec *record, p *part) {
 
 // admitted is the proxy without what is refused.
 func (rec *record) admitted() *catalog.Proxy {
+	if rec.given.Refused != "" {
+		return rec.given
+	}
 	var without [kinds]map[int]bool
 	refused := false
 	for _, p := range rec.parts {

@@ -236,3 +236,19 @@ func TestAdmitKeepsPointers(t *testing.T) {
 		t.Error("another proxy made web another pointer")
 	}
 }
+
+// TestRefusedKeeps: a proxy of which nothing can be made keeps what it has, as its Envoy does.
+func TestRefusedKeeps(t *testing.T) {
+	r := claim.New(claim.Config{})
+	r.Admit(contents(proxy("web", 20001, upstream("db", "127.0.0.1", 5000))))
+	refused := proxy("web", 0)
+	refused.Refused = "no port"
+	evil := proxy("evil", 20001, upstream("x", "127.0.0.1", 5000))
+	got := r.Admit(contents(evil, refused)).Proxies
+	if left(got[0]) != "evil: closed" || got[1] != refused {
+		t.Errorf("evil is left with %q, web is %v", left(got[0]), got[1])
+	}
+	if got := r.Admit(contents(evil)).Proxies; left(got[0]) != "evil: x" {
+		t.Errorf("without web evil is left with %q", left(got[0]))
+	}
+}

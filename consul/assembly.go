@@ -314,7 +314,7 @@ func (b *assembly) readNode() bool {
 		p := &nodeProxy{sidecar: s}
 		n.list = append(n.list, p)
 		all[s.proxy.ID] = &s.proxy
-		if s.refused {
+		if s.nobody {
 			continue
 		}
 		n.wants.checks = n.wants.checks || s.checks

@@ -43,7 +43,7 @@ func (b *assembly) assemble(registered bool) (c catalog.Contents, ok bool) {
 	n := needs{map[string]catalog.Target{}, map[string]*catalog.Destination{}}
 	for _, r := range b.nodeProxies.list {
 		b.problems = append(b.problems, r.sidecar.problems...)
-		if r.refused {
+		if r.nobody {
 			continue
 		}
 		if p, ok := b.proxy(r, own, &n); ok {

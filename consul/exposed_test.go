@@ -45,7 +45,7 @@ func TestExposedPaths(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := sidecarOf(t, c.block+`, "Expose": {"Paths": [{"Path": "/other", "ListenerPort": 30000, "LocalPathPort": 8080}, null, {"Path": "/healthz", `+c.path+`}]}`)
-			if s.refused {
+			if s.proxy.Refused != "" {
 				t.Fatal("the proxy is refused")
 			}
 			if diff := cmp.Diff(append(c.added, other), s.proxy.Exposed); diff != "" {
@@ -65,8 +65,8 @@ func TestExposedPaths(t *testing.T) {
 	}
 	// What a check's path is the agent tells.
 	s = sidecarOf(t, `, "Expose": {"Checks": true, "Paths": [{"Path": "/other", "ListenerPort": 30000, "LocalPathPort": 8080}, {"Path": "/c", "ListenerPort": 21500, "LocalPathPort": 8080, "ParsedFromCheck": true}]}`)
-	if texts(s.problems) != "" || s.refused || !s.checks {
-		t.Errorf("refused %v, checks %v, problems %q", s.refused, s.checks, texts(s.problems))
+	if texts(s.problems) != "" || s.proxy.Refused != "" || !s.checks {
+		t.Errorf("refused %q, checks %v, problems %q", s.proxy.Refused, s.checks, texts(s.problems))
 	}
 	if diff := cmp.Diff([]catalog.ExposedPath{other}, s.proxy.Exposed); diff != "" {
 		t.Errorf("exposed beside checks (-want +got):\n%s", diff)

@@ -37,7 +37,7 @@ func FuzzConsulJSON(f *testing.F) {
 			}
 			for _, r := range byID {
 				s, ok := readSidecar(r, byID, "dc1", "fd00::1")
-				if !ok || s.refused {
+				if !ok || s.proxy.Refused != "" {
 					continue
 				}
 				p, _ := s.finish(&chain{}, meshDefaults{}, Config{})

@@ -25,7 +25,7 @@ type sidecar struct {
 	upstreams []upstream
 	checks    bool // the checks of the service go through the proxy
 	problems  []Problem
-	refused   bool
+	nobody    bool // it has no identity, so there is nothing to be told
 }
 
 // upstream is an upstream of a sidecar.
@@ -55,9 +55,11 @@ func readSidecar(r *registration, services map[string]*registration, datacenter,
 	case r.ID == "":
 		return nil, false
 	case service.Check() != nil:
+		s.nobody = true
 		s.refuse(entryOf(r), "the service %.60q cannot be part of an identity: the proxy is not served", service.Service)
 		return s, true
 	case !isDefault(r.Namespace) || !isDefault(r.Partition):
+		s.nobody = true
 		s.refuse(entryOf(r), "namespaces and partitions are not supported yet: the proxy is not served")
 		return s, true
 	}
@@ -73,6 +75,9 @@ func readSidecar(r *registration, services map[string]*registration, datacenter,
 		}
 	}
 	s.readExposed(r, p)
+	if s.proxy.Refused != "" {
+		s.upstreams, s.proxy.Exposed, s.checks = nil, nil, false
+	}
 	return s, true
 }
 
@@ -80,9 +85,10 @@ func (s *sidecar) problem(upstream, entry, format string, args ...any) {
 	s.problems = append(s.problems, Problem{Proxy: s.proxy.ID, Upstream: upstream, Entry: entry, Text: fmt.Sprintf(format, args...)})
 }
 
+// refuse leaves the proxy as it was, but for who may connect.
 func (s *sidecar) refuse(entry, format string, args ...any) {
-	s.refused = true
 	s.problem("", entry, format, args...)
+	s.proxy.Refused = cmp.Or(s.proxy.Refused, s.problems[len(s.problems)-1].Text)
 }
 
 func isDefault(tenancy string) bool { return tenancy == "" || tenancy == identity.Default }

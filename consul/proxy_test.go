@@ -75,7 +75,7 @@ func TestRefused(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := sidecarOf(t, `, "Upstreams": [{"DestinationName": "api", `+c.upstream+`}, {"DestinationName": "other", "LocalBindPort": 5001}, null]`)
-			if s.refused {
+			if s.proxy.Refused != "" {
 				t.Fatal("the proxy is refused")
 			}
 			var got []string
@@ -130,8 +130,8 @@ func TestRefusedProxy(t *testing.T) {
 			if c.want != "" {
 				c.want = "proxy p: service p: " + c.want
 			}
-			if got := texts(s.problems); got != c.want || s.refused != c.refused {
-				t.Errorf("refused %v, problems %q; want %v, %q", s.refused, got, c.refused, c.want)
+			if got := texts(s.problems); got != c.want || (s.proxy.Refused != "") != c.refused {
+				t.Errorf("refused %q, problems %q; want %v, %q", s.proxy.Refused, got, c.refused, c.want)
 			}
 		})
 	}
@@ -146,7 +146,7 @@ func TestRefusedProxy(t *testing.T) {
 		}
 	}
 	s, ok := readSidecar(parse[*registration](t, `{"Kind": "connect-proxy", "ID": "p", "Namespace": "shop", "Proxy": {"DestinationServiceName": "web"}}`), nil, "dc1", "")
-	if !ok || !s.refused {
+	if !ok || !s.nobody {
 		t.Error("a proxy of another namespace is served")
 	}
 }
@@ -163,7 +163,7 @@ func TestRegisteredInCatalog(t *testing.T) {
 	} {
 		r := parse[*registration](t, `{"Kind": "connect-proxy", "ID": "p", "Port": 21000, "Address": "::1", "Proxy": {"DestinationServiceName": "web", "DestinationServiceID": "web-1"}}`)
 		s, _ := readSidecar(r, map[string]*registration{"web-1": parse[*registration](t, c.service)}, "dc1", "")
-		if s.refused || s.proxy.Inbound.LocalPort != c.port || s.proxy.Inbound.LocalSocket != c.socket || s.proxy.Inbound.Address != "::1" {
+		if s.proxy.Refused != "" || s.proxy.Inbound.LocalPort != c.port || s.proxy.Inbound.LocalSocket != c.socket || s.proxy.Inbound.Address != "::1" {
 			t.Errorf("%s: %+v, %s", name, s.proxy.Inbound, texts(s.problems))
 		}
 	}

@@ -166,3 +166,72 @@ func TestConsulSocketOfAnother(t *testing.T) {
 		})
 	}
 }
+
+// TestConsulDenyOfRefused: a proxy of which nothing can be made any more keeps what it has, but for who may connect, also after the control plane was
+// started anew and has never made anything of it.
+func TestConsulDenyOfRefused(t *testing.T) {
+	t.Parallel()
+	c := meshtest.StartConsul(t, meshtest.Agent{})
+	m := consulPair(t, c, "10s")
+	m.Serve()
+	m.Sidecars("web", "api", "db")
+	works(t, c, m)
+	reach := map[string]func() meshtest.Answer{
+		"api": func() meshtest.Answer { return meshtest.GetPlain("http://" + m.Upstream("web", "api")) },
+		"db":  func() meshtest.Answer { return meshtest.EchoPlain(m.Upstream("web", "db"), "hello") },
+	}
+	decide := func(when, action string) {
+		t.Helper()
+		want := wantAllowed
+		if action == "deny" {
+			want = wantDenied
+		}
+		for service := range reach {
+			m.Intend(service, meshtest.Intentions{"web": action})
+		}
+		for service, ask := range reach {
+			meshtest.Await(t, fmt.Sprintf("%s: web → %s: %s", when, service, action), func() error { return want(ask()) })
+			m.AwaitCheck("web", service, action == "allow")
+		}
+	}
+	spoil := map[string]func(){
+		"an escape hatch for all": func() {
+			c.PutConfig(map[string]any{"Kind": "proxy-defaults", "Name": "global", "Config": map[string]any{"envoy_public_listener_json": "{}"}})
+		},
+		"the address of the application": func() {
+			for service := range reach {
+				c.Register(map[string]any{"ID": service, "Name": service, "Port": 1, "Connect": map[string]any{"SidecarService": map[string]any{
+					"Address": "127.0.0.1", "Port": m.PublicPort(service), "Proxy": map[string]any{"LocalServiceAddress": "app.example", "LocalServicePort": 1},
+					"Checks": []map[string]any{meshtest.ListeningCheck("127.0.0.1", m.PublicPort(service), "10s")},
+				}}})
+			}
+		},
+	}
+	says := map[string]string{"an escape hatch for all": "envoy_public_listener_json is not supported yet", "the address of the application": `LocalServiceAddress "app.example" is no IP address`}
+	for _, what := range []string{"an escape hatch for all", "the address of the application"} {
+		spoil[what]()
+		for service := range reach {
+			meshtest.Await(t, "the status says why "+service+" is refused", func() error { return m.SaysOf(service, says[what]) })
+		}
+		decide(what, "deny")
+		decide(what, "allow")
+		m.StopServe()
+		m.Serve()
+		decide(what+", started anew", "deny")
+		decide(what+", started anew", "allow")
+		if what == "an escape hatch for all" {
+			c.DeleteConfig("proxy-defaults", "global")
+			meshtest.Await(t, "all is served again", func() error {
+				for service := range reach {
+					if p, err := m.Proxy(service); err != nil || !p.InSync || p.BuildError != "" {
+						return fmt.Errorf("%s: %v %w", service, p, err)
+					}
+				}
+				return nil
+			})
+		}
+	}
+	m.StopServe() // each Envoy refused nothing: see the checks at the end
+	m.Serve()
+	m.AwaitConnected("web", "api", "db")
+}

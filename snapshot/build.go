@@ -36,6 +36,10 @@ type builder struct {
 }
 
 func (b *builder) build() {
+	if why := b.in.Proxy.Refused; why != "" {
+		b.fail("%s", why)
+		return
+	}
 	self, ok := b.self()
 	if !ok || b.last != nil && b.update() {
 		return

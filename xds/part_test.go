@@ -33,9 +33,10 @@ func TestDenyOfAPart(t *testing.T) {
 		waits       string
 		secrets     bool // are told
 	}{
-		"two upstreams on one port": {conflict, func(m *mesh) { m.contents.Proxies[1].Upstreams = nil; m.publish() }, "both listen on", true},
-		"no leaf":                   {func(m *mesh) { m.certs.withheld, m.certs.leafs = true, map[string]*latest.Value[*sds.SVID]{} }, func(m *mesh) { m.certs.rotate() }, "not there yet: leaf/api", true},
-		"no roots":                  {func(m *mesh) { m.certs = newCertificates(m.t) }, func(m *mesh) { m.certs.roots.Set(m.certs.bundle) }, "trust bundle", false},
+		"two upstreams on one port":      {conflict, func(m *mesh) { m.contents.Proxies[1].Upstreams = nil; m.publish() }, "both listen on", true},
+		"a registration that is refused": {func(m *mesh) { m.contents.Proxies[1].Refused = "no port" }, func(m *mesh) { m.contents.Proxies[1].Refused = ""; m.publish() }, "no port", true},
+		"no leaf":                        {func(m *mesh) { m.certs.withheld, m.certs.leafs = true, map[string]*latest.Value[*sds.SVID]{} }, func(m *mesh) { m.certs.rotate() }, "not there yet: leaf/api", true},
+		"no roots":                       {func(m *mesh) { m.certs = newCertificates(m.t) }, func(m *mesh) { m.certs.roots.Set(m.certs.bundle) }, "trust bundle", false},
 	} {
 		for _, protocol := range []catalog.Protocol{catalog.TCP, catalog.HTTP} {
 			t.Run(name+"/"+protocol.String(), func(t *testing.T) {

@@ -111,6 +111,9 @@ func (p *controlPlane) token(who admin.Peer, r admin.TokenRequest) (admin.TokenR
 	if !mayRun(who, pr) {
 		return admin.TokenResponse{}, fmt.Errorf("the token of %s: %w to uid %d, but to root, uid %d and the proxy's sallyport_uid (%s)", pr.ID, admin.ErrForbidden, who.UID, os.Geteuid(), pr.Origin)
 	}
+	if pr.Refused != "" {
+		return admin.TokenResponse{}, fmt.Errorf("%w: %s: %s (%s)", admin.ErrNotYet, pr.ID, pr.Refused, pr.Origin)
+	}
 	ttl := cmp.Or(r.TTL, p.cfg.TokenTTL)
 	if ttl < 0 || ttl > token.MaxLife {
 		return admin.TokenResponse{}, fmt.Errorf("a token's life of %v is not between 0 and %v", ttl, token.MaxLife)
