@@ -6,6 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"os"
+	"path/filepath"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -224,9 +227,27 @@ func TestExtAuthzServerStopped(t *testing.T) {
 	}
 }
 
+// signal sends s to the control plane. After SIGSTOP it waits until each thread stands still: the one that the kernel chose to stop the others
+// may have to wait for a processor.
 func signal(t *testing.T, m *meshtest.Mesh, s syscall.Signal) {
 	t.Helper()
 	if err := m.ServeProcess().Signal(s); err != nil {
 		t.Fatal(err)
 	}
+	if s != syscall.SIGSTOP {
+		return
+	}
+	meshtest.Await(t, "every thread stopped", func() error {
+		threads, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", m.ServeProcess().PID()))
+		if err != nil || len(threads) == 0 {
+			return fmt.Errorf("no threads, %w", err)
+		}
+		for _, thread := range threads {
+			// proc_pid_stat(5): the state is what follows the name in brackets.
+			if b, err := os.ReadFile(thread); err == nil && !strings.Contains(string(b), ") T ") {
+				return fmt.Errorf("%s: %s", thread, b)
+			}
+		}
+		return nil
+	})
 }

@@ -111,8 +111,14 @@ func TestRevokedToken(t *testing.T) {
 	}
 	ends := make(chan end, 8)
 	hold := func(name string) {
-		go func() { f, _ := subscribe(socket, ask(bootstraps[name]), 20*time.Second); ends <- end{name, f, time.Now()} }()
-		go func() { f, _ := subscribeTLS(remote, ask(bootstraps[name]), 20*time.Second); ends <- end{name, f, time.Now()} }()
+		go func() {
+			f, _ := subscribe(socket, ask(bootstraps[name]), 20*time.Second)
+			ends <- end{name, f, time.Now()}
+		}()
+		go func() {
+			f, _ := subscribeTLS(remote, ask(bootstraps[name]), 20*time.Second)
+			ends <- end{name, f, time.Now()}
+		}()
 	}
 	streams := func(n int) {
 		t.Helper()
