@@ -1,9 +1,11 @@
 package authz
 
 import (
+	"crypto/rsa"
 	"crypto/x509"
 	"encoding/pem"
 	"net/url"
+	"slices"
 
 	authv3 "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
 	"github.com/sallyport/sallyport/identity"
@@ -52,8 +54,8 @@ func (s *Server) source(peer *authv3.AttributeContext_Peer) (identity.Service, r
 	return id, 0
 }
 
-// onlyURI is the URI SAN of a certificate in URL-escaped PEM; empty if it has none or several, or
-// cannot be read.
+// onlyURI is the URI SAN of a certificate in URL-escaped PEM; empty if it has none or several, if it
+// is not one that a CA may give to a workload, or cannot be read.
 func (s *Server) onlyURI(certificate string) string {
 	if certificate == "" || len(certificate) > maxCertificate {
 		return ""
@@ -78,8 +80,24 @@ func parseOnlyURI(certificate string) string {
 		return ""
 	}
 	cert, err := x509.ParseCertificate(block.Bytes)
-	if err != nil || len(cert.URIs) != 1 {
+	if err != nil || len(cert.URIs) != 1 || !workload(cert) {
 		return ""
 	}
 	return cert.URIs[0].String()
 }
+
+// workload reports whether a CA may sign cert for a workload (SPIFFE X.509-SVID, 4 and 5.2): it
+// signs no others, and its key and signature are not ones that can be forged. Envoy looks at none
+// of this.
+func workload(cert *x509.Certificate) bool {
+	if cert.IsCA || cert.KeyUsage&(x509.KeyUsageCertSign|x509.KeyUsageCRLSign) != 0 {
+		return false
+	}
+	if key, ok := cert.PublicKey.(*rsa.PublicKey); ok && key.N.BitLen() < 2048 {
+		return false
+	}
+	return !slices.Contains(forged, cert.SignatureAlgorithm)
+}
+
+// forged are the signatures of hashes that are broken.
+var forged = []x509.SignatureAlgorithm{x509.MD2WithRSA, x509.MD5WithRSA, x509.SHA1WithRSA, x509.DSAWithSHA1, x509.ECDSAWithSHA1}

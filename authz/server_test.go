@@ -2,15 +2,10 @@ package authz_test
 
 import (
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
+	"crypto"
 	"crypto/x509"
-	"crypto/x509/pkix"
 	"encoding/pem"
 	"errors"
-	"math/big"
-	"net/url"
 	"strings"
 	"sync"
 	"testing"
@@ -79,6 +74,10 @@ func TestFailsClosed(t *testing.T) {
 		ctx    context.Context
 		req    *authv3.CheckRequest
 	}
+	signed := func(change func(*x509.Certificate), key crypto.Signer) func(*in) {
+		text := ca.sign(t, decisiontable.Peer{URIs: []string{uri("web")}}, change, key)
+		return func(i *in) { i.req.Attributes.Source.Certificate = text }
+	}
 	tests := map[string]struct {
 		spoil  func(*in)
 		code   codes.Code // of the RPC; OK: there is an answer
@@ -105,7 +104,14 @@ func TestFailsClosed(t *testing.T) {
 		"certificate of another": {spoil: func(i *in) {
 			i.req.Attributes.Source.Certificate = ca.certificate(t, decisiontable.Peer{URIs: []string{uri("batch")}})
 		}, reason: "certificate"},
-		"certificate of two": {spoil: func(i *in) { i.req.Attributes.Source.Certificate = two }, reason: "certificate"},
+		"certificate of two":          {spoil: func(i *in) { i.req.Attributes.Source.Certificate = two }, reason: "certificate"},
+		"certificate of a CA":         {spoil: signed(func(c *x509.Certificate) { c.IsCA, c.BasicConstraintsValid = true, true }, nil), reason: "certificate"},
+		"certificate that signs":      {spoil: signed(func(c *x509.Certificate) { c.KeyUsage = x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign }, nil), reason: "certificate"},
+		"certificate that revokes":    {spoil: signed(func(c *x509.Certificate) { c.KeyUsage = x509.KeyUsageCRLSign }, nil), reason: "certificate"},
+		"certificate with SHA-1":      {spoil: signed(func(c *x509.Certificate) { c.SignatureAlgorithm = x509.ECDSAWithSHA1 }, nil), reason: "certificate"},
+		"certificate of a weak key":   {spoil: signed(nil, rsaKey(t, 1024)), reason: "certificate"},
+		"certificate of RSA":          {spoil: signed(nil, rsaKey(t, 2048))},
+		"certificate with a DNS name": {spoil: signed(func(c *x509.Certificate) { c.DNSNames = []string{"web.example"} }, nil)},
 		"certificate without URI": {spoil: func(i *in) {
 			i.req.Attributes.Source.Certificate = ca.certificate(t, decisiontable.Peer{DNS: []string{uri("web")}})
 		}, reason: "certificate"},
@@ -415,46 +421,6 @@ func counted(t *testing.T, registry *prometheus.Registry, metric, label, value s
 	if all != 1 || here != 1 {
 		t.Errorf("%s{%s=%q} = %v, of %v counted in all; want 1 of 1", metric, label, value, here, all)
 	}
-}
-
-// issuer signs certificates with any names at all.
-type issuer struct{ key *ecdsa.PrivateKey }
-
-func newIssuer(t testing.TB) issuer {
-	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return issuer{key}
-}
-
-// certificate is a certificate of p in the form in which Envoy sends it.
-func (i issuer) certificate(t testing.TB, p decisiontable.Peer) string {
-	t.Helper()
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1),
-		Subject:      pkix.Name{CommonName: p.Subject},
-		NotAfter:     time.Now().Add(time.Hour),
-		DNSNames:     p.DNS,
-	}
-	for _, u := range p.URIs {
-		parsed, err := url.Parse(u)
-		if err != nil {
-			t.Fatal(err)
-		}
-		template.URIs = append(template.URIs, parsed)
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, i.key.Public(), i.key)
-	if err != nil {
-		t.Fatalf("certificate of %s: %v", p, err)
-	}
-	return escape(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}))
-}
-
-// escape is Envoy's form of a PEM text.
-func escape(text []byte) string {
-	return strings.NewReplacer("\n", "%0A", " ", "%20", "+", "%2B", "/", "%2F", "=", "%3D").Replace(string(text))
 }
 
 func newServer(t testing.TB, c authz.Config) *authz.Server {

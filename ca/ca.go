@@ -92,6 +92,9 @@ type CA struct {
 	roots      latest.Value[*sds.Roots]
 }
 
+// chainDepth is how many certificates stand above a leaf: the intermediate and the root.
+const chainDepth = 2
+
 // Open opens the CA in cfg.Dir, or makes a new one if nothing of one is there. It holds a lock on
 // the directory until Close: a second Open, by any process, fails. State that is damaged, or that
 // others can read or write, is an error that names the remedy.
@@ -123,7 +126,7 @@ func open(cfg Config, step func(string) error) (*CA, error) {
 		sum := sha256.Sum256(cert.Raw)
 		roots[i] = sds.Root{ID: hex.EncodeToString(sum[:]), Certificate: cert}
 	}
-	c.roots.Set(sds.NewRoots(a.trustDomain, roots[0].ID, roots))
+	c.roots.Set(sds.NewRoots(a.trustDomain, roots[0].ID, roots).Within(chainDepth))
 	return c, nil
 }
 

@@ -70,9 +70,6 @@ func NewIssuer(cfg IssuerConfig) (*Issuer, error) {
 	return i, nil
 }
 
-// maxID is how many bytes a SPIFFE ID has at most (SPIFFE-ID, 2.3 "Maximum SPIFFE ID Length").
-const maxID = 2048
-
 // tick is how often the wall clock is checked, which a suspended machine or an operator moves.
 const tick = 5 * time.Second
 
@@ -101,10 +98,7 @@ func (i *Issuer) Run(ctx context.Context) error {
 // that id is not an identity of the trust domain, or that a leaf cannot be signed.
 func (i *Issuer) WatchSVID(ctx context.Context, _ identity.Caller, id identity.Service, f func(*sds.SVID)) error {
 	if err := id.Check(); err != nil {
-		return fmt.Errorf("leaf for service %q in datacenter %q of trust domain %q: %w", id.Service, id.Datacenter, id.TrustDomain, err)
-	}
-	if n := len(id.String()); n > maxID {
-		return fmt.Errorf("leaf for service %.32q...: its SPIFFE ID has %d bytes, %d are allowed", id.Service, n, maxID)
+		return fmt.Errorf("leaf for service %.100q in datacenter %q of trust domain %q: %w", id.Service, id.Datacenter, id.TrustDomain, err)
 	}
 	if id.TrustDomain != i.cfg.TrustDomain {
 		return fmt.Errorf("leaf for %s: this CA is of the trust domain %s", id, i.cfg.TrustDomain)

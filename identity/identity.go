@@ -19,10 +19,15 @@ const Default = "default"
 // an identity.
 const Wildcard = "*"
 
+// maxID is how long a SPIFFE ID may be, in bytes (SPIFFE-ID, 2.3).
+const maxID = 2048
+
 var (
 	// errNotService marks a well-formed SPIFFE ID that is not a service's: an agent, a gateway,
 	// somebody else's layout.
 	errNotService = errors.New("not the identity of a service")
+	// errLongID marks what would be a SPIFFE ID of more than maxID bytes.
+	errLongID = fmt.Errorf("a SPIFFE ID has %d bytes at most", maxID)
 	// errSegment marks a name that cannot be a segment of a SPIFFE ID's path.
 	errSegment = errors.New("not a SPIFFE path segment")
 )
@@ -131,6 +136,9 @@ func parse(id spiffeid.ID) (Service, error) {
 // spiffe://<trust domain>[/ap/<partition>]/ns/<namespace>/dc/<datacenter>/svc/<service>.
 // Segments are compared as bytes: nothing is unescaped.
 func ParseURI(uri string) (Service, error) {
+	if len(uri) > maxID {
+		return Service{}, fmt.Errorf("%.100q: %w", uri, errLongID)
+	}
 	id, err := spiffeid.FromString(uri)
 	if err != nil {
 		return Service{}, fmt.Errorf("%q: %w", uri, err)
@@ -146,7 +154,13 @@ func (s Service) Check() error {
 	if err := CheckDatacenter(s.Datacenter); err != nil {
 		return fmt.Errorf("datacenter %w", err)
 	}
-	return s.Name.Check()
+	if err := s.Name.Check(); err != nil {
+		return err
+	}
+	if len(s.TrustDomain.IDString())+len(s.path()) > maxID {
+		return fmt.Errorf("%.100q: %w", s.Service, errLongID)
+	}
+	return nil
 }
 
 // ID is the SPIFFE ID of s; zero if Check returns an error, which callers have to test for.

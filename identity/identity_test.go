@@ -187,6 +187,21 @@ func TestCheck(t *testing.T) {
 	}
 }
 
+// TestLongIDs: an ID that SPIFFE does not allow is nobody's, however its parts look.
+func TestLongIDs(t *testing.T) {
+	prefix := "spiffe://" + td + "/ns/default/dc/dc1/svc/"
+	for n, want := range map[int]bool{2048: true, 2049: false} {
+		name := strings.Repeat("n", n-len(prefix))
+		s, err := identity.ParseURI(prefix + name)
+		if (err == nil) != want || want && s.Service != name || !want && (s != identity.Service{} || !says(err, "a SPIFFE ID has 2048 bytes at most")) {
+			t.Errorf("ParseURI of %d bytes: %.40q, %v", n, s.Service, err)
+		}
+		if got := service("default", "default", "dc1", name); !got.ID().IsZero() != want {
+			t.Errorf("%d bytes are an ID: %v, want %v", n, !want, want)
+		}
+	}
+}
+
 func TestWildcard(t *testing.T) {
 	if !identity.NewName(identity.Wildcard).IsWildcard() || identity.NewName("web").IsWildcard() || (identity.Name{}).IsWildcard() {
 		t.Error("IsWildcard")

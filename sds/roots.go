@@ -29,6 +29,7 @@ type Roots struct {
 	list        []Root // sorted by certificate
 	pool        *x509.CertPool
 	pem         string
+	depth       uint32
 
 	mu sync.Mutex
 	// anchors are intermediates that were verified with these roots.
@@ -58,6 +59,16 @@ func NewRoots(td spiffeid.TrustDomain, active string, list []Root) *Roots {
 	return r
 }
 
+// Within is r with the number of certificates that a chain may have above its leaf, the root among
+// them. It is called before anybody else has r.
+func (r *Roots) Within(depth uint32) *Roots {
+	r.depth = depth
+	return r
+}
+
+// Depth is what Within was told; 0: it is not known how long chains are.
+func (r *Roots) Depth() uint32 { return r.depth }
+
 // check returns an error if leafs must not be verified with r: a root that is not a CA's, or none
 // that is valid.
 func (r *Roots) check(now time.Time) error {
@@ -79,7 +90,7 @@ func (r *Roots) check(now time.Time) error {
 }
 
 func (r *Roots) same(o *Roots) bool {
-	return r.trustDomain == o.trustDomain && r.activeID == o.activeID && r.pem == o.pem
+	return r.trustDomain == o.trustDomain && r.activeID == o.activeID && r.pem == o.pem && r.depth == o.depth
 }
 
 // Active returns the root under which leafs are signed now; ok is false if that is not known.

@@ -2,6 +2,7 @@ package sds
 
 import (
 	"crypto"
+	"crypto/rsa"
 	"crypto/x509"
 	"errors"
 	"fmt"
@@ -53,6 +54,9 @@ func verifySVID(svid *SVID, id identity.Service, roots *Roots, now time.Time) er
 		return errors.New("it is a CA's certificate")
 	case leaf.KeyUsage&x509.KeyUsageDigitalSignature == 0:
 		return errors.New("the key usage digitalSignature is missing")
+	}
+	if key, ok := leaf.PublicKey.(*rsa.PublicKey); ok && key.N.BitLen() < 2048 {
+		return fmt.Errorf("an RSA key of %d bits, want 2048 or more", key.N.BitLen())
 	}
 	if slices.Contains(svid.Certificates, nil) {
 		return errors.New("an intermediate certificate is missing")

@@ -2,6 +2,8 @@ package sds_test
 
 import (
 	"crypto"
+	"crypto/rand"
+	"crypto/rsa"
 	"crypto/x509"
 	"net/url"
 	"strings"
@@ -94,6 +96,23 @@ func TestRefusedLeafs(t *testing.T) {
 			t.Helper()
 			return p.leaf(t, "web", func(c *x509.Certificate) { c.KeyUsage |= x509.KeyUsageCRLSign })
 		}, "it is a CA's certificate"},
+		{"a short key", func(t *testing.T, p *pki) *sds.SVID {
+			t.Helper()
+			s := p.leaf(t, "web", nil)
+			key, err := rsa.GenerateKey(rand.Reader, 1024)
+			if err != nil {
+				t.Fatal(err)
+			}
+			der, err := x509.CreateCertificate(rand.Reader, s.Certificates[0], p.intermediate.Cert, key.Public(), p.intermediate.Key)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if s.Certificates[0], err = x509.ParseCertificate(der); err != nil {
+				t.Fatal(err)
+			}
+			s.PrivateKey = key
+			return s
+		}, "an RSA key of 1024 bits, want 2048 or more"},
 		{"no digitalSignature", func(t *testing.T, p *pki) *sds.SVID {
 			t.Helper()
 			return p.leaf(t, "web", func(c *x509.Certificate) { c.KeyUsage = x509.KeyUsageKeyAgreement })

@@ -226,6 +226,9 @@ func (b *builder) warnAboutLess() {
 	case !b.in.Envoy.ConnectMode:
 		b.warn("enforcement of %s is both, not ext_authz: Envoy %s would dial the application, and pass on what it says, before it asks. Envoy 1.37 and later can do without", b.in.Proxy.Service, version)
 	}
+	if in.ServerFirst {
+		b.warn("should the CA ever sign a certificate with several URI SANs, one of which may connect to %s, its holder would hear the first words: Envoy's handshake looks for one that fits, and the rules end the connection at its first byte", b.in.Proxy.Service)
+	}
 	if in.ServerFirst && b.enforcement() == catalog.Both {
 		b.warn("what only ext_authz denies hears the first words of %s: the handshake knows the intentions, and ext_authz is asked at the client's first byte", b.in.Proxy.Service)
 	}

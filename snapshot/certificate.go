@@ -11,6 +11,7 @@ import (
 	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	"github.com/sallyport/sallyport/identity"
+	"google.golang.org/protobuf/types/known/wrapperspb"
 )
 
 // leafKey is everything that the secret of a leaf depends on: a certificate has one key.
@@ -19,9 +20,21 @@ type leafKey struct {
 	cert *x509.Certificate
 }
 
+// Trust is what certificates are verified with. It is comparable.
+type Trust struct {
+	// Roots are PEM; not empty.
+	Roots string
+	// Depth is how many certificates a chain may have above its leaf, the root among them: what the
+	// CA makes, so that no certificate that it has signed can sign another. 0: it is not known.
+	Depth uint32
+}
+
 // validationKey is everything that a validation context depends on. version is the hash of its
 // peers.
-type validationKey struct{ name, version, roots string }
+type validationKey struct {
+	name, version string
+	trust         Trust
+}
 
 // Leaf makes the secret s of a leaf's chain and key. All calls with the same certificate get the
 // same resource, as long as it is referenced.
@@ -55,14 +68,14 @@ func (c *Cache) Leaf(s Secret, chain []*x509.Certificate, key crypto.Signer) (*d
 	return c.leafs.Keep(k, r), nil
 }
 
-// Validation makes the secret s, a validation context of roots, which is PEM, and s.Peers. Equal
+// Validation makes the secret s, a validation context of t and s.Peers. Equal
 // calls get the same resource, as long as it is referenced. The secret "roots" has no SANs, as its
 // users have their own; for any other name an empty list is an error, since to Envoy it means
 // everybody.
-func (c *Cache) Validation(s Secret, roots string) (*discoveryv3.Resource, error) {
+func (c *Cache) Validation(s Secret, t Trust) (*discoveryv3.Resource, error) {
 	var problem error
 	switch {
-	case roots == "":
+	case t.Roots == "":
 		problem = errors.New("no roots")
 	case s.Version == "":
 		problem = errors.New("no version")
@@ -75,15 +88,17 @@ func (c *Cache) Validation(s Secret, roots string) (*discoveryv3.Resource, error
 	if problem != nil {
 		return nil, fmt.Errorf("validation context %q: %w", s.Name, problem)
 	}
-	k := validationKey{s.Name, s.Version, roots}
+	k := validationKey{s.Name, s.Version, t}
 	if r := c.validations.Get(k); r != nil {
 		return r, nil
 	}
+	context := &tlsv3.CertificateValidationContext{TrustedCa: inline(t.Roots)}
+	if t.Depth > 0 {
+		context.MaxVerifyDepth = wrapperspb.UInt32(t.Depth)
+	}
 	r, err := c.pack(&tlsv3.Secret{
 		Name: s.Name,
-		Type: &tlsv3.Secret_ValidationContext{
-			ValidationContext: withFields(&tlsv3.CertificateValidationContext{TrustedCa: inline(roots)}, s.Peers),
-		},
+		Type: &tlsv3.Secret_ValidationContext{ValidationContext: withFields(context, s.Peers)},
 	})
 	if err != nil {
 		return nil, err

@@ -104,14 +104,14 @@ func TestLeafSecret(t *testing.T) {
 
 func TestValidation(t *testing.T) {
 	var cache snapshot.Cache
-	const roots = "-----BEGIN CERTIFICATE-----\n"
+	roots := snapshot.Trust{Roots: "-----BEGIN CERTIFICATE-----\n"}
 	secret := snapshot.Secret{Name: "peers/db", Peers: exact("web", "api"), Version: "v1"}
 	r, err := cache.Validation(secret, roots)
 	if err != nil {
 		t.Fatal(err)
 	}
 	want := &tlsv3.Secret{Name: "peers/db", Type: &tlsv3.Secret_ValidationContext{ValidationContext: &tlsv3.CertificateValidationContext{
-		TrustedCa: inlineText(roots), MatchTypedSubjectAltNames: sans(t, secret),
+		TrustedCa: inlineText(roots.Roots), MatchTypedSubjectAltNames: sans(t, secret),
 	}}}
 	if diff := cmp.Diff(want, secretOf(t, r), protocmp.Transform()); diff != "" || r.GetName() != "peers/db" {
 		t.Errorf("resource %s (-want +got):\n%s", r.GetName(), diff)
@@ -128,11 +128,15 @@ func TestValidation(t *testing.T) {
 	if other, err := cache.Validation(snapshot.Secret{Name: "peers/db", Peers: exact("web"), Version: "v2"}, roots); err != nil || other.GetVersion() == r.GetVersion() {
 		t.Errorf("another version gave the same resource: %v", err)
 	}
-	if other, err := cache.Validation(secret, roots+roots); err != nil || other.GetVersion() == r.GetVersion() {
+	if other, err := cache.Validation(secret, snapshot.Trust{Roots: "others"}); err != nil || other.GetVersion() == r.GetVersion() {
 		t.Errorf("other roots gave the same resource: %v", err)
 	}
+	bounded, err := cache.Validation(secret, snapshot.Trust{Roots: roots.Roots, Depth: 2})
+	if err != nil || secretOf(t, bounded).GetValidationContext().GetMaxVerifyDepth().GetValue() != 2 {
+		t.Errorf("a bounded chain: %v, %v", bounded, err)
+	}
 	all, err := cache.Validation(snapshot.Secret{Name: identity.RootsSecret, Version: "v0"}, roots)
-	if err != nil || secretOf(t, all).GetValidationContext().GetTrustedCa().GetInlineString() != roots {
+	if err != nil || secretOf(t, all).GetValidationContext().GetTrustedCa().GetInlineString() != roots.Roots {
 		t.Errorf("roots: %v", err)
 	}
 	runtime.KeepAlive(r)
@@ -152,7 +156,7 @@ func TestValidationErrors(t *testing.T) {
 		{"roots with a list", "r", snapshot.Secret{Name: identity.RootsSecret, Version: "v", Peers: exact("a")}, `validation context "roots": its users say who passes, so it has no list of its own`},
 	} {
 		var cache snapshot.Cache
-		if r, err := cache.Validation(tt.secret, tt.roots); r != nil || err == nil || !strings.HasPrefix(err.Error(), tt.want) {
+		if r, err := cache.Validation(tt.secret, snapshot.Trust{Roots: tt.roots}); r != nil || err == nil || !strings.HasPrefix(err.Error(), tt.want) {
 			t.Errorf("%s: Validation() = %v, %v, want error %s", tt.name, r, err, tt.want)
 		}
 	}
@@ -164,7 +168,7 @@ func TestValidationConcurrently(t *testing.T) {
 	got := make([]*discoveryv3.Resource, 64)
 	for i := range got {
 		all.Go(func() {
-			r, err := cache.Validation(snapshot.Secret{Name: fmt.Sprintf("peers/%d", i%4), Peers: exact("web"), Version: "v"}, "r")
+			r, err := cache.Validation(snapshot.Secret{Name: fmt.Sprintf("peers/%d", i%4), Peers: exact("web"), Version: "v"}, snapshot.Trust{Roots: "r"})
 			if err != nil {
 				t.Error(err)
 			}

@@ -482,10 +482,13 @@ func (p *publisher) hand(view *catalog.View, n *session, in snapshot.Input, b *b
 	n.set(t, since, change)
 }
 
+// trust is what Envoys verify certificates with.
+func trust(r *sds.Roots) snapshot.Trust { return snapshot.Trust{Roots: r.PEM(), Depth: r.Depth()} }
+
 // secret makes one secret; nil: there is no leaf for it yet.
 func (p *publisher) secret(n *session, secret snapshot.Secret, bundles *sds.Roots) (*discoveryv3.Resource, error) {
 	if secret.Leaf == (identity.Service{}) {
-		return p.cache.Validation(secret, bundles.PEM())
+		return p.cache.Validation(secret, trust(bundles))
 	}
 	svid := n.leafs.SVID(secret.Leaf)
 	if svid == nil {

@@ -2,6 +2,8 @@ package meshtest
 
 import (
 	"crypto/ecdsa"
+	"crypto/rand"
+	"crypto/rsa"
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
@@ -47,6 +49,10 @@ type LeafSpec struct {
 	NotBefore, NotAfter time.Duration
 	// CA makes it a CA's certificate.
 	CA bool
+	// Change changes the rest; nil: nothing.
+	Change func(*x509.Certificate)
+	// Bits are those of its key, which is of RSA then; 0: P-256.
+	Bits int
 }
 
 // Issue makes a certificate and its key.
@@ -74,8 +80,32 @@ func (a *Authority) Issue(t testing.TB, s LeafSpec) *tls.Certificate {
 		}
 		template.URIs = append(template.URIs, uri)
 	}
+	if s.Change != nil {
+		s.Change(template)
+	}
 	leaf, key := testca.SignDER(t, template, &testca.Pair{Cert: a.Certificate, Key: a.key}) // names may be none
-	return &tls.Certificate{Certificate: append([][]byte{leaf}, a.Chain...), PrivateKey: key}
+	cert := &tls.Certificate{Certificate: append([][]byte{leaf}, a.Chain...), PrivateKey: key}
+	if s.Bits > 0 {
+		key, err := rsa.GenerateKey(rand.Reader, s.Bits)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if cert.Certificate[0], err = x509.CreateCertificate(rand.Reader, template, a.Certificate, key.Public(), a.key); err != nil {
+			t.Fatal(err)
+		}
+		cert.PrivateKey = key
+	}
+	return cert
+}
+
+// Under is the CA that a leaf of a is, should whoever has it sign with it.
+func (a *Authority) Under(t testing.TB, leaf *tls.Certificate) *Authority {
+	t.Helper()
+	cert, err := x509.ParseCertificate(leaf.Certificate[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &Authority{Certificate: cert, Chain: leaf.Certificate, Roots: a.Roots, key: leaf.PrivateKey.(*ecdsa.PrivateKey)}
 }
 
 // ECKey is a new private key in SEC1's PEM, as Consul's CA takes it.
