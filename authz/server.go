@@ -48,8 +48,8 @@ type Config struct {
 	// ToldChanged returns a channel that is closed when Told may answer otherwise: a Check waits for
 	// that, up to its deadline, where Told alone keeps it from letting somebody in. Nil: none waits.
 	ToldChanged func() <-chan struct{}
-	// LogDenials logs denials, at most ten a second, and the number of those not logged. Without it
-	// they are only counted.
+	// LogDenials logs denials, summed up: one line per caller, service, reason and minute, 1,000 a
+	// minute at most. Without it they are only counted.
 	LogDenials bool
 	// Logger gets denials and panics. Nil: nothing is logged.
 	Logger *slog.Logger

@@ -94,7 +94,7 @@ func serveFlags(f *pflag.FlagSet) {
 	f.String("admin-group", "", "group whose members may use the admin socket too")
 	f.String("log-format", "auto", "auto (short lines on a terminal, else text), text or json")
 	f.String("log-level", "info", "debug, info, warn or error")
-	f.Bool("log-denials", false, "log what ext_authz denies")
+	f.Bool("log-denials", false, "log what ext_authz denies: one line per caller, service, reason and minute, with a count")
 }
 
 // variable is the environment variable that says the same as a flag.
