@@ -23,10 +23,13 @@ func tokenPath(dir string) string     { return filepath.Join(dir, "token.json") 
 func adminPath(dir string) string     { return filepath.Join(dir, "admin.sock") }
 func lockPath(dir string) string      { return filepath.Join(dir, "lock") }
 
-// AdminSocket is the path at which the Envoy of a proxy has its administration, unless its
-// sidecar was told otherwise. It is false where the runtime directory is another user's: what is
-// there may be anybody's.
+// AdminSocket is the path at which the Envoy of a proxy that this user runs has its administration,
+// unless its sidecar was told otherwise. It is false if there is no directory of this user's in
+// which it could be: what is in another user's may be anybody's.
 func AdminSocket(runtimeDir, proxyID string) (path string, ok bool) {
+	if !ownedByUser(runtimeDir) {
+		runtimeDir = ownRuntimeDir()
+	}
 	return adminPath(filepath.Join(runtimeDir, dirName(runtimeDir, proxyID))), ownedByUser(runtimeDir)
 }
 

@@ -16,7 +16,7 @@ func Await(t testing.TB, what string, try func() error) time.Duration {
 	start := time.Now()
 	took, err := Within(Deadline, try)
 	if err != nil {
-		t.Fatalf("%s%s: still not so after %s: %v", excused(start), what, Deadline, err)
+		t.Fatalf("%s%s: still not so after %s: %v", Excused(start), what, Deadline, err)
 	}
 	return took
 }

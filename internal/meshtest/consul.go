@@ -79,6 +79,9 @@ func consulBinary(t testing.TB) string {
 	return envoytest.Tool(t, "consul-"+ConsulVersion)
 }
 
+// Binary is the path of the `consul` command.
+func (c *Consul) Binary() string { return c.binary }
+
 // Launch starts the agent without waiting for it.
 func (c *Consul) Launch() {
 	c.t.Helper()

@@ -82,9 +82,9 @@ func ControlSince(from time.Time) (r Report, ok bool) {
 // Deadline says something.
 const still = Deadline / 4
 
-// excused is TooSlow with what the control load did since from, if it failed or stood still, and ""
+// Excused is TooSlow with what the control load did since from, if it failed or stood still, and ""
 // else.
-func excused(from time.Time) string {
+func Excused(from time.Time) string {
 	r, ok := ControlSince(from)
 	if !ok || r.Failed == 0 && r.Max < still {
 		return ""
