@@ -11,6 +11,8 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -29,44 +31,57 @@ type Client struct {
 const maxResponse = 256 << 20
 
 // Find returns a client of the control plane whose sockets are in dir or, if dir is empty, in the
-// first of the usual directories that has an admin socket: the user's own, then root's. The user's
-// own is trusted only if it is what MakeDir makes; a dir that was asked for is taken as it is. An
-// error says where it looked.
-func Find(dir string) (*Client, error) {
+// first of the usual directories that has an admin socket: the user's own, then root's. A directory
+// is trusted only if CheckDir has nothing against it; so a control plane of another user than root and
+// this one is asked only if owners has that user's uid, or in SystemDir, where root alone can make a
+// directory. An error says where it looked.
+func Find(dir string, owners ...int) (*Client, error) {
 	if dir != "" {
-		return find(false, dir)
+		return find(owners, dir)
 	}
-	return find(true, slices.Compact([]string{DefaultDir(), SystemDir})...)
+	return find(owners, slices.Compact([]string{DefaultDir(), SystemDir})...)
 }
 
-// find returns a client of the first of dirs that has an admin socket. If check is set, only those
-// are trusted that MakeDir would take, and SystemDir, which only root makes: under /tmp anybody can
-// make the directory in which a user's control plane would be, whose socket would be told tokens,
-// and be believed.
-func find(check bool, dirs ...string) (*Client, error) {
+// find returns a client of the first of dirs that has an admin socket and is trusted: a false control
+// plane would be told tokens, and be believed.
+func find(owners []int, dirs ...string) (*Client, error) {
 	var tried []string
-	forbidden := false
+	there := false // something is, though it cannot be asked
 	for _, d := range dirs {
 		path := Socket(d)
 		if err := checkSocketPath(path); err != nil {
 			return nil, err
 		}
-		if err := CheckDir(d); check && err != nil && d != SystemDir && !errors.Is(err, fs.ErrNotExist) {
-			tried = append(tried, err.Error())
-			continue
-		}
-		c, err := (&net.Dialer{Timeout: 2 * time.Second}).Dial("unix", path)
+		err := checkRuntime(d, owners)
 		if err == nil {
-			_ = c.Close()
-			return newClient(d), nil
+			var c net.Conn
+			if c, err = (&net.Dialer{Timeout: 2 * time.Second}).Dial("unix", path); err == nil {
+				_ = c.Close()
+				return newClient(d), nil
+			}
 		}
-		forbidden = forbidden || errors.Is(err, fs.ErrPermission)
-		tried = append(tried, path+": "+reason(err))
+		text := path + ": " + reason(err)
+		if _, ok := errors.AsType[*Untrusted](err); ok {
+			there, text = true, distrusted(err)+": what answers there may be anybody: ask as that user, or trust it with --runtime-owner"
+		}
+		there = there || errors.Is(err, fs.ErrPermission)
+		tried = append(tried, text)
 	}
-	if forbidden { // it may well run
+	if there { // it may well run
 		return nil, fmt.Errorf("sallyport cannot be asked: %s", strings.Join(tried, "; "))
 	}
 	return nil, fmt.Errorf("no running sallyport found: %s: start one with `sallyport serve`, or say where its sockets are with --runtime-dir or SALLYPORT_RUNTIME_DIR", strings.Join(tried, "; "))
+}
+
+// checkRuntime is CheckDir of a runtime directory. That of the system may be any user's: only root
+// can have made it.
+func checkRuntime(dir string, owners []int) error {
+	if filepath.Clean(dir) == SystemDir {
+		if info, err := os.Lstat(SystemDir); err == nil {
+			owners = append(slices.Clip(owners), ownerOf(info).uid)
+		}
+	}
+	return CheckDir(dir, owners...)
 }
 
 func reason(err error) string {

@@ -124,16 +124,19 @@ func removeFiles(dir, proxyID string) {
 	}
 }
 
-// makeDirectory creates dir with mode 0700, or checks the one there is: in one that others may
-// write to they could put a token or a bootstrap of their own.
+// makeDirectory creates dir with mode 0700, or takes the one there is: in one that others may
+// write to, or that they may replace, they could put a token or a bootstrap of their own.
 func makeDirectory(dir string) error {
-	if err := os.Mkdir(dir, 0o700); err == nil || !errors.Is(err, fs.ErrExist) {
+	if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
 		return err
 	}
-	if err := admin.CheckDir(dir); err != nil {
-		return fmt.Errorf("sidecar's %w, or name another with -o", err)
+	// What was named with -o may be anything, so how to mend it is not said: that would be wrong of
+	// /tmp, or of somebody's home.
+	err := admin.CheckDir(dir)
+	if u, ok := errors.AsType[*admin.Untrusted](err); ok {
+		return fmt.Errorf("sidecar's directory %s %s: name another, or a new one in it, with -o", u.Dir, u.Problem)
 	}
-	return nil
+	return err
 }
 
 // claim makes dir and keeps a second sidecar out of it until the file is closed or the process ends.

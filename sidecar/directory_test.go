@@ -39,6 +39,11 @@ func TestMakeSidecarDir(t *testing.T) {
 			t.Errorf("makeDirectory(%s) = %v, want %q", name, err, want)
 		}
 	}
+	for _, dir := range []string{os.TempDir(), path("wide")} { // that would be bad advice
+		if err := makeDirectory(dir); err == nil || strings.Contains(err.Error(), "chmod") || strings.Contains(err.Error(), "chown") || !strings.Contains(err.Error(), "a new one in it, with -o") {
+			t.Errorf("makeDirectory(%s): %v", dir, err)
+		}
+	}
 	if info, err := os.Stat(path("new")); err != nil || info.Mode().Perm() != 0o700 {
 		t.Errorf("a new directory: %v, %v, want mode 0700", info, err)
 	}

@@ -26,6 +26,8 @@ type Config struct {
 	// RuntimeDir is the control plane's; empty: the first of the usual ones that has a control
 	// plane.
 	RuntimeDir string
+	// RuntimeOwners are the users, besides root and this process's own, whose RuntimeDir is trusted.
+	RuntimeOwners []int
 	// SidecarFor is the ID of the service's instance, ProxyID that of the proxy. One of them is
 	// set.
 	SidecarFor, ProxyID string
@@ -129,7 +131,7 @@ func (c Config) request(ctx context.Context) (client *admin.Client, answer admin
 	}
 	r := admin.TokenRequest{SidecarFor: c.SidecarFor, ProxyID: c.ProxyID, TTL: c.TokenTTL}
 	err = c.patiently(ctx, admin.MayPass, func() (err error) {
-		if client, err = admin.Find(c.RuntimeDir); err == nil {
+		if client, err = admin.Find(c.RuntimeDir, c.RuntimeOwners...); err == nil {
 			answer, err = client.Token(ctx, r)
 		}
 		return err

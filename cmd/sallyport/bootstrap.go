@@ -46,6 +46,10 @@ there that the two files will be copied to.`,
 				return fmt.Errorf("--target-dir %q: expected a full path", target.Dir)
 			}
 			config.RuntimeDir = client.runtimeDir
+			var err error
+			if config.RuntimeOwners, err = client.owners(); err != nil {
+				return err
+			}
 			config.Waiting = func(err error) { fmt.Fprintln(c.ErrOrStderr(), "waiting:", err) }
 			s, err := sidecar.Write(c.Context(), config, target)
 			if err != nil {

@@ -7,7 +7,6 @@ import (
 	"text/tabwriter"
 	"time"
 
-	"github.com/sallyport/sallyport/admin"
 	"github.com/sallyport/sallyport/xds"
 	"github.com/spf13/cobra"
 )
@@ -30,7 +29,7 @@ with each change's number; numbers grow, over restarts too, as long as the data 
 					return fmt.Errorf("%q is not the number of a change: numbers are in the log of `sallyport serve` and in `sallyport status`", args[0])
 				}
 			}
-			client, err := admin.Find(o.runtimeDir)
+			client, err := o.find()
 			if err != nil {
 				return err
 			}

@@ -41,7 +41,7 @@ are renewed in time, the clock is right, tokens are taken, and the disk has room
 Exit status: 0 all is well, 1 something is not. Of Envoys that "sallyport envoy" does not run it is not known whether their application answers.`,
 		Args: noArguments,
 		RunE: func(c *cobra.Command, _ []string) error {
-			findings := check(c.Context(), o.runtimeDir)
+			findings := check(c.Context(), o)
 			if asJSON {
 				if err := printJSON(c, findings); err != nil {
 					return err
@@ -59,8 +59,8 @@ Exit status: 0 all is well, 1 something is not. Of Envoys that "sallyport envoy"
 	return c
 }
 
-func check(ctx context.Context, runtimeDir string) []finding {
-	client, err := admin.Find(runtimeDir)
+func check(ctx context.Context, o *clientOptions) []finding {
+	client, err := o.find()
 	if err != nil {
 		return []finding{{Check: "control plane", Text: err.Error()}}
 	}

@@ -33,6 +33,9 @@ func readConfig(f *pflag.FlagSet) (serveConfig, error) {
 			return
 		}
 		known = append(known, variable(fl.Name))
+		if key == "runtime_owner" { // it is for those who ask
+			return
+		}
 		mistakes = append(mistakes, v.BindPFlag(key, fl))
 		if fl.Value.Type() == "string" || os.Getenv(variable(fl.Name)) != "" { // of the others an empty one says nothing
 			mistakes = append(mistakes, v.BindEnv(key))

@@ -31,6 +31,12 @@ func TestOpenData(t *testing.T) {
 	if _, err := openData(dir); err == nil || !strings.Contains(err.Error(), "chmod go-w "+dir) {
 		t.Errorf("a directory that anybody may write to: %v", err)
 	}
+	if _, err := openData(filepath.Join(dir, "inside")); err == nil || !strings.Contains(err.Error(), "lies in "+dir) || !strings.Contains(err.Error(), "choose another with --data") {
+		t.Errorf("in a directory that anybody may write to: %v", err)
+	}
+	if err := os.Chmod(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
 	made := filepath.Join(dir, "made", "here")
 	if release, err = openData(made); err != nil {
 		t.Fatal(err)

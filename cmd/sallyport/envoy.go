@@ -34,6 +34,9 @@ logs anew. Only root, the control plane's own user and the user that the proxy's
 				return err
 			}
 			envoy.Args, config.RuntimeDir = args, client.runtimeDir
+			if config.RuntimeOwners, err = client.owners(); err != nil {
+				return err
+			}
 			config.Waiting = func(err error) { log.Info("waiting for the control plane", "err", err) }
 			status, err := sidecar.Run(c.Context(), config, envoy, log)
 			if err == nil && status != 0 {

@@ -35,7 +35,7 @@ while files of the catalog have newer contents that could not be taken, 3 allowe
 				r, err = checkFiles(c, dir, args[0], args[1])
 			} else if err = readFlagsUnused(c); err == nil {
 				var client *admin.Client
-				if client, err = admin.Find(o.runtimeDir); err == nil {
+				if client, err = o.find(); err == nil {
 					r, err = client.Check(c.Context(), args[0], args[1])
 				}
 			}
@@ -83,7 +83,7 @@ the name of a service it lists those about it, as source or destination.`,
 		Args:              between(0, "SERVICE"),
 		ValidArgsFunction: completing(o, 1, serviceName),
 		RunE: func(c *cobra.Command, args []string) error {
-			client, err := admin.Find(o.runtimeDir)
+			client, err := o.find()
 			if err != nil {
 				return err
 			}

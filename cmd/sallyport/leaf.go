@@ -3,7 +3,6 @@ package main
 import (
 	"fmt"
 
-	"github.com/sallyport/sallyport/admin"
 	"github.com/spf13/cobra"
 )
 
@@ -18,7 +17,7 @@ have the service's identity get the new leaf.`,
 		Args:              exactly("SERVICE"),
 		ValidArgsFunction: completing(o, 1, anyName),
 		RunE: func(c *cobra.Command, args []string) error {
-			client, err := admin.Find(o.runtimeDir)
+			client, err := o.find()
 			if err != nil {
 				return err
 			}

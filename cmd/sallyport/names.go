@@ -8,7 +8,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/sallyport/sallyport/admin"
 	"github.com/sallyport/sallyport/catalog"
 	"github.com/sallyport/sallyport/definition"
 	"github.com/sallyport/sallyport/identity"
@@ -95,7 +94,7 @@ func completing(o *clientOptions, most int, names func(named) []string) cobra.Co
 		}
 		ctx, cancel := context.WithTimeout(c.Context(), completeTimeout)
 		defer cancel()
-		client, err := admin.Find(o.runtimeDir)
+		client, err := o.find()
 		if err != nil {
 			return nil, cobra.ShellCompDirectiveNoFileComp
 		}

@@ -4,8 +4,11 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"os/user"
+	"strconv"
 	"time"
 
+	"github.com/sallyport/sallyport/admin"
 	bootstrap "github.com/sallyport/sallyport/envoy-bootstrap"
 	"github.com/sallyport/sallyport/sidecar"
 	"github.com/spf13/cobra"
@@ -14,6 +17,34 @@ import (
 // clientOptions are what all commands that ask a running control plane share.
 type clientOptions struct {
 	runtimeDir string // empty: the first of the usual directories with a control plane
+	// owner is the user, by name or number, whose runtime directory is trusted besides root's and
+	// one's own; empty: nobody's.
+	owner string
+}
+
+// owners are the users that owner names.
+func (o *clientOptions) owners() ([]int, error) {
+	if o.owner == "" {
+		return nil, nil
+	}
+	number := o.owner
+	if u, err := user.Lookup(o.owner); err == nil {
+		number = u.Uid
+	}
+	uid, err := strconv.Atoi(number)
+	if err != nil {
+		return nil, fmt.Errorf("--runtime-owner: there is no user %q", o.owner)
+	}
+	return []int{uid}, nil
+}
+
+// find finds the running control plane.
+func (o *clientOptions) find() (*admin.Client, error) {
+	uids, err := o.owners()
+	if err != nil {
+		return nil, err
+	}
+	return admin.Find(o.runtimeDir, uids...)
 }
 
 // sidecarFlags adds what `envoy` and `bootstrap` share: whose sidecar it is, and what its bootstrap

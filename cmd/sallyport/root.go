@@ -43,6 +43,8 @@ configuration over xDS: mutual TLS between services, and only the connections th
 	})
 	root.PersistentFlags().StringVar(&o.runtimeDir, "runtime-dir", os.Getenv("SALLYPORT_RUNTIME_DIR"),
 		"directory of the sockets (SALLYPORT_RUNTIME_DIR; default "+admin.SystemDir+" for root, else under XDG_RUNTIME_DIR, else a directory of the user's own)")
+	root.PersistentFlags().StringVar(&o.owner, "runtime-owner", os.Getenv("SALLYPORT_RUNTIME_OWNER"),
+		"user, besides root and the one who asks, whose --runtime-dir is trusted (SALLYPORT_RUNTIME_OWNER)")
 	root.AddCommand(
 		newServeCommand(),
 		newEnvoyCommand(&o),

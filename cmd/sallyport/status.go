@@ -28,7 +28,7 @@ Exit status: 0, and with --check 1 if a proxy or the control plane has trouble (
 		Args:              between(0, "PROXY"),
 		ValidArgsFunction: completing(o, 1, anyName),
 		RunE: func(c *cobra.Command, args []string) error {
-			client, err := admin.Find(o.runtimeDir)
+			client, err := o.find()
 			if err != nil {
 				return err
 			}

@@ -39,7 +39,7 @@ run "sallyport bootstrap" again. Who is to get no new one either is taken out of
 			if (r.TokenID == "") == (r.Proxy == "") {
 				return fmt.Errorf("%s takes the ID of a token, or --proxy for all of a proxy: see `%s --help`", c.CommandPath(), c.CommandPath())
 			}
-			client, err := admin.Find(o.runtimeDir)
+			client, err := o.find()
 			if err != nil {
 				return err
 			}
