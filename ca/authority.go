@@ -36,7 +36,7 @@ type authority struct {
 }
 
 // authorityConfig is what both kinds of authority are opened with; all fields are required but
-// trustDomain.
+// trustDomain, step and missing.
 type authorityConfig struct {
 	dir         string
 	trustDomain spiffeid.TrustDomain
@@ -46,6 +46,8 @@ type authorityConfig struct {
 	log                               *slog.Logger
 	// step is disk.step.
 	step func(string) error
+	// missing is Config.Missing.
+	missing error
 }
 
 // renewalRetry is how long the intermediate is left alone after it could not be renewed.
@@ -95,6 +97,9 @@ func (a *authority) create(cfg authorityConfig, now time.Time) error {
 	path := filepath.Join(a.disk.path, rootFile)
 	if _, err := a.disk.root.Lstat(intermediateFile); !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("%s: is missing, but %s is there, so there was a CA: %s", path, intermediateFile, a.rootRemedy())
+	}
+	if cfg.missing != nil {
+		return fmt.Errorf("%s: is missing: %w", path, cfg.missing)
 	}
 	if a.trustDomain.IsZero() {
 		td, err := cfg.newTrustDomain()

@@ -42,6 +42,9 @@ const (
 type Config struct {
 	// Dir is the CA's own directory. It is made, with mode 0700, if it is missing. Required.
 	Dir string
+	// Missing is what Open returns, in other words, if there is no CA in Dir: why there has to be one.
+	// Nil: a new one is made.
+	Missing error
 	// TrustDomain is what the identities are in. Zero: that of the CA in Dir, or for a new one a
 	// random <uuid>.consul. If the CA in Dir has another, Open fails.
 	TrustDomain spiffeid.TrustDomain
@@ -109,7 +112,7 @@ func open(cfg Config, step func(string) error) (*CA, error) {
 	a, err := openAuthority(authorityConfig{
 		dir: cfg.Dir, trustDomain: cfg.TrustDomain, newTrustDomain: newTrustDomain,
 		rootTTL: cfg.RootTTL, intermediateTTL: cfg.IntermediateTTL, leafTTL: cfg.LeafTTL,
-		log: cfg.Logger, step: step,
+		log: cfg.Logger, step: step, missing: cfg.Missing,
 	})
 	if err != nil {
 		return nil, err

@@ -308,6 +308,21 @@ func TestStateThatMends(t *testing.T) {
 
 // TestCheck: check finds each property that is not as it should be. What the CA must never sign is
 // among it.
+// TestMissing: a CA that has to be there is not made anew, and one that is there needs no reason.
+func TestMissing(t *testing.T) {
+	cfg := Config{Dir: caDir(t), TrustDomain: trustDomain(t), Missing: errors.New("it was there")}
+	if _, err := Open(cfg); err == nil || !strings.Contains(err.Error(), "root.pem: is missing: it was there") {
+		t.Errorf("Open = %v, want why a CA has to be there", err)
+	}
+	if entries, err := os.ReadDir(cfg.Dir); err != nil || len(entries) > 0 {
+		t.Errorf("it left %v, %v", entries, err)
+	}
+	cfg.Missing = nil
+	mustClose(t, mustOpen(t, cfg))
+	cfg.Missing = errors.New("it was there")
+	mustClose(t, mustOpen(t, cfg))
+}
+
 func TestCheck(t *testing.T) {
 	const uri = "spiffe://" + testDomain + "/ns/default/dc/dc1/svc/web"
 	signer := forge(t, intermediateProfile(), "spiffe://"+testDomain, forge(t, rootProfile(), "spiffe://"+testDomain, nil, nil), nil)

@@ -1,6 +1,7 @@
 package xds
 
 import (
+	"bytes"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -164,6 +165,45 @@ func TestGenerationsFile(t *testing.T) {
 		if err == nil || !strings.Contains(err.Error(), path) || !strings.Contains(err.Error(), "delet") || !strings.Contains(err.Error(), "once") {
 			t.Errorf("%s: %v, want what to do with %s", name, err, path)
 		}
+	}
+}
+
+// Whatever bit of it changes, the file is not taken for what was written. One without a checksum, as
+// a release before wrote, is.
+func TestDamagedGenerationsFile(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "generations-2.json")
+	g, err := openGenerations(path, "", &sequence.Numbers{}, time.Time{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	g.observe(identity.NewName("api"), policy("a", intention.Deny, "x"), drains(time.Second), time.Unix(1_000_000, 0))
+	reopened(t, g, path)
+	whole, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	open := func(text []byte) error {
+		if err := os.WriteFile(path, text, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		_, err := openGenerations(path, "", &sequence.Numbers{}, time.Time{})
+		return err
+	}
+	if err := open(whole); err != nil {
+		t.Fatal(err)
+	}
+	for n := range whole {
+		for bit := range 8 {
+			damaged := bytes.Clone(whole)
+			damaged[n] ^= 1 << bit
+			if open(damaged) == nil {
+				t.Errorf("with bit %d of byte %d (%q) flipped it is taken", bit, n, whole[n])
+			}
+		}
+	}
+	json, _, _ := bytes.Cut(whole, []byte("sha256 "))
+	if err := open(json); err != nil {
+		t.Errorf("without a checksum: %v", err)
 	}
 }
 

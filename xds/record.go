@@ -70,7 +70,11 @@ func openGenerations(path, unrecorded string, numbers *sequence.Numbers, now tim
 	case err != nil:
 		return nil, fmt.Errorf("filter chain generations: %w", err)
 	}
-	if err := read(b); err != nil {
+	// Releases before did not seal it.
+	if b, _, err = atomicfile.Unseal(b); err == nil {
+		err = read(b)
+	}
+	if err != nil {
 		return nil, fmt.Errorf("%s: filter chain generations: %w: restore the file from a backup or delete it; deleting it ends the live connections of each service with revocation \"drain\" once, and loses nothing else", path, err)
 	}
 	var newest uint64
@@ -292,7 +296,7 @@ func (r *recorder) replace(of map[string]record) error {
 	if err != nil {
 		return err
 	}
-	return r.file(r.path, append(b, '\n'))
+	return r.file(r.path, atomicfile.Seal(append(b, '\n')))
 }
 
 // writeUnrecorded writes, in a directory that is not on the failed disk, the names of the services

@@ -3,6 +3,8 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io/fs"
+	"os"
 	"path/filepath"
 
 	"github.com/sallyport/sallyport/admin"
@@ -25,7 +27,9 @@ func (p *controlPlane) openCA() error {
 	if err != nil {
 		return err
 	}
-	builtin, err := ca.Open(ca.Config{Dir: filepath.Join(p.cfg.Data, "ca"), TrustDomain: td, LeafTTL: p.cfg.LeafTTL, Logger: p.log, Registerer: p.metrics})
+	builtin, err := ca.Open(ca.Config{
+		Dir: filepath.Join(p.cfg.Data, "ca"), Missing: hadCA(p.cfg.Data), TrustDomain: td, LeafTTL: p.cfg.LeafTTL, Logger: p.log, Registerer: p.metrics,
+	})
 	if err != nil {
 		return err
 	}
@@ -43,6 +47,27 @@ func (p *controlPlane) openCA() error {
 		}
 		return nil
 	})
+	return nil
+}
+
+// hadCA is why the data directory has to have a CA: it has what only a control plane with one leaves
+// there. Nil: it has none of that. A new CA in the place of a lost one would end all trust between
+// sidecars that run and those that come.
+func hadCA(data string) error {
+	has := func(name string) bool {
+		_, err := os.Lstat(filepath.Join(data, name))
+		return !errors.Is(err, fs.ErrNotExist)
+	}
+	names := []string{"token.key", "revoked-tokens.json", "sidecar-ports.json"}
+	// Beside Consul there are generations, too, and no CA.
+	if !has("last-known-good.json") && !has("last-known-good.json.bad") {
+		names = append(names, "generations-2.json", "generations.json")
+	}
+	for _, name := range names {
+		if has(name) {
+			return fmt.Errorf("there was a CA, for %s is there: restore it from a backup, or begin a new mesh, which every sidecar has to join anew, with an empty --data", filepath.Join(data, name))
+		}
+	}
 	return nil
 }
 

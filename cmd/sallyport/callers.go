@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"os"
 	"path/filepath"
@@ -39,8 +40,12 @@ type callers struct {
 
 func (p *controlPlane) openTokens() error {
 	td, _ := p.authority.trustDomain()
+	path := filepath.Join(p.cfg.Data, "token.key")
+	if _, err := os.Lstat(path); errors.Is(err, fs.ErrNotExist) && hadCA(p.cfg.Data) != nil {
+		p.log.Warn("token key is missing, a new one is made: every proxy needs a new token", "file", path)
+	}
 	issuer, err := token.Open(token.Config{
-		File: filepath.Join(p.cfg.Data, "token.key"), TrustDomain: td, RevokedFile: filepath.Join(p.cfg.Data, "revoked-tokens.json"),
+		File: path, TrustDomain: td, RevokedFile: filepath.Join(p.cfg.Data, "revoked-tokens.json"),
 	})
 	if err != nil {
 		return err
