@@ -144,6 +144,22 @@ func (p *Proxy) equal(o *Proxy) bool {
 		slices.Equal(p.Exposed, o.Exposed)
 }
 
+// SaysAs reports whether p and o say the same, wherever it is written.
+func (p *Proxy) SaysAs(o *Proxy) bool {
+	placeless := func(p *Proxy) *Proxy {
+		q := *p
+		q.Origin, q.Upstreams, q.Exposed = "", slices.Clone(p.Upstreams), slices.Clone(p.Exposed)
+		for i := range q.Upstreams {
+			q.Upstreams[i].Origin = ""
+		}
+		for i := range q.Exposed {
+			q.Exposed[i].Origin = ""
+		}
+		return &q
+	}
+	return placeless(p).equal(placeless(o))
+}
+
 // namesAlike reports whether p and o are of the same service and dial the same ones.
 func (p *Proxy) namesAlike(o *Proxy) bool {
 	return p.Service == o.Service && slices.EqualFunc(p.Upstreams, o.Upstreams, func(a, b Upstream) bool {

@@ -15,6 +15,9 @@ type Store struct {
 	// Number gives changes their numbers, each greater than the last; nil: they are counted from 1. It is
 	// set before the first Publish.
 	Number func() uint64
+	// Changed is called with each View and the one before, when it is published already; nil: nobody is
+	// told. It should not block: the source waits for it.
+	Changed func(old, next *View)
 	// Logger is told of each change, once; nil: nobody is.
 	Logger *slog.Logger
 
@@ -47,6 +50,9 @@ func (s *Store) Publish(c Contents) {
 	}
 	s.next = 0
 	s.Views.Set(next)
+	if s.Changed != nil {
+		s.Changed(old, next)
+	}
 	if s.Logger != nil {
 		concerned := 0
 		for range next.Since(old) {

@@ -24,6 +24,7 @@ type View struct {
 	shared   map[identity.Name]*intention.Shared // by the wildcard's name
 	views    []*ProxyView                        // of the proxies, in their order
 	index    *index
+	compiled uint64   // the number of the change that policies are of
 	changes  []Change // the last ones, the one that made this View at the end
 }
 
@@ -106,7 +107,7 @@ func (v *View) next(c Contents, change Change) *View {
 	}
 	n := &View{
 		mesh: v.mesh, contents: c, said: v.said, policies: v.policies, spelled: v.spelled, shared: v.shared,
-		index: v.index, changes: appendLast(v.changes, change, keptChanges),
+		index: v.index, compiled: v.compiled, changes: appendLast(v.changes, change, keptChanges),
 	}
 	if meshChanged {
 		m := c.Mesh
@@ -161,6 +162,7 @@ func (x *index) place(key targetKey) *place {
 // proxies, and of all destinations that intentions name, taking those of v about which nothing else
 // is said. It returns the names of those that are others.
 func (n *View) compile(v *View, meshChanged bool) (changed []identity.Name) {
+	n.compiled = n.Change().Number
 	n.said = make(map[identity.Name][]*Destination, len(n.contents.Intentions))
 	for i, d := range n.contents.Intentions {
 		if key := d.Name.Fold(); n.said[key] == nil {

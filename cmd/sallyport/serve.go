@@ -16,6 +16,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/sallyport/sallyport/admin"
+	"github.com/sallyport/sallyport/audit"
 	"github.com/sallyport/sallyport/authz"
 	"github.com/sallyport/sallyport/ca"
 	"github.com/sallyport/sallyport/catalog"
@@ -48,7 +49,7 @@ Every flag is also a variable (SALLYPORT_LEAF_TTL) and a key of the configuratio
 			if os.Getenv("GOGC") == "" {
 				debug.SetGCPercent(gcPercent)
 			}
-			return serve(c.Context(), cfg, log, c.OutOrStdout())
+			return serve(c.Context(), cfg, slog.New(audit.Bound(log.Handler())), c.OutOrStdout())
 		},
 	}
 	serveFlags(c.Flags())
@@ -156,6 +157,7 @@ func (p *controlPlane) openServers() error {
 	}
 	p.closers = append(p.closers, numbers.Close)
 	p.store.Number = numbers.Next
+	p.store.Changed = (&audit.Trail{Logger: p.log, Ready: p.source.settled}).Changed
 	p.secrets, err = sds.New(sds.Config{Source: p.authority, Logger: p.log, Registerer: p.metrics})
 	if err != nil {
 		return err

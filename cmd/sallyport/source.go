@@ -20,6 +20,8 @@ type source struct {
 	reload func()
 	// ahead is how far the source's clock is before this machine's, where it has one of its own.
 	ahead func() time.Duration
+	// settled reports whether all that the source has was published once.
+	settled func() bool
 	// status leaves out what the View knows: how much there is.
 	status func() admin.Catalog
 }
@@ -35,7 +37,7 @@ func (p *controlPlane) openFiles() error {
 	if err != nil {
 		return err
 	}
-	p.source = source{Source: dir, reload: dir.Reload, ahead: func() time.Duration { return 0 }, status: func() admin.Catalog {
+	p.source = source{Source: dir, reload: dir.Reload, ahead: func() time.Duration { return 0 }, settled: func() bool { return true }, status: func() admin.Catalog {
 		s := dir.Status()
 		c := admin.Catalog{Source: "files: " + cfg.Dir, LastLoaded: s.LastSuccess, Problems: s.Problems, Warnings: s.Warnings}
 		for _, n := range s.NotTaken {
@@ -60,7 +62,7 @@ func (p *controlPlane) openAgent() error {
 	if err != nil {
 		return err
 	}
-	p.source = source{Source: agent, reload: func() {}, ahead: func() time.Duration { return agent.Status().Ahead }, status: func() admin.Catalog { return agentStatus(agent.Status()) }}
+	p.source = source{Source: agent, reload: func() {}, ahead: func() time.Duration { return agent.Status().Ahead }, settled: func() bool { return agent.Status().Settled }, status: func() admin.Catalog { return agentStatus(agent.Status()) }}
 	p.authority = authority{Source: agent, trustDomain: agent.TrustDomain}
 	p.callers = callers{recheck: recheckInterval, withoutACLs: agent.WithoutACLs}
 	p.callers.Authority = agent
