@@ -19,7 +19,8 @@ const (
 )
 
 // kind is which part of a proxy an address belongs to. Parts that come at one time are judged in
-// this order: where nobody reaches the service without it first, and what is only dialled last.
+// this order: where nobody reaches the service without it first, and what is only dialled last. Their
+// numbers are in the file of a Registry.
 type kind uint8
 
 const (
@@ -54,15 +55,15 @@ type part struct {
 	note  string // why it is not to be held in the next release; empty: it may
 }
 
-// key is what a part is about. Who holds it keeps it as long as the key stays.
-type key struct {
+// subject is what a part is about. Who holds it keeps it as long as that stays.
+type subject struct {
 	kind               kind
 	name, host, socket string
 	address            netip.AddrPort
 }
 
-func (p *part) key() key {
-	return key{p.kind, p.Name, p.Host, p.Socket, netip.AddrPortFrom(p.IP, p.Port)}
+func (p *part) subject() subject {
+	return subject{p.kind, p.Name, p.Host, p.Socket, netip.AddrPortFrom(p.IP, p.Port)}
 }
 
 // partsOf are those of p.

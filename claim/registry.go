@@ -2,10 +2,17 @@ package claim
 
 import (
 	"cmp"
+	"errors"
+	"fmt"
 	"log/slog"
 	"maps"
+	"os"
 	"slices"
+	"strings"
 	"sync"
+	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/sallyport/sallyport/catalog"
 	"github.com/sallyport/sallyport/identity"
@@ -20,24 +27,43 @@ type Config struct {
 	// Lenient takes sockets outside of the allowed directories with a warning, unless they are the
 	// control plane's own.
 	Lenient bool
+	// File is where it is kept who holds what, so that nobody takes over at a start; empty: nowhere.
+	File string
+	// Reserve is how long after the start addresses are kept for proxies that held them before and
+	// are not there yet, as the source may come to know of proxies one by one; 0: it never does.
+	Reserve time.Duration
 	// Logger is told of each refusal, once; nil: nobody is.
 	Logger *slog.Logger
 }
 
-// Registry judges the contents of a source. Make one with New. Admit is for one goroutine;
-// Refusals may be called by others meanwhile.
+// Registry judges the contents of a source. Make one with New. Its methods may be called by several
+// goroutines.
 type Registry struct {
 	log   *slog.Logger
 	table *Table
 	paths Paths
-	// lenient is that of Config.
-	lenient bool
+	// lenient and file are those of Config.
+	lenient  bool
+	file     string
+	reserved time.Time // until when addresses are
 
+	judging sync.Mutex // guards what follows
 	// Of the last contents:
-	given, taken []*catalog.Proxy
-	proxies      map[identity.ProxyID]*record
-	waiting      map[*part]*record // parts that are somebody else's
-	noted        map[*part]bool    // parts with a note
+	contents catalog.Contents // as they were given
+	known    bool             // there were some
+	taken    []*catalog.Proxy
+	records  []*record // of taken
+	turn     uint64    // counts what was judged
+	// proxies are those that are given, and soon after the start those that held something before.
+	proxies map[identity.ProxyID]*record
+	waiting map[*part]*record // parts that are somebody else's
+	noted   map[*part]bool    // parts with a note
+	unfit   []*catalog.Proxy  // which are left out
+	// sockets are who listened on a path last, here and in other directories of this machine.
+	sockets map[string]identity.ProxyID
+	// remembers says that there was a file: what is on the disk and in no memory is somebody else's.
+	remembers bool
+	unsaved   bool // who holds what is another than in the file
 
 	mu       sync.Mutex
 	refusals []Refusal
@@ -45,76 +71,71 @@ type Registry struct {
 
 // record is a proxy, as it was given and as it was taken.
 type record struct {
+	id           identity.ProxyID
+	turn         uint64 // the last one in which it was there
 	given, taken *catalog.Proxy
 	parts        []*part
 }
 
-// Refusal is a part of a proxy that was taken out, as it is another's.
-type Refusal struct {
-	Proxy identity.ProxyID
-	// Upstream is the destination of the upstream; empty: it is another part.
-	Upstream string
-	// Origin is where the part was read.
-	Origin string
-	// Text says what is wrong, what comes of it and what to do.
-	Text string
-	// Taken says that the part is served all the same, until the next release.
-	Taken bool
-}
-
-// String is r in one line.
-func (r Refusal) String() string {
-	s := "proxy " + string(r.Proxy)
-	if r.Upstream != "" {
-		s += ", upstream " + r.Upstream
-	}
-	return s + ": " + r.Origin + ": " + r.Text
-}
-
-// New returns a Registry in which nobody but the control plane holds anything.
+// New returns a Registry in which nobody but the control plane holds anything, and those who did
+// when it ran last, if its file says so. A file that makes no sense is moved aside and logged.
 func New(c Config) *Registry {
-	r := &Registry{log: c.Logger, table: NewTable(), paths: c.Paths.resolved(), lenient: c.Lenient, proxies: map[identity.ProxyID]*record{}, waiting: map[*part]*record{}, noted: map[*part]bool{}}
+	r := &Registry{
+		log: c.Logger, table: NewTable(), paths: c.Paths.resolved(), lenient: c.Lenient, file: c.File, reserved: time.Now().Add(c.Reserve),
+		proxies: map[identity.ProxyID]*record{}, waiting: map[*part]*record{}, noted: map[*part]bool{}, sockets: map[string]identity.ProxyID{},
+	}
 	if r.log == nil {
 		r.log = slog.New(slog.DiscardHandler)
 	}
 	for i := range c.Own {
 		_ = r.table.Add(&c.Own[i]) // of two at one address either stands for both
 	}
+	if err := r.load(); err != nil {
+		r.log.Error("who holds which address is not known any more, whoever comes first gets it", "file", r.file, "err", errors.Join(err, os.Rename(r.file, r.file+".bad")))
+	}
 	return r
 }
 
-// Refusals are those of the contents that were admitted last, sorted. They must not be changed.
-func (r *Registry) Refusals() []Refusal {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.refusals
-}
-
-// Admit returns c without what its proxies name that is somebody else's. Who held it before keeps
+// admit returns c without what its proxies name that is somebody else's. Who held it before keeps
 // it, also if its proxy changed in other things; of those that come at one time public listeners go
 // first, and then the ID decides. What is free again goes to who waits for it. c is not
 // changed, and what did not change comes out as the same pointer.
-func (r *Registry) Admit(c catalog.Contents) catalog.Contents {
-	if !slices.Equal(c.Proxies, r.given) {
-		r.update(c.Proxies)
+func (r *Registry) admit(c catalog.Contents) catalog.Contents {
+	r.judging.Lock()
+	defer r.judging.Unlock()
+	anew := c.Mesh.TrustDomain != r.contents.Mesh.TrustDomain || c.Mesh.Datacenter != r.contents.Mesh.Datacenter
+	same := r.known && !anew && slices.Equal(c.Proxies, r.contents.Proxies)
+	r.contents, r.known = c, true
+	if !same {
+		r.update(anew)
 	}
 	c.Proxies = r.taken
 	return c
 }
 
-func (r *Registry) update(proxies []*catalog.Proxy) {
+// update judges what of the contents was not judged yet, or all of it.
+func (r *Registry) update(anew bool) {
 	touched := map[*record]bool{}
 	var wanted []*part
 	of := map[*part]*record{}
-	present := make(map[identity.ProxyID]bool, len(proxies))
-	for _, p := range proxies {
-		present[p.ID] = true
-		rec := r.proxies[p.ID]
-		if rec == nil {
-			rec = &record{}
+	records := make([]*record, 0, len(r.contents.Proxies))
+	r.unfit = nil
+	r.turn++
+	for i, p := range r.contents.Proxies {
+		var rec *record
+		if i < len(r.records) && r.records[i].id == p.ID {
+			rec = r.records[i]
+		} else if rec = r.proxies[p.ID]; rec == nil {
+			if !fitID(p.ID) {
+				r.unfit = append(r.unfit, p)
+				continue
+			}
+			rec = &record{id: p.ID}
 			r.proxies[p.ID] = rec
 		}
-		if rec.given == p {
+		rec.turn = r.turn
+		records = append(records, rec)
+		if rec.given == p && !anew {
 			continue
 		}
 		touched[rec] = true
@@ -123,29 +144,36 @@ func (r *Registry) update(proxies []*catalog.Proxy) {
 			wanted = append(wanted, part)
 		}
 	}
-	for id, rec := range r.proxies {
-		if !present[id] {
-			r.drop(rec.parts)
-			delete(r.proxies, id)
+	if early := time.Now().Before(r.reserved); len(r.proxies) > len(records) {
+		for id, rec := range r.proxies {
+			if rec.turn != r.turn && (rec.given != nil || !early) {
+				r.drop(rec.parts)
+				delete(r.proxies, id)
+			}
 		}
 	}
-	slices.SortStableFunc(wanted, inTurn)
+	r.records = records
+	slices.SortStableFunc(wanted, func(a, b *part) int { return cmp.Compare(a.kind.turn(), b.kind.turn()) }) // proxies are sorted, and so are their parts
 	waited := slices.SortedFunc(maps.Keys(r.waiting), inTurn)
 	for _, part := range append(waited, wanted...) {
-		rec := cmp.Or(r.waiting[part], of[part])
-		if r.hold(rec, part); part.held {
+		rec, before := cmp.Or(r.waiting[part], of[part]), part.fault
+		if r.hold(rec, part, false); part.held {
 			delete(r.waiting, part)
 		} else {
 			r.waiting[part] = rec
 		}
-		touched[rec] = true
+		if part.fault != before {
+			touched[rec] = true
+		}
 	}
 	for rec := range touched {
-		rec.taken = rec.admitted()
+		if rec.given != nil {
+			rec.taken = rec.admitted()
+		}
 	}
-	r.given, r.taken = proxies, make([]*catalog.Proxy, len(proxies))
-	for i, p := range proxies {
-		r.taken[i] = r.proxies[p.ID].taken
+	r.taken = make([]*catalog.Proxy, len(records))
+	for i, rec := range records {
+		r.taken[i] = rec.taken
 	}
 	r.report()
 }
@@ -153,22 +181,26 @@ func (r *Registry) update(proxies []*catalog.Proxy) {
 // replace makes p what rec is given, has it keep the addresses that it holds and still names, and
 // returns the parts that do not hold theirs.
 func (r *Registry) replace(rec *record, p *catalog.Proxy) (wanted []*part) {
-	held := make(map[key]*part, len(rec.parts))
+	held := make(map[subject]*part, len(rec.parts))
 	for _, part := range rec.parts {
 		if part.held {
-			held[part.key()] = part
+			held[part.subject()] = part
 		}
 	}
 	old := rec.parts
 	if rec.given = p; p.Refused != "" { // its Envoy keeps what it has
+		rec.parts = slices.DeleteFunc(old, func(part *part) bool {
+			delete(r.waiting, part)
+			return !part.held
+		})
 		return nil
 	}
 	rec.parts = partsOf(p)
 	for _, part := range rec.parts {
-		if before := held[part.key()]; before != nil && before.held {
+		if before := held[part.subject()]; before != nil && before.held {
 			r.table.Remove(&before.Address)
 			before.held = false
-			r.hold(rec, part)
+			r.hold(rec, part, true)
 		}
 		if !part.held {
 			wanted = append(wanted, part)
@@ -185,6 +217,7 @@ func (r *Registry) drop(parts []*part) {
 		delete(r.noted, part)
 		if part.held {
 			r.table.Remove(&part.Address)
+			r.unsaved = true
 		}
 	}
 }
@@ -195,10 +228,16 @@ func inTurn(a, b *part) int {
 		cmp.Compare(a.kind, b.kind), cmp.Compare(a.index, b.index))
 }
 
-// hold has a part of rec hold its address, unless something is wrong with that. The address of the
-// proxy's own application is nobody's listener.
-func (r *Registry) hold(rec *record, p *part) {
+// hold has a part of rec hold its address, unless something is wrong with that; held says that it did
+// so far. The address of the proxy's own application is nobody's listener.
+func (r *Registry) hold(rec *record, p *part, held bool) {
 	p.fault, p.note = "", ""
+	if p.kind == upstream {
+		if n := len(r.serverName(&rec.given.Upstreams[p.index])); n > maxServerName {
+			p.fault = fmt.Sprintf("%s: its server name would have %d bytes, and TLS takes %d", p, n, maxServerName)
+			return
+		}
+	}
 	if p.Socket != "" {
 		p.real = realPath(&p.Address)
 		if m := r.paths.judge(&p.Address); m != nil {
@@ -222,6 +261,15 @@ func (r *Registry) hold(rec *record, p *part) {
 		p.fault = c.Error()
 		return
 	}
+	if p.Socket != "" && !p.Dialled && p.Host == "" {
+		if !held && r.remembers && r.sockets[p.real] != p.Proxy && (listening(p.real) || listening(p.Socket)) {
+			r.table.Remove(&p.Address)
+			p.fault = fmt.Sprintf("%s: somebody else listens on %s", p, p.Socket)
+			return
+		}
+		r.sockets[p.real] = p.Proxy
+	}
+	r.unsaved = r.unsaved || !held
 	if p.held = true; p.note != "" {
 		r.noted[p] = true
 	}
@@ -273,37 +321,20 @@ func keep[T any](list []T, fits func(i int) bool) (kept []T) {
 	return kept
 }
 
-// report makes the refusals, and logs those that are new.
-func (r *Registry) report() {
-	var refusals []Refusal
-	add := func(p *part, text string, taken bool) {
-		x := Refusal{Proxy: p.Proxy, Origin: p.Origin, Text: text, Taken: taken}
-		if p.kind == upstream {
-			x.Upstream = p.Name
-		}
-		refusals = append(refusals, x)
-	}
-	for p := range r.waiting {
-		add(p, p.fault+": "+p.refused(), false)
-	}
-	for p := range r.noted {
-		add(p, p.note, true)
-	}
-	slices.SortFunc(refusals, func(a, b Refusal) int {
-		return cmp.Or(cmp.Compare(a.Proxy, b.Proxy), cmp.Compare(a.Upstream, b.Upstream), cmp.Compare(a.Text, b.Text), cmp.Compare(a.Origin, b.Origin))
-	})
-	r.mu.Lock()
-	before := r.refusals
-	r.refusals = refusals
-	r.mu.Unlock()
-	for _, x := range refusals {
-		if slices.Contains(before, x) {
-			continue
-		}
-		if x.Taken {
-			r.log.Warn("part of a registration will not be served", "proxy", x.Proxy, "origin", x.Origin, "err", x.Text)
-		} else {
-			r.log.Warn("part of a registration is not served", "proxy", x.Proxy, "origin", x.Origin, "err", x.Text)
-		}
-	}
+// The longest that names may be. An ID becomes node.id, a file's name and a header.
+const (
+	maxID         = 512
+	maxServerName = 255
+)
+
+// fitID reports whether a proxy can have that ID.
+func fitID(id identity.ProxyID) bool {
+	s := string(id)
+	return s != "" && len(s) <= maxID && utf8.ValidString(s) && !strings.ContainsFunc(s, unicode.IsControl)
+}
+
+// serverName is the one by which u is dialled.
+func (r *Registry) serverName(u *catalog.Upstream) string {
+	m := &r.contents.Mesh
+	return identity.Service{TrustDomain: m.TrustDomain, Datacenter: cmp.Or(u.Datacenter, m.Datacenter), Name: u.Destination}.SNI()
 }

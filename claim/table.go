@@ -9,7 +9,8 @@ import (
 // Table is who holds which address. Envoys share ports without a word, so nobody else would find
 // out. Make one with NewTable.
 type Table struct {
-	ports   map[hostPort][]*Address
+	ports   map[hostPort][]*Address     // of an address, all of them for the port
+	all     map[hostPort][]*Address     // of a family, which its wildcard stands for
 	public  map[netip.AddrPort]*Address // of those that no other machine can have
 	sockets map[hostSocket][]*Address
 }
@@ -17,15 +18,27 @@ type Table struct {
 type (
 	hostPort struct {
 		host string
+		ip   netip.Addr // the wildcard of a family: all of its addresses
 		port uint16
 	}
 	hostSocket struct{ host, socket string }
 )
 
+func (a *Address) key() hostPort { return hostPort{a.Host, a.IP, a.Port} }
+
+// wildcard is the key of the address that stands for all of a's family.
+func (a *Address) wildcard() hostPort {
+	if a.IP.Is4() {
+		return hostPort{a.Host, netip.IPv4Unspecified(), a.Port}
+	}
+	return hostPort{a.Host, netip.IPv6Unspecified(), a.Port}
+}
+
 // NewTable returns one in which nobody holds anything.
 func NewTable() *Table {
 	return &Table{
 		ports:   map[hostPort][]*Address{},
+		all:     map[hostPort][]*Address{},
 		public:  map[netip.AddrPort]*Address{},
 		sockets: map[hostSocket][]*Address{},
 	}
@@ -42,8 +55,8 @@ func (t *Table) Add(a *Address) *Conflict {
 		t.sockets[k] = append(t.sockets[k], a)
 		return nil
 	}
-	k := hostPort{a.Host, a.Port}
-	t.ports[k] = append(t.ports[k], a)
+	t.ports[a.key()] = append(t.ports[a.key()], a)
+	t.all[a.wildcard()] = append(t.all[a.wildcard()], a)
 	if a.isPublic() && !a.Dialled {
 		t.public[netip.AddrPortFrom(a.IP, a.Port)] = a
 	}
@@ -52,13 +65,19 @@ func (t *Table) Add(a *Address) *Conflict {
 
 // conflict says whose a is; nil: nobody's else.
 func (t *Table) conflict(a *Address) *Conflict {
-	others := t.sockets[hostSocket{a.Host, a.path()}]
-	if a.Socket == "" {
-		others = t.ports[hostPort{a.Host, a.Port}]
+	lists := [2][]*Address{t.sockets[hostSocket{a.Host, a.path()}]}
+	switch {
+	case a.Socket != "":
+	case a.IP.IsUnspecified():
+		lists[0] = t.all[a.wildcard()]
+	default:
+		lists = [2][]*Address{t.ports[a.key()], t.ports[a.wildcard()]}
 	}
-	for _, o := range others {
-		if c := Clash(a, o); c != nil {
-			return c
+	for _, others := range lists {
+		for _, o := range others {
+			if c := Clash(a, o); c != nil {
+				return c
+			}
 		}
 	}
 	if where := netip.AddrPortFrom(a.IP, a.Port); a.isPublic() && !a.Dialled && t.public[where] != nil {
@@ -88,7 +107,8 @@ func (t *Table) Remove(a *Address) {
 		remove(t.sockets, hostSocket{a.Host, a.path()}, a)
 		return
 	}
-	remove(t.ports, hostPort{a.Host, a.Port}, a)
+	remove(t.ports, a.key(), a)
+	remove(t.all, a.wildcard(), a)
 	if where := netip.AddrPortFrom(a.IP, a.Port); t.public[where] == a {
 		delete(t.public, where)
 	}

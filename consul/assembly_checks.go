@@ -53,7 +53,7 @@ func (b *assembly) exposedChecks(s *sidecar) (paths []catalog.ExposedPath, ok bo
 		if c.Type == "grpc" {
 			e.Protocol = catalog.HTTP2
 		}
-		err := s.exposable(e, slices.Concat(s.proxy.Exposed, paths))
+		err := exposable(e, slices.Concat(s.proxy.Exposed, paths))
 		switch {
 		case e.Path == "":
 			err = errors.New("the agent does not say which path it asks for: that is known when it has run once, unless the agent discards the output of checks")

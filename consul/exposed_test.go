@@ -31,17 +31,7 @@ func TestExposedPaths(t *testing.T) {
 		"listener's port":  {`"ListenerPort": 70000, "LocalPathPort": 8081`, "", "ListenerPort is 70000: it must be 1 to 65535" + gone, nil},
 		"no local port":    {`"ListenerPort": 21600`, "", "it has no local_path_port" + gone, nil},
 		"of a check":       {`"ListenerPort": 21600, "LocalPathPort": 8081, "ParsedFromCheck": true`, "", "it is said to be a check's, and Expose.Checks is not set" + gone, nil},
-		"public port":      {`"ListenerPort": 21000, "LocalPathPort": 8081`, "", "another listener of the proxy has port 21000" + gone, nil},
-		"another's port":   {`"ListenerPort": 30000, "LocalPathPort": 8081`, "", "another listener of the proxy has port 30000" + gone, nil},
 		"another protocol": {`"ListenerPort": 21600, "LocalPathPort": 8080, "Protocol": "http2"`, "", "another path says that port 8080 does not speak http2" + gone, nil},
-		"port of upstream": {`"ListenerPort": 9191, "LocalPathPort": 8081`, `, "Upstreams": [{"DestinationName": "api", "LocalBindPort": 9191}]`, "another listener of the proxy has port 9191" + gone, nil},
-		"port of metrics":  {`"ListenerPort": 9102, "LocalPathPort": 8081`, `, "Config": {"envoy_prometheus_bind_addr": "127.0.0.1:9102"}`, "another listener of the proxy has port 9102" + gone, nil},
-		"upstream elsewhere": {
-			`"ListenerPort": 21600, "LocalPathPort": 8081`,
-			`, "Config": {"bind_address": "10.0.0.1"}, "Upstreams": [{"DestinationName": "api", "LocalBindPort": 21600}]`,
-			"",
-			[]catalog.ExposedPath{good},
-		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := sidecarOf(t, c.block+`, "Expose": {"Paths": [{"Path": "/other", "ListenerPort": 30000, "LocalPathPort": 8080}, null, {"Path": "/healthz", `+c.path+`}]}`)

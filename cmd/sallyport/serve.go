@@ -62,6 +62,10 @@ Every flag is also a variable (SALLYPORT_LEAF_TTL) and a key of the configuratio
 // mesh connects at once.
 const gcPercent = 50
 
+// claimsReserved is how long after a start beside Consul proxies keep the addresses that they had. Of
+// some not all is known at once.
+const claimsReserved = 30 * time.Second
+
 // controlPlane is the parts of a running control plane.
 type controlPlane struct {
 	cfg     serveConfig
@@ -130,17 +134,19 @@ func open(cfg serveConfig, log *slog.Logger) (_ *controlPlane, err error) {
 			err = errors.Join(err, p.close())
 		}
 	}()
-	p.claims = claim.New(claim.Config{Own: cfg.ownAddresses(), Paths: cfg.socketPaths(), Lenient: !cfg.Consul, Logger: log})
 	p.metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	release, err := openData(cfg.Data)
 	if err != nil {
 		return nil, err
 	}
 	p.closers = append(p.closers, release)
+	claims := claim.Config{Own: cfg.ownAddresses(), Paths: cfg.socketPaths(), Lenient: !cfg.Consul, File: filepath.Join(cfg.Data, "claims.json"), Logger: log}
 	parts := []func() error{p.openCA, p.openFiles, p.openTokens, p.openServers}
 	if cfg.Consul {
+		claims.Reserve = claimsReserved
 		parts = []func() error{p.openAgent, p.openServers}
 	}
+	p.claims = claim.New(claims)
 	for _, part := range parts {
 		if err := part(); err != nil {
 			return nil, err
@@ -183,7 +189,7 @@ func (p *controlPlane) openServers() error {
 	}
 	p.runs = append(p.runs, p.secrets.Run, p.authz.Run, p.observe.Run,
 		func(ctx context.Context) error {
-			return p.source.Run(ctx, func(c catalog.Contents) { p.store.Publish(p.claims.Admit(c)) })
+			return p.claims.Run(ctx, p.source, p.store.Publish)
 		},
 		func(ctx context.Context) error {
 			defer close(p.streamsEnded)

@@ -1,0 +1,79 @@
+package claim
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+
+	"github.com/sallyport/sallyport/identity"
+)
+
+// Refusal is a part of a proxy that was taken out, as it is another's.
+type Refusal struct {
+	Proxy identity.ProxyID
+	// Upstream is the destination of the upstream; empty: it is another part.
+	Upstream string
+	// Origin is where the part was read.
+	Origin string
+	// Text says what is wrong, what comes of it and what to do.
+	Text string
+	// Taken says that the part is served all the same, until the next release.
+	Taken bool
+}
+
+// String is r in one line.
+func (r Refusal) String() string {
+	s := "proxy " + string(r.Proxy)
+	if r.Upstream != "" {
+		s += ", upstream " + r.Upstream
+	}
+	return s + ": " + r.Origin + ": " + r.Text
+}
+
+// Refusals are those of the contents that were admitted last, sorted. They must not be changed.
+func (r *Registry) Refusals() []Refusal {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.refusals
+}
+
+// report makes the refusals, and logs those that are new.
+func (r *Registry) report() {
+	var refusals []Refusal
+	add := func(p *part, text string, taken bool) {
+		x := Refusal{Proxy: p.Proxy, Origin: p.Origin, Text: text, Taken: taken}
+		if p.kind == upstream {
+			x.Upstream = p.Name
+		}
+		refusals = append(refusals, x)
+	}
+	for p := range r.waiting {
+		add(p, p.fault+": "+p.refused(), false)
+	}
+	for _, p := range r.unfit {
+		refusals = append(refusals, Refusal{
+			Proxy: identity.ProxyID(fmt.Sprintf("%.60q", string(p.ID))), Origin: fmt.Sprintf("%.60q", p.Origin),
+			Text: fmt.Sprintf("the ID of a proxy has 1 to %d bytes of UTF-8 without control characters: it is not served: register it under another ID", maxID),
+		})
+	}
+	for p := range r.noted {
+		add(p, p.note, true)
+	}
+	slices.SortFunc(refusals, func(a, b Refusal) int {
+		return cmp.Or(cmp.Compare(a.Proxy, b.Proxy), cmp.Compare(a.Upstream, b.Upstream), cmp.Compare(a.Text, b.Text), cmp.Compare(a.Origin, b.Origin))
+	})
+	r.mu.Lock()
+	before := r.refusals
+	r.refusals = refusals
+	r.mu.Unlock()
+	for _, x := range refusals {
+		if slices.Contains(before, x) {
+			continue
+		}
+		if x.Taken {
+			r.log.Warn("part of a registration will not be served", "proxy", x.Proxy, "origin", x.Origin, "err", x.Text)
+		} else {
+			r.log.Warn("part of a registration is not served", "proxy", x.Proxy, "origin", x.Origin, "err", x.Text)
+		}
+	}
+}
