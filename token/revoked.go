@@ -133,8 +133,14 @@ func (i *Issuer) RevokeAll(p identity.ProxyID) error {
 	if err := checkProxy(p); err != nil {
 		return err
 	}
-	now := time.Now()
-	return i.revoked.change(func(r *revoked) { r.Proxies[p] = cutoff{Issued: now.Unix(), Until: now.Add(MaxLife).Unix()} })
+	return i.revoked.change(func(r *revoked) {
+		now, c := time.Now(), cutoff{}
+		if before, ok := r.Proxies[p]; ok {
+			// Since then tokens may have been issued for the second after it, and the clock set back.
+			c = cutoff{Issued: before.Issued + 1, Until: before.Until}
+		}
+		r.Proxies[p] = cutoff{Issued: max(now.Unix(), c.Issued), Until: max(now.Add(MaxLife).Unix(), c.Until)}
+	})
 }
 
 // issuable is the earliest time at which a token of p may be issued: times are whole seconds, and

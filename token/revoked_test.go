@@ -2,6 +2,7 @@ package token_test
 
 import (
 	"bytes"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -10,6 +11,7 @@ import (
 	"time"
 
 	"github.com/sallyport/sallyport/identity"
+	"github.com/sallyport/sallyport/internal/atomicfile"
 	"github.com/sallyport/sallyport/token"
 )
 
@@ -165,4 +167,50 @@ func TestRevokedFile(t *testing.T) {
 	if _, err := i.Verify(n.Text); err == nil {
 		t.Error("a token whose revocation could not be recorded is taken")
 	}
+}
+
+// TestRevokedTwice: what was revoked stays so when all of the proxy's are revoked again, also in the
+// same second, or when the clock was set back since; so are those that were made in between.
+func TestRevokedTwice(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		time.Sleep(time.Hour)
+		i, revoked, again := openRevoking(t)
+		first := mustMint(t, i, "web")
+		revoke := func() {
+			t.Helper()
+			if err := i.RevokeAll("web"); err != nil {
+				t.Fatal(err)
+			}
+		}
+		revoke()
+		between := mustMint(t, i, "web")
+		revoke()
+		after := mustMint(t, i, "web")
+		for what, m := range map[string]token.Minted{"made before": first, "made between": between} {
+			if _, err := i.Verify(m.Text); err == nil {
+				t.Errorf("the token %s is good", what)
+			}
+		}
+		if _, err := i.Verify(after.Text); err != nil {
+			t.Errorf("the token made afterwards: %v", err)
+		}
+
+		// As if the clock had been ahead.
+		future := time.Now().Add(time.Hour)
+		src := atomicfile.Seal(fmt.Appendf(nil, `{"version":1,"tokens":{},"proxies":{"web":{"issued_until":%d,"until":%d}}}`+"\n", future.Unix(), future.Add(token.MaxLife).Unix()))
+		if err := os.WriteFile(revoked, src, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		var err error
+		if i, err = again(); err != nil {
+			t.Fatal(err)
+		}
+		revoke()
+		if _, err := i.Verify(after.Text); err == nil {
+			t.Error("a second revocation made good what the first one took out of use")
+		}
+		if _, err := i.Verify(mustMint(t, i, "web").Text); err != nil {
+			t.Errorf("a new token: %v", err)
+		}
+	})
 }
