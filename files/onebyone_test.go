@@ -137,6 +137,35 @@ func TestContestedIDs(t *testing.T) {
 	}
 }
 
+// TestContestedMove holds that who claimed an ID in vain does not get it when its holder moves to a file that cannot be taken.
+func TestContestedMove(t *testing.T) {
+	t.Parallel()
+	in := func(port string) string { return strings.Replace(definition("api"), "8080", port, 1) }
+	dir := write(t, map[string]string{"a.hcl": definition("api"), "x.hcl": "# nothing\n"})
+	r := run(t, files.Config{Dir: dir})
+	r.services("api")
+	writeFile(t, filepath.Join(dir, "b.hcl"), in("9999"))
+	r.problem(`b.hcl:1: the ID "api" is taken (a.hcl:1)`)
+	writeFile(t, filepath.Join(dir, "c.hcl"), "services {\n")
+	r.problem("c.hcl:1")
+	remove(t, filepath.Join(dir, "a.hcl"))
+	writeFile(t, filepath.Join(dir, "d.hcl"), definition("other")) // so that something is published
+	c := r.services("api", "other")
+	if c.Proxies[0].Inbound.LocalPort != 8080 {
+		t.Fatalf("the ID went to %s", c.Proxies[0].Origin)
+	}
+	r.problem(`b.hcl:1: the ID "api" is taken (a.hcl:1)`)
+	writeFile(t, filepath.Join(dir, "a.hcl"), in("8081")) // it did not move after all
+	for c.Proxies[0].Inbound.LocalPort != 8081 {
+		c = r.services("api", "other")
+	}
+	remove(t, filepath.Join(dir, "a.hcl"))
+	remove(t, filepath.Join(dir, "c.hcl"))
+	for c.Proxies[0].Inbound.LocalPort != 9999 {
+		c = r.services("api", "other")
+	}
+}
+
 // TestStrict holds that a Source that is strict takes all files or none.
 func TestStrict(t *testing.T) {
 	t.Parallel()

@@ -13,6 +13,8 @@ type whole struct {
 	// parts are definitions of which not all counts, as they were made before: the same ones are
 	// the same pointers.
 	parts map[part]*definitions
+	// losers are the files that claimed a title last and did not get it.
+	losers map[title][]string
 }
 
 // part is definitions, and which of what they say counts.
@@ -111,24 +113,24 @@ func claimsOf(files []*file) (all map[title][]claimant, order []title) {
 // choose returns what counts of files, each the newest version of it that was taken. Of two that
 // claim an ID or an entry the one does whose file holds it in what is in force; if neither's does,
 // what is in force stays, and none is new. If some files are not taken, what has vanished stays,
-// too: it may be in one of those.
+// too: it may be in one of those, and who claimed it in vain before does not get it now.
 func (w *whole) choose(files, inForce []*file, some bool) []*file {
 	w.report = report{}
 	held, heldOrder := claimsOf(inForce)
 	claims, order := claimsOf(files)
 	dropped, lost := map[*definitions]aspects{}, map[title]bool{}
+	losers := map[title][]string{}
 	for _, c := range order {
-		if len(claims[c]) == 1 {
-			continue
-		}
-		winner := w.winner(c, claims[c], held[c])
+		winner := w.winner(c, claims[c], held[c], some)
 		for i, d := range claims[c] {
 			if i != winner {
 				dropped[d.definitions] |= d.of
 				lost[c] = lost[c] || winner < 0
+				losers[c] = append(losers[c], d.file)
 			}
 		}
 	}
+	w.losers = losers
 	for _, c := range order { // a sidecar goes with its service
 		for _, d := range claims[c] {
 			if d.of == aProxy && dropped[d.definitions]&(aService|aProxy) == aService {
@@ -170,13 +172,20 @@ func (w *whole) choose(files, inForce []*file, some bool) []*file {
 	return chosen
 }
 
-// winner is who of several has a claim; -1: none. It reports all others.
-func (w *whole) winner(c title, all, held []claimant) (winner int) {
+// winner is who of those that claim something gets it; -1: nobody. It reports all others.
+func (w *whole) winner(c title, all, held []claimant, some bool) (winner int) {
+	if len(all) == 1 {
+		if some && c.of != ofDestination && len(held) == 1 && all[0].file != held[0].at().File && slices.Contains(w.losers[c], all[0].file) {
+			w.twice(c, all[0].at(), held[0].at())
+			return -1
+		}
+		return 0
+	}
 	winner = -1
 	if c.of == ofDestination {
 		winner = 0 // any: it is the name alone that counts here
 	} else if len(held) == 1 {
-		its := func(d claimant) bool { return d.file == held[0].file }
+		its := func(d claimant) bool { return d.file == held[0].at().File } // also of what is kept
 		if i := slices.IndexFunc(all, its); i >= 0 && !slices.ContainsFunc(all[i+1:], its) {
 			winner = i
 		}
