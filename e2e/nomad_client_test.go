@@ -11,6 +11,7 @@ import (
 	"io"
 	"io/fs"
 	"iter"
+	"maps"
 	"net"
 	"os"
 	"os/exec"
@@ -53,7 +54,10 @@ type (
 
 	nomadGroup struct {
 		Count   int
-		Network []struct{ Mode string }
+		Network []struct {
+			Mode string
+			Port []map[string][]struct{ To int }
+		}
 		Service []nomadService
 		Task    []map[string][]nomadTask
 	}
@@ -71,6 +75,7 @@ type (
 	}
 
 	nomadProxy struct {
+		Config    []map[string]any
 		Upstreams []struct {
 			DestinationName string `json:"destination_name"`
 			LocalBindPort   int    `json:"local_bind_port"`
@@ -103,11 +108,12 @@ func parseJobs(text string) (jobs nomadJobs, err error) {
 // allocation is one that runs.
 type allocation struct {
 	id, job, group, dir string
-	// namespace is its network namespace, ip its address on the bridge; empty: it has the node's.
-	namespace, ip string
-	services      []string
-	relays        []net.Listener
-	tasks         map[string]*meshtest.Process
+	// namespace is its network namespace, ip its address on the bridge, veth the interface there; empty: it has the node's.
+	namespace, ip, veth string
+	ports               map[string]string // the node's addresses that lead into the allocation, by label
+	services            []string
+	relays              []net.Listener
+	tasks               map[string]*meshtest.Process
 }
 
 // run is `nomad job run` of a file.
@@ -162,6 +168,7 @@ func (n *nomadClient) stop(job string) {
 			l.Close()
 		}
 		if a.namespace != "" {
+			ip(n.t, "link", "delete", a.veth) // at once: the namespace goes later
 			ip(n.t, "netns", "delete", a.namespace)
 		}
 		if err := os.RemoveAll(a.dir); err != nil {
@@ -215,7 +222,7 @@ func makeBridge(t *testing.T) {
 func (n *nomadClient) allocate(job, group string, g nomadGroup) {
 	n.t.Helper()
 	n.given++
-	a := &allocation{id: uuid(), job: job, group: group, tasks: map[string]*meshtest.Process{}}
+	a := &allocation{id: uuid(), job: job, group: group, ports: map[string]string{}, tasks: map[string]*meshtest.Process{}}
 	a.dir = filepath.Join(n.dir, "alloc", a.id)
 	n.allocs = append(n.allocs, a)
 	for _, network := range g.Network {
@@ -223,6 +230,9 @@ func (n *nomadClient) allocate(job, group string, g nomadGroup) {
 			n.t.Fatalf("network mode %q", network.Mode)
 		}
 		n.connect(a)
+		for label, port := range labelled(network.Port) {
+			a.ports[label] = net.JoinHostPort(nodeAddress, strconv.Itoa(n.port(a, port.To)))
+		}
 	}
 	for _, s := range g.Service {
 		n.register(a, s)
@@ -243,17 +253,17 @@ func (n *nomadClient) allocate(job, group string, g nomadGroup) {
 func (n *nomadClient) connect(a *allocation) {
 	n.t.Helper()
 	a.namespace, a.ip = a.id, bridgePrefix+strconv.Itoa(1+n.given)
-	outside := fmt.Sprintf("veth%d", n.given)
+	a.veth = fmt.Sprintf("veth%d", n.given)
 	ip(n.t, "netns", "add", a.namespace)
-	ip(n.t, "link", "add", outside, "type", "veth", "peer", "name", "eth0", "netns", a.namespace)
-	ip(n.t, "link", "set", outside, "master", "nomad", "up")
+	ip(n.t, "link", "add", a.veth, "type", "veth", "peer", "name", "eth0", "netns", a.namespace)
+	ip(n.t, "link", "set", a.veth, "master", "nomad", "up")
 	for _, args := range []string{"link set lo up", "address add " + a.ip + "/20 dev eth0", "link set eth0 up", "route add default via " + bridgePrefix + "1"} {
 		ip(n.t, append([]string{"-n", a.namespace}, strings.Fields(args)...)...)
 	}
 }
 
-// port gives an allocation a dynamic port of the node, which leads to the same one in its namespace. Nomad's has the kernel rewrite addresses; this one passes on bytes.
-func (n *nomadClient) port(a *allocation) int {
+// port gives an allocation a dynamic port of the node, which leads to a port in its namespace, the same one if to is 0. Nomad has the kernel rewrite addresses; here bytes are passed on.
+func (n *nomadClient) port(a *allocation, to int) int {
 	n.t.Helper()
 	port := dynamicPorts + 100*n.given + len(a.relays)
 	l, err := net.Listen("tcp", net.JoinHostPort(nodeAddress, strconv.Itoa(port)))
@@ -261,7 +271,7 @@ func (n *nomadClient) port(a *allocation) int {
 		n.t.Fatal(err)
 	}
 	a.relays = append(a.relays, l)
-	go passOn(l, net.JoinHostPort(a.ip, strconv.Itoa(port)))
+	go passOn(l, net.JoinHostPort(a.ip, strconv.Itoa(cmp.Or(to, port))))
 	return port
 }
 
@@ -296,11 +306,15 @@ func (n *nomadClient) register(a *allocation, s nomadService) {
 		n.t.Fatalf("port %q of service %s: only numbers are known here", s.Port, s.Name)
 	}
 	id := fmt.Sprintf("_nomad-task-%s-group-%s-%s-%s", a.id, a.group, s.Name, s.Port)
-	public := n.port(a)
-	proxy := map[string]any{"Config": map[string]any{
+	public := n.port(a, 0)
+	config := map[string]any{
 		"bind_address": "0.0.0.0", "bind_port": public, "envoy_stats_tags": []string{"nomad.group=" + a.group, "nomad.job=" + a.job, "nomad.alloc_id=" + a.id},
-	}}
+	}
+	proxy := map[string]any{"Config": config}
 	for _, p := range s.Connect[0].SidecarService[0].Proxy {
+		for _, c := range p.Config {
+			maps.Copy(config, c)
+		}
 		var upstreams []map[string]any
 		for _, u := range p.Upstreams {
 			upstreams = append(upstreams, map[string]any{"DestinationName": u.DestinationName, "LocalBindPort": u.LocalBindPort, "MeshGateway": map[string]any{}})
@@ -312,7 +326,7 @@ func (n *nomadClient) register(a *allocation, s nomadService) {
 		if c.Type != "http" || !c.Expose {
 			n.t.Fatalf("check of service %s: only http with expose is known here", s.Name)
 		}
-		exposed := n.port(a)
+		exposed := n.port(a, 0)
 		paths = append(paths, map[string]any{"Path": c.Path, "LocalPathPort": port, "ListenerPort": exposed})
 		checks = append(checks, map[string]any{
 			"CheckID": "_nomad-check-" + id, "Name": fmt.Sprintf("service: %q check", s.Name), "HTTP": fmt.Sprintf("http://%s:%d%s", nodeAddress, exposed, c.Path),

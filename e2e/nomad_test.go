@@ -87,9 +87,10 @@ func testNomad(t *testing.T) {
 	makeBridge(t)
 	c := meshtest.StartConsul(t, meshtest.Agent{HTTP: 8500, GRPC: 8502, Management: management})
 	g := readGuide(t, "nomad.md")
-	t.Run("Envoy "+envoytest.Newest, func(t *testing.T) { newNode(t, c, g, envoytest.Newest).typeGuide(false) })
-	t.Run("Docker, Envoy "+envoytest.Oldest, func(t *testing.T) { newNode(t, c, g, envoytest.Oldest).typeGuide(true) })
-	g.finish()
+	if t.Run("Envoy "+envoytest.Newest, func(t *testing.T) { newNode(t, c, g, envoytest.Newest).typeGuide(false) }) &&
+		t.Run("Docker, Envoy "+envoytest.Oldest, func(t *testing.T) { newNode(t, c, g, envoytest.Oldest).typeGuide(true) }) {
+		g.finish()
+	}
 }
 
 // makeNode gives this process, which has mounts and a network of its own, those of a node.
@@ -188,6 +189,11 @@ func (n *node) typeGuide(docker bool) {
 	n.protected()
 	meshtest.Await(t, "all is well", func() error { return n.try("sallyport check", "✓") })
 	n.inSync()
+	for _, a := range n.nomad.of("web") {
+		if m := meshtest.GetPlain("http://" + a.ports["metrics"] + "/metrics"); !strings.Contains(m.Body, fmt.Sprintf("nomad_alloc_id=%q", a.id)) {
+			t.Errorf("metrics of web at %s: %v %.500s", a.ports["metrics"], m.Err, m.Body)
+		}
+	}
 	n.native()
 	if docker {
 		// The containers see the directory of a control plane that starts anew.
