@@ -35,6 +35,11 @@ func shortDir(t *testing.T) string {
 // serve runs a server and returns a client of it.
 func serve(t *testing.T, api admin.API) *admin.Client {
 	t.Helper()
+	return serveLogging(t, slog.New(slog.DiscardHandler), api)
+}
+
+func serveLogging(t *testing.T, log *slog.Logger, api admin.API) *admin.Client {
+	t.Helper()
 	dir := shortDir(t)
 	if err := admin.MakeDir(dir); err != nil {
 		t.Fatal(err)
@@ -47,7 +52,7 @@ func serve(t *testing.T, api admin.API) *admin.Client {
 	done := make(chan error, 1)
 	nothing := http.NotFoundHandler()
 	api.Monitoring = nothing
-	go func() { done <- admin.Serve(ctx, l, api, slog.New(slog.DiscardHandler)) }()
+	go func() { done <- admin.Serve(ctx, l, api, log) }()
 	client, err := admin.Find(dir)
 	if err != nil {
 		t.Fatal(err)

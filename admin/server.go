@@ -151,11 +151,25 @@ func handler(api API, log *slog.Logger) http.Handler {
 		reply(w, out, err)
 	})
 	mux.HandleFunc("POST /v1/leaf/rotate", func(w http.ResponseWriter, r *http.Request) {
-		reply(w, struct{}{}, api.Rotate(r.FormValue("service")))
+		service := r.FormValue("service")
+		peer, err := peerOf(r.Context())
+		if err == nil {
+			err = api.Rotate(service)
+		}
+		if log := audited(log, peer).With("service", service); err != nil {
+			log.Warn("leaf not rotated", "err", err)
+		} else {
+			log.Info("leaf rotated")
+		}
+		reply(w, struct{}{}, err)
 	})
-	mux.HandleFunc("POST /v1/reload", func(w http.ResponseWriter, _ *http.Request) {
-		api.Reload()
-		reply(w, struct{}{}, nil)
+	mux.HandleFunc("POST /v1/reload", func(w http.ResponseWriter, r *http.Request) {
+		peer, err := peerOf(r.Context())
+		if err == nil {
+			api.Reload()
+			audited(log, peer).Info("catalog read again")
+		}
+		reply(w, struct{}{}, err)
 	})
 	mux.HandleFunc("POST /v1/token/revoke", func(w http.ResponseWriter, r *http.Request) {
 		peer, in, err := request[RevokeRequest](w, r)
@@ -164,7 +178,7 @@ func handler(api API, log *slog.Logger) http.Handler {
 			return
 		}
 		out, err := api.Revoke(peer, in)
-		log := log.With("uid", peer.UID, "pid", peer.PID)
+		log := audited(log, peer)
 		if id := cmp.Or(out.ProxyID, in.Proxy); id != "" {
 			log = log.With("proxy", id)
 		} else {
@@ -198,7 +212,7 @@ func handler(api API, log *slog.Logger) http.Handler {
 			return
 		}
 		out, err := api.Token(peer, in)
-		log := log.With("uid", peer.UID, "pid", peer.PID)
+		log := audited(log, peer)
 		if id := cmp.Or(out.ProxyID, in.ProxyID); id != "" {
 			log = log.With("proxy", id)
 		}
@@ -221,6 +235,11 @@ func handler(api API, log *slog.Logger) http.Handler {
 	mux.Handle("GET /{page}", api.Monitoring)
 	mux.HandleFunc("GET /debug/pprof/{name}", profile)
 	return mux
+}
+
+// audited is for lines about what the process peer asked for.
+func audited(log *slog.Logger, peer Peer) *slog.Logger {
+	return log.With("audit", "admin", "uid", peer.UID, "pid", peer.PID)
 }
 
 // request reads the body of a request, and who sent it.

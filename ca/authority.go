@@ -120,7 +120,7 @@ func (a *authority) create(cfg authorityConfig, now time.Time) error {
 		return err
 	}
 	a.root, a.roots = root, []*x509.Certificate{root.cert}
-	a.log.Info("new CA", "file", path)
+	a.log.Info("new CA", "audit", "rotation", "file", path)
 	return nil
 }
 
@@ -252,7 +252,7 @@ func (a *authority) renewIfDue(now time.Time) {
 		a.log.Error("intermediate certificate not renewed, trying again", "err", err, "duration", renewalRetry)
 		return
 	}
-	a.log.Info("new intermediate certificate", "file", filepath.Join(a.disk.path, intermediateFile))
+	a.log.Info("new intermediate certificate", "audit", "rotation", "file", filepath.Join(a.disk.path, intermediateFile))
 }
 
 // issue signs a leaf for id and public and returns it with its chain, without the root.

@@ -328,6 +328,7 @@ func (c *Credentials) accept(next *Roots) {
 		return
 	}
 	c.roots.Set(next)
+	c.log.Info("roots changed", "audit", "rotation", "count", len(next.list))
 }
 
 // receive takes in a leaf from the source.
@@ -381,6 +382,8 @@ func (c *Credentials) install(w *watch, svid *SVID, roots *Roots) error {
 		return nil
 	}
 	w.served.Store(svid)
+	leaf := svid.Certificates[0]
+	c.log.Info("leaf issued", "audit", "rotation", "service", w.id.Service, "serial", leaf.SerialNumber.Text(16), "expires", leaf.NotAfter)
 	c.mu.Lock()
 	wake := make([]func(), 0, len(w.users))
 	for l := range w.users {

@@ -458,6 +458,15 @@ func TestRotate(t *testing.T) {
 		if web.SVID() != next || next == old || len(done) > 0 {
 			t.Error("the new leaf is not in use, or the other was not waited for")
 		}
+		for what, want := range map[string]int{
+			`level=INFO msg="roots changed" audit=rotation count=1`: 1,
+			`level=INFO msg="leaf issued" audit=rotation service=web serial=` + next.Certificates[0].SerialNumber.Text(16) + ` expires=`: 1,
+			`msg="leaf issued"`: 2,
+		} {
+			if n := strings.Count(f.log.String(), what); n != want {
+				t.Errorf("%d times in the log, want %d: %s", n, want, what)
+			}
+		}
 		f.source.fail(t, "tweb", errors.New("no connection"))
 		if err := <-done; err == nil || !strings.Contains(err.Error(), "no connection") {
 			t.Errorf("error %v, want why the other leaf was not made", err)

@@ -54,6 +54,58 @@ func TestNACKOfSeveral(t *testing.T) {
 		if p, _ := m.server.Proxy(proxyID("web")); p.LastNACK == nil || p.LastNACK.Standing {
 			t.Errorf("LastNACK = %+v, want one that healed", p.LastNACK)
 		}
+		healed(t, m, 1, api, "accepted")
+	})
+}
+
+// healed looks for the lines of the log that say of a resource that Envoy does not refuse it any more.
+func healed(t *testing.T, m *mesh, times int, resource, status string) {
+	t.Helper()
+	synctest.Wait()
+	line := `msg="envoy refuses resources no more" audit=nack proxy=` + string(proxyID("web")) + ` type_url=type.googleapis.com/envoy.config.listener.v3.Listener resources=[` + resource + `] status=` + status
+	if log := m.logs.String(); strings.Count(log, line) != times || strings.Count(log, "no more") != times {
+		t.Errorf("log:\n%s\nwant %d times: %s", log, times, line)
+	}
+}
+
+// TestNACKHeals: what Envoy accepts on another stream, or is to have no more, it refuses no more.
+func TestNACKHeals(t *testing.T) {
+	const api, public = "api:127.0.0.1:9000", "public_listener:127.0.0.1:20000"
+	refused := func(t *testing.T) (*mesh, *talk) {
+		t.Helper()
+		m := start(t, patient())
+		twoServices(m)
+		c := m.stream("web")
+		c.subscribe(clusters)
+		c.accept("cluster " + apiSNI + ",local_app")
+		c.subscribe(listeners)
+		c.refuse("listener "+api+","+public, "one of them")
+		c.refuse("listener "+api, "cannot bind")
+		c.accept("listener " + public)
+		healed(t, m, 0, api, "")
+		return m, c
+	}
+	t.Run("on another stream", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			m, c := refused(t)
+			c.s.Close()
+			synctest.Wait()
+			c = m.stream("web")
+			c.subscribe(clusters)
+			c.accept("cluster " + apiSNI + ",local_app")
+			c.subscribe(listeners)
+			c.accept("listener " + api + "," + public)
+			healed(t, m, 1, api, "accepted")
+		})
+	})
+	t.Run("withdrawn", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			m, c := refused(t)
+			m.contents.Proxies[0].Upstreams = nil
+			m.publish()
+			c.acceptAll()
+			healed(t, m, 1, api, "withdrawn")
+		})
 	})
 }
 

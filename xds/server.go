@@ -138,6 +138,7 @@ type proxy struct {
 	lastACK  time.Time
 	lastNACK *NACK
 	rejected *Rejection
+	nacked   [kinds]map[string]bool // of the last stream that ended; see subscription
 }
 
 // New returns a Server, or an error if cfg lacks something, the generations file cannot be read, or
@@ -376,13 +377,16 @@ func (s *Server) join(n *session) error {
 	}
 	p.sessions[n] = true
 	p.rejected = nil // it is let in again
+	for k := range kinds {
+		n.subs[k].nacked, p.nacked[k] = p.nacked[k], nil
+	}
 	s.enqueue(n)
 	return nil
 }
 
 // leave ends a session and removes it.
 func (s *Server) leave(n *session) {
-	r := n.close()
+	r, nacked := n.close()
 	n.leafs.Close()
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -393,6 +397,7 @@ func (s *Server) leave(n *session) {
 		s.metrics.connected.Dec()
 		s.disconnected = append(s.disconnected, n.caller.Proxy)
 	}
+	p.nacked = nacked
 	p.lastACK = later(p.lastACK, r.lastACK)
 	if r.lastNACK != nil && (p.lastNACK == nil || p.lastNACK.Time.Before(r.lastNACK.Time)) {
 		p.lastNACK = r.lastNACK

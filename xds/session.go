@@ -79,27 +79,28 @@ func (s *session) receive(q *discoveryv3.DeltaDiscoveryRequest) {
 	if !ok {
 		return // the guard has refused it
 	}
-	// A NACK is logged without the lock, as a log may be slow.
-	if nack := s.request(s.subs[k], q); nack != nil {
+	nack, healed := s.request(s.subs[k], q)
+	if nack != nil {
 		s.server.metrics.nacks.WithLabelValues(nack.Type).Inc()
-		s.server.log.Warn("envoy refused resources", "proxy", s.caller.Proxy, "type_url", nack.TypeURL, "resources", nack.Resources, "err", nack.Message)
 	}
+	s.logRefusals(k, nack, healed, "accepted")
 }
 
-// request is receive under the lock. It returns the NACK that q is, if it is one.
-func (s *session) request(t *subscription, q *discoveryv3.DeltaDiscoveryRequest) (nack *NACK) {
+// request is receive under the lock. It returns the NACK that q is, if it is one, and the resources
+// that Envoy accepts after having refused them.
+func (s *session) request(t *subscription, q *discoveryv3.DeltaDiscoveryRequest) (nack *NACK, healed []string) {
 	now := time.Now()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if r := t.answer(q.GetResponseNonce()); r != nil {
-		nack = s.answered(t, r, q, now)
+		nack, healed = s.answered(t, r, q, now)
 	}
 	if t.kind == listeners && !t.asked {
 		s.returning = len(q.GetInitialResourceVersions()) > 0
 	}
 	t.update(q)
 	s.pump(now)
-	return nack
+	return nack, healed
 }
 
 // outgoing takes the next response off the queue and gives it its nonce; nil: there is none.
@@ -125,12 +126,11 @@ func (s *session) queued() bool {
 	return !s.closed && len(s.queue) > 0
 }
 
-// answered notes the ACK of r, or its NACK, which it returns.
-func (s *session) answered(t *subscription, r *discoveryv3.DeltaDiscoveryResponse, q *discoveryv3.DeltaDiscoveryRequest, now time.Time) *NACK {
+// answered notes the ACK of r, or its NACK; both returns are those of request.
+func (s *session) answered(t *subscription, r *discoveryv3.DeltaDiscoveryResponse, q *discoveryv3.DeltaDiscoveryRequest, now time.Time) (*NACK, []string) {
 	if q.GetErrorDetail() == nil {
-		t.accepted(r)
 		s.report.lastACK, t.ackedAt = now, now
-		return nil
+		return nil, t.accepted(r)
 	}
 	n := &NACK{Type: t.kind.String(), TypeURL: t.kind.url(), Message: cut(q.GetErrorDetail().GetMessage(), maxNACKText), Time: now}
 	for _, r := range r.GetResources() {
@@ -141,16 +141,23 @@ func (s *session) answered(t *subscription, r *discoveryv3.DeltaDiscoveryRespons
 	}
 	t.rejected(r, now)
 	s.report.lastNACK = n
-	return n
+	return n, nil
 }
 
 // set gives the session a new target. since is when the change behind it was seen, and change its
 // number; zero: it is not a change of the catalog.
 func (s *session) set(t *target, since time.Time, change uint64) {
+	for k, withdrawn := range s.replace(t, since, change) {
+		s.logRefusals(kind(k), nil, withdrawn, "withdrawn")
+	}
+}
+
+// replace is set under the lock. It returns what Envoy had refused and is to have no more.
+func (s *session) replace(t *target, since time.Time, change uint64) (withdrawn [kinds][]string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed {
-		return
+		return withdrawn
 	}
 	if t != s.target {
 		s.replaced(t)
@@ -160,7 +167,7 @@ func (s *session) set(t *target, since time.Time, change uint64) {
 	}
 	if t == s.target { // the change needs no update of this Envoy
 		s.delivered(time.Now())
-		return
+		return withdrawn
 	}
 	s.report.inSync = false
 	// The first target is not measured: it waits for Envoy to start.
@@ -169,11 +176,12 @@ func (s *session) set(t *target, since time.Time, change uint64) {
 	}
 	for k, sub := range s.subs {
 		if s.target == nil || !t.resources[k].Is(s.target.resources[k]) {
-			sub.retarget(t.resources[k])
+			withdrawn[k] = sub.retarget(t.resources[k], t.whole())
 		}
 	}
 	s.target = t
 	s.pump(time.Now())
+	return withdrawn
 }
 
 // replaced notes what t has otherwise than the target that it is to replace.
@@ -229,12 +237,15 @@ func (s *session) tick() {
 }
 
 // close ends all sending. The report is for the proxy's record.
-func (s *session) close() report {
+func (s *session) close() (r report, nacked [kinds]map[string]bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.closed = true
 	s.target = nil
-	return s.report
+	for k, sub := range s.subs {
+		nacked[k], sub.nacked = sub.nacked, nil
+	}
+	return s.report, nacked
 }
 
 // pump queues what may be sent now. It is the whole ordering, and level triggered: it depends on

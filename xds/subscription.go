@@ -43,6 +43,8 @@ type subscription struct {
 	// bad one.
 	isolated map[string]bool
 	refused  map[string]refusal
+	// nacked are resources that Envoy refused, alone, and of which it has accepted no version since.
+	nacked map[string]bool
 	out      *outstanding // the last response, if it is unanswered
 	// before are older unanswered responses; only for clusters, see mayFollow.
 	before []*outstanding
@@ -154,8 +156,16 @@ func (s *subscription) forget(name string) {
 }
 
 // retarget drops the refusals of resources that are gone or have another version: a new version is
-// sent at once, together with others.
-func (s *subscription) retarget(want snapshot.Set) {
+// sent at once, together with others. It returns what Envoy refused and is to have no more, if
+// whole says that it is to have all of want.
+func (s *subscription) retarget(want snapshot.Set, whole bool) (withdrawn []string) {
+	for name := range s.nacked {
+		if whole && want.Get(name) == nil {
+			delete(s.nacked, name)
+			withdrawn = append(withdrawn, name)
+		}
+	}
+	slices.Sort(withdrawn)
 	s.upToDate = false
 	for name, r := range s.refused {
 		if w := want.Get(name); w == nil || w.GetVersion() != r.version {
@@ -167,6 +177,7 @@ func (s *subscription) retarget(want snapshot.Set) {
 			delete(s.isolated, name)
 		}
 	}
+	return withdrawn
 }
 
 // answer returns the unanswered response with that nonce, which is answered now; nil if there is
@@ -198,9 +209,13 @@ func (s *subscription) mayFollow(timeout time.Duration, now time.Time) bool {
 	return s.out == nil || s.kind == clusters && s.out.response.GetNonce() != "" && !now.Before(s.out.at.Add(timeout))
 }
 
-// accepted notes an ACK of r.
-func (s *subscription) accepted(r *discoveryv3.DeltaDiscoveryResponse) {
+// accepted notes an ACK of r, and returns what Envoy had refused before.
+func (s *subscription) accepted(r *discoveryv3.DeltaDiscoveryResponse) (healed []string) {
 	for _, r := range r.GetResources() {
+		if s.nacked[r.GetName()] {
+			delete(s.nacked, r.GetName())
+			healed = append(healed, r.GetName())
+		}
 		if _, ok := s.held[r.GetName()]; ok { // not removed meanwhile
 			s.accept(r.GetName())
 		}
@@ -209,6 +224,7 @@ func (s *subscription) accepted(r *discoveryv3.DeltaDiscoveryResponse) {
 			delete(s.isolated, r.GetName())
 		}
 	}
+	return healed
 }
 
 // accept notes that Envoy has accepted some version of the resource.
@@ -268,6 +284,10 @@ func (s *subscription) rejected(response *discoveryv3.DeltaDiscoveryResponse, no
 	}
 	r := sent[0]
 	delete(s.isolated, r.GetName())
+	if s.nacked == nil {
+		s.nacked = map[string]bool{}
+	}
+	s.nacked[r.GetName()] = true
 	wait := firstRetry
 	if old, ok := s.refused[r.GetName()]; ok && old.version == r.GetVersion() {
 		wait = min(2*old.wait, lastRetry)
