@@ -68,3 +68,22 @@ func TestConsulOpen(t *testing.T) {
 		return nil
 	})
 }
+
+// TestConsulWithoutACLs: that ACLs are off is said at the start, before anybody asks for anything.
+func TestConsulWithoutACLs(t *testing.T) {
+	t.Parallel()
+	for _, registered := range []bool{false, true} {
+		m := meshtest.New(t, meshtest.Config{Sallyport: sallyport, Consul: meshtest.StartConsul(t, meshtest.Agent{})})
+		if registered {
+			m.Add(meshtest.Service{Name: "web", Local: serveEcho(t, "")})
+		}
+		m.Serve()
+		d := meshtest.Await(t, "the status says that ACLs are off", func() error {
+			if s := m.MustRun("status"); !strings.Contains(s, "any process of this machine that reaches the xDS socket") {
+				return errors.New(s)
+			}
+			return nil
+		})
+		figure(t, "registered=%t said_ms=%.0f", registered, millis(d))
+	}
+}

@@ -216,6 +216,20 @@ func TestSidecarRenewsWhatIsNotTaken(t *testing.T) {
 	figure(t, "renewed_ms=%.0f", millis(d))
 }
 
+// TestTokenInDebugLog: the log of an Envoy that logs all has no token. (Each test searches the logs of its processes at its end.)
+func TestTokenInDebugLog(t *testing.T) {
+	t.Parallel()
+	for _, envoy := range []string{"1.36.4", meshtest.Version} {
+		m := meshtest.New(t, meshtest.Config{Sallyport: sallyport, Envoy: envoy})
+		m.Add(meshtest.Service{Name: "web"})
+		m.Serve()
+		car := m.Sidecar("web", "--", "--log-level", "debug")
+		if log := car.Process.Log(); !strings.Contains(log, "[debug]") || strings.Contains(log, "eyJ") {
+			t.Errorf("the log of Envoy %s is not that of debugging, or holds the token: %t", envoy, strings.Contains(log, "eyJ"))
+		}
+	}
+}
+
 // TestTokenOfAnotherUser: on the socket a token of a proxy that names a user is good for that user's processes alone.
 func TestTokenOfAnotherUser(t *testing.T) {
 	t.Parallel()

@@ -10,6 +10,11 @@ import (
 // parse reads the documents of a file. The format follows from the file's name, but a file .hcl may hold JSON, as with
 // Consul's agent.
 func parse(file string, src []byte) ([]*definition.Node, *definition.SyntaxError) {
+	documents, err := parseAs(file, src)
+	return documents, discreet(file, src, err)
+}
+
+func parseAs(file string, src []byte) ([]*definition.Node, *definition.SyntaxError) {
 	src = bytes.TrimPrefix(src, []byte("\xef\xbb\xbf"))
 	for line, rest := 1, src; ; line++ {
 		head, after, more := bytes.Cut(rest, []byte("\n"))

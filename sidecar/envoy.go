@@ -90,7 +90,7 @@ func Run(ctx context.Context, c Config, e Envoy, log *slog.Logger) (status int, 
 	defer signal.Stop(signals)
 	log.Info("starting envoy", "service", s.Proxy.Service, "version", version.String(), "origin", s.Proxy.Origin, "file", bootstrapPath(s.Dir))
 	return supervisor{
-		log: log, path: binary, args: slices.Concat(s.Args, quiet(e.Args), e.Args), stdout: os.Stdout, stderr: os.Stderr, grace: stopGrace,
+		log: log, path: binary, args: slices.Concat(s.Args, logging(e.Args), e.Args), stdout: os.Stdout, stderr: os.Stderr, grace: stopGrace,
 	}.run(ctx, signals)
 }
 
@@ -154,15 +154,30 @@ func checkVersion(v bootstrap.Version, strict bool) error {
 	return nil
 }
 
-// quiet are the arguments that have Envoy log warnings alone, unless args say what it logs: at its
-// own default it writes some hundred lines before it serves anything.
-func quiet(args []string) []string {
-	for _, a := range args {
-		if name, _, _ := strings.Cut(a, "="); name == "--log-level" || name == "-l" {
-			return nil
+// logging are the arguments that have Envoy log warnings alone, unless args say what it logs: at its
+// own default it writes some hundred lines before it serves anything. Where args have it log all, the
+// component that would log the token's file, and with it the token, is left out, unless args name that.
+func logging(args []string) (add []string) {
+	level, components := "", ""
+	for i, a := range args {
+		name, value, joined := strings.Cut(a, "=")
+		if !joined && i+1 < len(args) {
+			value = args[i+1]
+		}
+		switch name {
+		case "--log-level", "-l":
+			level = value
+		case "--component-log-level":
+			components = value
 		}
 	}
-	return []string{"--log-level", "warning"}
+	switch {
+	case level == "":
+		return []string{"--log-level", "warning"}
+	case components == "" && (level == "debug" || level == "trace"):
+		return []string{"--component-log-level", "config:info"}
+	}
+	return nil
 }
 
 // checkArgs refuses what sallyport sets itself; Envoy would only say that it was set twice.

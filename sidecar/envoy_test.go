@@ -408,3 +408,22 @@ func TestCheckVersion(t *testing.T) {
 		}
 	}
 }
+
+func TestLogging(t *testing.T) {
+	for args, want := range map[string]string{
+		"":                         "--log-level warning",
+		"--concurrency 2":          "--log-level warning",
+		"--log-level info":         "",
+		"--log-level=info":         "",
+		"-l info":                  "",
+		"--log-level debug":        "--component-log-level config:info",
+		"-l trace --concurrency 2": "--component-log-level config:info",
+		"--log-level=debug":        "--component-log-level config:info",
+		"--log-level debug --component-log-level config:debug": "", // who names it knows
+		"--component-log-level=upstream:debug":                 "--log-level warning",
+	} {
+		if got := strings.Join(logging(strings.Fields(args)), " "); got != want {
+			t.Errorf("logging(%s) = %s, want %s", args, got, want)
+		}
+	}
+}

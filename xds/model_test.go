@@ -32,8 +32,13 @@ func TestLeftEarlier(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, catalog.TCP, false)
 		for _, s := range []step{
-			{What: "upstream", N: 1}, {What: "slow", Slow: 7 * time.Second}, {What: "time", N: 3},
-			{What: "twin"}, {What: "upstream", N: 1}, {What: "time", N: 1}, {What: "upstream", N: 1},
+			{What: "upstream", N: 1},
+			{What: "slow", Slow: 7 * time.Second},
+			{What: "time", N: 3},
+			{What: "twin"},
+			{What: "upstream", N: 1},
+			{What: "time", N: 1},
+			{What: "upstream", N: 1},
 		} {
 			w.step(s)
 		}

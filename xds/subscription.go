@@ -14,9 +14,10 @@ import (
 )
 
 // How soon a resource that Envoy refused is sent again with the same bytes: a bind error is over
-// when the port is free, most others are permanent.
+// when the port is free, most others are permanent. In the first minute that makes four times: with
+// others, alone, and twice more.
 const (
-	firstRetry = 5 * time.Second
+	firstRetry = 10 * time.Second
 	lastRetry  = 60 * time.Second
 )
 

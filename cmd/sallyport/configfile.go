@@ -138,10 +138,12 @@ func syntaxError(path string, err error) error {
 		row, _ := t.Position()
 		return fmt.Errorf("%s:%d: %w", path, row, err)
 	}
-	return fmt.Errorf("configuration %s: %w", path, err)
+	// The YAML parser quotes the beginning of a value, which may be anything if it is the wrong file.
+	return fmt.Errorf("configuration %s: %s", path, quotedValue.ReplaceAllString(err.Error(), "a value"))
 }
 
 var (
+	quotedValue = regexp.MustCompile("`[^`]*`")
 	invalidKeys = regexp.MustCompile(`^'[^']*' has invalid keys: (.*)$`)
 	quotedKey   = regexp.MustCompile(`'([a-z_]+)'`)
 )
