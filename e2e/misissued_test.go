@@ -14,7 +14,7 @@ import (
 	"github.com/sallyport/sallyport/internal/meshtest"
 )
 
-// TestMisissuedCertificates: what comes of certificates that the mesh's CA has signed and never should have, as docs/adr/0010-misissued-certificates.md
+// TestMisissuedCertificates: what comes of certificates that the mesh's CA has signed and never should have, as docs/adr/0011-misissued-certificates.md
 // says it, on the oldest Envoy and the newest.
 func TestMisissuedCertificates(t *testing.T) {
 	t.Parallel()

@@ -252,7 +252,7 @@ func breakers(t *clusterv3.CircuitBreakers_Thresholds) *clusterv3.CircuitBreaker
 }
 
 // outliers is nil unless the upstream configures it. Consul always enables Envoy's defaults: those
-// eject the only instance of a service for 30 s after five answers of 5xx, even if the application
+// leave out one instance of ten for 30 s after five answers of 5xx, even if the application
 // means them.
 func outliers(p catalog.PassiveHealthCheck) *clusterv3.OutlierDetection {
 	if !p.Set {
