@@ -459,7 +459,7 @@ func TestRotate(t *testing.T) {
 			t.Error("the new leaf is not in use, or the other was not waited for")
 		}
 		for what, want := range map[string]int{
-			`level=INFO msg="roots changed" audit=rotation count=1`: 1,
+			`level=INFO msg="roots changed" audit=rotation count=1`:                                                                      1,
 			`level=INFO msg="leaf issued" audit=rotation service=web serial=` + next.Certificates[0].SerialNumber.Text(16) + ` expires=`: 1,
 			`msg="leaf issued"`: 2,
 		} {

@@ -46,7 +46,7 @@ type subscription struct {
 	refused  map[string]refusal
 	// nacked are resources that Envoy refused, alone, and of which it has accepted no version since.
 	nacked map[string]bool
-	out      *outstanding // the last response, if it is unanswered
+	out    *outstanding // the last response, if it is unanswered
 	// before are older unanswered responses; only for clusters, see mayFollow.
 	before []*outstanding
 	// upToDate: todo found nothing to send, and nothing has changed since.
