@@ -176,6 +176,11 @@ func New(cfg Config) (*Server, error) {
 	if s.stallTimeout <= 0 {
 		s.stallTimeout = defaultStallTimeout
 	}
+	if cfg.Registerer != nil {
+		if err := cfg.Registerer.Register(newSyncCollector(s)); err != nil {
+			return nil, fmt.Errorf("xds metrics: %w", err)
+		}
+	}
 	return s, nil
 }
 

@@ -38,7 +38,7 @@ func registeredMetrics(t *testing.T) map[string]*metric {
 		if err != nil {
 			t.Fatal(err)
 		}
-		p.store.Publish(catalog.Contents{Proxies: []*catalog.Proxy{{ID: "p", Service: identity.NewName("each service of the catalog")}}})
+		p.store.Publish(catalog.Contents{Proxies: []*catalog.Proxy{{ID: "each proxy of the catalog, 500 at most", Service: identity.NewName("each service of the catalog")}}})
 		families, err := p.metrics.Gather()
 		if err != nil {
 			t.Fatal(err)
@@ -61,6 +61,9 @@ func registeredMetrics(t *testing.T) map[string]*metric {
 }
 
 func labels(f *dto.MetricFamily) map[string][]string {
+	if f.GetName() == "sallyport_build_info" {
+		return map[string][]string{"version": {"as `sallyport version` says it"}, "commit": {"in full"}, "go_version": {"of the build"}}
+	}
 	out := map[string][]string{}
 	for _, m := range f.GetMetric() {
 		for _, l := range m.GetLabel() {

@@ -5,9 +5,11 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"runtime/debug"
 	"strings"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/sallyport/sallyport/admin"
 	"github.com/sallyport/sallyport/definition"
 	"github.com/spf13/cobra"
@@ -141,16 +143,31 @@ func between(least int, names ...string) cobra.PositionalArgs {
 	}
 }
 
-// versionText is the version and, where the build knows it, the commit.
-func versionText() string {
-	rev := commit
-	if info, ok := debug.ReadBuildInfo(); ok && rev == "" {
+// buildInfo is a metric that says which binary this is.
+func buildInfo() prometheus.Collector {
+	info := prometheus.NewGauge(prometheus.GaugeOpts{
+		Name: "sallyport_build_info", Help: "1; the labels say which binary this is.",
+		ConstLabels: prometheus.Labels{"version": version, "commit": revision(), "go_version": runtime.Version()},
+	})
+	info.Set(1)
+	return info
+}
+
+// revision is the commit that the binary was built from; empty where the build does not say.
+func revision() string {
+	if info, ok := debug.ReadBuildInfo(); ok && commit == "" {
 		for _, s := range info.Settings {
 			if s.Key == "vcs.revision" {
-				rev = s.Value
+				return s.Value
 			}
 		}
 	}
+	return commit
+}
+
+// versionText is the version and, where the build knows it, the commit.
+func versionText() string {
+	rev := revision()
 	if len(rev) > 12 {
 		rev = rev[:12]
 	}

@@ -135,6 +135,7 @@ func open(cfg serveConfig, log *slog.Logger) (_ *controlPlane, err error) {
 		}
 	}()
 	p.metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	p.metrics.MustRegister(buildInfo())
 	release, err := openData(cfg.Data)
 	if err != nil {
 		return nil, err
