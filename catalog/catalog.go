@@ -146,6 +146,9 @@ type Proxy struct {
 	// Host is the machine that the proxy is on, by whatever name; empty: the control plane's own, or it is not known.
 	// Proxies of one machine cannot listen on one port.
 	Host string `json:",omitzero"`
+	// Network is the network namespace that the proxy says it is in; empty: the machine's own. Proxies of different ones
+	// may listen on one port, but not on one path.
+	Network string `json:",omitzero"`
 	// Refused says why nothing can be made of what the proxy's registration says; empty: it can. The proxy's Envoy
 	// keeps what it has then, but for who may connect.
 	Refused   string `json:",omitzero"`

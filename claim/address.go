@@ -20,6 +20,9 @@ type Address struct {
 	// Host is the machine, as catalog.Proxy has it. Only addresses of one machine can be the same,
 	// unless they are neither loopback nor a wildcard.
 	Host string
+	// Network is the network namespace, as catalog.Proxy has it. It tells ports apart, but no paths: namespaces of
+	// one machine share its files.
+	Network string
 	// IP and Port are what is listened on, unless Socket, the path of a Unix socket, is set.
 	IP     netip.Addr
 	Port   uint16

@@ -33,6 +33,7 @@ type remembered struct {
 	Name    string         `json:"name,omitempty"`
 	Origin  string         `json:"origin"`
 	Host    string         `json:"host,omitempty"`
+	Network string         `json:"network,omitempty"`
 	Address netip.AddrPort `json:"address,omitzero"`
 	Socket  string         `json:"socket,omitempty"`
 }
@@ -64,7 +65,7 @@ func (r *Registry) load() error {
 		rec := &record{id: id}
 		for _, x := range parts {
 			p := &part{kind: x.Kind, Address: Address{
-				Proxy: id, What: x.What, Name: x.Name, Origin: x.Origin, Host: x.Host, IP: x.Address.Addr(), Port: x.Address.Port(),
+				Proxy: id, What: x.What, Name: x.Name, Origin: x.Origin, Host: x.Host, Network: x.Network, IP: x.Address.Addr(), Port: x.Address.Port(),
 				Socket: x.Socket, Dialled: x.Kind.turn() == application.turn(),
 			}}
 			if p.Socket != "" {
@@ -88,7 +89,7 @@ func (r *Registry) remember() ([]byte, error) {
 			if !p.held {
 				continue
 			}
-			x := remembered{Kind: p.kind, What: p.What, Name: p.Name, Origin: p.Origin, Host: p.Host, Socket: p.Socket}
+			x := remembered{Kind: p.kind, What: p.What, Name: p.Name, Origin: p.Origin, Host: p.Host, Network: p.Network, Socket: p.Socket}
 			if p.Socket == "" {
 				x.Address = netip.AddrPortFrom(p.IP, p.Port)
 			}

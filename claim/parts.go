@@ -57,20 +57,20 @@ type part struct {
 
 // subject is what a part is about. Who holds it keeps it as long as that stays.
 type subject struct {
-	kind               kind
-	name, host, socket string
-	address            netip.AddrPort
+	kind                        kind
+	name, host, network, socket string
+	address                     netip.AddrPort
 }
 
 func (p *part) subject() subject {
-	return subject{p.kind, p.Name, p.Host, p.Socket, netip.AddrPortFrom(p.IP, p.Port)}
+	return subject{p.kind, p.Name, p.Host, p.Network, p.Socket, netip.AddrPortFrom(p.IP, p.Port)}
 }
 
 // partsOf are those of p.
 func partsOf(p *catalog.Proxy) []*part {
 	parts := make([]*part, 0, 3+2*len(p.Exposed)+len(p.Upstreams))
 	add := func(k kind, index int, a Address) {
-		a.Proxy, a.Host = p.ID, p.Host
+		a.Proxy, a.Host, a.Network = p.ID, p.Host, p.Network
 		if a.Socket == "" && (!a.IP.IsValid() || a.Port == 0) {
 			return // nobody can hold it
 		}

@@ -87,6 +87,9 @@ func TestPaths(t *testing.T) {
 		p := r.Admit(contents(proxy("a", 20000, socket("x", tt.path)))).Proxies[0]
 		check("listening on", tt.path, first(r), tt.listen, len(p.Upstreams) == 1)
 		r = claim.New(config)
+		p = r.Admit(contents(proxy("a", 20000, network("shop"), socket("x", tt.path)))).Proxies[0]
+		check("listening in another network on", tt.path, first(r), tt.listen, len(p.Upstreams) == 1)
+		r = claim.New(config)
 		p = r.Admit(contents(proxy("a", 20000, servedBy(tt.path)))).Proxies[0]
 		check("dialling", tt.path, first(r), tt.dialled, p.Inbound.Closed == "")
 

@@ -54,6 +54,8 @@ func metrics(at string) func(*catalog.Proxy) {
 	return func(p *catalog.Proxy) { p.Bootstrap.PrometheusBindAddr = at }
 }
 
+func network(n string) func(*catalog.Proxy) { return func(p *catalog.Proxy) { p.Network = n } }
+
 func host(h string) func(*catalog.Proxy) { return func(p *catalog.Proxy) { p.Host = h } }
 
 func contents(proxies ...*catalog.Proxy) catalog.Contents { return catalog.Contents{Proxies: proxies} }
@@ -140,6 +142,11 @@ func TestAdmit(t *testing.T) {
 			proxies:  []*catalog.Proxy{proxy("a", 20000, socket("x", "/run/x"), socket("y", "/run/x")), proxy("b", 20001, socket("z", "/run/x"), host("10.0.0.1")), proxy("c", 20002, socket("z", "/run/x"))},
 			want:     []string{"a: x", "b: z", "c: "},
 			refusals: []string{"proxy a, upstream y: a.hcl:5: upstream y of a and upstream x of a (a.hcl:5) cannot both listen on /run/x: its listener is not there: give it another local_bind_socket_path", "proxy c, upstream z: c.hcl:5: upstream z of c and upstream x of a (a.hcl:5) cannot both listen on /run/x: its listener is not there: give it another local_bind_socket_path"},
+		},
+		"network namespaces, which share files and no ports": {
+			proxies:  []*catalog.Proxy{proxy("a", 20000, upstream("x", "127.0.0.1", 5000), socket("y", "/run/x")), proxy("b", 20000, upstream("x", "127.0.0.1", 5000), socket("z", "/run/x"), network("shop")), proxy("c", 20000, network("shop"))},
+			want:     []string{"a: x y", "b: x", "c: closed"},
+			refusals: []string{"proxy b, upstream z: b.hcl:5: upstream z of b and upstream y of a (a.hcl:5) cannot both listen on /run/x: its listener is not there: give it another local_bind_socket_path", "proxy c: c.hcl:1: the public listener of c and the public listener of b (b.hcl:1) cannot both listen on port 20000 of 0.0.0.0: nobody reaches the service by this proxy: give it another port"},
 		},
 		"other machines": {
 			proxies: []*catalog.Proxy{

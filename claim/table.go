@@ -17,21 +17,21 @@ type Table struct {
 
 type (
 	hostPort struct {
-		host string
-		ip   netip.Addr // the wildcard of a family: all of its addresses
-		port uint16
+		host, network string
+		ip            netip.Addr // the wildcard of a family: all of its addresses
+		port          uint16
 	}
 	hostSocket struct{ host, socket string }
 )
 
-func (a *Address) key() hostPort { return hostPort{a.Host, a.IP, a.Port} }
+func (a *Address) key() hostPort { return hostPort{a.Host, a.Network, a.IP, a.Port} }
 
 // wildcard is the key of the address that stands for all of a's family.
 func (a *Address) wildcard() hostPort {
 	if a.IP.Is4() {
-		return hostPort{a.Host, netip.IPv4Unspecified(), a.Port}
+		return hostPort{a.Host, a.Network, netip.IPv4Unspecified(), a.Port}
 	}
-	return hostPort{a.Host, netip.IPv6Unspecified(), a.Port}
+	return hostPort{a.Host, a.Network, netip.IPv6Unspecified(), a.Port}
 }
 
 // NewTable returns one in which nobody holds anything.

@@ -109,7 +109,7 @@ func (s *sidecar) readSettings(r *registration, p *proxyRegistration) {
 		s.refuse(entryOf(r), "%s is not supported yet: the proxy is not served", strings.Join(replaced, " and "))
 	}
 	s.settings = d.Settings()
-	s.proxy.Host = s.settings.Network.Else(networkOf(r.ID))
+	s.proxy.Network = s.settings.Network.Else(networkOf(r.ID))
 	s.proxy.Bootstrap = s.settings.Bootstrap()
 }
 

@@ -503,7 +503,7 @@ func TestListenFamily(t *testing.T) {
 	}
 }
 
-// Proxies of other network namespaces are on other machines, as far as ports are concerned.
+// A proxy is in the network namespace that it says, or in that of its allocation.
 func TestNetworkNamespace(t *testing.T) {
 	const nomad = "_nomad-task-5e2c1d34-7b1c-4f1e-9d5a-0f8a9c3d2b17-group-api-count-api-9001-sidecar-proxy"
 	for _, c := range []struct{ id, config, want string }{
@@ -515,8 +515,8 @@ func TestNetworkNamespace(t *testing.T) {
 		{"_nomad-task-1-sidecar-proxy", "", ""},
 	} {
 		r := parse[*registration](t, fmt.Sprintf(`{"Kind": "connect-proxy", "ID": %q, "Port": 21000, "Proxy": {"DestinationServiceName": "web", "LocalServicePort": 80, "Config": {%s}}}`, c.id, c.config))
-		if s, ok := readSidecar(r, nil, "dc1", "10.0.0.1"); !ok || s.proxy.Host != c.want {
-			t.Errorf("%+v: on %q", c, s.proxy.Host)
+		if s, ok := readSidecar(r, nil, "dc1", "10.0.0.1"); !ok || s.proxy.Network != c.want || s.proxy.Host != "" {
+			t.Errorf("%+v: in %q on %q", c, s.proxy.Network, s.proxy.Host)
 		}
 	}
 }

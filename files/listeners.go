@@ -29,7 +29,7 @@ func (s *sidecar) listen() {
 	s.listeners = make([]listener, 0, 2+len(s.exposed)+len(s.upstreams))
 	listen := func(what, name string, at definition.Position, ip netip.Addr, port uint16) *listener {
 		s.listeners = append(s.listeners, listener{at: at, Address: claim.Address{
-			Proxy: identity.ProxyID(s.id), What: what, Name: name, Origin: at.String(), Host: s.host, IP: ip, Port: port,
+			Proxy: identity.ProxyID(s.id), What: what, Name: name, Origin: at.String(), Host: s.host, Network: s.network, IP: ip, Port: port,
 		}})
 		return &s.listeners[len(s.listeners)-1]
 	}
@@ -81,5 +81,5 @@ func (s *sidecar) application() *claim.Address {
 	if !own.Set || !ok {
 		return &claim.Address{}
 	}
-	return &claim.Address{What: "service", Name: s.of.name + " itself", Origin: own.At.String(), Host: s.host, IP: ip, Port: own.Value, Dialled: true}
+	return &claim.Address{What: "service", Name: s.of.name + " itself", Origin: own.At.String(), Host: s.host, Network: s.network, IP: ip, Port: own.Value, Dialled: true}
 }

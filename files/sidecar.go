@@ -17,6 +17,7 @@ type sidecar struct {
 	instance *service // nil: the proxy does not say which, and there are several
 	dials    []*name  // as upstreams
 	host     string   // proxies with one host are taken to be on one machine; empty: loopback
+	network  string   // network namespace there; empty: the machine's own
 	address  string   // what others dial
 	chosen   uint16   // if it names no port
 	named    []uint16 // ports of those that are chosen from
@@ -80,6 +81,7 @@ func (a *assembly) sidecar(p *proxy) *sidecar {
 		s.host = ""
 	}
 	s.settings = a.over(s)
+	s.network = s.settings.Network.Value
 	if !s.settings.BindAddress.Set {
 		ip, ok := definition.ParseIP(address.Value)
 		if !ok {
@@ -87,7 +89,6 @@ func (a *assembly) sidecar(p *proxy) *sidecar {
 		}
 		s.settings.BindAddress.Value = ip
 	}
-	s.host = s.settings.Network.Else(s.host)
 	s.namePorts()
 	return s
 }
@@ -153,6 +154,7 @@ func (a *assembly) proxy(s *sidecar) *catalog.Proxy {
 		Service:   identity.NewName(s.of.name),
 		Origin:    s.at.String(),
 		Host:      s.host,
+		Network:   s.network,
 		Inbound:   a.inbound(s),
 		Bootstrap: s.settings.Bootstrap(),
 
