@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"maps"
 	"os"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -18,8 +19,8 @@ import (
 // MaxLife bounds the life of a token, and so how long it has to be known that one was revoked.
 const MaxLife = 366 * 24 * time.Hour
 
-// maxTokenID bounds the ID of a token, in bytes; those that are minted have 26.
-const maxTokenID = 128
+// minTokenID and maxTokenID bound the ID of a token, in bytes; those that are minted have 26.
+const minTokenID, maxTokenID = 26, 128
 
 // maxRevoked bounds how many single tokens are revoked at a time.
 const maxRevoked = 10_000
@@ -122,8 +123,9 @@ func (r *revocations) change(f func(*revoked)) error {
 // Revoke has the token with that ID not be taken any more, from now on and over restarts. With an
 // error it may hold until the next restart only; the error says so.
 func (i *Issuer) Revoke(id string) error {
-	if id == "" || len(id) > maxTokenID {
-		return fmt.Errorf("%.64q is not the ID of a token", id)
+	// Which IDs there are nobody knows, but what cannot be one is not to pass for revoked.
+	if len(id) < minTokenID || len(id) > maxTokenID || strings.Trim(id, "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567") != "" {
+		return fmt.Errorf("%.64q is not the ID of a token: one has %d capital letters and digits, and has to be given whole", id, minTokenID)
 	}
 	return i.revoked.change(func(r *revoked) { r.Tokens[id] = time.Now().Add(MaxLife).Unix() })
 }
