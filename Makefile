@@ -144,7 +144,7 @@ $(GOVULNCHECK):
 	mv .tools/govulncheck/govulncheck $@ && rmdir .tools/govulncheck
 
 .PHONY: generate
-generate: ## docs/reference, from the commands, the configuration and the metrics
+generate: ## docs/reference, from the commands, the configuration and the metrics: pages, a schema, a Grafana dashboard
 	$(GO) test ./cmd/sallyport -run '^TestReference$$' -count=1 -update
 
 .PHONY: generate-check

@@ -233,6 +233,7 @@ func handler(api API, log *slog.Logger) http.Handler {
 		reply(w, out, err)
 	})
 	mux.Handle("GET /{page}", api.Monitoring)
+	mux.Handle("GET /{$}", api.Monitoring)
 	mux.HandleFunc("GET /debug/pprof/{name}", profile)
 	return mux
 }

@@ -44,6 +44,7 @@ func (p *controlPlane) api() admin.API {
 // monitoring is what the metrics address and the admin socket both serve.
 func (p *controlPlane) monitoring() http.Handler {
 	mux := http.NewServeMux()
+	mux.HandleFunc("GET /{$}", p.home)
 	mux.Handle("GET /metrics", promhttp.HandlerFor(p.metrics, promhttp.HandlerOpts{}))
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {

@@ -54,6 +54,7 @@ func TestReference(t *testing.T) {
 	pages.Equal(t, "configuration.md", configurationPage(t))
 	pages.Equal(t, "metrics.md", metricsPage(t))
 	schemas.Equal(t, "serve.schema.json", schema(t))
+	schemas.Equal(t, "grafana.json", dashboard(t))
 }
 
 func commandsPage(t *testing.T) []byte {
