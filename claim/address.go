@@ -30,6 +30,7 @@ type Address struct {
 	// Dialled says that the proxy dials it and somebody else listens there: its application.
 	Dialled bool
 
+	part *part  // whose it is; nil: it is nobody's to take away
 	real string // Socket, where symbolic links on the way were followed; empty: they were not
 }
 

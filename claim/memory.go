@@ -9,8 +9,6 @@ import (
 	"maps"
 	"net/netip"
 	"os"
-	"slices"
-	"sync"
 	"time"
 
 	"github.com/sallyport/sallyport/catalog"
@@ -24,6 +22,7 @@ type memory struct {
 	Proxies map[identity.ProxyID][]remembered `json:"proxies"`
 	// Sockets are who listened last on the paths of this machine that are still there.
 	Sockets map[string]identity.ProxyID `json:"sockets,omitempty"`
+	Places  map[identity.ProxyID]place  `json:"places,omitempty"`
 }
 
 // remembered is a part that holds an address.
@@ -61,6 +60,7 @@ func (r *Registry) load() error {
 	}
 	r.remembers = true
 	maps.Copy(r.sockets, m.Sockets)
+	maps.Copy(r.places, m.Places)
 	for id, parts := range m.Proxies {
 		rec := &record{id: id}
 		for _, x := range parts {
@@ -68,6 +68,7 @@ func (r *Registry) load() error {
 				Proxy: id, What: x.What, Name: x.Name, Origin: x.Origin, Host: x.Host, Network: x.Network, IP: x.Address.Addr(), Port: x.Address.Port(),
 				Socket: x.Socket, Dialled: x.Kind.turn() == application.turn(),
 			}}
+			p.part = p
 			if p.Socket != "" {
 				p.real = realPath(&p.Address)
 			}
@@ -82,7 +83,7 @@ func (r *Registry) load() error {
 
 // remember is what the file is to say.
 func (r *Registry) remember() ([]byte, error) {
-	m := memory{Version: memoryVersion, Proxies: make(map[identity.ProxyID][]remembered, len(r.proxies)), Sockets: r.sockets}
+	m := memory{Version: memoryVersion, Proxies: make(map[identity.ProxyID][]remembered, len(r.proxies)), Sockets: r.sockets, Places: r.places}
 	for id, rec := range r.proxies {
 		var parts []remembered
 		for _, p := range rec.parts {
@@ -104,10 +105,10 @@ func (r *Registry) remember() ([]byte, error) {
 	return json.Marshal(m)
 }
 
-// again is how often is looked whether what is refused is free now, and whether who holds what is to
+// every is how often is looked whether what is refused is free now, and whether who holds what is to
 // be written down: a socket is removed, and what was kept for a proxy that does not come back is not
 // any more, without a change of the catalog.
-const again = 3 * time.Second
+const every = 3 * time.Second
 
 // Run has s publish what it may, until s ends. Who holds what is written down beside that: a disk that
 // stalls holds up nothing. What is not written when the control plane ends at once goes, at the next
@@ -115,11 +116,13 @@ const again = 3 * time.Second
 func (r *Registry) Run(ctx context.Context, s catalog.Source, publish func(catalog.Contents)) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
+	r.publishing.Lock()
+	r.publish = publish
+	r.publishing.Unlock()
 	done := make(chan struct{})
-	var publishing sync.Mutex
 	go func() {
 		defer close(done)
-		tick := time.NewTicker(again)
+		tick := time.NewTicker(every)
 		defer tick.Stop()
 		for {
 			select {
@@ -128,17 +131,17 @@ func (r *Registry) Run(ctx context.Context, s catalog.Source, publish func(catal
 				return
 			case <-tick.C:
 			}
-			publishing.Lock()
+			r.publishing.Lock()
 			if c, changed := r.retry(); changed {
 				publish(c)
 			}
-			publishing.Unlock()
+			r.publishing.Unlock()
 			r.save()
 		}
 	}()
 	err := s.Run(ctx, func(c catalog.Contents) {
-		publishing.Lock()
-		defer publishing.Unlock()
+		r.publishing.Lock()
+		defer r.publishing.Unlock()
 		publish(r.admit(c))
 	})
 	cancel()
@@ -150,14 +153,10 @@ func (r *Registry) Run(ctx context.Context, s catalog.Source, publish func(catal
 func (r *Registry) retry() (c catalog.Contents, changed bool) {
 	r.judging.Lock()
 	defer r.judging.Unlock()
-	if !r.known || len(r.waiting) == 0 && len(r.proxies) <= len(r.contents.Proxies) {
+	if len(r.waiting) == 0 && len(r.proxies) <= len(r.contents.Proxies) {
 		return c, false
 	}
-	before := slices.Clone(r.taken)
-	r.update(false)
-	c = r.contents
-	c.Proxies, c.Seen = r.taken, time.Now()
-	return c, !slices.Equal(before, r.taken)
+	return r.again()
 }
 
 // save writes down who holds what, if that is another than before.

@@ -2,6 +2,7 @@ package claim
 
 import (
 	"net/netip"
+	"strings"
 
 	"github.com/sallyport/sallyport/catalog"
 	"github.com/sallyport/sallyport/definition"
@@ -16,6 +17,7 @@ const (
 
 	whatApplication = "the application"
 	whatExposes     = "the port of the exposed path"
+	whatAdmin       = "the administration of the Envoy"
 )
 
 // kind is which part of a proxy an address belongs to. Parts that come at one time are judged in
@@ -30,12 +32,15 @@ const (
 	upstream
 	application // where connections are handed to
 	exposedPort // where an exposed path is handed to
+	admin       // of the Envoy that runs, which its bootstrap has said
 	kinds
 )
 
 // turn is when parts of a kind are judged.
 func (k kind) turn() int {
 	switch k {
+	case admin:
+		return -1
 	case public:
 		return 0
 	case metrics, exposed, upstream, kinds:
@@ -66,15 +71,23 @@ func (p *part) subject() subject {
 	return subject{p.kind, p.Name, p.Host, p.Network, p.Socket, netip.AddrPortFrom(p.IP, p.Port)}
 }
 
-// partsOf are those of p.
-func partsOf(p *catalog.Proxy) []*part {
+// partsOf are those of p, whose Envoy is in a network namespace and has its administration at an
+// address, unless that is empty.
+func partsOf(p *catalog.Proxy, network, administration string) []*part {
 	parts := make([]*part, 0, 3+2*len(p.Exposed)+len(p.Upstreams))
 	add := func(k kind, index int, a Address) {
-		a.Proxy, a.Host, a.Network = p.ID, p.Host, p.Network
+		a.Proxy, a.Host, a.Network = p.ID, p.Host, network
 		if a.Socket == "" && (!a.IP.IsValid() || a.Port == 0) {
 			return // nobody can hold it
 		}
-		parts = append(parts, &part{Address: a, kind: k, index: index})
+		x := &part{Address: a, kind: k, index: index}
+		x.part = x
+		parts = append(parts, x)
+	}
+	if path, ok := strings.CutPrefix(administration, "unix:"); ok {
+		add(admin, 0, Address{What: whatAdmin, Origin: p.Origin, Socket: path})
+	} else if a, err := netip.ParseAddrPort(administration); err == nil {
+		add(admin, 0, Address{What: whatAdmin, Origin: p.Origin, IP: a.Addr().Unmap(), Port: a.Port()})
 	}
 	in := &p.Inbound
 	bind, _ := netip.ParseAddr(in.Address)
@@ -127,7 +140,7 @@ func (p *part) refused() string {
 			return "its listener is not there: give it another local_bind_socket_path"
 		}
 		return "its listener is not there: give it another local_bind_port"
-	case kinds:
+	case admin, kinds:
 	}
 	return ""
 }

@@ -16,6 +16,7 @@ import (
 
 	"github.com/sallyport/sallyport/catalog"
 	"github.com/sallyport/sallyport/identity"
+	"github.com/sallyport/sallyport/internal/netns"
 )
 
 // Config is what a Registry holds from the start.
@@ -46,6 +47,10 @@ type Registry struct {
 	lenient  bool
 	file     string
 	reserved time.Time // until when addresses are
+	network  string    // the namespace of the control plane itself
+
+	publishing sync.Mutex // held while contents are judged and published
+	publish    func(catalog.Contents)
 
 	judging sync.Mutex // guards what follows
 	// Of the last contents:
@@ -56,6 +61,8 @@ type Registry struct {
 	turn     uint64    // counts what was judged
 	// proxies are those that are given, and soon after the start those that held something before.
 	proxies map[identity.ProxyID]*record
+	// places are where Envoys run, as far as they have said it.
+	places  map[identity.ProxyID]place
 	waiting map[*part]*record // parts that are somebody else's
 	noted   map[*part]bool    // parts with a note
 	unfit   []*catalog.Proxy  // which are left out
@@ -73,6 +80,7 @@ type Registry struct {
 type record struct {
 	id           identity.ProxyID
 	turn         uint64 // the last one in which it was there
+	moved        bool   // its Envoy runs elsewhere now
 	given, taken *catalog.Proxy
 	parts        []*part
 }
@@ -82,7 +90,7 @@ type record struct {
 func New(c Config) *Registry {
 	r := &Registry{
 		log: c.Logger, table: NewTable(), paths: c.Paths.resolved(), lenient: c.Lenient, file: c.File, reserved: time.Now().Add(c.Reserve),
-		proxies: map[identity.ProxyID]*record{}, waiting: map[*part]*record{}, noted: map[*part]bool{}, sockets: map[string]identity.ProxyID{},
+		proxies: map[identity.ProxyID]*record{}, waiting: map[*part]*record{}, noted: map[*part]bool{}, sockets: map[string]identity.ProxyID{}, places: map[identity.ProxyID]place{}, network: netns.ID(),
 	}
 	if r.log == nil {
 		r.log = slog.New(slog.DiscardHandler)
@@ -135,9 +143,10 @@ func (r *Registry) update(anew bool) {
 		}
 		rec.turn = r.turn
 		records = append(records, rec)
-		if rec.given == p && !anew {
+		if rec.given == p && !anew && !rec.moved {
 			continue
 		}
+		rec.moved = false
 		touched[rec] = true
 		for _, part := range r.replace(rec, p) {
 			of[part] = rec
@@ -149,15 +158,21 @@ func (r *Registry) update(anew bool) {
 			if rec.turn != r.turn && (rec.given != nil || !early) {
 				r.drop(rec.parts)
 				delete(r.proxies, id)
+				delete(r.places, id)
 			}
 		}
 	}
 	r.records = records
 	slices.SortStableFunc(wanted, func(a, b *part) int { return cmp.Compare(a.kind.turn(), b.kind.turn()) }) // proxies are sorted, and so are their parts
 	waited := slices.SortedFunc(maps.Keys(r.waiting), inTurn)
-	for _, part := range append(waited, wanted...) {
-		rec, before := cmp.Or(r.waiting[part], of[part]), part.fault
-		if r.hold(rec, part, false); part.held {
+	queue := slices.Concat(waited, wanted)
+	for i := 0; i < len(queue); i++ {
+		part := queue[i]
+		rec, before := cmp.Or(r.waiting[part], of[part], r.proxies[part.Proxy]), part.fault
+		if part.kind == admin {
+			queue = append(queue, r.evict(part)...)
+		}
+		if r.hold(rec, part, false); part.held || part.kind == admin {
 			delete(r.waiting, part)
 		} else {
 			r.waiting[part] = rec
@@ -195,7 +210,8 @@ func (r *Registry) replace(rec *record, p *catalog.Proxy) (wanted []*part) {
 		})
 		return nil
 	}
-	rec.parts = partsOf(p)
+	at := r.places[p.ID]
+	rec.parts = partsOf(p, r.networkOf(p, at), at.Admin)
 	for _, part := range rec.parts {
 		if before := held[part.subject()]; before != nil && before.held {
 			r.table.Remove(&before.Address)
@@ -208,6 +224,20 @@ func (r *Registry) replace(rec *record, p *catalog.Proxy) (wanted []*part) {
 	}
 	r.drop(old)
 	return wanted
+}
+
+// evict has those who hold p's address hold it no more, as an Envoy listens there already, and
+// returns their parts.
+func (r *Registry) evict(p *part) (evicted []*part) {
+	for {
+		c := r.table.conflict(&p.Address)
+		if c == nil || c.Holder.part == nil || c.Holder.part.kind == admin {
+			return evicted
+		}
+		r.table.Remove(c.Holder)
+		c.Holder.part.held = false
+		evicted = append(evicted, c.Holder.part)
+	}
 }
 
 // drop has parts want and hold nothing any more.
@@ -232,6 +262,13 @@ func inTurn(a, b *part) int {
 // so far. The address of the proxy's own application is nobody's listener.
 func (r *Registry) hold(rec *record, p *part, held bool) {
 	p.fault, p.note = "", ""
+	if p.kind == admin { // nobody asks where that may be
+		if p.Socket != "" {
+			p.real = realPath(&p.Address)
+		}
+		p.held = r.table.Add(&p.Address) == nil
+		return
+	}
 	if p.kind == upstream {
 		if n := len(r.serverName(&rec.given.Upstreams[p.index])); n > maxServerName {
 			p.fault = fmt.Sprintf("%s: its server name would have %d bytes, and TLS takes %d", p, n, maxServerName)

@@ -87,11 +87,13 @@ func (t *Table) conflict(a *Address) *Conflict {
 }
 
 // Clash says that a, which comes later, and o, of one machine, cannot both be; nil: they can. Several proxies may dial
-// one address. A proxy may expose what its own Envoy listens on: scrapers are let in to metrics like
-// that.
+// one address. A proxy may expose what its own Envoy listens on, but for the administration: scrapers
+// are let in to metrics like that.
 func Clash(a, o *Address) *Conflict {
 	switch {
-	case a.Dialled && o.Dialled, a.Proxy == o.Proxy && (a.What == whatExposes || o.What == whatExposes):
+	case a.Dialled && o.Dialled,
+		a.Proxy == o.Proxy && a.What == whatExposes && o.What != whatAdmin,
+		a.Proxy == o.Proxy && o.What == whatExposes && a.What != whatAdmin:
 		return nil
 	case a.Socket != "" && a.path() == o.path():
 		return &Conflict{a, o, a.Socket}

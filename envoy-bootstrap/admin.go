@@ -53,6 +53,15 @@ func (p Params) adminAddress() *corev3.Address {
 	return socket(addr.Addr().String(), addr.Port())
 }
 
+// adminText is adminAddress for the control plane.
+func (p Params) adminText() string {
+	if p.AdminSocket != "" {
+		return "unix:" + p.AdminSocket
+	}
+	addr, _ := parseBind(p.AdminBind) // check has returned its error
+	return addr.String()
+}
+
 func (p Params) selfAdminCluster() *clusterv3.Cluster {
 	address := p.adminAddress()
 	if pipe := address.GetPipe(); pipe != nil {

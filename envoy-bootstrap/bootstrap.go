@@ -53,6 +53,8 @@ func Build(p Params) (*bootstrapv3.Bootstrap, error) {
 					identity.MetadataRegexSize:      structpb.NewNumberValue(float64(p.RegexSize)),
 					identity.MetadataDrainSeconds:   structpb.NewNumberValue(p.DrainTime.Seconds()),
 					identity.MetadataMetrics:        structpb.NewStringValue(p.PrometheusBindAddr),
+					identity.MetadataNetwork:        structpb.NewStringValue(p.Network),
+					identity.MetadataAdmin:          structpb.NewStringValue(p.adminText()),
 					identity.MetadataExclusivePorts: structpb.NewBoolValue(true),
 				})),
 			}),

@@ -38,6 +38,9 @@ func (p Params) check() error {
 			errs = append(errs, fmt.Errorf("envoy_prometheus_bind_addr %q: %w", p.PrometheusBindAddr, err))
 		}
 	}
+	if p.Network != "" {
+		errs = append(errs, checkText("network namespace", p.Network, 256))
+	}
 	if v := p.EnvoyVersion; v != (Version{}) && !v.Supported() {
 		errs = append(errs, fmt.Errorf("envoy %s is too old: %s is the oldest that is supported", v, Minimum()))
 	}

@@ -48,6 +48,9 @@ type Params struct {
 	AdminBind string
 	// AdminRemote permits an AdminBind that is not a loopback address.
 	AdminRemote bool
+	// Network names the network namespace that Envoy will run in, in up to 256 bytes: Envoys of one
+	// cannot listen on one port. Empty: it is not said.
+	Network string
 	// PrometheusBindAddr is ip:port of a listener that answers GET /metrics with Envoy's metrics;
 	// empty: none.
 	PrometheusBindAddr string

@@ -92,6 +92,10 @@ const (
 	MetadataDrainSeconds = "drain_time_s"
 	// MetadataMetrics is "ip:port" of its metrics listener, or empty: it has none.
 	MetadataMetrics = "metrics_bind_addr"
+	// MetadataNetwork names the network namespace that it runs in; empty: it does not say.
+	MetadataNetwork = "network"
+	// MetadataAdmin is where its administration listens: "ip:port", or "unix:" and a path.
+	MetadataAdmin = "admin_address"
 	// MetadataExclusivePorts says that it was started by a release that lets no two Envoys share a
 	// port, a boolean. An Envoy takes no change of that while it runs.
 	MetadataExclusivePorts = "exclusive_ports"

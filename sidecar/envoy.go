@@ -17,6 +17,7 @@ import (
 
 	"github.com/sallyport/sallyport/admin"
 	bootstrap "github.com/sallyport/sallyport/envoy-bootstrap"
+	"github.com/sallyport/sallyport/internal/netns"
 )
 
 // Envoy is the one that Run starts.
@@ -51,6 +52,7 @@ func Run(ctx context.Context, c Config, e Envoy, log *slog.Logger) (status int, 
 	if floor := version.SecurityFloor(); version.Compare(floor) < 0 {
 		log.Warn("envoy lacks security fixes: upgrade it", "version", version.String(), "fixed_in", floor.String())
 	}
+	c.Network = cmp.Or(c.Network, netns.ID())
 	s, err := open(ctx, c, Target{Version: version})
 	if err != nil {
 		return 0, err

@@ -37,6 +37,9 @@ type Config struct {
 	// socket beside the bootstrap. AdminRemote lets it be an address that other machines reach.
 	AdminBind   string
 	AdminRemote bool
+	// Network names the network namespace that Envoy runs in; empty: that of this process, if it
+	// starts Envoy itself, else it is not known.
+	Network string
 	// DrainTime is how long connections may outlive their access, in whole seconds.
 	DrainTime time.Duration
 	// TokenTTL is the life of the proxy's tokens; 0: what the control plane is configured to.
@@ -207,6 +210,7 @@ func (s *Sidecar) write(c Config, t Target) error {
 		XDSSocket:          r.XDSSocket,
 		TokenFile:          tokenPath(dir),
 		AdminRemote:        c.AdminRemote,
+		Network:            c.Network,
 		PrometheusBindAddr: r.PrometheusBindAddr,
 		StatsTags:          r.StatsTags,
 		EnvoyVersion:       t.Version,

@@ -47,6 +47,9 @@ type Config struct {
 	// part of GenerationsFile could not be written; the next start ends their live connections
 	// once. Empty: the next start does not know of such a failure.
 	UnrecordedFile string
+	// Placed is told where the Envoy of each stream runs, before it is served, and whether the proxy has
+	// no other stream. Nil: nobody is.
+	Placed func(proxy identity.ProxyID, at Place, alone bool)
 	// Numbers gives filter chains their generations, which change numbers may lie between. Nil: they
 	// are counted in memory, from the time in Unix seconds on.
 	Numbers *sequence.Numbers
@@ -113,6 +116,7 @@ type Server struct {
 	generations  *generations  // the publisher's
 	recorder     recorder      // the publisher's
 	unrecorded   atomic.Pointer[string]
+	placed       func(identity.ProxyID, Place, bool)
 	told         latest.Value[told] // empty: the publisher has seen no View yet
 
 	refusals refusals
@@ -163,8 +167,8 @@ func New(cfg Config) (*Server, error) {
 	}
 	s := &Server{
 		views: cfg.Views, credentials: cfg.Credentials, authorizer: cfg.Authorize, log: cfg.Logger, metrics: m, generations: g,
-		recorder:   recorder{path: cfg.GenerationsFile, unrecorded: cfg.UnrecordedFile, file: atomicfile.Replace, done: make(chan recording, 1), left: new(atomic.Bool)},
-		ackTimeout: cfg.AckTimeout, stallTimeout: cfg.StallTimeout, recheckEvery: cfg.Recheck,
+		recorder: recorder{path: cfg.GenerationsFile, unrecorded: cfg.UnrecordedFile, file: atomicfile.Replace, done: make(chan recording, 1), left: new(atomic.Bool)},
+		placed:   cfg.Placed, ackTimeout: cfg.AckTimeout, stallTimeout: cfg.StallTimeout, recheckEvery: cfg.Recheck,
 		proxies: map[identity.ProxyID]*proxy{}, pending: map[*session]bool{}, wake: make(chan struct{}, 1), closing: make(chan struct{}),
 	}
 	if s.log == nil {
@@ -253,6 +257,7 @@ func (s *Server) DeltaAggregatedResources(stream discoveryv3.AggregatedDiscovery
 	}
 	ctx, end := context.WithCancelCause(stream.Context())
 	defer end(nil)
+	s.place(caller.Proxy, placeOf(first.GetNode().GetMetadata()))
 	n := newSession(s, caller, snapshot.FeaturesOf(first.GetNode()), end)
 	if err := s.join(n); err != nil {
 		s.refuse(peerOf(stream.Context()), caller.Proxy, rejectedStreams, err)

@@ -56,6 +56,7 @@ func sidecarFlags(c *cobra.Command, client *clientOptions, o *sidecar.Config, de
 	f.StringVarP(&o.Dir, "output", "o", "", "directory of the bootstrap, the token and Envoy's admin socket (default: one of the proxy's own in the runtime directory)")
 	f.StringVar(&o.AdminBind, "admin-bind", "", "where Envoy's administration listens: unix:/full/path or ip:port (default: the socket admin.sock beside the bootstrap)")
 	f.BoolVar(&o.AdminRemote, "admin-allow-remote", false, "let --admin-bind be an address that other machines reach; Envoy asks nobody who they are")
+	f.StringVar(&o.Network, "network", "", `name of the network namespace that Envoy runs in, if it is not the control plane's: sidecars of one share its ports ("sallyport envoy" finds out its own)`)
 	f.DurationVar(&o.DrainTime, "drain-time", bootstrap.DefaultDrainTime, "how long connections may live on after their access was taken away, in whole seconds")
 	f.DurationVar(&o.TokenTTL, "token-ttl", defaultTTL, ttl)
 	f.StringVar(&o.TokenFile, "token-file", "", "beside Consul: file with the proxy's own ACL token (CONSUL_HTTP_TOKEN_FILE; or the token itself in CONSUL_HTTP_TOKEN)")

@@ -21,6 +21,7 @@ import (
 	"github.com/sallyport/sallyport/ca"
 	"github.com/sallyport/sallyport/catalog"
 	"github.com/sallyport/sallyport/claim"
+	"github.com/sallyport/sallyport/identity"
 	"github.com/sallyport/sallyport/internal/latest"
 	"github.com/sallyport/sallyport/internal/sequence"
 	"github.com/sallyport/sallyport/observe"
@@ -173,7 +174,10 @@ func (p *controlPlane) openServers() error {
 		Views: &p.store.Views, Credentials: p.secrets, Authorize: p.callers.Stream, Recheck: p.callers.recheck,
 		GenerationsFile: filepath.Join(p.cfg.Data, "generations-2.json"), UnrecordedFile: filepath.Join(p.cfg.RuntimeDir, "unrecorded-generations"),
 		Numbers: numbers,
-		Logger:  p.log, Registerer: p.metrics,
+		Placed: func(id identity.ProxyID, at xds.Place, alone bool) {
+			p.claims.Place(id, at.Network, at.Admin, alone)
+		},
+		Logger: p.log, Registerer: p.metrics,
 	})
 	if err != nil {
 		return err
