@@ -45,6 +45,7 @@ type Mesh struct {
 	serve    *Process
 	services map[string]*Service
 	upstream map[string]upstreamPorts
+	env      []string // of commands, beside Environ
 	sidecars []*Sidecar
 }
 
@@ -176,9 +177,12 @@ func (m *Mesh) ServeLog() string { return filepath.Join(m.dir, "serve.log") }
 
 func (m *Mesh) command(args ...string) *exec.Cmd {
 	c := exec.Command(m.config.Sallyport, args...)
-	c.Env = Environ()
+	c.Env = append(Environ(), m.env...)
 	return c
 }
+
+// SetEnv replaces what further variables of the environment the next commands get.
+func (m *Mesh) SetEnv(env ...string) { m.env = env }
 
 // Environ is the environment without sallyport's and Consul's variables, so that what a developer
 // has set changes no test.

@@ -69,6 +69,9 @@ func (m *Mesh) Status() Status {
 	return s
 }
 
+// StatusNow is Status, with an error if nobody answers.
+func (m *Mesh) StatusNow() (Status, error) { return m.status() }
+
 func (m *Mesh) status() (Status, error) {
 	var s Status
 	r, err := run(m.command("status", "--json", "--runtime-dir", m.Runtime))
