@@ -75,7 +75,7 @@ test-short: ## the tests that need neither the race detector nor Envoy
 	SALLYPORT_SKIP_ENVOY=1 $(GO) test ./...
 
 # What has a long form, which E2E_LONG asks for.
-LONG := ^TestFloods$$
+LONG := ^(TestFloods|TestHugeCatalog|TestTenThousandStreams|TestSoak)$$
 
 # The release before this one: what an upgrade starts from, and what going back ends at.
 LAST_RELEASE ?= 1852bb9

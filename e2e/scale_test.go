@@ -76,6 +76,27 @@ func processorTime(t *testing.T, pid int) time.Duration {
 	return time.Duration(ticks) * 10 * time.Millisecond
 }
 
+// goroutines is how many the control plane has.
+func goroutines(t *testing.T, m *meshtest.Mesh) (n int) {
+	t.Helper()
+	h := http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, "unix", filepath.Join(m.Runtime, "admin.sock"))
+	}}}
+	resp, err := h.Get("http://sallyport/debug/pprof/goroutine?debug=1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	b, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := fmt.Sscanf(string(b), "goroutine profile: total %d", &n); err != nil {
+		t.Fatalf("%v: %.100s", err, b)
+	}
+	return n
+}
+
 // most fails the test if something took more than it may. The figures of the long form are those of the promise; a tenth of the size may
 // take as much.
 func most[T int64 | time.Duration](t *testing.T, what string, got, want T) {
@@ -208,29 +229,11 @@ func TestTenThousandStreams(t *testing.T) { // it needs the machine for itself
 		t.Fatal(err)
 	}
 	pid := m.ServeProcess().PID()
-	goroutines := func() int {
-		t.Helper()
-		h := http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			return new(net.Dialer).DialContext(ctx, "unix", filepath.Join(m.Runtime, "admin.sock"))
-		}}}
-		resp, err := h.Get("http://sallyport/debug/pprof/goroutine?debug=1")
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer resp.Body.Close()
-		b, err := io.ReadAll(resp.Body)
-		if err != nil {
-			t.Fatal(err)
-		}
-		var n int
-		if _, err := fmt.Sscanf(string(b), "goroutine profile: total %d", &n); err != nil {
-			t.Fatalf("%v: %.100s", err, b)
-		}
-		return n
-	}
-	idle := goroutines()
+	idle := goroutines(t, m)
 	envoys, contexts := make([]*xdstest.Envoy, n), make([]context.Context, n)
 	var conns []*grpc.ClientConn
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
 	for k := range n {
 		if k%200 == 0 {
 			c, err := dialXDS(filepath.Join(m.Runtime, "xds.sock"))
@@ -245,19 +248,12 @@ func TestTenThousandStreams(t *testing.T) { // it needs the machine for itself
 			t.Fatal(err)
 		}
 		envoys[k] = xdstest.NewEnvoy(conns[len(conns)-1], &corev3.Node{Id: a.ProxyID, Cluster: id(k), UserAgentName: "envoy"})
-		contexts[k] = metadata.AppendToOutgoingContext(context.Background(), "authorization", "Bearer "+a.Token, "x-sallyport-proxy", a.ProxyID)
+		contexts[k] = metadata.AppendToOutgoingContext(ctx, "authorization", "Bearer "+a.Token, "x-sallyport-proxy", a.ProxyID)
 	}
-	ctx, cancel := context.WithCancel(t.Context())
-	defer cancel()
 	var running sync.WaitGroup
 	began := time.Now()
 	for k, e := range envoys {
-		running.Go(func() {
-			of, end := context.WithCancel(contexts[k])
-			defer end()
-			defer context.AfterFunc(ctx, end)()
-			_ = e.Run(of)
-		})
+		running.Go(func() { _ = e.Run(contexts[k]) })
 	}
 	limit, stop := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer stop()
@@ -296,7 +292,7 @@ func TestTenThousandStreams(t *testing.T) { // it needs the machine for itself
 	}
 	var left int
 	_, err = meshtest.Within(meshtest.Deadline, func() error {
-		if left = goroutines(); left > idle+10 {
+		if left = goroutines(t, m); left > idle+10 {
 			return fmt.Errorf("%d goroutines, %d before the streams", left, idle)
 		}
 		return nil
