@@ -66,19 +66,26 @@ func each(b *testing.B, before func(i int), f func()) {
 }
 
 // BenchmarkRead takes a directory in which one definition has changed from the notification to the
-// contents that are published; the rows called bytes are what it costs to list, read and hash all
+// contents that are published, and its record on the disk; the rows called bytes are what it costs to list, read and hash all
 // files.
 func BenchmarkRead(b *testing.B) {
 	for _, c := range []struct{ services, perFile int }{{1000, 100}, {10_000, 100}, {10_000, 1}} {
 		config, texts := benchConfig(b, c.services, c.perFile)
-		cache, assembler := newCache(config), &assembler{config: config}
+		config.RecordFile = filepath.Join(b.TempDir(), "record")
+		cache, ledger, recorder := newCache(config), newLedger(config, nil), newRecorder(&config)
 		read := func() {
 			files := readAgain(b, cache)
 			if _, err := scan(config.Dir); err != nil {
 				b.Fatal(err)
 			}
-			if o := assembler.assemble(files); len(o.problems) > 0 {
-				b.Fatal(o.problems)
+			ledger.take(files, time.Now(), func(o outcome) {
+				if len(o.problems) > 0 {
+					b.Fatal(o.problems)
+				}
+				ledger.published = recorder.offer(o.contents, ledger.record(), time.Now()).Intentions
+			})
+			if err := recorder.end(); err != nil {
+				b.Fatal(err)
 			}
 		}
 		read()

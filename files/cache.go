@@ -78,6 +78,16 @@ func keep(versions map[string]version, v version) {
 	}
 }
 
+// know has files that say the same as before a restart come out as the same.
+func (c *cache) know(states []*state) {
+	c.versions = make(map[string]version, len(states))
+	for _, s := range states {
+		if s.taken.name == s.name { // else the positions in it are of another file
+			c.versions[s.name] = version{sum: maphash.Bytes(c.seed, s.taken.src), file: s.taken}
+		}
+	}
+}
+
 // changed reports whether a file has other bytes than when it was read, of those that had changed so
 // lately that another change need not show in what can be seen from outside.
 func (c *cache) changed() bool {

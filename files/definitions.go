@@ -1,6 +1,8 @@
 package files
 
 import (
+	"cmp"
+	"crypto/sha256"
 	"hash/maphash"
 
 	"github.com/sallyport/sallyport/catalog"
@@ -11,10 +13,16 @@ import (
 type file struct {
 	report
 	name        string
-	src         []byte // its bytes; nil: they could not be read
-	volatile    bool   // it says something else when something outside changes
+	src         []byte            // its bytes; nil: they could not be read
+	sum         [sha256.Size]byte // of src; zero: there is none
+	volatile    bool              // it says something else when something outside changes
 	definitions []*definitions
+	// whole is the file of which this one has a part of the definitions; nil: it has all.
+	whole *file
 }
+
+// origin is the file that has all of what f has a part of.
+func (f *file) origin() *file { return cmp.Or(f.whole, f) }
 
 // definitions are what a service definition says, with what is nested in it, or a config entry.
 // Whether that fits to others is not looked at.
@@ -54,7 +62,7 @@ type decoding struct {
 // decode reads a file's bytes. What is written as it was in before, a version without a mistake or
 // nil, at the same lines, is taken from there.
 func decode(config *Config, seed maphash.Seed, name string, src []byte, before *file) *file {
-	f := &file{name: name, src: src}
+	f := &file{name: name, src: src, sum: sha256.Sum256(src)}
 	documents, err := parse(name, src)
 	if err != nil {
 		f.unread(err.Line, err.Text)

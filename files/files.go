@@ -48,6 +48,10 @@ type Config struct {
 	PortsFile string
 	// Strict takes the files as a whole or not at all; else they are taken one by one.
 	Strict bool
+	// RecordFile is where what is in force is kept, so that a restart goes on from there, and what files say that cannot be
+	// taken then stays as it was; empty: a restart begins anew. Strict needs none. UnrecordedFile is a file in a directory
+	// that needs no disk, which is there while RecordFile allows more than is in force; empty: nothing says so.
+	RecordFile, UnrecordedFile string
 	// Logger is told of what is read and of mistakes; nil: nobody is.
 	Logger *slog.Logger
 	// Warned is called for each warning of Load; nil: they are logged.
@@ -79,16 +83,18 @@ type Source struct {
 	metrics metrics
 	reload  chan struct{}
 	// Run's alone:
-	cache  *cache
-	ledger *ledger
-	ports  chan map[string]uint16 // has the newest that are to be written; nil: none are
-	write  func(file string, ports map[string]uint16) error
+	cache     *cache
+	ledger    *ledger
+	recorder  *recorder
+	published *catalog.Contents      // nil: nothing yet
+	ports     chan map[string]uint16 // has the newest that are to be written; nil: none are
+	write     func(file string, ports map[string]uint16) error
 
 	mu     sync.Mutex
 	status Status
-	// unwritten says why the ports that were chosen last are not remembered; nil: they are, or are
-	// being written.
-	unwritten *Problem
+	// unwritten says why the ports that were chosen last are not remembered, and unrecorded why
+	// what is in force is not; nil: they are, or are being written.
+	unwritten, unrecorded *Problem
 }
 
 var _ catalog.Source = (*Source)(nil)
@@ -119,10 +125,15 @@ func New(config Config) (*Source, error) {
 	if c.TrustDomain.IsZero() {
 		return nil, errors.New("catalog: no trust domain is given")
 	}
-	if c.PortsFile != "" {
-		if err := outside(c.Dir, c.PortsFile); err != nil {
-			return nil, err
+	for what, file := range map[string]string{"ports": c.PortsFile, "record": c.RecordFile} {
+		if file != "" {
+			if err := outside(c.Dir, what, file); err != nil {
+				return nil, err
+			}
 		}
+	}
+	if c.Strict {
+		c.RecordFile = ""
 	}
 	ports, err := readPorts(c.PortsFile)
 	if err != nil {
@@ -133,6 +144,7 @@ func New(config Config) (*Source, error) {
 		cache: newCache(c), ledger: newLedger(c, ports),
 		write: writePorts,
 	}
+	s.recorder = newRecorder(&s.config)
 	if s.metrics, err = newMetrics(c.Registerer); err != nil {
 		return nil, err
 	}
@@ -185,8 +197,10 @@ func (s *Source) Status() Status {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	status := s.status
-	if s.unwritten != nil {
-		status.Warnings = append(slices.Clip(status.Warnings), s.unwritten.String())
+	for _, p := range []*Problem{s.unwritten, s.unrecorded} {
+		if p != nil {
+			status.Warnings = append(slices.Clip(status.Warnings), p.String())
+		}
 	}
 	return status
 }
@@ -200,17 +214,17 @@ func (s *Source) Reload() {
 }
 
 // outside returns an error if file lies in dir, where it would be read as a definition.
-func outside(dir, file string) error {
+func outside(dir, what, file string) error {
 	d, err := filepath.Abs(dir)
 	if err != nil {
 		return fmt.Errorf("catalog directory: %w", err)
 	}
 	f, err := filepath.Abs(file)
 	if err != nil {
-		return fmt.Errorf("ports file: %w", err)
+		return fmt.Errorf("%s file: %w", what, err)
 	}
 	if filepath.Dir(f) == d {
-		return fmt.Errorf("ports file %s: is in the catalog directory, where it would be read as a definition: put it elsewhere", file)
+		return fmt.Errorf("%s file %s: is in the catalog directory, where it would be read as a definition: put it elsewhere", what, file)
 	}
 	return nil
 }

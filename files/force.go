@@ -170,3 +170,64 @@ func (f *force) sorted() []*catalog.Destination {
 	c.Sort()
 	return c.Intentions
 }
+
+// within reports whether list allows nobody whom bound does not.
+func (c *Config) within(list, bound []*catalog.Destination) bool {
+	if slices.Equal(list, bound) {
+		return true
+	}
+	list, bound, _ = differingIn(list, bound)
+	_, held := c.someOf(asKept(list), bound, "held")
+	return !held
+}
+
+// both is what list and bound both allow. The rest of list waits, and says why.
+func (c *Config) both(list, bound []*catalog.Destination, why string) []*catalog.Destination {
+	list, bound, same := differingIn(list, bound)
+	list, _ = c.someOf(asKept(list), bound, why)
+	return (&force{list: append(list, same...)}).sorted()
+}
+
+// differingIn are those parts of two sorted lists that are not the same, with what is said of all destinations, and what
+// is left out of both.
+func differingIn(a, b []*catalog.Destination) (inA, inB, same []*catalog.Destination) {
+	others := map[identity.Name]bool{}
+	for i, k := 0, 0; i < len(a) || k < len(b); {
+		switch {
+		case i < len(a) && k < len(b) && a[i] == b[k]:
+			i, k = i+1, k+1
+		case k == len(b) || i < len(a) && a[i].Name.Service <= b[k].Name.Service:
+			others[a[i].Name.Fold()] = true
+			i++
+		default:
+			others[b[k].Name.Fold()] = true
+			k++
+		}
+	}
+	all := identity.NewName(identity.Wildcard)
+	if others[all] {
+		return a, b, nil
+	}
+	in := func(d *catalog.Destination) bool { return others[d.Name.Fold()] || d.Name.IsWildcard() }
+	for _, d := range a {
+		if in(d) {
+			inA = append(inA, d)
+		} else {
+			same = append(same, d)
+		}
+	}
+	for _, d := range b {
+		if in(d) {
+			inB = append(inB, d)
+		}
+	}
+	return inA, inB, same
+}
+
+func asKept(list []*catalog.Destination) []entry {
+	entries := make([]entry, len(list))
+	for i, d := range list {
+		entries[i] = entry{destination{Destination: d}, true}
+	}
+	return entries
+}

@@ -1,9 +1,8 @@
 package files
 
 import (
-	"bytes"
+	"crypto/sha256"
 	"fmt"
-	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -29,17 +28,19 @@ type ledger struct {
 	config    Config
 	assembler *assembler
 	whole     whole
-	states    map[string]*state
-	// intentions are those in force.
-	intentions []*catalog.Destination
+	states    []*state // sorted by name
+	// intentions are those that are to be in force, and published those that are: what lets somebody
+	// in is recorded before.
+	intentions, published []*catalog.Destination
 	// started says that something is in force. Until then all files count, or none.
 	started bool
 	// clean says that all of the files was taken the last time.
 	clean bool
 }
 
-// state is how a file is doing.
+// state is how a file is doing. Nobody changes it once it is made.
 type state struct {
+	name    string
 	taken   *file // what it said when it was taken last; nil: it never was
 	at      time.Time
 	refused *file // what it says now; nil: that was taken
@@ -47,7 +48,7 @@ type state struct {
 }
 
 func newLedger(c Config, ports map[string]uint16) *ledger {
-	return &ledger{config: c, assembler: &assembler{config: c, ports: ports}, states: map[string]*state{}}
+	return &ledger{config: c, assembler: &assembler{config: c, ports: ports}}
 }
 
 // take takes what can be taken of files, sorted by name, and calls tell with what that comes to:
@@ -70,6 +71,7 @@ func (l *ledger) take(files []*file, now time.Time, tell func(outcome)) {
 			return
 		}
 	}
+	l.clean = false
 	if list := l.force(said, notTaken); !slices.Equal(list, l.intentions) {
 		l.intentions = list
 		tell(l.outcome(outcome{early: true, files: len(files), notTaken: notTaken}))
@@ -105,7 +107,7 @@ func (l *ledger) force(s said, notTaken []NotTaken) []*catalog.Destination {
 	if len(notTaken) == 0 {
 		c.Intentions = l.config.allOf(s.entries())
 	} else {
-		c.Intentions, _ = l.config.someOf(s.entries(), l.intentions, mended(notTaken))
+		c.Intentions, _ = l.config.someOf(s.entries(), l.published, mended(notTaken))
 	}
 	c.Reuse(&catalog.Contents{Intentions: l.intentions})
 	return c.Intentions
@@ -146,24 +148,36 @@ func mended(notTaken []NotTaken) string {
 	return what + " can all be taken"
 }
 
-// look notes what each file says, and returns that.
+// look notes what each file says, and returns that. files are sorted by name.
 func (l *ledger) look(files []*file, now time.Time) (all said, notTaken []NotTaken) {
-	states := make(map[string]*state, len(files))
+	states := make([]*state, 0, len(files))
+	was := l.states
+	var gone []*state // that may have another name now
 	for _, f := range files {
-		states[f.name] = l.states[f.name]
+		for len(was) > 0 && was[0].name < f.name {
+			gone, was = append(gone, was[0]), was[1:]
+		}
+		s := &state{name: f.name}
+		if len(was) > 0 && was[0].name == f.name {
+			s, was = was[0], was[1:]
+		}
+		states = append(states, s)
 	}
-	for _, f := range files {
-		s := states[f.name]
-		if s == nil {
-			s = l.renamed(f, states)
-		}
-		if len(f.problems) == 0 {
+	gone = append(gone, was...)
+	all.files, all.kept = make([]*file, 0, len(files)), make([]bool, 0, len(files))
+	for i, f := range files {
+		s := states[i]
+		switch {
+		case len(f.problems) == 0:
 			s = s.take(f, now)
-		} else {
+		case s.taken == nil && s.refused == nil && len(gone) > 0:
+			s = s.renamed(f, &gone).refuse(f, now)
+		default:
 			s = s.refuse(f, now)
-			notTaken = append(notTaken, NotTaken{File: f.name, TakenAt: s.at, Since: s.since, Problem: f.problems[0].String()})
 		}
-		states[f.name] = s
+		if states[i] = s; s.refused != nil {
+			notTaken = append(notTaken, NotTaken{File: s.name, TakenAt: s.at, Since: s.since, Problem: f.problems[0].String()})
+		}
 		if s.taken != nil {
 			all.files, all.kept = append(all.files, s.taken), append(all.kept, s.refused != nil)
 		}
@@ -172,17 +186,19 @@ func (l *ledger) look(files []*file, now time.Time) (all said, notTaken []NotTak
 	return all, notTaken
 }
 
-// renamed is the state of a file that was not taken and has another name now, f's; a new one, if
-// there is none with f's bytes. states are those of the files that are there.
-func (l *ledger) renamed(f *file, states map[string]*state) *state {
-	for _, name := range slices.Sorted(maps.Keys(l.states)) {
-		s := l.states[name]
-		if _, there := states[name]; !there && s.refused != nil && f.src != nil && bytes.Equal(s.refused.src, f.src) {
-			delete(l.states, name) // it is f's
-			return s
-		}
+// renamed is s with what one of gone said, if that was not taken and has f's bytes; it is gone no
+// more then.
+func (s *state) renamed(f *file, gone *[]*state) *state {
+	i := slices.IndexFunc(*gone, func(g *state) bool {
+		return g.refused != nil && f.sum != [sha256.Size]byte{} && g.refused.sum == f.sum
+	})
+	if i < 0 {
+		return s
 	}
-	return &state{}
+	n := *(*gone)[i]
+	*gone = slices.Delete(*gone, i, i+1)
+	n.name = s.name
+	return &n
 }
 
 // take is s after f was taken.
@@ -190,10 +206,10 @@ func (s *state) take(f *file, now time.Time) *state {
 	switch {
 	case s.taken == f && s.refused == nil:
 		return s
-	case s.taken != nil && bytes.Equal(s.taken.src, f.src):
+	case s.taken != nil && s.taken.sum == f.sum:
 		now = s.at
 	}
-	return &state{taken: f, at: now}
+	return &state{name: s.name, taken: f, at: now}
 }
 
 // refuse is s after f was not taken.
@@ -201,5 +217,5 @@ func (s *state) refuse(f *file, now time.Time) *state {
 	if s.refused != nil {
 		now = s.since
 	}
-	return &state{taken: s.taken, at: s.at, refused: f, since: now}
+	return &state{name: s.name, taken: s.taken, at: s.at, refused: f, since: now}
 }

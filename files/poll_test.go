@@ -85,7 +85,7 @@ func TestPollingWithoutTimes(t *testing.T) {
 	}
 	poll := time.NewTicker(time.Millisecond)
 	defer poll.Stop()
-	if _, again := s.wait(ctx, w, poll.C, files, true); !again {
+	if _, again := s.wait(ctx, w, func(catalog.Contents) {}, poll.C, files, true); !again {
 		t.Error("the directory is not read again")
 	}
 }

@@ -3,6 +3,7 @@ package files
 import (
 	"context"
 	"errors"
+	"slices"
 	"time"
 
 	"github.com/sallyport/sallyport/catalog"
@@ -33,11 +34,13 @@ func (s *Source) Run(ctx context.Context, publish func(catalog.Contents)) error 
 func (s *Source) run(ctx context.Context, publish func(catalog.Contents), w *watch) error {
 	defer w.close()
 	defer s.rememberPorts()()
+	defer s.endRecord()
+	s.restore()
 	poll := time.NewTicker(pollInterval)
 	defer poll.Stop()
 	for seen, ok := time.Now(), true; ok; {
 		files, valid := s.load(ctx, w, publish, seen)
-		seen, ok = s.wait(ctx, w, poll.C, files, valid)
+		seen, ok = s.wait(ctx, w, publish, poll.C, files, valid)
 	}
 	return nil
 }
@@ -57,7 +60,7 @@ func (s *Source) load(
 	for n := range rereads {
 		var err error
 		if files, err = scan(s.config.Dir); err != nil {
-			s.unread(err)
+			s.unread(err, publish)
 			return nil, false
 		}
 		w.follow() // before reading, so that what changes meanwhile is noticed
@@ -74,7 +77,7 @@ func (s *Source) load(
 			return files, true
 		}
 	}
-	s.unread(errors.New("the directory changes faster than it can be read"))
+	s.unread(errors.New("the directory changes faster than it can be read"), publish)
 	return files, false
 }
 
@@ -109,7 +112,7 @@ func (s *Source) tell(o outcome, publish func(catalog.Contents), seen time.Time)
 		return
 	}
 	o.contents.Seen = seen
-	publish(o.contents)
+	s.publish(s.recorder.offer(o.contents, s.ledger.record(), time.Now()), publish)
 	if o.newPorts && s.ports != nil {
 		select {
 		case <-s.ports: // older ones, which nobody has begun to write
@@ -119,8 +122,57 @@ func (s *Source) tell(o outcome, publish func(catalog.Contents), seen time.Time)
 	}
 }
 
-// unread notes that nothing of the directory can be read. All that is in force stays.
-func (s *Source) unread(err error) {
+// publish publishes as much as may be.
+func (s *Source) publish(c catalog.Contents, publish func(catalog.Contents)) {
+	s.ledger.published, s.published = c.Intentions, &c
+	publish(c)
+}
+
+// recorded takes in how a record was written, and publishes what waited for it.
+func (s *Source) recorded(w recorded, publish func(catalog.Contents)) {
+	c := s.recorder.finish(w, time.Now())
+	s.noteRecord()
+	if s.published != nil && !slices.Equal(c.Intentions, s.published.Intentions) {
+		s.publish(c, publish)
+	}
+}
+
+// noteRecord notes why what is in force is not recorded.
+func (s *Source) noteRecord() {
+	var p *Problem
+	if err := s.recorder.err; err != nil {
+		p = &Problem{File: s.config.RecordFile, Text: "what is in force is not recorded, and who is newly let in waits for that: " + err.Error()}
+	}
+	s.mu.Lock()
+	old := s.unrecorded
+	s.unrecorded = p
+	s.mu.Unlock()
+	if p != nil && (old == nil || *old != *p) {
+		s.config.Logger.Error("what is in force of the catalog is not recorded", "file", p.File, "err", s.recorder.err)
+	}
+}
+
+// restore goes on from what was in force before a restart, if that was recorded. Nothing is
+// published before the directory was looked at.
+func (s *Source) restore() {
+	on, lost := s.recorder.open(s.cache)
+	if on != nil && lost == nil {
+		lost = s.ledger.restore(on)
+	}
+	if lost != nil {
+		s.config.Logger.Warn("what was in force of the catalog is not known: nothing is served before all files are valid", "file", s.config.RecordFile, "err", lost)
+	}
+	if on == nil || lost != nil {
+		return
+	}
+	on.intentions = s.ledger.intentions
+	s.recorder.on, s.ledger.published = on, on.intentions
+	s.cache.know(on.states)
+}
+
+// unread notes that nothing of the directory can be read. All that is in force stays, or was before
+// a restart.
+func (s *Source) unread(err error, publish func(catalog.Contents)) {
 	p := Problem{File: s.config.Dir, Text: err.Error()}
 	o := outcome{problems: Errors{p}}
 	if s.ledger.started {
@@ -133,6 +185,9 @@ func (s *Source) unread(err error) {
 		o.notTaken = []NotTaken{n}
 	}
 	s.note(o)
+	if s.ledger.started && s.published == nil {
+		s.publish(s.ledger.outcome(o).contents, publish)
+	}
 }
 
 // note takes in what there is to say of the directory.
@@ -183,7 +238,7 @@ func (s *Source) unchanged() {
 // wait returns when the directory is to be read again, and when that was first noticed; false if
 // ctx ended. files are those that were read last, valid says whether they were that.
 func (s *Source) wait(
-	ctx context.Context, w *watch, poll <-chan time.Time, files []listed, valid bool,
+	ctx context.Context, w *watch, publish func(catalog.Contents), poll <-chan time.Time, files []listed, valid bool,
 ) (seen time.Time, ok bool) {
 	for retry := retryPolls; ; {
 		select {
@@ -203,7 +258,11 @@ func (s *Source) wait(
 				continue
 			}
 			s.config.Logger.Warn("file notification", "err", err) // events may be lost
+		case r := <-s.recorder.done:
+			s.recorded(r, publish)
+			continue
 		case <-poll:
+			s.recorder.start(time.Now())
 			now, err := scan(s.config.Dir)
 			unchanged := (err != nil) == (files == nil) && same(now, files) &&
 				(err != nil || !s.cache.changed())

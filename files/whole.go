@@ -149,7 +149,7 @@ func (w *whole) choose(files, inForce []*file, some bool) []*file {
 	chosen := make([]*file, 0, len(files)+1)
 	for _, f := range files {
 		if slices.ContainsFunc(f.definitions, func(d *definitions) bool { return dropped[d] != 0 }) {
-			less := &file{name: f.name, report: f.report}
+			less := &file{name: f.name, report: f.report, whole: f.origin()}
 			for _, d := range f.definitions {
 				less.definitions = append(less.definitions, w.part(d, ^dropped[d], parts))
 			}
@@ -157,18 +157,18 @@ func (w *whole) choose(files, inForce []*file, some bool) []*file {
 		}
 		chosen = append(chosen, f)
 	}
-	rest := &file{}
 	for _, f := range inForce {
+		rest := &file{name: f.name, whole: f.origin()}
 		for _, d := range f.definitions {
 			if kept[d] != 0 {
 				rest.definitions = append(rest.definitions, w.part(d, kept[d], parts))
 			}
 		}
+		if len(rest.definitions) > 0 {
+			chosen = append(chosen, rest)
+		}
 	}
 	w.parts = parts
-	if len(rest.definitions) > 0 {
-		chosen = append(chosen, rest)
-	}
 	return chosen
 }
 

@@ -159,7 +159,7 @@ func open(cfg serveConfig, log *slog.Logger) (_ *controlPlane, err error) {
 
 // openServers makes what Envoys ask, out of the source, the authority and the callers.
 func (p *controlPlane) openServers() error {
-	numbers, err := sequence.Open(filepath.Join(p.cfg.Data, "change"), time.Now())
+	numbers, err := sequence.Open(filepath.Join(p.cfg.Data, changeName), time.Now())
 	if err != nil {
 		return err
 	}

@@ -2,6 +2,8 @@ package main
 
 import (
 	"errors"
+	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -11,6 +13,7 @@ import (
 	"github.com/sallyport/sallyport/catalog"
 	"github.com/sallyport/sallyport/consul"
 	"github.com/sallyport/sallyport/files"
+	"github.com/sallyport/sallyport/internal/sequence"
 )
 
 // source is where the catalog comes from: a directory, or the local Consul agent.
@@ -26,6 +29,20 @@ type source struct {
 	status func() admin.Catalog
 }
 
+// Names of files of the data directory.
+const (
+	changeName = "change"
+	takenName  = "catalog-taken"
+)
+
+// forget removes the record of what was in force of files.
+func forget(path string) error {
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("what was in force of the catalog at an earlier time: %w", err)
+	}
+	return nil
+}
+
 func (p *controlPlane) openFiles() error {
 	td, _ := p.authority.trustDomain()
 	cfg, err := p.cfg.filesConfig(td)
@@ -33,6 +50,14 @@ func (p *controlPlane) openFiles() error {
 		return err
 	}
 	cfg.PortsFile, cfg.Logger, cfg.Registerer = filepath.Join(p.cfg.Data, "sidecar-ports.json"), p.log, p.metrics
+	cfg.RecordFile, cfg.UnrecordedFile = filepath.Join(p.cfg.Data, takenName), filepath.Join(p.cfg.RuntimeDir, "unrecorded-catalog")
+	// What was in force at an earlier time is no measure of what may be now: another release, or another way to read the
+	// catalog, may have closed since what was open then.
+	if cfg.Strict || !sequence.Ours(filepath.Join(p.cfg.Data, changeName)) {
+		if err := forget(cfg.RecordFile); err != nil {
+			return err
+		}
+	}
 	dir, err := files.New(cfg)
 	if err != nil {
 		return err
@@ -55,6 +80,9 @@ func (p *controlPlane) openFiles() error {
 func (p *controlPlane) openAgent() error {
 	cfg, err := p.cfg.consulConfig()
 	if err != nil {
+		return err
+	}
+	if err := forget(filepath.Join(p.cfg.Data, takenName)); err != nil {
 		return err
 	}
 	cfg.LKGFile, cfg.Logger, cfg.Registerer = filepath.Join(p.cfg.Data, "last-known-good.json"), p.log, p.metrics

@@ -3,7 +3,9 @@
 package atomicfile
 
 import (
+	"bufio"
 	"errors"
+	"io"
 	"os"
 	"path/filepath"
 )
@@ -11,21 +13,35 @@ import (
 // Replace puts data in the place of the file at path, with mode 0600, and returns when it is on the
 // disk. After an error the old file is there, unless syncing the directory failed: then it may be
 // either. Files that a crash left behind begin with a dot and end in ".tmp".
-func Replace(path string, data []byte) error { return write(path, data, os.Rename) }
+func Replace(path string, data []byte) error { return write(path, put(data), os.Rename) }
+
+// ReplaceBy is Replace with what fill writes, little by little.
+func ReplaceBy(path string, fill func(io.Writer) error) error {
+	return write(path, func(f *os.File) error {
+		w := bufio.NewWriterSize(f, 64<<10)
+		return errors.Join(fill(w), w.Flush())
+	}, os.Rename)
+}
 
 // Create is Replace for a file that does not exist. It does not replace one that another process
 // made meanwhile; the error then wraps fs.ErrExist.
-func Create(path string, data []byte) error { return write(path, data, os.Link) }
+func Create(path string, data []byte) error { return write(path, put(data), os.Link) }
 
-func write(path string, data []byte, place func(from, to string) error) error {
+func put(data []byte) func(*os.File) error {
+	return func(f *os.File) error {
+		_, err := f.Write(data)
+		return err
+	}
+}
+
+func write(path string, fill func(*os.File) error, place func(from, to string) error) error {
 	dir := filepath.Dir(path)
 	f, err := os.CreateTemp(dir, "."+filepath.Base(path)+".*.tmp")
 	if err != nil {
 		return err
 	}
 	defer os.Remove(f.Name())
-	_, err = f.Write(data)
-	if err == nil {
+	if err = fill(f); err == nil {
 		err = f.Sync()
 	}
 	if err = errors.Join(err, f.Close()); err != nil {

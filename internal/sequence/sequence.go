@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"strings"
 	"sync"
 	"time"
 
@@ -21,6 +22,16 @@ const (
 	// retry is how long after a failure the reservation is tried again.
 	retry = 5 * time.Second
 )
+
+// ours ends the file. Releases that did not look for it end it with a newline alone, and read this, too.
+const ours = " \n"
+
+// Ours reports whether the file at path was written last by a release that knows this function: since
+// then no older one ran, which each reserve numbers at their start.
+func Ours(path string) bool {
+	b, err := os.ReadFile(path)
+	return err == nil && strings.HasSuffix(string(b), ours)
+}
 
 // Numbers issues numbers. Each is reserved on disk before it is issued, in blocks; if the disk
 // takes longer than a block lasts, numbers are issued all the same. The zero value counts from 1 in
@@ -107,7 +118,7 @@ func (n *Numbers) Run(ctx context.Context, report func(error)) {
 }
 
 func (n *Numbers) reserve(upTo uint64) error {
-	if err := atomicfile.Replace(n.path, fmt.Appendln(nil, upTo)); err != nil {
+	if err := atomicfile.Replace(n.path, fmt.Append(nil, upTo, ours)); err != nil {
 		return fmt.Errorf("numbers of changes are not reserved, the next start may repeat some: %w", err)
 	}
 	n.mu.Lock()

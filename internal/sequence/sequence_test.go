@@ -2,6 +2,7 @@ package sequence_test
 
 import (
 	"context"
+	"encoding/json"
 	"os"
 	"path/filepath"
 	"strings"
@@ -127,6 +128,36 @@ func TestDamagedFile(t *testing.T) {
 		}
 		if _, err := sequence.Open(path, time.Now()); err == nil || !strings.Contains(err.Error(), path) || !strings.Contains(err.Error(), "delete") {
 			t.Errorf("%q: %v, want what to do", text, err)
+		}
+	}
+}
+
+// Whether an older release ran in between shows, and such a release reads what this one wrote.
+func TestOurs(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "change")
+	if sequence.Ours(path) {
+		t.Error("a file that is not there is ours")
+	}
+	for range 2 {
+		if err := os.WriteFile(path, []byte("123\n"), 0o600); err != nil { // as older releases do
+			t.Fatal(err)
+		}
+		if sequence.Ours(path) {
+			t.Error("an older release's file is ours")
+		}
+		n := open(t, path, 0)
+		for _, closed := range []bool{false, true} {
+			var last uint64
+			b, err := os.ReadFile(path)
+			if err == nil {
+				err = json.Unmarshal(b, &last) // as older releases do
+			}
+			if err != nil || last < 123 || !sequence.Ours(path) {
+				t.Errorf("closed %t: %q, %v", closed, b, err)
+			}
+			if err := n.Close(); err != nil {
+				t.Fatal(err)
+			}
 		}
 	}
 }
