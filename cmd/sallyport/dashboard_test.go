@@ -116,10 +116,7 @@ func rowOf(name string) string {
 func panelOf(m *metric) panel {
 	labels := slices.Sorted(maps.Keys(m.labels))
 	by := strings.Join(append([]string{"instance"}, labels...), ", ")
-	legend := "{{instance}}"
-	for _, l := range labels {
-		legend += " {{" + l + "}}"
-	}
+	legend := "{{" + strings.ReplaceAll(by, ", ", "}} {{") + "}}"
 	of := m.name + `{instance=~"$instance"}`
 	expr, unit, title := of, "short", strings.TrimPrefix(strings.TrimPrefix(m.name, "sallyport_"), "xds_")
 	switch {
