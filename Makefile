@@ -21,7 +21,7 @@ GOLANGCI := .tools/golangci-lint-$(GOLANGCI_VERSION)
 GOVULNCHECK_VERSION := v1.9.0
 GOVULNCHECK := .tools/govulncheck-$(GOVULNCHECK_VERSION)
 
-VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+VERSION ?= $(shell hack/version.sh)
 COMMIT  ?= $(shell git rev-parse HEAD 2>/dev/null)
 LDFLAGS := -X main.version=$(VERSION) -X main.commit=$(COMMIT)
 
@@ -170,6 +170,10 @@ check: lint test-short generate-check ## what to run before a commit: under a mi
 .PHONY: dist
 dist: ## a release in dist/release: static binaries, Debian packages, container images, sums; PLATFORMS=linux/amd64 for fewer
 	@GO=$(GO) hack/dist.sh "$(VERSION)" "$(COMMIT)" $(PLATFORMS)
+
+.PHONY: dist-lint
+dist-lint: ## lintian on the Debian packages of dist/release, which make dist makes; apt-get install lintian
+	lintian --fail-on error,warning --suppress-tags running-as-root --allow-root dist/release/*.deb
 
 .PHONY: dist-test
 dist-test: dist ## install the Debian package in a clean system that systemd boots, and try it there; root on Debian

@@ -5,7 +5,7 @@
 set -eu
 
 cd "$(dirname "$0")/.."
-version=$1 commit=$2
+version=$1 commit=$2 made=$1
 shift 2
 [ $# -gt 0 ] || set -- linux/amd64 linux/arm64 darwin/arm64 darwin/amd64
 
@@ -56,6 +56,7 @@ licences() {
 debian_version() {
 	case $version in
 	v[0-9]*) echo "${version#v}" | sed 's/-\(alpha\|beta\|rc\)/~\1/; s/-/+/g' ;;
+	0~*) echo "$version" ;; # of hack/version.sh
 	*) echo "0~$version" | tr -c 'A-Za-z0-9.+~\n' + ;;
 	esac
 }
@@ -85,7 +86,15 @@ deb() {
 	mkdir -p "$doc"
 	cp -R README.md docs "$doc"
 	install -Dm644 packaging/deb/copyright "$doc/copyright"
-	gzip -9nc CHANGELOG.md >"$doc/changelog.gz"
+	cp CHANGELOG.md CONTRIBUTING.md "$doc"
+	gzip -9nc >"$doc/changelog.gz" <<-END
+		sallyport ($(debian_version)) unstable; urgency=medium
+
+		  * CHANGELOG.md in this directory has the changes.
+
+		 -- $(sed -n 's/^Maintainer: //p' packaging/deb/control)  $(date -uRd "@$SOURCE_DATE_EPOCH")
+	END
+	install -Dm644 packaging/deb/lintian-overrides "$root/usr/share/lintian/overrides/sallyport"
 	gzip -9nc "$work/licences.txt" >"$doc/third-party-licences.txt.gz"
 	find "$root" -type d -exec chmod 755 {} +
 	find "$doc" -type f -exec chmod 644 {} +
@@ -107,6 +116,7 @@ image() {
 	install -Dm755 "$2" "$root/usr/bin/sallyport"
 	install -Dm644 "$work/licences.txt" "$root/usr/share/doc/sallyport/third-party-licences.txt"
 	install -Dm644 packaging/deb/copyright "$root/usr/share/doc/sallyport/copyright"
+	install -Dm644 LICENSE "$root/usr/share/doc/sallyport/LICENSE"
 	mkdir -p "$parts" "$root/etc/sallyport/catalog"
 	archive "$parts/layer.tar" "$root"
 	# Directories of the user that it runs as.
@@ -154,9 +164,16 @@ for platform; do
 done
 
 cp "$work/licences.txt" "$out/third-party-licences.txt"
+cp LICENSE "$out"
 (cd "$out" && sha256sum -- * >SHA256SUMS)
 
-# What was made is what was meant.
+# What was made is what was meant. Versions are in the order in which they are made.
+last=
+for version in 0~git20261129174609.868558d 0~git20261129174610.0123456 0~git20261130000000.0123456+dirty v0.9.0-rc1 v0.9.0 v0.9.0-9-gabcdef0 v0.9.0-10-g0123456 v0.10.0-beta v0.10.0; do
+	[ -z "$last" ] || dpkg --compare-versions "$last" lt "$(debian_version)" || die "$(debian_version) does not come after $last"
+	last=$(debian_version)
+done
+version=$made
 got=$("$work/sallyport" version)
 [ "$(echo "$got" | cut -d' ' -f2)" = "$version" ] || die "the binary says that it is $got, not $version"
 for package in "$out"/*.deb; do
