@@ -173,7 +173,7 @@ dist: ## a release in dist/release: static binaries, Debian packages, container 
 
 .PHONY: dist-lint
 dist-lint: ## lintian on the Debian packages of dist/release, which make dist makes; apt-get install lintian
-	lintian --fail-on error,warning --suppress-tags running-as-root --allow-root dist/release/*.deb
+	lintian --fail-on error,warning --allow-root dist/release/*.deb
 
 .PHONY: dist-test
 dist-test: dist ## install the Debian package in a clean system that systemd boots, and try it there; root on Debian

@@ -65,6 +65,16 @@ build() {
 	GOOS=${1%/*} GOARCH=${1#*/} CGO_ENABLED=0 "$go" build -buildvcs=false -trimpath -ldflags "-s -w -X main.version=$version -X main.commit=$commit" -o "$2" ./cmd/sallyport
 }
 
+# no_dead_links DIR: what the pages in a directory link to beside them is there.
+no_dead_links() {
+	find "$1" -name '*.md' | while read -r page; do
+		grep -o ']([^)#:]*' "$page" | sed 's/^](//' | sort -u | while read -r link; do
+			[ -z "$link" ] || [ -e "${page%/*}/$link" ] || echo "$page: $link"
+		done
+	done >"$work/dead-links"
+	[ ! -s "$work/dead-links" ] || die "links in the package lead nowhere: $(cat "$work/dead-links")"
+}
+
 # deb ARCH BINARY
 deb() {
 	root=$work/deb-$1
@@ -87,6 +97,10 @@ deb() {
 	cp -R README.md docs "$doc"
 	install -Dm644 packaging/deb/copyright "$doc/copyright"
 	cp CHANGELOG.md CONTRIBUTING.md "$doc"
+	mkdir -p "$doc/e2e/compose"
+	cp -R e2e/compose/README.md e2e/compose/*.yml e2e/compose/catalog e2e/compose/consul "$doc/e2e/compose"
+	sed -i 's,(LICENSE),(copyright),' "$doc/README.md"
+	no_dead_links "$doc"
 	gzip -9nc >"$doc/changelog.gz" <<-END
 		sallyport ($(debian_version)) unstable; urgency=medium
 

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"unicode"
 
 	"go.yaml.in/yaml/v3"
 )
@@ -169,7 +170,7 @@ func commandLines(text string) [][]string {
 // eachPage calls f for every page that people write, and for those that are generated.
 func eachPage(t *testing.T, f func(path, text string)) {
 	t.Helper()
-	pages := []string{"../../README.md", "../../CONTRIBUTING.md"}
+	pages := []string{"../../README.md", "../../CONTRIBUTING.md", "../../CHANGELOG.md", "../../e2e/compose/README.md"}
 	err := filepath.WalkDir("../../docs", func(path string, _ fs.DirEntry, err error) error {
 		if strings.HasSuffix(path, ".md") && path != filepath.Join(reference, "commands.md") {
 			pages = append(pages, path)
@@ -188,15 +189,53 @@ func eachPage(t *testing.T, f func(path, text string)) {
 	}
 }
 
-// TestLinks: every relative link of a page leads to a file.
+// TestLinks: every relative link of a page leads to a file, and to a heading of it where it says
+// which.
 func TestLinks(t *testing.T) {
+	found := 0
 	eachPage(t, func(path, text string) {
-		for _, m := range regexp.MustCompile(`\]\(([^)#:]+)(?:#[^)]*)?\)`).FindAllStringSubmatch(text, -1) {
-			if _, err := os.Stat(filepath.Join("../..", filepath.Dir(path), m[1])); err != nil {
-				t.Errorf("%s: the link to %s leads nowhere", path, m[1])
+		for _, m := range regexp.MustCompile(`\]\(([^)#:]*)(?:#([^)]*))?\)`).FindAllStringSubmatch(text, -1) {
+			found++
+			page := text
+			if m[1] != "" {
+				target := filepath.Join("../..", filepath.Dir(path), m[1])
+				if _, err := os.Stat(target); err != nil {
+					t.Errorf("%s: the link to %s leads nowhere", path, m[1])
+					continue
+				}
+				if m[2] != "" {
+					b, err := os.ReadFile(target)
+					if err != nil {
+						t.Errorf("%s: the link to %s: %v", path, m[0], err)
+					}
+					page = string(b)
+				}
+			}
+			if m[2] != "" && !slices.Contains(anchors(page), m[2]) {
+				t.Errorf("%s: the link to %s#%s leads to no heading", path, m[1], m[2])
 			}
 		}
 	})
+	if found < 40 {
+		t.Errorf("%d links were found in the pages", found)
+	}
+}
+
+// anchors are what a page's headings are called in links.
+func anchors(text string) (all []string) {
+	for _, h := range regexp.MustCompile("(?m)^#+ (.*)$").FindAllStringSubmatch(text, -1) {
+		slug := strings.Map(func(r rune) rune {
+			switch {
+			case r == ' ':
+				return '-'
+			case r == '-' || r == '_' || unicode.IsLetter(r) || unicode.IsDigit(r):
+				return unicode.ToLower(r)
+			}
+			return -1
+		}, h[1])
+		all = append(all, slug)
+	}
+	return all
 }
 
 // TestWorkedExample: what CONTRIBUTING.md says of a field's way through the code is there.

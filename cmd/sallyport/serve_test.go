@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"os/user"
@@ -19,6 +20,7 @@ import (
 	"github.com/sallyport/sallyport/catalog"
 	"github.com/sallyport/sallyport/identity"
 	"github.com/sallyport/sallyport/internal/catalogtest"
+	"github.com/sallyport/sallyport/internal/meshtest"
 	"github.com/spf13/cobra"
 )
 
@@ -124,7 +126,19 @@ func startServe(t *testing.T, args ...string) (*admin.Client, string) {
 	withoutVariables(t)
 	dir := shortTemp(t)
 	t.Chdir(dir)
-	writeText(t, filepath.Join(dir, "cat", "mesh.hcl"), twoServices)
+	var ports meshtest.Ports
+	var free [2]int
+	for i := range free {
+		port, err := ports.Next()
+		if err != nil {
+			t.Fatal(err)
+		}
+		free[i] = port
+	}
+	// web's sidecar may be run, and the machine may have a mesh of its own.
+	writeText(t, filepath.Join(dir, "cat", "mesh.hcl"), strings.NewReplacer(
+		"9191", strconv.Itoa(free[0]), "sidecar_service { proxy", fmt.Sprintf("sidecar_service { port = %d proxy", free[1]),
+	).Replace(twoServices))
 	if err := os.Mkdir(filepath.Join(dir, "rt"), 0o700); err != nil { // as an earlier start left it
 		t.Fatal(err)
 	}

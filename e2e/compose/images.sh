@@ -25,7 +25,7 @@ version() {
 compile() {
 	platform=$(docker version --format '{{.Server.Os}} {{.Server.Arch}}')
 	CGO_ENABLED=0 GOOS=${platform% *} GOARCH=${platform#* } go build -buildvcs=false -trimpath \
-		-ldflags "-X main.version=$(git describe --tags --always --dirty 2>/dev/null || echo dev)" -o "$2" "$1"
+		-ldflags "-X main.version=$(hack/version.sh)" -o "$2" "$1"
 }
 
 for image in "$@"; do
