@@ -74,13 +74,17 @@ func trustNobody() proto.Message {
 }
 
 // withoutEnvoys takes away the headers by which Envoys tell each other how to treat a request. Of
-// those that nobody has vouched for Envoy itself removes only some.
+// those that nobody has vouched for Envoy itself removes only some. The one that tells the
+// application who the client is goes in all spellings that CGI and WSGI take for it, of which Envoy
+// knows one.
 func withoutEnvoys() proto.Message {
-	return &earlyv3.HeaderMutation{Mutations: []*mutationv3.HeaderMutation{{
-		Action: &mutationv3.HeaderMutation_RemoveOnMatch_{RemoveOnMatch: &mutationv3.HeaderMutation_RemoveOnMatch{
-			KeyMatcher: &matcherv3.StringMatcher{MatchPattern: &matcherv3.StringMatcher_Prefix{Prefix: "x-envoy-"}},
-		}},
-	}}}
+	remove := func(m *matcherv3.StringMatcher) *mutationv3.HeaderMutation {
+		return &mutationv3.HeaderMutation{Action: &mutationv3.HeaderMutation_RemoveOnMatch_{RemoveOnMatch: &mutationv3.HeaderMutation_RemoveOnMatch{KeyMatcher: m}}}
+	}
+	return &earlyv3.HeaderMutation{Mutations: []*mutationv3.HeaderMutation{
+		remove(&matcherv3.StringMatcher{MatchPattern: &matcherv3.StringMatcher_Prefix{Prefix: "x-envoy-"}}),
+		remove(&matcherv3.StringMatcher{MatchPattern: &matcherv3.StringMatcher_SafeRegex{SafeRegex: &matcherv3.RegexMatcher{Regex: "x[-_]forwarded[-_]client[-_]cert"}}}),
+	}}
 }
 
 // extension is a constant extension of a connection manager.

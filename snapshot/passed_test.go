@@ -152,6 +152,10 @@ func TestRequestsPassAsSent(t *testing.T) {
 				[]string{"GET / HTTP/1.1", "host: web", "x-forwarded-client-cert: By=<web>;URI=" + serviceURI("admin"), "x-forwarded-proto: http"},
 				[]string{"GET / HTTP/1.1", "host: web", "x-forwarded-proto: http"},
 			},
+			"who it would like to be, to an application that knows no underscores from hyphens": {
+				[]string{"GET / HTTP/1.1", "host: web", "x_forwarded_client_cert: URI=" + serviceURI("admin"), "X-Forwarded_Client-Cert: URI=" + serviceURI("admin"), "x-forwarded-proto: http"},
+				[]string{"GET / HTTP/1.1", "host: web", "x-forwarded-proto: http"},
+			},
 			"Envoy's own headers": {
 				append([]string{"GET / HTTP/1.1", "host: web", "x-forwarded-proto: http"}, ofEnvoys...),
 				[]string{"GET / HTTP/1.1", "host: web", "x-forwarded-proto: http"},
