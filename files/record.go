@@ -29,13 +29,14 @@ type record struct {
 	states     []*state // of files of which something was taken, sorted by name
 	whole      []*file  // nil: what the files say that were taken
 	intentions []*catalog.Destination
-	derived    bool // intentions are what the files say that were taken
+	derived    bool             // intentions are what the files say that were taken
+	def        intention.Action // the default that holds where they say nothing
 	losers     map[title][]string
 }
 
 // record is l as it is now.
 func (l *ledger) record() *record {
-	r := &record{states: l.states, intentions: l.intentions, derived: l.clean}
+	r := &record{states: l.states, intentions: l.intentions, derived: l.clean, def: l.config.Default}
 	if !l.clean {
 		r.whole, r.losers = l.assembler.files, l.whole.losers
 		r.states = slices.DeleteFunc(slices.Clone(l.states), func(s *state) bool { return s.taken == nil })
@@ -45,7 +46,7 @@ func (l *ledger) record() *record {
 
 // equal reports whether r and o would be written alike.
 func (r *record) equal(o *record) bool {
-	return r.derived == o.derived && slices.Equal(r.whole, o.whole) && maps.EqualFunc(r.losers, o.losers, slices.Equal) && slices.Equal(r.intentions, o.intentions) &&
+	return r.derived == o.derived && r.def == o.def && slices.Equal(r.whole, o.whole) && maps.EqualFunc(r.losers, o.losers, slices.Equal) && slices.Equal(r.intentions, o.intentions) &&
 		slices.EqualFunc(r.states, o.states, func(a, b *state) bool {
 			return a == b || a.name == b.name && a.taken == b.taken && a.at.Equal(b.at) && (a.refused == nil) == (b.refused == nil) &&
 				(a.refused == nil || a.refused.sum == b.refused.sum)
@@ -71,6 +72,8 @@ type recordRest struct {
 	// Intentions are those in force, unless Derived says that they are what these texts say.
 	Intentions []recordDestination `json:"intentions,omitempty"`
 	Derived    bool                `json:"derived,omitempty"`
+	// Allow says that the default was to allow.
+	Allow bool `json:"allow,omitempty"`
 	// Losers are the files that claimed something last and did not get it.
 	Losers []recordLosers `json:"losers,omitempty"`
 }
@@ -153,7 +156,7 @@ func (r *record) write(path, dir string) error {
 }
 
 func (r *record) rest(dir string, numbers map[*file]int) recordRest {
-	rest := recordRest{Dir: dir, Derived: r.derived}
+	rest := recordRest{Dir: dir, Derived: r.derived, Allow: r.def == intention.Allow}
 	if r.whole != nil {
 		rest.Whole = make([]recordPart, 0, len(r.whole))
 	}
@@ -290,7 +293,9 @@ func (r *record) readRest(src []byte, dir string, texts []*file) error {
 	if rest.Dir != dir {
 		return fmt.Errorf("it is of the directory %s", rest.Dir)
 	}
-	r.derived = rest.Derived
+	if r.derived = rest.Derived; rest.Allow {
+		r.def = intention.Allow
+	}
 	w := whole{}
 	if rest.Whole != nil {
 		r.whole = make([]*file, 0, len(rest.Whole))
@@ -366,5 +371,25 @@ func (l *ledger) restore(r *record) error {
 	if r.derived {
 		l.intentions = l.config.allOf(all.entries())
 	}
+	if r.def == intention.Deny && l.config.Default == intention.Allow {
+		l.intentions = denied(l.intentions)
+	}
 	return nil
+}
+
+// denied is list under a default that denies, where another holds: a file that is not taken may have
+// the denies that the new one asks for.
+func denied(list []*catalog.Destination) []*catalog.Destination {
+	all := identity.NewName(identity.Wildcard)
+	rest := intention.Intention{Source: intention.Source{Name: all}, Destination: all, Action: intention.Deny, Origin: "the default before the restart"}
+	c := catalog.Contents{Intentions: slices.Clone(list)}
+	i := slices.IndexFunc(list, func(d *catalog.Destination) bool { return d.Name == all })
+	switch {
+	case i < 0:
+		c.Intentions = append(c.Intentions, &catalog.Destination{Name: all, Intentions: []intention.Intention{rest}})
+	case !slices.ContainsFunc(list[i].Intentions, func(i intention.Intention) bool { return i.Source.Peer == "" && i.Source.Service == identity.Wildcard }):
+		c.Intentions[i] = &catalog.Destination{Name: all, Intentions: append(slices.Clone(list[i].Intentions), rest)}
+	}
+	c.Sort()
+	return c.Intentions
 }

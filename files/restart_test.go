@@ -12,6 +12,7 @@ import (
 
 	"github.com/sallyport/sallyport/catalog"
 	"github.com/sallyport/sallyport/files"
+	"github.com/sallyport/sallyport/intention"
 )
 
 // until runs a source of config until f is done with it, and waits for its end: the record is on the disk then.
@@ -207,4 +208,31 @@ func (r *running) one(end time.Time) catalog.Contents {
 		r.t.Fatalf("nothing is published; status %+v", r.Status())
 	}
 	return catalog.Contents{}
+}
+
+// TestRestartWithAnotherDefault holds that a start with a default that allows opens nothing while a file is broken that may have
+// the denies which that asks for, and that all counts when it is mended.
+func TestRestartWithAnotherDefault(t *testing.T) {
+	t.Parallel()
+	dir := write(t, map[string]string{"app.hcl": definition("app"), "db.hcl": intentions("db", "web allow"), "x.hcl": "# nothing\n"})
+	config := files.Config{Dir: dir, RecordFile: filepath.Join(t.TempDir(), "record"), UnrecordedFile: filepath.Join(t.TempDir(), "unrecorded")}
+	until(t, config, func(r *running) {
+		r.says("web => db (allow)")
+		writeFile(t, filepath.Join(dir, "x.hcl"), "service {")
+		r.problem("x.hcl:1")
+	})
+	config.Default = intention.Allow
+	for range 2 { // the second start goes on from a record that has the new default
+		until(t, config, func(r *running) {
+			r.says("web => db (allow)", "* => * (deny) until x.hcl can be taken")
+			r.problem("x.hcl:1")
+		})
+	}
+	until(t, config, func(r *running) {
+		r.says("web => db (allow)", "* => * (deny) until x.hcl can be taken")
+		writeFile(t, filepath.Join(dir, "x.hcl"), intentions("app", "job deny"))
+		r.says("job => app (deny)", "web => db (allow)")
+	})
+	config.Default = intention.Deny
+	until(t, config, func(r *running) { r.says("job => app (deny)", "web => db (allow)") })
 }
