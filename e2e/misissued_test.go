@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/sallyport/sallyport/internal/meshtest"
 )
@@ -49,7 +48,11 @@ func TestMisissuedCertificates(t *testing.T) {
 			)
 			tcp := func(s string, cert *tls.Certificate) string {
 				client := meshtest.Client{Certificate: cert}
-				spoke := client.Listen(m.Public(s), 300*time.Millisecond).Body != ""
+				spoke := false
+				if conn, err := client.Dial(m.Public(s)); err == nil {
+					spoke = meshtest.Exchange(conn, "", len(banner)).Body != ""
+					conn.Close()
+				}
 				echoed := len(client.Echo(m.Public(s), strings.Repeat("x", len(banner)+1)).Body) > len(banner)
 				switch {
 				case spoke && echoed:
