@@ -35,7 +35,7 @@ func main() {
 	defer stop()
 	err := demo(ctx, *consul)
 	switch {
-	case errors.Is(err, context.Canceled):
+	case errors.Is(err, context.Canceled) && os.Getenv("DEMO_EXIT") == "":
 		fmt.Println("\nThe demo has ended.")
 	case err != nil:
 		fmt.Fprintln(os.Stderr, "demo:", err)

@@ -60,7 +60,8 @@ func ownedBy(info fs.FileInfo) bool {
 	return ok && int(s.Uid) == os.Geteuid()
 }
 
-// endLeftovers ends the processes that the last demo wrote down and that still run, and begins a list of its own.
+// endLeftovers ends the processes that a demo wrote down which has ended before them, and begins a list of its own. A demo that
+// still runs is an error.
 func (s *state) endLeftovers() error {
 	b, err := os.ReadFile(s.path)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -70,7 +71,10 @@ func (s *state) endLeftovers() error {
 	if len(b) > 0 && json.Unmarshal(b, &left) != nil {
 		return fmt.Errorf("%s cannot be read: look for a demo that still runs, then remove the file", s.path)
 	}
-	for _, p := range left.Processes { // the demo itself comes first: it ends the others
+	for n, p := range left.Processes {
+		if n == 0 && p.runs() { // the demo itself comes first
+			return fmt.Errorf("a demo runs here, process %d: end it first, with Ctrl-C or `kill %d`", p.PID, p.PID)
+		}
 		if err := end(p); err != nil {
 			return err
 		}
@@ -121,11 +125,7 @@ func end(p process) error {
 		return nil // there is none
 	}
 	defer handle.Release() //nolint:errcheck // nothing to be done
-	same := func() bool {
-		now, err := startTime(p.PID)
-		return err == nil && now == p.Start
-	}
-	if !same() {
+	if !p.runs() {
 		return nil
 	}
 	fmt.Printf("Ending what an earlier demo left over: %s, process %d.\n", p.Name, p.PID)
@@ -134,12 +134,18 @@ func end(p process) error {
 			return fmt.Errorf("%s, process %d, of an earlier demo: %w", p.Name, p.PID, err)
 		}
 		for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
-			if !same() {
+			if !p.runs() {
 				return nil
 			}
 		}
 	}
 	return fmt.Errorf("%s, process %d, of an earlier demo does not end", p.Name, p.PID)
+}
+
+// runs reports whether the process that was written down has not ended.
+func (p process) runs() bool {
+	now, err := startTime(p.PID)
+	return err == nil && now == p.Start
 }
 
 // startTime is when a process began, in whatever unit the system has; an error if there is no such process, or only its remains.
