@@ -5,17 +5,18 @@ import (
 	"strings"
 )
 
-// listening reports whether somebody listens on the Unix socket at path (proc_net(5)).
-func listening(path string) bool {
+// listening are the paths of the Unix sockets on which somebody listens (proc_net(5)).
+func listening() map[string]bool {
 	b, err := os.ReadFile("/proc/net/unix")
 	if err != nil {
-		return false
+		return nil
 	}
+	paths := map[string]bool{}
 	for line := range strings.Lines(string(b)) {
 		// Num RefCount Protocol Flags Type St Inode Path; the flag 10000 marks one that listens.
-		if f := strings.Fields(line); len(f) == 8 && f[7] == path && f[3] == "00010000" {
-			return true
+		if f := strings.Fields(line); len(f) == 8 && f[3] == "00010000" {
+			paths[f[7]] = true
 		}
 	}
-	return false
+	return paths
 }

@@ -8,6 +8,9 @@ import (
 	"github.com/sallyport/sallyport/identity"
 )
 
+// maxRefusals is how many are told of.
+const maxRefusals = 100
+
 // Refusal is a part of a proxy that was taken out, as it is another's.
 type Refusal struct {
 	Proxy identity.ProxyID
@@ -30,7 +33,8 @@ func (r Refusal) String() string {
 	return s + ": " + r.Origin + ": " + r.Text
 }
 
-// Refusals are those of the contents that were admitted last, sorted. They must not be changed.
+// Refusals are those of the contents that were judged last, sorted; of very many the first, and how
+// many more there are. They must not be changed.
 func (r *Registry) Refusals() []Refusal {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -62,12 +66,18 @@ func (r *Registry) report() {
 	slices.SortFunc(refusals, func(a, b Refusal) int {
 		return cmp.Or(cmp.Compare(a.Proxy, b.Proxy), cmp.Compare(a.Upstream, b.Upstream), cmp.Compare(a.Text, b.Text), cmp.Compare(a.Origin, b.Origin))
 	})
+	if more := len(refusals) - maxRefusals; more > 0 {
+		refusals = append(refusals[:maxRefusals:maxRefusals], Refusal{Proxy: refusals[maxRefusals].Proxy, Origin: refusals[maxRefusals].Origin, Text: fmt.Sprintf("and %d more parts of registrations are refused", more)})
+	}
 	r.mu.Lock()
-	before := r.refusals
+	before := make(map[Refusal]bool, len(r.refusals))
+	for _, x := range r.refusals {
+		before[x] = true
+	}
 	r.refusals = refusals
 	r.mu.Unlock()
 	for _, x := range refusals {
-		if slices.Contains(before, x) {
+		if before[x] {
 			continue
 		}
 		if x.Taken {

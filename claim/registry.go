@@ -70,7 +70,8 @@ type Registry struct {
 	sockets map[string]identity.ProxyID
 	// remembers says that there was a file: what is on the disk and in no memory is somebody else's.
 	remembers bool
-	unsaved   bool // who holds what is another than in the file
+	listening map[string]bool // of this turn; nil: nobody has asked
+	unsaved   bool            // who holds what is another than in the file
 
 	mu       sync.Mutex
 	refusals []Refusal
@@ -83,6 +84,7 @@ type record struct {
 	moved        bool   // its Envoy runs elsewhere now
 	given, taken *catalog.Proxy
 	parts        []*part
+	application  *part // of parts; nil: there is none
 }
 
 // New returns a Registry in which nobody but the control plane holds anything, and those who did
@@ -127,7 +129,7 @@ func (r *Registry) update(anew bool) {
 	var wanted []*part
 	of := map[*part]*record{}
 	records := make([]*record, 0, len(r.contents.Proxies))
-	r.unfit = nil
+	r.unfit, r.listening = nil, nil
 	r.turn++
 	for i, p := range r.contents.Proxies {
 		var rec *record
@@ -212,6 +214,12 @@ func (r *Registry) replace(rec *record, p *catalog.Proxy) (wanted []*part) {
 	}
 	at := r.places[p.ID]
 	rec.parts = partsOf(p, r.networkOf(p, at), at.Admin)
+	rec.application = nil
+	for _, part := range rec.parts {
+		if part.kind == application {
+			rec.application = part
+		}
+	}
 	for _, part := range rec.parts {
 		if before := held[part.subject()]; before != nil && before.held {
 			r.table.Remove(&before.Address)
@@ -286,12 +294,10 @@ func (r *Registry) hold(rec *record, p *part, held bool) {
 			p.note = text + ", and will be refused in the next release: name its directory there"
 		}
 	}
-	for _, own := range rec.parts {
-		if own.kind == application && !p.Dialled {
-			if c := Clash(&p.Address, &own.Address); c != nil {
-				p.fault = c.Error()
-				return
-			}
+	if rec.application != nil && !p.Dialled {
+		if c := Clash(&p.Address, &rec.application.Address); c != nil {
+			p.fault = c.Error()
+			return
 		}
 	}
 	if c := r.table.Add(&p.Address); c != nil {
@@ -299,7 +305,7 @@ func (r *Registry) hold(rec *record, p *part, held bool) {
 		return
 	}
 	if p.Socket != "" && !p.Dialled && p.Host == "" {
-		if !held && r.remembers && r.sockets[p.real] != p.Proxy && (listening(p.real) || listening(p.Socket)) {
+		if !held && r.remembers && r.sockets[p.real] != p.Proxy && r.listened(p) {
 			r.table.Remove(&p.Address)
 			p.fault = fmt.Sprintf("%s: somebody else listens on %s", p, p.Socket)
 			return
@@ -310,6 +316,14 @@ func (r *Registry) hold(rec *record, p *part, held bool) {
 	if p.held = true; p.note != "" {
 		r.noted[p] = true
 	}
+}
+
+// listened reports whether somebody listens on p's socket.
+func (r *Registry) listened(p *part) bool {
+	if r.listening == nil {
+		r.listening = listening()
+	}
+	return r.listening[p.real] || r.listening[p.Socket]
 }
 
 // admitted is the proxy without what is refused.

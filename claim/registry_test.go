@@ -259,3 +259,26 @@ func TestRefusedKeeps(t *testing.T) {
 		t.Errorf("without web evil is left with %q", left(got[0]))
 	}
 }
+
+// TestManyRefused: a registration with any number of refused parts costs what its size costs, and says
+// a bounded number of words.
+func TestManyRefused(t *testing.T) {
+	var log strings.Builder
+	r := claim.New(claim.Config{Logger: slog.New(slog.NewTextHandler(&log, nil))})
+	var many []func(*catalog.Proxy)
+	for i := range 20000 {
+		many = append(many, upstream(fmt.Sprintf("x%d", i), "127.0.0.1", 5000))
+	}
+	r.Admit(contents(proxy("web", 20001, upstream("db", "127.0.0.1", 5000))))
+	p := r.Admit(contents(proxy("evil", 20000, many...), proxy("web", 20001, upstream("db", "127.0.0.1", 5000)))).Proxies
+	if left(p[0]) != "evil: " || left(p[1]) != "web: db" {
+		t.Errorf("%.60q, %q", left(p[0]), left(p[1]))
+	}
+	all := r.Refusals()
+	if len(all) != 101 || !strings.Contains(all[100].Text, "19900 more") {
+		t.Errorf("%d refusals, the last is %s", len(all), all[len(all)-1])
+	}
+	if lines := strings.Count(log.String(), "\n"); lines > 101 {
+		t.Errorf("%d lines were logged", lines)
+	}
+}
