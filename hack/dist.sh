@@ -85,9 +85,10 @@ deb() {
 	install -Dm644 packaging/sysusers.conf "$root/usr/lib/sysusers.d/sallyport.conf"
 	install -Dm644 packaging/etc/sallyport.yaml "$root/etc/sallyport/sallyport.yaml"
 	install -Dm644 packaging/etc/catalog/sidecars.hcl "$root/etc/sallyport/catalog/sidecars.hcl"
-	mkdir -p "$root/usr/share/man/man1"
+	mkdir -p "$root/usr/share/man/man1" "$root/usr/share/man/man5"
 	cp "$work"/man/*.1 "$root/usr/share/man/man1"
-	gzip -9n "$root"/usr/share/man/man1/*.1
+	cp "$work"/man/*.5 "$root/usr/share/man/man5"
+	gzip -9n "$root"/usr/share/man/man?/*
 	install -Dm644 "$work/completion.bash" "$root/usr/share/bash-completion/completions/sallyport"
 	install -Dm644 "$work/completion.zsh" "$root/usr/share/zsh/vendor-completions/_sallyport"
 	install -Dm644 "$work/completion.fish" "$root/usr/share/fish/vendor_completions.d/sallyport.fish"
@@ -195,7 +196,7 @@ for package in "$out"/*.deb; do
 	dpkg-deb -c "$package" | awk '{ print $2, $6 }' >"$work/contents"
 	for file in ./usr/bin/sallyport ./usr/lib/systemd/system/sallyport.service ./usr/lib/systemd/system/sallyport-envoy@.service \
 		./usr/lib/sysusers.d/sallyport.conf ./etc/sallyport/sallyport.yaml ./usr/share/sallyport/serve.schema.json \
-		./usr/share/man/man1/sallyport-serve.1.gz ./usr/share/bash-completion/completions/sallyport \
+		./usr/share/man/man1/sallyport-serve.1.gz ./usr/share/man/man5/sallyport.yaml.5.gz ./usr/share/man/man5/sallyport-catalog.5.gz ./usr/share/bash-completion/completions/sallyport \
 		./usr/share/doc/sallyport/copyright ./usr/share/doc/sallyport/third-party-licences.txt.gz; do
 		grep -qx "root/root $file" "$work/contents" || die "$package has no $file of root's"
 	done

@@ -3,15 +3,12 @@ package main
 import (
 	"bytes"
 	"encoding/json"
-	"flag"
 	"fmt"
 	"os"
-	"path/filepath"
 	"reflect"
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/sallyport/sallyport/internal/golden"
 	"github.com/spf13/cobra"
@@ -23,8 +20,6 @@ import (
 // reference is where the generated documentation is. `make generate` writes it; here it is
 // compared.
 const reference = "../../docs/reference"
-
-var manDir = flag.String("man", "", "directory to write the man pages to, for make dist")
 
 // rootForDocs is the command line without what the environment of the test says, and with the
 // commands that cobra adds when it runs.
@@ -243,41 +238,4 @@ func schema(t *testing.T) []byte {
 		t.Fatal(err)
 	}
 	return b.Bytes()
-}
-
-// TestManPages makes them, into -man where that is given.
-func TestManPages(t *testing.T) {
-	dir := *manDir
-	if dir == "" {
-		dir = t.TempDir()
-	}
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		t.Fatal(err)
-	}
-	date := time.Unix(0, 0).UTC() // two builds of one commit are equal
-	if s := os.Getenv("SOURCE_DATE_EPOCH"); s != "" {
-		var seconds int64
-		if _, err := fmt.Sscan(s, &seconds); err != nil {
-			t.Fatal(err)
-		}
-		date = time.Unix(seconds, 0).UTC()
-	}
-	root := rootForDocs(t)
-	header := doc.GenManHeader{Section: "1", Date: &date, Source: "sallyport", Manual: "sallyport"}
-	if err := doc.GenManTree(root, &header, dir); err != nil {
-		t.Fatal(err)
-	}
-	commands(root, func(c *cobra.Command) {
-		name := strings.ReplaceAll(c.CommandPath(), " ", "-") + ".1"
-		text, err := os.ReadFile(filepath.Join(dir, name))
-		if err != nil {
-			t.Error(err)
-			return
-		}
-		c.LocalFlags().VisitAll(func(f *pflag.Flag) {
-			if !bytes.Contains(text, []byte("--"+f.Name)) {
-				t.Errorf("%s does not say --%s", name, f.Name)
-			}
-		})
-	})
 }
