@@ -215,7 +215,7 @@ func (s *Source) note(o outcome) {
 		log := s.config.Logger.With("origin", p.origin(), "err", p.Text)
 		switch {
 		case !s.ledger.started:
-			log.Error("catalog refused, and there was no valid one before")
+			log.Error("catalog refused, and there was no valid one before: nothing is served until it is mended")
 		case s.config.Strict || p.File == s.config.Dir:
 			log.Error("catalog refused, the last valid one stays")
 		default:

@@ -26,6 +26,7 @@ func (p *controlPlane) announce(ctx context.Context, out io.Writer, l listeners)
 	if len(proxies) > 0 {
 		known = count(len(proxies), "proxy")
 	}
+	p.notify("STATUS=" + count(len(proxies), "proxy"))
 	fmt.Fprintf(out, "sallyport %s serves %s: %s; %s\n", versionText(), v.Mesh().TrustDomain.Name(), known, p.source.status().Source)
 	list(out, v, proxies)
 	fmt.Fprintf(out, "  sockets in %s", p.cfg.RuntimeDir)

@@ -133,7 +133,7 @@ func judge(s admin.Status, now time.Time) (out []finding) {
 	for _, text := range s.Catalog.Denied {
 		tokens = append(tokens, finding{Text: "the control plane's own: " + text})
 	}
-	add("token", "none was refused", tokens)
+	add("token", "none is refused now", tokens)
 	var disk []finding
 	for _, text := range []string{s.Disk, s.Unrecorded} {
 		if text != "" {
@@ -155,7 +155,11 @@ func judgeReady(s admin.Status) (out []finding) {
 
 func judgeSource(c admin.Catalog, now time.Time) (out []finding) {
 	for _, p := range c.Problems {
-		out = append(out, finding{Text: "newer contents not taken: " + p, Remedy: "mend the file; until then what it said last is served, and what of it contradicts others is not"})
+		f := finding{Text: "newer contents not taken: " + p, Remedy: "mend the file; until then what it said last is served, and what of it contradicts others is not"}
+		if c.LastLoaded.IsZero() && c.Services+c.Intentions == 0 {
+			f = finding{Text: "not valid yet: " + p, Remedy: "mend it, and it is read again by itself; until then nothing is served"}
+		}
+		out = append(out, f)
 	}
 	if !c.StaleSince.IsZero() {
 		out = append(out, finding{

@@ -26,7 +26,8 @@ func TestJudge(t *testing.T) {
 	for want, s := range map[string]admin.Status{
 		"": {Proxies: []xds.ProxyStatus{leafed("web", time.Minute)}},
 		"control plane: not ready: no valid catalog":       {NotReady: []string{"no valid catalog"}},
-		"source: newer contents not taken: web.hcl:3: bad": {Catalog: admin.Catalog{Problems: []string{"web.hcl:3: bad"}}},
+		"source: newer contents not taken: web.hcl:3: bad": {Catalog: admin.Catalog{Services: 1, Problems: []string{"web.hcl:3: bad"}}},
+		"source: not valid yet: web.hcl:3: bad":            {Catalog: admin.Catalog{Problems: []string{"web.hcl:3: bad"}}},
 		"source: agent: in part not up to date for 10s":    {Catalog: admin.Catalog{Source: "agent", StaleSince: now.Add(-10 * time.Second)}},
 		"registration: proxy evil: its port is another's":  {Catalog: admin.Catalog{Refused: []string{"proxy evil: its port is another's"}}},
 		"proxy: web-sidecar-proxy: not connected":          {Proxies: []xds.ProxyStatus{{ID: "web-sidecar-proxy", Instance: "web"}}},

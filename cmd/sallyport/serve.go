@@ -43,6 +43,9 @@ Every flag is also a variable (SALLYPORT_LEAF_TTL) and a key of the configuratio
 		Args: noArguments,
 		RunE: func(c *cobra.Command, _ []string) error {
 			cfg, err := serveConfiguration(c.Flags())
+			if err != nil && cfg.LogLevel == "" {
+				return err // nothing was read, so nothing is known of the rest
+			}
 			log, logErr := newLogger(cfg.LogFormat, cfg.LogLevel, os.Stderr)
 			if err = errors.Join(err, logErr); err != nil {
 				return err
@@ -123,8 +126,22 @@ func serve(ctx context.Context, cfg serveConfig, log *slog.Logger, out io.Writer
 		g.Go(func() error { return admin.ServeHTTP(ctx, l.metrics, p.monitoring(), log) })
 	}
 	g.Go(func() error { p.reloadOnHUP(ctx); return nil })
+	// Sockets listen. A catalog may be long in coming; a service manager is not to end what waits for it.
+	p.notify("READY=1\nSTATUS=waiting for a catalog")
 	g.Go(func() error { p.announce(ctx, out, l); return nil })
+	g.Go(func() error {
+		<-ctx.Done()
+		p.notify("STOPPING=1")
+		return nil
+	})
 	return g.Wait()
+}
+
+// notify is notify whose failure is no more than a warning.
+func (p *controlPlane) notify(state string) {
+	if err := notify(state); err != nil {
+		p.log.Warn("the service manager cannot be told ($NOTIFY_SOCKET)", "err", err)
+	}
 }
 
 // open makes the parts. What it opened is closed again if it fails.
