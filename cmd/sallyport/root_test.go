@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -51,4 +52,17 @@ func TestFlagsAreExplained(t *testing.T) {
 		}
 	}
 	walk(newRootCommand())
+}
+
+// TestValidateSaysNone: in JSON no mistakes and no warnings are empty lists, and a warning is counted in the line that says how much there is.
+func TestValidateSaysNone(t *testing.T) {
+	dir := t.TempDir()
+	writeText(t, filepath.Join(dir, "mesh.hcl"), twoServices)
+	if out, err := command(t, "validate", "--json", dir); err != nil || strings.Contains(out, "null") {
+		t.Errorf("%v, %s", err, out)
+	}
+	writeText(t, filepath.Join(dir, "more.hcl"), "Kind = \"service-intentions\"\nName = \"nobody\"\nSources { Name = \"web\" Action = \"allow\" }\n")
+	if out, err := command(t, "validate", dir); err != nil || !strings.Contains(out, "no mistakes, 1 warning") {
+		t.Errorf("%v, %s", err, out)
+	}
 }

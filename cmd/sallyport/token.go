@@ -57,8 +57,7 @@ run "sallyport bootstrap" again. Who is to get no new one either is taken out of
 			if _, err := fmt.Fprintf(c.OutOrStdout(), "revoked %s; %s ended\n", what, count(done.Streams, "stream")); err != nil || !done.Unknown {
 				return err
 			}
-			_, err = fmt.Fprintf(c.OutOrStdout(), "the catalog has no proxy %q: is that its ID?\n", done.ProxyID)
-			return err
+			return fmt.Errorf("the catalog has no proxy %q: is that its ID? `sallyport status` lists them", done.ProxyID)
 		},
 	}
 	revoke.Flags().StringVar(&proxy, "proxy", "", "revoke all tokens of this proxy")

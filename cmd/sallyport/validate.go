@@ -39,7 +39,11 @@ func (v *validation) print(out, side io.Writer, dir string) error {
 	if len(v.Mistakes) > 0 {
 		return nil
 	}
-	_, err := fmt.Fprintf(out, "%s: %s, %s, %s, no mistakes\n", dir, count(v.Services, "service"), count(v.Proxies, "proxy"), count(v.Intentions, "intention"))
+	doubts := ""
+	if n := len(v.Warnings); n > 0 {
+		doubts = ", " + count(n, "warning")
+	}
+	_, err := fmt.Fprintf(out, "%s: %s, %s, %s, no mistakes%s\n", dir, count(v.Services, "service"), count(v.Proxies, "proxy"), count(v.Intentions, "intention"), doubts)
 	return err
 }
 
@@ -56,13 +60,13 @@ func newValidateCommand() *cobra.Command {
 		Short: "Every mistake in a directory of definitions, at file:line",
 		Args:  exactly("DIR"),
 		RunE: func(c *cobra.Command, args []string) error {
-			var v validation
+			v := validation{Mistakes: []files.Problem{}, Warnings: []files.Problem{}} // in JSON none is [], which jq takes
 			contents, err := readFiles(c, args[0], anyDomain, files.Validate, v.warn)
 			problems, mistaken := errors.AsType[files.Errors](err)
 			if err != nil && !mistaken {
 				return err
 			}
-			v.Mistakes = problems
+			v.Mistakes = append(v.Mistakes, problems...)
 			v.Services, v.Proxies = len(contents.Services), len(contents.Proxies)
 			for _, d := range contents.Intentions {
 				v.Intentions += len(d.Intentions)
