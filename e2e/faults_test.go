@@ -280,7 +280,7 @@ func TestVersionsStay(t *testing.T) {
 		return out
 	}
 	first := versions(1, "1")
-	if len(first) < 15 {
+	if len(first) < 10 {
 		t.Fatalf("%d resources: %v", len(first), first)
 	}
 	for n, procs := range []string{"8", "1", "2", "8"} {
