@@ -54,11 +54,11 @@ func (m *Mesh) Sidecars(services ...string) []*Sidecar {
 	return all
 }
 
-// LaunchSidecar starts a sidecar without waiting for it.
+// LaunchSidecar starts a sidecar without waiting for it. It waits itself for a service that was just added.
 func (m *Mesh) LaunchSidecar(service string, args ...string) *Sidecar {
 	m.t.Helper()
 	admin := filepath.Join(m.dir, fmt.Sprintf("%s-%d.admin", service, len(m.sidecars)))
-	cmd := m.command(slices.Concat([]string{"envoy", "--runtime-dir", m.Runtime, "--envoy-binary", m.envoy, "--sidecar-for", service, "--admin-bind", "unix:" + admin}, args)...)
+	cmd := m.command(slices.Concat([]string{"envoy", "--runtime-dir", m.Runtime, "--envoy-binary", m.envoy, "--sidecar-for", service, "--wait", "10s", "--admin-bind", "unix:" + admin}, args)...)
 	p := Start(m.t, "sallyport envoy "+service, filepath.Join(m.dir, fmt.Sprintf("%s-%d.log", service, len(m.sidecars))), cmd)
 	return m.Adopt(service, p, admin)
 }
