@@ -54,7 +54,7 @@ func (a *Agent) askAnonymous(ctx context.Context, services []string) {
 	began := time.Now()
 	answers, off, err := a.acl.rights(ctx, "", services)
 	var no *statusError
-	if err != nil && !(errors.As(err, &no) && no.code == http.StatusForbidden) { // that would be: there is no anonymous token
+	if err != nil && (!errors.As(err, &no) || no.code != http.StatusForbidden) { // that would be: there is no anonymous token
 		return
 	}
 	var allowed []string

@@ -128,7 +128,7 @@ func TestDenyBesideBrokenFile(t *testing.T) {
 	live := connect(t, m.Upstream("web", "db"))
 	m.Write("job.hcl", "service {")
 	meshtest.Await(t, "/readyz names the file", func() error {
-		r, err := http.Get("http://" + metrics + "/readyz") //nolint:noctx // ends with the test
+		r, err := http.Get("http://" + metrics + "/readyz")
 		if err != nil {
 			return err
 		}

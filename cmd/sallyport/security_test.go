@@ -60,7 +60,7 @@ func TestSecurityTable(t *testing.T) {
 			t.Errorf("no test: %s", line)
 		}
 	}
-	for _, row := range strings.Fields("D1 D2 D3 D4 D5 D6 D7 D8 D9 D10 D11 L1 L2 L3 L5 L6 L7 L8 L9 F01 F02 F03 F04 F07 F08 F12 F13 F15 F17 F28 F29") {
+	for row := range strings.FieldsSeq("D1 D2 D3 D4 D5 D6 D7 D8 D9 D10 D11 L1 L2 L3 L5 L6 L7 L8 L9 F01 F02 F03 F04 F07 F08 F12 F13 F15 F17 F28 F29") {
 		if !slices.Contains(rows, row) {
 			t.Errorf("no row %s", row)
 		}
