@@ -307,3 +307,11 @@ func (r *recorder) writeUnrecorded(names []string) error {
 	}
 	return atomicfile.Replace(r.unrecorded, []byte(strings.Join(names, "\n")+"\n"))
 }
+
+// Unrecorded says why part of the generations file could not be written; empty: all of it was.
+func (s *Server) Unrecorded() string {
+	if text := s.unrecorded.Load(); text != nil {
+		return *text
+	}
+	return ""
+}

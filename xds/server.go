@@ -478,14 +478,6 @@ func (s *Server) forget(id identity.ProxyID) {
 	}
 }
 
-// Unrecorded says why part of the generations file could not be written; empty: all of it was.
-func (s *Server) Unrecorded() string {
-	if text := s.unrecorded.Load(); text != nil {
-		return *text
-	}
-	return ""
-}
-
 // endStreams ends all streams, spread over some time, and waits until they have ended.
 func (s *Server) endStreams() {
 	s.mu.Lock()
