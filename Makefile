@@ -59,7 +59,7 @@ test: tools build ## everything: unit, race, goldens, protocol, real Envoys; log
 	$(GO) vet -tags e2e ./e2e/...
 	@mkdir -p bin && $(GO) build -buildvcs=false -o bin/gotest ./hack/gotest
 	bin/gotest -log dist/test.log $(TESTFLAGS) -- $(RACE) -timeout 10m ./...
-	SALLYPORT_BIN="$$PWD/bin/sallyport" bin/gotest -log dist/e2e.log $(TESTFLAGS) -- -tags e2e -count=1 -timeout 30m ./e2e
+	SALLYPORT_BIN="$$PWD/bin/sallyport" bin/gotest -log dist/e2e.log $(TESTFLAGS) -- -tags e2e -count=1 -timeout 75m ./e2e
 	hack/docker.sh bin/gotest -log dist/compose.log $(TESTFLAGS) -- $(COMPOSE_SUITE)
 
 # Where no docker runs, hack/docker.sh brings one if E2E_INSTALL_DOCKER=1, and else the suite is skipped, and says so.
