@@ -180,6 +180,8 @@ type Status struct {
 	// Refusals are whom the control plane refused before it knew who that was, and what is no Envoy.
 	Refusals xds.Refusals      `json:"refusals"`
 	Proxies  []xds.ProxyStatus `json:"proxies"`
+	// Instances are the applications that are known without a sidecar, and those that are native, sorted by ID.
+	Instances []Instance `json:"instances,omitempty"`
 	// AcceptsTLS12 says that proxies accept peers that speak TLS 1.2 (those under Consul's own
 	// control plane), and TLS12 counts their handshakes, by proxy. The command that asks fills it
 	// in for the Envoys that it can ask; of the others nothing is known, and they are left out.
@@ -195,6 +197,19 @@ type Status struct {
 	Disk  string `json:"disk,omitempty"`
 	// DataDir is the directory of the control plane's state.
 	DataDir string `json:"data_dir"`
+}
+
+// Instance is an application that has no sidecar, or needs none.
+type Instance struct {
+	ID      string `json:"id"`
+	Service string `json:"service"`
+	// Address is "10.0.0.1:8443", ":8443" at its node's address, or the path of a Unix socket; empty: it says none.
+	Address string `json:"address,omitempty"`
+	// Native says that it speaks mutual TLS itself.
+	Native bool `json:"native,omitempty"`
+	// Status is that of its checks; empty: it is not known here.
+	Status string `json:"status,omitempty"`
+	Origin string `json:"origin"` // where it is defined: "web.hcl:3"
 }
 
 // Root is a CA's certificate.
@@ -284,7 +299,9 @@ type Upstream struct {
 	Expects   string     `json:"expects"`
 	Protocol  string     `json:"protocol"`
 	Endpoints []Endpoint `json:"endpoints"`
-	Origin    string     `json:"origin,omitempty"`
+	// Registered is how many instances are registered here, with sidecars or without.
+	Registered int    `json:"registered,omitempty"`
+	Origin     string `json:"origin,omitempty"`
 }
 
 // Endpoint is one sidecar that an upstream leads to.

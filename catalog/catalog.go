@@ -17,7 +17,7 @@ import (
 )
 
 // Contents is all that a source knows. Each list is sorted and has each thing once: services and
-// endpoints by name and datacenter, proxies by ID, destinations by name. Nobody changes it, or what
+// endpoints by name and datacenter, proxies and registrations by ID, destinations by name. Nobody changes it, or what
 // it points to, after it was published; a pointer that is published again says that nothing behind it
 // changed.
 type Contents struct {
@@ -26,6 +26,8 @@ type Contents struct {
 	Endpoints  []*Endpoints
 	Proxies    []*Proxy
 	Intentions []*Destination
+	// Registrations are the instances of services that are known themselves, not only by who dials them or by their proxies.
+	Registrations []*Registration
 	// Seen is when the source first noticed what led to these contents; zero: when it publishes them.
 	Seen time.Time
 }

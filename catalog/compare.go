@@ -16,6 +16,7 @@ func (c *Contents) Sort() {
 	slices.SortFunc(c.Endpoints, compareTargets)
 	slices.SortFunc(c.Proxies, compareProxies)
 	slices.SortFunc(c.Intentions, compareDestinations)
+	slices.SortFunc(c.Registrations, compareRegistrations)
 }
 
 // Reuse takes what is equal in old from old, pointer and all. It is for sources that put c together anew;
@@ -25,12 +26,13 @@ func (c *Contents) Reuse(old *Contents) {
 }
 
 // follow is Reuse, and returns how each list followed the one in old.
-func (c *Contents) follow(old *Contents) (services, endpoints, proxies, destinations following) {
+func (c *Contents) follow(old *Contents) (services, endpoints, proxies, destinations, registrations following) {
 	c.Services, services = follow(old.Services, c.Services, compareTargets, (*Service).equal)
 	c.Endpoints, endpoints = follow(old.Endpoints, c.Endpoints, compareTargets, (*Endpoints).equal)
 	c.Proxies, proxies = follow(old.Proxies, c.Proxies, compareProxies, (*Proxy).equal)
 	c.Intentions, destinations = follow(old.Intentions, c.Intentions, compareDestinations, (*Destination).equal)
-	return services, endpoints, proxies, destinations
+	c.Registrations, registrations = follow(old.Registrations, c.Registrations, compareRegistrations, (*Registration).equal)
+	return services, endpoints, proxies, destinations, registrations
 }
 
 // following is how one list followed another.

@@ -71,6 +71,14 @@ func written(v *catalog.View) string {
 			fmt.Fprintf(&out, "%s is not among those of %s\n", p.ID, p.Service)
 		}
 	}
+	for r := range v.Registrations() {
+		fmt.Fprintf(&out, "%+v\n", *r)
+		p := v.Policy(r.Service)
+		fmt.Fprintf(&out, "policy of %s: %v %v %v\n", r.Service, p.Scope(), maps.Collect(p.Exact()), p.Rest())
+		if !slices.Contains(slices.Collect(v.Instances(r.Service)), r) || v.Registration(r.ID) != r {
+			fmt.Fprintf(&out, "%s is not found\n", r.ID)
+		}
+	}
 	fmt.Fprintln(&out, v.IntentionCount())
 	return out.String()
 }
@@ -84,7 +92,7 @@ func TestSequenceIsFromZero(t *testing.T) {
 		m := catalogtest.Mesh{Mesh: contents().Mesh}
 		v, before := &catalog.View{}, catalog.Contents{}
 		for range rapid.IntRange(1, 12).Draw(t, "steps") {
-			switch rapid.IntRange(0, 7).Draw(t, "kind of change") {
+			switch rapid.IntRange(0, 9).Draw(t, "kind of change") {
 			case 0:
 				m.Mesh.Default = intention.Action(rapid.IntRange(0, 1).Draw(t, "default"))
 			case 1: // a service comes, goes or changes
@@ -117,7 +125,13 @@ func TestSequenceIsFromZero(t *testing.T) {
 				if rapid.Bool().Draw(t, "there") {
 					m.Endpoints = append(m.Endpoints, e)
 				}
-			case 7: // nothing
+			case 7, 8: // a registration comes, goes or changes
+				r := catalog.Registration{ID: pick("registration", "x", "y", "z"), Service: name(pick("of", names[:4]...)), Native: rapid.Bool().Draw(t, "native")}
+				m.Registrations = slices.DeleteFunc(m.Registrations, func(o catalog.Registration) bool { return o.ID == r.ID })
+				if rapid.Bool().Draw(t, "there") {
+					m.Registrations = append(m.Registrations, r)
+				}
+			case 9: // nothing
 			}
 			c := m.Contents()
 			if rapid.Bool().Draw(t, "stable pointers") {
@@ -145,6 +159,7 @@ func stable(before, c catalog.Contents) catalog.Contents {
 	keep(before.Endpoints, c.Endpoints)
 	keep(before.Proxies, c.Proxies)
 	keep(before.Intentions, c.Intentions)
+	keep(before.Registrations, c.Registrations)
 	return c
 }
 

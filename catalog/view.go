@@ -24,8 +24,10 @@ type View struct {
 	shared   map[identity.Name]*intention.Shared // by the wildcard's name
 	views    []*ProxyView                        // of the proxies, in their order
 	index    *index
-	compiled uint64   // the number of the change that policies are of
-	changes  []Change // the last ones, the one that made this View at the end
+	// instances are the registrations of each service.
+	instances map[identity.Name][]int
+	compiled  uint64   // the number of the change that policies are of
+	changes   []Change // the last ones, the one that made this View at the end
 }
 
 // Change is what made one View out of the one before. Who reads Views now and then skips some; the later
@@ -100,9 +102,9 @@ func (v *View) Next(c Contents) *View {
 }
 
 func (v *View) next(c Contents, change Change) *View {
-	services, endpoints, proxies, destinations := c.follow(&v.contents)
+	services, endpoints, proxies, destinations, registrations := c.follow(&v.contents)
 	meshChanged := v.mesh == nil || !v.mesh.equal(&c.Mesh)
-	if !meshChanged && services.same() && endpoints.same() && proxies.same() && destinations.same() {
+	if !meshChanged && services.same() && endpoints.same() && proxies.same() && destinations.same() && registrations.same() {
 		return v
 	}
 	n := &View{
@@ -120,8 +122,9 @@ func (v *View) next(c Contents, change Change) *View {
 	if named {
 		n.find()
 	}
+	registered := n.register(v, registrations)
 	var policies []identity.Name
-	if named || !destinations.same() {
+	if named || registered || !destinations.same() {
 		policies = n.compile(v, meshChanged)
 	}
 	n.look(v, named, services.changed, endpoints.changed, proxies.changed, policies)
@@ -159,7 +162,7 @@ func (x *index) place(key targetKey) *place {
 }
 
 // compile makes the policies of all services of the mesh's own datacenter, of those that have
-// proxies, and of all destinations that intentions name, taking those of v about which nothing else
+// proxies or registrations, and of all destinations that intentions name, taking those of v about which nothing else
 // is said. It returns the names of those that are others.
 func (n *View) compile(v *View, meshChanged bool) (changed []identity.Name) {
 	n.compiled = n.Change().Number
@@ -200,6 +203,9 @@ func (n *View) compile(v *View, meshChanged bool) (changed []identity.Name) {
 		}
 	}
 	for name := range n.index.own {
+		policy(name)
+	}
+	for name := range n.instances {
 		policy(name)
 	}
 	for _, d := range n.contents.Intentions {
@@ -378,7 +384,7 @@ func (v *View) Since(old *View) iter.Seq2[identity.ProxyID, *ProxyView] {
 }
 
 // Policy is the policy of a destination: any service of the mesh's own datacenter, any that has a
-// proxy, and any name that an intention has as its destination. A name that none of them has is
+// proxy or a registration, and any name that an intention has as its destination. A name that none of them has is
 // looked for without regard to letter case, which does not count for who may reach it; the policy
 // has the name as it is spelled. Of all others it is nil, which denies everybody.
 func (v *View) Policy(destination identity.Name) *intention.Policy {

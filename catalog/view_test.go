@@ -52,6 +52,12 @@ func contents() catalogtest.Mesh {
 			{Address: "127.0.0.2", Port: 21000, Weight: 1, Healthy: true},
 		}}
 	}
+	registration := func(s string) catalog.Registration {
+		return catalog.Registration{
+			ID: s + "-1", Service: name(s), Tags: []string{"blue", "green"}, Meta: map[string]string{"team": "shop"}, Address: "10.0.0.1", Port: 8443, Socket: "/run/z.sock",
+			Native: true, Weights: catalog.Weights{Passing: 1, Warning: 1}, Status: "passing", Origin: s + ".hcl:1",
+		}
+	}
 	elsewhere := upstream("api")
 	elsewhere.Datacenter = "dc2"
 	return catalogtest.Mesh{
@@ -67,6 +73,7 @@ func contents() catalogtest.Mesh {
 			{Source: intention.Source{Name: name("*")}, Destination: name("db"), Action: intention.Deny, Origin: "db.hcl:1"},
 			{Source: intention.Source{Name: name("batch")}, Destination: name("*"), Action: intention.Deny, Origin: "all.hcl:1"},
 		},
+		Registrations: []catalog.Registration{registration("web"), registration("batch")},
 	}
 }
 
@@ -101,7 +108,16 @@ func TestLookUps(t *testing.T) {
 	for range v.Of(name("x")) {
 		t.Error("x has a proxy")
 	}
-	if v.Service(name("x")) != nil || v.Proxy("x") != nil || v.Policy(name("x")) != nil {
+	if r := v.Registration("batch-1"); r == nil || r.Service != name("batch") || !slices.Equal(slices.Collect(v.Instances(name("batch"))), []*catalog.Registration{r}) {
+		t.Errorf("Registration(batch-1) = %+v", r)
+	}
+	if v.Policy(name("batch")) == nil {
+		t.Error("a service that is registered has no policy")
+	}
+	for range v.Instances(name("x")) {
+		t.Error("x is registered")
+	}
+	if v.Registration("x") != nil || v.Service(name("x")) != nil || v.Proxy("x") != nil || v.Policy(name("x")) != nil {
 		t.Error("something is known of what nobody named")
 	}
 }
@@ -109,7 +125,7 @@ func TestLookUps(t *testing.T) {
 // TestZeroView asks a View of nothing for everything.
 func TestZeroView(t *testing.T) {
 	v := &catalog.View{}
-	if v.Mesh() != nil || v.Service(name("web")) != nil || v.Proxy("web") != nil || v.Policy(name("web")) != nil {
+	if v.Mesh() != nil || v.Service(name("web")) != nil || v.Proxy("web") != nil || v.Policy(name("web")) != nil || v.Registration("web") != nil {
 		t.Error("the zero View knows something")
 	}
 	for range v.Services() {
@@ -162,7 +178,7 @@ func TestDatacenters(t *testing.T) {
 // somebody protects has a policy.
 func TestPlaceholders(t *testing.T) {
 	c := contents()
-	c.Services, c.Endpoints = nil, nil
+	c.Services, c.Endpoints, c.Registrations = nil, nil, nil
 	v := first(c)
 	web := v.Proxy("web-1-sidecar-proxy")
 	for i, want := range []string{"api", "db", "api?dc=dc2"} {
@@ -224,6 +240,13 @@ func flips(path string, typ reflect.Type, get func(*catalogtest.Mesh) reflect.Va
 		if get(&c).Len() > 0 {
 			out = append(out, flip{path + " shorter", func(c *catalogtest.Mesh) { s := get(c); s.Set(s.Slice(0, s.Len()-1)) }})
 		}
+	case reflect.Map:
+		out = append(out, flip{path + " without", func(c *catalogtest.Mesh) { m := get(c); m.Set(reflect.Zero(m.Type())) }},
+			flip{path + " another", func(c *catalogtest.Mesh) {
+				m := get(c)
+				k := m.MapKeys()[0]
+				m.SetMapIndex(k, reflect.ValueOf(m.MapIndex(k).String()+"x"))
+			}})
 	case reflect.String:
 		out = append(out, flip{path, func(c *catalogtest.Mesh) { s := get(c); s.SetString(s.String() + "x") }})
 	case reflect.Bool:
@@ -257,6 +280,11 @@ func TestEveryFieldCounts(t *testing.T) {
 	for i, p := range base.Proxies {
 		for _, f := range flips("Proxies."+string(p.ID), reflect.TypeFor[catalog.Proxy](), index("Proxies", i)) {
 			t.Run(f.path, func(t *testing.T) { changesOnly(t, f, "proxy "+string(p.ID)) })
+		}
+	}
+	for i, r := range base.Registrations {
+		for _, f := range flips("Registrations."+r.ID, reflect.TypeFor[catalog.Registration](), index("Registrations", i)) {
+			t.Run(f.path, func(t *testing.T) { changesOnly(t, f, "registration "+r.ID) })
 		}
 	}
 	policies := map[int][]string{0: {"policy api"}, 1: {"policy db"}, 2: {"policy api", "policy db", "policy web"}}
@@ -293,6 +321,9 @@ func parts(v *catalog.View) map[string]any {
 		for _, x := range v.Proxy(p.ID).Upstreams {
 			out["endpoints "+called(x.Service)] = x.Endpoints
 		}
+	}
+	for r := range v.Registrations() {
+		out["registration "+r.ID] = r
 	}
 	for _, s := range []string{"api", "db", "web"} {
 		out["policy "+s] = v.Policy(name(s))

@@ -95,7 +95,9 @@ type nodeProxies struct {
 	datacenter string
 	list       []*nodeProxy
 	targets    map[string]*target // that they dial
-	wants      wants
+	// applications are those that speak for themselves, sorted by ID.
+	applications []*catalog.Registration
+	wants        wants
 }
 
 // nodeProxy is what a registration was read as.
@@ -307,6 +309,10 @@ func (b *assembly) readNode() bool {
 	n.wants = wants{map[string]bool{}, map[string]bool{}, map[string]bool{}, false}
 	all := make(map[identity.ProxyID]*catalog.Proxy, len(byID))
 	for _, id := range slices.Sorted(maps.Keys(byID)) {
+		if app, ok := readApplication(byID[id]); ok {
+			n.applications = append(n.applications, app)
+			continue
+		}
 		s, ok := readSidecar(byID[id], byID, datacenter, host)
 		if !ok {
 			continue

@@ -35,7 +35,7 @@ func (b *assembly) assemble(registered bool) (c catalog.Contents, ok bool) {
 		b.fromFile = true
 		return a.seed.contents, true
 	}
-	c.Mesh = mesh
+	c.Mesh, c.Registrations = mesh, b.nodeProxies.applications
 	b.readChecks()
 	for _, t := range b.nodeProxies.targets {
 		b.readTarget(t)

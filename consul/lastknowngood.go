@@ -26,6 +26,8 @@ import (
 type lastKnownGood struct {
 	Saved    time.Time   `json:"saved"`
 	Contents lkgContents `json:"contents"`
+	// registrations are those of the contents, beside which they lie.
+	registrations []*catalog.Registration
 }
 
 // lkgContents are catalog.Contents in the form of the file, with the intentions in one list.
@@ -51,14 +53,22 @@ type lkgFile struct {
 	Format int             `json:"format"`
 	Sum    string          `json:"sha256"`
 	Saved  json.RawMessage `json:"known"`
+	// More is what the releases that refuse what they do not know in Saved do not read, and its sum.
+	More    json.RawMessage `json:"more"`
+	MoreSum string          `json:"more_sha256"`
+}
+
+// lkgMore is what lies in lkgFile.More.
+type lkgMore struct {
+	Registrations []*catalog.Registration `json:"registrations"`
 }
 
 const lkgFormat = 2
 
-// encodeLKG returns the file of contents, which are encoded already, as known at some time. It is
-// what json.Marshal makes of a lkgFile and a saved, without two more copies of what may be
+// encodeLKG returns the file of contents and more, which are encoded already, as known at some time.
+// It is what json.Marshal makes of a lkgFile and a saved, without two more copies of what may be
 // megabytes.
-func encodeLKG(at time.Time, contents []byte) ([]byte, error) {
+func encodeLKG(at time.Time, contents, more []byte) ([]byte, error) {
 	when, err := json.Marshal(at)
 	if err != nil {
 		return nil, err
@@ -69,7 +79,8 @@ func encodeLKG(at time.Time, contents []byte) ([]byte, error) {
 	h.Write(contents)
 	h.Write([]byte("}"))
 	front := fmt.Appendf(nil, `{"format":%d,"sha256":"%x","known":`, lkgFormat, h.Sum(nil))
-	return slices.Concat(front, head, contents, []byte("}}")), nil
+	back := fmt.Appendf(nil, `,"more_sha256":"%x","more":`, sha256.Sum256(more))
+	return slices.Concat(front, head, contents, []byte("}"), back, more, []byte("}")), nil
 }
 
 // decodeLKG is the opposite of encodeLKG. A file of another format is an error too: it is remade
@@ -91,11 +102,21 @@ func decodeLKG(b []byte) (*lastKnownGood, error) {
 	if err := d.Decode(&s); err != nil {
 		return nil, err
 	}
+	if f.MoreSum != "" { // the last release wrote none
+		if fmt.Sprintf("%x", sha256.Sum256(f.More)) != f.MoreSum {
+			return nil, errors.New("the sum of its second part is not right")
+		}
+		more, err := decodeJSON[lkgMore](f.More)
+		if err != nil {
+			return nil, err
+		}
+		s.registrations = more.Registrations
+	}
 	if s.Contents.Mesh.TrustDomain.IsZero() {
 		return nil, errors.New("it names no trust domain")
 	}
 	c := &s.Contents
-	if slices.Contains(c.Services, nil) || slices.Contains(c.Endpoints, nil) || slices.Contains(c.Proxies, nil) {
+	if slices.Contains(c.Services, nil) || slices.Contains(c.Endpoints, nil) || slices.Contains(c.Proxies, nil) || slices.Contains(s.registrations, nil) {
 		return nil, errors.New("something in it is null")
 	}
 	return &s, nil
@@ -175,13 +196,16 @@ func (s *saver) flush() {
 	w := &s.written
 	if !ok || reflect.DeepEqual(c.Mesh, w.Mesh) && slices.Equal(c.Services, w.Services) &&
 		slices.Equal(c.Endpoints, w.Endpoints) && slices.Equal(c.Proxies, w.Proxies) &&
-		slices.Equal(c.Intentions, w.Intentions) {
+		slices.Equal(c.Intentions, w.Intentions) && slices.Equal(c.Registrations, w.Registrations) {
 		return
 	}
 	contents, err := json.Marshal(toSave(c))
-	var b []byte
+	var b, more []byte
 	if err == nil {
-		b, err = encodeLKG(time.Now().UTC(), contents)
+		more, err = json.Marshal(lkgMore{c.Registrations})
+	}
+	if err == nil {
+		b, err = encodeLKG(time.Now().UTC(), contents, more)
 	}
 	if err == nil {
 		err = atomicfile.Replace(s.file, b)

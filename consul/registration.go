@@ -27,9 +27,13 @@ type registration struct {
 	Kind       string
 	ID         string
 	Service    string
+	Tags       []string
+	Meta       map[string]string
 	Address    string
 	Port       int
 	SocketPath string
+	Weights    *struct{ Passing, Warning int }
+	Connect    struct{ Native bool }
 	Proxy      *proxyRegistration
 	Namespace  string
 	Partition  string

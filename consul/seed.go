@@ -23,7 +23,7 @@ func newSeed(file *lastKnownGood) *seed {
 		saved: file.Saved,
 		contents: catalog.Contents{
 			Mesh: c.Mesh, Services: c.Services, Endpoints: c.Endpoints, Proxies: c.Proxies,
-			Intentions: catalog.ByDestination(c.Intentions),
+			Intentions: catalog.ByDestination(c.Intentions), Registrations: file.registrations,
 		},
 		proxies:      map[identity.ProxyID]*catalog.Proxy{},
 		targets:      map[string]catalog.Target{},

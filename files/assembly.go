@@ -26,6 +26,7 @@ type assembly struct {
 	meshEntry     *mesh          // nil: none
 	sidecars      []*sidecar     // sorted by ID
 	sorted        []*name        // names, sorted
+	instances     []*service     // sorted by ID
 	claims        *claim.Table
 	named         namedPorts
 	turn          int // counts updates
@@ -37,6 +38,8 @@ type assembly struct {
 	// Of one update:
 	proxies []*proxy // whose sidecars are to be made
 	created []*name
+	arrived []*service // instances that are not among the others yet
+	left    bool       // instances have gone
 }
 
 // name is what is said of all services of one name; there is one of the wildcard too.
@@ -84,7 +87,7 @@ func (a *assembly) update(
 	if follows && len(gone)+len(added) == 0 {
 		return true
 	}
-	a.report, a.files, a.proxies, a.created = report{}, files, nil, nil
+	a.report, a.files, a.proxies, a.created, a.arrived, a.left = report{}, files, nil, nil, nil, false
 	for _, d := range gone {
 		a.remove(d)
 	}
@@ -123,6 +126,7 @@ func (a *assembly) add(d *definitions) {
 		}
 		n := a.touch(r.service.name)
 		n.instances = append(n.instances, r.service)
+		a.arrived = append(a.arrived, r.service)
 		a.check(n, at)
 	}
 	if e := d.destination; e.Destination != nil {
@@ -168,6 +172,7 @@ func (a *assembly) remove(d *definitions) {
 		n := a.touch(r.service.name)
 		i := slices.Index(n.instances, r.service)
 		n.instances = slices.Delete(n.instances, i, i+1)
+		a.left = true
 	}
 	if e := d.destination; e.Destination != nil {
 		a.name(e.Name.Service).entry = destination{}
@@ -334,11 +339,31 @@ func (a *assembly) publish(before catalog.Contents) {
 			c.Intentions = append(c.Intentions, n.entry.Destination)
 		}
 	}
+	c.Registrations = a.registrations()
 	c.Reuse(&before)
 	for i, s := range a.sidecars {
 		s.published = c.Proxies[i]
 	}
 	a.contents = c
+}
+
+// registrations are those of all instances.
+func (a *assembly) registrations() []*catalog.Registration {
+	if a.left {
+		a.instances = slices.DeleteFunc(a.instances, func(s *service) bool { return a.ids[s.id].service != s })
+	}
+	if len(a.arrived) > 0 {
+		a.instances = append(a.instances, a.arrived...)
+		slices.SortFunc(a.instances, func(a, b *service) int { return strings.Compare(a.id, b.id) })
+	}
+	if !a.left && len(a.arrived) == 0 {
+		return a.contents.Registrations
+	}
+	all := make([]*catalog.Registration, len(a.instances))
+	for i, s := range a.instances {
+		all[i] = s.registration
+	}
+	return all
 }
 
 // target makes n's service and endpoints, and checks those names that nothing but an entry mentions.

@@ -20,29 +20,30 @@ const (
 // hostName is RFC 1123's form, with the underscores that container networks have.
 var hostName = regexp.MustCompile(`^[A-Za-z0-9_]([A-Za-z0-9_-]*[A-Za-z0-9_])?(\.[A-Za-z0-9_]([A-Za-z0-9_-]*[A-Za-z0-9_])?)*\.?$`)
 
-// meta checks a map of strings, which decides nothing in a mesh, against Consul's bounds.
-func meta(o *definition.Decoder, key string) {
+// meta reads a map of strings within Consul's bounds.
+func meta(o *definition.Decoder, key string) (pairs map[string]string) {
 	n := o.Field(key)
 	if n == nil {
-		return
+		return nil
 	}
 	if n.Kind == definition.List && len(n.List) == 1 { // an HCL block
 		n = n.List[0]
 	}
 	switch {
 	case n.Kind == definition.List && len(n.List) == 0:
-		return
+		return nil
 	case n.Kind != definition.Mapping:
 		o.Mistake(n.At, "%s %v", key, definition.Mismatch("a block", n))
-		return
+		return nil
 	case len(n.Fields) > maxMetaPairs:
 		o.Mistake(n.At, "%s has %d pairs: at most %d are allowed", key, len(n.Fields), maxMetaPairs)
-		return
+		return nil
 	}
-	seen := map[string]bool{}
+	pairs = make(map[string]string, len(n.Fields))
 	for _, f := range n.Fields {
+		_, seen := pairs[f.Key]
 		switch {
-		case seen[f.Key]:
+		case seen:
 			o.Mistake(f.At, "%.60q is given twice in %s", f.Key, key)
 		case f.Key == "" || len(f.Key) > maxMetaKey || strings.ContainsFunc(f.Key, notInMetaKey):
 			o.Mistake(f.At, "%s key %.60q: 1 to %d letters, digits, '-' and '_' are allowed", key, f.Key, maxMetaKey)
@@ -51,8 +52,9 @@ func meta(o *definition.Decoder, key string) {
 		case len(f.Value.Text) > maxMetaValue:
 			o.Mistake(f.At, "%s value of %q has %d bytes: at most %d are allowed", key, f.Key, len(f.Value.Text), maxMetaValue)
 		}
-		seen[f.Key] = true
+		pairs[f.Key] = f.Value.Text
 	}
+	return pairs
 }
 
 const metaKeyCharacters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_"
@@ -119,18 +121,20 @@ func tenancy(o *definition.Decoder, prefix string) {
 	o.Only(prefix + "peer")
 }
 
-// texts checks that a key is a list of strings, and is for keys that mean nothing to a mesh.
-func texts(o *definition.Decoder, key string) {
+// texts reads a key that is a list of strings.
+func texts(o *definition.Decoder, key string) (list []string) {
 	for _, f := range o.Given(key) {
 		if f.Value.Kind != definition.List && f.Value.Kind != definition.Null {
 			o.Know(key)
 			o.Mistake(f.Value.At, "%s %v", key, definition.Mismatch("a list of strings", f.Value))
-			return
+			return nil
 		}
 	}
 	for _, n := range o.Elements(key) {
 		if n.Kind != definition.Text {
 			o.Mistake(n.At, "%s %v", key, definition.Mismatch("a list of strings", n))
 		}
+		list = append(list, n.Text)
 	}
+	return list
 }

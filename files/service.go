@@ -12,11 +12,13 @@ import (
 type service struct {
 	id, name string
 	at       definition.Position
-	address  definition.Setting[string]
-	port     definition.Setting[uint16]
-	socket   definition.Setting[string]
-	weights  definition.Setting[weights]
-	health   health
+	// registration is what is said of the instance itself.
+	registration *catalog.Registration
+	address      definition.Setting[string]
+	port         definition.Setting[uint16]
+	socket       definition.Setting[string]
+	weights      definition.Setting[weights]
+	health       health
 }
 
 // proxy is the registration of a sidecar, nested in its service's or on its own.
@@ -62,6 +64,9 @@ const (
 	critical
 )
 
+// String is h as Consul spells it.
+func (h health) String() string { return [...]string{"passing", "warning", "critical"}[h] }
+
 // service reads one service definition and what is nested in it.
 func (d *definitions) service(o *definition.Decoder) {
 	kind := o.Text("kind")
@@ -77,16 +82,16 @@ func (d *definitions) service(o *definition.Decoder) {
 	}
 }
 
-// common reads the keys that all registrations have and that mean nothing to a mesh, and reports those that are not supported.
-func common(o *definition.Decoder) {
+// common reads the keys that all registrations have and that mean nothing to a sidecar, and reports those that are not supported.
+func common(o *definition.Decoder) (tags []string, pairs map[string]string) {
 	tenancy(o, "")
-	texts(o, "tags")
-	meta(o, "meta")
+	tags, pairs = texts(o, "tags"), meta(o, "meta")
 	o.Boolean("enable_tag_override")
 	o.Unsupported("tagged_addresses", "locality", "ports")
 	if t := o.Text("token"); t.Set {
 		o.Mistake(t.At, "token in %s: files need no ACL tokens: remove it", o.What)
 	}
+	return tags, pairs
 }
 
 func (d *definitions) application(o *definition.Decoder) {
@@ -101,7 +106,7 @@ func (d *definitions) application(o *definition.Decoder) {
 	}
 	h, _ := d.checks(o)
 	s.health = h
-	common(o)
+	tags, pairs := common(o)
 	if s.socket.Set && (s.port.Set || s.address.Set) {
 		o.Mistake(s.socket.At, "service has a socket_path and an address or port: it can have one of them")
 	}
@@ -114,12 +119,24 @@ func (d *definitions) application(o *definition.Decoder) {
 		return
 	}
 	s.name, s.id = name.Value, id.Or(name).Value
+	s.register(tags, pairs)
 	d.registrations = append(d.registrations, registration{service: s})
 	connect.Unsupported("native")
 	if sidecar, ok := connect.Child("sidecar_service", "sidecar_service"); ok {
 		d.sidecar(sidecar, s)
 	}
 	connect.Done()
+}
+
+// register makes the registration of s.
+func (s *service) register(tags []string, pairs map[string]string) {
+	s.registration = &catalog.Registration{
+		ID: s.id, Service: identity.NewName(s.name), Tags: tags, Meta: pairs, Address: s.address.Value, Port: s.port.Value, Socket: s.socket.Value,
+		Status: s.health.String(), Origin: s.at.String(),
+	}
+	if w := s.weights; w.Set {
+		s.registration.Weights = catalog.Weights{Passing: uint16(w.Value.passing), Warning: uint16(w.Value.warning)} //nolint:gosec // within their bounds
+	}
 }
 
 // sidecar reads connect.sidecar_service, all of which has defaults (Consul, "Sidecar service defaults").

@@ -115,6 +115,7 @@ func (p *controlPlane) describe() admin.Status {
 			s.Catalog.Services++
 		}
 		s.Catalog.Intentions = v.IntentionCount()
+		s.Instances = instancesOf(v)
 		s.Change, s.ChangeSeen = v.Change().Number, v.Change().Seen
 	}
 	return s

@@ -41,6 +41,11 @@ func describeUpstream(v *catalog.View, u catalog.Upstream, t catalog.Target) adm
 	if out.Listen == "" {
 		out.Listen = net.JoinHostPort(u.BindAddress, strconv.Itoa(int(u.BindPort)))
 	}
+	if t.Service.Datacenter == "" {
+		for range v.Instances(t.Service.Name) {
+			out.Registered++
+		}
+	}
 	for _, e := range t.Endpoints.List {
 		out.Endpoints = append(out.Endpoints, admin.Endpoint{Address: net.JoinHostPort(e.Address, strconv.Itoa(int(e.Port))), Healthy: e.Healthy, Weight: e.Weight})
 	}

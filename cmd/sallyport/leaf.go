@@ -15,7 +15,7 @@ func newLeafCommand(o *clientOptions) *cobra.Command {
 		Long: `Rotate gives a service a new leaf at once, as when its key may be known to others. SERVICE may be an instance or a proxy of it too: all that
 have the service's identity get the new leaf.`,
 		Args:              exactly("SERVICE"),
-		ValidArgsFunction: completing(o, 1, anyName),
+		ValidArgsFunction: completing(o, 1, proxyNames),
 		RunE: func(c *cobra.Command, args []string) error {
 			client, err := o.find()
 			if err != nil {

@@ -79,13 +79,16 @@ func serviceOf(v *catalog.View, name string) identity.Name {
 	if found := matching(v.Proxies(), name, namedProxy); len(found) > 0 {
 		return found[0].Service // IDs are unique, and so are instances' services
 	}
+	if r := v.Registration(name); r != nil {
+		return r.Service
+	}
 	return n
 }
 
 // completeTimeout bounds how long a shell waits.
 const completeTimeout = time.Second
 
-// completing makes a completion of arguments out of names of the running control plane's proxies,
+// completing makes a completion of arguments out of names of the running control plane's proxies and applications,
 // for the first most arguments.
 func completing(o *clientOptions, most int, names func(named) []string) cobra.CompletionFunc {
 	return func(c *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
@@ -106,13 +109,32 @@ func completing(o *clientOptions, most int, names func(named) []string) cobra.Co
 		for _, p := range s.Proxies {
 			out = append(out, names(namedStatus(p))...)
 		}
+		for _, i := range s.Instances {
+			out = append(out, names(namedInstance(i))...)
+		}
 		slices.Sort(out)
-		return slices.Compact(out), cobra.ShellCompDirectiveNoFileComp
+		out = slices.DeleteFunc(slices.Compact(out), func(s string) bool { return s == "" })
+		return out, cobra.ShellCompDirectiveNoFileComp
 	}
 }
 
-// The names that commands take, as completing wants them.
-func anyName(n named) []string       { return []string{n.service, n.instance, n.id} }
-func serviceName(n named) []string   { return []string{n.service} }
-func instanceNames(n named) []string { return []string{n.instance} }
-func proxyIDs(n named) []string      { return []string{n.id} }
+// The names that commands take, as completing wants them. What has no proxy has no ID of one.
+func anyName(n named) []string     { return []string{n.service, n.instance, n.id} }
+func serviceName(n named) []string { return []string{n.service} }
+func proxyIDs(n named) []string    { return []string{n.id} }
+
+// proxyNames are those of a proxy.
+func proxyNames(n named) []string {
+	if n.id == "" {
+		return nil
+	}
+	return anyName(n)
+}
+
+// instanceNames are those of applications with a sidecar.
+func instanceNames(n named) []string {
+	if n.id == "" {
+		return nil
+	}
+	return []string{n.instance}
+}

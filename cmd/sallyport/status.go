@@ -39,7 +39,8 @@ Exit status: 0, and with --check 1 if a proxy or the control plane has trouble (
 			all := len(s.Proxies)
 			if len(args) == 1 {
 				found := matching(slices.Values(s.Proxies), args[0], namedStatus)
-				if len(found) == 0 {
+				s.Instances = instancesNamed(s.Instances, args[0])
+				if len(found)+len(s.Instances) == 0 {
 					return fmt.Errorf("no proxy %q in the catalog%s", args[0], nearest(slices.Values(s.Proxies), args[0], namedStatus))
 				}
 				s.Proxies = found
@@ -103,10 +104,13 @@ func printStatus(w io.Writer, s admin.Status, all int, full *admin.Proxy) {
 	printPlane(w, p, s, all)
 	slices.SortStableFunc(s.Proxies, func(a, b xds.ProxyStatus) int { return trouble(s, b) - trouble(s, a) })
 	if full == nil {
-		printProxies(w, p, s)
+		if len(s.Proxies) > 0 || len(s.Instances) == 0 {
+			printProxies(w, p, s)
+		}
 	} else {
 		printProxy(w, p, *full)
 	}
+	printInstances(w, p, s.Instances)
 	if n, connected := uncounted(s); n > 0 {
 		fmt.Fprintln(w, wrap("", fmt.Sprintf("TLS 1.2: not counted for %d of %d connected proxies, as their Envoys' administration cannot be asked from here", n, connected), 2))
 	}

@@ -46,3 +46,21 @@ healed: Envoy refused listener db 14s ago, mended: cannot bind
 		t.Errorf("status:\n%s\nwant at its end\n%s", out.String(), want)
 	}
 }
+
+// TestPrintInstances: applications without a sidecar have a section of their own, below the table.
+func TestPrintInstances(t *testing.T) {
+	s := admin.Status{Instances: []admin.Instance{
+		{ID: "mail-1", Service: "mail", Address: "10.0.0.9:8443", Native: true, Status: "passing", Origin: "mail.hcl:1"},
+		{ID: "batch", Service: "batch", Origin: "batch.hcl:1"},
+	}}
+	for range mostInstances {
+		s.Instances = append(s.Instances, admin.Instance{ID: "x", Service: "x", Origin: "x.hcl:1"})
+	}
+	var out strings.Builder
+	printStatus(&out, s, 0, nil)
+	for _, want := range []string{"\nApplications without a sidecar\n  mail-1, of mail, at 10.0.0.9:8443, native, passing (mail.hcl:1)\n  batch (batch.hcl:1)\n", "\n  and 2 more: --json has all\n"} {
+		if !strings.Contains(out.String(), want) {
+			t.Errorf("status:\n%s\nwant in it\n%s", out.String(), want)
+		}
+	}
+}

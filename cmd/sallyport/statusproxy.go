@@ -68,9 +68,17 @@ func printUpstreams(title func(string), line func(string, ...any), upstreams []a
 			line("  endpoint %s, %s, weight %d", e.Address, health, e.Weight)
 		}
 		if len(u.Endpoints) == 0 {
-			line("  no endpoints: no sidecar of %s is known", u.Name)
+			line("  no endpoints: no sidecar of %s is known%s", u.Name, registered(u.Registered))
 		}
 	}
+}
+
+// registered says that n instances without a sidecar are known; empty: there are none.
+func registered(n int) string {
+	if n == 0 {
+		return ""
+	}
+	return fmt.Sprintf(", though %s registered: give each connect { sidecar_service {} }", count(n, "instance"))
 }
 
 // ruleInWords is a rule as one says it.

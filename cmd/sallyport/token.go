@@ -62,7 +62,7 @@ run "sallyport bootstrap" again. Who is to get no new one either is taken out of
 	}
 	revoke.Flags().StringVar(&proxy, "proxy", "", "revoke all tokens of this proxy")
 	revoke.Flags().BoolVar(&asJSON, "json", false, "print JSON")
-	_ = revoke.RegisterFlagCompletionFunc("proxy", completing(o, 1, anyName))
+	_ = revoke.RegisterFlagCompletionFunc("proxy", completing(o, 1, proxyNames))
 	group.AddCommand(revoke)
 	return group
 }

@@ -2,6 +2,7 @@
 package catalogtest
 
 import (
+	"maps"
 	"slices"
 
 	"github.com/sallyport/sallyport/catalog"
@@ -11,11 +12,12 @@ import (
 
 // Mesh is catalog.Contents by value, in any order. The zero value is a mesh of nothing.
 type Mesh struct {
-	Mesh       catalog.Mesh
-	Services   []catalog.Service
-	Endpoints  []catalog.Endpoints
-	Proxies    []catalog.Proxy
-	Intentions []intention.Intention
+	Mesh          catalog.Mesh
+	Services      []catalog.Service
+	Endpoints     []catalog.Endpoints
+	Proxies       []catalog.Proxy
+	Intentions    []intention.Intention
+	Registrations []catalog.Registration
 }
 
 // Contents are m as it is now: a copy, so that m may be changed after it was published. It is equal
@@ -33,6 +35,10 @@ func (m Mesh) Contents() catalog.Contents {
 	for _, p := range m.Proxies {
 		p.Upstreams, p.Exposed = slices.Clone(p.Upstreams), slices.Clone(p.Exposed)
 		c.Proxies = append(c.Proxies, &p)
+	}
+	for _, r := range m.Registrations {
+		r.Tags, r.Meta = slices.Clone(r.Tags), maps.Clone(r.Meta)
+		c.Registrations = append(c.Registrations, &r)
 	}
 	c.Sort()
 	return c

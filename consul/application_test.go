@@ -1,0 +1,112 @@
+package consul
+
+import (
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+	"github.com/sallyport/sallyport/catalog"
+	"github.com/sallyport/sallyport/identity"
+)
+
+type object = map[string]any
+
+// register adds registrations to the node of the fake agent.
+func (f *fake) register(services ...object) {
+	f.t.Helper()
+	src, err := os.ReadFile(filepath.Join("testdata", "node-services.json"))
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	var answer object
+	if err := json.Unmarshal(src, &answer); err != nil {
+		f.t.Fatal(err)
+	}
+	for _, s := range services {
+		answer["Services"] = append(answer["Services"].([]any), s)
+	}
+	f.set("/v1/catalog/node-services/n1", answer)
+}
+
+// Applications that are native or say who may be them are known; a change of any other changes nothing.
+func TestApplications(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "known.json")
+	config := func(c *Config) { c.LKGFile = file }
+	native := object{
+		"ID": "mail-1", "Service": "mail", "Tags": []string{"blue"}, "Meta": object{"team": "shop"}, "Address": "10.0.0.9", "Port": 8443,
+		"Weights": object{"Passing": 3, "Warning": 1}, "Connect": object{"Native": true},
+	}
+	named := object{"ID": "batch", "Service": "batch", "Meta": object{"sallyport_selectors": "unix:uid:1000"}, "Port": 0, "Connect": object{}}
+	others := func(tag string) []object {
+		return []object{
+			native, named, {"ID": "plain", "Service": "plain", "Port": 80, "Tags": []string{tag}},
+			{"ID": "cafe", "Service": "caf\u00e9", "Connect": object{"Native": true}}, {"ID": "far", "Service": "far", "PeerName": "east", "Connect": object{"Native": true}},
+			{"ID": "team", "Service": "team", "Namespace": "team", "Connect": object{"Native": true}},
+		}
+	}
+	want := []*catalog.Registration{
+		{ID: "batch", Service: identity.NewName("batch"), Meta: map[string]string{"sallyport_selectors": "unix:uid:1000"}, Origin: "service batch"},
+		{
+			ID: "mail-1", Service: identity.NewName("mail"), Tags: []string{"blue"}, Meta: map[string]string{"team": "shop"}, Address: "10.0.0.9", Port: 8443, Native: true,
+			Weights: catalog.Weights{Passing: 3, Warning: 1}, Origin: "service mail-1",
+		},
+	}
+	bubble(t, config, func(t *testing.T, f *fake, a *Agent) {
+		f.mesh()
+		f.register(others("blue")...)
+		p, stop := running(t, a)
+		after(10 * time.Second)
+		c := p.must(t)
+		if diff := cmp.Diff(want, c.Registrations, cmpopts.EquateEmpty()); diff != "" {
+			t.Errorf("registrations (-want +got):\n%s", diff)
+		}
+		v := new(catalog.View).Next(c)
+		f.register(others("green")...)
+		after(time.Second)
+		if v.Next(p.must(t)) != v {
+			t.Error("another tag of an application that nobody asks for is a change")
+		}
+		stop()
+	})
+	bubble(t, config, func(t *testing.T, f *fake, a *Agent) {
+		f.kill()
+		p, _ := running(t, a)
+		after(5 * time.Second)
+		if diff := cmp.Diff(want, p.must(t).Registrations, cmpopts.EquateEmpty()); diff != "" {
+			t.Errorf("registrations of the last-known-good file (-want +got):\n%s", diff)
+		}
+	})
+	b, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var said struct {
+		Known struct{ Contents object }
+		More  object
+	}
+	if err := json.Unmarshal(b, &said); err != nil {
+		t.Fatal(err)
+	}
+	if c := said.Known.Contents; c["Registrations"] != nil || len(c) != 5 {
+		t.Errorf("the last release refuses what it does not know among the contents, which have %d keys", len(c))
+	}
+	t.Run("without its second part", func(t *testing.T) { // as the last release wrote it
+		cut, _, _ := strings.Cut(string(b), `,"more_sha256"`)
+		if s, err := decodeLKG([]byte(cut + "}")); err != nil || len(s.Contents.Proxies) == 0 || s.registrations != nil {
+			t.Errorf("%+v, %v", s, err)
+		}
+	})
+	t.Run("altered", func(t *testing.T) {
+		if _, err := decodeLKG([]byte(strings.Replace(string(b), `"Native":true`, `"Native":tru`, 1))); err == nil {
+			t.Error("half of the second part is taken")
+		}
+		if _, err := decodeLKG([]byte(strings.Replace(string(b), "unix:uid:1000", "unix:uid:1001", 1))); err == nil {
+			t.Error("a second part that was altered is taken")
+		}
+	})
+}
