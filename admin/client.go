@@ -70,7 +70,7 @@ func find(owners []int, dirs ...string) (*Client, error) {
 	if there { // it may well run
 		return nil, fmt.Errorf("sallyport cannot be asked: %s", strings.Join(tried, "; "))
 	}
-	return nil, fmt.Errorf("no running sallyport found: %s: start one with `sallyport serve`, or say where its sockets are with --runtime-dir or SALLYPORT_RUNTIME_DIR", strings.Join(tried, "; "))
+	return nil, fmt.Errorf("no running sallyport found: %s: start one (`sallyport serve --help`), or say where its sockets are with --runtime-dir or SALLYPORT_RUNTIME_DIR", strings.Join(tried, "; "))
 }
 
 // checkRuntime is CheckDir of a runtime directory. That of the system may be any user's: only root

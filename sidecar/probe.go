@@ -16,6 +16,7 @@ import (
 
 	"github.com/sallyport/sallyport/admin"
 	bootstrap "github.com/sallyport/sallyport/envoy-bootstrap"
+	"github.com/sallyport/sallyport/internal/sockettable"
 )
 
 // probeListeners looks whether an Envoy can have the addresses that it will be told to listen on.
@@ -34,7 +35,11 @@ func probeListeners(ctx context.Context, listeners []admin.Listener) error {
 		if err == nil {
 			continue
 		}
-		if l.Origin != "" {
+		_, taken := errors.AsType[*inUse](err)
+		switch {
+		case taken:
+			err = fmt.Errorf("%w: end that, or %s", err, another(l))
+		case l.Origin != "":
 			err = fmt.Errorf("%w (%s)", err, l.Origin)
 		}
 		errs = append(errs, fmt.Errorf("listener %s: %w", l.Name, err))
@@ -66,7 +71,7 @@ func probePort(ctx context.Context, address string) error {
 	case err == nil:
 		return l.Close()
 	case errors.Is(err, syscall.EADDRINUSE):
-		return inUse(address, portHolder(addr))
+		return &inUse{address, sockettable.PortHolder(addr)}
 	case errors.Is(err, syscall.EACCES):
 		return fmt.Errorf("%s: this user may not listen there: choose a port above 1023, or give Envoy CAP_NET_BIND_SERVICE", address)
 	case errors.Is(err, syscall.EADDRNOTAVAIL):
@@ -93,9 +98,27 @@ func probeSocket(ctx context.Context, path string) error {
 	if err != nil {
 		return nil //nolint:nilerr // nobody answers: the socket was left over, and Envoy replaces it
 	}
-	return errors.Join(inUse(path, socketHolder(path)), conn.Close())
+	if err := conn.Close(); err != nil {
+		return err
+	}
+	return &inUse{path, sockettable.SocketHolder(path)}
 }
 
-func inUse(address, holder string) error {
-	return fmt.Errorf("%s is in use by %s", address, cmp.Or(holder, "another process"))
+// inUse is that somebody else has an address. holder is who, if that could be found out.
+type inUse struct{ address, holder string }
+
+func (u *inUse) Error() string {
+	return u.address + " is in use by " + cmp.Or(u.holder, "another process")
+}
+
+// another is what gives a listener another address.
+func another(l admin.Listener) string {
+	what := "port"
+	if l.Socket != "" {
+		what = "path"
+	}
+	if l.Origin == "" {
+		return "choose another " + what
+	}
+	return "choose another " + what + " (" + l.Origin + ")"
 }

@@ -58,9 +58,10 @@ func TestProbeRefuses(t *testing.T) {
 	}{
 		{"port", admin.Listener{Name: "public_listener", Address: held, Origin: "web.hcl:3"}, "listener public_listener: " + held + " is in use by "},
 		{"port of another address", admin.Listener{Name: "api", Address: "0.0.0.0:" + port}, "is in use by "},
-		{"origin", admin.Listener{Name: "api", Address: held, Origin: "web.hcl:3"}, "(web.hcl:3)"},
+		{"origin", admin.Listener{Name: "api", Address: held, Origin: "web.hcl:3"}, ": end that, or choose another port (web.hcl:3)"},
 		{"address of elsewhere", admin.Listener{Name: "api", Address: "192.0.2.1:9"}, "192.0.2.1:9: not an address of this machine"},
 		{"socket", admin.Listener{Name: "api", Socket: socket}, socket + " is in use by "},
+		{"socket's remedy", admin.Listener{Name: "api", Socket: socket}, ": end that, or choose another path"},
 		{"file", admin.Listener{Name: "api", Socket: file}, file + " is in the way"},
 		{"socket in no directory", admin.Listener{Name: "api", Socket: filepath.Join(dir, "no", "s")}, "the directory is not there"},
 	} {
@@ -94,7 +95,7 @@ func TestProbeBootstrap(t *testing.T) {
 	held := listenOn(t, "tcp4", "127.0.0.1:0").Addr().String()
 	_, port, _ := net.SplitHostPort(held)
 	err := probeListeners(t.Context(), bootstrapListeners(bootstrap.Params{AdminBind: "localhost:" + port, PrometheusBindAddr: held}))
-	for _, want := range []string{"listener admin:", "--admin-bind", "listener metrics:", "envoy_prometheus_bind_addr"} {
+	for _, want := range []string{"listener admin:", "choose another port (--admin-bind)", "listener metrics:", "(envoy_prometheus_bind_addr)"} {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("probe = %v, want %q", err, want)
 		}

@@ -3,6 +3,7 @@ package xds
 import (
 	"fmt"
 	"slices"
+	"strings"
 )
 
 // maxLoggedNames is how many names of resources a line of the log has; others are counted.
@@ -13,7 +14,14 @@ const maxLoggedNames = 20
 func (s *session) logRefusals(k kind, nack *NACK, healed []string, status string) {
 	fields := []any{"audit", "nack", "proxy", s.caller.Proxy, "type_url", k.url()}
 	if nack != nil {
-		s.server.log.Info("envoy refused resources", append(fields, "resources", someNames(nack.Resources), "status", "refused", "err", nack.Message)...)
+		text := strings.TrimSpace(nack.Message)
+		if remedy := nack.Remedy(); remedy != "" {
+			text += ": " + remedy
+		}
+		if nack.InUse() != "" {
+			text += " (`sallyport check` says who has it)"
+		}
+		s.server.log.Info("envoy refused resources", append(fields, "resources", someNames(nack.Resources), "status", "refused", "err", text)...)
 	}
 	if len(healed) > 0 {
 		s.server.log.Info("envoy refuses resources no more", append(fields, "resources", someNames(healed), "status", status)...)

@@ -257,8 +257,10 @@ func (s *Server) DeltaAggregatedResources(stream discoveryv3.AggregatedDiscovery
 	}
 	ctx, end := context.WithCancelCause(stream.Context())
 	defer end(nil)
-	s.place(caller.Proxy, placeOf(first.GetNode().GetMetadata()))
+	at := placeOf(first.GetNode().GetMetadata())
+	s.place(caller.Proxy, at)
 	n := newSession(s, caller, snapshot.FeaturesOf(first.GetNode()), end)
+	n.network = at.Network
 	if err := s.join(n); err != nil {
 		s.refuse(peerOf(stream.Context()), caller.Proxy, rejectedStreams, err)
 		return err

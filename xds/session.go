@@ -25,6 +25,7 @@ type session struct {
 	caller   identity.Caller
 	features snapshot.Features
 	opened   time.Time
+	network  string // Place.Network
 	leafs    *sds.Leafs
 	// kick makes the stream's goroutine look at queue and wakeAt; end ends the stream with a
 	// status.

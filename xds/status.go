@@ -29,6 +29,9 @@ type NACK struct {
 	// Standing: Envoy still refuses the present version of one of the resources. It is sent again
 	// at growing intervals.
 	Standing bool `json:"standing"`
+	// Origin is where the address is said that Envoy cannot listen on; empty: it is something else, or
+	// that is not known. Server leaves it to who knows the listeners.
+	Origin string `json:"origin,omitempty"`
 }
 
 // Rejection is why a stream in a proxy's name was refused or ended. It is immutable.
@@ -85,8 +88,10 @@ type ProxyStatus struct {
 // StreamStatus is the state of one stream.
 type StreamStatus struct {
 	// EnvoyVersion is empty if it is not known.
-	EnvoyVersion string    `json:"envoy_version,omitempty"`
-	Since        time.Time `json:"since"`
+	EnvoyVersion string `json:"envoy_version,omitempty"`
+	// Network names the network namespace that Envoy runs in; empty if it is not known.
+	Network string    `json:"network,omitempty"`
+	Since   time.Time `json:"since"`
 	// Token is the one that the stream was opened with; nil if the control plane did not make it.
 	Token  *TokenStatus `json:"token,omitempty"`
 	InSync bool         `json:"in_sync"`
@@ -194,10 +199,10 @@ func (s *Server) status(p *catalog.Proxy) ProxyStatus {
 			t.Warnings = append(slices.Clip(t.Warnings), w)
 		}
 		if !n.features.ExclusivePorts {
-			t.Warnings = append(slices.Clip(t.Warnings), "other Envoys of its user can share its ports, as its bootstrap is of an earlier release: run `sallyport bootstrap` again and start its Envoy anew, or restart `sallyport envoy`")
+			t.Warnings = append(slices.Clip(t.Warnings), "other Envoys of its user can share its ports, as its bootstrap is of an earlier release: run `sallyport bootstrap --proxy-id "+string(p.ID)+"` again and start its Envoy anew, or restart `sallyport envoy`")
 		}
 		if f := t.Token; f != nil && f.Unbound {
-			t.Warnings = append(slices.Clip(t.Warnings), fmt.Sprintf("its token is of a release that bound it to neither service nor user, and is good until %s: run `sallyport bootstrap` again, or restart `sallyport envoy`", f.Expires.Format(time.RFC3339)))
+			t.Warnings = append(slices.Clip(t.Warnings), fmt.Sprintf("its token is of a release that bound it to neither service nor user, and is good until %s: run `sallyport bootstrap --proxy-id %s` again, or restart `sallyport envoy`", f.Expires.Format(time.RFC3339), p.ID))
 		}
 		out.Streams = append(out.Streams, t)
 	}
@@ -280,7 +285,7 @@ func (s *session) status() StreamStatus {
 	defer s.mu.Unlock()
 	r := s.report
 	out := StreamStatus{
-		EnvoyVersion: s.features.Version, Since: s.opened, Token: s.token(), InSync: s.target != nil && r.inSync && r.waiting == "" && r.failure == "",
+		EnvoyVersion: s.features.Version, Network: s.network, Since: s.opened, Token: s.token(), InSync: s.target != nil && r.inSync && r.waiting == "" && r.failure == "",
 		Waiting: r.waiting, BuildError: r.failure, Generation: r.applied, DrainsUntil: r.drainsUntil,
 		LastACK: r.lastACK, LeafExpires: expires, Leafs: leafs, Warnings: r.warnings, drain: s.features.DrainTime,
 	}

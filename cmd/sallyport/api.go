@@ -89,7 +89,13 @@ func (p *controlPlane) describe() admin.Status {
 		Version: versionText(), PID: os.Getpid(), Started: p.started, Catalog: p.source.status(),
 		NotReady: p.notReady(), Unrecorded: p.xds.Unrecorded(), Refusals: p.xds.Refusals(), Proxies: p.xds.Status(),
 	}
-	s.Catalog.Warnings = slices.Clip(s.Catalog.Warnings)
+	validate := advice{catalog: p.cfg.advice().catalog} // who asks knows where it runs, and not what it reads
+	for _, texts := range []*[]string{&s.Catalog.Problems, &s.Catalog.Warnings} {
+		*texts = slices.Clone(*texts)
+		for i, text := range *texts {
+			(*texts)[i] = validate.text(text)
+		}
+	}
 	for _, r := range p.claims.Refusals() {
 		s.Catalog.Warnings = append(s.Catalog.Warnings, r.String())
 		if !r.Taken {
@@ -110,6 +116,7 @@ func (p *controlPlane) describe() admin.Status {
 		s.TrustDomain = td.Name()
 	}
 	if v, ok := p.store.Views.Load(); ok {
+		locateRefusals(v, s.Proxies)
 		s.Datacenter, s.AcceptsTLS12 = v.Mesh().Datacenter, v.Mesh().Incoming.Allow12
 		for range v.Services() {
 			s.Catalog.Services++

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -42,6 +43,10 @@ Exit status: 0 all is well, 1 something is not. Of Envoys that "sallyport envoy"
 		Args: noArguments,
 		RunE: func(c *cobra.Command, _ []string) error {
 			findings := check(c.Context(), o)
+			a := adviceOf(c.Flags())
+			for i, f := range findings {
+				findings[i].Text, findings[i].Remedy = a.text(f.Text), a.text(f.Remedy)
+			}
 			if asJSON {
 				if err := printJSON(c, findings); err != nil {
 					return err
@@ -126,7 +131,7 @@ func judge(s admin.Status, now time.Time) (out []finding) {
 		if r := p.LastRejection; r != nil {
 			tokens = append(tokens, finding{
 				Text:   fmt.Sprintf("%s: its last stream was rejected %s ago: %s", p.ID, short(now.Sub(r.Time)), oneLine(r.Reason)),
-				Remedy: fmt.Sprintf("start `sallyport envoy --sidecar-for %s` anew with a valid token, or run `sallyport bootstrap` again for an Envoy that you start yourself", p.Instance),
+				Remedy: fmt.Sprintf("start `sallyport envoy %s` anew with a valid token, or run `sallyport bootstrap %[1]s` again, with the -o of before, for an Envoy that you start yourself", whose(s, p)),
 			})
 		}
 	}
@@ -142,6 +147,20 @@ func judge(s admin.Status, now time.Time) (out []finding) {
 	}
 	add("disk", s.DataDir+" has room", disk)
 	return out
+}
+
+// whose is the flag by which `sallyport envoy` and `sallyport bootstrap` are told of a proxy.
+func whose(s admin.Status, p xds.ProxyStatus) string {
+	same := 0
+	for _, o := range s.Proxies {
+		if o.Instance == p.Instance {
+			same++
+		}
+	}
+	if p.Instance == "" || same > 1 {
+		return "--proxy-id " + shellWord(string(p.ID))
+	}
+	return "--sidecar-for " + shellWord(p.Instance)
 }
 
 func judgeReady(s admin.Status) (out []finding) {
@@ -171,6 +190,7 @@ func judgeSource(c admin.Catalog, now time.Time) (out []finding) {
 }
 
 func judgeProxies(s admin.Status) (out []finding) {
+	who := holders{most: maxHolders}
 	for _, p := range s.Proxies {
 		f := finding{Text: fmt.Sprintf("%s: %s", p.ID, p.State())}
 		switch n := p.LastNACK; {
@@ -179,12 +199,12 @@ func judgeProxies(s admin.Status) (out []finding) {
 		case !p.Connected && p.LastRejection != nil:
 			f.Remedy = "see the line about its token"
 		case !p.Connected:
-			f.Remedy = "start `sallyport envoy --sidecar-for " + p.Instance + "`, or see its log"
+			f.Remedy = "start `sallyport envoy " + whose(s, p) + "`, or see its log"
 		case p.BuildError != "":
 			f.Text += ": " + p.BuildError
 		case n != nil && n.Standing:
-			f.Text = fmt.Sprintf("%s: Envoy refuses %s %s: %s", p.ID, n.Type, strings.Join(n.Resources, ", "), oneLine(strings.TrimSpace(n.Message)))
-			f.Remedy = "mend what Envoy names (a port in use becomes free); it is sent again by itself"
+			f.Text = fmt.Sprintf("%s: Envoy refuses %s %s: %s", p.ID, n.Type, strings.Join(n.Resources, ", "), who.refusal(p, n))
+			f.Remedy = cmp.Or(remedy(p, n), "mend what Envoy names") + "; it is sent again by itself"
 		case p.InSync:
 			continue
 		default:
@@ -242,7 +262,7 @@ func certificatesWell(s admin.Status, now time.Time) string {
 }
 
 func printFindings(w io.Writer, findings []finding) {
-	p := newPainter(w)
+	p := newPainter(w, advice{})
 	for _, f := range findings {
 		mark := p.paint(green, "✓")
 		if !f.OK {

@@ -1,6 +1,8 @@
 package main
 
 import (
+	"fmt"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -8,6 +10,9 @@ import (
 	"time"
 
 	"github.com/sallyport/sallyport/admin"
+	"github.com/sallyport/sallyport/catalog"
+	"github.com/sallyport/sallyport/identity"
+	"github.com/sallyport/sallyport/internal/netns"
 	"github.com/sallyport/sallyport/xds"
 )
 
@@ -17,6 +22,53 @@ func leafed(id string, age time.Duration) xds.ProxyStatus {
 	return xds.ProxyStatus{
 		ID: "web-sidecar-proxy", Instance: id, Service: id, Connected: true, InSync: true, LeafExpires: begin.Add(time.Hour),
 		Streams: []xds.StreamStatus{{InSync: true, Leafs: []xds.LeafStatus{{ID: "web", Serial: "1f", NotBefore: begin, NotAfter: begin.Add(time.Hour)}}}},
+	}
+}
+
+// TestRefusedAddress: who has a port, and where another one is said, stands beside Envoy's words.
+func TestRefusedAddress(t *testing.T) {
+	l, err := net.Listen("tcp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	v := instances(map[string]string{"web": "web"})
+	host := l.Addr().String()
+	p := leafed("web", time.Minute)
+	p.InSync, p.Origin = false, "web.hcl:1"
+	p.LastNACK = &xds.NACK{Type: "listener", Resources: []string{"db"}, Message: "cannot bind '" + host + "': Address already in use\n", Standing: true}
+	for pr := range v.Proxies() {
+		pr.Upstreams = []catalog.Upstream{{Destination: identity.NewName("db"), BindAddress: "127.0.0.1", BindPort: uint16(l.Addr().(*net.TCPAddr).Port), Origin: "web.hcl:9"}}
+	}
+	for network, want := range map[string]string{
+		netns.ID():  fmt.Sprintf("in use, by pid %d (", os.Getpid()),
+		"":          fmt.Sprintf("in use (if its Envoy runs here, by pid %d (", os.Getpid()),
+		"elsewhere": "in use",
+	} {
+		p.Streams[0].Network = network
+		s := admin.Status{Proxies: []xds.ProxyStatus{p}}
+		locateRefusals(v, s.Proxies)
+		got := judgeProxies(s)
+		if len(got) != 1 || !strings.Contains(got[0].Text, want) || strings.Contains(got[0].Text, "pid") != strings.Contains(want, "pid") {
+			t.Errorf("in network %q: %+v, want %q", network, got, want)
+		}
+		if want := "end what has " + host + ", or choose another port (web.hcl:9); it is sent again by itself"; got[0].Remedy != want {
+			t.Errorf("the remedy is %q, want %q", got[0].Remedy, want)
+		}
+	}
+	if p.LastNACK.Origin != "" {
+		t.Error("a NACK that others may read was changed")
+	}
+}
+
+// TestWhose: a proxy is said as `sallyport envoy` takes it.
+func TestWhose(t *testing.T) {
+	t.Parallel()
+	s := admin.Status{Proxies: []xds.ProxyStatus{{ID: "web-sidecar-proxy", Instance: "web"}, {ID: "a", Instance: "api"}, {ID: "b", Instance: "api"}, {ID: "c"}}}
+	for i, want := range []string{"--sidecar-for web", "--proxy-id a", "--proxy-id b", "--proxy-id c"} {
+		if got := whose(s, s.Proxies[i]); got != want {
+			t.Errorf("%s is said by %s, want %s", s.Proxies[i].ID, got, want)
+		}
 	}
 }
 
@@ -99,6 +151,10 @@ func TestWrap(t *testing.T) {
 	}
 	if got := wrap("", strings.Repeat("x", 150), 2); got != strings.Repeat("x", 150) {
 		t.Errorf("a long word was broken: %q", got)
+	}
+	command := "`sallyport envoy --sidecar-for web --runtime-dir " + strings.Repeat("x", 40) + "`,"
+	if got := wrap("", strings.Repeat("word ", 10)+command+" or see", 2); !strings.Contains(got, "\n  "+command+" or") {
+		t.Errorf("a command was broken: %q", got)
 	}
 	for d, want := range map[time.Duration]string{34 * time.Second: "34s", 12 * time.Minute: "12m", 71 * time.Hour: "71h", 300 * time.Hour: "12d", -5 * time.Second: "-5s"} {
 		if got := short(d); got != want {

@@ -32,6 +32,23 @@ func describeProxy(v *catalog.View, id string, all []xds.ProxyStatus) (admin.Pro
 	return out, nil
 }
 
+// locateRefusals says where the addresses are defined that Envoys cannot listen on.
+func locateRefusals(v *catalog.View, proxies []xds.ProxyStatus) {
+	for i, p := range proxies {
+		w := v.Proxy(p.ID)
+		if w == nil || p.LastNACK == nil || p.LastNACK.Address() == "" {
+			continue
+		}
+		for _, l := range listenersOf(w.Proxy) {
+			if address := p.LastNACK.Address(); address == l.Address || address == l.Socket {
+				n := *p.LastNACK
+				n.Origin = l.Origin
+				proxies[i].LastNACK = &n
+			}
+		}
+	}
+}
+
 func describeUpstream(v *catalog.View, u catalog.Upstream, t catalog.Target) admin.Upstream {
 	peer := v.Identity(t.Service.Name)
 	if t.Service.Datacenter != "" {

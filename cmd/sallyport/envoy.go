@@ -29,7 +29,7 @@ logs anew. Only root, the control plane's own user and the user that the proxy's
 			if err := checkWhose(c, config); err != nil {
 				return err
 			}
-			log, err := newLogger("auto", "info", os.Stderr)
+			log, err := newLogger("auto", "info", os.Stderr, adviceOf(c.Flags()))
 			if err != nil {
 				return err
 			}

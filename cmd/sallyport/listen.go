@@ -11,9 +11,11 @@ import (
 	"os/user"
 	"strconv"
 	"strings"
+	"syscall"
 
 	"github.com/sallyport/sallyport/admin"
 	"github.com/sallyport/sallyport/claim"
+	"github.com/sallyport/sallyport/internal/sockettable"
 )
 
 // listeners are the sockets of a control plane.
@@ -62,15 +64,34 @@ func listen(ctx context.Context, cfg serveConfig) (l listeners, err error) {
 	var lc net.ListenConfig
 	if a := cfg.XDSAddress; a != "" {
 		if l.remote, err = lc.Listen(ctx, "tcp", a); err != nil {
-			return l, fmt.Errorf("--xds-address: %w", err)
+			return l, fmt.Errorf("--xds-address: %w: choose an address of this machine whose port is free", byWhom(err, a))
 		}
 	}
 	if a := cfg.MetricsBind; a != "" {
 		if l.metrics, err = lc.Listen(ctx, "tcp", a); err != nil {
-			return l, fmt.Errorf(`--metrics-bind: %w: several meshes on one machine need an address each, or "" to serve metrics on the admin socket alone`, err)
+			return l, fmt.Errorf(`--metrics-bind: %w: several meshes on one machine need an address each, or "" to serve metrics on the admin socket alone`, byWhom(err, a))
 		}
 	}
 	return l, nil
+}
+
+// byWhom adds to the error of listening on an address who has it, as far as that is known.
+func byWhom(err error, address string) error {
+	if !errors.Is(err, syscall.EADDRINUSE) {
+		return err
+	}
+	a, rerr := net.ResolveTCPAddr("tcp", address)
+	if rerr != nil {
+		return err
+	}
+	addr := a.AddrPort()
+	if !addr.Addr().IsValid() {
+		addr = netip.AddrPortFrom(netip.IPv6Unspecified(), addr.Port())
+	}
+	if holder := sockettable.PortHolder(addr); holder != "" {
+		return fmt.Errorf("%w, by %s", err, holder)
+	}
+	return err
 }
 
 // groupError says how to mend that the socket could not be given to the group.

@@ -10,19 +10,20 @@ import (
 	"sync"
 )
 
-// newLogger returns the logger for a format (auto, text or json) and a level.
-func newLogger(format, level string, w *os.File) (*slog.Logger, error) {
+// newLogger returns the logger for a format (auto, text or json) and a level. Commands that its lines
+// advise are completed by a.
+func newLogger(format, level string, w *os.File, a advice) (*slog.Logger, error) {
 	var l slog.Level
 	if err := l.UnmarshalText([]byte(level)); err != nil {
 		return nil, fmt.Errorf("--log-level: %q is none of debug, info, warn and error", level)
 	}
-	opts := &slog.HandlerOptions{Level: l}
+	opts := &slog.HandlerOptions{Level: l, ReplaceAttr: a.attr}
 	switch format {
 	case "json":
 		return slog.New(slog.NewJSONHandler(w, opts)), nil
 	case "text", "auto":
 		if info, err := w.Stat(); format == "auto" && err == nil && info.Mode()&os.ModeCharDevice != 0 {
-			return slog.New(&plainHandler{w: w, mu: &sync.Mutex{}, level: l}), nil
+			return slog.New(&plainHandler{w: w, mu: &sync.Mutex{}, level: l, advice: a}), nil
 		}
 		return slog.New(slog.NewTextHandler(w, opts)), nil
 	}
@@ -35,6 +36,8 @@ type plainHandler struct {
 	mu    *sync.Mutex
 	level slog.Level
 	with  string
+	// advice completes the commands that lines advise.
+	advice advice
 }
 
 func (h *plainHandler) Enabled(_ context.Context, l slog.Level) bool { return l >= h.level }
@@ -45,8 +48,8 @@ func (h *plainHandler) Handle(_ context.Context, r slog.Record) error {
 	if r.Level != slog.LevelInfo {
 		b.WriteString(strings.ToLower(r.Level.String()) + ": ")
 	}
-	b.WriteString(r.Message + h.with)
-	r.Attrs(func(a slog.Attr) bool { b.WriteString(plain(a)); return true })
+	b.WriteString(h.advice.text(r.Message) + h.with)
+	r.Attrs(func(a slog.Attr) bool { b.WriteString(plain(h.advice.attr(nil, a))); return true })
 	b.WriteByte('\n')
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -57,7 +60,7 @@ func (h *plainHandler) Handle(_ context.Context, r slog.Record) error {
 func (h *plainHandler) WithAttrs(attrs []slog.Attr) slog.Handler {
 	c := *h
 	for _, a := range attrs {
-		c.with += plain(a)
+		c.with += plain(h.advice.attr(nil, a))
 	}
 	return &c
 }

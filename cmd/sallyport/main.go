@@ -38,7 +38,7 @@ func run() int {
 	if exit, ok := errors.AsType[exitError](err); ok {
 		return int(exit)
 	}
-	for line := range strings.SplitSeq(err.Error(), "\n") { // several are one line each
+	for line := range strings.SplitSeq(adviceOf(root.PersistentFlags()).text(err.Error()), "\n") { // several are one line each
 		fmt.Fprintln(os.Stderr, "sallyport:", line)
 	}
 	return 2

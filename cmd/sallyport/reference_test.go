@@ -90,7 +90,7 @@ func TestChoices(t *testing.T) {
 			_, err = cfg.filesConfig(spiffeid.RequireTrustDomainFromString("mesh.invalid"))
 		}
 		if err == nil {
-			_, err = newLogger(cfg.LogFormat, cfg.LogLevel, os.Stderr)
+			_, err = newLogger(cfg.LogFormat, cfg.LogLevel, os.Stderr, advice{})
 		}
 		return err
 	}

@@ -46,7 +46,7 @@ Every flag is also a variable (SALLYPORT_LEAF_TTL) and a key of the configuratio
 			if err != nil && cfg.LogLevel == "" {
 				return err // nothing was read, so nothing is known of the rest
 			}
-			log, logErr := newLogger(cfg.LogFormat, cfg.LogLevel, os.Stderr)
+			log, logErr := newLogger(cfg.LogFormat, cfg.LogLevel, os.Stderr, cfg.advice())
 			if err = errors.Join(err, logErr); err != nil {
 				return err
 			}

@@ -60,7 +60,7 @@ Exit status: 0, and with --check 1 if a proxy or the control plane has trouble (
 					Proxy *admin.Proxy `json:"proxy,omitempty"`
 				}{s, full})
 			} else {
-				printStatus(c.OutOrStdout(), s, all, full)
+				printStatus(c.OutOrStdout(), adviceOf(c.Flags()), s, all, full)
 			}
 			if err == nil && check && troubled(s) {
 				err = exitError(1)
@@ -99,8 +99,8 @@ func troubled(s admin.Status) bool {
 }
 
 // printStatus prints the proxies of s, of all that there are, and all of one of them if full is it.
-func printStatus(w io.Writer, s admin.Status, all int, full *admin.Proxy) {
-	p := newPainter(w)
+func printStatus(w io.Writer, a advice, s admin.Status, all int, full *admin.Proxy) {
+	p := newPainter(w, a)
 	printPlane(w, p, s, all)
 	slices.SortStableFunc(s.Proxies, func(a, b xds.ProxyStatus) int { return trouble(s, b) - trouble(s, a) })
 	if full == nil {
@@ -114,9 +114,10 @@ func printStatus(w io.Writer, s admin.Status, all int, full *admin.Proxy) {
 	if n, connected := uncounted(s); n > 0 {
 		fmt.Fprintln(w, wrap("", fmt.Sprintf("TLS 1.2: not counted for %d of %d connected proxies, as their Envoys' administration cannot be asked from here", n, connected), 2))
 	}
+	who := &holders{most: maxHolders}
 	for _, pr := range s.Proxies {
-		for _, note := range notes(s, pr) {
-			fmt.Fprintln(w, wrap("", fmt.Sprintf("%s: %s", pr.ID, note), 2))
+		for _, note := range notes(s, pr, who) {
+			fmt.Fprintln(w, wrap("", p.text(fmt.Sprintf("%s: %s", pr.ID, note)), 2))
 		}
 	}
 }
@@ -145,7 +146,7 @@ func printPlane(w io.Writer, p painter, s admin.Status, all int) {
 	}
 	fmt.Fprintln(w, wrap("", text, 2))
 	line := func(c colour, lead, text string) {
-		fmt.Fprintln(w, p.paint(c, wrap("  "+lead+": ", text, 4)))
+		fmt.Fprintln(w, p.paint(c, wrap("  "+lead+": ", p.text(text), 4)))
 	}
 	for _, r := range s.NotReady {
 		line(red, "not ready", r)
@@ -240,7 +241,7 @@ func lastAnswer(p xds.ProxyStatus, now time.Time) string {
 }
 
 // notes are what does not fit the table, the worst first.
-func notes(s admin.Status, p xds.ProxyStatus) (out []string) {
+func notes(s admin.Status, p xds.ProxyStatus, who *holders) (out []string) {
 	add := func(format string, args ...any) { out = append(out, fmt.Sprintf(format, args...)) }
 	if p.Left {
 		add("is connected, and not in the catalog: its Envoy keeps what it had: stop it, or register it again")
@@ -253,7 +254,11 @@ func notes(s admin.Status, p xds.ProxyStatus) (out []string) {
 		if p.Connected && !n.Standing {
 			state = ", mended"
 		}
-		add("Envoy refused %s %s %s ago%s: %s", n.Type, strings.Join(n.Resources, ", "), short(time.Since(n.Time)), state, oneLine(strings.TrimSpace(n.Message)))
+		text := who.refusal(p, n)
+		if mend := remedy(p, n); mend != "" && n.Standing {
+			text += ": " + mend
+		}
+		add("Envoy refused %s %s %s ago%s: %s", n.Type, strings.Join(n.Resources, ", "), short(time.Since(n.Time)), state, text)
 	}
 	if r := p.LastRejection; r != nil {
 		add("its last stream was rejected %s ago: %s", short(time.Since(r.Time)), oneLine(r.Reason))

@@ -22,33 +22,37 @@ const (
 	bold   colour = "1"
 )
 
-// painter colours texts, or leaves them as they are.
-type painter bool
+// painter colours texts, or leaves them as they are, and completes the commands that they advise.
+type painter struct {
+	colours bool
+	advice
+}
 
 // newPainter colours what is printed on a terminal, unless NO_COLOR asks for none (no-color.org).
-func newPainter(w io.Writer) painter {
+func newPainter(w io.Writer, a advice) painter {
 	f, ok := w.(*os.File)
 	if !ok || os.Getenv("NO_COLOR") != "" || os.Getenv("TERM") == "dumb" {
-		return false
+		return painter{advice: a}
 	}
 	info, err := f.Stat()
-	return painter(err == nil && info.Mode()&os.ModeCharDevice != 0)
+	return painter{err == nil && info.Mode()&os.ModeCharDevice != 0, a}
 }
 
 func (p painter) paint(c colour, s string) string {
-	if !p {
+	if !p.colours {
 		return s
 	}
 	return "\x1b[" + string(c) + "m" + s + "\x1b[0m"
 }
 
 // wrap breaks a text after lead at spaces so that it fits the page; lines after the first are
-// indented by indent columns. A word that is longer than a line stays whole, to be copied.
+// indented by indent columns. A word that is longer than a line stays whole, and so does a command in
+// backquotes: both are there to be copied.
 func wrap(lead, text string, indent int) string {
 	var b strings.Builder
 	b.WriteString(lead)
 	column := utf8.RuneCountInString(lead)
-	for i, word := range strings.Fields(text) {
+	for i, word := range words(text) {
 		n := utf8.RuneCountInString(word)
 		switch {
 		case i == 0:
@@ -63,6 +67,20 @@ func wrap(lead, text string, indent int) string {
 		column += n
 	}
 	return b.String()
+}
+
+// words are those of a text; what stands in backquotes is one, with what is joined to it.
+func words(text string) (out []string) {
+	open := false
+	for i, word := range strings.Fields(text) {
+		if i > 0 && open {
+			out[len(out)-1] += " " + word
+		} else {
+			out = append(out, word)
+		}
+		open = open != (strings.Count(word, "`")%2 == 1)
+	}
+	return out
 }
 
 // fit cuts a text to n columns.

@@ -1,4 +1,4 @@
-package sidecar
+package sockettable
 
 import (
 	"encoding/binary"
@@ -21,9 +21,9 @@ type tableSocket struct {
 	inode  string
 }
 
-// portHolder names the process that has addr, as far as this user may know; empty if nothing could
+// PortHolder names the process that has addr, as far as this user may know; empty if nothing could
 // be found out.
-func portHolder(addr netip.AddrPort) string {
+func PortHolder(addr netip.AddrPort) string {
 	var held []tableSocket
 	for _, path := range []string{"/proc/net/tcp", "/proc/net/tcp6"} {
 		b, _ := os.ReadFile(path) // one that cannot be read says nothing
@@ -41,8 +41,8 @@ func portHolder(addr netip.AddrPort) string {
 	return holder(held[i].inode, held[i].uid)
 }
 
-// socketHolder names the process that listens on a Unix socket.
-func socketHolder(path string) string {
+// SocketHolder names the process that listens on a Unix socket.
+func SocketHolder(path string) string {
 	b, err := os.ReadFile("/proc/net/unix")
 	if err != nil {
 		return ""
