@@ -121,6 +121,9 @@ type CheckResponse struct {
 	TakenAt time.Time `json:"taken_at,omitzero"`
 	// Waiting are the files that say what could not be taken, and may be another answer.
 	Waiting []string `json:"waiting,omitempty"`
+	// Held is what the intention waits for before it may allow: it denies until then. Empty: it does
+	// not wait.
+	Held string `json:"held,omitempty"`
 	// Note says what else a reader should know: that the intention is of a kind that is not
 	// supported and denies for that.
 	Note string `json:"note,omitempty"`

@@ -67,7 +67,7 @@ func (d *disk) resume() {
 func grantWaits(t *testing.T, m *meshtest.Mesh, source, destination string) {
 	t.Helper()
 	meshtest.Await(t, "a grant to wait", func() error {
-		if r := m.Run("intention", "check", source, destination); r.Exit != 1 || !strings.Contains(r.Stdout, "waits until that is recorded on disk") {
+		if r := m.Run("intention", "check", source, destination); r.Exit != 4 || !strings.Contains(r.Stdout, "waits until that is recorded on disk") {
 			return fmt.Errorf("exit %d, %s", r.Exit, r.Stdout)
 		}
 		return nil

@@ -78,13 +78,17 @@ type ChangeStatus struct {
 	// Seen is when the source noticed it.
 	Seen    time.Time     `json:"seen"`
 	Proxies []ProxyChange `json:"proxies"`
+	// Held are the grants that wait now, and what for, in words: of all that are said and not in force,
+	// those of services whose last change this is, or all if it is the newest of the catalog.
+	Held []string `json:"held,omitempty"`
 }
 
 // ProxyChange is the progress of a change at one stream of a proxy, or at a proxy without streams.
 type ProxyChange struct {
 	ID identity.ProxyID `json:"id"`
 	// State is the progress in words: "accepted", "sent", "refused" (Envoy refuses a resource of
-	// it), "does not concern it", "not connected", or why it waits.
+	// it), "does not concern it", "not connected", or why it waits. "accepted, but a grant waits":
+	// Envoy has all that is in force, and ChangeStatus.Held says what is not.
 	State string `json:"state"`
 	// Sent is when the first response with the change was sent; zero: none was.
 	Sent time.Time `json:"sent,omitzero"`
@@ -107,11 +111,21 @@ func (s *Server) Change(number uint64) (ChangeStatus, error) {
 		return ChangeStatus{}, fmt.Errorf("change %d is not among the last ones: the newest is %d", number, view.Change().Number)
 	}
 	out := ChangeStatus{Number: number, Seen: list[0].Seen, Proxies: []ProxyChange{}}
+	held := heldOf(view)
+	if number == view.Change().Number {
+		for _, d := range held {
+			out.Held = append(out.Held, d.texts...)
+		}
+	}
 	for p := range view.Proxies() {
 		w := view.Proxy(p.ID)
 		switch first := w.Changes[0]; {
 		case slices.Contains(w.Changes, number):
-			out.Proxies = append(out.Proxies, s.reached(p.ID, number)...)
+			reached := s.reached(p.ID, number)
+			if w.Changes[len(w.Changes)-1] == number {
+				out.hold(held, p.Service, reached)
+			}
+			out.Proxies = append(out.Proxies, reached...)
 		case number < first && len(w.Changes) == catalog.KeptOfProxy: // older ones were dropped
 			out.Proxies = append(out.Proxies, ProxyChange{ID: p.ID, State: "not known any more"})
 		default:
@@ -119,6 +133,49 @@ func (s *Server) Change(number uint64) (ChangeStatus, error) {
 		}
 	}
 	return out, nil
+}
+
+// heldGrants are those of a destination that are said and not in force.
+type heldGrants struct {
+	destination identity.Name
+	texts       []string
+}
+
+// heldOf are the grants of view that wait.
+func heldOf(view *catalog.View) (out []heldGrants) {
+	for d := range view.Intentions() {
+		h := heldGrants{destination: d.Name}
+		for _, i := range d.Intentions {
+			if i.Held != "" {
+				h.texts = append(h.texts, fmt.Sprintf("%s => %s (allow) at %s waits until %s", i.Source, i.Destination, i.Origin, i.Held))
+			}
+		}
+		if len(h.texts) > 0 {
+			out = append(out, h)
+		}
+	}
+	return out
+}
+
+// hold notes of a proxy of service, whose last change c is, which of its grants wait.
+func (c *ChangeStatus) hold(all []heldGrants, service identity.Name, reached []ProxyChange) {
+	waits := false
+	for _, h := range all {
+		if !h.destination.IsWildcard() && h.destination.Fold() != service.Fold() {
+			continue
+		}
+		waits = true
+		for _, text := range h.texts {
+			if !slices.Contains(c.Held, text) {
+				c.Held = append(c.Held, text)
+			}
+		}
+	}
+	for i := range reached {
+		if waits && reached[i].State == "accepted" {
+			reached[i].State = "accepted, but a grant waits"
+		}
+	}
 }
 
 // reached is the progress of a change that concerns the proxy, at each of its streams.

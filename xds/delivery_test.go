@@ -1,11 +1,13 @@
 package xds
 
 import (
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/sallyport/sallyport/catalog"
+	"github.com/sallyport/sallyport/identity"
 	"github.com/sallyport/sallyport/intention"
 )
 
@@ -95,6 +97,24 @@ func TestChange(t *testing.T) {
 		c.must(c.s.ACK(c.expect("secret peers/api")))
 		c.must(c.s.ACK(c.expect("extension intentions/api")))
 		want(newest(), "api", "accepted")
+
+		// What is said and not in force is no part of what Envoy accepts.
+		granted = newest()
+		held := intention.Intention{
+			Source: intention.Source{Name: identity.NewName("job")}, Destination: identity.NewName("api"), Action: intention.Allow, Held: "b.hcl can be taken", Origin: "a.hcl:4",
+		}
+		m.contents.Intentions = append(m.contents.Intentions, held)
+		m.publish()
+		c.must(c.s.ACK(c.expect("extension intentions/api")))
+		want(newest(), "api", "accepted, but a grant waits")
+		want(newest(), "db", "does not concern it")
+		want(granted, "api", "accepted")
+		for number, waits := range map[uint64]string{newest(): "job => api (allow) at a.hcl:4 waits until b.hcl can be taken", granted: ""} {
+			if s, err := m.server.Change(number); err != nil || strings.Join(s.Held, "\n") != waits {
+				t.Errorf("change %d: %v waits, %v, want %q", number, s.Held, err, waits)
+			}
+		}
+		m.contents.Intentions = m.contents.Intentions[:len(m.contents.Intentions)-1]
 
 		// Old ones are forgotten, and said to be.
 		for range catalog.KeptOfProxy + 1 {

@@ -18,7 +18,8 @@ func newChangeCommand(o *clientOptions) *cobra.Command {
 		Short: "When a change of the catalog or of intentions reached each sidecar",
 		Long: `Change asks the running control plane what became of one change: when its source noticed it, and for each sidecar when
 the first response went out that it led to and when Envoy had accepted all of it, that Envoy refuses some of what
-it has to be told, or that the change does not concern it. Without a number it is the newest change. The log has a line
+it has to be told, or that the change does not concern it. A grant that the files say and that is not in force yet is
+listed with what it waits for: a file that cannot be taken, or the disk; so "accepted, but a grant waits" is not that grant. Without a number it is the newest change. The log has a line
 with each change's number; numbers grow, over restarts too, as long as the data directory is kept.`,
 		Args: between(0, "NUMBER"),
 		RunE: func(c *cobra.Command, args []string) error {
@@ -60,5 +61,12 @@ func printChange(w io.Writer, s xds.ChangeStatus) error {
 	for _, p := range s.Proxies {
 		fmt.Fprintf(t, "%s\t%s\t%s\t%s\n", p.ID, p.State, after(p.Sent), after(p.Accepted))
 	}
-	return t.Flush()
+	if err := t.Flush(); err != nil || len(s.Held) == 0 {
+		return err
+	}
+	fmt.Fprintln(w)
+	for _, text := range s.Held {
+		fmt.Fprintln(w, wrap("", text, 2))
+	}
+	return nil
 }

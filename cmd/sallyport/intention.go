@@ -25,7 +25,8 @@ func newIntentionCommand(o *clientOptions) *cobra.Command {
 		Long: `Check says whether the service SOURCE may connect to the service DESTINATION. SOURCE may be a SPIFFE ID too; of an
 instance or a proxy its service is meant.
 It asks the running control plane, or with --catalog the files alone: then the trust domain of a SPIFFE ID is taken for the mesh's. Exit status: 0 allowed, 1 denied, 2 error;
-while files of the catalog have newer contents that could not be taken, 3 allowed, 4 denied: the answer is what is in force.`,
+while files of the catalog have newer contents that could not be taken, 3 allowed, 4 denied: the answer is what is in force. 4 too while the
+intention allows and waits for the disk, which has to have it first.`,
 		Args:              exactly("SOURCE", "DESTINATION"),
 		ValidArgsFunction: completing(o, 2, serviceName),
 		RunE: func(c *cobra.Command, args []string) error {
@@ -62,7 +63,7 @@ while files of the catalog have newer contents that could not be taken, 3 allowe
 
 // answer is the exit status of an answer.
 func answer(r admin.CheckResponse) error {
-	switch waits := len(r.Waiting) > 0; {
+	switch waits := len(r.Waiting) > 0 || r.Held != ""; {
 	case waits && r.Allowed:
 		return exitError(3)
 	case waits:
@@ -168,7 +169,7 @@ func checkIntention(v *catalog.View, source, destination string) (admin.CheckRes
 	r := admin.CheckResponse{Allowed: d.Allowed(), Source: source, Destination: destination, Reason: d.Reason.String()}
 	if i := d.Intention; i != nil {
 		r.Intention, r.Origin, r.Precedence = i.String(), i.Origin, i.Precedence()
-		r.Note = whyDenied(*i)
+		r.Note, r.Held = whyDenied(*i), i.Held
 	}
 	var notes []string
 	// Of what is registered in other datacenters only those who dial it here know.

@@ -34,6 +34,7 @@ func exampleView() *catalog.View {
 		Intentions: []intention.Intention{
 			{Source: intention.Source{Name: name("web")}, Destination: name("api"), Action: intention.Allow, Origin: "api.hcl:3"},
 			{Source: intention.Source{Name: name("l7")}, Destination: name("api"), Action: intention.Allow, Unsupported: "permissions", Origin: "api.hcl:4"},
+			{Source: intention.Source{Name: name("job")}, Destination: name("api"), Action: intention.Allow, Held: "that is recorded on disk", Origin: "api.hcl:5"},
 			{Source: intention.Source{Name: name("web")}, Destination: name("ap"), Action: intention.Allow, Origin: "ap.hcl:1"},
 		},
 	}.View()
@@ -88,6 +89,7 @@ func TestAsTaken(t *testing.T) {
 	}{
 		{"web", nil, "Allowed: web => api, by the intention web => api (allow) at api.hcl:3", 0},
 		{"l7", nil, "Denied: l7 => api, by the intention l7 => api (deny) at api.hcl:4 (denies because", 1},
+		{"job", nil, "Denied: job => api, by the intention job => api (deny) at api.hcl:5 (waits until that is recorded on disk)", 4},
 		{"web", []admin.NotTaken{{File: "api.hcl", TakenAt: at}}, "at api.hcl:3 (as taken at 10:42 on 2026-01-02); newer contents wait until they can be taken: api.hcl", 3},
 		{"web", []admin.NotTaken{{File: "b.hcl"}, {File: "c.hcl", TakenAt: at}}, "at api.hcl:3; newer contents wait until they can be taken: b.hcl, c.hcl", 3},
 		{"batch", []admin.NotTaken{{File: "b.hcl"}}, "by default policy (no service \"batch\" is registered); newer contents wait until they can be taken: b.hcl", 4},
