@@ -59,7 +59,10 @@ func TestMistyped(t *testing.T) {
 	t.Parallel()
 	for args, want := range map[string]string{
 		"nosuch --help": `unknown command "nosuch" for "sallyport": see`, "help nosuch": "unknown command", "intention chek --help": "did you mean `sallyport intention check`?",
-		"status --help": "", "help status": "", "--help": "", "intention": "", "completion bash": "", "__complete status x": "", "": "", "--runtime-dir x status": "",
+		"status --help": "", "help status": "", "--help": "", "intention": "", "completion bash": "", "completion tcsh": "there is bash, fish, powershell, zsh", "completion bahs": "did you mean `sallyport completion bash`?", "help completion tcsh": "there is bash",
+		"envoy -sidecar-for web": "unknown flag -sidecar-for: did you mean --sidecar-for?", "status -runtime-dir=x": "did you mean --runtime-dir?", "bootstrap -output x": "did you mean --output?",
+		"status -help": "did you mean --help?", "-version": "did you mean --version?", "envoy --sidecar-for web -- -log-level info": "", "bootstrap -o x": "", "intention check -json a b": "did you mean --json?",
+		"__complete status x": "", "": "", "--runtime-dir x status": "",
 	} {
 		err := mistyped(newRootCommand(), strings.Fields(args))
 		if (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -11,7 +10,6 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/sallyport/sallyport/admin"
-	"github.com/sallyport/sallyport/definition"
 	"github.com/spf13/cobra"
 )
 
@@ -40,9 +38,7 @@ configuration over xDS: mutual TLS between services, and only the connections th
 		return err
 	}
 	root.SetVersionTemplate("sallyport {{.Version}}\n")
-	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
-		return fmt.Errorf("%w: see `%s --help`", err, c.CommandPath())
-	})
+	root.SetFlagErrorFunc(flagError)
 	root.PersistentFlags().StringVar(&o.runtimeDir, "runtime-dir", os.Getenv("SALLYPORT_RUNTIME_DIR"),
 		"directory of the sockets (SALLYPORT_RUNTIME_DIR; default "+admin.SystemDir+" for root, else under XDG_RUNTIME_DIR, else a directory of the user's own)")
 	root.PersistentFlags().StringVar(&o.owner, "runtime-owner", os.Getenv("SALLYPORT_RUNTIME_OWNER"),
@@ -86,42 +82,6 @@ func help(c *cobra.Command, _ []string) error { return c.Help() }
 
 // noArguments takes none.
 func noArguments(c *cobra.Command, args []string) error { return exactly()(c, args) }
-
-// subcommand takes no arguments either: one is the name of a command that there is not.
-func subcommand(c *cobra.Command, args []string) error {
-	if len(args) == 0 {
-		return nil
-	}
-	var known []string
-	for _, sub := range c.Commands() {
-		if sub.IsAvailableCommand() {
-			known = append(known, sub.Name())
-		}
-	}
-	text := fmt.Sprintf("unknown command %q for %q", args[0], c.CommandPath())
-	if near := definition.Nearest(args[0], known); near != "" {
-		text += fmt.Sprintf(": did you mean `%s %s`?", c.CommandPath(), near)
-	} else {
-		text += ": see `" + c.CommandPath() + " --help`"
-	}
-	return errors.New(text)
-}
-
-// mistyped returns an error if args name a command that there is not. Cobra would print the help of
-// the group instead if --help is among them, and be content.
-func mistyped(root *cobra.Command, args []string) error {
-	if len(args) > 0 && args[0] == "help" {
-		args = args[1:]
-	}
-	if len(args) == 0 || strings.HasPrefix(args[0], "__") || args[0] == "completion" { // cobra's own
-		return nil
-	}
-	c, rest, err := root.Find(args)
-	if err != nil || !c.HasSubCommands() || len(rest) == 0 || strings.HasPrefix(rest[0], "-") {
-		return err
-	}
-	return subcommand(c, rest)
-}
 
 // exactly takes as many arguments as there are names.
 func exactly(names ...string) cobra.PositionalArgs { return between(len(names), names...) }

@@ -12,17 +12,27 @@ import (
 
 func TestWrongCommands(t *testing.T) {
 	for args, want := range map[string]string{
-		"foo":                `unknown command "foo" for "sallyport"`,
-		"intention chek a b": `unknown command "chek" for "sallyport intention"`,
-		"intention check a":  "sallyport intention check takes SOURCE and DESTINATION, and was given 1 argument: see `sallyport intention check --help`",
-		"serve --catlog x":   "see `sallyport serve --help`",
-		"envoy":              "sidecar-for",
-		"envoy web":          "come after --",
-		"leaf rotate":        "sallyport leaf rotate takes SERVICE, and was given 0 arguments",
-		"status a b":         "sallyport status takes at most PROXY, and was given 2 arguments",
-		"statsu":             "did you mean `sallyport status`?",
-		"bootstrap":          "whose sidecar?",
-		"validate":           "sallyport validate takes DIR, and was given 0 arguments",
+		"foo":                    `unknown command "foo" for "sallyport"`,
+		"intention chek a b":     `unknown command "chek" for "sallyport intention"`,
+		"intention check a":      "sallyport intention check takes SOURCE and DESTINATION, and was given 1 argument: see `sallyport intention check --help`",
+		"serve --catlog x":       "unknown flag: --catlog: did you mean --catalog?",
+		"envoy --sidecarfor web": "did you mean --sidecar-for?",
+		"envoy -sidecar-fro web": "did you mean --sidecar-for?",
+		"serve --leaf_ttl 1h":    "did you mean --leaf-ttl?",
+		"status -j":              "did you mean --json?",
+		"status -r":              "see `sallyport status --help`",
+		"status --nothing-like":  "see `sallyport status --help`",
+		"status --runtime-dri x": "did you mean --runtime-dir?",
+		"bootstrap -adminbind x": "did you mean --admin-bind?",
+		"leaf --josn":            "see `sallyport leaf --help`",
+		"bootstrap --wait x":     "see `sallyport bootstrap --help`",
+		"envoy":                  "sidecar-for",
+		"envoy web":              "come after --",
+		"leaf rotate":            "sallyport leaf rotate takes SERVICE, and was given 0 arguments",
+		"status a b":             "sallyport status takes at most PROXY, and was given 2 arguments",
+		"statsu":                 "did you mean `sallyport status`?",
+		"bootstrap":              "whose sidecar?",
+		"validate":               "sallyport validate takes DIR, and was given 0 arguments",
 	} {
 		root := newRootCommand()
 		root.SetArgs(strings.Fields(args))
