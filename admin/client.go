@@ -140,6 +140,11 @@ func (c *Client) Token(ctx context.Context, r TokenRequest) (TokenResponse, erro
 	return call[TokenResponse](ctx, c, http.MethodPost, "/v1/token", r)
 }
 
+// ApplicationToken returns a token of the HTTP API.
+func (c *Client) ApplicationToken(ctx context.Context, r ApplicationTokenRequest) (ApplicationTokenResponse, error) {
+	return call[ApplicationTokenResponse](ctx, c, http.MethodPost, "/v1/token/application", r)
+}
+
 // Revoke has tokens be taken no more.
 func (c *Client) Revoke(ctx context.Context, r RevokeRequest) (RevokeResponse, error) {
 	return call[RevokeResponse](ctx, c, http.MethodPost, "/v1/token/revoke", r)

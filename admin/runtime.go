@@ -32,6 +32,9 @@ func DefaultDir() string {
 // Socket is the path of the admin socket in a runtime directory.
 func Socket(dir string) string { return filepath.Join(dir, "admin.sock") }
 
+// HTTPSocket is the path of the socket on which applications ask Consul's HTTP API.
+func HTTPSocket(runtimeDir string) string { return filepath.Join(runtimeDir, "http.sock") }
+
 // XDSSocket is the path of the socket for Envoys in a runtime directory.
 func XDSSocket(dir string) string { return filepath.Join(dir, "xds.sock") }
 

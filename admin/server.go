@@ -36,6 +36,8 @@ type API struct {
 	Rotate func(service string) error
 	// Token mints a proxy's token for the process peer.
 	Token func(peer Peer, r TokenRequest) (TokenResponse, error)
+	// ApplicationToken mints a token of the HTTP API for the process peer.
+	ApplicationToken func(peer Peer, r ApplicationTokenRequest) (ApplicationTokenResponse, error)
 	// Revoke has tokens be taken no more, as the process peer asks.
 	Revoke func(peer Peer, r RevokeRequest) (RevokeResponse, error)
 	// Judge says why a proxy would not be served with a token of its own: ErrForbidden, or that this
@@ -188,6 +190,24 @@ func handler(api API, log *slog.Logger) http.Handler {
 			log.Warn("tokens not revoked", "err", err)
 		} else {
 			log.Info("tokens revoked", "count", out.Streams)
+		}
+		reply(w, out, err)
+	})
+	mux.HandleFunc("POST /v1/token/application", func(w http.ResponseWriter, r *http.Request) {
+		peer, in, err := request[ApplicationTokenRequest](w, r)
+		if err != nil {
+			reply(w, nil, err)
+			return
+		}
+		out, err := api.ApplicationToken(peer, in)
+		log := audited(log, peer).With("reader", in.Reader)
+		if in.Service != "" {
+			log = log.With("applications_of", in.Service)
+		}
+		if err != nil {
+			log.Warn("token refused", "err", err)
+		} else {
+			log.Info("token issued", "token_id", out.TokenID, "expires", out.Expires)
 		}
 		reply(w, out, err)
 	})

@@ -73,17 +73,36 @@ func (r TokenResponse) LogValue() slog.Value {
 // String keeps the token out of whatever prints a response.
 func (r TokenResponse) String() string { return "token of " + r.ProxyID }
 
+// ApplicationTokenRequest asks for a token of the HTTP API: for the applications of a service, or for a reader.
+type ApplicationTokenRequest struct {
+	Service string        `json:"service,omitempty"`
+	Reader  bool          `json:"reader,omitempty"`
+	TTL     time.Duration `json:"ttl,omitempty"` // nanoseconds; 0: the control plane's default
+}
+
+// ApplicationTokenResponse is a token of the HTTP API.
+type ApplicationTokenResponse struct {
+	Token   string    `json:"token"`
+	TokenID string    `json:"token_id"`
+	Expires time.Time `json:"expires"`
+	Socket  string    `json:"socket"` // of the HTTP API
+}
+
 // RevokeRequest asks that tokens be taken no more: one, by its ID, or all of a proxy, by its ID, its
 // instance or its service. Exactly one of the two is set.
 type RevokeRequest struct {
 	TokenID string `json:"token_id,omitempty"`
 	Proxy   string `json:"proxy,omitempty"`
+	// Applications is the service all of whose applications' tokens are meant.
+	Applications string `json:"applications,omitempty"`
 }
 
 // RevokeResponse says what was revoked.
 type RevokeResponse struct {
 	TokenID string `json:"token_id,omitempty"`
 	ProxyID string `json:"proxy_id,omitempty"`
+	// Applications is the service whose applications' tokens were revoked.
+	Applications string `json:"applications,omitempty"`
 	// Unknown says that the catalog has no such proxy.
 	Unknown bool `json:"unknown,omitempty"`
 	// Streams is how many were ended.

@@ -2,6 +2,8 @@ package consul
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"net"
 	"strings"
 	"time"
@@ -104,8 +106,7 @@ func (a *Agent) registered() (map[identity.ProxyID]*catalog.Proxy, error) {
 // may is nil if token has service:write, by a verdict that is not older than fresh, and the call
 // comes from where it may.
 func (a *Agent) may(ctx context.Context, token string, service identity.Name, fresh time.Duration) error {
-	// It is sent to the agent in a header.
-	if strings.ContainsFunc(token, func(c rune) bool { return c <= ' ' || c > '~' }) {
+	if !sendable(token) {
 		return status.Error(codes.Unauthenticated, "the token is none of Consul's")
 	}
 	if err := a.acl.check(ctx, token, service.Service, fresh); err != nil {
@@ -136,4 +137,33 @@ func remote(ctx context.Context) bool {
 		return !a.IP.IsLoopback()
 	}
 	return true
+}
+
+// MayWrite is nil if token has service:write on service, by a verdict that is not older than 5 s, and says more than what everybody may
+// do: where ACLs are off, nobody's does. As long as the agent does not answer, the last verdict holds. It blocks for 2 s at most; errors are as those of Stream.
+func (a *Agent) MayWrite(ctx context.Context, token string, service identity.Name) error {
+	if !sendable(token) {
+		return status.Error(codes.Unauthenticated, "the token is none of Consul's")
+	}
+	if token == "" || token == anonymous {
+		return status.Error(codes.PermissionDenied, "what Consul lets everybody do is no proof of who asks")
+	}
+	if err := a.acl.check(ctx, token, service.Service, freshStream); err != nil {
+		return err
+	}
+	if a.acl.aclsOff() {
+		return status.Error(codes.PermissionDenied, "Consul's ACLs are off, so no token says who asks")
+	}
+	return nil
+}
+
+// TokenName tells tokens apart without saying them.
+func TokenName(token string) string {
+	sum := sha256.Sum256([]byte(token))
+	return "token " + hex.EncodeToString(sum[:6])
+}
+
+// sendable reports whether a token can be sent to the agent in a header.
+func sendable(token string) bool {
+	return !strings.ContainsFunc(token, func(c rune) bool { return c <= ' ' || c > '~' })
 }

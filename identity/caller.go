@@ -1,6 +1,7 @@
 package identity
 
 import (
+	"cmp"
 	"log/slog"
 	"net/url"
 	"strings"
@@ -30,6 +31,9 @@ type Caller struct {
 	Proxy ProxyID
 	// Service is the service that a call is about. Zero in the Caller of a stream.
 	Service Name
+	// Application names an application without a sidecar ("token 7QK…", "uid 1000"), whose leafs are its own.
+	// Empty in the Caller of a proxy.
+	Application string
 	// Token authorizes the fetch of a leaf where the source checks it (Consul's ACL token). Empty
 	// for other sources.
 	Token string
@@ -54,17 +58,17 @@ type Proof struct {
 // Bound reports whether the token is bound to what the definition of its proxy said.
 func (p Proof) Bound() bool { return p.Service != Name{} }
 
-// String is the proxy's ID.
-func (c Caller) String() string { return string(c.Proxy) }
+// String is the proxy's ID, or the application's name.
+func (c Caller) String() string { return cmp.Or(string(c.Proxy), c.Application) }
 
 // GoString is String, so that %#v prints no token.
-func (c Caller) GoString() string { return string(c.Proxy) }
+func (c Caller) GoString() string { return c.String() }
 
 // LogValue is String.
-func (c Caller) LogValue() slog.Value { return slog.StringValue(string(c.Proxy)) }
+func (c Caller) LogValue() slog.Value { return slog.StringValue(c.String()) }
 
 // MarshalText is String, so that JSON prints no token.
-func (c Caller) MarshalText() ([]byte, error) { return []byte(c.Proxy), nil }
+func (c Caller) MarshalText() ([]byte, error) { return []byte(c.String()), nil }
 
 // XDSCluster is the name of the control plane's cluster in each proxy's bootstrap. All calls of an
 // Envoy to the control plane go through it, so that they carry the proxy's token.

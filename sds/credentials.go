@@ -52,7 +52,13 @@ type Credentials struct {
 // fetched with one token is never shown to the holder of another.
 type watchKey struct {
 	token string
-	id    identity.Service
+	// application is empty for proxies: applications share no leaf with them, or with each other.
+	application string
+	id          identity.Service
+}
+
+func keyOf(c identity.Caller, id identity.Service) watchKey {
+	return watchKey{c.Token, c.Application, id}
 }
 
 // watch is one leaf that somebody uses.

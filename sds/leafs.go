@@ -38,7 +38,7 @@ func (l *Leafs) SVID(id identity.Service) *SVID {
 	}
 	w := l.watches[id]
 	if w == nil {
-		key := watchKey{l.caller.Token, id}
+		key := keyOf(l.caller, id)
 		if w = c.watches[key]; w == nil {
 			w = &watch{caller: l.caller, id: id, users: map[*Leafs]bool{}}
 			c.watches[key] = w
@@ -79,7 +79,7 @@ func (l *Leafs) release(w *watch) {
 		return
 	}
 	c := l.credentials
-	delete(c.watches, watchKey{w.caller.Token, w.id})
+	delete(c.watches, keyOf(w.caller, w.id))
 	delete(c.notYetValid, w)
 	w.endRotation(errUnused)
 	if w.stop != nil {

@@ -84,11 +84,16 @@ func openRevocations(file string) (*revocations, error) {
 
 // has reports whether a token was revoked.
 func (r *revoked) has(v verified) bool {
-	if _, ok := r.Tokens[v.proof.ID]; ok {
+	return r.includes(v.proof.ID, v.proxy, v.issued)
+}
+
+// includes reports whether the token id was revoked, or all that its bearer was issued until then.
+func (r *revoked) includes(id string, bearer identity.ProxyID, issued int64) bool {
+	if _, ok := r.Tokens[id]; ok {
 		return true
 	}
-	c, ok := r.Proxies[v.proxy]
-	return ok && v.issued <= c.Issued
+	c, ok := r.Proxies[bearer]
+	return ok && issued <= c.Issued
 }
 
 // change puts what f makes of a copy in the place of the present revocations, at once, and records

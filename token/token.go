@@ -1,6 +1,7 @@
 // Package token is how a proxy proves who it is: a JWT per proxy, which its Envoy sends with every
 // xDS stream and every ext_authz call. An Issuer mints and verifies tokens with a key of its own,
-// offline; Authorizer reads tokens from gRPC calls, and has an Authority judge them.
+// offline; Authorizer reads tokens from gRPC calls, and has an Authority judge them. Applications
+// without a sidecar have tokens of the same key for another audience: neither is good for the other.
 //
 // A token never appears in an error or a log. All methods may be called by several goroutines.
 package token
@@ -23,8 +24,14 @@ import (
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 )
 
-// audience is the aud claim of every token: what a token is for.
-const audience = "sallyport-xds"
+// The aud claim: what a token is for.
+const (
+	audience            = "sallyport-xds"
+	applicationAudience = "sallyport-api"
+)
+
+// meant says in words what a token of an audience is for.
+var meant = map[string]string{audience: "xDS", applicationAudience: "the HTTP API"}
 
 const (
 	// issuerPath follows the trust domain in the iss claim.
@@ -65,11 +72,12 @@ type Config struct {
 
 // Issuer mints tokens and verifies them.
 type Issuer struct {
-	issuer   string
-	public   ed25519.PublicKey
-	signer   jose.Signer
-	verified *recent.Table[verified]
-	revoked  *revocations
+	issuer       string
+	public       ed25519.PublicKey
+	signer       jose.Signer
+	verified     *recent.Table[verified]
+	applications *recent.Table[application]
+	revoked      *revocations
 }
 
 // verified is what is kept of a token whose signature and claims are valid.
@@ -131,11 +139,12 @@ func Open(c Config) (*Issuer, error) {
 	}
 	public, _ := key.Public().(ed25519.PublicKey)
 	return &Issuer{
-		issuer:   c.TrustDomain.IDString() + issuerPath,
-		public:   public,
-		signer:   signer,
-		verified: recent.New[verified](maxVerified),
-		revoked:  revoked,
+		issuer:       c.TrustDomain.IDString() + issuerPath,
+		public:       public,
+		signer:       signer,
+		verified:     recent.New[verified](maxVerified),
+		applications: recent.New[application](maxApplications),
+		revoked:      revoked,
 	}, nil
 }
 
@@ -170,7 +179,7 @@ func (i *Issuer) Mint(s Subject, ttl time.Duration) (Minted, error) {
 			IssuedAt:  jwt.NewNumericDate(i.issuable(s.Proxy, now)),
 			ID:        m.ID,
 		},
-		Service: strings.Join([]string{s.Service.Partition, s.Service.Namespace, s.Service.Service}, "/"),
+		Service: binding(s.Service),
 		UID:     &s.UID,
 	}).Serialize()
 	if err != nil {
@@ -205,46 +214,23 @@ func (i *Issuer) verify(token string) (verified, error) {
 	return v, nil
 }
 
-// read checks everything of a token but its times.
+// read checks everything of a proxy's token but its times.
 func (i *Issuer) read(token string) (verified, error) {
-	if len(token) > maxToken {
-		return verified{}, fmt.Errorf("token of %d bytes is longer than any that is minted", len(token))
-	}
-	// What is signed are decoded bytes, encoded anew: without this check one token would have several
-	// spellings.
-	for part := range strings.SplitSeq(token, ".") {
-		if !canonical(part) {
-			return verified{}, errMalformed
-		}
-	}
-	// The parser's errors may quote the token, so they are not wrapped.
-	parsed, err := jwt.ParseSigned(token, algorithms())
+	c, err := i.parse(token, audience)
 	if err != nil {
-		return verified{}, errMalformed
-	}
-	var c claims
-	if err := parsed.Claims(i.public, &c); err != nil {
-		return verified{}, errors.New("token is not signed by this control plane, or not with its present key")
+		return verified{}, err
 	}
 	p := identity.ProxyID(c.Subject)
-	switch {
-	case c.Issuer != i.issuer:
-		return verified{}, errors.New("token is of another mesh")
-	case len(c.Audience) != 1 || c.Audience[0] != audience:
-		return verified{}, errors.New("token is not meant for xDS")
-	case c.Expiry == nil || c.NotBefore == nil:
-		return verified{}, errors.New("token has no bounds in time")
-	}
 	if err := checkProxy(p); err != nil {
 		return verified{}, err
 	}
 	proof := identity.Proof{ID: c.ID, Expires: int64(*c.Expiry)}
 	if c.Service != "" || c.UID != nil {
-		parts := strings.Split(c.Service, "/")
-		if len(parts) != 3 || c.UID == nil {
+		service, ok := boundTo(c.Service)
+		if !ok || c.UID == nil {
 			return verified{}, errors.New("token is bound to nothing that this release knows")
 		}
-		proof.Service, proof.UID = identity.Name{Partition: parts[0], Namespace: parts[1], Service: parts[2]}, *c.UID
+		proof.Service, proof.UID = service, *c.UID
 		if proof.Service.Check() != nil {
 			return verified{}, errors.New("token is bound to a service whose name cannot be one")
 		}
@@ -254,6 +240,51 @@ func (i *Issuer) read(token string) (verified, error) {
 		v.issued = int64(*c.IssuedAt)
 	}
 	return v, nil
+}
+
+// boundTo is the service that a claim names.
+func boundTo(claim string) (identity.Name, bool) {
+	parts := strings.Split(claim, "/")
+	if len(parts) != 3 {
+		return identity.Name{}, false
+	}
+	return identity.Name{Partition: parts[0], Namespace: parts[1], Service: parts[2]}, true
+}
+
+// binding is the claim that names a service.
+func binding(n identity.Name) string {
+	return strings.Join([]string{n.Partition, n.Namespace, n.Service}, "/")
+}
+
+// parse returns what a token for that audience says, if this issuer has signed it. It has an end and a beginning.
+func (i *Issuer) parse(token, wanted string) (c claims, err error) {
+	if len(token) > maxToken {
+		return c, fmt.Errorf("token of %d bytes is longer than any that is minted", len(token))
+	}
+	// What is signed are decoded bytes, encoded anew: without this check one token would have several
+	// spellings.
+	for part := range strings.SplitSeq(token, ".") {
+		if !canonical(part) {
+			return c, errMalformed
+		}
+	}
+	// The parser's errors may quote the token, so they are not wrapped.
+	parsed, err := jwt.ParseSigned(token, algorithms())
+	if err != nil {
+		return c, errMalformed
+	}
+	if err := parsed.Claims(i.public, &c); err != nil {
+		return c, errors.New("token is not signed by this control plane, or not with its present key")
+	}
+	switch {
+	case c.Issuer != i.issuer:
+		return c, errors.New("token is of another mesh")
+	case len(c.Audience) != 1 || c.Audience[0] != wanted:
+		return c, fmt.Errorf("token is not meant for %s", meant[wanted])
+	case c.Expiry == nil || c.NotBefore == nil:
+		return c, errors.New("token has no bounds in time")
+	}
+	return c, nil
 }
 
 // canonical reports whether part is base64 in its only strict spelling: decoders ignore line breaks

@@ -31,8 +31,10 @@ func (p *controlPlane) api() admin.API {
 		Rotate: p.rotateLeaf,
 		Token:  p.token,
 		Revoke: p.revoke,
-		Judge:  p.judge,
-		Reload: p.source.reload,
+
+		ApplicationToken: p.applicationToken,
+		Judge:            p.judge,
+		Reload:           p.source.reload,
 		Application: func(peer admin.Peer, a admin.Application) error {
 			v, _ := p.store.Views.Load()
 			return p.applications.note(v, peer, a, p.log)

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"net"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -39,6 +40,8 @@ type serveConfig struct {
 	XDSAddress             string        `mapstructure:"xds_address"`
 	XDSNames               string        `mapstructure:"xds_names"`
 	MetricsBind            string        `mapstructure:"metrics_bind"`
+	APIAddress             string        `mapstructure:"api_address"`
+	APIHosts               string        `mapstructure:"api_hosts"`
 	AdminGroup             string        `mapstructure:"admin_group"`
 	LogFormat              string        `mapstructure:"log_format"`
 	LogLevel               string        `mapstructure:"log_level"`
@@ -91,6 +94,8 @@ func serveFlags(f *pflag.FlagSet) {
 	f.String("xds-address", "", "host:port of a TLS endpoint for Envoys on other machines (default: none, the socket alone)")
 	f.String("xds-names", "", "names and addresses, separated by commas, by which clients reach --xds-address, for its certificate: what the machine does not know of itself, such as a load balancer's name")
 	f.String("metrics-bind", "127.0.0.1:19876", `host:port of /metrics, /healthz and /readyz ("" : on the admin socket alone)`)
+	f.String("api-address", "", "host:port, of a loopback address, on which Consul's HTTP API is answered for applications (default: none, the socket http.sock alone)")
+	f.String("api-hosts", "", "names, separated by commas, by which --api-address may be asked beside localhost and loopback addresses")
 	f.String("admin-group", "", "group whose members may use the admin socket too")
 	f.String("log-format", "auto", "auto (short lines on a terminal, else text), text or json")
 	f.String("log-level", "info", "debug, info, warn or error")
@@ -200,11 +205,12 @@ func (c serveConfig) check() error {
 	default:
 		errs = append(errs, c.checkFiles())
 	}
-	for _, f := range []struct{ flag, addr string }{{"--xds-address", c.XDSAddress}, {"--metrics-bind", c.MetricsBind}} {
+	for _, f := range []struct{ flag, addr string }{{"--xds-address", c.XDSAddress}, {"--metrics-bind", c.MetricsBind}, {"--api-address", c.APIAddress}} {
 		if _, _, err := net.SplitHostPort(f.addr); f.addr != "" && err != nil {
 			errs = append(errs, fmt.Errorf("%s: %q is not host:port", f.flag, f.addr))
 		}
 	}
+	errs = append(errs, c.checkAPI())
 	if c.XDSNames != "" && c.XDSAddress == "" {
 		errs = append(errs, errors.New("--xds-names: there is no --xds-address whose certificate they would be in"))
 	}
@@ -212,6 +218,26 @@ func (c serveConfig) check() error {
 		errs = append(errs, fmt.Errorf("--xds-names: %w", err))
 	}
 	return errors.Join(errs...)
+}
+
+// checkAPI refuses addresses that others can reach: the API hands out private keys, and has no TLS.
+func (c serveConfig) checkAPI() error {
+	host, _, err := net.SplitHostPort(c.APIAddress)
+	if c.APIAddress == "" || err != nil {
+		if c.APIHosts != "" && c.APIAddress == "" {
+			return errors.New("--api-hosts: there is no --api-address that they would be names of")
+		}
+		return nil // said already
+	}
+	if ip, err := netip.ParseAddr(host); host != "localhost" && (err != nil || !ip.IsLoopback()) {
+		return fmt.Errorf("--api-address: %q is no loopback address: the API hands out private keys, so other machines do not get to it: 127.0.0.1, [::1] or localhost", host)
+	}
+	return nil
+}
+
+// apiHosts are the names that --api-hosts gives.
+func (c serveConfig) apiHosts() []string {
+	return strings.FieldsFunc(strings.ToLower(c.APIHosts), func(r rune) bool { return r == ',' || r == ' ' })
 }
 
 // xdsNames are the names that --xds-names gives.

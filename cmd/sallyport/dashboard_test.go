@@ -17,6 +17,7 @@ var rows = []struct{ title, prefix string }{
 	{"Certificates", "sallyport_ca_"},
 	{"What was refused", "sallyport_refusals_"},
 	{"What was refused", "sallyport_authz_"},
+	{"Applications without a sidecar", "sallyport_api_"},
 	{"Catalog", "sallyport_catalog_"},
 	{"Consul", "sallyport_consul_"},
 	{"Process", "sallyport_build_"},

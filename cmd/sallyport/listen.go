@@ -19,10 +19,10 @@ import (
 )
 
 // listeners are the sockets of a control plane.
-type listeners struct{ admin, xds, remote, metrics net.Listener }
+type listeners struct{ admin, xds, remote, metrics, http, httpTCP net.Listener }
 
 func (l listeners) close() {
-	for _, c := range []net.Listener{l.admin, l.xds, l.remote, l.metrics} {
+	for _, c := range []net.Listener{l.admin, l.xds, l.remote, l.metrics, l.http, l.httpTCP} {
 		if c != nil {
 			_ = c.Close()
 		}
@@ -61,7 +61,16 @@ func listen(ctx context.Context, cfg serveConfig) (l listeners, err error) {
 	if l.xds, err = admin.Listen(admin.XDSSocket(cfg.RuntimeDir), 0o666, -1); err != nil {
 		return l, err
 	}
+	// Applications of any user connect; what lets them in is a token, or a service that names them.
+	if l.http, err = admin.Listen(admin.HTTPSocket(cfg.RuntimeDir), 0o666, -1); err != nil {
+		return l, err
+	}
 	var lc net.ListenConfig
+	if a := cfg.APIAddress; a != "" {
+		if l.httpTCP, err = lc.Listen(ctx, "tcp", a); err != nil {
+			return l, fmt.Errorf("--api-address: %w: where a Consul agent has that address, choose another, and set CONSUL_HTTP_ADDR for clients", err)
+		}
+	}
 	if a := cfg.XDSAddress; a != "" {
 		if l.remote, err = lc.Listen(ctx, "tcp", a); err != nil {
 			return l, fmt.Errorf("--xds-address: %w: choose an address of this machine whose port is free", byWhom(err, a))
@@ -105,7 +114,7 @@ func groupError(group string, err error) error {
 // ownAddresses are those of the control plane that a registration might name. A name in place of an
 // IP address stands for all that it may mean.
 func (c serveConfig) ownAddresses() (out []claim.Address) {
-	for _, a := range []struct{ flag, address string }{{"--xds-address", c.XDSAddress}, {"--metrics-bind", c.MetricsBind}} {
+	for _, a := range []struct{ flag, address string }{{"--xds-address", c.XDSAddress}, {"--metrics-bind", c.MetricsBind}, {"--api-address", c.APIAddress}} {
 		host, port, err := net.SplitHostPort(a.address)
 		n, perr := strconv.ParseUint(port, 10, 16)
 		if err != nil || perr != nil || n == 0 {

@@ -16,11 +16,13 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/sallyport/sallyport/admin"
+	"github.com/sallyport/sallyport/api"
 	"github.com/sallyport/sallyport/audit"
 	"github.com/sallyport/sallyport/authz"
 	"github.com/sallyport/sallyport/ca"
 	"github.com/sallyport/sallyport/catalog"
 	"github.com/sallyport/sallyport/claim"
+	"github.com/sallyport/sallyport/consul"
 	"github.com/sallyport/sallyport/identity"
 	"github.com/sallyport/sallyport/internal/latest"
 	"github.com/sallyport/sallyport/internal/sequence"
@@ -80,12 +82,14 @@ type controlPlane struct {
 	source    source
 	authority authority
 	callers   callers
+	agent     *consul.Agent // nil: the catalog comes from files
 	store     *catalog.Store
 	claims    *claim.Registry
 	secrets   *sds.Credentials
 	xds       *xds.Server
 	authz     *authz.Server
 	observe   *observe.Server
+	http      *api.Server
 	// applications are those of which their sidecars say that they do not answer.
 	applications applications
 	remote       latest.Value[*ca.Endpoint] // empty without a TLS endpoint
@@ -122,6 +126,10 @@ func serve(ctx context.Context, cfg serveConfig, log *slog.Logger, out io.Writer
 		g.Go(func() error { return p.serveRemote(ctx, l.remote) })
 	}
 	g.Go(func() error { return admin.Serve(ctx, l.admin, p.api(), log) })
+	g.Go(func() error { return p.http.Serve(ctx, l.http) })
+	if l.httpTCP != nil {
+		g.Go(func() error { return p.http.Serve(ctx, l.httpTCP) })
+	}
 	if l.metrics != nil {
 		g.Go(func() error { return admin.ServeHTTP(ctx, l.metrics, p.monitoring(), log) })
 	}
@@ -207,6 +215,9 @@ func (p *controlPlane) openServers() error {
 	}
 	p.observe, err = observe.New(observe.Config{Views: &p.store.Views, Authorize: p.callers.Call, Registerer: p.metrics})
 	if err != nil {
+		return err
+	}
+	if err := p.openAPI(); err != nil {
 		return err
 	}
 	p.runs = append(p.runs, p.secrets.Run, p.authz.Run, p.observe.Run,

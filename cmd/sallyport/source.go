@@ -91,6 +91,7 @@ func (p *controlPlane) openAgent() error {
 		return err
 	}
 	p.source = source{Source: agent, reload: func() {}, ahead: func() time.Duration { return agent.Status().Ahead }, settled: func() bool { return agent.Status().Settled }, status: func() admin.Catalog { return agentStatus(agent.Status()) }}
+	p.agent = agent
 	p.authority = authority{Source: agent, trustDomain: agent.TrustDomain}
 	p.callers = callers{recheck: recheckInterval, withoutACLs: agent.WithoutACLs}
 	p.callers.Authority = agent

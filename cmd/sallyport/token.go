@@ -12,32 +12,36 @@ import (
 	"github.com/sallyport/sallyport/admin"
 	"github.com/sallyport/sallyport/identity"
 	"github.com/sallyport/sallyport/internal/admission"
+	"github.com/sallyport/sallyport/token"
 	"github.com/spf13/cobra"
 )
 
 func newTokenCommand(o *clientOptions) *cobra.Command {
-	group := &cobra.Command{Use: "token", Short: "Tokens of proxies", Args: subcommand, RunE: help}
-	var proxy string
+	group := &cobra.Command{Use: "token", Short: "Tokens of proxies and applications", Args: subcommand, RunE: help}
+	var proxy, applications string
 	var asJSON bool
 	revoke := &cobra.Command{
-		Use:   "revoke {TOKEN-ID | --proxy PROXY}",
-		Short: "Have a token, or all of a proxy, be taken no more",
+		Use:   "revoke {TOKEN-ID | --proxy PROXY | --applications SERVICE}",
+		Short: "Have a token, or all of a proxy or of a service's applications, be taken no more",
 		Long: `Revoke takes a token out of use at once and over restarts, as when somebody else may have it: streams that it opened end within a second,
 and it opens no new ones. Its ID is in "sallyport status PROXY --json", and in the log line "token issued". With --proxy (a service, an
 instance or the ID of a proxy) it is every token of the proxy that was made until now.
 
 A sidecar under "sallyport envoy" gets a new token by itself, so nothing else need be done for it; for an Envoy that somebody else starts
-run "sallyport bootstrap" again. Who is to get no new one either is taken out of the catalog.`,
+run "sallyport bootstrap" again. Who is to get no new one either is taken out of the catalog.
+
+With --applications it is every token that "sallyport token create" made for the service until now.`,
 		Example: `  sallyport token revoke HD6MIW64VAWHKPUFYPYU7BZFJF
-  sallyport token revoke --proxy web`,
+  sallyport token revoke --proxy web
+  sallyport token revoke --applications api`,
 		Args: between(0, "TOKEN-ID"),
 		RunE: func(c *cobra.Command, args []string) error {
-			r := admin.RevokeRequest{Proxy: proxy}
+			r := admin.RevokeRequest{Proxy: proxy, Applications: applications}
 			if len(args) == 1 {
 				r.TokenID = tokenID(args[0])
 			}
-			if (r.TokenID == "") == (r.Proxy == "") {
-				return fmt.Errorf("%s takes the ID of a token, or --proxy for all of a proxy: see `%s --help`", c.CommandPath(), c.CommandPath())
+			if !oneOf(r.TokenID, r.Proxy, r.Applications) {
+				return fmt.Errorf("%s takes the ID of a token, or --proxy for all of a proxy, or --applications for all of a service's: see `%s --help`", c.CommandPath(), c.CommandPath())
 			}
 			client, err := o.find()
 			if err != nil {
@@ -51,7 +55,11 @@ run "sallyport bootstrap" again. Who is to get no new one either is taken out of
 				return printJSON(c, done)
 			}
 			what := "the token " + done.TokenID
-			if r.Proxy != "" {
+			switch {
+			case r.Applications != "":
+				_, err := fmt.Fprintf(c.OutOrStdout(), "revoked all tokens of applications of %s\n", done.Applications)
+				return err
+			case r.Proxy != "":
 				what = "all tokens of " + done.ProxyID
 			}
 			if _, err := fmt.Fprintf(c.OutOrStdout(), "revoked %s; %s ended\n", what, count(done.Streams, "stream")); err != nil || !done.Unknown {
@@ -61,10 +69,22 @@ run "sallyport bootstrap" again. Who is to get no new one either is taken out of
 		},
 	}
 	revoke.Flags().StringVar(&proxy, "proxy", "", "revoke all tokens of this proxy")
+	revoke.Flags().StringVar(&applications, "applications", "", "revoke all tokens of applications of this service")
 	revoke.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	_ = revoke.RegisterFlagCompletionFunc("proxy", completing(o, 1, proxyNames))
-	group.AddCommand(revoke)
+	group.AddCommand(newTokenCreateCommand(o), revoke)
 	return group
+}
+
+// oneOf reports whether exactly one of the texts is not empty.
+func oneOf(texts ...string) bool {
+	n := 0
+	for _, t := range texts {
+		if t != "" {
+			n++
+		}
+	}
+	return n == 1
 }
 
 // tokenID is the ID that was given, or that of the token that was given in its place.
@@ -110,12 +130,19 @@ func (g *gates) rejudge() (ended int) {
 func (p *controlPlane) revoke(peer admin.Peer, r admin.RevokeRequest) (out admin.RevokeResponse, err error) {
 	issuer := p.callers.issuer
 	switch {
-	case (r.TokenID == "") == (r.Proxy == ""):
-		return out, errors.New("exactly one of a token's ID and a proxy says what to revoke")
+	case !oneOf(r.TokenID, r.Proxy, r.Applications):
+		return out, errors.New("exactly one of a token's ID, a proxy and a service says what to revoke")
 	case issuer == nil:
 		return out, errors.New("beside Consul, tokens are Consul's: `consul acl token delete` revokes one")
 	}
 	plane := peer.UID == 0 || peer.UID == os.Geteuid()
+	if r.Applications != "" {
+		if !plane {
+			return out, fmt.Errorf("revoking tokens of applications: %w to uid %d, but to root and uid %d", admin.ErrForbidden, peer.UID, os.Geteuid())
+		}
+		out.Applications = r.Applications
+		return out, issuer.RevokeApplications(token.Application{Service: identity.NewName(r.Applications)})
+	}
 	if r.TokenID != "" {
 		if !plane {
 			return out, fmt.Errorf("revoking a token by its ID: %w to uid %d, but to root and uid %d: revoke all of the proxy with --proxy", admin.ErrForbidden, peer.UID, os.Geteuid())

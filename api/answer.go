@@ -1,0 +1,180 @@
+package api
+
+import (
+	"bytes"
+	"compress/gzip"
+	"encoding/json"
+	"math/rand/v2"
+	"net/http"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/sallyport/sallyport/intention"
+)
+
+// rendered is the answer to q in st, without its index.
+func rendered(st *state, q *question) answer {
+	v, err := q.route.render(st, q)
+	if err != nil {
+		return answer{code: codeOf(err), body: []byte(err.Error()), kind: textPlain}
+	}
+	if t, ok := v.(text); ok {
+		return answer{code: http.StatusOK, body: t.body, kind: t.kind}
+	}
+	b, err := json.Marshal(v)
+	if err != nil {
+		return answer{code: http.StatusInternalServerError, body: []byte(err.Error()), kind: textPlain}
+	}
+	return jsonAnswer(b)
+}
+
+func jsonAnswer(b []byte) answer {
+	a := answer{code: http.StatusOK, body: b}
+	if len(b) >= minZip {
+		a.zip = &zipped{}
+	}
+	return a
+}
+
+// text is an answer that is no JSON.
+type text struct {
+	kind string
+	body []byte
+}
+
+const textPlain = "text/plain; charset=utf-8"
+
+// ask returns the answer to q, if need be after a wait for another than the asker knows.
+func (s *Server) ask(r *http.Request, q *question, st *state) (answer, error) {
+	waits := q.index > 0 && q.route.wait > 0
+	if !waits {
+		t := s.topics.get(q, false)
+		before := t.size
+		a, _ := t.bring(st, false)
+		if n := len(a.body) + len(t.key); n != before {
+			s.topics.weigh(t, n)
+		}
+		return a, nil
+	}
+	leave, err := s.waits.enter(q.caller.ID)
+	if err != nil {
+		return answer{}, err
+	}
+	defer leave()
+	t := s.topics.get(q, true)
+	defer s.topics.leave(t)
+	timer := time.NewTimer(q.duration())
+	defer timer.Stop()
+	for {
+		a, changed := t.bring(st, true)
+		if q.index < a.index {
+			return a, nil
+		}
+		select {
+		case <-changed:
+			st = s.state.Load()
+		case <-timer.C:
+			return a, nil
+		case <-r.Context().Done():
+			return answer{}, r.Context().Err()
+		}
+	}
+}
+
+// duration is how long q waits at most.
+func (q *question) duration() time.Duration {
+	d := q.wait
+	if d == 0 {
+		d = q.route.wait
+	}
+	if q.route.jitter {
+		d += rand.N(d/16 + 1)
+	}
+	return d
+}
+
+// writeTime is what an answer may take on its way to its reader.
+const writeTime = 30 * time.Second
+
+// Header values that never change. Nobody changes them.
+var (
+	jsonType        = []string{"application/json"}
+	textType        = []string{textPlain}
+	yes             = []string{"true"}
+	zero            = []string{"0"}
+	gzipped         = []string{"gzip"}
+	backend         = []string{"blocking-query"}
+	defaultPolicies = map[intention.Action][]string{intention.Deny: {"deny"}, intention.Allow: {"allow"}}
+)
+
+// write answers with a and returns its status code.
+func (s *Server) write(w http.ResponseWriter, r *http.Request, q *question, a answer) int {
+	h := w.Header()
+	if a.index > 0 && !q.route.noIndex {
+		h["X-Consul-Index"] = []string{strconv.FormatUint(a.index, 10)}
+	}
+	h["X-Consul-Knownleader"] = yes
+	h["X-Consul-Lastcontact"] = zero // without it consul/api reads none of the headers that follow
+	h["X-Consul-Query-Backend"] = backend
+	body := a.body
+	switch a.kind {
+	case "":
+		h["Content-Type"] = jsonType
+		if q.pretty {
+			body = indented(body)
+		} else if a.zip != nil && strings.Contains(r.Header.Get("Accept-Encoding"), "gzip") {
+			body = a.zip.of(body)
+			h["Content-Encoding"] = gzipped
+		}
+	case textPlain:
+		h["Content-Type"] = textType
+	default:
+		h["Content-Type"] = []string{a.kind}
+	}
+	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(writeTime))
+	h["Content-Length"] = []string{strconv.Itoa(len(body))}
+	w.WriteHeader(a.code)
+	_, _ = w.Write(body) // who does not read gets nothing
+	return a.code
+}
+
+// refuse answers with an error.
+func refuse(w http.ResponseWriter, err error) int {
+	w.Header()["Content-Type"] = textType
+	code := codeOf(err)
+	w.WriteHeader(code)
+	_, _ = w.Write([]byte(err.Error()))
+	return code
+}
+
+// indented is what ?pretty asks for.
+func indented(b []byte) []byte {
+	var out bytes.Buffer
+	if json.Indent(&out, b, "", "    ") != nil {
+		return b
+	}
+	out.WriteByte('\n')
+	return out.Bytes()
+}
+
+// minZip is the length from which on answers are compressed, for those who ask for it.
+const minZip = 1400
+
+// zipped is a body compressed once, for all who ask for it.
+type zipped struct {
+	once sync.Once
+	body []byte
+}
+
+func (z *zipped) of(body []byte) []byte {
+	z.once.Do(func() {
+		var b bytes.Buffer
+		w, _ := gzip.NewWriterLevel(&b, gzip.BestSpeed) // the level is one that there is
+		_, _ = w.Write(body)
+		_ = w.Close()
+		z.body = b.Bytes()
+	})
+	return z.body
+}

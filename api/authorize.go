@@ -1,0 +1,112 @@
+package api
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/sallyport/sallyport/catalog"
+	"github.com/sallyport/sallyport/identity"
+	"github.com/sallyport/sallyport/intention"
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+)
+
+// connectAuthorizeRequest is the body of /v1/agent/connect/authorize. Its name is in the texts of errors.
+type connectAuthorizeRequest struct {
+	Target           string
+	ClientCertURI    string
+	ClientCertSerial string
+}
+
+type authorizeAnswer struct {
+	Authorized bool
+	Reason     string
+}
+
+// inConsulsWords is for the errors of Go's decoder, which name the type.
+var inConsulsWords = strings.NewReplacer("api.connectAuthorizeRequest", "structs.ConnectAuthorizeRequest", "connectAuthorizeRequest.", "ConnectAuthorizeRequest.")
+
+// maxBody bounds the body of a question, as Consul does.
+const maxBody = 512 << 10
+
+// readTime is what a body may take on its way.
+const readTime = 10 * time.Second
+
+// authorize says whether the application of a service may take a connection of a certificate.
+func (s *Server) authorize(w http.ResponseWriter, r *http.Request, q *question) {
+	a, err := s.authorized(w, r, q)
+	if err != nil {
+		refuse(w, err)
+		return
+	}
+	b, _ := json.Marshal(a) // of texts and a bool
+	s.write(w, r, q, answer{code: http.StatusOK, body: b})
+}
+
+func (s *Server) authorized(w http.ResponseWriter, r *http.Request, q *question) (authorizeAnswer, error) {
+	var in connectAuthorizeRequest
+	if r.ContentLength != 0 {
+		_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(readTime))
+	}
+	d := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxBody))
+	d.DisallowUnknownFields()
+	if err := d.Decode(&in); err != nil {
+		return authorizeAnswer{}, failed(http.StatusBadRequest, "Request decode failed: %s", inConsulsWords.Replace(err.Error()))
+	}
+	if r.ContentLength != 0 {
+		_ = http.NewResponseController(w).SetReadDeadline(time.Time{})
+	}
+	if in.Target == "" {
+		return authorizeAnswer{}, failed(http.StatusBadRequest, "Target service must be specified")
+	}
+	source, err := sourceOf(in.ClientCertURI)
+	if err != nil {
+		return authorizeAnswer{}, err
+	}
+	if err := s.identify(r, q); err != nil {
+		return authorizeAnswer{}, err
+	}
+	target := serviceNamed(in.Target)
+	if err := s.config.Authority.Act(r.Context(), &q.caller, target); err != nil {
+		return authorizeAnswer{}, err
+	}
+	st, err := s.current()
+	if err != nil {
+		return authorizeAnswer{}, err
+	}
+	return decided(st.view, target, source), nil
+}
+
+// sourceOf reads the identity of a certificate. Consul takes spellings that are no SPIFFE IDs; they are refused here.
+func sourceOf(uri string) (identity.Service, error) {
+	if _, err := spiffeid.FromString(uri); err != nil {
+		return identity.Service{}, failed(http.StatusBadRequest, "ClientCertURI not a valid Connect identifier")
+	}
+	source, err := identity.ParseURI(uri)
+	if err != nil {
+		return identity.Service{}, failed(http.StatusBadRequest, "ClientCertURI not a valid Service identifier")
+	}
+	return source, nil
+}
+
+// decided is what the intentions that are in force say of a connection.
+func decided(v *catalog.View, target identity.Name, source identity.Service) authorizeAnswer {
+	d := v.Policy(target).Decide(source)
+	return authorizeAnswer{Authorized: d.Allowed(), Reason: reason(d)}
+}
+
+// reason is a decision in Consul's words, where it has some.
+func reason(d intention.Decision) string {
+	switch {
+	case d.Intention != nil:
+		i := d.Intention
+		return fmt.Sprintf("Matched L4 intention: %s/%s => %s/%s (Precedence: %d, Action: %s)",
+			i.Source.Namespace, i.Source.Service, i.Destination.Namespace, i.Destination.Service, i.Precedence(), strings.ToUpper(d.Action.String()))
+	case d.Reason == intention.ByDefault:
+		return "Default intention policy"
+	default:
+		return d.Reason.String()
+	}
+}

@@ -1,0 +1,129 @@
+package api
+
+import (
+	"context"
+	"net"
+	"net/http"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"github.com/sallyport/sallyport/identity"
+	"github.com/sallyport/sallyport/internal/connlimit"
+)
+
+// Caller is who asks.
+type Caller struct {
+	// ID tells callers apart, in bounds and in the record of leafs: "token 7QK…", "uid 1000", "10.1.2.3". It is no secret.
+	ID string
+	// Services are those in whose name the caller may act: whose leafs it gets, whose connections it may ask about. Sorted by name.
+	Services []identity.Name
+	// Reader says that the caller may read all there is but leafs.
+	Reader bool
+	// Known says that the caller has shown who it is. A caller that is not gets what is public.
+	Known bool
+	// Token is what leafs are fetched with where their source checks it. It is a secret.
+	Token string
+}
+
+// Acts reports whether the caller may act in the name of a service.
+func (c *Caller) Acts(service identity.Name) bool { return slices.Contains(c.Services, service) }
+
+// sees reports whether the caller may know of what concerns a service.
+func (c *Caller) sees(service identity.Name) bool { return c.Reader || c.Acts(service) }
+
+// scope tells callers apart who are answered differently.
+func (c *Caller) scope() string {
+	if c.Reader {
+		return "*"
+	}
+	var b strings.Builder
+	for _, n := range c.Services {
+		b.WriteString(n.String())
+		b.WriteByte('\n')
+	}
+	return b.String()
+}
+
+// Peer is the other end of a request's connection.
+type Peer struct {
+	// Conn is the connection; nil in tests of handlers alone.
+	Conn net.Conn
+	// Name is who made it: "uid 1000", "10.1.2.3".
+	Name string
+	// UID is that of a process on a Unix socket; -1: it is not known.
+	UID int
+}
+
+// Authority says who asks: by tokens that the control plane issues, or by Consul's ACLs.
+type Authority interface {
+	// Identify judges the token of a request, which is empty where it has none, and who is at the other end. The text of an error is
+	// the answer's; it says nothing of the token.
+	Identify(ctx context.Context, token string, peer Peer) (Caller, error)
+	// Act is why the caller may not act in the name of a service; nil: it may.
+	Act(ctx context.Context, c *Caller, service identity.Name) error
+}
+
+type connKey struct{}
+
+// peerOf is the other end of a request.
+func peerOf(r *http.Request) Peer {
+	c, _ := r.Context().Value(connKey{}).(net.Conn)
+	p := Peer{Conn: c, Name: "unknown", UID: -1}
+	if l, ok := c.(*connlimit.Conn); ok {
+		p.Conn, p.Name, p.UID = l.Conn, l.Peer, l.UID
+	}
+	return p
+}
+
+// identify finds out who asks, and refuses who may not.
+func (s *Server) identify(r *http.Request, q *question) (err error) {
+	peer := peerOf(r)
+	token := tokenOf(r, q.query)
+	if q.route.public && token == "" {
+		q.caller = Caller{ID: peer.Name}
+		return nil
+	}
+	if q.caller, err = s.config.Authority.Identify(r.Context(), token, peer); err != nil {
+		return err
+	}
+	if q.route.public {
+		q.caller = Caller{ID: q.caller.ID} // all are answered alike
+	} else if !q.caller.Known {
+		return failed(http.StatusForbidden, "Permission denied: the request has no token, and no service names its process: %s", remedy)
+	}
+	return nil
+}
+
+// remedy is what those do who may not ask.
+const remedy = "`sallyport token create SERVICE` makes a token for the applications of a service, `--reader` one that reads all but certificates"
+
+// hostAllowed keeps pages that a browser shows from asking in their reader's name: over TCP the Host has to be an IP address or a
+// name of the loopback, or one of those that are configured.
+func (s *Server) hostAllowed(r *http.Request) bool {
+	if _, unix := r.Context().Value(http.LocalAddrContextKey).(*net.UnixAddr); unix {
+		return true
+	}
+	host := r.Host
+	if h, _, err := net.SplitHostPort(host); err == nil {
+		host = h
+	}
+	host = strings.TrimSuffix(strings.ToLower(strings.Trim(host, "[]")), ".")
+	if host == "localhost" || slices.Contains(s.config.Hosts, host) {
+		return true
+	}
+	a, err := netip.ParseAddr(host)
+	return err == nil && a.IsLoopback()
+}
+
+// Refused is an error of an Authority with its status code. Its text is the answer's.
+func Refused(code int, text string) error { return failure{code, text} }
+
+// Denied is the error for a caller that may not act in the name of a service, in Consul's words.
+func Denied(c *Caller, service identity.Name) error {
+	who := c.ID
+	if !c.Known {
+		who = "anonymous token"
+	}
+	return failed(http.StatusForbidden, "Permission denied: %s lacks permission 'service:write' on %q: %s", who, service.String(), remedy)
+}

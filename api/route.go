@@ -1,0 +1,229 @@
+package api
+
+import (
+	"iter"
+	"net/http"
+	"net/url"
+	"path"
+	"slices"
+	"strings"
+	"time"
+	"unicode"
+
+	"github.com/sallyport/sallyport/identity"
+)
+
+// route is one endpoint.
+type route struct {
+	// path is what it is called; one that ends in a slash is a prefix, and the question's name follows it.
+	path string
+	// methods are those that it has, as the Allow header spells them.
+	methods string
+	// serve answers by itself; nil: the answer is rendered from the state, and kept.
+	serve func(s *Server, w http.ResponseWriter, r *http.Request, q *question)
+	// render makes the value that is marshalled, or a failure; text makes its own body. on are what it depends on.
+	render func(*state, *question) (any, error)
+	on     func(*state, *question) depends
+	// wait is how long a question waits that does not say it; 0: it never waits. jitter adds up to a sixteenth.
+	wait   time.Duration
+	jitter bool
+	// noIndex: the answer has no index header.
+	noIndex bool
+	// public: everybody may ask. Others need a token or a process that is known.
+	public bool
+	// anyNamespace: ns and partition are not looked at. anyDatacenter: dc is not.
+	anyNamespace, anyDatacenter bool
+
+	observed observed
+}
+
+func (rt *route) depends(st *state, q *question) depends {
+	if rt.on == nil {
+		return depends{st.view, st.roots}
+	}
+	return rt.on(st, q)
+}
+
+// routes are all endpoints, by path.
+type routes struct {
+	exact    map[string]*route
+	prefixes []*route // the longest first
+}
+
+// all yields every route.
+func (rs *routes) all() iter.Seq[*route] {
+	return func(yield func(*route) bool) {
+		for _, rt := range rs.exact {
+			if !yield(rt) {
+				return
+			}
+		}
+		for _, rt := range rs.prefixes {
+			if !yield(rt) {
+				return
+			}
+		}
+	}
+}
+
+const allowGet = "OPTIONS,GET"
+
+// table is every endpoint of the API.
+func (s *Server) table() routes {
+	all := []*route{
+		{path: "/v1/agent/connect/ca/roots", methods: allowGet, render: roots, on: onRoots, wait: maxWait, public: true, anyNamespace: true, anyDatacenter: true},
+		{path: "/v1/connect/ca/roots", methods: allowGet, render: roots, on: onRoots, wait: defaultWait, jitter: true, public: true, anyNamespace: true},
+		{path: "/v1/agent/connect/ca/leaf/", methods: allowGet, serve: (*Server).leaf, wait: maxWait, anyDatacenter: true},
+		{path: "/v1/agent/connect/authorize", methods: "OPTIONS,POST", serve: (*Server).authorize, anyDatacenter: true},
+	}
+	rs := routes{exact: make(map[string]*route, len(all))}
+	for _, rt := range all {
+		if strings.HasSuffix(rt.path, "/") {
+			rs.prefixes = append(rs.prefixes, rt)
+		} else {
+			rs.exact[rt.path] = rt
+		}
+	}
+	slices.SortFunc(rs.prefixes, func(a, b *route) int { return len(b.path) - len(a.path) })
+	return rs
+}
+
+// defaultWait is how long most questions of Consul's servers wait unless they say it.
+const defaultWait = 5 * time.Minute
+
+// find returns the route of a path and what follows a prefix; nil: there is none.
+func (rs *routes) find(p string) (rt *route, name string) {
+	if rt = rs.exact[p]; rt != nil {
+		return rt, ""
+	}
+	for _, rt := range rs.prefixes {
+		if name, ok := strings.CutPrefix(p, rt.path); ok {
+			return rt, name
+		}
+	}
+	return nil, ""
+}
+
+// ServeHTTP answers one request by the rules that hold for all endpoints.
+func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	started := time.Now()
+	if !s.hostAllowed(r) {
+		http.Error(w, "this address answers for its own host names alone: name it by its IP address, or with --api-host", http.StatusMisdirectedRequest)
+		return
+	}
+	if strings.ContainsFunc(r.URL.Path, func(c rune) bool { return !unicode.IsPrint(c) }) {
+		w.WriteHeader(http.StatusBadRequest)
+		return
+	}
+	if clean := cleaned(r.URL.Path); clean != r.URL.Path {
+		redirect(w, r, clean)
+		return
+	}
+	rt, name := s.routes.find(r.URL.Path)
+	if rt == nil {
+		if s.routes.exact[r.URL.Path+"/"] == nil && slices.ContainsFunc(s.routes.prefixes, func(p *route) bool { return p.path == r.URL.Path+"/" }) {
+			redirect(w, r, r.URL.Path+"/")
+			return
+		}
+		text := "Invalid URL path: not a recognized HTTP API endpoint"
+		if !strings.HasPrefix(r.URL.Path, "/v1/") {
+			text = "Invalid URL path: if attempting to use the HTTP API, ensure the path starts with '/v1/'"
+		}
+		http.Error(w, text, http.StatusNotFound)
+		return
+	}
+	h := w.Header()
+	h["Vary"] = []string{"Accept-Encoding"}
+	h["X-Consul-Default-Acl-Policy"] = s.defaultPolicy()
+	if r.Method == http.MethodOptions {
+		h.Set("Allow", rt.methods)
+		return
+	}
+	if !slices.Contains(strings.Split(rt.methods, ","), r.Method) {
+		h.Set("Allow", rt.methods)
+		refuse(w, failed(http.StatusMethodNotAllowed, "method %s not allowed", r.Method))
+		return
+	}
+	q := &question{route: rt, name: name}
+	if r.URL.RawQuery != "" {
+		var err error
+		if q.query, err = url.ParseQuery(r.URL.RawQuery); err != nil {
+			w.WriteHeader(http.StatusInternalServerError)
+			return
+		}
+	}
+	code := s.answered(w, r, q)
+	s.metrics.observe(q, code, time.Since(started))
+}
+
+// answered answers q and returns the status code.
+func (s *Server) answered(w http.ResponseWriter, r *http.Request, q *question) int {
+	if err := q.parse(r); err != nil {
+		return refuse(w, err)
+	}
+	if q.route.serve != nil {
+		rec := coded{ResponseWriter: w, code: http.StatusOK}
+		q.route.serve(s, &rec, r, q)
+		return rec.code
+	}
+	st, err := s.current()
+	if err != nil {
+		return refuse(w, err)
+	}
+	if !q.route.anyDatacenter {
+		if err := q.datacenter(st.view.Mesh().Datacenter); err != nil {
+			return refuse(w, err)
+		}
+	}
+	if err := s.identify(r, q); err != nil {
+		return refuse(w, err)
+	}
+	a, err := s.ask(r, q, st)
+	if err != nil {
+		return refuse(w, err)
+	}
+	return s.write(w, r, q, a)
+}
+
+// coded notes the status code of an answer.
+type coded struct {
+	http.ResponseWriter
+	code int
+}
+
+// WriteHeader notes the code.
+func (c *coded) WriteHeader(code int) {
+	c.code = code
+	c.ResponseWriter.WriteHeader(code)
+}
+
+// Unwrap is for http.ResponseController.
+func (c *coded) Unwrap() http.ResponseWriter { return c.ResponseWriter }
+
+// cleaned is a path without // and dots, as Go's own multiplexer has it.
+func cleaned(p string) string {
+	if p == "" || !strings.Contains(p, "//") && !strings.Contains(p, "/.") {
+		return p
+	}
+	c := path.Clean(p)
+	if strings.HasSuffix(p, "/") && c != "/" {
+		c += "/"
+	}
+	return c
+}
+
+func redirect(w http.ResponseWriter, r *http.Request, to string) {
+	u := url.URL{Path: to, RawQuery: r.URL.RawQuery}
+	http.Redirect(w, r, u.String(), http.StatusTemporaryRedirect)
+}
+
+// defaultPolicy is what the header of that name says: what holds between services that no intention is about.
+func (s *Server) defaultPolicy() []string {
+	if st := s.state.Load(); st != nil && st.view != nil {
+		return defaultPolicies[st.view.Mesh().Default]
+	}
+	return defaultPolicies[0]
+}
+
+// serviceNamed is the service that a path or parameter names.
+func serviceNamed(name string) identity.Name { return identity.NewName(name) }

@@ -1,0 +1,170 @@
+// Package api answers Consul's HTTP API from memory, for applications without a sidecar: roots, leafs, authorization, intentions,
+// health and catalog, with Consul's shapes, codes, texts and blocking queries (Consul, "HTTP API Structure").
+//
+// A question that waits holds a goroutine and a connection, and nothing else: what is answered is rendered once per change and shared
+// by all who ask the same (topic). Concurrency: all of Server may be called by several goroutines.
+package api
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/sallyport/sallyport/catalog"
+	"github.com/sallyport/sallyport/internal/latest"
+	"github.com/sallyport/sallyport/sds"
+)
+
+// Config is what a Server needs.
+type Config struct {
+	// Views holds the catalog. As long as it is empty, what depends on it is answered 503. Required.
+	Views *latest.Value[*catalog.View]
+	// Credentials are where roots and leafs come from. Required.
+	Credentials *sds.Credentials
+	// Number returns the next index: greater than all before, over restarts too. Required.
+	Number func() uint64
+	// Authority says who asks. Required.
+	Authority Authority
+	// Hosts are the host names, in lower case, by which the API may be asked over TCP beside those of the loopback.
+	Hosts []string
+	// NodeName is what the machine is called in answers; empty: "sallyport".
+	NodeName string
+	// Version is the program's, for /v1/agent/self.
+	Version string
+	// NotReady says what keeps the catalog from being there, for those who are answered 503. Nil: nothing is said.
+	NotReady func() []string
+	// Logger gets failures. Nil: nothing is logged.
+	Logger *slog.Logger
+	// Registerer takes the metrics. Nil: they are not exported.
+	Registerer prometheus.Registerer
+}
+
+// Server answers the API. Make it with New; Run keeps it up to date.
+type Server struct {
+	config  Config
+	log     *slog.Logger
+	metrics metrics
+	routes  routes
+
+	// state is what is answered from; nil until Run runs.
+	state  atomic.Pointer[state]
+	topics topics
+	leafs  leafs
+	waits  waits
+}
+
+// state is all that rendered answers depend on, at one time. It is immutable.
+type state struct {
+	number uint64 // the index of this state
+	view   *catalog.View
+	roots  *sds.Roots // nil: not there yet
+	// rootsNumber is the number of the first state that had these roots.
+	rootsNumber uint64
+}
+
+// New returns a server, which answers 503 until Run runs. The error is that the metrics cannot be registered.
+func New(c Config) (*Server, error) {
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	if c.NodeName == "" {
+		c.NodeName = "sallyport"
+	}
+	s := &Server{config: c, log: c.Logger}
+	s.routes = s.table()
+	s.topics.init()
+	s.leafs.init(c.Credentials, c.Number)
+	if err := s.metrics.register(c.Registerer, s); err != nil {
+		return nil, fmt.Errorf("metrics of the HTTP API: %w", err)
+	}
+	return s, nil
+}
+
+// forgetInterval is how often what nobody asks for any more is looked for.
+const forgetInterval = time.Minute
+
+// Run follows catalog and roots until ctx ends, and wakes those whose answers changed. Then it returns nil.
+func (s *Server) Run(ctx context.Context) error {
+	forget := time.NewTicker(forgetInterval)
+	defer forget.Stop()
+	defer s.leafs.close()
+	for {
+		views, roots := s.config.Views.Changed(), s.config.Credentials.RootsChanged()
+		s.follow()
+		select {
+		case <-views:
+		case <-roots:
+		case now := <-forget.C:
+			s.leafs.forget(now)
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+// follow makes a new state of what is there now, if anything is another than before.
+func (s *Server) follow() {
+	old := s.state.Load()
+	if old == nil {
+		old = &state{}
+	}
+	next := *old
+	next.view, _ = s.config.Views.Load()
+	next.roots, _ = s.config.Credentials.Roots()
+	if next == *old {
+		return
+	}
+	next.number = s.config.Number()
+	if next.roots != old.roots {
+		next.rootsNumber = next.number
+	}
+	s.state.Store(&next)
+	s.topics.wake(&next)
+}
+
+// current is the state, or why there is none yet.
+func (s *Server) current() (*state, error) {
+	st := s.state.Load()
+	if st != nil && st.view != nil && st.roots != nil {
+		return st, nil
+	}
+	text := "sallyport has no catalog yet"
+	if st != nil && st.view != nil {
+		text = "sallyport has no roots yet"
+	}
+	if s.config.NotReady != nil {
+		for _, why := range s.config.NotReady() {
+			text += ": " + why
+		}
+	}
+	return nil, failed(http.StatusServiceUnavailable, text)
+}
+
+// failure is an error with its status code. Its text is the answer's body.
+type failure struct {
+	code int
+	text string
+}
+
+func failed(code int, format string, args ...any) error {
+	if len(args) > 0 {
+		format = fmt.Sprintf(format, args...)
+	}
+	return failure{code, format}
+}
+
+// Error is the text of the answer.
+func (f failure) Error() string { return f.text }
+
+// codeOf is the status code for err: Consul answers 500 unless it says otherwise.
+func codeOf(err error) int {
+	if f := (failure{}); errors.As(err, &f) {
+		return f.code
+	}
+	return http.StatusInternalServerError
+}

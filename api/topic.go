@@ -1,0 +1,163 @@
+package api
+
+import (
+	"bytes"
+	"container/list"
+	"slices"
+	"sync"
+)
+
+// What the answers that nobody waits for may take.
+const (
+	maxTopics     = 10_000
+	maxTopicBytes = 64 << 20
+)
+
+// depends are the pointers and values of a state on which an answer depends: if they are equal in two states, so is the answer. All
+// must be comparable.
+type depends []any
+
+// topic is one question of which the answer is kept: rendered once for all who ask it, and once more when it changed.
+type topic struct {
+	key string
+
+	mu sync.Mutex
+	// seen is the number of the state that the rest was brought to; 0: none.
+	seen     uint64
+	depends  depends
+	answer   answer
+	question *question     // without its token
+	changed  chan struct{} // closed with the next answer; nil: nobody waits
+
+	// Guarded by topics.mu.
+	waiting int
+	size    int
+	place   *list.Element // among the idle ones; nil: somebody waits
+}
+
+// answer is what a question is answered with.
+type answer struct {
+	code int
+	// index grows with each change of code or body.
+	index uint64
+	body  []byte
+	// kind is the Content-Type; empty: JSON.
+	kind string
+	zip  *zipped
+}
+
+// bring brings t up to date. The result is t's answer and what is closed when there is the next.
+func (t *topic) bring(st *state, wait bool) (answer, <-chan struct{}) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if st.number > t.seen {
+		t.advance(st)
+	}
+	if wait && t.changed == nil {
+		t.changed = make(chan struct{})
+	}
+	return t.answer, t.changed
+}
+
+func (t *topic) advance(st *state) {
+	first := t.seen == 0
+	t.seen = st.number
+	on := t.question.route.depends(st, t.question)
+	if !first && slices.Equal(on, t.depends) {
+		return
+	}
+	t.depends = on
+	next := rendered(st, t.question)
+	if !first && next.code == t.answer.code && bytes.Equal(next.body, t.answer.body) {
+		return
+	}
+	next.index = st.number
+	t.answer = next
+	if t.changed != nil {
+		close(t.changed)
+		t.changed = nil
+	}
+}
+
+// topics are those that somebody waits for, and those asked last.
+type topics struct {
+	mu   sync.Mutex
+	all  map[string]*topic
+	idle *list.List // of *topic, the one asked last in front
+	size int        // of the idle ones, in bytes
+}
+
+func (ts *topics) init() {
+	ts.all, ts.idle = map[string]*topic{}, list.New()
+}
+
+// get returns the topic of q. If wait is set it stays until leave.
+func (ts *topics) get(q *question, wait bool) *topic {
+	key := q.key()
+	ts.mu.Lock()
+	defer ts.mu.Unlock()
+	t := ts.all[key]
+	if t == nil {
+		t = &topic{key: key, question: q.kept()}
+		ts.all[key] = t
+	}
+	if wait {
+		t.waiting++
+	}
+	ts.placed(t)
+	return t
+}
+
+// leave is the end of a wait.
+func (ts *topics) leave(t *topic) {
+	ts.mu.Lock()
+	defer ts.mu.Unlock()
+	t.waiting--
+	ts.placed(t)
+}
+
+// placed puts t where it belongs, and drops those that were not asked for the longest time. ts.mu is held.
+func (ts *topics) placed(t *topic) {
+	switch {
+	case t.waiting > 0 && t.place != nil:
+		ts.idle.Remove(t.place)
+		ts.size -= t.size
+		t.place = nil
+	case t.waiting == 0 && t.place == nil:
+		t.place = ts.idle.PushFront(t)
+		ts.size += t.size
+	case t.place != nil:
+		ts.idle.MoveToFront(t.place)
+	}
+	for ts.idle.Len() > maxTopics || ts.size > maxTopicBytes && ts.idle.Len() > 1 {
+		last, _ := ts.idle.Remove(ts.idle.Back()).(*topic)
+		ts.size -= last.size
+		last.place = nil
+		delete(ts.all, last.key)
+	}
+}
+
+// weigh notes how large the answer of t is.
+func (ts *topics) weigh(t *topic, size int) {
+	ts.mu.Lock()
+	defer ts.mu.Unlock()
+	if t.place != nil {
+		ts.size += size - t.size
+	}
+	t.size = size
+}
+
+// wake brings those up to date that somebody waits for.
+func (ts *topics) wake(st *state) {
+	ts.mu.Lock()
+	waited := make([]*topic, 0, len(ts.all)-ts.idle.Len())
+	for _, t := range ts.all {
+		if t.waiting > 0 {
+			waited = append(waited, t)
+		}
+	}
+	ts.mu.Unlock()
+	for _, t := range waited {
+		t.bring(st, false)
+	}
+}

@@ -1,0 +1,126 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"net/http"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/sallyport/sallyport/admin"
+	"github.com/sallyport/sallyport/api"
+	"github.com/sallyport/sallyport/consul"
+	"github.com/sallyport/sallyport/identity"
+	"github.com/sallyport/sallyport/internal/sequence"
+	"github.com/sallyport/sallyport/token"
+)
+
+// indexName is the file of the data directory with the indexes of the HTTP API.
+const indexName = "api-index"
+
+// openAPI makes the HTTP API of applications without a sidecar.
+func (p *controlPlane) openAPI() error {
+	numbers, err := sequence.Open(filepath.Join(p.cfg.Data, indexName), time.Now())
+	if err != nil {
+		return err
+	}
+	p.closers = append(p.closers, numbers.Close)
+	var who api.Authority = aclCallers{p.agent}
+	if p.callers.issuer != nil {
+		who = tokenCallers{p.callers.issuer}
+	}
+	p.http, err = api.New(api.Config{
+		Views: &p.store.Views, Credentials: p.secrets, Number: numbers.Next, Authority: who, Hosts: p.cfg.apiHosts(), NodeName: p.cfg.NodeName,
+		Version: version, NotReady: p.notReady, Logger: p.log, Registerer: p.metrics,
+	})
+	if err != nil {
+		return err
+	}
+	p.runs = append(p.runs, p.http.Run, func(ctx context.Context) error {
+		numbers.Run(ctx, func(err error) { p.log.Error("indexes of the HTTP API not reserved", "err", err) })
+		return nil
+	})
+	return nil
+}
+
+// tokenCallers know applications by the tokens that the control plane makes.
+type tokenCallers struct{ issuer *token.Issuer }
+
+// Identify returns whom the token is for.
+func (t tokenCallers) Identify(_ context.Context, text string, peer api.Peer) (api.Caller, error) {
+	if text == "" {
+		return api.Caller{ID: peer.Name}, nil
+	}
+	a, id, err := t.issuer.Application(text)
+	if err != nil {
+		return api.Caller{}, api.Refused(http.StatusForbidden, "ACL not found: "+err.Error())
+	}
+	c := api.Caller{ID: "token " + id, Reader: a.Reader, Known: true}
+	if !a.Reader {
+		c.Services = []identity.Name{a.Service}
+	}
+	return c, nil
+}
+
+// Act lets applications act in the name of their own service.
+func (tokenCallers) Act(_ context.Context, c *api.Caller, service identity.Name) error {
+	if c.Acts(service) {
+		return nil
+	}
+	return api.Denied(c, service)
+}
+
+// aclCallers know applications by their ACL tokens.
+type aclCallers struct{ agent *consul.Agent }
+
+// Identify takes whoever brings a token for somebody: what it may is asked in Act.
+func (a aclCallers) Identify(_ context.Context, text string, peer api.Peer) (api.Caller, error) {
+	if text == "" {
+		return api.Caller{ID: peer.Name}, nil
+	}
+	return api.Caller{ID: consul.TokenName(text), Token: text, Known: true}, nil
+}
+
+// Act asks the agent, and takes its word for some seconds.
+func (a aclCallers) Act(ctx context.Context, c *api.Caller, service identity.Name) error {
+	if !c.Known {
+		return api.Denied(c, service)
+	}
+	if err := a.agent.MayWrite(ctx, c.Token, service); err != nil {
+		return api.Refused(http.StatusForbidden, "Permission denied: "+err.Error())
+	}
+	return nil
+}
+
+// applicationTTL is how long a token of the HTTP API lives unless somebody says otherwise: Consul's clients read theirs once, at their
+// start.
+const applicationTTL = 90 * 24 * time.Hour
+
+// applicationToken makes a token of the HTTP API for those who may run the control plane.
+func (p *controlPlane) applicationToken(who admin.Peer, r admin.ApplicationTokenRequest) (out admin.ApplicationTokenResponse, err error) {
+	if p.callers.issuer == nil {
+		return out, fmt.Errorf("%w: beside Consul, tokens are Consul's: `consul acl token create -service-identity=%s` makes one", admin.ErrForbidden, cmp.Or(r.Service, "SERVICE"))
+	}
+	if who.UID != 0 && who.UID != os.Geteuid() {
+		return out, fmt.Errorf("tokens of applications: %w to uid %d, but to root and uid %d", admin.ErrForbidden, who.UID, os.Geteuid())
+	}
+	a := token.Application{Reader: r.Reader}
+	if !r.Reader {
+		v, ok := p.store.Views.Load()
+		if !ok {
+			return out, fmt.Errorf("%w: the catalog has not been read", admin.ErrNotYet)
+		}
+		a.Service = identity.NewName(r.Service)
+		found := false
+		for range v.Instances(a.Service) {
+			found = true
+		}
+		if !found {
+			return out, fmt.Errorf("a service called %q: %w in the catalog: register it first; letter case counts, as in certificates", r.Service, admin.ErrUnknown)
+		}
+	}
+	m, err := p.callers.issuer.MintApplication(a, cmp.Or(r.TTL, applicationTTL))
+	return admin.ApplicationTokenResponse{Token: m.Text, TokenID: m.ID, Expires: m.Expires, Socket: admin.HTTPSocket(p.cfg.RuntimeDir)}, err
+}
