@@ -19,6 +19,8 @@ type Registration struct {
 	// Address is the application's own, an IP address or a host name; empty: that of its node.
 	Address string `json:",omitzero"`
 	Port    uint16 `json:",omitzero"` // 0: none
+	// Host is the machine that it is on, as Proxy has it.
+	Host string `json:",omitzero"`
 	// Socket is the path of the Unix socket on which the application is; empty: it is not on one.
 	Socket string `json:",omitzero"`
 	// Native says that the application speaks mutual TLS itself, by a leaf of its service: it has no need of a sidecar.
@@ -30,13 +32,19 @@ type Registration struct {
 	Origin string
 }
 
+// MetaSelectors is the key of Meta that says which processes are the application.
+const MetaSelectors = "sallyport_selectors"
+
+// ShowsItself reports whether the application can show who it is without a sidecar, as it says of itself.
+func (r *Registration) ShowsItself() bool { return r.Native || r.Meta[MetaSelectors] != "" }
+
 // Weights are an instance's shares of the traffic, by its health. The zero value: nothing is said of it.
 type Weights struct{ Passing, Warning uint16 }
 
 func compareRegistrations(a, b *Registration) int { return strings.Compare(a.ID, b.ID) }
 
 func (r *Registration) equal(o *Registration) bool {
-	return r.ID == o.ID && r.Service == o.Service && slices.Equal(r.Tags, o.Tags) && maps.Equal(r.Meta, o.Meta) && r.Address == o.Address && r.Port == o.Port &&
+	return r.ID == o.ID && r.Service == o.Service && slices.Equal(r.Tags, o.Tags) && maps.Equal(r.Meta, o.Meta) && r.Address == o.Address && r.Port == o.Port && r.Host == o.Host &&
 		r.Socket == o.Socket && r.Native == o.Native && r.Weights == o.Weights && r.Status == o.Status && r.Origin == o.Origin
 }
 

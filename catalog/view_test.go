@@ -54,7 +54,7 @@ func contents() catalogtest.Mesh {
 	}
 	registration := func(s string) catalog.Registration {
 		return catalog.Registration{
-			ID: s + "-1", Service: name(s), Tags: []string{"blue", "green"}, Meta: map[string]string{"team": "shop"}, Address: "10.0.0.1", Port: 8443, Socket: "/run/z.sock",
+			ID: s + "-1", Service: name(s), Tags: []string{"blue", "green"}, Meta: map[string]string{"team": "shop"}, Address: "10.0.0.1", Port: 8443, Host: "10.0.0.1", Socket: "/run/z.sock",
 			Native: true, Weights: catalog.Weights{Passing: 1, Warning: 1}, Status: "passing", Origin: s + ".hcl:1",
 		}
 	}

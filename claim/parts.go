@@ -18,6 +18,7 @@ const (
 	whatApplication = "the application"
 	whatExposes     = "the port of the exposed path"
 	whatAdmin       = "the administration of the Envoy"
+	whatNative      = "the native application"
 )
 
 // kind is which part of a proxy an address belongs to. Parts that come at one time are judged in
@@ -33,6 +34,7 @@ const (
 	application // where connections are handed to
 	exposedPort // where an exposed path is handed to
 	admin       // of the Envoy that runs, which its bootstrap has said
+	native      // where a native application listens itself
 	kinds
 )
 
@@ -40,6 +42,8 @@ const (
 func (k kind) turn() int {
 	switch k {
 	case admin:
+		return -2
+	case native:
 		return -1
 	case public:
 		return 0
@@ -140,6 +144,8 @@ func (p *part) refused() string {
 			return "its listener is not there: give it another local_bind_socket_path"
 		}
 		return "its listener is not there: give it another local_bind_port"
+	case native:
+		return p.refusedNative()
 	case admin, kinds:
 	}
 	return ""

@@ -13,7 +13,7 @@ const maxRefusals = 100
 
 // Refusal is a part of a proxy that was taken out, as it is another's.
 type Refusal struct {
-	Proxy identity.ProxyID
+	Proxy identity.ProxyID // empty: it is about a native application
 	// Upstream is the destination of the upstream; empty: it is another part.
 	Upstream string
 	// Origin is where the part was read.
@@ -26,6 +26,9 @@ type Refusal struct {
 
 // String is r in one line.
 func (r Refusal) String() string {
+	if r.Proxy == "" {
+		return r.Origin + ": " + r.Text
+	}
 	s := "proxy " + string(r.Proxy)
 	if r.Upstream != "" {
 		s += ", upstream " + r.Upstream
@@ -80,7 +83,9 @@ func (r *Registry) report() {
 		if before[x] {
 			continue
 		}
-		if x.Taken {
+		if x.Proxy == "" {
+			r.log.Warn("a native application is not where it says", "origin", x.Origin, "err", x.Text)
+		} else if x.Taken {
 			r.log.Warn("part of a registration will not be served", "proxy", x.Proxy, "origin", x.Origin, "err", x.Text)
 		} else {
 			r.log.Warn("part of a registration is not served", "proxy", x.Proxy, "origin", x.Origin, "err", x.Text)

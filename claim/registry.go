@@ -61,6 +61,8 @@ type Registry struct {
 	turn     uint64    // counts what was judged
 	// proxies are those that are given, and soon after the start those that held something before.
 	proxies map[identity.ProxyID]*record
+	// native are where the native applications listen, by the IDs of their registrations.
+	native map[string][]*part
 	// places are where Envoys run, as far as they have said it.
 	places  map[identity.ProxyID]place
 	waiting map[*part]*record // parts that are somebody else's
@@ -114,7 +116,7 @@ func (r *Registry) admit(c catalog.Contents) catalog.Contents {
 	r.judging.Lock()
 	defer r.judging.Unlock()
 	anew := c.Mesh.TrustDomain != r.contents.Mesh.TrustDomain || c.Mesh.Datacenter != r.contents.Mesh.Datacenter
-	same := r.known && !anew && slices.Equal(c.Proxies, r.contents.Proxies)
+	same := r.known && !anew && slices.Equal(c.Proxies, r.contents.Proxies) && slices.Equal(c.Registrations, r.contents.Registrations)
 	r.contents, r.known = c, true
 	if !same {
 		r.update(anew)
@@ -165,6 +167,7 @@ func (r *Registry) update(anew bool) {
 		}
 	}
 	r.records = records
+	wanted = append(wanted, r.natives()...)
 	slices.SortStableFunc(wanted, func(a, b *part) int { return cmp.Compare(a.kind.turn(), b.kind.turn()) }) // proxies are sorted, and so are their parts
 	waited := slices.SortedFunc(maps.Keys(r.waiting), inTurn)
 	queue := slices.Concat(waited, wanted)
@@ -179,7 +182,7 @@ func (r *Registry) update(anew bool) {
 		} else {
 			r.waiting[part] = rec
 		}
-		if part.fault != before {
+		if part.fault != before && part.kind != native {
 			touched[rec] = true
 		}
 	}
@@ -263,7 +266,7 @@ func (r *Registry) drop(parts []*part) {
 // inTurn is the order in which addresses are given.
 func inTurn(a, b *part) int {
 	return cmp.Or(cmp.Compare(a.kind.turn(), b.kind.turn()), cmp.Compare(a.Proxy, b.Proxy),
-		cmp.Compare(a.kind, b.kind), cmp.Compare(a.index, b.index))
+		cmp.Compare(a.kind, b.kind), cmp.Compare(a.Name, b.Name), cmp.Compare(a.index, b.index))
 }
 
 // hold has a part of rec hold its address, unless something is wrong with that; held says that it did
@@ -275,6 +278,10 @@ func (r *Registry) hold(rec *record, p *part, held bool) {
 			p.real = realPath(&p.Address)
 		}
 		p.held = r.table.Add(&p.Address) == nil
+		return
+	}
+	if p.kind == native {
+		r.holdNative(p)
 		return
 	}
 	if p.kind == upstream {

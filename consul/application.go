@@ -5,13 +5,10 @@ import (
 	"github.com/sallyport/sallyport/identity"
 )
 
-// metaSelectors is the key of a registration's meta that says which processes are the application.
-const metaSelectors = "sallyport_selectors"
-
 // readApplication reads the registration of an application that speaks for itself, by mutual TLS of its own
 // or as a process of this machine; ok is false for all others, whose changes are nobody's affair.
 func readApplication(r *registration) (out *catalog.Registration, ok bool) {
-	if r.Kind != "" || r.PeerName != "" || r.ID == "" || !r.Connect.Native && r.Meta[metaSelectors] == "" {
+	if r.Kind != "" || r.PeerName != "" || r.ID == "" || !r.Connect.Native && r.Meta[catalog.MetaSelectors] == "" {
 		return nil, false
 	}
 	name := identity.NewName(r.Service)

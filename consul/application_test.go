@@ -61,11 +61,24 @@ func TestApplications(t *testing.T) {
 		f.register(others("blue")...)
 		p, stop := running(t, a)
 		after(10 * time.Second)
+		// Who may reach it is not known, which is not that nobody says anything of it.
+		if c := p.must(t); len(c.Registrations) > 0 || new(catalog.View).Next(c).Policy(identity.NewName("mail")) != nil {
+			t.Errorf("registrations %v before their intentions are known", c.Registrations)
+		}
+		if !strings.Contains(problems(a), "service mail-1: the intentions for mail are not known yet: the application waits") {
+			t.Errorf("problems are %s", problems(a))
+		}
+		f.set("/v1/connect/intentions/match?batch", object{"batch": []any{}})
+		f.set("/v1/connect/intentions/match?mail", object{"mail": []object{{"SourceName": "web", "DestinationName": "mail", "Action": "deny"}}})
+		after(2 * time.Minute)
 		c := p.must(t)
 		if diff := cmp.Diff(want, c.Registrations, cmpopts.EquateEmpty()); diff != "" {
 			t.Errorf("registrations (-want +got):\n%s", diff)
 		}
 		v := new(catalog.View).Next(c)
+		if d := v.Policy(identity.NewName("mail")).Decide(v.Identity(identity.NewName("web"))); d.Allowed() || d.Intention == nil {
+			t.Errorf("web may reach mail: %+v", d)
+		}
 		f.register(others("green")...)
 		after(time.Second)
 		if v.Next(p.must(t)) != v {

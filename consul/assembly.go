@@ -81,6 +81,7 @@ type basis struct {
 type memory struct {
 	served     map[identity.ProxyID]bool      // have been served
 	first      map[identity.ProxyID]time.Time // when they were first wanted
+	waiting    map[string]time.Time           // applications by their origin: since when their intentions are not known
 	checkPaths map[checkKey]string            // that checks ask for
 	endpoints  map[string]endpointState       // by target
 	// datacenters are all that were ever listed: servers that were restarted while another
@@ -119,6 +120,7 @@ func newAssembly(a *Agent, publish func(catalog.Contents)) *assembly {
 		memory: memory{
 			map[identity.ProxyID]bool{},
 			map[identity.ProxyID]time.Time{},
+			map[string]time.Time{},
 			map[checkKey]string{},
 			map[string]endpointState{},
 			map[string]bool{},
@@ -311,6 +313,7 @@ func (b *assembly) readNode() bool {
 	for _, id := range slices.Sorted(maps.Keys(byID)) {
 		if app, ok := readApplication(byID[id]); ok {
 			n.applications = append(n.applications, app)
+			n.wants.intentions[app.Service.Service] = true
 			continue
 		}
 		s, ok := readSidecar(byID[id], byID, datacenter, host)
@@ -336,6 +339,9 @@ func (b *assembly) readNode() bool {
 		}
 	}
 	b.nodeProxies = n
+	maps.DeleteFunc(b.waiting, func(origin string, _ time.Time) bool {
+		return !slices.ContainsFunc(n.applications, func(r *catalog.Registration) bool { return r.Origin == origin })
+	})
 	a.proxies.Set(all)
 	maps.DeleteFunc(b.first, func(id identity.ProxyID, _ time.Time) bool { return all[id] == nil })
 	// one that comes back is a new one
@@ -385,7 +391,11 @@ func (b *assembly) report() {
 	for _, p := range b.problems {
 		key := p.String()
 		// What a proxy waits for at first is no news.
-		if first := b.first[p.Proxy]; p.waits && b.now.Before(first.Add(firstWait)) {
+		first := b.first[p.Proxy]
+		if p.Proxy == "" {
+			first = b.waiting[p.Entry]
+		}
+		if p.waits && b.now.Before(first.Add(firstWait)) {
 			b.wake(first.Add(firstWait))
 			continue
 		}

@@ -113,6 +113,22 @@ func (b *assembly) proxy(r *nodeProxy, own meshDefaults, n *needs) (p *catalog.P
 	return p, true
 }
 
+// application reports whether r can be known: who may reach its service is. What that is is added to n.
+func (b *assembly) application(r *catalog.Registration, n *needs) bool {
+	name := r.Service.Service
+	intentions, ok := b.intentions(name)
+	if !ok {
+		if b.waiting[r.Origin].IsZero() {
+			b.waiting[r.Origin] = b.now
+		}
+		b.pending("", "", r.Origin, "the intentions for %s are not known yet: the application waits", name)
+		return false
+	}
+	delete(b.waiting, r.Origin)
+	n.intentions[name] = intentions
+	return true
+}
+
 // waiting is why an upstream of which something is not known is not there.
 const waiting = "waiting"
 

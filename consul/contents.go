@@ -35,7 +35,7 @@ func (b *assembly) assemble(registered bool) (c catalog.Contents, ok bool) {
 		b.fromFile = true
 		return a.seed.contents, true
 	}
-	c.Mesh, c.Registrations = mesh, b.nodeProxies.applications
+	c.Mesh = mesh
 	b.readChecks()
 	for _, t := range b.nodeProxies.targets {
 		b.readTarget(t)
@@ -49,6 +49,11 @@ func (b *assembly) assemble(registered bool) (c catalog.Contents, ok bool) {
 		if p, ok := b.proxy(r, own, &n); ok {
 			c.Proxies = append(c.Proxies, p)
 			b.served[p.ID] = true
+		}
+	}
+	for _, r := range b.nodeProxies.applications {
+		if b.application(r, &n) {
+			c.Registrations = append(c.Registrations, r)
 		}
 	}
 	for _, t := range b.nodeProxies.targets {

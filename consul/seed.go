@@ -14,7 +14,7 @@ type seed struct {
 	proxies      map[identity.ProxyID]*catalog.Proxy
 	targets      map[string]catalog.Target // either part may be nil
 	destinations map[string]*catalog.Destination
-	protected    map[string]bool // the services of the proxies
+	protected    map[string]bool // the services of the proxies and the registrations
 }
 
 func newSeed(file *lastKnownGood) *seed {
@@ -34,6 +34,9 @@ func newSeed(file *lastKnownGood) *seed {
 	for _, p := range s.contents.Proxies {
 		s.proxies[p.ID] = p
 		s.protected[p.Service.Service] = true
+	}
+	for _, r := range s.contents.Registrations {
+		s.protected[r.Service.Service] = true
 	}
 	for _, x := range s.contents.Services {
 		u := catalog.Upstream{Destination: x.Name, Datacenter: x.Datacenter}

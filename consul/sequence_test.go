@@ -19,7 +19,7 @@ import (
 
 // copied is what an assembly starts from that takes over from another one.
 func (m memory) copied() memory {
-	return memory{maps.Clone(m.served), maps.Clone(m.first), maps.Clone(m.checkPaths), maps.Clone(m.endpoints), maps.Clone(m.datacenters)}
+	return memory{maps.Clone(m.served), maps.Clone(m.first), maps.Clone(m.waiting), maps.Clone(m.checkPaths), maps.Clone(m.endpoints), maps.Clone(m.datacenters)}
 }
 
 // world is what a fake agent is made to say. Everything in it is drawn.
@@ -105,6 +105,9 @@ func (w world) services() {
 			}
 			upstreams = append(upstreams, u)
 		}
+		if w.coin(name + " is native") {
+			list = append(list, map[string]any{"ID": name, "Service": name, "Port": 8443, "Tags": []string{w.pick("tag", "blue", "green")}, "Connect": map[string]any{"Native": true}})
+		}
 		list = append(list, map[string]any{
 			"Kind": "connect-proxy", "ID": name + "-proxy", "Service": name + "-proxy", "Port": 21000,
 			"Proxy": map[string]any{
@@ -186,6 +189,7 @@ func TestSequenceIsFresh(t *testing.T) {
 			samePointers(rt, last.Endpoints, c.Endpoints, func(e *catalog.Endpoints) string { return e.Name.String() + "/" + e.Datacenter })
 			samePointers(rt, last.Proxies, c.Proxies, func(p *catalog.Proxy) string { return string(p.ID) })
 			samePointers(rt, last.Intentions, c.Intentions, func(d *catalog.Destination) string { return d.Name.String() })
+			samePointers(rt, last.Registrations, c.Registrations, func(r *catalog.Registration) string { return r.ID })
 			last = c
 		})
 		for range rapid.IntRange(2, 16).Draw(rt, "steps") {

@@ -132,6 +132,37 @@ func (d *Decoder) Settings() Settings {
 	return s
 }
 
+// Given is a key that says something, and where.
+type Given struct {
+	Key string
+	At  Position
+}
+
+// OfSidecar are the keys of s that say something of a sidecar and nothing of its service.
+func (s Settings) OfSidecar() (given []Given) {
+	note := func(key string, set bool, at Position) {
+		if set {
+			given = append(given, Given{key, at})
+		}
+	}
+	note("local_connect_timeout_ms", s.ConnectTimeout.Set, s.ConnectTimeout.At)
+	note("local_request_timeout_ms", s.RequestTimeout.Set, s.RequestTimeout.At)
+	note("local_idle_timeout_ms", s.IdleTimeout.Set, s.IdleTimeout.At)
+	note("max_inbound_connections", s.MaxConnections.Set, s.MaxConnections.At)
+	note("balance_inbound_connections", s.Balance.Set, s.Balance.At)
+	note("bind_address", s.BindAddress.Set, s.BindAddress.At)
+	note("bind_port", s.BindPort.Set, s.BindPort.At)
+	note("envoy_prometheus_bind_addr", s.Prometheus.Set, s.Prometheus.At)
+	note("envoy_stats_tags", s.StatsTags.Set, s.StatsTags.At)
+	note("sallyport_network", s.Network.Set, s.Network.At)
+	note("intention_enforcement", s.Enforcement.Set, s.Enforcement.At)
+	note("revocation", s.Revocation.Set, s.Revocation.At)
+	note("server_first", s.ServerFirst.Set, s.ServerFirst.At)
+	note("accept_http_10", s.AcceptHTTP10.Set, s.AcceptHTTP10.At)
+	note("sallyport_uid", s.UID.Set, s.UID.At)
+	return given
+}
+
 // Bootstrap is what the settings say of a proxy's bootstrap. Without a uid it is root's alone.
 func (s Settings) Bootstrap() catalog.Bootstrap {
 	b := catalog.Bootstrap{StatsTags: s.StatsTags.Value, UID: s.UID.Else(-1)}

@@ -22,11 +22,12 @@ type assembly struct {
 	files         []*file
 	ids           map[string]registration
 	names         map[string]*name
-	proxyDefaults *proxyDefaults // nil: none
-	meshEntry     *mesh          // nil: none
-	sidecars      []*sidecar     // sorted by ID
-	sorted        []*name        // names, sorted
-	instances     []*service     // sorted by ID
+	proxyDefaults *proxyDefaults               // nil: none
+	meshEntry     *mesh                        // nil: none
+	sidecars      []*sidecar                   // sorted by ID
+	sorted        []*name                      // names, sorted
+	instances     []*service                   // sorted by ID
+	natives       map[*service][]claim.Address // where those listen themselves that are native
 	claims        *claim.Table
 	named         namedPorts
 	turn          int // counts updates
@@ -36,10 +37,10 @@ type assembly struct {
 	contents catalog.Contents
 
 	// Of one update:
-	proxies []*proxy // whose sidecars are to be made
-	created []*name
-	arrived []*service // instances that are not among the others yet
-	left    bool       // instances have gone
+	proxies  []*proxy // whose sidecars are to be made
+	created  []*name
+	arrived  []*service // instances that are not among the others yet
+	departed []*service // instances that have gone
 }
 
 // name is what is said of all services of one name; there is one of the wildcard too.
@@ -63,7 +64,7 @@ type name struct {
 func newAssembly(config Config) *assembly {
 	return &assembly{
 		config: config, longest: maxServerName - len(config.serverName("")),
-		ids: map[string]registration{}, names: map[string]*name{}, claims: claim.NewTable(),
+		ids: map[string]registration{}, names: map[string]*name{}, claims: claim.NewTable(), natives: map[*service][]claim.Address{},
 	}
 }
 
@@ -87,7 +88,7 @@ func (a *assembly) update(
 	if follows && len(gone)+len(added) == 0 {
 		return true
 	}
-	a.report, a.files, a.proxies, a.created, a.arrived, a.left = report{}, files, nil, nil, nil, false
+	a.report, a.files, a.proxies, a.created, a.arrived, a.departed = report{}, files, nil, nil, nil, nil
 	for _, d := range gone {
 		a.remove(d)
 	}
@@ -127,6 +128,9 @@ func (a *assembly) add(d *definitions) {
 		n := a.touch(r.service.name)
 		n.instances = append(n.instances, r.service)
 		a.arrived = append(a.arrived, r.service)
+		if r.service.registration.Native {
+			n.endpoints = nil
+		}
 		a.check(n, at)
 	}
 	if e := d.destination; e.Destination != nil {
@@ -172,7 +176,10 @@ func (a *assembly) remove(d *definitions) {
 		n := a.touch(r.service.name)
 		i := slices.Index(n.instances, r.service)
 		n.instances = slices.Delete(n.instances, i, i+1)
-		a.left = true
+		a.departed = append(a.departed, r.service)
+		if r.service.registration.Native {
+			n.endpoints = nil
+		}
 	}
 	if e := d.destination; e.Destination != nil {
 		a.name(e.Name.Service).entry = destination{}
@@ -287,7 +294,7 @@ func (a *assembly) find(id string) (i int, ok bool) {
 
 // publish makes the contents.
 func (a *assembly) publish(before catalog.Contents) {
-	c := catalog.Contents{Mesh: a.mesh(), Proxies: make([]*catalog.Proxy, len(a.sidecars))}
+	c := catalog.Contents{Mesh: a.mesh(), Proxies: make([]*catalog.Proxy, len(a.sidecars)), Registrations: a.registrations()}
 	for _, s := range a.sidecars {
 		s.of.served = a.turn
 	}
@@ -299,9 +306,9 @@ func (a *assembly) publish(before catalog.Contents) {
 		}
 		c.Proxies[i] = s.published
 		for k, n := range s.dials {
-			if n.dialled = a.turn; n.served != a.turn {
+			if n.dialled = a.turn; !a.reached(n) {
 				a.warning(s.upstreams[k].at,
-					"upstream %s: no service of that name has a proxy here, so nothing answers",
+					"upstream %s: no service of that name has a proxy here, or is native, so nothing answers",
 					n.name)
 			}
 		}
@@ -339,31 +346,11 @@ func (a *assembly) publish(before catalog.Contents) {
 			c.Intentions = append(c.Intentions, n.entry.Destination)
 		}
 	}
-	c.Registrations = a.registrations()
 	c.Reuse(&before)
 	for i, s := range a.sidecars {
 		s.published = c.Proxies[i]
 	}
 	a.contents = c
-}
-
-// registrations are those of all instances.
-func (a *assembly) registrations() []*catalog.Registration {
-	if a.left {
-		a.instances = slices.DeleteFunc(a.instances, func(s *service) bool { return a.ids[s.id].service != s })
-	}
-	if len(a.arrived) > 0 {
-		a.instances = append(a.instances, a.arrived...)
-		slices.SortFunc(a.instances, func(a, b *service) int { return strings.Compare(a.id, b.id) })
-	}
-	if !a.left && len(a.arrived) == 0 {
-		return a.contents.Registrations
-	}
-	all := make([]*catalog.Registration, len(a.instances))
-	for i, s := range a.instances {
-		all[i] = s.registration
-	}
-	return all
 }
 
 // target makes n's service and endpoints, and checks those names that nothing but an entry mentions.
@@ -378,6 +365,11 @@ func (a *assembly) target(n *name) {
 		n.service = &catalog.Service{Name: identity.NewName(n.name), Protocol: protocol}
 	}
 	if n.endpoints == nil {
+		for _, s := range n.instances {
+			if s.dialled() {
+				n.list = append(n.list, s.endpoint())
+			}
+		}
 		slices.SortFunc(n.list, catalog.CompareEndpoints)
 		n.endpoints = &catalog.Endpoints{Name: n.service.Name, List: n.list}
 		n.list = nil

@@ -2,6 +2,7 @@ package files_test
 
 import (
 	"flag"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -113,11 +114,11 @@ func TestDocumentation(t *testing.T) {
 	examples := map[string]string{}
 	for i, block := range strings.Split(string(text), "```") {
 		if format, example, ok := strings.Cut(block, "\n"); ok && i%2 == 1 {
-			examples["example."+format] = example
+			examples[fmt.Sprintf("example%d.%s", i, format)] = example
 		}
 	}
 	c := load(t, files.Config{Dir: write(t, examples)})
-	if len(examples) != 3 || len(c.Proxies) != 2 || len(catalogtest.Intentions(c)) != 1 {
+	if len(examples) != 4 || len(c.Proxies) != 2 || len(catalogtest.Intentions(c)) != 1 {
 		t.Errorf("%d examples became %s", len(examples), dump(c))
 	}
 }

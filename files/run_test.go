@@ -383,7 +383,7 @@ func TestWarnings(t *testing.T) {
 	r := run(t, files.Config{Dir: dir})
 	r.services("aip", "web")
 	want := "a.hcl:4: checks are not run here: without a status this one counts as passing\n" +
-		"a.hcl:8: upstream aip: no service of that name has a proxy here, so nothing answers"
+		"a.hcl:8: upstream aip: no service of that name has a proxy here, or is native, so nothing answers"
 	if got := strings.Join(r.Status().Warnings, "\n"); got != want {
 		t.Errorf("warnings:\n%s\nwant:\n%s", got, want)
 	}

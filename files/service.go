@@ -119,24 +119,12 @@ func (d *definitions) application(o *definition.Decoder) {
 		return
 	}
 	s.name, s.id = name.Value, id.Or(name).Value
-	s.register(tags, pairs)
+	s.register(tags, pairs, connect.Boolean("native").Value)
 	d.registrations = append(d.registrations, registration{service: s})
-	connect.Unsupported("native")
 	if sidecar, ok := connect.Child("sidecar_service", "sidecar_service"); ok {
 		d.sidecar(sidecar, s)
 	}
 	connect.Done()
-}
-
-// register makes the registration of s.
-func (s *service) register(tags []string, pairs map[string]string) {
-	s.registration = &catalog.Registration{
-		ID: s.id, Service: identity.NewName(s.name), Tags: tags, Meta: pairs, Address: s.address.Value, Port: s.port.Value, Socket: s.socket.Value,
-		Status: s.health.String(), Origin: s.at.String(),
-	}
-	if w := s.weights; w.Set {
-		s.registration.Weights = catalog.Weights{Passing: uint16(w.Value.passing), Warning: uint16(w.Value.warning)} //nolint:gosec // within their bounds
-	}
 }
 
 // sidecar reads connect.sidecar_service, all of which has defaults (Consul, "Sidecar service defaults").

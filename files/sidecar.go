@@ -29,6 +29,9 @@ type sidecar struct {
 	gone      bool
 }
 
+// loopback is where those are dialled who say no address.
+const loopback = "127.0.0.1"
+
 // publicPort is the one that others dial.
 func (s *sidecar) publicPort() uint16 { return s.port.Else(s.chosen) }
 
@@ -74,12 +77,9 @@ func (a *assembly) sidecar(p *proxy) *sidecar {
 	}
 	s.address = address.Value
 	if s.address == "" {
-		s.address = "127.0.0.1"
+		s.address = loopback
 	}
-	s.host = s.address
-	if ip, ok := definition.ParseIP(s.address); ok && ip.IsLoopback() || s.address == "localhost" {
-		s.host = ""
-	}
+	s.host = hostOf(s.address)
 	s.settings = a.over(s)
 	s.network = s.settings.Network.Value
 	if !s.settings.BindAddress.Set {
@@ -240,14 +240,15 @@ func (s *sidecar) endpoint() catalog.Endpoint {
 	} else {
 		w = s.weights.Else(w)
 	}
+	return endpoint(s.address, s.publicPort(), h, w)
+}
+
+// endpoint is one of that health and those weights.
+func endpoint(address string, port uint16, h health, w weights) catalog.Endpoint {
 	weight := w.passing
 	if h == warning {
 		weight = w.warning
 	}
 	// Envoy adds weights up in 32 bits; Consul clamps them likewise.
-	return catalog.Endpoint{
-		Address: s.address, Port: s.publicPort(),
-		Weight:  uint32(min(max(weight, 1), 128)),
-		Healthy: h != critical && weight > 0,
-	}
+	return catalog.Endpoint{Address: address, Port: port, Weight: uint32(min(max(weight, 1), 128)), Healthy: h != critical && weight > 0}
 }

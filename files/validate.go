@@ -25,6 +25,7 @@ func Validate(config Config) (catalog.Contents, error) {
 	a.report = report{}
 	a.suspectIntentions()
 	a.suspectPorts()
+	a.suspectNatives()
 	suspectFiles(&a.report, config.Dir)
 	for _, w := range a.warnings.sorted() {
 		config.warned(w)
@@ -78,8 +79,8 @@ func (a *assembly) suspectIntentions() {
 			switch of := a.names[source]; {
 			case of == nil || len(of.instances) == 0:
 				a.warning(origin(i), "source %s: %s", source, undefined(source))
-			case of.served != a.turn:
-				a.warning(origin(i), "source %s: the service has no sidecar (%s), without which it cannot show who it is", source, of.instances[0].at)
+			case of.served != a.turn && !slices.ContainsFunc(of.instances, func(s *service) bool { return s.registration.ShowsItself() }):
+				a.warning(origin(i), "source %s: the service has no sidecar and is not native (%s), without which it cannot show who it is", source, of.instances[0].at)
 			}
 		}
 	}

@@ -48,7 +48,27 @@ func TestValidateWarns(t *testing.T) {
 		},
 		"source without a sidecar": {
 			files: map[string]string{"web.hcl": inService("port = 8080"), "api.hcl": api, "i.hcl": entry("service-intentions", "api", allow)},
-			want:  []string{"i.hcl:4: source web: the service has no sidecar (web.hcl:1), without which it cannot show who it is"},
+			want:  []string{"i.hcl:4: source web: the service has no sidecar and is not native (web.hcl:1), without which it cannot show who it is"},
+		},
+		"source that is native, and one whose processes are named": {
+			files: map[string]string{
+				"web.hcl": inService("port = 8080\nconnect { native = true }"), "api.hcl": api, "job.hcl": "service {\nname = \"job\"\nmeta { sallyport_selectors = \"unix:uid:1000\" }\n}\n",
+				"i.hcl": entry("service-intentions", "api", allow[:len(allow)-1]+",\n{ Name = \"job\" Action = \"allow\" }]"),
+			},
+		},
+		"native without a port": {
+			files: map[string]string{"web.hcl": inService("connect { native = true }"), "job.hcl": "service {\nname = \"job\"\nsocket_path = \"/run/job.sock\"\nconnect { native = true }\n}\n"},
+			want: []string{
+				"job.hcl:3: service job is native and on a socket: it can dial others, and nobody can dial it, as that takes a port",
+				"web.hcl:1: service web is native and has no port: it can dial others, and nobody can dial it",
+			},
+		},
+		"native with what is a sidecar's affair": {
+			files: map[string]string{
+				"web.hcl": inService("port = 8080\nconnect { native = true }"), "d.hcl": entry("service-defaults", "web", "Protocol = \"http\"\nMaxInboundConnections = 7\nConfig { revocation = \"drain\" }\nUpstreamConfig { Defaults { ConnectTimeoutMs = 5 } }"),
+				"api.hcl": strings.Replace(api, "connect {", "connect {\nnative = true", 1), "e.hcl": entry("service-defaults", "api", "MaxInboundConnections = 7"),
+			},
+			want: []string{"d.hcl:4: max_inbound_connections, revocation, UpstreamConfig in service-defaults of web: that is a sidecar's affair, and the service is native and has none (web.hcl:1)"},
 		},
 		"two services on one port": {
 			files: map[string]string{"web.hcl": web, "api.hcl": withSidecar("api", "8080", "")},
