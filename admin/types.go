@@ -256,6 +256,8 @@ type Application struct {
 	// Address is where the sidecar looks for it: "127.0.0.1:8080", or the path of a Unix socket.
 	// The control plane fills it in.
 	Address string `json:"address,omitempty"`
+	// Origin is where that is said: "web.hcl:5". The control plane fills it in.
+	Origin string `json:"origin,omitempty"`
 }
 
 // Catalog is the state of the source of the catalog.

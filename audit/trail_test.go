@@ -130,6 +130,7 @@ func TestTrail(t *testing.T) {
 func TestTrailChangedRegistration(t *testing.T) {
 	t.Parallel()
 	moved, changed := mesh(intention.Deny, "api@a.hcl:7", ""), mesh(intention.Deny, "api@a.hcl:7", "")
+	moved.Proxies[0].Inbound.LocalOrigin, changed.Proxies[0].Inbound.LocalOrigin = "a.hcl:5", "a.hcl:5"
 	changed.Proxies[0].Inbound.Port = 20001
 	got := lines(t, nil, mesh(intention.Deny, "api@a.hcl:1", ""), moved, changed)
 	want := []string{

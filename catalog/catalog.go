@@ -172,6 +172,8 @@ type Inbound struct {
 	LocalAddress string
 	LocalPort    uint16
 	LocalSocket  string
+	// LocalOrigin is where the port or the socket was read: "web.hcl:5"; empty: where the proxy was.
+	LocalOrigin string `json:",omitzero"`
 
 	Protocol    Protocol
 	Enforcement Enforcement

@@ -150,7 +150,7 @@ func (p *Proxy) equal(o *Proxy) bool {
 func (p *Proxy) SaysAs(o *Proxy) bool {
 	placeless := func(p *Proxy) *Proxy {
 		q := *p
-		q.Origin, q.Upstreams, q.Exposed = "", slices.Clone(p.Upstreams), slices.Clone(p.Exposed)
+		q.Origin, q.Inbound.LocalOrigin, q.Upstreams, q.Exposed = "", "", slices.Clone(p.Upstreams), slices.Clone(p.Exposed)
 		for i := range q.Upstreams {
 			q.Upstreams[i].Origin = ""
 		}

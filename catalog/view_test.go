@@ -33,7 +33,7 @@ func contents() catalogtest.Mesh {
 		return catalog.Proxy{
 			ID: identity.ProxyID(service + "-1-sidecar-proxy"), Service: name(service), Instance: service + "-1", Origin: service + ".hcl:3", Host: "10.0.0.1", Refused: "no port",
 			Inbound: catalog.Inbound{
-				Address: "127.0.0.1", Port: 21000, LocalAddress: "127.0.0.1", LocalPort: 8080, LocalSocket: "/run/y.sock", Protocol: catalog.HTTP,
+				Address: "127.0.0.1", Port: 21000, LocalAddress: "127.0.0.1", LocalPort: 8080, LocalSocket: "/run/y.sock", LocalOrigin: "web.hcl:5", Protocol: catalog.HTTP,
 				Enforcement: catalog.ExtAuthz, Revocation: catalog.NextRequest, ServerFirst: true, ConnectTimeout: time.Second, RequestTimeout: time.Second,
 				IdleTimeout: timeout, MaxConnections: 7, BalanceConnections: true, Closed: "its port is another's",
 			},

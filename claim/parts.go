@@ -1,6 +1,7 @@
 package claim
 
 import (
+	"cmp"
 	"net/netip"
 	"strings"
 
@@ -100,7 +101,7 @@ func partsOf(p *catalog.Proxy, network, administration string) []*part {
 		local = netip.AddrFrom4([4]byte{127, 0, 0, 1})
 	}
 	add(public, 0, Address{What: WhatPublic, Origin: p.Origin, IP: bind, Port: in.Port})
-	add(application, 0, Address{What: whatApplication, Origin: p.Origin, IP: local, Port: in.LocalPort, Socket: in.LocalSocket, Dialled: true})
+	add(application, 0, Address{What: whatApplication, Origin: cmp.Or(in.LocalOrigin, p.Origin), IP: local, Port: in.LocalPort, Socket: in.LocalSocket, Dialled: true})
 	if a, err := netip.ParseAddrPort(p.Bootstrap.PrometheusBindAddr); err == nil {
 		add(metrics, 0, Address{What: WhatMetrics, Origin: p.Origin, IP: a.Addr(), Port: a.Port()})
 	}

@@ -78,7 +78,7 @@ func TestFormats(t *testing.T) {
 
 func clearOrigins(c *catalog.Contents) {
 	for i := range c.Proxies {
-		c.Proxies[i].Origin = ""
+		c.Proxies[i].Origin, c.Proxies[i].Inbound.LocalOrigin = "", ""
 		for j := range c.Proxies[i].Upstreams {
 			c.Proxies[i].Upstreams[j].Origin = ""
 		}

@@ -187,19 +187,19 @@ func (a *assembly) inbound(s *sidecar) catalog.Inbound {
 		ServerFirst: e.ServerFirst.Set && e.ServerFirst.Value,
 	}
 	e.Apply(&in)
-	port, socket := s.localPort.Value, s.localSocket.Value
-	if s.instance != nil && socket == "" && port == 0 {
-		port = s.instance.port.Value
-		if port == 0 {
-			socket = s.instance.socket.Value
+	port, socket := s.localPort, s.localSocket
+	if s.instance != nil && socket.Value == "" && port.Value == 0 {
+		port = s.instance.port
+		if port.Value == 0 {
+			socket = s.instance.socket
 		}
 	}
 	switch {
-	case socket != "":
-		in.LocalSocket = socket
-	case port != 0:
+	case socket.Value != "":
+		in.LocalSocket, in.LocalOrigin = socket.Value, socket.At.String()
+	case port.Value != 0:
 		in.LocalAddress = cmp.Or(s.localAddress.Value, "127.0.0.1")
-		in.LocalPort = port
+		in.LocalPort, in.LocalOrigin = port.Value, port.At.String()
 	default:
 		a.problem(s.at,
 			"nothing to hand connections to: give service %s a port or a socket_path, or the proxy a local_service_port",

@@ -57,11 +57,7 @@ func (c serveConfig) advice() advice {
 	if c.Catalog == "" {
 		return a
 	}
-	dir, err := filepath.Abs(c.Catalog)
-	if err != nil {
-		dir = c.Catalog
-	}
-	a.catalog = shellWord(dir)
+	a.catalog = shellWord(c.Catalog)
 	for _, f := range []flagValue{
 		{"--datacenter", c.Datacenter, "dc1"},
 		{"--default-intention-policy", c.DefaultIntentionPolicy, "deny"},

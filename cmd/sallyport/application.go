@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -32,8 +33,8 @@ func (s *applications) note(v *catalog.View, peer admin.Peer, a admin.Applicatio
 	case !mayRun(peer, w.Proxy):
 		return fmt.Errorf("the application of %s: %w to uid %d", a.ProxyID, admin.ErrForbidden, peer.UID)
 	}
-	a.Address = applicationAddress(w.Proxy)
-	log = log.With("proxy", a.ProxyID, "service", w.Proxy.Service, "addr", a.Address, "origin", w.Proxy.Origin)
+	a.Address, a.Origin = applicationAddress(w.Proxy), cmp.Or(w.Proxy.Inbound.LocalOrigin, w.Proxy.Origin)
+	log = log.With("proxy", a.ProxyID, "service", w.Proxy.Service, "addr", a.Address, "origin", a.Origin)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	_, known := s.byProxy[a.ProxyID]

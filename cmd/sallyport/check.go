@@ -115,7 +115,7 @@ func judge(s admin.Status, now time.Time) (out []finding) {
 		if a, ok := s.Applications[string(p.ID)]; ok {
 			silent = append(silent, finding{
 				Text:   fmt.Sprintf("%s at %s does not answer its sidecar %s: %s failed since %s ago", p.Service, a.Address, p.ID, count(int(min(a.Failed, 1<<30)), "attempt"), short(now.Sub(a.Since))),
-				Remedy: "start the application, or correct the service's port at " + p.Origin,
+				Remedy: "start the application, or correct the service's port at " + cmp.Or(a.Origin, p.Origin),
 			})
 		}
 	}

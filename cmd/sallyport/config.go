@@ -165,18 +165,29 @@ func (c serveConfig) filesConfig(td spiffeid.TrustDomain) (files.Config, error) 
 	return out, errors.Join(errs[:]...)
 }
 
-// complete fills in the directories that nobody named.
-func (c *serveConfig) complete() (err error) {
+// complete fills in the directories that nobody named, and makes all of them full paths: Envoys that are
+// started elsewhere, and whoever asks from elsewhere, are told of them.
+func (c *serveConfig) complete() error {
 	if c.RuntimeDir == "" {
 		c.RuntimeDir = admin.DefaultDir()
 	}
-	if c.RuntimeDir, err = filepath.Abs(c.RuntimeDir); err != nil { // Envoys that are started elsewhere are told of it
-		return fmt.Errorf("--runtime-dir: %w", err)
-	}
+	var missing error
 	if c.Data == "" {
-		c.Data, err = stateDir(os.Geteuid(), os.Getenv)
+		c.Data, missing = stateDir(os.Geteuid(), os.Getenv)
 	}
-	return err
+	errs := []error{missing}
+	for flag, dir := range map[string]*string{"--runtime-dir": &c.RuntimeDir, "--data": &c.Data, "--catalog": &c.Catalog} {
+		if *dir == "" {
+			continue
+		}
+		full, err := filepath.Abs(*dir)
+		if err != nil { // a working directory that is gone
+			errs = append(errs, fmt.Errorf("%s: %w: give a full path", flag, err))
+			continue
+		}
+		*dir = full
+	}
+	return errors.Join(errs...)
 }
 
 // stateDir is the default of --data.

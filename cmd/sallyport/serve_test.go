@@ -218,9 +218,9 @@ func TestStateDir(t *testing.T) {
 			t.Errorf("stateDir(%d) with XDG_STATE_HOME=%s HOME=%s = %q, %v, want %q", tc.uid, tc.state, tc.home, got, err, tc.want)
 		}
 	}
-	for _, c := range []serveConfig{{Consul: true}, {Catalog: "cat"}} {
-		if err := c.complete(); err != nil || c.Data == "" || !filepath.IsAbs(c.RuntimeDir) {
-			t.Errorf("%+v, %v, want a data directory", c, err)
+	for _, c := range []serveConfig{{Consul: true}, {Catalog: "cat"}, {Catalog: "cat", Data: "data", RuntimeDir: "rt"}} {
+		if err := c.complete(); err != nil || !filepath.IsAbs(c.Data) || !filepath.IsAbs(c.RuntimeDir) || c.Catalog != "" && !filepath.IsAbs(c.Catalog) {
+			t.Errorf("%+v, %v, want full paths", c, err)
 		}
 	}
 }
