@@ -57,8 +57,10 @@ test: tools build ## everything: unit, race, goldens, protocol, real Envoys; log
 	$(if $(RACE),,@echo "no C compiler found: the tests run without the race detector")
 	$(GO) vet ./...
 	$(GO) vet -tags e2e ./e2e/...
+	$(GO) -C connect vet ./...
 	@mkdir -p bin && $(GO) build -buildvcs=false -o bin/gotest ./hack/gotest
 	bin/gotest -log dist/test.log $(TESTFLAGS) -- $(RACE) -timeout 10m ./...
+	cd connect && ../bin/gotest -log ../dist/connect.log $(TESTFLAGS) -- $(RACE) -timeout 10m ./...
 	SALLYPORT_BIN="$$PWD/bin/sallyport" bin/gotest -log dist/e2e.log $(TESTFLAGS) -- -tags e2e -count=1 -timeout 75m ./e2e
 	hack/docker.sh bin/gotest -log dist/compose.log $(TESTFLAGS) -- $(COMPOSE_SUITE)
 
@@ -73,6 +75,7 @@ e2e-compose: tools ## the compose files of e2e/compose, on the docker that runs 
 .PHONY: test-short
 test-short: ## the tests that need neither the race detector nor Envoy
 	SALLYPORT_SKIP_ENVOY=1 $(GO) test ./...
+	$(GO) -C connect test ./...
 
 # What has a long form, which E2E_LONG asks for.
 LONG := ^(TestFloods|TestHugeCatalog|TestTenThousandStreams|TestSoak)$$
@@ -108,7 +111,8 @@ fuzz: ## each fuzz target for FUZZTIME (30s)
 	@grep -r '^func Fuzz' --include='*_test.go' . | sed 's|^\./\(.*\)/[^/]*:func \(Fuzz[A-Za-z0-9_]*\).*|\1 \2|' | sort | \
 	while read -r package target; do \
 		echo "$$target in $$package"; \
-		$(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 10x "./$$package" </dev/null || exit 1; \
+		module=.; case "$$package" in connect|connect/*) module=connect; package="./$${package#connect}" ;; esac; \
+		$(GO) -C "$$module" test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 10x "./$$package" </dev/null || exit 1; \
 	done
 
 .PHONY: bench
@@ -127,6 +131,7 @@ bench-consul: build tools-consul ## the same load on Consul's control plane and 
 lint: $(GOLANGCI) ## golangci-lint with .golangci.yml
 	$(GOLANGCI) run
 	$(GOLANGCI) run --build-tags e2e ./e2e/...
+	cd connect && ../$(GOLANGCI) run
 
 # Built outside of the module, whose dependencies are not its own.
 $(GOLANGCI):
@@ -166,6 +171,7 @@ cover: ## how much of each package its own tests run, without Envoy; line by lin
 check: lint test-short generate-check ## what to run before a commit: under a minute when the caches are warm, and without Envoy
 	@test -z "$$(gofmt -l .)" || { gofmt -l .; exit 1; }
 	$(GO) mod tidy -diff
+	$(GO) -C connect mod tidy -diff
 
 .PHONY: dist
 dist: ## a release in dist/release: static binaries, Debian packages, container images, sums; PLATFORMS=linux/amd64 for fewer
