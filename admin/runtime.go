@@ -38,6 +38,10 @@ func HTTPSocket(runtimeDir string) string { return filepath.Join(runtimeDir, "ht
 // XDSSocket is the path of the socket for Envoys in a runtime directory.
 func XDSSocket(dir string) string { return filepath.Join(dir, "xds.sock") }
 
+// WorkloadSocket is the path of the socket for applications, and for Envoys that others configure, in a
+// runtime directory.
+func WorkloadSocket(dir string) string { return filepath.Join(dir, "workload.sock") }
+
 // checkSocketPath returns an error if path is too long for a Unix socket.
 func checkSocketPath(path string) error {
 	if len(path) > unixsocket.MaxPath {
@@ -51,7 +55,7 @@ func checkSocketPath(path string) error {
 func MakeDir(dir string) error {
 	mode := fs.FileMode(0o700)
 	if os.Geteuid() == 0 {
-		mode = 0o755 // Envoys of other users connect to xds.sock in it, each with a token
+		mode = 0o755 // Envoys of other users connect to xds.sock in it, each with a token, and applications to workload.sock
 	}
 	if err := os.MkdirAll(filepath.Dir(dir), 0o755); err != nil {
 		return fmt.Errorf("runtime directory: %w", err)

@@ -156,7 +156,7 @@ func (p *Process) is(s selector) bool {
 		got, err := p.Path()
 		return err == nil && got == s.value
 	case kindUnit:
-		got, err := p.Unit()
+		got, err := p.unit()
 		return err == nil && got == s.value
 	}
 	return false
@@ -199,10 +199,10 @@ func (p *Process) Path() (string, error) {
 	return target, err
 }
 
-// Unit is the systemd unit of the system's manager that the process runs in: "web.service",
+// unit is the systemd unit of the system's manager that the process runs in: "web.service",
 // "session-1.scope"; for what a user's own manager runs, that manager's. The error says why it is
 // not known.
-func (p *Process) Unit() (string, error) {
+func (p *Process) unit() (string, error) {
 	var text []byte
 	err := p.inspect("systemd unit", func(dir string) (err error) {
 		text, err = os.ReadFile(dir + "/cgroup")

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -31,6 +32,25 @@ func (f *fake) register(services ...object) {
 		answer["Services"] = append(answer["Services"].([]any), s)
 	}
 	f.set("/v1/catalog/node-services/n1", answer)
+}
+
+// Selectors that name nobody are a problem in the status.
+func TestSelectors(t *testing.T) {
+	bubble(t, nil, func(t *testing.T, f *fake, a *Agent) {
+		f.mesh()
+		f.register(object{"ID": "batch-1", "Service": "batch", "Meta": object{"sallyport_selectors": "unix:path:/usr/bin/batch"}, "Connect": object{}})
+		p, _ := running(t, a)
+		after(10 * time.Second)
+		p.must(t)
+		var got []string
+		for _, o := range a.Status().Problems {
+			got = append(got, o.String())
+		}
+		want := `service batch-1: sallyport_selectors of its meta names nobody: "unix:path:/usr/bin/batch" names no user, and what else a process shows counts only as far as its user is trusted: add unix:uid:… or unix:user:…`
+		if !slices.Contains(got, want) {
+			t.Errorf("%q; want %q", got, want)
+		}
+	})
 }
 
 // Applications that are native or say who may be them are known; a change of any other changes nothing.

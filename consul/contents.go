@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/sallyport/sallyport/attest"
 	"github.com/sallyport/sallyport/catalog"
 	"github.com/sallyport/sallyport/identity"
 	"github.com/sallyport/sallyport/intention"
@@ -52,6 +53,11 @@ func (b *assembly) assemble(registered bool) (c catalog.Contents, ok bool) {
 		}
 	}
 	for _, r := range b.nodeProxies.applications {
+		if text, ok := r.Meta[catalog.MetaSelectors]; ok {
+			if _, err := attest.Parse(text); err != nil {
+				b.problem("", "", r.Origin, "%s of its meta names nobody: %v", catalog.MetaSelectors, err)
+			}
+		}
 		if b.application(r, &n) {
 			c.Registrations = append(c.Registrations, r)
 		}

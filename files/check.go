@@ -4,6 +4,8 @@ import (
 	"regexp"
 	"strings"
 
+	"github.com/sallyport/sallyport/attest"
+	"github.com/sallyport/sallyport/catalog"
 	"github.com/sallyport/sallyport/definition"
 	"github.com/sallyport/sallyport/identity"
 	"github.com/sallyport/sallyport/internal/unixsocket"
@@ -55,6 +57,31 @@ func meta(o *definition.Decoder, key string) (pairs map[string]string) {
 		pairs[f.Key] = f.Value.Text
 	}
 	return pairs
+}
+
+// selectors checks what the registration of an application says of its processes.
+func selectors(o *definition.Decoder, pairs map[string]string) {
+	text, ok := pairs[catalog.MetaSelectors]
+	if !ok {
+		return
+	}
+	if _, err := attest.Parse(text); err != nil {
+		o.Mistake(metaAt(o, catalog.MetaSelectors), "%s: %v", catalog.MetaSelectors, err)
+	}
+}
+
+// metaAt is where a key of meta is.
+func metaAt(o *definition.Decoder, key string) definition.Position {
+	n := o.Field("meta")
+	if n.Kind == definition.List && len(n.List) == 1 { // an HCL block
+		n = n.List[0]
+	}
+	for _, f := range n.Fields {
+		if f.Key == key {
+			return f.At
+		}
+	}
+	return n.At
 }
 
 const metaKeyCharacters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_"

@@ -158,6 +158,9 @@ func mistakes() []mistake {
 			"a.hcl:11: the public listener of api-sidecar-proxy cannot listen on port 8443 of 0.0.0.0: the native application web does (a.hcl:1)"),
 		one("proxy of a service", inService("proxy {\nmode = \"direct\"\n}"), `a.hcl:3: proxy is for registrations of kind "connect-proxy": put it into connect { sidecar_service { ... } }`),
 		one("tagged addresses", inService("tagged_addresses {\n  lan = { address = \"1.1.1.1\" }\n}"), "a.hcl:3: tagged_addresses in service is not supported yet"),
+		one("selectors", inService("meta {\n  team = \"shop\"\n  sallyport_selectors = \"unix:uid:web\"\n}"), `a.hcl:5: sallyport_selectors: "unix:uid:web": the value is not a number from 0 to 4294967294: use unix:user for a name`),
+		one("selectors without a user", inService("meta = { sallyport_selectors = \"unix:path:/usr/bin/web\" }"), `a.hcl:3: sallyport_selectors: "unix:path:/usr/bin/web" names no user, and what else a process shows counts only as far as its user is trusted: add unix:uid:… or unix:user:…`),
+		one("selectors of a sidecar", inService("port = 1\nconnect {\n sidecar_service {\n meta { sallyport_selectors = \"unix:uid:1000\" }\n}\n}"), `a.hcl:6: sallyport_selectors in a sidecar's registration: it counts in the service's own alone: move it there`),
 		one("duplicate ids", "services { name = \"web\" }\nservices { name = \"web\" }\n", `a.hcl:2: the ID "web" is taken (a.hcl:1): IDs of services and proxies must differ`),
 		{
 			"duplicate ids of files",

@@ -107,6 +107,7 @@ func (d *definitions) application(o *definition.Decoder) {
 	h, _ := d.checks(o)
 	s.health = h
 	tags, pairs := common(o)
+	selectors(o, pairs)
 	if s.socket.Set && (s.port.Set || s.address.Set) {
 		o.Mistake(s.socket.At, "service has a socket_path and an address or port: it can have one of them")
 	}
@@ -173,7 +174,9 @@ func (d *definitions) proxy(o *definition.Decoder, id string) *proxy {
 	if h, ok := d.checks(o); ok {
 		p.health = definition.Setting[health]{Set: true, Value: h}
 	}
-	common(o)
+	if _, pairs := common(o); pairs[catalog.MetaSelectors] != "" {
+		o.Mistake(metaAt(o, catalog.MetaSelectors), "%s in a sidecar's registration: it counts in the service's own alone: move it there", catalog.MetaSelectors)
+	}
 	b, ok := o.Child("proxy", "proxy")
 	if !ok {
 		return p

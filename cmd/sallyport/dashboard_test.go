@@ -12,6 +12,7 @@ import (
 // rows are the parts of the dashboard: the first whose prefix a metric has is its row.
 var rows = []struct{ title, prefix string }{
 	{"Sidecars", "sallyport_xds_"},
+	{"Applications", "sallyport_workload_"},
 	{"Certificates", "sallyport_leaf_"},
 	{"Certificates", "sallyport_sds_"},
 	{"Certificates", "sallyport_ca_"},

@@ -19,10 +19,10 @@ import (
 )
 
 // listeners are the sockets of a control plane.
-type listeners struct{ admin, xds, remote, metrics, http, httpTCP net.Listener }
+type listeners struct{ admin, xds, workload, remote, metrics, http, httpTCP net.Listener }
 
 func (l listeners) close() {
-	for _, c := range []net.Listener{l.admin, l.xds, l.remote, l.metrics, l.http, l.httpTCP} {
+	for _, c := range []net.Listener{l.admin, l.xds, l.workload, l.remote, l.metrics, l.http, l.httpTCP} {
 		if c != nil {
 			_ = c.Close()
 		}
@@ -59,6 +59,10 @@ func listen(ctx context.Context, cfg serveConfig) (l listeners, err error) {
 	}
 	// Envoys of any user connect; what lets them in is their token.
 	if l.xds, err = admin.Listen(admin.XDSSocket(cfg.RuntimeDir), 0o666, -1); err != nil {
+		return l, err
+	}
+	// The kernel says which processes ask there.
+	if l.workload, err = admin.Listen(admin.WorkloadSocket(cfg.RuntimeDir), 0o666, -1); err != nil {
 		return l, err
 	}
 	// Applications of any user connect; what lets them in is a token, or a service that names them.

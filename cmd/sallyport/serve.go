@@ -28,6 +28,7 @@ import (
 	"github.com/sallyport/sallyport/internal/sequence"
 	"github.com/sallyport/sallyport/observe"
 	"github.com/sallyport/sallyport/sds"
+	"github.com/sallyport/sallyport/workload"
 	"github.com/sallyport/sallyport/xds"
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
@@ -90,6 +91,7 @@ type controlPlane struct {
 	authz     *authz.Server
 	observe   *observe.Server
 	http      *api.Server
+	workload  *workload.Server
 	// applications are those of which their sidecars say that they do not answer.
 	applications applications
 	remote       latest.Value[*ca.Endpoint] // empty without a TLS endpoint
@@ -122,6 +124,7 @@ func serve(ctx context.Context, cfg serveConfig, log *slog.Logger, out io.Writer
 		g.Go(func() error { return run(ctx) })
 	}
 	g.Go(func() error { return p.serveGRPC(ctx, l.xds, nil) })
+	g.Go(func() error { return p.workload.Serve(ctx, l.workload) })
 	if l.remote != nil {
 		g.Go(func() error { return p.serveRemote(ctx, l.remote) })
 	}
@@ -220,7 +223,10 @@ func (p *controlPlane) openServers() error {
 	if err := p.openAPI(); err != nil {
 		return err
 	}
-	p.runs = append(p.runs, p.secrets.Run, p.authz.Run, p.observe.Run,
+	if err := p.openWorkload(); err != nil {
+		return err
+	}
+	p.runs = append(p.runs, p.secrets.Run, p.authz.Run, p.observe.Run, p.workload.Run,
 		func(ctx context.Context) error {
 			return p.claims.Run(ctx, p.source, p.store.Publish)
 		},

@@ -30,6 +30,10 @@ type codec struct {
 	decoding chan struct{}
 }
 
+// NewCodec returns the codec of gRPC's own messages that decodes none that would cost much more than
+// its bytes.
+func NewCodec() encoding.CodecV2 { return newCodec() }
+
 func newCodec() codec {
 	return codec{encoding.GetCodecV2(encodingproto.Name), make(chan struct{}, maxDecoding)}
 }
