@@ -76,7 +76,9 @@ func TestCalls(t *testing.T) {
 		Check: func(source, destination string) (admin.CheckResponse, error) {
 			return admin.CheckResponse{Allowed: true, Source: source, Destination: destination}, nil
 		},
-		Rotate: func(service string) error { return fmt.Errorf("service %q: %w", service, admin.ErrUnknown) },
+		Rotate: func(service string) (admin.RotateResponse, error) {
+			return admin.RotateResponse{}, fmt.Errorf("service %q: %w", service, admin.ErrUnknown)
+		},
 		Token: func(p admin.Peer, r admin.TokenRequest) (admin.TokenResponse, error) {
 			peer = p
 			switch r.ProxyID {
@@ -97,7 +99,7 @@ func TestCalls(t *testing.T) {
 	if r, err := client.Check(ctx, "a b", "c&d"); err != nil || !r.Allowed || r.Source != "a b" || r.Destination != "c&d" {
 		t.Errorf("Check = %+v, %v", r, err)
 	}
-	if err := client.Rotate(ctx, "web"); err == nil || err.Error() != `service "web": not found` || !errors.Is(err, admin.ErrUnknown) || !admin.MayPass(err) {
+	if _, err := client.Rotate(ctx, "web"); err == nil || err.Error() != `service "web": not found` || !errors.Is(err, admin.ErrUnknown) || !admin.MayPass(err) {
 		t.Errorf("Rotate = %v, may pass: %v", err, admin.MayPass(err))
 	}
 	r, err := client.Token(ctx, admin.TokenRequest{ProxyID: "web-sidecar-proxy"})

@@ -36,11 +36,11 @@ func (b *buffer) String() string {
 func TestAudit(t *testing.T) {
 	var out buffer
 	client := serveLogging(t, slog.New(slog.NewTextHandler(&out, nil)), admin.API{
-		Rotate: func(service string) error {
+		Rotate: func(service string) (r admin.RotateResponse, err error) {
 			if service != "web" {
-				return errors.New("no such service")
+				err = errors.New("no such service")
 			}
-			return nil
+			return r, err
 		},
 		Token: func(_ admin.Peer, r admin.TokenRequest) (admin.TokenResponse, error) {
 			if r.SidecarFor == "db" {
@@ -56,8 +56,8 @@ func TestAudit(t *testing.T) {
 	_, _ = client.Token(t.Context(), admin.TokenRequest{SidecarFor: "web"})
 	_, _ = client.Token(t.Context(), admin.TokenRequest{SidecarFor: "db"})
 	_, _ = client.Revoke(t.Context(), admin.RevokeRequest{TokenID: "id-1"})
-	_ = client.Rotate(t.Context(), "web")
-	_ = client.Rotate(t.Context(), "db")
+	_, _ = client.Rotate(t.Context(), "web")
+	_, _ = client.Rotate(t.Context(), "db")
 	raw(t, client, "POST", "/v1/reload", "")
 	log := out.String()
 	who := fmt.Sprintf(" audit=admin uid=%d pid=%d", os.Getuid(), os.Getpid())

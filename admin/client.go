@@ -129,10 +129,9 @@ func (c *Client) Check(ctx context.Context, source, destination string) (CheckRe
 	return call[CheckResponse](ctx, c, http.MethodGet, "/v1/intention/check?"+url.Values{"source": {source}, "destination": {destination}}.Encode(), nil)
 }
 
-// Rotate gives a service a new leaf now.
-func (c *Client) Rotate(ctx context.Context, service string) error {
-	_, err := call[struct{}](ctx, c, http.MethodPost, "/v1/leaf/rotate?"+url.Values{"service": {service}}.Encode(), nil)
-	return err
+// Rotate gives a service a new leaf now. An older control plane does not say which.
+func (c *Client) Rotate(ctx context.Context, service string) (RotateResponse, error) {
+	return call[RotateResponse](ctx, c, http.MethodPost, "/v1/leaf/rotate?"+url.Values{"service": {service}}.Encode(), nil)
 }
 
 // Token asks for a proxy's token.

@@ -32,8 +32,8 @@ type API struct {
 	// Check says whether source may connect to destination; both are names of services, source may
 	// be a SPIFFE ID too.
 	Check func(source, destination string) (CheckResponse, error)
-	// Rotate gives the service a new leaf now.
-	Rotate func(service string) error
+	// Rotate gives the service a new leaf now, and returns when its proxies have it.
+	Rotate func(service string) (RotateResponse, error)
 	// Token mints a proxy's token for the process peer.
 	Token func(peer Peer, r TokenRequest) (TokenResponse, error)
 	// ApplicationToken mints a token of the HTTP API for the process peer.
@@ -155,15 +155,16 @@ func handler(api API, log *slog.Logger) http.Handler {
 	mux.HandleFunc("POST /v1/leaf/rotate", func(w http.ResponseWriter, r *http.Request) {
 		service := r.FormValue("service")
 		peer, err := peerOf(r.Context())
+		var out RotateResponse
 		if err == nil {
-			err = api.Rotate(service)
+			out, err = api.Rotate(service)
 		}
 		if log := audited(log, peer).With("service", service); err != nil {
 			log.Warn("leaf not rotated", "err", err)
 		} else {
 			log.Info("leaf rotated")
 		}
-		reply(w, struct{}{}, err)
+		reply(w, out, err)
 	})
 	mux.HandleFunc("POST /v1/reload", func(w http.ResponseWriter, r *http.Request) {
 		peer, err := peerOf(r.Context())

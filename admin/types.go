@@ -109,6 +109,25 @@ type RevokeResponse struct {
 	Streams int `json:"streams"`
 }
 
+// RotateResponse says which leafs are new.
+type RotateResponse struct {
+	Service string `json:"service"`
+	// Leafs are those of the sidecars that are connected, by proxy.
+	Leafs []RotatedLeaf `json:"leafs"`
+}
+
+// RotatedLeaf is the new leaf of a proxy.
+type RotatedLeaf struct {
+	Proxy string `json:"proxy"`
+	// ID is the SPIFFE ID in it. OldSerial is that of the leaf before, Serial its own, both in
+	// hexadecimal digits.
+	ID        string    `json:"id"`
+	OldSerial string    `json:"old_serial"`
+	Serial    string    `json:"serial"`
+	NotBefore time.Time `json:"not_before"`
+	NotAfter  time.Time `json:"not_after"`
+}
+
 // JudgeRequest asks whether a proxy would be served with a token of its own.
 type JudgeRequest struct {
 	ProxyID string `json:"proxy_id"`

@@ -88,7 +88,8 @@ type ProxyChange struct {
 	ID identity.ProxyID `json:"id"`
 	// State is the progress in words: "accepted", "sent", "refused" (Envoy refuses a resource of
 	// it), "does not concern it", "not connected", or why it waits. "accepted, but a grant waits":
-	// Envoy has all that is in force, and ChangeStatus.Held says what is not.
+	// Envoy has all that is in force, and ChangeStatus.Held says what is not. "accepted, and ends live
+	// connections in 4s": a revocation refuses new ones already; StreamStatus.RevocationAt says why.
 	State string `json:"state"`
 	// Sent is when the first response with the change was sent; zero: none was.
 	Sent time.Time `json:"sent,omitzero"`
@@ -121,8 +122,9 @@ func (s *Server) Change(number uint64) (ChangeStatus, error) {
 		w := view.Proxy(p.ID)
 		switch first := w.Changes[0]; {
 		case slices.Contains(w.Changes, number):
-			reached := s.reached(p.ID, number)
-			if w.Changes[len(w.Changes)-1] == number {
+			last := w.Changes[len(w.Changes)-1] == number
+			reached := s.reached(p.ID, number, last)
+			if last {
 				out.hold(held, p.Service, reached)
 			}
 			out.Proxies = append(out.Proxies, reached...)
@@ -178,8 +180,9 @@ func (c *ChangeStatus) hold(all []heldGrants, service identity.Name, reached []P
 	}
 }
 
-// reached is the progress of a change that concerns the proxy, at each of its streams.
-func (s *Server) reached(id identity.ProxyID, number uint64) (out []ProxyChange) {
+// reached is the progress of a change that concerns the proxy, at each of its streams. last: it is the
+// last one that does.
+func (s *Server) reached(id identity.ProxyID, number uint64, last bool) (out []ProxyChange) {
 	for _, n := range s.sessionsOf(id) {
 		n.mu.Lock()
 		c := ProxyChange{ID: id, State: "waiting"}
@@ -196,7 +199,9 @@ func (s *Server) reached(id identity.ProxyID, number uint64) (out []ProxyChange)
 			c.Sent, c.Accepted = d.sent, d.accepted
 			switch {
 			case !d.accepted.IsZero():
-				c.State = "accepted"
+				if c.State = "accepted"; last && !n.report.renameAt.IsZero() {
+					c.State = fmt.Sprintf("accepted, and ends live connections in %s", max(time.Until(n.report.renameAt), 0).Round(time.Second))
+				}
 			case slices.ContainsFunc(d.changed, n.refuses):
 				c.State = "refused"
 			case !d.sent.IsZero():

@@ -400,12 +400,3 @@ func describe(r *discoveryv3.DeltaDiscoveryResponse) string {
 	}
 	return out
 }
-
-// Proxy returns the state of one proxy; ok is false if it is not in the catalog.
-func (s *Server) Proxy(id identity.ProxyID) (p ProxyStatus, ok bool) {
-	view, ok := s.views.Load()
-	if !ok || view.Proxy(id) == nil {
-		return ProxyStatus{}, false
-	}
-	return s.status(view.Proxy(id).Proxy), true
-}

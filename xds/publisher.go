@@ -249,8 +249,7 @@ func (p *publisher) publish(sessions []*session, since time.Time, fresh bool) {
 			in = p.input(b, w, n)
 			inputs[b] = in
 		}
-		_, due := p.renames[w.Proxy.Service]
-		n.describe(due)
+		n.describe(p.renames[w.Proxy.Service])
 		if !fresh && n.published.complete && n.published.bundles == bundles && n.published.input == in.Input {
 			continue
 		}

@@ -3,6 +3,7 @@ package xds
 import (
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -291,13 +292,24 @@ func TestRenamesArePaced(t *testing.T) {
 		c.silence()
 		if p, _ := m.server.Proxy(proxyID("api")); !p.Streams[0].RevocationPending {
 			t.Error("the status says revoked although the rename is put off")
+		} else if got := time.Until(p.Streams[0].RevocationAt).Round(time.Second); got != renameEvery {
+			t.Errorf("the status says that live connections end in %s, want %s", got, renameEvery)
+		}
+		if s, err := m.server.Change(0); err != nil || !slices.ContainsFunc(s.Proxies, func(p ProxyChange) bool { return p.State == "accepted, and ends live connections in 5s" }) {
+			t.Errorf("the change: %+v, %v", s, err)
 		}
 		time.Sleep(renameEvery)
 		rename()
+		if p, _ := m.server.Proxy(proxyID("api")); p.Streams[0].RevocationPending || !p.Streams[0].RevocationAt.IsZero() {
+			t.Errorf("the status goes on saying that a revocation waits: %+v", p.Streams[0])
+		}
 		deny(3)
 		time.Sleep(renameEvery)
 		rename()
 		deny(4) // the fourth waits until the first has drained, for 30 s
+		if p, _ := m.server.Proxy(proxyID("api")); time.Until(p.Streams[0].RevocationAt).Round(time.Second) != 4*renameEvery {
+			t.Errorf("the status says that live connections end in %s, want %s", time.Until(p.Streams[0].RevocationAt), 4*renameEvery)
+		}
 		time.Sleep(3 * renameEvery)
 		c.silence()
 		time.Sleep(5 * time.Second)

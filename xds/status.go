@@ -111,6 +111,9 @@ type StreamStatus struct {
 	// RevocationPending: access was revoked, and Envoy has not accepted yet the generation that
 	// ends live connections.
 	RevocationPending bool `json:"revocation_pending,omitempty"`
+	// RevocationAt is when that generation is sent, as live connections of the service were ended
+	// moments ago; who lost access cannot make new ones meanwhile. Zero: nothing is waited for.
+	RevocationAt time.Time `json:"revocation_at,omitzero"`
 	// DrainsUntil is when the last live connections from before a revocation end; zero: none has
 	// been since the stream was opened.
 	DrainsUntil time.Time `json:"drains_until,omitzero"`
@@ -164,6 +167,15 @@ func (s *Server) Status() []ProxyStatus {
 	}
 	slices.SortFunc(all, func(a, b ProxyStatus) int { return cmp.Compare(a.ID, b.ID) })
 	return all
+}
+
+// Proxy is the state of one proxy of the catalog; ok is false if it has none of that ID. It does no I/O.
+func (s *Server) Proxy(id identity.ProxyID) (p ProxyStatus, ok bool) {
+	view, ok := s.views.Load()
+	if !ok || view.Proxy(id) == nil {
+		return ProxyStatus{}, false
+	}
+	return s.status(view.Proxy(id).Proxy), true
 }
 
 // strangers are the proxies with streams that view does not have.
@@ -300,7 +312,8 @@ func (s *session) status() StreamStatus {
 	}
 	if s.target != nil {
 		out.Waiting = cmp.Or(out.Waiting, s.waitingFor())
-		out.RevocationPending = r.renameDue || s.target.generation != 0 && s.target.generation != r.applied
+		out.RevocationAt = r.renameAt
+		out.RevocationPending = !r.renameAt.IsZero() || s.target.generation != 0 && s.target.generation != r.applied
 		for k, t := range s.subs {
 			names := t.refuses(s.target.resources[k])
 			out.Refused = append(out.Refused, names...)
@@ -317,9 +330,9 @@ type report struct {
 	waiting     string // why there is no target, or only an old one
 	failure     string // why the newest configuration was not made
 	warnings    []string
-	renameDue   bool   // access was revoked, and the generation for it is still to come
-	inSync      bool   // Envoy has all of the target
-	applied     uint64 // the generation that Envoy has ACKed, with the judges of that time
+	renameAt    time.Time // when access was revoked, and the generation for it is still to come; zero: none is
+	inSync      bool      // Envoy has all of the target
+	applied     uint64    // the generation that Envoy has ACKed, with the judges of that time
 	drainsUntil time.Time
 	lastACK     time.Time
 	lastNACK    *NACK
@@ -332,11 +345,11 @@ func (s *session) wait(what string) {
 	s.report.waiting = what
 }
 
-// describe notes whether a rename is due.
-func (s *session) describe(renameDue bool) {
+// describe notes when a rename is due; zero: none is.
+func (s *session) describe(renameAt time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.report.renameDue = renameDue
+	s.report.renameAt = renameAt
 }
 
 // outcome notes the result of a build for the session. waiting is why it was not sent; empty if it

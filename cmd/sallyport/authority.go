@@ -6,10 +6,12 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/sallyport/sallyport/admin"
 	"github.com/sallyport/sallyport/ca"
 	"github.com/sallyport/sallyport/sds"
+	"github.com/sallyport/sallyport/xds"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 )
 
@@ -71,27 +73,64 @@ func hadCA(data string) error {
 	return nil
 }
 
-func (p *controlPlane) rotateLeaf(service string) error {
+func (p *controlPlane) rotateLeaf(service string) (out admin.RotateResponse, err error) {
 	if !p.authority.rotates {
-		return errors.New("consul's agent renews leafs, and has no call for doing so early: rotate the root with `consul connect ca set-config`")
+		return out, errors.New("consul's agent renews leafs, and has no call for doing so early: rotate the root with `consul connect ca set-config`")
 	}
 	v, _ := p.store.Views.Load()
 	name := serviceOf(v, service)
-	err := p.secrets.Rotate(name)
-	if err == nil {
-		return nil
+	out.Service = name.String()
+	users := func() (all []xds.ProxyStatus) {
+		if v == nil {
+			return nil
+		}
+		for w := range v.Of(name) {
+			if s, ok := p.xds.Proxy(w.Proxy.ID); ok {
+				all = append(all, s)
+			}
+		}
+		return all
+	}
+	before := users()
+	if err = p.secrets.Rotate(name); err == nil {
+		out.Leafs = rotated(before, users())
+		return out, nil
 	}
 	known := false
 	for _, pr := range p.xds.Status() {
 		if pr.Service == name.String() {
 			if pr.Connected {
-				return err
+				return out, err
 			}
 			known = true
 		}
 	}
 	if !known {
-		return fmt.Errorf("a proxy of the service %q: %w in the catalog: `sallyport status` lists the proxies", service, admin.ErrUnknown)
+		return out, fmt.Errorf("a proxy of the service %q: %w in the catalog: `sallyport status` lists the proxies", service, admin.ErrUnknown)
 	}
-	return fmt.Errorf("%w: none of its sidecars is connected, and only those that are have leafs: `sallyport status` lists them", err)
+	return out, fmt.Errorf("%w: none of its sidecars is connected, and only those that are have leafs: `sallyport status` lists them", err)
+}
+
+// rotated are the leafs that proxies have after a rotation.
+func rotated(before, after []xds.ProxyStatus) []admin.RotatedLeaf {
+	type user struct{ proxy, id string }
+	old := map[user]string{}
+	each := func(all []xds.ProxyStatus, f func(user, xds.LeafStatus)) {
+		for _, p := range all {
+			for _, t := range p.Streams {
+				for _, l := range t.Leafs {
+					f(user{string(p.ID), l.ID}, l)
+				}
+			}
+		}
+	}
+	each(before, func(u user, l xds.LeafStatus) { old[u] = l.Serial })
+	out := []admin.RotatedLeaf{}
+	each(after, func(u user, l xds.LeafStatus) {
+		n := admin.RotatedLeaf{Proxy: u.proxy, ID: u.id, OldSerial: old[u], Serial: l.Serial, NotBefore: l.NotBefore, NotAfter: l.NotAfter}
+		if !slices.Contains(out, n) { // two streams are an Envoy that is being replaced
+			out = append(out, n)
+		}
+	})
+	return out
 }

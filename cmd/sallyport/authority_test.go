@@ -5,6 +5,12 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/sallyport/sallyport/admin"
+	"github.com/sallyport/sallyport/identity"
+	"github.com/sallyport/sallyport/xds"
 )
 
 // TestHadCA: what only a control plane with a CA leaves says that there was one; Consul's leaves no
@@ -35,5 +41,27 @@ func TestHadCA(t *testing.T) {
 		if (err == nil) != (tt.want == "") || err != nil && (!strings.Contains(err.Error(), filepath.Join(dir, tt.want)) || !strings.Contains(err.Error(), "empty --data")) {
 			t.Errorf("%v: %v, want %q named", tt.files, err, tt.want)
 		}
+	}
+}
+
+// TestRotated: a rotation is told by proxy, with the serials of before and after.
+func TestRotated(t *testing.T) {
+	t.Parallel()
+	end := time.Now().Add(time.Hour)
+	proxy := func(id string, serials ...string) xds.ProxyStatus {
+		p := xds.ProxyStatus{ID: identity.ProxyID(id), Service: "web"}
+		for _, s := range serials {
+			p.Streams = append(p.Streams, xds.StreamStatus{Leafs: []xds.LeafStatus{{ID: "spiffe://x/web", Serial: s, NotAfter: end}}})
+		}
+		return p
+	}
+	got := rotated([]xds.ProxyStatus{proxy("web-1", "a", "a"), proxy("web-2", "b")}, []xds.ProxyStatus{proxy("web-1", "c", "c"), proxy("web-2", "d"), proxy("web-3", "e")})
+	want := []admin.RotatedLeaf{
+		{Proxy: "web-1", ID: "spiffe://x/web", OldSerial: "a", Serial: "c", NotAfter: end},
+		{Proxy: "web-2", ID: "spiffe://x/web", OldSerial: "b", Serial: "d", NotAfter: end},
+		{Proxy: "web-3", ID: "spiffe://x/web", Serial: "e", NotAfter: end},
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("leafs (-want +got):\n%s", diff)
 	}
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 
+	"github.com/sallyport/sallyport/admin"
 	"github.com/spf13/cobra"
 )
 
@@ -21,14 +22,21 @@ have the service's identity get the new leaf.`,
 			if err != nil {
 				return err
 			}
-			if err := client.Rotate(c.Context(), args[0]); err != nil {
+			r, err := client.Rotate(c.Context(), args[0])
+			if err != nil {
 				return err
 			}
 			if asJSON {
-				return printJSON(c, map[string]string{"rotated": args[0]})
+				return printJSON(c, struct {
+					Rotated string `json:"rotated"`
+					admin.RotateResponse
+				}{args[0], r})
 			}
-			_, err = fmt.Fprintf(c.OutOrStdout(), "%s has a new leaf\n", args[0])
-			return err
+			fmt.Fprintf(c.OutOrStdout(), "%s has a new leaf\n", args[0])
+			for _, l := range r.Leafs {
+				fmt.Fprintf(c.OutOrStdout(), "  %s: serial %s, until %s, in place of %s\n", l.Proxy, l.Serial, at(l.NotAfter), l.OldSerial)
+			}
+			return nil
 		},
 	}
 	rotate.Flags().BoolVar(&asJSON, "json", false, "print JSON")

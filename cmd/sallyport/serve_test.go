@@ -294,7 +294,7 @@ func TestAnnounceLater(t *testing.T) {
 func TestRotateSaysWhy(t *testing.T) {
 	c, _ := startServe(t)
 	for service, want := range map[string]string{"web": "none of its sidecars is connected", "wbe": "not found"} {
-		if err := c.Rotate(t.Context(), service); err == nil || !strings.Contains(err.Error(), want) {
+		if _, err := c.Rotate(t.Context(), service); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("leaf rotate %s: %v, want %q", service, err, want)
 		}
 	}

@@ -269,6 +269,12 @@ func notes(s admin.Status, p xds.ProxyStatus, who *holders) (out []string) {
 	if p.Waiting != "" {
 		add("waiting: %s", p.Waiting)
 	}
+	for _, t := range p.Streams {
+		if !t.RevocationAt.IsZero() { // else it has been sent, and State says what Envoy has not accepted
+			add("%s", revocation(t, time.Now()))
+			break
+		}
+	}
 	if n := s.TLS12[string(p.ID)]; n > 0 {
 		add("%d inbound handshakes were TLS 1.2 (peers under Consul's own control plane)", n)
 	}

@@ -21,6 +21,7 @@ func TestPrintStatus(t *testing.T) {
 		{ID: "away", LastNACK: nack(false)},
 		{ID: "rejected", LastRejection: &xds.Rejection{Time: time.Now().Add(-3 * time.Second), Reason: "the token\nis not known"}},
 		{ID: "left", Connected: true, Left: true},
+		{ID: "revoked", Connected: true, InSync: true, Streams: []xds.StreamStatus{{RevocationPending: true, RevocationAt: time.Now().Add(4 * time.Second)}}},
 		{ID: "silent", Service: "web", Connected: true, InSync: true},
 	}, Applications: map[string]admin.Application{"silent": {Since: time.Now().Add(-3 * time.Second), Failed: 2, Address: "127.0.0.1:8080"}}}
 	var out strings.Builder
@@ -36,6 +37,8 @@ away: Envoy refused listener db 14s ago: cannot bind
 silent: the application web at 127.0.0.1:8080 does not answer its sidecar: 2 attempts failed since
   3s ago
 healed: Envoy refused listener db 14s ago, mended: cannot bind
+revoked: a revocation refuses new connections already, and ends live ones in 4s: the one before has
+  just done that, and how often it is done is bounded
 `
 	for line := range strings.Lines(out.String()) {
 		if n := utf8.RuneCountInString(strings.TrimSuffix(line, "\n")); n > pageWidth {

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/sallyport/sallyport/admin"
+	"github.com/sallyport/sallyport/xds"
 )
 
 // printProxy prints all that is known of one proxy.
@@ -41,8 +42,8 @@ func printProxy(w io.Writer, p painter, d admin.Proxy) {
 		for _, k := range t.Types {
 			line("%s: sent %s, accepted %s", count(k.Resources, k.Type), at(k.Sent), at(k.ACKed))
 		}
-		if t.RevocationPending {
-			line("a revocation is not accepted yet")
+		if text := revocation(t, time.Now()); text != "" {
+			line("%s", text)
 		}
 		if !t.DrainsUntil.IsZero() && time.Now().Before(t.DrainsUntil) {
 			line("connections from before a revocation end by %s", at(t.DrainsUntil))
@@ -52,6 +53,19 @@ func printProxy(w io.Writer, p painter, d admin.Proxy) {
 		title("No Envoy is connected")
 	}
 	fmt.Fprintln(w)
+}
+
+// revocation says what a revocation waits for that has not ended live connections yet; empty: there is
+// none.
+func revocation(t xds.StreamStatus, now time.Time) string {
+	switch {
+	case !t.RevocationPending:
+		return ""
+	case t.RevocationAt.IsZero():
+		return "a revocation was sent, and Envoy has not accepted yet what ends live connections"
+	}
+	return fmt.Sprintf("a revocation refuses new connections already, and ends live ones in %s: the one before has just done that, and how often it is done is bounded",
+		max(t.RevocationAt.Sub(now), 0).Round(time.Second))
 }
 
 func printUpstreams(title func(string), line func(string, ...any), upstreams []admin.Upstream) {

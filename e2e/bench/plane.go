@@ -137,7 +137,8 @@ func filesPlane(ctx context.Context, o options, by, dir string, l load) (*plane,
 			{name: wildcardIntention + unsignalled, make: intention(false), told: l.sidecars},
 			{name: oneLeaf, told: 1, once: true, make: func(ctx context.Context) (time.Time, error) {
 				at := time.Now()
-				return at, client.Rotate(ctx, service(0))
+				_, err := client.Rotate(ctx, service(0))
+				return at, err
 			}},
 		},
 	}
