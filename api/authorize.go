@@ -69,7 +69,7 @@ func (s *Server) authorized(w http.ResponseWriter, r *http.Request, q *question)
 		return authorizeAnswer{}, err
 	}
 	target := serviceNamed(in.Target)
-	if err := s.config.Authority.Act(r.Context(), &q.caller, target); err != nil {
+	if err := s.config.Authority.Act(r.Context(), &q.caller, target, false); err != nil {
 		return authorizeAnswer{}, err
 	}
 	st, err := s.current()

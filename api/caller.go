@@ -60,8 +60,9 @@ type Authority interface {
 	// Identify judges the token of a request, which is empty where it has none, and who is at the other end. The text of an error is
 	// the answer's; it says nothing of the token.
 	Identify(ctx context.Context, token string, peer Peer) (Caller, error)
-	// Act is why the caller may not act in the name of a service; nil: it may.
-	Act(ctx context.Context, c *Caller, service identity.Name) error
+	// Act is why the caller may not act in the name of a service; nil: it may. leaf says that it would get the service's private key,
+	// else it asks who may connect to it.
+	Act(ctx context.Context, c *Caller, service identity.Name, leaf bool) error
 }
 
 type connKey struct{}

@@ -59,7 +59,7 @@ func (s *Server) leafOf(r *http.Request, q *question) (answer, error) {
 		return answer{}, err
 	}
 	service := serviceNamed(q.name)
-	if err := s.config.Authority.Act(r.Context(), &q.caller, service); err != nil {
+	if err := s.config.Authority.Act(r.Context(), &q.caller, service, true); err != nil {
 		return answer{}, err
 	}
 	st, err := s.current()

@@ -17,6 +17,8 @@ import (
 type route struct {
 	// path is what it is called; one that ends in a slash is a prefix, and the question's name follows it.
 	path string
+	// write are the methods that change something: they are passed on to Consul, if at all.
+	write []string
 	// methods are those that it has, as the Allow header spells them.
 	methods string
 	// serve answers by itself; nil: the answer is rendered from the state, and kept.
@@ -75,6 +77,9 @@ func (s *Server) table() routes {
 		{path: "/v1/connect/ca/roots", methods: allowGet, render: roots, on: onRoots, wait: defaultWait, jitter: true, public: true, anyNamespace: true},
 		{path: "/v1/agent/connect/ca/leaf/", methods: allowGet, serve: (*Server).leaf, wait: maxWait, anyDatacenter: true},
 		{path: "/v1/agent/connect/authorize", methods: "OPTIONS,POST", serve: (*Server).authorize, anyDatacenter: true},
+	}
+	if s.config.Relay != nil {
+		all = append(all, relayRoutes()...)
 	}
 	rs := routes{exact: make(map[string]*route, len(all))}
 	for _, rt := range all {

@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -30,6 +31,10 @@ type Config struct {
 	Number func() uint64
 	// Authority says who asks. Required.
 	Authority Authority
+	// Relay is where questions go that are not answered from the catalog. Nil: all are answered from it.
+	Relay *Relay
+	// Edit says what to edit instead of writing by the API, where the catalog comes from files; nil: nothing is said.
+	Edit func() string
 	// Hosts are the host names, in lower case, by which the API may be asked over TCP beside those of the loopback.
 	Hosts []string
 	// NodeName is what the machine is called in answers; empty: "sallyport".
@@ -56,6 +61,7 @@ type Server struct {
 	topics topics
 	leafs  leafs
 	waits  waits
+	relay  relay
 }
 
 // state is all that rendered answers depend on, at one time. It is immutable.
@@ -76,6 +82,7 @@ func New(c Config) (*Server, error) {
 		c.NodeName = "sallyport"
 	}
 	s := &Server{config: c, log: c.Logger}
+	s.relay.init(c.Relay)
 	s.routes = s.table()
 	s.topics.init()
 	s.leafs.init(c.Credentials, c.Number)
@@ -93,6 +100,9 @@ func (s *Server) Run(ctx context.Context) error {
 	forget := time.NewTicker(forgetInterval)
 	defer forget.Stop()
 	defer s.leafs.close()
+	var relaying sync.WaitGroup
+	relaying.Go(func() { s.relay.run(ctx) })
+	defer relaying.Wait()
 	for {
 		views, roots := s.config.Views.Changed(), s.config.Credentials.RootsChanged()
 		s.follow()

@@ -44,7 +44,7 @@ func (names) Identify(_ context.Context, token string, peer Peer) (Caller, error
 	return Caller{ID: token, Services: []identity.Name{identity.NewName(strings.TrimPrefix(token, "other-"))}, Known: true}, nil
 }
 
-func (names) Act(_ context.Context, c *Caller, service identity.Name) error {
+func (names) Act(_ context.Context, c *Caller, service identity.Name, _ bool) error {
 	if c.Acts(service) {
 		return nil
 	}

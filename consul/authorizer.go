@@ -139,19 +139,20 @@ func remote(ctx context.Context) bool {
 	return true
 }
 
-// MayWrite is nil if token has service:write on service, by a verdict that is not older than 5 s, and says more than what everybody may
-// do: where ACLs are off, nobody's does. As long as the agent does not answer, the last verdict holds. It blocks for 2 s at most; errors are as those of Stream.
-func (a *Agent) MayWrite(ctx context.Context, token string, service identity.Name) error {
+// MayWrite is nil if token has service:write on service, by a verdict that is not older than 5 s. With proof that has to say who asks:
+// what Consul lets everybody do is refused, and where ACLs are off, everything. As long as the agent does not answer, the last verdict
+// holds. It blocks for 2 s at most; errors are as those of Stream.
+func (a *Agent) MayWrite(ctx context.Context, token string, service identity.Name, proof bool) error {
 	if !sendable(token) {
 		return status.Error(codes.Unauthenticated, "the token is none of Consul's")
 	}
-	if token == "" || token == anonymous {
+	if proof && (token == "" || token == anonymous) {
 		return status.Error(codes.PermissionDenied, "what Consul lets everybody do is no proof of who asks")
 	}
 	if err := a.acl.check(ctx, token, service.Service, freshStream); err != nil {
 		return err
 	}
-	if a.acl.aclsOff() {
+	if proof && a.acl.aclsOff() {
 		return status.Error(codes.PermissionDenied, "Consul's ACLs are off, so no token says who asks")
 	}
 	return nil

@@ -42,6 +42,7 @@ type serveConfig struct {
 	MetricsBind            string        `mapstructure:"metrics_bind"`
 	APIAddress             string        `mapstructure:"api_address"`
 	APIHosts               string        `mapstructure:"api_hosts"`
+	APIWrites              bool          `mapstructure:"api_writes"`
 	AdminGroup             string        `mapstructure:"admin_group"`
 	LogFormat              string        `mapstructure:"log_format"`
 	LogLevel               string        `mapstructure:"log_level"`
@@ -96,6 +97,7 @@ func serveFlags(f *pflag.FlagSet) {
 	f.String("metrics-bind", "127.0.0.1:19876", `host:port of /metrics, /healthz and /readyz ("" : on the admin socket alone)`)
 	f.String("api-address", "", "host:port, of a loopback address, on which Consul's HTTP API is answered for applications (default: none, the socket http.sock alone)")
 	f.String("api-hosts", "", "names, separated by commas, by which --api-address may be asked beside localhost and loopback addresses")
+	f.Bool("api-writes", false, "with --consul: pass writes of the HTTP API (intentions, config entries, registrations) on to Consul, with the caller's token")
 	f.String("admin-group", "", "group whose members may use the admin socket too")
 	f.String("log-format", "auto", "auto (short lines on a terminal, else text), text or json")
 	f.String("log-level", "info", "debug, info, warn or error")
@@ -268,6 +270,7 @@ func (c serveConfig) checkFiles() error {
 		{"--client-key", c.ClientKey, ""},
 		{"--tls-server-name", c.TLSServerName, ""},
 		{"--node-name", c.NodeName, ""},
+		{"--api-writes", c.APIWrites, false},
 	}), c.checkCatalog()}
 	if samePlace(c.Catalog, c.Data) {
 		errs = append(errs, fmt.Errorf("--data: %s is the catalog directory, where no keys belong: choose another", c.Data))

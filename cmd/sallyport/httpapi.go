@@ -15,6 +15,8 @@ import (
 	"github.com/sallyport/sallyport/identity"
 	"github.com/sallyport/sallyport/internal/sequence"
 	"github.com/sallyport/sallyport/token"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 )
 
 // indexName is the file of the data directory with the indexes of the HTTP API.
@@ -31,8 +33,15 @@ func (p *controlPlane) openAPI() error {
 	if p.callers.issuer != nil {
 		who = tokenCallers{p.callers.issuer}
 	}
+	var relay *api.Relay
+	if p.agent != nil {
+		relay = &api.Relay{Writes: p.cfg.APIWrites, Ask: func(ctx context.Context, q api.RelayQuestion) (api.RelayReply, error) {
+			r, err := p.agent.Relay(ctx, consul.Question(q))
+			return api.RelayReply(r), err
+		}}
+	}
 	p.http, err = api.New(api.Config{
-		Views: &p.store.Views, Credentials: p.secrets, Number: numbers.Next, Authority: who, Hosts: p.cfg.apiHosts(), NodeName: p.cfg.NodeName,
+		Relay: relay, Views: &p.store.Views, Credentials: p.secrets, Number: numbers.Next, Authority: who, Hosts: p.cfg.apiHosts(), NodeName: p.cfg.NodeName,
 		Version: version, NotReady: p.notReady, Logger: p.log, Registerer: p.metrics,
 	})
 	if err != nil {
@@ -65,7 +74,7 @@ func (t tokenCallers) Identify(_ context.Context, text string, peer api.Peer) (a
 }
 
 // Act lets applications act in the name of their own service.
-func (tokenCallers) Act(_ context.Context, c *api.Caller, service identity.Name) error {
+func (tokenCallers) Act(_ context.Context, c *api.Caller, service identity.Name, _ bool) error {
 	if c.Acts(service) {
 		return nil
 	}
@@ -83,15 +92,20 @@ func (a aclCallers) Identify(_ context.Context, text string, peer api.Peer) (api
 	return api.Caller{ID: consul.TokenName(text), Token: text, Known: true}, nil
 }
 
-// Act asks the agent, and takes its word for some seconds.
-func (a aclCallers) Act(ctx context.Context, c *api.Caller, service identity.Name) error {
-	if !c.Known {
+// Act asks the agent, and takes its word for some seconds. Who has no token may ask what everybody may ask, and gets no leaf.
+func (a aclCallers) Act(ctx context.Context, c *api.Caller, service identity.Name, leaf bool) error {
+	if leaf && !c.Known {
 		return api.Denied(c, service)
 	}
-	if err := a.agent.MayWrite(ctx, c.Token, service); err != nil {
-		return api.Refused(http.StatusForbidden, "Permission denied: "+err.Error())
+	err := a.agent.MayWrite(ctx, c.Token, service, leaf)
+	switch s := status.Convert(err); s.Code() {
+	case codes.OK:
+		return nil
+	case codes.Unavailable:
+		return api.Refused(http.StatusInternalServerError, s.Message())
+	default:
+		return api.Refused(http.StatusForbidden, "Permission denied: "+s.Message())
 	}
-	return nil
 }
 
 // applicationTTL is how long a token of the HTTP API lives unless somebody says otherwise: Consul's clients read theirs once, at their

@@ -90,6 +90,11 @@ func (p *controlPlane) openAgent() error {
 	if err != nil {
 		return err
 	}
+	for _, own := range []string{admin.HTTPSocket(p.cfg.RuntimeDir), p.cfg.APIAddress} {
+		if own != "" && agent.Serves(own) {
+			return fmt.Errorf("--http-addr (CONSUL_HTTP_ADDR): %s is sallyport's own HTTP API: name the address of Consul's agent", own)
+		}
+	}
 	p.source = source{Source: agent, reload: func() {}, ahead: func() time.Duration { return agent.Status().Ahead }, settled: func() bool { return agent.Status().Settled }, status: func() admin.Catalog { return agentStatus(agent.Status()) }}
 	p.agent = agent
 	p.authority = authority{Source: agent, trustDomain: agent.TrustDomain}

@@ -1,0 +1,464 @@
+package api
+
+import (
+	"bytes"
+	"context"
+	"io"
+	"net/http"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+)
+
+// Relay is where questions go that are not answered from the catalog: the local Consul agent.
+type Relay struct {
+	// Ask asks the agent. It is as consul.Agent.Relay.
+	Ask func(ctx context.Context, q RelayQuestion) (RelayReply, error)
+	// Writes lets writes through, with the asker's token.
+	Writes bool
+}
+
+// RelayQuestion is a question for the agent.
+type RelayQuestion struct {
+	Method, Path string
+	Query        url.Values
+	Token        string // the asker's, never another's
+	Index        uint64 // 0: the agent answers at once
+	Wait         time.Duration
+	Body         []byte
+}
+
+// RelayReply is what the agent answered.
+type RelayReply struct {
+	Code   int
+	Header http.Header
+	Body   []byte
+	Index  uint64 // 0: it says none, so nobody can wait for another one
+}
+
+// Bounds of what is asked of the agent. It grants a client 200 connections, by default, most of which the control plane's own watches
+// may need.
+const (
+	// mostAsked is how many questions are with the agent at a time, of which mostWatched wait for a change.
+	mostAsked   = 20
+	mostWatched = 16
+	// queueTime is how long a question waits for its turn.
+	queueTime = time.Second
+	// verdict is how old the agent's last word may be on whether a caller may have an answer.
+	verdict = 5 * time.Second
+	// idleWatch is how long an answer is watched that nobody asks for any more, and spareWatch how long at least if others need its place.
+	idleWatch  = 2 * time.Minute
+	spareWatch = 5 * time.Second
+	// watchWait is how long the agent is asked to wait.
+	watchWait = 5 * time.Minute
+	// Between tries when the agent does not answer.
+	firstRetry, lastRetry = time.Second, 30 * time.Second
+)
+
+// relay keeps answers of the agent: one for each question and token, watched as long as somebody asks for it, so that those who ask
+// the same, or wait for the same, cost the agent nothing.
+type relay struct {
+	Relay
+	slots chan struct{}
+	all   sync.WaitGroup
+
+	mu      sync.Mutex
+	ctx     context.Context //nolint:containedctx // of Run, under which watches run; nil: it does not run
+	watched map[string]*watched
+}
+
+// watched is one answer that is kept up to date.
+type watched struct {
+	key      string
+	question RelayQuestion
+	stop     context.CancelFunc
+
+	mu       sync.Mutex
+	reply    RelayReply
+	verified time.Time     // when the agent last gave it to this token
+	lost     time.Time     // since when the agent does not answer; zero: it does
+	ended    bool          // it is watched no more
+	changed  chan struct{} // closed with the next reply
+
+	// Guarded by relay.mu.
+	users int
+	used  time.Time
+}
+
+func (rl *relay) init(r *Relay) {
+	if r != nil {
+		rl.Relay = *r
+	}
+	rl.slots = make(chan struct{}, mostAsked)
+	rl.watched = map[string]*watched{}
+}
+
+// run has watches run until ctx ends, and waits for them.
+func (rl *relay) run(ctx context.Context) {
+	rl.mu.Lock()
+	rl.ctx = ctx
+	rl.mu.Unlock()
+	tick := time.NewTicker(idleWatch / 4)
+	defer tick.Stop()
+	for {
+		select {
+		case now := <-tick.C:
+			rl.mu.Lock()
+			for key, e := range rl.watched {
+				if e.users == 0 && now.Sub(e.used) > idleWatch {
+					e.stop()
+					delete(rl.watched, key)
+				}
+			}
+			rl.mu.Unlock()
+		case <-ctx.Done():
+			rl.mu.Lock()
+			rl.ctx = nil
+			clear(rl.watched)
+			rl.mu.Unlock()
+			rl.all.Wait()
+			return
+		}
+	}
+}
+
+// busy is the error for whom there is no turn.
+var errBusy = failed(http.StatusTooManyRequests, "the Consul agent is asked %d questions by sallyport's callers already, as many as may be: ask for less at a time", mostAsked)
+
+// ask asks the agent once, in its turn.
+func (rl *relay) ask(ctx context.Context, q RelayQuestion) (RelayReply, error) {
+	timer := time.NewTimer(queueTime)
+	defer timer.Stop()
+	select {
+	case rl.slots <- struct{}{}:
+	case <-timer.C:
+		return RelayReply{}, errBusy
+	case <-ctx.Done():
+		return RelayReply{}, ctx.Err()
+	}
+	defer func() { <-rl.slots }()
+	return rl.Ask(ctx, q)
+}
+
+// enter returns the watched answer of a question, if it is watched. release is the end of its use.
+func (rl *relay) enter(key string) *watched {
+	rl.mu.Lock()
+	defer rl.mu.Unlock()
+	e := rl.watched[key]
+	if e != nil {
+		e.users++
+	}
+	return e
+}
+
+func (rl *relay) release(e *watched) {
+	rl.mu.Lock()
+	defer rl.mu.Unlock()
+	e.users--
+	e.used = time.Now()
+}
+
+// watch begins to watch an answer, if there is room. The result is nil if not.
+func (rl *relay) watch(key string, q RelayQuestion, first RelayReply) *watched {
+	rl.mu.Lock()
+	defer rl.mu.Unlock()
+	if e := rl.watched[key]; e != nil {
+		e.users++
+		return e
+	}
+	if rl.ctx == nil || len(rl.watched) >= mostWatched && !rl.evict() {
+		return nil
+	}
+	select {
+	case rl.slots <- struct{}{}: // for as long as it is watched
+	default:
+		return nil
+	}
+	ctx, stop := context.WithCancel(rl.ctx)
+	e := &watched{key: key, question: q, stop: stop, reply: first, verified: time.Now(), changed: make(chan struct{}), users: 1}
+	rl.watched[key] = e
+	rl.all.Go(func() {
+		defer func() { <-rl.slots }()
+		defer stop()
+		rl.follow(ctx, e)
+	})
+	return e
+}
+
+// evict ends the watch that was not asked for the longest time. rl.mu is held.
+func (rl *relay) evict() bool {
+	var last *watched
+	for _, e := range rl.watched {
+		if e.users == 0 && time.Since(e.used) > spareWatch && (last == nil || e.used.Before(last.used)) {
+			last = e
+		}
+	}
+	if last == nil {
+		return false
+	}
+	last.stop()
+	delete(rl.watched, last.key)
+	return true
+}
+
+// follow keeps e up to date until ctx ends, or the caller may not have it any more.
+func (rl *relay) follow(ctx context.Context, e *watched) {
+	defer e.end()
+	retry := firstRetry
+	for ctx.Err() == nil {
+		q := e.question
+		e.mu.Lock()
+		q.Index, q.Wait = e.reply.Index, watchWait
+		if !e.lost.IsZero() {
+			q.Index = 0 // who comes back may have lower ones, and would wait
+		}
+		e.mu.Unlock()
+		asked := time.Now()
+		reply, err := rl.Ask(ctx, q)
+		switch {
+		case ctx.Err() != nil:
+			return
+		case err != nil || reply.Code >= http.StatusInternalServerError:
+			e.lose()
+		case reply.Index == 0:
+			e.set(reply)
+			rl.forget(e)
+			return // it is an error, and the next who asks is told of it by the agent
+		default:
+			e.set(reply)
+			if reply.Index != q.Index || time.Since(asked) > time.Second {
+				retry = firstRetry
+				continue
+			}
+		}
+		select {
+		case <-time.After(retry):
+			retry = min(2*retry, lastRetry)
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+func (rl *relay) forget(e *watched) {
+	rl.mu.Lock()
+	defer rl.mu.Unlock()
+	if rl.watched[e.key] == e {
+		delete(rl.watched, e.key)
+	}
+}
+
+// set is a reply of the agent. Who waits is woken if it is another.
+func (e *watched) set(r RelayReply) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.verified, e.lost = time.Now(), time.Time{}
+	if r.Code == e.reply.Code && r.Index == e.reply.Index && bytes.Equal(r.Body, e.reply.Body) {
+		return
+	}
+	e.reply = r
+	close(e.changed)
+	e.changed = make(chan struct{})
+}
+
+func (e *watched) lose() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.lost.IsZero() {
+		e.lost = time.Now()
+	}
+}
+
+func (e *watched) end() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.ended = true
+	close(e.changed)
+	e.changed = make(chan struct{})
+}
+
+// now is the reply, if the agent's word on it is not too old; stale is how long ago the agent was heard of, if it is not any more.
+func (e *watched) now() (r RelayReply, changed <-chan struct{}, fresh bool, stale time.Duration) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	fresh = !e.ended && (time.Since(e.verified) < verdict || !e.lost.IsZero())
+	if !e.lost.IsZero() {
+		stale = time.Since(e.lost)
+	}
+	return e.reply, e.changed, fresh, stale
+}
+
+// relayed answers by what the agent says.
+func (s *Server) relayed(w http.ResponseWriter, r *http.Request, q *question) {
+	rl := &s.relay
+	token := tokenOf(r, q.query)
+	caller, err := s.config.Authority.Identify(r.Context(), token, peerOf(r))
+	if err != nil {
+		refuse(w, err)
+		return
+	}
+	out := RelayQuestion{Method: r.Method, Path: r.URL.EscapedPath(), Query: q.query, Token: token}
+	if slices.Contains(q.route.write, r.Method) && !rl.Writes {
+		refuse(w, failed(http.StatusMethodNotAllowed, "method %s not allowed: sallyport passes writes on to Consul if it was started with --api-writes; Consul's own agent takes them", r.Method))
+		return
+	}
+	if r.Method != http.MethodGet {
+		body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
+		if err != nil {
+			refuse(w, failed(http.StatusBadRequest, "Request decode failed: %s", err.Error()))
+			return
+		}
+		out.Body = body
+		s.pass(w, r, q, out)
+		return
+	}
+	if q.has("consistent") || q.has("pem") {
+		s.pass(w, r, q, out)
+		return
+	}
+	key := relayKey(out)
+	e := rl.enter(key)
+	if e == nil {
+		reply, err := rl.ask(r.Context(), out)
+		if err != nil {
+			refuse(w, unreachable(err))
+			return
+		}
+		if reply.Index == 0 || reply.Code != http.StatusOK && reply.Code != http.StatusNotFound {
+			s.reply(w, q, reply, 0)
+			return
+		}
+		if e = rl.watch(key, out, reply); e == nil && q.index == 0 {
+			s.reply(w, q, reply, 0)
+			return
+		} else if e == nil {
+			refuse(w, errBusy)
+			return
+		}
+	}
+	defer rl.release(e)
+	reply, stale, err := s.await(r, q, e, caller.ID, out)
+	if err != nil {
+		refuse(w, unreachable(err))
+		return
+	}
+	s.reply(w, q, reply, stale)
+}
+
+// await is e's reply, by a word of the agent that is not too old, if need be after a wait for another one.
+func (s *Server) await(r *http.Request, q *question, e *watched, caller string, ask RelayQuestion) (RelayReply, time.Duration, error) {
+	reply, changed, fresh, stale := e.now()
+	if !fresh { // the caller's rights may have changed, of which a wait says nothing
+		next, err := s.relay.ask(r.Context(), ask)
+		if err != nil {
+			if codeOf(err) == http.StatusInternalServerError {
+				e.lose()
+			}
+			if reply, _, fresh, stale = e.now(); !fresh {
+				return RelayReply{}, 0, err
+			}
+		} else if reply = next; reply.Code == http.StatusOK || reply.Code == http.StatusNotFound {
+			e.set(next)
+			_, changed, _, _ = e.now()
+		} else {
+			return reply, 0, nil
+		}
+	}
+	if q.index == 0 || q.index < reply.Index {
+		return reply, stale, nil
+	}
+	leave, err := s.waits.enter(caller)
+	if err != nil {
+		return RelayReply{}, 0, err
+	}
+	defer leave()
+	d := q.wait
+	if d == 0 {
+		d = watchWait
+	}
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-changed:
+		reply, _, _, stale = e.now()
+		return reply, stale, nil
+	case <-timer.C:
+		reply, _, fresh, stale = e.now()
+		if !fresh {
+			next, err := s.relay.ask(r.Context(), ask)
+			return next, 0, err
+		}
+		return reply, stale, nil
+	case <-r.Context().Done():
+		return RelayReply{}, 0, r.Context().Err()
+	}
+}
+
+// pass passes a question on, and the answer back.
+func (s *Server) pass(w http.ResponseWriter, r *http.Request, q *question, out RelayQuestion) {
+	out.Index, out.Wait = q.index, q.wait
+	reply, err := s.relay.ask(r.Context(), out)
+	if err != nil {
+		refuse(w, unreachable(err))
+		return
+	}
+	s.reply(w, q, reply, 0)
+}
+
+// unreachable is the error for whom the agent does not answer.
+func unreachable(err error) error {
+	if codeOf(err) != http.StatusInternalServerError {
+		return err
+	}
+	return failed(http.StatusInternalServerError, "%s", err.Error())
+}
+
+// relayKey tells questions apart that may be answered differently.
+func relayKey(q RelayQuestion) string {
+	var b strings.Builder
+	b.WriteString(q.Token)
+	b.WriteByte(0)
+	b.WriteString(q.Path)
+	query := url.Values{}
+	for name, values := range q.Query {
+		switch name {
+		case "token", "index", "wait", "pretty", "stale", "cached", "max_stale":
+		default:
+			query[name] = values
+		}
+	}
+	b.WriteByte(0)
+	b.WriteString(query.Encode())
+	return b.String()
+}
+
+// passedHeaders are those of the agent's answer that the asker gets.
+var passedHeaders = []string{
+	"Content-Type", "X-Consul-Index", "X-Consul-Knownleader", "X-Consul-Lastcontact", "X-Consul-Query-Backend", "X-Consul-Effective-Consistency",
+	"X-Consul-Results-Filtered-By-Acls", "X-Consul-Contenthash", "X-Consul-Default-Acl-Policy", "X-Cache", "Age",
+}
+
+// reply answers with what the agent said; stale is how long the agent has not been heard of.
+func (s *Server) reply(w http.ResponseWriter, q *question, reply RelayReply, stale time.Duration) {
+	h := w.Header()
+	for _, name := range passedHeaders {
+		if v := reply.Header[name]; len(v) > 0 {
+			h[name] = v
+		}
+	}
+	if stale > 0 {
+		h["X-Cache"] = []string{"HIT"}
+		h["Age"] = []string{strconv.Itoa(int(stale.Seconds()))}
+	}
+	body := reply.Body
+	if q.pretty && strings.HasPrefix(h.Get("Content-Type"), "application/json") {
+		body = indented(body)
+	}
+	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(writeTime))
+	h["Content-Length"] = []string{strconv.Itoa(len(body))}
+	w.WriteHeader(reply.Code)
+	_, _ = w.Write(body)
+}

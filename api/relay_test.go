@@ -1,0 +1,264 @@
+package api
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"net/http/httptest"
+	"strconv"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/sallyport/sallyport/catalog"
+	"github.com/sallyport/sallyport/internal/catalogtest"
+	"github.com/sallyport/sallyport/internal/latest"
+	"github.com/sallyport/sallyport/sds"
+)
+
+// agent stands for Consul's: one value with an index, for those whose token it takes.
+type agent struct {
+	mu      sync.Mutex
+	index   uint64
+	body    string
+	refused map[string]bool
+	away    bool
+	asked   int // questions that do not wait
+	waiting int
+	tokens  map[string]int
+	changed chan struct{}
+}
+
+func newAgent() *agent {
+	return &agent{index: 7, body: `["a"]`, refused: map[string]bool{}, tokens: map[string]int{}, changed: make(chan struct{})}
+}
+
+func (a *agent) change(f func()) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	f()
+	close(a.changed)
+	a.changed = make(chan struct{})
+}
+
+func (a *agent) ask(ctx context.Context, q RelayQuestion) (RelayReply, error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.tokens[q.Token]++
+	if q.Index == 0 {
+		a.asked++
+	}
+	timeout := time.After(q.Wait)
+	for q.Index > 0 && q.Index >= a.index && !a.away {
+		changed := a.changed
+		a.waiting++
+		a.mu.Unlock()
+		var done bool
+		select {
+		case <-changed:
+		case <-timeout:
+			done = true
+		case <-ctx.Done():
+			done = true
+		}
+		a.mu.Lock()
+		a.waiting--
+		if done {
+			break
+		}
+	}
+	if err := ctx.Err(); err != nil {
+		return RelayReply{}, err
+	}
+	if a.away {
+		return RelayReply{}, errors.New("the agent does not answer")
+	}
+	if a.refused[q.Token] {
+		return RelayReply{Code: http.StatusForbidden, Body: []byte("Permission denied")}, nil
+	}
+	h := http.Header{"Content-Type": {"application/json"}, "X-Consul-Index": {strconv.FormatUint(a.index, 10)}}
+	return RelayReply{Code: http.StatusOK, Header: h, Body: []byte(a.body), Index: a.index}, nil
+}
+
+// relaying runs f beside a server that passes questions on to an agent.
+func relaying(t *testing.T, writes bool, f func(a *agent, ask func(method, path, token string) *httptest.ResponseRecorder, s *Server)) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		a := newAgent()
+		credentials, err := sds.New(sds.Config{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		s, err := New(Config{
+			Views: &latest.Value[*catalog.View]{}, Credentials: credentials, Authority: names{}, Number: func() uint64 { return 1 },
+			Relay: &Relay{Ask: a.ask, Writes: writes},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.config.Views.Set(catalogtest.Mesh{}.View())
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			if err := s.Run(ctx); err != nil {
+				t.Error(err)
+			}
+		}()
+		synctest.Wait()
+		f(a, func(method, path, token string) *httptest.ResponseRecorder {
+			r := httptest.NewRequestWithContext(t.Context(), method, path, nil)
+			r.Host = "localhost"
+			r.Header.Set("X-Consul-Token", token)
+			w := httptest.NewRecorder()
+			s.ServeHTTP(w, r)
+			return w
+		}, s)
+		cancel()
+		<-done
+	})
+}
+
+const services = "/v1/catalog/services"
+
+// TestRelay: what was asked once is watched, and answered from memory to the same token; the agent's word on rights is 5 s old at most.
+func TestRelay(t *testing.T) {
+	relaying(t, false, func(a *agent, ask func(method, path, token string) *httptest.ResponseRecorder, _ *Server) {
+		for range 100 {
+			if w := ask("GET", services+"?stale", "web"); w.Code != 200 || w.Body.String() != `["a"]` || w.Header().Get("X-Consul-Index") != "7" {
+				t.Fatalf("%d %s %v", w.Code, w.Body, w.Header())
+			}
+		}
+		synctest.Wait()
+		if a.asked != 1 || a.waiting != 1 {
+			t.Errorf("the agent was asked %d times, and %d questions wait", a.asked, a.waiting)
+		}
+		a.change(func() { a.index, a.body = 8, `["b"]` })
+		synctest.Wait()
+		if w := ask("GET", services, "web"); w.Body.String() != `["b"]` || a.asked != 1 {
+			t.Errorf("%s after a change, asked %d times", w.Body, a.asked)
+		}
+		if ask("GET", services, "db"); a.asked != 2 || a.tokens["db"] == 0 {
+			t.Error("another token got what was asked for by the first")
+		}
+		// Rights that are gone do not wake a wait, so the agent is asked again.
+		a.mu.Lock()
+		a.refused["web"] = true
+		a.mu.Unlock()
+		time.Sleep(verdict + time.Second)
+		if w := ask("GET", services, "web"); w.Code != http.StatusForbidden {
+			t.Errorf("%d %s to a token without rights", w.Code, w.Body)
+		}
+		if w := ask("GET", services, "bogus"); w.Code != http.StatusForbidden {
+			t.Errorf("%d %s to a bad token", w.Code, w.Body)
+		}
+	})
+}
+
+// TestRelayWaits: equal waits share one question; they end with a change, and with their time.
+func TestRelayWaits(t *testing.T) {
+	relaying(t, false, func(a *agent, ask func(method, path, token string) *httptest.ResponseRecorder, _ *Server) {
+		var all sync.WaitGroup
+		got := make(chan string, 500)
+		for range 500 {
+			all.Go(func() { got <- ask("GET", services+"?index=7&wait=5m", "web").Body.String() })
+		}
+		synctest.Wait()
+		if a.waiting != 1 {
+			t.Errorf("%d questions wait at the agent", a.waiting)
+		}
+		a.change(func() { a.index, a.body = 8, `["b"]` })
+		all.Wait()
+		for range 500 {
+			if b := <-got; b != `["b"]` {
+				t.Fatal(b)
+			}
+		}
+		began := time.Now()
+		if w := ask("GET", services+"?index=8&wait=90s", "web"); w.Body.String() != `["b"]` || time.Since(began) != 90*time.Second {
+			t.Errorf("%s after %v", w.Body, time.Since(began))
+		}
+		// Nobody asks: it is not watched any more.
+		time.Sleep(2 * idleWatch)
+		synctest.Wait()
+		if a.waiting != 0 {
+			t.Errorf("%d questions wait at the agent for nobody", a.waiting)
+		}
+	})
+}
+
+// TestRelayBounds: the agent is asked so many questions at a time, whoever asks.
+func TestRelayBounds(t *testing.T) {
+	relaying(t, false, func(a *agent, ask func(method, path, token string) *httptest.ResponseRecorder, s *Server) {
+		codes := make(chan int, 100)
+		for n := range 50 {
+			go func() {
+				codes <- ask("GET", "/v1/health/service/s"+strconv.Itoa(n)+"?index=7&wait=1m", "web").Code
+			}()
+		}
+		time.Sleep(2 * queueTime)
+		synctest.Wait()
+		if a.waiting > mostWatched {
+			t.Errorf("%d questions wait at the agent", a.waiting)
+		}
+		if w := ask("GET", services, "web"); w.Code != 200 {
+			t.Errorf("%d %s to a question that need not wait", w.Code, w.Body)
+		}
+		busy := 0
+		time.Sleep(2 * time.Minute)
+		for range 50 {
+			if code := <-codes; code == http.StatusTooManyRequests {
+				busy++
+			} else if code != http.StatusOK {
+				t.Errorf("status %d", code)
+			}
+		}
+		if busy != 50-mostWatched {
+			t.Errorf("%d of 50 were told that there is no room, want %d", busy, 50-mostWatched)
+		}
+		if n := len(s.relay.slots); n > mostWatched {
+			t.Errorf("%d slots are taken", n)
+		}
+	})
+}
+
+// TestRelayAway: an agent that is away leaves what was known, with its age; what was not known is an error.
+func TestRelayAway(t *testing.T) {
+	relaying(t, false, func(a *agent, ask func(method, path, token string) *httptest.ResponseRecorder, _ *Server) {
+		ask("GET", services, "web")
+		a.change(func() { a.away = true })
+		time.Sleep(time.Minute)
+		w := ask("GET", services, "web")
+		if age, err := strconv.Atoi(w.Header().Get("Age")); w.Code != 200 || err != nil || age < 50 {
+			t.Errorf("%d %s, age %q", w.Code, w.Body, w.Header().Get("Age"))
+		}
+		if w := ask("GET", "/v1/catalog/nodes", "web"); w.Code != http.StatusInternalServerError {
+			t.Errorf("%d %s for what was never known", w.Code, w.Body)
+		}
+		a.change(func() { a.away, a.index, a.body = false, 3, `["c"]` })
+		time.Sleep(time.Minute)
+		if w := ask("GET", services, "web"); w.Body.String() != `["c"]` || w.Header().Get("Age") != "" {
+			t.Errorf("%s, age %q after it came back", w.Body, w.Header().Get("Age"))
+		}
+	})
+}
+
+// TestRelayWrites: writes are passed on where the operator says so; what is on no list never is.
+func TestRelayWrites(t *testing.T) {
+	for _, writes := range []bool{false, true} {
+		relaying(t, writes, func(_ *agent, ask func(method, path, token string) *httptest.ResponseRecorder, _ *Server) {
+			want := map[bool]int{false: http.StatusMethodNotAllowed, true: http.StatusOK}[writes]
+			for path, method := range map[string]string{"/v1/config": "PUT", "/v1/config/service-defaults/x": "DELETE", "/v1/connect/intentions/exact": "PUT", "/v1/agent/service/register": "PUT"} {
+				if w := ask(method, path, "web"); w.Code != want {
+					t.Errorf("%s %s = %d %s, want %d", method, path, w.Code, w.Body, want)
+				}
+			}
+			for _, path := range []string{"/v1/snapshot", "/v1/agent/monitor", "/v1/kv/a", "/v1/acl/tokens", "/v1/agent/token/default"} {
+				if w := ask("GET", path, "web"); w.Code != http.StatusNotFound {
+					t.Errorf("%s = %d", path, w.Code)
+				}
+			}
+		})
+	}
+}

@@ -1,0 +1,87 @@
+package consul
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"strconv"
+	"time"
+)
+
+// Question is a request of somebody else that is passed on to the agent.
+type Question struct {
+	Method string // empty: GET
+	Path   string // escaped: "/v1/health/service/web"
+	// Query is passed on but for token, index and wait.
+	Query url.Values
+	// Token is the asker's; empty: the question is asked as anybody may ask it. The control plane's own is never used.
+	Token string
+	// Index has the agent wait for a later one, for Wait at most; 0: it answers at once.
+	Index uint64
+	Wait  time.Duration
+	Body  []byte
+}
+
+// Reply is what the agent answered, whatever it was.
+type Reply struct {
+	Code   int
+	Header http.Header
+	Body   []byte
+	Index  uint64 // 0: it says none
+}
+
+// Relay asks the agent and returns its answer. It blocks for Wait, a sixteenth of it and some seconds at most. The error is that
+// there was no answer.
+func (a *Agent) Relay(ctx context.Context, q Question) (Reply, error) {
+	c := a.client
+	if !sendable(q.Token) {
+		return Reply{Code: http.StatusForbidden, Body: []byte("ACL not found")}, nil
+	}
+	token := q.Token
+	if token == "" {
+		token = anonymous
+	}
+	limit := answerTimeout
+	params := url.Values{}
+	for name, values := range q.Query {
+		if name != "token" && name != "index" && name != "wait" {
+			params[name] = values
+		}
+	}
+	if q.Index > 0 {
+		limit += q.Wait + q.Wait/16
+		params.Set("index", strconv.FormatUint(q.Index, 10))
+		params.Set("wait", strconv.FormatInt(q.Wait.Milliseconds(), 10)+"ms")
+	}
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	r, err := c.request(ctx, request{method: q.Method, path: q.Path, params: params}, token)
+	if err != nil {
+		return Reply{}, err
+	}
+	if len(q.Body) > 0 {
+		r.Body, r.ContentLength = io.NopCloser(bytes.NewReader(q.Body)), int64(len(q.Body))
+		r.Header.Set("Content-Type", "application/json")
+	}
+	w, err := c.http.Do(r)
+	if err != nil {
+		return Reply{}, fmt.Errorf("%w: %w", errUnreachable, plain(err))
+	}
+	defer func() { _ = w.Body.Close() }()
+	body, err := io.ReadAll(io.LimitReader(w.Body, c.maxBody+1))
+	switch {
+	case err != nil:
+		return Reply{}, fmt.Errorf("%w: its answer breaks off after %d bytes: %w", errUnreachable, len(body), plain(err))
+	case int64(len(body)) > c.maxBody:
+		return Reply{}, fmt.Errorf("%w: it has more than %d bytes", errGarbled, c.maxBody)
+	}
+	return Reply{Code: w.StatusCode, Header: w.Header, Body: body, Index: readMeta(w.Header).index}, nil
+}
+
+// Serves reports whether the agent is asked at that address: the host:port of a listener, or the path of a socket.
+func (a *Agent) Serves(address string) bool {
+	return a.client.host == address || a.client.name == "unix://"+address || a.client.name == address
+}
