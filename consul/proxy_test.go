@@ -280,7 +280,7 @@ func TestLikeFiles(t *testing.T) {
 		t.Errorf("problems %s %s", texts(s.problems), texts(problems))
 	}
 	want := *contents.Proxies[0]
-	want.Origin, p.Origin = "", ""
+	want.Origin, p.Origin, want.Inbound.LocalOrigin = "", "", ""
 	for i := range want.Upstreams {
 		want.Upstreams[i].Origin, p.Upstreams[i].Origin = "", ""
 	}
