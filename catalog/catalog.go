@@ -28,6 +28,10 @@ type Contents struct {
 	Intentions []*Destination
 	// Registrations are the instances of services that are known themselves, not only by who dials them or by their proxies.
 	Registrations []*Registration
+	// Sidecars and Entries are what was registered and written as such, sorted by ID, and by kind and name. They are for those who ask
+	// as Consul's API is asked; nothing else depends on them. Empty beside Consul.
+	Sidecars []*Sidecar
+	Entries  []*Entry
 	// Seen is when the source first noticed what led to these contents; zero: when it publishes them.
 	Seen time.Time
 }

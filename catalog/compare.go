@@ -17,6 +17,8 @@ func (c *Contents) Sort() {
 	slices.SortFunc(c.Proxies, compareProxies)
 	slices.SortFunc(c.Intentions, compareDestinations)
 	slices.SortFunc(c.Registrations, compareRegistrations)
+	slices.SortFunc(c.Sidecars, compareSidecars)
+	slices.SortFunc(c.Entries, compareEntries)
 }
 
 // Reuse takes what is equal in old from old, pointer and all. It is for sources that put c together anew;
@@ -25,14 +27,25 @@ func (c *Contents) Reuse(old *Contents) {
 	c.follow(old)
 }
 
+// followings are how each list of Contents followed the one before.
+type followings struct {
+	services, endpoints, proxies, destinations, registrations, sidecars, entries following
+}
+
+func (f *followings) same() bool {
+	return f.services.same() && f.endpoints.same() && f.proxies.same() && f.destinations.same() && f.registrations.same() && f.sidecars.same() && f.entries.same()
+}
+
 // follow is Reuse, and returns how each list followed the one in old.
-func (c *Contents) follow(old *Contents) (services, endpoints, proxies, destinations, registrations following) {
-	c.Services, services = follow(old.Services, c.Services, compareTargets, (*Service).equal)
-	c.Endpoints, endpoints = follow(old.Endpoints, c.Endpoints, compareTargets, (*Endpoints).equal)
-	c.Proxies, proxies = follow(old.Proxies, c.Proxies, compareProxies, (*Proxy).equal)
-	c.Intentions, destinations = follow(old.Intentions, c.Intentions, compareDestinations, (*Destination).equal)
-	c.Registrations, registrations = follow(old.Registrations, c.Registrations, compareRegistrations, (*Registration).equal)
-	return services, endpoints, proxies, destinations, registrations
+func (c *Contents) follow(old *Contents) (f followings) {
+	c.Services, f.services = follow(old.Services, c.Services, compareTargets, (*Service).equal)
+	c.Endpoints, f.endpoints = follow(old.Endpoints, c.Endpoints, compareTargets, (*Endpoints).equal)
+	c.Proxies, f.proxies = follow(old.Proxies, c.Proxies, compareProxies, (*Proxy).equal)
+	c.Intentions, f.destinations = follow(old.Intentions, c.Intentions, compareDestinations, (*Destination).equal)
+	c.Registrations, f.registrations = follow(old.Registrations, c.Registrations, compareRegistrations, (*Registration).equal)
+	c.Sidecars, f.sidecars = follow(old.Sidecars, c.Sidecars, compareSidecars, (*Sidecar).equal)
+	c.Entries, f.entries = follow(old.Entries, c.Entries, compareEntries, (*Entry).equal)
+	return f
 }
 
 // following is how one list followed another.

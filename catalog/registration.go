@@ -26,6 +26,10 @@ type Registration struct {
 	// Native says that the application speaks mutual TLS itself, by a leaf of its service: it has no need of a sidecar.
 	Native  bool    `json:",omitzero"`
 	Weights Weights `json:",omitzero"`
+	// EnableTagOverride is told to those who ask, and means nothing.
+	EnableTagOverride bool `json:",omitzero"`
+	// Checks are those that were registered, in their order, as far as the source knows them.
+	Checks []Check `json:",omitempty"`
 	// Status is the worst of its checks as Consul spells it: passing, warning or critical; empty: the source does not know it.
 	Status string `json:",omitzero"`
 	// Origin is where it was read: "web.hcl:3".
@@ -45,7 +49,7 @@ func compareRegistrations(a, b *Registration) int { return strings.Compare(a.ID,
 
 func (r *Registration) equal(o *Registration) bool {
 	return r.ID == o.ID && r.Service == o.Service && slices.Equal(r.Tags, o.Tags) && maps.Equal(r.Meta, o.Meta) && r.Address == o.Address && r.Port == o.Port && r.Host == o.Host &&
-		r.Socket == o.Socket && r.Native == o.Native && r.Weights == o.Weights && r.Status == o.Status && r.Origin == o.Origin
+		r.Socket == o.Socket && r.Native == o.Native && r.Weights == o.Weights && r.EnableTagOverride == o.EnableTagOverride && slices.Equal(r.Checks, o.Checks) && r.Status == o.Status && r.Origin == o.Origin
 }
 
 // Registrations yields all registrations, sorted by ID. Those are, in files mode, all that are in force; beside

@@ -26,6 +26,10 @@ type View struct {
 	index    *index
 	// instances are the registrations of each service.
 	instances map[identity.Name][]int
+	groups    map[identity.Name]*Group // by names without regard to letter case
+	folded    map[entryKey]int         // where entries are, counted from 1, likewise
+	stamps    stamps
+	revision  Revision
 	compiled  uint64   // the number of the change that policies are of
 	changes   []Change // the last ones, the one that made this View at the end
 }
@@ -102,9 +106,10 @@ func (v *View) Next(c Contents) *View {
 }
 
 func (v *View) next(c Contents, change Change) *View {
-	services, endpoints, proxies, destinations, registrations := c.follow(&v.contents)
+	f := c.follow(&v.contents)
+	services, endpoints, proxies, destinations, registrations := f.services, f.endpoints, f.proxies, f.destinations, f.registrations
 	meshChanged := v.mesh == nil || !v.mesh.equal(&c.Mesh)
-	if !meshChanged && services.same() && endpoints.same() && proxies.same() && destinations.same() && registrations.same() {
+	if !meshChanged && f.same() {
 		return v
 	}
 	n := &View{
@@ -123,6 +128,9 @@ func (v *View) next(c Contents, change Change) *View {
 		n.find()
 	}
 	registered := n.register(v, registrations)
+	n.group(v, registrations, f.sidecars)
+	n.foldEntries(v, f.entries)
+	n.stamp(v, meshChanged, f)
 	var policies []identity.Name
 	if named || registered || !destinations.same() {
 		policies = n.compile(v, meshChanged)

@@ -55,7 +55,17 @@ func contents() catalogtest.Mesh {
 	registration := func(s string) catalog.Registration {
 		return catalog.Registration{
 			ID: s + "-1", Service: name(s), Tags: []string{"blue", "green"}, Meta: map[string]string{"team": "shop"}, Address: "10.0.0.1", Port: 8443, Host: "10.0.0.1", Socket: "/run/z.sock",
-			Native: true, Weights: catalog.Weights{Passing: 1, Warning: 1}, Status: "passing", Origin: s + ".hcl:1",
+			Native: true, Weights: catalog.Weights{Passing: 1, Warning: 1}, EnableTagOverride: true, Status: "passing", Origin: s + ".hcl:1",
+			Checks: []catalog.Check{{ID: "service:" + s, Name: "up", Status: "passing", Notes: "n", Output: "o", Type: "ttl", Interval: "10s", Timeout: "1s"}},
+		}
+	}
+	sidecar := func(s string) catalog.Sidecar {
+		r := registration(s)
+		r.ID, r.Service = s+"-1-sidecar-proxy", name(s+"-sidecar-proxy")
+		return catalog.Sidecar{
+			Registration: r, Destination: name(s), Instance: s + "-1", LocalAddress: "127.0.0.1", LocalPort: 8080, LocalSocket: "/run/y.sock", Config: `{"protocol":"http"}`,
+			Upstreams: []catalog.SidecarUpstream{{Destination: "api", Datacenter: "dc2", BindAddress: "127.0.0.1", BindPort: 5000, BindSocket: "/run/x.sock", SocketMode: "0600", Config: "{}"}},
+			Exposed:   []catalog.ExposedPath{{Path: "/healthz", ListenerPort: 21600, LocalPort: 8081, Protocol: catalog.HTTP2, OfCheck: true, Agent: "10.0.0.1", Origin: s + ".hcl:7"}},
 		}
 	}
 	elsewhere := upstream("api")
@@ -74,6 +84,11 @@ func contents() catalogtest.Mesh {
 			{Source: intention.Source{Name: name("batch")}, Destination: name("*"), Action: intention.Deny, Origin: "all.hcl:1"},
 		},
 		Registrations: []catalog.Registration{registration("web"), registration("batch")},
+		Sidecars:      []catalog.Sidecar{sidecar("web"), sidecar("api")},
+		Entries: []catalog.Entry{
+			{Kind: "service-defaults", Name: "web", Meta: map[string]string{"team": "shop"}, Fields: `{"Protocol":"http"}`, Origin: "web.hcl:1"},
+			{Kind: "service-intentions", Name: "api", Meta: map[string]string{"team": "shop"}, Sources: []catalog.EntrySource{{Source: intention.Source{Peer: "x", Name: name("web")}, Description: "d"}}, Origin: "api.hcl:1"},
+		},
 	}
 }
 
@@ -287,6 +302,16 @@ func TestEveryFieldCounts(t *testing.T) {
 			t.Run(f.path, func(t *testing.T) { changesOnly(t, f, "registration "+r.ID) })
 		}
 	}
+	for i, s := range base.Sidecars {
+		for _, f := range flips("Sidecars."+s.ID, reflect.TypeFor[catalog.Sidecar](), index("Sidecars", i)) {
+			t.Run(f.path, func(t *testing.T) { changesOnly(t, f, "sidecar "+s.ID) })
+		}
+	}
+	for i, e := range base.Entries {
+		for _, f := range flips("Entries."+e.Name, reflect.TypeFor[catalog.Entry](), index("Entries", i)) {
+			t.Run(f.path, func(t *testing.T) { changesOnly(t, f, "entry "+e.Kind+"/"+e.Name) })
+		}
+	}
 	policies := map[int][]string{0: {"policy api"}, 1: {"policy db"}, 2: {"policy api", "policy db", "policy web"}}
 	for i := range base.Intentions {
 		for _, f := range flips(fmt.Sprintf("Intentions[%d]", i), reflect.TypeFor[intention.Intention](), index("Intentions", i)) {
@@ -324,6 +349,12 @@ func parts(v *catalog.View) map[string]any {
 	}
 	for r := range v.Registrations() {
 		out["registration "+r.ID] = r
+	}
+	for s := range v.Sidecars() {
+		out["sidecar "+s.ID] = s
+	}
+	for e := range v.Entries() {
+		out["entry "+e.Kind+"/"+e.Name] = e
 	}
 	for _, s := range []string{"api", "db", "web"} {
 		out["policy "+s] = v.Policy(name(s))

@@ -77,7 +77,7 @@ type layers struct {
 func (l *layers) find(service string) (i *Intention, effect Action) {
 	for _, r := range l.rules {
 		if i := r.find(service); i != nil {
-			return i, i.effect()
+			return i, i.Effect()
 		}
 	}
 	return nil, l.def
@@ -116,7 +116,7 @@ func (h *holding) entry(destination identity.Name, below *Shared, own *rules, na
 	var r rules
 	rest, waits := h.decide("")
 	held = waits
-	if own.rest != nil || rest.effect() != below.effect(below.rest) {
+	if own.rest != nil || rest.Effect() != below.effect(below.rest) {
 		r.rest = &rest
 	}
 	slices.Sort(names)
@@ -124,7 +124,7 @@ func (h *holding) entry(destination identity.Name, below *Shared, own *rules, na
 		i, waits := h.decide(service)
 		held = held || waits
 		otherwise := below.effect(cmp.Or(r.rest, below.find(service)))
-		if own.exact[service] != nil || i.effect() != otherwise {
+		if own.exact[service] != nil || i.Effect() != otherwise {
 			if r.exact == nil {
 				r.exact = map[string]*Intention{}
 			}

@@ -80,11 +80,11 @@ func (i Intention) Precedence() int {
 // String is the intention in one line, without its origin: "web => api (allow)".
 func (i Intention) String() string {
 	// Not by fmt: ext_authz puts it into each answer.
-	return i.Source.String() + " => " + i.Destination.String() + " (" + i.effect().String() + ")"
+	return i.Source.String() + " => " + i.Destination.String() + " (" + i.Effect().String() + ")"
 }
 
-// effect is the action after Unsupported and Held are taken into account.
-func (i Intention) effect() Action {
+// Effect is the action after Unsupported and Held are taken into account.
+func (i Intention) Effect() Action {
 	if i.Unsupported != "" || i.Held != "" {
 		return Deny
 	}
@@ -110,7 +110,7 @@ func Compare(a, b Intention) int {
 		strings.Compare(a.Source.Peer, b.Source.Peer),
 		compareNames(a.Source.Name, b.Source.Name),
 		compareNames(a.Destination, b.Destination),
-		cmp.Compare(a.effect(), b.effect()), // of two for one source, the denying one wins
+		cmp.Compare(a.Effect(), b.Effect()), // of two for one source, the denying one wins
 		strings.Compare(a.Unsupported, b.Unsupported),
 		strings.Compare(a.Held, b.Held),
 		strings.Compare(a.Origin, b.Origin),

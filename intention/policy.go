@@ -100,7 +100,7 @@ func ShareEntries(in identity.Name, scope Scope, entries ...[]Intention) *Shared
 	s.base = s.newBase(s.effect(s.rest) == Allow)
 	s.names = slices.Sorted(maps.Keys(s.exact))
 	for _, service := range s.names {
-		if (s.exact[service].effect() == Allow) != s.base.Rest {
+		if (s.exact[service].Effect() == Allow) != s.base.Rest {
 			s.base.Except = append(s.base.Except, service)
 		}
 	}
@@ -154,9 +154,9 @@ func entriesOf(destination identity.Name, entries [][]Intention) (all []rules) {
 func (s *Shared) both(a, b *rules) rules {
 	var r rules
 	switch {
-	case a.rest != nil && a.rest.effect() == Deny:
+	case a.rest != nil && a.rest.Effect() == Deny:
 		r.rest = a.rest
-	case b.rest != nil && (a.rest != nil || b.rest.effect() == Deny):
+	case b.rest != nil && (a.rest != nil || b.rest.Effect() == Deny):
 		r.rest = b.rest
 	}
 	for _, service := range merge(slices.Collect(maps.Keys(a.exact)), slices.Collect(maps.Keys(b.exact))) {
@@ -184,7 +184,7 @@ func (s *Shared) effect(i *Intention) Action {
 	if i == nil {
 		return s.scope.Default
 	}
-	return i.effect()
+	return i.Effect()
 }
 
 func wildcard(in identity.Name) identity.Name {
@@ -282,7 +282,7 @@ func (p *Policy) rule(service string) Decision {
 	if i == nil {
 		return Decision{Action: p.shared.scope.Default, Reason: ByDefault}
 	}
-	return Decision{Action: i.effect(), Reason: ByIntention, Intention: i}
+	return Decision{Action: i.Effect(), Reason: ByIntention, Intention: i}
 }
 
 // Within is p with every source denied that is not in set. It stands for p until the sources that p
@@ -370,7 +370,7 @@ func (p *Policy) Shared() (s *Shared, bare bool) {
 func (s *Shared) Exact() iter.Seq2[string, Action] {
 	return func(yield func(string, Action) bool) {
 		for _, service := range s.names {
-			if !yield(service, s.exact[service].effect()) {
+			if !yield(service, s.exact[service].Effect()) {
 				return
 			}
 		}
@@ -385,10 +385,10 @@ func (p *Policy) Allowed() Set {
 	}
 	s := Set{Base: p.shared.base}
 	if p.own.rest != nil {
-		s.Base = p.shared.newBase(p.own.rest.effect() == Allow)
+		s.Base = p.shared.newBase(p.own.rest.Effect() == Allow)
 	}
 	for service, i := range p.own.exact {
-		s.put(service, i.effect() == Allow)
+		s.put(service, i.Effect() == Allow)
 	}
 	s.sort()
 	return s

@@ -18,6 +18,8 @@ type Mesh struct {
 	Proxies       []catalog.Proxy
 	Intentions    []intention.Intention
 	Registrations []catalog.Registration
+	Sidecars      []catalog.Sidecar
+	Entries       []catalog.Entry
 }
 
 // Contents are m as it is now: a copy, so that m may be changed after it was published. It is equal
@@ -37,8 +39,17 @@ func (m Mesh) Contents() catalog.Contents {
 		c.Proxies = append(c.Proxies, &p)
 	}
 	for _, r := range m.Registrations {
-		r.Tags, r.Meta = slices.Clone(r.Tags), maps.Clone(r.Meta)
+		r.Tags, r.Meta, r.Checks = slices.Clone(r.Tags), maps.Clone(r.Meta), slices.Clone(r.Checks)
 		c.Registrations = append(c.Registrations, &r)
+	}
+	for _, s := range m.Sidecars {
+		s.Tags, s.Meta, s.Checks = slices.Clone(s.Tags), maps.Clone(s.Meta), slices.Clone(s.Checks)
+		s.Upstreams, s.Exposed = slices.Clone(s.Upstreams), slices.Clone(s.Exposed)
+		c.Sidecars = append(c.Sidecars, &s)
+	}
+	for _, e := range m.Entries {
+		e.Meta, e.Sources = maps.Clone(e.Meta), slices.Clone(e.Sources)
+		c.Entries = append(c.Entries, &e)
 	}
 	c.Sort()
 	return c

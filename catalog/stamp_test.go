@@ -1,0 +1,121 @@
+package catalog_test
+
+import (
+	"testing"
+
+	"github.com/sallyport/sallyport/catalog"
+	"github.com/sallyport/sallyport/identity"
+	"github.com/sallyport/sallyport/intention"
+	"github.com/sallyport/sallyport/internal/catalogtest"
+)
+
+// TestStamps changes one thing after the other, and wants its stamp and the revision of its part to follow, and no other.
+func TestStamps(t *testing.T) {
+	m := contents()
+	v := m.View()
+	first := v.Change().Number
+	if got := v.StampOf("web-1"); got != (catalog.Stamp{Created: first, Modified: first}) {
+		t.Errorf("first stamp of web-1 is %+v", got)
+	}
+	if got := v.StampOf("nobody"); got != (catalog.Stamp{}) {
+		t.Errorf("stamp of nobody is %+v", got)
+	}
+	step := func(change func(*catalogtest.Mesh)) uint64 {
+		change(&m)
+		v = v.Next(m.Contents())
+		return v.Change().Number
+	}
+	second := step(func(m *catalogtest.Mesh) { m.Registrations[0].Port++ })
+	if got := v.StampOf("web-1"); got != (catalog.Stamp{Created: first, Modified: second}) {
+		t.Errorf("web-1 changed: %+v", got)
+	}
+	if got := v.StampOf("batch-1"); got.Modified != first {
+		t.Errorf("batch-1 did not change: %+v", got)
+	}
+	if got := v.Revision(); got != (catalog.Revision{Mesh: first, Registered: second, Intentions: first, Entries: first}) {
+		t.Errorf("a registration changed: %+v", got)
+	}
+	third := step(func(m *catalogtest.Mesh) {
+		m.Intentions[0].Action = intention.Deny
+		m.Sidecars = append(m.Sidecars, catalog.Sidecar{Registration: catalog.Registration{ID: "new"}})
+	})
+	if got := v.StampOfEntry(catalog.IntentionsKind, "api"); got != (catalog.Stamp{Created: first, Modified: third}) {
+		t.Errorf("what is in force of the intentions of api changed: %+v", got)
+	}
+	if got := v.StampOf("new"); got != (catalog.Stamp{Created: third, Modified: third}) {
+		t.Errorf("new came: %+v", got)
+	}
+	if got := v.StampOfEntry("service-defaults", "web"); got.Modified != first {
+		t.Errorf("service-defaults of web did not change: %+v", got)
+	}
+	// What goes and comes again is created anew.
+	step(func(m *catalogtest.Mesh) { m.Registrations = m.Registrations[1:] })
+	if got := v.StampOf("web-1"); got != (catalog.Stamp{}) {
+		t.Errorf("web-1 is gone: %+v", got)
+	}
+	last := step(func(m *catalogtest.Mesh) {
+		m.Registrations = append(contents().Registrations[:1:1], m.Registrations...)
+	})
+	if got := v.StampOf("web-1"); got != (catalog.Stamp{Created: last, Modified: last}) {
+		t.Errorf("web-1 came again: %+v", got)
+	}
+}
+
+// TestGroups finds what is registered under a name in any letter case, as the same pointer as long as it is the same.
+func TestGroups(t *testing.T) {
+	m := contents()
+	m.Registrations = append(m.Registrations, catalog.Registration{ID: "w2", Service: identity.NewName("WEB")})
+	v := m.View()
+	g := v.Group(name("Web"))
+	if g == nil || len(g.Registrations) != 2 || len(g.Sidecars) != 1 || len(g.Named) != 0 {
+		t.Fatalf("Group(Web) = %+v", g)
+	}
+	if named := v.Group(name("web-sidecar-proxy")); named == nil || len(named.Named) != 1 {
+		t.Errorf("Group(web-sidecar-proxy) = %+v", named)
+	}
+	if v.Group(name("nobody")) != nil {
+		t.Error("nobody is registered")
+	}
+	api := v.Group(name("api"))
+	m.Registrations[0].Port++
+	next := v.Next(m.Contents())
+	if next.Group(name("web")) == g || next.Group(name("api")) != api {
+		t.Error("a registration of web changed, and not api's sidecar")
+	}
+	m.Registrations = nil
+	m.Sidecars = m.Sidecars[1:] // that of api
+	if next = next.Next(m.Contents()); next.Group(name("web")) != nil || next.Group(name("api")) != api {
+		t.Error("web is gone, and api is what it was")
+	}
+}
+
+// TestEntryLookUp finds entries as they are spelled, and without regard to letter case where none is spelled so.
+func TestEntryLookUp(t *testing.T) {
+	m := contents()
+	m.Entries = append(m.Entries, catalog.Entry{Kind: "service-defaults", Name: "Web"})
+	v := m.View()
+	for asked, want := range map[string]string{"web": "web", "Web": "Web", "WEB": "Web", "api": ""} {
+		e := v.Entry("service-defaults", asked)
+		if got := e; got == nil != (want == "") || got != nil && got.Name != want {
+			t.Errorf("Entry(%s) = %+v, want %q", asked, got, want)
+		}
+	}
+}
+
+// TestPolicyForUnknown holds that of a name that nobody knows the intentions about all destinations decide.
+func TestPolicyForUnknown(t *testing.T) {
+	v := first(contents())
+	p := v.PolicyFor(name("unknown"))
+	if d := p.Decide(v.Identity(name("batch"))); d.Allowed() || d.Reason != intention.ByIntention {
+		t.Errorf("batch => unknown: %+v", d)
+	}
+	if d := p.Decide(v.Identity(name("web"))); !d.Allowed() || d.Reason != intention.ByDefault {
+		t.Errorf("web => unknown: %+v", d)
+	}
+	if v.PolicyFor(name("api")) != v.Policy(name("api")) {
+		t.Error("api has a policy of its own")
+	}
+	if (&catalog.View{}).PolicyFor(name("api")) != nil {
+		t.Error("the zero View knows a policy")
+	}
+}
