@@ -300,7 +300,7 @@ func (a *assembly) publish(before catalog.Contents) {
 	}
 	for i, s := range a.sidecars {
 		if s.published == nil {
-			s.published = a.proxy(s)
+			s.published, s.registered = a.proxy(s), a.register(s)
 			a.claim(s)
 			s.settings = nil
 		}
@@ -346,9 +346,10 @@ func (a *assembly) publish(before catalog.Contents) {
 			c.Intentions = append(c.Intentions, n.entry.Destination)
 		}
 	}
+	c.Sidecars, c.Entries = a.registered(), a.entries()
 	c.Reuse(&before)
 	for i, s := range a.sidecars {
-		s.published = c.Proxies[i]
+		s.published, s.registered = c.Proxies[i], c.Sidecars[i]
 	}
 	a.contents = c
 }

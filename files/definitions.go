@@ -49,6 +49,7 @@ type registration struct {
 type destination struct {
 	at definition.Position
 	*catalog.Destination
+	entry *catalog.Entry // nil for what is no file's
 }
 
 // decoding reads the definitions of a file.

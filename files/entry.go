@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/sallyport/sallyport/catalog"
 	"github.com/sallyport/sallyport/definition"
 	"github.com/sallyport/sallyport/identity"
 )
@@ -16,23 +17,26 @@ type serviceDefaults struct {
 	settings  definition.Settings         // its own proxies'
 	upstreams definition.UpstreamSettings // UpstreamConfig.Defaults, of the proxies that dial
 	overrides map[string]definition.UpstreamSettings
+	written   written
 }
 
 // proxyDefaults is the proxy-defaults entry.
 type proxyDefaults struct {
 	at       definition.Position
 	settings definition.Settings
+	written  written
 }
 
 // equal reports whether the same holds by e and o, which are nil where there is none.
 func (e *proxyDefaults) equal(o *proxyDefaults) bool {
-	return e == o || e != nil && o != nil && *e == *o
+	return e == o || e != nil && o != nil && e.at == o.at && e.settings == o.settings && e.written.entry.Fields == o.written.entry.Fields
 }
 
 // mesh is the mesh entry.
 type mesh struct {
 	at definition.Position
 	definition.Mesh
+	entry *catalog.Entry
 }
 
 // supported are the kinds of config entries that are read.
@@ -105,17 +109,18 @@ func (d *definitions) entry(o *definition.Decoder) {
 }
 
 // entryCommon reads the keys that all entries have.
-func entryCommon(o *definition.Decoder) {
+func entryCommon(o *definition.Decoder) (pairs map[string]string) {
 	for _, key := range []string{"Namespace", "Partition"} {
 		o.Only(key, identity.Default)
 	}
-	meta(o, "Meta")
+	pairs = meta(o, "Meta")
 	o.Drop("CreateIndex", "ModifyIndex", "Hash") // of Consul's own output
+	return pairs
 }
 
 func (d *definitions) serviceDefaults(o *definition.Decoder) {
-	name := o.Text("Name")
-	entryCommon(o)
+	name, fields := o.Text("Name"), o.Written(serviceDefaultsShape)
+	pairs := entryCommon(o)
 	e := &serviceDefaults{at: o.At, overrides: map[string]definition.UpstreamSettings{}}
 	e.settings = o.ServiceSettings()
 	if u, ok := o.Child("UpstreamConfig", "UpstreamConfig"); ok {
@@ -129,7 +134,10 @@ func (d *definitions) serviceDefaults(o *definition.Decoder) {
 	if !o.Require("Name", name) || !o.Name("Name", name) {
 		return
 	}
-	e.name, d.defaults = name.Value, e
+	if p, ok := fields["Protocol"].(string); ok {
+		fields["Protocol"] = strings.ToLower(p)
+	}
+	e.name, e.written, d.defaults = name.Value, write("service-defaults", name.Value, o.At.String(), pairs, fields), e
 }
 
 func (d *definitions) upstreamConfig(o *definition.Decoder, e *serviceDefaults) {
@@ -156,8 +164,8 @@ func (d *definitions) upstreamConfig(o *definition.Decoder, e *serviceDefaults) 
 }
 
 func (d *definitions) readProxyDefaults(o *definition.Decoder) {
-	name := o.Text("Name")
-	entryCommon(o)
+	name, fields := o.Text("Name"), o.Written(proxyDefaultsShape)
+	pairs := entryCommon(o)
 	e := &proxyDefaults{at: o.At, settings: o.Config()}
 	o.Only("Mode", "direct")
 	o.Only("MutualTLSMode", "strict", "default")
@@ -169,6 +177,7 @@ func (d *definitions) readProxyDefaults(o *definition.Decoder) {
 	case name.Value != "global":
 		o.Mistake(name.At, `the Name of proxy-defaults must be "global", not %.60q`, name.Value)
 	default:
+		e.written = write("proxy-defaults", name.Value, o.At.String(), pairs, fields)
 		d.proxyDefaults = e
 	}
 }
@@ -178,7 +187,8 @@ func (d *definitions) readMesh(o *definition.Decoder) {
 	if name := o.Text("Name"); name.Set && name.Value != "mesh" {
 		o.Mistake(name.At, `the Name of the mesh entry is "mesh", not %.60q`, name.Value)
 	}
-	entryCommon(o)
+	fields := o.Written(meshShape)
+	e.entry = write("mesh", "mesh", o.At.String(), entryCommon(o), fields).entry
 	e.Mesh = o.Mesh()
 	o.Unsupported("TransparentProxy", "AllowEnablingPermissiveMutualTLS", "Peering", "ValidateClusters")
 	o.Done()

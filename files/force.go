@@ -227,7 +227,7 @@ func differingIn(a, b []*catalog.Destination) (inA, inB, same []*catalog.Destina
 func asKept(list []*catalog.Destination) []entry {
 	entries := make([]entry, len(list))
 	for i, d := range list {
-		entries[i] = entry{destination{Destination: d}, true}
+		entries[i] = entry{destination: destination{Destination: d}, kept: true}
 	}
 	return entries
 }

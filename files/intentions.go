@@ -13,15 +13,17 @@ import (
 func (d *definitions) serviceIntentions(o *definition.Decoder) {
 	name, ok := o.Pattern("Name")
 	sources := o.Children("Sources", "source")
-	entryCommon(o)
+	pairs := entryCommon(o)
 	o.Unsupported("JWT")
 	o.Done()
 	if len(sources) == 0 && !o.Broken {
 		o.Mistake(o.At, "service-intentions need at least one source")
 	}
-	e := destination{o.At, &catalog.Destination{Name: identity.NewName(name)}}
+	e := destination{at: o.At, Destination: &catalog.Destination{Name: identity.NewName(name)}}
+	e.entry = write(catalog.IntentionsKind, name, o.At.String(), pairs, nil).entry
 	seen := map[intention.Source]definition.Position{}
 	for _, s := range sources {
+		description := text(s.Written(descriptionShape), "Description")
 		i, good := s.Intention()
 		if !good {
 			continue
@@ -33,6 +35,7 @@ func (d *definitions) serviceIntentions(o *definition.Decoder) {
 		seen[i.Source] = s.At
 		i.Destination = e.Name
 		e.Intentions = append(e.Intentions, i)
+		e.entry.Sources = append(e.entry.Sources, catalog.EntrySource{Source: i.Source, Description: description})
 	}
 	if ok {
 		slices.SortFunc(e.Intentions, intention.Compare)

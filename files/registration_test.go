@@ -32,7 +32,8 @@ services { name = "web" id = "web-1" socket_path = "/run/web.sock" }
 		{ID: "web-1", Service: identity.NewName("web"), Socket: "/run/web.sock", Status: "passing", Origin: "web.hcl:8"},
 		{
 			ID: "web-2", Service: identity.NewName("web"), Tags: []string{"green", "blue"}, Meta: map[string]string{"team": "shop"}, Address: "10.0.0.2", Port: 8080, Host: "10.0.0.2",
-			Weights: catalog.Weights{Passing: 3, Warning: 2}, Status: "warning", Origin: "web.hcl:1",
+			Weights: catalog.Weights{Passing: 3, Warning: 2}, Status: "warning",
+			Checks: []catalog.Check{{ID: "service:web-2", Name: "Service 'web' check", Status: "warning"}}, Origin: "web.hcl:1",
 		},
 	}
 	if diff := cmp.Diff(want, load(t, files.Config{Dir: dir}).Registrations); diff != "" {

@@ -40,6 +40,13 @@ type proxy struct {
 	weights definition.Setting[weights]
 	health  definition.Setting[health] // set if it has checks of its own
 
+	// name, tags, meta, checks and config are what is told of the registration.
+	name   string
+	tags   []string
+	meta   map[string]string
+	checks []catalog.Check
+	config map[string]any
+
 	settings  definition.Settings
 	upstreams []upstream
 	exposed   []definition.Exposed
@@ -50,6 +57,9 @@ type upstream struct {
 	catalog.Upstream
 	at       definition.Position
 	settings *definition.UpstreamSettings // nil: it says none
+	// told is what is told of the registration, and config its own config.
+	told   catalog.SidecarUpstream
+	config map[string]any
 }
 
 // weights are an instance's shares of the traffic, by its health.
@@ -104,8 +114,9 @@ func (d *definitions) application(o *definition.Decoder) {
 		socket:  socket(o, "socket_path"),
 		weights: weightsOf(o),
 	}
-	h, _ := d.checks(o)
+	checks, h, _ := d.checks(o)
 	s.health = h
+	override, _ := o.Written(overrideShape)["enable_tag_override"].(bool)
 	tags, pairs := common(o)
 	selectors(o, pairs)
 	if s.socket.Set && (s.port.Set || s.address.Set) {
@@ -121,6 +132,7 @@ func (d *definitions) application(o *definition.Decoder) {
 	}
 	s.name, s.id = name.Value, id.Or(name).Value
 	s.register(tags, pairs, connect.Boolean("native").Value)
+	s.registration.EnableTagOverride, s.registration.Checks = override, identified(checks, s.id, s.name)
 	d.registrations = append(d.registrations, registration{service: s})
 	if sidecar, ok := connect.Child("sidecar_service", "sidecar_service"); ok {
 		d.sidecar(sidecar, s)
@@ -140,9 +152,11 @@ func (d *definitions) sidecar(o *definition.Decoder, parent *service) {
 	if o.Field("connect") != nil {
 		o.Mistake(o.Field("connect").At, "connect cannot be nested in sidecar_service")
 	}
-	o.Name("name", o.Text("name"))
+	name := o.Text("name")
+	o.Name("name", name)
 	p := d.proxy(o, id)
-	p.parent = parent
+	p.parent, p.name = parent, name.Else(parent.name+"-sidecar-proxy")
+	p.checks = identified(p.checks, id, p.name)
 	o.Done()
 	d.registrations = append(d.registrations, registration{proxy: p})
 }
@@ -164,6 +178,7 @@ func (d *definitions) standalone(o *definition.Decoder) {
 	if !p.port.Set && o.Field("port") == nil {
 		o.Mistake(o.At, "a connect-proxy needs a port (only a sidecar_service is given one)")
 	}
+	p.name, p.checks = name.Value, identified(p.checks, p.id, name.Value)
 	d.registrations = append(d.registrations, registration{proxy: p})
 }
 
@@ -171,10 +186,12 @@ func (d *definitions) standalone(o *definition.Decoder) {
 func (d *definitions) proxy(o *definition.Decoder, id string) *proxy {
 	p := &proxy{id: id, at: o.At, address: address(o, "address"), port: o.Port("port"), weights: weightsOf(o)}
 	o.Unsupported("socket_path")
-	if h, ok := d.checks(o); ok {
+	checks, h, ok := d.checks(o)
+	if p.checks = checks; ok {
 		p.health = definition.Setting[health]{Set: true, Value: h}
 	}
-	if _, pairs := common(o); pairs[catalog.MetaSelectors] != "" {
+	p.tags, p.meta = common(o)
+	if p.meta[catalog.MetaSelectors] != "" {
 		o.Mistake(metaAt(o, catalog.MetaSelectors), "%s in a sidecar's registration: it counts in the service's own alone: move it there", catalog.MetaSelectors)
 	}
 	b, ok := o.Child("proxy", "proxy")
@@ -196,6 +213,7 @@ func (d *definitions) proxy(o *definition.Decoder, id string) *proxy {
 	b.Only("mutual_tls_mode", "strict", "default")
 	b.Unsupported("transparent_proxy", "envoy_extensions", "access_logs")
 	b.MeshGateway("mesh_gateway")
+	p.config, _ = b.Written(configShape)["config"].(map[string]any)
 	p.settings = b.Config()
 	upstreams := b.Children("upstreams", "upstream")
 	p.upstreams = make([]upstream, 0, len(upstreams))
@@ -228,8 +246,8 @@ func weightsOf(o *definition.Decoder) (s definition.Setting[weights]) {
 	return s
 }
 
-// checks is the worst status of the checks; ok is false if there are none.
-func (d *definitions) checks(o *definition.Decoder) (worst health, ok bool) {
+// checks are the checks, as far as they are told to those who ask, and the worst of their statuses; ok is false if there are none.
+func (d *definitions) checks(o *definition.Decoder) (list []catalog.Check, worst health, ok bool) {
 	for _, c := range append(o.Children("check", "check"), o.Children("checks", "check")...) {
 		ok = true
 		status := c.Text("status")
@@ -243,6 +261,7 @@ func (d *definitions) checks(o *definition.Decoder) (worst health, ok bool) {
 			c.Mistake(status.At, "status %.60q of check is not known: passing, warning and critical are", status.Value)
 		}
 		before := len(d.problems)
+		list = append(list, told(c.Written(checkShape), status.Else("passing")))
 		probes := probes(c)
 		if probes && !status.Set {
 			d.warning(c.At, "checks are not run here: without a status this one counts as passing")
@@ -255,7 +274,7 @@ func (d *definitions) checks(o *definition.Decoder) (worst health, ok bool) {
 			c.Mistake(c.At, "check says nothing: give it a status, or how the status is found out (http, tcp, ttl, …)")
 		}
 	}
-	return worst, ok
+	return list, worst, ok
 }
 
 // probes reports whether a check says how Consul's agent would find out about its status, and what of that Consul would refuse. A

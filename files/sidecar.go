@@ -26,7 +26,9 @@ type sidecar struct {
 
 	listeners []listener
 	published *catalog.Proxy // nil: not yet
-	gone      bool
+	// registered is what is told of the registration; it is made with published.
+	registered *catalog.Sidecar
+	gone       bool
 }
 
 // loopback is where those are dialled who say no address.

@@ -3,6 +3,7 @@ package files
 import (
 	"net/netip"
 
+	"github.com/sallyport/sallyport/catalog"
 	"github.com/sallyport/sallyport/definition"
 	"github.com/sallyport/sallyport/identity"
 )
@@ -24,6 +25,12 @@ func (d *definitions) upstream(o *definition.Decoder, p *proxy, taken map[identi
 	if c, ok := o.Child("config", "config"); ok {
 		s := c.UpstreamSettings()
 		u.settings = &s
+	}
+	written := o.Written(upstreamToldShape)
+	u.config, _ = written["config"].(map[string]any)
+	u.told = catalog.SidecarUpstream{
+		Destination: destination.Value, Datacenter: text(written, "datacenter"), BindAddress: text(written, "local_bind_address"), BindPort: port.Value,
+		BindSocket: socket.Value, SocketMode: text(written, "local_bind_socket_mode"),
 	}
 	given := o.Field("local_bind_port") != nil || o.Field("local_bind_socket_path") != nil
 	o.Done()

@@ -1,0 +1,181 @@
+package files
+
+import (
+	"encoding/json"
+	"maps"
+
+	"github.com/sallyport/sallyport/catalog"
+	"github.com/sallyport/sallyport/definition"
+)
+
+// What Consul's API tells of config entries. The fields that are not supported, and so never written, are not here.
+var (
+	gatewayShape  = definition.Shape{{Name: "Mode"}}
+	upstreamShape = definition.Shape{
+		{Name: "Name"},
+		{Name: "Peer", Fill: ""},
+		{Name: "Protocol"},
+		{Name: "ConnectTimeoutMs", Type: definition.ShapedInteger},
+		{Name: "Limits", Type: definition.ShapedBlock, Of: definition.Shape{
+			{Name: "MaxConnections", Type: definition.ShapedInteger, Zero: true},
+			{Name: "MaxPendingRequests", Type: definition.ShapedInteger, Zero: true},
+			{Name: "MaxConcurrentRequests", Type: definition.ShapedInteger, Zero: true},
+		}},
+		{Name: "PassiveHealthCheck", Type: definition.ShapedBlock, Of: definition.Shape{
+			{Name: "Interval", Type: definition.ShapedTime},
+			{Name: "MaxFailures", Type: definition.ShapedInteger},
+			{Name: "EnforcingConsecutive5xx", Type: definition.ShapedInteger, Zero: true},
+			{Name: "MaxEjectionPercent", Type: definition.ShapedInteger, Zero: true},
+			{Name: "BaseEjectionTime", Type: definition.ShapedTime, Zero: true},
+		}},
+		{Name: "MeshGateway", Type: definition.ShapedBlock, Of: gatewayShape, Fill: struct{}{}},
+		{Name: "BalanceOutboundConnections"},
+	}
+	serviceDefaultsShape = definition.Shape{
+		{Name: "Protocol"},
+		{Name: "Mode"},
+		{Name: "MutualTLSMode"},
+		{Name: "MeshGateway", Type: definition.ShapedBlock, Of: gatewayShape},
+		{Name: "UpstreamConfig", Type: definition.ShapedBlock, Of: definition.Shape{
+			{Name: "Defaults", Type: definition.ShapedBlock, Of: upstreamShape},
+			{Name: "Overrides", Type: definition.ShapedBlocks, Of: upstreamShape},
+		}},
+		{Name: "MaxInboundConnections", Type: definition.ShapedInteger},
+		{Name: "LocalConnectTimeoutMs", Type: definition.ShapedInteger},
+		{Name: "LocalRequestTimeoutMs", Type: definition.ShapedInteger},
+		{Name: "BalanceInboundConnections"},
+		{Name: "Config", Type: definition.ShapedOpaque}, // sallyport's own
+	}
+	proxyDefaultsShape = definition.Shape{
+		{Name: "Config", Type: definition.ShapedOpaque},
+		{Name: "Mode"},
+		{Name: "MutualTLSMode"},
+		{Name: "MeshGateway", Type: definition.ShapedBlock, Of: gatewayShape},
+	}
+	tlsShape  = definition.Shape{{Name: "TLSMinVersion"}, {Name: "TLSMaxVersion"}}
+	meshShape = definition.Shape{
+		{Name: "TLS", Type: definition.ShapedBlock, Of: definition.Shape{
+			{Name: "Incoming", Type: definition.ShapedBlock, Of: tlsShape},
+			{Name: "Outgoing", Type: definition.ShapedBlock, Of: tlsShape},
+		}},
+		{Name: "HTTP", Type: definition.ShapedBlock, Of: definition.Shape{{Name: "SanitizeXForwardedClientCert", Type: definition.ShapedBoolean, Zero: true}}},
+	}
+)
+
+// What is told of registrations.
+var (
+	configShape       = definition.Shape{{Name: "config", Type: definition.ShapedOpaque}}
+	overrideShape     = definition.Shape{{Name: "enable_tag_override", Type: definition.ShapedBoolean}}
+	descriptionShape  = definition.Shape{{Name: "Description"}}
+	upstreamToldShape = definition.Shape{
+		{Name: "datacenter"}, {Name: "local_bind_address"}, {Name: "local_bind_socket_mode"}, {Name: "config", Type: definition.ShapedOpaque},
+	}
+	checkShape = definition.Shape{
+		{Name: "check_id"},
+		{Name: "id"},
+		{Name: "name"},
+		{Name: "notes"},
+		{Name: "interval", Type: definition.ShapedTime},
+		{Name: "timeout", Type: definition.ShapedTime},
+		{Name: "http"},
+		{Name: "tcp"},
+		{Name: "udp"},
+		{Name: "grpc"},
+		{Name: "h2ping"},
+		{Name: "os_service"},
+		{Name: "alias_service"},
+		{Name: "alias_node"},
+		{Name: "ttl", Type: definition.ShapedTime},
+	}
+)
+
+// written is a config entry as it is told to those who ask.
+type written struct {
+	entry  *catalog.Entry
+	fields map[string]any // those of the entry
+}
+
+// write makes what is told of an entry.
+func write(kind, name, origin string, meta map[string]string, fields map[string]any) written {
+	e := &catalog.Entry{Kind: kind, Name: name, Meta: meta, Origin: origin}
+	if fields != nil {
+		e.Fields = object(fields)
+	}
+	return written{e, fields}
+}
+
+// object is a map in JSON; empty if there is nothing in it.
+func object(fields map[string]any) string {
+	if len(fields) == 0 {
+		return ""
+	}
+	b, err := json.Marshal(fields)
+	if err != nil {
+		panic("files: what was read cannot be written: " + err.Error()) // it is made of texts, numbers, booleans and maps of them
+	}
+	return string(b)
+}
+
+// centralConfig are the fields of service-defaults that Consul puts into the config of the service's sidecars.
+var centralConfig = map[string]string{
+	"Protocol": "protocol", "MaxInboundConnections": "max_inbound_connections", "LocalConnectTimeoutMs": "local_connect_timeout_ms",
+	"LocalRequestTimeoutMs": "local_request_timeout_ms", "BalanceInboundConnections": "balance_inbound_connections",
+}
+
+// configOf is what is told of the config of s: its own, over service-defaults, over proxy-defaults.
+func (a *assembly) configOf(s *sidecar) string {
+	all := map[string]any{}
+	put := func(m any) {
+		if m, ok := m.(map[string]any); ok {
+			maps.Copy(all, m)
+		}
+	}
+	if e := a.proxyDefaults; e != nil {
+		put(e.written.fields["Config"])
+	}
+	if e := s.of.defaults; e != nil {
+		for field, key := range centralConfig {
+			if v, ok := e.written.fields[field]; ok {
+				all[key] = v
+			}
+		}
+		put(e.written.fields["Config"])
+	}
+	put(s.config)
+	return object(all)
+}
+
+// centralUpstream are the fields of UpstreamConfig that Consul puts into the config of upstreams.
+var centralUpstream = map[string]string{
+	"Protocol": "protocol", "ConnectTimeoutMs": "connect_timeout_ms", "Limits": "limits", "PassiveHealthCheck": "passive_health_check",
+	"BalanceOutboundConnections": "balance_outbound_connections",
+}
+
+// upstreamConfigOf is what is told of the config of an upstream of s: its own, over service-defaults of s's service, over what the upstream speaks.
+func (a *assembly) upstreamConfigOf(s *sidecar, i int) string {
+	all := map[string]any{}
+	n := s.dials[i]
+	if protocol, _ := a.protocolOf(n); protocol != catalog.TCP || a.proxyDefaults != nil && a.proxyDefaults.settings.Protocol.Set {
+		all["protocol"] = protocol.String() // it is left out where nobody says any, and where service-defaults say what holds anyway
+	}
+	put := func(m any) {
+		fields, _ := m.(map[string]any)
+		for field, key := range centralUpstream {
+			if v, ok := fields[field]; ok {
+				all[key] = v
+			}
+		}
+	}
+	if e := s.of.defaults; e != nil {
+		config, _ := e.written.fields["UpstreamConfig"].(map[string]any)
+		put(config["Defaults"])
+		overrides, _ := config["Overrides"].([]any)
+		for _, o := range overrides {
+			if m, ok := o.(map[string]any); ok && m["Name"] == n.name {
+				put(m)
+			}
+		}
+	}
+	maps.Copy(all, s.upstreams[i].config)
+	return object(all)
+}
