@@ -27,7 +27,11 @@ func rendered(st *state, q *question) answer {
 	if err != nil {
 		return answer{code: http.StatusInternalServerError, body: []byte(err.Error()), kind: textPlain}
 	}
-	return jsonAnswer(b)
+	a := jsonAnswer(b)
+	if h, ok := v.(*agentAnswer); ok {
+		a.hash = h.ContentHash
+	}
+	return a
 }
 
 func jsonAnswer(b []byte) answer {
@@ -48,7 +52,11 @@ const textPlain = "text/plain; charset=utf-8"
 
 // ask returns the answer to q, if need be after a wait for another than the asker knows.
 func (s *Server) ask(r *http.Request, q *question, st *state) (answer, error) {
-	waits := q.index > 0 && q.route.wait > 0
+	hash := ""
+	if q.route.hashed {
+		hash = q.query.Get("hash")
+	}
+	waits := (q.index > 0 || hash != "") && q.route.wait > 0
 	if !waits {
 		t := s.topics.get(q, false)
 		before := t.size
@@ -69,7 +77,7 @@ func (s *Server) ask(r *http.Request, q *question, st *state) (answer, error) {
 	defer timer.Stop()
 	for {
 		a, changed := t.bring(st, true)
-		if q.index < a.index {
+		if q.route.hashed && hash != a.hash || !q.route.hashed && q.index < a.index {
 			return a, nil
 		}
 		select {
@@ -103,6 +111,9 @@ var (
 	jsonType        = []string{"application/json"}
 	textType        = []string{textPlain}
 	yes             = []string{"true"}
+	leaders         = []string{"leader"}
+	stale           = []string{"stale"}
+	consistent      = []string{"consistent"}
 	zero            = []string{"0"}
 	gzipped         = []string{"gzip"}
 	backend         = []string{"blocking-query"}
@@ -112,12 +123,20 @@ var (
 // write answers with a and returns its status code.
 func (s *Server) write(w http.ResponseWriter, r *http.Request, q *question, a answer) int {
 	h := w.Header()
+	if a.hash != "" {
+		h["X-Consul-Contenthash"] = []string{a.hash}
+	}
 	if a.index > 0 && !q.route.noIndex {
 		h["X-Consul-Index"] = []string{strconv.FormatUint(a.index, 10)}
 	}
-	h["X-Consul-Knownleader"] = yes
-	h["X-Consul-Lastcontact"] = zero // without it consul/api reads none of the headers that follow
-	h["X-Consul-Query-Backend"] = backend
+	if !q.route.bare {
+		h["X-Consul-Knownleader"] = yes
+		h["X-Consul-Lastcontact"] = zero // without it consul/api reads none of the headers that follow
+		h["X-Consul-Query-Backend"] = backend
+	}
+	if q.route.consistency {
+		h["X-Consul-Effective-Consistency"] = q.consistency()
+	}
 	body := a.body
 	switch a.kind {
 	case "":
@@ -140,12 +159,23 @@ func (s *Server) write(w http.ResponseWriter, r *http.Request, q *question, a an
 	return a.code
 }
 
+// consistency is the one that was asked for: all are the same here.
+func (q *question) consistency() []string {
+	switch {
+	case q.has("stale"):
+		return stale
+	case q.has("consistent"):
+		return consistent
+	}
+	return leaders
+}
+
 // refuse answers with an error.
 func refuse(w http.ResponseWriter, err error) int {
 	w.Header()["Content-Type"] = textType
 	code := codeOf(err)
 	w.WriteHeader(code)
-	_, _ = w.Write([]byte(err.Error()))
+	_, _ = w.Write([]byte(err.Error())) //nolint:gosec // it is plain text
 	return code
 }
 

@@ -35,6 +35,10 @@ type route struct {
 	public bool
 	// anyNamespace: ns and partition are not looked at. anyDatacenter: dc is not.
 	anyNamespace, anyDatacenter bool
+	// bare: the answer has no headers of Consul's servers. consistency: it says how consistent it is.
+	bare, consistency bool
+	// hashed: who asks may wait by hash, and the answer has a hash instead of an index.
+	hashed bool
 
 	observed observed
 }
@@ -80,6 +84,8 @@ func (s *Server) table() routes {
 	}
 	if s.config.Relay != nil {
 		all = append(all, relayRoutes()...)
+	} else {
+		all = append(all, catalogRoutes()...)
 	}
 	rs := routes{exact: make(map[string]*route, len(all))}
 	for _, rt := range all {

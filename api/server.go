@@ -71,6 +71,7 @@ type state struct {
 	roots  *sds.Roots // nil: not there yet
 	// rootsNumber is the number of the first state that had these roots.
 	rootsNumber uint64
+	node        *node // the same in all states
 }
 
 // New returns a server, which answers 503 until Run runs. The error is that the metrics cannot be registered.
@@ -121,7 +122,7 @@ func (s *Server) Run(ctx context.Context) error {
 func (s *Server) follow() {
 	old := s.state.Load()
 	if old == nil {
-		old = &state{}
+		old = &state{node: &node{name: s.config.NodeName, version: s.config.Version}}
 	}
 	next := *old
 	next.view, _ = s.config.Views.Load()

@@ -43,6 +43,8 @@ type answer struct {
 	body  []byte
 	// kind is the Content-Type; empty: JSON.
 	kind string
+	// hash is the ContentHash in the body; empty: there is none.
+	hash string
 	zip  *zipped
 }
 

@@ -1,0 +1,317 @@
+package api
+
+import (
+	"net/http"
+	"slices"
+	"strings"
+
+	"github.com/sallyport/sallyport/catalog"
+	"github.com/sallyport/sallyport/identity"
+	"github.com/sallyport/sallyport/intention"
+)
+
+// intentionAnswer is an intention as Consul's API has it. The names are Consul's, for JSON and for filters.
+type intentionAnswer struct {
+	ID                   string `json:",omitempty"` // that of the API before config entries; never set
+	Description          string `json:",omitempty"`
+	SourceNS             string
+	SourceName           string
+	DestinationNS        string
+	DestinationName      string
+	SourcePartition      string `json:",omitempty"`
+	DestinationPartition string `json:",omitempty"`
+	SourcePeer           string `json:",omitempty"`
+	SourceSamenessGroup  string `json:",omitempty"`
+	SourceType           string
+	Action               string            `json:",omitempty"`
+	Meta                 map[string]string `json:",omitempty"`
+	Precedence           int
+	CreateIndex          uint64 `bexpr:"-"`
+	ModifyIndex          uint64 `bexpr:"-"`
+}
+
+// The endpoints below /v1/connect/intentions. They say what is in force, which may be less than what is written.
+var (
+	intentionList = answering{value: listIntentions, depends: onIntentions}
+	intentionByID = answering{value: noIntentionByID, depends: onNothing}
+	intentionPair = answering{value: exactIntention, depends: onIntentions}
+	// intentionCheck is answered by the mesh's default where no intention decides, not by that of ACLs.
+	intentionCheck = answering{value: checkIntention, depends: onDecision}
+	intentionMatch = answering{value: matchIntentions, depends: onIntentions}
+)
+
+func onNothing(*catalog.View, *ask) []any { return nil }
+
+func onIntentions(v *catalog.View, _ *ask) []any {
+	r := v.Revision()
+	return []any{r.Intentions, r.Entries}
+}
+
+// onDecision is the policy alone: all that decides is in it.
+func onDecision(v *catalog.View, a *ask) []any {
+	if dst, err := a.service("destination"); err == nil {
+		if p := v.Policy(dst); p != nil {
+			return []any{p, v.Mesh()}
+		}
+	}
+	r := v.Revision()
+	return []any{r.Intentions, r.Registered, v.Mesh()}
+}
+
+// concerned reports whether the asker may know of an intention: one of a service whose it is, on either side, or about all
+// destinations.
+func (a *ask) concerned(i intention.Intention) bool {
+	return a.caller.sees(i.Source.Name) || a.caller.sees(i.Destination) || i.Destination.IsWildcard()
+}
+
+func denied() error { return failed(http.StatusForbidden, "Permission denied") }
+
+// answerOf is what is said of an intention that is in force.
+func answerOf(v *catalog.View, i intention.Intention) intentionAnswer {
+	out := intentionAnswer{
+		SourceNS: i.Source.Namespace, SourceName: i.Source.Service, SourcePeer: i.Source.Peer,
+		DestinationNS: i.Destination.Namespace, DestinationName: i.Destination.Service,
+		SourceType: "consul", Action: i.Effect().String(), Precedence: i.Precedence(),
+	}
+	s := v.StampOfEntry(catalog.IntentionsKind, i.Destination.Service)
+	out.CreateIndex, out.ModifyIndex = s.Created, s.Modified
+	if e := v.Entry(catalog.IntentionsKind, i.Destination.Service); e != nil {
+		out.Meta = e.Meta
+		for _, s := range e.Sources {
+			if s.Source == i.Source {
+				out.Description = s.Description
+			}
+		}
+	}
+	return out
+}
+
+// answersOf are intentions in the order in which Consul lists them.
+func answersOf(v *catalog.View, all []intention.Intention) []intentionAnswer {
+	slices.SortStableFunc(all, intention.Compare)
+	out := make([]intentionAnswer, len(all))
+	for n, i := range all {
+		out[n] = answerOf(v, i)
+	}
+	return out
+}
+
+func listIntentions(v *catalog.View, a *ask) (any, error) {
+	var all []intention.Intention
+	for d := range v.Intentions() {
+		for _, i := range d.Intentions {
+			if a.concerned(i) {
+				all = append(all, i)
+			}
+		}
+	}
+	return filtered(a.filter(), answersOf(v, all))
+}
+
+// noIntentionByID answers for the intentions of the API before config entries, of which there are none.
+func noIntentionByID(_ *catalog.View, a *ask) (any, error) {
+	if a.name != "" && len(a.name) != 36 {
+		return nil, failed(http.StatusBadRequest, "failed config entry lookup: index error: UUID must be 36 characters")
+	}
+	return nil, failed(http.StatusNotFound, "Intention not found")
+}
+
+// exactIntention is the one whose source and destination are named, never one about all.
+func exactIntention(v *catalog.View, a *ask) (any, error) {
+	src, dst, err := a.pair(true)
+	switch {
+	case err != nil:
+		return nil, err
+	case src.Namespace != identity.Default:
+		return nil, broken("Invalid SourceNS %q: Namespaces is a Consul Enterprise feature", src.Namespace)
+	case dst.Namespace != identity.Default:
+		return nil, broken("Invalid DestinationNS %q: Namespaces is a Consul Enterprise feature", dst.Namespace)
+	case src.Service == "":
+		return nil, broken("1 error occurred:\n\t* SourceName is missing\n\n")
+	case dst.Service == "":
+		return nil, broken("1 error occurred:\n\t* DestinationName is missing\n\n")
+	}
+	if !a.caller.sees(identity.NewName(src.Service)) && !a.caller.sees(identity.NewName(dst.Service)) {
+		return nil, denied()
+	}
+	for _, i := range about(v, identity.NewName(dst.Service)) {
+		if i.Source.Service == src.Service && i.Source.Peer == src.Peer {
+			return answerOf(v, i), nil
+		}
+	}
+	return nil, failed(http.StatusNotFound, "Intention not found")
+}
+
+// about are the intentions in force about a destination alone; about all, if it is the wildcard. Of several entries for names that
+// differ by letter case alone they are what comes of all of them.
+func about(v *catalog.View, destination identity.Name) []intention.Intention {
+	said := v.About(destination)
+	switch len(said) {
+	case 0:
+		return nil
+	case 1:
+		return said[0].Intentions
+	}
+	if p := v.Policy(destination); p != nil {
+		return p.Own()
+	}
+	var all []intention.Intention
+	for _, d := range said {
+		all = append(all, d.Intentions...)
+	}
+	return all
+}
+
+type checkAnswer struct{ Allowed bool }
+
+func checkIntention(v *catalog.View, a *ask) (any, error) {
+	src, dst, err := a.pair(false)
+	switch {
+	case err != nil:
+		return nil, err
+	case src.Namespace != identity.Default:
+		return nil, broken("Invalid source namespace %q: Namespaces is a Consul Enterprise feature", src.Namespace)
+	case dst.Namespace != identity.Default:
+		return nil, broken("Invalid destination namespace %q: Namespaces is a Consul Enterprise feature", dst.Namespace)
+	}
+	if t := a.query.Get("source-type"); t != "" && t != "consul" {
+		return nil, broken("unsupported SourceType: %q", t)
+	}
+	source, destination := identity.NewName(src.Service), identity.NewName(dst.Service)
+	if !a.caller.sees(source) && !a.caller.sees(destination) {
+		return nil, denied()
+	}
+	if destination.Service == "" || destination.IsWildcard() || source.Service == "" {
+		return checkAnswer{}, nil // nobody is called so
+	}
+	return checkAnswer{v.PolicyFor(destination).Decide(v.Identity(source)).Allowed()}, nil
+}
+
+// matchIntentions are those about services as sources or as destinations, by what was asked.
+func matchIntentions(v *catalog.View, a *ask) (any, error) {
+	by := a.query["by"]
+	if len(by) != 1 {
+		return nil, missing("by")
+	}
+	if by[0] != "source" && by[0] != "destination" {
+		return nil, broken("'by' parameter must be one of 'source' or 'destination'")
+	}
+	names := a.query["name"]
+	if len(names) == 0 {
+		return nil, missing("name")
+	}
+	parsed := make([]component, len(names))
+	for n, s := range names {
+		c, err := parseComponent(s, false)
+		if err != nil {
+			return nil, broken("name %q is invalid: %s", s, err)
+		}
+		parsed[n] = c
+	}
+	out := make(map[string][]intentionAnswer, len(names))
+	for n, c := range parsed {
+		switch {
+		case c.Namespace != identity.Default:
+			return nil, broken("Invalid match entry namespace %q: Namespaces is a Consul Enterprise feature", c.Namespace)
+		case c.Partition != identity.Default:
+			return nil, broken("Invalid match entry partition %q: Partitions is a Consul Enterprise feature", c.Partition)
+		case !a.caller.sees(identity.NewName(c.Service)):
+			return nil, denied()
+		}
+		of := bySource
+		if by[0] == "destination" {
+			of = byDestination
+		}
+		out[names[n]] = answersOf(v, of(v, c.Service))
+	}
+	return out, nil
+}
+
+// byDestination are the intentions that may decide about a destination.
+func byDestination(v *catalog.View, service string) []intention.Intention {
+	name, all := identity.NewName(service), identity.NewName(identity.Wildcard)
+	list := slices.Clone(about(v, all))
+	if service != "" && service != identity.Wildcard {
+		list = append(list, about(v, name)...)
+	}
+	return list
+}
+
+// bySource are the intentions that may decide about a source. In sources letter case counts.
+func bySource(v *catalog.View, service string) (list []intention.Intention) {
+	for d := range v.Intentions() {
+		for _, i := range d.Intentions {
+			if i.Source.Peer == "" && (i.Source.Service == service || i.Source.IsWildcard()) {
+				list = append(list, i)
+			}
+		}
+	}
+	return list
+}
+
+func missing(parameter string) error {
+	return broken("required query parameter '%s' not set", parameter)
+}
+
+// component is a service as it is written in a parameter: name, namespace/name or partition/namespace/name.
+type component struct {
+	identity.Name
+	Peer string
+}
+
+// componentError is what is wrong with a component.
+type componentError string
+
+func (e componentError) Error() string { return string(e) }
+
+// parseComponent reads a component, if peers may be named also peer:name/service.
+func parseComponent(s string, peers bool) (c component, err error) {
+	parts := strings.Split(s, "/")
+	c.Name = identity.NewName("")
+	if peer, ok := strings.CutPrefix(parts[0], "peer:"); ok {
+		switch {
+		case !peers:
+			return c, componentError("cannot specify a peer here")
+		case len(parts) < 2:
+			return c, componentError("need to specify the service name as well")
+		}
+		c.Peer, parts = peer, parts[1:]
+	}
+	switch len(parts) {
+	case 1:
+		c.Service = parts[0]
+	case 2:
+		c.Namespace, c.Service = parts[0], parts[1]
+	case 3:
+		c.Partition, c.Namespace, c.Service = parts[0], parts[1], parts[2]
+	default:
+		return c, componentError("input can contain at most two '/'")
+	}
+	return c, nil
+}
+
+// service is the service in a parameter that is given once.
+func (a *ask) service(parameter string) (identity.Name, error) {
+	if len(a.query[parameter]) != 1 {
+		return identity.Name{}, missing(parameter)
+	}
+	c, err := parseComponent(a.query.Get(parameter), false)
+	return identity.NewName(c.Service), err
+}
+
+// pair is the source and the destination that are asked for.
+func (a *ask) pair(peers bool) (source, destination component, err error) {
+	both := [2]component{}
+	for n, parameter := range []string{"source", "destination"} {
+		given := a.query[parameter]
+		if len(given) != 1 {
+			return source, destination, missing(parameter)
+		}
+		c, err := parseComponent(given[0], peers && n == 0)
+		if err != nil {
+			return source, destination, broken("%s %q is invalid: %s", parameter, given[0], err)
+		}
+		both[n] = c
+	}
+	return both[0], both[1], nil
+}
