@@ -83,11 +83,12 @@ func (r *Registry) report() {
 		if before[x] {
 			continue
 		}
-		if x.Proxy == "" {
+		switch {
+		case x.Proxy == "":
 			r.log.Warn("a native application is not where it says", "origin", x.Origin, "err", x.Text)
-		} else if x.Taken {
+		case x.Taken:
 			r.log.Warn("part of a registration will not be served", "proxy", x.Proxy, "origin", x.Origin, "err", x.Text)
-		} else {
+		default:
 			r.log.Warn("part of a registration is not served", "proxy", x.Proxy, "origin", x.Origin, "err", x.Text)
 		}
 	}

@@ -64,8 +64,10 @@ func TestApplications(t *testing.T) {
 	named := object{"ID": "batch", "Service": "batch", "Meta": object{"sallyport_selectors": "unix:uid:1000"}, "Port": 0, "Connect": object{}}
 	others := func(tag string) []object {
 		return []object{
-			native, named, {"ID": "plain", "Service": "plain", "Port": 80, "Tags": []string{tag}},
-			{"ID": "cafe", "Service": "caf\u00e9", "Connect": object{"Native": true}}, {"ID": "far", "Service": "far", "PeerName": "east", "Connect": object{"Native": true}},
+			native, named,
+			{"ID": "plain", "Service": "plain", "Port": 80, "Tags": []string{tag}},
+			{"ID": "cafe", "Service": "caf\u00e9", "Connect": object{"Native": true}},
+			{"ID": "far", "Service": "far", "PeerName": "east", "Connect": object{"Native": true}},
 			{"ID": "team", "Service": "team", "Namespace": "team", "Connect": object{"Native": true}},
 		}
 	}
