@@ -119,6 +119,11 @@ func (c *Client) Proxy(ctx context.Context, id string) (Proxy, error) {
 	return call[Proxy](ctx, c, http.MethodGet, "/v1/proxy?"+url.Values{"id": {id}}.Encode(), nil)
 }
 
+// Instance asks for all of the application without a sidecar with an ID.
+func (c *Client) Instance(ctx context.Context, id string) (InstanceDetail, error) {
+	return call[InstanceDetail](ctx, c, http.MethodGet, "/v1/instance?"+url.Values{"id": {id}}.Encode(), nil)
+}
+
 // Intentions asks for all intentions, by destination.
 func (c *Client) Intentions(ctx context.Context) ([]Rule, error) {
 	return call[[]Rule](ctx, c, http.MethodGet, "/v1/intention/list", nil)

@@ -25,6 +25,8 @@ type API struct {
 	Status func() Status
 	// Proxy says all of the proxy with an ID.
 	Proxy func(id string) (Proxy, error)
+	// Instance says all of the application without a sidecar with an ID.
+	Instance func(id string) (InstanceDetail, error)
 	// Intentions are all that are in force, by destination.
 	Intentions func() []Rule
 	// Change says what became of a change of the catalog; number 0 is the newest.
@@ -145,6 +147,10 @@ func handler(api API, log *slog.Logger) http.Handler {
 	})
 	mux.HandleFunc("GET /v1/proxy", func(w http.ResponseWriter, r *http.Request) {
 		out, err := api.Proxy(r.FormValue("id"))
+		reply(w, out, err)
+	})
+	mux.HandleFunc("GET /v1/instance", func(w http.ResponseWriter, r *http.Request) {
+		out, err := api.Instance(r.FormValue("id"))
 		reply(w, out, err)
 	})
 	mux.HandleFunc("GET /v1/intention/list", func(w http.ResponseWriter, _ *http.Request) { reply(w, api.Intentions(), nil) })

@@ -253,6 +253,17 @@ type Instance struct {
 	Origin string `json:"origin"` // where it is defined: "web.hcl:3"
 }
 
+// InstanceDetail is all that is known of an application without a sidecar.
+type InstanceDetail struct {
+	Instance
+	// Identity is the SPIFFE ID of its service.
+	Identity string `json:"identity"`
+	// DialledBy are the proxies that dial its service, sorted by ID.
+	DialledBy []string `json:"dialled_by,omitempty"`
+	// Rules say who may connect, the rule for all others last.
+	Rules []Rule `json:"rules"`
+}
+
 // Root is a CA's certificate.
 type Root struct {
 	Serial    string    `json:"serial"` // hexadecimal

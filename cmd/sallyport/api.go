@@ -19,6 +19,10 @@ func (p *controlPlane) api() admin.API {
 			v, _ := p.store.Views.Load()
 			return describeProxy(v, id, p.xds.Status())
 		},
+		Instance: func(id string) (admin.InstanceDetail, error) {
+			v, _ := p.store.Views.Load()
+			return instanceDetail(v, id)
+		},
 		Intentions: func() []admin.Rule {
 			v, _ := p.store.Views.Load()
 			return listIntentions(v)

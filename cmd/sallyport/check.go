@@ -120,6 +120,9 @@ func judge(s admin.Status, now time.Time) (out []finding) {
 		}
 	}
 	add("application", "none is known not to answer", silent)
+	if critical, natives := judgeNatives(s); natives > 0 {
+		add("native", count(natives, "native application"), critical)
+	}
 	add("certificate", certificatesWell(s, now), judgeCertificates(s, now))
 	var clock []finding
 	if s.Clock != "" {

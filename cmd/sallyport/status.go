@@ -22,7 +22,8 @@ func newStatusCommand(o *clientOptions) *cobra.Command {
 		Long: `Status asks the running control plane for its proxies, those with trouble first: whether they are connected, Envoy's version, the
 last ACK or NACK with Envoy's own words, the leaf's expiry, where intentions are enforced, and warnings. With a service, an instance or the
 ID of a proxy it is about those alone; of one proxy it says all: identity, listeners, upstreams with their endpoints and whom it expects
-there, the rules in words, leafs, and what was sent and accepted when.
+there, the rules in words, leafs, and what was sent and accepted when. Applications without a sidecar are listed below the proxies; of one it
+says its identity, which sidecars dial it, and who may connect.
 
 Exit status: 0, and with --check 1 if a proxy or the control plane has trouble ("sallyport check" says what to do about it).`,
 		Args:              between(0, "PROXY"),
@@ -54,13 +55,22 @@ Exit status: 0, and with --check 1 if a proxy or the control plane has trouble (
 				}
 				full = &p
 			}
+			var instance *admin.InstanceDetail
+			if len(args) == 1 && len(s.Proxies) == 0 && len(s.Instances) == 1 {
+				i, err := client.Instance(c.Context(), s.Instances[0].ID)
+				if err != nil {
+					return err
+				}
+				instance = &i
+			}
 			if asJSON {
 				err = printJSON(c, struct {
 					admin.Status
-					Proxy *admin.Proxy `json:"proxy,omitempty"`
-				}{s, full})
+					Proxy    *admin.Proxy          `json:"proxy,omitempty"`
+					Instance *admin.InstanceDetail `json:"instance,omitempty"`
+				}{s, full, instance})
 			} else {
-				printStatus(c.OutOrStdout(), adviceOf(c.Flags()), s, all, full)
+				printStatus(c.OutOrStdout(), adviceOf(c.Flags()), s, all, full, instance)
 			}
 			if err == nil && check && troubled(s) {
 				err = exitError(1)
@@ -98,8 +108,8 @@ func troubled(s admin.Status) bool {
 		slices.ContainsFunc(s.Proxies, func(p xds.ProxyStatus) bool { return trouble(s, p) > 1 })
 }
 
-// printStatus prints the proxies of s, of all that there are, and all of one of them if full is it.
-func printStatus(w io.Writer, a advice, s admin.Status, all int, full *admin.Proxy) {
+// printStatus prints the proxies of s, of all that there are, and all of one of them if full or instance is it.
+func printStatus(w io.Writer, a advice, s admin.Status, all int, full *admin.Proxy, instance *admin.InstanceDetail) {
 	p := newPainter(w, a)
 	printPlane(w, p, s, all)
 	slices.SortStableFunc(s.Proxies, func(a, b xds.ProxyStatus) int { return trouble(s, b) - trouble(s, a) })
@@ -110,7 +120,11 @@ func printStatus(w io.Writer, a advice, s admin.Status, all int, full *admin.Pro
 	} else {
 		printProxy(w, p, *full)
 	}
-	printInstances(w, p, s.Instances)
+	if instance == nil {
+		printInstances(w, p, s.Instances)
+	} else {
+		printInstance(w, p, *instance)
+	}
 	if n, connected := uncounted(s); n > 0 {
 		fmt.Fprintln(w, wrap("", fmt.Sprintf("TLS 1.2: not counted for %d of %d connected proxies, as their Envoys' administration cannot be asked from here", n, connected), 2))
 	}

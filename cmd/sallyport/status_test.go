@@ -25,7 +25,7 @@ func TestPrintStatus(t *testing.T) {
 		{ID: "silent", Service: "web", Connected: true, InSync: true},
 	}, Applications: map[string]admin.Application{"silent": {Since: time.Now().Add(-3 * time.Second), Failed: 2, Address: "127.0.0.1:8080"}}}
 	var out strings.Builder
-	printStatus(&out, advice{}, s, 7, nil)
+	printStatus(&out, advice{}, s, 7, nil, nil)
 	if !strings.Contains(out.String(), "7 proxies") {
 		t.Errorf("status: %s, want all proxies counted", out.String())
 	}
@@ -60,7 +60,7 @@ func TestPrintInstances(t *testing.T) {
 		s.Instances = append(s.Instances, admin.Instance{ID: "x", Service: "x", Origin: "x.hcl:1"})
 	}
 	var out strings.Builder
-	printStatus(&out, advice{}, s, 0, nil)
+	printStatus(&out, advice{}, s, 0, nil, nil)
 	for _, want := range []string{"\nApplications without a sidecar\n  mail-1, of mail, at 10.0.0.9:8443, native, passing (mail.hcl:1)\n  batch (batch.hcl:1)\n", "\n  and 2 more: --json has all\n"} {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("status:\n%s\nwant in it\n%s", out.String(), want)
