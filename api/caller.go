@@ -9,7 +9,6 @@ import (
 	"strings"
 
 	"github.com/sallyport/sallyport/identity"
-	"github.com/sallyport/sallyport/internal/connlimit"
 )
 
 // Caller is who asks.
@@ -45,16 +44,6 @@ func (c *Caller) scope() string {
 	return b.String()
 }
 
-// Peer is the other end of a request's connection.
-type Peer struct {
-	// Conn is the connection; nil in tests of handlers alone.
-	Conn net.Conn
-	// Name is who made it: "uid 1000", "10.1.2.3".
-	Name string
-	// UID is that of a process on a Unix socket; -1: it is not known.
-	UID int
-}
-
 // Authority says who asks: by tokens that the control plane issues, or by Consul's ACLs.
 type Authority interface {
 	// Identify judges the token of a request, which is empty where it has none, and who is at the other end. The text of an error is
@@ -63,18 +52,6 @@ type Authority interface {
 	// Act is why the caller may not act in the name of a service; nil: it may. leaf says that it would get the service's private key,
 	// else it asks who may connect to it.
 	Act(ctx context.Context, c *Caller, service identity.Name, leaf bool) error
-}
-
-type connKey struct{}
-
-// peerOf is the other end of a request.
-func peerOf(r *http.Request) Peer {
-	c, _ := r.Context().Value(connKey{}).(net.Conn)
-	p := Peer{Conn: c, Name: "unknown", UID: -1}
-	if l, ok := c.(*connlimit.Conn); ok {
-		p.Conn, p.Name, p.UID = l.Conn, l.Peer, l.UID
-	}
-	return p
 }
 
 // identify finds out who asks, and refuses who may not.

@@ -86,7 +86,15 @@ func (s *Server) leafOf(r *http.Request, q *question) (answer, error) {
 		}
 	}
 	defer leave()
-	return held.await(r.Context(), q)
+	a, err := held.await(r.Context(), q)
+	if err != nil || q.index == 0 {
+		return a, err
+	}
+	// Meanwhile the token may have been revoked, or the service names other processes.
+	if err := s.identify(r, q); err != nil {
+		return answer{}, err
+	}
+	return a, s.config.Authority.Act(r.Context(), &q.caller, service, true)
 }
 
 // registered refuses names that are not those of services as the catalog spells them: certificates are compared byte by byte, so

@@ -37,7 +37,7 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 		BaseContext:       func(net.Listener) context.Context { return waiting },
 	}
 	failed := make(chan error, 1)
-	limited := connlimit.Listen(l, connlimit.Config{Total: maxConns, PerPeer: maxConnsPerPeer})
+	limited := listener{connlimit.Listen(l, connlimit.Config{Total: maxConns, PerPeer: maxConnsPerPeer})}
 	go func() { failed <- h.Serve(limited) }()
 	select {
 	case err := <-failed:

@@ -193,6 +193,11 @@ func (s *Server) answered(w http.ResponseWriter, r *http.Request, q *question) i
 	if err != nil {
 		return refuse(w, err)
 	}
+	if q.index > 0 && !q.route.public { // the token may have been revoked meanwhile
+		if err := s.identify(r, q); err != nil {
+			return refuse(w, err)
+		}
+	}
 	return s.write(w, r, q, a)
 }
 

@@ -71,6 +71,16 @@ func sortNamings(list []naming) {
 	slices.SortStableFunc(list, func(a, b naming) int { return strings.Compare(a.service.String(), b.service.String()) })
 }
 
+// Services are those that a process is by what the catalog says now, sorted by name; nil: none, or there is no catalog yet. Where leafs
+// are fetched with a token of the service's own, right says which: see Config.Right.
+func (s *Server) Services(p *attest.Process) []identity.Name {
+	v, err := s.view()
+	if err != nil || p.Nobody() != nil {
+		return nil
+	}
+	return s.namings.of(v).services(p)
+}
+
 // user reports whether something is said of processes of a user that are named by number.
 func (n *named) user(uid int) bool { return len(n.byUID[uid]) > 0 }
 

@@ -15,6 +15,7 @@ import (
 	"github.com/sallyport/sallyport/identity"
 	"github.com/sallyport/sallyport/internal/sequence"
 	"github.com/sallyport/sallyport/token"
+	"github.com/sallyport/sallyport/workload"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 )
@@ -29,9 +30,9 @@ func (p *controlPlane) openAPI() error {
 		return err
 	}
 	p.closers = append(p.closers, numbers.Close)
-	var who api.Authority = aclCallers{p.agent}
+	var who api.Authority = aclCallers{p.agent, processes{p.workload}, p.workloadRight}
 	if p.callers.issuer != nil {
-		who = tokenCallers{p.callers.issuer}
+		who = tokenCallers{p.callers.issuer, processes{p.workload}}
 	}
 	var relay *api.Relay
 	if p.agent != nil {
@@ -54,13 +55,32 @@ func (p *controlPlane) openAPI() error {
 	return nil
 }
 
-// tokenCallers know applications by the tokens that the control plane makes.
-type tokenCallers struct{ issuer *token.Issuer }
+// processes know applications by what services say of processes.
+type processes struct{ workload *workload.Server }
+
+// caller is who has no token: whoever a service names, or nobody.
+func (p processes) caller(peer api.Peer) api.Caller {
+	c := api.Caller{ID: peer.Name}
+	if peer.Process == nil {
+		return c
+	}
+	if process, err := peer.Process(); err == nil {
+		c.Services = p.workload.Services(process)
+		c.Known = len(c.Services) > 0
+	}
+	return c
+}
+
+// tokenCallers know applications by the tokens that the control plane makes, and by their processes.
+type tokenCallers struct {
+	issuer *token.Issuer
+	processes
+}
 
 // Identify returns whom the token is for.
 func (t tokenCallers) Identify(_ context.Context, text string, peer api.Peer) (api.Caller, error) {
 	if text == "" {
-		return api.Caller{ID: peer.Name}, nil
+		return t.caller(peer), nil
 	}
 	a, id, err := t.issuer.Application(text)
 	if err != nil {
@@ -81,23 +101,32 @@ func (tokenCallers) Act(_ context.Context, c *api.Caller, service identity.Name,
 	return api.Denied(c, service)
 }
 
-// aclCallers know applications by their ACL tokens.
-type aclCallers struct{ agent *consul.Agent }
+// aclCallers know applications by their ACL tokens, and by their processes.
+type aclCallers struct {
+	agent *consul.Agent
+	processes
+	// right is which of Consul's tokens the leaf of a service is fetched with for a process that the service names.
+	right func(context.Context, identity.Name) (string, error)
+}
 
 // Identify takes whoever brings a token for somebody: what it may is asked in Act.
 func (a aclCallers) Identify(_ context.Context, text string, peer api.Peer) (api.Caller, error) {
 	if text == "" {
-		return api.Caller{ID: peer.Name}, nil
+		return a.caller(peer), nil
 	}
 	return api.Caller{ID: consul.TokenName(text), Token: text, Known: true}, nil
 }
 
 // Act asks the agent, and takes its word for some seconds. Who has no token may ask what everybody may ask, and gets no leaf.
-func (a aclCallers) Act(ctx context.Context, c *api.Caller, service identity.Name, leaf bool) error {
-	if leaf && !c.Known {
+func (a aclCallers) Act(ctx context.Context, c *api.Caller, service identity.Name, leaf bool) (err error) {
+	switch {
+	case c.Token == "" && c.Acts(service):
+		c.Token, err = a.right(ctx, service)
+	case leaf && !c.Known:
 		return api.Denied(c, service)
+	default:
+		err = a.agent.MayWrite(ctx, c.Token, service, leaf)
 	}
-	err := a.agent.MayWrite(ctx, c.Token, service, leaf)
 	switch s := status.Convert(err); s.Code() {
 	case codes.OK:
 		return nil

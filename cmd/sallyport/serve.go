@@ -220,10 +220,10 @@ func (p *controlPlane) openServers() error {
 	if err != nil {
 		return err
 	}
-	if err := p.openAPI(); err != nil {
+	if err := p.openWorkload(); err != nil {
 		return err
 	}
-	if err := p.openWorkload(); err != nil {
+	if err := p.openAPI(); err != nil {
 		return err
 	}
 	p.runs = append(p.runs, p.secrets.Run, p.authz.Run, p.observe.Run, p.workload.Run,
