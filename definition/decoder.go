@@ -70,6 +70,8 @@ type Decoder struct {
 
 	fields  []*Field
 	known   []string // keys that were asked for, as documentation spells them
+	missing []lack   // keys that Done is to report as missing
+	faults  []string // keys about which a mistake was reported
 	path    string   // of a lenient Reader: "config.limits."
 	instead string   // of a lenient Reader: what comes of a mistake
 }
@@ -154,6 +156,9 @@ func (d *Decoder) say(at Position, f *Field, format string, args ...any) {
 	if d.Lenient {
 		text += ": " + d.instead
 	}
+	if f != nil {
+		d.Blame(f.Key)
+	}
 	d.Report(Mistake{At: at, Field: f, Text: text})
 }
 
@@ -209,6 +214,9 @@ func (d *Decoder) Field(key string) *Node {
 	}
 	return nil
 }
+
+// Fields are all that is written.
+func (d *Decoder) Fields() []*Field { return d.fields }
 
 // Given is all that is written of a key, however often.
 func (d *Decoder) Given(key string) (given []*Field) {
@@ -441,29 +449,4 @@ func (d *Decoder) Only(key string, allowed ...string) {
 
 func (d *Decoder) knows(key string) bool {
 	return slices.ContainsFunc(d.known, func(k string) bool { return sameKey(k, key) })
-}
-
-// Done reports the keys that nobody asked for.
-func (d *Decoder) Done() {
-	if d.Lenient {
-		return
-	}
-	for _, f := range d.fields {
-		if d.knows(f.Key) {
-			continue
-		}
-		if near := spell(Nearest(f.Key, d.known), f.Key); near != "" {
-			d.say(f.At, f, "unknown key %.60q in %s: did you mean %s?", f.Key, d.What, near)
-		} else {
-			d.say(f.At, f, "unknown key %.60q in %s%s", f.Key, d.What, d.Hint)
-		}
-	}
-}
-
-// Require reports that a key is missing, unless the block could not be read at all.
-func (d *Decoder) Require(key string, s Setting[string]) bool {
-	if n := d.Field(key); !s.Set && !d.Broken && (n == nil || n.Kind == Text) {
-		d.say(d.At, &Field{Key: key, Value: &Node{}}, "%s has no %s", d.What, key)
-	}
-	return s.Set
 }

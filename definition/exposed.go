@@ -47,7 +47,7 @@ func (d *Decoder) exposedPath() (e Exposed, ok bool) {
 	e = Exposed{At: d.At, ParsedFromCheck: d.Boolean("parsed_from_check")}
 	e.Path, e.ListenerPort, e.LocalPort = path.Value, listen.Value, local.Value
 	e.Protocol, e.Origin = protocol.Else(catalog.HTTP), d.At.String()
-	if !d.Require("path", path) {
+	if !d.Need("path", path) {
 		return e, false
 	}
 	if err := catalog.CheckPath(path.Value); err != nil {
@@ -56,7 +56,7 @@ func (d *Decoder) exposedPath() (e Exposed, ok bool) {
 	}
 	for _, key := range []string{"listener_port", "local_path_port"} {
 		if d.field(key) == nil {
-			d.Mistake(d.At, "%s has no %s", what, key)
+			d.need(lack{key, what})
 		}
 	}
 	return e, listen.Set && local.Set && (protocol.Set || d.Field("protocol") == nil)

@@ -36,7 +36,7 @@ func (d *Decoder) Intention() (i intention.Intention, ok bool) {
 		d.wrong(d.field("Action"),
 			"%.60q is not known: allow and deny are, in lower case", action.Value)
 	default:
-		d.Require("Action", action)
+		d.Need("Action", action)
 	}
 	if t := d.Text(prefix + "Type"); t.Set && t.Value != "consul" {
 		f := d.field(prefix + "Type")

@@ -36,7 +36,7 @@ func (d *Decoder) Pattern(key string) (service string, ok bool) {
 	s := d.Text(key)
 	switch {
 	case !s.Set:
-		d.Require(key, s)
+		d.Need(key, s)
 	case s.Value == identity.Wildcard:
 		ok = true
 	case strings.Contains(s.Value, identity.Wildcard):

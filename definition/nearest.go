@@ -17,6 +17,55 @@ func Nearest(key string, candidates []string) string {
 	return best
 }
 
+// whole is the candidate that has all words of key in their order, and others: destination_name for
+// destination, local_service_port for local_port; empty if there is none, or are several.
+func whole(key string, candidates []string) (found string) {
+	k := canonical(key)
+	if len(k) < 3 {
+		return ""
+	}
+	for _, c := range candidates {
+		if !someOf(wordsOf(c), k) {
+			continue
+		}
+		if found != "" {
+			return ""
+		}
+		found = c
+	}
+	return found
+}
+
+// wordsOf are the words of a key, in lower case.
+func wordsOf(key string) (words []string) {
+	begin := true
+	for i, c := range key {
+		upper := c >= 'A' && c <= 'Z'
+		switch {
+		case c == '_':
+			begin = true
+			continue
+		case begin || upper && (key[i-1] < 'A' || key[i-1] > 'Z'):
+			words, begin = append(words, ""), false
+		}
+		words[len(words)-1] += strings.ToLower(string(c))
+	}
+	return words
+}
+
+// someOf reports whether k is made of words in their order, which may leave some out.
+func someOf(words []string, k string) bool {
+	if k == "" {
+		return true
+	}
+	for i, w := range words {
+		if rest, ok := strings.CutPrefix(k, w); ok && someOf(words[i+1:], rest) {
+			return true
+		}
+	}
+	return false
+}
+
 // spell is a key as one would write it who has written like: MaxInboundConnections in config
 // entries, else max_inbound_connections.
 func spell(key, like string) string {

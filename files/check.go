@@ -130,9 +130,11 @@ func socket(o *definition.Decoder, key string) definition.Setting[string] {
 	switch {
 	case !s.Set:
 	case !strings.HasPrefix(s.Value, "/"):
+		o.Blame(key)
 		o.Mistake(s.At, "%s %.60q must be an absolute path", key, s.Value)
 		return definition.Setting[string]{}
 	case len(s.Value) > unixsocket.MaxPath || strings.ContainsRune(s.Value, 0):
+		o.Blame(key)
 		o.Mistake(s.At, "%s has %d bytes: a socket's path takes at most %d", key, len(s.Value), unixsocket.MaxPath)
 		return definition.Setting[string]{}
 	}

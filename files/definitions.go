@@ -110,6 +110,11 @@ func (d *decoding) document(n *definition.Node) {
 			"a second config entry in one file: put it into a file of its own, or all into config_entries { bootstrap = [ ... ] }")
 		return
 	}
+	if f := misspelt(o, "Kind", "service", "services", "config_entries"); f != nil {
+		// All else in it belongs to that.
+		o.Mistake(f.At, "unknown key %.60q in the file: did you mean Kind?", f.Key)
+		return
+	}
 	o.Hint = ": a file holds service, services or config_entries, or one config entry with its Kind"
 	if n := len(o.Given("service")); n > 1 {
 		o.Mistake(o.Given("service")[1].At, "service is given twice in the file: call the blocks services")
@@ -128,6 +133,22 @@ func (d *decoding) document(n *definition.Node) {
 	o.Know("service", "Kind")
 	o.Unsupported("check", "checks")
 	o.Done()
+}
+
+// misspelt is the key that is most likely a misspelling of key, where none of the others is given; nil:
+// there is none.
+func misspelt(o *definition.Decoder, key string, others ...string) *definition.Field {
+	for _, k := range others {
+		if len(o.Given(k)) > 0 {
+			return nil
+		}
+	}
+	for _, f := range o.Fields() {
+		if definition.Nearest(f.Key, append([]string{key}, others...)) == key {
+			return f
+		}
+	}
+	return nil
 }
 
 // add reads n, which what says what it is.

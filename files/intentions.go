@@ -16,7 +16,7 @@ func (d *definitions) serviceIntentions(o *definition.Decoder) {
 	pairs := entryCommon(o)
 	o.Unsupported("JWT")
 	o.Done()
-	if len(sources) == 0 && !o.Broken {
+	if len(sources) == 0 && !o.Broken && !o.Faulty("Sources") {
 		o.Mistake(o.At, "service-intentions need at least one source")
 	}
 	e := destination{at: o.At, Destination: &catalog.Destination{Name: identity.NewName(name)}}

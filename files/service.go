@@ -19,6 +19,8 @@ type service struct {
 	socket       definition.Setting[string]
 	weights      definition.Setting[weights]
 	health       health
+	// misplaced says that a mistake was reported of port or socket: that there is neither is none of its own.
+	misplaced bool
 }
 
 // proxy is the registration of a sidecar, nested in its service's or on its own.
@@ -28,6 +30,7 @@ type proxy struct {
 	parent *service // nil: on its own
 
 	destination definition.Setting[string] // name of the service
+	nobodys     bool                       // a mistake was reported of it
 	instance    definition.Setting[string] // ID of its registration
 
 	address definition.Setting[string]
@@ -36,6 +39,7 @@ type proxy struct {
 	localAddress definition.Setting[string]
 	localPort    definition.Setting[uint16]
 	localSocket  definition.Setting[string]
+	misplaced    bool // as that of service, of these
 
 	weights definition.Setting[weights]
 	health  definition.Setting[health] // set if it has checks of its own
@@ -127,6 +131,7 @@ func (d *definitions) application(o *definition.Decoder) {
 	}
 	connect, _ := o.Child("connect", "connect")
 	o.Done()
+	s.misplaced = o.Faulty("port", "socket_path")
 	if !o.Require("name", name) || !o.Name("name", name) || id.Set && !validID(o, "id", id) {
 		return
 	}
@@ -154,7 +159,7 @@ func (d *definitions) sidecar(o *definition.Decoder, parent *service) {
 	}
 	name := o.Text("name")
 	o.Name("name", name)
-	p := d.proxy(o, id)
+	p := d.proxy(o, id, false)
 	p.parent, p.name = parent, name.Else(parent.name+"-sidecar-proxy")
 	p.checks = identified(p.checks, id, p.name)
 	o.Done()
@@ -166,24 +171,27 @@ func (d *definitions) standalone(o *definition.Decoder) {
 	if o.Field("connect") != nil {
 		o.Mistake(o.Field("connect").At, "a connect-proxy has no sidecar of its own: remove connect")
 	}
-	p := d.proxy(o, id.Or(name).Value)
+	p := d.proxy(o, id.Or(name).Value, true)
 	o.Done()
 	if !o.Require("name", name) || !o.Name("name", name) || id.Set && !validID(o, "id", id) {
 		return
 	}
 	if !p.destination.Set {
-		o.Mistake(o.At, "a connect-proxy needs proxy { destination_service_name }")
+		if !p.nobodys && !o.Faulty("proxy") {
+			o.Mistake(o.At, "a connect-proxy needs proxy { destination_service_name }")
+		}
 		return
 	}
-	if !p.port.Set && o.Field("port") == nil {
+	if !p.port.Set && o.Field("port") == nil && !o.Faulty("port") {
 		o.Mistake(o.At, "a connect-proxy needs a port (only a sidecar_service is given one)")
 	}
 	p.name, p.checks = name.Value, identified(p.checks, p.id, name.Value)
 	d.registrations = append(d.registrations, registration{proxy: p})
 }
 
-// proxy reads what both kinds of proxy registration have.
-func (d *definitions) proxy(o *definition.Decoder, id string) *proxy {
+// proxy reads what both kinds of proxy registration have. alone: it is one of its own, which has to say
+// whose it is.
+func (d *definitions) proxy(o *definition.Decoder, id string, alone bool) *proxy {
 	p := &proxy{id: id, at: o.At, address: address(o, "address"), port: o.Port("port"), weights: weightsOf(o)}
 	o.Unsupported("socket_path")
 	checks, h, ok := d.checks(o)
@@ -199,6 +207,9 @@ func (d *definitions) proxy(o *definition.Decoder, id string) *proxy {
 		return p
 	}
 	p.destination = b.Text("destination_service_name")
+	if alone {
+		b.Need("destination_service_name", p.destination)
+	}
 	if p.destination.Set && !b.Name("destination_service_name", p.destination) {
 		p.destination = definition.Setting[string]{}
 	}
@@ -225,6 +236,8 @@ func (d *definitions) proxy(o *definition.Decoder, id string) *proxy {
 		p.exposed = d.exposed(e)
 	}
 	b.Done()
+	p.misplaced = b.Faulty("local_service_port", "local_service_socket_path")
+	p.nobodys = b.Faulty("destination_service_name")
 	return p
 }
 

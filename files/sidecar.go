@@ -202,6 +202,7 @@ func (a *assembly) inbound(s *sidecar) catalog.Inbound {
 	case port.Value != 0:
 		in.LocalAddress = cmp.Or(s.localAddress.Value, "127.0.0.1")
 		in.LocalPort, in.LocalOrigin = port.Value, port.At.String()
+	case s.misplaced || s.instance != nil && s.instance.misplaced:
 	default:
 		a.problem(s.at,
 			"nothing to hand connections to: give service %s a port or a socket_path, or the proxy a local_service_port",

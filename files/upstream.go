@@ -12,6 +12,7 @@ import (
 func (d *definitions) upstream(o *definition.Decoder, p *proxy, taken map[identity.Name]definition.Position) {
 	u := upstream{at: o.At}
 	destination := o.Text("destination_name")
+	o.Need("destination_name", destination)
 	o.Only("destination_type", "service")
 	tenancy(o, "destination_")
 	if dc := o.Text("datacenter"); dc.Set && dc.Value != d.config.Datacenter {
@@ -34,7 +35,7 @@ func (d *definitions) upstream(o *definition.Decoder, p *proxy, taken map[identi
 	}
 	given := o.Field("local_bind_port") != nil || o.Field("local_bind_socket_path") != nil
 	o.Done()
-	if !o.Require("destination_name", destination) || !o.Name("destination_name", destination) {
+	if !destination.Set || !o.Name("destination_name", destination) {
 		return
 	}
 	u.Destination = identity.NewName(destination.Value)
@@ -51,7 +52,7 @@ func (d *definitions) upstream(o *definition.Decoder, p *proxy, taken map[identi
 		}
 		u.BindAddress, u.BindPort = address.Else(netip.AddrFrom4([4]byte{127, 0, 0, 1})).String(), port.Value
 	default:
-		if !given {
+		if !given && !o.Faulty("local_bind_port", "local_bind_socket_path") {
 			o.Mistake(o.At, "upstream %s needs local_bind_port or local_bind_socket_path", destination.Value)
 		}
 		return
