@@ -13,10 +13,11 @@ import (
 	"github.com/spiffe/go-spiffe/v2/svid/x509svid"
 )
 
+// askedAgain is when it is asked once more after a change, each time after the one before: what answers
+// may know of it a little later than what told of it.
+var askedAgain = []time.Duration{100 * time.Millisecond, time.Second}
+
 const (
-	// askedAgain is when it is asked once more after a change: what answers may know of it a little
-	// later than what told of it.
-	askedAgain = time.Second
 	// askedAtOnce is how many questions are asked at the same time.
 	askedAtOnce = 8
 )
@@ -101,18 +102,23 @@ func (l *live) callers() map[caller][]*connection {
 func (s *Service) endRevoked() {
 	every := time.NewTicker(s.options.RevocationInterval)
 	defer every.Stop()
-	var again <-chan time.Time
+	again := time.NewTimer(0)
+	defer again.Stop()
+	left := []time.Duration{}
 	for {
 		select {
 		case <-s.ctx.Done():
 			return
 		case <-s.live.wake:
-			again = time.After(askedAgain)
-		case <-again:
-			again = nil
+			left = askedAgain
+		case <-again.C:
 		case <-every.C:
 		}
 		s.endDenied()
+		if len(left) > 0 {
+			again.Reset(left[0])
+			left = left[1:]
+		}
 	}
 }
 

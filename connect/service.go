@@ -219,6 +219,9 @@ func (s *Service) wait(ctx context.Context, missing func() error) error {
 		}
 		select {
 		case <-ctx.Done():
+			if err = missing(); err == nil { // what is known of it by now
+				return nil
+			}
 			return fmt.Errorf("%w: %w", context.Cause(ctx), err)
 		case <-s.ctx.Done():
 		case <-changed:

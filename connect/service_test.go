@@ -424,6 +424,23 @@ func TestContextEnds(t *testing.T) {
 	s.Close()
 }
 
+// TestNotReadyLater has the reason be that of the end of the wait, not of its beginning.
+func TestNotReadyLater(t *testing.T) {
+	a := apitest.New(t)
+	release := make(chan struct{})
+	a.Answer(func(w http.ResponseWriter, _ *http.Request) {
+		<-release
+		status(403, "Permission denied")(w, nil)
+	})
+	s := launch(t, a.Serve(), "web", Options{})
+	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+	defer cancel()
+	time.AfterFunc(100*time.Millisecond, func() { close(release) })
+	if err := s.ReadyWait(ctx); err == nil || !strings.Contains(err.Error(), "Permission denied") {
+		t.Errorf("got %v", err)
+	}
+}
+
 // TestNotReady says what is missing.
 func TestNotReady(t *testing.T) {
 	a := apitest.New(t)
