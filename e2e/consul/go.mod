@@ -2,7 +2,10 @@ module github.com/sallyport/sallyport/e2e/consul
 
 go 1.26
 
-require github.com/hashicorp/consul v1.19.2
+require (
+	github.com/hashicorp/consul v1.19.2
+	github.com/hashicorp/consul/api v1.29.4
+)
 
 require (
 	cloud.google.com/go/compute v1.21.0 // indirect
@@ -96,7 +99,6 @@ require (
 	github.com/hashi-derek/grpc-proxy v0.0.0-20231207191910-191266484d75 // indirect
 	github.com/hashicorp/consul-awsauth v0.0.0-20220713182709-05ac1c5c2706 // indirect
 	github.com/hashicorp/consul-net-rpc v0.0.0-20221205195236-156cfab66a69 // indirect
-	github.com/hashicorp/consul/api v1.29.4 // indirect
 	github.com/hashicorp/consul/envoyextensions v0.7.3 // indirect
 	github.com/hashicorp/consul/proto-public v0.6.2 // indirect
 	github.com/hashicorp/consul/sdk v0.16.1 // indirect

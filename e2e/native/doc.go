@@ -1,0 +1,6 @@
+// Package native tests applications without a sidecar against a real Consul: package connect with itself, and with Consul's own,
+// deprecated package in both directions. It is in a workspace of its own (go.work), for it has sallyport's tests and package connect, which know
+// nothing of each other; Consul's package is in the module ../consul, and is spoken to over pipes.
+//
+//	make tools && go test -tags e2e -count=1 ./...
+package native

@@ -1,0 +1,3 @@
+module github.com/sallyport/sallyport/e2e/native
+
+go 1.26.7
