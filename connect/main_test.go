@@ -28,7 +28,7 @@ func TestMain(m *testing.M) {
 const deadline = 20 * time.Second
 
 // start makes a service of an API, which is ready, until the test ends.
-func start(t *testing.T, address, name string, o Options) *Service {
+func start(t testing.TB, address, name string, o Options) *Service {
 	t.Helper()
 	s := launch(t, address, name, o)
 	ctx, cancel := context.WithTimeout(t.Context(), deadline)
@@ -40,7 +40,7 @@ func start(t *testing.T, address, name string, o Options) *Service {
 }
 
 // launch does so without waiting.
-func launch(t *testing.T, address, name string, o Options) *Service {
+func launch(t testing.TB, address, name string, o Options) *Service {
 	t.Helper()
 	o.Address = address
 	if o.Logger == nil {
@@ -56,7 +56,7 @@ func launch(t *testing.T, address, name string, o Options) *Service {
 
 // echo serves a service on loopback until the test ends: who connects is sent back what it sent. It
 // returns its address.
-func echo(t *testing.T, config *tls.Config) string {
+func echo(t testing.TB, config *tls.Config) string {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -97,7 +97,7 @@ func ping(conn net.Conn) error {
 }
 
 // reach dials a service and pings it.
-func reach(t *testing.T, s *Service, service string) error {
+func reach(t testing.TB, s *Service, service string) error {
 	t.Helper()
 	conn, err := s.Dial(t.Context(), service)
 	if err != nil {
@@ -120,7 +120,7 @@ func await(t *testing.T, what string, try func() error) {
 }
 
 // pair are web, and api, whose echo is registered.
-func pair(t *testing.T, a *apitest.API, o Options) (web, api *Service) {
+func pair(t testing.TB, a *apitest.API, o Options) (web, api *Service) {
 	t.Helper()
 	address := a.Serve()
 	api = start(t, address, "api", o)

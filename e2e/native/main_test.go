@@ -44,9 +44,9 @@ func figure(t *testing.T, format string, args ...any) {
 }
 
 // service takes part as a service until the test ends, and is ready.
-func service(t *testing.T, c *meshtest.Consul, name string, o connect.Options) *connect.Service {
+func service(t *testing.T, address, name string, o connect.Options) *connect.Service {
 	t.Helper()
-	o.Address = c.Addr
+	o.Address = address
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
@@ -157,11 +157,11 @@ func build(t *testing.T, dir, pkg string, env ...string) string {
 	return path
 }
 
-// launch starts an application until the test ends, waits until it is ready, and registers it.
-func launch(t *testing.T, c *meshtest.Consul, program, name string) *application {
+// launch starts an application until the test ends, and waits until it is ready.
+func launch(t *testing.T, environ []string, program, name string) *application {
 	t.Helper()
 	cmd := exec.Command(program, name)
-	cmd.Env = c.ConsulEnviron()
+	cmd.Env = environ
 	cmd.Stderr = t.Output()
 	in, err := cmd.StdinPipe()
 	if err != nil {
@@ -187,7 +187,14 @@ func launch(t *testing.T, c *meshtest.Consul, program, name string) *application
 		t.Fatalf("%s says %q", name, word)
 	}
 	a.address = address
-	register(t, c, name, address)
+	return a
+}
+
+// inConsul is launch for a mesh of Consul's, with its registration.
+func inConsul(t *testing.T, c *meshtest.Consul, program, name string) *application {
+	t.Helper()
+	a := launch(t, c.ConsulEnviron(), program, name)
+	register(t, c, name, a.address)
 	return a
 }
 

@@ -29,7 +29,7 @@ const (
 func TestIntentions(t *testing.T) {
 	c := meshtest.StartConsul(t, meshtest.Agent{})
 	var denials atomic.Int64
-	api := service(t, c, "api", connect.Options{
+	api := service(t, c.Addr, "api", connect.Options{
 		EndOnRevocation: true, RevocationInterval: time.Hour,
 		Metrics: connect.Metrics{Judged: func(_ spiffeid.ID, err error, _ time.Duration) {
 			if errors.Is(err, connect.ErrDenied) {
@@ -37,7 +37,7 @@ func TestIntentions(t *testing.T) {
 			}
 		}},
 	})
-	web := service(t, c, "web", connect.Options{})
+	web := service(t, c.Addr, "web", connect.Options{})
 	register(t, c, "api", echo(t, api))
 	meshtest.Await(t, "api in the catalog", func() error {
 		_, err := web.Dial(t.Context(), "api")
@@ -85,7 +85,7 @@ func TestIntentions(t *testing.T) {
 		t.Errorf("another datacenter: %v", err)
 	}
 	// What has the address of api is another service by now.
-	other := service(t, c, "other", connect.Options{})
+	other := service(t, c.Addr, "other", connect.Options{})
 	register(t, c, "api", echo(t, other))
 	meshtest.Await(t, "another service refused", func() error {
 		if err := reach(t.Context(), web, "api"); !errors.Is(err, connect.ErrWrongPeer) {
@@ -98,8 +98,8 @@ func TestIntentions(t *testing.T) {
 // TestRotation has the root change under dials, of which none may fail.
 func TestRotation(t *testing.T) {
 	c := meshtest.StartConsul(t, meshtest.Agent{})
-	api := service(t, c, "api", connect.Options{EndOnRevocation: true})
-	web := service(t, c, "web", connect.Options{EndOnRevocation: true})
+	api := service(t, c.Addr, "api", connect.Options{EndOnRevocation: true})
+	web := service(t, c.Addr, "web", connect.Options{EndOnRevocation: true})
 	register(t, c, "api", echo(t, api))
 	c.Intend("api", meshtest.Intentions{"web": allow})
 	meshtest.Await(t, "allowed", func() error { return reach(t.Context(), web, "api") })
@@ -162,8 +162,8 @@ func TestRotation(t *testing.T) {
 // TestAgentAway has the agent be killed and come back with its data.
 func TestAgentAway(t *testing.T) {
 	c := meshtest.StartConsul(t, meshtest.Agent{})
-	api := service(t, c, "api", connect.Options{EndOnRevocation: true, RevocationInterval: 100 * time.Millisecond})
-	web := service(t, c, "web", connect.Options{EndOnRevocation: true})
+	api := service(t, c.Addr, "api", connect.Options{EndOnRevocation: true, RevocationInterval: 100 * time.Millisecond})
+	web := service(t, c.Addr, "web", connect.Options{EndOnRevocation: true})
 	address := echo(t, api)
 	register(t, c, "api", address)
 	c.Intend("api", meshtest.Intentions{"web": allow})
@@ -226,7 +226,7 @@ func TestTokens(t *testing.T) {
 	}
 	write(old)
 	var forbidden atomic.Int64
-	api := service(t, c, "api", connect.Options{
+	api := service(t, c.Addr, "api", connect.Options{
 		TokenFile: file, EndOnRevocation: true, RevocationInterval: time.Hour,
 		Metrics: connect.Metrics{Asked: func(question string, err error, _ time.Duration) {
 			if question == "intentions" && err != nil {
@@ -234,7 +234,7 @@ func TestTokens(t *testing.T) {
 			}
 		}},
 	})
-	web := service(t, c, "web", connect.Options{Token: webs})
+	web := service(t, c.Addr, "web", connect.Options{Token: webs})
 	register(t, c, "api", echo(t, api))
 	c.Intend("api", meshtest.Intentions{"web": allow})
 	meshtest.Await(t, "allowed", func() error { return reach(t.Context(), web, "api") })

@@ -18,7 +18,7 @@ func TestSDK(t *testing.T) {
 	c := meshtest.StartConsul(t, meshtest.Agent{})
 	ours := build(t, ".", "./peer")
 	theirs := build(t, "../consul", "./sdk", "GOWORK=off", "CGO_ENABLED=0")
-	apps := map[string]*application{"ours": launch(t, c, ours, "ours"), "theirs": launch(t, c, theirs, "theirs")}
+	apps := map[string]*application{"ours": inConsul(t, c, ours, "ours"), "theirs": inConsul(t, c, theirs, "theirs")}
 	pairs := [][2]string{{"ours", "theirs"}, {"theirs", "ours"}, {"ours", "ours"}}
 	all := func(what string, n int, good bool) {
 		t.Helper()
@@ -68,7 +68,7 @@ func TestDialsPerSecond(t *testing.T) {
 	programs := map[string]string{"connect": build(t, ".", "./peer"), "sdk": build(t, "../consul", "./sdk", "GOWORK=off", "CGO_ENABLED=0")}
 	apps := map[string]*application{}
 	for kind, program := range programs {
-		apps[kind] = launch(t, c, program, kind)
+		apps[kind] = inConsul(t, c, program, kind)
 	}
 	kinds := []string{"connect", "sdk"}
 	took := map[string][]time.Duration{}
