@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 
+	"github.com/sallyport/sallyport/catalog"
 	"github.com/sallyport/sallyport/identity"
 )
 
@@ -34,6 +35,14 @@ func (r Refusal) String() string {
 		s += ", upstream " + r.Upstream
 	}
 	return s + ": " + r.Origin + ": " + r.Text
+}
+
+// Judge says what of contents a Registry would take out, or will in the next release, sorted. Nobody held
+// anything before.
+func Judge(c Config, contents catalog.Contents) []Refusal {
+	r := New(c)
+	r.admit(contents)
+	return r.Refusals()
 }
 
 // Refusals are those of the contents that were judged last, sorted; of very many the first, and how

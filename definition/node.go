@@ -3,6 +3,7 @@ package definition
 import (
 	"hash/maphash"
 	"strconv"
+	"strings"
 	"time"
 )
 
@@ -53,6 +54,16 @@ func (p Position) String() string {
 		return p.File
 	}
 	return p.File + ":" + strconv.Itoa(p.Line)
+}
+
+// ParsePosition is the position whose String is s; of a text that is none it is a file of that name.
+func ParsePosition(s string) Position {
+	at := strings.LastIndexByte(s, ':')
+	line, err := strconv.Atoi(s[at+1:])
+	if at < 0 || err != nil || line < 1 {
+		return Position{File: s}
+	}
+	return Position{File: s[:at], Line: line}
 }
 
 // Node is a value as it was written, whatever the format. The zero Node is null. Nobody changes a

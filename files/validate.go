@@ -6,13 +6,11 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 
 	"github.com/sallyport/sallyport/catalog"
 	"github.com/sallyport/sallyport/definition"
 	"github.com/sallyport/sallyport/identity"
-	"github.com/sallyport/sallyport/intention"
 )
 
 // Validate is Load for somebody who wants to know what may be wrong: it warns of more, which a mesh
@@ -78,22 +76,12 @@ func (a *assembly) suspectIntentions() {
 			source := i.Source.Name.Service
 			switch of := a.names[source]; {
 			case of == nil || len(of.instances) == 0:
-				a.warning(origin(i), "source %s: %s", source, undefined(source))
+				a.warning(definition.ParsePosition(i.Origin), "source %s: %s", source, undefined(source))
 			case of.served != a.turn && !slices.ContainsFunc(of.instances, func(s *service) bool { return s.registration.ShowsItself() }):
-				a.warning(origin(i), "source %s: the service has no sidecar and is not native (%s), without which it cannot show who it is", source, of.instances[0].at)
+				a.warning(definition.ParsePosition(i.Origin), "source %s: the service has no sidecar and is not native (%s), without which it cannot show who it is", source, of.instances[0].at)
 			}
 		}
 	}
-}
-
-// origin is where an intention was read.
-func origin(i intention.Intention) definition.Position {
-	at := strings.LastIndexByte(i.Origin, ':')
-	line, err := strconv.Atoi(i.Origin[at+1:])
-	if at < 0 || err != nil {
-		return definition.Position{File: i.Origin}
-	}
-	return definition.Position{File: i.Origin[:at], Line: line}
 }
 
 // suspectPorts warns of services that listen where another one does.

@@ -106,7 +106,7 @@ func (p *controlPlane) rotateLeaf(service string) (out admin.RotateResponse, err
 		}
 	}
 	if !known {
-		return out, fmt.Errorf("a proxy of the service %q: %w in the catalog: `sallyport status` lists the proxies", service, admin.ErrUnknown)
+		return out, fmt.Errorf("a proxy of the service %q: %w in the catalog%s", service, admin.ErrUnknown, nearest(slices.Values(p.xds.Status()), service, namedStatus))
 	}
 	return out, fmt.Errorf("%w: none of its sidecars is connected, and only those that are have leafs: `sallyport status` lists them", err)
 }

@@ -10,6 +10,7 @@ import (
 
 	"github.com/sallyport/sallyport/admin"
 	"github.com/sallyport/sallyport/catalog"
+	"github.com/sallyport/sallyport/definition"
 	"github.com/sallyport/sallyport/files"
 	"github.com/sallyport/sallyport/identity"
 	"github.com/spf13/cobra"
@@ -93,8 +94,13 @@ the name of a service it lists those about it, as source or destination.`,
 				return err
 			}
 			if len(args) == 1 {
-				about := func(name string) bool { return name == args[0] || name == identity.Wildcard }
-				rules = slices.DeleteFunc(rules, func(r admin.Rule) bool { return !about(r.Source) && !about(r.Destination) })
+				s, err := client.Status(c.Context())
+				if err != nil {
+					return err
+				}
+				if rules, err = rulesAbout(args[0], rules, s); err != nil {
+					return err
+				}
 			}
 			if asJSON {
 				return printJSON(c, rules)
@@ -104,6 +110,44 @@ the name of a service it lists those about it, as source or destination.`,
 	}
 	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	return c
+}
+
+// rulesAbout are those of rules that are about a service, an instance or a proxy. The error is that
+// nothing is known of it.
+func rulesAbout(name string, rules []admin.Rule, s admin.Status) (about []admin.Rule, err error) {
+	service, known := name, []string(nil)
+	for _, n := range namedIn(s) {
+		known = append(known, n.service)
+		if name == n.id || name == n.instance {
+			service = n.service
+		}
+	}
+	about = []admin.Rule{}
+	for _, r := range rules {
+		known = append(known, r.Source, r.Destination)
+		if slices.ContainsFunc([]string{r.Source, r.Destination}, func(n string) bool { return n == service || n == identity.Wildcard }) {
+			about = append(about, r)
+		}
+	}
+	if slices.Contains(known, service) {
+		return about, nil
+	}
+	text := fmt.Sprintf("nothing is known of a service %q, and no intention names it", name)
+	if near := definition.Nearest(name, known); near != "" {
+		return nil, fmt.Errorf("%s: did you mean %q?", text, near)
+	}
+	return nil, errors.New(text + ": `sallyport status` lists what is known")
+}
+
+// namedIn are all that a status names.
+func namedIn(s admin.Status) (out []named) {
+	for _, p := range s.Proxies {
+		out = append(out, namedStatus(p))
+	}
+	for _, i := range s.Instances {
+		out = append(out, namedInstance(i))
+	}
+	return out
 }
 
 func printRules(w io.Writer, rules []admin.Rule) error {
@@ -138,12 +182,13 @@ func checkFiles(c *cobra.Command, dir, source, destination string) (admin.CheckR
 	if err != nil {
 		return admin.CheckResponse{}, err
 	}
-	return checkIntention((&catalog.View{}).Next(contents), source, destination)
+	return checkIntention((&catalog.View{}).Next(contents), source, destination, true)
 }
 
 // checkIntention answers "may source connect to destination?" from v. An unknown destination is an
-// error, as it is more often a typing mistake than a question.
-func checkIntention(v *catalog.View, source, destination string) (admin.CheckResponse, error) {
+// error, as it is more often a typing mistake than a question. whole says that v has all that is
+// registered, and not what is of one node alone.
+func checkIntention(v *catalog.View, source, destination string, whole bool) (admin.CheckResponse, error) {
 	if v == nil || v.Mesh() == nil {
 		return admin.CheckResponse{}, errors.New("nothing is known of the mesh yet")
 	}
@@ -163,7 +208,7 @@ func checkIntention(v *catalog.View, source, destination string) (admin.CheckRes
 	}
 	p := v.Policy(dst)
 	if p == nil {
-		return admin.CheckResponse{}, fmt.Errorf("destination: %w: no service %q is registered and no intention names it", admin.ErrUnknown, destination)
+		return admin.CheckResponse{}, fmt.Errorf("destination: %w: no service %q is registered and no intention names it%s", admin.ErrUnknown, destination, nearestService(v, destination))
 	}
 	d := p.Decide(src)
 	r := admin.CheckResponse{Allowed: d.Allowed(), Source: source, Destination: destination, Reason: d.Reason.String()}
@@ -173,10 +218,15 @@ func checkIntention(v *catalog.View, source, destination string) (admin.CheckRes
 	}
 	var notes []string
 	// Of what is registered in other datacenters only those who dial it here know.
-	if v.Service(src.Name) == nil && src.Datacenter == v.Mesh().Datacenter {
-		notes = append(notes, fmt.Sprintf("no service %q is registered", src.Name))
+	known := v.Service(src.Name) != nil && (!whole || defines(v, func(n identity.Name) bool { return n == src.Name }))
+	if !known && src.Datacenter == v.Mesh().Datacenter {
+		notes = append(notes, fmt.Sprintf("no service %q is registered%s", src.Name, nearestService(v, src.Name.Service)))
 	}
-	if !served(v, dst.Fold()) {
+	switch {
+	case served(v, dst.Fold()):
+	case whole && !defines(v, func(n identity.Name) bool { return n.Fold() == dst.Fold() }):
+		notes = append(notes, fmt.Sprintf("no service %q is registered%s", destination, nearestService(v, destination)))
+	default:
 		notes = append(notes, fmt.Sprintf("no sidecar of %q is known", destination))
 	}
 	if r.Note == "" {

@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"log/slog"
 	"path/filepath"
 	"strings"
@@ -15,6 +16,7 @@ import (
 	"github.com/sallyport/sallyport/identity"
 	"github.com/sallyport/sallyport/intention"
 	"github.com/sallyport/sallyport/internal/catalogtest"
+	"github.com/sallyport/sallyport/xds"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 )
 
@@ -54,25 +56,38 @@ func TestCheckIntention(t *testing.T) {
 		{"spiffe://example.consul/ns/default/dc/east/svc/batch", "api", "by default policy\n"},
 		{"web", "far", "by default policy\n"}, // an endpoint of it is known
 		{"web", "API", "Allowed: web => API, by the intention web => api (allow) at api.hcl:3\n"},
-		{"Web", "api", "by default policy (no service \"Web\" is registered)"},
+		{"Web", "api", "by default policy (no service \"Web\" is registered: did you mean \"web\"?)"},
 		{"l7", "api", "does not support its permissions"},
 	} {
-		r, err := checkIntention(v, tc.source, tc.destination)
+		r, err := checkIntention(v, tc.source, tc.destination, false)
 		if err != nil || !strings.Contains(r.Explain()+"\n", tc.want) {
 			t.Errorf("check %s %s = %q, %v, want %q", tc.source, tc.destination, r.Explain(), err, tc.want)
 		}
 	}
+	// Of files all is known that is registered, and what an intention alone names is not.
 	for _, tc := range []struct{ source, destination, want string }{
-		{"web", "apii", "not found"},
+		{"web", "api", "Allowed: web => api, by the intention web => api (allow) at api.hcl:3\n"},
+		{"wbe", "api", `(no service "wbe" is registered: did you mean "web"?)`},
+		{"web", "plain", `(no service "plain" is registered)`},
+		{"web", "ap", `(no service "ap" is registered)`},
+		{"web", "API", "Allowed: web => API, by the intention web => api (allow) at api.hcl:3\n"},
+	} {
+		r, err := checkIntention(v, tc.source, tc.destination, true)
+		if err != nil || !strings.Contains(r.Explain()+"\n", tc.want) {
+			t.Errorf("check %s %s of files = %q, %v, want %q", tc.source, tc.destination, r.Explain(), err, tc.want)
+		}
+	}
+	for _, tc := range []struct{ source, destination, want string }{
+		{"web", "apii", `not found: no service "apii" is registered and no intention names it: did you mean "api"?`},
 		{"web", "a/b", "destination"},
 		{"w b", "api", "source"},
 		{"spiffe://example.consul/agent/x", "api", "source"},
 	} {
-		if _, err := checkIntention(v, tc.source, tc.destination); err == nil || !strings.Contains(err.Error(), tc.want) {
+		if _, err := checkIntention(v, tc.source, tc.destination, false); err == nil || !strings.Contains(err.Error(), tc.want) {
 			t.Errorf("check %s %s: %v, want %q", tc.source, tc.destination, err, tc.want)
 		}
 	}
-	if _, err := checkIntention(nil, "a", "b"); err == nil {
+	if _, err := checkIntention(nil, "a", "b", false); err == nil {
 		t.Error("check without a view gave no error")
 	}
 }
@@ -94,7 +109,7 @@ func TestAsTaken(t *testing.T) {
 		{"web", []admin.NotTaken{{File: "b.hcl"}, {File: "c.hcl", TakenAt: at}}, "at api.hcl:3; newer contents wait until they can be taken: b.hcl, c.hcl", 3},
 		{"batch", []admin.NotTaken{{File: "b.hcl"}}, "by default policy (no service \"batch\" is registered); newer contents wait until they can be taken: b.hcl", 4},
 	} {
-		r, err := checkIntention(exampleView(), tc.source, "api")
+		r, err := checkIntention(exampleView(), tc.source, "api", false)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -106,6 +121,29 @@ func TestAsTaken(t *testing.T) {
 	}
 	if now := time.Now(); !strings.Contains((admin.CheckResponse{TakenAt: now}).Explain(), "(as taken at "+now.Format("15:04")+")") {
 		t.Error("the time of a day is not told alone on that day")
+	}
+}
+
+// TestRulesAbout: a service, an instance or a proxy has rules, none of its own too; what nobody knows is an error.
+func TestRulesAbout(t *testing.T) {
+	t.Parallel()
+	rules := []admin.Rule{{Source: "web", Destination: "api"}, {Source: "job", Destination: "db"}, {Source: "*", Destination: "db"}}
+	s := admin.Status{
+		Proxies:   []xds.ProxyStatus{{ID: "web-sidecar-proxy", Instance: "web-1", Service: "web"}, {ID: "x-sidecar-proxy", Instance: "x", Service: "x"}},
+		Instances: []admin.Instance{{ID: "mail-1", Service: "mail"}},
+	}
+	for name, want := range map[string]string{
+		"web": "2", "web-1": "2", "web-sidecar-proxy": "2", "api": "2", "x": "1", "mail": "1", "job": "2", "db": "2",
+		"wbe": `nothing is known of a service "wbe", and no intention names it: did you mean "web"?`, "nosuch": "`sallyport status` lists what is known",
+	} {
+		about, err := rulesAbout(name, rules, s)
+		got := fmt.Sprint(len(about))
+		if err != nil {
+			got = err.Error()
+		}
+		if !strings.HasSuffix(got, want) {
+			t.Errorf("about %s: %s, want %s", name, got, want)
+		}
 	}
 }
 

@@ -135,6 +135,11 @@ func (c serveConfig) ownAddresses() (out []claim.Address) {
 	return out
 }
 
+// claims is what registrations are judged by.
+func (c serveConfig) claims() claim.Config {
+	return claim.Config{Own: c.ownAddresses(), Paths: c.socketPaths(), Lenient: !c.Consul}
+}
+
 // packagedOutput is where the packaged unit has its sidecars' tokens and admin sockets.
 const packagedOutput = "/run/sallyport-envoy"
 

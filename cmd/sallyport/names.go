@@ -69,6 +69,37 @@ func nearest[T any](all iter.Seq[T], name string, of func(T) named) string {
 	return ": `sallyport status` lists the proxies"
 }
 
+// nearestService adds to a text about a service that is not known the one that was probably meant.
+func nearestService(v *catalog.View, name string) string {
+	var known []string
+	for p := range v.Proxies() {
+		known = append(known, p.Service.Service)
+	}
+	for r := range v.Registrations() {
+		known = append(known, r.Service.Service)
+	}
+	if near := definition.Nearest(name, known); near != "" && near != name {
+		return fmt.Sprintf(": did you mean %q?", near)
+	}
+	return ""
+}
+
+// defines reports whether v has a sidecar or an application of a service, whose name same compares. That v
+// has the service says less: an intention that names it is enough.
+func defines(v *catalog.View, same func(identity.Name) bool) bool {
+	for p := range v.Proxies() {
+		if same(p.Service) {
+			return true
+		}
+	}
+	for r := range v.Registrations() {
+		if same(r.Service) {
+			return true
+		}
+	}
+	return false
+}
+
 // serviceOf is the service that a name means: its own, or that of the proxy or instance which has
 // the name where no service has.
 func serviceOf(v *catalog.View, name string) identity.Name {
@@ -106,11 +137,8 @@ func completing(o *clientOptions, most int, names func(named) []string) cobra.Co
 			return nil, cobra.ShellCompDirectiveNoFileComp
 		}
 		var out []string
-		for _, p := range s.Proxies {
-			out = append(out, names(namedStatus(p))...)
-		}
-		for _, i := range s.Instances {
-			out = append(out, names(namedInstance(i))...)
+		for _, n := range namedIn(s) {
+			out = append(out, names(n)...)
 		}
 		slices.Sort(out)
 		out = slices.DeleteFunc(slices.Compact(out), func(s string) bool { return s == "" })

@@ -76,3 +76,19 @@ func TestValidateSaysNone(t *testing.T) {
 		t.Errorf("%v, %s", err, out)
 	}
 }
+
+// TestValidateClaims: what serve would leave out, and what it takes for now alone, is a warning at its line.
+func TestValidateClaims(t *testing.T) {
+	withoutVariables(t)
+	dir := t.TempDir()
+	writeText(t, filepath.Join(dir, "mesh.hcl"), strings.Replace(twoServices, "{ sidecar_service {} }", `{ sidecar_service { proxy { upstreams = [{
+		destination_name = "x" local_bind_port = 19876 }] } } }`, 1))
+	out, err := command(t, "validate", "--json", dir)
+	if err != nil || !strings.Contains(out, "sallyport's own --metrics-bind") || !strings.Contains(out, `"file": "mesh.hcl"`) {
+		t.Errorf("%v, %s", err, out)
+	}
+	t.Setenv("SALLYPORT_METRICS_BIND", "127.0.0.1:29876")
+	if out, err := command(t, "validate", "--json", dir); err != nil || strings.Contains(out, "--metrics-bind") {
+		t.Errorf("%v, %s", err, out)
+	}
+}

@@ -170,7 +170,8 @@ func open(cfg serveConfig, log *slog.Logger) (_ *controlPlane, err error) {
 		return nil, err
 	}
 	p.closers = append(p.closers, release)
-	claims := claim.Config{Own: cfg.ownAddresses(), Paths: cfg.socketPaths(), Lenient: !cfg.Consul, File: filepath.Join(cfg.Data, "claims.json"), Logger: log}
+	claims := cfg.claims()
+	claims.File, claims.Logger = filepath.Join(cfg.Data, "claims.json"), log
 	parts := []func() error{p.openCA, p.openFiles, p.openTokens, p.openServers}
 	if cfg.Consul {
 		claims.Reserve = claimsReserved

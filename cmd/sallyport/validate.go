@@ -4,9 +4,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"slices"
 
 	"github.com/sallyport/sallyport/catalog"
+	"github.com/sallyport/sallyport/claim"
+	"github.com/sallyport/sallyport/definition"
 	"github.com/sallyport/sallyport/files"
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -67,6 +70,9 @@ func newValidateCommand() *cobra.Command {
 				return err
 			}
 			v.Mistakes = append(v.Mistakes, problems...)
+			if err == nil {
+				v.Warnings = append(v.Warnings, claimed(args[0], contents)...)
+			}
 			v.Services, v.Proxies = len(contents.Services), len(contents.Proxies)
 			for _, d := range contents.Intentions {
 				v.Intentions += len(d.Intentions)
@@ -85,6 +91,41 @@ func newValidateCommand() *cobra.Command {
 	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	addReadFlags(c)
 	return c
+}
+
+// claimed warns of what proxies name that is another's or the mesh's own, as serve would that has what the
+// environment says and no flags besides.
+func claimed(dir string, contents catalog.Contents) (out []files.Problem) {
+	var all pflag.FlagSet
+	serveFlags(&all)
+	value := func(flag string) string {
+		if v, ok := os.LookupEnv(variable(flag)); ok {
+			return v
+		}
+		if f := all.Lookup(flag); f != nil {
+			return f.DefValue
+		}
+		return ""
+	}
+	c := serveConfig{
+		Catalog: dir, Data: value("data"), RuntimeDir: value("runtime-dir"), SocketDirs: value("socket-dirs"),
+		XDSAddress: value("xds-address"), MetricsBind: value("metrics-bind"),
+	}
+	if c.complete() != nil {
+		return nil // without directories serve does not start, and says why
+	}
+	for _, r := range claim.Judge(c.claims(), contents) {
+		at := definition.ParsePosition(r.Origin)
+		who := "proxy " + string(r.Proxy) + ": "
+		switch {
+		case r.Proxy == "":
+			who = ""
+		case r.Upstream != "":
+			who = "proxy " + string(r.Proxy) + ", upstream " + r.Upstream + ": "
+		}
+		out = append(out, files.Problem{File: at.File, Line: at.Line, Text: who + r.Text})
+	}
+	return out
 }
 
 // readFlags are the flags of `serve` that change what files mean.
