@@ -61,7 +61,9 @@ func find(owners []int, dirs ...string) (*Client, error) {
 			}
 		}
 		text := path + ": " + reason(err)
-		if _, ok := errors.AsType[*Untrusted](err); ok {
+		if info, serr := os.Stat(d); serr == nil && !info.IsDir() {
+			text = d + " is not a directory: name the one that the sockets are in with --runtime-dir"
+		} else if _, ok := errors.AsType[*Untrusted](err); ok {
 			there, text = true, distrusted(err)+": what answers there may be anybody: ask as that user, or trust it with --runtime-owner"
 		}
 		there = there || errors.Is(err, fs.ErrPermission)

@@ -58,14 +58,14 @@ func MakeDir(dir string) error {
 		mode = 0o755 // Envoys of other users connect to xds.sock in it, each with a token, and applications to workload.sock
 	}
 	if err := os.MkdirAll(filepath.Dir(dir), 0o755); err != nil {
-		return fmt.Errorf("runtime directory: %w", err)
+		return fmt.Errorf("runtime directory: %w", WithRemedy(err, "--runtime-dir"))
 	}
 	if err := os.Mkdir(dir, mode); err == nil {
 		if err := os.Chmod(dir, mode); err != nil { // whatever the umask
-			return fmt.Errorf("runtime directory: %w", err)
+			return fmt.Errorf("runtime directory: %w", WithRemedy(err, "--runtime-dir"))
 		}
 	} else if !errors.Is(err, fs.ErrExist) {
-		return fmt.Errorf("runtime directory: %w", err)
+		return fmt.Errorf("runtime directory: %w", WithRemedy(err, "--runtime-dir"))
 	}
 	if err := CheckDir(dir); err != nil {
 		return fmt.Errorf("runtime %w, or choose another with --runtime-dir", err)

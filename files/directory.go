@@ -45,7 +45,7 @@ func format(name string) string {
 func scan(dir string) ([]listed, error) {
 	entries, err := os.ReadDir(dir)
 	if err != nil {
-		return nil, fmt.Errorf("catalog directory: %w", pathless(err))
+		return nil, fmt.Errorf("catalog directory: %w: %s", pathless(err), unreadable(err))
 	}
 	var out []listed
 	for _, e := range entries {
@@ -62,6 +62,19 @@ func scan(dir string) ([]listed, error) {
 		return nil, errors.New("no definitions: the directory has no file *.hcl, *.json, *.yaml or *.yml (a file that holds a comment alone is enough for a mesh without services)")
 	}
 	return out, nil
+}
+
+// unreadable says how to mend that a directory cannot be listed.
+func unreadable(err error) string {
+	switch {
+	case errors.Is(err, syscall.ENOTDIR):
+		return "name the directory that the file is in"
+	case errors.Is(err, fs.ErrNotExist):
+		return "make it, or name another"
+	case errors.Is(err, fs.ErrPermission):
+		return fmt.Sprintf("let uid %d read it", os.Geteuid())
+	}
+	return "see whether what it is on is there and can be read"
 }
 
 // same reports whether nothing was changed between two listings, as far as that can be seen from outside.

@@ -405,7 +405,7 @@ func TestOddFiles(t *testing.T) {
 		t.Parallel()
 		dir := filepath.Join(t.TempDir(), "none")
 		_, err := files.Load(files.Config{Dir: dir})
-		if want := dir + ": catalog directory: no such file or directory"; err == nil || err.Error() != want {
+		if want := dir + ": catalog directory: no such file or directory: make it, or name another"; err == nil || err.Error() != want {
 			t.Errorf("Load: %v, want %s", err, want)
 		}
 	})

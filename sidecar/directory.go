@@ -128,7 +128,7 @@ func removeFiles(dir, proxyID string) {
 // write to, or that they may replace, they could put a token or a bootstrap of their own.
 func makeDirectory(dir string) error {
 	if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
-		return err
+		return fmt.Errorf("sidecar's directory: %w", admin.WithRemedy(err, "-o"))
 	}
 	// What was named with -o may be anything, so how to mend it is not said: that would be wrong of
 	// /tmp, or of somebody's home.
@@ -158,7 +158,7 @@ func claim(dir, proxyID string) (f *os.File, err error) {
 func lock(dir, proxyID string) (*os.File, error) {
 	f, err := os.OpenFile(lockPath(dir), os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("sidecar's directory: %w", admin.WithRemedy(err, "-o"))
 	}
 	switch err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); {
 	case err == nil && removed(f):

@@ -246,7 +246,7 @@ func (s *Sidecar) write(c Config, t Target) error {
 		return err
 	}
 	s.Args = bootstrap.Args(*p, bootstrapPath(dir))
-	return atomicfile.Replace(bootstrapPath(s.Dir), content)
+	return admin.WithRemedy(atomicfile.Replace(bootstrapPath(s.Dir), content), "-o")
 }
 
 // writeToken replaces the token. A running Envoy sends the new one with its next request to the
@@ -256,5 +256,5 @@ func (s *Sidecar) writeToken(token string) error {
 	if err != nil {
 		return fmt.Errorf("answer of the control plane: %w", err)
 	}
-	return atomicfile.Replace(tokenPath(s.Dir), content)
+	return admin.WithRemedy(atomicfile.Replace(tokenPath(s.Dir), content), "-o")
 }

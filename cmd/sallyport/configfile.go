@@ -99,6 +99,9 @@ func readConfigFile(v *viper.Viper, path string) error {
 	if ext := filepath.Ext(path); !slices.Contains([]string{".yaml", ".yml", ".toml", ".json"}, ext) {
 		return fmt.Errorf("configuration %s: its name must end in .yaml, .yml, .toml or .json, which says how it is read", path)
 	}
+	if _, err := os.Stat(path); err != nil {
+		return fmt.Errorf("configuration: %w: name a file that this user may read with --config or SALLYPORT_CONFIG", err)
+	}
 	v.SetConfigFile(path)
 	if err := v.ReadInConfig(); err != nil {
 		return syntaxError(path, err)

@@ -14,7 +14,7 @@ import (
 // nobody else may write to it.
 func openData(dir string) (release func() error, err error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return nil, fmt.Errorf("--data: %w", err)
+		return nil, fmt.Errorf("--data: %w", admin.WithRemedy(err, "--data"))
 	}
 	if err := admin.CheckDir(dir); err != nil {
 		return nil, fmt.Errorf("data %w, or choose another with --data", err)

@@ -42,7 +42,7 @@ func listen(ctx context.Context, cfg serveConfig) (l listeners, err error) {
 			gid, err = strconv.Atoi(g.Gid)
 		}
 		if err != nil {
-			return l, fmt.Errorf("--admin-group: %w", err)
+			return l, fmt.Errorf("--admin-group: %w: make that group, or name another", err)
 		}
 		mode = 0o660
 	}
