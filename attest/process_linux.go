@@ -109,7 +109,7 @@ func waitEnd(pidfd *os.File) bool {
 
 func readable(fd int) (bool, error) {
 	for {
-		set := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
+		set := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}} //nolint:gosec // files have small numbers
 		n, err := unix.Poll(set, 0)
 		if errors.Is(err, syscall.EINTR) {
 			continue

@@ -87,7 +87,7 @@ func program(t *testing.T) (file, dir string) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
-	if err := os.Chmod(dir, 0o777); err != nil { //nolint:gosec // other users make sockets in it
+	if err := os.Chmod(dir, 0o777); err != nil {
 		t.Fatal(err)
 	}
 	if dir, err = filepath.EvalSymlinks(dir); err != nil {
@@ -102,7 +102,7 @@ func program(t *testing.T) (file, dir string) {
 		t.Fatal(err)
 	}
 	file = filepath.Join(dir, "attest")
-	if err := os.WriteFile(file, text, 0o755); err != nil { //nolint:gosec // other users run it
+	if err := os.WriteFile(file, text, 0o755); err != nil {
 		t.Fatal(err)
 	}
 	return file, dir
@@ -128,7 +128,7 @@ func listen(t *testing.T, dir string) net.Listener {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { l.Close() })
-	if err := os.Chmod(filepath.Join(dir, "sock"), 0o666); err != nil { //nolint:gosec // as the test is about
+	if err := os.Chmod(filepath.Join(dir, "sock"), 0o666); err != nil {
 		t.Fatal(err)
 	}
 	return l

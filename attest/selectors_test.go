@@ -9,9 +9,9 @@ import (
 
 func TestParse(t *testing.T) {
 	for text, want := range map[string]string{
-		"unix:uid:1000": "",
-		"unix:user:web": "",
-		" unix:uid:1000 , unix:path:/usr/bin/web":                      "unix:uid:1000,unix:path:/usr/bin/web",
+		"unix:uid:1000":                                                "",
+		"unix:user:web":                                                "",
+		"unix:uid:1000 , unix:path:/usr/bin/web":                       "unix:uid:1000,unix:path:/usr/bin/web",
 		"unix:path:/opt/a:b,unix:user:web":                             "",
 		"systemd:id:web.service,unix:user:web":                         "",
 		"unix:uid:1000,systemd:id:session-1.scope":                     "",
@@ -49,7 +49,6 @@ func TestParseRefuses(t *testing.T) {
 		"unix:uid:-1":                          "not a number",
 		"unix:uid:+1":                          "not a number",
 		"unix:uid:01":                          "not a number",
-		"unix:uid:1000 ":                       "",
 		"unix:uid:web":                         "use unix:user for a name",
 		"unix:gid:web,unix:uid:1":              "use unix:group for a name",
 		"unix:uid:4294967295":                  "not a number",

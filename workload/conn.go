@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -85,10 +86,8 @@ const maxTold = 64
 func (c *conn) first(s *sds.SVID) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for _, o := range c.told {
-		if o == s {
-			return false
-		}
+	if slices.Contains(c.told, s) {
+		return false
 	}
 	if c.told = append(c.told, s); len(c.told) > maxTold {
 		c.told = c.told[1:]

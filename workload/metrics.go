@@ -18,6 +18,7 @@ const (
 	reasonNobody      = "nobody"      // root, our own user, the overflow user
 	reasonNotReady    = "not_ready"   // no leaf yet
 	reasonRight       = "right"       // Consul gives no right to the service
+	reasonSecret      = "secret"      // SDS: a name that the process has no right to
 	reasonUnnamed     = "unnamed"     // no service names the process
 )
 
@@ -45,6 +46,7 @@ type metrics struct {
 	denials   *prometheus.CounterVec
 	streams   prometheus.Gauge
 	handedOut prometheus.Counter
+	refused   prometheus.Counter
 }
 
 func newMetrics() *metrics {
@@ -55,7 +57,7 @@ func newMetrics() *metrics {
 		}, []string{"method"}),
 		denials: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "sallyport_workload_denials_total",
-			Help: "What was refused on workload.sock, by reason: attestation, header, limit, nobody (root, the control plane's own user, the overflow user), not_ready, right (none by Consul's ACLs), unnamed (no service names the process).",
+			Help: "What was refused on workload.sock, by reason: attestation, header, limit, nobody (root, the control plane's own user, the overflow user), not_ready, right (none by Consul's ACLs), secret (a name in SDS that is none of the process's), unnamed (no service names the process).",
 		}, []string{"reason"}),
 		streams: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "sallyport_workload_streams",
@@ -66,6 +68,10 @@ func newMetrics() *metrics {
 			Help: "Leafs that were handed to processes on workload.sock, each once a connection.",
 		}),
 	}
+	m.refused = prometheus.NewCounter(prometheus.CounterOpts{
+		Name: "sallyport_workload_secrets_refused_total",
+		Help: "Responses of SDS that an Envoy refused. The log has why.",
+	})
 	for _, service := range []grpc.ServiceDesc{workloadpb.SpiffeWorkloadAPI_ServiceDesc, secretv3.SecretDiscoveryService_ServiceDesc} {
 		for _, o := range service.Methods {
 			m.requests.WithLabelValues(o.MethodName)
@@ -74,14 +80,14 @@ func newMetrics() *metrics {
 			m.requests.WithLabelValues(o.StreamName)
 		}
 	}
-	for _, reason := range []string{reasonAttestation, reasonHeader, reasonLimit, reasonNobody, reasonNotReady, reasonRight, reasonUnnamed} {
+	for _, reason := range []string{reasonAttestation, reasonHeader, reasonLimit, reasonNobody, reasonNotReady, reasonRight, reasonSecret, reasonUnnamed} {
 		m.denials.WithLabelValues(reason)
 	}
 	return m
 }
 
 func (m *metrics) register(r prometheus.Registerer) error {
-	return errors.Join(r.Register(m.requests), r.Register(m.denials), r.Register(m.streams), r.Register(m.handedOut))
+	return errors.Join(r.Register(m.requests), r.Register(m.denials), r.Register(m.streams), r.Register(m.handedOut), r.Register(m.refused))
 }
 
 func (m *metrics) denied(reason string) { m.denials.WithLabelValues(reason).Inc() }

@@ -30,6 +30,8 @@ type Config struct {
 	Views *latest.Value[*catalog.View]
 	// Credentials are where leafs and roots come from.
 	Credentials *sds.Credentials
+	// JWT signs JWT-SVIDs. Nil: there are none.
+	JWT *JWTKey
 	// Right is asked with which token the leaf of a service is fetched for a process that the service
 	// names. Its error, a gRPC status, says why there is no right to it, or, Unavailable, that this is
 	// not known. It is asked again every Recheck, and may block for a few seconds. Nil: with none.
@@ -52,6 +54,7 @@ type Server struct {
 	credentials *sds.Credentials
 	right       func(context.Context, identity.Name) (string, error)
 	recheck     time.Duration
+	jwt         *JWTKey
 	log         *slog.Logger
 	metrics     *metrics
 	namings     namings
@@ -70,7 +73,7 @@ type Server struct {
 // New returns a server. The error is that the metrics cannot be registered.
 func New(cfg Config) (*Server, error) {
 	s := &Server{
-		views: cfg.Views, credentials: cfg.Credentials, right: cfg.Right, recheck: cfg.Recheck, log: cfg.Logger, metrics: newMetrics(),
+		views: cfg.Views, credentials: cfg.Credentials, right: cfg.Right, recheck: cfg.Recheck, jwt: cfg.JWT, log: cfg.Logger, metrics: newMetrics(),
 		closing: make(chan struct{}), wake: make(chan struct{}, 1),
 		holdings: map[string]*holding{}, dirty: map[*holding]bool{}, users: map[int]*user{},
 	}
@@ -243,9 +246,11 @@ func (s *Server) deny(p *attest.Process) error {
 	return status.Errorf(codes.PermissionDenied, `no identity issued: no service names process %d of uid %d: write meta { %s = "unix:uid:%d" } into the service's own definition%s`, p.PID, p.UID, catalog.MetaSelectors, p.UID, hint)
 }
 
-// follow calls send with what p is told, once there is something and after each change, until ctx
-// ends, send fails or p is no service any more. The error is a gRPC status.
-func (s *Server) follow(ctx context.Context, c *conn, send func(*answer) error) error {
+// follow calls send with what the process of a connection is told, once there is something and after
+// each change, until ctx ends, send fails or the process is no service any more. Whatever comes by
+// more is called in between, with what was told last, which is nil if nothing was; nil when more is
+// closed. The error is a gRPC status.
+func (s *Server) follow(ctx context.Context, c *conn, more <-chan func(*answer) error, send func(*answer) error) error {
 	var h *holding
 	defer func() {
 		if h != nil {
@@ -291,6 +296,13 @@ func (s *Server) follow(ctx context.Context, c *conn, send func(*answer) error) 
 		case <-views:
 		case <-told:
 		case <-again:
+		case f, ok := <-more:
+			if !ok {
+				return nil
+			}
+			if err := f(last); err != nil {
+				return err
+			}
 		case <-late.C:
 			return s.notReady(grants)
 		case <-c.process.Ended():
@@ -320,7 +332,7 @@ func (h *holding) of(grants []grant) bool {
 func (s *Server) now(ctx context.Context, c *conn) (*answer, error) {
 	var got *answer
 	errDone := errors.New("there it is")
-	err := s.follow(ctx, c, func(a *answer) error { got = a; return errDone })
+	err := s.follow(ctx, c, nil, func(a *answer) error { got = a; return errDone })
 	if errors.Is(err, errDone) {
 		return got, nil
 	}

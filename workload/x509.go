@@ -16,7 +16,7 @@ func (s *Server) FetchX509SVID(_ *workloadpb.X509SVIDRequest, stream grpc.Server
 	if err != nil {
 		return err
 	}
-	return s.follow(stream.Context(), c, func(a *answer) error { return stream.Send(a.message()) })
+	return s.follow(stream.Context(), c, nil, func(a *answer) error { return stream.Send(a.message()) })
 }
 
 // message is a as the Workload API sends it. Nobody changes what it shares with a.

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"path/filepath"
 
 	"github.com/sallyport/sallyport/identity"
 	"github.com/sallyport/sallyport/workload"
@@ -14,6 +15,8 @@ func (p *controlPlane) openWorkload() (err error) {
 	cfg := workload.Config{Views: &p.store.Views, Credentials: p.secrets, Logger: p.log, Registerer: p.metrics}
 	if p.cfg.Consul {
 		cfg.Right, cfg.Recheck = p.workloadRight, recheckInterval
+	} else if cfg.JWT, err = workload.OpenJWTKey(filepath.Join(p.cfg.Data, "jwt-svid.key")); err != nil {
+		return err
 	}
 	p.workload, err = workload.New(cfg)
 	return err

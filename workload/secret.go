@@ -1,0 +1,172 @@
+package workload
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/pem"
+	"fmt"
+	"slices"
+	"strings"
+
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
+	"github.com/sallyport/sallyport/identity"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/anypb"
+	"google.golang.org/protobuf/types/known/wrapperspb"
+)
+
+// Names of secrets, as SPIRE has them. A service's SPIFFE ID and its secret's name in the mesh
+// (identity.Name.LeafSecret) name its certificate, too, and the trust domain's ID the roots.
+const (
+	defaultSecret = "default" // the certificate of the first service
+	rootSecret    = "ROOTCA"  // the roots of the mesh's trust domain
+	allSecret     = "ALL"     // the roots of all trust domains that are known
+)
+
+const (
+	secretType = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret"
+	// spiffeValidator is Envoy's validator that takes a certificate by the roots of its own trust
+	// domain alone.
+	spiffeValidator = "envoy.tls.cert_validator.spiffe"
+	// noValidatorKey is the key of a node's metadata by which it asks for trusted_ca in its place.
+	noValidatorKey = "disable_spiffe_cert_validation"
+)
+
+// dialect is how an Envoy wants its roots.
+type dialect struct{ trustedCA bool }
+
+// dialectOf reads it from what an Envoy says of itself; nil: nothing.
+func dialectOf(n *corev3.Node) dialect {
+	v := n.GetMetadata().GetFields()[noValidatorKey]
+	if v.GetBoolValue() || strings.EqualFold(v.GetStringValue(), "true") {
+		return dialect{trustedCA: true}
+	}
+	// Envoy has the validator since 1.18.
+	version := n.GetUserAgentBuildVersion().GetVersion()
+	return dialect{trustedCA: version.GetMajorNumber() == 1 && version.GetMinorNumber() < 18}
+}
+
+// secret is one secret as it is sent.
+type secret struct {
+	name    string
+	any     *anypb.Any
+	version string // the hash of its bytes
+}
+
+// names are all secrets that a has, each by one name.
+func (a *answer) names() (all []string) {
+	for _, o := range a.svids {
+		all = append(all, o.uri)
+	}
+	return append(all, a.trustDomain())
+}
+
+// trustDomain is the ID of the mesh's trust domain.
+func (a *answer) trustDomain() string { return a.svids[0].id.TrustDomain.IDString() }
+
+// secrets are those of names, in that order. missing are the names that a has no secret of.
+func (a *answer) secrets(names []string, d dialect) (found []secret, missing []string, err error) {
+	for _, name := range names {
+		s := a.secret(name, d)
+		if s == nil {
+			missing = append(missing, name)
+			continue
+		}
+		made, err := pack(s)
+		if err != nil {
+			return nil, nil, err
+		}
+		found = append(found, made)
+	}
+	return found, missing, nil
+}
+
+// secret is the secret of a name; nil: there is none.
+func (a *answer) secret(name string, d dialect) *tlsv3.Secret {
+	switch name {
+	case defaultSecret:
+		return a.svids[0].secret(name)
+	case identity.RootsSecret:
+		return a.validation(name, dialect{trustedCA: true})
+	case rootSecret, allSecret, a.trustDomain():
+		return a.validation(name, d)
+	}
+	i := slices.IndexFunc(a.svids, func(s svid) bool { return s.uri == name || s.id.LeafSecret() == name })
+	if i < 0 {
+		return nil
+	}
+	return a.svids[i].secret(name)
+}
+
+func (s svid) secret(name string) *tlsv3.Secret {
+	var chain []byte
+	for _, c := range s.raw.Certificates {
+		chain = append(chain, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: c.Raw})...)
+	}
+	return &tlsv3.Secret{Name: name, Type: &tlsv3.Secret_TlsCertificate{TlsCertificate: &tlsv3.TlsCertificate{
+		CertificateChain: inline(chain),
+		PrivateKey:       inline(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: s.key})),
+	}}}
+}
+
+// validation is a validation context of the roots. It lets in whoever they vouch for: its users add
+// whom they expect.
+func (a *answer) validation(name string, d dialect) *tlsv3.Secret {
+	context := &tlsv3.CertificateValidationContext{}
+	roots := inline([]byte(a.roots.PEM()))
+	if d.trustedCA {
+		context.TrustedCa = roots
+		if depth := a.roots.Depth(); depth > 0 {
+			context.MaxVerifyDepth = wrapperspb.UInt32(depth)
+		}
+	} else {
+		config, err := marshal(&tlsv3.SPIFFECertValidatorConfig{TrustDomains: []*tlsv3.SPIFFECertValidatorConfig_TrustDomain{
+			{Name: a.svids[0].id.TrustDomain.Name(), TrustBundle: roots},
+		}})
+		if err != nil {
+			return nil
+		}
+		context.CustomValidatorConfig = &corev3.TypedExtensionConfig{Name: spiffeValidator, TypedConfig: config}
+	}
+	return &tlsv3.Secret{Name: name, Type: &tlsv3.Secret_ValidationContext{ValidationContext: context}}
+}
+
+func inline(text []byte) *corev3.DataSource {
+	return &corev3.DataSource{Specifier: &corev3.DataSource_InlineBytes{InlineBytes: text}}
+}
+
+// marshal is anypb.New whose bytes are the same each time.
+func marshal(m proto.Message) (*anypb.Any, error) {
+	text, err := proto.MarshalOptions{Deterministic: true}.Marshal(m)
+	if err != nil {
+		return nil, err
+	}
+	return &anypb.Any{TypeUrl: "type.googleapis.com/" + string(m.ProtoReflect().Descriptor().FullName()), Value: text}, nil
+}
+
+func pack(s *tlsv3.Secret) (secret, error) {
+	made, err := marshal(s)
+	if err != nil {
+		return secret{}, status.Errorf(codes.Internal, "the secret %s cannot be told", s.GetName())
+	}
+	sum := sha256.Sum256(made.GetValue())
+	return secret{s.GetName(), made, hex.EncodeToString(sum[:8])}, nil
+}
+
+// errMissing is the error of one who asks for secrets that it may not have, or that there are none of.
+// lost: it had one of them.
+func (s *Server) errMissing(names []string, lost bool) error {
+	s.metrics.denied(reasonSecret)
+	const most = 10
+	text := make([]string, 0, most)
+	for _, n := range names[:min(len(names), most)] {
+		text = append(text, fmt.Sprintf("%.200q", n))
+	}
+	if lost {
+		return status.Errorf(codes.PermissionDenied, "no identity issued: the process has no right any more to %s", strings.Join(text, ", "))
+	}
+	return status.Errorf(codes.InvalidArgument, "workload is not authorized for the requested identities [%s]", strings.Join(text, " "))
+}
