@@ -57,6 +57,7 @@ type serveConfig struct {
 	ClientKey     string `mapstructure:"client_key"`
 	TLSServerName string `mapstructure:"tls_server_name"`
 	NodeName      string `mapstructure:"node_name"`
+	ServiceTokens string `mapstructure:"service_tokens"`
 	MaxQueries    int    `mapstructure:"max_queries"`
 	WithoutACLs   bool   `mapstructure:"xds_without_acls"`
 }
@@ -83,6 +84,7 @@ func serveFlags(f *pflag.FlagSet) {
 	f.String("tls-server-name", "", "with --consul: name in the agent's certificate (CONSUL_TLS_SERVER_NAME)")
 	f.String("node-name", "", "with --consul: the agent's node (default: the agent is asked, which needs agent:read)")
 	f.Bool("xds-without-acls", false, "with --consul: let sidecars on other machines in by --xds-address without a token, where Consul's ACLs are off or let everybody write the service; whoever reaches it is then given the service's private key")
+	f.String("service-tokens", "", "with --consul and ACLs: SERVICE=FILE, with commas between several: a file with an ACL token of that service's own (service:write), with which its leaf is fetched for processes that it names; a rotated one is used within 20 s")
 	f.Int("max-queries", 0, "with --consul: how many queries may wait at the agent at one time, of the connections that it grants a client (default 120 of 200)")
 	f.String("datacenter", "dc1", "the datacenter that identities are made for")
 	f.String("trust-domain", "", "the mesh's SPIFFE trust domain (default: made once, <uuid>.consul, and kept in the data directory)")
@@ -270,6 +272,7 @@ func (c serveConfig) checkFiles() error {
 		{"--client-key", c.ClientKey, ""},
 		{"--tls-server-name", c.TLSServerName, ""},
 		{"--node-name", c.NodeName, ""},
+		{"--service-tokens", c.ServiceTokens, ""},
 		{"--api-writes", c.APIWrites, false},
 	}), c.checkCatalog()}
 	if samePlace(c.Catalog, c.Data) {
@@ -315,7 +318,8 @@ func (c serveConfig) checkConsul() error {
 		{"--token-ttl", c.TokenTTL, defaultTokenTTL},
 	})
 	_, config := c.consulConfig()
-	return errors.Join(err, config)
+	_, tokens := c.serviceTokens()
+	return errors.Join(err, config, tokens)
 }
 
 // flagValue is a flag, what it says, and what it says if nobody gave it.

@@ -113,6 +113,7 @@ func TestFilesConfig(t *testing.T) {
 		"--client-key: is for":       func(c *serveConfig) { c.ClientKey = "x" },
 		"--tls-server-name: is for":  func(c *serveConfig) { c.TLSServerName = "x" },
 		"--node-name: is for":        func(c *serveConfig) { c.NodeName = "x" },
+		"--service-tokens: is for":   func(c *serveConfig) { c.ServiceTokens = "x=/y" },
 		"is the catalog directory":   func(c *serveConfig) { c.Data = dir },
 		"no-such does not exist":     func(c *serveConfig) { c.Catalog = filepath.Join(dir, "no-such") },
 		"is not a directory":         func(c *serveConfig) { c.Catalog = filepath.Join(dir, "file.hcl") },
