@@ -141,7 +141,7 @@ func (t transport) ServerHandshake(raw net.Conn) (net.Conn, credentials.AuthInfo
 		return nil, nil, err
 	}
 	c := &conn{Conn: raw, process: p, stopped: make(chan struct{}), leave: func() {}}
-	if t.server.known(p.UID) {
+	if t.server.known(p) {
 		if !t.server.connect(c) {
 			t.server.metrics.denied(reasonLimit)
 			return nil, nil, errors.Join(errors.New("too many connections of uid "+strconv.Itoa(p.UID)), p.Close())
@@ -161,10 +161,14 @@ func (t transport) Clone() credentials.TransportCredentials {
 	return transport{t.TransportCredentials.Clone(), t.server}
 }
 
-// known reports whether a registration names a user, by number or by name.
-func (s *Server) known(uid int) bool {
+// known reports whether a registration names a process, or at least its user by number.
+func (s *Server) known(p *attest.Process) bool {
 	v, err := s.view()
-	return err == nil && s.namings.of(v).user(uid)
+	if err != nil || p.Nobody() != nil {
+		return false
+	}
+	n := s.namings.of(v)
+	return n.user(p.UID) || len(n.services(p)) > 0
 }
 
 // connect counts a connection of a user that a registration names.
@@ -206,7 +210,7 @@ func (s *Server) forget(uid int) {
 // enter counts a stream or call. The error is a gRPC status.
 func (s *Server) enter(c *conn, secrets bool) (leave func(), err error) {
 	uid := c.process.UID
-	known := s.known(uid)
+	known := s.known(c.process)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	u := s.user(uid)

@@ -186,7 +186,12 @@ func TestSecretStream(t *testing.T) {
 	if proto.Equal(a["leaf/web"], b["leaf/web"]) || !proto.Equal(a["default"], b["default"]) {
 		t.Error("the leaf of web is to be another, and that of api the same")
 	}
-	if log := h.log.String(); !strings.Contains(log, "no room") || strings.Contains(log, "PRIVATE") {
+	for begin := time.Now(); !strings.Contains(h.log.String(), "no room"); time.Sleep(time.Millisecond) {
+		if time.Since(begin) > time.Minute {
+			t.Fatalf("log: %s", h.log)
+		}
+	}
+	if log := h.log.String(); strings.Contains(log, "PRIVATE") {
 		t.Errorf("log: %s", log)
 	}
 	h.publish(instance("api", "api", web))

@@ -118,10 +118,10 @@ func (w *world) take(r *discoveryv3.DiscoveryRequest, a *answer) error {
 	if err := checkType(r.GetTypeUrl()); err != nil {
 		return err
 	}
+	w.server.noteRefusal(w.conn, r.GetErrorDetail())
 	if w.nonce != "" && r.GetResponseNonce() != w.nonce {
 		return nil // it is about an earlier response; another request follows
 	}
-	w.server.noteRefusal(w.conn, r.GetErrorDetail())
 	if len(r.GetResourceNames()) > maxNames {
 		return status.Errorf(codes.InvalidArgument, "%d secrets on one stream: at most %d", len(r.GetResourceNames()), maxNames)
 	}

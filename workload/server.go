@@ -232,18 +232,23 @@ func (s *Server) grants(ctx context.Context, v *catalog.View, p *attest.Process)
 // application is whose leafs the ones of a process are: those of its user.
 func application(p *attest.Process) string { return fmt.Sprintf("uid %d", p.UID) }
 
-// deny is the error of a process that is no service.
+// deny is the error of a process that is no service. That it was denied is counted, and logged for
+// those who look for it.
 func (s *Server) deny(p *attest.Process) error {
-	if err := p.Nobody(); err != nil {
-		s.metrics.denied(reasonNobody)
-		return status.Errorf(codes.PermissionDenied, "no identity issued: process %d: %v", p.PID, err)
+	reason, err := reasonUnnamed, p.Nobody()
+	if err != nil {
+		reason = reasonNobody
+		err = status.Errorf(codes.PermissionDenied, "no identity issued: process %d: %v", p.PID, err)
+	} else {
+		hint := ""
+		if err := p.Known(); err != nil {
+			hint = fmt.Sprintf("; selectors of a path or a unit never match here: %v", err)
+		}
+		err = status.Errorf(codes.PermissionDenied, `no identity issued: no service names process %d of uid %d: write meta { %s = "unix:uid:%d" } into the service's own definition%s`, p.PID, p.UID, catalog.MetaSelectors, p.UID, hint)
 	}
-	s.metrics.denied(reasonUnnamed)
-	hint := ""
-	if err := p.Known(); err != nil {
-		hint = fmt.Sprintf("; selectors of a path or a unit never match here: %v", err)
-	}
-	return status.Errorf(codes.PermissionDenied, `no identity issued: no service names process %d of uid %d: write meta { %s = "unix:uid:%d" } into the service's own definition%s`, p.PID, p.UID, catalog.MetaSelectors, p.UID, hint)
+	s.metrics.denied(reason)
+	s.log.Debug("no identity issued", "uid", p.UID, "pid", p.PID, "reason", reason)
+	return err
 }
 
 // follow calls send with what the process of a connection is told, once there is something and after

@@ -425,6 +425,16 @@ func TestBounds(t *testing.T) {
 	if got := ids(t, fetch(t, h.client(t, webUID))); !slices.Equal(got, []string{uri("web")}) {
 		t.Errorf("%q", got)
 	}
+	// Who is named has more, by number and by name.
+	h.publish(instance("web-1", "web", fmt.Sprintf("unix:uid:%d", webUID)), instance("bin", "bin", "unix:user:bin"))
+	for _, uid := range []int{webUID, 2} {
+		c := h.client(t, uid)
+		for n := range 40 {
+			if _, err := fetch(t, c).Recv(); err != nil {
+				t.Fatalf("stream %d of uid %d: %v", n, uid, err)
+			}
+		}
+	}
 }
 
 // TestProcessEnds: a stream ends with the process that opened it, though somebody else has the
