@@ -123,6 +123,9 @@ var (
 // write answers with a and returns its status code.
 func (s *Server) write(w http.ResponseWriter, r *http.Request, q *question, a answer) int {
 	h := w.Header()
+	if a.code != http.StatusOK && a.code != http.StatusNotFound {
+		return refuse(w, failure{a.code, string(a.body)})
+	}
 	if a.hash != "" {
 		h["X-Consul-Contenthash"] = []string{a.hash}
 	}
@@ -162,7 +165,7 @@ func (s *Server) write(w http.ResponseWriter, r *http.Request, q *question, a an
 // consistency is the one that was asked for: all are the same here.
 func (q *question) consistency() []string {
 	switch {
-	case q.has("stale"):
+	case q.has("stale"), q.has("max_stale"):
 		return stale
 	case q.has("consistent"):
 		return consistent

@@ -3,13 +3,13 @@ package api
 // catalogRoutes are the endpoints that are answered from the catalog alone. Of the caller's rights those of intentions look at what they
 // tell; the catalog is everybody's who is known.
 func catalogRoutes() []*route {
-	return []*route{
-		{path: "/v1/connect/intentions", methods: allowGet, render: intentionList.render, on: intentionList.on, wait: defaultWait, jitter: true},
-		{path: "/v1/connect/intentions/", methods: allowGet, render: intentionByID.render, on: intentionByID.on, noIndex: true, bare: true},
-		{path: "/v1/connect/intentions/exact", methods: allowGet, render: intentionPair.render, on: intentionPair.on, wait: defaultWait, jitter: true, noIndex: true, bare: true},
+	all := []*route{
+		{path: "/v1/connect/intentions", methods: allowGet, files: true, render: intentionList.render, on: intentionList.on, wait: defaultWait, jitter: true},
+		{path: "/v1/connect/intentions/", methods: allowGet, files: true, render: intentionByID.render, on: intentionByID.on, noIndex: true, bare: true},
+		{path: "/v1/connect/intentions/exact", methods: allowGet, files: true, render: intentionPair.render, on: intentionPair.on, wait: defaultWait, jitter: true, noIndex: true, bare: true},
 		{path: "/v1/connect/intentions/check", methods: allowGet, render: intentionCheck.render, on: intentionCheck.on, noIndex: true, bare: true},
 		{path: "/v1/connect/intentions/match", methods: allowGet, render: intentionMatch.render, on: intentionMatch.on, wait: defaultWait, jitter: true, consistency: true},
-		{path: "/v1/config/", methods: allowGet, render: configEntries.render, on: configEntries.on, wait: defaultWait, jitter: true},
+		{path: "/v1/config/", methods: allowGet, files: true, render: configEntries.render, on: configEntries.on, wait: defaultWait, jitter: true},
 		{path: "/v1/health/service/", methods: allowGet, render: healthService.render, on: healthService.on, wait: defaultWait, consistency: true},
 		{path: "/v1/health/connect/", methods: allowGet, render: healthConnect.render, on: healthConnect.on, wait: defaultWait, consistency: true},
 		{path: "/v1/health/checks/", methods: allowGet, render: healthChecks.render, on: healthChecks.on, wait: defaultWait, jitter: true, consistency: true},
@@ -26,4 +26,8 @@ func catalogRoutes() []*route {
 		{path: "/v1/status/peers", methods: allowGet, render: statusPeers.render, on: statusPeers.on, public: true, noIndex: true, bare: true},
 		{path: "/v1/discovery-chain/", methods: allowGet, render: discoveryChain.render, on: discoveryChain.on, wait: defaultWait, jitter: true, consistency: true},
 	}
+	for _, w := range writing {
+		all = append(all, &route{path: w.path, methods: w.methods, files: true})
+	}
+	return all
 }

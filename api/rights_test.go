@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sallyport/sallyport/catalog"
 	"github.com/sallyport/sallyport/identity"
 )
 
@@ -102,5 +103,35 @@ func TestCatalogOverHTTP(t *testing.T) {
 	}
 	if a := r.ask(t, "GET", "/v1/agent/service/nobody", "web", ""); a.code != http.StatusNotFound || a.body != "unknown service ID: nobody" {
 		t.Errorf("%d %s", a.code, a.body)
+	}
+}
+
+// TestWrites holds that nothing is written, and that whoever may know of it hears which file to edit.
+func TestWrites(t *testing.T) {
+	r := start(t)
+	r.mesh.Entries = []catalog.Entry{
+		{Kind: "service-intentions", Name: "api", Origin: "api.hcl:7"}, {Kind: "service-defaults", Name: "web", Origin: "web.hcl:1"},
+	}
+	r.mesh.Registrations[0].Origin = "web.hcl:9"
+	r.publish()
+	const directory = ": edit the definitions in its catalog's directory"
+	for _, c := range []struct{ method, path, token, want string }{
+		{"PUT", "/v1/config", "reader", directory},
+		{"DELETE", "/v1/config/service-defaults/WEB", "db", ": edit web.hcl:1"},
+		{"DELETE", "/v1/config/service-intentions/api", "db", directory},
+		{"PUT", "/v1/connect/intentions/exact?source=a&destination=api", "api", ": edit api.hcl:7"},
+		{"DELETE", "/v1/connect/intentions/exact?source=a&destination=api", "", directory},
+		{"POST", "/v1/connect/intentions", "reader", directory},
+		{"PUT", "/v1/agent/service/deregister/web", "web", ": edit web.hcl:9"},
+		{"PUT", "/v1/agent/service/register", "web", directory},
+		{"PUT", "/v1/catalog/register", "bogus", directory},
+	} {
+		a := r.ask(t, c.method, c.path, c.token, "{}")
+		if a.code != http.StatusMethodNotAllowed || !strings.HasSuffix(a.body, c.want) || strings.Contains(a.header.Get("Allow"), c.method) {
+			t.Errorf("%s %s by %q: %d %q, Allow %q, want %q", c.method, c.path, c.token, a.code, a.body, a.header.Get("Allow"), c.want)
+		}
+	}
+	if a := r.ask(t, "GET", "/v1/config", "reader", ""); a.code != http.StatusMethodNotAllowed || a.body != "method GET not allowed" {
+		t.Errorf("GET: %d %s", a.code, a.body)
 	}
 }

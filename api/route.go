@@ -39,6 +39,8 @@ type route struct {
 	bare, consistency bool
 	// hashed: who asks may wait by hash, and the answer has a hash instead of an index.
 	hashed bool
+	// files: it is about what is in files, which writes would have to change.
+	files bool
 
 	observed observed
 }
@@ -148,6 +150,11 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	h["X-Consul-Default-Acl-Policy"] = s.defaultPolicy()
 	if r.Method == http.MethodOptions {
 		h.Set("Allow", rt.methods)
+		return
+	}
+	if rt.files && isWrite(r.Method) {
+		h.Set("Allow", strings.TrimSuffix(rt.methods, ",PUT"))
+		refuse(w, s.unwritten(r, rt, name))
 		return
 	}
 	if !slices.Contains(strings.Split(rt.methods, ","), r.Method) {
