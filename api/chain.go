@@ -9,7 +9,7 @@ import (
 
 // discoveryChain answers how a service is reached. There are default chains alone: one resolver, one target.
 var discoveryChain = answering{value: defaultChain, depends: func(v *catalog.View, a *ask) []any {
-	return []any{v.Mesh(), v.Revision().Entries}
+	return []any{v.Mesh(), v.Service(identity.NewName(a.name)), v.Entry("service-defaults", a.name), v.Entry("proxy-defaults", "global")}
 }}
 
 type chainAnswer struct{ Chain chain }

@@ -15,8 +15,14 @@ import (
 
 // configEntries answers /v1/config/:kind and /v1/config/:kind/:name; without a kind, all entries.
 var configEntries = answering{value: readConfig, depends: func(v *catalog.View, a *ask) []any {
-	r := v.Revision()
-	return []any{r.Entries, r.Intentions}
+	kind, name, one := strings.Cut(a.name, "/")
+	switch {
+	case !one:
+		return onIntentions(v, a)
+	case kind == catalog.IntentionsKind:
+		return onSaid(v, nil, identity.NewName(name))
+	}
+	return []any{v.Entry(kind, name)}
 }}
 
 // configKinds are the kinds that Consul knows. Of those that sallyport does not read there is never an entry.

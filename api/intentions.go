@@ -34,10 +34,10 @@ type intentionAnswer struct {
 var (
 	intentionList = answering{value: listIntentions, depends: onIntentions}
 	intentionByID = answering{value: noIntentionByID, depends: onNothing}
-	intentionPair = answering{value: exactIntention, depends: onIntentions}
+	intentionPair = answering{value: exactIntention, depends: onPair}
 	// intentionCheck is answered by the mesh's default where no intention decides, not by that of ACLs.
 	intentionCheck = answering{value: checkIntention, depends: onDecision}
-	intentionMatch = answering{value: matchIntentions, depends: onIntentions}
+	intentionMatch = answering{value: matchIntentions, depends: onMatch}
 )
 
 func onNothing(*catalog.View, *ask) []any { return nil }
@@ -45,6 +45,36 @@ func onNothing(*catalog.View, *ask) []any { return nil }
 func onIntentions(v *catalog.View, _ *ask) []any {
 	r := v.Revision()
 	return []any{r.Intentions, r.Entries}
+}
+
+// onSaid are those of what is said about a destination.
+func onSaid(v *catalog.View, on []any, name identity.Name) []any {
+	for _, d := range v.About(name) {
+		on = append(on, d)
+	}
+	return append(on, v.Entry(catalog.IntentionsKind, name.Service))
+}
+
+func onPair(v *catalog.View, a *ask) []any {
+	dst, err := a.service("destination")
+	if err != nil {
+		return nil
+	}
+	return onSaid(v, nil, dst)
+}
+
+// onMatch are those of the destinations that are asked for; of sources all counts.
+func onMatch(v *catalog.View, a *ask) []any {
+	if a.query.Get("by") != "destination" {
+		return onIntentions(v, a)
+	}
+	on := onSaid(v, nil, identity.NewName(identity.Wildcard))
+	for _, name := range a.query["name"] {
+		if c, err := parseComponent(name, false); err == nil {
+			on = onSaid(v, on, identity.NewName(c.Service))
+		}
+	}
+	return on
 }
 
 // onDecision is the policy alone: all that decides is in it.
@@ -66,32 +96,56 @@ func (a *ask) concerned(i intention.Intention) bool {
 
 func denied() error { return failed(http.StatusForbidden, "Permission denied") }
 
-// answerOf is what is said of an intention that is in force.
-func answerOf(v *catalog.View, i intention.Intention) intentionAnswer {
-	out := intentionAnswer{
-		SourceNS: i.Source.Namespace, SourceName: i.Source.Service, SourcePeer: i.Source.Peer,
-		DestinationNS: i.Destination.Namespace, DestinationName: i.Destination.Service,
-		SourceType: "consul", Action: i.Effect().String(), Precedence: i.Precedence(),
+// teller tells of intentions that are in force.
+type teller struct {
+	v    *catalog.View
+	said map[identity.Name]saidOf // what is said about a destination beside who may
+}
+
+type saidOf struct {
+	stamp        catalog.Stamp
+	meta         map[string]string
+	descriptions map[intention.Source]string
+}
+
+func (t *teller) of(destination identity.Name) saidOf {
+	s, ok := t.said[destination]
+	if ok {
+		return s
 	}
-	s := v.StampOfEntry(catalog.IntentionsKind, i.Destination.Service)
-	out.CreateIndex, out.ModifyIndex = s.Created, s.Modified
-	if e := v.Entry(catalog.IntentionsKind, i.Destination.Service); e != nil {
-		out.Meta = e.Meta
-		for _, s := range e.Sources {
-			if s.Source == i.Source {
-				out.Description = s.Description
+	s.stamp = t.v.StampOfEntry(catalog.IntentionsKind, destination.Service)
+	if e := t.v.Entry(catalog.IntentionsKind, destination.Service); e != nil {
+		s.meta, s.descriptions = e.Meta, make(map[intention.Source]string)
+		for _, src := range e.Sources {
+			if src.Description != "" {
+				s.descriptions[src.Source] = src.Description
 			}
 		}
 	}
-	return out
+	if t.said == nil {
+		t.said = map[identity.Name]saidOf{}
+	}
+	t.said[destination] = s
+	return s
+}
+
+func (t *teller) tell(i intention.Intention) intentionAnswer {
+	said := t.of(i.Destination)
+	return intentionAnswer{
+		SourceNS: i.Source.Namespace, SourceName: i.Source.Service, SourcePeer: i.Source.Peer,
+		DestinationNS: i.Destination.Namespace, DestinationName: i.Destination.Service,
+		SourceType: "consul", Action: i.Effect().String(), Precedence: i.Precedence(), Description: said.descriptions[i.Source], Meta: said.meta,
+		CreateIndex: said.stamp.Created, ModifyIndex: said.stamp.Modified,
+	}
 }
 
 // answersOf are intentions in the order in which Consul lists them.
 func answersOf(v *catalog.View, all []intention.Intention) []intentionAnswer {
 	slices.SortStableFunc(all, intention.Compare)
+	t := teller{v: v}
 	out := make([]intentionAnswer, len(all))
 	for n, i := range all {
-		out[n] = answerOf(v, i)
+		out[n] = t.tell(i)
 	}
 	return out
 }
@@ -136,7 +190,7 @@ func exactIntention(v *catalog.View, a *ask) (any, error) {
 	}
 	for _, i := range about(v, identity.NewName(dst.Service)) {
 		if i.Source.Service == src.Service && i.Source.Peer == src.Peer {
-			return answerOf(v, i), nil
+			return (&teller{v: v}).tell(i), nil
 		}
 	}
 	return nil, failed(http.StatusNotFound, "Intention not found")
