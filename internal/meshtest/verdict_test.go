@@ -23,6 +23,10 @@ func TestJudge(t *testing.T) {
 		}
 		return r
 	}
+	starved := func(r Report) Report {
+		r.P99 = time.Second / 2
+		return r
+	}
 	tests := []struct {
 		name          string
 		load, control Report
@@ -30,6 +34,9 @@ func TestJudge(t *testing.T) {
 	}{
 		{name: "nothing failed", load: report(1000, nil), control: report(100, map[string]int{slow: 3})},
 		{name: "nothing failed there", load: report(1000, map[string]int{slow: 1}), control: report(100, nil), ours: map[string]int{"timeout": 1}},
+		{name: "nothing failed there, by chance", load: report(4000, map[string]int{slow: 5}), control: starved(report(1000, nil)), machine: map[string]int{"timeout": 5}},
+		{name: "beyond chance", load: report(4000, map[string]int{slow: 50}), control: starved(report(1000, nil)), ours: map[string]int{"timeout": 50}},
+		{name: "no chance for answers", load: report(4000, map[string]int{"status 503": 1}), control: starved(report(1000, nil)), ours: map[string]int{"status 503": 1}},
 		{name: "as many there", load: report(1000, map[string]int{slow: 30}), control: report(100, map[string]int{"read: i/o timeout": 3}), machine: map[string]int{"timeout": 30}},
 		{name: "far more than there", load: report(1000, map[string]int{slow: 300}), control: report(100, map[string]int{slow: 3}), ours: map[string]int{"timeout": 300}},
 		{
