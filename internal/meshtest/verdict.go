@@ -98,6 +98,16 @@ func ControlSince(from time.Time) (r Report, ok bool) {
 // Deadline says something.
 const still = Deadline / 4
 
+// Starved is TooSlow with what the control load's requests took since from, if that says that the machine does not come to its work,
+// and "" else.
+func Starved(from time.Time) string {
+	r, ok := ControlSince(from)
+	if !ok || r.P99 < starving {
+		return ""
+	}
+	return fmt.Sprintf("%sone in a hundred requests of the control load took %.1f s or more: ", TooSlow, r.P99.Seconds())
+}
+
 // Excused is TooSlow with what the control load did since from, if it failed or stood still, and ""
 // else.
 func Excused(from time.Time) string {
