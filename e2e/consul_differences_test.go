@@ -3,14 +3,17 @@
 package e2e
 
 import (
+	"fmt"
 	"os"
 	"regexp"
 	"slices"
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/sallyport/sallyport/internal/meshtest"
 )
 
 // differencesPage is the guide whose table the test holds to what was seen.

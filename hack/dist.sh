@@ -96,6 +96,7 @@ deb() {
 	doc=$root/usr/share/doc/sallyport
 	mkdir -p "$doc"
 	cp -R README.md docs "$doc"
+	install -Dm644 connect/README.md "$doc/connect/README.md"
 	install -Dm644 packaging/deb/copyright "$doc/copyright"
 	cp CHANGELOG.md CONTRIBUTING.md "$doc"
 	mkdir -p "$doc/e2e/compose"
