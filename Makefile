@@ -145,6 +145,7 @@ $(GOLANGCI):
 .PHONY: vuln
 vuln: $(GOVULNCHECK) ## known vulnerabilities that the code reaches; VULNDB=URL names another database
 	@hack/vuln.sh $(GOVULNCHECK) $(VULNDB)
+	@cd connect && ../hack/vuln.sh ../$(GOVULNCHECK) $(VULNDB)
 
 $(GOVULNCHECK):
 	@mkdir -p .tools

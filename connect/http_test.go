@@ -7,7 +7,9 @@ import (
 	"net"
 	"net/http"
 	"strings"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/sallyport/sallyport/connect/internal/apitest"
 )
@@ -64,5 +66,55 @@ func TestHTTP(t *testing.T) {
 	}
 	if n := a.Asked("/v1/agent/connect/authorize"); n > 4 {
 		t.Errorf("%d handshakes for four requests", n)
+	}
+}
+
+// TestServeTLS serves by http.Server's own means, with another choice of protocols, and has dials counted.
+func TestServeTLS(t *testing.T) {
+	a := apitest.New(t)
+	address := a.Serve()
+	api := start(t, address, "api", Options{})
+	var good, bad atomic.Int64
+	web := start(t, address, "web", Options{Metrics: Metrics{Dialed: func(service string, err error, took time.Duration) {
+		switch {
+		case took <= 0:
+			t.Errorf("%s took %s", service, took)
+		case err == nil && service == "api.service.consul":
+			good.Add(1)
+		case err != nil && service == "nobody.service.consul":
+			bad.Add(1)
+		}
+	}}})
+	for protocol, want := range map[string]string{"h2": "HTTP/2.0", "http/1.1": "HTTP/1.1"} {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		server := &http.Server{
+			TLSConfig: api.ServerTLSConfig(protocol),
+			Handler:   http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, r.Proto) }),
+		}
+		done := make(chan struct{})
+		go func() { defer close(done); _ = server.ServeTLS(l, "", "") }()
+		a.Register("api", l.Addr().String())
+		client := &http.Client{Transport: web.HTTPTransport()} // a pool of its own: not the server before
+		resp, err := client.Get("https://api.service.consul/")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if b, err := io.ReadAll(resp.Body); err != nil || string(b) != want {
+			t.Errorf("%s: got %q, %v, want %q", protocol, b, err, want)
+		}
+		resp.Body.Close()
+		if resp, err := client.Get("https://nobody.service.consul/"); err == nil {
+			resp.Body.Close()
+			t.Error("nobody answers")
+		}
+		client.CloseIdleConnections()
+		server.Close()
+		<-done
+	}
+	if good.Load() != 2 || bad.Load() != 2 {
+		t.Errorf("%d dials and %d failures, want two of each", good.Load(), bad.Load())
 	}
 }
