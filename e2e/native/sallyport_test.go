@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/http"
 	"os"
@@ -21,11 +22,13 @@ import (
 	"github.com/sallyport/sallyport/internal/meshtest"
 )
 
-// mesh is a sallyport that reads files.
+// mesh is a sallyport that reads files, unless it is beside a Consul.
 type mesh struct {
 	t       *testing.T
 	binary  string
 	dir     string
+	source  []string // flags
+	environ []string
 	process *meshtest.Process
 }
 
@@ -47,8 +50,32 @@ var sallyport = sync.OnceValues(func() (string, error) {
 	return path, nil
 })
 
-// files starts a sallyport with an empty catalog until the test ends.
+// files starts a sallyport that reads files until the test ends.
 func files(t *testing.T) *mesh {
+	t.Helper()
+	m := newMesh(t)
+	catalog := filepath.Join(m.dir, "catalog")
+	if err := os.Mkdir(catalog, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for _, s := range []string{"web", "api"} { // tokens are for what the catalog has; the ports come later
+		m.register(s, "127.0.0.1:1")
+	}
+	m.source, m.environ = []string{"--catalog", catalog}, meshtest.Environ()
+	m.start()
+	return m
+}
+
+// beside starts a sallyport beside a Consul until the test ends.
+func beside(t *testing.T, c *meshtest.Consul) *mesh {
+	t.Helper()
+	m := newMesh(t)
+	m.source, m.environ = []string{"--consul", "--http-addr", c.Addr}, c.ConsulEnviron()
+	m.start()
+	return m
+}
+
+func newMesh(t *testing.T) *mesh {
 	t.Helper()
 	binary, err := sallyport()
 	if err != nil {
@@ -60,21 +87,14 @@ func files(t *testing.T) *mesh {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
-	if err := os.Mkdir(filepath.Join(dir, "catalog"), 0o755); err != nil {
-		t.Fatal(err)
-	}
-	m := &mesh{t: t, binary: binary, dir: dir}
-	for _, s := range []string{"web", "api"} { // tokens are for what the catalog has; the ports come later
-		m.register(s, "127.0.0.1:1")
-	}
-	m.start()
-	return m
+	return &mesh{t: t, binary: binary, dir: dir}
 }
 
 func (m *mesh) start() {
 	m.t.Helper()
-	cmd := exec.Command(m.binary, "serve", "--catalog", filepath.Join(m.dir, "catalog"), "--data", filepath.Join(m.dir, "data"), "--runtime-dir", filepath.Join(m.dir, "run"), "--metrics-bind", "", "--log-format", "text")
-	cmd.Env = meshtest.Environ()
+	args := []string{"serve", "--data", filepath.Join(m.dir, "data"), "--runtime-dir", filepath.Join(m.dir, "run"), "--metrics-bind", "", "--log-format", "text"}
+	cmd := exec.Command(m.binary, slices.Concat(args, m.source)...)
+	cmd.Env = m.environ
 	m.process = meshtest.Start(m.t, "sallyport serve", filepath.Join(m.dir, "serve.log"), cmd)
 	client := http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return new(net.Dialer).DialContext(ctx, "unix", filepath.Join(m.dir, "run", "http.sock"))
@@ -180,7 +200,7 @@ func TestSallyport(t *testing.T) {
 		}
 		return nil
 	})
-	stranger, err := connect.NewService(t.Context(), "api", connect.Options{Address: m.address(), Token: m.token("web")})
+	stranger, err := connect.NewService(t.Context(), "api", connect.Options{Address: m.address(), Token: m.token("web"), Logger: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -222,4 +242,47 @@ func TestSallyportSDK(t *testing.T) {
 	if r := apps["web"].ready(); r != "true" {
 		t.Errorf("Ready is %s", r)
 	}
+}
+
+// TestBesideConsul has two applications ask a sallyport beside a Consul with ACLs, each with its service's token.
+func TestBesideConsul(t *testing.T) {
+	c := meshtest.StartConsul(t, meshtest.Agent{Management: "11111111-2222-3333-4444-555555555555"})
+	m := beside(t, c)
+	_, apis := c.ServiceToken("api")
+	_, webs := c.ServiceToken("web")
+	for _, s := range []string{"web", "api"} { // sallyport makes leafs for what is registered; the port comes later
+		register(t, c, s, "127.0.0.1:1")
+	}
+	api := service(t, m.address(), "api", connect.Options{Token: apis, EndOnRevocation: true, RevocationInterval: time.Hour})
+	web := service(t, m.address(), "web", connect.Options{Token: webs})
+	register(t, c, "api", echo(t, api))
+	c.Intend("api", meshtest.Intentions{"web": allow})
+	meshtest.Await(t, "allowed", func() error { return reach(t.Context(), web, "api") })
+	held, err := web.Dial(t.Context(), "api")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer held.Close()
+	if err := ping(held); err != nil {
+		t.Fatal(err)
+	}
+	// Consul itself gives the leaf to everybody from now on; sallyport does not.
+	stranger, err := connect.NewService(t.Context(), "api", connect.Options{Address: m.address(), Token: webs, Logger: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer stranger.Close()
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+	defer cancel()
+	if err := stranger.ReadyWait(ctx); err == nil || !strings.Contains(err.Error(), "403") {
+		t.Errorf("another service's token: %v", err)
+	}
+	c.Intend("api", meshtest.Intentions{"web": deny})
+	figure(t, "ended_after_the_denial=%s", ended(t, held).Round(time.Millisecond))
+	meshtest.Await(t, "denied", func() error {
+		if reach(t.Context(), web, "api") == nil {
+			return errors.New("let in")
+		}
+		return nil
+	})
 }
