@@ -131,11 +131,11 @@ func allServices(v *catalog.View, a *ask) (any, error) {
 		if i.sidecar != nil {
 			i.Registration = &i.sidecar.Registration
 		}
-		some, err := f.Execute([]*serviceAnswer{serviceOf(v, i.Registration, i.sidecar)})
+		some, err := execute(f, []*serviceAnswer{serviceOf(v, i.Registration, i.sidecar)})
 		if err != nil {
-			return nil, broken("%s", err)
+			return nil, err
 		}
-		if list, ok := some.([]*serviceAnswer); !ok || len(list) == 0 {
+		if len(some) == 0 {
 			delete(out, id)
 		}
 	}

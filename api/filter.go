@@ -18,6 +18,17 @@ func filtered[T any](expression string, list []T) ([]T, error) {
 	if err != nil || f == nil {
 		return list, err
 	}
+	return execute(f, list)
+}
+
+// execute is those of list that f is true of. The library panics where a selector leads to what is not there; no question may end a
+// connection.
+func execute[T any](f *bexpr.Filter, list []T) (out []T, err error) {
+	defer func() {
+		if recover() != nil {
+			out, err = nil, broken("the filter names what is not there")
+		}
+	}()
 	some, err := f.Execute(list)
 	if err != nil {
 		return nil, broken("%s", err)

@@ -51,11 +51,12 @@ type proxyAnswer struct {
 	Upstreams              []upstreamAnswer `json:",omitempty"`
 	MeshGateway            gatewayAnswer
 	Expose                 exposeAnswer
-	TransparentProxy       *transparentAnswer `json:",omitempty"`
-	AccessLogs             *logsAnswer        `json:",omitempty"`
+	// Of these nothing is ever told; filters may name them.
+	TransparentProxy transparentAnswer `json:"-"`
+	AccessLogs       logsAnswer        `json:"-"`
 }
 
-// Of those that follow nothing is ever set; they are what filters may name.
+// Of those that follow nothing is ever set.
 type (
 	gatewayAnswer struct {
 		Mode string `json:",omitempty"`
