@@ -94,7 +94,11 @@ func (e *editor) definition(key string) string {
 		return fmt.Sprintf("id = %q\nname = %q\n%s%s%s", name, e.of(name[:1], name[:1], name[:1], e.name()), e.registration(),
 			e.of("port = 8080\n", "port = 8081\n", "port = 21000\n", "socket_path = \"/app\"\n", ""),
 			e.sometimes(1+e.IntN(2), func() string {
-				return "connect { sidecar_service {\n" + e.sometimes(3, func() string { return fmt.Sprintf("port = %d\n", 21000+e.IntN(100)) }) +
+				native := e.sometimes(4, func() string { return "native = true\n" })
+				if native != "" && e.IntN(2) > 0 {
+					return "connect { " + native + "}\n"
+				}
+				return "connect {\n" + native + "sidecar_service {\n" + e.sometimes(3, func() string { return fmt.Sprintf("port = %d\n", 21000+e.IntN(100)) }) +
 					e.sometimes(2, e.registration) + "proxy {\n" + e.proxy() + "}\n} }\n"
 			}))
 	case "proxy":
