@@ -26,7 +26,6 @@ type assembly struct {
 	meshEntry     *mesh                        // nil: none
 	sidecars      []*sidecar                   // sorted by ID
 	sorted        []*name                      // names, sorted
-	instances     []*service                   // sorted by ID
 	natives       map[*service][]claim.Address // where those listen themselves that are native
 	claims        *claim.Table
 	named         namedPorts

@@ -56,25 +56,41 @@ func (a *assembly) registrations() []*catalog.Registration {
 		}
 		delete(a.natives, s)
 	}
-	if len(a.departed) > 0 {
-		a.instances = slices.DeleteFunc(a.instances, func(s *service) bool { return a.ids[s.id].service != s })
-	}
 	for _, s := range a.arrived {
 		a.claimNative(s)
-	}
-	if len(a.arrived) > 0 {
-		a.instances = append(a.instances, a.arrived...)
-		slices.SortFunc(a.instances, func(a, b *service) int { return strings.Compare(a.id, b.id) })
 	}
 	if len(a.departed)+len(a.arrived) == 0 {
 		return a.contents.Registrations
 	}
-	all := make([]*catalog.Registration, len(a.instances))
-	for i, s := range a.instances {
-		all[i] = s.registration
+	all := slices.Clone(a.contents.Registrations)
+	if len(a.departed)+len(a.arrived) <= fewInstances {
+		for _, s := range a.departed {
+			if i, ok := slices.BinarySearchFunc(all, s.id, compareID); ok {
+				all = slices.Delete(all, i, i+1)
+			}
+		}
+		for _, s := range a.arrived {
+			i, _ := slices.BinarySearchFunc(all, s.id, compareID)
+			all = slices.Insert(all, i, s.registration)
+		}
+		return all
 	}
+	gone := make(map[string]bool, len(a.departed))
+	for _, s := range a.departed {
+		gone[s.id] = true
+	}
+	all = slices.DeleteFunc(all, func(r *catalog.Registration) bool { return gone[r.ID] })
+	for _, s := range a.arrived {
+		all = append(all, s.registration)
+	}
+	slices.SortFunc(all, func(a, b *catalog.Registration) int { return strings.Compare(a.ID, b.ID) })
 	return all
 }
+
+// fewInstances are looked for one by one.
+const fewInstances = 64
+
+func compareID(r *catalog.Registration, id string) int { return strings.Compare(r.ID, id) }
 
 // claimNative has s, if it is native, hold where it listens, and reports it if a sidecar listens there.
 func (a *assembly) claimNative(s *service) {
