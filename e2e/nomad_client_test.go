@@ -275,8 +275,12 @@ func (n *nomadClient) port(a *allocation, to int) int {
 	return port
 }
 
-// passOn passes on what comes to l, until it is closed.
+// passOn passes on what comes to l, until it is closed, to an address or the path of a socket.
 func passOn(l net.Listener, to string) {
+	network := "tcp"
+	if strings.HasPrefix(to, "/") {
+		network = "unix"
+	}
 	for {
 		in, err := l.Accept()
 		if err != nil {
@@ -284,14 +288,14 @@ func passOn(l net.Listener, to string) {
 		}
 		go func() {
 			defer in.Close()
-			out, err := net.Dial("tcp", to)
+			out, err := net.Dial(network, to)
 			if err != nil {
 				return
 			}
 			defer out.Close()
 			go func() {
 				_, _ = io.Copy(out, in)
-				_ = out.(*net.TCPConn).CloseWrite()
+				_ = out.(interface{ CloseWrite() error }).CloseWrite()
 			}()
 			_, _ = io.Copy(in, out)
 		}()
