@@ -59,11 +59,8 @@ func (s *Server) ask(r *http.Request, q *question, st *state) (answer, error) {
 	waits := (q.index > 0 || hash != "") && q.route.wait > 0
 	if !waits {
 		t := s.topics.get(q, false)
-		before := t.size
 		a, _ := t.bring(st, false)
-		if n := len(a.body) + len(t.key); n != before {
-			s.topics.weigh(t, n)
-		}
+		s.topics.weigh(t, len(a.body)+len(t.key))
 		return a, nil
 	}
 	leave, err := s.waits.enter(q.caller.ID)
@@ -73,6 +70,7 @@ func (s *Server) ask(r *http.Request, q *question, st *state) (answer, error) {
 	defer leave()
 	t := s.topics.get(q, true)
 	defer s.topics.leave(t)
+	st = s.state.Load() // from now on the next one wakes t
 	timer := time.NewTimer(q.duration())
 	defer timer.Stop()
 	for {

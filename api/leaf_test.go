@@ -6,12 +6,16 @@ import (
 	"crypto/x509"
 	"encoding/json"
 	"fmt"
+	"math/rand/v2"
 	"net/http"
+	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
 	"github.com/sallyport/sallyport/identity"
+	"github.com/sallyport/sallyport/intention"
 )
 
 func leafIn(t *testing.T, a reply) leafAnswer {
@@ -129,4 +133,53 @@ func TestWaits(t *testing.T) {
 	if _, err := r.waits.enter(peer); err != nil {
 		t.Error(err)
 	}
+}
+
+// TestNoChangeIsMissed: who asks for what comes after what it knows is answered with it, however close the two are in time, and no
+// index is that of two contents.
+func TestNoChangeIsMissed(t *testing.T) {
+	r := start(t)
+	r.config.Views.Set(r.view)
+	const rounds = 300
+	var known sync.Map // the content of an index
+	var all sync.WaitGroup
+	stop := make(chan struct{})
+	for range 8 {
+		all.Go(func() {
+			index := uint64(1)
+			for {
+				began := time.Now()
+				a, err := r.try(t.Context(), "GET", fmt.Sprintf("/v1/connect/intentions/match?by=destination&name=api&index=%d&wait=30s", index), "reader", "")
+				if err != nil || a.code != http.StatusOK {
+					t.Errorf("%v %d %s", err, a.code, a.body)
+					return
+				}
+				next, err := strconv.ParseUint(a.header.Get("X-Consul-Index"), 10, 64)
+				if before, ok := known.LoadOrStore(next, a.body); err != nil || ok && before != a.body {
+					t.Errorf("index %d has two contents (%v)", next, err)
+				}
+				if next < index || time.Since(began) > 20*time.Second {
+					t.Errorf("index %d after %d, after %v", next, index, time.Since(began))
+				}
+				index = next
+				select {
+				case <-stop:
+					return
+				default:
+				}
+			}
+		})
+	}
+	for n := range rounds {
+		r.intend("api", "web", intention.Action(n%2))
+		time.Sleep(time.Duration(rand.IntN(400)) * time.Microsecond)
+	}
+	close(stop)
+	for range 20 { // so that each of them is answered once more
+		r.intend("api", "web", intention.Allow)
+		time.Sleep(10 * time.Millisecond)
+		r.intend("api", "web", intention.Deny)
+		time.Sleep(10 * time.Millisecond)
+	}
+	all.Wait()
 }

@@ -280,6 +280,13 @@ func (e *watched) end() {
 	e.changed = make(chan struct{})
 }
 
+// over reports whether e is watched no more: who waits on it would not be woken.
+func (e *watched) over() bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.ended
+}
+
 // now is the reply, if the agent's word on it is not too old; stale is how long ago the agent was heard of, if it is not any more.
 func (e *watched) now() (r RelayReply, changed <-chan struct{}, fresh bool, stale time.Duration) {
 	e.mu.Lock()
@@ -367,7 +374,7 @@ func (s *Server) await(r *http.Request, q *question, e *watched, caller string, 
 			return reply, 0, nil
 		}
 	}
-	if q.index == 0 || q.index < reply.Index {
+	if q.index == 0 || q.index < reply.Index || e.over() {
 		return reply, stale, nil
 	}
 	leave, err := s.waits.enter(caller)
