@@ -41,7 +41,11 @@ func (names) Identify(_ context.Context, token string, peer Peer) (Caller, error
 	case "bogus":
 		return Caller{}, Refused(http.StatusForbidden, "ACL not found")
 	}
-	return Caller{ID: token, Services: []identity.Name{identity.NewName(strings.TrimPrefix(token, "other-"))}, Known: true}, nil
+	service := token
+	if _, after, ok := strings.Cut(token, "-"); ok { // another caller of the same service
+		service = after
+	}
+	return Caller{ID: token, Services: []identity.Name{identity.NewName(service)}, Known: true}, nil
 }
 
 func (names) Act(_ context.Context, c *Caller, service identity.Name, _ bool) error {
