@@ -5,6 +5,7 @@ import (
 	"net"
 	"net/http"
 	"sync"
+	"time"
 
 	"github.com/sallyport/sallyport/attest"
 	"github.com/sallyport/sallyport/internal/connlimit"
@@ -13,11 +14,30 @@ import (
 // conn is a connection, and the process at its other end once somebody asked for it.
 type conn struct {
 	*connlimit.Conn
+	renewed time.Time // of the one who writes
 
 	mu      sync.Mutex
 	closed  bool
 	process *attest.Process
 	err     error
+}
+
+// writeTime is what an answer may take at least on its way to its reader. The deadline is put off every renewDeadline, as that costs as
+// much as half of an answer.
+const (
+	writeTime     = 30 * time.Second
+	renewDeadline = 10 * time.Second
+)
+
+// Write writes, for writeTime and renewDeadline at most.
+func (c *conn) Write(b []byte) (int, error) {
+	if now := time.Now(); now.Sub(c.renewed) > renewDeadline {
+		c.renewed = now
+		if err := c.SetWriteDeadline(now.Add(renewDeadline + writeTime)); err != nil {
+			return 0, err
+		}
+	}
+	return c.Conn.Write(b)
 }
 
 type connKey struct{}

@@ -464,7 +464,6 @@ func (s *Server) reply(w http.ResponseWriter, q *question, reply RelayReply, sta
 	if q.pretty && strings.HasPrefix(h.Get("Content-Type"), "application/json") {
 		body = indented(body)
 	}
-	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(writeTime))
 	h["Content-Length"] = []string{strconv.Itoa(len(body))}
 	w.WriteHeader(reply.Code)
 	_, _ = w.Write(body)
