@@ -115,29 +115,20 @@ func agentAnswerOf(v *catalog.View, i instance) *agentAnswer {
 }
 
 func allServices(v *catalog.View, a *ask) (any, error) {
+	f, err := newFilter[*serviceAnswer](a.filter()) // it is about what the other endpoints answer
+	if err != nil {
+		return nil, err
+	}
 	out := map[string]*agentAnswer{}
-	for r := range v.Registrations() {
-		out[r.ID] = agentAnswerOf(v, instance{r, nil})
-	}
-	for s := range v.Sidecars() {
-		out[s.ID] = agentAnswerOf(v, instance{&s.Registration, s})
-	}
-	f, err := newFilter[*serviceAnswer](a.filter())
-	if err != nil || f == nil {
-		return out, err
-	}
-	for id := range out { // filters are about what the other endpoints answer
-		i := instance{v.Registration(id), v.Sidecar(id)}
-		if i.sidecar != nil {
-			i.Registration = &i.sidecar.Registration
+	for _, i := range allInstances(v) {
+		if f != nil {
+			if some, err := execute(f, []*serviceAnswer{serviceOf(v, i.Registration, i.sidecar)}); err != nil {
+				return nil, err
+			} else if len(some) == 0 {
+				continue
+			}
 		}
-		some, err := execute(f, []*serviceAnswer{serviceOf(v, i.Registration, i.sidecar)})
-		if err != nil {
-			return nil, err
-		}
-		if len(some) == 0 {
-			delete(out, id)
-		}
+		out[i.ID] = agentAnswerOf(v, i)
 	}
 	return out, nil
 }

@@ -54,7 +54,7 @@ func serviceNodeOf(v *catalog.View, n *nodeAnswer, i instance) *serviceNode {
 	}
 }
 
-func registeredAs(of func(*catalog.Group) []instance) func(*catalog.View, *ask) (any, error) {
+func registeredAs(of func(catalog.Group) []instance) func(*catalog.View, *ask) (any, error) {
 	return func(v *catalog.View, a *ask) (any, error) {
 		if a.name == "" {
 			return nil, failed(http.StatusBadRequest, "Missing service name")
@@ -71,32 +71,47 @@ func registeredAs(of func(*catalog.Group) []instance) func(*catalog.View, *ask) 
 // serviceNames are the names under which something is registered, each with the tags of all its instances, sorted: Consul's are in
 // another order each time. Consul's own service is not there.
 func serviceNames(v *catalog.View, a *ask) (any, error) {
-	n := a.node.answer(v)
-	var all []*serviceNode
-	if !a.elsewhere() {
-		for r := range v.Registrations() {
-			all = append(all, serviceNodeOf(v, n, instance{r, nil}))
+	out := map[string][]string{}
+	add := func(name string, tags []string) {
+		if out[name] == nil {
+			out[name] = []string{}
 		}
-		for s := range v.Sidecars() {
-			all = append(all, serviceNodeOf(v, n, instance{&s.Registration, s}))
-		}
+		out[name] = append(out[name], tags...)
 	}
-	all, err := filtered(a.filter(), all)
+	f, err := newFilter[*serviceNode](a.filter())
 	if err != nil {
 		return nil, err
 	}
-	out := map[string][]string{}
-	for _, s := range all {
-		if out[s.ServiceName] == nil {
-			out[s.ServiceName] = []string{}
+	n := a.node.answer(v)
+	for _, i := range allInstances(v) {
+		if a.elsewhere() {
+			break
 		}
-		out[s.ServiceName] = append(out[s.ServiceName], s.ServiceTags...)
+		if f != nil {
+			if some, err := execute(f, []*serviceNode{serviceNodeOf(v, n, i)}); err != nil {
+				return nil, err
+			} else if len(some) == 0 {
+				continue
+			}
+		}
+		add(i.Service.Service, i.Tags)
 	}
 	for name, tags := range out {
 		slices.Sort(tags)
 		out[name] = slices.Compact(tags)
 	}
 	return out, nil
+}
+
+// allInstances is all that is registered.
+func allInstances(v *catalog.View) (all []instance) {
+	for r := range v.Registrations() {
+		all = append(all, instance{r, nil})
+	}
+	for s := range v.Sidecars() {
+		all = append(all, instance{&s.Registration, s})
+	}
+	return all
 }
 
 func datacenters(v *catalog.View, _ *ask) (any, error) { return v.Mesh().Datacenters, nil }

@@ -20,7 +20,19 @@ var (
 
 // onGroup is all that is registered under the name that is asked for.
 func onGroup(v *catalog.View, a *ask) []any {
-	return []any{v.Mesh(), v.Group(identity.NewName(a.name))}
+	g := v.Group(identity.NewName(a.name))
+	on := make([]any, 0, 1+len(g.Registrations)+len(g.Named)+len(g.Sidecars))
+	on = append(on, v.Mesh())
+	for _, r := range g.Registrations {
+		on = append(on, r)
+	}
+	for _, s := range g.Named {
+		on = append(on, s)
+	}
+	for _, s := range g.Sidecars {
+		on = append(on, s)
+	}
+	return on
 }
 
 func onRegistered(v *catalog.View, _ *ask) []any {
@@ -34,12 +46,12 @@ type instance struct {
 }
 
 // registeredUnder is what is registered under a name, sidecars too.
-func registeredUnder(g *catalog.Group) []instance {
+func registeredUnder(g catalog.Group) []instance {
 	return sortedInstances(g.Registrations, g.Named)
 }
 
 // connected is by what a service can be dialled in the mesh: its sidecars, and instances that speak for themselves.
-func connected(g *catalog.Group) []instance {
+func connected(g catalog.Group) []instance {
 	var native []*catalog.Registration
 	for _, r := range g.Registrations {
 		if r.Native {
@@ -69,7 +81,7 @@ type healthAnswer struct {
 	Checks  []healthCheck
 }
 
-func instancesOf(of func(*catalog.Group) []instance) func(*catalog.View, *ask) (any, error) {
+func instancesOf(of func(catalog.Group) []instance) func(*catalog.View, *ask) (any, error) {
 	return func(v *catalog.View, a *ask) (any, error) {
 		onlyPassing, err := a.flag("passing")
 		if err != nil {
@@ -82,8 +94,9 @@ func instancesOf(of func(*catalog.Group) []instance) func(*catalog.View, *ask) (
 			return nil, failed(http.StatusBadRequest, "Missing service name")
 		}
 		out := []*healthAnswer{}
+		n := a.node.answer(v)
 		for _, i := range a.instances(v, of) {
-			h := &healthAnswer{a.node.answer(v), serviceOf(v, i.Registration, i.sidecar), append([]healthCheck{a.node.check()}, a.node.checksOf(v, i.Registration)...)}
+			h := &healthAnswer{n, serviceOf(v, i.Registration, i.sidecar), append([]healthCheck{a.node.check()}, a.node.checksOf(v, i.Registration)...)}
 			if !onlyPassing || !slices.ContainsFunc(h.Checks, func(c healthCheck) bool { return c.Status != passing }) {
 				out = append(out, h)
 			}
@@ -93,12 +106,11 @@ func instancesOf(of func(*catalog.Group) []instance) func(*catalog.View, *ask) (
 }
 
 // instances are those of the name that is asked for which have all tags that are asked for.
-func (a *ask) instances(v *catalog.View, of func(*catalog.Group) []instance) []instance {
-	g := v.Group(identity.NewName(a.name))
-	if g == nil || a.elsewhere() {
+func (a *ask) instances(v *catalog.View, of func(catalog.Group) []instance) []instance {
+	if a.elsewhere() {
 		return nil
 	}
-	return slices.DeleteFunc(of(g), func(i instance) bool {
+	return slices.DeleteFunc(of(v.Group(identity.NewName(a.name))), func(i instance) bool {
 		for _, tag := range a.query["tag"] {
 			if !slices.ContainsFunc(i.Tags, func(t string) bool { return strings.EqualFold(t, tag) }) {
 				return true

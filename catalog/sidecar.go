@@ -66,49 +66,62 @@ func (v *View) Sidecar(id string) *Sidecar {
 	return v.contents.Sidecars[i]
 }
 
-// Group is all that is registered under one name, without regard to letter case. Between two Views pointer-equal means
-// unchanged.
+// Group is all that is registered under one name, without regard to letter case.
 type Group struct {
 	Registrations []*Registration // of that service, sorted by ID
 	Named         []*Sidecar      // registered under that name, sorted by ID
 	Sidecars      []*Sidecar      // of that service, sorted by ID
 }
 
-func (g *Group) equal(o *Group) bool {
-	return slices.Equal(g.Registrations, o.Registrations) && slices.Equal(g.Named, o.Named) && slices.Equal(g.Sidecars, o.Sidecars)
-}
-
-// Group is what is registered under that name; nil: nothing is.
-func (v *View) Group(name identity.Name) *Group { return v.groups[name.Fold()] }
-
-// group makes n's groups, and takes those of v that are equal.
-func (n *View) group(v *View, registrations, sidecars following) {
-	if n.groups = v.groups; registrations.same() && sidecars.same() {
-		return
-	}
-	n.groups = make(map[identity.Name]*Group, len(n.contents.Registrations)+len(n.contents.Sidecars))
-	of := func(name identity.Name) *Group {
-		key := name.Fold()
-		g := n.groups[key]
-		if g == nil {
-			g = &Group{}
-			n.groups[key] = g
-		}
+// Group is what is registered under that name; nothing may be. What is in it is the same pointer in two Views where it did not change.
+func (v *View) Group(name identity.Name) (g Group) {
+	at := v.groups[name.Fold()]
+	if at == nil {
 		return g
 	}
-	for _, r := range n.contents.Registrations {
-		g := of(r.Service)
-		g.Registrations = append(g.Registrations, r)
+	for _, i := range at.registrations {
+		g.Registrations = append(g.Registrations, v.contents.Registrations[i])
 	}
-	for _, s := range n.contents.Sidecars {
-		g := of(s.Service)
-		g.Named = append(g.Named, s)
-		g = of(s.Destination)
-		g.Sidecars = append(g.Sidecars, s)
+	for _, i := range at.named {
+		g.Named = append(g.Named, v.contents.Sidecars[i])
 	}
-	for name, g := range n.groups {
-		if old := v.groups[name]; old != nil && old.equal(g) {
-			n.groups[name] = old
+	for _, i := range at.sidecars {
+		g.Sidecars = append(g.Sidecars, v.contents.Sidecars[i])
+	}
+	return g
+}
+
+// places is where the contents have what is in a Group.
+type places struct{ registrations, named, sidecars []int }
+
+// group makes n's index of groups, which is v's as long as the same things are there under the same names.
+func (n *View) group(v *View, registrations, sidecars following) {
+	old, c := &v.contents, &n.contents
+	if n.groups = v.groups; !registrations.others && !sidecars.others &&
+		!slices.ContainsFunc(registrations.changed, func(i int) bool { return old.Registrations[i].Service != c.Registrations[i].Service }) &&
+		!slices.ContainsFunc(sidecars.changed, func(i int) bool {
+			return old.Sidecars[i].Service != c.Sidecars[i].Service || old.Sidecars[i].Destination != c.Sidecars[i].Destination
+		}) {
+		return
+	}
+	n.groups = make(map[identity.Name]*places, len(c.Registrations)+len(c.Sidecars))
+	of := func(name identity.Name) *places {
+		key := name.Fold()
+		at := n.groups[key]
+		if at == nil {
+			at = &places{}
+			n.groups[key] = at
 		}
+		return at
+	}
+	for i, r := range c.Registrations {
+		at := of(r.Service)
+		at.registrations = append(at.registrations, i)
+	}
+	for i, s := range c.Sidecars {
+		at := of(s.Service)
+		at.named = append(at.named, i)
+		at = of(s.Destination)
+		at.sidecars = append(at.sidecars, i)
 	}
 }

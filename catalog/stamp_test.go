@@ -61,30 +61,36 @@ func TestStamps(t *testing.T) {
 	}
 }
 
-// TestGroups finds what is registered under a name in any letter case, as the same pointer as long as it is the same.
+// TestGroups finds what is registered under a name in any letter case, also after a change of it.
 func TestGroups(t *testing.T) {
 	m := contents()
 	m.Registrations = append(m.Registrations, catalog.Registration{ID: "w2", Service: identity.NewName("WEB")})
 	v := m.View()
 	g := v.Group(name("Web"))
-	if g == nil || len(g.Registrations) != 2 || len(g.Sidecars) != 1 || len(g.Named) != 0 {
+	if len(g.Registrations) != 2 || len(g.Sidecars) != 1 || len(g.Named) != 0 {
 		t.Fatalf("Group(Web) = %+v", g)
 	}
-	if named := v.Group(name("web-sidecar-proxy")); named == nil || len(named.Named) != 1 {
+	if named := v.Group(name("web-sidecar-proxy")); len(named.Named) != 1 {
 		t.Errorf("Group(web-sidecar-proxy) = %+v", named)
 	}
-	if v.Group(name("nobody")) != nil {
+	if nobody := v.Group(name("nobody")); len(nobody.Registrations)+len(nobody.Named)+len(nobody.Sidecars) > 0 {
 		t.Error("nobody is registered")
 	}
 	api := v.Group(name("api"))
 	m.Registrations[0].Port++
 	next := v.Next(m.Contents())
-	if next.Group(name("web")) == g || next.Group(name("api")) != api {
-		t.Error("a registration of web changed, and not api's sidecar")
+	now := next.Group(name("web"))
+	if now.Registrations[1] == g.Registrations[1] || now.Registrations[0] != g.Registrations[0] || next.Group(name("api")).Sidecars[0] != api.Sidecars[0] {
+		t.Error("a registration of web changed, and neither the other one nor api's sidecar")
+	}
+	m.Registrations[0].Service = name("other") // under another name
+	next = next.Next(m.Contents())
+	if other := next.Group(name("Other")); len(other.Registrations) != 1 || len(next.Group(name("web")).Registrations) != 1 {
+		t.Errorf("other has %+v", other)
 	}
 	m.Registrations = nil
 	m.Sidecars = m.Sidecars[1:] // that of api
-	if next = next.Next(m.Contents()); next.Group(name("web")) != nil || next.Group(name("api")) != api {
+	if next = next.Next(m.Contents()); len(next.Group(name("web")).Sidecars) > 0 || next.Group(name("api")).Sidecars[0] != api.Sidecars[0] {
 		t.Error("web is gone, and api is what it was")
 	}
 }

@@ -26,8 +26,8 @@ type View struct {
 	index    *index
 	// instances are the registrations of each service.
 	instances map[identity.Name][]int
-	groups    map[identity.Name]*Group // by names without regard to letter case
-	folded    map[entryKey]int         // where entries are, counted from 1, likewise
+	groups    map[identity.Name]*places // by names without regard to letter case
+	folded    map[entryKey]int          // where entries are, counted from 1, likewise
 	stamps    stamps
 	revision  Revision
 	compiled  uint64   // the number of the change that policies are of
