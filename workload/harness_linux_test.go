@@ -231,29 +231,22 @@ func start(t testing.TB, ttl time.Duration, change func(*workload.Config)) *harn
 }
 
 // dialAs connects to a Unix socket as another user: of a connection the kernel knows who the thread
-// was that made it.
+// was that made it. The thread is given back as it was.
 func dialAs(uid int, socket string) (net.Conn, error) {
-	type result struct {
-		conn net.Conn
-		err  error
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	const keep = ^uintptr(0)
+	set := func(call, id uintptr) {
+		if _, _, errno := syscall.RawSyscall(call, keep, id, keep); errno != 0 {
+			panic(errno)
+		}
 	}
-	done := make(chan result)
-	go func() {
-		runtime.LockOSThread() // and never unlocked, so that the thread ends with this goroutine
-		const keep = ^uintptr(0)
-		if _, _, errno := syscall.RawSyscall(syscall.SYS_SETRESGID, keep, uintptr(uid), keep); errno != 0 {
-			done <- result{err: errno}
-			return
-		}
-		if _, _, errno := syscall.RawSyscall(syscall.SYS_SETRESUID, keep, uintptr(uid), keep); errno != 0 {
-			done <- result{err: errno}
-			return
-		}
-		conn, err := net.Dial("unix", socket)
-		done <- result{conn, err}
-	}()
-	r := <-done
-	return r.conn, r.err
+	set(syscall.SYS_SETRESGID, uintptr(uid))
+	set(syscall.SYS_SETRESUID, uintptr(uid))
+	conn, err := net.Dial("unix", socket)
+	set(syscall.SYS_SETRESUID, 0)
+	set(syscall.SYS_SETRESGID, 0)
+	return conn, err
 }
 
 // dialOptions are those of a client of another user.

@@ -5,6 +5,7 @@ import (
 	"crypto/x509"
 	"encoding/pem"
 	"fmt"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -286,4 +287,42 @@ func TestDeltaSecrets(t *testing.T) {
 	}
 	_, err = stream.Recv()
 	wantStatus(t, err, codes.InvalidArgument, "workload is not authorized", "leaf/api")
+}
+
+// TestNodesAreNotKept: an Envoy's first request says much of it, and is forgotten.
+func TestNodesAreNotKept(t *testing.T) {
+	h := start(t, time.Hour, nil)
+	h.publish(instance("web", "web", fmt.Sprintf("unix:uid:%d", webUID)))
+	sds := secretv3.NewSecretDiscoveryServiceClient(h.client(t, webUID))
+	node := &corev3.Node{}
+	for range 1000 {
+		node.Extensions = append(node.Extensions, &corev3.Extension{Name: strings.Repeat("e", 60), Category: strings.Repeat("c", 60)})
+	}
+	heap := func() uint64 {
+		runtime.GC()
+		runtime.GC()
+		var m runtime.MemStats
+		runtime.ReadMemStats(&m)
+		return m.HeapAlloc
+	}
+	const streams = 60
+	before := heap()
+	for range streams {
+		stream, err := sds.StreamSecrets(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := stream.Send(&discoveryv3.DiscoveryRequest{Node: node, ResourceNames: []string{"ROOTCA"}}); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := stream.Recv(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	// Both ends of the streams are in this process.
+	if each := (int64(heap()) - int64(before)) / streams; each > 60<<10 {
+		t.Errorf("a stream keeps %d bytes, of which its node is to be none", each)
+	} else {
+		t.Logf("a stream keeps %d bytes at both ends", each)
+	}
 }
