@@ -9,6 +9,7 @@ import (
 	"encoding/json"
 	"encoding/pem"
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -39,6 +40,11 @@ func newAgent(binary string) *agent {
 
 // startAgent starts the agent, with the data that it has, and waits until it serves.
 func (m *mesh) startAgent(ctx context.Context) error {
+	if m.agent.process == nil { // the first time: what it is told must not reach another agent
+		if err := free(ctx, agentHTTP, agentRPC, agentSerf); err != nil {
+			return err
+		}
+	}
 	dir := filepath.Join(m.dir, "consul")
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err
@@ -53,6 +59,21 @@ func (m *mesh) startAgent(ctx context.Context) error {
 		return err
 	}
 	return m.agent.process.Await(ctx, patience, "ready", m.agent.Ready)
+}
+
+// free is nil if nobody listens on ports of the loopback.
+func free(ctx context.Context, ports ...int) error {
+	var lc net.ListenConfig
+	for _, port := range ports {
+		l, err := lc.Listen(ctx, "tcp", fmt.Sprintf("127.0.0.1:%d", port))
+		if err != nil {
+			return fmt.Errorf("port %d, where the demo's Consul agent is to listen, is in use by another process (%w): end that first", port, err)
+		}
+		if err := l.Close(); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // tellAgent registers the services and writes the configuration entries: the files that a mesh without Consul reads.

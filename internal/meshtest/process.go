@@ -96,8 +96,11 @@ func (p *Process) Stop(sig syscall.Signal, patience time.Duration) {
 // patience has ended.
 func (p *Process) Await(ctx context.Context, patience time.Duration, what string, try func() error) error {
 	for deadline := time.Now().Add(patience); ; {
+		_, ended := p.Wait(0)
 		err := try()
 		switch {
+		case ended: // and what answers is another one's
+			return fmt.Errorf("%s has ended; its log ends\n%s", p.name, p.Tail(15))
 		case err == nil:
 			return nil
 		case ctx.Err() != nil:
