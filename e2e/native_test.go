@@ -215,7 +215,7 @@ type nativeMesh struct {
 }
 
 // TestNative: sidecars and native applications reach each other, by the exact identity, as intentions say.
-func TestNative(t *testing.T) {
+func TestNative(t *testing.T) { //nolint:tparallel // four Envoys at one time are enough load
 	t.Parallel()
 	for _, envoy := range []string{meshtest.Version, "1.36.4"} {
 		t.Run(envoy, func(t *testing.T) {
@@ -241,7 +241,7 @@ func TestNative(t *testing.T) {
 }
 
 // TestConsulNative is TestNative beside a Consul agent, from which the applications have their leafs and verdicts.
-func TestConsulNative(t *testing.T) {
+func TestConsulNative(t *testing.T) { //nolint:tparallel // as TestNative
 	t.Parallel()
 	for _, envoy := range []string{meshtest.Version, "1.36.4"} {
 		t.Run(envoy, func(t *testing.T) {
@@ -356,7 +356,7 @@ func nativeDials(t *testing.T, m nativeMesh, mail, sdk *application) {
 	}
 	// With ALPN as Consul's SDK has it, which an http service's sidecar does not offer.
 	tr := &http.Transport{DialTLSContext: func(ctx context.Context, _, addr string) (net.Conn, error) {
-		d := tls.Dialer{Config: &tls.Config{Certificates: []tls.Certificate{*sdk.leaf.Load()}, NextProtos: []string{"h2"}, InsecureSkipVerify: true}} //nolint:gosec // toDB verifies
+		d := tls.Dialer{Config: &tls.Config{Certificates: []tls.Certificate{*sdk.leaf.Load()}, NextProtos: []string{"h2"}, InsecureSkipVerify: true}}
 		return d.DialContext(ctx, "tcp", addr)
 	}}
 	defer tr.CloseIdleConnections()
