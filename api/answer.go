@@ -60,7 +60,7 @@ func (s *Server) ask(r *http.Request, q *question, st *state) (answer, error) {
 	if !waits {
 		t := s.topics.get(q, false)
 		a, _ := t.bring(st, false)
-		s.topics.weigh(t, len(a.body)+len(t.key))
+		s.topics.weigh(t)
 		return a, nil
 	}
 	leave, err := s.waits.enter(q.caller.ID)

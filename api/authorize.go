@@ -47,9 +47,6 @@ func (s *Server) authorize(w http.ResponseWriter, r *http.Request, q *question) 
 
 func (s *Server) authorized(w http.ResponseWriter, r *http.Request, q *question) (authorizeAnswer, error) {
 	var in connectAuthorizeRequest
-	if r.ContentLength != 0 { // the next request has a deadline of its own
-		_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(readTime))
-	}
 	d := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxBody))
 	d.DisallowUnknownFields()
 	if err := d.Decode(&in); err != nil {

@@ -1,6 +1,8 @@
 package api
 
 import (
+	"strings"
+
 	"github.com/hashicorp/go-bexpr"
 )
 
@@ -10,6 +12,8 @@ const (
 	maxFilter      = 4096
 	maxFilterDepth = 5
 	maxFilterSteps = 200_000
+	// maxPatterns bounds the regular expressions in a filter, in bytes.
+	maxPatterns = 256
 )
 
 // filtered is those of list that the expression is true of; all, if it is empty. The names of fields are those of T, as Consul's.
@@ -50,8 +54,12 @@ func newFilter[T any](expression string) (*bexpr.Filter, error) {
 	case depth(expression) > maxFilterDepth:
 		return nil, broken("Failed to create boolean expression evaluator: it has parentheses more than %d deep, which sallyport does not read", maxFilterDepth)
 	}
-	if _, err := bexpr.Parse("", []byte(expression), bexpr.MaxExpressions(maxFilterSteps)); err != nil {
+	parsed, err := bexpr.Parse("", []byte(expression), bexpr.MaxExpressions(maxFilterSteps))
+	if err != nil {
 		return nil, broken("Failed to create boolean expression evaluator: %s", err)
+	}
+	if size, counts := patterns(parsed); size > maxPatterns || counts {
+		return nil, broken("Failed to create boolean expression evaluator: sallyport reads patterns of %d bytes in all, without {counts}: they are tried on each change", maxPatterns)
 	}
 	var of []T
 	f, err := bexpr.CreateFilter(expression, nil, of)
@@ -59,6 +67,23 @@ func newFilter[T any](expression string) (*bexpr.Filter, error) {
 		return nil, broken("%s", err)
 	}
 	return f, nil
+}
+
+// patterns is how long those of "matches" are together, and whether one counts repetitions: (a?){1000} is a program of megabytes.
+func patterns(e any) (size int, counts bool) {
+	switch e := e.(type) {
+	case *bexpr.UnaryExpression:
+		return patterns(e.Operand)
+	case *bexpr.BinaryExpression:
+		left, l := patterns(e.Left)
+		right, r := patterns(e.Right)
+		return left + right, l || r
+	case *bexpr.MatchExpression:
+		if (e.Operator == bexpr.MatchMatches || e.Operator == bexpr.MatchNotMatches) && e.Value != nil {
+			return len(e.Value.Raw), strings.Contains(e.Value.Raw, "{")
+		}
+	}
+	return 0, false
 }
 
 // depth is how deep parentheses are in parentheses.

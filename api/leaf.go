@@ -121,6 +121,8 @@ type heldLeaf struct {
 	leafs *sds.Leafs
 	next  func() uint64
 
+	fetching sync.Mutex // held while the newest is looked for
+
 	mu      sync.Mutex
 	svid    *sds.SVID
 	answer  answer
@@ -203,6 +205,8 @@ func (h *heldLeaf) now() (answer, <-chan struct{}, error) {
 	h.mu.Lock()
 	changed := h.changed
 	h.mu.Unlock()
+	h.fetching.Lock() // so that an older one never replaces a newer
+	defer h.fetching.Unlock()
 	svid := h.leafs.SVID(h.key.id) // calls wake at times, so without the lock
 	h.mu.Lock()
 	defer h.mu.Unlock()

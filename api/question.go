@@ -32,10 +32,10 @@ func (q *question) has(name string) bool {
 	return ok
 }
 
-// asked are the parameters that say how to answer, not what.
-var asked = map[string]bool{
-	"token": true, "index": true, "wait": true, "pretty": true, "stale": true, "consistent": true, "cached": true, "max_stale": true,
-	"dc": true, "datacenter": true, "near": true, "leader": true, "hash": true,
+// says are the parameters that say what is asked. Of the others no answer depends, but for how and when it is given.
+var says = map[string]bool{
+	"by": true, "compile-dc": true, "destination": true, "filter": true, "name": true, "node-meta": true, "passing": true, "peer": true,
+	"pem": true, "sg": true, "source": true, "source-type": true, "tag": true,
 }
 
 // key tells questions with different answers apart.
@@ -50,7 +50,7 @@ func (q *question) key() string {
 	}
 	names := make([]string, 0, len(q.query))
 	for name := range q.query {
-		if !asked[name] {
+		if says[name] {
 			names = append(names, name)
 		}
 	}
@@ -60,7 +60,7 @@ func (q *question) key() string {
 			b.WriteByte(0)
 			b.WriteString(name)
 			b.WriteByte('=')
-			b.WriteString(value)
+			b.WriteString(url.QueryEscape(value))
 		}
 	}
 	return b.String()
@@ -72,7 +72,7 @@ func (q *question) kept() *question {
 	k.caller.Token = ""
 	k.query = make(url.Values, len(q.query))
 	for name, values := range q.query {
-		if !asked[name] {
+		if says[name] {
 			k.query[name] = values
 		}
 	}

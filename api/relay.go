@@ -45,6 +45,8 @@ const (
 	// mostAsked is how many questions are with the agent at a time, of which mostWatched wait for a change.
 	mostAsked   = 20
 	mostWatched = 16
+	// mostOfToken is how many of them are of one token, and mostOfNobody of those who have none.
+	mostOfToken, mostOfNobody = 12, 8
 	// queueTime is how long a question waits for its turn.
 	queueTime = time.Second
 	// verdict is how old the agent's last word may be on whether a caller may have an answer.
@@ -169,7 +171,7 @@ func (rl *relay) watch(key string, q RelayQuestion, first RelayReply) *watched {
 		e.users++
 		return e
 	}
-	if rl.ctx == nil || len(rl.watched) >= mostWatched && !rl.evict() {
+	if rl.ctx == nil || rl.share(q.Token) || len(rl.watched) >= mostWatched && !rl.evict() {
 		return nil
 	}
 	select {
@@ -186,6 +188,17 @@ func (rl *relay) watch(key string, q RelayQuestion, first RelayReply) *watched {
 		rl.follow(ctx, e)
 	})
 	return e
+}
+
+// share reports whether a token has as many watches as one may have. rl.mu is held.
+func (rl *relay) share(token string) bool {
+	n := 0
+	for _, e := range rl.watched {
+		if e.question.Token == token {
+			n++
+		}
+	}
+	return n >= mostOfToken || token == "" && n >= mostOfNobody
 }
 
 // evict ends the watch that was not asked for the longest time. rl.mu is held.
@@ -262,6 +275,19 @@ func (e *watched) set(r RelayReply) {
 	e.reply = r
 	close(e.changed)
 	e.changed = make(chan struct{})
+}
+
+// verify is a reply to a question beside the watch: this token may have the answer. The watch's own, if it is newer, is the one.
+func (e *watched) verify(r RelayReply) (newest RelayReply, changed <-chan struct{}) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.verified = time.Now()
+	if r.Index > e.reply.Index {
+		e.reply = r
+		close(e.changed)
+		e.changed = make(chan struct{})
+	}
+	return e.reply, e.changed
 }
 
 func (e *watched) lose() {
@@ -360,18 +386,15 @@ func (s *Server) await(r *http.Request, q *question, e *watched, caller string, 
 	reply, changed, fresh, stale := e.now()
 	if !fresh { // the caller's rights may have changed, of which a wait says nothing
 		next, err := s.relay.ask(r.Context(), ask)
-		if err != nil {
-			if codeOf(err) == http.StatusInternalServerError {
-				e.lose()
-			}
-			if reply, _, fresh, stale = e.now(); !fresh {
+		switch {
+		case err != nil: // if the agent is away, the watch finds that out
+			if reply, changed, fresh, stale = e.now(); !fresh {
 				return RelayReply{}, 0, err
 			}
-		} else if reply = next; reply.Code == http.StatusOK || reply.Code == http.StatusNotFound {
-			e.set(next)
-			_, changed, _, _ = e.now()
-		} else {
-			return reply, 0, nil
+		case next.Code == http.StatusOK || next.Code == http.StatusNotFound:
+			reply, changed = e.verify(next)
+		default:
+			return next, 0, nil
 		}
 	}
 	if q.index == 0 || q.index < reply.Index || e.over() {

@@ -221,8 +221,8 @@ func TestRelayBounds(t *testing.T) {
 				t.Errorf("status %d", code)
 			}
 		}
-		if busy != 50-mostWatched {
-			t.Errorf("%d of 50 were told that there is no room, want %d", busy, 50-mostWatched)
+		if busy != 50-mostOfToken {
+			t.Errorf("%d of 50 were told that there is no room, want %d", busy, 50-mostOfToken)
 		}
 		if n := len(s.relay.slots); n > mostWatched {
 			t.Errorf("%d slots are taken", n)

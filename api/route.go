@@ -1,6 +1,7 @@
 package api
 
 import (
+	"io"
 	"iter"
 	"net/http"
 	"net/url"
@@ -162,6 +163,10 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		refuse(w, failed(http.StatusMethodNotAllowed, "method %s not allowed", r.Method))
 		return
 	}
+	if err := bodyOf(w, r); err != nil {
+		refuse(w, failed(http.StatusBadRequest, "Request decode failed: %s", err.Error()))
+		return
+	}
 	q := &question{route: rt, name: name}
 	if r.URL.RawQuery != "" {
 		var err error
@@ -172,6 +177,23 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	code := s.answered(w, r, q)
 	s.metrics.observe(q, code, time.Since(started))
+}
+
+// bodyOf has a body come within readTime. One of a GET means nothing, and is read: until it has come nothing tells that the client is gone.
+func bodyOf(w http.ResponseWriter, r *http.Request) error {
+	if r.ContentLength == 0 {
+		return nil
+	}
+	c := http.NewResponseController(w)
+	_ = c.SetReadDeadline(time.Now().Add(readTime))
+	if r.Method != http.MethodGet {
+		return nil // whoever reads it does not wait after that
+	}
+	_, err := io.Copy(io.Discard, http.MaxBytesReader(w, r.Body, maxBody))
+	if err == nil {
+		err = c.SetReadDeadline(time.Time{})
+	}
+	return err
 }
 
 // answered answers q and returns the status code.
@@ -200,9 +222,17 @@ func (s *Server) answered(w http.ResponseWriter, r *http.Request, q *question) i
 	if err != nil {
 		return refuse(w, err)
 	}
-	if q.index > 0 && !q.route.public { // the token may have been revoked meanwhile
+	if (q.index > 0 || q.has("hash")) && !q.route.public { // the token may have been revoked meanwhile, or be worth less
+		before := q.caller.scope()
 		if err := s.identify(r, q); err != nil {
 			return refuse(w, err)
+		}
+		if q.caller.scope() != before {
+			q.index = 0
+			delete(q.query, "hash")
+			if a, err = s.ask(r, q, s.state.Load()); err != nil {
+				return refuse(w, err)
+			}
 		}
 	}
 	return s.write(w, r, q, a)

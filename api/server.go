@@ -59,6 +59,7 @@ type Server struct {
 	// state is what is answered from; nil until Run runs.
 	state  atomic.Pointer[state]
 	topics topics
+	woken  chan struct{} // full when there is a state that topics were not brought to
 	leafs  leafs
 	waits  waits
 	relay  relay
@@ -82,7 +83,7 @@ func New(c Config) (*Server, error) {
 	if c.NodeName == "" {
 		c.NodeName = "sallyport"
 	}
-	s := &Server{config: c, log: c.Logger}
+	s := &Server{config: c, log: c.Logger, woken: make(chan struct{}, 1)}
 	s.relay.init(c.Relay)
 	s.routes = s.table()
 	s.topics.init()
@@ -101,9 +102,13 @@ func (s *Server) Run(ctx context.Context) error {
 	forget := time.NewTicker(forgetInterval)
 	defer forget.Stop()
 	defer s.leafs.close()
-	var relaying sync.WaitGroup
-	relaying.Go(func() { s.relay.run(ctx) })
-	defer relaying.Wait()
+	ctx, stop := context.WithCancel(ctx)
+	var beside sync.WaitGroup
+	defer beside.Wait()
+	defer stop()
+	beside.Go(func() { s.relay.run(ctx) })
+	// Apart, so that what some question costs keeps no change from the others.
+	beside.Go(func() { s.wake(ctx) })
 	for {
 		views, roots := s.config.Views.Changed(), s.config.Credentials.RootsChanged()
 		s.follow()
@@ -135,7 +140,22 @@ func (s *Server) follow() {
 		next.rootsNumber = next.number
 	}
 	s.state.Store(&next)
-	s.topics.wake(&next)
+	select {
+	case s.woken <- struct{}{}:
+	default: // there is a newer state for whoever is woken
+	}
+}
+
+// wake brings what is waited for up to date with each new state, until ctx ends.
+func (s *Server) wake(ctx context.Context) {
+	for {
+		select {
+		case <-s.woken:
+			s.topics.wake(s.state.Load())
+		case <-ctx.Done():
+			return
+		}
+	}
 }
 
 // current is the state, or why there is none yet.

@@ -150,6 +150,16 @@ func (r *rig) publish() {
 	r.views.Set(r.view)
 }
 
+// settle waits until what was published last is answered from.
+func (r *rig) settle(t testing.TB) {
+	t.Helper()
+	for end := time.Now().Add(20 * time.Second); r.state.Load().view != r.view; time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("the server does not follow")
+		}
+	}
+}
+
 // reply is what a request was answered with.
 type reply struct {
 	code   int
@@ -249,6 +259,7 @@ func TestRules(t *testing.T) {
 func TestAuthorize(t *testing.T) {
 	r := start(t)
 	r.intend("*", "legacy", intention.Deny)
+	r.settle(t)
 	uri := "spiffe://" + trustDomain.Name() + "/ns/default/dc/dc1/svc/"
 	body := func(target, uri string) string {
 		b, _ := json.Marshal(map[string]string{"Target": target, "ClientCertURI": uri, "ClientCertSerial": "01:02"})

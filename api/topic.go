@@ -3,6 +3,8 @@ package api
 import (
 	"bytes"
 	"container/list"
+	"fmt"
+	"net/http"
 	"slices"
 	"sync"
 )
@@ -64,12 +66,11 @@ func (t *topic) bring(st *state, wait bool) (answer, <-chan struct{}) {
 func (t *topic) advance(st *state) {
 	first := t.seen == 0
 	t.seen = st.number
-	on := t.question.route.depends(st, t.question)
-	if !first && slices.Equal(on, t.depends) {
+	on, next, same := t.next(st, first)
+	if same {
 		return
 	}
 	t.depends = on
-	next := rendered(st, t.question)
 	if !first && next.code == t.answer.code && bytes.Equal(next.body, t.answer.body) {
 		return
 	}
@@ -79,6 +80,22 @@ func (t *topic) advance(st *state) {
 		close(t.changed)
 		t.changed = nil
 	}
+}
+
+// next is what t depends on in st, and its answer there; same: neither is another. What panics is an answer: no question may keep
+// another's from coming.
+func (t *topic) next(st *state, first bool) (on depends, next answer, same bool) {
+	defer func() {
+		if r := recover(); r != nil {
+			on, same = nil, false
+			next = answer{code: http.StatusInternalServerError, body: fmt.Appendf(nil, "sallyport cannot answer this question, which is a mistake of its own: %v", r), kind: textPlain}
+		}
+	}()
+	on = t.question.route.depends(st, t.question)
+	if !first && t.depends != nil && slices.Equal(on, t.depends) {
+		return nil, answer{}, true
+	}
+	return on, rendered(st, t.question), false
 }
 
 // topics are those that somebody waits for, and those asked last.
@@ -112,13 +129,22 @@ func (ts *topics) get(q *question, wait bool) *topic {
 
 // leave is the end of a wait.
 func (ts *topics) leave(t *topic) {
+	size := t.weight()
 	ts.mu.Lock()
 	defer ts.mu.Unlock()
 	t.waiting--
 	ts.placed(t)
+	ts.weighed(t, size)
 }
 
-// placed puts t where it belongs, and drops those that were not asked for the longest time. ts.mu is held.
+// weight is about what t takes: answer, what it is compressed to, key and question.
+func (t *topic) weight() int {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return 1024 + len(t.answer.body)*5/4 + 3*len(t.key)
+}
+
+// placed puts t where it belongs, and keeps the bounds. ts.mu is held.
 func (ts *topics) placed(t *topic) {
 	switch {
 	case t.waiting > 0 && t.place != nil:
@@ -131,6 +157,11 @@ func (ts *topics) placed(t *topic) {
 	case t.place != nil:
 		ts.idle.MoveToFront(t.place)
 	}
+	ts.bound()
+}
+
+// bound drops those that were not asked for the longest time. ts.mu is held.
+func (ts *topics) bound() {
 	for ts.idle.Len() > maxTopics || ts.size > maxTopicBytes && ts.idle.Len() > 1 {
 		last, _ := ts.idle.Remove(ts.idle.Back()).(*topic)
 		ts.size -= last.size
@@ -139,14 +170,21 @@ func (ts *topics) placed(t *topic) {
 	}
 }
 
-// weigh notes how large the answer of t is.
-func (ts *topics) weigh(t *topic, size int) {
+// weigh notes how large t is.
+func (ts *topics) weigh(t *topic) {
+	size := t.weight()
 	ts.mu.Lock()
 	defer ts.mu.Unlock()
+	ts.weighed(t, size)
+}
+
+// weighed is weigh while ts.mu is held.
+func (ts *topics) weighed(t *topic, size int) {
 	if t.place != nil {
 		ts.size += size - t.size
 	}
 	t.size = size
+	ts.bound()
 }
 
 // wake brings those up to date that somebody waits for.
