@@ -117,9 +117,9 @@ func findEnvoy(flag, variable string) (string, error) {
 	case err == nil:
 		return path, nil
 	case flag != "":
-		return "", fmt.Errorf("--envoy-binary: %w", err)
+		return "", fmt.Errorf("--envoy-binary: %w: name the path of Envoy's binary", err)
 	case variable != "":
-		return "", fmt.Errorf("$ENVOY: %w", err)
+		return "", fmt.Errorf("$ENVOY: %w: set it to the path of Envoy's binary, or unset it to take the one on PATH", err)
 	}
 	return "", fmt.Errorf("no envoy on PATH: install Envoy %s or newer (envoyproxy.io tells how, and `make tools` in a checkout of sallyport fetches one into .tools), or name one with --envoy-binary or $ENVOY", bootstrap.Minimum())
 }

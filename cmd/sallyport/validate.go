@@ -11,6 +11,7 @@ import (
 	"github.com/sallyport/sallyport/claim"
 	"github.com/sallyport/sallyport/definition"
 	"github.com/sallyport/sallyport/files"
+	"github.com/sallyport/sallyport/intention"
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
@@ -72,6 +73,7 @@ func newValidateCommand() *cobra.Command {
 			v.Mistakes = append(v.Mistakes, problems...)
 			if err == nil {
 				v.Warnings = append(v.Warnings, claimed(args[0], contents)...)
+				v.Warnings = append(v.Warnings, uninvited(contents)...)
 			}
 			v.Services, v.Proxies = len(contents.Services), len(contents.Proxies)
 			for _, d := range contents.Intentions {
@@ -124,6 +126,23 @@ func claimed(dir string, contents catalog.Contents) (out []files.Problem) {
 			who = "proxy " + string(r.Proxy) + ", upstream " + r.Upstream + ": "
 		}
 		out = append(out, files.Problem{File: at.File, Line: at.Line, Text: who + r.Text})
+	}
+	return out
+}
+
+// uninvited warns of upstreams that refuse their proxy because nobody thought of an intention.
+func uninvited(contents catalog.Contents) (out []files.Problem) {
+	v := new(catalog.View).Next(contents)
+	for p := range v.Proxies() {
+		for _, u := range p.Upstreams {
+			d := v.Policy(u.Destination).Decide(v.Identity(p.Service))
+			if d.Reason != intention.ByDefault || d.Allowed() {
+				continue
+			}
+			at := definition.ParsePosition(u.Origin)
+			out = append(out, files.Problem{File: at.File, Line: at.Line, Text: fmt.Sprintf(
+				"upstream %s: no intention of %s names %s, and the default policy denies, so it is refused: write one that allows it", u.Destination, u.Destination, p.Service)})
+		}
 	}
 	return out
 }
