@@ -141,6 +141,11 @@ func (c *Client) Rotate(ctx context.Context, service string) (RotateResponse, er
 	return call[RotateResponse](ctx, c, http.MethodPost, "/v1/leaf/rotate?"+url.Values{"service": {service}}.Encode(), nil)
 }
 
+// Leafs asks for the leafs in the record that a query takes, the newest first.
+func (c *Client) Leafs(ctx context.Context, q LeafQuery) ([]Leaf, error) {
+	return call[[]Leaf](ctx, c, http.MethodGet, "/v1/leaf/list?"+url.Values{"name": {q.Name}, "serial": {q.Serial}, "sha256": {q.SHA256}}.Encode(), nil)
+}
+
 // Token asks for a proxy's token.
 func (c *Client) Token(ctx context.Context, r TokenRequest) (TokenResponse, error) {
 	return call[TokenResponse](ctx, c, http.MethodPost, "/v1/token", r)

@@ -36,6 +36,8 @@ type API struct {
 	Check func(source, destination string) (CheckResponse, error)
 	// Rotate gives the service a new leaf now, and returns when its proxies have it.
 	Rotate func(service string) (RotateResponse, error)
+	// Leafs are those in the record that a query takes, the newest first.
+	Leafs func(LeafQuery) ([]Leaf, error)
 	// Token mints a proxy's token for the process peer.
 	Token func(peer Peer, r TokenRequest) (TokenResponse, error)
 	// ApplicationToken mints a token of the HTTP API for the process peer.
@@ -170,6 +172,10 @@ func handler(api API, log *slog.Logger) http.Handler {
 		} else {
 			log.Info("leaf rotated")
 		}
+		reply(w, out, err)
+	})
+	mux.HandleFunc("GET /v1/leaf/list", func(w http.ResponseWriter, r *http.Request) {
+		out, err := api.Leafs(LeafQuery{Name: r.FormValue("name"), Serial: r.FormValue("serial"), SHA256: r.FormValue("sha256")})
 		reply(w, out, err)
 	})
 	mux.HandleFunc("POST /v1/reload", func(w http.ResponseWriter, r *http.Request) {

@@ -376,3 +376,26 @@ type Rule struct {
 	// Note says that the rule has something that is not supported and denies for that.
 	Note string `json:"note,omitempty"`
 }
+
+// LeafQuery says which leafs are asked for. What is empty takes all.
+type LeafQuery struct {
+	// Name is a service, an instance or proxy of one, or a caller: "token 7QK…", "uid 1000".
+	Name string
+	// Serial and SHA256 are in hexadecimal, in any case and with or without colons; eight digits or more of the beginning are enough.
+	Serial, SHA256 string
+}
+
+// Leaf is a leaf that was issued and has not ended.
+type Leaf struct {
+	Service string `json:"service"`
+	ID      string `json:"id"` // the SPIFFE ID
+	// Caller is who it was made for: "proxy web-sidecar-proxy", "token 7QK…", "uid 1000".
+	Caller string    `json:"caller"`
+	Serial string    `json:"serial"` // hexadecimal: "01:02"
+	SHA256 string    `json:"sha256"` // of the DER, in hexadecimal
+	Issued time.Time `json:"issued"`
+	Ends   time.Time `json:"ends"`
+	// InUse says that the control plane gives it to callers now, UsedBy to which; sidecars of one service share a leaf.
+	InUse  bool     `json:"in_use"`
+	UsedBy []string `json:"used_by,omitempty"`
+}

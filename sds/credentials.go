@@ -261,7 +261,7 @@ func (c *Credentials) Rotate(name identity.Name) error {
 	c.signal()
 	c.mu.Unlock()
 	if len(rotated) == 0 {
-		return fmt.Errorf("no proxy uses a leaf of the service %q", name)
+		return fmt.Errorf("nobody uses a leaf of the service %q", name)
 	}
 	var failed error
 	for _, done := range rotated {

@@ -1,6 +1,8 @@
 package sds
 
 import (
+	"cmp"
+	"crypto/x509"
 	"log/slog"
 	"slices"
 	"time"
@@ -108,6 +110,32 @@ func (l *Leafs) InUse() (all []*SVID) {
 		if s := w.served.Load(); s != nil {
 			all = append(all, s)
 		}
+	}
+	return all
+}
+
+// Use is a leaf that is in use now.
+type Use struct {
+	Certificate *x509.Certificate
+	// Callers are those that have it, sorted by their names.
+	Callers []identity.Caller
+}
+
+// InUse are all leafs that are in use, in no order.
+func (c *Credentials) InUse() (all []Use) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, w := range c.watches {
+		s := w.served.Load()
+		if s == nil {
+			continue
+		}
+		u := Use{Certificate: s.Certificates[0]}
+		for l := range w.users {
+			u.Callers = append(u.Callers, l.caller)
+		}
+		slices.SortFunc(u.Callers, func(a, b identity.Caller) int { return cmp.Compare(a.String(), b.String()) })
+		all = append(all, u)
 	}
 	return all
 }

@@ -33,6 +33,7 @@ func (p *controlPlane) api() admin.API {
 			return asTaken(r, p.source.status().NotTaken), err
 		},
 		Rotate: p.rotateLeaf,
+		Leafs:  p.leafs,
 		Token:  p.token,
 		Revoke: p.revoke,
 

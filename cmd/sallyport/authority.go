@@ -105,6 +105,9 @@ func (p *controlPlane) rotateLeaf(service string) (out admin.RotateResponse, err
 			known = true
 		}
 	}
+	if !known && v != nil && v.Service(name) != nil {
+		return out, fmt.Errorf("%w: neither a sidecar nor an application has asked for one: `sallyport leaf list` lists those that are there", err)
+	}
 	if !known {
 		return out, fmt.Errorf("a proxy of the service %q: %w in the catalog%s", service, admin.ErrUnknown, nearest(slices.Values(p.xds.Status()), service, namedStatus))
 	}

@@ -14,9 +14,9 @@ func newLeafCommand(o *clientOptions) *cobra.Command {
 		Use:   "rotate SERVICE",
 		Short: "Give a service a new leaf now; no connection ends",
 		Long: `Rotate gives a service a new leaf at once, as when its key may be known to others. SERVICE may be an instance or a proxy of it too: all that
-have the service's identity get the new leaf.`,
+have the service's identity get the new leaf, sidecars and applications.`,
 		Args:              exactly("SERVICE"),
-		ValidArgsFunction: completing(o, 1, proxyNames),
+		ValidArgsFunction: completing(o, 1, anyName),
 		RunE: func(c *cobra.Command, args []string) error {
 			client, err := o.find()
 			if err != nil {
@@ -40,6 +40,6 @@ have the service's identity get the new leaf.`,
 		},
 	}
 	rotate.Flags().BoolVar(&asJSON, "json", false, "print JSON")
-	group.AddCommand(rotate)
+	group.AddCommand(newLeafListCommand(o), rotate)
 	return group
 }

@@ -26,6 +26,7 @@ import (
 	"github.com/sallyport/sallyport/identity"
 	"github.com/sallyport/sallyport/internal/latest"
 	"github.com/sallyport/sallyport/internal/sequence"
+	"github.com/sallyport/sallyport/issuance"
 	"github.com/sallyport/sallyport/observe"
 	"github.com/sallyport/sallyport/sds"
 	"github.com/sallyport/sallyport/workload"
@@ -86,6 +87,7 @@ type controlPlane struct {
 	agent     *consul.Agent // nil: the catalog comes from files
 	store     *catalog.Store
 	claims    *claim.Registry
+	issued    *issuance.Record
 	secrets   *sds.Credentials
 	xds       *xds.Server
 	authz     *authz.Server
@@ -195,7 +197,10 @@ func (p *controlPlane) openServers() error {
 	p.closers = append(p.closers, numbers.Close)
 	p.store.Number = numbers.Next
 	p.store.Changed = (&audit.Trail{Logger: p.log, Ready: p.source.settled}).Changed
-	p.secrets, err = sds.New(sds.Config{Source: p.authority, Logger: p.log, Registerer: p.metrics})
+	if err := p.openIssuance(); err != nil {
+		return err
+	}
+	p.secrets, err = sds.New(sds.Config{Source: p.issued.Source(p.authority), Logger: p.log, Registerer: p.metrics})
 	if err != nil {
 		return err
 	}

@@ -1,0 +1,155 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/hex"
+	"encoding/json"
+	"encoding/pem"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/sallyport/sallyport/admin"
+)
+
+// applicationLeaf asks the HTTP API for a leaf, as an application does.
+func applicationLeaf(t *testing.T, made admin.ApplicationTokenResponse, service string) *x509.Certificate {
+	t.Helper()
+	c := http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return (&net.Dialer{}).DialContext(ctx, "unix", made.Socket)
+	}}}
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://x/v1/agent/connect/ca/leaf/"+service, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header.Set("X-Consul-Token", made.Token)
+	resp, err := c.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = resp.Body.Close() }()
+	b, err := io.ReadAll(resp.Body)
+	var leaf struct{ CertPEM string }
+	if err != nil || json.Unmarshal(b, &leaf) != nil {
+		t.Fatalf("%s, %v: %s", resp.Status, err, b)
+	}
+	block, _ := pem.Decode([]byte(leaf.CertPEM))
+	if block == nil {
+		t.Fatalf("no certificate in %q", leaf.CertPEM)
+	}
+	cert, err := x509.ParseCertificate(block.Bytes)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return cert
+}
+
+// TestLeafList finds whose a certificate is, by all that is known of it, and rotates it.
+func TestLeafList(t *testing.T) {
+	c, dir := startServe(t)
+	made, err := c.ApplicationToken(t.Context(), admin.ApplicationTokenRequest{Service: "web"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	cert := applicationLeaf(t, made, "web")
+	sum := sha256.Sum256(cert.Raw)
+	digest, serial := hex.EncodeToString(sum[:]), colonHex(cert.SerialNumber.Bytes())
+	inPEM, inDER := filepath.Join(dir, "leaf.pem"), filepath.Join(dir, "leaf.der")
+	text := append([]byte("subject=\n"), pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert.Raw})...)
+	for path, b := range map[string][]byte{inPEM: text, inDER: cert.Raw, "empty": nil, "key": []byte("-----BEGIN X-----\n-----END X-----\n"), "root": readAll(t, filepath.Join(dir, "data", "ca", "root.pem"))} {
+		if err := os.WriteFile(path, b, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	list := func(args ...string) (string, error) {
+		return command(t, append([]string{"leaf", "list", "--runtime-dir", "rt"}, args...)...)
+	}
+	for _, args := range [][]string{
+		nil,
+		{"web"},
+		{"token " + made.TokenID},
+		{"--serial", serial},
+		{"--serial", strings.ToUpper(strings.ReplaceAll(serial, ":", ""))},
+		{"--serial", serial[:11] + "…"},
+		{"--sha256", digest},
+		{"--sha256", digest[:8]},
+		{"--file", inPEM},
+		{"--file", inDER},
+	} {
+		out, err := list(append(args, "--json")...)
+		var got []admin.Leaf
+		if err != nil || json.Unmarshal([]byte(out), &got) != nil || len(got) != 1 {
+			t.Errorf("%q: %v, %s", args, err, out)
+			continue
+		}
+		l := got[0]
+		if l.Service != "web" || l.ID != cert.URIs[0].String() || l.Caller != "token "+made.TokenID || l.Serial != serial || l.SHA256 != digest ||
+			!l.Ends.Equal(cert.NotAfter) || time.Since(l.Issued) > time.Minute || !l.InUse || len(l.UsedBy) != 1 || l.UsedBy[0] != l.Caller {
+			t.Errorf("%q: %+v", args, l)
+		}
+		if out, err = list(args...); err != nil || !strings.Contains(out, "token "+made.TokenID) || !strings.Contains(out, digest[:8]) || !strings.Contains(out, "the caller") {
+			t.Errorf("%q: %v, %s", args, err, out)
+		}
+	}
+	for _, tt := range []struct{ args, want string }{
+		{"api", "no leaf that has not ended"},
+		{"--serial 01:02", "no leaf that has not ended"},
+		{"--serial :", "has no digit"},
+		{"--serial 12345678901234567890x", "is not a number in hexadecimal"},
+		{"--sha256 " + digest[:7], "no leaf that has not ended"},
+		{"--file nosuch.pem", "nosuch.pem: no such file"},
+		{"--file empty", "empty: is no certificate"},
+		{"--file key", "key: has no certificate"},
+		{"--file root", "spiffe://"}, // whose it is stands in the file
+		{"web --serial 01", "takes one of"},
+		{"--serial 01 --sha256 01", "takes one of"},
+	} {
+		if out, err := list(strings.Fields(tt.args)...); err == nil || !strings.Contains(err.Error(), tt.want) {
+			t.Errorf("%s: %v, want %q; %s", tt.args, err, tt.want, out)
+		}
+	}
+
+	// A new one is another record, and the old one is in nobody's use.
+	if _, err := c.Rotate(t.Context(), "web"); err != nil {
+		t.Fatal(err)
+	}
+	next := applicationLeaf(t, made, "web")
+	all, err := c.Leafs(t.Context(), admin.LeafQuery{Name: "web"})
+	if err != nil || len(all) != 2 || next.Equal(cert) {
+		t.Fatalf("%+v, %v, and the leaf is another one: %t", all, err, !next.Equal(cert))
+	}
+	for _, l := range all {
+		if l.InUse == (l.SHA256 == digest) {
+			t.Errorf("the first leaf is %s; %+v", digest, l)
+		}
+	}
+	for end := time.Now().Add(awaitDeadline); ; time.Sleep(10 * time.Millisecond) {
+		b := readAll(t, filepath.Join(dir, "data", "issued-leafs"))
+		if bytes.Contains(b, []byte("PRIVATE")) || bytes.Contains(b, []byte(made.Token)) {
+			t.Errorf("the record has what is secret: %s", b)
+		}
+		if bytes.Count(b, []byte("\n")) == 2 {
+			break
+		}
+		if time.Now().After(end) {
+			t.Fatalf("the file has:\n%s", b)
+		}
+	}
+}
+
+func readAll(t *testing.T, path string) []byte {
+	t.Helper()
+	b, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}

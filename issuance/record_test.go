@@ -1,0 +1,385 @@
+package issuance
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/big"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
+	"github.com/sallyport/sallyport/identity"
+	"github.com/sallyport/sallyport/sds"
+)
+
+// certificate is number n, of a service, valid for life.
+func certificate(n int, service string, life time.Duration) *x509.Certificate {
+	return &x509.Certificate{
+		Raw: fmt.Appendf(nil, "certificate %d of %s", n, service), SerialNumber: big.NewInt(int64(n)), NotAfter: time.Now().Add(life),
+		URIs: []*url.URL{{Scheme: "spiffe", Host: "mesh.test", Path: "/ns/default/dc/dc1/svc/" + service}},
+	}
+}
+
+func open(t testing.TB, path string) (r *Record, log *bytes.Buffer) {
+	t.Helper()
+	log = &bytes.Buffer{}
+	r, err := Open(Config{File: path, Logger: slog.New(slog.NewTextHandler(log, nil)), Registerer: prometheus.NewRegistry()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r, log
+}
+
+// running runs r until the end of what it returns.
+func running(t testing.TB, r *Record) (end func()) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- r.Run(ctx) }()
+	return func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+func all(r *Record) []Leaf { return r.Leafs(func(Leaf) bool { return true }) }
+
+func web(n string) identity.Caller { return identity.Caller{Proxy: identity.ProxyID(n)} }
+
+func TestRecord(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		path := filepath.Join(t.TempDir(), "issued-leafs")
+		r, _ := open(t, path)
+		end := running(t, r)
+		began := time.Now().Truncate(time.Second)
+		r.add(identity.Caller{Proxy: "web-1", Token: "secret-token"}, certificate(258, "web", 72*time.Hour))
+		time.Sleep(time.Second)
+		r.add(identity.Caller{Application: "uid 1000"}, certificate(2, "api", time.Minute))
+		r.add(identity.Caller{Application: "uid 1000"}, certificate(2, "api", time.Minute)) // once more, as an agent gives it
+		r.add(identity.Caller{Application: "token 7QK"}, certificate(2, "api", time.Minute))
+		sum := sha256.Sum256([]byte("certificate 258 of web"))
+		first := Leaf{
+			Serial: []byte{1, 2}, SHA256: sum, ID: "spiffe://mesh.test/ns/default/dc/dc1/svc/web", Caller: "proxy web-1", Issued: began, Ends: began.Add(72 * time.Hour),
+		}
+		check := func(r *Record, callers ...string) {
+			t.Helper()
+			var got []string
+			for _, l := range all(r) {
+				got = append(got, l.Caller)
+			}
+			if diff := cmp.Diff(callers, got); diff != "" {
+				t.Errorf("callers (-want +got):\n%s", diff)
+			}
+			found := r.Leafs(func(l Leaf) bool { return l.SHA256 == sum })
+			if diff := cmp.Diff([]Leaf{first}, found); diff != "" {
+				t.Errorf("by SHA-256 (-want +got):\n%s", diff)
+			}
+		}
+		check(r, "token 7QK", "uid 1000", "proxy web-1")
+
+		// Written without an end of Run, as a process that is killed leaves it.
+		time.Sleep(2 * gather)
+		synctest.Wait()
+		again, log := open(t, path)
+		check(again, "token 7QK", "uid 1000", "proxy web-1")
+		if log.Len() > 0 {
+			t.Errorf("log: %s", log)
+		}
+		// What has ended is not told any more, nor read.
+		time.Sleep(2 * time.Minute)
+		check(r, "proxy web-1")
+		end()
+		again, _ = open(t, path)
+		check(again, "proxy web-1")
+		b, err := os.ReadFile(path)
+		if err != nil || bytes.Contains(b, []byte("secret-token")) || !bytes.Contains(b, []byte(`"serial":"0102"`)) {
+			t.Errorf("the file (%v) has:\n%s", err, b)
+		}
+		if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o600 {
+			t.Errorf("%v, %v: want mode 0600", info, err)
+		}
+	})
+}
+
+// TestTorn cuts the file anywhere, as a power cut may: what comes after the last whole line is lost, and nothing else,
+// also when there is more to record.
+func TestTorn(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "issued-leafs")
+	r, _ := open(t, path)
+	for n := range 5 {
+		r.add(web("web"), certificate(n, "web", time.Hour))
+	}
+	running(t, r)()
+	whole, err := os.ReadFile(path)
+	if err != nil || bytes.Count(whole, []byte("\n")) != 5 {
+		t.Fatalf("%s, %v", whole, err)
+	}
+	for n := range whole {
+		if err := os.WriteFile(path, whole[:n], 0o600); err != nil {
+			t.Fatal(err)
+		}
+		r, log := open(t, path)
+		want := bytes.Count(whole[:n], []byte("\n"))
+		if got := len(all(r)); got != want || log.Len() > 0 {
+			t.Fatalf("cut off at %d of %d: %d leafs, want %d; log: %s", n, len(whole), got, want, log)
+		}
+		if n%37 != 0 {
+			continue
+		}
+		r.add(web("web"), certificate(99, "web", time.Hour))
+		running(t, r)()
+		if r, log = open(t, path); len(all(r)) != want+1 || log.Len() > 0 {
+			t.Fatalf("cut off at %d and gone on: %d leafs, want %d; log: %s", n, len(all(r)), want+1, log)
+		}
+	}
+}
+
+// TestDamaged flips a bit anywhere: at most two lines are lost, the rest is there, and the log tells.
+func TestDamaged(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "issued-leafs")
+	r, _ := open(t, path)
+	for n := range 5 {
+		r.add(web("web"), certificate(n, "web", time.Hour))
+	}
+	running(t, r)()
+	whole, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for n := range whole[:len(whole)-1] {
+		damaged := bytes.Clone(whole)
+		damaged[n] ^= 1 << (n % 8)
+		if err := os.WriteFile(path, damaged, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		r, log := open(t, path)
+		// Of a checksum an upper-case digit says the same.
+		if got := len(all(r)); got == 5 && log.Len() == 0 && bytes.EqualFold(damaged, whole) {
+			continue
+		} else if got != 4 && got != 3 || !strings.Contains(log.String(), "damaged") {
+			t.Fatalf("with byte %d of %d changed: %d leafs, log: %s", n, len(whole), got, log)
+		}
+	}
+	long := append(bytes.Repeat([]byte("x"), 3*maxLine), '\n')
+	if err := os.WriteFile(path, append(long, whole...), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if r, log := open(t, path); len(all(r)) != 5 || !strings.Contains(log.String(), "count=1") {
+		t.Errorf("after an endless line %d leafs, log: %s", len(all(r)), log)
+	}
+}
+
+func TestOpenFails(t *testing.T) {
+	if _, err := Open(Config{File: t.TempDir()}); err == nil || !strings.Contains(err.Error(), "move ") {
+		t.Errorf("a directory is read as the file: %v", err)
+	}
+	registry := prometheus.NewRegistry()
+	for n, want := range []bool{true, false} {
+		_, err := Open(Config{File: filepath.Join(t.TempDir(), "f"), Registerer: registry})
+		if (err == nil) != want {
+			t.Errorf("number %d with the same registry: %v", n, err)
+		}
+	}
+}
+
+// TestFull has those make room that have ended, then those that end first.
+func TestFull(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r, log := open(t, filepath.Join(t.TempDir(), "issued-leafs"))
+		r.max = 100
+		for n := range 50 {
+			r.add(web("web"), certificate(n, "short", time.Minute))
+		}
+		time.Sleep(2 * time.Minute)
+		for n := range 100 {
+			r.add(web("web"), certificate(n, "web", time.Hour+time.Duration(n)*time.Minute))
+		}
+		if got := testutil.ToFloat64(r.dropped); got != 0 || log.Len() > 0 {
+			t.Errorf("%v are dropped that had not ended; log: %s", got, log)
+		}
+		for n := 100; n < 120; n++ {
+			r.add(web("web"), certificate(n, "web", time.Hour+time.Duration(n)*time.Minute))
+		}
+		kept := all(r)
+		if len(kept) > 100 || len(kept) < 95 || testutil.ToFloat64(r.dropped)+float64(len(kept)) != 120 {
+			t.Errorf("%d of 120 are kept, %v dropped", len(kept), testutil.ToFloat64(r.dropped))
+		}
+		for _, l := range kept {
+			if n := new(big.Int).SetBytes(l.Serial).Int64(); n < 20 {
+				t.Errorf("number %d is kept, which ends before others that are not", n)
+			}
+		}
+		if n := strings.Count(log.String(), "is full"); n != 1 {
+			t.Errorf("said %d times:\n%s", n, log)
+		}
+	})
+}
+
+// TestCompaction has the file be written anew when most of it is about leafs that have ended, while it runs and at a start.
+func TestCompaction(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		path := filepath.Join(t.TempDir(), "issued-leafs")
+		lines := func() int {
+			b, err := os.ReadFile(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return bytes.Count(b, []byte("\n"))
+		}
+		fill := func(r *Record) {
+			for n := range fewLines + 100 {
+				r.add(web("web"), certificate(n, "web", time.Minute))
+			}
+			r.add(web("web"), certificate(7, "long", 99*time.Hour))
+			time.Sleep(time.Second)
+			synctest.Wait()
+			if got := lines(); got != fewLines+101 {
+				t.Fatalf("%d lines", got)
+			}
+		}
+		r, _ := open(t, path)
+		end := running(t, r)
+		fill(r)
+		time.Sleep(3 * sweep)
+		synctest.Wait()
+		if got := lines(); got != 1 {
+			t.Errorf("%d lines after the leafs have ended, want 1", got)
+		}
+		fill(r)
+		end()
+		time.Sleep(2 * time.Minute)
+		r, _ = open(t, path)
+		running(t, r)()
+		if got := lines(); got != 1 || len(all(r)) != 1 {
+			t.Errorf("%d lines after a start, want 1", got)
+		}
+	})
+}
+
+// trouble is a disk that answers what it is told to.
+type trouble struct {
+	file
+	answer chan error
+	calls  []string
+}
+
+func (d *trouble) append(b []byte) error { return d.do("append", b, d.file.append) }
+
+func (d *trouble) replace(b []byte) error { return d.do("replace", b, d.file.replace) }
+
+func (d *trouble) do(what string, b []byte, f func([]byte) error) error {
+	d.calls = append(d.calls, fmt.Sprintf("%s %d", what, bytes.Count(b, []byte("\n"))))
+	if err := <-d.answer; err != nil {
+		return err
+	}
+	return f(b)
+}
+
+// TestDiskStalls hands leafs out while the disk takes nothing, and writes all of them when it does again.
+func TestDiskStalls(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		path := filepath.Join(t.TempDir(), "issued-leafs")
+		r, log := open(t, path)
+		d := &trouble{file: file{path: path}, answer: make(chan error)}
+		r.disk, r.max = d, 100
+		end := running(t, r)
+		began := time.Now()
+		for n := range 40 {
+			r.add(web("web"), certificate(n, "web", time.Hour))
+			synctest.Wait()
+		}
+		if time.Since(began) != 0 || len(all(r)) != 40 || r.Health() != nil {
+			t.Errorf("after %v %d leafs, %v", time.Since(began), len(all(r)), r.Health())
+		}
+		d.answer <- nil
+		time.Sleep(time.Second) // more than 25 wait, so all are written
+		d.answer <- errors.New("disk full")
+		synctest.Wait()
+		if err := r.Health(); err == nil || !strings.Contains(err.Error(), "disk full") {
+			t.Errorf("health %v", err)
+		}
+		time.Sleep(retry)
+		d.answer <- nil
+		time.Sleep(time.Second)
+		r.add(web("web"), certificate(40, "web", time.Hour))
+		d.answer <- nil
+		synctest.Wait()
+		if diff := cmp.Diff([]string{"replace 1", "replace 40", "replace 40", "append 1"}, d.calls); diff != "" || r.Health() != nil {
+			t.Errorf("%v; calls (-want +got):\n%s", r.Health(), diff)
+		}
+		if again, _ := open(t, path); len(all(again)) != 41 {
+			t.Errorf("%d leafs are on the disk, want 41", len(all(again)))
+		}
+		if n := strings.Count(log.String(), "level=ERROR"); n != 1 {
+			t.Errorf("%d errors in the log:\n%s", n, log)
+		}
+		// At the end it waits for the disk, but not for ever.
+		time.Sleep(time.Second)
+		r.add(web("web"), certificate(41, "web", time.Hour))
+		synctest.Wait()
+		began = time.Now()
+		end()
+		if took := time.Since(began); took != lastWrite || !strings.Contains(log.String(), "did not take it") {
+			t.Errorf("the end took %v, want %v; log: %s", took, lastWrite, log)
+		}
+		d.answer <- nil
+		time.Sleep(time.Second)
+	})
+}
+
+// given is a source that gives each caller one leaf and ends.
+type given struct{ sds.Source }
+
+func (given) WatchSVID(_ context.Context, _ identity.Caller, _ identity.Service, f func(*sds.SVID)) error {
+	f(nil)
+	f(&sds.SVID{})
+	f(&sds.SVID{Certificates: []*x509.Certificate{certificate(1, "web", time.Hour)}})
+	return nil
+}
+
+func TestSource(t *testing.T) {
+	r, _ := open(t, filepath.Join(t.TempDir(), "issued-leafs"))
+	handed := 0
+	err := r.Source(given{}).WatchSVID(t.Context(), identity.Caller{Application: "uid 7", Token: "secret"}, identity.Service{}, func(s *sds.SVID) {
+		handed++
+		if s != nil && len(s.Certificates) > 0 && len(all(r)) != 1 {
+			t.Error("a leaf is handed out before it is recorded")
+		}
+	})
+	if got := all(r); err != nil || handed != 3 || len(got) != 1 || got[0].Caller != "uid 7" {
+		t.Errorf("%d handed out, recorded: %+v, %v", handed, got, err)
+	}
+}
+
+func FuzzLine(f *testing.F) {
+	r, _ := open(f, filepath.Join(f.TempDir(), "issued-leafs"))
+	r.add(web(`we"b`), certificate(1, "web", time.Hour))
+	for k, v := range r.all {
+		f.Add(appendLine(nil, k, v))
+	}
+	f.Add([]byte(`{} 00000000`))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		k, v, err := parseLine(bytes.TrimSuffix(b, []byte("\n")))
+		if err != nil {
+			return
+		}
+		k2, v2, err := parseLine(bytes.TrimSuffix(appendLine(nil, k, v), []byte("\n")))
+		if err != nil || k2 != k || v2 != v {
+			t.Errorf("%q is %v %v, and written anew %v %v, %v", b, k, v, k2, v2, err)
+		}
+	})
+}
