@@ -75,6 +75,31 @@ func find(owners []int, dirs ...string) (*Client, error) {
 	return nil, fmt.Errorf("no running sallyport found: %s: start one (`sallyport serve --help`), or say where its sockets are with --runtime-dir or SALLYPORT_RUNTIME_DIR", strings.Join(tried, "; "))
 }
 
+// FindHTTPSocket returns the path of the HTTP API's socket in dir or, if dir is empty, in the first of the usual directories that
+// has one, under the conditions of Find.
+func FindHTTPSocket(dir string, owners ...int) (string, error) {
+	dirs := []string{dir}
+	if dir == "" {
+		dirs = slices.Compact([]string{DefaultDir(), SystemDir})
+	}
+	var tried []string
+	for _, d := range dirs {
+		path := HTTPSocket(d)
+		_, err := os.Lstat(path)
+		if err == nil {
+			if err = checkRuntime(d, owners); err == nil {
+				return path, nil
+			}
+		}
+		text := reason(err)
+		if _, ok := errors.AsType[*Untrusted](err); ok {
+			text = distrusted(err) + ": trust it with --runtime-owner"
+		}
+		tried = append(tried, path+": "+text)
+	}
+	return "", fmt.Errorf("no HTTP API found: %s: start `sallyport serve`, or say where the API is with --api or CONSUL_HTTP_ADDR", strings.Join(tried, "; "))
+}
+
 // checkRuntime is CheckDir of a runtime directory. That of the system may be any user's: only root
 // can have made it.
 func checkRuntime(dir string, owners []int) error {

@@ -161,6 +161,8 @@ func commandLines(text string) [][]string {
 		line, _, _ = strings.Cut(line, " #")
 		line, _, _ = strings.Cut(line, " | ")
 		line, _, _ = strings.Cut(line, "  ") // what it does stands behind
+		line, _, _ = strings.Cut(line, " > ")
+		line = regexp.MustCompile(`'[^']*'`).ReplaceAllString(line, "quoted") // a shell makes one argument of it
 		line = strings.TrimSuffix(strings.TrimSpace(line), "&")
 		out = append(out, strings.Fields(line)[1:])
 	}

@@ -52,6 +52,7 @@ configuration over xDS: mutual TLS between services, and only the connections th
 		newChangeCommand(&o),
 		newIntentionCommand(&o),
 		newLeafCommand(&o),
+		newSVIDCommand(&o),
 		newTokenCommand(&o),
 		newConsulCommand(),
 		newValidateCommand(),
