@@ -15,6 +15,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -56,11 +57,11 @@ func TestNginxOverRotations(t *testing.T) {
 	dir := t.TempDir()
 	out, tokenFile, conf := filepath.Join(dir, "mesh"), filepath.Join(dir, "token"), filepath.Join(dir, "nginx.conf")
 	writeFile(t, tokenFile, token)
-	address := net.JoinHostPort("127.0.0.1", fmt.Sprint(m.Port()))
-	// Four temporary paths, as a server without the right to its package's directories needs.
-	var temporary string
+	address := net.JoinHostPort("127.0.0.1", strconv.Itoa(m.Port()))
+	// Temporary paths, as a server without the right to its package's directories needs.
+	var temporary strings.Builder
 	for _, what := range []string{"client_body", "proxy", "fastcgi", "uwsgi", "scgi"} {
-		temporary += fmt.Sprintf("\t%s_temp_path %s/%s;\n", what, dir, what)
+		fmt.Fprintf(&temporary, "\t%s_temp_path %s/%s;\n", what, dir, what)
 	}
 	writeFile(t, conf, fmt.Sprintf(`daemon off;
 pid %[1]s/nginx.pid;
@@ -78,7 +79,7 @@ http {
 		location / { return 200 "ok"; }
 	}
 }
-`, dir, out, address, temporary))
+`, dir, out, address, temporary.String()))
 	reload := fmt.Sprintf("test ! -e %s/nginx.pid || %s -q -c %s -s reload", dir, nginx, conf)
 	cmd := exec.Command(sallyport, "svid", "write", "api", "--out", out, "--token-file", tokenFile, "--exec", reload, "--runtime-dir", m.Runtime)
 	cmd.Env = meshtest.Environ()
