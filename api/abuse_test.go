@@ -127,8 +127,8 @@ func (c changing) Identify(context.Context, string, Peer) (Caller, error) {
 	return Caller{ID: "x", Services: now, Known: len(now) > 0}, nil
 }
 
-func (c changing) Act(_ context.Context, caller *Caller, service identity.Name, _ bool) error {
-	return names{}.Act(context.Background(), caller, service, false)
+func (c changing) Act(ctx context.Context, caller *Caller, service identity.Name, leaf bool) error {
+	return names{}.Act(ctx, caller, service, leaf)
 }
 
 // TestRightsThatChangeMeanwhile: what a wait ends with is what the caller may have then.

@@ -132,7 +132,7 @@ func (q *question) parse(r *http.Request) error {
 			}
 		}
 	}
-	for _, part := range strings.Split(r.Header.Get("Cache-Control"), ",") {
+	for part := range strings.SplitSeq(r.Header.Get("Cache-Control"), ",") {
 		name, value, ok := strings.Cut(strings.TrimSpace(part), "=")
 		if !ok || name != "max-age" && name != "stale-if-error" {
 			continue

@@ -364,7 +364,7 @@ func (s *Server) relayed(w http.ResponseWriter, r *http.Request, q *question) {
 			s.reply(w, q, reply, 0)
 			return
 		}
-		if e = rl.watch(key, out, reply); e == nil && q.index == 0 {
+		if e = rl.watch(key, out, reply); e == nil && q.index == 0 { //nolint:contextcheck // it outlives the question
 			s.reply(w, q, reply, 0)
 			return
 		} else if e == nil {

@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -169,9 +170,7 @@ func (s *Server) current() (*state, error) {
 		text = "sallyport has no roots yet"
 	}
 	if s.config.NotReady != nil {
-		for _, why := range s.config.NotReady() {
-			text += ": " + why
-		}
+		text = strings.Join(append([]string{text}, s.config.NotReady()...), ": ")
 	}
 	return nil, failed(http.StatusServiceUnavailable, text)
 }

@@ -3,9 +3,9 @@ package main
 import (
 	"bytes"
 	"errors"
-	"fmt"
 	"log/slog"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -137,7 +137,7 @@ func TestRulesAbout(t *testing.T) {
 		"wbe": `nothing is known of a service "wbe", and no intention names it: did you mean "web"?`, "nosuch": "`sallyport status` lists what is known",
 	} {
 		about, err := rulesAbout(name, rules, s)
-		got := fmt.Sprint(len(about))
+		got := strconv.Itoa(len(about))
 		if err != nil {
 			got = err.Error()
 		}

@@ -26,7 +26,7 @@ func (h *holders) refusal(p xds.ProxyStatus, n *xds.NACK) string {
 		return text
 	}
 	h.most--
-	holder := ""
+	var holder string
 	if addr, err := netip.ParseAddrPort(address); err == nil {
 		holder = sockettable.PortHolder(addr)
 	} else {
