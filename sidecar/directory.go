@@ -167,6 +167,7 @@ func lock(dir, proxyID string) (*os.File, error) {
 		if err = f.Truncate(0); err == nil {
 			_, err = f.WriteAt([]byte(strconv.Itoa(os.Getpid())+"\n"), 0)
 		}
+		err = admin.WithRemedy(err, "-o")
 	case errors.Is(err, unix.EWOULDBLOCK):
 		pid := make([]byte, 20)
 		n, _ := f.ReadAt(pid, 0)

@@ -190,9 +190,9 @@ func checkArgs(args []string) error {
 		case "--drain-time-s":
 			return errors.New("argument of Envoy --drain-time-s: use --drain-time before the --, so that the control plane knows too")
 		case "-c", "--config-path", "--drain-strategy", "--disable-hot-restart":
-			return fmt.Errorf("argument of Envoy %s: sallyport sets it itself", name)
+			return fmt.Errorf("argument of Envoy %s: sallyport sets it itself: leave it out", name)
 		case "--restart-epoch", "--hot-restart-version", "--parent-shutdown-time-s":
-			return fmt.Errorf("argument of Envoy %s: hot restart does not work under sallyport", name)
+			return fmt.Errorf("argument of Envoy %s: hot restart does not work under sallyport: leave it out", name)
 		}
 	}
 	return nil

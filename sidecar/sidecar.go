@@ -189,7 +189,7 @@ func (c Config) complete(r *admin.TokenResponse) (own aclToken, err error) {
 		own = findACLToken(c.TokenFile, os.Getenv)
 		r.Token, err = own.current()
 	case c.TokenFile != "":
-		err = errors.New("--token-file: this control plane makes the tokens itself")
+		err = errors.New("--token-file: this control plane makes the tokens itself: leave it out")
 	}
 	return own, err
 }

@@ -3,11 +3,22 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 
 	"github.com/sallyport/sallyport/admin"
 	"golang.org/x/sys/unix"
 )
+
+// dataError says how to mend that the data directory cannot be written to, where that is what err is.
+func dataError(err error) error {
+	for _, cause := range []error{fs.ErrPermission, unix.ENOSPC, unix.EDQUOT, unix.EROFS} {
+		if _, ofFile := errors.AsType[*fs.PathError](err); ofFile && errors.Is(err, cause) {
+			return admin.WithRemedy(err, "--data")
+		}
+	}
+	return err
+}
 
 // openData makes the data directory, or takes the one there is, and keeps a second control plane
 // out of it until release is called or the process ends. What is in it decides who is let in, so

@@ -1,10 +1,15 @@
 package main
 
 import (
+	"errors"
+	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"golang.org/x/sys/unix"
 )
 
 func TestOpenData(t *testing.T) {
@@ -44,5 +49,18 @@ func TestOpenData(t *testing.T) {
 	defer func() { _ = release() }()
 	if info, err := os.Stat(made); err != nil || info.Mode().Perm() != 0o700 {
 		t.Errorf("it was made as %v, %v", info, err)
+	}
+}
+
+// TestDataError: a disk that is full, or is not to be written to, is said with what to do, and other errors stay as they are.
+func TestDataError(t *testing.T) {
+	t.Parallel()
+	full := fmt.Errorf("root.pem: %w", &fs.PathError{Op: "write", Path: "/data/ca/root.pem", Err: unix.ENOSPC})
+	if err := dataError(full); !errors.Is(err, unix.ENOSPC) || !strings.HasSuffix(err.Error(), "make room there, or choose another directory with --data") {
+		t.Errorf("of a full disk: %v", err)
+	}
+	other := errors.New("the CA is another's")
+	if err := dataError(other); !errors.Is(err, other) || err.Error() != other.Error() {
+		t.Errorf("of another error: %v", err)
 	}
 }

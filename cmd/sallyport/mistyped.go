@@ -77,6 +77,9 @@ func oneDash(c *cobra.Command, args []string) error {
 // flagError is the error of a flag, with the one that was probably meant, or where they are listed.
 func flagError(c *cobra.Command, err error) error {
 	unknown, ok := errors.AsType[*pflag.NotExistError](err)
+	if wrong, invalid := errors.AsType[*pflag.InvalidValueError](err); invalid && wrong.GetFlag().Value.Type() == "duration" {
+		return fmt.Errorf(`--%s: %q is no time: one has a unit, like "10s" or "72h"`, wrong.GetFlag().Name, wrong.GetValue())
+	}
 	if !ok {
 		return fmt.Errorf("%w: see `%s --help`", err, c.CommandPath())
 	}

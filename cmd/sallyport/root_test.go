@@ -25,7 +25,7 @@ func TestWrongCommands(t *testing.T) {
 		"status --runtime-dri x": "did you mean --runtime-dir?",
 		"bootstrap -adminbind x": "did you mean --admin-bind?",
 		"leaf --josn":            "see `sallyport leaf --help`",
-		"bootstrap --wait x":     "see `sallyport bootstrap --help`",
+		"bootstrap --wait x":     "one has a unit, like",
 		"envoy":                  "sidecar-for",
 		"envoy web":              "come after --",
 		"leaf rotate":            "sallyport leaf rotate takes SERVICE, and was given 0 arguments",

@@ -182,7 +182,7 @@ func open(cfg serveConfig, log *slog.Logger) (_ *controlPlane, err error) {
 	p.claims = claim.New(claims)
 	for _, part := range parts {
 		if err := part(); err != nil {
-			return nil, err
+			return nil, dataError(err)
 		}
 	}
 	return p, nil
