@@ -71,6 +71,9 @@ func (p *controlPlane) monitoring() http.Handler {
 	return mux
 }
 
+// noCatalog is why nobody can be served before there is one.
+const noCatalog = "no valid catalog was read yet"
+
 // notReady says why nobody can be served yet, or not for long.
 func (p *controlPlane) notReady() (reasons []string) {
 	for _, check := range p.checks {
@@ -82,7 +85,7 @@ func (p *controlPlane) notReady() (reasons []string) {
 		reasons = append(reasons, err.Error())
 	}
 	if _, ok := p.store.Views.Load(); !ok {
-		reasons = append(reasons, "no valid catalog was read yet")
+		reasons = append(reasons, noCatalog)
 		reasons = append(reasons, p.source.status().Problems...)
 	}
 	if _, ok := p.secrets.Roots(); !ok {

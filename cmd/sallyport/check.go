@@ -168,7 +168,8 @@ func whose(s admin.Status, p xds.ProxyStatus) string {
 
 func judgeReady(s admin.Status) (out []finding) {
 	for _, r := range s.NotReady {
-		if r != s.Disk { // has a line of its own
+		// What has a line of its own is said there.
+		if r != s.Disk && !slices.Contains(s.Catalog.Problems, r) && (r != noCatalog || len(s.Catalog.Problems) == 0) {
 			out = append(out, finding{Text: "not ready: " + r})
 		}
 	}

@@ -81,6 +81,7 @@ func TestJudge(t *testing.T) {
 		"source: newer contents not taken: web.hcl:3: bad": {Catalog: admin.Catalog{Services: 1, Problems: []string{"web.hcl:3: bad"}}},
 		"source: not valid yet: web.hcl:3: bad":            {Catalog: admin.Catalog{Problems: []string{"web.hcl:3: bad"}}},
 		"source: agent: in part not up to date for 10s":    {Catalog: admin.Catalog{Source: "agent", StaleSince: now.Add(-10 * time.Second)}},
+		"source: not valid yet: api.hcl:3: bad":            {Catalog: admin.Catalog{Problems: []string{"api.hcl:3: bad"}}, NotReady: []string{noCatalog, "api.hcl:3: bad"}},
 		"registration: proxy evil: its port is another's":  {Catalog: admin.Catalog{Refused: []string{"proxy evil: its port is another's"}}},
 		"proxy: web-sidecar-proxy: not connected":          {Proxies: []xds.ProxyStatus{{ID: "web-sidecar-proxy", Instance: "web"}}},
 		"proxy: web-sidecar-proxy: not in the catalog":     {Proxies: []xds.ProxyStatus{{ID: "web-sidecar-proxy", Left: true, Connected: true}}},

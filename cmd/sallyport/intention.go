@@ -93,11 +93,13 @@ the name of a service it lists those about it, as source or destination.`,
 			if err != nil {
 				return err
 			}
-			if len(args) == 1 {
-				s, err := client.Status(c.Context())
-				if err != nil {
-					return err
-				}
+			s, err := client.Status(c.Context())
+			switch {
+			case err != nil:
+				return err
+			case s.Change == 0:
+				return errors.New("nothing is known of the mesh yet: `sallyport check` says why")
+			case len(args) == 1:
 				if rules, err = rulesAbout(args[0], rules, s); err != nil {
 					return err
 				}
@@ -190,7 +192,7 @@ func checkFiles(c *cobra.Command, dir, source, destination string) (admin.CheckR
 // registered, and not what is of one node alone.
 func checkIntention(v *catalog.View, source, destination string, whole bool) (admin.CheckResponse, error) {
 	if v == nil || v.Mesh() == nil {
-		return admin.CheckResponse{}, errors.New("nothing is known of the mesh yet")
+		return admin.CheckResponse{}, errors.New("nothing is known of the mesh yet: `sallyport check` says why")
 	}
 	src := v.Identity(serviceOf(v, source))
 	if strings.HasPrefix(source, "spiffe://") {

@@ -166,7 +166,9 @@ func printPlane(w io.Writer, p painter, s admin.Status, all int) {
 		line(red, "not ready", r)
 	}
 	for _, text := range s.Catalog.Problems {
-		line(red, "newer contents not taken", text)
+		if !slices.Contains(s.NotReady, text) {
+			line(red, "newer contents not taken", text)
+		}
 	}
 	for _, n := range s.Catalog.NotTaken {
 		line(red, "not taken", n.String())
