@@ -4,6 +4,7 @@ package e2e
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"path/filepath"
 	"strings"
@@ -66,7 +67,7 @@ func TestAnswersAreInForce(t *testing.T) {
 	m.Write("broken.hcl", `Kind = "service-intentions" Name = "plain" Sources = [{`+"\n")
 	meshtest.Await(t, "the file is not taken", func() error {
 		if p := m.Status().Catalog.Problems; len(p) == 0 {
-			return fmt.Errorf("no problems")
+			return errors.New("no problems")
 		}
 		return nil
 	})

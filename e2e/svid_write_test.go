@@ -121,7 +121,7 @@ http {
 	for range 4 {
 		all.Go(func() {
 			for ctx.Err() == nil {
-				if a := client.Get(address, "/"); a.Status != http.StatusOK {
+				if a := client.Get(address, "/"); a.Status != http.StatusOK { //nolint:contextcheck // it has a time limit of its own
 					bad.Add(1)
 					t.Errorf("nginx answered %v", a)
 				} else {

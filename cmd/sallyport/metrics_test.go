@@ -50,8 +50,11 @@ func registeredMetrics(t *testing.T) map[string]*metric {
 			if strings.HasPrefix(f.GetName(), "sallyport_") {
 				m := out[f.GetName()]
 				if m == nil {
-					m = &metric{name: f.GetName(), kind: strings.ToLower(f.GetType().String()), help: f.GetHelp(), labels: labels(f)}
+					m = &metric{name: f.GetName(), kind: strings.ToLower(f.GetType().String()), help: f.GetHelp(), labels: map[string][]string{}}
 					out[m.name] = m
+				}
+				for l, values := range labels(f) { // of both modes
+					m.labels[l] = slices.Compact(slices.Sorted(slices.Values(append(m.labels[l], values...))))
 				}
 				m.modes = append(m.modes, mode)
 			}
