@@ -31,12 +31,18 @@ func applicationLeaf(t *testing.T, made admin.ApplicationTokenResponse, service 
 		t.Fatal(err)
 	}
 	req.Header.Set("X-Consul-Token", made.Token)
-	resp, err := c.Do(req)
-	if err != nil {
-		t.Fatal(err)
+	var resp *http.Response
+	var b []byte
+	for end := time.Now().Add(awaitDeadline); ; time.Sleep(10 * time.Millisecond) {
+		if resp, err = c.Do(req); err != nil {
+			t.Fatal(err)
+		}
+		b, err = io.ReadAll(resp.Body)
+		_ = resp.Body.Close()
+		if resp.StatusCode != http.StatusServiceUnavailable || time.Now().After(end) { // the catalog is read before the roots
+			break
+		}
 	}
-	defer func() { _ = resp.Body.Close() }()
-	b, err := io.ReadAll(resp.Body)
 	var leaf struct{ CertPEM string }
 	if err != nil || json.Unmarshal(b, &leaf) != nil {
 		t.Fatalf("%s, %v: %s", resp.Status, err, b)

@@ -47,7 +47,7 @@ func (p *controlPlane) leafs(q admin.LeafQuery) ([]admin.Leaf, error) {
 	out := []admin.Leaf{}
 	for _, l := range p.issued.Leafs(func(l issuance.Leaf) bool {
 		return (q.Name == "" || l.Caller == q.Name || serviceIn(l.ID) == service) &&
-			begins(strings.TrimLeft(hex.EncodeToString(l.Serial), "0"), strings.TrimLeft(serial, "0")) &&
+			(begins(hex.EncodeToString(l.Serial), serial) || strings.TrimLeft(hex.EncodeToString(l.Serial), "0") == strings.TrimLeft(serial, "0")) &&
 			begins(hex.EncodeToString(l.SHA256[:]), digest)
 	}) {
 		out = append(out, admin.Leaf{
