@@ -440,7 +440,7 @@ func TestRotate(t *testing.T) {
 			synctest.Wait()
 			return done
 		}
-		const nobody = `no proxy uses a leaf of the service "web"`
+		const nobody = `nobody uses a leaf of the service "web"`
 		if err := <-rotate(); err == nil || err.Error() != nobody {
 			t.Errorf("error %v, want %s", err, nobody)
 		}
