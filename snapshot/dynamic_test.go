@@ -260,8 +260,14 @@ func (d *dynamic) dial(service string) (*tls.Conn, error) {
 	return c, c.Handshake()
 }
 
-// says sends text, if there is some, and returns what came back within patience.
+// says sends text, if there is some, and returns the first byte that came back within patience.
 func (d *dynamic) says(service, text string, patience time.Duration) string {
+	d.t.Helper()
+	return d.hears(service, text, 1, patience)
+}
+
+// hears is says for the first n bytes.
+func (d *dynamic) hears(service, text string, n int, patience time.Duration) string {
 	d.t.Helper()
 	c, err := d.dial(service)
 	if err != nil {
@@ -272,8 +278,8 @@ func (d *dynamic) says(service, text string, patience time.Duration) string {
 		d.t.Fatal(err)
 	}
 	_, _ = io.WriteString(c, text) // if it is refused, nothing is heard
-	b := make([]byte, 1)
-	n, _ := io.ReadFull(c, b)
+	b := make([]byte, n)
+	n, _ = io.ReadFull(c, b)
 	return string(b[:n])
 }
 

@@ -182,7 +182,8 @@ func TestTCPSlots(t *testing.T) {
 		meshtest.Await(t, "the refusal is reported", func() error { return logged(d, "refusals", 1) })
 		d.fill("intentions/web", &networkrbacv3.RBAC{StatPrefix: "x", Matcher: filled(t, build(t, nobody(in)), "intentions/web", &networkrbacv3.RBAC{}).Matcher})
 		meshtest.Await(t, "nobody is allowed", func() error {
-			if got := d.says("api", "x", time.Second); got != "" {
+			// Envoy 1.36 dials at once and judges at the first byte, so that what the application says first may be faster.
+			if got := d.hears("api", "x", 2, time.Second); got != "" && (version != "1.36.4" || got != "!") {
 				return fmt.Errorf("heard %q", got)
 			}
 			return nil
