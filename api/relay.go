@@ -80,6 +80,7 @@ type watched struct {
 
 	mu       sync.Mutex
 	reply    RelayReply
+	came     time.Time     // when it did
 	verified time.Time     // when the agent last gave it to this token
 	lost     time.Time     // since when the agent does not answer; zero: it does
 	ended    bool          // it is watched no more
@@ -180,7 +181,7 @@ func (rl *relay) watch(key string, q RelayQuestion, first RelayReply) *watched {
 		return nil
 	}
 	ctx, stop := context.WithCancel(rl.ctx)
-	e := &watched{key: key, question: q, stop: stop, reply: first, verified: time.Now(), changed: make(chan struct{}), users: 1}
+	e := &watched{key: key, question: q, stop: stop, reply: first, came: time.Now(), verified: time.Now(), changed: make(chan struct{}), users: 1}
 	rl.watched[key] = e
 	rl.all.Go(func() {
 		defer func() { <-rl.slots }()
@@ -272,18 +273,19 @@ func (e *watched) set(r RelayReply) {
 	if r.Code == e.reply.Code && r.Index == e.reply.Index && bytes.Equal(r.Body, e.reply.Body) {
 		return
 	}
-	e.reply = r
+	e.reply, e.came = r, time.Now()
 	close(e.changed)
 	e.changed = make(chan struct{})
 }
 
-// verify is a reply to a question beside the watch: this token may have the answer. The watch's own, if it is newer, is the one.
-func (e *watched) verify(r RelayReply) (newest RelayReply, changed <-chan struct{}) {
+// verify is a reply to a question beside the watch, and when it was asked: this token may have the answer. What the watch had meanwhile is
+// newer; what it had before is older, even with a higher index, as after a restore of Consul's servers.
+func (e *watched) verify(r RelayReply, asked time.Time) (newest RelayReply, changed <-chan struct{}) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.verified = time.Now()
-	if r.Index > e.reply.Index {
-		e.reply = r
+	if r.Index > e.reply.Index || r.Index < e.reply.Index && asked.After(e.came) {
+		e.reply, e.came = r, time.Now()
 		close(e.changed)
 		e.changed = make(chan struct{})
 	}
@@ -385,6 +387,7 @@ func (s *Server) relayed(w http.ResponseWriter, r *http.Request, q *question) {
 func (s *Server) await(r *http.Request, q *question, e *watched, caller string, ask RelayQuestion) (RelayReply, time.Duration, error) {
 	reply, changed, fresh, stale := e.now()
 	if !fresh { // the caller's rights may have changed, of which a wait says nothing
+		asked := time.Now()
 		next, err := s.relay.ask(r.Context(), ask)
 		switch {
 		case err != nil: // if the agent is away, the watch finds that out
@@ -392,7 +395,7 @@ func (s *Server) await(r *http.Request, q *question, e *watched, caller string, 
 				return RelayReply{}, 0, err
 			}
 		case next.Code == http.StatusOK || next.Code == http.StatusNotFound:
-			reply, changed = e.verify(next)
+			reply, changed = e.verify(next, asked)
 		default:
 			return next, 0, nil
 		}

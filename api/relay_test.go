@@ -163,6 +163,25 @@ func TestRelay(t *testing.T) {
 	})
 }
 
+// TestRelayRestored: servers that were restored have lower indexes, for which the watch would wait; the next question beside it tells. An
+// answer that was on its way while the watch had a newer one does not.
+func TestRelayRestored(t *testing.T) {
+	relaying(t, false, func(a *agent, ask func(method, path, token string) *httptest.ResponseRecorder, _ *Server) {
+		ask("GET", services, "web")
+		synctest.Wait()
+		time.Sleep(verdict + time.Second)
+		a.change(func() { a.index, a.body = 3, `["restored"]` })
+		if w := ask("GET", services, "web"); w.Body.String() != `["restored"]` || w.Header().Get("X-Consul-Index") != "3" {
+			t.Errorf("%s, index %s", w.Body, w.Header().Get("X-Consul-Index"))
+		}
+		time.Sleep(time.Millisecond)
+		e := &watched{reply: RelayReply{Index: 8}, came: time.Now(), changed: make(chan struct{})}
+		if r, _ := e.verify(RelayReply{Index: 7}, e.came.Add(-time.Millisecond)); r.Index != 8 {
+			t.Errorf("a late answer with index %d replaced a newer one", r.Index)
+		}
+	})
+}
+
 // TestRelayWaits: equal waits share one question; they end with a change, and with their time.
 func TestRelayWaits(t *testing.T) {
 	relaying(t, false, func(a *agent, ask func(method, path, token string) *httptest.ResponseRecorder, _ *Server) {
