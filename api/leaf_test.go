@@ -8,6 +8,8 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/http"
+	"net/http/httptest"
+	"net/url"
 	"strconv"
 	"strings"
 	"sync"
@@ -182,4 +184,25 @@ func TestNoChangeIsMissed(t *testing.T) {
 		time.Sleep(10 * time.Millisecond)
 	}
 	all.Wait()
+}
+
+// TestChangeBeforeAWait: a change between the moment at which a question was read and that at which it waits is none that it waits for.
+func TestChangeBeforeAWait(t *testing.T) {
+	r := start(t)
+	r.settle(t)
+	q := &question{route: r.routes.exact["/v1/connect/intentions/match"], query: url.Values{"by": {"destination"}, "name": {"api"}}, caller: Caller{ID: "x", Reader: true}}
+	request := httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/", nil)
+	read := r.state.Load()
+	first, err := r.Server.ask(request, q, read)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.intend("api", "web", intention.Deny)
+	r.settle(t)
+	q.index, q.wait = first.index, 3*time.Second
+	began := time.Now()
+	a, err := r.Server.ask(request, q, read)
+	if err != nil || a.index <= first.index || time.Since(began) >= q.wait {
+		t.Errorf("index %d after %d, %v, after %v", a.index, first.index, err, time.Since(began))
+	}
 }
