@@ -52,25 +52,33 @@ func (s *Server) authorized(w http.ResponseWriter, r *http.Request, q *question)
 	if err := d.Decode(&in); err != nil {
 		return authorizeAnswer{}, failed(http.StatusBadRequest, "Request decode failed: %s", inConsulsWords.Replace(err.Error()))
 	}
-	if in.Target == "" {
-		return authorizeAnswer{}, failed(http.StatusBadRequest, "Target service must be specified")
-	}
-	source, err := sourceOf(in.ClientCertURI)
+	v, target, source, err := s.mayAuthorize(r, q, &in)
 	if err != nil {
 		return authorizeAnswer{}, err
 	}
-	if err := s.identify(r, q); err != nil {
-		return authorizeAnswer{}, err
+	return authorizeAnswerOf(decide(v, target, source)), nil
+}
+
+// mayAuthorize is what a question is about and what it is answered from, or why it is not answered. The order of the checks is Consul's.
+func (s *Server) mayAuthorize(r *http.Request, q *question, in *connectAuthorizeRequest) (v *catalog.View, target identity.Name, source identity.Service, err error) {
+	if in.Target == "" {
+		return nil, target, source, failed(http.StatusBadRequest, "Target service must be specified")
 	}
-	target := serviceNamed(in.Target)
-	if err := s.config.Authority.Act(r.Context(), &q.caller, target, false); err != nil {
-		return authorizeAnswer{}, err
+	if source, err = sourceOf(in.ClientCertURI); err != nil {
+		return nil, target, source, err
+	}
+	if err = s.identify(r, q); err != nil {
+		return nil, target, source, err
+	}
+	target = serviceNamed(in.Target)
+	if err = s.config.Authority.Act(r.Context(), &q.caller, target, false); err != nil {
+		return nil, target, source, err
 	}
 	st, err := s.current()
 	if err != nil {
-		return authorizeAnswer{}, err
+		return nil, target, source, err
 	}
-	return decided(st.view, target, source), nil
+	return st.view, target, source, nil
 }
 
 // sourceOf reads the identity of a certificate. Consul takes spellings that are no SPIFFE IDs; they are refused here.
@@ -85,9 +93,12 @@ func sourceOf(uri string) (identity.Service, error) {
 	return source, nil
 }
 
-// decided is what the intentions that are in force say of a connection.
-func decided(v *catalog.View, target identity.Name, source identity.Service) authorizeAnswer {
-	d := v.Policy(target).Decide(source)
+// decide is what the intentions that are in force say of a connection. Whoever asks about one is answered by this function.
+func decide(v *catalog.View, target identity.Name, source identity.Service) intention.Decision {
+	return v.Policy(target).Decide(source)
+}
+
+func authorizeAnswerOf(d intention.Decision) authorizeAnswer {
 	return authorizeAnswer{Authorized: d.Allowed(), Reason: reason(d)}
 }
 

@@ -91,6 +91,17 @@ func (i Intention) Effect() Action {
 	return i.Action
 }
 
+// WhyDenied is, in words, why an intention denies whatever its Action says; empty: it does not.
+func (i Intention) WhyDenied() string {
+	switch {
+	case i.Unsupported != "":
+		return "denies because sallyport does not support its " + i.Unsupported
+	case i.Held != "":
+		return "waits until " + i.Held
+	}
+	return ""
+}
+
 // Scope is what a decision depends on besides the intentions.
 type Scope struct {
 	// TrustDomain is the mesh's; identities of another one are denied. The zero value denies

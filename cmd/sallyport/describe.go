@@ -95,19 +95,8 @@ func describeIntention(i intention.Intention) admin.Rule {
 		Source: i.Source.String(), Destination: i.Destination.String(), Allowed: i.Action == intention.Allow && i.Unsupported+i.Held == "",
 		Precedence: i.Precedence(), Origin: i.Origin,
 	}
-	r.Note = whyDenied(i)
+	r.Note = i.WhyDenied()
 	return r
-}
-
-// whyDenied is why an intention denies whatever its action says; empty: it does not.
-func whyDenied(i intention.Intention) string {
-	switch {
-	case i.Unsupported != "":
-		return "denies because sallyport does not support its " + i.Unsupported
-	case i.Held != "":
-		return "waits until " + i.Held
-	}
-	return ""
 }
 
 // listIntentions are all intentions of v, by destination, those that decide first at the top.

@@ -216,7 +216,7 @@ func checkIntention(v *catalog.View, source, destination string, whole bool) (ad
 	r := admin.CheckResponse{Allowed: d.Allowed(), Source: source, Destination: destination, Reason: d.Reason.String()}
 	if i := d.Intention; i != nil {
 		r.Intention, r.Origin, r.Precedence = i.String(), i.Origin, i.Precedence()
-		r.Note, r.Held = whyDenied(*i), i.Held
+		r.Note, r.Held = i.WhyDenied(), i.Held
 	}
 	var notes []string
 	// Of what is registered in other datacenters only those who dial it here know.
