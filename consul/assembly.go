@@ -185,7 +185,7 @@ func (b *assembly) turn(ctx context.Context) {
 	if away := !c.lost.IsZero(); away != b.away {
 		b.away = away
 		if away {
-			a.log.Warn("consul agent does not answer, what is known stays", "addr", a.client.name,
+			a.log.Warn("consul agent does not answer, what is known stays: see that it runs, and that CONSUL_HTTP_ADDR names it", "addr", a.client.name,
 				"err", c.cause)
 		} else {
 			a.log.Info("consul agent answers again", "addr", a.client.name)

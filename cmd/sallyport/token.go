@@ -62,10 +62,11 @@ With --applications it is every token that "sallyport token create" made for the
 			case r.Proxy != "":
 				what = "all tokens of " + done.ProxyID
 			}
-			if _, err := fmt.Fprintf(c.OutOrStdout(), "revoked %s; %s ended\n", what, count(done.Streams, "stream")); err != nil || !done.Unknown {
-				return err
+			if done.Unknown {
+				return fmt.Errorf("the catalog has no proxy %q, whose tokens are revoked all the same: is that its ID? `sallyport status` lists them", done.ProxyID)
 			}
-			return fmt.Errorf("the catalog has no proxy %q: is that its ID? `sallyport status` lists them", done.ProxyID)
+			_, err = fmt.Fprintf(c.OutOrStdout(), "revoked %s; %s ended\n", what, count(done.Streams, "stream"))
+			return err
 		},
 	}
 	revoke.Flags().StringVar(&proxy, "proxy", "", "revoke all tokens of this proxy")
