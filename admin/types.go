@@ -165,6 +165,8 @@ type CheckResponse struct {
 	// Note says what else a reader should know: that the intention is of a kind that is not
 	// supported and denies for that.
 	Note string `json:"note,omitempty"`
+	// Remedy is what to write, and where, to allow what is denied by default; empty: something else decided.
+	Remedy string `json:"remedy,omitempty"`
 }
 
 // Explain is the answer in one line.

@@ -84,6 +84,8 @@ func TestAnswers(t *testing.T) {
 		{"about all destinations", intentionCheck, "?source=legacy&destination=unknown", 0, []string{`{"Allowed":false}`}, nil},
 		{"nobody is called so", intentionCheck, "?source=&destination=api", 0, []string{`{"Allowed":false}`}, nil},
 		{"a match has the name as asked", intentionMatch, "?by=destination&name=ORDERS", 0, []string{`{"ORDERS":[{`, `"DestinationName":"Orders"`, `"DestinationName":"*"`}, nil},
+		{"64 names", intentionMatch, "?by=destination" + strings.Repeat("&name=a", 64), 0, []string{`{"a":[`}, nil},
+		{"65 names", intentionMatch, "?by=destination" + strings.Repeat("&name=a", 65), 400, []string{"65 names are asked for, and 64 are the most at a time: ask for the others apart"}, nil},
 		{"by junk", intentionMatch, "?by=x&name=a", 500, []string{"'by' parameter must be one of 'source' or 'destination'"}, nil},
 		{"no name", intentionMatch, "?by=source", 500, []string{"required query parameter 'name' not set"}, nil},
 		{"exact", intentionPair, "?source=*&destination=API", 0, []string{`"Precedence":8`}, nil},

@@ -56,7 +56,7 @@ func (s *Server) authorized(w http.ResponseWriter, r *http.Request, q *question)
 	if err != nil {
 		return authorizeAnswer{}, err
 	}
-	return authorizeAnswerOf(decide(v, target, source)), nil
+	return authorizeAnswerOf(v.Decide(source, target)), nil
 }
 
 // mayAuthorize is what a question is about and what it is answered from, or why it is not answered. The order of the checks is Consul's.
@@ -91,11 +91,6 @@ func sourceOf(uri string) (identity.Service, error) {
 		return identity.Service{}, failed(http.StatusBadRequest, "ClientCertURI not a valid Service identifier")
 	}
 	return source, nil
-}
-
-// decide is what the intentions that are in force say of a connection. Whoever asks about one is answered by this function.
-func decide(v *catalog.View, target identity.Name, source identity.Service) intention.Decision {
-	return v.Policy(target).Decide(source)
 }
 
 func authorizeAnswerOf(d intention.Decision) authorizeAnswer {

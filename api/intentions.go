@@ -69,7 +69,7 @@ func onMatch(v *catalog.View, a *ask) []any {
 		return onIntentions(v, a)
 	}
 	on := onSaid(v, nil, identity.NewName(identity.Wildcard))
-	for _, name := range a.query["name"] {
+	for _, name := range a.query["name"][:min(len(a.query["name"]), maxMatched)] {
 		if c, err := parseComponent(name, false); err == nil {
 			on = onSaid(v, on, identity.NewName(c.Service))
 		}
@@ -235,11 +235,11 @@ func checkIntention(v *catalog.View, a *ask) (any, error) {
 	if !a.caller.sees(source) && !a.caller.sees(destination) {
 		return nil, denied()
 	}
-	if destination.Service == "" || destination.IsWildcard() || source.Service == "" {
-		return checkAnswer{}, nil // nobody is called so
-	}
-	return checkAnswer{v.PolicyFor(destination).Decide(v.Identity(source)).Allowed()}, nil
+	return checkAnswer{v.Decide(v.Identity(source), destination).Allowed()}, nil
 }
+
+// maxMatched bounds the names that are asked for at a time. Consul has no bound; its own clients ask for one.
+const maxMatched = 64
 
 // matchIntentions are those about services as sources or as destinations, by what was asked.
 func matchIntentions(v *catalog.View, a *ask) (any, error) {
@@ -251,8 +251,11 @@ func matchIntentions(v *catalog.View, a *ask) (any, error) {
 		return nil, broken("'by' parameter must be one of 'source' or 'destination'")
 	}
 	names := a.query["name"]
-	if len(names) == 0 {
+	switch {
+	case len(names) == 0:
 		return nil, missing("name")
+	case len(names) > maxMatched:
+		return nil, failed(http.StatusBadRequest, "%d names are asked for, and %d are the most at a time: ask for the others apart", len(names), maxMatched)
 	}
 	parsed := make([]component, len(names))
 	for n, s := range names {

@@ -90,7 +90,7 @@ func ended(d *json.Decoder) bool {
 
 // explained is what the intentions that are in force say of a connection, and which.
 func explained(v *catalog.View, target identity.Name, source identity.Service) ownAuthorizeAnswer {
-	d := decide(v, target, source)
+	d := v.Decide(source, target)
 	a := ownAuthorizeAnswer{authorizeAnswer: authorizeAnswerOf(d), Default: d.Reason == intention.ByDefault, Change: v.Change().Number}
 	if i := d.Intention; i != nil {
 		a.Intention, a.Precedence, a.Origin = i.String(), i.Precedence(), i.Origin

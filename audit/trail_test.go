@@ -17,7 +17,7 @@ import (
 
 // mesh is contents with sidecars of services, and intentions written as "web=>api:allow@i.hcl:3".
 func mesh(fallback intention.Action, services, intentions string) catalog.Contents {
-	c := catalog.Contents{Mesh: catalog.Mesh{
+	c := catalog.Contents{Whole: true, Mesh: catalog.Mesh{
 		TrustDomain: spiffeid.RequireTrustDomainFromString("mesh.test"), Datacenter: "dc1", Datacenters: []string{"dc1"}, Default: fallback,
 	}}
 	for s := range strings.FieldsSeq(services) {

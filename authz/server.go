@@ -248,7 +248,11 @@ func (s *Server) decide(ctx context.Context, req *authv3.CheckRequest) (v verdic
 		return v, 0, nil
 	}
 	policy := view.Policy(caller.Service)
-	d := policy.Decide(source)
+	if policy == nil {
+		v.reason = noPolicy // of whoever asks something is known
+		return v, 0, nil
+	}
+	d := view.Decide(source, caller.Service)
 	if d.Allowed() && drains && s.told != nil {
 		if told := s.told(view, policy); told != policy && !told.Decide(source).Allowed() {
 			v.reason = unrecorded

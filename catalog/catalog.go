@@ -32,6 +32,9 @@ type Contents struct {
 	// as Consul's API is asked; nothing else depends on them. Empty beside Consul.
 	Sidecars []*Sidecar
 	Entries  []*Entry
+	// Whole says that Intentions are all there are: of a destination that none of them names nothing is said. Else that is known of
+	// those alone that Intentions have, if without any, and of the services of Proxies and Registrations. It stays as it is.
+	Whole bool
 	// Seen is when the source first noticed what led to these contents; zero: when it publishes them.
 	Seen time.Time
 }

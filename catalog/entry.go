@@ -86,12 +86,3 @@ func (n *View) foldEntries(v *View, f following) {
 // About yields what is said of a destination and of others whose names differ from its by letter case alone; of the wildcard what is
 // said of all. Each is one entry's.
 func (v *View) About(destination identity.Name) []*Destination { return v.said[destination.Fold()] }
-
-// PolicyFor is Policy, and of a destination that nobody knows what would hold of it: the intentions about all destinations, and the
-// default. It is nil before anything is known of the mesh.
-func (v *View) PolicyFor(destination identity.Name) *intention.Policy {
-	if p := v.Policy(destination); p != nil || v.mesh == nil {
-		return p
-	}
-	return v.bare(destination)
-}

@@ -22,7 +22,7 @@ type PolicyChange struct {
 
 // PolicyChanges yields the destinations of which other intentions hold in v than in old, sorted by
 // name. Of the zero View nothing is other than in v. That a service comes or goes of which nothing
-// is said is no change of intentions.
+// is said is no change of intentions, nor that what is said of one is read that has no proxy and no registration.
 func (v *View) PolicyChanges(old *View) iter.Seq[PolicyChange] {
 	return func(yield func(PolicyChange) bool) {
 		if old.mesh == nil || v.compiled == old.compiled {
@@ -45,6 +45,8 @@ func (v *View) PolicyChanges(old *View) iter.Seq[PolicyChange] {
 			case c.Old == c.New || !said: // who has no intentions of its own has those of all
 				continue
 			case c.Old != nil && c.New != nil:
+			case !v.contents.Whole && !v.registered(name) && !old.registered(name):
+				continue
 			case slices.Equal(old.said[name.Fold()], v.said[name.Fold()]):
 				continue
 			}
@@ -73,4 +75,9 @@ func (v *View) bare(name identity.Name) *intention.Policy {
 		name.Service = "any"
 	}
 	return s.Policy(name, nil)
+}
+
+// registered reports whether a service has a proxy or a registration.
+func (v *View) registered(name identity.Name) bool {
+	return len(v.instances[name]) > 0 || v.index != nil && len(v.index.own[name]) > 0
 }

@@ -107,21 +107,3 @@ func TestEntryLookUp(t *testing.T) {
 		}
 	}
 }
-
-// TestPolicyForUnknown holds that of a name that nobody knows the intentions about all destinations decide.
-func TestPolicyForUnknown(t *testing.T) {
-	v := first(contents())
-	p := v.PolicyFor(name("unknown"))
-	if d := p.Decide(v.Identity(name("batch"))); d.Allowed() || d.Reason != intention.ByIntention {
-		t.Errorf("batch => unknown: %+v", d)
-	}
-	if d := p.Decide(v.Identity(name("web"))); !d.Allowed() || d.Reason != intention.ByDefault {
-		t.Errorf("web => unknown: %+v", d)
-	}
-	if v.PolicyFor(name("api")) != v.Policy(name("api")) {
-		t.Error("api has a policy of its own")
-	}
-	if (&catalog.View{}).PolicyFor(name("api")) != nil {
-		t.Error("the zero View knows a policy")
-	}
-}

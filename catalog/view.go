@@ -169,8 +169,8 @@ func (x *index) place(key targetKey) *place {
 	return p
 }
 
-// compile makes the policies of all services of the mesh's own datacenter, of those that have
-// proxies or registrations, and of all destinations that intentions name, taking those of v about which nothing else
+// compile makes the policies of all services of the mesh's own datacenter, if the contents are whole, of those that have
+// proxies or registrations, and of all destinations that they say something of, taking those of v about which nothing else
 // is said. It returns the names of those that are others.
 func (n *View) compile(v *View, meshChanged bool) (changed []identity.Name) {
 	n.compiled = n.Change().Number
@@ -206,7 +206,8 @@ func (n *View) compile(v *View, meshChanged bool) (changed []identity.Name) {
 		}
 	}
 	for _, s := range n.contents.Services {
-		if s.Datacenter == "" { // who may reach the others is decided where they are
+		// Who may reach the others is decided where they are. What is dialled alone says nothing of who may.
+		if s.Datacenter == "" && n.contents.Whole {
 			policy(s.Name)
 		}
 	}
@@ -391,8 +392,8 @@ func (v *View) Since(old *View) iter.Seq2[identity.ProxyID, *ProxyView] {
 	}
 }
 
-// Policy is the policy of a destination: any service of the mesh's own datacenter, any that has a
-// proxy or a registration, and any name that an intention has as its destination. A name that none of them has is
+// Policy is the policy of a destination: any that has a proxy or a registration, any name that the contents say
+// something of as a destination, and, if they are whole, any service of the mesh's own datacenter. A name that none of them has is
 // looked for without regard to letter case, which does not count for who may reach it; the policy
 // has the name as it is spelled. Of all others it is nil, which denies everybody.
 func (v *View) Policy(destination identity.Name) *intention.Policy {
@@ -401,6 +402,18 @@ func (v *View) Policy(destination identity.Name) *intention.Policy {
 	}
 	key := destination.Fold()
 	return cmp.Or(v.policies[key], v.policies[v.spelled[key]])
+}
+
+// Decide says whether a source may connect to a destination: it is the one answer of all that decide. Of a
+// destination that nobody has registered the intentions about all destinations hold, and the default, as of
+// any other. Denied for NoPolicy is what no service can be called, and a destination of which the source of
+// the catalog has not read what is said. It is a few look-ups, whatever the number of intentions.
+func (v *View) Decide(source identity.Service, destination identity.Name) intention.Decision {
+	p := v.Policy(destination)
+	if p == nil && v.mesh != nil && v.contents.Whole && !destination.IsWildcard() && destination.Check() == nil {
+		p = v.bare(destination)
+	}
+	return p.Decide(source)
 }
 
 // Identity is the identity that a service of that name has in this mesh. The mesh must be known.

@@ -22,6 +22,7 @@ func TestContents(t *testing.T) {
 		td := spiffeid.RequireTrustDomainFromString(testTrustDomain)
 		name := identity.NewName
 		want := catalogtest.Mesh{
+			Partial:  true,
 			Mesh:     catalog.Mesh{TrustDomain: td, Datacenter: "dc1", Datacenters: []string{"dc1"}, Incoming: catalog.TLS{Allow12: true}},
 			Services: []catalog.Service{{Name: name("api")}, {Name: name("web"), Protocol: catalog.HTTP}},
 			Endpoints: []catalog.Endpoints{{Name: name("api"), List: []catalog.Endpoint{

@@ -284,8 +284,8 @@ func TestRemovedIntention(t *testing.T) {
 	if r := m.Run("intention", "check", "web", "api"); r.Exit != 1 || !strings.HasPrefix(r.Stdout, "Denied") || !strings.Contains(r.Stdout, "default") {
 		t.Errorf("intention check web api: exit %d, %s%s, want 1 and that the default denies", r.Exit, r.Stdout, r.Stderr)
 	}
-	if r := m.Run("intention", "check", "web", "nowhere"); r.Exit != 2 {
-		t.Errorf("intention check of a destination that nobody knows: exit %d, %s%s, want 2", r.Exit, r.Stdout, r.Stderr)
+	if r := m.Run("intention", "check", "web", "nowhere"); r.Exit != 1 || !strings.Contains(r.Stdout, `no service "nowhere" is registered`) {
+		t.Errorf("intention check of a destination that nobody knows: exit %d, %s%s, want 1 and that nobody is called so", r.Exit, r.Stdout, r.Stderr)
 	}
 	text := m.MustRun("status")
 	for _, want := range []string{"web-sidecar-proxy", "api-sidecar-proxy", "1.40.0", "in sync", "rbac"} {

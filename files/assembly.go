@@ -293,7 +293,7 @@ func (a *assembly) find(id string) (i int, ok bool) {
 
 // publish makes the contents.
 func (a *assembly) publish(before catalog.Contents) {
-	c := catalog.Contents{Mesh: a.mesh(), Proxies: make([]*catalog.Proxy, len(a.sidecars)), Registrations: a.registrations()}
+	c := catalog.Contents{Mesh: a.mesh(), Whole: true, Proxies: make([]*catalog.Proxy, len(a.sidecars)), Registrations: a.registrations()}
 	for _, s := range a.sidecars {
 		s.of.served = a.turn
 	}

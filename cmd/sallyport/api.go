@@ -29,7 +29,7 @@ func (p *controlPlane) api() admin.API {
 		},
 		Check: func(source, destination string) (admin.CheckResponse, error) {
 			v, _ := p.store.Views.Load()
-			r, err := checkIntention(v, source, destination, !p.cfg.Consul)
+			r, err := checkIntention(v, source, destination, p.cfg.Catalog)
 			return asTaken(r, p.source.status().NotTaken), err
 		},
 		Rotate: p.rotateLeaf,

@@ -13,6 +13,7 @@ import (
 	"github.com/sallyport/sallyport/definition"
 	"github.com/sallyport/sallyport/files"
 	"github.com/sallyport/sallyport/identity"
+	"github.com/sallyport/sallyport/intention"
 	"github.com/spf13/cobra"
 )
 
@@ -24,7 +25,8 @@ func newIntentionCommand(o *clientOptions) *cobra.Command {
 		Use:   "check SOURCE DESTINATION",
 		Short: "Allowed or Denied, why, and from which file:line",
 		Long: `Check says whether the service SOURCE may connect to the service DESTINATION. SOURCE may be a SPIFFE ID too; of an
-instance or a proxy its service is meant.
+instance or a proxy its service is meant. Of a name that nobody has registered the intentions about all destinations hold and the
+default, as of any other; the answer says that no such service is registered, and the exit status is as for others.
 It asks the running control plane, or with --catalog the files alone: then the trust domain of a SPIFFE ID is taken for the mesh's. Exit status: 0 allowed, 1 denied, 2 error;
 while files of the catalog have newer contents that could not be taken, 3 allowed, 4 denied: the answer is what is in force. 4 too while the
 intention allows and waits for the disk, which has to have it first.`,
@@ -48,6 +50,9 @@ intention allows and waits for the disk, which has to have it first.`,
 				err = printJSON(c, r)
 			} else {
 				_, err = fmt.Fprintln(c.OutOrStdout(), r.Explain())
+				if r.Remedy != "" && err == nil {
+					_, err = fmt.Fprintln(c.OutOrStdout(), "→ "+r.Remedy)
+				}
 			}
 			if err == nil {
 				err = answer(r)
@@ -184,13 +189,14 @@ func checkFiles(c *cobra.Command, dir, source, destination string) (admin.CheckR
 	if err != nil {
 		return admin.CheckResponse{}, err
 	}
-	return checkIntention((&catalog.View{}).Next(contents), source, destination, true)
+	return checkIntention((&catalog.View{}).Next(contents), source, destination, dir)
 }
 
-// checkIntention answers "may source connect to destination?" from v. An unknown destination is an
-// error, as it is more often a typing mistake than a question. whole says that v has all that is
-// registered, and not what is of one node alone.
-func checkIntention(v *catalog.View, source, destination string, whole bool) (admin.CheckResponse, error) {
+// checkIntention answers "may source connect to destination?" from v. Of a name that nobody has registered,
+// which is more often a typing mistake than a question, the answer says so. dir is where the files of v are; empty: v
+// is of one node of Consul's alone, and has not all that is registered.
+func checkIntention(v *catalog.View, source, destination, dir string) (admin.CheckResponse, error) {
+	whole := dir != ""
 	if v == nil || v.Mesh() == nil {
 		return admin.CheckResponse{}, errors.New("nothing is known of the mesh yet: `sallyport check` says why")
 	}
@@ -208,12 +214,11 @@ func checkIntention(v *catalog.View, source, destination string, whole bool) (ad
 	if err := dst.Check(); err != nil {
 		return admin.CheckResponse{}, fmt.Errorf("destination: %w", err)
 	}
-	p := v.Policy(dst)
-	if p == nil {
-		return admin.CheckResponse{}, fmt.Errorf("destination: %w: no service %q is registered and no intention names it%s", admin.ErrUnknown, destination, nearestService(v, destination))
-	}
-	d := p.Decide(src)
+	d := v.Decide(src, dst)
 	r := admin.CheckResponse{Allowed: d.Allowed(), Source: source, Destination: destination, Reason: d.Reason.String()}
+	if d.Reason == intention.ByDefault && !r.Allowed {
+		r.Remedy = whatAllows(v, src.Name, dst, dir)
+	}
 	if i := d.Intention; i != nil {
 		r.Intention, r.Origin, r.Precedence = i.String(), i.Origin, i.Precedence()
 		r.Note, r.Held = i.WhyDenied(), i.Held
@@ -235,6 +240,21 @@ func checkIntention(v *catalog.View, source, destination string, whole bool) (ad
 		r.Note = strings.Join(notes, "; ")
 	}
 	return r, nil
+}
+
+// whatAllows is what has to be written, and where, to allow a source that is denied by default.
+func whatAllows(v *catalog.View, source, destination identity.Name, dir string) string {
+	allow := fmt.Sprintf("{ Name = %q Action = \"allow\" }", source.Service)
+	for _, d := range v.About(destination) {
+		if len(d.Intentions) > 0 { // a second entry for the name would be an error
+			return fmt.Sprintf("to allow it, write %s into the Sources of the service-intentions of %s, at %s", allow, d.Name, d.Intentions[0].Origin)
+		}
+	}
+	where := "into a file of " + dir
+	if dir == "" {
+		where = "for `consul config write -`"
+	}
+	return fmt.Sprintf("to allow it, write %s: Kind = \"service-intentions\" Name = %q Sources = [%s]", where, destination.Service, allow)
 }
 
 // asTaken says of an answer what of the files is not taken.

@@ -59,7 +59,7 @@ func TestCheckIntention(t *testing.T) {
 		{"Web", "api", "by default policy (no service \"Web\" is registered: did you mean \"web\"?)"},
 		{"l7", "api", "does not support its permissions"},
 	} {
-		r, err := checkIntention(v, tc.source, tc.destination, false)
+		r, err := checkIntention(v, tc.source, tc.destination, "")
 		if err != nil || !strings.Contains(r.Explain()+"\n", tc.want) {
 			t.Errorf("check %s %s = %q, %v, want %q", tc.source, tc.destination, r.Explain(), err, tc.want)
 		}
@@ -70,25 +70,43 @@ func TestCheckIntention(t *testing.T) {
 		{"wbe", "api", `(no service "wbe" is registered: did you mean "web"?)`},
 		{"web", "plain", `(no service "plain" is registered)`},
 		{"web", "ap", `(no service "ap" is registered)`},
+		{"web", "apii", `by default policy (no service "apii" is registered: did you mean "api"?)`},
 		{"web", "API", "Allowed: web => API, by the intention web => api (allow) at api.hcl:3\n"},
 	} {
-		r, err := checkIntention(v, tc.source, tc.destination, true)
+		r, err := checkIntention(v, tc.source, tc.destination, "/etc/sallyport")
 		if err != nil || !strings.Contains(r.Explain()+"\n", tc.want) {
 			t.Errorf("check %s %s of files = %q, %v, want %q", tc.source, tc.destination, r.Explain(), err, tc.want)
 		}
 	}
 	for _, tc := range []struct{ source, destination, want string }{
-		{"web", "apii", `not found: no service "apii" is registered and no intention names it: did you mean "api"?`},
 		{"web", "a/b", "destination"},
 		{"w b", "api", "source"},
 		{"spiffe://example.consul/agent/x", "api", "source"},
 	} {
-		if _, err := checkIntention(v, tc.source, tc.destination, false); err == nil || !strings.Contains(err.Error(), tc.want) {
+		if _, err := checkIntention(v, tc.source, tc.destination, ""); err == nil || !strings.Contains(err.Error(), tc.want) {
 			t.Errorf("check %s %s: %v, want %q", tc.source, tc.destination, err, tc.want)
 		}
 	}
-	if _, err := checkIntention(nil, "a", "b", false); err == nil {
+	if _, err := checkIntention(nil, "a", "b", ""); err == nil {
 		t.Error("check without a view gave no error")
+	}
+}
+
+// TestRemedy: what is denied by default is said with what would allow it, and where to write that.
+func TestRemedy(t *testing.T) {
+	for _, tc := range []struct{ source, destination, dir, want string }{
+		{"batch", "api", "/etc/mesh", `to allow it, write { Name = "batch" Action = "allow" } into the Sources of the service-intentions of api, at api.hcl:5`},
+		{"batch", "API", "", `to allow it, write { Name = "batch" Action = "allow" } into the Sources of the service-intentions of api, at api.hcl:5`},
+		{"web", "far", "/etc/mesh", `to allow it, write into a file of /etc/mesh: Kind = "service-intentions" Name = "far" Sources = [{ Name = "web" Action = "allow" }]`},
+		{"web", "far", "", "to allow it, write for `consul config write -`: Kind = \"service-intentions\" Name = \"far\""},
+		{"web", "api", "/etc/mesh", ""},
+		{"l7", "api", "/etc/mesh", ""},
+		{"spiffe://other.consul/ns/default/dc/dc1/svc/web", "api", "/etc/mesh", ""},
+	} {
+		r, err := checkIntention(exampleView(), tc.source, tc.destination, tc.dir)
+		if err != nil || !strings.HasPrefix(r.Remedy, tc.want) || tc.want == "" && r.Remedy != "" {
+			t.Errorf("check %s %s: remedy %q, %v, want %q", tc.source, tc.destination, r.Remedy, err, tc.want)
+		}
 	}
 }
 
@@ -109,7 +127,7 @@ func TestAsTaken(t *testing.T) {
 		{"web", []admin.NotTaken{{File: "b.hcl"}, {File: "c.hcl", TakenAt: at}}, "at api.hcl:3; newer contents wait until they can be taken: b.hcl, c.hcl", 3},
 		{"batch", []admin.NotTaken{{File: "b.hcl"}}, "by default policy (no service \"batch\" is registered); newer contents wait until they can be taken: b.hcl", 4},
 	} {
-		r, err := checkIntention(exampleView(), tc.source, "api", false)
+		r, err := checkIntention(exampleView(), tc.source, "api", "")
 		if err != nil {
 			t.Fatal(err)
 		}
