@@ -129,10 +129,16 @@ fuzz: ## each fuzz target for FUZZTIME (30s)
 	done
 
 .PHONY: bench
-bench: build ## benchmarks beside their targets, and BASE=/path/to/another/sallyport; lines for benchstat in dist/bench.txt; BENCHFLAGS=-scale for 10,000 sidecars too
+bench: build tools-consul ## benchmarks beside their targets, and BASE=/path/to/another/sallyport; lines for benchstat in dist/bench.txt; BENCHFLAGS=-scale for 10,000 sidecars too
 	@mkdir -p dist && $(GO) build -buildvcs=false -o bin/bench ./e2e/bench
 	$(GO) test -run '^$$' -bench . -benchmem ./... >dist/bench.txt || { cat dist/bench.txt; exit 1; }
-	envoy="$$(hack/envoy.sh --path $(ENVOY_VERSION))" && bin/bench -go dist/bench.txt -out dist/bench.txt -envoy "$$envoy" -base "$(BASE)" $(BENCHFLAGS)
+	$(GO) -C connect test -run '^$$' -bench . -benchmem ./... >>dist/bench.txt || { cat dist/bench.txt; exit 1; }
+	envoy="$$(hack/envoy.sh --path $(ENVOY_VERSION))" && bin/bench -go dist/bench.txt -out dist/bench.txt -envoy "$$envoy" -agent "$(or $(CONSUL),$(CONSUL_BUILT))" -base "$(BASE)" $(BENCHFLAGS)
+
+.PHONY: bench-api
+bench-api: build tools-consul ## of make bench what applications without a sidecar ask, alone: the HTTP API and the Workload API; 5 minutes, as root (only root can ask as another user)
+	@mkdir -p dist && $(GO) build -buildvcs=false -o bin/bench ./e2e/bench
+	bin/bench -parts api -agent "$(or $(CONSUL),$(CONSUL_BUILT))" -out dist/bench-api.txt $(BENCHFLAGS)
 
 .PHONY: bench-consul
 bench-consul: build tools-consul ## the same load on Consul's control plane and on sallyport (and BASE) beside the same agent: ratios; lines for benchstat in dist/bench-consul.txt

@@ -12,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"path/filepath"
@@ -31,8 +32,22 @@ type agent struct {
 	changes int
 }
 
-// startAgent starts a Consul agent, without ACLs, with the default intention policy deny, and registers the load.
+// startAgent starts a Consul agent as in development, without ACLs, and registers the load.
 func startAgent(ctx context.Context, binary, dir string, l load) (*agent, error) {
+	// All limits are as users have them, those of connections among them.
+	a, err := launchAgent(ctx, binary, dir, nil, "-dev")
+	if err != nil {
+		return nil, err
+	}
+	if err := a.register(ctx, l); err != nil {
+		a.process.stop()
+		return nil, err
+	}
+	return a, nil
+}
+
+// launchAgent starts a Consul agent that is its own server, without ACLs, with the default intention policy deny, and with more settings.
+func launchAgent(ctx context.Context, binary, dir string, more map[string]any, args ...string) (*agent, error) {
 	ports := map[string]int{"https": -1, "dns": -1, "grpc_tls": -1, "serf_wan": -1}
 	for _, name := range []string{"http", "grpc", "server", "serf_lan"} {
 		port, err := freePort(ctx)
@@ -41,20 +56,22 @@ func startAgent(ctx context.Context, binary, dir string, l load) (*agent, error)
 		}
 		ports[name] = port
 	}
-	config := filepath.Join(dir, "agent.json")
-	err := writeJSON(config, map[string]any{
+	settings := map[string]any{
 		"ports": ports, "bind_addr": "127.0.0.1", "node_name": "bench", "log_level": "error", "default_intention_policy": "deny",
 		"disable_update_check": true,
-		// All limits are as users have them, those of connections among them.
-	})
-	if err != nil {
+	}
+	maps.Copy(settings, more)
+	config := filepath.Join(dir, "agent.json")
+	if err := writeJSON(config, settings); err != nil {
 		return nil, err
 	}
 	a := &agent{
 		http: fmt.Sprintf("127.0.0.1:%d", ports["http"]), grpc: fmt.Sprintf("127.0.0.1:%d", ports["grpc"]),
 		client: http.Client{Timeout: time.Minute, Transport: &http.Transport{MaxIdleConnsPerHost: 8}},
 	}
-	if a.process, err = launch("consul", filepath.Join(dir, "consul.log"), meshtest.Environ(), binary, "agent", "-dev", "-config-file", config); err != nil {
+	args = append([]string{"agent", "-config-file", config}, args...)
+	var err error
+	if a.process, err = launch("consul", filepath.Join(dir, "consul.log"), meshtest.Environ(), binary, args...); err != nil {
 		return nil, err
 	}
 	err = a.process.Await(ctx, time.Minute, "ready", func() error {
@@ -63,9 +80,6 @@ func startAgent(ctx context.Context, binary, dir string, l load) (*agent, error)
 		}
 		return a.call(ctx, http.MethodGet, "/v1/catalog/node/bench", nil)
 	})
-	if err == nil {
-		err = a.register(ctx, l)
-	}
 	if err != nil {
 		a.process.stop()
 		return nil, err

@@ -22,6 +22,7 @@ import (
 type options struct {
 	sallyport, base string
 	consul, envoy   string
+	agent           string
 	loads           []load
 	rounds          int
 	goFile, out     string
@@ -32,7 +33,7 @@ type options struct {
 
 func main() {
 	o := options{lines: new([]string)}
-	var loads, ok, roots, bare string
+	var loads, ok, roots, bare, nothing string
 	var scale bool
 	flag.StringVar(&o.sallyport, "sallyport", "bin/sallyport", "the sallyport that is measured")
 	flag.StringVar(&o.base, "base", "", "another sallyport, which is measured in turns with it; empty: none")
@@ -43,10 +44,12 @@ func main() {
 	flag.StringVar(&o.goFile, "go", "", "file with the output of go test -bench -benchmem, whose benchmarks are rows too")
 	flag.StringVar(&o.out, "out", "", "file that lines for benchstat are appended to")
 	flag.StringVar(&o.envoy, "envoy", "", "the Envoy of the measurements with traffic; empty: without them")
-	flag.StringVar(&o.parts, "parts", "", "what of these to measure: loads, wide, checks, roots, traffic; with -consul: consul, beside; empty: all")
+	flag.StringVar(&o.agent, "agent", "", "the consul that the HTTP API is measured beside; empty: it is measured from files alone")
+	flag.StringVar(&o.parts, "parts", "", "what of these to measure: loads, wide, checks, roots, traffic, api; with -consul: consul, beside; empty: all")
 	flag.StringVar(&ok, "answer-ok", "", "be the ext_authz server that does not look, on this socket")
 	flag.StringVar(&roots, "serve-roots", "", "be the control plane with two CAs, in this directory")
 	flag.StringVar(&bare, "serve-bare", "", "be the server that sends the responses recorded in this directory")
+	flag.StringVar(&nothing, "serve-nothing", "", "be the server that answers what is recorded in this directory")
 	flag.StringVar(&o.profiles, "profiles", "", "directory for profiles of each change: processor, heap and goroutines")
 	flag.BoolVar(&o.keep, "keep", false, "leave the directory with the logs")
 	flag.Parse()
@@ -59,6 +62,8 @@ func main() {
 		exit(serveRoots(ctx, roots))
 	case bare != "":
 		exit(serveBare(ctx, bare))
+	case nothing != "":
+		exit(serveNothing(ctx, nothing))
 	}
 	for text := range strings.FieldsFuncSeq(loads, func(r rune) bool { return r == ',' }) {
 		var l load
@@ -146,7 +151,7 @@ func measureAll(ctx context.Context, o options, dir string) (rows []row, details
 	for _, part := range []struct {
 		name    string
 		measure func(context.Context, options, string) ([]row, error)
-	}{{"wide", measureWide}, {"checks", measureChecks}, {"roots", measureRoots}, {"traffic", measureTraffic}} {
+	}{{"wide", measureWide}, {"checks", measureChecks}, {"roots", measureRoots}, {"traffic", measureTraffic}, {"api", measureAPI}} {
 		if ctx.Err() != nil {
 			break
 		}

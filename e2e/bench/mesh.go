@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+
+	"github.com/sallyport/sallyport/catalog"
 )
 
 // load is what a control plane has to carry: services with one sidecar each, every one of which dials the same number of others.
@@ -17,6 +19,8 @@ type load struct {
 	others int
 	// wildcards are intentions for all destinations that are there from the beginning.
 	wildcards int
+	// uid is the user whose processes are service(0); 0: nobody's.
+	uid int
 }
 
 func (l load) String() string { return fmt.Sprintf("%d × %d %s", l.sidecars, l.upstreams, l.protocol) }
@@ -54,7 +58,8 @@ type definition struct {
 	Name, ID string
 	Address  string
 	Port     int
-	Connect  *connect `json:",omitempty"`
+	Meta     map[string]string `json:",omitempty"`
+	Connect  *connect          `json:",omitempty"`
 }
 
 type connect struct{ SidecarService sidecarService }
@@ -126,6 +131,9 @@ func (l load) services() (all []definition) {
 			upstreams = append(upstreams, fmt.Sprintf("pool-%d", (i+k)%l.pool()))
 		}
 		add(service(i), upstreams...)
+		if i == 0 && l.uid > 0 {
+			all[len(all)-1].Meta = map[string]string{catalog.MetaSelectors: fmt.Sprintf("unix:uid:%d", l.uid)}
+		}
 	}
 	for i := range l.others {
 		add(fmt.Sprintf("other-%d", i))
