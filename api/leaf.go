@@ -21,11 +21,11 @@ import (
 type leafAnswer struct {
 	SerialNumber             string
 	CertPEM                  string
-	PrivateKeyPEM            string // SEC 1, as Consul's
+	PrivateKeyPEM            string `json:",omitempty"` // SEC 1, as Consul's
 	Service                  string
 	ServiceURI               string
 	ValidAfter, ValidBefore  string
-	CreateIndex, ModifyIndex uint64
+	CreateIndex, ModifyIndex uint64 `json:",omitempty"`
 }
 
 // Bounds of the leafs that are held for callers.
@@ -48,31 +48,38 @@ func (s *Server) leaf(w http.ResponseWriter, r *http.Request, q *question) {
 	s.write(w, r, q, a)
 }
 
-func (s *Server) leafOf(r *http.Request, q *question) (answer, error) {
+// mayHold is the identity whose leaf q asks for, of a service that is registered and that the caller may act for.
+func (s *Server) mayHold(r *http.Request, q *question) (id identity.Service, err error) {
 	switch {
 	case q.name == "":
-		return answer{}, failed(http.StatusInternalServerError, "URI must be either workload identity, service, agent, server, or kind")
+		return id, failed(http.StatusInternalServerError, "URI must be either workload identity, service, agent, server, or kind")
 	case strings.Contains(q.name, "/"):
-		return answer{}, failed(http.StatusInternalServerError, "SPIFFE ID is not in the expected format: a service's name has no slash")
+		return id, failed(http.StatusInternalServerError, "SPIFFE ID is not in the expected format: a service's name has no slash")
 	}
 	if err := s.identify(r, q); err != nil {
-		return answer{}, err
+		return id, err
 	}
 	service := serviceNamed(q.name)
 	if err := s.config.Authority.Act(r.Context(), &q.caller, service, true); err != nil {
-		return answer{}, err
+		return id, err
 	}
 	st, err := s.current()
 	if err != nil {
-		return answer{}, err
+		return id, err
 	}
 	if err := registered(st.view, service); err != nil {
-		return answer{}, err
+		return id, err
 	}
-	mesh := st.view.Mesh()
-	id := identity.Service{TrustDomain: mesh.TrustDomain, Datacenter: mesh.Datacenter, Name: service}
 	if err := service.Check(); err != nil {
-		return answer{}, failed(http.StatusInternalServerError, "the service %q has no SPIFFE ID: %v", q.name, err)
+		return id, failed(http.StatusInternalServerError, "the service %q has no SPIFFE ID: %v", q.name, err)
+	}
+	return st.view.Identity(service), nil
+}
+
+func (s *Server) leafOf(r *http.Request, q *question) (answer, error) {
+	id, err := s.mayHold(r, q)
+	if err != nil {
+		return answer{}, err
 	}
 	held, err := s.leafs.hold(&q.caller, id)
 	if err != nil {
@@ -94,7 +101,7 @@ func (s *Server) leafOf(r *http.Request, q *question) (answer, error) {
 	if err := s.identify(r, q); err != nil {
 		return answer{}, err
 	}
-	return a, s.config.Authority.Act(r.Context(), &q.caller, service, true)
+	return a, s.config.Authority.Act(r.Context(), &q.caller, id.Name, true)
 }
 
 // registered refuses names that are not those of services as the catalog spells them: certificates are compared byte by byte, so
@@ -214,7 +221,9 @@ func (h *heldLeaf) now() (answer, <-chan struct{}, error) {
 		return h.answer, changed, nil
 	}
 	n := h.next()
-	b, err := json.Marshal(leafAnswerOf(svid, h.key.id, n))
+	a := leafAnswerOf(svid.Certificates, h.key.id, n)
+	a.PrivateKeyPEM = keyPEM(svid)
+	b, err := json.Marshal(a)
 	if err != nil {
 		return answer{}, changed, err
 	}
@@ -260,16 +269,16 @@ func (h *heldLeaf) await(ctx context.Context, q *question) (answer, error) {
 	}
 }
 
-func leafAnswerOf(svid *sds.SVID, id identity.Service, index uint64) leafAnswer {
-	leaf := svid.Certificates[0]
+// leafAnswerOf is the answer with a leaf, without its key.
+func leafAnswerOf(chain []*x509.Certificate, id identity.Service, index uint64) leafAnswer {
+	leaf := chain[0]
 	a := leafAnswer{
 		SerialNumber: colonHex(leaf.SerialNumber.Bytes()), Service: id.Service, ServiceURI: id.ID().String(),
 		ValidAfter: at(leaf.NotBefore), ValidBefore: at(leaf.NotAfter), CreateIndex: index, ModifyIndex: index,
 	}
-	for _, c := range svid.Certificates {
+	for _, c := range chain {
 		a.CertPEM += certificatePEM(c)
 	}
-	a.PrivateKeyPEM = keyPEM(svid)
 	return a
 }
 

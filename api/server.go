@@ -32,6 +32,8 @@ type Config struct {
 	Number func() uint64
 	// Authority says who asks. Required.
 	Authority Authority
+	// Sign signs the certificate requests of applications that keep their key. Nil: nobody does, as beside Consul.
+	Sign Sign
 	// Relay is where questions go that are not answered from the catalog. Nil: all are answered from it.
 	Relay *Relay
 	// Edit says what to edit instead of writing by the API, where the catalog comes from files; nil: nothing is said.
@@ -62,8 +64,10 @@ type Server struct {
 	topics topics
 	woken  chan struct{} // full when there is a state that topics were not brought to
 	leafs  leafs
-	waits  waits
-	relay  relay
+	// signings bound Sign.
+	signings signings
+	waits    waits
+	relay    relay
 }
 
 // state is all that rendered answers depend on, at one time. It is immutable.
@@ -88,6 +92,7 @@ func New(c Config) (*Server, error) {
 	s.relay.init(c.Relay)
 	s.routes = s.table()
 	s.topics.init()
+	s.signings.init()
 	s.leafs.init(c.Credentials, c.Number)
 	if err := s.metrics.register(c.Registerer, s); err != nil {
 		return nil, fmt.Errorf("metrics of the HTTP API: %w", err)
@@ -118,6 +123,7 @@ func (s *Server) Run(ctx context.Context) error {
 		case <-roots:
 		case now := <-forget.C:
 			s.leafs.forget(now)
+			s.signings.forget(now)
 		case <-ctx.Done():
 			return nil
 		}

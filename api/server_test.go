@@ -3,6 +3,7 @@ package api
 import (
 	"bytes"
 	"context"
+	"crypto/x509"
 	"encoding/json"
 	"io"
 	"net"
@@ -64,6 +65,8 @@ type rig struct {
 	mesh   catalogtest.Mesh
 	socket string
 	number atomic.Uint64
+	// signedFor are the callers for whom a request was signed.
+	signedFor []identity.Caller
 }
 
 func start(t testing.TB) *rig {
@@ -82,7 +85,17 @@ func start(t testing.TB) *rig {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r.Server, err = New(Config{Views: r.views, Credentials: credentials, Authority: names{}, Number: func() uint64 { return r.number.Add(1) }})
+	r.Server, err = New(Config{
+		Views: r.views, Credentials: credentials, Authority: names{}, Number: func() uint64 { return r.number.Add(1) },
+		Sign: func(ctx context.Context, c identity.Caller, id identity.Service, request []byte) ([]*x509.Certificate, error) {
+			chain, err := issuer.SignRequest(ctx, request, id)
+			if err != nil {
+				return nil, Refused(http.StatusBadRequest, err.Error())
+			}
+			r.signedFor = append(r.signedFor, c)
+			return chain, nil
+		},
+	})
 	if err != nil {
 		t.Fatal(err)
 	}

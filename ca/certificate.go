@@ -24,6 +24,8 @@ type profile struct {
 	extended []x509.ExtKeyUsage
 	ca       bool
 	pathLen  int // of a CA; -1: no limit
+	// key refuses public keys; nil: they are on P-256.
+	key func(crypto.PublicKey) error
 	// dns and ips are SANs beside the URI.
 	dns []string
 	ips []net.IP
@@ -42,7 +44,7 @@ func intermediateProfile() profile {
 // A sidecar is client and server with the same leaf.
 func leafProfile() profile {
 	return profile{
-		name: "leaf", usage: x509.KeyUsageDigitalSignature, pathLen: -1,
+		name: "leaf", usage: x509.KeyUsageDigitalSignature, pathLen: -1, key: leafKey,
 		extended: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
 	}
 }
@@ -174,14 +176,17 @@ func check(p profile, cert *x509.Certificate, uri string, public crypto.PublicKe
 
 // conforms is check without the signature.
 func conforms(p profile, cert *x509.Certificate, uri string, public crypto.PublicKey, parent *x509.Certificate) error {
-	key, ok := cert.PublicKey.(*ecdsa.PublicKey)
-	var problem error
+	takes := p.key
+	if takes == nil {
+		takes = onP256
+	}
+	key, ok := cert.PublicKey.(interface{ Equal(crypto.PublicKey) bool })
+	problem := takes(cert.PublicKey)
 	switch {
+	case problem != nil:
 	case cert.Version != 3:
 		problem = fmt.Errorf("X.509 version %d, want 3", cert.Version)
-	case !ok || key.Curve != elliptic.P256():
-		problem = errors.New("its key is not an ECDSA key on P-256")
-	case public != nil && !key.Equal(public):
+	case public != nil && (!ok || !key.Equal(public)):
 		problem = errors.New("the private key belongs to another certificate")
 	case cert.SignatureAlgorithm != x509.ECDSAWithSHA256:
 		problem = fmt.Errorf("signed with %s, want %s", cert.SignatureAlgorithm, x509.ECDSAWithSHA256)
@@ -210,6 +215,14 @@ func conforms(p profile, cert *x509.Certificate, uri string, public crypto.Publi
 	}
 	if problem != nil {
 		return fmt.Errorf("%s certificate: %w", p.name, problem)
+	}
+	return nil
+}
+
+// onP256 refuses all keys but those on P-256.
+func onP256(public crypto.PublicKey) error {
+	if key, ok := public.(*ecdsa.PublicKey); !ok || key.Curve != elliptic.P256() {
+		return errors.New("its key is not an ECDSA key on P-256")
 	}
 	return nil
 }

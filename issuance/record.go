@@ -133,8 +133,8 @@ func (r *Record) count() float64 {
 	return float64(len(r.all))
 }
 
-// add records that a caller is given a leaf. It does not wait for the disk.
-func (r *Record) add(c identity.Caller, leaf *x509.Certificate) {
+// Add records that a caller is given a leaf. It does not wait for the disk.
+func (r *Record) Add(c identity.Caller, leaf *x509.Certificate) {
 	k := key{sha256.Sum256(leaf.Raw), unique.Make(Name(c))}
 	v := value{serial: string(leaf.SerialNumber.Bytes()), issued: time.Now().Unix(), ends: leaf.NotAfter.Unix()}
 	if len(leaf.URIs) > 0 {
@@ -238,7 +238,7 @@ type source struct {
 func (s source) WatchSVID(ctx context.Context, c identity.Caller, id identity.Service, f func(*sds.SVID)) error {
 	return s.Source.WatchSVID(ctx, c, id, func(svid *sds.SVID) {
 		if svid != nil && len(svid.Certificates) > 0 && svid.Certificates[0] != nil {
-			s.record.add(c, svid.Certificates[0])
+			s.record.Add(c, svid.Certificates[0])
 		}
 		f(svid)
 	})

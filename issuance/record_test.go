@@ -66,11 +66,11 @@ func TestRecord(t *testing.T) {
 		r, _ := open(t, path)
 		end := running(t, r)
 		began := time.Now().Truncate(time.Second)
-		r.add(identity.Caller{Proxy: "web-1", Token: "secret-token"}, certificate(258, "web", 72*time.Hour))
+		r.Add(identity.Caller{Proxy: "web-1", Token: "secret-token"}, certificate(258, "web", 72*time.Hour))
 		time.Sleep(time.Second)
-		r.add(identity.Caller{Application: "uid 1000"}, certificate(2, "api", time.Minute))
-		r.add(identity.Caller{Application: "uid 1000"}, certificate(2, "api", time.Minute)) // once more, as an agent gives it
-		r.add(identity.Caller{Application: "token 7QK"}, certificate(2, "api", time.Minute))
+		r.Add(identity.Caller{Application: "uid 1000"}, certificate(2, "api", time.Minute))
+		r.Add(identity.Caller{Application: "uid 1000"}, certificate(2, "api", time.Minute)) // once more, as an agent gives it
+		r.Add(identity.Caller{Application: "token 7QK"}, certificate(2, "api", time.Minute))
 		sum := sha256.Sum256([]byte("certificate 258 of web"))
 		first := Leaf{
 			Serial: []byte{1, 2}, SHA256: sum, ID: "spiffe://mesh.test/ns/default/dc/dc1/svc/web", Caller: "proxy web-1", Issued: began, Ends: began.Add(72 * time.Hour),
@@ -121,7 +121,7 @@ func TestTorn(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "issued-leafs")
 	r, _ := open(t, path)
 	for n := range 5 {
-		r.add(web("web"), certificate(n, "web", time.Hour))
+		r.Add(web("web"), certificate(n, "web", time.Hour))
 	}
 	running(t, r)()
 	whole, err := os.ReadFile(path)
@@ -140,7 +140,7 @@ func TestTorn(t *testing.T) {
 		if n%37 != 0 {
 			continue
 		}
-		r.add(web("web"), certificate(99, "web", time.Hour))
+		r.Add(web("web"), certificate(99, "web", time.Hour))
 		running(t, r)()
 		if r, log = open(t, path); len(all(r)) != want+1 || log.Len() > 0 {
 			t.Fatalf("cut off at %d and gone on: %d leafs, want %d; log: %s", n, len(all(r)), want+1, log)
@@ -153,7 +153,7 @@ func TestDamaged(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "issued-leafs")
 	r, _ := open(t, path)
 	for n := range 5 {
-		r.add(web("web"), certificate(n, "web", time.Hour))
+		r.Add(web("web"), certificate(n, "web", time.Hour))
 	}
 	running(t, r)()
 	whole, err := os.ReadFile(path)
@@ -202,17 +202,17 @@ func TestFull(t *testing.T) {
 		r, log := open(t, filepath.Join(t.TempDir(), "issued-leafs"))
 		r.max = 100
 		for n := range 50 {
-			r.add(web("web"), certificate(n, "short", time.Minute))
+			r.Add(web("web"), certificate(n, "short", time.Minute))
 		}
 		time.Sleep(2 * time.Minute)
 		for n := range 100 {
-			r.add(web("web"), certificate(n, "web", time.Hour+time.Duration(n)*time.Minute))
+			r.Add(web("web"), certificate(n, "web", time.Hour+time.Duration(n)*time.Minute))
 		}
 		if got := testutil.ToFloat64(r.dropped); got != 0 || log.Len() > 0 {
 			t.Errorf("%v are dropped that had not ended; log: %s", got, log)
 		}
 		for n := 100; n < 120; n++ {
-			r.add(web("web"), certificate(n, "web", time.Hour+time.Duration(n)*time.Minute))
+			r.Add(web("web"), certificate(n, "web", time.Hour+time.Duration(n)*time.Minute))
 		}
 		kept := all(r)
 		if len(kept) > 100 || len(kept) < 95 || testutil.ToFloat64(r.dropped)+float64(len(kept)) != 120 {
@@ -242,9 +242,9 @@ func TestCompaction(t *testing.T) {
 		}
 		fill := func(r *Record) {
 			for n := range fewLines + 100 {
-				r.add(web("web"), certificate(n, "web", time.Minute))
+				r.Add(web("web"), certificate(n, "web", time.Minute))
 			}
-			r.add(web("web"), certificate(7, "long", 99*time.Hour))
+			r.Add(web("web"), certificate(7, "long", 99*time.Hour))
 			time.Sleep(time.Second)
 			synctest.Wait()
 			if got := lines(); got != fewLines+101 {
@@ -299,7 +299,7 @@ func TestDiskStalls(t *testing.T) {
 		end := running(t, r)
 		began := time.Now()
 		for n := range 40 {
-			r.add(web("web"), certificate(n, "web", time.Hour))
+			r.Add(web("web"), certificate(n, "web", time.Hour))
 			synctest.Wait()
 		}
 		if time.Since(began) != 0 || len(all(r)) != 40 || r.Health() != nil {
@@ -315,7 +315,7 @@ func TestDiskStalls(t *testing.T) {
 		time.Sleep(retry)
 		d.answer <- nil
 		time.Sleep(time.Second)
-		r.add(web("web"), certificate(40, "web", time.Hour))
+		r.Add(web("web"), certificate(40, "web", time.Hour))
 		d.answer <- nil
 		synctest.Wait()
 		if diff := cmp.Diff([]string{"replace 1", "replace 40", "replace 40", "append 1"}, d.calls); diff != "" || r.Health() != nil {
@@ -329,7 +329,7 @@ func TestDiskStalls(t *testing.T) {
 		}
 		// At the end it waits for the disk, but not for ever.
 		time.Sleep(time.Second)
-		r.add(web("web"), certificate(41, "web", time.Hour))
+		r.Add(web("web"), certificate(41, "web", time.Hour))
 		synctest.Wait()
 		began = time.Now()
 		end()
@@ -367,7 +367,7 @@ func TestSource(t *testing.T) {
 
 func FuzzLine(f *testing.F) {
 	r, _ := open(f, filepath.Join(f.TempDir(), "issued-leafs"))
-	r.add(web(`we"b`), certificate(1, "web", time.Hour))
+	r.Add(web(`we"b`), certificate(1, "web", time.Hour))
 	for k, v := range r.all {
 		f.Add(appendLine(nil, k, v))
 	}

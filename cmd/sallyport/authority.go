@@ -1,15 +1,20 @@
 package main
 
 import (
+	"context"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io/fs"
+	"net/http"
 	"os"
 	"path/filepath"
 	"slices"
 
 	"github.com/sallyport/sallyport/admin"
+	"github.com/sallyport/sallyport/api"
 	"github.com/sallyport/sallyport/ca"
+	"github.com/sallyport/sallyport/identity"
 	"github.com/sallyport/sallyport/sds"
 	"github.com/sallyport/sallyport/xds"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
@@ -22,6 +27,8 @@ type authority struct {
 	trustDomain func() (td spiffeid.TrustDomain, ok bool)
 	// rotates says that it issues a leaf early when it is asked to.
 	rotates bool
+	// sign signs requests of applications that keep their key; nil: it signs none.
+	sign api.Sign
 }
 
 func (p *controlPlane) openCA() error {
@@ -41,7 +48,17 @@ func (p *controlPlane) openCA() error {
 	if err != nil {
 		return err
 	}
-	p.authority = authority{Source: issuer, rotates: true, trustDomain: func() (spiffeid.TrustDomain, bool) { return td, true }}
+	sign := func(ctx context.Context, c identity.Caller, id identity.Service, request []byte) ([]*x509.Certificate, error) {
+		chain, err := issuer.SignRequest(ctx, request, id)
+		if errors.Is(err, ca.ErrRequest) {
+			return nil, api.Refused(http.StatusBadRequest, err.Error())
+		}
+		if err == nil {
+			p.issued.Add(c, chain[0])
+		}
+		return chain, err
+	}
+	p.authority = authority{Source: issuer, rotates: true, sign: sign, trustDomain: func() (spiffeid.TrustDomain, bool) { return td, true }}
 	p.runs = append(p.runs, builtin.Run, issuer.Run)
 	p.checks = append(p.checks, func() error {
 		if err := builtin.Health(); err != nil {

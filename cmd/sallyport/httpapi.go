@@ -42,7 +42,7 @@ func (p *controlPlane) openAPI() error {
 		}}
 	}
 	p.http, err = api.New(api.Config{
-		Relay: relay, Views: &p.store.Views, Credentials: p.secrets, Number: numbers.Next, Authority: who, Hosts: p.cfg.apiHosts(), NodeName: p.cfg.NodeName,
+		Sign: p.authority.sign, Relay: relay, Views: &p.store.Views, Credentials: p.secrets, Number: numbers.Next, Authority: who, Hosts: p.cfg.apiHosts(), NodeName: p.cfg.NodeName,
 		Version: version, NotReady: p.notReady, Logger: p.log, Registerer: p.metrics,
 	})
 	if err != nil {

@@ -3,6 +3,9 @@ package main
 import (
 	"bytes"
 	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
 	"crypto/sha256"
 	"crypto/x509"
 	"encoding/hex"
@@ -23,29 +26,37 @@ import (
 // applicationLeaf asks the HTTP API for a leaf, as an application does.
 func applicationLeaf(t *testing.T, made admin.ApplicationTokenResponse, service string) *x509.Certificate {
 	t.Helper()
+	return askForLeaf(t, made, http.MethodGet, "/v1/agent/connect/ca/leaf/"+service, nil)
+}
+
+// askForLeaf asks the HTTP API a question that is answered with a leaf.
+func askForLeaf(t *testing.T, made admin.ApplicationTokenResponse, method, path string, body []byte) *x509.Certificate {
+	t.Helper()
 	c := http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return (&net.Dialer{}).DialContext(ctx, "unix", made.Socket)
 	}}}
-	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://x/v1/agent/connect/ca/leaf/"+service, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	req.Header.Set("X-Consul-Token", made.Token)
 	var resp *http.Response
 	var b []byte
 	for end := time.Now().Add(awaitDeadline); ; time.Sleep(10 * time.Millisecond) {
+		req, err := http.NewRequestWithContext(t.Context(), method, "http://x"+path, bytes.NewReader(body))
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Header.Set("X-Consul-Token", made.Token)
 		if resp, err = c.Do(req); err != nil {
 			t.Fatal(err)
 		}
-		b, err = io.ReadAll(resp.Body)
+		if b, err = io.ReadAll(resp.Body); err != nil {
+			t.Fatal(err)
+		}
 		_ = resp.Body.Close()
 		if resp.StatusCode != http.StatusServiceUnavailable || time.Now().After(end) { // the catalog is read before the roots
 			break
 		}
 	}
 	var leaf struct{ CertPEM string }
-	if err != nil || json.Unmarshal(b, &leaf) != nil {
-		t.Fatalf("%s, %v: %s", resp.Status, err, b)
+	if json.Unmarshal(b, &leaf) != nil {
+		t.Fatalf("%s: %s", resp.Status, b)
 	}
 	block, _ := pem.Decode([]byte(leaf.CertPEM))
 	if block == nil {
@@ -56,6 +67,36 @@ func applicationLeaf(t *testing.T, made admin.ApplicationTokenResponse, service 
 		t.Fatal(err)
 	}
 	return cert
+}
+
+// TestLeafListOfRequest: a leaf for an application's own key is in the record like any other.
+func TestLeafListOfRequest(t *testing.T) {
+	c, dir := startServe(t)
+	made, err := c.ApplicationToken(t.Context(), admin.ApplicationTokenRequest{Service: "web"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	der, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{}, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cert := askForLeaf(t, made, http.MethodPost, "/v1/sallyport/leaf/web", pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: der}))
+	if !key.PublicKey.Equal(cert.PublicKey) {
+		t.Error("the leaf has another key")
+	}
+	path := filepath.Join(dir, "leaf.der")
+	if err := os.WriteFile(path, cert.Raw, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	out, err := command(t, "leaf", "list", "--runtime-dir", "rt", "--file", path, "--json")
+	var got []admin.Leaf
+	if err != nil || json.Unmarshal([]byte(out), &got) != nil || len(got) != 1 || got[0].Caller != "token "+made.TokenID || got[0].Serial != colonHex(cert.SerialNumber.Bytes()) {
+		t.Errorf("%v: %s", err, out)
+	}
 }
 
 // TestLeafList finds whose a certificate is, by all that is known of it, and rotates it.
