@@ -16,10 +16,6 @@ import (
 	"time"
 
 	matcherv3 "github.com/cncf/xds/go/xds/type/matcher/v3"
-	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
-	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
-	httprbacv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/rbac/v3"
-	networkrbacv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/rbac/v3"
 	"github.com/sallyport/sallyport/admin"
 	"github.com/sallyport/sallyport/catalog"
 	"github.com/sallyport/sallyport/consul"
@@ -27,7 +23,6 @@ import (
 	"github.com/sallyport/sallyport/internal/meshtest"
 	"github.com/sallyport/sallyport/internal/rbactest"
 	"github.com/sallyport/sallyport/snapshot"
-	"google.golang.org/protobuf/proto"
 )
 
 const (
@@ -241,32 +236,9 @@ func compiled(t *testing.T, v *catalog.View, service string) *matcherv3.Matcher 
 	if in.ProxyView == nil {
 		t.Fatalf("%s has no proxy", service)
 	}
-	r, err := snapshot.Build(in)
+	m, err := rbactest.Rules(in)
 	if err != nil {
-		t.Fatal(err)
+		t.Fatalf("%s: %v", service, err)
 	}
-	unpack := func(typ, name string, into proto.Message) {
-		t.Helper()
-		got := r.ByType["type.googleapis.com/"+typ].Get(name)
-		if got == nil {
-			t.Fatalf("%s: no resource %s %s", service, typ, name)
-		}
-		if err := got.Resource.UnmarshalTo(into); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if in.Proxy.Inbound.Protocol.L7() {
-		route, rbac := &routev3.RouteConfiguration{}, &httprbacv3.RBACPerRoute{}
-		unpack("envoy.config.route.v3.RouteConfiguration", "inbound/"+service, route)
-		if err := route.VirtualHosts[0].TypedPerFilterConfig["envoy.filters.http.rbac"].UnmarshalTo(rbac); err != nil {
-			t.Fatal(err)
-		}
-		return rbac.GetRbac().GetMatcher()
-	}
-	extension, rbac := &corev3.TypedExtensionConfig{}, &networkrbacv3.RBAC{}
-	unpack("envoy.config.core.v3.TypedExtensionConfig", "intentions/"+service, extension)
-	if err := extension.TypedConfig.UnmarshalTo(rbac); err != nil {
-		t.Fatal(err)
-	}
-	return rbac.GetMatcher()
+	return m
 }
