@@ -150,16 +150,22 @@ func (m *mesh) intend(destination string, sources map[string]string) {
 	m.write("intentions-"+destination+".hcl", b.String()+"]\n")
 }
 
-// token makes the token of a service's applications.
-func (m *mesh) token(service string) string {
+// run runs a command of sallyport about this mesh, and returns what it prints.
+func (m *mesh) run(args ...string) string {
 	m.t.Helper()
-	cmd := exec.Command(m.binary, "token", "create", service, "--runtime-dir", filepath.Join(m.dir, "run"))
+	cmd := exec.Command(m.binary, append(args, "--runtime-dir", filepath.Join(m.dir, "run"))...)
 	cmd.Env = meshtest.Environ()
 	out, err := cmd.Output()
 	if err != nil {
-		m.t.Fatalf("sallyport token create %s: %v\n%s", service, err, out)
+		m.t.Fatalf("sallyport %s: %v\n%s", strings.Join(args, " "), err, out)
 	}
-	return strings.TrimSpace(string(out))
+	return string(out)
+}
+
+// token makes the token of a service's applications.
+func (m *mesh) token(service string) string {
+	m.t.Helper()
+	return strings.TrimSpace(m.run("token", "create", service))
 }
 
 // TestSallyport has two applications in a mesh from files: intentions, a control plane that goes and comes back, tokens.
