@@ -113,7 +113,7 @@ func TestBodyOfAWait(t *testing.T) {
 	if b, err := io.ReadAll(c); err != nil || !strings.HasPrefix(string(b), "HTTP/1.1 400") {
 		t.Errorf("a body that does not come: %.40q, %v", b, err)
 	}
-	if n := r.waits.all.Load(); n != 0 {
+	if n := r.waits.used(); n != 0 {
 		t.Errorf("%d questions wait", n)
 	}
 }

@@ -140,6 +140,13 @@ func (s *Server) write(w http.ResponseWriter, r *http.Request, q *question, a an
 	case "":
 		h["Content-Type"] = jsonType
 		if q.pretty {
+			if len(body) > largeBody*4 {
+				done, err := s.enlarge(r)
+				if err != nil {
+					return refuse(w, err)
+				}
+				defer done()
+			}
 			body = indented(body)
 		} else if a.zip != nil && strings.Contains(r.Header.Get("Accept-Encoding"), "gzip") {
 			body = a.zip.of(body)

@@ -237,7 +237,7 @@ func BenchmarkWaiting(b *testing.B) {
 			return requestOf("GET", fmt.Sprintf("%s&wait=5m&index=%d", path, first.index(b)), fmt.Sprintf("%d-api", i/900), "")
 		}
 		kib[1], ms[1] = ask(socket, request, arrived.Load, wake)
-		kib[0], ms[0] = ask(r.socket, request, r.waits.all.Load, func() { r.intend("api", fmt.Sprintf("s%d", time.Now().UnixNano()), intention.Allow) })
+		kib[0], ms[0] = ask(r.socket, request, r.waits.used, func() { r.intend("api", fmt.Sprintf("s%d", time.Now().UnixNano()), intention.Allow) })
 		r.await(b, 0)
 	}
 	b.ReportMetric(kib[0], "KiB/wait")

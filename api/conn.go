@@ -4,7 +4,9 @@ import (
 	"errors"
 	"net"
 	"net/http"
+	"runtime"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/sallyport/sallyport/attest"
@@ -14,7 +16,10 @@ import (
 // conn is a connection, and the process at its other end once somebody asked for it.
 type conn struct {
 	*connlimit.Conn
-	renewed time.Time // of the one who writes
+	renewed    time.Time // of the one who writes
+	unfinished *shares
+	phase      atomic.Int32
+	read       atomic.Bool // something since the last answer
 
 	mu      sync.Mutex
 	closed  bool
@@ -40,9 +45,68 @@ func (c *conn) Write(b []byte) (int, error) {
 	return c.Conn.Write(b)
 }
 
+// Where a connection is between two answers.
+const (
+	quiet   = iota // nothing of a request has come
+	begun          // something came by the first Read
+	counted        // that was not all: it has a share of those that are unfinished
+	heard          // the header is whole
+	closed
+)
+
+// Bounds of the requests whose header did not come by one Read. Small fields cost ten times what they have on the wire, before anybody
+// can tell whose they are.
+const (
+	mostUnfinished       = 64
+	mostUnfinishedOfPeer = 16
+)
+
+const tooManyUnfinished = "HTTP/1.1 429 Too Many Requests\r\nContent-Type: text/plain; charset=utf-8\r\nConnection: close\r\n\r\n" +
+	"too many requests are unfinished: send a header at once, and less of it"
+
+var errUnfinished = &net.OpError{Op: "read", Err: errors.New("too many requests are unfinished")} // which net/http does not answer
+
+// Read reads. Whoever has begun a request needs a share to go on with its header.
+func (c *conn) Read(b []byte) (int, error) {
+	if c.phase.Load() == begun {
+		if !c.unfinished.take(c.Peer, mostUnfinishedOfPeer, mostUnfinished) {
+			_, _ = c.Write([]byte(tooManyUnfinished))
+			return 0, errUnfinished
+		}
+		if !c.phase.CompareAndSwap(begun, counted) {
+			c.unfinished.give(c.Peer)
+		}
+	}
+	n, err := c.Conn.Read(b)
+	if n > 0 {
+		c.read.Store(true)
+		c.phase.CompareAndSwap(quiet, begun)
+	}
+	return n, err
+}
+
+// answered is the end of an answer. Whoever sends many requests at once lets others have their turn after each: it would wait for
+// nothing, and have a processor for 10 ms at a time.
+func (c *conn) answered() {
+	c.move(quiet)
+	if !c.read.Swap(false) {
+		runtime.Gosched()
+	}
+}
+
+// move is the next phase.
+func (c *conn) move(to int32) {
+	if c.phase.Swap(to) == counted {
+		c.unfinished.give(c.Peer)
+	}
+}
+
 type connKey struct{}
 
-type listener struct{ *connlimit.Listener }
+type listener struct {
+	*connlimit.Listener
+	unfinished *shares
+}
 
 // Accept returns the next connection, a *conn.
 func (l listener) Accept() (net.Conn, error) {
@@ -54,11 +118,12 @@ func (l listener) Accept() (net.Conn, error) {
 	if !ok {
 		return nil, errors.Join(errors.New("the listener gives other connections than its own"), c.Close())
 	}
-	return &conn{Conn: limited}, nil
+	return &conn{Conn: limited, unfinished: l.unfinished}, nil
 }
 
 // Close closes the connection and forgets the process.
 func (c *conn) Close() error {
+	c.move(closed)
 	c.mu.Lock()
 	c.closed = true
 	if c.process != nil {

@@ -78,9 +78,9 @@ func TestLeaf(t *testing.T) {
 // await waits until so many questions wait.
 func (r *rig) await(t testing.TB, n int64) {
 	t.Helper()
-	for end := time.Now().Add(20 * time.Second); r.waits.all.Load() != n; time.Sleep(time.Millisecond) {
+	for end := time.Now().Add(20 * time.Second); r.waits.used() != n; time.Sleep(time.Millisecond) {
 		if time.Now().After(end) {
-			t.Fatalf("%d questions wait, want %d", r.waits.all.Load(), n)
+			t.Fatalf("%d questions wait, want %d", r.waits.used(), n)
 		}
 	}
 }

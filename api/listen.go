@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"syscall"
 	"time"
 
 	"github.com/sallyport/sallyport/internal/connlimit"
@@ -14,13 +15,25 @@ import (
 
 // Bounds of the connections of one listener. A question that waits has one to itself, and a service has thousands of clients.
 const (
-	maxConns        = 60_000
-	maxConnsPerPeer = 20_000
+	maxConns        = 30_000
+	maxConnsPerPeer = 10_000
 	// maxHeader bounds the header of a request: a token of 8 KiB and a filter fit.
 	maxHeader   = 32 << 10
 	headerTime  = 10 * time.Second
 	idleTimeout = 2 * time.Minute
 )
+
+// connections bounds a listener's connections, so that both listeners together leave a fifth of the files that the process may have
+// open to all else: to Envoys, the catalog and its own state. Root counts like others, as it may pass on what others say.
+func connections() connlimit.Config {
+	c := connlimit.Config{Total: maxConns, PerPeer: maxConnsPerPeer, Root: true}
+	var files syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &files); err == nil {
+		n := int(min(files.Cur, 10*maxConns))
+		c.Total, c.PerPeer = min(c.Total, n*2/5), min(c.PerPeer, n*3/10)
+	}
+	return c
+}
 
 // Serve answers on l until ctx ends, then gives open requests half a second; those that wait are answered no more. It returns nil when
 // ctx ended.
@@ -34,10 +47,15 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 		MaxHeaderBytes:    maxHeader,
 		ErrorLog:          slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
 		ConnContext:       func(ctx context.Context, c net.Conn) context.Context { return context.WithValue(ctx, connKey{}, c) },
-		BaseContext:       func(net.Listener) context.Context { return waiting },
+		ConnState: func(c net.Conn, state http.ConnState) {
+			if c, ok := c.(*conn); ok && state == http.StateIdle {
+				c.answered()
+			}
+		},
+		BaseContext: func(net.Listener) context.Context { return waiting },
 	}
 	failed := make(chan error, 1)
-	limited := listener{connlimit.Listen(l, connlimit.Config{Total: maxConns, PerPeer: maxConnsPerPeer})}
+	limited := listener{connlimit.Listen(l, connections()), &s.unfinished}
 	go func() { failed <- h.Serve(limited) }()
 	select {
 	case err := <-failed:

@@ -29,7 +29,7 @@ func (m *metrics) register(r prometheus.Registerer, s *Server) error {
 	m.waits = prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "sallyport_api_waiting_requests",
 		Help: "Requests of the HTTP API that wait for a change (blocking queries).",
-	}, func() float64 { return float64(s.waits.all.Load()) })
+	}, func() float64 { return float64(s.waits.used()) })
 	m.leafs = prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "sallyport_api_leafs",
 		Help: "Leaf certificates that are held for applications without a sidecar that asked by the HTTP API.",

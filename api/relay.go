@@ -363,11 +363,11 @@ func (s *Server) relayed(w http.ResponseWriter, r *http.Request, q *question) {
 			return
 		}
 		if reply.Index == 0 || reply.Code != http.StatusOK && reply.Code != http.StatusNotFound {
-			s.reply(w, q, reply, 0)
+			s.reply(w, r, q, reply, 0)
 			return
 		}
 		if e = rl.watch(key, out, reply); e == nil && q.index == 0 { //nolint:contextcheck // it outlives the question
-			s.reply(w, q, reply, 0)
+			s.reply(w, r, q, reply, 0)
 			return
 		} else if e == nil {
 			refuse(w, errBusy)
@@ -380,7 +380,7 @@ func (s *Server) relayed(w http.ResponseWriter, r *http.Request, q *question) {
 		refuse(w, unreachable(err))
 		return
 	}
-	s.reply(w, q, reply, stale)
+	s.reply(w, r, q, reply, stale)
 }
 
 // await is e's reply, by a word of the agent that is not too old, if need be after a wait for another one.
@@ -438,7 +438,7 @@ func (s *Server) pass(w http.ResponseWriter, r *http.Request, q *question, out R
 		refuse(w, unreachable(err))
 		return
 	}
-	s.reply(w, q, reply, 0)
+	s.reply(w, r, q, reply, 0)
 }
 
 // unreachable is the error for whom the agent does not answer.
@@ -475,7 +475,15 @@ var passedHeaders = []string{
 }
 
 // reply answers with what the agent said; stale is how long the agent has not been heard of.
-func (s *Server) reply(w http.ResponseWriter, q *question, reply RelayReply, stale time.Duration) {
+func (s *Server) reply(w http.ResponseWriter, r *http.Request, q *question, reply RelayReply, stale time.Duration) {
+	if len(reply.Body) > maxBody {
+		done, err := s.enlarge(r)
+		if err != nil {
+			refuse(w, err)
+			return
+		}
+		defer done()
+	}
 	h := w.Header()
 	for _, name := range passedHeaders {
 		if v := reply.Header[name]; len(v) > 0 {

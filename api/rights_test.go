@@ -89,7 +89,7 @@ func TestCatalogOverHTTP(t *testing.T) {
 			waiting <- a
 		}()
 	}
-	for r.waits.all.Load() < 2 {
+	for r.waits.used() < 2 {
 		time.Sleep(time.Millisecond)
 	}
 	r.mesh.Registrations[1].Port = 7 // of another service

@@ -123,6 +123,17 @@ func (rs *routes) find(p string) (rt *route, name string) {
 // ServeHTTP answers one request by the rules that hold for all endpoints.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	started := time.Now()
+	if c, ok := r.Context().Value(connKey{}).(*conn); ok {
+		c.move(heard)
+	}
+	if r.ContentLength != 0 { // net/http reads it before the answer goes out, whatever that is
+		_ = http.NewResponseController(w).SetReadDeadline(started.Add(readTime))
+	}
+	if tooMany(r) {
+		w.Header().Set("Connection", "close")
+		http.Error(w, "too many header fields or parameters", http.StatusRequestHeaderFieldsTooLarge)
+		return
+	}
 	if !s.hostAllowed(r) {
 		http.Error(w, "this address answers for its own host names alone: name it by its IP address, or with --api-host", http.StatusMisdirectedRequest)
 		return
@@ -165,13 +176,14 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		refuse(w, failed(http.StatusMethodNotAllowed, "method %s not allowed", r.Method))
 		return
 	}
-	if err := bodyOf(w, r); err != nil {
-		refuse(w, failed(http.StatusBadRequest, "Request decode failed: %s", err.Error()))
+	done, err := s.bodyOf(w, r)
+	if err != nil {
+		refuse(w, err)
 		return
 	}
+	defer done()
 	q := &question{route: rt, name: name}
 	if r.URL.RawQuery != "" {
-		var err error
 		if q.query, err = url.ParseQuery(r.URL.RawQuery); err != nil {
 			w.WriteHeader(http.StatusInternalServerError)
 			return
@@ -181,21 +193,58 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	s.metrics.observe(q, code, time.Since(started))
 }
 
+// Bounds of what a request is made of. What it costs is kept as long as it waits.
+const maxFields = 100
+
+// tooMany reports whether a request has more fields or parameters than any client sends.
+func tooMany(r *http.Request) bool {
+	if len(r.Header) > maxFields || strings.Count(r.URL.RawQuery, "&") > maxFields {
+		return true
+	}
+	n := 0
+	for _, values := range r.Header {
+		n += len(values)
+	}
+	return n > maxFields
+}
+
+// Bounds of bodies, and of answers that nobody else gets, from largeBody on: they are held in memory for somebody who may be slow.
+const (
+	largeBody       = 4 << 10
+	mostLarge       = 64
+	mostLargeOfPeer = 32
+)
+
+// enlarge counts something large that is held for the asker of r. done is its end.
+func (s *Server) enlarge(r *http.Request) (done func(), err error) {
+	peer := peerOf(r).Name
+	if !s.large.take(peer, mostLargeOfPeer, mostLarge) {
+		return nil, failed(http.StatusTooManyRequests, "%d requests with large bodies or answers are on their way, as many as may be: send less at a time", mostLargeOfPeer)
+	}
+	return func() { s.large.give(peer) }, nil
+}
+
 // bodyOf has a body come within readTime. One of a GET means nothing, and is read: until it has come nothing tells that the client is gone.
-func bodyOf(w http.ResponseWriter, r *http.Request) error {
+// done is the end of its use.
+func (s *Server) bodyOf(w http.ResponseWriter, r *http.Request) (done func(), err error) {
+	done = func() {}
 	if r.ContentLength == 0 {
-		return nil
+		return done, nil
 	}
-	c := http.NewResponseController(w)
-	_ = c.SetReadDeadline(time.Now().Add(readTime))
+	if r.ContentLength < 0 || r.ContentLength > largeBody {
+		if done, err = s.enlarge(r); err != nil {
+			w.Header().Set("Connection", "close") // it is not read
+			return nil, err
+		}
+	}
 	if r.Method != http.MethodGet {
-		return nil // whoever reads it does not wait after that
+		return done, nil // whoever reads it does not wait after that
 	}
-	_, err := io.Copy(io.Discard, http.MaxBytesReader(w, r.Body, maxBody))
-	if err == nil {
-		err = c.SetReadDeadline(time.Time{})
+	defer done() // nothing of it is kept
+	if _, err := io.Copy(io.Discard, http.MaxBytesReader(w, r.Body, maxBody)); err != nil {
+		return nil, failed(http.StatusBadRequest, "Request decode failed: %s", err.Error())
 	}
-	return err
+	return func() {}, http.NewResponseController(w).SetReadDeadline(time.Time{})
 }
 
 // answered answers q and returns the status code.

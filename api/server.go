@@ -68,6 +68,9 @@ type Server struct {
 	signings signings
 	waits    waits
 	relay    relay
+
+	unfinished shares // requests whose header has come in part
+	large      shares // bodies and answers that are large and one asker's own
 }
 
 // state is all that rendered answers depend on, at one time. It is immutable.

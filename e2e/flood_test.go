@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"os"
 	"strings"
 	"sync"
 	"time"
@@ -37,7 +38,8 @@ type flood struct {
 	Kind    string
 	Network string // unix, or tcp, over TLS but for the metrics
 	Addr    string
-	Token   string // empty: a bad one
+	Token   string   // empty: a bad one
+	Tokens  []string // of applications, for the HTTP API
 	Proxy   string
 	Time    time.Duration
 }
@@ -60,6 +62,9 @@ func flooder(task string) error {
 		"messages": {4, f.messages}, "unfinished": {40, f.unfinished}, "headers": {8, f.headers}, "hpack": {8, f.hpack},
 		"connections": {2000, f.connection}, "refusals": {16, f.refusals(true)}, "unread": {16, f.refusals(false)},
 		"of one token": {4, f.messages}, "metrics": {1000, f.connection},
+	}
+	if q, ok := f.questions()[f.Kind]; ok {
+		return json.NewEncoder(os.Stdout).Encode(f.ask(ctx, q))
 	}
 	k, ok := kinds[f.Kind]
 	if !ok {

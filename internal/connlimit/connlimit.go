@@ -16,9 +16,11 @@ import (
 // Config says what is allowed. A bound of 0 is none.
 type Config struct {
 	// Total bounds the connections that count, PerPeer those of one peer: of a user, on a Unix
-	// socket, where root and this process's own user are not bounded; of an IPv4 address, or of the
-	// /64 of an IPv6 address.
+	// socket, where root and this process's own user are not bounded unless Root is set; of an IPv4
+	// address, or of the /64 of an IPv6 address.
 	Total, PerPeer int
+	// Root bounds root and this process's own user too: root may pass on what others say.
+	Root bool
 	// Patience is how long a connection may count before it is closed; 0: for ever.
 	Patience time.Duration
 	// Refused, if not nil, is called for each connection that is closed for a bound. It must not
@@ -85,7 +87,7 @@ func (l *Listener) wrap(raw net.Conn) *Conn {
 		if p, err := unixsocket.PeerOf(raw); err == nil {
 			c.UID = p.UID
 			c.Peer = "uid " + strconv.Itoa(p.UID)
-			if c.key = c.Peer; p.UID == 0 || p.UID == os.Geteuid() {
+			if c.key = c.Peer; !l.config.Root && (p.UID == 0 || p.UID == os.Geteuid()) {
 				c.key = ""
 			}
 		}
