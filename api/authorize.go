@@ -2,8 +2,8 @@ package api
 
 import (
 	"encoding/json"
-	"fmt"
 	"net/http"
+	"strconv"
 	"strings"
 	"time"
 
@@ -102,8 +102,12 @@ func reason(d intention.Decision) string {
 	switch {
 	case d.Intention != nil:
 		i := d.Intention
-		return fmt.Sprintf("Matched L4 intention: %s/%s => %s/%s (Precedence: %d, Action: %s)",
-			i.Source.Namespace, i.Source.Service, i.Destination.Namespace, i.Destination.Service, i.Precedence(), strings.ToUpper(d.Action.String()))
+		action := "DENY"
+		if d.Allowed() {
+			action = "ALLOW"
+		}
+		return "Matched L4 intention: " + i.Source.Namespace + "/" + i.Source.Service + " => " + i.Destination.Namespace + "/" + i.Destination.Service +
+			" (Precedence: " + strconv.Itoa(i.Precedence()) + ", Action: " + action + ")"
 	case d.Reason == intention.ByDefault:
 		return "Default intention policy"
 	default:

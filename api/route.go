@@ -83,7 +83,7 @@ func (s *Server) table() routes {
 		{path: "/v1/agent/connect/ca/roots", methods: allowGet, render: roots, on: onRoots, wait: maxWait, public: true, anyNamespace: true, anyDatacenter: true},
 		{path: "/v1/connect/ca/roots", methods: allowGet, render: roots, on: onRoots, wait: defaultWait, jitter: true, public: true, anyNamespace: true},
 		{path: "/v1/agent/connect/ca/leaf/", methods: allowGet, serve: (*Server).leaf, wait: maxWait, anyDatacenter: true},
-		{path: "/v1/agent/connect/authorize", methods: "OPTIONS,POST", serve: (*Server).authorize, anyDatacenter: true},
+		{path: "/v1/agent/connect/authorize", methods: "OPTIONS,POST", serve: (*Server).authorize, anyDatacenter: true, bare: true},
 		{path: "/v1/sallyport/authorize", methods: "OPTIONS,POST", serve: (*Server).ownAuthorize, anyDatacenter: true, bare: true},
 		{path: "/v1/sallyport/leaf/", methods: "OPTIONS,POST", serve: (*Server).sign, anyDatacenter: true, bare: true},
 	}
