@@ -8,7 +8,6 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
-	"runtime/debug"
 	"slices"
 	"syscall"
 	"time"
@@ -55,7 +54,7 @@ Every flag is also a variable (SALLYPORT_LEAF_TTL) and a key of the configuratio
 				return err
 			}
 			if os.Getenv("GOGC") == "" {
-				debug.SetGCPercent(gcPercent)
+				defer setGarbage()()
 			}
 			return serve(c.Context(), cfg, slog.New(audit.Bound(log.Handler())), c.OutOrStdout())
 		},
@@ -63,12 +62,6 @@ Every flag is also a variable (SALLYPORT_LEAF_TTL) and a key of the configuratio
 	serveFlags(c.Flags())
 	return c
 }
-
-// gcPercent is how much garbage, in percent of what is in use, is let grow before it is collected,
-// unless GOGC says otherwise. Most of the time a control plane keeps much and makes little: half of
-// Go's default spares a fifth of the memory, for a twentieth of the processor time when a whole
-// mesh connects at once.
-const gcPercent = 50
 
 // claimsReserved is how long after a start beside Consul proxies keep the addresses that they had. Of
 // some not all is known at once.
