@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/sallyport/sallyport/admin"
 	"golang.org/x/sync/errgroup"
 )
 
@@ -72,6 +73,14 @@ var (
 	}
 )
 
+type apiPart struct {
+	name    string
+	measure func(*apiBench, context.Context) ([]row, error)
+}
+
+// apiParts are what of the API can be measured alone.
+var apiParts = []apiPart{{"authorize", (*apiBench).authorize}, {"questions", (*apiBench).questions}}
+
 // measureAPI measures Consul's HTTP API and SPIFFE's Workload API: sallyport from files, beside a Consul agent, the agent itself, and a
 // server that does nothing.
 func measureAPI(ctx context.Context, o options, dir string) (rows []row, err error) {
@@ -85,8 +94,11 @@ func measureAPI(ctx context.Context, o options, dir string) (rows []row, err err
 	if err := b.start(ctx); err != nil {
 		return nil, err
 	}
-	for _, measure := range []func(context.Context) ([]row, error){b.authorize, b.questions} {
-		some, err := measure(ctx)
+	for _, part := range apiParts {
+		if !o.measures("api") && !o.measures(part.name) {
+			continue
+		}
+		some, err := part.measure(b, ctx)
 		rows = append(rows, some...)
 		if err != nil {
 			return rows, err
@@ -174,6 +186,7 @@ func (b *apiBench) one(ctx context.Context, network string, q apiQuestion, serve
 		asked = append(asked, s)
 	}
 	took := make([]time.Duration, apiEach)
+	profiled := b.profile(ctx, q.name+" "+network)
 	err := turns(apiRounds+1, asked, func(n int, s *apiServer) error {
 		request, c := q.request(s), conns[s]
 		for i := range took {
@@ -194,7 +207,7 @@ func (b *apiBench) one(ctx context.Context, network string, q apiQuestion, serve
 		return ctx.Err()
 	})
 	b.keep(fmt.Sprintf("API/work=%s/network=%s/c=1", strings.ReplaceAll(q.name, " ", "-"), network), all)
-	return all, err
+	return all, errors.Join(err, profiled())
 }
 
 // many asks over 32 connections of each server.
@@ -211,6 +224,7 @@ func (b *apiBench) many(ctx context.Context, network string, q apiQuestion) (map
 		}
 		all[s.by] = &apiFigures{}
 	}
+	profiled := b.profile(ctx, fmt.Sprintf("%s %s %d", q.name, network, apiMany))
 	err := turns(apiRounds+1, b.servers, func(n int, s *apiServer) error {
 		request, took := q.request(s), make([][]time.Duration, apiMany)
 		began := time.Now()
@@ -243,7 +257,23 @@ func (b *apiBench) many(ctx context.Context, network string, q apiQuestion) (map
 		return errors.Join(err, ctx.Err())
 	})
 	b.keep(fmt.Sprintf("API/work=%s/network=%s/c=%d", q.name, network, apiMany), all)
-	return all, err
+	return all, errors.Join(err, profiled())
+}
+
+// profile profiles the sallyports until the function that it returns is called.
+func (b *apiBench) profile(ctx context.Context, name string) (done func() error) {
+	var all []func() error
+	for _, s := range b.servers {
+		if s.client != nil {
+			all = append(all, newProfiler(b.o.profiles, admin.Socket(s.client.Dir())).phase(ctx, b.load(), name+" "+s.by))
+		}
+	}
+	return func() (err error) {
+		for _, f := range all {
+			err = errors.Join(err, f())
+		}
+		return err
+	}
 }
 
 // keep keeps figures for benchstat.

@@ -155,7 +155,7 @@ func measureAll(ctx context.Context, o options, dir string) (rows []row, details
 		if ctx.Err() != nil {
 			break
 		}
-		if !o.measures(part.name) {
+		if !o.measures(part.name) && !(part.name == "api" && slices.ContainsFunc(apiParts, func(p apiPart) bool { return o.measures(p.name) })) {
 			continue
 		}
 		sub := filepath.Join(dir, part.name)
