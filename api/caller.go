@@ -54,7 +54,7 @@ type Authority interface {
 	Act(ctx context.Context, c *Caller, service identity.Name, leaf bool) error
 }
 
-// identify finds out who asks, and refuses who may not.
+// identify finds out who asks, and refuses tokens that are none. What somebody unknown may ask is said by what is asked.
 func (s *Server) identify(r *http.Request, q *question) (err error) {
 	peer := peerOf(r)
 	token := tokenOf(r, q.query)
@@ -67,10 +67,16 @@ func (s *Server) identify(r *http.Request, q *question) (err error) {
 	}
 	if q.route.public {
 		q.caller = Caller{ID: q.caller.ID} // all are answered alike
-	} else if !q.caller.Known {
-		return failed(http.StatusForbidden, "Permission denied: the request has no token, and no service names its process: %s", remedy)
 	}
 	return nil
+}
+
+// permit is identify, and refuses those who have not shown who they are.
+func (s *Server) permit(r *http.Request, q *question) error {
+	if err := s.identify(r, q); err != nil || q.route.public || q.caller.Known {
+		return err
+	}
+	return failed(http.StatusForbidden, "Permission denied: the request has no token, and no service names its process: %s", remedy)
 }
 
 // remedy is what those do who may not ask.
@@ -97,7 +103,7 @@ func (s *Server) hostAllowed(r *http.Request) bool {
 // Refused is an error of an Authority with its status code. Its text is the answer's.
 func Refused(code int, text string) error { return failure{code, text} }
 
-// Denied is the error for a caller that may not act in the name of a service, in Consul's words.
+// Denied is the error for a caller that may not act in the name of a service, in Consul's words, and what to do.
 func Denied(c *Caller, service identity.Name) error {
 	who := c.ID
 	if !c.Known {

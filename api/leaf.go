@@ -54,7 +54,12 @@ func (s *Server) mayHold(r *http.Request, q *question) (id identity.Service, err
 	case q.name == "":
 		return id, failed(http.StatusInternalServerError, "URI must be either workload identity, service, agent, server, or kind")
 	case strings.Contains(q.name, "/"):
-		return id, failed(http.StatusInternalServerError, "SPIFFE ID is not in the expected format: a service's name has no slash")
+		st, err := s.current()
+		if err != nil {
+			return id, err
+		}
+		mesh := st.view.Mesh()
+		return id, failed(http.StatusInternalServerError, "SPIFFE ID is not in the expected format: spiffe://%s/ns/default/dc/%s/svc/%s", mesh.TrustDomain, mesh.Datacenter, q.name)
 	}
 	if err := s.identify(r, q); err != nil {
 		return id, err

@@ -3,11 +3,9 @@ package api
 import (
 	"bytes"
 	"context"
-	"io"
+	"maps"
 	"net/http"
 	"net/url"
-	"slices"
-	"strings"
 	"sync"
 	"time"
 )
@@ -24,8 +22,9 @@ type Relay struct {
 type RelayQuestion struct {
 	Method, Path string
 	Query        url.Values
-	Token        string // the asker's, never another's
-	Index        uint64 // 0: the agent answers at once
+	Header       http.Header // beside the token
+	Token        string      // the asker's, never another's
+	Index        uint64      // 0: the agent answers at once
 	Wait         time.Duration
 	Body         []byte
 }
@@ -179,6 +178,10 @@ func (rl *relay) watch(key string, q RelayQuestion, first RelayReply) *watched {
 	default:
 		return nil
 	}
+	q.Query = maps.Clone(q.Query)
+	for _, name := range []string{"stale", "cached", "max_stale"} { // others may not take such an answer
+		delete(q.Query, name)
+	}
 	ctx, stop := context.WithCancel(rl.ctx)
 	e := &watched{key: key, question: q, stop: stop, reply: first, came: time.Now(), verified: time.Now(), changed: make(chan struct{}), users: 1}
 	rl.watched[key] = e
@@ -231,6 +234,12 @@ func (rl *relay) follow(ctx context.Context, e *watched) {
 		e.mu.Unlock()
 		asked := time.Now()
 		reply, err := rl.Ask(ctx, q)
+		if waited := q.Index > 0 && time.Since(asked) > verdict; waited && err == nil && reply.Index > 0 {
+			// The agent judged the token when it was asked, and the token may be worth less now.
+			again := q
+			again.Index = 0
+			reply, err = rl.Ask(ctx, again)
+		}
 		switch {
 		case ctx.Err() != nil:
 			return
@@ -323,146 +332,4 @@ func (e *watched) now() (r RelayReply, changed <-chan struct{}, fresh bool, stal
 		stale = time.Since(e.lost)
 	}
 	return e.reply, e.changed, fresh, stale
-}
-
-// relayed answers by what the agent says.
-func (s *Server) relayed(w http.ResponseWriter, r *http.Request, q *question) {
-	rl := &s.relay
-	token := tokenOf(r, q.query)
-	caller, err := s.config.Authority.Identify(r.Context(), token, peerOf(r))
-	if err != nil {
-		refuse(w, err)
-		return
-	}
-	out := RelayQuestion{Method: r.Method, Path: r.URL.EscapedPath(), Query: q.query, Token: token}
-	if slices.Contains(q.route.write, r.Method) && !rl.Writes {
-		refuse(w, failed(http.StatusMethodNotAllowed, "method %s not allowed: sallyport passes writes on to Consul if it was started with --api-writes; Consul's own agent takes them", r.Method))
-		return
-	}
-	if r.Method != http.MethodGet {
-		body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
-		if err != nil {
-			refuse(w, failed(http.StatusBadRequest, "Request decode failed: %s", err.Error()))
-			return
-		}
-		out.Body = body
-		s.pass(w, r, q, out)
-		return
-	}
-	if q.has("consistent") || q.has("pem") {
-		s.pass(w, r, q, out)
-		return
-	}
-	key := relayKey(out)
-	e := rl.enter(key)
-	if e == nil {
-		reply, err := rl.ask(r.Context(), out)
-		if err != nil {
-			refuse(w, unreachable(err))
-			return
-		}
-		if reply.Index == 0 || reply.Code != http.StatusOK && reply.Code != http.StatusNotFound {
-			s.reply(w, r, q, reply, 0)
-			return
-		}
-		if e = rl.watch(key, out, reply); e == nil && q.index == 0 { //nolint:contextcheck // it outlives the question
-			s.reply(w, r, q, reply, 0)
-			return
-		} else if e == nil {
-			refuse(w, errBusy)
-			return
-		}
-	}
-	defer rl.release(e)
-	reply, stale, err := s.await(r, q, e, caller.ID, out)
-	if err != nil {
-		refuse(w, unreachable(err))
-		return
-	}
-	s.reply(w, r, q, reply, stale)
-}
-
-// await is e's reply, by a word of the agent that is not too old, if need be after a wait for another one.
-func (s *Server) await(r *http.Request, q *question, e *watched, caller string, ask RelayQuestion) (RelayReply, time.Duration, error) {
-	reply, changed, fresh, stale := e.now()
-	if !fresh { // the caller's rights may have changed, of which a wait says nothing
-		asked := time.Now()
-		next, err := s.relay.ask(r.Context(), ask)
-		switch {
-		case err != nil: // if the agent is away, the watch finds that out
-			if reply, changed, fresh, stale = e.now(); !fresh {
-				return RelayReply{}, 0, err
-			}
-		case next.Code == http.StatusOK || next.Code == http.StatusNotFound:
-			reply, changed = e.verify(next, asked)
-		default:
-			return next, 0, nil
-		}
-	}
-	if q.index == 0 || q.index < reply.Index || e.over() {
-		return reply, stale, nil
-	}
-	leave, err := s.waits.enter(caller)
-	if err != nil {
-		return RelayReply{}, 0, err
-	}
-	defer leave()
-	d := q.wait
-	if d == 0 {
-		d = watchWait
-	}
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-changed:
-		reply, _, _, stale = e.now()
-		return reply, stale, nil
-	case <-timer.C:
-		reply, _, fresh, stale = e.now()
-		if !fresh {
-			next, err := s.relay.ask(r.Context(), ask)
-			return next, 0, err
-		}
-		return reply, stale, nil
-	case <-r.Context().Done():
-		return RelayReply{}, 0, r.Context().Err()
-	}
-}
-
-// pass passes a question on, and the answer back.
-func (s *Server) pass(w http.ResponseWriter, r *http.Request, q *question, out RelayQuestion) {
-	out.Index, out.Wait = q.index, q.wait
-	reply, err := s.relay.ask(r.Context(), out)
-	if err != nil {
-		refuse(w, unreachable(err))
-		return
-	}
-	s.reply(w, r, q, reply, 0)
-}
-
-// unreachable is the error for whom the agent does not answer.
-func unreachable(err error) error {
-	if codeOf(err) != http.StatusInternalServerError {
-		return err
-	}
-	return failed(http.StatusInternalServerError, "%s", err.Error())
-}
-
-// relayKey tells questions apart that may be answered differently.
-func relayKey(q RelayQuestion) string {
-	var b strings.Builder
-	b.WriteString(q.Token)
-	b.WriteByte(0)
-	b.WriteString(q.Path)
-	query := url.Values{}
-	for name, values := range q.Query {
-		switch name {
-		case "token", "index", "wait", "pretty", "stale", "cached", "max_stale":
-		default:
-			query[name] = values
-		}
-	}
-	b.WriteByte(0)
-	b.WriteString(query.Encode())
-	return b.String()
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"strconv"
 	"sync"
 	"testing"
@@ -54,6 +55,7 @@ func (a *agent) ask(ctx context.Context, q RelayQuestion) (RelayReply, error) {
 	if q.Index == 0 {
 		a.asked++
 	}
+	refused := a.refused[q.Token] // a token is judged when the question comes, however long it waits
 	timeout := time.After(q.Wait)
 	for q.Index > 0 && q.Index >= a.index && !a.away {
 		changed := a.changed
@@ -79,10 +81,19 @@ func (a *agent) ask(ctx context.Context, q RelayQuestion) (RelayReply, error) {
 	if a.away {
 		return RelayReply{}, errors.New("the agent does not answer")
 	}
-	if a.refused[q.Token] {
+	if refused {
 		return RelayReply{Code: http.StatusForbidden, Body: []byte("Permission denied")}, nil
 	}
-	h := http.Header{"Content-Type": {"application/json"}, "X-Consul-Index": {strconv.FormatUint(a.index, 10)}}
+	if q.Header.Get("X-Consul-Namespace") != "" {
+		return RelayReply{Code: http.StatusBadRequest, Body: []byte("Namespaces are a Consul Enterprise feature")}, nil
+	}
+	h := http.Header{"Content-Type": {"application/json"}, "X-Consul-Index": {strconv.FormatUint(a.index, 10)}, "X-Consul-Effective-Consistency": {"leader"}}
+	if q.Query.Has("stale") {
+		h.Set("X-Consul-Effective-Consistency", "stale")
+	}
+	if q.Query.Has("cached") {
+		h.Set("X-Cache", "MISS")
+	}
 	return RelayReply{Code: http.StatusOK, Header: h, Body: []byte(a.body), Index: a.index}, nil
 }
 
@@ -163,6 +174,40 @@ func TestRelay(t *testing.T) {
 	})
 }
 
+// TestRelayRevokedWait: a token that is worth nothing any more gets no change that it waits for, though the agent would give it.
+func TestRelayRevokedWait(t *testing.T) {
+	relaying(t, false, func(a *agent, ask func(method, path, token string) *httptest.ResponseRecorder, _ *Server) {
+		got := make(chan *httptest.ResponseRecorder)
+		go func() { got <- ask("GET", services+"?index=7&wait=5m", "web") }()
+		time.Sleep(verdict + time.Second)
+		a.mu.Lock()
+		a.refused["web"] = true
+		a.mu.Unlock()
+		a.change(func() { a.index, a.body = 8, `["b"]` })
+		if w := <-got; w.Code != http.StatusForbidden {
+			t.Errorf("%d %s", w.Code, w.Body)
+		}
+	})
+}
+
+// TestRelayHeaders: whoever asked first, an answer says how consistent it is as the asker wanted it; what is said of namespaces is passed on.
+func TestRelayHeaders(t *testing.T) {
+	relaying(t, false, func(_ *agent, ask func(method, path, token string) *httptest.ResponseRecorder, s *Server) {
+		for _, q := range []struct{ query, want string }{{"?stale&cached", "stale"}, {"", "leader"}, {"?max_stale=5s", "stale"}} {
+			w := ask("GET", services+q.query, "web")
+			if got := w.Header().Get("X-Consul-Effective-Consistency"); got != q.want || w.Header().Get("X-Cache") != "" {
+				t.Errorf("%q: %q, want %q; X-Cache %q", q.query, got, q.want, w.Header().Get("X-Cache"))
+			}
+		}
+		r := &http.Request{Method: "GET", URL: &url.URL{Path: services}, Host: "localhost", Header: http.Header{"X-Consul-Token": {"web"}, "X-Consul-Namespace": {"default"}}}
+		w := httptest.NewRecorder()
+		s.ServeHTTP(w, r)
+		if w.Code != http.StatusBadRequest {
+			t.Errorf("a namespace: %d %s", w.Code, w.Body)
+		}
+	})
+}
+
 // TestRelayRestored: servers that were restored have lower indexes, for which the watch would wait; the next question beside it tells. An
 // answer that was on its way while the watch had a newer one does not.
 func TestRelayRestored(t *testing.T) {
@@ -230,6 +275,9 @@ func TestRelayBounds(t *testing.T) {
 		}
 		if w := ask("GET", services, "web"); w.Code != 200 {
 			t.Errorf("%d %s to a question that need not wait", w.Code, w.Body)
+		}
+		if w := ask("GET", services+"?index=1", "web"); w.Code != 200 {
+			t.Errorf("%d %s to a question that knows less than there is", w.Code, w.Body)
 		}
 		busy := 0
 		time.Sleep(2 * time.Minute)

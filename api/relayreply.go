@@ -1,6 +1,7 @@
 package api
 
 import (
+	"maps"
 	"net/http"
 	"strconv"
 	"strings"
@@ -13,8 +14,24 @@ var passedHeaders = []string{
 	"X-Consul-Results-Filtered-By-Acls", "X-Consul-Contenthash", "X-Consul-Default-Acl-Policy", "X-Cache", "Age",
 }
 
-// reply answers with what the agent said; stale is how long the agent has not been heard of.
-func (s *Server) reply(w http.ResponseWriter, r *http.Request, q *question, reply RelayReply, stale time.Duration) {
+// recall answers with what is watched, whoever asked for it first; stale is how long the agent has not been heard of.
+func (s *Server) recall(w http.ResponseWriter, r *http.Request, q *question, reply RelayReply, stale time.Duration) {
+	h := maps.Clone(reply.Header)
+	delete(h, "X-Cache")
+	delete(h, "Age")
+	if h["X-Consul-Effective-Consistency"] != nil {
+		h["X-Consul-Effective-Consistency"] = q.consistency()
+	}
+	if stale > 0 {
+		h["X-Cache"] = []string{"HIT"}
+		h["Age"] = []string{strconv.Itoa(int(stale.Seconds()))}
+	}
+	reply.Header = h
+	s.reply(w, r, q, reply)
+}
+
+// reply answers with what the agent said.
+func (s *Server) reply(w http.ResponseWriter, r *http.Request, q *question, reply RelayReply) {
 	if len(reply.Body) > maxBody {
 		done, err := s.enlarge(r)
 		if err != nil {
@@ -28,10 +45,6 @@ func (s *Server) reply(w http.ResponseWriter, r *http.Request, q *question, repl
 		if v := reply.Header[name]; len(v) > 0 {
 			h[name] = v
 		}
-	}
-	if stale > 0 {
-		h["X-Cache"] = []string{"HIT"}
-		h["Age"] = []string{strconv.Itoa(int(stale.Seconds()))}
 	}
 	body := reply.Body
 	if q.pretty && strings.HasPrefix(h.Get("Content-Type"), "application/json") {

@@ -266,7 +266,7 @@ func (s *Server) answered(w http.ResponseWriter, r *http.Request, q *question) i
 			return refuse(w, err)
 		}
 	}
-	if err := s.identify(r, q); err != nil {
+	if err := s.permit(r, q); err != nil {
 		return refuse(w, err)
 	}
 	a, err := s.ask(r, q, st)
@@ -275,7 +275,7 @@ func (s *Server) answered(w http.ResponseWriter, r *http.Request, q *question) i
 	}
 	if (q.index > 0 || q.has("hash")) && !q.route.public { // the token may have been revoked meanwhile, or be worth less
 		before := q.caller.scope()
-		if err := s.identify(r, q); err != nil {
+		if err := s.permit(r, q); err != nil {
 			return refuse(w, err)
 		}
 		if q.caller.scope() != before {

@@ -66,7 +66,7 @@ func TestSign(t *testing.T) {
 		{"POST", "/v1/sallyport/leaf/API", "API", request, 404, "letter case"},
 		{"POST", "/v1/sallyport/leaf/nosuch", "nosuch", request, 404, "not registered"},
 		{"POST", "/v1/sallyport/leaf/", "api", request, 500, "URI must be"},
-		{"POST", "/v1/sallyport/leaf/api/x", "api", request, 500, "no slash"},
+		{"POST", "/v1/sallyport/leaf/api/x", "api", request, 500, "SPIFFE ID is not in the expected format"},
 		{"POST", path, "api", "", 400, "PEM"},
 		{"POST", path, "api", "junk", 400, "PEM"},
 		{"POST", path, "api", `{"CSR":1}`, 400, "CSR: a number"},

@@ -21,7 +21,7 @@ var writing = []*route{
 func (s *Server) unwritten(r *http.Request, rt *route, name string) error {
 	text := "method " + r.Method + " not allowed: sallyport reads it from files: edit "
 	q := &question{route: rt, name: name, query: r.URL.Query()}
-	if st, err := s.current(); err == nil && !rt.public && s.identify(r, q) == nil {
+	if st, err := s.current(); err == nil && !rt.public && s.permit(r, q) == nil {
 		if origin := q.origin(st.view); origin != "" {
 			return failed(http.StatusMethodNotAllowed, text+"%s", origin)
 		}

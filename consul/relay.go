@@ -17,6 +17,8 @@ type Question struct {
 	Path   string // escaped: "/v1/health/service/web"
 	// Query is passed on but for token, index and wait.
 	Query url.Values
+	// Header is sent beside what the other fields say; nil: nothing is.
+	Header http.Header
 	// Token is the asker's; empty: the question is asked as anybody may ask it. The control plane's own is never used.
 	Token string
 	// Index has the agent wait for a later one, for Wait at most; 0: it answers at once.
@@ -62,6 +64,9 @@ func (a *Agent) Relay(ctx context.Context, q Question) (Reply, error) {
 	if err != nil {
 		return Reply{}, err
 	}
+	for name, values := range q.Header {
+		r.Header[name] = values
+	}
 	if len(q.Body) > 0 {
 		r.Body, r.ContentLength = io.NopCloser(bytes.NewReader(q.Body)), int64(len(q.Body))
 		r.Header.Set("Content-Type", "application/json")
@@ -77,6 +82,9 @@ func (a *Agent) Relay(ctx context.Context, q Question) (Reply, error) {
 		return Reply{}, fmt.Errorf("%w: its answer breaks off after %d bytes: %w", errUnreachable, len(body), plain(err))
 	case int64(len(body)) > c.maxBody:
 		return Reply{}, fmt.Errorf("%w: it has more than %d bytes", errGarbled, c.maxBody)
+	}
+	if q.Token == "" {
+		w.Header.Del("X-Consul-Results-Filtered-By-Acls") // Consul tells it only those who bring a token
 	}
 	return Reply{Code: w.StatusCode, Header: w.Header, Body: body, Index: readMeta(w.Header).index}, nil
 }

@@ -4,19 +4,21 @@ package e2e
 
 import "strings"
 
-// apiQuestions are what both are asked. A line that begins with a blank goes on with the header of the line before.
-func apiQuestions() (all []apiQuestion) {
-	for line := range strings.Lines(apiLines) {
+// apiQuestions are those of a text, one a line: a path to GET, or a method and a path, and after a bar a header or what begins with a
+// brace and is the body.
+func apiQuestions(text string) (all []apiQuestion) {
+	for line := range strings.Lines(text) {
 		line = strings.TrimSuffix(line, "\n")
 		switch {
 		case line == "" || line[0] == '#':
 		case line[0] == '/':
 			all = append(all, apiQuestion{line: apiLine("GET " + line)})
 		default:
-			line, header, _ := strings.Cut(line, " | ")
 			q := apiQuestion{line: apiLine(line)}
-			if name, value, ok := strings.Cut(header, ": "); ok {
-				q.line += apiLine(" | " + header)
+			_, more, _ := strings.Cut(line, " | ")
+			if strings.HasPrefix(more, "{") {
+				q.body = more
+			} else if name, value, ok := strings.Cut(more, ": "); ok {
 				q.headers = map[string]string{name: value}
 			}
 			all = append(all, q)
@@ -25,6 +27,7 @@ func apiQuestions() (all []apiQuestion) {
 	return all
 }
 
+// apiLines are what both are asked who have the catalog of definitions.
 const apiLines = `
 # rules for all endpoints
 /v1/nosuch

@@ -119,21 +119,37 @@ func (a aclCallers) Identify(_ context.Context, text string, peer api.Peer) (api
 
 // Act asks the agent, and takes its word for some seconds. Who has no token may ask what everybody may ask, and gets no leaf.
 func (a aclCallers) Act(ctx context.Context, c *api.Caller, service identity.Name, leaf bool) (err error) {
-	switch {
-	case c.Token == "" && c.Acts(service):
+	if c.Token == "" && c.Acts(service) {
 		c.Token, err = a.right(ctx, service)
-	case leaf && !c.Known:
-		return api.Denied(c, service)
-	default:
-		err = a.agent.MayWrite(ctx, c.Token, service, leaf)
+	} else if err = inConsulsWords(a.agent.MayWrite(ctx, c.Token, service, false), c.Token, service, leaf); err == nil && leaf {
+		err = a.agent.MayWrite(ctx, c.Token, service, true)
 	}
 	switch s := status.Convert(err); s.Code() {
 	case codes.OK:
 		return nil
 	case codes.Unavailable:
 		return api.Refused(http.StatusInternalServerError, s.Message())
+	case codes.Unauthenticated:
+		return api.Refused(http.StatusForbidden, s.Message())
 	default:
 		return api.Refused(http.StatusForbidden, "Permission denied: "+s.Message())
+	}
+}
+
+// inConsulsWords is what Consul's own endpoints say of a token that it does not know, or that has no service:write: clients look for some
+// of it.
+func inConsulsWords(err error, text string, service identity.Name, leaf bool) error {
+	switch code := status.Code(err); {
+	case code == codes.Unauthenticated && leaf:
+		return status.Error(code, "ACL not found")
+	case code == codes.Unauthenticated:
+		return status.Error(code, "Could not resolve token to authorizer: ACL not found")
+	case code == codes.PermissionDenied && text == "":
+		return status.Errorf(code, "anonymous token lacks permission 'service:write' on %q. The anonymous token is used implicitly when a request does not specify a token.", service)
+	case code == codes.PermissionDenied:
+		return status.Errorf(code, "token lacks permission 'service:write' on %q", service)
+	default:
+		return err
 	}
 }
 
