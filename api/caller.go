@@ -21,6 +21,8 @@ type Caller struct {
 	Reader bool
 	// Known says that the caller has shown who it is. A caller that is not gets what is public.
 	Known bool
+	// TCP says that the caller came over TCP, not by a Unix socket.
+	TCP bool
 	// Token is what leafs are fetched with where their source checks it. It is a secret.
 	Token string
 }

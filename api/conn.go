@@ -1,6 +1,7 @@
 package api
 
 import (
+	"crypto/tls"
 	"errors"
 	"net"
 	"net/http"
@@ -121,6 +122,15 @@ func (l listener) Accept() (net.Conn, error) {
 	return &conn{Conn: limited, unfinished: l.unfinished}, nil
 }
 
+// connOf is the connection that a listener accepted, also below TLS; nil: it is none of a listener's.
+func connOf(c net.Conn) *conn {
+	if over, ok := c.(*tls.Conn); ok {
+		c = over.NetConn()
+	}
+	accepted, _ := c.(*conn)
+	return accepted
+}
+
 // Close closes the connection and forgets the process.
 func (c *conn) Close() error {
 	c.move(closed)
@@ -150,6 +160,8 @@ func (c *conn) attested() (*attest.Process, error) {
 type Peer struct {
 	// Name is who made it: "uid 1000", "10.1.2.3".
 	Name string
+	// TCP says that it is at the other end of TCP, or of nobody knows what.
+	TCP bool
 	// Process asks the kernel which process it is. The error is that it cannot say, as of connections that do not come by a Unix
 	// socket. The process is closed with the connection. Nil: nobody can say.
 	Process func() (*attest.Process, error)
@@ -159,7 +171,8 @@ type Peer struct {
 func peerOf(r *http.Request) Peer {
 	c, ok := r.Context().Value(connKey{}).(*conn)
 	if !ok {
-		return Peer{Name: "unknown"}
+		return Peer{Name: "unknown", TCP: true}
 	}
-	return Peer{Name: c.Peer, Process: c.attested}
+	_, unix := c.LocalAddr().(*net.UnixAddr)
+	return Peer{Name: c.Peer, TCP: !unix, Process: c.attested}
 }

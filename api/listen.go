@@ -2,6 +2,7 @@ package api
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -36,8 +37,8 @@ func connections() connlimit.Config {
 }
 
 // Serve answers on l until ctx ends, then gives open requests half a second; those that wait are answered no more. It returns nil when
-// ctx ended.
-func (s *Server) Serve(ctx context.Context, l net.Listener) error {
+// ctx ended. With a configuration of TLS it answers over that alone; HTTP/2 is not spoken.
+func (s *Server) Serve(ctx context.Context, l net.Listener, config *tls.Config) error {
 	waiting, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
 	h := &http.Server{
@@ -46,16 +47,24 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 		IdleTimeout:       idleTimeout,
 		MaxHeaderBytes:    maxHeader,
 		ErrorLog:          slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
-		ConnContext:       func(ctx context.Context, c net.Conn) context.Context { return context.WithValue(ctx, connKey{}, c) },
+		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
+			if c := connOf(c); c != nil {
+				return context.WithValue(ctx, connKey{}, c)
+			}
+			return ctx
+		},
 		ConnState: func(c net.Conn, state http.ConnState) {
-			if c, ok := c.(*conn); ok && state == http.StateIdle {
+			if c := connOf(c); c != nil && state == http.StateIdle {
 				c.answered()
 			}
 		},
 		BaseContext: func(net.Listener) context.Context { return waiting },
 	}
 	failed := make(chan error, 1)
-	limited := listener{connlimit.Listen(l, connections()), &s.unfinished}
+	var limited net.Listener = listener{connlimit.Listen(l, connections()), &s.unfinished}
+	if config != nil {
+		limited = tls.NewListener(limited, config)
+	}
 	go func() { failed <- h.Serve(limited) }()
 	select {
 	case err := <-failed:

@@ -135,7 +135,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if !s.hostAllowed(r) {
-		http.Error(w, "this address answers for its own host names alone: name it by its IP address, or with --api-host", http.StatusMisdirectedRequest)
+		http.Error(w, "this address answers for its own host names alone: name it by its IP address, or with --api-hosts", http.StatusMisdirectedRequest)
 		return
 	}
 	if strings.ContainsFunc(r.URL.Path, func(c rune) bool { return !unicode.IsPrint(c) }) {

@@ -106,7 +106,7 @@ func start(t testing.TB) *rig {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 5)
-	for _, run := range []func(context.Context) error{authority.Run, issuer.Run, credentials.Run, r.Run, func(ctx context.Context) error { return r.Serve(ctx, l) }} {
+	for _, run := range []func(context.Context) error{authority.Run, issuer.Run, credentials.Run, r.Run, func(ctx context.Context) error { return r.Serve(ctx, l, nil) }} {
 		go func() { ended <- run(ctx) }()
 	}
 	r.client = &http.Client{Transport: &http.Transport{

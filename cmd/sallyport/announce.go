@@ -33,6 +33,12 @@ func (p *controlPlane) announce(ctx context.Context, out io.Writer, l listeners)
 	if l.remote != nil {
 		fmt.Fprintf(out, "; Envoys elsewhere at %s", l.remote.Addr())
 	}
+	switch {
+	case l.httpTLS != nil:
+		fmt.Fprintf(out, "; HTTP API at https://%s", l.httpTCP.Addr())
+	case l.httpTCP != nil:
+		fmt.Fprintf(out, "; HTTP API at http://%s", l.httpTCP.Addr())
+	}
 	if l.metrics != nil {
 		fmt.Fprintf(out, "; metrics at http://%s/metrics", l.metrics.Addr())
 	}

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io/fs"
 	"net"
-	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -42,6 +41,9 @@ type serveConfig struct {
 	MetricsBind            string        `mapstructure:"metrics_bind"`
 	APIAddress             string        `mapstructure:"api_address"`
 	APIHosts               string        `mapstructure:"api_hosts"`
+	APITLSCert             string        `mapstructure:"api_tls_cert"`
+	APITLSKey              string        `mapstructure:"api_tls_key"`
+	APIWithoutACLs         bool          `mapstructure:"api_without_acls"`
 	APIWrites              bool          `mapstructure:"api_writes"`
 	AdminGroup             string        `mapstructure:"admin_group"`
 	LogFormat              string        `mapstructure:"log_format"`
@@ -97,8 +99,11 @@ func serveFlags(f *pflag.FlagSet) {
 	f.String("xds-address", "", "host:port of a TLS endpoint for Envoys on other machines (default: none, the socket alone)")
 	f.String("xds-names", "", "names and addresses, separated by commas, by which clients reach --xds-address, for its certificate: what the machine does not know of itself, such as a load balancer's name")
 	f.String("metrics-bind", "127.0.0.1:19876", `host:port of /metrics, /healthz and /readyz ("" : on the admin socket alone)`)
-	f.String("api-address", "", "host:port, of a loopback address, on which Consul's HTTP API is answered for applications (default: none, the socket http.sock alone)")
-	f.String("api-hosts", "", "names, separated by commas, by which --api-address may be asked beside localhost and loopback addresses")
+	f.String("api-address", "", "host:port, of a loopback address or with --api-tls-cert, on which Consul's HTTP API is answered for applications (default: none, the socket http.sock alone)")
+	f.String("api-hosts", "", "names, separated by commas, by which --api-address may be asked beside its own host, localhost and loopback addresses")
+	f.String("api-tls-cert", "", "file with the certificate (PEM, with its chain) of --api-address, which answers https alone then; a new one is used at once")
+	f.String("api-tls-key", "", "its key (PEM)")
+	f.Bool("api-without-acls", false, "with --consul: give leafs over --api-address without a token, where Consul's ACLs are off; whoever reaches it is then given the private key of any service")
 	f.Bool("api-writes", false, "with --consul: pass writes of the HTTP API (intentions, config entries, registrations) on to Consul, with the caller's token")
 	f.String("admin-group", "", "group whose members may use the admin socket too")
 	f.String("log-format", "auto", "auto (short lines on a terminal, else text), text or json")
@@ -235,26 +240,6 @@ func (c serveConfig) check() error {
 	return errors.Join(errs...)
 }
 
-// checkAPI refuses addresses that others can reach: the API hands out private keys, and has no TLS.
-func (c serveConfig) checkAPI() error {
-	host, _, err := net.SplitHostPort(c.APIAddress)
-	if c.APIAddress == "" || err != nil {
-		if c.APIHosts != "" && c.APIAddress == "" {
-			return errors.New("--api-hosts: there is no --api-address that they would be names of")
-		}
-		return nil // said already
-	}
-	if ip, err := netip.ParseAddr(host); host != "localhost" && (err != nil || !ip.IsLoopback()) {
-		return fmt.Errorf("--api-address: %q is no loopback address: the API hands out private keys, so other machines do not get to it: 127.0.0.1, [::1] or localhost", host)
-	}
-	return nil
-}
-
-// apiHosts are the names that --api-hosts gives.
-func (c serveConfig) apiHosts() []string {
-	return strings.FieldsFunc(strings.ToLower(c.APIHosts), func(r rune) bool { return r == ',' || r == ' ' })
-}
-
 // xdsNames are the names that --xds-names gives.
 func (c serveConfig) xdsNames() []string {
 	return strings.FieldsFunc(c.XDSNames, func(r rune) bool { return r == ',' || r == ' ' })
@@ -273,6 +258,7 @@ func (c serveConfig) checkFiles() error {
 		{"--tls-server-name", c.TLSServerName, ""},
 		{"--node-name", c.NodeName, ""},
 		{"--service-tokens", c.ServiceTokens, ""},
+		{"--api-without-acls", c.APIWithoutACLs, false},
 		{"--api-writes", c.APIWrites, false},
 	}), c.checkCatalog()}
 	if samePlace(c.Catalog, c.Data) {

@@ -30,7 +30,7 @@ func (p *controlPlane) openAPI() error {
 		return err
 	}
 	p.closers = append(p.closers, numbers.Close)
-	var who api.Authority = aclCallers{p.agent, processes{p.workload}, p.workloadRight}
+	var who api.Authority = aclCallers{p.agent, processes{p.workload}, p.workloadRight, p.cfg.APIWithoutACLs}
 	if p.callers.issuer != nil {
 		who = tokenCallers{p.callers.issuer, processes{p.workload}}
 	}
@@ -40,6 +40,9 @@ func (p *controlPlane) openAPI() error {
 			r, err := p.agent.Relay(ctx, consul.Question(q))
 			return api.RelayReply(r), err
 		}}
+	}
+	if p.cfg.APIWithoutACLs {
+		p.log.Warn("--api-without-acls: while Consul's ACLs are off, whoever reaches --api-address is given the private key of any service", "addr", p.cfg.APIAddress)
 	}
 	p.http, err = api.New(api.Config{
 		Sign: p.authority.sign, Relay: relay, Views: &p.store.Views, Credentials: p.secrets, Number: numbers.Next, Authority: who, Hosts: p.cfg.apiHosts(), NodeName: p.cfg.NodeName,
@@ -107,10 +110,18 @@ type aclCallers struct {
 	processes
 	// right is which of Consul's tokens the leaf of a service is fetched with for a process that the service names.
 	right func(context.Context, identity.Name) (string, error)
+	// anybody says that whoever comes over TCP acts for all services as long as Consul's ACLs are off.
+	anybody bool
 }
+
+// open reports whether nobody who comes over TCP has to show who it is.
+func (a aclCallers) open(tcp bool) bool { return a.anybody && tcp && a.agent.WithoutACLs() }
 
 // Identify takes whoever brings a token for somebody: what it may is asked in Act.
 func (a aclCallers) Identify(_ context.Context, text string, peer api.Peer) (api.Caller, error) {
+	if a.open(peer.TCP) { // a token says nothing
+		return api.Caller{ID: peer.Name, TCP: true, Known: true}, nil
+	}
 	if text == "" {
 		return a.caller(peer), nil
 	}
@@ -119,10 +130,14 @@ func (a aclCallers) Identify(_ context.Context, text string, peer api.Peer) (api
 
 // Act asks the agent, and takes its word for some seconds. Who has no token may ask what everybody may ask, and gets no leaf.
 func (a aclCallers) Act(ctx context.Context, c *api.Caller, service identity.Name, leaf bool) (err error) {
-	if c.Token == "" && c.Acts(service) {
+	switch {
+	case a.open(c.TCP) && c.Token == "":
+	case c.Token == "" && c.Acts(service):
 		c.Token, err = a.right(ctx, service)
-	} else if err = inConsulsWords(a.agent.MayWrite(ctx, c.Token, service, false), c.Token, service, leaf); err == nil && leaf {
-		err = a.agent.MayWrite(ctx, c.Token, service, true)
+	default:
+		if err = inConsulsWords(a.agent.MayWrite(ctx, c.Token, service, false), c.Token, service, leaf); err == nil && leaf {
+			err = a.agent.MayWrite(ctx, c.Token, service, true)
+		}
 	}
 	switch s := status.Convert(err); s.Code() {
 	case codes.OK:

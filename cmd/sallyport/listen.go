@@ -2,9 +2,11 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"net"
 	"net/netip"
 	"os"
@@ -19,7 +21,11 @@ import (
 )
 
 // listeners are the sockets of a control plane.
-type listeners struct{ admin, xds, workload, remote, metrics, http, httpTCP net.Listener }
+type listeners struct {
+	admin, xds, workload, remote, metrics, http, httpTCP net.Listener
+	// httpTLS is what httpTCP is served with; nil: as it is.
+	httpTLS *tls.Config
+}
 
 func (l listeners) close() {
 	for _, c := range []net.Listener{l.admin, l.xds, l.workload, l.remote, l.metrics, l.http, l.httpTCP} {
@@ -29,7 +35,7 @@ func (l listeners) close() {
 	}
 }
 
-func listen(ctx context.Context, cfg serveConfig) (l listeners, err error) {
+func listen(ctx context.Context, cfg serveConfig, log *slog.Logger) (l listeners, err error) {
 	defer func() {
 		if err != nil {
 			l.close()
@@ -71,6 +77,13 @@ func listen(ctx context.Context, cfg serveConfig) (l listeners, err error) {
 	}
 	var lc net.ListenConfig
 	if a := cfg.APIAddress; a != "" {
+		if cfg.APITLSCert != "" {
+			c, err := openCertificate(cfg.APITLSCert, cfg.APITLSKey, log)
+			if err != nil {
+				return l, fmt.Errorf("--api-tls-cert, --api-tls-key: %w", err)
+			}
+			l.httpTLS = c.tlsConfig()
+		}
 		if l.httpTCP, err = lc.Listen(ctx, "tcp", a); err != nil {
 			return l, fmt.Errorf("--api-address: %w: where a Consul agent has that address, choose another, and set CONSUL_HTTP_ADDR for clients", err)
 		}

@@ -103,7 +103,7 @@ type controlPlane struct {
 
 // serve runs the control plane until ctx ends or a part of it fails.
 func serve(ctx context.Context, cfg serveConfig, log *slog.Logger, out io.Writer) (err error) {
-	l, err := listen(ctx, cfg) // before open: a start that fails leaves no CA behind
+	l, err := listen(ctx, cfg, log) // before open: a start that fails leaves no CA behind
 	if err != nil {
 		return err
 	}
@@ -124,9 +124,9 @@ func serve(ctx context.Context, cfg serveConfig, log *slog.Logger, out io.Writer
 		g.Go(func() error { return p.serveRemote(ctx, l.remote) })
 	}
 	g.Go(func() error { return admin.Serve(ctx, l.admin, p.api(), log) })
-	g.Go(func() error { return p.http.Serve(ctx, l.http) })
+	g.Go(func() error { return p.http.Serve(ctx, l.http, nil) })
 	if l.httpTCP != nil {
-		g.Go(func() error { return p.http.Serve(ctx, l.httpTCP) })
+		g.Go(func() error { return p.http.Serve(ctx, l.httpTCP, l.httpTLS) })
 	}
 	if l.metrics != nil {
 		g.Go(func() error { return admin.ServeHTTP(ctx, l.metrics, p.monitoring(), log) })

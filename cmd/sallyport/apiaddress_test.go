@@ -1,0 +1,42 @@
+package main
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+// TestAPIAddress: other machines get to the API over TLS alone.
+func TestAPIAddress(t *testing.T) {
+	for _, tc := range []struct {
+		name, want string // want is part of the error; empty: there is none
+		cfg        serveConfig
+		hosts      []string
+	}{
+		{name: "none"},
+		{name: "loopback", cfg: serveConfig{APIAddress: "127.0.0.1:8500"}, hosts: []string{"127.0.0.1"}},
+		{name: "loopback of IPv6", cfg: serveConfig{APIAddress: "[::1]:8500"}, hosts: []string{"::1"}},
+		{name: "localhost", cfg: serveConfig{APIAddress: "localhost:8500", APIHosts: "Mesh.example, b"}, hosts: []string{"mesh.example", "b", "localhost"}},
+		{name: "another address", cfg: serveConfig{APIAddress: "10.0.0.1:8501"}, want: "over TLS alone: give it a certificate", hosts: []string{"10.0.0.1"}},
+		{name: "all addresses", cfg: serveConfig{APIAddress: ":8501"}, want: "over TLS alone"},
+		{name: "a name", cfg: serveConfig{APIAddress: "mesh.example:8501"}, want: "over TLS alone", hosts: []string{"mesh.example"}},
+		{name: "a name that looks like the loopback", cfg: serveConfig{APIAddress: "127.0.0.1.example:8501"}, want: "over TLS alone", hosts: []string{"127.0.0.1.example"}},
+		{name: "with TLS", cfg: serveConfig{APIAddress: "10.0.0.1:8501", APITLSCert: "c", APITLSKey: "k"}, hosts: []string{"10.0.0.1"}},
+		{name: "all, with TLS", cfg: serveConfig{APIAddress: "0.0.0.0:8501", APITLSCert: "c", APITLSKey: "k", APIHosts: "10.0.0.1"}, hosts: []string{"10.0.0.1"}},
+		{name: "a certificate without its key", cfg: serveConfig{APIAddress: "10.0.0.1:8501", APITLSCert: "c"}, want: "give both", hosts: []string{"10.0.0.1"}},
+		{name: "a key without its certificate", cfg: serveConfig{APIAddress: "127.0.0.1:8501", APITLSKey: "k"}, want: "give both", hosts: []string{"127.0.0.1"}},
+		{name: "hosts of nothing", cfg: serveConfig{APIHosts: "a"}, want: "--api-hosts: there is no --api-address", hosts: []string{"a"}},
+		{name: "a certificate of nothing", cfg: serveConfig{APITLSCert: "c", APITLSKey: "k"}, want: "--api-tls-cert: there is no --api-address"},
+		{name: "leafs of nothing", cfg: serveConfig{APIWithoutACLs: true}, want: "--api-without-acls: there is no --api-address"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			if err := tc.cfg.checkAPI(); (err == nil) != (tc.want == "") || err != nil && !strings.Contains(err.Error(), tc.want) {
+				t.Errorf("error %v, want %q in it", err, tc.want)
+			}
+			if diff := cmp.Diff(append([]string{}, tc.hosts...), append([]string{}, tc.cfg.apiHosts()...)); diff != "" {
+				t.Errorf("hosts: -want +got:\n%s", diff)
+			}
+		})
+	}
+}
