@@ -36,6 +36,7 @@ func (p *program) by(interpreter string) {
 
 // TestPython runs the server and the client of the page, which need the standard library alone.
 func TestPython(t *testing.T) {
+	t.Parallel()
 	p, at := python(t), port(t)
 	m, b := filesPage(t, at)
 	p.environ = m.withTokens(m.address())
@@ -44,6 +45,7 @@ func TestPython(t *testing.T) {
 
 // TestPythonBesideConsul runs them on a Consul agent, without sallyport.
 func TestPythonBesideConsul(t *testing.T) {
+	t.Parallel()
 	p, at := python(t), port(t)
 	c := meshtest.StartConsul(t, meshtest.Agent{})
 	register(t, c, "api", fmt.Sprintf("127.0.0.1:%d", at))
@@ -53,6 +55,7 @@ func TestPythonBesideConsul(t *testing.T) {
 
 // TestPythonWorkload runs them with leaf and roots from the Workload API, by the package spiffe, and without a token.
 func TestPythonWorkload(t *testing.T) {
+	t.Parallel()
 	p, at := python(t), port(t)
 	m, b := filesPage(t, at)
 	p.named(m, at)

@@ -49,13 +49,7 @@ func TestSidecars(t *testing.T) {
 			}()
 		}
 	}()
-	var ports meshtest.Ports
-	var inbound, outbound int
-	for _, p := range []*int{&inbound, &outbound} {
-		if *p, err = ports.Next(); err != nil {
-			t.Fatal(err)
-		}
-	}
+	inbound, outbound := port(t), port(t)
 	m.write("db.hcl", fmt.Sprintf(`service {
   name = "db"
   address = "127.0.0.1"
