@@ -78,7 +78,10 @@ func (s *Server) mayAuthorize(r *http.Request, q *question, in *connectAuthorize
 	if err != nil {
 		return nil, target, source, err
 	}
-	return st.view, target, source, nil
+	if v = st.view; s.config.Knowing != nil {
+		v, err = s.config.Knowing(r.Context(), q.caller.ID, target)
+	}
+	return v, target, source, err
 }
 
 // sourceOf reads the identity of a certificate. Consul takes spellings that are no SPIFFE IDs; they are refused here.

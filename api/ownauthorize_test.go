@@ -1,12 +1,16 @@
 package api
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
+	"net/http/httptest"
 	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/sallyport/sallyport/catalog"
+	"github.com/sallyport/sallyport/identity"
 	"github.com/sallyport/sallyport/intention"
 )
 
@@ -88,5 +92,47 @@ func TestOwnAuthorize(t *testing.T) {
 		if a := ask(token, "web", ""); a.code != 403 || !strings.HasPrefix(a.body, want) {
 			t.Errorf("as %q: %d %q, want 403 %q", token, a.code, a.body, want)
 		}
+	}
+}
+
+// TestAuthorizeNotKnown: as long as it is not known what is said of a target nobody is let in, whatever is published; who may not ask
+// has nothing asked for.
+func TestAuthorizeNotKnown(t *testing.T) {
+	r := start(t)
+	r.settle(t)
+	var asked []string
+	var refusal error
+	r.config.Knowing = func(_ context.Context, caller string, destination identity.Name) (*catalog.View, error) {
+		asked = append(asked, caller+" "+destination.Service)
+		return r.view, refusal
+	}
+	ask := func(path, token, more string) *httptest.ResponseRecorder {
+		req := httptest.NewRequestWithContext(t.Context(), "POST", path, strings.NewReader(`{"Target":"api","ClientCertURI":"spiffe://`+trustDomain.Name()+`/ns/default/dc/dc1/svc/web"`+more+`}`))
+		req.Host = "localhost"
+		req.Header.Set("X-Consul-Token", token)
+		w := httptest.NewRecorder()
+		r.ServeHTTP(w, req)
+		return w
+	}
+	for _, tc := range []struct {
+		token   string
+		refusal error
+		code    int
+		body    string
+	}{
+		{"api", nil, 200, `"Authorized":true`},
+		{"api", Refused(500, "failed getting intention match: no"), 500, "failed getting intention match: no"},
+		{"api", Refused(429, "too many"), 429, "too many"},
+		{"web", nil, 403, "Permission denied"},
+	} {
+		refusal = tc.refusal
+		for path, more := range map[string]string{"/v1/agent/connect/authorize": "", "/v1/sallyport/authorize": `,"ClientCertSerial":"01"`} {
+			if a := ask(path, tc.token, more); a.Code != tc.code || !strings.Contains(a.Body.String(), tc.body) {
+				t.Errorf("%s as %s: %d %s, want %d %s", path, tc.token, a.Code, a.Body, tc.code, tc.body)
+			}
+		}
+	}
+	if want := "api api"; len(asked) != 6 || asked[0] != want {
+		t.Errorf("asked for %q, want six times %q", asked, want)
 	}
 }

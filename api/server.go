@@ -18,6 +18,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/sallyport/sallyport/catalog"
+	"github.com/sallyport/sallyport/identity"
 	"github.com/sallyport/sallyport/internal/latest"
 	"github.com/sallyport/sallyport/sds"
 )
@@ -26,6 +27,9 @@ import (
 type Config struct {
 	// Views holds the catalog. As long as it is empty, what depends on it is answered 503. Required.
 	Views *latest.Value[*catalog.View]
+	// Knowing returns a View in which it is known what is said of a destination, or why there is none: then nobody is let in. caller
+	// tells those apart who ask. It blocks for some seconds at most. Nil: it is known in all Views.
+	Knowing func(ctx context.Context, caller string, destination identity.Name) (*catalog.View, error)
 	// Credentials are where roots and leafs come from. Required.
 	Credentials *sds.Credentials
 	// Number returns the next index: greater than all before, over restarts too. Required.

@@ -31,6 +31,8 @@ type Agent struct {
 	seed    *seed         // of the last-known-good file; nil: none, or not needed any more
 	// acl is what the agent says of tokens.
 	acl *aclCache
+	// elsewhere are the destinations that somebody asks about.
+	elsewhere elsewhere
 	// oldLeafs is how many are known to be signed by another root than the active one.
 	oldLeafs atomic.Int64
 

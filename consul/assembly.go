@@ -56,6 +56,7 @@ type assembly struct {
 	basis       basis
 	contents    catalog.Contents
 	nodeProxies nodeProxies
+	inquired    []string  // the destinations that somebody asks about
 	fromFile    bool      // something of it is the last-known-good file's
 	complete    bool      // nothing of it is, or waits
 	live        bool      // something of it is not the file's
@@ -242,7 +243,7 @@ func (b *assembly) rebuild(ctx context.Context) {
 	}
 	registered := b.readNode()
 	if registered {
-		b.watcher.want(ctx, b.nodeProxies.wants)
+		b.watcher.want(ctx, b.wanted())
 	}
 	a.mu.Lock()
 	if perName := a.known.bulk.perName; b.now.Before(perName) {
@@ -339,6 +340,7 @@ func (b *assembly) readNode() bool {
 		}
 	}
 	b.nodeProxies = n
+	a.elsewhere.belong(n.wants.intentions)
 	maps.DeleteFunc(b.waiting, func(origin string, _ time.Time) bool {
 		return !slices.ContainsFunc(n.applications, func(r *catalog.Registration) bool { return r.Origin == origin })
 	})

@@ -62,6 +62,7 @@ func (b *assembly) assemble(registered bool) (c catalog.Contents, ok bool) {
 			c.Registrations = append(c.Registrations, r)
 		}
 	}
+	b.inquiries(&n)
 	for _, t := range b.nodeProxies.targets {
 		if t.served {
 			n.targets[t.name] = t.Target

@@ -22,7 +22,7 @@ node_prefix "" {
   policy = "read"
 }
 
-# Registrations, endpoints, protocols and chains; and the intentions of the services on this node.
+# Registrations, endpoints, protocols and chains; and the intentions, of this node's services and of those asked about.
 service_prefix "" {
   policy     = "read"
   intentions = "read"

@@ -27,11 +27,7 @@ func (p *controlPlane) api() admin.API {
 			v, _ := p.store.Views.Load()
 			return listIntentions(v)
 		},
-		Check: func(source, destination string) (admin.CheckResponse, error) {
-			v, _ := p.store.Views.Load()
-			r, err := checkIntention(v, source, destination, p.cfg.Catalog)
-			return asTaken(r, p.source.status().NotTaken), err
-		},
+		Check:  p.adminCheck,
 		Rotate: p.rotateLeaf,
 		Leafs:  p.leafs,
 		Token:  p.token,

@@ -11,6 +11,7 @@ import (
 
 	"github.com/sallyport/sallyport/admin"
 	"github.com/sallyport/sallyport/api"
+	"github.com/sallyport/sallyport/catalog"
 	"github.com/sallyport/sallyport/consul"
 	"github.com/sallyport/sallyport/identity"
 	"github.com/sallyport/sallyport/internal/sequence"
@@ -35,7 +36,9 @@ func (p *controlPlane) openAPI() error {
 		who = tokenCallers{p.callers.issuer, processes{p.workload}}
 	}
 	var relay *api.Relay
+	var knowing func(context.Context, string, identity.Name) (*catalog.View, error)
 	if p.agent != nil {
+		knowing = p.apiKnowing
 		relay = &api.Relay{Writes: p.cfg.APIWrites, Ask: func(ctx context.Context, q api.RelayQuestion) (api.RelayReply, error) {
 			r, err := p.agent.Relay(ctx, consul.Question(q))
 			return api.RelayReply(r), err
@@ -45,7 +48,7 @@ func (p *controlPlane) openAPI() error {
 		p.log.Warn("--api-without-acls: while Consul's ACLs are off, whoever reaches --api-address is given the private key of any service", "addr", p.cfg.APIAddress)
 	}
 	p.http, err = api.New(api.Config{
-		Sign: p.authority.sign, Relay: relay, Views: &p.store.Views, Credentials: p.secrets, Number: numbers.Next, Authority: who, Hosts: p.cfg.apiHosts(), NodeName: p.cfg.NodeName,
+		Sign: p.authority.sign, Relay: relay, Knowing: knowing, Views: &p.store.Views, Credentials: p.secrets, Number: numbers.Next, Authority: who, Hosts: p.cfg.apiHosts(), NodeName: p.cfg.NodeName,
 		Version: version, NotReady: p.notReady, Logger: p.log, Registerer: p.metrics,
 	})
 	if err != nil {
