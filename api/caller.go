@@ -102,6 +102,16 @@ func (s *Server) hostAllowed(r *http.Request) bool {
 	return err == nil && a.IsLoopback()
 }
 
+// fromPage reports whether a browser says that a page asks, which is never one of ours: it would ask with its reader's rights, in simple
+// requests that no preflight precedes. Browsers send one of the two fields with all that pages ask, but for GETs of old ones.
+func fromPage(r *http.Request) bool {
+	if _, ok := r.Header["Origin"]; ok {
+		return true
+	}
+	site := r.Header.Get("Sec-Fetch-Site")
+	return site != "" && site != "none"
+}
+
 // Refused is an error of an Authority with its status code. Its text is the answer's.
 func Refused(code int, text string) error { return failure{code, text} }
 

@@ -138,6 +138,10 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "this address answers for its own host names alone: name it by its IP address, or with --api-hosts", http.StatusMisdirectedRequest)
 		return
 	}
+	if fromPage(r) {
+		http.Error(w, "pages in browsers are not answered", http.StatusForbidden)
+		return
+	}
 	if strings.ContainsFunc(r.URL.Path, func(c rune) bool { return !unicode.IsPrint(c) }) {
 		w.WriteHeader(http.StatusBadRequest)
 		return

@@ -327,6 +327,19 @@ func TestAuthorize(t *testing.T) {
 	}
 }
 
+// TestPages: what pages in browsers ask is not answered, whatever they ask.
+func TestPages(t *testing.T) {
+	for field, want := range map[[2]string]bool{
+		{"Origin", "http://localhost"}: true, {"Origin", "null"}: true, {"Origin", ""}: true, {"Sec-Fetch-Site", "cross-site"}: true, {"Sec-Fetch-Site", "same-origin"}: true,
+		{"Sec-Fetch-Site", "none"}: false, {"Sec-Fetch-Mode", "cors"}: false, {"Referer", "http://x/"}: false,
+	} {
+		r := &http.Request{Header: http.Header{field[0]: {field[1]}}}
+		if fromPage(r) != want {
+			t.Errorf("%v: %t", field, !want)
+		}
+	}
+}
+
 // TestHost: over TCP the API answers to names of the loopback alone.
 func TestHost(t *testing.T) {
 	r := start(t)

@@ -1,0 +1,155 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"fmt"
+	"io"
+	"log"
+	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
+	"path"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/sallyport/sallyport/internal/meshtest"
+)
+
+// recorder passes requests on to an agent and notes what it was asked.
+type recorder struct {
+	mu    sync.Mutex
+	asked []*http.Request
+}
+
+func (r *recorder) serve(t *testing.T, agent string) (address string) {
+	t.Helper()
+	to := httputil.NewSingleHostReverseProxy(&url.URL{Scheme: "http", Host: agent})
+	to.FlushInterval, to.ErrorLog = -1, log.New(io.Discard, "", 0)
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, q *http.Request) {
+		r.mu.Lock()
+		r.asked = append(r.asked, q)
+		r.mu.Unlock()
+		to.ServeHTTP(w, q)
+	}))
+	t.Cleanup(func() { s.CloseClientConnections(); s.Close() })
+	return strings.TrimPrefix(s.URL, "http://")
+}
+
+func (r *recorder) all() []*http.Request {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.Clone(r.asked)
+}
+
+// TestConsulOddRequests: whatever a caller's requests look like, the agent is asked what is on the list, one question for one request, with
+// the caller's token or as the anonymous one, and never with the control plane's own.
+func TestConsulOddRequests(t *testing.T) {
+	t.Parallel()
+	c := meshtest.StartConsul(t, meshtest.Agent{Management: management})
+	var rec recorder
+	beside := *c
+	beside.Addr = rec.serve(t, c.Addr)
+	m := meshtest.New(t, meshtest.Config{Sallyport: sallyport, Consul: &beside})
+	address, socket := fmt.Sprintf("127.0.0.1:%d", m.Port()), filepath.Join(m.Runtime, "http.sock")
+	c.Register(map[string]any{"Name": "web", "Port": 80})
+	c.Policy("sallyport", m.RunAlone("consul", "policy", "--node-name", "node").Stdout)
+	_, own := c.NewToken(map[string]any{"Policies": []map[string]any{{"Name": "sallyport"}}})
+	_, caller := c.ServiceToken("web")
+	m.SetFlags("--token-file", tokenFile(t, filepath.Join(t.TempDir(), "serve"), own), "--api-address", address, "--api-writes")
+	m.Serve()
+
+	// Of what comes to the agent from here on, what has the caller's token, or is anonymous, is relayed.
+	for network, address := range map[string]string{"unix": socket, "tcp": address} {
+		sayAll(t, network, address, oddRequests("PUT", "/v1/agent/service/register", caller, `{"Name":"web","Port":81}`, 200, 400))
+	}
+	names := []string{"kv/smuggled", "snapshot", "agent/monitor", "agent/metrics/stream", "acl/tokens", "acl/token/self", "agent/token/default", "internal/ui/nodes", "internal/acl/authorize", "txn", "event/list", "operator/raft/configuration", "session/list", "agent/leave", "agent/force-leave/x", "debug/pprof/heap", "agent/maintenance"}
+	tricks := []string{
+		"/v1/%s", "//v1/%s", "/v1//%s", "/v1/./%s", "/V1/%s", "/v1/%s/", "/v1/%s;", "/v1;/%s", "/v1/%s%%20", "/%%76%%31/%s", "/v1%%2f%s", "/v1/catalog/service/../../%s", "/v1/catalog/service/%%2e%%2e/%%2e%%2e/%s", "/v1/catalog/service/..%%2f..%%2f%s",
+		"/v1/catalog/service/%%252e%%252e/%%252e%%252e/%s", "/v1/catalog/service/..%%5c..%%5c%s", `/v1/catalog/service/..\..\%s`, "/v1/catalog/service/..;/..;/%s", "/v1/catalog/service/x;/../../../%s", "/v1/catalog/service/.%%00./%s", "/v1/catalog/service/%%c0%%ae%%c0%%ae/%s",
+		"/v1/catalog/services/../../%s", "/v1/agent/service/../../%s", "/v1/config/../%s", "/v1/query/..%%2F%s", "/v1/discovery-chain/..//%s", "/v1/catalog/service/x%%20HTTP/1.1%%0d%%0aHost:x%%0d%%0a%%0d%%0aGET%%20/v1/%s", "/v1/catalog/service/x\u2028/v1/%s",
+		"/v1/catalog/service/x?/../../%s", "/v1/catalog/service/x?x#/../../%s", "/v1/catalog/service/x%%3f/../../../%s", "/v1/catalog/service/x%%23/../../../%s", "http://localhost/v1/%s", "http://" + c.Addr + "/v1/%s", "/v1/catalog/service/http://" + c.Addr + "/v1/%s", "/%s", "%s", "/v1/\u212ag/%s",
+	}
+	var all sync.WaitGroup
+	n := 0
+	for _, name := range names {
+		for _, trick := range tricks {
+			target := fmt.Sprintf(trick, name)
+			for _, method := range []string{"GET", "PUT"} {
+				n++
+				all.Go(func() {
+					codes, came := say(t, "unix", socket, method+" "+target+" HTTP/1.1\r\nHost: localhost\r\nX-Consul-Token: "+caller+"\r\n\r\n", 1)
+					// A path below a name that is on the list is the name of a service.
+					if len(codes) != 1 || codes[0] == http.StatusOK && !strings.Contains(target, "/catalog/service/") {
+						t.Errorf("%s %s: %v %.200q", method, target, codes, came)
+					}
+				})
+			}
+		}
+		all.Wait()
+	}
+	// Tokens that would be something else to whoever asks with them.
+	for _, token := range []string{"", "anonymous", " ", "x y", "x\ty", "é", "\u00a0", strings.Repeat("x", 9000), "x, " + own[:8]} {
+		codes, _ := say(t, "unix", socket, "GET /v1/catalog/services?ns= HTTP/1.1\r\nHost: localhost\r\nX-Consul-Token: "+token+"\r\n\r\n", 1)
+		if len(codes) != 1 || codes[0] != http.StatusForbidden && codes[0] != http.StatusOK {
+			t.Errorf("the token %.20q: %v", token, codes)
+		}
+	}
+	for _, field := range []string{"X-Consul-Namespace: x", "Connection: X-Consul-Token", "X-Forwarded-For: 1.2.3.4", "X-HTTP-Method-Override: DELETE", "Proxy: x", "Expect: 100-continue", "Te: trailers", "X-Consul-Token: " + caller + "\r\nX-Consul-Token: other"} {
+		if codes, came := say(t, "unix", socket, "GET /v1/catalog/services?near=_agent&token= HTTP/1.1\r\nHost: localhost\r\n"+field+"\r\n\r\n", 1); len(codes) == 0 {
+			t.Errorf("%s: %q", field, came)
+		}
+	}
+
+	relayed, registered := 0, 0
+	for _, q := range rec.all() {
+		token := q.Header.Get("X-Consul-Token")
+		if strings.Contains(q.RequestURI, "kv/smuggled") && !strings.HasPrefix(q.URL.Path, "/v1/catalog/service/") && !strings.Contains(q.URL.RawQuery, "kv/smuggled") {
+			t.Errorf("the agent was asked %s %s", q.Method, q.RequestURI)
+		}
+		if token == own {
+			if q.Method != http.MethodGet && q.URL.Path != "/v1/internal/acl/authorize" {
+				t.Errorf("the control plane's own token: %s %s", q.Method, q.RequestURI)
+			}
+			continue
+		}
+		relayed++
+		if q.URL.Path == "/v1/agent/service/register" {
+			registered++
+		}
+		if clean := path.Clean(q.URL.Path); clean != strings.TrimSuffix(q.URL.Path, "/") || !mayBeAsked(q) {
+			t.Errorf("the agent was asked %s %s", q.Method, q.RequestURI)
+		}
+		for _, name := range []string{"X-Consul-Namespace", "X-Http-Method-Override", "Proxy", "Te", "Upgrade", "X-Forwarded-Host"} {
+			if q.Header.Get(name) != "" {
+				t.Errorf("the agent was asked %s with %s: %s", q.RequestURI, name, q.Header.Get(name))
+			}
+		}
+	}
+	// Each that was answered 200 above, and no other; HTTP/1.0 has no chunks, so there they are what is said, of the length that is said.
+	want := 0
+	for _, r := range oddRequests("", "", "", "", 200, 400) {
+		if r.want[0] == 200 || r.name == "TE in HTTP/1.0" {
+			want += 2
+		}
+	}
+	if registered != want {
+		t.Errorf("the agent was asked %d times to register, want %d", registered, want)
+	}
+	nothingInSight(t, m, own, caller)
+	figure(t, "paths=%d relayed=%d", n, relayed)
+}
+
+// mayBeAsked are the few questions of this test that are on the list.
+func mayBeAsked(q *http.Request) bool {
+	for _, prefix := range []string{"/v1/catalog/service/", "/v1/agent/service/register", "/v1/catalog/services", "/v1/internal/acl/authorize", "/v1/agent/self", "/v1/agent/service/", "/v1/query/", "/v1/config/", "/v1/discovery-chain/"} {
+		if strings.HasPrefix(q.URL.Path, prefix) {
+			return true
+		}
+	}
+	return false
+}
