@@ -129,19 +129,49 @@ func (rl *relay) run(ctx context.Context) {
 // busy is the error for whom there is no turn.
 var errBusy = failed(http.StatusTooManyRequests, "the Consul agent is asked %d questions by sallyport's callers already, as many as may be: ask for less at a time", mostAsked)
 
-// ask asks the agent once, in its turn.
-func (rl *relay) ask(ctx context.Context, q RelayQuestion) (RelayReply, error) {
+// turn takes one of the slots. The error is that there is none.
+func (rl *relay) turn(ctx context.Context) error {
 	timer := time.NewTimer(queueTime)
 	defer timer.Stop()
 	select {
 	case rl.slots <- struct{}{}:
+		return nil
 	case <-timer.C:
-		return RelayReply{}, errBusy
+		return errBusy
 	case <-ctx.Done():
-		return RelayReply{}, ctx.Err()
+		return ctx.Err()
+	}
+}
+
+// ask asks the agent once, in its turn.
+func (rl *relay) ask(ctx context.Context, q RelayQuestion) (RelayReply, error) {
+	if err := rl.turn(ctx); err != nil {
+		return RelayReply{}, err
 	}
 	defer func() { <-rl.slots }()
 	return rl.Ask(ctx, q)
+}
+
+// begin asks the agent once, and watches the answer from then on if there is room; else the result is nil.
+func (rl *relay) begin(ctx context.Context, key string, q RelayQuestion) (e *watched, first RelayReply, err error) {
+	if err := rl.turn(ctx); err != nil {
+		return nil, RelayReply{}, err
+	}
+	kept := false // the slot is the watch's from now on: one that was given up for it may have its own for a while
+	defer func() {
+		if !kept {
+			<-rl.slots
+		}
+	}()
+	if first, err = rl.Ask(ctx, q); err == nil && first.watchable() {
+		e, kept = rl.watch(key, q, first) //nolint:contextcheck // it outlives the question
+	}
+	return e, first, err
+}
+
+// watchable reports whether one may wait for another answer than r.
+func (r RelayReply) watchable() bool {
+	return r.Index > 0 && (r.Code == http.StatusOK || r.Code == http.StatusNotFound)
 }
 
 // enter returns the watched answer of a question, if it is watched. release is the end of its use.
@@ -162,35 +192,30 @@ func (rl *relay) release(e *watched) {
 	e.used = time.Now()
 }
 
-// watch begins to watch an answer, if there is room. The result is nil if not.
-func (rl *relay) watch(key string, q RelayQuestion, first RelayReply) *watched {
+// watch begins to watch an answer, if there is room, with the slot of whoever calls it, or finds it watched. The result is nil if neither.
+func (rl *relay) watch(key string, q RelayQuestion, first RelayReply) (e *watched, begun bool) {
 	rl.mu.Lock()
 	defer rl.mu.Unlock()
 	if e := rl.watched[key]; e != nil {
 		e.users++
-		return e
+		return e, false
 	}
 	if rl.ctx == nil || rl.share(q.Token) || len(rl.watched) >= mostWatched && !rl.evict() {
-		return nil
-	}
-	select {
-	case rl.slots <- struct{}{}: // for as long as it is watched
-	default:
-		return nil
+		return nil, false
 	}
 	q.Query = maps.Clone(q.Query)
 	for _, name := range []string{"stale", "cached", "max_stale"} { // others may not take such an answer
 		delete(q.Query, name)
 	}
 	ctx, stop := context.WithCancel(rl.ctx)
-	e := &watched{key: key, question: q, stop: stop, reply: first, came: time.Now(), verified: time.Now(), changed: make(chan struct{}), users: 1}
+	e = &watched{key: key, question: q, stop: stop, reply: first, came: time.Now(), verified: time.Now(), changed: make(chan struct{}), users: 1}
 	rl.watched[key] = e
 	rl.all.Go(func() {
 		defer func() { <-rl.slots }()
 		defer stop()
 		rl.follow(ctx, e)
 	})
-	return e
+	return e, true
 }
 
 // share reports whether a token has as many watches as one may have. rl.mu is held.

@@ -25,7 +25,8 @@ type agent struct {
 	body    string
 	refused map[string]bool
 	away    bool
-	asked   int // questions that do not wait
+	linger  time.Duration // how long a question that waits stays after its asker
+	asked   int           // questions that do not wait
 	waiting int
 	changed chan struct{}
 }
@@ -68,6 +69,7 @@ func (a *agent) ask(ctx context.Context, q RelayQuestion) (RelayReply, error) {
 			done = true
 		case <-ctx.Done():
 			done = true
+			time.Sleep(a.linger)
 		}
 		a.mu.Lock()
 		a.waiting--
@@ -293,6 +295,26 @@ func TestRelayBounds(t *testing.T) {
 		}
 		if n := len(s.relay.slots); n > mostWatched {
 			t.Errorf("%d slots are taken", n)
+		}
+	})
+}
+
+// TestRelayGivesWay: what nobody waits for any more gives its place, though it takes the agent a while to let go.
+func TestRelayGivesWay(t *testing.T) {
+	relaying(t, false, func(a *agent, ask func(method, path, token string) *httptest.ResponseRecorder, _ *Server) {
+		a.linger = queueTime / 5
+		for n := range mostWatched {
+			ask("GET", "/v1/health/service/s"+strconv.Itoa(n), "t"+strconv.Itoa(n%2))
+		}
+		time.Sleep(2 * spareWatch)
+		codes := make(chan int, mostWatched)
+		for n := range mostOfToken {
+			go func() { codes <- ask("GET", "/v1/health/service/n"+strconv.Itoa(n)+"?index=7&wait=1m", "web").Code }()
+		}
+		for range mostOfToken {
+			if code := <-codes; code != http.StatusOK {
+				t.Errorf("status %d", code)
+			}
 		}
 	})
 }

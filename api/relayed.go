@@ -40,20 +40,16 @@ func (s *Server) relayed(w http.ResponseWriter, r *http.Request, q *question) {
 	key := relayKey(out)
 	e := rl.enter(key)
 	if e == nil {
-		reply, err := rl.ask(r.Context(), out)
-		if err != nil {
+		var first RelayReply
+		switch e, first, err = rl.begin(r.Context(), key, out); {
+		case err != nil:
 			refuse(w, unreachable(err))
 			return
-		}
-		if reply.Index == 0 || reply.Code != http.StatusOK && reply.Code != http.StatusNotFound {
-			s.reply(w, r, q, reply)
-			return
-		}
-		if e = rl.watch(key, out, reply); e == nil && q.index < reply.Index { //nolint:contextcheck // it outlives the question
-			s.reply(w, r, q, reply)
-			return
-		} else if e == nil {
+		case e == nil && first.watchable() && q.index >= first.Index:
 			refuse(w, errBusy)
+			return
+		case e == nil:
+			s.reply(w, r, q, first)
 			return
 		}
 	}

@@ -17,6 +17,9 @@ var passedHeaders = []string{
 // recall answers with what is watched, whoever asked for it first; stale is how long the agent has not been heard of.
 func (s *Server) recall(w http.ResponseWriter, r *http.Request, q *question, reply RelayReply, stale time.Duration) {
 	h := maps.Clone(reply.Header)
+	if h == nil {
+		h = http.Header{}
+	}
 	delete(h, "X-Cache")
 	delete(h, "Age")
 	if h["X-Consul-Effective-Consistency"] != nil {

@@ -93,7 +93,7 @@ var meantWithACLs = []meantDifference{
 	},
 	{
 		"What is watched has the headers of an answer that the agent gave at once, for `?index` and `?cached` too", "who asked first does not matter",
-		regexp.MustCompile(`(index|cached)`),
+		regexp.MustCompile(`(index|cached|waits)`),
 		func(theirs, ours map[string]any) {
 			for _, a := range []map[string]any{theirs, ours} {
 				dropHeaders(a, "X-Consul-Query-Backend", "X-Consul-Knownleader", "X-Consul-Results-Filtered-By-Acls", "X-Cache", "Age")
@@ -117,6 +117,11 @@ var meantWithACLs = []meantDifference{
 				become(theirs, ours)
 			}
 		},
+	},
+	{
+		"Who waits gets nothing of what comes if its token is deleted meanwhile", "the agent judges a token when the question comes",
+		regexp.MustCompile(`waits, revoked: `),
+		instead(http.StatusOK, http.StatusForbidden),
 	},
 	{
 		"Where the agent ends the connection without an answer, 500 says so", "the asker's connection is another",

@@ -5,8 +5,11 @@ package e2e
 import (
 	"net/http"
 	"path/filepath"
+	"slices"
 	"strings"
+	"sync"
 	"testing"
+	"time"
 
 	"github.com/sallyport/sallyport/internal/meshtest"
 )
@@ -52,7 +55,72 @@ func TestAnswersWithACLs(t *testing.T) {
 			}
 		}
 	}
+	waitsWithACLs(t, c, m, callers, &d)
 	d.report(t, "HTTP API beside Consul with ACLs", 2000)
+}
+
+// waitsWithACLs has callers wait with both for what then changes: an intention of db, and the port of plain. Whose token is deleted meanwhile
+// gets nothing.
+func waitsWithACLs(t *testing.T, c *meshtest.Consul, m *meshtest.Mesh, callers []aclCaller, d *comparison) {
+	t.Helper()
+	accessor, revoked := c.ServiceToken("db")
+	callers = append(callers, aclCaller{"revoked", revoked})
+	time.Sleep(6 * time.Second) // until what was asked before may give its place to what waits
+	type waiting struct {
+		text    string
+		answers [2]apiAnswer
+		woken   [2]bool
+	}
+	var waits []*waiting
+	var all sync.WaitGroup
+	for _, who := range callers {
+		sides := [2]asking{asks(t, "tcp", c.Addr, who.token), asks(t, "unix", filepath.Join(m.Runtime, "http.sock"), who.token)}
+		for line, whose := range map[string]string{
+			"/v1/connect/intentions?x":                               "nobody, unknown, another's, reader, narrow, own",
+			"/v1/connect/intentions/match?by=destination&name=db":    "nobody, unknown, another's, reader, narrow, own, revoked",
+			"/v1/config/service-intentions/db?x":                     "nobody, unknown, another's, narrow, own",
+			"/v1/health/service/plain?x":                             "nobody, unknown, narrow, own",
+			"/v1/connect/intentions/match?by=destination&name=api&x": "narrow",
+		} {
+			if !slices.Contains(strings.Split(whose, ", "), who.name) {
+				continue
+			}
+			w := &waiting{text: "waits, " + who.name + ": GET " + line}
+			waits = append(waits, w)
+			for i, side := range sides {
+				all.Go(func() {
+					first, err := side.ask(apiQuestion{line: apiLine("GET " + line)})
+					if w.answers[i] = first; err != nil || first.code != http.StatusOK {
+						return
+					}
+					began := time.Now()
+					w.answers[i], err = side.ask(apiQuestion{line: apiLine("GET " + line + "&wait=20s&index=" + first.header.Get("X-Consul-Index"))})
+					if w.woken[i] = time.Since(began) < 18*time.Second; err != nil {
+						t.Errorf("%s: %v", w.text, err)
+					}
+				})
+			}
+		}
+	}
+	// A verdict on a token is 5 s old at most, so after that sallyport has to find out by itself.
+	time.Sleep(7 * time.Second)
+	c.DeleteToken(accessor)
+	c.Intend("db", meshtest.Intentions{"api": "allow", "legacy": "deny", "late": "allow"})
+	c.Register(map[string]any{"Name": "plain", "Port": 7777})
+	all.Wait()
+	for _, w := range waits {
+		if w.woken[0] != w.woken[1] {
+			t.Errorf("%s: woken by Consul: %t, by sallyport: %t", w.text, w.woken[0], w.woken[1])
+		}
+		d.compare(t, w.text, w.answers[0], w.answers[1])
+	}
+	for text, has := range map[string]string{"another's: GET /v1/connect/intentions/match": `"late"`, "own: GET /v1/health": "7777"} {
+		if !slices.ContainsFunc(waits, func(w *waiting) bool {
+			return strings.Contains(w.text, text) && strings.Contains(w.answers[1].body, has)
+		}) {
+			t.Errorf("%s was not answered with %s", text, has)
+		}
+	}
 }
 
 // waitLine is one that waits: sallyport watches no more than some questions at a time, so that it may be told to ask for less.
