@@ -38,7 +38,7 @@ const readTime = 10 * time.Second
 func (s *Server) authorize(w http.ResponseWriter, r *http.Request, q *question) {
 	a, err := s.authorized(w, r, q)
 	if err != nil {
-		refuse(w, err)
+		s.deny(w, r, q, err)
 		return
 	}
 	b, _ := json.Marshal(a) // of texts and a bool
@@ -61,6 +61,7 @@ func (s *Server) authorized(w http.ResponseWriter, r *http.Request, q *question)
 
 // mayAuthorize is what a question is about and what it is answered from, or why it is not answered. The order of the checks is Consul's.
 func (s *Server) mayAuthorize(r *http.Request, q *question, in *connectAuthorizeRequest) (v *catalog.View, target identity.Name, source identity.Service, err error) {
+	q.target, q.source = in.Target, in.ClientCertURI
 	if in.Target == "" {
 		return nil, target, source, failed(http.StatusBadRequest, "Target service must be specified")
 	}

@@ -42,7 +42,7 @@ const (
 func (s *Server) leaf(w http.ResponseWriter, r *http.Request, q *question) {
 	a, err := s.leafOf(r, q)
 	if err != nil {
-		refuse(w, err)
+		s.deny(w, r, q, err)
 		return
 	}
 	s.write(w, r, q, a)
@@ -99,14 +99,19 @@ func (s *Server) leafOf(r *http.Request, q *question) (answer, error) {
 	}
 	defer leave()
 	a, err := held.await(r.Context(), q)
-	if err != nil || q.index == 0 {
-		return a, err
+	if err == nil && q.index > 0 {
+		// Meanwhile the token may have been revoked, or the service names other processes.
+		if err = s.identify(r, q); err == nil {
+			err = s.config.Authority.Act(r.Context(), &q.caller, id.Name, true)
+		}
 	}
-	// Meanwhile the token may have been revoked, or the service names other processes.
-	if err := s.identify(r, q); err != nil {
+	if err != nil {
 		return answer{}, err
 	}
-	return a, s.config.Authority.Act(r.Context(), &q.caller, id.Name, true)
+	if held.first(a) {
+		s.handOut(q, id, a.leaf)
+	}
+	return a, nil
 }
 
 // registered refuses names that are not those of services as the catalog spells them: certificates are compared byte by byte, so
@@ -138,6 +143,7 @@ type heldLeaf struct {
 	mu      sync.Mutex
 	svid    *sds.SVID
 	answer  answer
+	given   uint64 // the index of the answer that was given last
 	changed chan struct{}
 
 	// Guarded by leafs.mu.
@@ -233,8 +239,19 @@ func (h *heldLeaf) now() (answer, <-chan struct{}, error) {
 		return answer{}, changed, err
 	}
 	h.svid, h.answer = svid, jsonAnswer(b)
-	h.answer.index = n
+	h.answer.index, h.answer.leaf = n, svid.Certificates[0]
 	return h.answer, changed, nil
+}
+
+// first reports whether an answer is given for the first time; it, or a newer one.
+func (h *heldLeaf) first(a answer) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if a.index <= h.given {
+		return false
+	}
+	h.given = a.index
+	return true
 }
 
 // await is the leaf that q asks for, if need be after a wait.

@@ -51,7 +51,7 @@ type ownAuthorizeAnswer struct {
 func (s *Server) ownAuthorize(w http.ResponseWriter, r *http.Request, q *question) {
 	a, err := s.ownAuthorized(w, r, q)
 	if err != nil {
-		refuse(w, err)
+		s.deny(w, r, q, err)
 		return
 	}
 	b, _ := json.Marshal(a) // of texts, numbers and bools

@@ -18,6 +18,8 @@ type question struct {
 	query  url.Values
 	caller Caller
 	pretty bool
+	// target and source are what a body names; empty: nothing.
+	target, source string
 	// index is what the asker knows; 0: nothing, so the answer does not wait. wait is for how long; 0: it was not said.
 	index uint64
 	wait  time.Duration

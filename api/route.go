@@ -193,8 +193,15 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 	}
-	code := s.answered(w, r, q)
-	s.metrics.observe(q, code, time.Since(started))
+	if !s.config.LogRequests {
+		s.metrics.observe(q, s.answered(w, r, q), time.Since(started))
+		return
+	}
+	rec := &coded{ResponseWriter: w}
+	code := s.answered(rec, r, q)
+	took := time.Since(started)
+	s.metrics.observe(q, code, took)
+	s.logAnswer(r, q, code, rec.bytes, took)
 }
 
 // Bounds of what a request is made of. What it costs is kept as long as it waits.
@@ -293,10 +300,18 @@ func (s *Server) answered(w http.ResponseWriter, r *http.Request, q *question) i
 	return s.write(w, r, q, a)
 }
 
-// coded notes the status code of an answer.
+// coded notes the status code of an answer, and how long its body is.
 type coded struct {
 	http.ResponseWriter
-	code int
+	code  int
+	bytes int64
+}
+
+// Write notes the length.
+func (c *coded) Write(b []byte) (int, error) {
+	n, err := c.ResponseWriter.Write(b)
+	c.bytes += int64(n)
+	return n, err
 }
 
 // WriteHeader notes the code.

@@ -44,6 +44,8 @@ type Config struct {
 	Edit func() string
 	// Hosts are the host names, in lower case, by which the API may be asked over TCP beside those of the loopback.
 	Hosts []string
+	// LogRequests says that each question that is answered is logged.
+	LogRequests bool
 	// NodeName is what the machine is called in answers; empty: "sallyport".
 	NodeName string
 	// Version is the program's, for /v1/agent/self.
@@ -70,6 +72,7 @@ type Server struct {
 	leafs  leafs
 	// signings bound Sign.
 	signings signings
+	denials  denials
 	waits    waits
 	relay    relay
 

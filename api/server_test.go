@@ -69,7 +69,7 @@ type rig struct {
 	signedFor []identity.Caller
 }
 
-func start(t testing.TB) *rig {
+func start(t testing.TB, more ...func(*Config)) *rig {
 	t.Helper()
 	r := &rig{views: &latest.Value[*catalog.View]{}, view: &catalog.View{}}
 	r.number.Store(1000)
@@ -85,7 +85,7 @@ func start(t testing.TB) *rig {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r.Server, err = New(Config{
+	config := Config{
 		Views: r.views, Credentials: credentials, Authority: names{}, Number: func() uint64 { return r.number.Add(1) },
 		Sign: func(ctx context.Context, c identity.Caller, id identity.Service, request []byte) ([]*x509.Certificate, error) {
 			chain, err := issuer.SignRequest(ctx, request, id)
@@ -95,7 +95,11 @@ func start(t testing.TB) *rig {
 			r.signedFor = append(r.signedFor, c)
 			return chain, nil
 		},
-	})
+	}
+	for _, change := range more {
+		change(&config)
+	}
+	r.Server, err = New(config)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -34,7 +34,7 @@ const (
 func (s *Server) sign(w http.ResponseWriter, r *http.Request, q *question) {
 	a, err := s.signed(w, r, q)
 	if err != nil {
-		refuse(w, err)
+		s.deny(w, r, q, err)
 		return
 	}
 	s.write(w, r, q, a)
@@ -66,7 +66,7 @@ func (s *Server) signed(w http.ResponseWriter, r *http.Request, q *question) (an
 	if err != nil {
 		return answer{}, err
 	}
-	s.log.Info("leaf handed out", "audit", "api", "service", id.Service, "serial", chain[0].SerialNumber.Text(16), "expires", chain[0].NotAfter, "peer", q.caller.ID)
+	s.handOut(q, id, chain[0])
 	b, err := json.Marshal(leafAnswerOf(chain, id, 0))
 	return jsonAnswer(b), err
 }

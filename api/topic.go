@@ -3,6 +3,7 @@ package api
 import (
 	"bytes"
 	"container/list"
+	"crypto/x509"
 	"fmt"
 	"net/http"
 	"slices"
@@ -48,6 +49,8 @@ type answer struct {
 	// hash is the ContentHash in the body; empty: there is none.
 	hash string
 	zip  *zipped
+	// leaf is the one in the body; nil: it has none.
+	leaf *x509.Certificate
 }
 
 // bring brings t up to date. The result is t's answer and what is closed when there is the next.

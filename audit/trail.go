@@ -84,6 +84,32 @@ func (t *Trail) registrations(old, next *catalog.View) {
 		}
 		t.Logger.Info("registration", fields...)
 	}
+	instance := func(how string, r *catalog.Registration) {
+		if lines++; lines > maxLines {
+			return
+		}
+		fields := []any{"audit", "registration", "change", next.Change().Number, "instance", r.ID, "service", r.Service.String(), "status", how}
+		if r.Origin != "" {
+			fields = append(fields, "origin", r.Origin)
+		}
+		t.Logger.Info("registration", fields...)
+	}
+	for r := range next.Registrations() {
+		switch before := old.Registration(r.ID); {
+		case before == r || !shown(before) && !shown(r):
+		case !shown(before):
+			instance("added", r)
+		case !shown(r):
+			instance("removed", before)
+		case of(before) != of(r):
+			instance("changed", r)
+		}
+	}
+	for r := range old.Registrations() {
+		if shown(r) && next.Registration(r.ID) == nil {
+			instance("removed", r)
+		}
+	}
 	for p := range next.Proxies() {
 		switch before := old.Proxy(p.ID); {
 		case before == nil:
@@ -100,6 +126,21 @@ func (t *Trail) registrations(old, next *catalog.View) {
 	if more := lines - maxLines; more > 0 {
 		t.Logger.Info("more registrations", "audit", "registration", "change", next.Change().Number, "count", more)
 	}
+}
+
+// shown reports whether a registration is of an application that takes part in the mesh without a sidecar.
+func shown(r *catalog.Registration) bool { return r != nil && r.ShowsItself() }
+
+// application is what a registration says of an application without a sidecar: whose it is, where it is, and which processes it is.
+type application struct {
+	service                          identity.Name
+	native                           bool
+	selectors, host, address, socket string
+	port                             uint16
+}
+
+func of(r *catalog.Registration) application {
+	return application{r.Service, r.Native, r.Meta[catalog.MetaSelectors], r.Host, r.Address, r.Socket, r.Port}
 }
 
 // difference is who may reach the destination by next and not by old, and the other way round, sorted.

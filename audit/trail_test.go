@@ -142,6 +142,42 @@ func TestTrailChangedRegistration(t *testing.T) {
 	}
 }
 
+// TestTrailInstances: applications that need no sidecar, and what a registration says of them.
+func TestTrailInstances(t *testing.T) {
+	t.Parallel()
+	with := func(all ...catalog.Registration) catalog.Contents {
+		c := mesh(intention.Deny, "", "")
+		for _, r := range all {
+			r.Service = identity.NewName("db")
+			c.Registrations = append(c.Registrations, &r)
+		}
+		c.Sort()
+		return c
+	}
+	native := catalog.Registration{ID: "db-1", Native: true, Port: 8443, Origin: "db.hcl:1"}
+	moved, elsewhere, nobody := native, native, native
+	moved.Origin, moved.Status = "db.hcl:9", "critical"
+	elsewhere.Port = 8444
+	nobody.Native = false
+	named := catalog.Registration{ID: "db-2", Meta: map[string]string{catalog.MetaSelectors: "unix:uid:1000"}}
+	other := catalog.Registration{ID: "db-2", Meta: map[string]string{catalog.MetaSelectors: "unix:uid:0"}}
+	got := lines(t, nil, with(), with(native), with(moved), with(elsewhere), with(nobody), with(native), with(named), with(other), with())
+	want := []string{
+		`msg="audit begins" change=1 proxies=0 intentions=0`,
+		`msg=registration audit=registration change=2 instance=db-1 service=db status=added origin=db.hcl:1`,
+		`msg=registration audit=registration change=4 instance=db-1 service=db status=changed origin=db.hcl:1`,
+		`msg=registration audit=registration change=5 instance=db-1 service=db status=removed origin=db.hcl:1`,
+		`msg=registration audit=registration change=6 instance=db-1 service=db status=added origin=db.hcl:1`,
+		`msg=registration audit=registration change=7 instance=db-2 service=db status=added`,
+		`msg=registration audit=registration change=7 instance=db-1 service=db status=removed origin=db.hcl:1`,
+		`msg=registration audit=registration change=8 instance=db-2 service=db status=changed`,
+		`msg=registration audit=registration change=9 instance=db-2 service=db status=removed`,
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("log (-want +got):\n%s", diff)
+	}
+}
+
 // TestTrailBegins: what a source says bit by bit when it starts is no change.
 func TestTrailBegins(t *testing.T) {
 	t.Parallel()

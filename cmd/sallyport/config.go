@@ -49,6 +49,7 @@ type serveConfig struct {
 	LogFormat              string        `mapstructure:"log_format"`
 	LogLevel               string        `mapstructure:"log_level"`
 	LogDenials             bool          `mapstructure:"log_denials"`
+	LogAPI                 bool          `mapstructure:"log_api"`
 
 	Consul        bool   `mapstructure:"consul"`
 	HTTPAddr      string `mapstructure:"http_addr"`
@@ -108,6 +109,7 @@ func serveFlags(f *pflag.FlagSet) {
 	f.String("admin-group", "", "group whose members may use the admin socket too")
 	f.String("log-format", "auto", "auto (short lines on a terminal, else text), text or json")
 	f.String("log-level", "info", "debug, info, warn or error")
+	f.Bool("log-api", false, "log what is asked of the HTTP API: one line per answer, 1,000 a minute at most, with who asked, and no token")
 	f.Bool("log-denials", false, "log what ext_authz denies: one line per caller, service, reason and minute, with a count")
 }
 

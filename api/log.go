@@ -1,0 +1,80 @@
+package api
+
+import (
+	"cmp"
+	"crypto/x509"
+	"net/http"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/sallyport/sallyport/identity"
+)
+
+// maxLogged bounds what of a question is logged, in bytes.
+const maxLogged = 200
+
+func short(text string) string { return strings.ToValidUTF8(text[:min(len(text), maxLogged)], "") }
+
+// asker is who asked q, as far as that came out.
+func (q *question) asker(r *http.Request) string { return cmp.Or(q.caller.ID, peerOf(r).Name) }
+
+// subject is the service that q is about, or whatever else it names.
+func (q *question) subject() string {
+	return short(cmp.Or(q.target, q.name, q.query.Get("destination"), q.query.Get("name")))
+}
+
+// logAnswer says who asked for what. It has nothing of tokens and of answers.
+func (s *Server) logAnswer(r *http.Request, q *question, status int, bytes int64, took time.Duration) {
+	fields := []any{
+		"audit", "request", "peer", q.asker(r), "method", r.Method, "endpoint", q.route.path, "service", q.subject(), "status", status,
+		"duration", took, "bytes", bytes,
+	}
+	if source := cmp.Or(q.source, q.query.Get("source")); source != "" {
+		fields = append(fields, "source", short(source))
+	}
+	s.log.Info("question answered", fields...)
+}
+
+// handOut logs that a caller gets a leaf.
+func (s *Server) handOut(q *question, id identity.Service, leaf *x509.Certificate) {
+	s.log.Info("leaf handed out", "audit", "api", "service", id.Service, "serial", leaf.SerialNumber.Text(16), "expires", leaf.NotAfter, "peer", q.caller.ID)
+}
+
+// deny answers with an error. That somebody may not have a leaf or a decision is logged, once a minute.
+func (s *Server) deny(w http.ResponseWriter, r *http.Request, q *question, err error) {
+	if codeOf(err) == http.StatusForbidden {
+		d := denial{q.asker(r), q.route.path, q.subject()}
+		if s.denials.first(d, time.Now()) {
+			s.log.Info("denied", "audit", "denial", "peer", d.peer, "endpoint", d.endpoint, "service", d.service, "err", err)
+		}
+	}
+	refuse(w, err)
+}
+
+// denial is who may not have what.
+type denial struct{ peer, endpoint, service string }
+
+// denials are those of the last minute. The zero value has none.
+type denials struct {
+	mu  sync.Mutex
+	end time.Time
+	all map[denial]bool
+}
+
+// maxDenials bounds how many are told apart within a minute; more are not logged.
+const maxDenials = 1000
+
+// first reports whether d is the first of its kind within a minute.
+func (ds *denials) first(d denial, now time.Time) bool {
+	ds.mu.Lock()
+	defer ds.mu.Unlock()
+	if now.After(ds.end) {
+		ds.end, ds.all = now.Add(time.Minute), map[denial]bool{}
+	}
+	if ds.all[d] || len(ds.all) >= maxDenials {
+		return false
+	}
+	ds.all[d] = true
+	return true
+}
