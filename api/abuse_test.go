@@ -63,7 +63,7 @@ func TestTopicsAreBounded(t *testing.T) {
 		tp := r.topics.get(q, n%2 == 0)
 		tp.bring(r.state.Load(), false)
 		if n%2 == 0 {
-			r.topics.leave(tp)
+			r.topics.leave(tp, "")
 		} else {
 			r.topics.weigh(tp)
 		}

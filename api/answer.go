@@ -69,14 +69,19 @@ func (s *Server) ask(r *http.Request, q *question, st *state) (answer, error) {
 	}
 	defer leave()
 	t := s.topics.get(q, true)
-	defer s.topics.leave(t)
+	defer s.topics.leave(t, q.caller.ID)
 	st = s.state.Load() // from now on the next one wakes t
 	timer := time.NewTimer(q.duration())
 	defer timer.Stop()
-	for {
+	for first := true; ; first = false {
 		a, changed := t.bring(st, true)
 		if q.route.hashed && hash != a.hash || !q.route.hashed && q.index < a.index {
 			return a, nil
+		}
+		if first {
+			if err := s.topics.hold(t, q.caller.ID); err != nil {
+				return answer{}, err
+			}
 		}
 		select {
 		case <-changed:

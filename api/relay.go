@@ -3,6 +3,7 @@ package api
 import (
 	"bytes"
 	"context"
+	"errors"
 	"maps"
 	"net/http"
 	"net/url"
@@ -152,10 +153,10 @@ func (rl *relay) ask(ctx context.Context, q RelayQuestion) (RelayReply, error) {
 	return rl.Ask(ctx, q)
 }
 
-// begin asks the agent once, and watches the answer from then on if there is room; else the result is nil.
-func (rl *relay) begin(ctx context.Context, key string, q RelayQuestion) (e *watched, first RelayReply, err error) {
+// begin asks the agent once, and watches the answer from then on if there is room; else the result is nil, and full says why.
+func (rl *relay) begin(ctx context.Context, key string, q RelayQuestion) (e *watched, first RelayReply, full, err error) {
 	if err := rl.turn(ctx); err != nil {
-		return nil, RelayReply{}, err
+		return nil, RelayReply{}, nil, err
 	}
 	kept := false // the slot is the watch's from now on: one that was given up for it may have its own for a while
 	defer func() {
@@ -164,9 +165,9 @@ func (rl *relay) begin(ctx context.Context, key string, q RelayQuestion) (e *wat
 		}
 	}()
 	if first, err = rl.Ask(ctx, q); err == nil && first.watchable() {
-		e, kept = rl.watch(key, q, first) //nolint:contextcheck // it outlives the question
+		e, kept, full = rl.watch(key, q, first) //nolint:contextcheck // it outlives the question
 	}
-	return e, first, err
+	return e, first, full, err
 }
 
 // watchable reports whether one may wait for another answer than r.
@@ -192,16 +193,16 @@ func (rl *relay) release(e *watched) {
 	e.used = time.Now()
 }
 
-// watch begins to watch an answer, if there is room, with the slot of whoever calls it, or finds it watched. The result is nil if neither.
-func (rl *relay) watch(key string, q RelayQuestion, first RelayReply) (e *watched, begun bool) {
+// watch begins to watch an answer, if there is room, with the slot of whoever calls it, or finds it watched. The error is that there is no room.
+func (rl *relay) watch(key string, q RelayQuestion, first RelayReply) (e *watched, begun bool, err error) {
 	rl.mu.Lock()
 	defer rl.mu.Unlock()
 	if e := rl.watched[key]; e != nil {
 		e.users++
-		return e, false
+		return e, false, nil
 	}
-	if rl.ctx == nil || rl.share(q.Token) || len(rl.watched) >= mostWatched && !rl.evict() {
-		return nil, false
+	if err := rl.room(q.Token, len(first.Body)); err != nil {
+		return nil, false, err
 	}
 	q.Query = maps.Clone(q.Query)
 	for _, name := range []string{"stale", "cached", "max_stale"} { // others may not take such an answer
@@ -215,7 +216,25 @@ func (rl *relay) watch(key string, q RelayQuestion, first RelayReply) (e *watche
 		defer stop()
 		rl.follow(ctx, e)
 	})
-	return e, true
+	return e, true, nil
+}
+
+// room is why there is none for one more watch; nil: there is, if need be that of one which nobody asks for any more. rl.mu is held.
+func (rl *relay) room(token string, size int) error {
+	anybody := func(*watched) bool { return true }
+	if rl.ctx == nil || rl.share(token) || len(rl.watched) >= mostWatched && !rl.evict(anybody) {
+		return errBusy
+	}
+	for err := rl.fits(token, size); err != nil; err = rl.fits(token, size) {
+		whose := anybody
+		if errors.Is(err, errHeldOfCaller) {
+			whose = func(e *watched) bool { return e.question.Token == token }
+		}
+		if !rl.evict(whose) {
+			return err
+		}
+	}
+	return nil
 }
 
 // share reports whether a token has as many watches as one may have. rl.mu is held.
@@ -229,11 +248,11 @@ func (rl *relay) share(token string) bool {
 	return n >= mostOfToken || token == "" && n >= mostOfNobody
 }
 
-// evict ends the watch that was not asked for the longest time. rl.mu is held.
-func (rl *relay) evict() bool {
+// evict ends the watch that was not asked for the longest time, of those that may be ended. rl.mu is held.
+func (rl *relay) evict(may func(*watched) bool) bool {
 	var last *watched
 	for _, e := range rl.watched {
-		if e.users == 0 && time.Since(e.used) > spareWatch && (last == nil || e.used.Before(last.used)) {
+		if may(e) && e.users == 0 && time.Since(e.used) > spareWatch && (last == nil || e.used.Before(last.used)) {
 			last = e
 		}
 	}
@@ -275,7 +294,9 @@ func (rl *relay) follow(ctx context.Context, e *watched) {
 			rl.forget(e)
 			return // it is an error, and the next who asks is told of it by the agent
 		default:
-			e.set(reply)
+			if e.set(reply); rl.outgrown(e) {
+				return // who waits has the answer; whoever asks again is told
+			}
 			if reply.Index != q.Index || time.Since(asked) > time.Second {
 				retry = firstRetry
 				continue

@@ -41,12 +41,13 @@ func (s *Server) relayed(w http.ResponseWriter, r *http.Request, q *question) {
 	e := rl.enter(key)
 	if e == nil {
 		var first RelayReply
-		switch e, first, err = rl.begin(r.Context(), key, out); {
+		var full error
+		switch e, first, full, err = rl.begin(r.Context(), key, out); {
 		case err != nil:
 			refuse(w, unreachable(err))
 			return
 		case e == nil && first.watchable() && q.index >= first.Index:
-			refuse(w, errBusy)
+			refuse(w, full)
 			return
 		case e == nil:
 			s.reply(w, r, q, first)

@@ -34,6 +34,7 @@ type topic struct {
 
 	// Guarded by topics.mu.
 	waiting int
+	waiters map[string]int // how many of them are of a caller
 	size    int
 	place   *list.Element // among the idle ones; nil: somebody waits
 }
@@ -107,10 +108,12 @@ type topics struct {
 	all  map[string]*topic
 	idle *list.List // of *topic, the one asked last in front
 	size int        // of the idle ones, in bytes
+	held held       // of the others
 }
 
 func (ts *topics) init() {
 	ts.all, ts.idle = map[string]*topic{}, list.New()
+	ts.held.most, ts.held.mostOfCaller = maxHeld, maxHeldOfCaller
 }
 
 // get returns the topic of q. If wait is set it stays until leave.
@@ -124,18 +127,18 @@ func (ts *topics) get(q *question, wait bool) *topic {
 		ts.all[key] = t
 	}
 	if wait {
-		t.waiting++
+		ts.enter(t, q.caller.ID)
 	}
 	ts.placed(t)
 	return t
 }
 
-// leave is the end of a wait.
-func (ts *topics) leave(t *topic) {
+// leave is the end of a caller's wait.
+func (ts *topics) leave(t *topic, caller string) {
 	size := t.weight()
 	ts.mu.Lock()
 	defer ts.mu.Unlock()
-	t.waiting--
+	ts.exit(t, caller)
 	ts.placed(t)
 	ts.weighed(t, size)
 }
@@ -185,6 +188,12 @@ func (ts *topics) weigh(t *topic) {
 func (ts *topics) weighed(t *topic, size int) {
 	if t.place != nil {
 		ts.size += size - t.size
+	}
+	if t.waiting > 0 {
+		ts.held.all += size - t.size
+	}
+	for caller := range t.waiters {
+		ts.held.add(caller, size-t.size)
 	}
 	t.size = size
 	ts.bound()

@@ -15,8 +15,9 @@
 //     staleness.
 //   - The readers turn answers into what the catalog has, and ask nothing.
 //   - aclcache keeps what the agent says of tokens.
-//   - The Agent: watcher and bulk see to it that what the node's proxies need is asked for, and what is
-//     said of destinations elsewhere that somebody asks about, assembly puts contents together out of what is known, authorizer and certificate are its other faces.
+//   - The Agent: watcher and bulk see to it that what the node's proxies need is asked for, and by
+//     elsewhere what is said of other destinations that somebody asks about; assembly puts contents
+//     together out of what is known, authorizer and certificate are its other faces.
 //
 // The package knows nothing of Envoy's configuration. It is the only one that imports Consul's client.
 //
