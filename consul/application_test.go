@@ -75,12 +75,13 @@ func TestApplications(t *testing.T) {
 		{ID: "batch", Service: identity.NewName("batch"), Meta: map[string]string{"sallyport_selectors": "unix:uid:1000"}, Origin: "service batch"},
 		{
 			ID: "mail-1", Service: identity.NewName("mail"), Tags: []string{"blue"}, Meta: map[string]string{"team": "shop"}, Address: "10.0.0.9", Port: 8443, Native: true,
-			Weights: catalog.Weights{Passing: 3, Warning: 1}, Origin: "service mail-1",
+			Weights: catalog.Weights{Passing: 3, Warning: 1}, Status: "passing", Origin: "service mail-1",
 		},
 	}
 	bubble(t, config, func(t *testing.T, f *fake, a *Agent) {
 		f.mesh()
 		f.register(others("blue")...)
+		f.set("/v1/agent/checks", object{})
 		p, stop := running(t, a)
 		after(10 * time.Second)
 		// Who may reach it is not known, which is not that nobody says anything of it.
@@ -101,6 +102,20 @@ func TestApplications(t *testing.T) {
 		if d := v.Policy(identity.NewName("mail")).Decide(v.Identity(identity.NewName("web"))); d.Allowed() || d.Intention == nil {
 			t.Errorf("web may reach mail: %+v", d)
 		}
+		// The agent's checks say how it is.
+		for _, tt := range []struct{ first, second, want string }{
+			{"passing", "passing", "passing"}, {"passing", "warning", "warning"}, {"critical", "warning", "critical"}, {"passing", "passing", "passing"},
+		} {
+			f.set("/v1/agent/checks", object{
+				"a": object{"CheckID": "a", "ServiceID": "mail-1", "Status": tt.first}, "b": object{"CheckID": "b", "ServiceID": "mail-1", "Status": tt.second},
+				"c": object{"CheckID": "c", "ServiceID": "other", "Status": "critical"},
+			})
+			after(checksEvery + time.Second)
+			if all := p.must(t).Registrations; len(all) != 2 || all[0].Status != "" || all[1].Status != tt.want {
+				t.Errorf("checks %s and %s: %+v, want mail-1 %s", tt.first, tt.second, all, tt.want)
+			}
+		}
+		v = v.Next(p.must(t))
 		f.register(others("green")...)
 		after(time.Second)
 		if v.Next(p.must(t)) != v {

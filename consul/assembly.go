@@ -315,6 +315,7 @@ func (b *assembly) readNode() bool {
 		if app, ok := readApplication(byID[id]); ok {
 			n.applications = append(n.applications, app)
 			n.wants.intentions[app.Service.Service] = true
+			n.wants.checks = n.wants.checks || app.Native
 			continue
 		}
 		s, ok := readSidecar(byID[id], byID, datacenter, host)

@@ -69,6 +69,26 @@ func (b *assembly) exposedChecks(s *sidecar) (paths []catalog.ExposedPath, ok bo
 	return paths, true
 }
 
+// statusOf is the worst status of an application's checks, by those that the agent itself runs. Who has none passes; what is not known
+// stays as it was. Agent.mu is held.
+func (b *assembly) statusOf(r *catalog.Registration) string {
+	checks := b.agent.known.checks
+	if !checks.ok || !r.Native {
+		return r.Status
+	}
+	worst := "passing"
+	for _, c := range checks.value {
+		switch {
+		case c == nil || c.ServiceID != r.ID:
+		case c.Status == "critical", c.Status == "maintenance":
+			return "critical"
+		case c.Status == "warning":
+			worst = "warning"
+		}
+	}
+	return worst
+}
+
 // agentAddress is what the agent is known by to other machines; empty if that is no IP address.
 // Agent.mu is held.
 func (b *assembly) agentAddress() string {

@@ -19,6 +19,7 @@ import (
 type agentCheck struct {
 	CheckID     string
 	ServiceID   string
+	Status      string
 	Type        string
 	Output      string
 	ExposedPort int

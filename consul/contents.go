@@ -52,7 +52,12 @@ func (b *assembly) assemble(registered bool) (c catalog.Contents, ok bool) {
 			b.served[p.ID] = true
 		}
 	}
-	for _, r := range b.nodeProxies.applications {
+	for i, r := range b.nodeProxies.applications {
+		if status := b.statusOf(r); status != r.Status {
+			other := *r
+			other.Status = status
+			r, b.nodeProxies.applications[i] = &other, &other
+		}
 		if text, ok := r.Meta[catalog.MetaSelectors]; ok {
 			if _, err := attest.Parse(text); err != nil {
 				b.problem("", "", r.Origin, "%s of its meta names nobody: %v", catalog.MetaSelectors, err)

@@ -61,7 +61,11 @@ func printInstance(w io.Writer, p painter, d admin.InstanceDetail) {
 	address := cmp.Or(d.Address, "says no address: nobody can dial it")
 	if d.Native {
 		line("address %s, checks %s", address, cmp.Or(d.Status, "not known here"))
-		line("dialled by %s", cmp.Or(strings.Join(d.DialledBy, ", "), "no sidecar"))
+		if onSocket(d.Instance) {
+			line("dialled by no sidecar, as those dial ports and it is on a socket: register it with a port for that")
+		} else {
+			line("dialled by %s", cmp.Or(strings.Join(d.DialledBy, ", "), "no sidecar"))
+		}
 	} else {
 		line("address %s: no sidecar dials it, as it is not native", address)
 	}
@@ -98,13 +102,16 @@ func hasSidecar(v *catalog.View, r *catalog.Registration) bool {
 // instanceAddress is where r says that it listens; empty: nowhere.
 func instanceAddress(r *catalog.Registration) string {
 	switch {
-	case r.Socket != "":
+	case r.Socket != "" && r.Port == 0:
 		return r.Socket
 	case r.Port == 0:
 		return r.Address
 	}
 	return net.JoinHostPort(r.Address, strconv.Itoa(int(r.Port)))
 }
+
+// onSocket reports whether an application listens on a Unix socket alone.
+func onSocket(i admin.Instance) bool { return strings.HasPrefix(i.Address, "/") }
 
 func namedInstance(i admin.Instance) named { return named{"", i.ID, i.Service} }
 
@@ -127,6 +134,9 @@ func printInstances(w io.Writer, p painter, all []admin.Instance) {
 		}
 		if i.Native {
 			text += ", native"
+			if onSocket(i) {
+				text += " (on a socket, where no sidecar dials it)"
+			}
 		}
 		if i.Status != "" {
 			text += ", " + i.Status

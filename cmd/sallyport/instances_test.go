@@ -78,6 +78,19 @@ Who may connect, if the application asks
 			t.Error("something is said of x")
 		}
 	}
+	// One that is native and on a socket is said to be dialled by nobody, in the list and alone.
+	socket := admin.Instance{ID: "cache", Service: "cache", Address: "/run/cache.sock", Native: true, Status: "passing", Origin: "cache.hcl:1"}
+	out.Reset()
+	printInstances(&out, painter{}, []admin.Instance{socket})
+	printInstance(&out, painter{}, admin.InstanceDetail{Instance: socket})
+	for _, want := range []string{"cache, at /run/cache.sock, native (on a socket, where no sidecar dials it), passing (cache.hcl:1)", "dialled by no sidecar, as those dial ports and it is on a socket"} {
+		if got := strings.Join(strings.Fields(out.String()), " "); !strings.Contains(got, want) {
+			t.Errorf("%s\nwant %q in it", got, want)
+		}
+	}
+	if got := instanceAddress(&catalog.Registration{Socket: "/run/x", Address: "10.0.0.1", Port: 80}); got != "10.0.0.1:80" {
+		t.Errorf("with a socket and a port it is at %s", got)
+	}
 	if faults, n := judgeNatives(s); n != 1 || len(faults) != 1 || faults[0].Text != "mail-1, of mail: its checks are critical, so no sidecar dials it" {
 		t.Errorf("%d natives: %+v", n, faults)
 	}
