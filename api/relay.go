@@ -69,6 +69,7 @@ type relay struct {
 	mu      sync.Mutex
 	ctx     context.Context //nolint:containedctx // of Run, under which watches run; nil: it does not run
 	watched map[string]*watched
+	asked   map[string]*asking
 }
 
 // watched is one answer that is kept up to date.
@@ -95,7 +96,7 @@ func (rl *relay) init(r *Relay) {
 		rl.Relay = *r
 	}
 	rl.slots = make(chan struct{}, mostAsked)
-	rl.watched = map[string]*watched{}
+	rl.watched, rl.asked = map[string]*watched{}, map[string]*asking{}
 }
 
 // run has watches run until ctx ends, and waits for them.
@@ -173,6 +174,53 @@ func (rl *relay) begin(ctx context.Context, key string, q RelayQuestion) (e *wat
 // watchable reports whether one may wait for another answer than r.
 func (r RelayReply) watchable() bool {
 	return r.Index > 0 && (r.Code == http.StatusOK || r.Code == http.StatusNotFound)
+}
+
+// asking is one question that is with the agent.
+type asking struct {
+	began time.Time
+	done  chan struct{} // closed when there is what follows
+	reply RelayReply
+	err   error
+}
+
+// together has ask ask the agent for all who ask the same under one key, and returns when. Who comes while the agent is asked already may know of a
+// change that the agent did not when it answered, and waits for the next time, with all who do: thousands who come at once are two
+// questions.
+func (rl *relay) together(ctx context.Context, key string, ask func() (RelayReply, error)) (reply RelayReply, asked time.Time, err error) {
+	came := time.Now()
+	for {
+		rl.mu.Lock()
+		a := rl.asked[key]
+		if a == nil {
+			a = &asking{began: time.Now(), done: make(chan struct{})}
+			rl.asked[key] = a
+			rl.mu.Unlock()
+			rl.answer(key, ask, a)
+			return a.reply, a.began, a.err
+		}
+		rl.mu.Unlock()
+		select {
+		case <-a.done:
+		case <-ctx.Done():
+			return RelayReply{}, came, ctx.Err()
+		}
+		if !a.began.Before(came) && !errors.Is(a.err, context.Canceled) { // a client that went takes no other's answer with it
+			return a.reply, a.began, a.err
+		}
+	}
+}
+
+// answer has a be answered.
+func (rl *relay) answer(key string, ask func() (RelayReply, error), a *asking) {
+	a.err = context.Canceled // if the agent's answer panics
+	defer func() {
+		rl.mu.Lock()
+		delete(rl.asked, key)
+		rl.mu.Unlock()
+		close(a.done)
+	}()
+	a.reply, a.err = ask()
 }
 
 // enter returns the watched answer of a question, if it is watched. release is the end of its use.

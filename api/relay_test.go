@@ -27,6 +27,7 @@ type agent struct {
 	away    bool
 	linger  time.Duration // how long a question that waits stays after its asker
 	asked   int           // questions that do not wait
+	slow    time.Duration // how long it takes to answer
 	waiting int
 	changed chan struct{}
 }
@@ -55,6 +56,11 @@ func (a *agent) ask(ctx context.Context, q RelayQuestion) (RelayReply, error) {
 	defer a.mu.Unlock()
 	if q.Index == 0 {
 		a.asked++
+	}
+	if a.slow > 0 {
+		a.mu.Unlock()
+		time.Sleep(a.slow)
+		a.mu.Lock()
 	}
 	refused := a.refused[q.Token] // a token is judged when the question comes, however long it waits
 	timeout := time.After(q.Wait)
@@ -257,6 +263,41 @@ func TestRelayWaits(t *testing.T) {
 		synctest.Wait()
 		if _, waiting := a.counts(); waiting != 0 {
 			t.Errorf("%d questions wait at the agent for nobody", waiting)
+		}
+	})
+}
+
+// TestRelayTogether: thousands who ask the same at once, whom the agent did not know of, or of whom its word is old, are few questions to it,
+// and nobody is sent away. One of them that goes takes no other's answer with it.
+func TestRelayTogether(t *testing.T) {
+	relaying(t, false, func(a *agent, ask func(method, path, token string) *httptest.ResponseRecorder, s *Server) {
+		a.slow = queueTime
+		q := RelayQuestion{Path: services, Token: "web"}
+		for _, first := range []bool{true, false} {
+			before, _ := a.counts()
+			codes := make(chan int, 2000)
+			gone, leave := context.WithCancel(context.WithoutCancel(t.Context()))
+			go func() {
+				_, _, err := s.relay.together(gone, relayKey(q), func() (RelayReply, error) { return a.ask(gone, q) })
+				if !errors.Is(err, context.Canceled) {
+					t.Errorf("who went got %v", err)
+				}
+			}()
+			time.Sleep(queueTime / 2)
+			for range cap(codes) {
+				go func() { codes <- ask("GET", services, "web").Code }()
+			}
+			synctest.Wait()
+			leave()
+			for range cap(codes) {
+				if code := <-codes; code != http.StatusOK {
+					t.Errorf("first %v: status %d", first, code)
+				}
+			}
+			if asked, _ := a.counts(); asked-before > 3 {
+				t.Errorf("first %v: the agent was asked %d times", first, asked-before)
+			}
+			time.Sleep(verdict + time.Second)
 		}
 	})
 }

@@ -41,8 +41,15 @@ func (s *Server) relayed(w http.ResponseWriter, r *http.Request, q *question) {
 	e := rl.enter(key)
 	if e == nil {
 		var first RelayReply
-		var full error
-		switch e, first, full, err = rl.begin(r.Context(), key, out); {
+		full := errBusy
+		first, _, err = rl.together(r.Context(), key, func() (first RelayReply, err error) {
+			e, first, full, err = rl.begin(r.Context(), key, out)
+			return first, err
+		})
+		if err == nil && e == nil {
+			e = rl.enter(key) // for another who asked
+		}
+		switch {
 		case err != nil:
 			refuse(w, unreachable(err))
 			return
@@ -65,10 +72,10 @@ func (s *Server) relayed(w http.ResponseWriter, r *http.Request, q *question) {
 
 // await is e's reply, by a word of the agent that is not too old, if need be after a wait for another one.
 func (s *Server) await(r *http.Request, q *question, e *watched, caller string, ask RelayQuestion) (RelayReply, time.Duration, error) {
+	again := func() (RelayReply, error) { return s.relay.ask(r.Context(), ask) }
 	reply, changed, fresh, stale := e.now()
 	if !fresh { // the caller's rights may have changed, of which a wait says nothing
-		asked := time.Now()
-		next, err := s.relay.ask(r.Context(), ask)
+		next, asked, err := s.relay.together(r.Context(), e.key, again)
 		switch {
 		case err != nil: // if the agent is away, the watch finds that out
 			if reply, changed, fresh, stale = e.now(); !fresh {
@@ -101,7 +108,7 @@ func (s *Server) await(r *http.Request, q *question, e *watched, caller string, 
 	case <-timer.C:
 		reply, _, fresh, stale = e.now()
 		if !fresh {
-			next, err := s.relay.ask(r.Context(), ask)
+			next, _, err := s.relay.together(r.Context(), e.key, again)
 			return next, 0, err
 		}
 		return reply, stale, nil
