@@ -53,6 +53,6 @@ func eachCollection(f func()) (stop func()) {
 
 // garbagePercent is the GOGC for so many bytes in use.
 func garbagePercent(live uint64) int {
-	const least = 4 << 20 // Go takes less for as much
-	return int(max(gcPercent, leastGarbage*100/max(live, least)))
+	const least = 4 << 20                                         // Go takes less for as much
+	return int(max(gcPercent, leastGarbage*100/max(live, least))) //nolint:gosec // it is 800 at most
 }

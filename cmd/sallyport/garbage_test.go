@@ -42,20 +42,20 @@ func TestSetGarbage(t *testing.T) {
 	}
 	defer debug.SetGCPercent(before)
 	defer setGarbage()()
-	const large = 200 << 20
-	held := make([]byte, large)
-	for deadline := time.Now().Add(10 * time.Second); percent() != gcPercent; {
-		if time.Now().After(deadline) {
-			t.Fatalf("%d bytes in use: GOGC is %d, want %d", large, percent(), gcPercent)
+	// until has collections be made until the share is the one that is wanted.
+	until := func(what string, ok func(percent int) bool) {
+		t.Helper()
+		for deadline := time.Now().Add(10 * time.Second); !ok(percent()); {
+			if time.Now().After(deadline) {
+				t.Fatalf("%s: GOGC is %d", what, percent())
+			}
+			runtime.GC()
 		}
-		runtime.GC()
 	}
-	runtime.KeepAlive(held)
-	held = nil
-	for deadline := time.Now().Add(10 * time.Second); percent() == gcPercent; {
-		if time.Now().After(deadline) {
-			t.Fatalf("GOGC is %d still", gcPercent)
-		}
-		runtime.GC()
-	}
+	func() {
+		held := make([]byte, 200<<20)
+		until("200 MiB in use", func(p int) bool { return p == gcPercent })
+		runtime.KeepAlive(held)
+	}()
+	until("and free again", func(p int) bool { return p > gcPercent })
 }
