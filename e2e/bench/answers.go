@@ -54,12 +54,28 @@ func noteAnswers(agent string) (*answers, error) {
 
 // after is how long after since the first answer came to a query whose path begins so.
 func (a *answers) after(since time.Time, path string) (time.Duration, error) {
+	first, _, err := a.since(since, path)
+	return first, err
+}
+
+// last is how long after since the last answer came to one.
+func (a *answers) last(since time.Time, path string) (time.Duration, error) {
+	_, last, err := a.since(since, path)
+	return last, err
+}
+
+func (a *answers) since(since time.Time, path string) (first, last time.Duration, err error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	for _, n := range a.all {
 		if strings.HasPrefix(n.path, path) && n.at.After(since) {
-			return n.at.Sub(since), nil
+			if last = n.at.Sub(since); first == 0 {
+				first = last
+			}
 		}
 	}
-	return 0, fmt.Errorf("no answer of the agent to %s", path)
+	if first == 0 {
+		err = fmt.Errorf("no answer of the agent to %s", path)
+	}
+	return first, last, err
 }

@@ -79,7 +79,7 @@ type apiPart struct {
 }
 
 // apiParts are what of the API can be measured alone.
-var apiParts = []apiPart{{"authorize", (*apiBench).authorize}, {"questions", (*apiBench).questions}}
+var apiParts = []apiPart{{"authorize", (*apiBench).authorize}, {"questions", (*apiBench).questions}, {"waits", (*apiBench).waits}}
 
 // measureAPI measures Consul's HTTP API and SPIFFE's Workload API: sallyport from files, beside a Consul agent, the agent itself, and a
 // server that does nothing.

@@ -120,18 +120,28 @@ func (b *apiBench) start(ctx context.Context) error {
 		recorded.Bodies[q.path] = bytes.Clone(c.body)
 		_ = c.Close()
 	}
-	dir, err := b.sub("nothing")
+	nothing, err := b.nothing(ctx, "nothing", &recorded)
 	if err != nil {
 		return err
 	}
-	nothing, err := startNothing(ctx, dir, &recorded)
-	if err != nil {
-		return err
-	}
-	b.started = append(b.started, nothing.process)
-	nothing.domain, nothing.token, nothing.reader = files.domain, files.token, files.reader
 	b.servers = append(b.servers, nothing)
 	return b.right(ctx)
+}
+
+// nothing starts the server that does nothing. It is asked as the one from files is.
+func (b *apiBench) nothing(ctx context.Context, name string, recorded *nothing) (*apiServer, error) {
+	dir, err := b.sub(name)
+	if err != nil {
+		return nil, err
+	}
+	s, err := startNothing(ctx, dir, recorded)
+	if err != nil {
+		return nil, err
+	}
+	b.started = append(b.started, s.process)
+	files := b.by(byFiles)
+	s.domain, s.token, s.reader, s.applications = files.domain, files.token, files.reader, files.applications
+	return s, nil
 }
 
 // startConsul starts the agent and a sallyport beside it.

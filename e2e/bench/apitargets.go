@@ -102,7 +102,7 @@ func (t apiTarget) show(f *apiFigures) string {
 	if t.rate && d > 0 {
 		return fmt.Sprintf("%.1f k/s", float64(time.Second)/float64(d)/1e3)
 	}
-	return fmt.Sprintf("%.1f µs", float64(d.Nanoseconds())/1e3)
+	return inMicros(d)
 }
 
 // why is why something was not measured.
@@ -112,3 +112,50 @@ func why(by string, all map[string]*apiFigures) string {
 	}
 	return "no Consul (-agent)"
 }
+
+// The targets of questions that wait: what each takes of memory, in bytes; how long authorize takes meanwhile, of what it takes else, of
+// which two rounds in turn differ as much; and how long it takes to answer all, of what a server takes that does nothing else.
+const (
+	waitMemory      = 18e3
+	waitElse        = 1.1
+	wakeOfNothing   = 1.5
+	leftConnections = 2 // those that others have, as of metrics
+	leftGoroutines  = 10
+)
+
+// waitRows are the rows of those who wait, by server.
+func waitRows(all map[string]*waiters, meanwhile map[string]*apiFigures, left map[string]remains) (rows []row) {
+	bare := all[byNothing]
+	for _, mode := range apiModes {
+		work := func(what string) string { return fmt.Sprintf("%d waiting, %s, %s: %s", waiting, rawClient, mode, what) }
+		memory := row{work: work("RSS, each"), value: "–", target: fmt.Sprintf("≤ %.0f KB", waitMemory/1e3), verdict: unmeasured}
+		same := row{work: work("authorize p50 meanwhile"), value: "–", target: fmt.Sprintf("≤ %.3g × while nobody waits", waitElse), verdict: unmeasured}
+		wake := row{work: work("one intention changes, all answered"), value: "–", target: fmt.Sprintf("≤ %.3g × do-nothing", wakeOfNothing), verdict: unmeasured}
+		gone := row{work: work("left a second after their clients"), value: "–", target: "nothing", verdict: unmeasured}
+		if w := all[mode]; w == nil {
+			memory.beside = why(mode, nil)
+			same.beside, wake.beside, gone.beside = memory.beside, memory.beside, memory.beside
+		} else {
+			memory.value, memory.verdict = fmt.Sprintf("%.1f KB", w.each/1e3), verdict(w.each <= waitMemory)
+			memory.beside = fmt.Sprintf("do-nothing %.1f KB", bare.each/1e3)
+			busy, idle := meanwhile[whileWaiting(mode)], meanwhile[mode]
+			ratio := share(busy.p50, idle.p50)
+			same.value, same.verdict = inMicros(median(busy.p50)), within(ratio, waitElse)
+			same.beside = fmt.Sprintf("while nobody waits %s: %s", inMicros(median(idle.p50)), times(ratio))
+			ratio = share(w.took, bare.took)
+			wake.value, wake.verdict = millis(median(w.took))+" ms", within(ratio, wakeOfNothing)
+			wake.beside = fmt.Sprintf("do-nothing %s ms: %s", millis(median(bare.took)), times(ratio))
+			if w.from != nil {
+				wake.beside = "from the agent's last answer on; " + wake.beside
+			}
+			r := left[mode]
+			gone.value = fmt.Sprintf("%d connections, %d goroutines", r.connections, r.goroutines)
+			gone.verdict = verdict(r.connections <= leftConnections && r.goroutines <= leftGoroutines)
+			gone.beside = fmt.Sprintf("do-nothing: %d connections", left[byNothing].connections)
+		}
+		rows = append(rows, memory, same, wake, gone)
+	}
+	return rows
+}
+
+func inMicros(d time.Duration) string { return fmt.Sprintf("%.1f µs", float64(d.Nanoseconds())/1e3) }

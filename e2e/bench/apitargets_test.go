@@ -61,6 +61,34 @@ func TestAPIRows(t *testing.T) {
 	}
 }
 
+// TestWaitRows: what waits cost is compared with what the server took that does nothing, and what is left of them is all that is left.
+func TestWaitRows(t *testing.T) {
+	each := func(by string, memory float64, took time.Duration) *waiters {
+		return &waiters{server: &apiServer{by: by}, each: memory, took: []time.Duration{took}}
+	}
+	all := map[string]*waiters{
+		byFiles: each(byFiles, 17_900, 150*time.Millisecond), byNothing: each(byNothing, 15_500, 100*time.Millisecond),
+	}
+	meanwhile := map[string]*apiFigures{byFiles: {p50: []time.Duration{100}}, whileWaiting(byFiles): {p50: []time.Duration{120}}}
+	verdicts := func(left map[string]remains) (got []string) {
+		for _, r := range waitRows(all, meanwhile, left) {
+			got = append(got, r.value+" "+r.verdict)
+		}
+		return got
+	}
+	none := "– " + unmeasured
+	want := []string{"17.9 KB met", "0.1 µs MISSED", "150.0 ms met", "0 connections, 3 goroutines met", none, none, none, none}
+	if diff := cmp.Diff(want, verdicts(map[string]remains{byFiles: {0, 3}})); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+	all[byBeside] = each(byBeside, 18_100, 151*time.Millisecond)
+	meanwhile[byBeside], meanwhile[whileWaiting(byBeside)] = meanwhile[byFiles], meanwhile[byFiles]
+	want = []string{"17.9 KB met", "0.1 µs MISSED", "150.0 ms met", "5000 connections, 0 goroutines MISSED", "18.1 KB MISSED", "0.1 µs met", "151.0 ms MISSED", "0 connections, 0 goroutines met"}
+	if diff := cmp.Diff(want, verdicts(map[string]remains{byFiles: {5000, 0}})); diff != "" {
+		t.Errorf("beside Consul too (-want +got):\n%s", diff)
+	}
+}
+
 // TestRawConn: an answer ends where its length or its last chunk says, and the next begins there.
 func TestRawConn(t *testing.T) {
 	client, server := net.Pipe()

@@ -4,10 +4,13 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
 	"strconv"
+	"syscall"
+	"time"
 )
 
 // rawConn is a client of one HTTP connection that costs next to nothing: it sends requests that were written before, and of an answer
@@ -23,6 +26,14 @@ type rawConn struct {
 // dialRaw connects as the user uid; 0: as this process's.
 func dialRaw(ctx context.Context, network, address string, uid int) (*rawConn, error) {
 	c, err := dialAs(ctx, uid, network, address)
+	for errors.Is(err, syscall.EAGAIN) { // the server has not come to accept thousands
+		select {
+		case <-time.After(10 * time.Millisecond):
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+		c, err = dialAs(ctx, uid, network, address)
+	}
 	if err != nil {
 		return nil, err
 	}
