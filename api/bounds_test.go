@@ -54,7 +54,7 @@ func TestUnfinished(t *testing.T) {
 		}
 		held = append(held, c)
 	}
-	r.unfinished.awaitUsed(t, mostUnfinishedOfPeer)
+	r.unfinished[0].awaitUsed(t, mostUnfinishedOfPeer)
 	if _, code := r.speak(t, 20*time.Second, part); code != http.StatusTooManyRequests {
 		t.Errorf("one more: %d", code)
 	}
@@ -64,7 +64,7 @@ func TestUnfinished(t *testing.T) {
 	for _, c := range held {
 		_ = c.Close()
 	}
-	r.unfinished.awaitUsed(t, 0)
+	r.unfinished[0].awaitUsed(t, 0)
 	for range 3 * mostUnfinishedOfPeer { // finished ones give their share back
 		c, code := r.speak(t, 20*time.Second, "GET /v1/agent/connect/ca/roots HTTP/1.1\r\nHost: x\r\nX: "+strings.Repeat("x", 9000)+"\r\n\r\n")
 		if code != http.StatusOK {
@@ -72,7 +72,7 @@ func TestUnfinished(t *testing.T) {
 		}
 		defer c.Close()
 	}
-	r.unfinished.awaitUsed(t, 0)
+	r.unfinished[0].awaitUsed(t, 0)
 	if _, code := r.speak(t, 20*time.Second, "GET /v1/agent/connect/ca/roots HTTP/1.1\r\nHost: x\r\n"+strings.Repeat("A: b\r\n", 101)+"\r\n"); code != http.StatusRequestHeaderFieldsTooLarge {
 		t.Errorf("101 fields: %d", code)
 	}

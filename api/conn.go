@@ -18,6 +18,7 @@ import (
 type conn struct {
 	*connlimit.Conn
 	renewed    time.Time // of the one who writes
+	tls        bool      // above this
 	unfinished *shares
 	phase      atomic.Int32
 	read       atomic.Bool // something since the last answer
@@ -55,11 +56,12 @@ const (
 	closed
 )
 
-// Bounds of the requests whose header did not come by one Read. Small fields cost ten times what they have on the wire, before anybody
-// can tell whose they are.
+// Bounds of the requests of one listener whose header did not come by one Read. Small fields cost ten times what they have on the wire,
+// before anybody can tell whose they are. Over TLS handshakes count too, so there are more.
 const (
 	mostUnfinished       = 64
 	mostUnfinishedOfPeer = 16
+	handshaking          = 8 // times as many
 )
 
 const tooManyUnfinished = "HTTP/1.1 429 Too Many Requests\r\nContent-Type: text/plain; charset=utf-8\r\nConnection: close\r\n\r\n" +
@@ -70,8 +72,14 @@ var errUnfinished = &net.OpError{Op: "read", Err: errors.New("too many requests 
 // Read reads. Whoever has begun a request needs a share to go on with its header.
 func (c *conn) Read(b []byte) (int, error) {
 	if c.phase.Load() == begun {
-		if !c.unfinished.take(c.Peer, mostUnfinishedOfPeer, mostUnfinished) {
-			_, _ = c.Write([]byte(tooManyUnfinished))
+		times := 1
+		if c.tls {
+			times = handshaking
+		}
+		if !c.unfinished.take(c.Peer, times*mostUnfinishedOfPeer, times*mostUnfinished) {
+			if !c.tls {
+				_, _ = c.Write([]byte(tooManyUnfinished))
+			}
 			return 0, errUnfinished
 		}
 		if !c.phase.CompareAndSwap(begun, counted) {
@@ -106,6 +114,7 @@ type connKey struct{}
 
 type listener struct {
 	*connlimit.Listener
+	tls        bool
 	unfinished *shares
 }
 
@@ -119,7 +128,7 @@ func (l listener) Accept() (net.Conn, error) {
 	if !ok {
 		return nil, errors.Join(errors.New("the listener gives other connections than its own"), c.Close())
 	}
-	return &conn{Conn: limited, unfinished: l.unfinished}, nil
+	return &conn{Conn: limited, tls: l.tls, unfinished: l.unfinished}, nil
 }
 
 // connOf is the connection that a listener accepted, also below TLS; nil: it is none of a listener's.

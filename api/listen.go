@@ -25,9 +25,13 @@ const (
 )
 
 // connections bounds a listener's connections, so that both listeners together leave a fifth of the files that the process may have
-// open to all else: to Envoys, the catalog and its own state. Root counts like others, as it may pass on what others say.
-func connections() connlimit.Config {
+// open to all else: to Envoys, the catalog and its own state. Root counts like others, as it may pass on what others say. Over TLS each
+// costs more, and may be a stranger's.
+func connections(overTLS bool) connlimit.Config {
 	c := connlimit.Config{Total: maxConns, PerPeer: maxConnsPerPeer, Root: true}
+	if overTLS {
+		c.Total, c.PerPeer = c.Total/4, c.PerPeer/4
+	}
 	var files syscall.Rlimit
 	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &files); err == nil {
 		n := int(min(files.Cur, 10*maxConns))
@@ -61,7 +65,11 @@ func (s *Server) Serve(ctx context.Context, l net.Listener, config *tls.Config) 
 		BaseContext: func(net.Listener) context.Context { return waiting },
 	}
 	failed := make(chan error, 1)
-	var limited net.Listener = listener{connlimit.Listen(l, connections()), &s.unfinished}
+	unfinished := &s.unfinished[0]
+	if _, unix := l.Addr().(*net.UnixAddr); !unix {
+		unfinished = &s.unfinished[1]
+	}
+	var limited net.Listener = listener{connlimit.Listen(l, connections(config != nil)), config != nil, unfinished}
 	if config != nil {
 		limited = tls.NewListener(limited, config)
 	}

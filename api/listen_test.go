@@ -89,6 +89,32 @@ func TestTLS(t *testing.T) {
 	if _, _, err := ask(&tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS10, MaxVersion: tls.VersionTLS11}, "api", ""); err == nil {
 		t.Error("TLS 1.1 is spoken")
 	}
+	// Handshakes that do not go on are few, and others still get through.
+	var silent []net.Conn
+	for range handshaking * mostUnfinishedOfPeer {
+		c, err := net.Dial("tcp", l.Addr().String()) //nolint:noctx // it is closed below
+		if err != nil {
+			t.Fatal(err)
+		}
+		silent = append(silent, c)
+		if _, err := c.Write([]byte{22, 3, 1, 2, 0, 1}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	r.unfinished[1].awaitUsed(t, handshaking*mostUnfinishedOfPeer)
+	if _, _, err := ask(&tls.Config{RootCAs: pool}, "api", ""); err == nil {
+		t.Error("no bound of handshakes")
+	}
+	if a := r.ask(t, "GET", "/v1/agent/connect/ca/leaf/api", "api", ""); a.code != http.StatusOK {
+		t.Errorf("on the socket meanwhile: %d %s", a.code, a.body)
+	}
+	for _, c := range silent {
+		_ = c.Close()
+	}
+	r.unfinished[1].awaitUsed(t, 0)
+	if code, _, err := ask(&tls.Config{RootCAs: pool}, "api", ""); err != nil || code != 200 {
+		t.Errorf("after them: %d %v", code, err)
+	}
 	// The caller without a token is its address, and it came over TCP.
 	peers := make(chan Peer, 1)
 	r.config.Authority = peerNoter{peers}

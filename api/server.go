@@ -76,8 +76,8 @@ type Server struct {
 	waits    waits
 	relay    relay
 
-	unfinished shares // requests whose header has come in part
-	large      shares // bodies and answers that are large and one asker's own
+	unfinished [2]shares // requests whose header has come in part, on the Unix socket and over TCP
+	large      shares    // bodies and answers that are large and one asker's own
 }
 
 // state is all that rendered answers depend on, at one time. It is immutable.

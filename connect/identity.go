@@ -1,8 +1,10 @@
 package connect
 
 import (
+	"crypto/rsa"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/asn1"
 	"errors"
 	"fmt"
 	"slices"
@@ -45,6 +47,53 @@ func same(proved, want spiffeid.ID) bool {
 		a.namespace == b.namespace && a.datacenter == b.datacenter && strings.EqualFold(a.service, b.service)
 }
 
+// Bounds of what a peer shows. SPIFFE's own of an ID; a chain of the mesh has some thousand bytes.
+const (
+	maxID      = 2048
+	maxChain   = 64 << 10
+	minRSABits = 2048
+)
+
+// fit is why a leaf that was verified is not taken nevertheless: what neither go-spiffe nor crypto/x509 minds.
+func fit(id spiffeid.ID, certs []*x509.Certificate) error {
+	size := 0
+	for _, c := range certs {
+		size += len(c.Raw)
+	}
+	leaf := certs[0]
+	switch key, _ := leaf.PublicKey.(*rsa.PublicKey); {
+	case size > maxChain:
+		return fmt.Errorf("the certificates of %.200s have %d bytes: %d are read at most", id, size, maxChain)
+	case len(id.String()) > maxID:
+		return fmt.Errorf("the SPIFFE ID %.200s… is longer than %d bytes", id, maxID)
+	case key != nil && key.N.BitLen() < minRSABits:
+		return fmt.Errorf("the key of %s has %d bits: RSA needs %d", id, key.N.BitLen(), minRSABits)
+	case leaf.KeyUsage&x509.KeyUsageDigitalSignature == 0:
+		return fmt.Errorf("certificate of %s is not for digitalSignature", id)
+	}
+	// An URL that was parsed does not say how its scheme was spelled.
+	for _, e := range leaf.Extensions {
+		var names []asn1.RawValue
+		if !e.Id.Equal(subjectAltName) {
+			continue
+		}
+		if _, err := asn1.Unmarshal(e.Value, &names); err != nil {
+			return err
+		}
+		for _, n := range names {
+			if n.Class == asn1.ClassContextSpecific && n.Tag == uriName && string(n.Bytes) != id.String() {
+				return fmt.Errorf("certificate of %s spells its SPIFFE ID %.200q", id, n.Bytes)
+			}
+		}
+	}
+	return nil
+}
+
+// The extension of a certificate with its names, and the tag of those that are URIs (RFC 5280, 4.2.1.6).
+var subjectAltName = asn1.ObjectIdentifier{2, 5, 29, 17}
+
+const uriName = 6
+
 // verify returns whose certificates these are, if they hang under a root and are meant for usage.
 func verify(certs []*x509.Certificate, roots *x509bundle.Bundle, usage x509.ExtKeyUsage, options ...x509svid.VerifyOption) (spiffeid.ID, error) {
 	id, _, err := x509svid.Verify(certs, roots, options...)
@@ -57,7 +106,7 @@ func verify(certs []*x509.Certificate, roots *x509bundle.Bundle, usage x509.ExtK
 	if _, err := parseID(id); err != nil {
 		return spiffeid.ID{}, err
 	}
-	return id, nil
+	return id, fit(id, certs)
 }
 
 // Peer is the service at the other end of a connection that this package made or let in, as its

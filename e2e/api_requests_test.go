@@ -225,13 +225,51 @@ func TestOddRequests(t *testing.T) {
 		{"a megabyte", "GET /v1/agent/connect/ca/leaf/api HTTP/1.1\r\nHost: localhost\r\nX-Consul-Token: " + strings.Repeat(token, 1<<20/len(token)) + "\r\n\r\n", []int{431}},
 		{"a long one", "GET /v1/agent/connect/ca/leaf/api HTTP/1.1\r\nHost: localhost\r\nX-Consul-Token: " + strings.Repeat(token, 20<<10/len(token)) + "\r\n\r\n", []int{403}},
 	})
+	// Identities that are not quite web's, which is let in.
+	m.Intend("api", meshtest.Intentions{"web": "allow"})
+	ask := func(uri string) (code int, body string) {
+		text, err := json.Marshal(map[string]string{"Target": "api", "ClientCertURI": uri, "ClientCertSerial": "01"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		codes, all := say(t, "unix", socket, askAuthorize+fmt.Sprintf("X-Consul-Token: %s\r\nContent-Length: %d\r\n\r\n%s", token, len(text), text), 1)
+		return codes[0], all[strings.Index(all, "\r\n\r\n")+4:]
+	}
+	web := m.URI("web")
+	meshtest.Await(t, "web is let in", func() error {
+		if code, body := ask(web); code != 200 || !strings.HasPrefix(body, `{"Authorized":true,`) {
+			return fmt.Errorf("%d %s", code, body)
+		}
+		return nil
+	})
+	td, _, _ := strings.Cut(strings.TrimPrefix(web, "spiffe://"), "/")
+	spoofs := 0
+	for want, uris := range map[int][]string{
+		400: {
+			"SPIFFE" + web[6:], "Spiffe" + web[6:], " " + web, web + " ", web + "\n", web + "\x00", web + "/", web + "//", web + "?x", web + "#x", web + "%00", web + "\u200b", strings.Replace(web, "://", ":/", 1), web[7:], "https" + web[6:], "CN=" + web, web + "," + web,
+			strings.Replace(web, td, strings.ToUpper(td), 1), strings.Replace(web, td, td+":443", 1), strings.Replace(web, td, "x@"+td, 1), strings.Replace(web, td, td+"/", 1), strings.Replace(web, td, "%61"+td[1:], 1), strings.Replace(web, td, "", 1),
+			strings.Replace(web, "/svc/", "/svc%2f", 1), strings.Replace(web, "/web", "/%77eb", 1), strings.Replace(web, "/web", "/x/../web", 1), strings.Replace(web, "/web", "/./web", 1), strings.Replace(web, "/web", "/%2e%2e/web", 1), strings.Replace(web, "/svc", "//svc", 1), strings.Replace(web, "/web", "/\u0461eb", 1), strings.Replace(web, "/web", "/w\u0435b", 1), strings.Replace(web, "/web", "/\uff57eb", 1), strings.Replace(web, "/web", "/w*", 1), strings.Replace(web, "/", "\\", -1),
+			strings.Replace(web, "/ns/", "/ap/default/ns/", 1), strings.Replace(web, "/svc/", "/SVC/", 1), strings.Replace(web, "/dc/dc1", "", 1), web + "/web", "spiffe://" + td, "spiffe://" + td + "/agent/client/dc/dc1/id/web", web + strings.Repeat("x", 2049-len(web)), "", "web", "*",
+		},
+		200: {
+			strings.Replace(web, td, td+".", 1), strings.Replace(web, td, "x"+td, 1), strings.Replace(web, td, td+".evil", 1), strings.Replace(web, ".consul", "xconsul", 1), strings.Replace(web, "/dc1/", "/dc2/", 1), strings.Replace(web, "/dc1/", "/DC1/", 1), strings.Replace(web, "/default/", "/other/", 1), strings.Replace(web, "/default/", "/Default/", 1),
+			strings.Replace(web, "/ns/", "/ap/other/ns/", 1), web + "x", strings.Replace(web, "/web", "/Web", 1), strings.Replace(web, "/web", "/WEB", 1), strings.Replace(web, "/web", "/we", 1), strings.Replace(web, "/web", "/web.", 1), strings.Replace(web, "/web", "/api", 1), strings.Replace(web, "/web", "/web-sidecar-proxy", 1),
+		},
+	} {
+		for _, uri := range uris {
+			spoofs++
+			if code, body := ask(uri); code != want || strings.Contains(body, "true") {
+				t.Errorf("authorize of %q: %d %s, want %d and no", uri, code, body, want)
+			}
+		}
+	}
 	// And the other way round.
 	f, err := subscribe(filepath.Join(m.Runtime, "xds.sock"), subscription{token, proxy.node, secretType, []string{"leaf/web"}}, 5*time.Second)
 	if err != nil || f.Err == nil || f.Keys > 0 {
 		t.Errorf("an application's token, of an Envoy: %v, %v", f, err)
 	}
 	nothingInSight(t, m, token, short, proxy.token)
-	figure(t, "requests=%d hosts=%d tokens=%d", 2*len(oddRequests("", "", "", "", 0, 0)), hosts, tokens)
+	figure(t, "requests=%d hosts=%d tokens=%d identities=%d", 2*len(oddRequests("", "", "", "", 0, 0)), hosts, tokens, spoofs)
 }
 
 // nothingInSight demands that neither keys nor tokens are in what the control plane logs at debug, in its metrics and in its status.

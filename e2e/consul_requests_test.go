@@ -124,7 +124,7 @@ func TestConsulOddRequests(t *testing.T) {
 		if clean := path.Clean(q.URL.Path); clean != strings.TrimSuffix(q.URL.Path, "/") || !mayBeAsked(q) {
 			t.Errorf("the agent was asked %s %s", q.Method, q.RequestURI)
 		}
-		for _, name := range []string{"X-Consul-Namespace", "X-Http-Method-Override", "Proxy", "Te", "Upgrade", "X-Forwarded-Host"} {
+		for _, name := range []string{"X-Http-Method-Override", "Proxy", "Te", "Upgrade", "X-Forwarded-Host"} {
 			if q.Header.Get(name) != "" {
 				t.Errorf("the agent was asked %s with %s: %s", q.RequestURI, name, q.Header.Get(name))
 			}

@@ -1,9 +1,11 @@
 package apitest
 
 import (
+	"crypto"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
@@ -52,19 +54,25 @@ func newAuthority(t TB, name string, parent *Authority) *Authority {
 // Leaf is a certificate with its key, both in PEM.
 type Leaf struct{ CertPEM, PrivateKeyPEM string }
 
-// Leaf signs a certificate for a SPIFFE ID. change, if there is one, spoils it.
-func (a *Authority) Leaf(id string, change func(*x509.Certificate)) Leaf {
-	a.t.Helper()
+// Template is what a leaf of a SPIFFE ID says.
+func Template(t TB, id string) *x509.Certificate {
+	t.Helper()
 	uri, err := url.Parse(id)
 	if err != nil {
-		a.t.Fatal(err)
+		t.Fatal(err)
 	}
-	template := &x509.Certificate{
-		SerialNumber: serial(a.t), URIs: []*url.URL{uri}, BasicConstraintsValid: true,
+	return &x509.Certificate{
+		SerialNumber: serial(t), URIs: []*url.URL{uri}, BasicConstraintsValid: true,
 		KeyUsage:    x509.KeyUsageDigitalSignature | x509.KeyUsageKeyEncipherment | x509.KeyUsageKeyAgreement,
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth, x509.ExtKeyUsageServerAuth},
 		NotBefore:   time.Now().Add(-time.Minute), NotAfter: time.Now().Add(72 * time.Hour),
 	}
+}
+
+// Leaf signs a certificate for a SPIFFE ID. change, if there is one, spoils it.
+func (a *Authority) Leaf(id string, change func(*x509.Certificate)) Leaf {
+	a.t.Helper()
+	template := Template(a.t, id)
 	if change != nil {
 		change(template)
 	}
@@ -75,6 +83,20 @@ func (a *Authority) Leaf(id string, change func(*x509.Certificate)) Leaf {
 		a.t.Fatal(err)
 	}
 	return Leaf{CertPEM: leaf, PrivateKeyPEM: string(pem.EncodeToMemory(&pem.Block{Type: "EC PRIVATE KEY", Bytes: der}))}
+}
+
+// Certificate signs what template says of a key, whether anybody can read it or not.
+func (a *Authority) Certificate(template *x509.Certificate, key crypto.Signer) tls.Certificate {
+	a.t.Helper()
+	der, err := x509.CreateCertificate(rand.Reader, template, a.Cert, key.Public(), a.key)
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	c := tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
+	for _, above := range a.chain {
+		c.Certificate = append(c.Certificate, above.Raw)
+	}
+	return c
 }
 
 // PEM writes certificates.
