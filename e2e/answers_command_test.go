@@ -17,14 +17,18 @@ import (
 	"github.com/sallyport/sallyport/internal/meshtest"
 )
 
-// TestConsulCommand runs the consul command as it is on sallyport's socket and on an agent that has the same definitions: it prints the same.
+// TestConsulCommand runs the consul command as it is on an agent, on the socket of a sallyport that reads files which say the same, and on that of one beside the agent: it
+// prints the same.
 func TestConsulCommand(t *testing.T) {
 	t.Parallel()
 	c := meshtest.StartConsul(t, meshtest.Agent{Default: "allow", Node: "sallyport"})
 	m := meshtest.New(t, meshtest.Config{Sallyport: sallyport, Flags: []string{"--default-intention-policy", "allow"}})
 	definitions(t, c, m)
 	m.Serve()
-	socket, token := filepath.Join(m.Runtime, "http.sock"), strings.TrimSpace(m.MustRun("token", "create", "--reader"))
+	beside := meshtest.New(t, meshtest.Config{Sallyport: sallyport, Consul: c})
+	beside.Serve()
+	socket := func(m *meshtest.Mesh) string { return "unix://" + filepath.Join(m.Runtime, "http.sock") }
+	token := strings.TrimSpace(m.MustRun("token", "create", "--reader"))
 	// What must differ: indexes, hashes, the node's ID, and Consul's own service.
 	must := regexp.MustCompile(`(?m)^ *"(CreateIndex|ModifyIndex|Hash)": \d+,?\n|^consul\b.*\n|[0-9a-f]{8}\b|,$`)
 	blanks := regexp.MustCompile(` +`)
@@ -45,12 +49,19 @@ func TestConsulCommand(t *testing.T) {
 		"config read -kind mesh -name mesh", "config read -kind service-defaults -name nosuch",
 		"catalog services", "catalog services -tags", "catalog nodes", "catalog nodes -service api", "catalog datacenters",
 	} {
-		want, got := run(c.Addr, "", strings.Fields(args)...), run("unix://"+socket, token, strings.Fields(args)...)
-		if diff := cmp.Diff(want, got); diff != "" {
+		want := run(c.Addr, "", strings.Fields(args)...)
+		if diff := cmp.Diff(want, run(socket(m), token, strings.Fields(args)...)); diff != "" {
 			t.Errorf("consul %s (-Consul +sallyport):\n%s", args, diff)
 		}
+		if diff := cmp.Diff(want, run(socket(beside), "", strings.Fields(args)...)); diff != "" {
+			t.Errorf("consul %s (-Consul +sallyport beside it):\n%s", args, diff)
+		}
 	}
-	if out := run("unix://"+socket, token, "intention", "create", "-deny", "web", "db"); !strings.Contains(out, "405") || !strings.Contains(out, "edit the definitions") {
+	create := []string{"intention", "create", "-deny", "web", "db"}
+	if out := run(socket(m), token, create...); !strings.Contains(out, "405") || !strings.Contains(out, "edit the definitions") {
+		t.Errorf("consul intention create: %s", out)
+	}
+	if out := run(socket(beside), "", create...); !strings.Contains(out, "405") || !strings.Contains(out, "--api-writes") {
 		t.Errorf("consul intention create: %s", out)
 	}
 }
