@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"syscall"
@@ -30,6 +31,7 @@ type program struct {
 	environ map[string][]string // by service
 	server  func(port int) []string
 	client  func(port int) []string
+	says    func(out string) bool // what the client prints; nil: hello to web
 }
 
 // applicationUsers are whom those run as that sallyport knows by their process. Nothing else is theirs.
@@ -61,8 +63,14 @@ func (p *program) ask(port int) error {
 	if err := cmd.Run(); err != nil {
 		return fmt.Errorf("%w: %s", err, errs.String())
 	}
-	if said := out.String(); !strings.HasPrefix(said, "hello spiffe://") || !strings.HasSuffix(said, "/ns/default/dc/dc1/svc/web\n") {
-		p.t.Errorf("the client prints %q", said)
+	says := p.says
+	if says == nil {
+		says = func(out string) bool {
+			return strings.HasPrefix(out, "hello spiffe://") && strings.HasSuffix(out, "/ns/default/dc/dc1/svc/web\n")
+		}
+	}
+	if !says(out.String()) {
+		p.t.Errorf("the client prints %q", out.String())
 	}
 	return nil
 }
@@ -88,7 +96,7 @@ func (p *program) runs(b between, at int) {
 	meshtest.Await(t, "web is let in", allowed)
 	b.intend(deny)
 	meshtest.Await(t, "web is denied", denied)
-	if !strings.Contains(server.Log(), "/svc/web: Matched L4 intention") {
+	if !regexp.MustCompile(`/svc/web.*: Matched L4 intention: .* Action: DENY`).MatchString(server.Log()) {
 		t.Errorf("the server does not say whom it denied:\n%s", server.Log())
 	}
 	b.intend(allow)
