@@ -36,6 +36,7 @@ const frontUID, backUID, evilUID = 12401, 12402, 12403
 type staticEnvoy struct {
 	uid         uint32
 	listen, to  int
+	admin       int // the port of its administration; 0: there is none
 	dial        bool
 	peer        string // the URI SAN that it expects
 	certificate string // the names of its secrets
@@ -66,7 +67,11 @@ func (e staticEnvoy) start(t *testing.T, m *meshtest.Mesh, version string) {
 		t.Fatal(err)
 	}
 	file := filepath.Join(dir, "envoy.yaml")
-	text := fmt.Sprintf(`node: { id: static-%[1]d, cluster: static }
+	admin := ""
+	if e.admin != 0 {
+		admin = fmt.Sprintf("admin: { address: { socket_address: { address: 127.0.0.1, port_value: %d } } }\n", e.admin)
+	}
+	text := admin + fmt.Sprintf(`node: { id: static-%[1]d, cluster: static }
 static_resources:
   listeners:
   - address: { socket_address: { address: 127.0.0.1, port_value: %[2]d } }

@@ -6,6 +6,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -26,6 +27,9 @@ type Config struct {
 	Consul *Consul
 	// Prober lets processes of other users reach the mesh's sockets as far as their modes do.
 	Prober bool
+	// User is the uid that the control plane runs as; 0: the test's own. The test has to run as root, and Sallyport to be where that user
+	// may run it.
+	User uint32
 }
 
 // Version is the Envoy that the whole suite runs on.
@@ -84,6 +88,11 @@ func New(t testing.TB, c Config) *Mesh {
 	if err := os.Mkdir(m.Catalog, 0o755); err != nil {
 		t.Fatal(err)
 	}
+	if c.User != 0 {
+		if err := os.Chown(dir, int(c.User), int(c.User)); err != nil {
+			t.Fatal(err)
+		}
+	}
 	t.Cleanup(m.leaks)
 	return m
 }
@@ -116,7 +125,11 @@ func (m *Mesh) Launch() {
 		source = []string{"--consul", "--http-addr", c.Addr}
 	}
 	args := []string{"serve", "--data", m.Data, "--runtime-dir", m.Runtime, "--metrics-bind", "", "--log-format", "text", "--log-level", "debug"}
-	m.serve = Start(m.t, "sallyport serve", m.ServeLog(), m.command(slices.Concat(args, source, m.config.Flags)...))
+	cmd := m.command(slices.Concat(args, source, m.config.Flags)...)
+	if u := m.config.User; u != 0 {
+		cmd.Dir, cmd.SysProcAttr = "/", &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: u, Gid: u}}
+	}
+	m.serve = Start(m.t, "sallyport serve", m.ServeLog(), cmd)
 }
 
 // AwaitServe waits until the control plane is ready.
@@ -181,6 +194,15 @@ func (m *Mesh) command(args ...string) *exec.Cmd {
 	return c
 }
 
+// client is a command that asks this mesh's control plane.
+func (m *Mesh) client(args ...string) *exec.Cmd {
+	args = append(args, "--runtime-dir", m.Runtime)
+	if u := m.config.User; u != 0 {
+		args = append(args, "--runtime-owner", strconv.FormatUint(uint64(u), 10))
+	}
+	return m.command(args...)
+}
+
 // SetEnv replaces what further variables of the environment the next commands get.
 func (m *Mesh) SetEnv(env ...string) { m.env = env }
 
@@ -193,7 +215,7 @@ func Environ() []string {
 // Run runs a client command of sallyport against this mesh.
 func (m *Mesh) Run(args ...string) Result {
 	m.t.Helper()
-	r, err := run(m.command(append(args, "--runtime-dir", m.Runtime)...))
+	r, err := run(m.client(args...))
 	if err != nil {
 		m.t.Fatalf("sallyport %s: %v", strings.Join(args, " "), err)
 	}

@@ -74,7 +74,7 @@ func (m *Mesh) StatusNow() (Status, error) { return m.status() }
 
 func (m *Mesh) status() (Status, error) {
 	var s Status
-	r, err := run(m.command("status", "--json", "--runtime-dir", m.Runtime))
+	r, err := run(m.client("status", "--json"))
 	if err != nil {
 		return s, err
 	}
