@@ -38,7 +38,7 @@ func nginxBinary(t *testing.T) string {
 	return ""
 }
 
-// TestNginxOverRotations: nginx serves by the files of `sallyport svid write`, asks its clients for certificates of the mesh, and takes each
+// TestNginxOverRotations: nginx, configured as docs/native.md says, serves by the files of `sallyport svid write`, asks its clients for certificates of the mesh, and takes each
 // new leaf without a failed request.
 func TestNginxOverRotations(t *testing.T) {
 	t.Parallel()
@@ -63,23 +63,9 @@ func TestNginxOverRotations(t *testing.T) {
 	for _, what := range []string{"client_body", "proxy", "fastcgi", "uwsgi", "scgi"} {
 		fmt.Fprintf(&temporary, "\t%s_temp_path %s/%s;\n", what, dir, what)
 	}
-	writeFile(t, conf, fmt.Sprintf(`daemon off;
-pid %[1]s/nginx.pid;
-error_log stderr warn;
-events {}
-http {
-	access_log off;
-%[4]s	server {
-		listen %[3]s ssl;
-		ssl_certificate %[2]s/current/svid.pem;
-		ssl_certificate_key %[2]s/current/key.pem;
-		ssl_client_certificate %[2]s/current/roots.pem;
-		ssl_verify_client on;
-		ssl_verify_depth 2;
-		location / { return 200 "ok"; }
-	}
-}
-`, dir, out, address, temporary.String()))
+	app := serveHTTP(t, "hello from api")
+	writeFile(t, conf, fmt.Sprintf("daemon off;\npid %s/nginx.pid;\nerror_log stderr warn;\nevents {}\nhttp {\n\taccess_log off;\n%s%s}\n", dir, temporary.String(),
+		pageBlock(t, "native.md", "nginx", "ssl_certificate", "/etc/nginx/mesh", out, "listen 8443", "listen "+address, "127.0.0.1:8080", "127.0.0.1:"+strconv.Itoa(app.Port()))))
 	reload := fmt.Sprintf("test ! -e %s/nginx.pid || %s -q -c %s -s reload", dir, nginx, conf)
 	cmd := exec.Command(sallyport, "svid", "write", "api", "--out", out, "--token-file", tokenFile, "--exec", reload, "--runtime-dir", m.Runtime)
 	cmd.Env = meshtest.Environ()

@@ -45,18 +45,15 @@ type staticEnvoy struct {
 
 func (e staticEnvoy) start(t *testing.T, m *meshtest.Mesh, version string) {
 	t.Helper()
-	sds := func(name string) string {
-		return `{ name: "` + name + `", sds_config: { resource_api_version: V3, api_config_source: { api_type: GRPC, transport_api_version: V3, grpc_services: [{ envoy_grpc: { cluster_name: workload } }] } } }`
+	// What docs/native.md has: a listener's TLS, and the cluster where it comes from.
+	listener, cluster, ok := strings.Cut(pageBlock(t, "native.md", "yaml", "DownstreamTlsContext", "name: default", `name: "`+e.certificate+`"`, "name: ROOTCA", `name: "`+e.roots+`"`,
+		"spiffe://<trust domain>/ns/default/dc/dc1/svc/web", e.peer, "/run/sallyport", m.Runtime), "# and among the clusters:\n")
+	if !ok {
+		t.Fatal("docs/native.md has no cluster")
 	}
-	context := func(kind, more string) string {
-		return `transport_socket: { name: tls, typed_config: { "@type": type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.` + kind + `, ` + more + `common_tls_context: {
-        tls_certificate_sds_secret_configs: [` + sds(e.certificate) + `],
-        combined_validation_context: { default_validation_context: { match_typed_subject_alt_names: [{ san_type: URI, matcher: { exact: "` + e.peer + `" } }] },
-          validation_context_sds_secret_config: ` + sds(e.roots) + ` } } } }`
-	}
-	down, up := context("DownstreamTlsContext", "require_client_certificate: true, "), ""
+	up := ""
 	if e.dial {
-		down, up = "", context("UpstreamTlsContext", "")
+		listener, up = "", indented(strings.NewReplacer("DownstreamTlsContext", "UpstreamTlsContext", "    require_client_certificate: true\n", "").Replace(listener), 4)
 	}
 	dir, err := os.MkdirTemp("", "static-")
 	if err != nil {
@@ -77,17 +74,14 @@ static_resources:
   - address: { socket_address: { address: 127.0.0.1, port_value: %[2]d } }
     filter_chains:
     - filters: [{ name: tcp, typed_config: { "@type": type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy, stat_prefix: t, cluster: to } }]
-      %[4]s
+%[4]s
   clusters:
   - name: to
     connect_timeout: 5s
     load_assignment: { cluster_name: to, endpoints: [{ lb_endpoints: [{ endpoint: { address: { socket_address: { address: 127.0.0.1, port_value: %[3]d } } } }] }] }
-    %[5]s
-  - name: workload
-    connect_timeout: 5s
-    typed_extension_protocol_options: { envoy.extensions.upstreams.http.v3.HttpProtocolOptions: { "@type": type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions, explicit_http_config: { http2_protocol_options: {} } } }
-    load_assignment: { cluster_name: workload, endpoints: [{ lb_endpoints: [{ endpoint: { address: { pipe: { path: %[6]q } } } }] }] }
-`, e.listen, e.listen, e.to, down, up, filepath.Join(m.Runtime, "workload.sock"))
+%[5]s
+%[6]s
+`, e.listen, e.listen, e.to, indented(listener, 6), up, indented(cluster, 2))
 	if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
 		t.Fatal(err)
 	}
@@ -108,7 +102,7 @@ static_resources:
 	meshtest.Start(t, "static Envoy", filepath.Join(dir, "envoy.log"), cmd)
 }
 
-// TestWorkloadSDS: Envoys with a static configuration take certificate, key and roots from sallyport's SDS, and speak mutual TLS
+// TestWorkloadSDS: Envoys with the static configuration of docs/native.md take certificate, key and roots from sallyport's SDS, and speak mutual TLS
 // through rotations; one of another service is turned away.
 func TestWorkloadSDS(t *testing.T) {
 	t.Parallel()
