@@ -10,7 +10,7 @@ import (
 	"testing"
 )
 
-// pageBlock is the fenced block in a language of a page of docs that has a text, with what is put in the place of what it says: of the user's machine that of
+// pageBlock is the fenced block in a language ("": none) of a page of docs that has a text, with what is put in the place of what it says: of the user's machine that of
 // the test. All of it has to be there.
 func pageBlock(t *testing.T, page, language, with string, replaced ...string) string {
 	t.Helper()
@@ -18,17 +18,17 @@ func pageBlock(t *testing.T, page, language, with string, replaced ...string) st
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, block := range regexp.MustCompile("(?ms)^```"+language+"\n(.*?)^```$").FindAllStringSubmatch(string(text), -1) {
-		if !strings.Contains(block[1], with) {
+	for _, block := range regexp.MustCompile("(?ms)^```([a-z]*)\n(.*?)^```$").FindAllStringSubmatch(string(text), -1) {
+		if block[1] != language || !strings.Contains(block[2], with) {
 			continue
 		}
 		for i := 0; i < len(replaced); i += 2 {
-			if !strings.Contains(block[1], replaced[i]) {
+			if !strings.Contains(block[2], replaced[i]) {
 				t.Fatalf("docs/%s: the block with %q has no %q", page, with, replaced[i])
 			}
-			block[1] = strings.ReplaceAll(block[1], replaced[i], replaced[i+1])
+			block[2] = strings.ReplaceAll(block[2], replaced[i], replaced[i+1])
 		}
-		return block[1]
+		return block[2]
 	}
 	t.Fatalf("docs/%s has no block of %s with %q", page, language, with)
 	return ""
