@@ -225,6 +225,8 @@ type Status struct {
 	Proxies  []xds.ProxyStatus `json:"proxies"`
 	// Instances are the applications that are known without a sidecar, and those that are native, sorted by ID.
 	Instances []Instance `json:"instances,omitempty"`
+	// Callers are those who ask the HTTP API and the Workload API for themselves, sorted by name.
+	Callers []Caller `json:"callers,omitempty"`
 	// AcceptsTLS12 says that proxies accept peers that speak TLS 1.2 (those under Consul's own
 	// control plane), and TLS12 counts their handshakes, by proxy. The command that asks fills it
 	// in for the Envoys that it can ask; of the others nothing is known, and they are left out.
@@ -253,6 +255,27 @@ type Instance struct {
 	// Status is that of its checks; empty: it is not known here.
 	Status string `json:"status,omitempty"`
 	Origin string `json:"origin"` // where it is defined: "web.hcl:3"
+}
+
+// Caller is somebody who asks the HTTP API or the Workload API, or has leafs of them.
+type Caller struct {
+	// Name is "token 7QK…", "uid 1000", "10.1.2.3"; By are the sockets that it uses now: "http.sock", "TCP", "workload.sock".
+	Name string   `json:"name"`
+	By   []string `json:"by,omitempty"`
+	// Services are those in whose name it may act, or has leafs, sorted.
+	Services []string `json:"services,omitempty"`
+	// Connections are those that are open, Waiting the questions that wait for a change and the streams.
+	Connections int `json:"connections"`
+	Waiting     int `json:"waiting"`
+	// Leafs are those that it has, the one that ends first at the beginning.
+	Leafs []CallerLeaf `json:"leafs,omitempty"`
+}
+
+// CallerLeaf is a leaf that a caller has.
+type CallerLeaf struct {
+	Service string    `json:"service"`
+	Serial  string    `json:"serial"` // hexadecimal: "01:02"
+	Ends    time.Time `json:"ends"`
 }
 
 // InstanceDetail is all that is known of an application without a sidecar.

@@ -62,11 +62,13 @@ func (s *Server) identify(r *http.Request, q *question) (err error) {
 	token := tokenOf(r, q.query)
 	if q.route.public && token == "" {
 		q.caller = Caller{ID: peer.Name}
+		noteCaller(r, &q.caller, true)
 		return nil
 	}
 	if q.caller, err = s.config.Authority.Identify(r.Context(), token, peer); err != nil {
 		return err
 	}
+	noteCaller(r, &q.caller, false)
 	if q.route.public {
 		q.caller = Caller{ID: q.caller.ID} // all are answered alike
 	}

@@ -22,6 +22,8 @@ type conn struct {
 	unfinished *shares
 	phase      atomic.Int32
 	read       atomic.Bool // something since the last answer
+	open       *conns
+	asked      atomic.Pointer[asked] // nil: nobody did yet
 
 	mu      sync.Mutex
 	closed  bool
@@ -116,6 +118,7 @@ type listener struct {
 	*connlimit.Listener
 	tls        bool
 	unfinished *shares
+	open       *conns
 }
 
 // Accept returns the next connection, a *conn.
@@ -128,7 +131,9 @@ func (l listener) Accept() (net.Conn, error) {
 	if !ok {
 		return nil, errors.Join(errors.New("the listener gives other connections than its own"), c.Close())
 	}
-	return &conn{Conn: limited, tls: l.tls, unfinished: l.unfinished}, nil
+	accepted := &conn{Conn: limited, tls: l.tls, unfinished: l.unfinished, open: l.open}
+	l.open.add(accepted)
+	return accepted, nil
 }
 
 // connOf is the connection that a listener accepted, also below TLS; nil: it is none of a listener's.
@@ -143,6 +148,7 @@ func connOf(c net.Conn) *conn {
 // Close closes the connection and forgets the process.
 func (c *conn) Close() error {
 	c.move(closed)
+	c.open.remove(c)
 	c.mu.Lock()
 	c.closed = true
 	if c.process != nil {
@@ -182,6 +188,11 @@ func peerOf(r *http.Request) Peer {
 	if !ok {
 		return Peer{Name: "unknown", TCP: true}
 	}
-	_, unix := c.LocalAddr().(*net.UnixAddr)
-	return Peer{Name: c.Peer, TCP: !unix, Process: c.attested}
+	return Peer{Name: c.Peer, TCP: !c.unix(), Process: c.attested}
+}
+
+// unix reports whether the connection came by a Unix socket.
+func (c *conn) unix() bool {
+	_, ok := c.LocalAddr().(*net.UnixAddr)
+	return ok
 }

@@ -7,7 +7,10 @@ import (
 	"encoding/json"
 	"encoding/pem"
 	"fmt"
+	"iter"
+	"maps"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -197,6 +200,23 @@ func (ls *leafs) forget(now time.Time) {
 		if h.users == 0 && now.Sub(h.used) > idleLeaf {
 			h.leafs.Close()
 			delete(ls.all, key)
+		}
+	}
+}
+
+// each yields the leafs that callers have.
+func (ls *leafs) each() iter.Seq2[string, *x509.Certificate] {
+	ls.mu.Lock()
+	all := slices.Collect(maps.Values(ls.all))
+	ls.mu.Unlock()
+	return func(yield func(string, *x509.Certificate) bool) {
+		for _, h := range all {
+			h.mu.Lock()
+			leaf := h.answer.leaf
+			h.mu.Unlock()
+			if leaf != nil && !yield(h.key.caller, leaf) {
+				return
+			}
 		}
 	}
 }

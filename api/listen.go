@@ -69,7 +69,7 @@ func (s *Server) Serve(ctx context.Context, l net.Listener, config *tls.Config) 
 	if _, unix := l.Addr().(*net.UnixAddr); !unix {
 		unfinished = &s.unfinished[1]
 	}
-	var limited net.Listener = listener{connlimit.Listen(l, connections(config != nil)), config != nil, unfinished}
+	var limited net.Listener = listener{connlimit.Listen(l, connections(config != nil)), config != nil, unfinished, &s.open}
 	if config != nil {
 		limited = tls.NewListener(limited, config)
 	}

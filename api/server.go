@@ -73,6 +73,7 @@ type Server struct {
 	// signings bound Sign.
 	signings signings
 	denials  denials
+	open     conns
 	waits    waits
 	relay    relay
 

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"maps"
 	"net/http"
 	"sync"
 )
@@ -49,6 +50,13 @@ func (s *shares) give(owner string) {
 	if s.of[owner]--; s.of[owner] == 0 {
 		delete(s.of, owner)
 	}
+}
+
+// each is how many each owner has.
+func (s *shares) each() map[string]int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return maps.Clone(s.of)
 }
 
 // used is how many are in use.

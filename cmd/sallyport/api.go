@@ -109,6 +109,7 @@ func (p *controlPlane) describe() admin.Status {
 		}
 	}
 	s.Applications = p.applications.silent(s.Proxies)
+	s.Callers = callersOf(p.http.Users(), p.workload.Users())
 	s.DataDir = p.cfg.Data
 	now := time.Now()
 	if err := checkDisk(p.cfg.Data); err != nil {

@@ -23,7 +23,8 @@ func newStatusCommand(o *clientOptions) *cobra.Command {
 last ACK or NACK with Envoy's own words, the leaf's expiry, where intentions are enforced, and warnings. With a service, an instance or the
 ID of a proxy it is about those alone; of one proxy it says all: identity, listeners, upstreams with their endpoints and whom it expects
 there, the rules in words, leafs, and what was sent and accepted when. Applications without a sidecar are listed below the proxies; of one it
-says its identity, which sidecars dial it, and who may connect.
+says its identity, which sidecars dial it, and who may connect. At the end are those who ask the HTTP API and the Workload API for themselves:
+how many connections they have, how many questions and streams wait, and when the first of their leafs ends.
 
 Exit status: 0, and with --check 1 if a proxy or the control plane has trouble ("sallyport check" says what to do about it).`,
 		Args:              between(0, "PROXY"),
@@ -45,6 +46,14 @@ Exit status: 0, and with --check 1 if a proxy or the control plane has trouble (
 					return fmt.Errorf("no proxy %q in the catalog%s", args[0], nearest(slices.Values(s.Proxies), args[0], namedStatus))
 				}
 				s.Proxies = found
+				about := []string{args[0]}
+				for _, i := range s.Instances {
+					about = append(about, i.Service)
+				}
+				for _, p := range found {
+					about = append(about, p.Service)
+				}
+				s.Callers = callersFor(s.Callers, about)
 			}
 			s.TLS12 = tls12(c.Context(), client.Dir(), s.Proxies)
 			var full *admin.Proxy
@@ -125,6 +134,7 @@ func printStatus(w io.Writer, a advice, s admin.Status, all int, full *admin.Pro
 	} else {
 		printInstance(w, p, *instance)
 	}
+	printCallers(w, p, s.Callers)
 	if n, connected := uncounted(s); n > 0 {
 		fmt.Fprintln(w, wrap("", fmt.Sprintf("TLS 1.2: not counted for %d of %d connected proxies, as their Envoys' administration cannot be asked from here", n, connected), 2))
 	}
