@@ -36,13 +36,14 @@ type inquiry struct {
 }
 
 // Know has what is said of a destination as a service be read, if it is not, for as long as somebody asks. caller tells those apart who
-// ask. Nil: it is read, though it may not have been published yet. The errors are gRPC statuses: ResourceExhausted if too many are read
-// already, and Unavailable if it cannot be read and was not before. It does not block.
-func (a *Agent) Know(caller string, destination identity.Name) error {
+// ask; known says that it is known what is said, so that nothing but the question has to be noted. Nil: it is read, though it may not have
+// been published yet. The errors are gRPC statuses: ResourceExhausted if too many are read already, and Unavailable if it cannot be read
+// and was not before. It does not block.
+func (a *Agent) Know(caller string, destination identity.Name, known bool) error {
 	key := destination.Fold().Service
 	own, added := a.elsewhere.ask(caller, key, time.Now())
 	switch {
-	case own:
+	case own, known && !added:
 		return nil
 	case added:
 		a.mu.Lock()

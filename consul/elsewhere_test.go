@@ -3,6 +3,7 @@ package consul
 import (
 	"fmt"
 	"net/http"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -39,7 +40,7 @@ func TestKnow(t *testing.T) {
 		after(time.Second)
 		know := func(name string) {
 			t.Helper()
-			if err := a.Know("app", identity.NewName(name)); err != nil {
+			if err := a.Know("app", identity.NewName(name), false); err != nil {
 				t.Errorf("Know(%s): %v", name, err)
 			}
 		}
@@ -72,7 +73,7 @@ func TestKnow(t *testing.T) {
 		know("db")
 		check("web", "db", "intention, false")
 		check("web", "queue", "default policy, false")
-		if err := a.Know("app", identity.NewName("new")); status.Code(err) != codes.Unavailable || !strings.Contains(err.Error(), "failed getting intention match: the Consul agent") {
+		if err := a.Know("app", identity.NewName("new"), false); status.Code(err) != codes.Unavailable || !strings.Contains(err.Error(), "failed getting intention match: the Consul agent") {
 			t.Errorf("Know of what was never read, while the agent is away: %v", err)
 		}
 		f.revive()
@@ -100,11 +101,11 @@ func TestKnowRefused(t *testing.T) {
 		f.refuse("/v1/connect/intentions/match?db", http.StatusForbidden)
 		p, _ := running(t, a)
 		after(time.Second)
-		if err := a.Know("app", identity.NewName("db")); err != nil {
+		if err := a.Know("app", identity.NewName("db"), false); err != nil {
 			t.Error(err)
 		}
 		after(time.Second)
-		if err := a.Know("app", identity.NewName("db")); status.Code(err) != codes.Unavailable || !strings.Contains(err.Error(), "failed getting intention match: ") || !strings.Contains(err.Error(), "403") {
+		if err := a.Know("app", identity.NewName("db"), false); status.Code(err) != codes.Unavailable || !strings.Contains(err.Error(), "failed getting intention match: ") || !strings.Contains(err.Error(), "403") {
 			t.Errorf("Know: %v", err)
 		}
 		if got := decides(t, p, "web", "db"); got != "unknown destination, false" {
@@ -133,11 +134,11 @@ func TestKnowBounds(t *testing.T) {
 	for c := range mostElsewhere / mostOfCaller {
 		for n := range mostOfCaller {
 			now = now.Add(time.Millisecond)
-			if !ask(fmt.Sprint(c), n) {
+			if !ask(strconv.Itoa(c), n) {
 				t.Fatalf("no room for the %dth of caller %d", n, c)
 			}
 		}
-		if ask(fmt.Sprint(c), mostOfCaller) {
+		if ask(strconv.Itoa(c), mostOfCaller) {
 			t.Error("a caller has more than one may have")
 		}
 	}

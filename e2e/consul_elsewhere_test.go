@@ -9,6 +9,7 @@ import (
 	"io"
 	"net/http"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -56,7 +57,7 @@ func (a authorizer) ask(t *testing.T, token, uri, target string) string {
 	if r.StatusCode != http.StatusOK || json.Unmarshal(text, &said) != nil {
 		return fmt.Sprintf("%d %s", r.StatusCode, text)
 	}
-	return fmt.Sprint(said.Authorized)
+	return strconv.FormatBool(said.Authorized)
 }
 
 // TestConsulElsewhere: beside Consul authorize and `intention check` answer about services that are on no node of this control plane: by
@@ -107,7 +108,7 @@ func TestConsulElsewhere(t *testing.T) {
 	for _, action := range []string{"deny", "allow", "deny", "allow"} {
 		c.Intend("db", meshtest.Intentions{"web": action})
 		took, err := meshtest.Within(promise+room, func() error {
-			if got := a.ask(t, db, a.uri("web"), "db"); got != fmt.Sprint(action == "allow") {
+			if got := a.ask(t, db, a.uri("web"), "db"); got != strconv.FormatBool(action == "allow") {
 				return fmt.Errorf("%s is answered %s", action, got)
 			}
 			return nil

@@ -14,6 +14,7 @@ import (
 	"net/url"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -134,7 +135,7 @@ func (o *oneAnswer) run(t *testing.T, r *rand.Rand) {
 					return fmt.Errorf("%s: %v %w", d, a, err)
 				}
 				if token := o.own[d]; token != "" || o.reader == "" {
-					if got := o.authorizer.ask(t, token, o.authorizer.uri(marker), d); got != fmt.Sprint(lets[d]) {
+					if got := o.authorizer.ask(t, token, o.authorizer.uri(marker), d); got != strconv.FormatBool(lets[d]) {
 						return errors.New("authorize " + d + ": " + got)
 					}
 				}

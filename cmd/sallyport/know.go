@@ -24,19 +24,20 @@ const (
 // that service. The errors are gRPC statuses; nobody is to be let in then.
 func (p *controlPlane) knowing(ctx context.Context, caller string, destination identity.Name) (*catalog.View, error) {
 	v, _ := p.store.Views.Load()
-	if p.agent == nil || v == nil || v.Mesh() == nil || (identity.Service{TrustDomain: v.Mesh().TrustDomain, Datacenter: v.Mesh().Datacenter, Name: destination}).Check() != nil {
-		return v, nil // all is known, or nothing, or no service can be called so
+	if p.agent == nil || v == nil || v.Mesh() == nil {
+		return v, nil // all is known, or nothing
+	}
+	known := v.Policy(destination) != nil
+	if !known && (identity.Service{TrustDomain: v.Mesh().TrustDomain, Datacenter: v.Mesh().Datacenter, Name: destination}).Check() != nil {
+		return v, nil // no service can be called so
+	}
+	err := p.agent.Know(caller, destination, known)
+	if known {
+		return v, nil
 	}
 	end := time.NewTimer(knowTime)
 	defer end.Stop()
-	for {
-		err := p.agent.Know(caller, destination)
-		if v, _ = p.store.Views.Load(); v.Policy(destination) != nil {
-			return v, nil
-		}
-		if err != nil {
-			return nil, err
-		}
+	for ; err == nil; err = p.agent.Know(caller, destination, false) {
 		select {
 		case <-time.After(knowPoll): // that it cannot be read makes no View
 		case <-end.C:
@@ -44,7 +45,11 @@ func (p *controlPlane) knowing(ctx context.Context, caller string, destination i
 		case <-ctx.Done():
 			return nil, status.FromContextError(ctx.Err()).Err()
 		}
+		if v, _ = p.store.Views.Load(); v.Policy(destination) != nil {
+			return v, nil
+		}
 	}
+	return nil, err
 }
 
 // apiKnowing is knowing for the HTTP API.
