@@ -48,8 +48,8 @@ var meantWithACLs = []meantDifference{
 		},
 	},
 	{
-		"`authorize` says no for a target that is no service with a sidecar, `connect.native` or selectors on this node", "nobody there can take the connection",
-		regexp.MustCompile(`POST /v1/agent/connect/authorize.*"Target":"(nosuch|plain|\*)"`),
+		"`authorize` says no for a target that no service can be called, as `*` and `default/db`", "nobody can take the connection",
+		regexp.MustCompile(`POST /v1/agent/connect/authorize.*"Target":"(\*|default/db)"`),
 		func(theirs, ours map[string]any) {
 			if b, _ := ours["body"].(map[string]any); b["Authorized"] == false && b["Reason"] == "unknown destination" {
 				become(theirs, ours)

@@ -178,6 +178,7 @@ POST /v1/agent/connect/authorize | {"Target":"nosuch","ClientCertURI":"spiffe://
 POST /v1/agent/connect/authorize | {"Target":"plain","ClientCertURI":"spiffe://TRUSTDOMAIN/ns/default/dc/dc1/svc/mon"}
 POST /v1/agent/connect/authorize | {"Target":"nat","ClientCertURI":"spiffe://TRUSTDOMAIN/ns/default/dc/dc1/svc/mon"}
 POST /v1/agent/connect/authorize | {"Target":"*","ClientCertURI":"spiffe://TRUSTDOMAIN/ns/default/dc/dc1/svc/mon"}
+POST /v1/agent/connect/authorize | {"Target":"default/db","ClientCertURI":"spiffe://TRUSTDOMAIN/ns/default/dc/dc1/svc/mon"}
 POST /v1/agent/connect/authorize?ns=x | {"Target":"api","ClientCertURI":"spiffe://TRUSTDOMAIN/ns/default/dc/dc1/svc/web"}
 POST /v1/agent/connect/authorize?dc=nosuch | {"Target":"api","ClientCertURI":"spiffe://TRUSTDOMAIN/ns/default/dc/dc1/svc/web"}
 # what sallyport passes on
