@@ -107,7 +107,7 @@ func TestFloods(t *testing.T) { // it needs the machine for itself
 			meshtest.Await(t, "web → api before the flood", allowed)
 			lines, closed := strings.Count(serve.Log(), "\n"), streamsClosed(serve.Log())
 			peak := watchMemory(serve.PID())
-			ended := startFlood(t, nobody, f)
+			ended := startFlood(t, nobody, f, 65534)
 			time.Sleep(lasting / 2)
 			m.Intend("api", meshtest.Intentions{"web": "deny"})
 			took := meshtest.Await(t, "a deny during the flood", denied)
@@ -187,8 +187,8 @@ func copyTestBinary(t *testing.T) string {
 	return path
 }
 
-// startFlood starts a process of nobody's that floods.
-func startFlood(t *testing.T, program string, f flood) <-chan error {
+// startFlood starts a process of another user that floods.
+func startFlood(t *testing.T, program string, f flood, uid uint32) <-chan error {
 	t.Helper()
 	task, err := json.Marshal(f)
 	if err != nil {
@@ -196,7 +196,7 @@ func startFlood(t *testing.T, program string, f flood) <-chan error {
 	}
 	cmd := exec.CommandContext(t.Context(), program)
 	cmd.Env = append(meshtest.Environ(), floodVariable+"="+string(task))
-	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uid, Gid: uid}}
 	ended := make(chan error, 1)
 	go func() {
 		out, err := cmd.CombinedOutput()

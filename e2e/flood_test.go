@@ -40,6 +40,7 @@ type flood struct {
 	Addr    string
 	Token   string   // empty: a bad one
 	Tokens  []string // of applications, for the HTTP API
+	Method  string   // of gRPC; empty: Envoys'
 	Proxy   string
 	Time    time.Duration
 }
@@ -171,6 +172,10 @@ func (f flood) open(ctx context.Context, read bool) (*raw, error) {
 // fields are the headers of a call, as a block.
 func (f flood) fields(r *raw, method string, more ...hpack.HeaderField) []byte {
 	r.block.Reset()
+	if f.Method != "" {
+		method = f.Method
+		more = append(more, hpack.HeaderField{Name: "workload.spiffe.io", Value: "true"})
+	}
 	for _, h := range append([]hpack.HeaderField{
 		{Name: ":method", Value: "POST"},
 		{Name: ":scheme", Value: "http"},

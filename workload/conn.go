@@ -44,9 +44,9 @@ const (
 	window = 64 << 10
 )
 
-// listen returns l with the bounds of connections.
+// listen returns l with the bounds of connections. Root, whom nothing names, counts too: it may pass on what others say.
 func (s *Server) listen(l net.Listener) net.Listener {
-	return connlimit.Listen(l, connlimit.Config{Total: maxStrangers, PerPeer: maxStrangersPerUser, Refused: func(string) { s.metrics.denied(reasonLimit) }})
+	return connlimit.Listen(l, connlimit.Config{Total: maxStrangers, PerPeer: maxStrangersPerUser, Root: true, Refused: func(string) { s.metrics.denied(reasonLimit) }})
 }
 
 func (s *Server) options() []grpc.ServerOption {
