@@ -63,12 +63,13 @@ type (
 	}
 
 	nomadService struct {
-		Name, Port string
-		Check      []struct {
+		Name, Port, Task string
+		Check            []struct {
 			Type, Path, Interval, Timeout string
 			Expose                        bool
 		}
 		Connect []struct {
+			Native         bool
 			SidecarService []struct{ Proxy []nomadProxy } `json:"sidecar_service"`
 			SidecarTask    []nomadTask                    `json:"sidecar_task"`
 		}
@@ -89,6 +90,7 @@ type (
 			Entrypoint, Args, Volumes []string
 		}
 		Template []struct{ Data, Destination string }
+		Env      []map[string]string
 	}
 )
 
@@ -111,6 +113,7 @@ type allocation struct {
 	// namespace is its network namespace, ip its address on the bridge, veth the interface there; empty: it has the node's.
 	namespace, ip, veth string
 	ports               map[string]string // the node's addresses that lead into the allocation, by label
+	inside              map[string]int    // where they lead to
 	services            []string
 	relays              []net.Listener
 	tasks               map[string]*meshtest.Process
@@ -222,7 +225,7 @@ func makeBridge(t *testing.T) {
 func (n *nomadClient) allocate(job, group string, g nomadGroup) {
 	n.t.Helper()
 	n.given++
-	a := &allocation{id: uuid(), job: job, group: group, ports: map[string]string{}, tasks: map[string]*meshtest.Process{}}
+	a := &allocation{id: uuid(), job: job, group: group, ports: map[string]string{}, inside: map[string]int{}, tasks: map[string]*meshtest.Process{}}
 	a.dir = filepath.Join(n.dir, "alloc", a.id)
 	n.allocs = append(n.allocs, a)
 	for _, network := range g.Network {
@@ -231,11 +234,18 @@ func (n *nomadClient) allocate(job, group string, g nomadGroup) {
 		}
 		n.connect(a)
 		for label, port := range labelled(network.Port) {
-			a.ports[label] = net.JoinHostPort(nodeAddress, strconv.Itoa(n.port(a, port.To)))
+			public := n.port(a, port.To)
+			a.ports[label], a.inside[label] = net.JoinHostPort(nodeAddress, strconv.Itoa(public)), cmp.Or(port.To, public)
 		}
 	}
+	tokens := map[string]string{} // of Connect native tasks
 	for _, s := range g.Service {
-		n.register(a, s)
+		if s.Connect[0].Native {
+			n.registerNative(a, s)
+			_, tokens[s.Task] = n.consul.ServiceToken(s.Name)
+		} else {
+			n.register(a, s)
+		}
 	}
 	for _, s := range g.Service {
 		for _, task := range s.Connect[0].SidecarTask {
@@ -245,7 +255,12 @@ func (n *nomadClient) allocate(job, group string, g nomadGroup) {
 		}
 	}
 	for name, task := range labelled(g.Task) {
-		n.start(a, name, task.Driver, task, nil)
+		var secrets map[string]string
+		if token := tokens[name]; token != "" {
+			secrets = map[string]string{"si_token": token}
+			task.Env = append(task.Env, map[string]string{"CONSUL_HTTP_TOKEN": token})
+		}
+		n.start(a, name, task.Driver, task, secrets)
 	}
 }
 
@@ -374,6 +389,12 @@ func (n *nomadClient) start(a *allocation, name, driver string, task nomadTask, 
 	}
 	if driver == "docker" {
 		env["NOMAD_ALLOC_DIR"], env["NOMAD_TASK_DIR"], env["NOMAD_SECRETS_DIR"] = "/alloc", "/local", "/secrets"
+	}
+	for label, port := range a.inside {
+		env["NOMAD_PORT_"+label] = strconv.Itoa(port)
+	}
+	for _, own := range task.Env {
+		maps.Copy(env, own)
 	}
 	c := task.Config[0]
 	args := slices.Concat(c.Entrypoint, c.Args)

@@ -5,11 +5,9 @@ package e2e
 import (
 	"cmp"
 	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"net"
-	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -152,13 +150,14 @@ func newNode(t *testing.T, c *meshtest.Consul, g *guide, envoy string) *node {
 			t.Fatal(err)
 		}
 	}
+	buildOrders(t, filepath.Join(bin, "orders"))
 	path := bin + ":" + os.Getenv("PATH")
 	n := &node{guide: g, t: t, dir: dir, env: append(meshtest.Environ(), "PATH="+path, "CONSUL_HTTP_TOKEN="+management)}
 	n.nomad = &nomadClient{
 		t: t, consul: c, dir: filepath.Join(dir, "nomad"),
 		// What the package puts into /usr and /var is here.
 		env:   []string{"PATH=" + path, "SALLYPORT_DATA=" + filepath.Join(dir, "data")},
-		image: map[string]string{"/usr/bin/sallyport": filepath.Join(bin, "sallyport"), "/usr/local/bin/envoy": envoytest.Binary(t, envoy)},
+		image: map[string]string{"/usr/bin/orders": filepath.Join(bin, "orders"), "/usr/bin/sallyport": filepath.Join(bin, "sallyport"), "/usr/local/bin/envoy": envoytest.Binary(t, envoy)},
 	}
 	return n
 }
@@ -166,7 +165,7 @@ func newNode(t *testing.T, c *meshtest.Consul, g *guide, envoy string) *node {
 // typeGuide types the guide from its beginning to its end. docker says which of two ways is gone: Nomad runs the control plane, and Docker the sidecar of api.
 func (n *node) typeGuide(docker bool) {
 	t := n.t
-	for _, name := range []string{"sallyport.nomad.hcl", "api.nomad.hcl", "web.nomad.hcl", "api-defaults.hcl", "api-intentions.hcl"} {
+	for _, name := range []string{"sallyport.nomad.hcl", "api.nomad.hcl", "web.nomad.hcl", "orders.nomad.hcl", "api-defaults.hcl", "api-intentions.hcl", "orders-intentions.hcl"} {
 		n.nomad.write(filepath.Join(n.dir, name), n.file(name), 0o644)
 	}
 	if docker {
@@ -195,6 +194,7 @@ func (n *node) typeGuide(docker bool) {
 		}
 	}
 	n.native()
+	n.connectNative()
 	if docker {
 		// The containers see the directory of a control plane that starts anew.
 		n.nomad.stop("sallyport")
@@ -233,44 +233,6 @@ func (n *node) inSync() {
 			return fmt.Errorf("%w\n%s", cmp.Or(err, errors.New("status")), out)
 		}
 		return nil
-	})
-}
-
-// native fails the test unless an instance of api that is a Connect native task is dialled by the sidecars of web, by mutual TLS.
-func (n *node) native() {
-	t, c := n.t, n.nomad.consul
-	t.Helper()
-	var leaf struct{ CertPEM, PrivateKeyPEM string }
-	c.Must("GET", "/v1/agent/connect/ca/leaf/api", nil, &leaf)
-	cert, err := tls.X509KeyPair([]byte(leaf.CertPEM), []byte(leaf.PrivateKeyPEM))
-	if err != nil {
-		t.Fatal(err)
-	}
-	var roots struct{ Roots []struct{ RootCert string } }
-	c.Must("GET", "/v1/agent/connect/ca/roots", nil, &roots)
-	pool := x509.NewCertPool()
-	for _, r := range roots.Roots {
-		pool.AppendCertsFromPEM([]byte(r.RootCert))
-	}
-	l, err := tls.Listen("tcp", net.JoinHostPort(nodeAddress, "0"), &tls.Config{Certificates: []tls.Certificate{cert}, ClientCAs: pool, ClientAuth: tls.RequireAndVerifyClientCert})
-	if err != nil {
-		t.Fatal(err)
-	}
-	server := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "hello from the native api") })}
-	go func() { _ = server.Serve(l) }()
-	t.Cleanup(func() { server.Close() })
-	id := "_nomad-task-" + uuid() + "-native-api-native"
-	c.Register(map[string]any{
-		"ID": id, "Name": "api", "Address": nodeAddress, "Port": l.Addr().(*net.TCPAddr).Port, "Meta": map[string]any{"external-source": "nomad"}, "Connect": map[string]any{"Native": true},
-	})
-	meshtest.Await(t, "web reaches the native api", func() error { return n.try(askAPI, "hello from the native api") })
-	c.Must("PUT", "/v1/agent/service/deregister/"+id, nil, nil)
-	meshtest.Await(t, "web reaches the native api no more", func() error {
-		var err error
-		for range 3 {
-			err = errors.Join(err, n.try(askAPI, "hello from api"))
-		}
-		return err
 	})
 }
 
