@@ -1,6 +1,7 @@
 package svidfile
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -112,7 +113,20 @@ func (c *client) ask(ctx context.Context, path string, index uint64, out any) (u
 	}
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, c.base+path+query, nil)
+	return c.do(ctx, http.MethodGet, path, query, nil, out)
+}
+
+// send sends a body to path and reads the answer into out.
+func (c *client) send(ctx context.Context, path string, body []byte, out any) error {
+	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	defer cancel()
+	_, err := c.do(ctx, http.MethodPost, path, "", body, out)
+	return err
+}
+
+// do asks a question and reads the answer into out. It returns the index of the answer.
+func (c *client) do(ctx context.Context, method, path, query string, body []byte, out any) (uint64, error) {
+	req, err := http.NewRequestWithContext(ctx, method, c.base+path+query, bytes.NewReader(body))
 	if err != nil {
 		return 0, err
 	}

@@ -33,6 +33,8 @@ type Config struct {
 	Dir string
 	// Group may read the key, by name or number; empty: its owner alone.
 	Group string
+	// OwnKey says that the key is made here, and never sent: the API signs a certificate request. Consul's does not.
+	OwnKey bool
 	// Command is run by a shell after each change of the files; empty: nothing is.
 	Command string
 	// Timeout ends the command; 0: 30 s.
@@ -69,12 +71,16 @@ type writer struct {
 	leaf    leafAnswer
 	roots   rootsAnswer
 	changed chan struct{}
+	// others is full when the roots have become others.
+	others chan struct{}
+	// renew is when a leaf for a key of our own is asked for anew.
+	renew time.Time
 }
 
 // Run writes the files, at once and after each change, until ctx ends; then it returns nil. An API that is away, or refuses, is
 // asked again, and the files stay. The error is that the configuration is wrong, or with Once why nothing was written.
 func Run(ctx context.Context, c Config) error {
-	w := &writer{Config: c, log: c.Logger, changed: make(chan struct{}, 1)}
+	w := &writer{Config: c, log: c.Logger, changed: make(chan struct{}, 1), others: make(chan struct{}, 1)}
 	if w.log == nil {
 		w.log = slog.New(slog.DiscardHandler)
 	}
@@ -107,11 +113,34 @@ func (w *writer) leafPath() string { return "/v1/agent/connect/ca/leaf/" + url.P
 
 const rootsPath = "/v1/agent/connect/ca/roots"
 
+// askLeaf reads the leaf, with an index above 0 after a wait for another.
+func (w *writer) askLeaf(ctx context.Context, index uint64, to *leafAnswer) (uint64, error) {
+	if w.OwnKey {
+		return w.askForOwnKey(ctx, index, to)
+	}
+	return w.api.ask(ctx, w.leafPath(), index, to)
+}
+
+func (w *writer) askRoots(ctx context.Context, index uint64, to *rootsAnswer) (uint64, error) {
+	next, err := w.api.ask(ctx, rootsPath, index, to)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if err == nil && len(w.roots.Roots) > 0 && !sameRoots(w.roots, *to) {
+		select {
+		case w.others <- struct{}{}:
+		default:
+		}
+	}
+	return next, err
+}
+
+func sameRoots(a, b rootsAnswer) bool { return slices.Equal(a.Roots, b.Roots) }
+
 func (w *writer) once(ctx context.Context) error {
 	if _, err := w.api.ask(ctx, rootsPath, 0, &w.roots); err != nil {
 		return err
 	}
-	if _, err := w.api.ask(ctx, w.leafPath(), 0, &w.leaf); err != nil {
+	if _, err := w.askLeaf(ctx, 0, &w.leaf); err != nil {
 		return err
 	}
 	m, err := materialOf(w.leaf, w.roots, time.Now())
@@ -127,10 +156,10 @@ func (w *writer) follow(ctx context.Context) {
 	var watches sync.WaitGroup
 	defer watches.Wait()
 	defer cancel()
-	watches.Go(func() { watch(ctx, w, w.leafPath(), &w.leaf, func(a, b leafAnswer) bool { return a == b }) })
 	watches.Go(func() {
-		watch(ctx, w, rootsPath, &w.roots, func(a, b rootsAnswer) bool { return slices.Equal(a.Roots, b.Roots) })
+		watch(ctx, w, w.leafPath(), w.askLeaf, &w.leaf, func(a, b leafAnswer) bool { return a == b })
 	})
+	watches.Go(func() { watch(ctx, w, rootsPath, w.askRoots, &w.roots, sameRoots) })
 	last, failures := "", 0
 	for {
 		var again <-chan time.Time
@@ -229,14 +258,14 @@ func (w *writer) run(ctx context.Context) error {
 	return &commandError{fmt.Sprintf("--exec %q: %v: run it by hand to see why", w.Command, err)}
 }
 
-// watch keeps to the newest answer at path, until ctx ends.
-func watch[T any](ctx context.Context, w *writer, path string, to *T, same func(a, b T) bool) {
+// watch keeps to the newest answer that ask gives, which is that of path, until ctx ends.
+func watch[T any](ctx context.Context, w *writer, path string, ask func(context.Context, uint64, *T) (uint64, error), to *T, same func(a, b T) bool) {
 	var index uint64
 	failures, idle := 0, 0
 	for last := ""; ctx.Err() == nil; {
 		began := time.Now()
 		var got T
-		next, err := w.api.ask(ctx, path, index, &got)
+		next, err := ask(ctx, index, &got)
 		if ctx.Err() != nil {
 			return
 		}

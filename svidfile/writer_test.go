@@ -9,7 +9,9 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/json"
+	"encoding/pem"
 	"fmt"
+	"io"
 	"io/fs"
 	"log/slog"
 	"math/big"
@@ -44,6 +46,12 @@ func issue(t testing.TB, by *authority, service string, ca bool, life time.Durat
 	if err != nil {
 		t.Fatal(err)
 	}
+	return certify(t, by, service, ca, life, key.Public(), key), key
+}
+
+// certify signs a certificate of a key, which signs itself if nobody does.
+func certify(t testing.TB, by *authority, service string, ca bool, life time.Duration, public any, key *ecdsa.PrivateKey) *x509.Certificate {
+	t.Helper()
 	serial, err := rand.Int(rand.Reader, big.NewInt(1<<62))
 	if err != nil {
 		t.Fatal(err)
@@ -56,7 +64,7 @@ func issue(t testing.TB, by *authority, service string, ca bool, life time.Durat
 	if by != nil {
 		parent, signer = by.cert, by.key
 	}
-	der, err := x509.CreateCertificate(rand.Reader, template, parent, key.Public(), signer)
+	der, err := x509.CreateCertificate(rand.Reader, template, parent, public, signer)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -64,7 +72,7 @@ func issue(t testing.TB, by *authority, service string, ca bool, life time.Durat
 	if err != nil {
 		t.Fatal(err)
 	}
-	return cert, key
+	return cert
 }
 
 func (a *authority) leaf(t testing.TB, life time.Duration) leafAnswer {
@@ -93,6 +101,9 @@ type fakeAPI struct {
 	broken  string // what is answered instead
 	code    int
 	asked   int
+	// sign answers certificate requests; nil: there is no such path. bodies are what was sent.
+	sign   func(key any) leafAnswer
+	bodies []string
 }
 
 func (f *fakeAPI) set(change func()) {
@@ -127,6 +138,18 @@ func (f *fakeAPI) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	w.Header().Set("X-Consul-Index", strconv.FormatUint(f.index, 10))
+	if r.Method == http.MethodPost && r.URL.Path == "/v1/sallyport/leaf/web" && f.sign != nil {
+		body, _ := io.ReadAll(r.Body)
+		f.bodies = append(f.bodies, string(body))
+		block, _ := pem.Decode(body)
+		request, err := x509.ParseCertificateRequest(block.Bytes)
+		if err != nil || request.CheckSignature() != nil || len(request.Extensions) > 0 {
+			http.Error(w, "a bad request", http.StatusBadRequest)
+			return
+		}
+		_ = json.NewEncoder(w).Encode(f.sign(request.PublicKey))
+		return
+	}
 	switch r.URL.Path {
 	case rootsPath:
 		_ = json.NewEncoder(w).Encode(f.roots)

@@ -7,6 +7,7 @@ import (
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/sha256"
+	"crypto/tls"
 	"crypto/x509"
 	"encoding/hex"
 	"encoding/json"
@@ -98,6 +99,32 @@ func TestLeafListOfRequest(t *testing.T) {
 	var got []admin.Leaf
 	if err != nil || json.Unmarshal([]byte(out), &got) != nil || len(got) != 1 || got[0].Caller != "token "+made.TokenID || got[0].Serial != colonHex(cert.SerialNumber.Bytes()) {
 		t.Errorf("%v: %s", err, out)
+	}
+}
+
+// TestSVIDOfOwnKey: the control plane signs what `svid write --own-key` sends, and knows whose leaf it is.
+func TestSVIDOfOwnKey(t *testing.T) {
+	c, dir := startServe(t)
+	made, err := c.ApplicationToken(t.Context(), admin.ApplicationTokenRequest{Service: "web"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = applicationLeaf(t, made, "web") // the roots are there
+	out, token := filepath.Join(dir, "mesh"), filepath.Join(dir, "token")
+	if err := os.WriteFile(token, []byte(made.Token), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := command(t, "svid", "write", "web", "--out", out, "--api", "unix://"+made.Socket, "--token-file", token, "--own-key", "--once"); err != nil {
+		t.Fatal(err)
+	}
+	pair, err := tls.LoadX509KeyPair(filepath.Join(out, "current", "svid.pem"), filepath.Join(out, "current", "key.pem"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, err := command(t, "leaf", "list", "--runtime-dir", "rt", "--file", filepath.Join(out, "current", "svid.pem"), "--json")
+	var got []admin.Leaf
+	if err != nil || json.Unmarshal([]byte(text), &got) != nil || len(got) != 1 || got[0].Serial != colonHex(pair.Leaf.SerialNumber.Bytes()) || got[0].InUse {
+		t.Errorf("%v: %s", err, text)
 	}
 }
 

@@ -25,6 +25,9 @@ at once, and nobody finds a new certificate beside an old key behind it. The dir
 After each change the command of --exec is run, by /bin/sh, in /, without the token. If it fails that is logged, and it is run at the next
 change. While the API does not answer, or refuses, the files stay. With --once the exit status is 1 if that is so.
 
+With --own-key the key is made here and never sent: the API signs a certificate request, again when half of the leaf's life is over, and when the
+roots change. Consul's agent does not do that.
+
 DIR is made if it is missing; one that others may write to is refused. The token is that of --token-file, which is read again when it
 changes, else CONSUL_HTTP_TOKEN, else CONSUL_HTTP_TOKEN_FILE: "sallyport token create SERVICE" makes one.`,
 		Example: `  sallyport svid write api --out /etc/nginx/mesh --token-file /etc/nginx/mesh.token --exec 'nginx -s reload'
@@ -56,6 +59,7 @@ changes, else CONSUL_HTTP_TOKEN, else CONSUL_HTTP_TOKEN_FILE: "sallyport token c
 	}
 	f := write.Flags()
 	f.StringVar(&cfg.Dir, "out", "", "directory of the files")
+	f.BoolVar(&cfg.OwnKey, "own-key", false, "make the key here, and have the API sign a request for it; not beside Consul")
 	f.StringVar(&cfg.Command, "exec", "", "command to run after each change of the files")
 	f.DurationVar(&cfg.Timeout, "exec-timeout", 30*time.Second, "how long the command may take")
 	f.BoolVar(&cfg.Once, "once", false, "write once, and end")
