@@ -47,9 +47,7 @@ func (s *Server) authorize(w http.ResponseWriter, r *http.Request, q *question) 
 
 func (s *Server) authorized(w http.ResponseWriter, r *http.Request, q *question) (authorizeAnswer, error) {
 	var in connectAuthorizeRequest
-	d := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxBody))
-	d.DisallowUnknownFields()
-	if err := d.Decode(&in); err != nil {
+	if err := in.decode(w, r); err != nil {
 		return authorizeAnswer{}, failed(http.StatusBadRequest, "Request decode failed: %s", inConsulsWords.Replace(err.Error()))
 	}
 	v, target, source, err := s.mayAuthorize(r, q, &in)
@@ -87,14 +85,14 @@ func (s *Server) mayAuthorize(r *http.Request, q *question, in *connectAuthorize
 
 // sourceOf reads the identity of a certificate. Consul takes spellings that are no SPIFFE IDs; they are refused here.
 func sourceOf(uri string) (identity.Service, error) {
+	source, err := identity.ParseURI(uri)
+	if err == nil {
+		return source, nil
+	}
 	if _, err := spiffeid.FromString(uri); err != nil {
 		return identity.Service{}, failed(http.StatusBadRequest, "ClientCertURI not a valid Connect identifier")
 	}
-	source, err := identity.ParseURI(uri)
-	if err != nil {
-		return identity.Service{}, failed(http.StatusBadRequest, "ClientCertURI not a valid Service identifier")
-	}
-	return source, nil
+	return identity.Service{}, failed(http.StatusBadRequest, "ClientCertURI not a valid Service identifier")
 }
 
 func authorizeAnswerOf(d intention.Decision) authorizeAnswer {

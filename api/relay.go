@@ -187,7 +187,7 @@ type asking struct {
 // together has ask ask the agent for all who ask the same under one key, and returns when. Who comes while the agent is asked already may know of a
 // change that the agent did not when it answered, and waits for the next time, with all who do: thousands who come at once are two
 // questions.
-func (rl *relay) together(ctx context.Context, key string, ask func() (RelayReply, error)) (reply RelayReply, asked time.Time, err error) {
+func (rl *relay) together(ctx context.Context, key string, ask func(context.Context) (RelayReply, error)) (reply RelayReply, asked time.Time, err error) {
 	came := time.Now()
 	for {
 		rl.mu.Lock()
@@ -196,7 +196,7 @@ func (rl *relay) together(ctx context.Context, key string, ask func() (RelayRepl
 			a = &asking{began: time.Now(), done: make(chan struct{})}
 			rl.asked[key] = a
 			rl.mu.Unlock()
-			rl.answer(key, ask, a)
+			rl.answer(ctx, key, ask, a)
 			return a.reply, a.began, a.err
 		}
 		rl.mu.Unlock()
@@ -212,7 +212,7 @@ func (rl *relay) together(ctx context.Context, key string, ask func() (RelayRepl
 }
 
 // answer has a be answered.
-func (rl *relay) answer(key string, ask func() (RelayReply, error), a *asking) {
+func (rl *relay) answer(ctx context.Context, key string, ask func(context.Context) (RelayReply, error), a *asking) {
 	a.err = context.Canceled // if the agent's answer panics
 	defer func() {
 		rl.mu.Lock()
@@ -220,7 +220,7 @@ func (rl *relay) answer(key string, ask func() (RelayReply, error), a *asking) {
 		rl.mu.Unlock()
 		close(a.done)
 	}()
-	a.reply, a.err = ask()
+	a.reply, a.err = ask(ctx)
 }
 
 // enter returns the watched answer of a question, if it is watched. release is the end of its use.

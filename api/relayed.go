@@ -1,6 +1,7 @@
 package api
 
 import (
+	"context"
 	"io"
 	"net/http"
 	"net/url"
@@ -42,8 +43,8 @@ func (s *Server) relayed(w http.ResponseWriter, r *http.Request, q *question) {
 	if e == nil {
 		var first RelayReply
 		full := errBusy
-		first, _, err = rl.together(r.Context(), key, func() (first RelayReply, err error) {
-			e, first, full, err = rl.begin(r.Context(), key, out)
+		first, _, err = rl.together(r.Context(), key, func(ctx context.Context) (first RelayReply, err error) {
+			e, first, full, err = rl.begin(ctx, key, out)
 			return first, err
 		})
 		if err == nil && e == nil {
@@ -72,7 +73,7 @@ func (s *Server) relayed(w http.ResponseWriter, r *http.Request, q *question) {
 
 // await is e's reply, by a word of the agent that is not too old, if need be after a wait for another one.
 func (s *Server) await(r *http.Request, q *question, e *watched, caller string, ask RelayQuestion) (RelayReply, time.Duration, error) {
-	again := func() (RelayReply, error) { return s.relay.ask(r.Context(), ask) }
+	again := func(ctx context.Context) (RelayReply, error) { return s.relay.ask(ctx, ask) }
 	reply, changed, fresh, stale := e.now()
 	if !fresh { // the caller's rights may have changed, of which a wait says nothing
 		next, asked, err := s.relay.together(r.Context(), e.key, again)
