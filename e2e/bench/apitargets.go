@@ -6,8 +6,11 @@ import (
 	"time"
 )
 
-// rawClient is who asks, which is a part of every figure.
-const rawClient = "raw client"
+// The clients, which are a part of every figure.
+const (
+	rawClient  = "raw client"
+	grpcClient = "grpc-go client"
+)
 
 // apiModes are the ways in which sallyport has its catalog.
 var apiModes = []string{byFiles, byBeside}
@@ -33,6 +36,7 @@ var (
 		{what: "throughput", of: perAnswer, other: byNothing, limit: 0.8, rate: true},
 	}
 	questionOne = []apiTarget{{what: "p50", of: p50, other: byConsul, limit: 0.6}}
+	svidOne     = []apiTarget{{what: "p50", of: p50, other: byNothing, limit: 1.5}}
 )
 
 func p50(f *apiFigures) []time.Duration       { return f.p50 }
@@ -50,11 +54,11 @@ func called(by string) string {
 	return by
 }
 
-// apiRows are the rows of what was asked, one for each mode and target. work says what, and how.
-func apiRows(work string, targets []apiTarget, all map[string]*apiFigures) (rows []row) {
+// apiRows are the rows of what a client asked, one for each mode and target. work says what, and how.
+func apiRows(work, client string, targets []apiTarget, all map[string]*apiFigures) (rows []row) {
 	for _, mode := range apiModes {
 		for _, t := range targets {
-			rows = append(rows, t.row(fmt.Sprintf("%s, %s, %s: %s", work, rawClient, mode, t.what), mode, all))
+			rows = append(rows, t.row(fmt.Sprintf("%s, %s, %s: %s", work, client, mode, t.what), mode, all))
 		}
 	}
 	return rows
@@ -67,16 +71,18 @@ func (t apiTarget) row(work, mode string, all map[string]*apiFigures) row {
 	}
 	r := row{work: work, value: "–", verdict: unmeasured, target: fmt.Sprintf("%s %.3g × %s", sign, t.limit, called(t.other))}
 	own := all[mode]
-	if own == nil {
-		r.beside = why(mode, all)
+	if why := own.missing(); why != "" {
+		r.beside = why
 		return r
 	}
 	r.value = t.show(own)
 	var beside []string
 	for _, other := range []string{byNothing, byConsul} {
 		f := all[other]
-		if f == nil {
-			beside = append(beside, why(other, all))
+		if why := f.missing(); why != "" {
+			if other == t.other {
+				beside = append(beside, why)
+			}
 			continue
 		}
 		ratio := t.ratio(own, f)
@@ -105,12 +111,18 @@ func (t apiTarget) show(f *apiFigures) string {
 	return inMicros(d)
 }
 
-// why is why something was not measured.
-func why(by string, all map[string]*apiFigures) string {
-	if by == byBeside && all[byConsul] != nil {
-		return "only root can ask as another user"
+// noConsul and noUser are why something was not measured.
+const (
+	noConsul = "no Consul (-agent)"
+	noUser   = "only root can ask as another user"
+)
+
+// missing is why there are no figures of a server; empty: there are.
+func (f *apiFigures) missing() string {
+	if f == nil {
+		return noConsul
 	}
-	return "no Consul (-agent)"
+	return f.why
 }
 
 // The targets of questions that wait: what each takes of memory, in bytes; how long authorize takes meanwhile, of what it takes else, of
@@ -133,7 +145,7 @@ func waitRows(all map[string]*waiters, meanwhile map[string]*apiFigures, left ma
 		wake := row{work: work("one intention changes, all answered"), value: "–", target: fmt.Sprintf("≤ %.3g × do-nothing", wakeOfNothing), verdict: unmeasured}
 		gone := row{work: work("left a second after their clients"), value: "–", target: "nothing", verdict: unmeasured}
 		if w := all[mode]; w == nil {
-			memory.beside = why(mode, nil)
+			memory.beside = noConsul
 			same.beside, wake.beside, gone.beside = memory.beside, memory.beside, memory.beside
 		} else {
 			memory.value, memory.verdict = fmt.Sprintf("%.1f KB", w.each/1e3), verdict(w.each <= waitMemory)

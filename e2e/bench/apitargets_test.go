@@ -47,12 +47,15 @@ func TestAPIRows(t *testing.T) {
 			map[string]*apiFigures{byFiles: took(50), byBeside: took(20), byNothing: took(39), byConsul: took(50)},
 			[]string{"20.0 k/s MISSED", "20.0 k/s MISSED", "50.0 k/s met", "50.0 k/s met"},
 		},
+		"nobody to ask as": {
+			questionOne, map[string]*apiFigures{byFiles: took(50), byBeside: {why: noUser}, byConsul: took(100)}, []string{"50.0 µs met", "– " + unmeasured},
+		},
 		"nothing took no time": {
 			questionOne, map[string]*apiFigures{byFiles: took(50), byConsul: took()}, []string{"50.0 µs " + unmeasured, "– " + unmeasured},
 		},
 	} {
 		var got []string
-		for _, r := range apiRows("work", c.targets, c.all) {
+		for _, r := range apiRows("work", rawClient, c.targets, c.all) {
 			got = append(got, r.value+" "+r.verdict)
 		}
 		if diff := cmp.Diff(c.want, got); diff != "" {
