@@ -257,6 +257,7 @@ func TestRules(t *testing.T) {
 		{"GET", "/v1/agent/connect/ca/leaf/a/b", "api", 500, "SPIFFE ID is not in the expected format"},
 		{"GET", "/v1/agent/connect/ca/leaf/api", "", 403, "Permission denied"},
 		{"GET", "/v1/agent/connect/ca/leaf/api", "bogus", 403, "ACL not found"},
+		{"GET", "/v1/connect/ca/roots", "bogus", 200, ""},
 		{"GET", "/v1/agent/connect/ca/leaf/api", "web", 403, `Permission denied: web lacks permission 'service:write' on "api"`},
 		{"GET", "/v1/agent/connect/ca/leaf/API", "API", 404, "letter case"},
 		{"GET", "/v1/agent/connect/ca/leaf/nosuch", "nosuch", 404, "not registered"},

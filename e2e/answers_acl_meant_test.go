@@ -80,7 +80,7 @@ var meantWithACLs = []meantDifference{
 		},
 	},
 	{
-		"Roots, leafs and `authorize` have all headers of Consul's servers, `?pem` too, and no `X-Cache` and no `Age`", "all answers come from memory",
+		"Roots and leafs have all headers of Consul's servers, `?pem` too; they and `authorize` have no `X-Cache` and no `Age`", "all answers come from memory",
 		regexp.MustCompile(`/v1/(agent/)?connect/(ca/(roots|leaf)|authorize)`),
 		func(theirs, ours map[string]any) {
 			for _, a := range []map[string]any{theirs, ours} {

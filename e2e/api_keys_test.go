@@ -69,42 +69,16 @@ func keysOfTheAPI(t *testing.T, mode keyMode) { //nolint:thelper // it is the te
 	m.Add(meshtest.Service{Name: "web", Local: serveEcho(t, "")})
 	selectors := fmt.Sprintf("unix:uid:%d", namedUID)
 	tokens := map[string]string{}
-	switch c := config.Consul; {
-	case c == nil:
+	if c := config.Consul; c == nil {
 		m.Write("native.hcl", fmt.Sprintf(`
 services { name = "api" port = 8443 connect { native = true } meta { sallyport_selectors = %q } }
 services { name = "db" port = 8444 connect { native = true } }
 `, selectors))
-	default:
-		for _, name := range []string{"api", "db"} {
-			meta := map[string]string{}
-			if name == "api" {
-				meta["sallyport_selectors"] = selectors
-			}
-			c.Register(map[string]any{"Name": name, "Port": 8443, "Meta": meta, "Connect": map[string]any{"Native": true}})
+	} else {
+		tokens = k.register(c, selectors)
+		if mode.consul.Management != "" {
+			flags = append(flags, "--token-file", filepath.Join(dir, "serve"), "--service-tokens", "api="+filepath.Join(dir, "own"))
 		}
-		for _, uid := range []int{0, planeUID, overflowUID} { // in files that is an error
-			meta := map[string]string{"sallyport_selectors": fmt.Sprintf("unix:uid:%d", uid)}
-			c.Register(map[string]any{"ID": fmt.Sprintf("api-%d", uid), "Name": "api", "Port": 8443, "Meta": meta, "Connect": map[string]any{"Native": true}})
-		}
-		if mode.consul.Management == "" {
-			tokens["api"], tokens["db"], tokens["reader"] = "11111111-0000-4000-8000-000000000000", "anonymous", "x"
-			break
-		}
-		c.Policy("sallyport", m.RunAlone("consul", "policy", "--node-name", "node").Stdout)
-		_, serve := c.NewToken(map[string]any{"Policies": []map[string]any{{"Name": "sallyport"}}})
-		_, tokens["api"] = c.ServiceToken("api")
-		_, tokens["db"] = c.ServiceToken("db")
-		_, tokens["web"] = c.ServiceToken("web")
-		c.Policy("reads", `service_prefix "" { policy = "read" } node_prefix "" { policy = "read" }`)
-		_, tokens["reader"] = c.NewToken(map[string]any{"Policies": []map[string]any{{"Name": "reads"}}})
-		for name, token := range map[string]string{"serve": serve, "own": tokens["api"]} {
-			if err := os.Chown(tokenFile(t, filepath.Join(dir, name), token), planeUID, planeUID); err != nil {
-				t.Fatal(err)
-			}
-		}
-		flags = append(flags, "--token-file", filepath.Join(dir, "serve"), "--service-tokens", "api="+filepath.Join(dir, "own"))
-		tokens["serve"] = serve
 	}
 	m.SetFlags(flags...)
 	m.Serve()
@@ -207,6 +181,40 @@ services { name = "db" port = 8444 connect { native = true } }
 	k.taken(mode, config.Consul, tokens)
 	secrets := k.look(tokens)
 	figure(t, "asked=%d given=%d keys=%d secrets_in_sight=%d", asked[false]+asked[true], asked[true], len(k.known), secrets)
+}
+
+// register registers api, which names its process, and others with Consul, and returns tokens of Consul's. The files of those that the control
+// plane has are called serve and own.
+func (k *keyRig) register(c *meshtest.Consul, selectors string) map[string]string {
+	t := k.t
+	t.Helper()
+	register := func(id, name, selectors string) {
+		t.Helper()
+		c.Register(map[string]any{"ID": id, "Name": name, "Port": 8443, "Meta": map[string]string{"sallyport_selectors": selectors}, "Connect": map[string]any{"Native": true}})
+	}
+	register("api", "api", selectors)
+	register("db", "db", "")
+	for _, uid := range []int{0, planeUID, overflowUID} { // in files that is an error
+		register(fmt.Sprintf("api-%d", uid), "api", fmt.Sprintf("unix:uid:%d", uid))
+	}
+	if c.Agent.Management == "" {
+		return map[string]string{"api": "11111111-0000-4000-8000-000000000000", "db": "anonymous", "reader": "x"}
+	}
+	tokens := map[string]string{}
+	c.Policy("sallyport", k.m.RunAlone("consul", "policy", "--node-name", "node").Stdout)
+	c.Policy("reads", `service_prefix "" { policy = "read" } node_prefix "" { policy = "read" }`)
+	for name, policy := range map[string]string{"serve": "sallyport", "reader": "reads"} {
+		_, tokens[name] = c.NewToken(map[string]any{"Policies": []map[string]any{{"Name": policy}}})
+	}
+	for _, service := range []string{"api", "db", "web"} {
+		_, tokens[service] = c.ServiceToken(service)
+	}
+	for name, token := range map[string]string{"serve": tokens["serve"], "own": tokens["api"]} {
+		if err := os.Chown(tokenFile(t, filepath.Join(k.forwarded, name), token), planeUID, planeUID); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return tokens
 }
 
 // taken holds that what is taken away counts: a token that was revoked, or deleted, and a process that the service names no more.
