@@ -1,11 +1,13 @@
 package catalog_test
 
 import (
+	"fmt"
 	"testing"
 
 	"github.com/sallyport/sallyport/catalog"
 	"github.com/sallyport/sallyport/identity"
 	"github.com/sallyport/sallyport/intention"
+	"github.com/sallyport/sallyport/internal/catalogtest"
 )
 
 // TestDecide: of a name that nobody has registered the intentions about all destinations decide, and the default, unless there may be others
@@ -43,5 +45,44 @@ func TestDecide(t *testing.T) {
 	}
 	if d := (&catalog.View{}).Decide(identity.Service{}, name("api")); d != (intention.Decision{}) {
 		t.Errorf("the zero View decides %+v", d)
+	}
+}
+
+// TestReadIsNoChange: what is read of a destination that has no proxy and no registration is no change of intentions where there may be
+// others that were not read, nor that it is read no more; what changes meanwhile is.
+func TestReadIsNoChange(t *testing.T) {
+	own := catalog.Registration{ID: "own", Service: name("own")}
+	m := catalogtest.Mesh{Mesh: contents().Mesh, Registrations: []catalog.Registration{own}, Partial: true}
+	about := func(action intention.Action) intention.Intention {
+		return intention.Intention{Source: intention.Source{Name: name("web")}, Destination: name("far"), Action: action}
+	}
+	changes := func(old, next *catalog.View) (out []string) {
+		for c := range next.PolicyChanges(old) {
+			out = append(out, c.Destination.String())
+		}
+		return out
+	}
+	none := first(m)
+	m.Intentions = []intention.Intention{about(intention.Allow)}
+	read := none.Next(m.Contents())
+	m.Intentions = []intention.Intention{about(intention.Deny)}
+	changed := read.Next(m.Contents())
+	m.Intentions = nil
+	over := changed.Next(m.Contents())
+	m.Registrations = []catalog.Registration{own, {ID: "far", Service: name("far")}}
+	m.Intentions = []intention.Intention{about(intention.Allow)}
+	registered := over.Next(m.Contents())
+	for what, got := range map[string]struct {
+		changes []string
+		want    string
+	}{
+		"it is read":         {changes(none, read), "[]"},
+		"it changes":         {changes(read, changed), "[far]"},
+		"it is read no more": {changes(changed, over), "[]"},
+		"it is registered":   {changes(over, registered), "[far]"},
+	} {
+		if s := fmt.Sprint(got.changes); s != got.want {
+			t.Errorf("%s: %s, want %s", what, s, got.want)
+		}
 	}
 }

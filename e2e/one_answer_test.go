@@ -76,8 +76,8 @@ func TestOneAnswer(t *testing.T) { //nolint:tparallel // two agents at one time 
 var oneAnswerSidecars = []string{"api", "db", "Orders"}
 
 func oneAnswerMesh(m *meshtest.Mesh) {
-	for n, s := range oneAnswerSidecars {
-		m.Add(meshtest.Service{Name: s, Protocol: []string{"http", "tcp", "http"}[n]})
+	for n, s := range oneAnswerSidecars { // that a service is dialled says nothing of who may reach it
+		m.Add(meshtest.Service{Name: s, Protocol: []string{"http", "tcp", "http"}[n], Upstreams: []string{"far"}})
 	}
 	m.Serve()
 }
