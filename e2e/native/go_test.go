@@ -66,15 +66,38 @@ func TestGoGRPC(t *testing.T) {
 // TestGoSPIFFE runs a server and a client of go-spiffe.
 func TestGoSPIFFE(t *testing.T) {
 	t.Parallel()
-	p, at := goProgram(t, "spiffeserver", "spiffeclient"), port(t)
+	at := port(t)
 	m, b := filesPage(t, at)
+	p := goSPIFFE(t, m)
 	p.named(m, at)
+	p.runs(b, at)
+}
+
+// TestGoSPIFFEBesideConsul runs them in a mesh that is beside a Consul agent without ACLs.
+func TestGoSPIFFEBesideConsul(t *testing.T) {
+	t.Parallel()
+	c, at := meshtest.StartConsul(t, meshtest.Agent{}), port(t)
+	m := beside(t, c)
+	p := goSPIFFE(t, m)
+	p.users(m)
+	for service, port := range map[string]int{"web": 1, "api": at} {
+		c.Register(map[string]any{
+			"Name": service, "Address": "127.0.0.1", "Port": port, "Connect": map[string]any{"Native": true},
+			"Meta": map[string]any{"sallyport_selectors": fmt.Sprintf("unix:uid:%d", p.uid[service])},
+		})
+	}
+	p.runs(between{intend: func(action string) { c.Intend("api", meshtest.Intentions{"web": action}) }, plane: m}, at)
+}
+
+func goSPIFFE(t *testing.T, m *mesh) *program {
+	t.Helper()
+	p := goProgram(t, "spiffeserver", "spiffeclient")
 	server := p.server
 	p.server = func(port int) []string { return append(server(port), filepath.Join(m.dir, "run", "http.sock")) }
 	p.client = func(port int) []string {
 		return []string{filepath.Join(p.page.dir, "spiffeclient"), fmt.Sprintf("https://127.0.0.1:%d/", port), "api"}
 	}
-	p.runs(b, at)
+	return p
 }
 
 // TestGoLines has the lines of Go in docs/native.md be those of the programs.

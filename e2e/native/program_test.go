@@ -7,7 +7,6 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
-	"maps"
 	"net"
 	"net/http"
 	"os"
@@ -162,7 +161,7 @@ func filesPage(t *testing.T, at int, flags ...string) (*mesh, between) {
 	t.Helper()
 	m := newMesh(t)
 	catalog := filepath.Join(m.dir, "catalog")
-	if err := errors.Join(os.Chmod(m.dir, 0o711), os.Mkdir(catalog, 0o755)); err != nil {
+	if err := os.Mkdir(catalog, 0o755); err != nil {
 		t.Fatal(err)
 	}
 	m.register("web", "127.0.0.1:1")
@@ -193,16 +192,27 @@ func (m *mesh) withTokens(address string) map[string][]string {
 	return out
 }
 
-// named has the program's processes be of users whom the services name, without tokens.
-func (p *program) named(m *mesh, at int) {
+// users has the program's processes be of users of their own, without tokens.
+func (p *program) users(m *mesh) {
 	p.t.Helper()
 	if os.Geteuid() != 0 {
 		p.t.Skipf("NOTE: %s needs root to run applications of other users", p.t.Name())
 	}
-	p.uid, p.environ = maps.Clone(applicationUsers), map[string][]string{}
+	if err := os.Chmod(m.dir, 0o711); err != nil {
+		p.t.Fatal(err)
+	}
+	p.uid, p.environ = applicationUsers, map[string][]string{}
+	for service := range p.uid {
+		p.environ[service] = []string{"CONSUL_HTTP_ADDR=" + m.address(), "SPIFFE_ENDPOINT_SOCKET=unix://" + filepath.Join(m.dir, "run", "workload.sock"), "HOME=/"}
+	}
+}
+
+// named has the services of a mesh from files name those users.
+func (p *program) named(m *mesh, at int) {
+	p.t.Helper()
+	p.users(m)
 	for service, port := range map[string]int{"web": 1, "api": at} {
 		m.write(service+".hcl", fmt.Sprintf("service {\n  name = %q\n  address = \"127.0.0.1\"\n  port = %d\n  connect { native = true }\n  meta { sallyport_selectors = \"unix:uid:%d\" }\n}\n",
 			service, port, p.uid[service]))
-		p.environ[service] = []string{"CONSUL_HTTP_ADDR=" + m.address(), "SPIFFE_ENDPOINT_SOCKET=unix://" + filepath.Join(m.dir, "run", "workload.sock"), "HOME=/"}
 	}
 }
