@@ -2,8 +2,13 @@ package ca
 
 import (
 	"bytes"
+	"crypto/elliptic"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
 	"os"
 	"testing"
+	"time"
 )
 
 // FuzzState damages one file of a good state: a byte is flipped, the rest cut off, something put in
@@ -57,6 +62,33 @@ func FuzzState(f *testing.F) {
 		}
 		if entries, err := os.ReadDir(dir); err != nil || len(entries) != 2 {
 			t.Errorf("files %v, %v", entries, err)
+		}
+	})
+}
+
+// FuzzRequest sends DER as a certificate request. Whatever it is, the answer is an error that is the sender's, or a leaf like all others.
+func FuzzRequest(f *testing.F) {
+	key := onCurve(f, elliptic.P256())
+	for _, template := range []x509.CertificateRequest{
+		{}, {URIs: uris(f, webURI)}, {DNSNames: []string{"db"}}, {ExtraExtensions: extension(f, basicConstraints, struct{ CA bool }{true})},
+		{ExtraExtensions: extension(f, keyUsage, []byte{4})}, {ExtraExtensions: extension(f, extendedKeyUsage, []byte{1})},
+	} {
+		block, _ := pem.Decode(requestOf(f, key, &template))
+		f.Add(block.Bytes)
+	}
+	c := mustOpen(f, Config{Dir: caDir(f), TrustDomain: trustDomain(f), LeafTTL: time.Hour})
+	f.Cleanup(func() { mustClose(f, c) })
+	issuer, web := issuerOf(f, c), service(c.TrustDomain(), "web")
+	f.Fuzz(func(t *testing.T, der []byte) {
+		chain, err := issuer.SignRequest(t.Context(), pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: der}), web)
+		if err != nil {
+			if !errors.Is(err, ErrRequest) {
+				t.Error(err)
+			}
+			return
+		}
+		if err := check(leafProfile(), chain[0], webURI, nil, chain[1]); err != nil {
+			t.Error(err)
 		}
 	})
 }
