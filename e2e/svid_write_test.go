@@ -38,7 +38,7 @@ func nginxBinary(t *testing.T) string {
 	return ""
 }
 
-// TestNginxOverRotations: nginx, configured as docs/native.md says, serves by the files of `sallyport svid write`, asks its clients for certificates of the mesh, and takes each
+// TestNginxOverRotations: nginx, configured as docs/native/files.md says, serves by the files of `sallyport svid write`, asks its clients for certificates of the mesh, and takes each
 // new leaf without a failed request.
 func TestNginxOverRotations(t *testing.T) {
 	t.Parallel()
@@ -65,7 +65,7 @@ func TestNginxOverRotations(t *testing.T) {
 	}
 	app := serveHTTP(t, "hello from api")
 	writeFile(t, conf, fmt.Sprintf("daemon off;\npid %s/nginx.pid;\nerror_log stderr warn;\nevents {}\nhttp {\n\taccess_log off;\n%s%s}\n", dir, temporary.String(),
-		pageBlock(t, "native.md", "nginx", "ssl_certificate", "/etc/nginx/mesh", out, "listen 8443", "listen "+address, "127.0.0.1:8080", "127.0.0.1:"+strconv.Itoa(app.Port()))))
+		pageBlock(t, "native/files.md", "nginx", "ssl_certificate", "/etc/nginx/mesh", out, "listen 8443", "listen "+address, "127.0.0.1:8080", "127.0.0.1:"+strconv.Itoa(app.Port()))))
 	reload := fmt.Sprintf("test ! -e %s/nginx.pid || %s -q -c %s -s reload", dir, nginx, conf)
 	cmd := exec.Command(sallyport, "svid", "write", "api", "--out", out, "--token-file", tokenFile, "--exec", reload, "--runtime-dir", m.Runtime)
 	cmd.Env = meshtest.Environ()

@@ -45,11 +45,11 @@ type staticEnvoy struct {
 
 func (e staticEnvoy) start(t *testing.T, m *meshtest.Mesh, version string) {
 	t.Helper()
-	// What docs/native.md has: a listener's TLS, and the cluster where it comes from.
-	listener, cluster, ok := strings.Cut(pageBlock(t, "native.md", "yaml", "DownstreamTlsContext", "name: default", `name: "`+e.certificate+`"`, "name: ROOTCA", `name: "`+e.roots+`"`,
+	// What docs/native/envoy.md has: a listener's TLS, and the cluster where it comes from.
+	listener, cluster, ok := strings.Cut(pageBlock(t, "native/envoy.md", "yaml", "DownstreamTlsContext", "name: default", `name: "`+e.certificate+`"`, "name: ROOTCA", `name: "`+e.roots+`"`,
 		"spiffe://<trust domain>/ns/default/dc/dc1/svc/web", e.peer, "/run/sallyport", m.Runtime), "# and among the clusters:\n")
 	if !ok {
-		t.Fatal("docs/native.md has no cluster")
+		t.Fatal("docs/native/envoy.md has no cluster")
 	}
 	up := ""
 	if e.dial {
@@ -102,7 +102,7 @@ static_resources:
 	meshtest.Start(t, "static Envoy", filepath.Join(dir, "envoy.log"), cmd)
 }
 
-// TestWorkloadSDS: Envoys with the static configuration of docs/native.md take certificate, key and roots from sallyport's SDS, and speak mutual TLS
+// TestWorkloadSDS: Envoys with the static configuration of docs/native/envoy.md take certificate, key and roots from sallyport's SDS, and speak mutual TLS
 // through rotations; one of another service is turned away.
 func TestWorkloadSDS(t *testing.T) {
 	t.Parallel()
