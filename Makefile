@@ -91,7 +91,7 @@ test-short: ## the tests that need neither the race detector nor Envoy
 	$(GO) -C connect test ./...
 
 # What has a long form, which E2E_LONG asks for.
-LONG := ^(TestFloods|TestAPIFloods|TestWorkloadFloods|TestHugeCatalog|TestTenThousandStreams|TestSoak)$$
+LONG := ^(TestFloods|TestAPIFloods|TestConsulAPIFloods|TestWorkloadFloods|TestHugeCatalog|TestTenThousandStreams|TestSoak)$$
 
 # The release before this one: what an upgrade starts from, and what going back ends at.
 LAST_RELEASE ?= 1852bb9

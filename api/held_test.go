@@ -35,6 +35,21 @@ func TestHeld(t *testing.T) {
 		})
 		n++
 		r.await(t, n)
+		weighed := func() bool { // which is after it counts as a wait
+			r.topics.mu.Lock()
+			defer r.topics.mu.Unlock()
+			for _, tp := range r.topics.all {
+				if tp.question.query.Get("name") == name && tp.waiters[token] > 0 && tp.size > size {
+					return true
+				}
+			}
+			return false
+		}
+		for end := time.Now().Add(20 * time.Second); !weighed(); time.Sleep(time.Millisecond) {
+			if time.Now().After(end) {
+				t.Fatalf("%s does not wait for %s", token, name)
+			}
+		}
 	}
 	refused := func(name, token, text string) {
 		t.Helper()

@@ -46,6 +46,9 @@ const (
 	mostWatched = 16
 	// mostOfToken is how many of them are of one token, and mostOfNobody of those who have none.
 	mostOfToken, mostOfNobody = 12, 8
+	// mostOfPeer is how many are of one user or address, and mostWatchedOfPeer how many of these wait: where Consul has no ACLs tokens can be
+	// invented, and who does keeps no room from others.
+	mostOfPeer, mostWatchedOfPeer = 18, 14
 	// queueTime is how long a question waits for its turn.
 	queueTime = time.Second
 	// verdict is how old the agent's last word may be on whether a caller may have an answer.
@@ -70,11 +73,19 @@ type relay struct {
 	ctx     context.Context //nolint:containedctx // of Run, under which watches run; nil: it does not run
 	watched map[string]*watched
 	asked   map[string]*asking
+	peers   map[string]*turns
+}
+
+// turns are the slots of one peer.
+type turns struct {
+	slots chan struct{}
+	users int // who has one, or waits for one; guarded by relay.mu
 }
 
 // watched is one answer that is kept up to date.
 type watched struct {
 	key      string
+	peer     string
 	question RelayQuestion
 	stop     context.CancelFunc
 
@@ -96,7 +107,7 @@ func (rl *relay) init(r *Relay) {
 		rl.Relay = *r
 	}
 	rl.slots = make(chan struct{}, mostAsked)
-	rl.watched, rl.asked = map[string]*watched{}, map[string]*asking{}
+	rl.watched, rl.asked, rl.peers = map[string]*watched{}, map[string]*asking{}, map[string]*turns{}
 }
 
 // run has watches run until ctx ends, and waits for them.
@@ -131,42 +142,68 @@ func (rl *relay) run(ctx context.Context) {
 // busy is the error for whom there is no turn.
 var errBusy = failed(http.StatusTooManyRequests, "the Consul agent is asked %d questions by sallyport's callers already, as many as may be: ask for less at a time", mostAsked)
 
-// turn takes one of the slots. The error is that there is none.
-func (rl *relay) turn(ctx context.Context) error {
+// turn takes one of the slots, for a peer. leave gives it back. The error is that there is none.
+func (rl *relay) turn(ctx context.Context, peer string) (leave func(), err error) {
+	rl.mu.Lock()
+	own := rl.peers[peer]
+	if own == nil {
+		own = &turns{slots: make(chan struct{}, mostOfPeer)}
+		rl.peers[peer] = own
+	}
+	own.users++
+	rl.mu.Unlock()
 	timer := time.NewTimer(queueTime)
 	defer timer.Stop()
-	select {
-	case rl.slots <- struct{}{}:
-		return nil
-	case <-timer.C:
-		return errBusy
-	case <-ctx.Done():
-		return ctx.Err()
+	var taken []chan struct{}
+	leave = func() {
+		for _, slots := range taken {
+			<-slots
+		}
+		rl.mu.Lock()
+		defer rl.mu.Unlock()
+		if own.users--; own.users == 0 {
+			delete(rl.peers, peer)
+		}
 	}
+	for _, slots := range []chan struct{}{own.slots, rl.slots} {
+		select {
+		case slots <- struct{}{}:
+			taken = append(taken, slots)
+		case <-timer.C:
+			leave()
+			return nil, errBusy
+		case <-ctx.Done():
+			leave()
+			return nil, ctx.Err()
+		}
+	}
+	return leave, nil
 }
 
 // ask asks the agent once, in its turn.
-func (rl *relay) ask(ctx context.Context, q RelayQuestion) (RelayReply, error) {
-	if err := rl.turn(ctx); err != nil {
+func (rl *relay) ask(ctx context.Context, peer string, q RelayQuestion) (RelayReply, error) {
+	leave, err := rl.turn(ctx, peer)
+	if err != nil {
 		return RelayReply{}, err
 	}
-	defer func() { <-rl.slots }()
+	defer leave()
 	return rl.Ask(ctx, q)
 }
 
 // begin asks the agent once, and watches the answer from then on if there is room; else the result is nil, and full says why.
-func (rl *relay) begin(ctx context.Context, key string, q RelayQuestion) (e *watched, first RelayReply, full, err error) {
-	if err := rl.turn(ctx); err != nil {
+func (rl *relay) begin(ctx context.Context, key, peer string, q RelayQuestion) (e *watched, first RelayReply, full, err error) {
+	leave, err := rl.turn(ctx, peer)
+	if err != nil {
 		return nil, RelayReply{}, nil, err
 	}
 	kept := false // the slot is the watch's from now on: one that was given up for it may have its own for a while
 	defer func() {
 		if !kept {
-			<-rl.slots
+			leave()
 		}
 	}()
 	if first, err = rl.Ask(ctx, q); err == nil && first.watchable() {
-		e, kept, full = rl.watch(key, q, first) //nolint:contextcheck // it outlives the question
+		e, kept, full = rl.watch(key, peer, q, first, leave) //nolint:contextcheck // it outlives the question
 	}
 	return e, first, full, err
 }
@@ -241,15 +278,16 @@ func (rl *relay) release(e *watched) {
 	e.used = time.Now()
 }
 
-// watch begins to watch an answer, if there is room, with the slot of whoever calls it, or finds it watched. The error is that there is no room.
-func (rl *relay) watch(key string, q RelayQuestion, first RelayReply) (e *watched, begun bool, err error) {
+// watch begins to watch an answer, if there is room, with the slot of whoever calls it, which leave gives back, or finds it watched. The error is
+// that there is no room.
+func (rl *relay) watch(key, peer string, q RelayQuestion, first RelayReply, leave func()) (e *watched, begun bool, err error) {
 	rl.mu.Lock()
 	defer rl.mu.Unlock()
 	if e := rl.watched[key]; e != nil {
 		e.users++
 		return e, false, nil
 	}
-	if err := rl.room(q.Token, len(first.Body)); err != nil {
+	if err := rl.room(q.Token, peer, len(first.Body)); err != nil {
 		return nil, false, err
 	}
 	q.Query = maps.Clone(q.Query)
@@ -257,10 +295,10 @@ func (rl *relay) watch(key string, q RelayQuestion, first RelayReply) (e *watche
 		delete(q.Query, name)
 	}
 	ctx, stop := context.WithCancel(rl.ctx)
-	e = &watched{key: key, question: q, stop: stop, reply: first, came: time.Now(), verified: time.Now(), changed: make(chan struct{}), users: 1}
+	e = &watched{key: key, peer: peer, question: q, stop: stop, reply: first, came: time.Now(), verified: time.Now(), changed: make(chan struct{}), users: 1}
 	rl.watched[key] = e
 	rl.all.Go(func() {
-		defer func() { <-rl.slots }()
+		defer leave()
 		defer stop()
 		rl.follow(ctx, e)
 	})
@@ -268,9 +306,17 @@ func (rl *relay) watch(key string, q RelayQuestion, first RelayReply) (e *watche
 }
 
 // room is why there is none for one more watch; nil: there is, if need be that of one which nobody asks for any more. rl.mu is held.
-func (rl *relay) room(token string, size int) error {
+func (rl *relay) room(token, peer string, size int) error {
 	anybody := func(*watched) bool { return true }
-	if rl.ctx == nil || rl.share(token) || len(rl.watched) >= mostWatched && !rl.evict(anybody) {
+	most := mostOfToken
+	if token == "" {
+		most = mostOfNobody
+	}
+	switch {
+	case rl.ctx == nil,
+		!rl.below(most, func(e *watched) bool { return e.question.Token == token }),
+		!rl.below(mostWatchedOfPeer, func(e *watched) bool { return e.peer == peer }),
+		!rl.below(mostWatched, anybody):
 		return errBusy
 	}
 	for err := rl.fits(token, size); err != nil; err = rl.fits(token, size) {
@@ -285,15 +331,16 @@ func (rl *relay) room(token string, size int) error {
 	return nil
 }
 
-// share reports whether a token has as many watches as one may have. rl.mu is held.
-func (rl *relay) share(token string) bool {
+// below reports whether there are less watches of a kind than there may be, if need be after one of them that nobody asks for any more has
+// ended. rl.mu is held.
+func (rl *relay) below(most int, kind func(*watched) bool) bool {
 	n := 0
 	for _, e := range rl.watched {
-		if e.question.Token == token {
+		if kind(e) {
 			n++
 		}
 	}
-	return n >= mostOfToken || token == "" && n >= mostOfNobody
+	return n < most || rl.evict(kind)
 }
 
 // evict ends the watch that was not asked for the longest time, of those that may be ended. rl.mu is held.

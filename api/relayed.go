@@ -44,7 +44,7 @@ func (s *Server) relayed(w http.ResponseWriter, r *http.Request, q *question) {
 		var first RelayReply
 		full := errBusy
 		first, _, err = rl.together(r.Context(), key, func(ctx context.Context) (first RelayReply, err error) {
-			e, first, full, err = rl.begin(ctx, key, out)
+			e, first, full, err = rl.begin(ctx, key, peerOf(r).Name, out)
 			return first, err
 		})
 		if err == nil && e == nil {
@@ -73,7 +73,7 @@ func (s *Server) relayed(w http.ResponseWriter, r *http.Request, q *question) {
 
 // await is e's reply, by a word of the agent that is not too old, if need be after a wait for another one.
 func (s *Server) await(r *http.Request, q *question, e *watched, caller string, ask RelayQuestion) (RelayReply, time.Duration, error) {
-	again := func(ctx context.Context) (RelayReply, error) { return s.relay.ask(ctx, ask) }
+	again := func(ctx context.Context) (RelayReply, error) { return s.relay.ask(ctx, peerOf(r).Name, ask) }
 	reply, changed, fresh, stale := e.now()
 	if !fresh { // the caller's rights may have changed, of which a wait says nothing
 		next, asked, err := s.relay.together(r.Context(), e.key, again)
@@ -121,7 +121,7 @@ func (s *Server) await(r *http.Request, q *question, e *watched, caller string, 
 // pass passes a question on, and the answer back.
 func (s *Server) pass(w http.ResponseWriter, r *http.Request, q *question, out RelayQuestion) {
 	out.Index, out.Wait = q.index, q.wait
-	reply, err := s.relay.ask(r.Context(), out)
+	reply, err := s.relay.ask(r.Context(), peerOf(r).Name, out)
 	if err != nil {
 		refuse(w, unreachable(err))
 		return

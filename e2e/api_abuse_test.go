@@ -184,6 +184,14 @@ func (k bystander) during(t *testing.T, d time.Duration) (a verdicts) {
 	return a
 }
 
+// verdict is one answer.
+func (k bystander) verdict(t *testing.T) bool {
+	t.Helper()
+	text := askAuthorize + fmt.Sprintf("X-Consul-Token: %s\r\nContent-Length: %d\r\n\r\n%s", k.token, len(k.question), k.question)
+	_, came := say(t, "unix", k.socket, text, 1)
+	return strings.Contains(came, `"Authorized":true`)
+}
+
 // startAPIFlood starts a process of nobody's that floods, and returns how often it was answered what.
 func startAPIFlood(t *testing.T, program string, f flood) <-chan map[string]int {
 	t.Helper()

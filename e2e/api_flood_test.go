@@ -69,6 +69,13 @@ func (f flood) questions() map[string]questions {
 		"slow": {conns: 1000, slow: true, say: func(n int) []string {
 			return strings.Split([2]string{get("/v1/status/leader", "X: 1\r\n"), askAuthorize + "Content-Length: 9\r\n\r\n{\"Target\""}[n%2], "")
 		}},
+		// Beside Consul, each with a token of its own.
+		"relayed": {conns: 200, again: true, say: func(n int) []string {
+			return []string{get(fmt.Sprintf("/v1/health/service/web?filter=Service.ID!=x%d", n), fmt.Sprintf("X-Consul-Token: invented-%d\r\n", n))}
+		}},
+		"relayed waits": {conns: 1000, say: func(n int) []string {
+			return []string{get(fmt.Sprintf("/v1/health/service/web?index=900000000&wait=9m&filter=Service.ID!=x%d", n), fmt.Sprintf("X-Consul-Token: invented-%d\r\n", n))}
+		}},
 		"pipelined": {conns: 8, again: true, say: func(int) []string { return []string{strings.Repeat(get("/v1/status/leader", ""), 10_000)} }},
 		"large":     {conns: 16, say: func(n int) []string { return []string{bodies[n%len(bodies)]} }},
 	}

@@ -3,19 +3,24 @@
 package e2e
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/http/httputil"
 	"net/url"
+	"os"
 	"path"
 	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/sallyport/sallyport/internal/meshtest"
 )
@@ -142,6 +147,102 @@ func TestConsulOddRequests(t *testing.T) {
 	}
 	nothingInSight(t, m, own, caller)
 	figure(t, "paths=%d relayed=%d", n, relayed)
+}
+
+// TestConsulAPIFloods: whoever floods the API with questions for the agent, under as many invented tokens, keeps neither authorizations from
+// being answered, nor others' questions for the agent, nor the control plane from hearing of changes.
+func TestConsulAPIFloods(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("NOTE: TestConsulAPIFloods needs root to run processes of other users")
+	}
+	lasting := 3 * time.Second
+	if os.Getenv(longVariable) != "" {
+		lasting = time.Minute
+	}
+	c := meshtest.StartConsul(t, meshtest.Agent{})
+	m := meshtest.New(t, meshtest.Config{Sallyport: sallyport, Consul: c, Prober: true})
+	c.Register(map[string]any{"Name": "web", "Port": 80})
+	c.Register(map[string]any{"Name": "api", "Port": 81, "Connect": map[string]any{"Native": true}})
+	m.SetFlags("--log-level", "info")
+	m.Serve()
+	socket, program, serve := filepath.Join(m.Runtime, "http.sock"), copyTestBinary(t), m.ServeProcess()
+	ask := bystander{socket: socket, question: fmt.Sprintf(`{"Target":"api","ClientCertURI":%q}`, m.URI("web"))}
+	meshtest.Await(t, "authorize is answered", func() error {
+		if a := ask.during(t, time.Millisecond); a.failed > 0 {
+			return errors.New(a.why)
+		}
+		return nil
+	})
+	client := http.Client{Timeout: 20 * time.Second, Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, "unix", socket)
+	}}}
+	defer client.CloseIdleConnections()
+	n := 0
+	get := func(query string) (string, http.Header, error) {
+		r, err := client.Get("http://localhost/v1/catalog/service/web?" + query)
+		if err != nil {
+			return "", nil, err
+		}
+		defer r.Body.Close()
+		b, err := io.ReadAll(r.Body)
+		if err == nil && r.StatusCode != http.StatusOK {
+			err = fmt.Errorf("%d %s", r.StatusCode, b)
+		}
+		return string(b), r.Header, err
+	}
+	for _, kind := range []string{"relayed", "relayed waits"} {
+		t.Run(strings.ReplaceAll(kind, " ", "_"), func(t *testing.T) {
+			peak := watchMemory(serve.PID())
+			ended := startAPIFlood(t, program, flood{Kind: kind, Network: "unix", Addr: socket, Time: lasting})
+			time.Sleep(lasting / 3)
+			a := ask.during(t, lasting/6)
+			var took []time.Duration
+			refused := 0
+			for end := time.Now().Add(lasting / 6); time.Now().Before(end) || len(took) < 5; n++ {
+				began := time.Now()
+				if _, _, err := get(fmt.Sprintf("consistent&filter=ServiceID!=y%d", n)); err != nil {
+					refused++
+					t.Errorf("another's question for the agent: %v", err)
+				}
+				took = append(took, time.Since(began))
+			}
+			slices.Sort(took)
+			// Another may still wait for a change, and a change still arrives.
+			_, h, err := get("")
+			woken := make(chan string, 1)
+			go func() {
+				b, _, err := get("wait=15s&index=" + h.Get("X-Consul-Index"))
+				woken <- fmt.Sprint(b, err)
+			}()
+			if err != nil {
+				t.Errorf("another's question for the agent: %v", err)
+			}
+			action := map[bool]string{true: "deny", false: "allow"}[kind == "relayed"]
+			c.Intend("api", meshtest.Intentions{"web": action})
+			arrived := meshtest.Await(t, "the intention in authorize", func() error {
+				if d := ask.verdict(t); d != (action == "allow") {
+					return fmt.Errorf("authorized: %t", d)
+				}
+				return nil
+			})
+			c.Register(map[string]any{"Name": "web", "Port": 80, "Tags": []string{kind}})
+			if b := <-woken; !strings.Contains(b, kind) {
+				t.Errorf("another's wait for a change: %.200s", b)
+			}
+			got := <-ended
+			bytes := peak()
+			figure(t, "flood=%q got=%v %s relayed=%d refused=%d relayed_p50_ms=%.1f relayed_most_ms=%.1f change_s=%.2f peak_MiB=%d", kind, got, a, len(took), refused, took[len(took)/2].Seconds()*1000, took[len(took)-1].Seconds()*1000, arrived.Seconds(), bytes>>20)
+			if a.failed > 0 {
+				t.Errorf("%d of %d authorizations failed: %s", a.failed, a.n, a.why)
+			}
+			if arrived > 5*time.Second {
+				t.Errorf("a change arrived after %v", arrived)
+			}
+			if bytes > 256<<20 {
+				t.Errorf("the control plane took %d MiB", bytes>>20)
+			}
+		})
+	}
 }
 
 // mayBeAsked are the few questions of this test that are on the list.
