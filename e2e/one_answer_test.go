@@ -60,6 +60,8 @@ func TestOneAnswer(t *testing.T) { //nolint:tparallel // two agents at one time 
 			m := besideConsul(t, c)
 			if c.Token != "" {
 				m.SetFlags("--token-file", tokenFile(t, filepath.Join(t.TempDir(), "token"), c.Token))
+			} else { // so that the intentions of all destinations are read together
+				m.SetFlags("--max-queries", "10")
 			}
 			c.Register(map[string]any{"Name": "mail", "Port": 8443, "Connect": map[string]any{"Native": true}})
 			c.Must("PUT", "/v1/catalog/register", map[string]any{"Node": "far", "Address": "192.0.2.7", "Service": map[string]any{"ID": "far", "Service": "far", "Port": 5432}}, nil)
