@@ -79,6 +79,35 @@ func TestConsulAPIAddress(t *testing.T) {
 	}
 }
 
+// TestConsulOwnQuestions: beside Consul authorize says which intention decided, and nobody signs certificate requests.
+func TestConsulOwnQuestions(t *testing.T) {
+	t.Parallel()
+	m := meshtest.New(t, meshtest.Config{Sallyport: sallyport, Consul: meshtest.StartConsul(t, meshtest.Agent{})})
+	m.Add(meshtest.Service{Name: "db", Local: serveEcho(t, "")})
+	m.Intend("db", meshtest.Intentions{"web": "allow"})
+	m.Serve()
+	api := apiOf(t, m)
+	meshtest.Await(t, "the intention decides", func() error {
+		var got struct {
+			Authorized, Default bool
+			Intention, Origin   string
+			Change              uint64
+		}
+		question := map[string]any{
+			"Target": "db", "ClientCertURI": m.URI("web"), "ClientCertSerial": "0a", "Method": "GET", "Path": "/", "Headers": map[string][]string{"a": {"b"}},
+		}
+		err := api.ask(http.MethodPost, "/v1/sallyport/authorize", "", question, &got)
+		if err == nil && (!got.Authorized || got.Default || got.Intention != "web => db (allow)" || got.Origin != "service-intentions/db" || got.Change == 0) {
+			err = fmt.Errorf("%+v", got)
+		}
+		return err
+	})
+	err := api.ask(http.MethodPost, "/v1/sallyport/leaf/db", "", map[string]string{"CSR": ""}, nil)
+	if err == nil || !strings.Contains(err.Error(), "501") || !strings.Contains(err.Error(), "GET /v1/agent/connect/ca/leaf/db") {
+		t.Errorf("a certificate request: %v", err)
+	}
+}
+
 // certificateOf makes a certificate of an address that signs itself, in files, and the pool that trusts it.
 func certificateOf(t *testing.T, ip, cert, key string) *x509.CertPool {
 	t.Helper()
