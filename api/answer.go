@@ -3,6 +3,7 @@ package api
 import (
 	"bytes"
 	"compress/gzip"
+	"context"
 	"encoding/json"
 	"math/rand/v2"
 	"net/http"
@@ -15,17 +16,17 @@ import (
 )
 
 // rendered is the answer to q in st, without its index.
-func rendered(st *state, q *question) answer {
+func rendered(st *state, q *question) *answer {
 	v, err := q.route.render(st, q)
 	if err != nil {
-		return answer{code: codeOf(err), body: []byte(err.Error()), kind: textPlain}
+		return &answer{code: codeOf(err), body: []byte(err.Error()), kind: textPlain}
 	}
 	if t, ok := v.(text); ok {
-		return answer{code: http.StatusOK, body: t.body, kind: t.kind}
+		return &answer{code: http.StatusOK, body: t.body, kind: t.kind}
 	}
 	b, err := json.Marshal(v)
 	if err != nil {
-		return answer{code: http.StatusInternalServerError, body: []byte(err.Error()), kind: textPlain}
+		return &answer{code: http.StatusInternalServerError, body: []byte(err.Error()), kind: textPlain}
 	}
 	a := jsonAnswer(b)
 	if h, ok := v.(*agentAnswer); ok {
@@ -34,8 +35,8 @@ func rendered(st *state, q *question) answer {
 	return a
 }
 
-func jsonAnswer(b []byte) answer {
-	a := answer{code: http.StatusOK, body: b}
+func jsonAnswer(b []byte) *answer {
+	a := &answer{code: http.StatusOK, body: b}
 	if len(b) >= minZip {
 		a.zip = &zipped{}
 	}
@@ -51,45 +52,47 @@ type text struct {
 const textPlain = "text/plain; charset=utf-8"
 
 // ask returns the answer to q, if need be after a wait for another than the asker knows.
-func (s *Server) ask(r *http.Request, q *question, st *state) (answer, error) {
+func (s *Server) ask(r *http.Request, q *question) (*answer, error) {
 	hash := ""
 	if q.route.hashed {
 		hash = q.query.Get("hash")
 	}
-	waits := (q.index > 0 || hash != "") && q.route.wait > 0
-	if !waits {
-		t := s.topics.get(q, false)
-		a, _ := t.bring(st, false)
-		s.topics.weigh(t)
-		return a, nil
+	if (q.index > 0 || hash != "") && q.route.wait > 0 {
+		leave, err := s.waits.enter(q.caller.ID)
+		if err != nil {
+			return nil, err
+		}
+		defer leave()
+		return s.wait(r.Context(), q, s.topics.get(q, true), hash)
 	}
-	leave, err := s.waits.enter(q.caller.ID)
-	if err != nil {
-		return answer{}, err
-	}
-	defer leave()
-	t := s.topics.get(q, true)
+	t := s.topics.get(q, false)
+	a, _ := t.bring(s.state.Load(), false)
+	s.topics.weigh(t)
+	return a, nil
+}
+
+// wait is the answer of t, which is left at the end, when it is another than the asker of q knows. Thousands wait, each with the stack that
+// it took until then: what needs more of it has returned before.
+func (s *Server) wait(ctx context.Context, q *question, t *topic, hash string) (*answer, error) {
 	defer s.topics.leave(t, q.caller.ID)
-	st = s.state.Load() // from now on the next one wakes t
 	timer := time.NewTimer(q.duration())
 	defer timer.Stop()
 	for first := true; ; first = false {
-		a, changed := t.bring(st, true)
+		a, changed := t.bring(s.state.Load(), true) // from now on the next state wakes t
 		if q.route.hashed && hash != a.hash || !q.route.hashed && q.index < a.index {
 			return a, nil
 		}
 		if first {
 			if err := s.topics.hold(t, q.caller.ID); err != nil {
-				return answer{}, err
+				return nil, err
 			}
 		}
 		select {
 		case <-changed:
-			st = s.state.Load()
 		case <-timer.C:
 			return a, nil
-		case <-r.Context().Done():
-			return answer{}, r.Context().Err()
+		case <-ctx.Done():
+			return nil, ctx.Err()
 		}
 	}
 }
@@ -110,6 +113,7 @@ func (q *question) duration() time.Duration {
 var (
 	jsonType        = []string{"application/json"}
 	textType        = []string{textPlain}
+	vary            = []string{"Accept-Encoding"}
 	yes             = []string{"true"}
 	leaders         = []string{"leader"}
 	stale           = []string{"stale"}
@@ -121,7 +125,7 @@ var (
 )
 
 // write answers with a and returns its status code.
-func (s *Server) write(w http.ResponseWriter, r *http.Request, q *question, a answer) int {
+func (s *Server) write(w http.ResponseWriter, r *http.Request, q *question, a *answer) int {
 	h := w.Header()
 	if a.code != http.StatusOK && a.code != http.StatusNotFound {
 		return refuse(w, failure{a.code, string(a.body)})

@@ -42,7 +42,7 @@ func (s *Server) authorize(w http.ResponseWriter, r *http.Request, q *question) 
 		return
 	}
 	b, _ := json.Marshal(a) // of texts and a bool
-	s.write(w, r, q, answer{code: http.StatusOK, body: b})
+	s.write(w, r, q, &answer{code: http.StatusOK, body: b})
 }
 
 func (s *Server) authorized(w http.ResponseWriter, r *http.Request, q *question) (authorizeAnswer, error) {

@@ -84,20 +84,20 @@ func (s *Server) mayHold(r *http.Request, q *question) (id identity.Service, err
 	return st.view.Identity(service), nil
 }
 
-func (s *Server) leafOf(r *http.Request, q *question) (answer, error) {
+func (s *Server) leafOf(r *http.Request, q *question) (*answer, error) {
 	id, err := s.mayHold(r, q)
 	if err != nil {
-		return answer{}, err
+		return nil, err
 	}
 	held, err := s.leafs.hold(&q.caller, id)
 	if err != nil {
-		return answer{}, err
+		return nil, err
 	}
 	defer s.leafs.release(held)
 	leave := func() {}
 	if q.index > 0 {
 		if leave, err = s.waits.enter(q.caller.ID); err != nil {
-			return answer{}, err
+			return nil, err
 		}
 	}
 	defer leave()
@@ -109,7 +109,7 @@ func (s *Server) leafOf(r *http.Request, q *question) (answer, error) {
 		}
 	}
 	if err != nil {
-		return answer{}, err
+		return nil, err
 	}
 	if held.first(a) {
 		s.handOut(q, id, a.leaf)
@@ -145,7 +145,7 @@ type heldLeaf struct {
 
 	mu      sync.Mutex
 	svid    *sds.SVID
-	answer  answer
+	answer  *answer
 	given   uint64 // the index of the answer that was given last
 	changed chan struct{}
 
@@ -177,7 +177,7 @@ func (ls *leafs) hold(c *Caller, id identity.Service) (*heldLeaf, error) {
 		if len(ls.all) >= maxLeafs {
 			return nil, failed(http.StatusTooManyRequests, "%d leafs are held for applications, as many as may be: some are given up an hour after they were asked for last", maxLeafs)
 		}
-		h = &heldLeaf{key: key, next: ls.next, changed: make(chan struct{})}
+		h = &heldLeaf{key: key, answer: &answer{}, next: ls.next, changed: make(chan struct{})}
 		h.leafs = ls.from.Open(identity.Caller{Application: c.ID, Token: c.Token}, h.wake)
 		ls.all[key] = h
 	}
@@ -239,7 +239,7 @@ func (h *heldLeaf) wake() {
 }
 
 // now is the newest answer and what is closed when there may be another; its index is 0 as long as there is none.
-func (h *heldLeaf) now() (answer, <-chan struct{}, error) {
+func (h *heldLeaf) now() (*answer, <-chan struct{}, error) {
 	h.mu.Lock()
 	changed := h.changed
 	h.mu.Unlock()
@@ -256,7 +256,7 @@ func (h *heldLeaf) now() (answer, <-chan struct{}, error) {
 	a.PrivateKeyPEM = keyPEM(svid)
 	b, err := json.Marshal(a)
 	if err != nil {
-		return answer{}, changed, err
+		return nil, changed, err
 	}
 	h.svid, h.answer = svid, jsonAnswer(b)
 	h.answer.index, h.answer.leaf = n, svid.Certificates[0]
@@ -264,7 +264,7 @@ func (h *heldLeaf) now() (answer, <-chan struct{}, error) {
 }
 
 // first reports whether an answer is given for the first time; it, or a newer one.
-func (h *heldLeaf) first(a answer) bool {
+func (h *heldLeaf) first(a *answer) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if a.index <= h.given {
@@ -275,7 +275,7 @@ func (h *heldLeaf) first(a answer) bool {
 }
 
 // await is the leaf that q asks for, if need be after a wait.
-func (h *heldLeaf) await(ctx context.Context, q *question) (answer, error) {
+func (h *heldLeaf) await(ctx context.Context, q *question) (*answer, error) {
 	first := time.NewTimer(firstLeaf)
 	defer first.Stop()
 	var timeout <-chan time.Time
@@ -287,7 +287,7 @@ func (h *heldLeaf) await(ctx context.Context, q *question) (answer, error) {
 	for {
 		a, changed, err := h.now()
 		if err != nil {
-			return answer{}, err
+			return nil, err
 		}
 		if a.index > 0 && q.index < a.index {
 			return a, nil
@@ -299,14 +299,14 @@ func (h *heldLeaf) await(ctx context.Context, q *question) (answer, error) {
 		select {
 		case <-changed:
 		case <-none:
-			return answer{}, failed(http.StatusInternalServerError, "the leaf of %s is not there after %v: see sallyport's log", h.key.id.Name, firstLeaf)
+			return nil, failed(http.StatusInternalServerError, "the leaf of %s is not there after %v: see sallyport's log", h.key.id.Name, firstLeaf)
 		case <-timeout:
 			if a.index > 0 {
 				return a, nil
 			}
 			timeout = nil
 		case <-ctx.Done():
-			return answer{}, ctx.Err()
+			return nil, ctx.Err()
 		}
 	}
 }

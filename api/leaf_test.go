@@ -192,8 +192,7 @@ func TestChangeBeforeAWait(t *testing.T) {
 	r.settle(t)
 	q := &question{route: r.routes.exact["/v1/connect/intentions/match"], query: url.Values{"by": {"destination"}, "name": {"api"}}, caller: Caller{ID: "x", Reader: true}}
 	request := httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/", nil)
-	read := r.state.Load()
-	first, err := r.Server.ask(request, q, read)
+	first, err := r.Server.ask(request, q)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -201,7 +200,7 @@ func TestChangeBeforeAWait(t *testing.T) {
 	r.settle(t)
 	q.index, q.wait = first.index, 3*time.Second
 	began := time.Now()
-	a, err := r.Server.ask(request, q, read)
+	a, err := r.Server.ask(request, q)
 	if err != nil || a.index <= first.index || time.Since(began) >= q.wait {
 		t.Errorf("index %d after %d, %v, after %v", a.index, first.index, err, time.Since(began))
 	}

@@ -55,7 +55,7 @@ func (s *Server) ownAuthorize(w http.ResponseWriter, r *http.Request, q *questio
 		return
 	}
 	b, _ := json.Marshal(a) // of texts, numbers and bools
-	s.write(w, r, q, answer{code: http.StatusOK, body: b})
+	s.write(w, r, q, &answer{code: http.StatusOK, body: b})
 }
 
 func (s *Server) ownAuthorized(w http.ResponseWriter, r *http.Request, q *question) (ownAuthorizeAnswer, error) {

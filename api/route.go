@@ -120,79 +120,15 @@ func (rs *routes) find(p string) (rt *route, name string) {
 	return nil, ""
 }
 
-// ServeHTTP answers one request by the rules that hold for all endpoints.
+// ServeHTTP answers one request. Thousands wait below it, each with the stack that it takes by then: what needs more is done before, and has
+// returned.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	started := time.Now()
-	if c, ok := r.Context().Value(connKey{}).(*conn); ok {
-		c.move(heard)
-	}
-	if r.ContentLength != 0 { // net/http reads it before the answer goes out, whatever that is
-		_ = http.NewResponseController(w).SetReadDeadline(started.Add(readTime))
-	}
-	if tooMany(r) {
-		w.Header().Set("Connection", "close")
-		http.Error(w, "too many header fields or parameters", http.StatusRequestHeaderFieldsTooLarge)
-		return
-	}
-	if !s.hostAllowed(r) {
-		http.Error(w, "this address answers for its own host names alone: name it by its IP address, or with --api-hosts", http.StatusMisdirectedRequest)
-		return
-	}
-	if fromPage(r) {
-		http.Error(w, "pages in browsers are not answered", http.StatusForbidden)
-		return
-	}
-	if strings.ContainsFunc(r.URL.Path, func(c rune) bool { return !unicode.IsPrint(c) }) {
-		w.WriteHeader(http.StatusBadRequest)
-		return
-	}
-	if clean := cleaned(r.URL.Path); clean != r.URL.Path {
-		redirect(w, r, clean)
-		return
-	}
-	rt, name := s.routes.find(r.URL.Path)
-	if rt == nil {
-		if s.routes.exact[r.URL.Path+"/"] == nil && slices.ContainsFunc(s.routes.prefixes, func(p *route) bool { return p.path == r.URL.Path+"/" }) {
-			redirect(w, r, r.URL.Path+"/")
-			return
-		}
-		text := "Invalid URL path: not a recognized HTTP API endpoint"
-		if !strings.HasPrefix(r.URL.Path, "/v1/") {
-			text = "Invalid URL path: if attempting to use the HTTP API, ensure the path starts with '/v1/'"
-		}
-		http.Error(w, text, http.StatusNotFound)
-		return
-	}
-	h := w.Header()
-	h["Vary"] = []string{"Accept-Encoding"}
-	h["X-Consul-Default-Acl-Policy"] = s.defaultPolicy()
-	if r.Method == http.MethodOptions {
-		h.Set("Allow", rt.methods)
-		return
-	}
-	if rt.files && isWrite(r.Method) {
-		h.Set("Allow", strings.TrimSuffix(rt.methods, ",PUT"))
-		refuse(w, s.unwritten(r, rt, name))
-		return
-	}
-	if !slices.Contains(strings.Split(rt.methods, ","), r.Method) {
-		h.Set("Allow", rt.methods)
-		refuse(w, failed(http.StatusMethodNotAllowed, "method %s not allowed", r.Method))
-		return
-	}
-	done, err := s.bodyOf(w, r)
-	if err != nil {
-		refuse(w, err)
+	q, done := s.admit(w, r, started)
+	if q == nil {
 		return
 	}
 	defer done()
-	q := &question{route: rt, name: name}
-	if r.URL.RawQuery != "" {
-		if q.query, err = url.ParseQuery(r.URL.RawQuery); err != nil {
-			w.WriteHeader(http.StatusInternalServerError)
-			return
-		}
-	}
 	if !s.config.LogRequests {
 		s.metrics.observe(q, s.answered(w, r, q), time.Since(started))
 		return
@@ -202,6 +138,80 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	took := time.Since(started)
 	s.metrics.observe(q, code, took)
 	s.logAnswer(r, q, code, rec.bytes, took)
+}
+
+// admit is what a request asks, by the rules that hold for all endpoints, and the end of it; nil if it has been answered by them.
+func (s *Server) admit(w http.ResponseWriter, r *http.Request, started time.Time) (q *question, done func()) {
+	if c, ok := r.Context().Value(connKey{}).(*conn); ok {
+		c.move(heard)
+	}
+	if r.ContentLength != 0 { // net/http reads it before the answer goes out, whatever that is
+		_ = http.NewResponseController(w).SetReadDeadline(started.Add(readTime))
+	}
+	if tooMany(r) {
+		w.Header().Set("Connection", "close")
+		http.Error(w, "too many header fields or parameters", http.StatusRequestHeaderFieldsTooLarge)
+		return nil, nil
+	}
+	if !s.hostAllowed(r) {
+		http.Error(w, "this address answers for its own host names alone: name it by its IP address, or with --api-hosts", http.StatusMisdirectedRequest)
+		return nil, nil
+	}
+	if fromPage(r) {
+		http.Error(w, "pages in browsers are not answered", http.StatusForbidden)
+		return nil, nil
+	}
+	if strings.ContainsFunc(r.URL.Path, func(c rune) bool { return !unicode.IsPrint(c) }) {
+		w.WriteHeader(http.StatusBadRequest)
+		return nil, nil
+	}
+	if clean := cleaned(r.URL.Path); clean != r.URL.Path {
+		redirect(w, r, clean)
+		return nil, nil
+	}
+	rt, name := s.routes.find(r.URL.Path)
+	if rt == nil {
+		if s.routes.exact[r.URL.Path+"/"] == nil && slices.ContainsFunc(s.routes.prefixes, func(p *route) bool { return p.path == r.URL.Path+"/" }) {
+			redirect(w, r, r.URL.Path+"/")
+			return nil, nil
+		}
+		text := "Invalid URL path: not a recognized HTTP API endpoint"
+		if !strings.HasPrefix(r.URL.Path, "/v1/") {
+			text = "Invalid URL path: if attempting to use the HTTP API, ensure the path starts with '/v1/'"
+		}
+		http.Error(w, text, http.StatusNotFound)
+		return nil, nil
+	}
+	if r.Method == http.MethodOptions {
+		s.common(w).Set("Allow", rt.methods)
+		return nil, nil
+	}
+	if rt.files && isWrite(r.Method) {
+		s.common(w).Set("Allow", strings.TrimSuffix(rt.methods, ",PUT"))
+		refuse(w, s.unwritten(r, rt, name))
+		return nil, nil
+	}
+	if !slices.Contains(strings.Split(rt.methods, ","), r.Method) {
+		s.common(w).Set("Allow", rt.methods)
+		refuse(w, failed(http.StatusMethodNotAllowed, "method %s not allowed", r.Method))
+		return nil, nil
+	}
+	done, err := s.bodyOf(w, r)
+	if err != nil {
+		s.common(w)
+		refuse(w, err)
+		return nil, nil
+	}
+	q = &question{route: rt, name: name}
+	if r.URL.RawQuery != "" {
+		if q.query, err = url.ParseQuery(r.URL.RawQuery); err != nil {
+			s.common(w)
+			w.WriteHeader(http.StatusInternalServerError)
+			done()
+			return nil, nil
+		}
+	}
+	return q, done
 }
 
 // Bounds of what a request is made of. What it costs is kept as long as it waits.
@@ -258,46 +268,72 @@ func (s *Server) bodyOf(w http.ResponseWriter, r *http.Request) (done func(), er
 	return func() {}, http.NewResponseController(w).SetReadDeadline(time.Time{})
 }
 
+// common sets the headers that all answers of endpoints have. Questions that wait do so without them: they are 400 bytes.
+func (s *Server) common(w http.ResponseWriter) http.Header {
+	h := w.Header()
+	h["Vary"] = vary
+	h["X-Consul-Default-Acl-Policy"] = s.defaultPolicy()
+	return h
+}
+
 // answered answers q and returns the status code.
 func (s *Server) answered(w http.ResponseWriter, r *http.Request, q *question) int {
 	if err := q.parse(r); err != nil {
+		s.common(w)
 		return refuse(w, err)
 	}
 	if q.route.serve != nil {
+		s.common(w)
 		rec := coded{ResponseWriter: w, code: http.StatusOK}
 		q.route.serve(s, &rec, r, q)
 		return rec.code
 	}
-	st, err := s.current()
+	a, err := s.known(r, q)
+	s.common(w)
 	if err != nil {
 		return refuse(w, err)
+	}
+	return s.write(w, r, q, a)
+}
+
+// known is the answer to q from the state, if need be after a wait.
+func (s *Server) known(r *http.Request, q *question) (*answer, error) {
+	if err := s.mayAsk(r, q); err != nil {
+		return nil, err
+	}
+	a, err := s.ask(r, q)
+	if err == nil && (q.index > 0 || q.has("hash")) && !q.route.public {
+		a, err = s.stillMine(r, q, a)
+	}
+	return a, err
+}
+
+// mayAsk is why q is not answered from the state; nil: it is.
+func (s *Server) mayAsk(r *http.Request, q *question) error {
+	st, err := s.current()
+	if err != nil {
+		return err
 	}
 	if !q.route.anyDatacenter {
 		if err := q.datacenter(st.view.Mesh().Datacenter); err != nil {
-			return refuse(w, err)
+			return err
 		}
 	}
+	return s.permit(r, q)
+}
+
+// stillMine is the answer after a wait, in which the token may have been revoked, or may have come to be worth less.
+func (s *Server) stillMine(r *http.Request, q *question, a *answer) (*answer, error) {
+	before := q.caller.scope()
 	if err := s.permit(r, q); err != nil {
-		return refuse(w, err)
+		return nil, err
 	}
-	a, err := s.ask(r, q, st)
-	if err != nil {
-		return refuse(w, err)
+	if q.caller.scope() == before {
+		return a, nil
 	}
-	if (q.index > 0 || q.has("hash")) && !q.route.public { // the token may have been revoked meanwhile, or be worth less
-		before := q.caller.scope()
-		if err := s.permit(r, q); err != nil {
-			return refuse(w, err)
-		}
-		if q.caller.scope() != before {
-			q.index = 0
-			delete(q.query, "hash")
-			if a, err = s.ask(r, q, s.state.Load()); err != nil {
-				return refuse(w, err)
-			}
-		}
-	}
-	return s.write(w, r, q, a)
+	q.index = 0
+	delete(q.query, "hash")
+	return s.ask(r, q)
 }
 
 // coded notes the status code of an answer, and how long its body is.

@@ -40,31 +40,31 @@ func (s *Server) sign(w http.ResponseWriter, r *http.Request, q *question) {
 	s.write(w, r, q, a)
 }
 
-func (s *Server) signed(w http.ResponseWriter, r *http.Request, q *question) (answer, error) {
+func (s *Server) signed(w http.ResponseWriter, r *http.Request, q *question) (*answer, error) {
 	if s.config.Sign == nil {
-		return answer{}, failed(http.StatusNotImplemented, "Consul's agent signs no certificate requests, it makes the keys of leafs itself: ask GET /v1/agent/connect/ca/leaf/%s", q.name)
+		return nil, failed(http.StatusNotImplemented, "Consul's agent signs no certificate requests, it makes the keys of leafs itself: ask GET /v1/agent/connect/ca/leaf/%s", q.name)
 	}
 	id, err := s.mayHold(r, q)
 	if err != nil {
-		return answer{}, err
+		return nil, err
 	}
 	request, err := csrOf(http.MaxBytesReader(w, r.Body, maxRequestBody))
 	if err != nil {
-		return answer{}, failed(http.StatusBadRequest, "Request decode failed: %s", err)
+		return nil, failed(http.StatusBadRequest, "Request decode failed: %s", err)
 	}
 	if wait := s.signings.take(q.caller.ID, time.Now()); wait > 0 {
 		w.Header().Set("Retry-After", strconv.Itoa(int(wait.Seconds())+1))
-		return answer{}, failed(http.StatusTooManyRequests, "%s had %d leafs signed in a short time, as many as may be: keep a leaf until half of its life is over", q.caller.ID, burst)
+		return nil, failed(http.StatusTooManyRequests, "%s had %d leafs signed in a short time, as many as may be: keep a leaf until half of its life is over", q.caller.ID, burst)
 	}
 	select {
 	case s.signings.now <- struct{}{}:
 	case <-r.Context().Done():
-		return answer{}, r.Context().Err()
+		return nil, r.Context().Err()
 	}
 	chain, err := s.config.Sign(r.Context(), identity.Caller{Application: q.caller.ID, Token: q.caller.Token}, id, request)
 	<-s.signings.now
 	if err != nil {
-		return answer{}, err
+		return nil, err
 	}
 	s.handOut(q, id, chain[0])
 	b, err := json.Marshal(leafAnswerOf(chain, id, 0))

@@ -28,7 +28,7 @@ type topic struct {
 	// seen is the number of the state that the rest was brought to; 0: none.
 	seen     uint64
 	depends  depends
-	answer   answer
+	answer   *answer       // it is never written to
 	question *question     // without its token
 	changed  chan struct{} // closed with the next answer; nil: nobody waits
 
@@ -55,7 +55,7 @@ type answer struct {
 }
 
 // bring brings t up to date. The result is t's answer and what is closed when there is the next.
-func (t *topic) bring(st *state, wait bool) (answer, <-chan struct{}) {
+func (t *topic) bring(st *state, wait bool) (*answer, <-chan struct{}) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if st.number > t.seen {
@@ -88,16 +88,16 @@ func (t *topic) advance(st *state) {
 
 // next is what t depends on in st, and its answer there; same: neither is another. What panics is an answer: no question may keep
 // another's from coming.
-func (t *topic) next(st *state, first bool) (on depends, next answer, same bool) {
+func (t *topic) next(st *state, first bool) (on depends, next *answer, same bool) {
 	defer func() {
 		if r := recover(); r != nil {
 			on, same = nil, false
-			next = answer{code: http.StatusInternalServerError, body: fmt.Appendf(nil, "sallyport cannot answer this question, which is a mistake of its own: %v", r), kind: textPlain}
+			next = &answer{code: http.StatusInternalServerError, body: fmt.Appendf(nil, "sallyport cannot answer this question, which is a mistake of its own: %v", r), kind: textPlain}
 		}
 	}()
 	on = t.question.route.depends(st, t.question)
 	if !first && t.depends != nil && slices.Equal(on, t.depends) {
-		return nil, answer{}, true
+		return nil, nil, true
 	}
 	return on, rendered(st, t.question), false
 }
@@ -123,7 +123,7 @@ func (ts *topics) get(q *question, wait bool) *topic {
 	defer ts.mu.Unlock()
 	t := ts.all[key]
 	if t == nil {
-		t = &topic{key: key, question: q.kept()}
+		t = &topic{key: key, answer: &answer{}, question: q.kept()}
 		ts.all[key] = t
 	}
 	if wait {

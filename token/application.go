@@ -31,7 +31,8 @@ type Application struct {
 type application struct {
 	Application
 	id                         string
-	notBefore, expires, issued int64 // Unix seconds
+	of                         identity.ProxyID // its bearer
+	notBefore, expires, issued int64            // Unix seconds
 }
 
 func (a Application) bearer() identity.ProxyID {
@@ -79,34 +80,51 @@ func (i *Issuer) MintApplication(a Application, ttl time.Duration) (Minted, erro
 func (i *Issuer) Application(token string) (a Application, id string, err error) {
 	v, known := i.applications.Load(token)
 	if !known {
-		c, err := i.parse(token, applicationAudience)
-		if err != nil {
+		if v, err = i.application(token); err != nil {
 			return Application{}, "", err
-		}
-		v = application{id: c.ID, notBefore: int64(*c.NotBefore), expires: int64(*c.Expiry)}
-		if v.Reader = c.Subject == readerSubject; !v.Reader {
-			var ok bool
-			if v.Service, ok = boundTo(c.Subject); !ok || v.Service.Check() != nil {
-				return Application{}, "", errors.New("token is of no service")
-			}
-		}
-		if c.IssuedAt != nil {
-			v.issued = int64(*c.IssuedAt)
 		}
 	}
 	now := time.Now().Unix()
-	switch {
-	case now >= v.expires:
-		return Application{}, "", fmt.Errorf("%w at %s: `sallyport token create` makes a new one", errExpired, time.Unix(v.expires, 0).UTC().Format(time.RFC3339))
-	case now < v.notBefore:
-		return Application{}, "", fmt.Errorf("token is not valid before %s: is the clock right?", time.Unix(v.notBefore, 0).UTC().Format(time.RFC3339))
-	case i.revoked.current.Load().includes(v.id, v.bearer(), v.issued):
-		return Application{}, "", fmt.Errorf("token %.64q was revoked", v.id)
+	if err := i.invalid(v, now); err != nil {
+		return Application{}, "", err
 	}
 	if !known {
-		i.applications.Store(token, v, func(v application) bool { return now >= v.expires })
+		i.applications.Store(token, v, func(v *application) bool { return now >= v.expires })
 	}
 	return v.Application, v.id, nil
+}
+
+// invalid is why a token of v counts for nothing now; nil: it counts.
+func (i *Issuer) invalid(v *application, now int64) error {
+	switch {
+	case now >= v.expires:
+		return fmt.Errorf("%w at %s: `sallyport token create` makes a new one", errExpired, time.Unix(v.expires, 0).UTC().Format(time.RFC3339))
+	case now < v.notBefore:
+		return fmt.Errorf("token is not valid before %s: is the clock right?", time.Unix(v.notBefore, 0).UTC().Format(time.RFC3339))
+	case i.revoked.current.Load().includes(v.id, v.of, v.issued):
+		return fmt.Errorf("token %.64q was revoked", v.id)
+	}
+	return nil
+}
+
+// application is what a token says whose signature is good.
+func (i *Issuer) application(token string) (*application, error) {
+	c, err := i.parse(token, applicationAudience)
+	if err != nil {
+		return nil, err
+	}
+	v := &application{id: c.ID, notBefore: int64(*c.NotBefore), expires: int64(*c.Expiry)}
+	if v.Reader = c.Subject == readerSubject; !v.Reader {
+		var ok bool
+		if v.Service, ok = boundTo(c.Subject); !ok || v.Service.Check() != nil {
+			return nil, errors.New("token is of no service")
+		}
+	}
+	if c.IssuedAt != nil {
+		v.issued = int64(*c.IssuedAt)
+	}
+	v.of = v.bearer()
+	return v, nil
 }
 
 // RevokeApplications has no token of a that was made until now be taken any more, as RevokeAll does for a proxy.

@@ -76,7 +76,7 @@ type Issuer struct {
 	public       ed25519.PublicKey
 	signer       jose.Signer
 	verified     *recent.Table[verified]
-	applications *recent.Table[application]
+	applications *recent.Table[*application]
 	revoked      *revocations
 }
 
@@ -143,7 +143,7 @@ func Open(c Config) (*Issuer, error) {
 		public:       public,
 		signer:       signer,
 		verified:     recent.New[verified](maxVerified),
-		applications: recent.New[application](maxApplications),
+		applications: recent.New[*application](maxApplications),
 		revoked:      revoked,
 	}, nil
 }
