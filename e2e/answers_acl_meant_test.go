@@ -80,6 +80,15 @@ var meantWithACLs = []meantDifference{
 		},
 	},
 	{
+		"`IntermediateCerts` of roots is `null`", "leafs come with what leads to the root before, and a new root is here before any leaf of it",
+		regexp.MustCompile(`/v1/(agent/)?connect/ca/roots`),
+		func(theirs, ours map[string]any) {
+			for _, a := range []map[string]any{theirs, ours} {
+				each(a["body"], func(m map[string]any) { delete(m, "IntermediateCerts") })
+			}
+		},
+	},
+	{
 		"Roots and leafs have all headers of Consul's servers, `?pem` too; they and `authorize` have no `X-Cache` and no `Age`", "all answers come from memory",
 		regexp.MustCompile(`/v1/(agent/)?connect/(ca/(roots|leaf)|authorize)`),
 		func(theirs, ours map[string]any) {
@@ -136,6 +145,28 @@ var meantWithACLs = []meantDifference{
 		"`/` is 404", "there is no user interface",
 		regexp.MustCompile(`GET /$`),
 		instead(http.StatusOK, http.StatusNotFound),
+	},
+}
+
+// meantWithoutACLs are the rows that are about a Consul without ACLs.
+var meantWithoutACLs = []meantDifference{
+	{
+		"Where ACLs are off a leaf is given to the processes that its service names, whatever token comes", "Consul's agent gives it to everybody, key included",
+		regexp.MustCompile(`GET /v1/agent/connect/ca/leaf/`),
+		func(theirs, ours map[string]any) {
+			if b, ok := theirs["body"].(map[string]any); ok && b["PrivateKeyPEM"] != nil && ours["code"] == http.StatusForbidden {
+				become(theirs, ours)
+			}
+		},
+	},
+	{
+		"`X-Consul-Default-ACL-Policy` of roots, leafs and `authorize` is the mesh's default", "it is what holds where no intention is about a connection, with ACLs and without",
+		regexp.MustCompile(`/v1/(agent/)?connect/(ca/(roots|leaf)|authorize)`),
+		func(theirs, ours map[string]any) {
+			for _, a := range []map[string]any{theirs, ours} {
+				dropHeaders(a, "X-Consul-Default-Acl-Policy")
+			}
+		},
 	},
 }
 

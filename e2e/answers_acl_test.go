@@ -59,8 +59,29 @@ func TestAnswersWithACLs(t *testing.T) {
 	d.report(t, "HTTP API beside Consul with ACLs", 2000)
 }
 
-// waitsWithACLs has callers wait with both for what then changes: an intention of db, and the port of plain. Whose token is deleted meanwhile
-// gets nothing.
+// TestAnswersWithoutACLs asks sallyport beside a Consul without ACLs, and that Consul, what sallyport answers itself.
+func TestAnswersWithoutACLs(t *testing.T) {
+	t.Parallel()
+	c := meshtest.StartConsul(t, meshtest.Agent{Default: "deny", Node: "sallyport"})
+	m := meshtest.New(t, meshtest.Config{Sallyport: sallyport, Consul: c})
+	definitions(t, c, m)
+	m.Serve()
+	awaitListening(t, c)
+	var roots struct{ TrustDomain string }
+	c.Must(http.MethodGet, "/v1/connect/ca/roots", nil, &roots)
+	d := comparison{meant: slices.Concat(meantWithoutACLs, meantWithACLs)}
+	for _, who := range []aclCaller{{"nobody", ""}, {"somebody", "00000000-dead-4000-8000-000000000000"}} {
+		consul, ours := asks(t, "tcp", c.Addr, who.token), asks(t, "unix", filepath.Join(m.Runtime, "http.sock"), who.token)
+		for _, q := range apiQuestions(strings.ReplaceAll(aclLines, "TRUSTDOMAIN", roots.TrustDomain)) {
+			d.ask(t, consul, ours, who.name+": ", q)
+		}
+	}
+	d.meant = meantWithoutACLs
+	d.report(t, "HTTP API beside Consul without ACLs", 100)
+}
+
+// waitsWithACLs has callers wait with both for what then changes: an intention of db, the port of plain, the root, and with it all leafs. Whose token
+// is deleted meanwhile gets nothing.
 func waitsWithACLs(t *testing.T, c *meshtest.Consul, m *meshtest.Mesh, callers []aclCaller, d *comparison) {
 	t.Helper()
 	accessor, revoked := c.ServiceToken("db")
@@ -81,6 +102,9 @@ func waitsWithACLs(t *testing.T, c *meshtest.Consul, m *meshtest.Mesh, callers [
 			"/v1/config/service-intentions/db?x":                     "nobody, unknown, another's, narrow, own",
 			"/v1/health/service/plain?x":                             "nobody, unknown, narrow, own",
 			"/v1/connect/intentions/match?by=destination&name=api&x": "narrow",
+			"/v1/agent/connect/ca/roots?x":                           "nobody, unknown, narrow, own",
+			"/v1/agent/connect/ca/leaf/api?x":                        "own",
+			"/v1/agent/connect/ca/leaf/db?x":                         "revoked",
 		} {
 			if !slices.Contains(strings.Split(whose, ", "), who.name) {
 				continue
@@ -94,8 +118,8 @@ func waitsWithACLs(t *testing.T, c *meshtest.Consul, m *meshtest.Mesh, callers [
 						return
 					}
 					began := time.Now()
-					w.answers[i], err = side.ask(apiQuestion{line: apiLine("GET " + line + "&wait=20s&index=" + first.header.Get("X-Consul-Index"))})
-					if w.woken[i] = time.Since(began) < 18*time.Second; err != nil {
+					w.answers[i], err = side.ask(apiQuestion{line: apiLine("GET " + line + "&wait=45s&index=" + first.header.Get("X-Consul-Index"))})
+					if w.woken[i] = time.Since(began) < 43*time.Second; err != nil {
 						t.Errorf("%s: %v", w.text, err)
 					}
 				})
@@ -107,9 +131,10 @@ func waitsWithACLs(t *testing.T, c *meshtest.Consul, m *meshtest.Mesh, callers [
 	c.DeleteToken(accessor)
 	c.Intend("db", meshtest.Intentions{"api": "allow", "legacy": "deny", "late": "allow"})
 	c.Register(map[string]any{"Name": "plain", "Port": 7777})
+	c.RotateRoot("consul", map[string]any{"PrivateKey": meshtest.ECKey(t)})
 	all.Wait()
 	for _, w := range waits {
-		if w.woken[0] != w.woken[1] {
+		if w.woken[0] != w.woken[1] && !strings.HasPrefix(w.text, "waits, revoked: ") {
 			t.Errorf("%s: woken by Consul: %t, by sallyport: %t", w.text, w.woken[0], w.woken[1])
 		}
 		d.compare(t, w.text, w.answers[0], w.answers[1])

@@ -62,7 +62,7 @@ func asks(t *testing.T, network, address, token string) asking {
 		return new(net.Dialer).DialContext(ctx, network, address)
 	}}
 	t.Cleanup(tr.CloseIdleConnections)
-	return asking{&http.Client{Transport: tr, Timeout: 30 * time.Second, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}, token}
+	return asking{&http.Client{Transport: tr, Timeout: 90 * time.Second, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}, token}
 }
 
 // TestAnswersAreConsuls loads the same definitions into a Consul agent and into a directory of files, and asks both the same questions. Status, headers and
