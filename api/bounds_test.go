@@ -2,13 +2,18 @@ package api
 
 import (
 	"bufio"
+	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
+	"os"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
+
+	"github.com/sallyport/sallyport/internal/connlimit"
 )
 
 // speak says something on a connection of its own, and returns the connection and the status that comes; 0: none within the time.
@@ -104,4 +109,37 @@ func TestLargeBodies(t *testing.T) {
 		_ = c.Close()
 	}
 	r.large.awaitUsed(t, 0)
+}
+
+// TestUnread: who does not read its answer is cut off.
+func TestUnread(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ours, theirs := net.Pipe()
+		defer func() { _ = theirs.Close() }()
+		c := &conn{Conn: &connlimit.Conn{Conn: ours}}
+		for range 3 {
+			go func() { _, _ = io.ReadFull(theirs, make([]byte, 5)) }()
+			if _, err := c.Write([]byte("hello")); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(writeTime)
+		}
+		began := time.Now()
+		if _, err := c.Write([]byte("hello")); !errors.Is(err, os.ErrDeadlineExceeded) || time.Since(began) > renewDeadline+writeTime {
+			t.Errorf("%v after %v", err, time.Since(began))
+		}
+	})
+}
+
+// TestSlowHeader: a header that does not end ends its connection.
+func TestSlowHeader(t *testing.T) {
+	t.Parallel()
+	r := start(t)
+	began := time.Now()
+	c, _ := r.speak(t, time.Millisecond, "GET / HTTP/1.1\r\nHost: x\r\n")
+	_ = c.SetReadDeadline(time.Now().Add(3 * headerTime))
+	if b, err := io.ReadAll(c); err != nil || time.Since(began) < headerTime/2 {
+		t.Errorf("%q, %v after %v", b, err, time.Since(began))
+	}
+	r.unfinished[0].awaitUsed(t, 0)
 }

@@ -25,17 +25,17 @@ const (
 )
 
 // connections bounds a listener's connections, so that both listeners together leave a fifth of the files that the process may have
-// open to all else: to Envoys, the catalog and its own state. Root counts like others, as it may pass on what others say. Over TLS each
-// costs more, and may be a stranger's.
+// open to all else: to Envoys, the catalog and its own state. Root counts like others, as it may pass on what others say. Whoever has few
+// gets some though others have taken all. Over TLS each costs more, and may be a stranger's.
 func connections(overTLS bool) connlimit.Config {
-	c := connlimit.Config{Total: maxConns, PerPeer: maxConnsPerPeer, Root: true}
+	c := connlimit.Config{Total: maxConns, PerPeer: maxConnsPerPeer, Spare: maxConns / 6, Few: 64, Root: true}
 	if overTLS {
 		c.Total, c.PerPeer = c.Total/4, c.PerPeer/4
 	}
 	var files syscall.Rlimit
 	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &files); err == nil {
 		n := int(min(files.Cur, 10*maxConns))
-		c.Total, c.PerPeer = min(c.Total, n*2/5), min(c.PerPeer, n*3/10)
+		c.Total, c.PerPeer, c.Spare = min(c.Total, n/3), min(c.PerPeer, n*3/10), min(c.Spare, n/15)
 	}
 	return c
 }

@@ -60,7 +60,7 @@ func (s *Server) ownAuthorize(w http.ResponseWriter, r *http.Request, q *questio
 
 func (s *Server) ownAuthorized(w http.ResponseWriter, r *http.Request, q *question) (ownAuthorizeAnswer, error) {
 	var in ownAuthorizeRequest
-	d := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxBody))
+	d := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxOwnBody))
 	d.DisallowUnknownFields()
 	err := d.Decode(&in)
 	if err == nil && !ended(d) {
@@ -103,7 +103,8 @@ func explained(v *catalog.View, target identity.Name, source identity.Service) o
 const (
 	maxRequest = 60 << 10 // bytes of method, path and headers
 	maxHeaders = 100
-	maxSerial  = 32 // bytes; RFC 5280 has 20
+	maxOwnBody = 2 * maxRequest // of the question; an object of many small fields takes some twenty times its length
+	maxSerial  = 32             // bytes; RFC 5280 has 20
 )
 
 // check refuses what is not of the form that is documented. What has two readings is refused now, as rules will look at it one day.

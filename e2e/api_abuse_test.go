@@ -17,6 +17,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -64,7 +65,11 @@ func TestAPIFloods(t *testing.T) { // it needs the machine for itself
 		t.Run(strings.ReplaceAll(f.Kind, " ", "_")+"/"+f.Network, func(t *testing.T) {
 			lines := strings.Count(serve.Log(), "\n")
 			peak := watchMemory(serve.PID())
-			ended := startAPIFlood(t, nobody, f)
+			users := []uint32{65534}
+			if f.Kind == "waits" { // who have more connections than there are
+				users = append(users, 65533, 65532)
+			}
+			ended := startAPIFlood(t, nobody, f, users...)
 			time.Sleep(lasting / 2)
 			a := ask.during(t, lasting/2)
 			held := goroutinesOf(t, m)
@@ -101,6 +106,7 @@ func TestAPIFloods(t *testing.T) { // it needs the machine for itself
 		}
 		return nil
 	})
+	nothingInSight(t, m, tokens...)
 	figure(t, "memory_MiB before=%d after=%d", memory>>20, residentMemory(serve.PID())>>20)
 }
 
@@ -192,26 +198,39 @@ func (k bystander) verdict(t *testing.T) bool {
 	return strings.Contains(came, `"Authorized":true`)
 }
 
-// startAPIFlood starts a process of nobody's that floods, and returns how often it was answered what.
-func startAPIFlood(t *testing.T, program string, f flood) <-chan map[string]int {
+// startAPIFlood starts a process of each user that floods, and returns how often they were answered what.
+func startAPIFlood(t *testing.T, program string, f flood, users ...uint32) <-chan map[string]int {
 	t.Helper()
 	task, err := json.Marshal(f)
 	if err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.CommandContext(t.Context(), program)
-	cmd.Env = append(meshtest.Environ(), floodVariable+"="+string(task))
-	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
+	var mu sync.Mutex
+	var all sync.WaitGroup
+	got := map[string]int{}
+	for _, uid := range users {
+		cmd := exec.CommandContext(t.Context(), program)
+		cmd.Env = append(meshtest.Environ(), floodVariable+"="+string(task))
+		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uid, Gid: uid}}
+		all.Go(func() {
+			counts := map[string]int{}
+			out, err := cmd.Output()
+			if err == nil {
+				err = json.Unmarshal(out, &counts)
+			}
+			if err != nil {
+				t.Errorf("the flood: %v", err)
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			for what, n := range counts {
+				got[what] += n
+			}
+		})
+	}
 	ended := make(chan map[string]int, 1)
 	go func() {
-		got := map[string]int{}
-		out, err := cmd.Output()
-		if err == nil {
-			err = json.Unmarshal(out, &got)
-		}
-		if err != nil {
-			t.Errorf("the flood: %v", err)
-		}
+		all.Wait()
 		ended <- got
 	}()
 	return ended

@@ -54,8 +54,12 @@ func (f flood) questions() map[string]questions {
 		askAuthorize + "Transfer-Encoding: chunked\r\n\r\n" + strings.Repeat("1\r\n \r\n", 100_000),
 		"GET " + roots + " HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n" + strings.Repeat("1;"+strings.Repeat("x", 1000)+"\r\n \r\n", 1000),
 	}
+	waits := 4_000
+	if f.Time >= time.Minute {
+		waits = 34_000
+	}
 	return map[string]questions{
-		"waits":        {conns: 8_000, say: func(n int) []string { return []string{get(roots+"?index=9000000000000000000&wait=10m", token(n))} }},
+		"waits":        {conns: waits, say: func(n int) []string { return []string{get(roots+"?index=9000000000000000000&wait=10m", token(n))} }},
 		"headers held": {conns: 2000, say: func(int) []string { return []string{"GET / HTTP/1.1\r\nHost: x\r\n" + fields} }},
 		"waits with headers": {conns: 1000, say: func(int) []string {
 			return []string{get(roots+"?index=9000000000000000000&wait=10m", fields)}

@@ -272,10 +272,17 @@ func TestOddRequests(t *testing.T) {
 	figure(t, "requests=%d hosts=%d tokens=%d identities=%d", 2*len(oddRequests("", "", "", "", 0, 0)), hosts, tokens, spoofs)
 }
 
-// nothingInSight demands that neither keys nor tokens are in what the control plane logs at debug, in its metrics and in its status.
+// nothingInSight demands that neither keys nor tokens are in what the control plane logs, in its metrics, its status and its profiles.
 func nothingInSight(t *testing.T, m *meshtest.Mesh, tokens ...string) {
 	t.Helper()
-	for what, text := range map[string]string{"the log": m.ServeProcess().Log(), "the metrics": metrics(t, m), "the status": m.MustRun("status", "--json")} {
+	in := map[string]string{"the log": m.ServeProcess().Log(), "the metrics": metrics(t, m), "the status": m.MustRun("status", "--json")}
+	for _, profile := range []string{"goroutine?debug=2", "heap?debug=1"} {
+		_, in[profile] = say(t, "unix", filepath.Join(m.Runtime, "admin.sock"), "GET /debug/pprof/"+profile+" HTTP/1.1\r\nHost: x\r\n\r\n", 1)
+		if !strings.HasPrefix(in[profile], "HTTP/1.1 200") {
+			t.Errorf("%s: %.100q", profile, in[profile])
+		}
+	}
+	for what, text := range in {
 		for _, secret := range append([]string{"PRIVATE KEY"}, tokens...) {
 			if strings.Contains(text, secret) || strings.Contains(text, secret[len(secret)/2:]) {
 				t.Errorf("%s: %.11s… is in sight", what, secret)

@@ -193,7 +193,7 @@ func TestConsulAPIFloods(t *testing.T) {
 	for _, kind := range []string{"relayed", "relayed waits"} {
 		t.Run(strings.ReplaceAll(kind, " ", "_"), func(t *testing.T) {
 			peak := watchMemory(serve.PID())
-			ended := startAPIFlood(t, program, flood{Kind: kind, Network: "unix", Addr: socket, Time: lasting})
+			ended := startAPIFlood(t, program, flood{Kind: kind, Network: "unix", Addr: socket, Time: lasting}, 65534)
 			time.Sleep(lasting / 3)
 			a := ask.during(t, lasting/6)
 			var took []time.Duration

@@ -19,6 +19,9 @@ type Config struct {
 	// socket, where root and this process's own user are not bounded unless Root is set; of an IPv4
 	// address, or of the /64 of an IPv6 address.
 	Total, PerPeer int
+	// Spare are connections beyond Total for peers that have less than Few, so that those who have
+	// taken all do not keep others out; 0: none.
+	Spare, Few int
 	// Root bounds root and this process's own user too: root may pass on what others say.
 	Root bool
 	// Patience is how long a connection may count before it is closed; 0: for ever.
@@ -109,7 +112,11 @@ func (l *Listener) enter(c *Conn) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if c.key != "" {
-		if l.config.Total > 0 && l.total >= l.config.Total || l.config.PerPeer > 0 && l.peers[c.key] >= l.config.PerPeer {
+		total := l.config.Total
+		if l.peers[c.key] < l.config.Few {
+			total += l.config.Spare
+		}
+		if l.config.Total > 0 && l.total >= total || l.config.PerPeer > 0 && l.peers[c.key] >= l.config.PerPeer {
 			return false
 		}
 		l.total++

@@ -71,6 +71,28 @@ func TestBounds(t *testing.T) {
 	}
 }
 
+// TestSpare demands that who has few connections gets one more though all that there are in all are
+// taken, up to a bound.
+func TestSpare(t *testing.T) {
+	refused := make(chan string, 10)
+	dial, accepted := open(t, connlimit.Config{Total: 2, PerPeer: 10, Spare: 2, Few: 3, Refused: func(peer string) { refused <- peer }})
+	dial()
+	dial()
+	dial()
+	for range 3 {
+		<-accepted
+	}
+	dial()
+	<-refused
+	dial, accepted = open(t, connlimit.Config{Total: 1, PerPeer: 10, Spare: 1, Few: 10, Refused: func(peer string) { refused <- peer }})
+	dial()
+	dial()
+	<-accepted
+	<-accepted
+	dial()
+	<-refused
+}
+
 // TestPatience demands that a connection that is not trusted in time is closed, and others are not.
 func TestPatience(t *testing.T) {
 	dial, accepted := open(t, connlimit.Config{Patience: 300 * time.Millisecond})
