@@ -1,6 +1,7 @@
 package api
 
 import (
+	"bytes"
 	"cmp"
 	"encoding/hex"
 	"encoding/json"
@@ -54,8 +55,11 @@ func (s *Server) ownAuthorize(w http.ResponseWriter, r *http.Request, q *questio
 		s.deny(w, r, q, err)
 		return
 	}
-	b, _ := json.Marshal(a) // of texts, numbers and bools
-	s.write(w, r, q, &answer{code: http.StatusOK, body: b})
+	var b bytes.Buffer
+	e := json.NewEncoder(&b)
+	e.SetEscapeHTML(false) // "web => api", for who reads it
+	_ = e.Encode(a)        // of texts, numbers and bools
+	s.write(w, r, q, &answer{code: http.StatusOK, body: bytes.TrimSuffix(b.Bytes(), []byte("\n"))})
 }
 
 func (s *Server) ownAuthorized(w http.ResponseWriter, r *http.Request, q *question) (ownAuthorizeAnswer, error) {

@@ -3,6 +3,7 @@
 package e2e
 
 import (
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -129,6 +130,40 @@ func TestShell(t *testing.T) {
 		if !strings.Contains(out, w) {
 			t.Errorf("there is no %q in\n%s", w, out)
 		}
+	}
+}
+
+// TestShellOwnQuestions types what the pages have for a shell of questions that Consul does not have.
+func TestShellOwnQuestions(t *testing.T) {
+	t.Parallel()
+	m := newMesh(t)
+	for _, name := range []string{"web", "api"} {
+		m.Write(name+".hcl", fmt.Sprintf("service {\n  name = %q\n  port = 8443\n  connect { native = true }\n}\n", name))
+	}
+	m.Intend("api", meshtest.Intentions{"web": "allow"})
+	m.Serve()
+	m.AwaitCheck("web", "api", true)
+	s := newShell(t, m, meshtest.NewConsul(t, meshtest.Agent{}).Binary())
+	before, _, ok := strings.Cut(pageBlock(t, "native.md", "", "token=$(sallyport token create api)", "/run/sallyport", m.Runtime), "ask /v1/agent/connect/authorize")
+	if !ok {
+		t.Fatal("the page does not ask whether a connection is authorized")
+	}
+	s.prints(before+pageBlock(t, "native.md", "", "ask '/v1/sallyport/authorize?pretty'"), `"Authorized": true`, `"Default": false`, `"Intention": "web => api (allow)"`, `"Origin": "`)
+	s.prints(before + pageBlock(t, "native.md", "", "openssl req -new"))
+	text, err := os.ReadFile(filepath.Join(s.dir, "leaf.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var leaf struct{ CertPEM, PrivateKeyPEM string }
+	if err := json.Unmarshal(text, &leaf); err != nil || leaf.PrivateKeyPEM != "" {
+		t.Fatalf("%v: %s", err, text)
+	}
+	key, err := os.ReadFile(filepath.Join(s.dir, "key.pem"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := tls.X509KeyPair([]byte(leaf.CertPEM), key); err != nil {
+		t.Error(err)
 	}
 }
 
