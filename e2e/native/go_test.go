@@ -30,7 +30,9 @@ func goProgram(t *testing.T, server, client string) *program {
 	p.server = func(port int) []string {
 		return []string{filepath.Join(p.page.dir, server), "api", fmt.Sprintf("127.0.0.1:%d", port)}
 	}
-	p.client = func(int) []string { return []string{filepath.Join(p.page.dir, client), "web", "api"} }
+	p.client = func(_ int, service string) []string {
+		return []string{filepath.Join(p.page.dir, client), "web", service}
+	}
 	return p
 }
 
@@ -48,7 +50,9 @@ func TestGoBesideConsul(t *testing.T) {
 	t.Parallel()
 	p, at := goProgram(t, "server", "client"), port(t)
 	c := meshtest.StartConsul(t, meshtest.Agent{})
-	register(t, c, "api", fmt.Sprintf("127.0.0.1:%d", at))
+	for service := range applicationUsers {
+		register(t, c, service, fmt.Sprintf("127.0.0.1:%d", at))
+	}
 	p.environ = map[string][]string{"web": {"CONSUL_HTTP_ADDR=" + c.Addr}, "api": {"CONSUL_HTTP_ADDR=" + c.Addr}}
 	p.runs(between{intend: func(action string) { c.Intend("api", meshtest.Intentions{"web": action}) }}, at)
 }
@@ -80,10 +84,10 @@ func TestGoSPIFFEBesideConsul(t *testing.T) {
 	m := beside(t, c)
 	p := goSPIFFE(t, m)
 	p.users(m)
-	for service, port := range map[string]int{"web": 1, "api": at} {
+	for service, uid := range p.uid {
 		c.Register(map[string]any{
-			"Name": service, "Address": "127.0.0.1", "Port": port, "Connect": map[string]any{"Native": true},
-			"Meta": map[string]any{"sallyport_selectors": fmt.Sprintf("unix:uid:%d", p.uid[service])},
+			"Name": service, "Address": "127.0.0.1", "Port": at, "Connect": map[string]any{"Native": true},
+			"Meta": map[string]any{"sallyport_selectors": fmt.Sprintf("unix:uid:%d", uid)},
 		})
 	}
 	p.runs(between{intend: func(action string) { c.Intend("api", meshtest.Intentions{"web": action}) }, plane: m}, at)
@@ -94,8 +98,8 @@ func goSPIFFE(t *testing.T, m *mesh) *program {
 	p := goProgram(t, "spiffeserver", "spiffeclient")
 	server := p.server
 	p.server = func(port int) []string { return append(server(port), filepath.Join(m.dir, "run", "http.sock")) }
-	p.client = func(port int) []string {
-		return []string{filepath.Join(p.page.dir, "spiffeclient"), fmt.Sprintf("https://127.0.0.1:%d/", port), "api"}
+	p.client = func(port int, service string) []string {
+		return []string{filepath.Join(p.page.dir, "spiffeclient"), fmt.Sprintf("https://127.0.0.1:%d/", port), service}
 	}
 	return p
 }

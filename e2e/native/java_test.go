@@ -25,8 +25,8 @@ func TestJava(t *testing.T) {
 		server: func(port int) []string {
 			return []string{"java", "-cp", classes, "Server", "api", "127.0.0.1", strconv.Itoa(port)}
 		},
-		client: func(port int) []string {
-			return []string{"java", "-Dspiffe.newX509Source.timeout=PT5S", "-cp", classes, "Client", fmt.Sprintf("https://127.0.0.1:%d/", port), "api"}
+		client: func(port int, service string) []string {
+			return []string{"java", "-Dspiffe.newX509Source.timeout=PT5S", "-cp", classes, "Client", fmt.Sprintf("https://127.0.0.1:%d/", port), service}
 		},
 	}
 	m, b := filesPage(t, at, "--api-address", address)

@@ -22,14 +22,15 @@ import (
 	"github.com/sallyport/sallyport/internal/meshtest"
 )
 
-// program is an application of a page: a server of api, and a client that asks it as web.
+// program is an application of a page: a server of api, and a client that asks a service, as web. What the catalog has as web is at the port of that server, too, so that
+// a client may be misled.
 type program struct {
 	t       *testing.T
 	page    *page
 	uid     map[string]uint32   // by service; nil: the test's own user
 	environ map[string][]string // by service
 	server  func(port int) []string
-	client  func(port int) []string
+	client  func(port int, service string) []string
 	says    func(out string) bool // what the client prints; nil: hello to web
 }
 
@@ -52,11 +53,11 @@ func (p *program) command(ctx context.Context, service string, args []string) *e
 	return cmd
 }
 
-// ask has the client ask.
-func (p *program) ask(port int) error {
+// ask has the client ask a service.
+func (p *program) ask(port int, service string) error {
 	ctx, cancel := context.WithTimeout(p.t.Context(), time.Minute)
 	defer cancel()
-	cmd := p.command(ctx, "web", p.client(port))
+	cmd := p.command(ctx, "web", p.client(port, service))
 	var out, errs strings.Builder
 	cmd.Stdout, cmd.Stderr = &out, &errs
 	if err := cmd.Run(); err != nil {
@@ -83,16 +84,19 @@ func (p *program) runs(b between, at int) {
 		if server.Ended() {
 			t.Fatalf("the server ended:\n%s", server.Log())
 		}
-		return p.ask(at)
+		return p.ask(at, "api")
 	}
 	denied := func() error {
-		if p.ask(at) == nil {
+		if p.ask(at, "api") == nil {
 			return errors.New("let in")
 		}
 		return nil
 	}
 	b.intend(allow)
 	meshtest.Await(t, "web is let in", allowed)
+	if p.ask(at, "web") == nil {
+		t.Error("the client takes api for web")
+	}
 	b.intend(deny)
 	meshtest.Await(t, "web is denied", denied)
 	if !regexp.MustCompile(`/svc/web.*: Matched L4 intention: .* Action: DENY`).MatchString(server.Log()) {
@@ -164,8 +168,9 @@ func filesPage(t *testing.T, at int, flags ...string) (*mesh, between) {
 	if err := os.Mkdir(catalog, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	m.register("web", "127.0.0.1:1")
-	m.register("api", fmt.Sprintf("127.0.0.1:%d", at))
+	for service := range applicationUsers {
+		m.register(service, fmt.Sprintf("127.0.0.1:%d", at))
+	}
 	m.source, m.environ = append([]string{"--catalog", catalog}, flags...), meshtest.Environ()
 	m.start()
 	return m, between{
@@ -211,8 +216,8 @@ func (p *program) users(m *mesh) {
 func (p *program) named(m *mesh, at int) {
 	p.t.Helper()
 	p.users(m)
-	for service, port := range map[string]int{"web": 1, "api": at} {
+	for service, uid := range p.uid {
 		m.write(service+".hcl", fmt.Sprintf("service {\n  name = %q\n  address = \"127.0.0.1\"\n  port = %d\n  connect { native = true }\n  meta { sallyport_selectors = \"unix:uid:%d\" }\n}\n",
-			service, port, p.uid[service]))
+			service, at, uid))
 	}
 }

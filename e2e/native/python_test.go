@@ -31,7 +31,7 @@ func (p *program) by(interpreter string) {
 	p.server = func(port int) []string {
 		return []string{interpreter, "server.py", "api", "127.0.0.1", strconv.Itoa(port)}
 	}
-	p.client = func(int) []string { return []string{interpreter, "client.py", "web", "api"} }
+	p.client = func(_ int, service string) []string { return []string{interpreter, "client.py", "web", service} }
 }
 
 // TestPython runs the server and the client of the page, which need the standard library alone.
@@ -48,7 +48,9 @@ func TestPythonBesideConsul(t *testing.T) {
 	t.Parallel()
 	p, at := python(t), port(t)
 	c := meshtest.StartConsul(t, meshtest.Agent{})
-	register(t, c, "api", fmt.Sprintf("127.0.0.1:%d", at))
+	for service := range applicationUsers {
+		register(t, c, service, fmt.Sprintf("127.0.0.1:%d", at))
+	}
 	p.environ = map[string][]string{"web": {"CONSUL_HTTP_ADDR=" + c.Addr}, "api": {"CONSUL_HTTP_ADDR=" + c.Addr}}
 	p.runs(between{intend: func(action string) { c.Intend("api", meshtest.Intentions{"web": action}) }}, at)
 }
