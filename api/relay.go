@@ -9,6 +9,8 @@ import (
 	"net/url"
 	"sync"
 	"time"
+
+	"github.com/sallyport/sallyport/internal/recent"
 )
 
 // Relay is where questions go that are not answered from the catalog: the local Consul agent.
@@ -74,6 +76,8 @@ type relay struct {
 	watched map[string]*watched
 	asked   map[string]*asking
 	peers   map[string]*turns
+
+	checks *recent.Table[*checked] // by relayKey
 }
 
 // turns are the slots of one peer.
@@ -107,6 +111,7 @@ func (rl *relay) init(r *Relay) {
 		rl.Relay = *r
 	}
 	rl.slots = make(chan struct{}, mostAsked)
+	rl.checks = recent.New[*checked](maxChecked)
 	rl.watched, rl.asked, rl.peers = map[string]*watched{}, map[string]*asking{}, map[string]*turns{}
 }
 

@@ -39,6 +39,10 @@ func (s *Server) relayed(w http.ResponseWriter, r *http.Request, q *question) {
 		return
 	}
 	key := relayKey(out)
+	if q.route.path == checkPath {
+		s.check(w, r, q, key, out)
+		return
+	}
 	e := rl.enter(key)
 	if e == nil {
 		var first RelayReply

@@ -1,0 +1,56 @@
+package api
+
+import (
+	"context"
+	"net/http"
+	"time"
+
+	"github.com/sallyport/sallyport/intention"
+)
+
+const checkPath = "/v1/connect/intentions/check"
+
+// checked is the agent's word on whether a connection is allowed. Its answer has no index, so nobody can wait for another: it holds as long
+// as what is said of the destination is what it was before the agent was asked, and for verdict at most.
+type checked struct {
+	policy *intention.Policy
+	asked  time.Time
+	reply  RelayReply
+}
+
+// Bounds of what is kept of checks.
+const (
+	maxChecked  = 1024
+	maxCheckKey = 1024 // of token and question, in bytes
+)
+
+// policyOf is the policy of the destination that a check is about; nil: none is known.
+func (s *Server) policyOf(q *question) *intention.Policy {
+	st := s.state.Load()
+	if st == nil || st.view == nil {
+		return nil
+	}
+	destination, err := (&ask{question: q}).service("destination")
+	if err != nil {
+		return nil
+	}
+	return st.view.Policy(destination)
+}
+
+// check answers by what the agent says of a connection.
+func (s *Server) check(w http.ResponseWriter, r *http.Request, q *question, key string, out RelayQuestion) {
+	policy := s.policyOf(q)
+	if k, ok := s.relay.checks.Load(key); ok && k.policy == policy && time.Since(k.asked) < verdict {
+		s.reply(w, r, q, k.reply)
+		return
+	}
+	reply, asked, err := s.relay.together(r.Context(), key, func(ctx context.Context) (RelayReply, error) { return s.relay.ask(ctx, peerOf(r).Name, out) })
+	if err != nil {
+		refuse(w, unreachable(err))
+		return
+	}
+	if policy != nil && reply.Code == http.StatusOK && len(key) <= maxCheckKey {
+		s.relay.checks.Store(key, &checked{policy, asked, reply}, func(k *checked) bool { return time.Since(k.asked) >= verdict })
+	}
+	s.reply(w, r, q, reply)
+}
