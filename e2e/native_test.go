@@ -14,6 +14,7 @@ import (
 	"net"
 	"net/http"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -311,9 +312,12 @@ func native(t *testing.T, m nativeMesh) {
 		}
 		return nil
 	})
-	if out := m.MustRun("status"); !strings.Contains(out, "Applications without a sidecar") || !strings.Contains(out, "native-mail, of mail, at ") {
-		t.Errorf("status:\n%s", out)
-	}
+	meshtest.Await(t, "the status has the native services, and how they are", func() error { // beside Consul by its agent's checks
+		if out := strings.Join(strings.Fields(m.MustRun("status")), " "); !regexp.MustCompile(`Applications without a sidecar .*native-mail, of mail, at \S+, native, passing`).MatchString(out) {
+			return errors.New(out)
+		}
+		return nil
+	})
 	m.AwaitCheck("web", "mail", true)
 	m.AwaitCheck("mail", "db", true)
 	m.AwaitCheck("mail", "page", false)
