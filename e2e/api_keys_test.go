@@ -120,8 +120,14 @@ services { name = "db" port = 8444 connect { native = true } }
 		}
 		return err
 	})
-	for _, way := range []string{"HTTP", "Workload API", "SDS"} {
+	for _, way := range []string{"HTTP", "Workload API", "SDS", "SDS, all", "SDS, once", "SDS, delta"} {
 		ask("the process that api names", way, keyCaller{uid: namedUID}, true)
+	}
+	if came, certificates, err := keyWays["a certificate request"](k, t.Context(), keyCaller{uid: namedUID}); len(certificates) > 0 != (config.Consul == nil) {
+		t.Errorf("a certificate request: %.200s, %v", came, err)
+	}
+	if _, jwts, err := keyWays["JWT-SVIDs"](k, t.Context(), keyCaller{uid: namedUID}); len(jwts) > 0 != (config.Consul == nil) {
+		t.Errorf("%d JWT-SVIDs, %v", len(jwts), err)
 	}
 	for _, way := range []string{"HTTP", "HTTP over TCP"} {
 		ask("api's token", way, keyCaller{uid: unnamedUID, token: tokens["api"]}, tokensCount)
@@ -171,7 +177,7 @@ services { name = "db" port = 8444 connect { native = true } }
 			continue
 		}
 		for _, c := range []keyCaller{{uid: namedUID, token: token}, {uid: unnamedUID, token: token}, {uid: unnamedUID, token: token, forwarded: true}} {
-			for _, way := range []string{"HTTP", "HTTP over TCP", "xDS", "admin"} {
+			for _, way := range []string{"HTTP", "HTTP over TCP", "a certificate request", "xDS", "admin"} {
 				ask(fmt.Sprintf("%s by %d", who, c.uid), way, c, false)
 			}
 		}
@@ -253,7 +259,7 @@ func (k *keyRig) taken(mode keyMode, c *meshtest.Consul, tokens map[string]strin
 	} else {
 		c.Register(map[string]any{"Name": "api", "Port": 8443, "Meta": map[string]string{"sallyport_selectors": selectors}, "Connect": map[string]any{"Native": true}})
 	}
-	for _, way := range []string{"HTTP", "Workload API", "SDS"} {
+	for _, way := range []string{"HTTP", "a certificate request", "Workload API", "JWT-SVIDs", "SDS", "SDS, delta"} {
 		refused("a process that is named no more", way, keyCaller{uid: namedUID})
 	}
 }

@@ -6,6 +6,8 @@ import (
 	"bytes"
 	"context"
 	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
 	"crypto/x509"
 	"encoding/base64"
 	"encoding/hex"
@@ -18,6 +20,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -32,6 +35,7 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/types/known/anypb"
 )
 
 // keyCaller is a process and what it brings.
@@ -81,6 +85,21 @@ var keyWays = map[string]func(k *keyRig, ctx context.Context, c keyCaller) (came
 	"HTTP": func(k *keyRig, ctx context.Context, c keyCaller) (string, [][]byte, error) {
 		return k.http(ctx, c, func(context.Context, string, string) (net.Conn, error) { return k.dial(c, "http.sock") })
 	},
+	// A certificate for a key of one's own is as good as a key.
+	"a certificate request": func(k *keyRig, ctx context.Context, c keyCaller) (string, [][]byte, error) {
+		key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+		if err != nil {
+			return "", nil, err
+		}
+		der, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{}, key)
+		if err != nil {
+			return "", nil, err
+		}
+		request := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: der})
+		tr := &http.Transport{DisableKeepAlives: true, DialContext: func(context.Context, string, string) (net.Conn, error) { return k.dial(c, "http.sock") }}
+		b, err := send(ctx, tr, http.MethodPost, "http://localhost/v1/sallyport/leaf/api", c.token, request)
+		return string(b), slices.Repeat([][]byte{nil}, bytes.Count(b, []byte("BEGIN CERTIFICATE"))), err
+	},
 	"HTTP over TCP": func(k *keyRig, ctx context.Context, c keyCaller) (string, [][]byte, error) {
 		return k.http(ctx, c, func(ctx context.Context, _, _ string) (net.Conn, error) {
 			return new(net.Dialer).DialContext(ctx, "tcp", k.address)
@@ -103,21 +122,51 @@ var keyWays = map[string]func(k *keyRig, ctx context.Context, c keyCaller) (came
 		}
 		return r.String(), keys, err
 	},
-	"SDS": func(k *keyRig, ctx context.Context, c keyCaller) (string, [][]byte, error) {
+	"JWT-SVIDs": func(k *keyRig, ctx context.Context, c keyCaller) (string, [][]byte, error) {
 		conn, err := k.grpc(c, "workload.sock")
 		if err != nil {
 			return "", nil, err
 		}
 		defer conn.Close()
-		stream, err := secretv3.NewSecretDiscoveryServiceClient(conn).StreamSecrets(ctx)
+		r, err := workloadpb.NewSpiffeWorkloadAPIClient(conn).FetchJWTSVID(metadata.AppendToOutgoingContext(ctx, "workload.spiffe.io", "true"), &workloadpb.JWTSVIDRequest{Audience: []string{"x"}})
+		var tokens [][]byte
+		for _, s := range r.GetSvids() {
+			tokens = append(tokens, []byte(s.GetSvid()))
+		}
+		return r.String(), tokens, err
+	},
+	"SDS": func(k *keyRig, ctx context.Context, c keyCaller) (string, [][]byte, error) {
+		return k.sds(ctx, c, []string{"leaf/api"})
+	},
+	"SDS, all": func(k *keyRig, ctx context.Context, c keyCaller) (string, [][]byte, error) { return k.sds(ctx, c, nil) },
+	"SDS, once": func(k *keyRig, ctx context.Context, c keyCaller) (string, [][]byte, error) {
+		conn, err := k.grpc(c, "workload.sock")
+		if err != nil {
+			return "", nil, err
+		}
+		defer conn.Close()
+		r, err := secretv3.NewSecretDiscoveryServiceClient(conn).FetchSecrets(ctx, &discoveryv3.DiscoveryRequest{TypeUrl: secretType, ResourceNames: []string{"default"}})
+		return keysIn(r.String(), r.GetResources(), err)
+	},
+	"SDS, delta": func(k *keyRig, ctx context.Context, c keyCaller) (string, [][]byte, error) {
+		conn, err := k.grpc(c, "workload.sock")
+		if err != nil {
+			return "", nil, err
+		}
+		defer conn.Close()
+		stream, err := secretv3.NewSecretDiscoveryServiceClient(conn).DeltaSecrets(ctx)
 		if err == nil {
-			err = stream.Send(&discoveryv3.DiscoveryRequest{Node: &corev3.Node{Id: "x"}, TypeUrl: secretType, ResourceNames: []string{"leaf/api"}})
+			err = stream.Send(&discoveryv3.DeltaDiscoveryRequest{Node: &corev3.Node{Id: "x"}, TypeUrl: secretType, ResourceNamesSubscribe: []string{"leaf/api"}})
 		}
 		if err != nil && !errors.Is(err, io.EOF) {
 			return "", nil, err
 		}
 		r, err := stream.Recv()
-		return keysIn(r.String(), r.GetResources(), err)
+		var all []*anypb.Any
+		for _, res := range r.GetResources() {
+			all = append(all, res.GetResource())
+		}
+		return keysIn(r.String(), all, err)
 	},
 	"xDS": func(k *keyRig, ctx context.Context, c keyCaller) (string, [][]byte, error) {
 		conn, err := k.grpc(c, "xds.sock")
@@ -153,12 +202,15 @@ var keyWays = map[string]func(k *keyRig, ctx context.Context, c keyCaller) (came
 // refusedBy reports whether a caller was told that it may not have a key, and did not only fail to ask.
 func refusedBy(way, came string, err error) bool {
 	switch way {
+	case "a certificate request":
+		return strings.HasSuffix(came, "\n403 Forbidden") || strings.HasSuffix(came, "\n501 Not Implemented") // Consul makes all keys itself
 	case "HTTP", "HTTP over TCP":
 		return strings.HasSuffix(came, "\n403 Forbidden")
-	case "Workload API", "SDS":
-		return status.Code(err) == codes.PermissionDenied || status.Code(err) == codes.InvalidArgument
 	case "xDS":
 		return err == nil
+	}
+	if way != "admin" {
+		return slices.Contains([]codes.Code{codes.PermissionDenied, codes.InvalidArgument, codes.Unimplemented}, status.Code(err))
 	}
 	return err == nil || errors.Is(err, os.ErrPermission) || strings.Contains(err.Error(), "EOF") || errors.Is(err, syscall.ECONNRESET) // of a forwarder that may not connect, too
 }
@@ -169,9 +221,14 @@ var adminPages = []string{
 	"/metrics", "/readyz", "/healthz", "/", "/debug/pprof/goroutine?debug=2", "/debug/pprof/heap?debug=1", "/debug/pprof/allocs?debug=1", "/debug/pprof/heap",
 }
 
-// get is the body of an answer, whatever its status.
+// get is the body of an answer, and its status in a last line.
 func get(ctx context.Context, tr *http.Transport, url, token string) ([]byte, error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, http.NoBody)
+	return send(ctx, tr, http.MethodGet, url, token, nil)
+}
+
+// send is get with another method and a body.
+func send(ctx context.Context, tr *http.Transport, method, url, token string, body []byte) ([]byte, error) {
+	req, err := http.NewRequestWithContext(ctx, method, url, bytes.NewReader(body))
 	if err != nil {
 		return nil, err
 	}
@@ -202,6 +259,24 @@ func (k *keyRig) http(ctx context.Context, c keyCaller, dial func(context.Contex
 		return string(b), [][]byte{block.Bytes}, nil
 	}
 	return string(b), nil, nil
+}
+
+// sds asks for secrets with a stream.
+func (k *keyRig) sds(ctx context.Context, c keyCaller, names []string) (string, [][]byte, error) {
+	conn, err := k.grpc(c, "workload.sock")
+	if err != nil {
+		return "", nil, err
+	}
+	defer conn.Close()
+	stream, err := secretv3.NewSecretDiscoveryServiceClient(conn).StreamSecrets(ctx)
+	if err == nil {
+		err = stream.Send(&discoveryv3.DiscoveryRequest{Node: &corev3.Node{Id: "x"}, TypeUrl: secretType, ResourceNames: names})
+	}
+	if err != nil && !errors.Is(err, io.EOF) {
+		return "", nil, err
+	}
+	r, err := stream.Recv()
+	return keysIn(r.String(), r.GetResources(), err)
 }
 
 // grpc connects as a caller to one of the sockets that speak gRPC.
