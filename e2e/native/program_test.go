@@ -13,6 +13,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"runtime"
 	"slices"
 	"strings"
 	"syscall"
@@ -200,8 +201,8 @@ func (m *mesh) withTokens(address string) map[string][]string {
 // users has the program's processes be of users of their own, without tokens.
 func (p *program) users(m *mesh) {
 	p.t.Helper()
-	if os.Geteuid() != 0 {
-		p.t.Skipf("NOTE: %s needs root to run applications of other users", p.t.Name())
+	if os.Geteuid() != 0 || runtime.GOOS != "linux" {
+		p.t.Skipf("NOTE: %s needs root on Linux to run applications of other users", p.t.Name())
 	}
 	if err := os.Chmod(m.dir, 0o711); err != nil {
 		p.t.Fatal(err)
