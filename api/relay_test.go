@@ -20,16 +20,18 @@ import (
 
 // agent stands for Consul's: one value with an index, for those whose token it takes.
 type agent struct {
-	mu      sync.Mutex
-	index   uint64
-	body    string
-	refused map[string]bool
-	away    bool
-	linger  time.Duration // how long a question that waits stays after its asker
-	asked   int           // questions that do not wait
-	slow    time.Duration // how long it takes to answer
-	waiting int
-	changed chan struct{}
+	mu    sync.Mutex
+	index uint64
+	body  string
+	// defaults is the default of its ACLs; empty: it does not say.
+	defaults string
+	refused  map[string]bool
+	away     bool
+	linger   time.Duration // how long a question that waits stays after its asker
+	asked    int           // questions that do not wait
+	slow     time.Duration // how long it takes to answer
+	waiting  int
+	changed  chan struct{}
 }
 
 func newAgent() *agent {
@@ -96,6 +98,9 @@ func (a *agent) ask(ctx context.Context, q RelayQuestion) (RelayReply, error) {
 		return RelayReply{Code: http.StatusBadRequest, Body: []byte("Namespaces are a Consul Enterprise feature")}, nil
 	}
 	h := http.Header{"Content-Type": {"application/json"}, "X-Consul-Index": {strconv.FormatUint(a.index, 10)}, "X-Consul-Effective-Consistency": {"leader"}}
+	if a.defaults != "" {
+		h.Set("X-Consul-Default-Acl-Policy", a.defaults)
+	}
 	if q.Query.Has("stale") {
 		h.Set("X-Consul-Effective-Consistency", "stale")
 	}

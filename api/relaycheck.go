@@ -2,9 +2,11 @@ package api
 
 import (
 	"context"
+	"encoding/json"
 	"net/http"
 	"time"
 
+	"github.com/sallyport/sallyport/identity"
 	"github.com/sallyport/sallyport/intention"
 )
 
@@ -53,4 +55,31 @@ func (s *Server) check(w http.ResponseWriter, r *http.Request, q *question, key 
 		s.relay.checks.Store(key, &checked{policy, asked, reply}, func(k *checked) bool { return time.Since(k.asked) >= verdict })
 	}
 	s.reply(w, r, q, reply)
+}
+
+// decided is the body for a check that Consul answered, whose caller may ask it. Where no intention decides Consul's looks at the default of
+// its ACLs, and never at default_intention_policy, by which the mesh goes: where the two differ what the mesh does is answered.
+func (s *Server) decided(r *http.Request, q *question, reply RelayReply) ([]byte, error) {
+	st := s.state.Load()
+	if st == nil || st.view == nil {
+		_, err := s.current()
+		return nil, err
+	}
+	acls := intention.Deny
+	if reply.Header.Get("X-Consul-Default-Acl-Policy") == "allow" {
+		acls = intention.Allow
+	}
+	if st.view.Mesh().Default == acls || s.config.Knowing == nil {
+		return reply.Body, nil
+	}
+	src, dst, err := (&ask{question: q}).pair(false)
+	if err != nil {
+		return nil, err
+	}
+	destination := identity.NewName(dst.Service)
+	v, err := s.config.Knowing(r.Context(), q.caller.ID, destination)
+	if err != nil {
+		return nil, err
+	}
+	return json.Marshal(checkAnswer{v.Decide(v.Identity(identity.NewName(src.Service)), destination).Allowed()})
 }

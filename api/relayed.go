@@ -14,8 +14,8 @@ import (
 func (s *Server) relayed(w http.ResponseWriter, r *http.Request, q *question) {
 	rl := &s.relay
 	token := tokenOf(r, q.query)
-	caller, err := s.config.Authority.Identify(r.Context(), token, peerOf(r))
-	if err != nil {
+	var err error
+	if q.caller, err = s.config.Authority.Identify(r.Context(), token, peerOf(r)); err != nil {
 		refuse(w, err)
 		return
 	}
@@ -67,7 +67,7 @@ func (s *Server) relayed(w http.ResponseWriter, r *http.Request, q *question) {
 		}
 	}
 	defer rl.release(e)
-	reply, stale, err := s.await(r, q, e, caller.ID, out)
+	reply, stale, err := s.await(r, q, e, out)
 	if err != nil {
 		refuse(w, unreachable(err))
 		return
@@ -76,7 +76,7 @@ func (s *Server) relayed(w http.ResponseWriter, r *http.Request, q *question) {
 }
 
 // await is e's reply, by a word of the agent that is not too old, if need be after a wait for another one.
-func (s *Server) await(r *http.Request, q *question, e *watched, caller string, ask RelayQuestion) (RelayReply, time.Duration, error) {
+func (s *Server) await(r *http.Request, q *question, e *watched, ask RelayQuestion) (RelayReply, time.Duration, error) {
 	again := func(ctx context.Context) (RelayReply, error) { return s.relay.ask(ctx, peerOf(r).Name, ask) }
 	reply, changed, fresh, stale := e.now()
 	if !fresh { // the caller's rights may have changed, of which a wait says nothing
@@ -95,7 +95,7 @@ func (s *Server) await(r *http.Request, q *question, e *watched, caller string, 
 	if q.index == 0 || q.index < reply.Index || e.over() {
 		return reply, stale, nil
 	}
-	leave, err := s.waits.enter(caller)
+	leave, err := s.waits.enter(q.caller.ID)
 	if err != nil {
 		return RelayReply{}, 0, err
 	}

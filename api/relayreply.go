@@ -35,6 +35,14 @@ func (s *Server) recall(w http.ResponseWriter, r *http.Request, q *question, rep
 
 // reply answers with what the agent said.
 func (s *Server) reply(w http.ResponseWriter, r *http.Request, q *question, reply RelayReply) {
+	if q.route.path == checkPath && reply.Code == http.StatusOK {
+		body, err := s.decided(r, q, reply)
+		if err != nil {
+			refuse(w, err)
+			return
+		}
+		reply.Body = body
+	}
 	if len(reply.Body) > maxBody {
 		done, err := s.enlarge(r)
 		if err != nil {

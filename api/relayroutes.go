@@ -8,7 +8,7 @@ var relayedReads = []string{
 	"/v1/agent/checks", "/v1/agent/members", "/v1/agent/self", "/v1/agent/services", "/v1/agent/service/", "/v1/agent/health/service/name/", "/v1/agent/health/service/id/",
 	"/v1/catalog/datacenters", "/v1/catalog/nodes", "/v1/catalog/services", "/v1/catalog/service/", "/v1/catalog/connect/", "/v1/catalog/node/", "/v1/catalog/node-services/", "/v1/catalog/gateway-services/",
 	"/v1/health/service/", "/v1/health/connect/", "/v1/health/ingress/", "/v1/health/state/", "/v1/health/node/", "/v1/health/checks/",
-	"/v1/connect/ca/configuration", "/v1/connect/intentions", "/v1/connect/intentions/", "/v1/connect/intentions/check", "/v1/connect/intentions/exact", "/v1/connect/intentions/match",
+	"/v1/connect/ca/configuration", "/v1/connect/intentions", "/v1/connect/intentions/", checkPath, "/v1/connect/intentions/exact", "/v1/connect/intentions/match",
 	"/v1/config/", "/v1/discovery-chain/", "/v1/query", "/v1/query/", "/v1/status/leader", "/v1/status/peers",
 }
 

@@ -29,8 +29,7 @@ import (
 
 const oneAnswerRounds = 3
 
-// TestOneAnswer asks a control plane that runs, with files and beside Consul, of random intentions: http.sock for authorize and check (which
-// beside Consul is Consul's own answer), xds.sock for ext_authz, and the command. The answers are one. Of destinations some have a sidecar,
+// TestOneAnswer asks a control plane that runs, with files and beside Consul, of random intentions: http.sock for authorize and check, xds.sock for ext_authz, and the command. The answers are one. Of destinations some have a sidecar,
 // one is native, one is on another node, and one is nowhere.
 func TestOneAnswer(t *testing.T) { //nolint:tparallel // two agents at one time are enough load
 	t.Parallel()
@@ -50,12 +49,12 @@ func TestOneAnswer(t *testing.T) { //nolint:tparallel // two agents at one time 
 			o.run(t, rand.New(rand.NewPCG(3, 1)))
 		})
 	}
-	for _, agent := range []meshtest.Agent{{Management: management}, {Default: "allow"}} {
-		policy := "deny"
-		if agent.Default != "" {
-			policy = agent.Default
-		}
-		t.Run("Consul default "+policy, func(t *testing.T) {
+	for name, agent := range map[string]meshtest.Agent{
+		"Consul with ACLs, default deny": {Management: management},
+		"Consul, default deny":           {Default: "deny"}, // which is not that of its ACLs
+		"Consul, default allow":          {Default: "allow"},
+	} {
+		t.Run(name, func(t *testing.T) {
 			c := meshtest.StartConsul(t, agent)
 			m := besideConsul(t, c)
 			if c.Token != "" {
