@@ -226,10 +226,11 @@ type asking struct {
 	err   error
 }
 
-// together has ask ask the agent for all who ask the same under one key, and returns when. Who comes while the agent is asked already may know of a
-// change that the agent did not when it answered, and waits for the next time, with all who do: thousands who come at once are two
-// questions.
-func (rl *relay) together(ctx context.Context, key string, ask func(context.Context) (RelayReply, error)) (reply RelayReply, asked time.Time, err error) {
+// together has ask ask the agent for all of one peer who ask the same under one key, and returns when. Who comes while the agent is asked
+// already may know of a change that the agent did not when it answered, and waits for the next time, with all who do: thousands who come at
+// once are two questions. Peers are apart, as one may have taken all of its turns.
+func (rl *relay) together(ctx context.Context, peer, key string, ask func(context.Context) (RelayReply, error)) (reply RelayReply, asked time.Time, err error) {
+	key = peer + "\x00" + key
 	came := time.Now()
 	for {
 		rl.mu.Lock()
@@ -262,7 +263,9 @@ func (rl *relay) answer(ctx context.Context, key string, ask func(context.Contex
 		rl.mu.Unlock()
 		close(a.done)
 	}()
-	a.reply, a.err = ask(ctx)
+	if a.reply, a.err = ask(ctx); a.err != nil && ctx.Err() != nil {
+		a.err = ctx.Err() // whatever it was called below
+	}
 }
 
 // enter returns the watched answer of a question, if it is watched. release is the end of its use.
@@ -433,13 +436,18 @@ func (e *watched) set(r RelayReply) {
 }
 
 // verify is a reply to a question beside the watch, and when it was asked: this token may have the answer. What the watch had meanwhile is
-// newer; what it had before is older, even with a higher index, as after a restore of Consul's servers.
+// newer; what it had before is older, even with a higher index, as after a restore of Consul's servers, and with the same one: Consul leaves
+// out of it what the token may not see any more. That wakes nobody who waits.
 func (e *watched) verify(r RelayReply, asked time.Time) (newest RelayReply, changed <-chan struct{}) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.verified = time.Now()
-	if r.Index > e.reply.Index || r.Index < e.reply.Index && asked.After(e.came) {
-		e.reply, e.came = r, time.Now()
+	if r.Index <= e.reply.Index && !asked.After(e.came) {
+		return e.reply, e.changed
+	}
+	wakes := r.Index != e.reply.Index
+	e.reply, e.came = r, time.Now()
+	if wakes {
 		close(e.changed)
 		e.changed = make(chan struct{})
 	}

@@ -85,8 +85,8 @@ func (a *agent) ask(ctx context.Context, q RelayQuestion) (RelayReply, error) {
 			break
 		}
 	}
-	if err := ctx.Err(); err != nil {
-		return RelayReply{}, err
+	if ctx.Err() != nil {
+		return RelayReply{}, errors.New("it took too long") // as consul.Agent.Relay has it
 	}
 	if a.away {
 		return RelayReply{}, errors.New("the agent does not answer")
@@ -283,7 +283,7 @@ func TestRelayTogether(t *testing.T) {
 			codes := make(chan int, 2000)
 			gone, leave := context.WithCancel(context.WithoutCancel(t.Context()))
 			go func() {
-				_, _, err := s.relay.together(gone, relayKey(q), func(ctx context.Context) (RelayReply, error) { return a.ask(ctx, q) })
+				_, _, err := s.relay.together(gone, peerOf(&http.Request{}).Name, relayKey(q), func(ctx context.Context) (RelayReply, error) { return a.ask(ctx, q) })
 				if !errors.Is(err, context.Canceled) {
 					t.Errorf("who went got %v", err)
 				}

@@ -46,7 +46,7 @@ func (s *Server) check(w http.ResponseWriter, r *http.Request, q *question, key 
 		s.reply(w, r, q, k.reply)
 		return
 	}
-	reply, asked, err := s.relay.together(r.Context(), key, func(ctx context.Context) (RelayReply, error) { return s.relay.ask(ctx, peerOf(r).Name, out) })
+	reply, asked, err := s.relay.together(r.Context(), peerOf(r).Name, key, func(ctx context.Context) (RelayReply, error) { return s.relay.ask(ctx, peerOf(r).Name, out) })
 	if err != nil {
 		refuse(w, unreachable(err))
 		return

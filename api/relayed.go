@@ -47,7 +47,7 @@ func (s *Server) relayed(w http.ResponseWriter, r *http.Request, q *question) {
 	if e == nil {
 		var first RelayReply
 		full := errBusy
-		first, _, err = rl.together(r.Context(), key, func(ctx context.Context) (first RelayReply, err error) {
+		first, _, err = rl.together(r.Context(), peerOf(r).Name, key, func(ctx context.Context) (first RelayReply, err error) {
 			e, first, full, err = rl.begin(ctx, key, peerOf(r).Name, out)
 			return first, err
 		})
@@ -80,7 +80,7 @@ func (s *Server) await(r *http.Request, q *question, e *watched, ask RelayQuesti
 	again := func(ctx context.Context) (RelayReply, error) { return s.relay.ask(ctx, peerOf(r).Name, ask) }
 	reply, changed, fresh, stale := e.now()
 	if !fresh { // the caller's rights may have changed, of which a wait says nothing
-		next, asked, err := s.relay.together(r.Context(), e.key, again)
+		next, asked, err := s.relay.together(r.Context(), peerOf(r).Name, e.key, again)
 		switch {
 		case err != nil: // if the agent is away, the watch finds that out
 			if reply, changed, fresh, stale = e.now(); !fresh {
@@ -113,7 +113,7 @@ func (s *Server) await(r *http.Request, q *question, e *watched, ask RelayQuesti
 	case <-timer.C:
 		reply, _, fresh, stale = e.now()
 		if !fresh {
-			next, _, err := s.relay.together(r.Context(), e.key, again)
+			next, _, err := s.relay.together(r.Context(), peerOf(r).Name, e.key, again)
 			return next, 0, err
 		}
 		return reply, stale, nil
