@@ -54,7 +54,9 @@ func (s *Server) authorized(w http.ResponseWriter, r *http.Request, q *question)
 	if err != nil {
 		return authorizeAnswer{}, err
 	}
-	return authorizeAnswerOf(v.Decide(source, target)), nil
+	a := authorizeAnswerOf(v.Decide(source, target))
+	q.reason = a.Reason
+	return a, nil
 }
 
 // mayAuthorize is what a question is about and what it is answered from, or why it is not answered. The order of the checks is Consul's.

@@ -33,6 +33,9 @@ func (s *Server) logAnswer(r *http.Request, q *question, status int, bytes int64
 	if source := cmp.Or(q.source, q.query.Get("source")); source != "" {
 		fields = append(fields, "source", short(source))
 	}
+	if q.reason != "" {
+		fields = append(fields, "reason", q.reason)
+	}
 	s.log.Info("question answered", fields...)
 }
 

@@ -64,7 +64,7 @@ func TestLog(t *testing.T) {
 			`msg=denied audit=denial peer=` + uid + ` endpoint=` + leaf + ` service=api err="ACL not found"`, question(uid, "GET", leaf, "api", 403),
 		}},
 		{"GET", leaf + "nosuch", "nosuch", "", []string{question("nosuch", "GET", leaf, "nosuch", 404)}},
-		{"POST", authorize, "api", `{"Target":"api","ClientCertURI":"` + uri + `"}`, []string{question("api", "POST", authorize, "api", 200) + " source=" + uri}},
+		{"POST", authorize, "api", `{"Target":"api","ClientCertURI":"` + uri + `"}`, []string{question("api", "POST", authorize, "api", 200) + " source=" + uri + ` reason="Matched L4 intention: default/web => default/api (Precedence: 9, Action: ALLOW)"`}},
 		{"POST", authorize, "web", `{"Target":"api","ClientCertURI":"` + uri + `"}`, []string{
 			`msg=denied audit=denial peer=web endpoint=` + authorize + ` service=api err="Permission denied: web lacks permission 'service:write' on \"api\": ` + remedy + `"`,
 			question("web", "POST", authorize, "api", 403) + " source=" + uri,

@@ -83,7 +83,9 @@ func (s *Server) ownAuthorized(w http.ResponseWriter, r *http.Request, q *questi
 	if err != nil {
 		return ownAuthorizeAnswer{}, err
 	}
-	return explained(v, target, source), nil
+	a := explained(v, target, source)
+	q.reason = a.Reason
+	return a, nil
 }
 
 // ended reports whether nothing follows what a decoder has read.

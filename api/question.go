@@ -18,8 +18,8 @@ type question struct {
 	query  url.Values
 	caller Caller
 	pretty bool
-	// target and source are what a body names; empty: nothing.
-	target, source string
+	// target and source are what a body names, reason is why that is allowed or denied; empty: nothing.
+	target, source, reason string
 	// index is what the asker knows; 0: nothing, so the answer does not wait. wait is for how long; 0: it was not said.
 	index uint64
 	wait  time.Duration
