@@ -15,6 +15,9 @@ CONSUL_BUILT := .tools/consul-$(CONSUL_VERSION)
 VAULT_VERSION := 1.21.0
 VAULT_BUILT := .tools/vault-$(VAULT_VERSION)
 
+# The OpenBao of the tests; OPENBAO=/path runs another. hack/openbao.sha256 pins it.
+OPENBAO_VERSION := 2.7.2
+
 GOLANGCI_VERSION := v2.15.0
 GOLANGCI := .tools/golangci-lint-$(GOLANGCI_VERSION)
 
@@ -208,8 +211,12 @@ dist-test: dist ## install the Debian package in a clean system that systemd boo
 	@ENVOY_VERSION=$(ENVOY_VERSION) hack/dist-test.sh "$(VERSION)"
 
 .PHONY: tools
-tools: tools-consul ## the Envoys and the Consul that the tests run on, in .tools/
+tools: tools-consul tools-openbao ## the Envoys, the Consul and the OpenBao that the tests run on, in .tools/
 	@hack/envoy.sh $(ENVOY_VERSIONS)
+
+.PHONY: tools-openbao
+tools-openbao:
+	@[ -n "$(OPENBAO)" ] || hack/openbao.sh $(OPENBAO_VERSION)
 
 .PHONY: tools-consul
 tools-consul: $(if $(CONSUL),,$(CONSUL_BUILT))
