@@ -392,7 +392,7 @@ func (rl *relay) follow(ctx context.Context, e *watched) {
 			return
 		case err != nil || reply.Code >= http.StatusInternalServerError:
 			e.lose()
-		case reply.Index == 0:
+		case !reply.watchable():
 			e.set(reply)
 			rl.forget(e)
 			return // it is an error, and the next who asks is told of it by the agent

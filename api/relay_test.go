@@ -92,7 +92,7 @@ func (a *agent) ask(ctx context.Context, q RelayQuestion) (RelayReply, error) {
 		return RelayReply{}, errors.New("the agent does not answer")
 	}
 	if refused {
-		return RelayReply{Code: http.StatusForbidden, Body: []byte("Permission denied")}, nil
+		return RelayReply{Code: http.StatusForbidden, Body: []byte("Permission denied"), Index: 1}, nil // Consul's have an index, some of them
 	}
 	if q.Header.Get("X-Consul-Namespace") != "" {
 		return RelayReply{Code: http.StatusBadRequest, Body: []byte("Namespaces are a Consul Enterprise feature")}, nil
@@ -189,7 +189,7 @@ func TestRelay(t *testing.T) {
 
 // TestRelayRevokedWait: a token that is worth nothing any more gets no change that it waits for, though the agent would give it.
 func TestRelayRevokedWait(t *testing.T) {
-	relaying(t, false, func(a *agent, ask func(method, path, token string) *httptest.ResponseRecorder, _ *Server) {
+	relaying(t, false, func(a *agent, ask func(method, path, token string) *httptest.ResponseRecorder, s *Server) {
 		got := make(chan *httptest.ResponseRecorder)
 		go func() { got <- ask("GET", services+"?index=7&wait=5m", "web") }()
 		time.Sleep(verdict + time.Second)
@@ -199,6 +199,10 @@ func TestRelayRevokedWait(t *testing.T) {
 		a.change(func() { a.index, a.body = 8, `["b"]` })
 		if w := <-got; w.Code != http.StatusForbidden {
 			t.Errorf("%d %s", w.Code, w.Body)
+		}
+		synctest.Wait()
+		if _, waiting := a.counts(); waiting != 0 || len(s.relay.slots) != 0 {
+			t.Errorf("%d questions wait at the agent with a token that is worth nothing, and %d slots are taken", waiting, len(s.relay.slots))
 		}
 	})
 }

@@ -96,10 +96,10 @@ func waitsWithACLs(t *testing.T, c *meshtest.Consul, m *meshtest.Mesh, callers [
 	var all sync.WaitGroup
 	for _, who := range callers {
 		sides := [2]asking{asks(t, "tcp", c.Addr, who.token), asks(t, "unix", filepath.Join(m.Runtime, "http.sock"), who.token)}
-		for line, whose := range map[string]string{
-			"/v1/connect/intentions?x":                               "nobody, unknown, another's, reader, narrow, own",
+		for line, whose := range map[string]string{ // no more than sallyport watches for one user
+			"/v1/connect/intentions?x":                               "nobody, unknown, another's, narrow, own",
 			"/v1/connect/intentions/match?by=destination&name=db":    "nobody, unknown, another's, reader, narrow, own, revoked",
-			"/v1/config/service-intentions/db?x":                     "nobody, unknown, another's, narrow, own",
+			"/v1/config/service-intentions/db?x":                     "nobody, unknown, narrow, own",
 			"/v1/health/service/plain?x":                             "nobody, unknown, narrow, own",
 			"/v1/connect/intentions/match?by=destination&name=api&x": "narrow",
 			"/v1/agent/connect/ca/roots?x":                           "nobody, unknown, narrow, own",
