@@ -37,6 +37,7 @@ const readTime = 10 * time.Second
 // authorize says whether the application of a service may take a connection of a certificate.
 func (s *Server) authorize(w http.ResponseWriter, r *http.Request, q *question) {
 	a, err := s.authorized(w, r, q)
+	s.common(w)
 	if err != nil {
 		s.deny(w, r, q, err)
 		return

@@ -44,6 +44,7 @@ const (
 // leaf answers with the leaf of a service and its key, to who may act in its name. It is made for this caller alone.
 func (s *Server) leaf(w http.ResponseWriter, r *http.Request, q *question) {
 	a, err := s.leafOf(r, q)
+	s.common(w)
 	if err != nil {
 		s.deny(w, r, q, err)
 		return

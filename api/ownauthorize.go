@@ -51,6 +51,7 @@ type ownAuthorizeAnswer struct {
 // ownAuthorize is authorize with requests, and with what decided.
 func (s *Server) ownAuthorize(w http.ResponseWriter, r *http.Request, q *question) {
 	a, err := s.ownAuthorized(w, r, q)
+	s.common(w)
 	if err != nil {
 		s.deny(w, r, q, err)
 		return

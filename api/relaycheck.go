@@ -1,7 +1,6 @@
 package api
 
 import (
-	"context"
 	"encoding/json"
 	"net/http"
 	"time"
@@ -40,21 +39,21 @@ func (s *Server) policyOf(q *question) *intention.Policy {
 }
 
 // check answers by what the agent says of a connection.
-func (s *Server) check(w http.ResponseWriter, r *http.Request, q *question, key string, out RelayQuestion) {
-	policy := s.policyOf(q)
-	if k, ok := s.relay.checks.Load(key); ok && k.policy == policy && time.Since(k.asked) < verdict {
-		s.reply(w, r, q, k.reply)
-		return
+func (s *Server) check(w http.ResponseWriter, x *relayedQuestion) error {
+	policy := s.policyOf(x.q)
+	k, ok := s.relay.checks.Load(x.key)
+	if !ok || k.policy != policy || time.Since(k.asked) >= verdict {
+		reply, asked, err := x.again()
+		if err != nil {
+			return err
+		}
+		k = &checked{policy, asked, reply}
+		if policy != nil && reply.Code == http.StatusOK && len(x.key) <= maxCheckKey {
+			s.relay.checks.Store(x.key, k, func(k *checked) bool { return time.Since(k.asked) >= verdict })
+		}
 	}
-	reply, asked, err := s.relay.together(r.Context(), peerOf(r).Name, key, func(ctx context.Context) (RelayReply, error) { return s.relay.ask(ctx, peerOf(r).Name, out) })
-	if err != nil {
-		refuse(w, unreachable(err))
-		return
-	}
-	if policy != nil && reply.Code == http.StatusOK && len(key) <= maxCheckKey {
-		s.relay.checks.Store(key, &checked{policy, asked, reply}, func(k *checked) bool { return time.Since(k.asked) >= verdict })
-	}
-	s.reply(w, r, q, reply)
+	s.reply(w, x.r, x.q, k.reply)
+	return nil
 }
 
 // decided is the body for a check that Consul answered, whose caller may ask it. Where no intention decides Consul's looks at the default of

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"cmp"
 	"context"
 	"io"
 	"net/http"
@@ -10,127 +11,158 @@ import (
 	"time"
 )
 
-// relayed answers by what the agent says.
-func (s *Server) relayed(w http.ResponseWriter, r *http.Request, q *question) {
-	rl := &s.relay
-	token := tokenOf(r, q.query)
-	var err error
-	if q.caller, err = s.config.Authority.Identify(r.Context(), token, peerOf(r)); err != nil {
-		refuse(w, err)
-		return
-	}
-	out := RelayQuestion{Method: r.Method, Path: r.URL.EscapedPath(), Query: q.query, Header: enterpriseHeader(r), Token: token}
-	if slices.Contains(q.route.write, r.Method) && !rl.Writes {
-		refuse(w, failed(http.StatusMethodNotAllowed, "method %s not allowed: sallyport passes writes on to Consul if it was started with --api-writes; Consul's own agent takes them", r.Method))
-		return
-	}
-	if r.Method != http.MethodGet {
-		body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
-		if err != nil {
-			refuse(w, failed(http.StatusBadRequest, "Request decode failed: %s", err.Error()))
-			return
-		}
-		out.Body = body
-		s.pass(w, r, q, out)
-		return
-	}
-	if q.has("consistent") || q.has("pem") {
-		s.pass(w, r, q, out)
-		return
-	}
-	key := relayKey(out)
-	if q.route.path == checkPath {
-		s.check(w, r, q, key, out)
-		return
-	}
-	e := rl.enter(key)
-	if e == nil {
-		var first RelayReply
-		full := errBusy
-		first, _, err = rl.together(r.Context(), peerOf(r).Name, key, func(ctx context.Context) (first RelayReply, err error) {
-			e, first, full, err = rl.begin(ctx, key, peerOf(r).Name, out)
-			return first, err
-		})
-		if err == nil && e == nil {
-			e = rl.enter(key) // for another who asked
-		}
-		switch {
-		case err != nil:
-			refuse(w, unreachable(err))
-			return
-		case e == nil && first.watchable() && q.index >= first.Index:
-			refuse(w, full)
-			return
-		case e == nil:
-			s.reply(w, r, q, first)
-			return
-		}
-	}
-	defer rl.release(e)
-	reply, stale, err := s.await(r, q, e, out)
-	if err != nil {
-		refuse(w, unreachable(err))
-		return
-	}
-	s.recall(w, r, q, reply, stale)
+// relayedQuestion is a question that is answered by what is watched. What it needs is here and not on the stack, as thousands may wait.
+type relayedQuestion struct {
+	server *Server
+	r      *http.Request
+	q      *question
+	ask    RelayQuestion
+	key    string // of those who are answered alike
+
+	e       *watched
+	reply   RelayReply
+	stale   time.Duration
+	changed <-chan struct{}
 }
 
-// await is e's reply, by a word of the agent that is not too old, if need be after a wait for another one.
-func (s *Server) await(r *http.Request, q *question, e *watched, ask RelayQuestion) (RelayReply, time.Duration, error) {
-	again := func(ctx context.Context) (RelayReply, error) { return s.relay.ask(ctx, peerOf(r).Name, ask) }
-	reply, changed, fresh, stale := e.now()
+// relayed answers by what the agent says.
+func (s *Server) relayed(w http.ResponseWriter, r *http.Request, q *question) {
+	x, err := s.relayedTo(w, r, q)
+	if err == nil {
+		x.key = relayKey(x.ask)
+		err = x.find(w)
+	}
+	if err == nil && x.e != nil {
+		defer s.relay.release(x.e)
+		wait := false
+		if wait, err = x.bring(); wait {
+			err = x.wait()
+		}
+		if err == nil {
+			s.recall(w, r, q, x.reply, x.stale)
+		}
+	}
+	if err != nil {
+		s.common(w)
+		refuse(w, unreachable(err))
+	}
+}
+
+// relayedTo is q for the agent, or why it is not passed on.
+func (s *Server) relayedTo(w http.ResponseWriter, r *http.Request, q *question) (*relayedQuestion, error) {
+	x := &relayedQuestion{server: s, r: r, q: q}
+	x.ask.Token = tokenOf(r, q.query)
+	var err error
+	if q.caller, err = s.config.Authority.Identify(r.Context(), x.ask.Token, peerOf(r)); err != nil {
+		return nil, err
+	}
+	x.ask.Method, x.ask.Path, x.ask.Query, x.ask.Header = r.Method, r.URL.EscapedPath(), q.query, enterpriseHeader(r)
+	if slices.Contains(q.route.write, r.Method) && !s.relay.Writes {
+		return nil, failed(http.StatusMethodNotAllowed, "method %s not allowed: sallyport passes writes on to Consul if it was started with --api-writes; Consul's own agent takes them", r.Method)
+	}
+	if r.Method != http.MethodGet {
+		if x.ask.Body, err = io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody)); err != nil {
+			return nil, failed(http.StatusBadRequest, "Request decode failed: %s", err.Error())
+		}
+	}
+	return x, nil
+}
+
+// find finds what is watched, or begins to watch it. If that is nothing and there is no error, x has been answered.
+func (x *relayedQuestion) find(w http.ResponseWriter) error {
+	s, rl := x.server, &x.server.relay
+	switch {
+	case x.r.Method != http.MethodGet, x.q.has("consistent"), x.q.has("pem"):
+		return s.pass(w, x)
+	case x.q.route.path == checkPath:
+		return s.check(w, x)
+	}
+	if x.e = rl.enter(x.key); x.e != nil {
+		return nil
+	}
+	full := errBusy
+	first, _, err := rl.together(x.r.Context(), peerOf(x.r).Name, x.key, func(ctx context.Context) (first RelayReply, err error) {
+		x.e, first, full, err = rl.begin(ctx, x.key, peerOf(x.r).Name, x.ask)
+		return first, err
+	})
+	if err == nil && x.e == nil {
+		x.e = rl.enter(x.key) // for another who asked
+	}
+	switch {
+	case err != nil || x.e != nil:
+		return err
+	case first.watchable() && x.q.index >= first.Index:
+		return full
+	}
+	s.reply(w, x.r, x.q, first)
+	return nil
+}
+
+// again asks the agent beside the watch.
+func (x *relayedQuestion) again() (reply RelayReply, asked time.Time, err error) {
+	rl := &x.server.relay
+	return rl.together(x.r.Context(), peerOf(x.r).Name, x.key, func(ctx context.Context) (RelayReply, error) { return rl.ask(ctx, peerOf(x.r).Name, x.ask) })
+}
+
+// bring brings x to what is watched, by a word of the agent that is not too old, and reports whether the asker waits for another answer.
+func (x *relayedQuestion) bring() (wait bool, err error) {
+	var fresh bool
+	x.reply, x.changed, fresh, x.stale = x.e.now()
 	if !fresh { // the caller's rights may have changed, of which a wait says nothing
-		next, asked, err := s.relay.together(r.Context(), peerOf(r).Name, e.key, again)
+		next, asked, err := x.again()
 		switch {
 		case err != nil: // if the agent is away, the watch finds that out
-			if reply, changed, fresh, stale = e.now(); !fresh {
-				return RelayReply{}, 0, err
+			if x.reply, x.changed, fresh, x.stale = x.e.now(); !fresh {
+				return false, err
 			}
 		case next.Code == http.StatusOK || next.Code == http.StatusNotFound:
-			reply, changed = e.verify(next, asked)
+			x.reply, x.changed = x.e.verify(next, asked)
 		default:
-			return next, 0, nil
+			x.reply, x.stale = next, 0
+			return false, nil
 		}
 	}
-	if q.index == 0 || q.index < reply.Index || e.over() {
-		return reply, stale, nil
-	}
-	leave, err := s.waits.enter(q.caller.ID)
+	return x.q.index > 0 && x.q.index >= x.reply.Index && !x.e.over(), nil
+}
+
+// wait waits for another answer.
+func (x *relayedQuestion) wait() error {
+	leave, err := x.server.waits.enter(x.q.caller.ID)
 	if err != nil {
-		return RelayReply{}, 0, err
+		return err
 	}
 	defer leave()
-	d := q.wait
-	if d == 0 {
-		d = watchWait
-	}
-	timer := time.NewTimer(d)
+	timer := time.NewTimer(cmp.Or(x.q.wait, watchWait))
 	defer timer.Stop()
 	select {
-	case <-changed:
-		reply, _, _, stale = e.now()
-		return reply, stale, nil
+	case <-x.changed:
+		x.reply, _, _, x.stale = x.e.now()
+		return nil
 	case <-timer.C:
-		reply, _, fresh, stale = e.now()
-		if !fresh {
-			next, _, err := s.relay.together(r.Context(), peerOf(r).Name, e.key, again)
-			return next, 0, err
-		}
-		return reply, stale, nil
-	case <-r.Context().Done():
-		return RelayReply{}, 0, r.Context().Err()
+		return x.ended()
+	case <-x.r.Context().Done():
+		return x.r.Context().Err()
 	}
+}
+
+// ended brings x to what is watched at the end of a wait.
+func (x *relayedQuestion) ended() (err error) {
+	var fresh bool
+	if x.reply, _, fresh, x.stale = x.e.now(); !fresh {
+		x.stale = 0
+		x.reply, _, err = x.again()
+	}
+	return err
 }
 
 // pass passes a question on, and the answer back.
-func (s *Server) pass(w http.ResponseWriter, r *http.Request, q *question, out RelayQuestion) {
-	out.Index, out.Wait = q.index, q.wait
-	reply, err := s.relay.ask(r.Context(), peerOf(r).Name, out)
-	if err != nil {
-		refuse(w, unreachable(err))
-		return
+func (s *Server) pass(w http.ResponseWriter, x *relayedQuestion) error {
+	x.ask.Index, x.ask.Wait = x.q.index, x.q.wait
+	reply, err := s.relay.ask(x.r.Context(), peerOf(x.r).Name, x.ask)
+	if err == nil {
+		s.reply(w, x.r, x.q, reply)
 	}
-	s.reply(w, r, q, reply)
+	return err
 }
 
 // unreachable is the error for whom the agent does not answer.
@@ -143,22 +175,31 @@ func unreachable(err error) error {
 
 // relayKey tells questions apart that may be answered differently.
 func relayKey(q RelayQuestion) string {
+	names := make([]string, 0, len(q.Query))
+	for name := range q.Query {
+		switch name {
+		case "token", "index", "wait", "pretty", "stale", "cached", "max_stale":
+		default:
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
 	var b strings.Builder
 	b.WriteString(q.Token)
 	b.WriteByte(0)
 	b.WriteString(q.Path)
-	query := url.Values{}
-	for name, values := range q.Query {
-		switch name {
-		case "token", "index", "wait", "pretty", "stale", "cached", "max_stale":
-		default:
-			query[name] = values
+	for _, name := range names {
+		for _, value := range q.Query[name] {
+			b.WriteByte(0)
+			b.WriteString(url.QueryEscape(name))
+			b.WriteByte('=')
+			b.WriteString(url.QueryEscape(value))
 		}
 	}
-	b.WriteByte(0)
-	b.WriteString(query.Encode())
-	b.WriteByte(0)
-	b.WriteString(url.Values(q.Header).Encode())
+	if len(q.Header) > 0 {
+		b.WriteString("\x00\x00")
+		b.WriteString(url.Values(q.Header).Encode())
+	}
 	return b.String()
 }
 

@@ -1,7 +1,6 @@
 package api
 
 import (
-	"maps"
 	"net/http"
 	"strconv"
 	"strings"
@@ -16,25 +15,27 @@ var passedHeaders = []string{
 
 // recall answers with what is watched, whoever asked for it first; stale is how long the agent has not been heard of.
 func (s *Server) recall(w http.ResponseWriter, r *http.Request, q *question, reply RelayReply, stale time.Duration) {
-	h := maps.Clone(reply.Header)
-	if h == nil {
-		h = http.Header{}
-	}
-	delete(h, "X-Cache")
-	delete(h, "Age")
-	if h["X-Consul-Effective-Consistency"] != nil {
-		h["X-Consul-Effective-Consistency"] = q.consistency()
-	}
-	if stale > 0 {
-		h["X-Cache"] = []string{"HIT"}
-		h["Age"] = []string{strconv.Itoa(int(stale.Seconds()))}
-	}
-	reply.Header = h
-	s.reply(w, r, q, reply)
+	s.send(w, r, q, reply, func(h http.Header) {
+		delete(h, "X-Cache")
+		delete(h, "Age")
+		if h["X-Consul-Effective-Consistency"] != nil {
+			h["X-Consul-Effective-Consistency"] = q.consistency()
+		}
+		if stale > 0 {
+			h["X-Cache"] = []string{"HIT"}
+			h["Age"] = []string{strconv.Itoa(int(stale.Seconds()))}
+		}
+	})
 }
 
 // reply answers with what the agent said.
 func (s *Server) reply(w http.ResponseWriter, r *http.Request, q *question, reply RelayReply) {
+	s.send(w, r, q, reply, func(http.Header) {})
+}
+
+// send answers with what the agent said, and the headers as change leaves them.
+func (s *Server) send(w http.ResponseWriter, r *http.Request, q *question, reply RelayReply, change func(http.Header)) {
+	h := s.common(w)
 	if q.route.path == checkPath && reply.Code == http.StatusOK {
 		body, err := s.decided(r, q, reply)
 		if err != nil {
@@ -51,12 +52,12 @@ func (s *Server) reply(w http.ResponseWriter, r *http.Request, q *question, repl
 		}
 		defer done()
 	}
-	h := w.Header()
 	for _, name := range passedHeaders {
 		if v := reply.Header[name]; len(v) > 0 {
 			h[name] = v
 		}
 	}
+	change(h)
 	body := reply.Body
 	if q.pretty && strings.HasPrefix(h.Get("Content-Type"), "application/json") {
 		body = indented(body)

@@ -22,7 +22,7 @@ type route struct {
 	write []string
 	// methods are those that it has, as the Allow header spells them.
 	methods string
-	// serve answers by itself; nil: the answer is rendered from the state, and kept.
+	// serve answers by itself, with the headers of common; nil: the answer is rendered from the state, and kept.
 	serve func(s *Server, w http.ResponseWriter, r *http.Request, q *question)
 	// render makes the value that is marshalled, or a failure; text makes its own body. on are what it depends on.
 	render func(*state, *question) (any, error)
@@ -283,7 +283,6 @@ func (s *Server) answered(w http.ResponseWriter, r *http.Request, q *question) i
 		return refuse(w, err)
 	}
 	if q.route.serve != nil {
-		s.common(w)
 		rec := coded{ResponseWriter: w, code: http.StatusOK}
 		q.route.serve(s, &rec, r, q)
 		return rec.code

@@ -33,6 +33,7 @@ const (
 // sign answers with a leaf for the key of a certificate request, to who may act in the service's name.
 func (s *Server) sign(w http.ResponseWriter, r *http.Request, q *question) {
 	a, err := s.signed(w, r, q)
+	s.common(w)
 	if err != nil {
 		s.deny(w, r, q, err)
 		return

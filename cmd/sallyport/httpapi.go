@@ -14,6 +14,7 @@ import (
 	"github.com/sallyport/sallyport/catalog"
 	"github.com/sallyport/sallyport/consul"
 	"github.com/sallyport/sallyport/identity"
+	"github.com/sallyport/sallyport/internal/recent"
 	"github.com/sallyport/sallyport/internal/sequence"
 	"github.com/sallyport/sallyport/token"
 	"github.com/sallyport/sallyport/workload"
@@ -31,7 +32,7 @@ func (p *controlPlane) openAPI() error {
 		return err
 	}
 	p.closers = append(p.closers, numbers.Close)
-	var who api.Authority = aclCallers{p.agent, processes{p.workload}, p.workloadRight, p.cfg.APIWithoutACLs}
+	var who api.Authority = aclCallers{p.agent, processes{p.workload}, p.workloadRight, p.cfg.APIWithoutACLs, recent.New[string](1024)}
 	if p.callers.issuer != nil {
 		who = tokenCallers{p.callers.issuer, processes{p.workload}}
 	}
@@ -116,6 +117,8 @@ type aclCallers struct {
 	right func(context.Context, identity.Name) (string, error)
 	// anybody says that whoever comes over TCP acts for all services as long as Consul's ACLs are off.
 	anybody bool
+	// names are those of tokens that were seen, as a hash takes its time and a stack that whoever waits would keep.
+	names *recent.Table[string]
 }
 
 // open reports whether nobody who comes over TCP has to show who it is.
@@ -129,7 +132,19 @@ func (a aclCallers) Identify(_ context.Context, text string, peer api.Peer) (api
 	if text == "" {
 		return a.caller(peer), nil
 	}
-	return api.Caller{ID: consul.TokenName(text), Token: text, Known: true}, nil
+	return api.Caller{ID: a.name(text), Token: text, Known: true}, nil
+}
+
+// name tells tokens apart without saying them. Those of Consul's length are kept.
+func (a aclCallers) name(token string) string {
+	if name, ok := a.names.Load(token); ok {
+		return name
+	}
+	name := consul.TokenName(token)
+	if len(token) <= len("00000000-0000-0000-0000-000000000000") {
+		a.names.Store(token, name, nil)
+	}
+	return name
 }
 
 // Act asks the agent, and takes its word for some seconds. Who has no token may ask what everybody may ask, and gets no leaf.
