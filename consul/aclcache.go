@@ -28,8 +28,9 @@ type aclCache struct {
 	client *client
 	log    *slog.Logger
 
-	mu sync.Mutex
-	by map[aclKey]*aclEntry
+	mu    sync.Mutex
+	by    map[aclKey]*aclEntry
+	swept time.Time // when was last looked for what may be forgotten
 
 	// Where ACLs are off one answer is about all tokens. As long as they may be off, one asks for
 	// all.
@@ -56,6 +57,7 @@ type aclEntry struct {
 	mu      sync.Mutex
 	known   bool
 	err     error // nil: it may
+	off     bool  // because there were no ACLs
 	checked time.Time
 	used    time.Time
 }
@@ -70,22 +72,25 @@ const (
 	freshCall = 60 * time.Second
 	// askTimeout bounds how long the agent is waited for.
 	askTimeout = 2 * time.Second
-	// forgetAfter is when a verdict that nobody asks for is forgotten.
-	forgetAfter = 10 * time.Minute
+	// forgetAfter is when a verdict that nobody asks for is forgotten, and forgetOffAfter when one is that there were no ACLs, where
+	// tokens can be invented. Streams ask more often.
+	forgetAfter    = 10 * time.Minute
+	forgetOffAfter = time.Minute
 	// mostACLEntries bounds how many are remembered: beyond it those of tokens that may not are
-	// forgotten first.
+	// forgotten first. sweepEvery is how often is looked for them.
 	mostACLEntries = 10_000
+	sweepEvery     = time.Second
 )
 
 // check says whether a token has service:write, on a verdict that is not older than fresh. As long
 // as the agent does not say, the last one holds.
 func (z *aclCache) check(ctx context.Context, token, service string, fresh time.Duration) error {
 	v := z.entry(aclKey{sha256.Sum256([]byte(token)), service})
-	if err, ok := v.load(fresh); ok {
+	if err, ok := z.load(v, fresh); ok {
 		return err
 	}
 	if !z.client.contact.state().lost.IsZero() {
-		if err, ok := v.load(0); ok {
+		if err, ok := z.load(v, 0); ok {
 			return err
 		}
 	}
@@ -94,7 +99,7 @@ func (z *aclCache) check(ctx context.Context, token, service string, fresh time.
 	err, ok := z.ask(ctx, v, token, service, fresh)
 	if !ok {
 		z.log.Warn("token not checked, the last verdict holds", "service", service, "err", err)
-		if err, ok := v.load(0); ok {
+		if err, ok := z.load(v, 0); ok {
 			return err
 		}
 		return status.Error(codes.Unavailable, "the token cannot be checked: the Consul agent does not answer as it should")
@@ -110,7 +115,7 @@ func (z *aclCache) knows(token, service string, fresh time.Duration) bool {
 	if v == nil {
 		return false
 	}
-	_, ok := v.load(fresh)
+	_, ok := z.load(v, fresh)
 	return ok
 }
 
@@ -118,7 +123,7 @@ func (z *aclCache) knows(token, service string, fresh time.Duration) bool {
 // did not say, and err says why not then.
 func (z *aclCache) checkNow(ctx context.Context, token, service string) (err error, ok bool) {
 	v := z.entry(aclKey{sha256.Sum256([]byte(token)), service})
-	if err, ok := v.load(freshStream); ok {
+	if err, ok := z.load(v, freshStream); ok {
 		return err, true
 	}
 	return z.ask(ctx, v, token, service, freshStream)
@@ -140,11 +145,11 @@ func (z *aclCache) ask(ctx context.Context, v *aclEntry, token, service string, 
 		case <-ctx.Done():
 			return ctx.Err(), false
 		}
-		if err, ok := v.load(fresh); ok { // somebody else has asked meanwhile
+		if err, ok := z.load(v, fresh); ok { // somebody else has asked meanwhile
 			return err, true
 		}
 		if at, off := z.offSince(fresh); off {
-			v.store(nil, at)
+			v.store(nil, true, at)
 			return nil, true
 		}
 	}
@@ -156,7 +161,7 @@ func (z *aclCache) ask(ctx context.Context, v *aclEntry, token, service string, 
 			z.off = time.Time{}
 		}
 		z.mu.Unlock()
-		v.store(err, began)
+		v.store(err, off, began)
 	}
 	return err, ok
 }
@@ -166,6 +171,13 @@ func (z *aclCache) aclsOff() bool {
 	z.mu.Lock()
 	defer z.mu.Unlock()
 	return !z.off.IsZero()
+}
+
+// aclsOn reports whether the agent said last that it has ACLs.
+func (z *aclCache) aclsOn() bool {
+	z.mu.Lock()
+	defer z.mu.Unlock()
+	return z.on
 }
 
 // openServices are the services that the anonymous token may write, in words; empty: none, or it is
@@ -231,18 +243,20 @@ func (z *aclCache) rights(ctx context.Context, token string, services []string) 
 	return answers, false, nil
 }
 
-// entry is what is remembered under a key.
+// entry is what is remembered under a key. If there is no room it is not kept, and the agent is asked each time.
 func (z *aclCache) entry(k aclKey) *aclEntry {
 	now := time.Now()
 	z.mu.Lock()
 	defer z.mu.Unlock()
 	v := z.by[k]
 	if v == nil {
-		if len(z.by) >= mostACLEntries {
+		v = &aclEntry{asking: make(chan struct{}, 1)}
+		if len(z.by) >= mostACLEntries && now.Sub(z.swept) >= sweepEvery {
 			z.sweep(now)
 		}
-		v = &aclEntry{asking: make(chan struct{}, 1)}
-		z.by[k] = v
+		if len(z.by) < mostACLEntries {
+			z.by[k] = v
+		}
 	}
 	v.mu.Lock()
 	v.used = now
@@ -250,25 +264,31 @@ func (z *aclCache) entry(k aclKey) *aclEntry {
 	return v
 }
 
-// sweep forgets what nobody asks for; if that is nothing, what denies, and at last everything but
-// what allows.
+// sweep forgets what nobody asks for, and what denies. z.mu is held.
 func (z *aclCache) sweep(now time.Time) {
+	z.swept = now
 	maps.DeleteFunc(z.by, func(_ aclKey, v *aclEntry) bool {
 		v.mu.Lock()
 		defer v.mu.Unlock()
-		return now.Sub(v.used) > forgetAfter || !v.known || v.err != nil
+		after := forgetAfter
+		if v.off {
+			after = forgetOffAfter
+		}
+		return now.Sub(v.used) > after || !v.known || v.err != nil
 	})
 }
 
-// load is the verdict, if there is one and it is not older than fresh; 0: however old.
-func (v *aclEntry) load(fresh time.Duration) (err error, ok bool) {
+// load is the verdict, if there is one and it is not older than fresh; 0: however old. That there were no ACLs is none any more once there
+// are.
+func (z *aclCache) load(v *aclEntry, fresh time.Duration) (err error, ok bool) {
+	on := z.aclsOn()
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	return v.err, v.known && (fresh == 0 || time.Since(v.checked) <= fresh)
+	return v.err, v.known && (fresh == 0 || time.Since(v.checked) <= fresh) && !(v.off && on)
 }
 
-func (v *aclEntry) store(err error, at time.Time) {
+func (v *aclEntry) store(err error, off bool, at time.Time) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	v.known, v.err, v.checked = true, err, at
+	v.known, v.err, v.off, v.checked = true, err, off, at
 }

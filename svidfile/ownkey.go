@@ -54,7 +54,11 @@ func (w *writer) askForOwnKey(ctx context.Context, index uint64, to *leafAnswer)
 	got.PrivateKeyPEM = string(encode("PRIVATE KEY", der))
 	// Of many that were started together not all come back together.
 	now := time.Now()
-	w.renew = now.Round(0).Add(time.Duration((0.5 + 0.1*mathrand.Float64()) * float64(chain[0].NotAfter.Sub(now))))
+	left := chain[0].NotAfter.Sub(now)
+	if left <= 0 { // to ask for another at once would be to ask for ever
+		return 0, fmt.Errorf("leaf of the API: ended at %s: is the clock of this machine right?", chain[0].NotAfter.UTC().Format(time.RFC3339))
+	}
+	w.renew = now.Round(0).Add(max(leastGap, time.Duration((0.5+0.1*mathrand.Float64())*float64(left))))
 	*to = got
 	return index + 1, nil
 }

@@ -99,3 +99,23 @@ func TestOwnKeyOnce(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestOwnKeyEnded: a leaf that has ended when it comes, as by a clock that is ahead, is an error, and no reason to ask without end.
+func TestOwnKeyEnded(t *testing.T) {
+	f, a, address := serveAPI(t)
+	f.signedBy(t, a, -time.Minute)
+	log := &buffer{}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() {
+		done <- Run(ctx, Config{Service: "web", Address: address, Dir: outDir(t), OwnKey: true, Logger: slog.New(slog.NewTextHandler(log, nil))})
+	}()
+	await(t, "what is wrong", func() bool { return strings.Contains(log.String(), "is the clock of this machine right?") })
+	if n := f.requests(t); n > 2 {
+		t.Errorf("%d requests at once", n)
+	}
+	cancel()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+}
