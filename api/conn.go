@@ -22,6 +22,7 @@ type conn struct {
 	unfinished *shares
 	phase      atomic.Int32
 	read       atomic.Bool // something since the last answer
+	answers    int         // of the one who answers
 	open       *conns
 	asked      atomic.Pointer[asked] // nil: nobody did yet
 
@@ -96,11 +97,11 @@ func (c *conn) Read(b []byte) (int, error) {
 	return n, err
 }
 
-// answered is the end of an answer. Whoever sends many requests at once lets others have their turn after each: it would wait for
-// nothing, and have a processor for 10 ms at a time.
+// answered is the end of an answer. Whoever sends many requests at once lets others have their turn after each, as far as that shows, else
+// after some: it would wait for nothing, and have a processor for 10 ms at a time.
 func (c *conn) answered() {
 	c.move(quiet)
-	if !c.read.Swap(false) {
+	if c.answers++; !c.read.Swap(false) || c.answers%16 == 0 {
 		runtime.Gosched()
 	}
 }

@@ -92,7 +92,7 @@ func TestTLS(t *testing.T) {
 	// Handshakes that do not go on are few, and others still get through.
 	var silent []net.Conn
 	for range handshaking * mostUnfinishedOfPeer {
-		c, err := net.Dial("tcp", l.Addr().String()) //nolint:noctx // it is closed below
+		c, err := net.Dial("tcp", l.Addr().String())
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -49,7 +49,11 @@ func (s *Server) deny(w http.ResponseWriter, r *http.Request, q *question, err e
 	if codeOf(err) == http.StatusForbidden {
 		d := denial{q.asker(r), q.route.path, q.subject()}
 		if s.denials.first(d, time.Now()) {
-			s.log.Info("denied", "audit", "denial", "peer", d.peer, "endpoint", d.endpoint, "service", d.service, "err", err)
+			text := err.Error()
+			if len(text) > 3*maxLogged { // it repeats a name that may have kilobytes
+				text = short(text)
+			}
+			s.log.Info("denied", "audit", "denial", "peer", d.peer, "endpoint", d.endpoint, "service", d.service, "err", text)
 		}
 	}
 	refuse(w, err)
@@ -63,21 +67,27 @@ type denials struct {
 	mu  sync.Mutex
 	end time.Time
 	all map[denial]bool
+	of  map[string]int // how many of a peer
 }
 
-// maxDenials bounds how many are told apart within a minute; more are not logged.
-const maxDenials = 1000
+// maxDenials bounds how many are told apart within a minute, and maxDenialsOfPeer how many of one peer, so that it hides no other's; more
+// are not logged.
+const (
+	maxDenials       = 1000
+	maxDenialsOfPeer = 100
+)
 
 // first reports whether d is the first of its kind within a minute.
 func (ds *denials) first(d denial, now time.Time) bool {
 	ds.mu.Lock()
 	defer ds.mu.Unlock()
 	if now.After(ds.end) {
-		ds.end, ds.all = now.Add(time.Minute), map[denial]bool{}
+		ds.end, ds.all, ds.of = now.Add(time.Minute), map[denial]bool{}, map[string]int{}
 	}
-	if ds.all[d] || len(ds.all) >= maxDenials {
+	if ds.all[d] || len(ds.all) >= maxDenials || ds.of[d.peer] >= maxDenialsOfPeer {
 		return false
 	}
 	ds.all[d] = true
+	ds.of[d.peer]++
 	return true
 }

@@ -63,6 +63,10 @@ func TestLog(t *testing.T) {
 		{"GET", leaf + "api", "bogus", "", []string{
 			`msg=denied audit=denial peer=` + uid + ` endpoint=` + leaf + ` service=api err="ACL not found"`, question(uid, "GET", leaf, "api", 403),
 		}},
+		{"GET", leaf + strings.Repeat("y", 5000), "web", "", []string{
+			`msg=denied audit=denial peer=web endpoint=` + leaf + ` service=` + strings.Repeat("y", maxLogged) + ` err="Permission denied: web lacks permission 'service:write' on \"` + strings.Repeat("y", maxLogged-60) + `"`,
+			question("web", "GET", leaf, strings.Repeat("y", maxLogged), 403),
+		}},
 		{"GET", leaf + "nosuch", "nosuch", "", []string{question("nosuch", "GET", leaf, "nosuch", 404)}},
 		{"POST", authorize, "api", `{"Target":"api","ClientCertURI":"` + uri + `"}`, []string{question("api", "POST", authorize, "api", 200) + " source=" + uri + ` reason="Matched L4 intention: default/web => default/api (Precedence: 9, Action: ALLOW)"`}},
 		{"POST", authorize, "web", `{"Target":"api","ClientCertURI":"` + uri + `"}`, []string{
@@ -102,7 +106,13 @@ func TestDenials(t *testing.T) {
 		t.Error("another's is not the first")
 	}
 	for i := range maxDenials {
-		ds.first(denial{service: strconv.Itoa(i)}, now)
+		ds.first(denial{peer: "flood", service: strconv.Itoa(i)}, now)
+	}
+	if !ds.first(denial{peer: "e"}, now) || len(ds.all) != 3+maxDenialsOfPeer {
+		t.Errorf("one peer has %d of its own, or has taken another's", len(ds.all)-3)
+	}
+	for i := range maxDenials {
+		ds.first(denial{peer: strconv.Itoa(i)}, now)
 	}
 	if ds.first(denial{peer: "c"}, now) || len(ds.all) > maxDenials {
 		t.Errorf("%d are told apart", len(ds.all))

@@ -21,7 +21,7 @@ type questions struct {
 	conns int
 	say   func(n int) []string // of connection n, one after the other
 	slow  bool                 // they are said a second apart
-	again bool                 // the first one is said again and again
+	again bool                 // there is more of it, without an end
 	mute  bool                 // nothing is read
 }
 
@@ -72,6 +72,13 @@ func (f flood) questions() map[string]questions {
 		"idle":   {conns: 8_000, say: func(int) []string { return []string{get("/v1/status/leader", "")} }},
 		"slow": {conns: 1000, slow: true, say: func(n int) []string {
 			return strings.Split([2]string{get("/v1/status/leader", "X: 1\r\n"), askAuthorize + "Content-Length: 9\r\n\r\n{\"Target\""}[n%2], "")
+		}},
+		"denied": {conns: 16, again: true, say: func(n int) []string {
+			var b strings.Builder
+			for i := range 100 {
+				b.WriteString(get(fmt.Sprintf("/v1/agent/connect/ca/leaf/%d-%d-%d-%s", n, i, time.Now().UnixNano(), strings.Repeat("x", 3000)), ""))
+			}
+			return []string{b.String()}
 		}},
 		// Beside Consul, each with a token of its own.
 		"relayed": {conns: 200, again: true, say: func(n int) []string {
@@ -126,12 +133,12 @@ func (f flood) converse(ctx context.Context, q questions, n int, count func(stri
 	go func() {
 		defer close(written)
 		say := q.say(n)
-		for n := 0; n < len(say); n++ {
-			if _, err := io.WriteString(conn, say[n]); err != nil {
+		for i := 0; i < len(say); i++ {
+			if _, err := io.WriteString(conn, say[i]); err != nil {
 				return
 			}
 			if q.again {
-				n--
+				i, say = -1, q.say(n)
 			}
 			if !q.slow {
 				continue

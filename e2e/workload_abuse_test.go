@@ -61,14 +61,15 @@ func TestWorkloadAsked(t *testing.T) {
 	m.Serve()
 	ctx, cancel := context.WithTimeout(metadata.AppendToOutgoingContext(t.Context(), "workload.spiffe.io", "true"), 3*time.Minute)
 	defer cancel()
-	// secrets asks by one of the methods, each message once the one before it was answered, and returns what came and how it ended.
+	// Each of these asks by one of the methods, a message once the one before it was answered, and returns what came and how it ended.
 	sotw := func(c *grpc.ClientConn, requests ...*discoveryv3.DiscoveryRequest) (got []string, err error) {
 		s, err := secretv3.NewSecretDiscoveryServiceClient(c).StreamSecrets(ctx, grpc.MaxCallSendMsgSize(1<<30))
+		if err != nil {
+			return nil, err
+		}
 		a := &discoveryv3.DiscoveryResponse{}
-		for _, r := range requests {
-			if err == nil {
-				err = s.Send(&discoveryv3.DiscoveryRequest{Node: r.GetNode(), TypeUrl: r.GetTypeUrl(), ResourceNames: r.GetResourceNames(), ResponseNonce: a.GetNonce()})
-			}
+		for _, r := range requests { // if one cannot be sent, what is received says why
+			_ = s.Send(&discoveryv3.DiscoveryRequest{Node: r.GetNode(), TypeUrl: r.GetTypeUrl(), ResourceNames: r.GetResourceNames(), ResponseNonce: a.GetNonce()})
 			if a, err = s.Recv(); err != nil {
 				return got, err
 			}
@@ -80,12 +81,13 @@ func TestWorkloadAsked(t *testing.T) {
 	}
 	delta := func(c *grpc.ClientConn, requests ...*discoveryv3.DiscoveryRequest) (got []string, err error) {
 		s, err := secretv3.NewSecretDiscoveryServiceClient(c).DeltaSecrets(ctx, grpc.MaxCallSendMsgSize(1<<30))
+		if err != nil {
+			return nil, err
+		}
 		for _, r := range requests {
-			if err == nil {
-				err = s.Send(&discoveryv3.DeltaDiscoveryRequest{Node: r.GetNode(), TypeUrl: r.GetTypeUrl(), ResourceNamesSubscribe: r.GetResourceNames()})
-			}
-			var a *discoveryv3.DeltaDiscoveryResponse
-			if a, err = s.Recv(); err != nil {
+			_ = s.Send(&discoveryv3.DeltaDiscoveryRequest{Node: r.GetNode(), TypeUrl: r.GetTypeUrl(), ResourceNamesSubscribe: r.GetResourceNames()})
+			a, err := s.Recv()
+			if err != nil {
 				return got, err
 			}
 			for _, resource := range a.GetResources() {
@@ -308,9 +310,16 @@ func TestWorkloadFloods(t *testing.T) { // it needs the machine for itself
 		flood
 		uid uint32
 	}{
-		{flood{Kind: "unfinished", Method: svid}, 65534}, {flood{Kind: "headers", Method: svid}, 65534}, {flood{Kind: "hpack", Method: svid}, 65534}, {flood{Kind: "connections"}, 65534},
-		{flood{Kind: "refusals", Method: svid}, 65534}, {flood{Kind: "unread", Method: svid}, 65534},
-		{flood{Kind: "unfinished", Method: sds}, backUID}, {flood{Kind: "hpack", Method: sds}, backUID}, {flood{Kind: "unread", Method: svid}, backUID}, {flood{Kind: "connections"}, 0},
+		{flood{Kind: "unfinished", Method: svid}, 65534},
+		{flood{Kind: "headers", Method: svid}, 65534},
+		{flood{Kind: "hpack", Method: svid}, 65534},
+		{flood{Kind: "connections"}, 65534},
+		{flood{Kind: "refusals", Method: svid}, 65534},
+		{flood{Kind: "unread", Method: svid}, 65534},
+		{flood{Kind: "unfinished", Method: sds}, backUID},
+		{flood{Kind: "hpack", Method: sds}, backUID},
+		{flood{Kind: "unread", Method: svid}, backUID},
+		{flood{Kind: "connections"}, 0},
 	} {
 		f.Network, f.Addr, f.Time = "unix", filepath.Join(m.Runtime, "workload.sock"), lasting
 		t.Run(fmt.Sprintf("%s/%d", strings.ReplaceAll(f.Kind, " ", "_"), f.uid), func(t *testing.T) {
