@@ -16,8 +16,8 @@ import (
 
 // Bounds of the connections of one listener. A question that waits has one to itself, and a service has thousands of clients.
 const (
-	maxConns        = 30_000
-	maxConnsPerPeer = 10_000
+	maxConns        = 20_000
+	maxConnsPerPeer = 8_000
 	// maxHeader bounds the header of a request: a token of 8 KiB and a filter fit.
 	maxHeader   = 32 << 10
 	headerTime  = 10 * time.Second
