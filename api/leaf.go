@@ -127,7 +127,7 @@ func registered(v *catalog.View, service identity.Name) error {
 	for range v.Of(service) {
 		return nil
 	}
-	return failed(http.StatusNotFound, "the service %q is not registered here: leafs are made for services as they are registered, letter case included", service)
+	return failed(http.StatusNotFound, "the service %q is not registered here or, beside Consul, has no sidecar, no connect.native and no selectors: leafs are made for services as they are registered, letter case included", service)
 }
 
 // leafKey is whose leaf it is: no two callers share one, so each can be traced.
