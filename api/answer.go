@@ -188,7 +188,7 @@ func refuse(w http.ResponseWriter, err error) int {
 	w.Header()["Content-Type"] = textType
 	code := codeOf(err)
 	w.WriteHeader(code)
-	_, _ = w.Write([]byte(err.Error())) //nolint:gosec // it is plain text
+	_, _ = w.Write([]byte(err.Error()))
 	return code
 }
 

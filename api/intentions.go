@@ -56,7 +56,7 @@ func onSaid(v *catalog.View, on []any, name identity.Name) []any {
 }
 
 func onPair(v *catalog.View, a *ask) []any {
-	dst, err := a.service("destination")
+	dst, err := a.destination()
 	if err != nil {
 		return nil
 	}
@@ -79,7 +79,7 @@ func onMatch(v *catalog.View, a *ask) []any {
 
 // onDecision is the policy alone: all that decides is in it.
 func onDecision(v *catalog.View, a *ask) []any {
-	if dst, err := a.service("destination"); err == nil {
+	if dst, err := a.destination(); err == nil {
 		if p := v.Policy(dst); p != nil {
 			return []any{p, v.Mesh()}
 		}
@@ -347,8 +347,9 @@ func parseComponent(s string, peers bool) (c component, err error) {
 	return c, nil
 }
 
-// service is the service in a parameter that is given once.
-func (a *ask) service(parameter string) (identity.Name, error) {
+// destination is that which is asked about.
+func (a *ask) destination() (identity.Name, error) {
+	const parameter = "destination"
 	if len(a.query[parameter]) != 1 {
 		return identity.Name{}, missing(parameter)
 	}

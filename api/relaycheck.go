@@ -31,7 +31,7 @@ func (s *Server) policyOf(q *question) *intention.Policy {
 	if st == nil || st.view == nil {
 		return nil
 	}
-	destination, err := (&ask{question: q}).service("destination")
+	destination, err := (&ask{question: q}).destination()
 	if err != nil {
 		return nil
 	}

@@ -34,7 +34,7 @@ func (s *Server) relayed(w http.ResponseWriter, r *http.Request, q *question) {
 	}
 	if err == nil && x.e != nil {
 		defer s.relay.release(x.e)
-		wait := false
+		var wait bool
 		if wait, err = x.bring(); wait {
 			err = x.wait()
 		}

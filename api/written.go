@@ -34,7 +34,7 @@ func (q *question) origin(v *catalog.View) string {
 	a := &ask{question: q}
 	switch q.route.path {
 	case "/v1/connect/intentions/exact":
-		if dst, err := a.service("destination"); err == nil && q.caller.sees(dst) {
+		if dst, err := a.destination(); err == nil && q.caller.sees(dst) {
 			return originOf(v, catalog.IntentionsKind, dst.Service)
 		}
 	case "/v1/config/":

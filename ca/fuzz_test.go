@@ -70,8 +70,12 @@ func FuzzState(f *testing.F) {
 func FuzzRequest(f *testing.F) {
 	key := onCurve(f, elliptic.P256())
 	for _, template := range []x509.CertificateRequest{
-		{}, {URIs: uris(f, webURI)}, {DNSNames: []string{"db"}}, {ExtraExtensions: extension(f, basicConstraints, struct{ CA bool }{true})},
-		{ExtraExtensions: extension(f, keyUsage, []byte{4})}, {ExtraExtensions: extension(f, extendedKeyUsage, []byte{1})},
+		{},
+		{URIs: uris(f, webURI)},
+		{DNSNames: []string{"db"}},
+		{ExtraExtensions: extension(f, basicConstraints, struct{ CA bool }{true})},
+		{ExtraExtensions: extension(f, keyUsage, []byte{4})},
+		{ExtraExtensions: extension(f, extendedKeyUsage, []byte{1})},
 	} {
 		block, _ := pem.Decode(requestOf(f, key, &template))
 		f.Add(block.Bytes)
