@@ -139,7 +139,7 @@ bench: build tools-consul ## benchmarks beside their targets, and BASE=/path/to/
 	envoy="$$(hack/envoy.sh --path $(ENVOY_VERSION))" && bin/bench -go dist/bench.txt -out dist/bench.txt -envoy "$$envoy" -agent "$(or $(CONSUL),$(CONSUL_BUILT))" -base "$(BASE)" $(BENCHFLAGS)
 
 .PHONY: bench-api
-bench-api: build tools-consul ## of make bench what applications without a sidecar ask, alone: the HTTP API and the Workload API; 5 minutes, as root (only root can ask as another user)
+bench-api: build tools-consul ## of make bench what applications without a sidecar ask, alone: the HTTP API and the Workload API; three minutes; as root, who alone can ask as another user
 	@mkdir -p dist && $(GO) build -buildvcs=false -o bin/bench ./e2e/bench
 	bin/bench -parts api -agent "$(or $(CONSUL),$(CONSUL_BUILT))" -out dist/bench-api.txt $(BENCHFLAGS)
 

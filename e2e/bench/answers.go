@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"net/http/httputil"
 	"net/url"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -22,8 +23,9 @@ type answers struct {
 }
 
 type answer struct {
-	path string
-	at   time.Time
+	path   string
+	at     time.Time
+	waited bool
 }
 
 func noteAnswers(agent string) (*answers, error) {
@@ -33,12 +35,12 @@ func noteAnswers(agent string) (*answers, error) {
 	proxy.Transport = &http.Transport{MaxIdleConnsPerHost: 200, DisableCompression: true}
 	proxy.ModifyResponse = func(r *http.Response) error {
 		index := r.Request.URL.Query().Get("index")
-		if index == "" || r.Header.Get("X-Consul-Index") == index {
-			return nil // it did not wait, or in vain
+		if r.Header.Get("X-Consul-Index") == index {
+			return nil // it waited in vain
 		}
 		a.mu.Lock()
 		defer a.mu.Unlock()
-		a.all = append(a.all, answer{r.Request.URL.Path, time.Now()})
+		a.all = append(a.all, answer{r.Request.URL.Path, time.Now(), index != ""})
 		return nil
 	}
 	proxy.ErrorHandler = func(w http.ResponseWriter, _ *http.Request, _ error) {
@@ -52,30 +54,27 @@ func noteAnswers(agent string) (*answers, error) {
 	return a, nil
 }
 
-// after is how long after since the first answer came to a query whose path begins so.
+// after is how long after since the first answer came to a query whose path begins so, and that waited.
 func (a *answers) after(since time.Time, path string) (time.Duration, error) {
-	first, _, err := a.since(since, path)
-	return first, err
-}
-
-// last is how long after since the last answer came to one.
-func (a *answers) last(since time.Time, path string) (time.Duration, error) {
-	_, last, err := a.since(since, path)
-	return last, err
-}
-
-func (a *answers) since(since time.Time, path string) (first, last time.Duration, err error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	for _, n := range a.all {
-		if strings.HasPrefix(n.path, path) && n.at.After(since) {
-			if last = n.at.Sub(since); first == 0 {
-				first = last
-			}
+		if n.waited && strings.HasPrefix(n.path, path) && n.at.After(since) {
+			return n.at.Sub(since), nil
 		}
 	}
-	if first == 0 {
-		err = fmt.Errorf("no answer of the agent to %s", path)
+	return 0, fmt.Errorf("no answer of the agent to %s", path)
+}
+
+// last is how long after since the last answer came to a query whose path begins so: after one that waited long sallyport asks again, whether
+// the token may have it still.
+func (a *answers) last(since time.Time, path string) (time.Duration, error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, n := range slices.Backward(a.all) {
+		if strings.HasPrefix(n.path, path) && n.at.After(since) {
+			return n.at.Sub(since), nil
+		}
 	}
-	return first, last, err
+	return 0, fmt.Errorf("no answer of the agent to %s", path)
 }
