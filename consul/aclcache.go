@@ -284,7 +284,7 @@ func (z *aclCache) load(v *aclEntry, fresh time.Duration) (err error, ok bool) {
 	on := z.aclsOn()
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	return v.err, v.known && (fresh == 0 || time.Since(v.checked) <= fresh) && !(v.off && on)
+	return v.err, v.known && (fresh == 0 || time.Since(v.checked) <= fresh) && (!v.off || !on)
 }
 
 func (v *aclEntry) store(err error, off bool, at time.Time) {

@@ -2,6 +2,7 @@ package consul
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -19,8 +20,10 @@ func TestProofOfNewACLs(t *testing.T) {
 		running(t, a)
 		after(10 * time.Second)
 		web := identity.NewName("web")
-		if err := a.MayWrite(t.Context(), "bogus", web, true); status.Code(err) != codes.PermissionDenied {
-			t.Errorf("ACLs are off: %v", err)
+		for _, token := range []string{"", "bogus"} {
+			if err := a.MayWrite(t.Context(), token, web, true); status.Code(err) != codes.PermissionDenied || !strings.Contains(err.Error(), "sallyport_selectors") {
+				t.Errorf("ACLs are off, token %q: %v", token, err)
+			}
 		}
 		f.kill()
 		after(500 * time.Millisecond)

@@ -147,7 +147,10 @@ func (a *Agent) MayWrite(ctx context.Context, token string, service identity.Nam
 		return status.Error(codes.Unauthenticated, "the token is none of Consul's")
 	}
 	if proof && (token == "" || token == anonymous) {
-		return status.Error(codes.PermissionDenied, "what Consul lets everybody do is no proof of who asks")
+		if a.acl.aclsOff() {
+			return errNoACLs
+		}
+		return status.Errorf(codes.PermissionDenied, "what Consul lets everybody do is no proof of who asks: bring an ACL token with service:write on %q", service)
 	}
 	on := a.acl.aclsOn()
 	if err := a.acl.check(ctx, token, service.Service, freshStream); err != nil || !proof {
@@ -155,12 +158,15 @@ func (a *Agent) MayWrite(ctx context.Context, token string, service identity.Nam
 	}
 	switch {
 	case a.acl.aclsOff():
-		return status.Error(codes.PermissionDenied, "Consul's ACLs are off, so no token says who asks")
+		return errNoACLs
 	case !on: // what let it pass may be that there were none
 		return a.acl.check(ctx, token, service.Service, freshStream)
 	}
 	return nil
 }
+
+// errNoACLs is for whom nothing but a token would say who asks.
+var errNoACLs = status.Error(codes.PermissionDenied, "Consul's ACLs are off, so no token says who asks: name the processes that may have it in the Meta of the service (sallyport_selectors), and ask by http.sock; --api-without-acls gives it to all who reach --api-address")
 
 // TokenName tells tokens apart without saying them.
 func TokenName(token string) string {

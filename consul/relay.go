@@ -6,9 +6,15 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"net"
 	"net/http"
+	"net/netip"
 	"net/url"
+	"os"
+	"path/filepath"
+	"slices"
 	"strconv"
+	"strings"
 	"time"
 )
 
@@ -88,7 +94,30 @@ func (a *Agent) Relay(ctx context.Context, q Question) (Reply, error) {
 	return Reply{Code: w.StatusCode, Header: w.Header, Body: body, Index: readMeta(w.Header).index}, nil
 }
 
-// Serves reports whether the agent is asked at that address: the host:port of a listener, or the path of a socket.
+// Serves reports whether the agent is asked at that address, however either is spelled: the host:port of a listener, or the path of a socket.
 func (a *Agent) Serves(address string) bool {
-	return a.client.host == address || a.client.name == "unix://"+address || a.client.name == address
+	if path, socket := strings.CutPrefix(a.client.name, "unix://"); socket {
+		own, err := os.Stat(address)
+		other, errOther := os.Stat(path)
+		return err == nil && errOther == nil && os.SameFile(own, other) || filepath.Clean(path) == filepath.Clean(address)
+	}
+	host, port, err := net.SplitHostPort(a.client.host)
+	own, ownPort, errOwn := net.SplitHostPort(address)
+	if err != nil || errOwn != nil || port != ownPort {
+		return false
+	}
+	hosts := hostAddresses(host)
+	return slices.ContainsFunc(hostAddresses(own), func(ip string) bool { return slices.Contains(hosts, ip) })
+}
+
+// hostAddresses are those that a host stands for, in this machine's eyes: of localhost and of all addresses those of the loopback.
+func hostAddresses(host string) []string {
+	ip, err := netip.ParseAddr(host)
+	switch {
+	case host == "", strings.EqualFold(host, "localhost"), err == nil && ip.IsUnspecified():
+		return []string{"127.0.0.1", "::1"}
+	case err == nil:
+		return []string{ip.Unmap().String()}
+	}
+	return []string{strings.ToLower(host)}
 }
