@@ -91,6 +91,7 @@ func TestKeys(t *testing.T) {
 
 // TestBodyOfAWait: a client that goes away while its body was to come leaves no wait behind.
 func TestBodyOfAWait(t *testing.T) {
+	t.Parallel() // it waits for 10 s
 	r := start(t)
 	index := r.ask(t, "GET", "/v1/agent/connect/ca/roots", "", "").index(t)
 	c, err := new(net.Dialer).DialContext(t.Context(), "unix", r.socket)

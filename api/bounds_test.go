@@ -133,7 +133,7 @@ func TestUnread(t *testing.T) {
 
 // TestSlowHeader: a header that does not end ends its connection.
 func TestSlowHeader(t *testing.T) {
-	t.Parallel()
+	t.Parallel() // it waits for 10 s
 	r := start(t)
 	began := time.Now()
 	c, _ := r.speak(t, time.Millisecond, "GET / HTTP/1.1\r\nHost: x\r\n")

@@ -48,7 +48,7 @@ func (s *Server) handOut(q *question, id identity.Service, leaf *x509.Certificat
 func (s *Server) deny(w http.ResponseWriter, r *http.Request, q *question, err error) {
 	if codeOf(err) == http.StatusForbidden {
 		d := denial{q.asker(r), q.route.path, q.subject()}
-		if s.denials.first(d, time.Now()) {
+		if s.denials.first(d, peerOf(r).Name, time.Now()) {
 			text := err.Error()
 			if len(text) > 3*maxLogged { // it repeats a name that may have kilobytes
 				text = short(text)
@@ -67,27 +67,27 @@ type denials struct {
 	mu  sync.Mutex
 	end time.Time
 	all map[denial]bool
-	of  map[string]int // how many of a peer
+	of  map[string]int // how many of a user or address: tokens may be invented
 }
 
-// maxDenials bounds how many are told apart within a minute, and maxDenialsOfPeer how many of one peer, so that it hides no other's; more
-// are not logged.
+// maxDenials bounds how many are told apart within a minute, and maxDenialsOfPeer how many of one user or address, so that it hides no
+// other's; more are not logged.
 const (
 	maxDenials       = 1000
 	maxDenialsOfPeer = 100
 )
 
-// first reports whether d is the first of its kind within a minute.
-func (ds *denials) first(d denial, now time.Time) bool {
+// first reports whether d, of a user or address, is the first of its kind within a minute.
+func (ds *denials) first(d denial, from string, now time.Time) bool {
 	ds.mu.Lock()
 	defer ds.mu.Unlock()
 	if now.After(ds.end) {
 		ds.end, ds.all, ds.of = now.Add(time.Minute), map[denial]bool{}, map[string]int{}
 	}
-	if ds.all[d] || len(ds.all) >= maxDenials || ds.of[d.peer] >= maxDenialsOfPeer {
+	if ds.all[d] || len(ds.all) >= maxDenials || ds.of[from] >= maxDenialsOfPeer {
 		return false
 	}
 	ds.all[d] = true
-	ds.of[d.peer]++
+	ds.of[from]++
 	return true
 }

@@ -98,26 +98,26 @@ func TestDenials(t *testing.T) {
 	var ds denials
 	now := time.Now()
 	for i, want := range []bool{true, false} {
-		if got := ds.first(denial{peer: "a"}, now); got != want {
+		if got := ds.first(denial{peer: "a"}, "uid 1", now); got != want {
 			t.Errorf("%d: %t", i, got)
 		}
 	}
-	if !ds.first(denial{peer: "b"}, now) {
+	if !ds.first(denial{peer: "b"}, "uid 1", now) {
 		t.Error("another's is not the first")
 	}
 	for i := range maxDenials {
-		ds.first(denial{peer: "flood", service: strconv.Itoa(i)}, now)
+		ds.first(denial{peer: "token " + strconv.Itoa(i)}, "uid 2", now)
 	}
-	if !ds.first(denial{peer: "e"}, now) || len(ds.all) != 3+maxDenialsOfPeer {
+	if !ds.first(denial{peer: "e"}, "uid 1", now) || len(ds.all) != 3+maxDenialsOfPeer {
 		t.Errorf("one peer has %d of its own, or has taken another's", len(ds.all)-3)
 	}
 	for i := range maxDenials {
-		ds.first(denial{peer: strconv.Itoa(i)}, now)
+		ds.first(denial{peer: strconv.Itoa(i)}, strconv.Itoa(i), now)
 	}
-	if ds.first(denial{peer: "c"}, now) || len(ds.all) > maxDenials {
+	if ds.first(denial{peer: "c"}, "uid 3", now) || len(ds.all) > maxDenials {
 		t.Errorf("%d are told apart", len(ds.all))
 	}
-	if !ds.first(denial{peer: "a"}, now.Add(time.Minute+1)) || len(ds.all) != 1 {
+	if !ds.first(denial{peer: "a"}, "uid 1", now.Add(time.Minute+1)) || len(ds.all) != 1 {
 		t.Error("a minute later it is not the first")
 	}
 }

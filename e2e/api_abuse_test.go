@@ -37,7 +37,7 @@ func TestAPIFloods(t *testing.T) { // it needs the machine for itself
 		t.Fatal(err)
 	}
 	most := int64(200<<20 + min(20_000, files.Cur/3)*24<<10)
-	lasting := 1500 * time.Millisecond
+	lasting := 1200 * time.Millisecond
 	if os.Getenv(longVariable) != "" {
 		lasting = time.Minute
 	}
@@ -101,8 +101,8 @@ func TestAPIFloods(t *testing.T) { // it needs the machine for itself
 			if a.failed > 0 {
 				t.Errorf("%d of %d authorizations failed meanwhile: %s", a.failed, a.n, a.why)
 			}
-			if bound := max(20*a.control, time.Second); a.p99 > bound || a.p50 > bound/10 {
-				t.Errorf("authorizations meanwhile take %v, p99 %v; want %v and %v at most", a.p50, a.p99, bound/10, bound)
+			if bound := max(20*a.control, time.Second); a.p99 > bound || a.p50 > bound/4 {
+				t.Errorf("authorizations meanwhile take %v, p99 %v; want %v and %v at most", a.p50, a.p99, bound/4, bound)
 			}
 			if bytes > most {
 				t.Errorf("the control plane took %d MiB", bytes>>20)

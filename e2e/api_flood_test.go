@@ -73,7 +73,7 @@ func (f flood) questions() map[string]questions {
 		"slow": {conns: 1000, slow: true, say: func(n int) []string {
 			return strings.Split([2]string{get("/v1/status/leader", "X: 1\r\n"), askAuthorize + "Content-Length: 9\r\n\r\n{\"Target\""}[n%2], "")
 		}},
-		"denied": {conns: 16, again: true, say: func(n int) []string {
+		"denied": {conns: 8, again: true, say: func(n int) []string {
 			var b strings.Builder
 			for i := range 100 {
 				b.WriteString(get(fmt.Sprintf("/v1/agent/connect/ca/leaf/%d-%d-%d-%s", n, i, time.Now().UnixNano(), strings.Repeat("x", 3000)), ""))
@@ -86,6 +86,14 @@ func (f flood) questions() map[string]questions {
 		}},
 		"relayed waits": {conns: 1000, say: func(n int) []string {
 			return []string{get(fmt.Sprintf("/v1/health/service/web?index=900000000&wait=9m&filter=Service.ID!=x%d", n), fmt.Sprintf("X-Consul-Token: invented-%d\r\n", n))}
+		}},
+		"invented": {conns: 500, again: true, say: func(n int) []string {
+			var b strings.Builder
+			for i := range 10 {
+				body := `{"Target":"api","ClientCertURI":"` + f.Proxy + `"}`
+				fmt.Fprintf(&b, "%sX-Consul-Token: invented-%d-%d-%d\r\nContent-Length: %d\r\n\r\n%s", askAuthorize, n, i, time.Now().UnixNano(), len(body), body)
+			}
+			return []string{b.String()}
 		}},
 		"pipelined": {conns: 8, again: true, say: func(int) []string { return []string{strings.Repeat(get("/v1/status/leader", ""), 10_000)} }},
 		"large":     {conns: 16, say: func(n int) []string { return []string{bodies[n%len(bodies)]} }},

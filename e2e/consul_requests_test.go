@@ -245,6 +245,57 @@ func TestConsulAPIFloods(t *testing.T) {
 	}
 }
 
+// TestConsulInventedTokens: whoever brings token after token that Consul has to be asked about keeps neither authorizations of others from being
+// answered nor the control plane from hearing of changes.
+func TestConsulInventedTokens(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("NOTE: TestConsulInventedTokens needs root to run processes of other users")
+	}
+	const lasting = 7500 * time.Millisecond
+	c := meshtest.StartConsul(t, meshtest.Agent{Management: management})
+	m := meshtest.New(t, meshtest.Config{Sallyport: sallyport, Consul: c, Prober: true})
+	c.Register(map[string]any{"Name": "web", "Port": 80})
+	c.Register(map[string]any{"Name": "api", "Port": 81, "Connect": map[string]any{"Native": true}})
+	c.Policy("sallyport", m.RunAlone("consul", "policy", "--node-name", "node").Stdout)
+	_, own := c.NewToken(map[string]any{"Policies": []map[string]any{{"Name": "sallyport"}}})
+	_, token := c.ServiceToken("api")
+	m.SetFlags("--token-file", tokenFile(t, filepath.Join(t.TempDir(), "serve"), own), "--log-level", "info")
+	m.Serve()
+	socket, program, serve := filepath.Join(m.Runtime, "http.sock"), copyTestBinary(t), m.ServeProcess()
+	ask := bystander{socket: socket, token: token, question: fmt.Sprintf(`{"Target":"api","ClientCertURI":%q}`, m.URI("web"))}
+	meshtest.Await(t, "authorize is answered", func() error {
+		if a := ask.during(t, time.Millisecond); a.failed > 0 {
+			return errors.New(a.why)
+		}
+		return nil
+	})
+	peak := watchMemory(serve.PID())
+	logged := len(serve.Log())
+	ended := startAPIFlood(t, program, flood{Kind: "invented", Network: "unix", Addr: socket, Time: lasting, Proxy: m.URI("web")}, 65534)
+	time.Sleep(time.Second)
+	a := ask.during(t, 6*time.Second) // longer than a verdict lasts
+	c.Intend("api", meshtest.Intentions{"web": "allow"})
+	arrived := meshtest.Await(t, "the intention in authorize", func() error {
+		if !ask.verdict(t) {
+			return errors.New("denied")
+		}
+		return nil
+	})
+	got := <-ended
+	bytes := peak()
+	figure(t, "got=%v %s change_s=%.2f peak_MiB=%d logged_KiB=%d", got, a, arrived.Seconds(), bytes>>20, (len(serve.Log())-logged)>>10)
+	if a.failed > 0 {
+		t.Errorf("%d of %d authorizations failed: %s", a.failed, a.n, a.why)
+	}
+	if bound := max(20*a.control, time.Second); a.p99 > bound || arrived > 5*time.Second {
+		t.Errorf("authorizations have a p99 of %v, want %v; a change arrived after %v", a.p99, bound, arrived)
+	}
+	if n := len(serve.Log()) - logged; n > 64<<10 || bytes > 256<<20 {
+		t.Errorf("%d KiB were logged, %d MiB taken", n>>10, bytes>>20)
+	}
+	nothingInSight(t, m, own, token)
+}
+
 // mayBeAsked are the few questions of this test that are on the list.
 func mayBeAsked(q *http.Request) bool {
 	for _, prefix := range []string{"/v1/catalog/service/", "/v1/agent/service/register", "/v1/catalog/services", "/v1/internal/acl/authorize", "/v1/agent/self", "/v1/agent/service/", "/v1/query/", "/v1/config/", "/v1/discovery-chain/"} {
