@@ -1,0 +1,116 @@
+package ca
+
+import (
+	"bytes"
+	"context"
+	"crypto"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+)
+
+// Upstream is the certificate authority behind the mesh's: a Vault, a plug-in, files that somebody renews, or the built-in root. It
+// signs an intermediate once in its life, by which the leafs are signed here, or each leaf where nobody else may sign. It gets requests
+// and never a key. Nothing that it returns is believed: the caller verifies a chain as Envoy will before anything is served by it, and
+// decides when a new root is. It may be used by several goroutines.
+type Upstream interface {
+	// Sign returns the certificate for a request, and after it each one that signed the one before: no root, MaxChain at most. It
+	// blocks until ctx ends or an answer is certain, which is ErrUnavailable, ErrDenied or ErrInvalid if it is none.
+	Sign(ctx context.Context, r UpstreamRequest) ([]*x509.Certificate, error)
+	// WatchRoots calls f with the roots that verifiers are to trust, self-signed, sorted, at least one, when they are known and
+	// whenever they are others, until ctx ends; then it returns nil. What is known stays while the authority is away, which is never
+	// an error. The error is that it cannot be watched at all, whatever happens.
+	WatchRoots(ctx context.Context, f func([]*x509.Certificate)) error
+}
+
+// UpstreamRequest is what an Upstream signs.
+type UpstreamRequest struct {
+	// CSR is in DER (PKCS #10), with the certificate's only URI SAN and whatever else is wished for. The caller made it or verified it.
+	CSR []byte
+	// Leaf is set if the certificate is that of a workload; else it is an intermediate, which signs leafs alone.
+	Leaf bool
+	// ID is the only URI SAN: that of a workload, or of the trust domain.
+	ID spiffeid.ID
+	// TTL is the life that is wished for. Less is good.
+	TTL time.Duration
+}
+
+// Why an Upstream did not sign. What wraps them says where and how to mend it.
+var (
+	// ErrUnavailable is that nobody answers, or not now. Ask again later.
+	ErrUnavailable = errors.New("the CA is unavailable")
+	// ErrDenied is that it said no. Ask again when somebody has changed something, or at the next renewal.
+	ErrDenied = errors.New("the CA denied")
+	// ErrInvalid is that what it said is no answer, or what it was asked no question: one of the programs is wrong.
+	ErrInvalid = errors.New("the CA's answer is invalid")
+)
+
+// MaxChain is how many certificates a chain from outside has at most, the root not counted.
+const MaxChain = 4
+
+// ParseCertificates reads what came from outside: certificates in PEM, of which it takes every one. A private key among them, or
+// anything else, is ErrInvalid; so are no certificates at all.
+func ParseCertificates(text string) ([]*x509.Certificate, error) {
+	var list []*x509.Certificate
+	rest := []byte(text)
+	for len(bytes.TrimSpace(rest)) > 0 {
+		var block *pem.Block
+		block, rest = pem.Decode(rest)
+		switch {
+		case block == nil:
+			return nil, fmt.Errorf("%w: not a certificate in PEM", ErrInvalid)
+		case strings.Contains(block.Type, "PRIVATE KEY"):
+			return nil, fmt.Errorf("%w: a private key is among the certificates", ErrInvalid)
+		case block.Type != "CERTIFICATE":
+			return nil, fmt.Errorf("%w: a %.50q is among the certificates", ErrInvalid, block.Type)
+		}
+		cert, err := x509.ParseCertificate(block.Bytes)
+		if err != nil {
+			return nil, fmt.Errorf("%w: %w", ErrInvalid, err)
+		}
+		list = append(list, cert)
+	}
+	if len(list) == 0 {
+		return nil, fmt.Errorf("%w: no certificate", ErrInvalid)
+	}
+	return list, nil
+}
+
+// Chain is certs brought into the shape in which Envoy follows them: first the one for public, after each one its signer, no root, as
+// long as there is one. What does not belong there is left out: CAs return the root, or a root in both its own and its cross-signed
+// form, and Envoy goes to the first of them and does not come back. Of two that signed a certificate the first is taken. The error,
+// ErrInvalid, is that there is none for public, or more than MaxChain.
+func Chain(public crypto.PublicKey, certs []*x509.Certificate) ([]*x509.Certificate, error) {
+	first := slices.IndexFunc(certs, func(c *x509.Certificate) bool {
+		key, ok := c.PublicKey.(interface{ Equal(crypto.PublicKey) bool })
+		return ok && key.Equal(public)
+	})
+	if first < 0 {
+		return nil, fmt.Errorf("%w: none of %d certificates is for the key of the request", ErrInvalid, len(certs))
+	}
+	chain := []*x509.Certificate{certs[first]}
+	for {
+		last := chain[len(chain)-1]
+		next := slices.IndexFunc(certs, func(c *x509.Certificate) bool {
+			return !SelfSigned(c) && !slices.ContainsFunc(chain, c.Equal) && bytes.Equal(c.RawSubject, last.RawIssuer) && last.CheckSignatureFrom(c) == nil
+		})
+		switch {
+		case next < 0:
+			return chain, nil
+		case len(chain) == MaxChain:
+			return nil, fmt.Errorf("%w: a chain of more than %d certificates", ErrInvalid, MaxChain)
+		}
+		chain = append(chain, certs[next])
+	}
+}
+
+// SelfSigned reports whether a certificate is one that its own key signed: a root.
+func SelfSigned(c *x509.Certificate) bool {
+	return bytes.Equal(c.RawSubject, c.RawIssuer) && c.CheckSignature(c.SignatureAlgorithm, c.RawTBSCertificate, c.Signature) == nil
+}

@@ -1,0 +1,120 @@
+package ca
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"errors"
+	"math/big"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+// foreign makes certificates of a CA that is not ours, by name, whose keys can be signed by several.
+type foreign struct {
+	t    *testing.T
+	keys map[string]*ecdsa.PrivateKey
+}
+
+func (f *foreign) key(name string) *ecdsa.PrivateKey {
+	if f.keys[name] == nil {
+		key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+		if err != nil {
+			f.t.Fatal(err)
+		}
+		f.keys[name] = key
+	}
+	return f.keys[name]
+}
+
+// by is the certificate of subject that signer signed.
+func (f *foreign) by(subject, signer string) *x509.Certificate {
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(int64(len(subject) + 100*len(signer))), Subject: pkix.Name{CommonName: subject}, NotAfter: time.Now().Add(time.Hour),
+		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
+	}
+	parent := &x509.Certificate{Subject: pkix.Name{CommonName: signer}}
+	der, err := x509.CreateCertificate(rand.Reader, template, parent, f.key(subject).Public(), f.key(signer))
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	cert, err := x509.ParseCertificate(der)
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	return cert
+}
+
+// TestChain: certificates.md's forms of a chain come out as the one that every bundle accepts, as far as it is in what came.
+func TestChain(t *testing.T) {
+	f := &foreign{t, map[string]*ecdsa.PrivateKey{}}
+	ours, int2, root1, root2, cross := f.by("ours", "int2"), f.by("int2", "root2"), f.by("root1", "root1"), f.by("root2", "root2"), f.by("root2", "root1")
+	byRoot := f.by("ours", "root2")
+	for name, tt := range map[string]struct {
+		in   []*x509.Certificate
+		want []*x509.Certificate // nil: refused
+	}{
+		"in shape":                          {[]*x509.Certificate{ours, int2}, []*x509.Certificate{ours, int2}},
+		"with its root":                     {[]*x509.Certificate{ours, int2, root2}, []*x509.Certificate{ours, int2}},
+		"cross-signed, as Vault returns it": {[]*x509.Certificate{ours, int2, root2, cross, root1}, []*x509.Certificate{ours, int2, cross}},
+		"upside down":                       {[]*x509.Certificate{root1, cross, root2, int2, ours}, []*x509.Certificate{ours, int2, cross}},
+		"each twice":                        {[]*x509.Certificate{ours, ours, int2, int2}, []*x509.Certificate{ours, int2}},
+		"by the root itself":                {[]*x509.Certificate{byRoot, root2}, []*x509.Certificate{byRoot}},
+		"a name is no signature":            {[]*x509.Certificate{ours, (&foreign{t, map[string]*ecdsa.PrivateKey{}}).by("int2", "root2")}, []*x509.Certificate{ours}},
+		"another key's":                     {[]*x509.Certificate{int2, root2}, nil},
+		"nothing":                           {nil, nil},
+		"four":                              {[]*x509.Certificate{ours, int2, f.by("root2", "x"), f.by("x", "y")}, []*x509.Certificate{ours, int2, f.by("root2", "x"), f.by("x", "y")}},
+		"five":                              {[]*x509.Certificate{ours, int2, f.by("root2", "x"), f.by("x", "y"), f.by("y", "z")}, nil},
+		"a circle of two":                   {[]*x509.Certificate{ours, f.by("int2", "x"), f.by("x", "int2")}, []*x509.Certificate{ours, f.by("int2", "x"), f.by("x", "int2")}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			got, err := Chain(f.key("ours").Public(), tt.in)
+			if tt.want == nil {
+				if !errors.Is(err, ErrInvalid) {
+					t.Errorf("%v, %v, want ErrInvalid", got, err)
+				}
+				return
+			}
+			if diff := cmp.Diff(names(tt.want), names(got)); diff != "" || err != nil {
+				t.Errorf("%v\n%s", err, diff)
+			}
+		})
+	}
+}
+
+func names(chain []*x509.Certificate) (list []string) {
+	for _, c := range chain {
+		list = append(list, c.Subject.CommonName+" by "+c.Issuer.CommonName)
+	}
+	return list
+}
+
+func inPEM(c *x509.Certificate) string {
+	return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: c.Raw}))
+}
+
+func TestParseCertificates(t *testing.T) {
+	f := &foreign{t, map[string]*ecdsa.PrivateKey{}}
+	one, two := inPEM(f.by("a", "b")), inPEM(f.by("b", "b"))
+	for text, want := range map[string]int{
+		one: 1, one + two: 2, "\n" + one + "\n\n" + two + "\n": 2,
+		"": 0, "junk": 0, one + "junk": 0,
+		one + "-----BEGIN EC PRIVATE KEY-----\nAAAA\n-----END EC PRIVATE KEY-----\n": 0,
+		"-----BEGIN X509 CRL-----\nAAAA\n-----END X509 CRL-----\n":                   0,
+		"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n":             0,
+	} {
+		got, err := ParseCertificates(text)
+		if len(got) != want || (err == nil) != (want > 0) || err != nil && !errors.Is(err, ErrInvalid) {
+			t.Errorf("%.60q…: %d certificates, %v, want %d", text[max(0, len(text)-60):], len(got), err, want)
+		}
+		if err != nil && strings.Contains(err.Error(), "AAAA") {
+			t.Error("the key is in the error")
+		}
+	}
+}
