@@ -20,7 +20,7 @@ import (
 // and never a key. Nothing that it returns is believed: the caller verifies a chain as Envoy will before anything is served by it, and
 // decides when a new root is. It may be used by several goroutines.
 type Upstream interface {
-	// Sign returns the certificate for a request, and after it each one that signed the one before: no root, MaxChain at most. It
+	// Sign returns the certificate for a request, and after it each one that signed the one before: no root, four at most. It
 	// blocks until ctx ends or an answer is certain, which is ErrUnavailable, ErrDenied or ErrInvalid if it is none.
 	Sign(ctx context.Context, r UpstreamRequest) ([]*x509.Certificate, error)
 	// WatchRoots calls f with the roots that verifiers are to trust, self-signed, sorted, at least one, when they are known and
@@ -51,8 +51,8 @@ var (
 	ErrInvalid = errors.New("the CA's answer is invalid")
 )
 
-// MaxChain is how many certificates a chain from outside has at most, the root not counted.
-const MaxChain = 4
+// maxChain is how many certificates a chain from outside has at most, the root not counted.
+const maxChain = 4
 
 // ParseCertificates reads what came from outside: certificates in PEM, of which it takes every one. A private key among them, or
 // anything else, is ErrInvalid; so are no certificates at all.
@@ -85,7 +85,7 @@ func ParseCertificates(text string) ([]*x509.Certificate, error) {
 // Chain is certs brought into the shape in which Envoy follows them: first the one for public, after each one its signer, no root, as
 // long as there is one. What does not belong there is left out: CAs return the root, or a root in both its own and its cross-signed
 // form, and Envoy goes to the first of them and does not come back. Of two that signed a certificate the first is taken. The error,
-// ErrInvalid, is that there is none for public, or more than MaxChain.
+// ErrInvalid, is that there is none for public, or more than four.
 func Chain(public crypto.PublicKey, certs []*x509.Certificate) ([]*x509.Certificate, error) {
 	first := slices.IndexFunc(certs, func(c *x509.Certificate) bool {
 		key, ok := c.PublicKey.(interface{ Equal(crypto.PublicKey) bool })
@@ -103,8 +103,8 @@ func Chain(public crypto.PublicKey, certs []*x509.Certificate) ([]*x509.Certific
 		switch {
 		case next < 0:
 			return chain, nil
-		case len(chain) == MaxChain:
-			return nil, fmt.Errorf("%w: a chain of more than %d certificates", ErrInvalid, MaxChain)
+		case len(chain) == maxChain:
+			return nil, fmt.Errorf("%w: a chain of more than %d certificates", ErrInvalid, maxChain)
 		}
 		chain = append(chain, certs[next])
 	}

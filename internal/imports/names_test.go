@@ -26,17 +26,30 @@ var forOthersTests = map[string]string{
 	"snapshot.Build": "what Cache.Build is held to, and what tests of the data plane build with",
 }
 
+// pending are packages that no command has yet. What they use is used; what they export waits.
+var pending = []string{"ca/vault", "internal/remote"}
+
 // TestExportedNames finds what is exported for nobody: names of the product's packages that no
 // other of them uses. Tests, and packages for tests, do not count.
 func TestExportedNames(t *testing.T) {
 	rules, _ := parse(t, readDocument(t))
-	packages := compiled(t, filepath.Join("..", ".."))
+	root := filepath.Join("..", "..")
+	for _, p := range compiled(t, root, "./cmd/...") {
+		if path := strings.TrimPrefix(p.ImportPath, module); slices.Contains(pending, path) {
+			t.Errorf("a command has %s: take it out of pending", path)
+		}
+	}
+	patterns := []string{"./cmd/..."}
+	for _, path := range pending {
+		patterns = append(patterns, "./"+path)
+	}
+	packages := compiled(t, root, patterns...)
 	unused := unusedNames(t, packages, func(path string) bool {
 		_, ok := rules[path]
 		return ok && !forTests(path)
 	})
 	for _, name := range unused {
-		if forOthersTests[name] == "" {
+		if forOthersTests[name] == "" && !slices.ContainsFunc(pending, func(path string) bool { return strings.HasPrefix(name, path+".") }) {
 			t.Errorf("%s is exported, and no other package of the product uses it", name)
 		}
 	}
@@ -50,7 +63,7 @@ func TestExportedNames(t *testing.T) {
 // TestExportedNamesFinds looks at two packages as if there were no others: what only those use is
 // found, and what they use of each other, or an interface asks for, is not.
 func TestExportedNamesFinds(t *testing.T) {
-	unused := unusedNames(t, compiled(t, filepath.Join("..", "..")), func(path string) bool {
+	unused := unusedNames(t, compiled(t, filepath.Join("..", ".."), "./cmd/..."), func(path string) bool {
 		return path == "identity" || path == "intention"
 	})
 	for name, want := range map[string]bool{
@@ -75,10 +88,11 @@ type listed struct {
 	GoFiles                 []string
 }
 
-// compiled asks go for all packages that the product needs, and has it compile them.
-func compiled(t *testing.T, root string) []listed {
+// compiled asks go for packages and all that they need, and has it compile them.
+func compiled(t *testing.T, root string, patterns ...string) []listed {
 	t.Helper()
-	cmd := exec.CommandContext(t.Context(), "go", "list", "-export", "-deps", "-json=ImportPath,Dir,Export,GoFiles", "./cmd/...")
+	args := append([]string{"list", "-export", "-deps", "-json=ImportPath,Dir,Export,GoFiles"}, patterns...)
+	cmd := exec.CommandContext(t.Context(), "go", args...)
 	cmd.Dir = root
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
