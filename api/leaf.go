@@ -102,8 +102,8 @@ func (s *Server) leafOf(r *http.Request, q *question) (*answer, error) {
 		}
 	}
 	defer leave()
-	a, err := held.await(r.Context(), q)
-	if err == nil && q.index > 0 {
+	a, waited, err := held.await(r.Context(), q)
+	if err == nil && waited {
 		// Meanwhile the token may have been revoked, or the service names other processes.
 		if err = s.identify(r, q); err == nil {
 			err = s.config.Authority.Act(r.Context(), &q.caller, id.Name, true)
@@ -275,8 +275,8 @@ func (h *heldLeaf) first(a *answer) bool {
 	return true
 }
 
-// await is the leaf that q asks for, if need be after a wait.
-func (h *heldLeaf) await(ctx context.Context, q *question) (*answer, error) {
+// await is the leaf that q asks for, if need be after a wait: for another one, or for the first.
+func (h *heldLeaf) await(ctx context.Context, q *question) (a *answer, waited bool, err error) {
 	first := time.NewTimer(firstLeaf)
 	defer first.Stop()
 	var timeout <-chan time.Time
@@ -285,13 +285,13 @@ func (h *heldLeaf) await(ctx context.Context, q *question) (*answer, error) {
 		defer t.Stop()
 		timeout = t.C
 	}
-	for {
-		a, changed, err := h.now()
-		if err != nil {
-			return nil, err
+	for ; ; waited = true {
+		var changed <-chan struct{}
+		if a, changed, err = h.now(); err != nil {
+			return nil, waited, err
 		}
 		if a.index > 0 && q.index < a.index {
-			return a, nil
+			return a, waited, nil
 		}
 		none := first.C
 		if a.index > 0 {
@@ -300,14 +300,14 @@ func (h *heldLeaf) await(ctx context.Context, q *question) (*answer, error) {
 		select {
 		case <-changed:
 		case <-none:
-			return nil, failed(http.StatusInternalServerError, "the leaf of %s is not there after %v: see sallyport's log", h.key.id.Name, firstLeaf)
+			return nil, true, failed(http.StatusInternalServerError, "the leaf of %s is not there after %v: see sallyport's log", h.key.id.Name, firstLeaf)
 		case <-timeout:
 			if a.index > 0 {
-				return a, nil
+				return a, true, nil
 			}
 			timeout = nil
 		case <-ctx.Done():
-			return nil, ctx.Err()
+			return nil, true, ctx.Err()
 		}
 	}
 }

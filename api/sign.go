@@ -45,13 +45,13 @@ func (s *Server) signed(w http.ResponseWriter, r *http.Request, q *question) (*a
 	if s.config.Sign == nil {
 		return nil, failed(http.StatusNotImplemented, "Consul's agent signs no certificate requests, it makes the keys of leafs itself: ask GET /v1/agent/connect/ca/leaf/%s", q.name)
 	}
-	id, err := s.mayHold(r, q)
+	request, errRequest := csrOf(http.MaxBytesReader(w, r.Body, maxRequestBody))
+	id, err := s.mayHold(r, q) // after the body, which may take its time
 	if err != nil {
 		return nil, err
 	}
-	request, err := csrOf(http.MaxBytesReader(w, r.Body, maxRequestBody))
-	if err != nil {
-		return nil, failed(http.StatusBadRequest, "Request decode failed: %s", err)
+	if errRequest != nil {
+		return nil, failed(http.StatusBadRequest, "Request decode failed: %s", errRequest)
 	}
 	if wait := s.signings.take(q.caller.ID, time.Now()); wait > 0 {
 		w.Header().Set("Retry-After", strconv.Itoa(int(wait.Seconds())+1))

@@ -15,9 +15,9 @@ import (
 	"github.com/sallyport/sallyport/identity"
 )
 
-// TestSign: a leaf for a key that stays where it is, to who would get one with a key.
-func TestSign(t *testing.T) {
-	r := start(t)
+// requestPEM is a certificate request for a new key.
+func requestPEM(t *testing.T) (string, *ecdsa.PrivateKey) {
+	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		t.Fatal(err)
@@ -26,7 +26,13 @@ func TestSign(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	request := string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: der}))
+	return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: der})), key
+}
+
+// TestSign: a leaf for a key that stays where it is, to who would get one with a key.
+func TestSign(t *testing.T) {
+	r := start(t)
+	request, key := requestPEM(t)
 	object, err := json.Marshal(map[string]string{"CSR": request})
 	if err != nil {
 		t.Fatal(err)
