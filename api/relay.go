@@ -78,12 +78,8 @@ type relay struct {
 	peers   map[string]*turns
 
 	checks *recent.Table[*checked] // by relayKey
-}
-
-// turns are the slots of one peer.
-type turns struct {
-	slots chan struct{}
-	users int // who has one, or waits for one; guarded by relay.mu
+	// passing are waits that are passed on as they are. They are no watches, and count with them.
+	passing shares
 }
 
 // watched is one answer that is kept up to date.
@@ -146,44 +142,6 @@ func (rl *relay) run(ctx context.Context) {
 
 // busy is the error for whom there is no turn.
 var errBusy = failed(http.StatusTooManyRequests, "the Consul agent is asked %d questions by sallyport's callers already, as many as may be: ask for less at a time", mostAsked)
-
-// turn takes one of the slots, for a peer. leave gives it back. The error is that there is none.
-func (rl *relay) turn(ctx context.Context, peer string) (leave func(), err error) {
-	rl.mu.Lock()
-	own := rl.peers[peer]
-	if own == nil {
-		own = &turns{slots: make(chan struct{}, mostOfPeer)}
-		rl.peers[peer] = own
-	}
-	own.users++
-	rl.mu.Unlock()
-	timer := time.NewTimer(queueTime)
-	defer timer.Stop()
-	var taken []chan struct{}
-	leave = func() {
-		for _, slots := range taken {
-			<-slots
-		}
-		rl.mu.Lock()
-		defer rl.mu.Unlock()
-		if own.users--; own.users == 0 {
-			delete(rl.peers, peer)
-		}
-	}
-	for _, slots := range []chan struct{}{own.slots, rl.slots} {
-		select {
-		case slots <- struct{}{}:
-			taken = append(taken, slots)
-		case <-timer.C:
-			leave()
-			return nil, errBusy
-		case <-ctx.Done():
-			leave()
-			return nil, ctx.Err()
-		}
-	}
-	return leave, nil
-}
 
 // ask asks the agent once, in its turn.
 func (rl *relay) ask(ctx context.Context, peer string, q RelayQuestion) (RelayReply, error) {
@@ -324,7 +282,7 @@ func (rl *relay) room(token, peer string, size int) error {
 	case rl.ctx == nil,
 		!rl.below(most, func(e *watched) bool { return e.question.Token == token }),
 		!rl.below(mostWatchedOfPeer, func(e *watched) bool { return e.peer == peer }),
-		!rl.below(mostWatched, anybody):
+		!rl.below(mostWatched-int(rl.passing.used()), anybody):
 		return errBusy
 	}
 	for err := rl.fits(token, size); err != nil; err = rl.fits(token, size) {

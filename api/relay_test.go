@@ -349,6 +349,33 @@ func TestRelayBounds(t *testing.T) {
 	})
 }
 
+// TestRelayPassesWaits: waits that are passed on as they are leave places for watches, and both for questions that do not wait.
+func TestRelayPassesWaits(t *testing.T) {
+	relaying(t, false, func(a *agent, ask func(method, path, token string) *httptest.ResponseRecorder, _ *Server) {
+		codes := make(chan int, 80)
+		for n := range 40 {
+			go func() { codes <- ask("GET", services+"?consistent&index=7&wait=1m", "t"+strconv.Itoa(n)).Code }()
+			go func() {
+				codes <- ask("GET", "/v1/health/service/s"+strconv.Itoa(n)+"?index=7&wait=1m", "t"+strconv.Itoa(n)).Code
+			}()
+		}
+		time.Sleep(3 * queueTime)
+		synctest.Wait()
+		if _, waiting := a.counts(); waiting > mostWatched || waiting < mostOfNobody {
+			t.Errorf("%d questions wait at the agent", waiting)
+		}
+		if w := ask("GET", services+"?consistent", "web"); w.Code != http.StatusOK {
+			t.Errorf("%d %s to a question that need not wait", w.Code, w.Body)
+		}
+		time.Sleep(2 * time.Minute)
+		for range 80 {
+			if code := <-codes; code != http.StatusOK && code != http.StatusTooManyRequests {
+				t.Errorf("status %d", code)
+			}
+		}
+	})
+}
+
 // TestRelayGivesWay: what nobody waits for any more gives its place, though it takes the agent a while to let go.
 func TestRelayGivesWay(t *testing.T) {
 	relaying(t, false, func(a *agent, ask func(method, path, token string) *httptest.ResponseRecorder, _ *Server) {

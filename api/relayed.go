@@ -158,6 +158,13 @@ func (x *relayedQuestion) ended() (err error) {
 // pass passes a question on, and the answer back.
 func (s *Server) pass(w http.ResponseWriter, x *relayedQuestion) error {
 	x.ask.Index, x.ask.Wait = x.q.index, x.q.wait
+	if x.q.index > 0 {
+		leave, err := s.relay.wait(peerOf(x.r).Name)
+		if err != nil {
+			return err
+		}
+		defer leave()
+	}
 	reply, err := s.relay.ask(x.r.Context(), peerOf(x.r).Name, x.ask)
 	if err == nil {
 		s.reply(w, x.r, x.q, reply)
