@@ -132,6 +132,9 @@ func (a aclCallers) Identify(_ context.Context, text string, peer api.Peer) (api
 	if text == "" {
 		return a.caller(peer), nil
 	}
+	if a.agent.ACLsOff() { // tokens can be invented, and bounds are of callers
+		return api.Caller{ID: peer.Name, Token: text, Known: true}, nil
+	}
 	return api.Caller{ID: a.name(text), Token: text, Known: true}, nil
 }
 
