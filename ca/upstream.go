@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto"
+	"crypto/rsa"
 	"crypto/x509"
 	"encoding/pem"
 	"errors"
@@ -54,8 +55,12 @@ var (
 // maxChain is how many certificates a chain from outside has at most, the root not counted.
 const maxChain = 4
 
+// Bounds of what came from outside, so that verifying it takes no time worth mentioning: certificates at once, and bits of an RSA key. By
+// a key of 8192 bits a signature is verified in 6 ms, by one of 262,144 in 7 s, and an answer has room for larger ones.
+const maxCertificates, maxForeignRSA = 64, 8192
+
 // ParseCertificates reads what came from outside: certificates in PEM, of which it takes every one. A private key among them, or
-// anything else, is ErrInvalid; so are no certificates at all.
+// anything else, is ErrInvalid; so are no certificates at all, more than 64 and those of RSA keys of more than 8192 bits.
 func ParseCertificates(text string) ([]*x509.Certificate, error) {
 	var list []*x509.Certificate
 	rest := []byte(text)
@@ -74,7 +79,12 @@ func ParseCertificates(text string) ([]*x509.Certificate, error) {
 		if err != nil {
 			return nil, fmt.Errorf("%w: %w", ErrInvalid, err)
 		}
-		list = append(list, cert)
+		if key, ok := cert.PublicKey.(*rsa.PublicKey); ok && key.N.BitLen() > maxForeignRSA {
+			return nil, fmt.Errorf("%w: an RSA key of %d bits, %d at most", ErrInvalid, key.N.BitLen(), maxForeignRSA)
+		}
+		if list = append(list, cert); len(list) > maxCertificates {
+			return nil, fmt.Errorf("%w: more than %d certificates", ErrInvalid, maxCertificates)
+		}
 	}
 	if len(list) == 0 {
 		return nil, fmt.Errorf("%w: no certificate", ErrInvalid)

@@ -4,6 +4,7 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/rsa"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
@@ -101,9 +102,16 @@ func inPEM(c *x509.Certificate) string {
 
 func TestParseCertificates(t *testing.T) {
 	f := &foreign{t, map[string]*ecdsa.PrivateKey{}}
+	huge := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour)}
+	modulus := new(big.Int).SetBit(big.NewInt(1), 1<<16, 1)
+	der, err := x509.CreateCertificate(rand.Reader, huge, huge, &rsa.PublicKey{N: modulus, E: 65537}, f.key("b"))
+	if err != nil {
+		t.Fatal(err)
+	}
 	one, two := inPEM(f.by("a", "b")), inPEM(f.by("b", "b"))
 	for text, want := range map[string]int{
 		one: 1, one + two: 2, "\n" + one + "\n\n" + two + "\n": 2,
+		strings.Repeat(one, 64): 64, strings.Repeat(one, 65): 0, string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})): 0,
 		"": 0, "junk": 0, one + "junk": 0,
 		one + "-----BEGIN EC PRIVATE KEY-----\nAAAA\n-----END EC PRIVATE KEY-----\n": 0,
 		"-----BEGIN X509 CRL-----\nAAAA\n-----END X509 CRL-----\n":                   0,

@@ -187,6 +187,7 @@ func (b *bao) newToken(ttl string) string {
 
 // TestOpenBao has a real OpenBao sign, by every login, and go through what happens to it.
 func TestOpenBao(t *testing.T) {
+	t.Parallel()
 	b := startBao(t)
 	config := func(l Login) Config {
 		return Config{Server: remote.Config{URL: b.url, CAFile: b.file("ca.pem")}, Login: l, Mount: "pki", Poll: 200 * time.Millisecond, Logger: slog.New(slog.DiscardHandler)}
