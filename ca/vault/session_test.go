@@ -88,20 +88,35 @@ func TestRun(t *testing.T) {
 	}
 }
 
-// TestRenewalRefused: a token that may not be renewed is replaced by a login, in good time, and not in a loop.
-func TestRenewalRefused(t *testing.T) {
-	t.Parallel()
-	f := startFake(t)
-	f.answers["/v1/auth/token/renew-self"] = []func(http.ResponseWriter, *http.Request, map[string]any){says(403, forbidden)}
-	l := &scripted{nth: func(n int) (*auth, error) { return &auth{Token: fmt.Sprint(n), Lease: 2, Renewable: true}, nil }}
-	f.cfg.Login = l
-	c := newCA(t, f.cfg)
-	ctx, cancel := context.WithTimeout(t.Context(), 3500*time.Millisecond)
-	defer cancel()
-	if err := c.Run(ctx); err != nil {
-		t.Error(err)
-	}
-	if logins := len(l.at); logins < 2 || logins > 4 || len(f.asked) != logins-1 {
-		t.Errorf("%d logins, %d renewals in 3.5 s: %q", logins, len(f.asked), f.asked)
+// TestRenewal: a token whose renewal is refused, or grants less than the login did, is replaced by a login at once; one that is renewed
+// is kept.
+func TestRenewal(t *testing.T) {
+	for name, tt := range map[string]struct {
+		answer func(http.ResponseWriter, *http.Request, map[string]any)
+		kept   bool
+	}{
+		"refused":     {says(403, forbidden), false},
+		"grants less": {says(200, `{"auth": {"client_token": "1", "lease_duration": 1, "renewable": true}}`), false},
+		"granted":     {says(200, `{"auth": {"client_token": "1", "lease_duration": 2, "renewable": true}}`), true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			f := startFake(t)
+			f.answers["/v1/auth/token/renew-self"] = []func(http.ResponseWriter, *http.Request, map[string]any){tt.answer}
+			l := &scripted{nth: func(n int) (*auth, error) { return &auth{Token: fmt.Sprint(n), Lease: 2, Renewable: true}, nil }}
+			f.cfg.Login = l
+			ctx, cancel := context.WithTimeout(t.Context(), 3500*time.Millisecond)
+			defer cancel()
+			if err := newCA(t, f.cfg).Run(ctx); err != nil {
+				t.Error(err)
+			}
+			logins := 1 + len(f.asked)
+			if tt.kept {
+				logins = 1
+			}
+			if len(f.asked) == 0 || len(f.asked) > 3 || len(l.at) != logins {
+				t.Errorf("%d logins, %d renewals in 3.5 s", len(l.at), len(f.asked))
+			}
+		})
 	}
 }
