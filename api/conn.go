@@ -79,14 +79,14 @@ func (c *conn) Read(b []byte) (int, error) {
 		if c.tls {
 			times = handshaking
 		}
-		if !c.unfinished.take(c.Peer, times*mostUnfinishedOfPeer, times*mostUnfinished) {
+		if !c.unfinished.take(c.Share(), times*mostUnfinishedOfPeer, times*mostUnfinished) {
 			if !c.tls {
 				_, _ = c.Write([]byte(tooManyUnfinished))
 			}
 			return 0, errUnfinished
 		}
 		if !c.phase.CompareAndSwap(begun, counted) {
-			c.unfinished.give(c.Peer)
+			c.unfinished.give(c.Share())
 		}
 	}
 	n, err := c.Conn.Read(b)
@@ -109,7 +109,7 @@ func (c *conn) answered() {
 // move is the next phase.
 func (c *conn) move(to int32) {
 	if c.phase.Swap(to) == counted {
-		c.unfinished.give(c.Peer)
+		c.unfinished.give(c.Share())
 	}
 }
 
@@ -176,6 +176,8 @@ func (c *conn) attested() (*attest.Process, error) {
 type Peer struct {
 	// Name is who made it: "uid 1000", "10.1.2.3".
 	Name string
+	// share is whom bounds count it for: Name, or the network that an IPv6 address is of.
+	share string
 	// TCP says that it is at the other end of TCP, or of nobody knows what.
 	TCP bool
 	// Process asks the kernel which process it is. The error is that it cannot say, as of connections that do not come by a Unix
@@ -187,9 +189,9 @@ type Peer struct {
 func peerOf(r *http.Request) Peer {
 	c, ok := r.Context().Value(connKey{}).(*conn)
 	if !ok {
-		return Peer{Name: "unknown", TCP: true}
+		return Peer{Name: "unknown", share: "unknown", TCP: true}
 	}
-	return Peer{Name: c.Peer, TCP: !c.unix(), Process: c.attested}
+	return Peer{Name: c.Peer, share: c.Share(), TCP: !c.unix(), Process: c.attested}
 }
 
 // unix reports whether the connection came by a Unix socket.

@@ -48,7 +48,7 @@ func (s *Server) handOut(q *question, id identity.Service, leaf *x509.Certificat
 func (s *Server) deny(w http.ResponseWriter, r *http.Request, q *question, err error) {
 	if codeOf(err) == http.StatusForbidden {
 		d := denial{q.asker(r), q.route.path, q.subject()}
-		if s.denials.first(d, peerOf(r).Name, time.Now()) {
+		if s.denials.first(d, peerOf(r).share, time.Now()) {
 			text := err.Error()
 			if len(text) > 3*maxLogged { // it repeats a name that may have kilobytes
 				text = short(text)

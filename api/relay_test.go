@@ -287,7 +287,7 @@ func TestRelayTogether(t *testing.T) {
 			codes := make(chan int, 2000)
 			gone, leave := context.WithCancel(context.WithoutCancel(t.Context()))
 			go func() {
-				_, _, err := s.relay.together(gone, peerOf(&http.Request{}).Name, relayKey(q), func(ctx context.Context) (RelayReply, error) { return a.ask(ctx, q) })
+				_, _, err := s.relay.together(gone, peerOf(&http.Request{}).share, relayKey(q), func(ctx context.Context) (RelayReply, error) { return a.ask(ctx, q) })
 				if !errors.Is(err, context.Canceled) {
 					t.Errorf("who went got %v", err)
 				}

@@ -81,8 +81,8 @@ func (x *relayedQuestion) find(w http.ResponseWriter) error {
 		return nil
 	}
 	full := errBusy
-	first, _, err := rl.together(x.r.Context(), peerOf(x.r).Name, x.key, func(ctx context.Context) (first RelayReply, err error) {
-		x.e, first, full, err = rl.begin(ctx, x.key, peerOf(x.r).Name, x.ask)
+	first, _, err := rl.together(x.r.Context(), peerOf(x.r).share, x.key, func(ctx context.Context) (first RelayReply, err error) {
+		x.e, first, full, err = rl.begin(ctx, x.key, peerOf(x.r).share, x.ask)
 		return first, err
 	})
 	if err == nil && x.e == nil {
@@ -101,7 +101,7 @@ func (x *relayedQuestion) find(w http.ResponseWriter) error {
 // again asks the agent beside the watch.
 func (x *relayedQuestion) again() (reply RelayReply, asked time.Time, err error) {
 	rl := &x.server.relay
-	return rl.together(x.r.Context(), peerOf(x.r).Name, x.key, func(ctx context.Context) (RelayReply, error) { return rl.ask(ctx, peerOf(x.r).Name, x.ask) })
+	return rl.together(x.r.Context(), peerOf(x.r).share, x.key, func(ctx context.Context) (RelayReply, error) { return rl.ask(ctx, peerOf(x.r).share, x.ask) })
 }
 
 // bring brings x to what is watched, by a word of the agent that is not too old, and reports whether the asker waits for another answer.
@@ -159,13 +159,13 @@ func (x *relayedQuestion) ended() (err error) {
 func (s *Server) pass(w http.ResponseWriter, x *relayedQuestion) error {
 	x.ask.Index, x.ask.Wait = x.q.index, x.q.wait
 	if x.q.index > 0 {
-		leave, err := s.relay.wait(peerOf(x.r).Name)
+		leave, err := s.relay.wait(peerOf(x.r).share)
 		if err != nil {
 			return err
 		}
 		defer leave()
 	}
-	reply, err := s.relay.ask(x.r.Context(), peerOf(x.r).Name, x.ask)
+	reply, err := s.relay.ask(x.r.Context(), peerOf(x.r).share, x.ask)
 	if err == nil {
 		s.reply(w, x.r, x.q, reply)
 	}

@@ -77,7 +77,7 @@ func TestRelayTogetherGone(t *testing.T) {
 		for range 100 {
 			time.Sleep(time.Millisecond)
 			go func() {
-				_, _, _ = s.relay.together(gone, peerOf(&http.Request{}).Name, relayKey(q), func(ctx context.Context) (RelayReply, error) { return a.ask(ctx, q) })
+				_, _, _ = s.relay.together(gone, peerOf(&http.Request{}).share, relayKey(q), func(ctx context.Context) (RelayReply, error) { return a.ask(ctx, q) })
 			}()
 		}
 		got := make(chan *httptest.ResponseRecorder, 1)

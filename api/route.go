@@ -238,7 +238,7 @@ const (
 
 // enlarge counts something large that is held for the asker of r. done is its end.
 func (s *Server) enlarge(r *http.Request) (done func(), err error) {
-	peer := peerOf(r).Name
+	peer := peerOf(r).share
 	if !s.large.take(peer, mostLargeOfPeer, mostLarge) {
 		return nil, failed(http.StatusTooManyRequests, "%d requests with large bodies or answers are on their way, as many as may be: send less at a time", mostLargeOfPeer)
 	}

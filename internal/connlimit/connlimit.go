@@ -3,6 +3,7 @@
 package connlimit
 
 import (
+	"cmp"
 	"net"
 	"net/netip"
 	"os"
@@ -107,6 +108,9 @@ func peerKey(ip netip.Addr) string {
 	p, _ := ip.WithZone("").Prefix(64)
 	return p.String()
 }
+
+// Share is whom further bounds should count c for: its Peer, and of an IPv6 address the /64, any address of which one machine can have.
+func (c *Conn) Share() string { return cmp.Or(c.key, c.Peer) }
 
 func (l *Listener) enter(c *Conn) bool {
 	l.mu.Lock()
