@@ -72,7 +72,7 @@ func (s *Server) relayedTo(w http.ResponseWriter, r *http.Request, q *question) 
 func (x *relayedQuestion) find(w http.ResponseWriter) error {
 	s, rl := x.server, &x.server.relay
 	switch {
-	case x.r.Method != http.MethodGet, x.q.has("consistent"), x.q.has("pem"):
+	case x.r.Method != http.MethodGet, x.q.has("consistent"), x.q.has("pem"), x.hashed():
 		return s.pass(w, x)
 	case x.q.route.path == checkPath:
 		return s.check(w, x)
@@ -155,10 +155,15 @@ func (x *relayedQuestion) ended() (err error) {
 	return err
 }
 
+// hashed reports whether the asker waits for another answer than that of a hash.
+func (x *relayedQuestion) hashed() bool {
+	return x.r.Method == http.MethodGet && x.q.route.path == "/v1/agent/service/" && x.q.query.Get("hash") != ""
+}
+
 // pass passes a question on, and the answer back.
 func (s *Server) pass(w http.ResponseWriter, x *relayedQuestion) error {
-	x.ask.Index, x.ask.Wait = x.q.index, x.q.wait
-	if x.q.index > 0 {
+	if x.r.Method == http.MethodGet && x.q.index > 0 || x.hashed() {
+		x.ask.Index, x.ask.Wait = x.q.index, cmp.Or(x.q.wait, watchWait)
 		leave, err := s.relay.wait(peerOf(x.r).share)
 		if err != nil {
 			return err

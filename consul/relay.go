@@ -28,7 +28,7 @@ type Question struct {
 	Header http.Header
 	// Token is the asker's; empty: the question is asked as anybody may ask it. The control plane's own is never used.
 	Token string
-	// Index has the agent wait for a later one, for Wait at most; 0: it answers at once.
+	// Index, or a parameter hash, has the agent wait for another answer, for Wait at most; 0: it answers at once.
 	Index uint64
 	Wait  time.Duration
 	Body  []byte
@@ -61,8 +61,10 @@ func (a *Agent) Relay(ctx context.Context, q Question) (Reply, error) {
 		}
 	}
 	if q.Index > 0 {
-		limit += q.Wait + q.Wait/16
 		params.Set("index", strconv.FormatUint(q.Index, 10))
+	}
+	if q.Index > 0 || params.Get("hash") != "" { // of which the agent waits for another, too
+		limit += q.Wait + q.Wait/16
 		params.Set("wait", strconv.FormatInt(q.Wait.Milliseconds(), 10)+"ms")
 	}
 	ctx, cancel := context.WithTimeout(ctx, limit)

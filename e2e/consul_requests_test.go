@@ -62,12 +62,45 @@ func TestConsulOddRequests(t *testing.T) {
 	m := meshtest.New(t, meshtest.Config{Sallyport: sallyport, Consul: &beside})
 	address, socket := fmt.Sprintf("127.0.0.1:%d", m.Port()), filepath.Join(m.Runtime, "http.sock")
 	c.Register(map[string]any{"Name": "web", "Port": 80})
+	c.Register(map[string]any{"Name": "waited", "Port": 81})
 	c.Policy("sallyport", m.RunAlone("consul", "policy", "--node-name", "node").Stdout)
 	_, own := c.NewToken(map[string]any{"Policies": []map[string]any{{"Name": "sallyport"}}})
 	_, caller := c.ServiceToken("web")
 	m.SetFlags("--token-file", tokenFile(t, filepath.Join(t.TempDir(), "serve"), own), "--api-address", address, "--api-writes")
 	m.Serve()
 
+	// Who waits by hash waits as long as it says, or until there is another answer.
+	var waits sync.WaitGroup
+	hashed := func(query string) (int, string, string) {
+		client := http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return new(net.Dialer).DialContext(ctx, "unix", socket)
+		}}}
+		a, err := client.Get("http://localhost/v1/agent/service/waited?token=" + caller + query)
+		if err != nil {
+			t.Error(err)
+			return 0, "", ""
+		}
+		defer a.Body.Close()
+		b, _ := io.ReadAll(a.Body)
+		return a.StatusCode, string(b), a.Header.Get("X-Consul-Contenthash")
+	}
+	_, first, hash := hashed("")
+	waits.Go(func() {
+		began := time.Now()
+		if code, b, again := hashed("&wait=16s&hash=" + hash); code != http.StatusOK || b != first || again != hash || time.Since(began) < 16*time.Second {
+			t.Errorf("a wait by hash, after %v: %d %.300s", time.Since(began), code, b)
+		}
+		woken := make(chan string, 1)
+		go func() {
+			_, b, _ := hashed("&wait=15s&hash=" + hash)
+			woken <- b
+		}()
+		time.Sleep(200 * time.Millisecond) // if it comes later it is answered too
+		c.Register(map[string]any{"Name": "waited", "Port": 82})
+		if b := <-woken; !strings.Contains(b, `"Port":82`) {
+			t.Errorf("woken with %.300s", b)
+		}
+	})
 	// Of what comes to the agent from here on, what has the caller's token, or is anonymous, is relayed.
 	for network, address := range map[string]string{"unix": socket, "tcp": address} {
 		sayAll(t, network, address, oddRequests("PUT", "/v1/agent/service/register", caller, `{"Name":"web","Port":81}`, 200, 400))
@@ -109,6 +142,8 @@ func TestConsulOddRequests(t *testing.T) {
 			t.Errorf("%s: %q", field, came)
 		}
 	}
+
+	waits.Wait()
 
 	relayed, registered := 0, 0
 	for _, q := range rec.all() {
