@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"strconv"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -32,7 +33,7 @@ func (s *scripted) login(context.Context, *CA) (*auth, error) {
 // TestRun: a token is had again before it ends, nothing makes a busy loop, and a server that denies is asked less and less.
 func TestRun(t *testing.T) {
 	lease := func(seconds int64) func(int) (*auth, error) {
-		return func(n int) (*auth, error) { return &auth{Token: fmt.Sprint(n), Lease: seconds}, nil }
+		return func(n int) (*auth, error) { return &auth{Token: strconv.Itoa(n), Lease: seconds}, nil }
 	}
 	for name, tt := range map[string]struct {
 		nth         func(int) (*auth, error)
@@ -91,21 +92,22 @@ func TestRun(t *testing.T) {
 // TestRenewal: a token whose renewal is refused, or grants less than the login did, is replaced by a login at once; one that is renewed
 // is kept.
 func TestRenewal(t *testing.T) {
+	t.Parallel()
 	for name, tt := range map[string]struct {
 		answer func(http.ResponseWriter, *http.Request, map[string]any)
 		kept   bool
 	}{
 		"refused":     {says(403, forbidden), false},
-		"grants less": {says(200, `{"auth": {"client_token": "1", "lease_duration": 1, "renewable": true}}`), false},
-		"granted":     {says(200, `{"auth": {"client_token": "1", "lease_duration": 2, "renewable": true}}`), true},
+		"grants less": {says(200, `{"auth": {"client_token": "1", "lease_duration": 2, "renewable": true}}`), false},
+		"granted":     {says(200, `{"auth": {"client_token": "1", "lease_duration": 3, "renewable": true}}`), true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			f := startFake(t)
 			f.answers["/v1/auth/token/renew-self"] = []func(http.ResponseWriter, *http.Request, map[string]any){tt.answer}
-			l := &scripted{nth: func(n int) (*auth, error) { return &auth{Token: fmt.Sprint(n), Lease: 2, Renewable: true}, nil }}
+			l := &scripted{nth: func(n int) (*auth, error) { return &auth{Token: strconv.Itoa(n), Lease: 3, Renewable: true}, nil }}
 			f.cfg.Login = l
-			ctx, cancel := context.WithTimeout(t.Context(), 3500*time.Millisecond)
+			ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
 			defer cancel()
 			if err := newCA(t, f.cfg).Run(ctx); err != nil {
 				t.Error(err)
@@ -115,7 +117,7 @@ func TestRenewal(t *testing.T) {
 				logins = 1
 			}
 			if len(f.asked) == 0 || len(f.asked) > 3 || len(l.at) != logins {
-				t.Errorf("%d logins, %d renewals in 3.5 s", len(l.at), len(f.asked))
+				t.Errorf("%d logins, %d renewals in 5 s", len(l.at), len(f.asked))
 			}
 		})
 	}
