@@ -19,7 +19,7 @@ import (
 
 // foreign makes certificates of a CA that is not ours, by name, whose keys can be signed by several.
 type foreign struct {
-	t    *testing.T
+	t    testing.TB
 	keys map[string]*ecdsa.PrivateKey
 }
 
@@ -125,4 +125,42 @@ func TestParseCertificates(t *testing.T) {
 			t.Error("the key is in the error")
 		}
 	}
+}
+
+// FuzzChain has certificates of a foreign CA come in any order, how often they like, with text among them. What comes out is a chain as
+// Envoy follows it, or an error.
+func FuzzChain(f *testing.F) {
+	c := &foreign{f, map[string]*ecdsa.PrivateKey{}}
+	pool := []string{
+		inPEM(c.by("ours", "int2")), inPEM(c.by("int2", "root2")), inPEM(c.by("root2", "root2")), inPEM(c.by("root2", "root1")), inPEM(c.by("root1", "root1")),
+		inPEM(c.by("root1", "x")), inPEM(c.by("x", "y")), inPEM(c.by("int2", "x")), inPEM(c.by("ours", "x")), inPEM(c.by("x", "int2")), "text\n", "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n",
+	}
+	ours := c.key("ours").Public()
+	for _, order := range [][]byte{{0, 1}, {0, 1, 2}, {4, 3, 2, 1, 0}, {0, 1, 3, 5, 6}, {8, 9, 7, 0, 1}, {10, 0}, {0, 11}, {}} {
+		f.Add(order)
+	}
+	f.Fuzz(func(t *testing.T, order []byte) {
+		var text strings.Builder
+		for _, i := range order[:min(len(order), 70)] {
+			text.WriteString(pool[int(i)%len(pool)])
+		}
+		certs, err := ParseCertificates(text.String())
+		if err == nil {
+			certs, err = Chain(ours, certs)
+		}
+		if err != nil {
+			if !errors.Is(err, ErrInvalid) {
+				t.Error(err)
+			}
+			return
+		}
+		if key, ok := certs[0].PublicKey.(*ecdsa.PublicKey); !ok || !key.Equal(ours) || len(certs) > 4 {
+			t.Errorf("%q", names(certs))
+		}
+		for i := 1; i < len(certs); i++ {
+			if certs[i-1].CheckSignatureFrom(certs[i]) != nil || SelfSigned(certs[i]) {
+				t.Errorf("%q", names(certs))
+			}
+		}
+	})
 }

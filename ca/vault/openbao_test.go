@@ -51,7 +51,16 @@ func startBao(t *testing.T) *bao {
 		binary = envoytest.Tool(t, "openbao-"+openBao)
 	}
 	b := &bao{whole: t, t: t, dir: t.TempDir(), tls: testca.Sign(t, &x509.Certificate{Subject: pkix.Name{CommonName: "tls"}, IsCA: true, KeyUsage: x509.KeyUsageCertSign}, nil)}
-	api, cluster := freePort(t), freePort(t)
+	var ports meshtest.Ports
+	var listens [2]string
+	for i := range listens {
+		port, err := ports.Next()
+		if err != nil {
+			t.Fatal(err)
+		}
+		listens[i] = fmt.Sprintf("127.0.0.1:%d", port)
+	}
+	api, cluster := listens[0], listens[1]
 	b.url = "https://" + api
 	write(t, b.file("ca.pem"), b.tls.PEM())
 	b.pair("server", "")
@@ -98,16 +107,6 @@ cluster_addr = "https://%s"
 func (b *bao) run(name string, f func(t *testing.T)) {
 	defer func() { b.t = b.whole }()
 	b.whole.Run(name, func(t *testing.T) { b.t = t; f(t) })
-}
-
-func freePort(t *testing.T) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().String()
 }
 
 func write(t *testing.T, name, text string) string {

@@ -285,7 +285,7 @@ func TestOpenBao(t *testing.T) {
 		seen := map[string]bool{}
 		var renewals int
 		var last *session
-		for begin := time.Now(); time.Since(begin) < 7*time.Second; <-time.After(50 * time.Millisecond) {
+		for begin := time.Now(); time.Since(begin) < 6*time.Second; <-time.After(50 * time.Millisecond) {
 			s, _ := c.session.Load()
 			if s == nil && time.Since(begin) < 2*time.Second {
 				continue
@@ -300,7 +300,7 @@ func TestOpenBao(t *testing.T) {
 			}
 		}
 		if len(seen) < 2 || renewals == 0 {
-			t.Errorf("%d tokens, %d renewals in 7 s", len(seen), renewals)
+			t.Errorf("%d tokens, %d renewals in 6 s", len(seen), renewals)
 		}
 		signs(t, c, root1)
 	})
