@@ -21,6 +21,11 @@ func (c serveConfig) checkAPI() error {
 	if (c.APITLSCert == "") != (c.APITLSKey == "") {
 		return errors.New("--api-tls-cert, --api-tls-key: only one of them is there: give both, or none")
 	}
+	for _, name := range strings.FieldsFunc(c.APIHosts, ofList) {
+		if _, err := netip.ParseAddr(name); err != nil && strings.ContainsAny(name, ":/*") { // it would be no request's
+			return fmt.Errorf("--api-hosts: %q is no host name: write names as clients have them, each of them, without scheme and port: mesh.example", name)
+		}
+	}
 	host, _, err := net.SplitHostPort(c.APIAddress)
 	if err != nil {
 		return nil //nolint:nilerr // said already
@@ -33,7 +38,7 @@ func (c serveConfig) checkAPI() error {
 
 // apiHosts are the names by which --api-address may be asked beside those of the loopback: its own, and those that --api-hosts gives.
 func (c serveConfig) apiHosts() []string {
-	names := strings.FieldsFunc(strings.ToLower(c.APIHosts), func(r rune) bool { return r == ',' || r == ' ' })
+	names := strings.FieldsFunc(strings.ToLower(c.APIHosts), ofList)
 	if host, _, err := net.SplitHostPort(c.APIAddress); err == nil && host != "" {
 		if ip, err := netip.ParseAddr(host); err != nil || !ip.IsUnspecified() {
 			names = append(names, strings.ToLower(host))
@@ -41,3 +46,6 @@ func (c serveConfig) apiHosts() []string {
 	}
 	return names
 }
+
+// ofList reports whether r is between the names of a list.
+func ofList(r rune) bool { return r == ',' || r == ' ' }
