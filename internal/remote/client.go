@@ -44,14 +44,17 @@ type Config struct {
 	Attempts int
 	// MaxAnswer bounds the body of an answer in bytes. Zero: 1 MiB.
 	MaxAnswer int
+	// Connections is how many there are to the server at most, and so how many questions at once. The others wait. Zero: 8.
+	Connections int
 	// Metrics counts the questions. Nil: they are not counted.
 	Metrics *Metrics
 }
 
 const (
-	defaultTimeout   = 30 * time.Second
-	defaultAttempts  = 4
-	defaultMaxAnswer = 1 << 20
+	defaultTimeout     = 30 * time.Second
+	defaultAttempts    = 4
+	defaultMaxAnswer   = 1 << 20
+	defaultConnections = 8
 	// firstDelay and longestDelay are between the attempts of a question.
 	firstDelay, longestDelay = 250 * time.Millisecond, 8 * time.Second
 	// maxRedirects bounds how often a question is sent on.
@@ -100,6 +103,7 @@ func New(cfg Config) (*Client, error) {
 	c.cfg.Timeout = cmp.Or(cfg.Timeout, defaultTimeout)
 	c.cfg.Attempts = cmp.Or(cfg.Attempts, defaultAttempts)
 	c.cfg.MaxAnswer = cmp.Or(cfg.MaxAnswer, defaultMaxAnswer)
+	c.cfg.Connections = cmp.Or(cfg.Connections, defaultConnections)
 	c.cfg.CAOption = cmp.Or(cfg.CAOption, "CAFile")
 	c.send = c.overNetwork
 	if (cfg.CertFile == "") != (cfg.KeyFile == "") {

@@ -17,6 +17,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -356,6 +358,45 @@ func TestUnixSocket(t *testing.T) {
 		case err == nil && !bytes.Equal(answer.Body, []byte(tt.want)):
 			t.Errorf("%q, want %q", answer.Body, tt.want)
 		}
+	}
+}
+
+// TestConnections: no more questions are with the server at once than there may be connections, which are used again.
+func TestConnections(t *testing.T) {
+	ca := newCA(t, "ca")
+	var mu sync.Mutex
+	var now, most int
+	var seen atomic.Int64
+	arrived := make(chan struct{}, 100)
+	release := make(chan struct{})
+	s := serve(t, ca, func(http.ResponseWriter, *http.Request) {
+		count := func(n int) {
+			mu.Lock()
+			defer mu.Unlock()
+			now += n
+			most = max(most, now)
+		}
+		count(1)
+		defer count(-1)
+		arrived <- struct{}{}
+		<-release
+	}, &tls.Config{GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) { seen.Add(1); return nil, nil }})
+	c := newClient(t, Config{URL: s.URL, CAFile: write(t, filepath.Join(t.TempDir(), "ca.pem"), ca.PEM()), Connections: 3})
+	var wg sync.WaitGroup
+	for range 30 {
+		wg.Go(func() {
+			if _, err := c.Ask(t.Context(), Question{Path: "/x"}); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	for range 3 { // so three are there at once
+		<-arrived
+	}
+	close(release)
+	wg.Wait()
+	if most != 3 || seen.Load() != 3 {
+		t.Errorf("%d questions at once on %d connections, want 3 on 3", most, seen.Load())
 	}
 }
 

@@ -157,7 +157,7 @@ func (c *Client) newTransport(config *tls.Config) *http.Transport {
 	dialer := &net.Dialer{Timeout: dialTimeout}
 	t := &http.Transport{
 		Proxy: http.ProxyFromEnvironment, DialContext: dialer.DialContext, TLSClientConfig: config, TLSHandshakeTimeout: helloTimeout,
-		IdleConnTimeout: idleTimeout, MaxResponseHeaderBytes: maxHeader,
+		IdleConnTimeout: idleTimeout, MaxConnsPerHost: c.cfg.Connections, MaxIdleConnsPerHost: c.cfg.Connections, MaxResponseHeaderBytes: maxHeader,
 		// The bound of an answer is on what is sent.
 		DisableCompression: true,
 	}
