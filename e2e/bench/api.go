@@ -170,7 +170,7 @@ func turns(rounds int, servers []*apiServer, turn func(n int, s *apiServer) erro
 	return nil
 }
 
-// one asks over one connection of each server.
+// one asks over one connection of each server, all of them and this client on one processor.
 func (b *apiBench) one(ctx context.Context, network string, q apiQuestion, servers []*apiServer) (map[string]*apiFigures, error) {
 	all, conns := map[string]*apiFigures{}, map[*apiServer]*rawConn{}
 	var asked []*apiServer
@@ -189,7 +189,11 @@ func (b *apiBench) one(ctx context.Context, network string, q apiQuestion, serve
 	}
 	took := make([]time.Duration, apiEach)
 	profiled := b.profile(ctx, q.name+" "+network)
-	err := turns(apiRounds+1, asked, func(n int, s *apiServer) error {
+	back, err := onOneProcessor(processes(asked)...)
+	if err != nil {
+		return nil, err
+	}
+	err = turns(apiRounds+1, asked, func(n int, s *apiServer) error {
 		request, c := q.request(s), conns[s]
 		for i := range took {
 			began := time.Now()
@@ -209,7 +213,14 @@ func (b *apiBench) one(ctx context.Context, network string, q apiQuestion, serve
 		return ctx.Err()
 	})
 	b.keep(fmt.Sprintf("API/work=%s/network=%s/c=1", strings.ReplaceAll(q.name, " ", "-"), network), all)
-	return all, errors.Join(err, profiled())
+	return all, errors.Join(err, back(), profiled())
+}
+
+func processes(servers []*apiServer) (all []*process) {
+	for _, s := range servers {
+		all = append(all, s.process)
+	}
+	return all
 }
 
 // many asks over 32 connections of each server.
@@ -301,7 +312,7 @@ func (b *apiBench) authorize(ctx context.Context) (rows []row, err error) {
 		if err != nil {
 			return rows, err
 		}
-		rows = append(rows, apiRows("authorize, c=1, "+network.called, rawClient, authorizeOne, one)...)
+		rows = append(rows, apiRows("authorize, c=1 on one processor, "+network.called, rawClient, authorizeOne, one)...)
 		many, err := b.many(ctx, network.name, askMay)
 		if err != nil {
 			return rows, err
@@ -317,7 +328,7 @@ func (b *apiBench) questions(ctx context.Context) (rows []row, err error) {
 		if err != nil {
 			return rows, err
 		}
-		rows = append(rows, apiRows(q.name+", c=1, Unix socket", rawClient, questionOne, f)...)
+		rows = append(rows, apiRows(q.name+", c=1 on one processor, Unix socket", rawClient, questionOne, f)...)
 	}
 	return rows, nil
 }
