@@ -22,7 +22,6 @@ type route struct {
 	write []string
 	// methods are those that it has, as the Allow header spells them.
 	methods string
-	allowed []string // the same
 	// serve answers by itself, with the headers of common; nil: the answer is rendered from the state, and kept.
 	serve func(s *Server, w http.ResponseWriter, r *http.Request, q *question)
 	// render makes the value that is marshalled, or a failure; text makes its own body. on are what it depends on.
@@ -52,6 +51,16 @@ func (rt *route) depends(st *state, q *question) depends {
 		return depends{st.view, st.roots}
 	}
 	return rt.on(st, q)
+}
+
+// has reports whether a method is one of its own.
+func (rt *route) has(method string) bool {
+	for m := range strings.SplitSeq(rt.methods, ",") {
+		if m == method {
+			return true
+		}
+	}
+	return false
 }
 
 // routes are all endpoints, by path.
@@ -95,7 +104,6 @@ func (s *Server) table() routes {
 	}
 	rs := routes{exact: make(map[string]*route, len(all))}
 	for _, rt := range all {
-		rt.allowed = strings.Split(rt.methods, ",")
 		if strings.HasSuffix(rt.path, "/") {
 			rs.prefixes = append(rs.prefixes, rt)
 		} else {
@@ -193,7 +201,7 @@ func (s *Server) admit(w http.ResponseWriter, r *http.Request, started time.Time
 		refuse(w, s.unwritten(r, rt, name))
 		return nil, nil
 	}
-	if !slices.Contains(rt.allowed, r.Method) {
+	if !rt.has(r.Method) {
 		s.common(w).Set("Allow", rt.methods)
 		refuse(w, failed(http.StatusMethodNotAllowed, "method %s not allowed", r.Method))
 		return nil, nil

@@ -222,8 +222,8 @@ func (b *apiBench) fromFiles(ctx context.Context, name string) (*apiServer, erro
 	return s, err
 }
 
-// beside starts a sallyport beside the agent at an address. ACLs are off there, so a token says nothing but who is who, and whose leaf it
-// is that a process gets it says by its user.
+// beside starts a sallyport beside the agent at an address. ACLs are off there, so a token says nothing: who asks, and whose leaf a process
+// gets, is said by its user.
 func (b *apiBench) beside(ctx context.Context, name, agent string) (*apiServer, error) {
 	dir, err := b.sub(name)
 	if err != nil {
@@ -234,9 +234,7 @@ func (b *apiBench) beside(ctx context.Context, name, agent string) (*apiServer, 
 		return nil, err
 	}
 	s.token, s.reader, s.uid = "bench", "bench", b.uid
-	for i := range waitCallers {
-		s.applications = append(s.applications, fmt.Sprintf("bench-%d", i))
-	}
+	s.applications = []string{"bench"}
 	return s, nil
 }
 

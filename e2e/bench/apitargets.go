@@ -135,8 +135,8 @@ const (
 	leftGoroutines  = 10
 )
 
-// waitRows are the rows of those who wait, by server.
-func waitRows(all map[string]*waiters, meanwhile map[string]*apiFigures, left map[string]remains) (rows []row) {
+// waitRows are the rows of those who wait, by server. missing is why one is not there.
+func waitRows(all map[string]*waiters, meanwhile map[string]*apiFigures, left map[string]remains, missing string) (rows []row) {
 	bare := all[byNothing]
 	for _, mode := range apiModes {
 		work := func(what string) string { return fmt.Sprintf("%d waiting, %s, %s: %s", waiting, rawClient, mode, what) }
@@ -145,7 +145,7 @@ func waitRows(all map[string]*waiters, meanwhile map[string]*apiFigures, left ma
 		wake := row{work: work("one intention changes, all answered"), value: "–", target: fmt.Sprintf("≤ %.3g × do-nothing", wakeOfNothing), verdict: unmeasured}
 		gone := row{work: work("left a second after their clients"), value: "–", target: "nothing", verdict: unmeasured}
 		if w := all[mode]; w == nil {
-			memory.beside = noConsul
+			memory.beside = missing
 			same.beside, wake.beside, gone.beside = memory.beside, memory.beside, memory.beside
 		} else {
 			memory.value, memory.verdict = fmt.Sprintf("%.1f KB", w.each/1e3), verdict(w.each <= waitMemory)

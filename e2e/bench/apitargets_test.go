@@ -74,7 +74,7 @@ func TestWaitRows(t *testing.T) {
 	}
 	meanwhile := map[string]*apiFigures{byFiles: {p50: []time.Duration{100}}, whileWaiting(byFiles): {p50: []time.Duration{120}}}
 	verdicts := func(left map[string]remains) (got []string) {
-		for _, r := range waitRows(all, meanwhile, left) {
+		for _, r := range waitRows(all, meanwhile, left, noConsul) {
 			got = append(got, r.value+" "+r.verdict)
 		}
 		return got

@@ -24,6 +24,7 @@ const (
 type waiters struct {
 	server *apiServer
 	path   string // of the question
+	uid    int    // of the first of the users that ask in turns, of which each is a caller; 0: this process's alone, by tokens
 	conns  []*rawConn
 	wake   func(ctx context.Context, n int) (time.Time, error) // makes the n-th change
 	says   func(n int) string                                  // what the answer holds after it
@@ -57,7 +58,11 @@ func (w *waiters) open(ctx context.Context) (err error) {
 	}
 	before := w.server.process.rss()
 	for i := range waiting {
-		c, err := dialRaw(ctx, "unix", w.server.unix, 0)
+		uid := 0
+		if w.uid > 0 {
+			uid = w.uid + i%waitCallers
+		}
+		c, err := dialRaw(ctx, "unix", w.server.unix, uid)
 		if err != nil {
 			return err
 		}
@@ -178,10 +183,10 @@ func (s *apiServer) goroutines(ctx context.Context) (int, error) {
 	return n, err
 }
 
-// asWildcard is the n-th version of the intention that all wait for. One that allows is two changes: from files it is a deny until it is
-// recorded what may connect.
-func asWildcard(n int) entry {
-	return entry{Kind: "service-intentions", Name: "*", Sources: []source{{fmt.Sprintf("operator-%d", n), "deny"}}}
+// intentions is the n-th version of what all wait for. One more that allows would be two changes: from files it is a deny until it is recorded
+// what may connect.
+func intentions(n int) entry {
+	return entry{Kind: "service-intentions", Name: service(0), Sources: []source{{service(1), "allow"}, {fmt.Sprintf("operator-%d", n), "deny"}}}
 }
 
 // waits measures what those cost who wait for a change. The servers are new ones, as memory that was used before says nothing.
@@ -228,28 +233,33 @@ func (b *apiBench) waits(ctx context.Context) (rows []row, err error) {
 		measured[w.server.by] = w
 		b.o.line(benchmarkLine("Waits/by="+strings.ReplaceAll(w.server.by, " ", "-"), nanos(median(w.took), "ns/op"), strconv.FormatFloat(w.each, 'f', 0, 64)+" B/wait"))
 	}
-	return waitRows(measured, meanwhile, left), nil
+	missing := noConsul
+	if b.agent != nil {
+		missing = noUser
+	}
+	return waitRows(measured, meanwhile, left, missing), nil
 }
 
 // waiters starts the servers on which questions are to wait.
 func (b *apiBench) waiters(ctx context.Context) (all []*waiters, done func(), err error) {
 	done = func() {}
 	path := "/v1/connect/intentions/match?by=destination&name=" + service(0)
-	says := func(n int) string { return `"SourceName":"` + asWildcard(n).Sources[0].Name + `"` }
+	says := func(n int) string { return `"SourceName":"` + intentions(n).Sources[1].Name + `"` }
 	files, err := b.fromFiles(ctx, "files-waits")
 	if err != nil {
 		return nil, done, err
 	}
+	entries, first := b.load().entries(), entriesFile(0)
 	write := func(_ context.Context, n int) (time.Time, error) {
 		at := time.Now()
-		err := writeJSON(filepath.Join(b.dir, "files-waits", "catalog", wildcardFile), map[string]any{"config_entries": map[string]any{"bootstrap": []entry{asWildcard(n)}}})
+		err := writeJSON(filepath.Join(b.dir, "files-waits", "catalog", first), map[string]any{"config_entries": map[string]any{"bootstrap": append([]entry{entries[0], intentions(n)}, entries[2:perFile]...)}})
 		if err != nil {
 			return at, err
 		}
 		return at, files.process.Signal(syscall.SIGHUP)
 	}
 	all = append(all, &waiters{server: files, path: path, says: says, wake: write})
-	if b.agent != nil {
+	if b.agent != nil && b.uid > 0 {
 		between, err := noteAnswers(b.agent.http)
 		if err != nil {
 			return nil, done, err
@@ -257,7 +267,7 @@ func (b *apiBench) waiters(ctx context.Context) (all []*waiters, done func(), er
 		done = between.server.Close
 		put := func(ctx context.Context, n int) (time.Time, error) {
 			at := time.Now()
-			return at, b.agent.call(ctx, http.MethodPut, "/v1/config", asWildcard(n))
+			return at, b.agent.call(ctx, http.MethodPut, "/v1/config", intentions(n))
 		}
 		beside, err := b.beside(ctx, "beside-waits", between.server.Addr)
 		if err != nil {
@@ -265,7 +275,7 @@ func (b *apiBench) waiters(ctx context.Context) (all []*waiters, done func(), er
 		}
 		beside.domain = b.by(byConsul).domain
 		all = append(all, &waiters{
-			server: beside, path: path, says: says, wake: put,
+			server: beside, path: path, says: says, wake: put, uid: b.uid,
 			from: func(change time.Time) (time.Duration, error) {
 				return between.last(change, "/v1/connect/intentions/match")
 			},

@@ -166,9 +166,14 @@ func wildcard(n int) entry {
 	return e
 }
 
+// perFile is how many services, or config entries, are in a file.
+const perFile = 100
+
+// entriesFile is the n-th file of config entries.
+func entriesFile(n int) string { return fmt.Sprintf("entries-%03d.json", n) }
+
 // write puts the load into a directory of definitions.
 func (l load) write(dir string) error {
-	const perFile = 100
 	services := l.services()
 	for n := 0; n*perFile < len(services); n++ {
 		some := services[n*perFile : min((n+1)*perFile, len(services))]
@@ -184,7 +189,7 @@ func (l load) write(dir string) error {
 	entries := l.entries()
 	for n := 0; n*perFile < len(entries); n++ {
 		some := entries[n*perFile : min((n+1)*perFile, len(entries))]
-		if err := writeJSON(filepath.Join(dir, fmt.Sprintf("entries-%03d.json", n)), map[string]any{"config_entries": map[string]any{"bootstrap": some}}); err != nil {
+		if err := writeJSON(filepath.Join(dir, entriesFile(n)), map[string]any{"config_entries": map[string]any{"bootstrap": some}}); err != nil {
 			return err
 		}
 	}
