@@ -382,19 +382,25 @@ func TestConnections(t *testing.T) {
 		<-release
 	}, &tls.Config{GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) { seen.Add(1); return nil, nil }})
 	c := newClient(t, Config{URL: s.URL, CAFile: write(t, filepath.Join(t.TempDir(), "ca.pem"), ca.PEM()), Connections: 3})
-	var wg sync.WaitGroup
-	for range 30 {
-		wg.Go(func() {
-			if _, err := c.Ask(t.Context(), Question{Path: "/x"}); err != nil {
-				t.Error(err)
+	for _, questions := range []int{30, 3} {
+		var wg sync.WaitGroup
+		for range questions {
+			wg.Go(func() {
+				if _, err := c.Ask(t.Context(), Question{Path: "/x"}); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		for ; questions > 0; questions -= 3 { // three of them are there before any is answered
+			for range 3 {
+				<-arrived
 			}
-		})
+			for range 3 {
+				release <- struct{}{}
+			}
+		}
+		wg.Wait()
 	}
-	for range 3 { // so three are there at once
-		<-arrived
-	}
-	close(release)
-	wg.Wait()
 	if most != 3 || seen.Load() != 3 {
 		t.Errorf("%d questions at once on %d connections, want 3 on 3", most, seen.Load())
 	}
