@@ -132,6 +132,7 @@ func TestDiskStalls(t *testing.T) {
 	m.Intend("api", meshtest.Intentions{"web": "allow", "batch": "allow"})
 	time.Sleep(time.Until(began.Add(30 * time.Second)))
 	d.resume()
+	m.AwaitCheck("batch", "api", true) // which waited for the disk, and is no change of db's
 	accepted("a grant", "db", func() { m.Intend("db", meshtest.Intentions{"batch": "allow", "web": "allow"}) })
 }
 
