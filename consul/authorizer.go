@@ -166,7 +166,7 @@ func (a *Agent) MayWrite(ctx context.Context, token string, service identity.Nam
 }
 
 // errNoACLs is for whom nothing but a token would say who asks.
-var errNoACLs = status.Error(codes.PermissionDenied, "Consul's ACLs are off, so no token says who asks: name the processes that may have it in the Meta of the service (sallyport_selectors), and ask by http.sock; --api-without-acls gives it to all who reach --api-address")
+var errNoACLs = status.Error(codes.PermissionDenied, "Consul's ACLs are off, so no token says who asks: name the processes that may have it in the Meta of the service (sallyport_selectors), and ask by http.sock, without a token; --api-without-acls gives it to all who reach --api-address")
 
 // ACLsOff reports whether the agent said last, when it was asked what a token may, that it has no ACLs.
 func (a *Agent) ACLsOff() bool { return a.acl.aclsOff() }

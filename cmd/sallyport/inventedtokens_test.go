@@ -7,15 +7,9 @@ import (
 	"testing"
 
 	"github.com/sallyport/sallyport/api"
-	"github.com/sallyport/sallyport/attest"
-	"github.com/sallyport/sallyport/catalog"
 	"github.com/sallyport/sallyport/consul"
 	"github.com/sallyport/sallyport/identity"
-	"github.com/sallyport/sallyport/internal/catalogtest"
-	"github.com/sallyport/sallyport/internal/latest"
 	"github.com/sallyport/sallyport/internal/recent"
-	"github.com/sallyport/sallyport/workload"
-	"github.com/spiffe/go-spiffe/v2/spiffeid"
 )
 
 // TestInventedTokens: where Consul has no ACLs, whoever invents tokens is one caller, with the bounds of one.
@@ -55,22 +49,5 @@ func TestInventedTokens(t *testing.T) {
 	}
 	if all := ids(); len(all) != 1 || !all["uid 1000"] {
 		t.Errorf("without ACLs: %v", all)
-	}
-
-	// A process that a service names is that, whatever token its environment has.
-	views := &latest.Value[*catalog.View]{}
-	mesh := catalogtest.Mesh{
-		Mesh:          catalog.Mesh{TrustDomain: spiffeid.RequireTrustDomainFromString("t.consul"), Datacenter: "dc1"},
-		Registrations: []catalog.Registration{{ID: "web", Service: identity.NewName("web"), Meta: map[string]string{catalog.MetaSelectors: "unix:uid:1234"}}},
-	}
-	views.Set((&catalog.View{}).Next(mesh.Contents()))
-	if who.workload, err = workload.New(workload.Config{Views: views}); err != nil {
-		t.Fatal(err)
-	}
-	for uid, want := range map[int]int{1234: 1, 1235: 0} {
-		c, err := who.Identify(t.Context(), "a", api.Peer{Name: "uid", Process: func() (*attest.Process, error) { return &attest.Process{UID: uid}, nil }})
-		if err != nil || len(c.Services) != want || (c.Token == "") != (want > 0) || !c.Known {
-			t.Errorf("uid %d: %+v, %v", uid, c, err)
-		}
 	}
 }
