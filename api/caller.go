@@ -1,6 +1,7 @@
 package api
 
 import (
+	"cmp"
 	"context"
 	"net"
 	"net/http"
@@ -23,6 +24,10 @@ type Caller struct {
 	Known bool
 	// TCP says that the caller came over TCP, not by a Unix socket.
 	TCP bool
+	// UID is the user of the process of a caller that brings no token that says who asks; 0: it is not known, or stands for nobody in
+	// particular, and NotNamed says why, and, where something helps, what.
+	UID      int
+	NotNamed string
 	// Token is what leafs are fetched with where their source checks it. It is a secret.
 	Token string
 }
@@ -86,7 +91,7 @@ func (s *Server) permit(r *http.Request, q *question) error {
 	if err := s.identify(r, q); err != nil || q.route.public || q.caller.Known {
 		return err
 	}
-	return failed(http.StatusForbidden, "Permission denied: the request has no token, and no service names its process: %s", remedy)
+	return failed(http.StatusForbidden, "Permission denied: the request has no token, and %s: %s", cmp.Or(q.caller.NotNamed, "no service names its process"), remedy)
 }
 
 // remedy is what those do who may not ask.
@@ -123,11 +128,11 @@ func fromPage(r *http.Request) bool {
 // Refused is an error of an Authority with its status code. Its text is the answer's.
 func Refused(code int, text string) error { return failure{code, text} }
 
-// Denied is the error for a caller that may not act in the name of a service, in Consul's words, and what to do.
-func Denied(c *Caller, service identity.Name) error {
+// Denied is the error for a caller that may not act in the name of a service, in Consul's words, and what it says to do.
+func Denied(c *Caller, service identity.Name, advice string) error {
 	who := c.ID
 	if !c.Known {
 		who = "anonymous token"
 	}
-	return failed(http.StatusForbidden, "Permission denied: %s lacks permission 'service:write' on %q: %s", who, service.String(), remedy)
+	return failed(http.StatusForbidden, "Permission denied: %s lacks permission 'service:write' on %q: %s", who, service.String(), advice)
 }

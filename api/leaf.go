@@ -76,7 +76,7 @@ func (s *Server) mayHold(r *http.Request, q *question) (id identity.Service, err
 	if err != nil {
 		return id, err
 	}
-	if err := registered(st.view, service); err != nil {
+	if err := Registered(st.view, service); err != nil {
 		return id, err
 	}
 	if err := service.Check(); err != nil {
@@ -118,9 +118,9 @@ func (s *Server) leafOf(r *http.Request, q *question) (*answer, error) {
 	return a, nil
 }
 
-// registered refuses names that are not those of services as the catalog spells them: certificates are compared byte by byte, so
-// another spelling would be another identity.
-func registered(v *catalog.View, service identity.Name) error {
+// Registered refuses names that are not those of services as the catalog spells them: certificates are compared byte by byte, so
+// another spelling would be another identity. The error is an answer.
+func Registered(v *catalog.View, service identity.Name) error {
 	for range v.Instances(service) {
 		return nil
 	}

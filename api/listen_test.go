@@ -137,5 +137,5 @@ func (n peerNoter) Identify(_ context.Context, _ string, p Peer) (Caller, error)
 }
 
 func (peerNoter) Act(_ context.Context, c *Caller, service identity.Name, _ bool) error {
-	return Denied(c, service)
+	return Denied(c, service, remedy)
 }

@@ -23,7 +23,7 @@ type revocable struct {
 func (v *revocable) Act(ctx context.Context, c *Caller, service identity.Name, leaf bool) error {
 	v.judged.Add(1)
 	if v.revoked.Load() || v.left.Add(-1) < 0 {
-		return Denied(c, service)
+		return Denied(c, service, remedy)
 	}
 	return v.names.Act(ctx, c, service, leaf)
 }

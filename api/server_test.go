@@ -53,7 +53,7 @@ func (names) Act(_ context.Context, c *Caller, service identity.Name, _ bool) er
 	if c.Acts(service) {
 		return nil
 	}
-	return Denied(c, service)
+	return Denied(c, service, remedy)
 }
 
 // rig is a server on a socket, and what it answers from.

@@ -71,7 +71,7 @@ func newClient(address string, t token, variable func(string) string) (*client, 
 	}
 	u, err := url.Parse(c.address)
 	if err != nil || u.Hostname() == "" || u.User != nil {
-		return nil, fmt.Errorf("address %q of the API is no host and port: write it as 127.0.0.1:8500", address)
+		return nil, fmt.Errorf("address %q of the API is no host and port: write it as 127.0.0.1:8500 or unix:///path", address)
 	}
 	c.base = strings.TrimSuffix(c.address, "/")
 	return c, nil
@@ -150,9 +150,9 @@ func (c *client) do(ctx context.Context, method, path, query string, body []byte
 		return 0, fmt.Errorf("answer to %s at %s: %w", path, c.address, err)
 	}
 	if resp.StatusCode != http.StatusOK {
-		said := strings.TrimSpace(strings.ToValidUTF8(string(b[:min(len(b), 300)]), ""))
+		said := strings.TrimSpace(strings.ToValidUTF8(string(b[:min(len(b), 600)]), ""))
 		err := fmt.Errorf("%s at %s: %s: %s", path, c.address, resp.Status, said)
-		if resp.StatusCode == http.StatusForbidden {
+		if resp.StatusCode == http.StatusForbidden && !strings.Contains(said, "ACLs are off") { // then no token helps
 			err = fmt.Errorf("%w: give it a token of the service: --token-file, CONSUL_HTTP_TOKEN_FILE or CONSUL_HTTP_TOKEN", err)
 		}
 		return 0, err

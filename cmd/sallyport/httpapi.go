@@ -14,6 +14,7 @@ import (
 	"github.com/sallyport/sallyport/catalog"
 	"github.com/sallyport/sallyport/consul"
 	"github.com/sallyport/sallyport/identity"
+	"github.com/sallyport/sallyport/internal/latest"
 	"github.com/sallyport/sallyport/internal/recent"
 	"github.com/sallyport/sallyport/internal/sequence"
 	"github.com/sallyport/sallyport/token"
@@ -32,9 +33,9 @@ func (p *controlPlane) openAPI() error {
 		return err
 	}
 	p.closers = append(p.closers, numbers.Close)
-	var who api.Authority = aclCallers{p.agent, processes{p.workload}, p.workloadRight, p.cfg.APIWithoutACLs, recent.New[string](1024)}
+	var who api.Authority = aclCallers{p.agent, processes{p.workload}, p.workloadRight, p.cfg.APIWithoutACLs, recent.New[string](1024), &p.store.Views}
 	if p.callers.issuer != nil {
-		who = tokenCallers{p.callers.issuer, processes{p.workload}}
+		who = tokenCallers{p.callers.issuer, processes{p.workload}, &p.store.Views}
 	}
 	var relay *api.Relay
 	var knowing func(context.Context, string, identity.Name) (*catalog.View, error)
@@ -69,6 +70,7 @@ type processes struct{ workload *workload.Server }
 // caller is who has no token: whoever a service names, or nobody.
 func (p processes) caller(peer api.Peer) api.Caller {
 	c := api.Caller{ID: peer.Name}
+	c.UID, c.NotNamed = processUser(peer)
 	if peer.Process == nil {
 		return c
 	}
@@ -83,6 +85,7 @@ func (p processes) caller(peer api.Peer) api.Caller {
 type tokenCallers struct {
 	issuer *token.Issuer
 	processes
+	views *latest.Value[*catalog.View]
 }
 
 // Identify returns whom the token is for.
@@ -102,11 +105,11 @@ func (t tokenCallers) Identify(_ context.Context, text string, peer api.Peer) (a
 }
 
 // Act lets applications act in the name of their own service.
-func (tokenCallers) Act(_ context.Context, c *api.Caller, service identity.Name, _ bool) error {
+func (t tokenCallers) Act(_ context.Context, c *api.Caller, service identity.Name, _ bool) error {
 	if c.Acts(service) {
 		return nil
 	}
-	return api.Denied(c, service)
+	return api.Denied(c, service, howToAct(t.views, c, service))
 }
 
 // aclCallers know applications by their ACL tokens, and by their processes.
@@ -119,6 +122,7 @@ type aclCallers struct {
 	anybody bool
 	// names are those of tokens that were seen, as a hash takes its time and a stack that whoever waits would keep.
 	names *recent.Table[string]
+	views *latest.Value[*catalog.View]
 }
 
 // open reports whether nobody who comes over TCP has to show who it is.
@@ -133,7 +137,9 @@ func (a aclCallers) Identify(_ context.Context, text string, peer api.Peer) (api
 		return a.caller(peer), nil
 	}
 	if a.agent.ACLsOff() { // tokens can be invented, and bounds are of callers
-		return api.Caller{ID: peer.Name, Token: text, Known: true}, nil
+		c := api.Caller{ID: peer.Name, Token: text, Known: true}
+		c.UID, c.NotNamed = processUser(peer)
+		return c, nil
 	}
 	return api.Caller{ID: a.name(text), Token: text, Known: true}, nil
 }
@@ -164,6 +170,11 @@ func (a aclCallers) Act(ctx context.Context, c *api.Caller, service identity.Nam
 	switch s := status.Convert(err); s.Code() {
 	case codes.OK:
 		return nil
+	case codes.PermissionDenied:
+		if leaf && !c.Acts(service) && a.agent.ACLsOff() {
+			return withoutACLs(a.views, c, service)
+		}
+		return api.Refused(http.StatusForbidden, "Permission denied: "+s.Message())
 	case codes.Unavailable:
 		return api.Refused(http.StatusInternalServerError, s.Message())
 	case codes.Unauthenticated:
@@ -197,6 +208,9 @@ const applicationTTL = 90 * 24 * time.Hour
 // applicationToken makes a token of the HTTP API for those who may run the control plane.
 func (p *controlPlane) applicationToken(who admin.Peer, r admin.ApplicationTokenRequest) (out admin.ApplicationTokenResponse, err error) {
 	if p.callers.issuer == nil {
+		if p.agent.ACLsOff() || p.agent.WithoutACLs() {
+			return out, fmt.Errorf("%w: Consul's ACLs are off, so no token says who asks: run the application as a user of its own, and write %s = \"unix:uid:N\" into the Meta of the registration of %s: it needs no token then", admin.ErrForbidden, catalog.MetaSelectors, cmp.Or(r.Service, "its service"))
+		}
 		return out, fmt.Errorf("%w: beside Consul, tokens are Consul's: `consul acl token create -service-identity=%s` makes one", admin.ErrForbidden, cmp.Or(r.Service, "SERVICE"))
 	}
 	if who.UID != 0 && who.UID != os.Geteuid() {
