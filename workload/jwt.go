@@ -76,8 +76,7 @@ func (s *Server) FetchJWTSVID(ctx context.Context, r *workloadpb.JWTSVIDRequest)
 		out.Svids = append(out.Svids, &workloadpb.JWTSVID{SpiffeId: g.id.String(), Svid: text})
 	}
 	if len(out.GetSvids()) == 0 {
-		s.metrics.denied(reasonUnnamed)
-		return nil, status.Errorf(codes.PermissionDenied, "no identity issued: the process is not %.200q", r.GetSpiffeId())
+		return nil, s.refuse(c.process, reasonUnnamed, status.Errorf(codes.PermissionDenied, "no identity issued: the process is not %.200q", r.GetSpiffeId()))
 	}
 	return out, nil
 }

@@ -10,6 +10,7 @@ import (
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
+	"github.com/sallyport/sallyport/attest"
 	"github.com/sallyport/sallyport/identity"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -157,16 +158,15 @@ func pack(s *tlsv3.Secret) (secret, error) {
 }
 
 // errMissing is the error of one who asks for secrets that it may not have, or that there are none of.
-// lost: it had one of them.
-func (s *Server) errMissing(names []string, lost bool) error {
-	s.metrics.denied(reasonSecret)
+// lost: it had one of them. It is counted and logged.
+func (s *Server) errMissing(p *attest.Process, names []string, lost bool) error {
 	const most = 10
 	text := make([]string, 0, most)
 	for _, n := range names[:min(len(names), most)] {
 		text = append(text, fmt.Sprintf("%.200q", n))
 	}
 	if lost {
-		return status.Errorf(codes.PermissionDenied, "no identity issued: the process has no right any more to %s", strings.Join(text, ", "))
+		return s.refuse(p, reasonSecret, status.Errorf(codes.PermissionDenied, "no identity issued: the process has no right any more to %s", strings.Join(text, ", ")))
 	}
-	return status.Errorf(codes.InvalidArgument, "workload is not authorized for the requested identities [%s]", strings.Join(text, " "))
+	return s.refuse(p, reasonSecret, status.Errorf(codes.InvalidArgument, "workload is not authorized for the requested identities [%s]", strings.Join(text, " ")))
 }

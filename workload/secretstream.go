@@ -150,7 +150,7 @@ func (w *world) tell(a *answer) error {
 	case err != nil:
 		return err
 	case len(missing) > 0:
-		return w.server.errMissing(missing, w.told != nil)
+		return w.server.errMissing(w.conn.process, missing, w.told != nil)
 	}
 	versions := make([]string, len(found))
 	out := &discoveryv3.DiscoveryResponse{TypeUrl: secretType, Nonce: newNonce()}
@@ -270,7 +270,7 @@ func (d *delta) tell(a *answer) error {
 	case err != nil:
 		return err
 	case len(missing) > 0:
-		return d.server.errMissing(missing, slices.ContainsFunc(missing, func(n string) bool { return d.has[n] != "" }))
+		return d.server.errMissing(d.conn.process, missing, slices.ContainsFunc(missing, func(n string) bool { return d.has[n] != "" }))
 	}
 	out := &discoveryv3.DeltaDiscoveryResponse{TypeUrl: secretType, Nonce: newNonce()}
 	for _, o := range found {

@@ -58,6 +58,7 @@ type Server struct {
 	log         *slog.Logger
 	metrics     *metrics
 	namings     namings
+	denials     denials
 
 	closing chan struct{} // closed when Run ends: no stream goes on
 	wake    chan struct{} // there is something in dirty
@@ -224,16 +225,14 @@ func (s *Server) grants(ctx context.Context, v *catalog.View, p *attest.Process)
 		s.metrics.denied(reasonNotReady)
 		return nil, refused
 	default:
-		s.metrics.denied(reasonRight)
-		return nil, status.Error(codes.PermissionDenied, "no identity issued: "+status.Convert(refused).Message())
+		return nil, s.refuse(p, reasonRight, status.Error(codes.PermissionDenied, "no identity issued: "+status.Convert(refused).Message()))
 	}
 }
 
 // application is whose leafs the ones of a process are: those of its user.
 func application(p *attest.Process) string { return fmt.Sprintf("uid %d", p.UID) }
 
-// deny is the error of a process that is no service. That it was denied is counted, and logged for
-// those who look for it.
+// deny is the error of a process that is no service.
 func (s *Server) deny(p *attest.Process) error {
 	reason, err := reasonUnnamed, p.Nobody()
 	if err != nil {
@@ -246,9 +245,7 @@ func (s *Server) deny(p *attest.Process) error {
 		}
 		err = status.Errorf(codes.PermissionDenied, `no identity issued: no service names process %d of uid %d: write meta { %s = "unix:uid:%d" } into the service's own definition%s`, p.PID, p.UID, catalog.MetaSelectors, p.UID, hint)
 	}
-	s.metrics.denied(reason)
-	s.log.Debug("no identity issued", "uid", p.UID, "pid", p.PID, "reason", reason)
-	return err
+	return s.refuse(p, reason, err)
 }
 
 // follow calls send with what the process of a connection is told, once there is something and after

@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -140,6 +141,14 @@ func TestDenied(t *testing.T) {
 	for uid, want := range map[int]string{otherUID: "no service names process", 0: "runs as root", 65534: "stands for every user"} {
 		_, err := fetch(t, h.client(t, uid)).Recv()
 		wantStatus(t, err, codes.PermissionDenied, "no identity issued", want)
+	}
+	for uid, want := range map[int]string{otherUID: "unnamed", 0: "nobody", 65534: "nobody"} {
+		_, err := fetch(t, h.client(t, uid)).Recv() // once more, which is not logged
+		wantStatus(t, err, codes.PermissionDenied, "no identity issued")
+		line := regexp.MustCompile(fmt.Sprintf(`msg=denied audit=denial peer="uid %d" pid=\d+ endpoint=workload.sock reason=%s err="no identity issued: `, uid, want))
+		if n := len(line.FindAllString(h.log.String(), -1)); n != 1 {
+			t.Errorf("uid %d has %d lines of %s in the log: %s", uid, n, line, h.log)
+		}
 	}
 	if strings.Contains(h.log.String(), "handed out") {
 		t.Errorf("log: %s", h.log)
