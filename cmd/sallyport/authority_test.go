@@ -65,3 +65,16 @@ func TestRotated(t *testing.T) {
 		t.Errorf("leafs (-want +got):\n%s", diff)
 	}
 }
+
+// TestPrintRotated: with a sidecar there are serials, and with applications alone where they are found.
+func TestPrintRotated(t *testing.T) {
+	for want, leafs := range map[string][]admin.RotatedLeaf{
+		"orders has a new leaf\n  its applications are given theirs when they ask next, and those that wait at once: `sallyport leaf list orders` has the serials\n": nil,
+		"orders has a new leaf\n  o: serial 02, until " + at(time.Unix(9, 0)) + ", in place of 01\n":                                                                 {{Proxy: "o", Serial: "02", OldSerial: "01", NotAfter: time.Unix(9, 0)}},
+	} {
+		var out strings.Builder
+		if printRotated(&out, "orders", admin.RotateResponse{Leafs: leafs}); out.String() != want {
+			t.Errorf("%q, want %q", out.String(), want)
+		}
+	}
+}

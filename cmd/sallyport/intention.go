@@ -233,6 +233,8 @@ func checkIntention(v *catalog.View, source, destination, dir string) (admin.Che
 	case served(v, dst.Fold()):
 	case whole && !defines(v, func(n identity.Name) bool { return n.Fold() == dst.Fold() }):
 		notes = append(notes, fmt.Sprintf("no service %q is registered%s", destination, nearestService(v, destination)))
+	case native(v, dst.Fold()): // which asks for itself, and whether it does is not seen
+		notes = append(notes, fmt.Sprintf("%q is a native application, which asks for itself", destination))
 	default:
 		notes = append(notes, fmt.Sprintf("no sidecar of %q is known", destination))
 	}
@@ -267,6 +269,16 @@ func asTaken(r admin.CheckResponse, notTaken []admin.NotTaken) admin.CheckRespon
 		}
 	}
 	return r
+}
+
+// native reports whether v has a native application of a service that folds to the name.
+func native(v *catalog.View, service identity.Name) bool {
+	for r := range v.Registrations() {
+		if r.Native && r.Service.Fold() == service {
+			return true
+		}
+	}
+	return false
 }
 
 // served reports whether v has a sidecar of a service that folds to the name, or an endpoint of one

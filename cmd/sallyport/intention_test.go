@@ -31,6 +31,8 @@ func exampleView() *catalog.View {
 			{ID: "api-1", Instance: "api", Service: name("api")},
 			{ID: "api-2", Instance: "api", Service: name("api")},
 		},
+		Registrations: []catalog.Registration{{ID: "orders-1", Service: name("orders"), Native: true}},
+
 		Services:  []catalog.Service{{Name: name("ap")}, {Name: name("api")}, {Name: name("far")}, {Name: name("plain")}, {Name: name("web")}},
 		Endpoints: []catalog.Endpoints{{Name: name("far"), List: []catalog.Endpoint{{Address: "192.0.2.1", Port: 1, Weight: 1}}}},
 		Intentions: []intention.Intention{
@@ -54,6 +56,7 @@ func TestCheckIntention(t *testing.T) {
 		{"batch", "ap", "by default policy (no service \"batch\" is registered; no sidecar of \"ap\" is known)"},
 		{"spiffe://example.consul/ns/default/dc/east/svc/web", "api", "by the intention web => api (allow)"},
 		{"spiffe://example.consul/ns/default/dc/east/svc/batch", "api", "by default policy\n"},
+		{"web", "orders", "by default policy (\"orders\" is a native application, which asks for itself)"},
 		{"web", "far", "by default policy\n"}, // an endpoint of it is known
 		{"web", "API", "Allowed: web => API, by the intention web => api (allow) at api.hcl:3\n"},
 		{"Web", "api", "by default policy (no service \"Web\" is registered: did you mean \"web\"?)"},

@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"io"
 
 	"github.com/sallyport/sallyport/admin"
 	"github.com/spf13/cobra"
@@ -32,14 +33,22 @@ have the service's identity get the new leaf, sidecars and applications.`,
 					admin.RotateResponse
 				}{args[0], r})
 			}
-			fmt.Fprintf(c.OutOrStdout(), "%s has a new leaf\n", args[0])
-			for _, l := range r.Leafs {
-				fmt.Fprintf(c.OutOrStdout(), "  %s: serial %s, until %s, in place of %s\n", l.Proxy, l.Serial, at(l.NotAfter), l.OldSerial)
-			}
+			printRotated(c.OutOrStdout(), args[0], r)
 			return nil
 		},
 	}
 	rotate.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	group.AddCommand(newLeafListCommand(o), rotate)
 	return group
+}
+
+// printRotated says which leafs a rotation has replaced. Which application has been given its own is not known yet.
+func printRotated(w io.Writer, name string, r admin.RotateResponse) {
+	fmt.Fprintf(w, "%s has a new leaf\n", name)
+	if len(r.Leafs) == 0 {
+		fmt.Fprintf(w, "  its applications are given theirs when they ask next, and those that wait at once: `sallyport leaf list %s` has the serials\n", name)
+	}
+	for _, l := range r.Leafs {
+		fmt.Fprintf(w, "  %s: serial %s, until %s, in place of %s\n", l.Proxy, l.Serial, at(l.NotAfter), l.OldSerial)
+	}
 }

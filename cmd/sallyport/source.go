@@ -92,7 +92,7 @@ func (p *controlPlane) openAgent() error {
 	}
 	for _, own := range []string{admin.HTTPSocket(p.cfg.RuntimeDir), p.cfg.APIAddress} {
 		if own != "" && agent.Serves(own) {
-			return fmt.Errorf("--http-addr (CONSUL_HTTP_ADDR): %s is sallyport's own HTTP API: name the address of Consul's agent", own)
+			return fmt.Errorf("--http-addr (CONSUL_HTTP_ADDR): %s is sallyport's own HTTP API: unset CONSUL_HTTP_ADDR, or set it to the agent's address", own)
 		}
 	}
 	p.source = source{Source: agent, reload: func() {}, ahead: func() time.Duration { return agent.Status().Ahead }, settled: func() bool { return agent.Status().Settled }, status: func() admin.Catalog { return agentStatus(agent.Status()) }}
