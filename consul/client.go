@@ -82,12 +82,17 @@ func (m meta) authoritative() bool { return !m.filtered && m.index > 0 }
 type statusError struct {
 	code int
 	text string
+	// tokenless says that the control plane asked for itself, and was given no token.
+	tokenless bool
 }
 
 func (e *statusError) Error() string {
 	s := fmt.Sprintf("the agent answered %d", e.code)
 	if e.text != "" {
 		s += " (" + e.text + ")"
+	}
+	if e.code == http.StatusForbidden && e.tokenless {
+		return s + ": no token was given: give serve one by --token-file or CONSUL_HTTP_TOKEN, with the rights that `sallyport consul policy` prints"
 	}
 	switch e.code {
 	case http.StatusForbidden:
@@ -135,6 +140,9 @@ func (c *client) do(ctx context.Context, r request) (answer, error) {
 		return answer{}, err
 	}
 	a, err := c.exchange(q, timer)
+	if no := (*statusError)(nil); errors.As(err, &no) {
+		no.tokenless = token == ""
+	}
 	if err != nil && !errors.As(err, new(*statusError)) && !errors.Is(err, errGarbled) {
 		err = fmt.Errorf("%w: %w", errUnreachable, plain(err))
 	}

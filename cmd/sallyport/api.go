@@ -130,6 +130,7 @@ func (p *controlPlane) describe() admin.Status {
 		}
 		s.Catalog.Intentions = v.IntentionCount()
 		s.Instances = instancesOf(v)
+		s.Catalog.Warnings = append(s.Catalog.Warnings, unknownNames(v)...)
 		s.Change, s.ChangeSeen = v.Change().Number, v.Change().Seen
 	}
 	return s

@@ -19,6 +19,7 @@ import (
 func (p *controlPlane) openWorkload() (err error) {
 	cfg := workload.Config{Views: &p.store.Views, Credentials: p.secrets, Logger: p.log, Registerer: p.metrics}
 	if p.cfg.Consul {
+		p.warnOfTokens()
 		cfg.Right, cfg.Recheck = p.workloadRight, recheckInterval
 	} else if cfg.JWT, err = workload.OpenJWTKey(filepath.Join(p.cfg.Data, "jwt-svid.key")); err != nil {
 		return err
@@ -52,6 +53,16 @@ func (p *controlPlane) workloadRight(ctx context.Context, service identity.Name)
 		return "", err
 	}
 	return token, nil
+}
+
+// warnOfTokens says at the start which files of --service-tokens cannot be read. They may come later.
+func (p *controlPlane) warnOfTokens() {
+	files, _ := p.cfg.serviceTokens() // it was checked
+	for service, file := range files {
+		if _, err := readServiceToken(file); err != nil {
+			p.log.Warn("token of a service not read: write an ACL token with its service:write into the file, which the control plane's user may read; it is read when it is needed", "service", service, "file", file, "err", err)
+		}
+	}
 }
 
 // maxServiceToken bounds a token's file, in bytes.

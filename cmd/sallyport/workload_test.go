@@ -1,12 +1,18 @@
 package main
 
 import (
+	"log/slog"
 	"maps"
 	"os"
 	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/sallyport/sallyport/catalog"
+	"github.com/sallyport/sallyport/identity"
+	"github.com/sallyport/sallyport/internal/catalogtest"
 )
 
 func TestServiceTokens(t *testing.T) {
@@ -47,5 +53,33 @@ func TestReadServiceToken(t *testing.T) {
 		if got, err := readServiceToken(file); err == nil || strings.Contains(err.Error(), "secret") {
 			t.Errorf("%s: %q, %v", file, got, err)
 		}
+	}
+}
+
+// TestWarnOfTokens: a file that is not there yet is told at the start, with what to do, and one that is there is not.
+func TestWarnOfTokens(t *testing.T) {
+	good := filepath.Join(t.TempDir(), "good")
+	if err := os.WriteFile(good, []byte("1234"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	var log strings.Builder
+	p := &controlPlane{cfg: serveConfig{ServiceTokens: "web=" + good + ",api=" + good + "-no"}, log: slog.New(slog.NewTextHandler(&log, nil))}
+	p.warnOfTokens()
+	if got := log.String(); strings.Count(got, "\n") != 1 || !strings.Contains(got, "level=WARN") || !strings.Contains(got, "service=api file="+good+"-no") || !strings.Contains(got, "write an ACL token") {
+		t.Errorf("log: %s", got)
+	}
+}
+
+// TestUnknownNames: a selector of a user that this machine has not is told once for each service, with where it is written.
+func TestUnknownNames(t *testing.T) {
+	register := func(id, service, origin, text string) catalog.Registration {
+		return catalog.Registration{ID: id, Service: identity.NewName(service), Origin: origin, Meta: map[string]string{catalog.MetaSelectors: text}}
+	}
+	v := catalogtest.Mesh{Registrations: []catalog.Registration{
+		register("a", "web", "web.hcl:3", "unix:user:nosuch-user"), register("b", "web", "web.hcl:9", "unix:user:nosuch-user"), register("c", "api", "", "unix:uid:4000000"),
+	}}.View()
+	want := []string{`web.hcl:3: the service "web": "unix:user:nosuch-user" names a user that is not on this machine, so it names no process here: create it, or correct sallyport_selectors`}
+	if diff := cmp.Diff(want, unknownNames(v)); diff != "" {
+		t.Errorf("-want +got:\n%s", diff)
 	}
 }
