@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"net/http"
+	"strconv"
 	"strings"
 
 	"github.com/sallyport/sallyport/api"
@@ -52,7 +53,7 @@ func howToAct(views *latest.Value[*catalog.View], c *api.Caller, service identit
 		return "bring a token of the service: " + create + " makes one"
 	}
 	if v, ok := views.Load(); ok && api.Registered(v, service) != nil {
-		return fmt.Sprintf("no service of that name is registered%s", nearestService(v, service.Service))
+		return "no service of that name is registered" + nearestService(v, service.Service)
 	}
 	if c.Reader {
 		return "a reader's token is no service's: " + create + " makes one that is"
@@ -70,7 +71,7 @@ func withoutACLs(views *latest.Value[*catalog.View], c *api.Caller, service iden
 	}
 	user := "N"
 	if c.UID != 0 {
-		user = fmt.Sprint(c.UID)
+		user = strconv.Itoa(c.UID)
 	}
 	write := fmt.Sprintf("write %s = \"unix:uid:%s\" into the Meta of the registration of %q", catalog.MetaSelectors, user, service.String())
 	switch {
