@@ -24,12 +24,19 @@ type Caller struct {
 	Known bool
 	// TCP says that the caller came over TCP, not by a Unix socket.
 	TCP bool
-	// UID is the user of the process of a caller that brings no token that says who asks; 0: it is not known, or stands for nobody in
-	// particular, and NotNamed says why, and, where something helps, what.
-	UID      int
-	NotNamed string
+	// Process is whom the process of a caller can be named by that brings no token that says who asks: its user, or why nobody can. Nil:
+	// nothing is known of it. It is asked for errors alone: looking takes a stack that whoever waits would keep.
+	Process func() (uid int, why string)
 	// Token is what leafs are fetched with where their source checks it. It is a secret.
 	Token string
+}
+
+// Unnamed is what Process says, and nothing if it is nil.
+func (c *Caller) Unnamed() (uid int, why string) {
+	if c.Process == nil {
+		return 0, ""
+	}
+	return c.Process()
 }
 
 // Acts reports whether the caller may act in the name of a service.
@@ -91,7 +98,8 @@ func (s *Server) permit(r *http.Request, q *question) error {
 	if err := s.identify(r, q); err != nil || q.route.public || q.caller.Known {
 		return err
 	}
-	return failed(http.StatusForbidden, "Permission denied: the request has no token, and %s: %s", cmp.Or(q.caller.NotNamed, "no service names its process"), remedy)
+	_, why := q.caller.Unnamed()
+	return failed(http.StatusForbidden, "Permission denied: the request has no token, and %s: %s", cmp.Or(why, "no service names its process"), remedy)
 }
 
 // remedy is what those do who may not ask.

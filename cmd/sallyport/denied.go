@@ -44,11 +44,12 @@ func createToken(service identity.Name) string {
 // howToAct is what somebody does who may not act for a service of files. Who may not read the catalog is told nothing of it.
 func howToAct(views *latest.Value[*catalog.View], c *api.Caller, service identity.Name) string {
 	create := createToken(service)
+	uid, why := c.Unnamed()
 	switch {
-	case !c.Known && c.NotNamed != "":
-		return c.NotNamed + ": bring a token of the service: " + create + " makes one"
-	case !c.Known && c.UID != 0:
-		return fmt.Sprintf("bring a token of the service: %s makes one; or name uid %d by selectors (docs/native.md)", create, c.UID)
+	case !c.Known && why != "":
+		return why + ": bring a token of the service: " + create + " makes one"
+	case !c.Known && uid != 0:
+		return fmt.Sprintf("bring a token of the service: %s makes one; or name uid %d by selectors (docs/native.md)", create, uid)
 	case !c.Known:
 		return "bring a token of the service: " + create + " makes one"
 	}
@@ -70,15 +71,16 @@ func withoutACLs(views *latest.Value[*catalog.View], c *api.Caller, service iden
 		}
 	}
 	user := "N"
-	if c.UID != 0 {
-		user = strconv.Itoa(c.UID)
+	uid, why := c.Unnamed()
+	if uid != 0 {
+		user = strconv.Itoa(uid)
 	}
 	write := fmt.Sprintf("write %s = \"unix:uid:%s\" into the Meta of the registration of %q", catalog.MetaSelectors, user, service.String())
 	switch {
-	case c.NotNamed == overTCP:
+	case why == overTCP:
 		write = overTCP + ": ask by http.sock as a user of its own, and " + write + "; --api-without-acls gives it to all who reach --api-address"
-	case c.NotNamed != "":
-		write = c.NotNamed + ": then " + write
+	case why != "":
+		write = why + ": then " + write
 	default:
 		write = "run it as a user of its own, and " + write
 	}

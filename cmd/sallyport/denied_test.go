@@ -25,12 +25,12 @@ func TestHowToAct(t *testing.T) {
 		caller        api.Caller
 		service, want string
 	}{
-		"a user":                 {api.Caller{UID: 1000}, "api", token + "; or name uid 1000 by selectors (docs/native.md)"},
-		"root":                   {api.Caller{NotNamed: "its process is nobody's (it runs as root)"}, "api", "its process is nobody's (it runs as root): " + token},
-		"TCP":                    {api.Caller{NotNamed: overTCP}, "api", overTCP + ": " + token},
-		"unknown, of nothing":    {api.Caller{NotNamed: overTCP}, "apy", overTCP + ": " + strings.ReplaceAll(token, "api", "apy")},
-		"no name for a shell":    {api.Caller{NotNamed: overTCP}, "a;b", overTCP + ": " + strings.ReplaceAll(token, "api", "SERVICE")},
-		"no name but a flag":     {api.Caller{NotNamed: overTCP}, "--reader", overTCP + ": " + strings.ReplaceAll(token, "api", "SERVICE")},
+		"a user":                 {api.Caller{Process: processOf(1000, "")}, "api", token + "; or name uid 1000 by selectors (docs/native.md)"},
+		"root":                   {api.Caller{Process: processOf(0, "its process is nobody's (it runs as root)")}, "api", "its process is nobody's (it runs as root): " + token},
+		"TCP":                    {api.Caller{Process: processOf(0, overTCP)}, "api", overTCP + ": " + token},
+		"unknown, of nothing":    {api.Caller{Process: processOf(0, overTCP)}, "apy", overTCP + ": " + strings.ReplaceAll(token, "api", "apy")},
+		"no name for a shell":    {api.Caller{Process: processOf(0, overTCP)}, "a;b", overTCP + ": " + strings.ReplaceAll(token, "api", "SERVICE")},
+		"no name but a flag":     {api.Caller{Process: processOf(0, overTCP)}, "--reader", overTCP + ": " + strings.ReplaceAll(token, "api", "SERVICE")},
 		"another service's":      {api.Caller{Known: true}, "api", "it is another service's: `sallyport token create api` makes a token for this one's applications"},
 		"a reader":               {api.Caller{Known: true, Reader: true}, "api", "a reader's token is no service's: `sallyport token create api` makes one that is"},
 		"a known one, of a typo": {api.Caller{Known: true}, "API", "no service of that name is registered: did you mean \"api\"?"},
@@ -60,11 +60,11 @@ func TestDeniedWithoutACLs(t *testing.T) {
 		caller        api.Caller
 		service, want string
 	}{
-		"a user":     {api.Caller{UID: 1000}, "api", off + `run it as a user of its own, and write sallyport_selectors = "unix:uid:1000" into the Meta of the registration of "api"`},
-		"its token":  {api.Caller{UID: 1000, Token: "x", Known: true}, "api", off + `run it as a user of its own, and write sallyport_selectors = "unix:uid:1000" into`},
-		"root":       {api.Caller{NotNamed: "its process is nobody's (it runs as root)"}, "api", off + `its process is nobody's (it runs as root): then write sallyport_selectors = "unix:uid:N" into`},
-		"TCP":        {api.Caller{NotNamed: overTCP}, "api", off + overTCP + `: ask by http.sock as a user of its own, and write sallyport_selectors = "unix:uid:N" into the Meta of the registration of "api"; --api-without-acls gives`},
-		"no service": {api.Caller{UID: 1000}, "nosuch", `the service "nosuch" is not registered here`},
+		"a user":     {api.Caller{Process: processOf(1000, "")}, "api", off + `run it as a user of its own, and write sallyport_selectors = "unix:uid:1000" into the Meta of the registration of "api"`},
+		"its token":  {api.Caller{Process: processOf(1000, ""), Token: "x", Known: true}, "api", off + `run it as a user of its own, and write sallyport_selectors = "unix:uid:1000" into`},
+		"root":       {api.Caller{Process: processOf(0, "its process is nobody's (it runs as root)")}, "api", off + `its process is nobody's (it runs as root): then write sallyport_selectors = "unix:uid:N" into`},
+		"TCP":        {api.Caller{Process: processOf(0, overTCP)}, "api", off + overTCP + `: ask by http.sock as a user of its own, and write sallyport_selectors = "unix:uid:N" into the Meta of the registration of "api"; --api-without-acls gives`},
+		"no service": {api.Caller{Process: processOf(1000, "")}, "nosuch", `the service "nosuch" is not registered here`},
 	} {
 		if err := who.Act(t.Context(), &tc.caller, identity.NewName(tc.service), true); err == nil || !strings.HasPrefix(err.Error(), tc.want) {
 			t.Errorf("%s: %v, want %q", name, err, tc.want)
@@ -74,4 +74,8 @@ func TestDeniedWithoutACLs(t *testing.T) {
 	if _, err := p.applicationToken(admin.Peer{}, admin.ApplicationTokenRequest{Service: "api"}); err == nil || !strings.Contains(err.Error(), "ACLs are off") || strings.Contains(err.Error(), "consul acl") {
 		t.Errorf("a token: %v", err)
 	}
+}
+
+func processOf(uid int, why string) func() (int, string) {
+	return func() (int, string) { return uid, why }
 }

@@ -70,7 +70,7 @@ type processes struct{ workload *workload.Server }
 // caller is who has no token: whoever a service names, or nobody.
 func (p processes) caller(peer api.Peer) api.Caller {
 	c := api.Caller{ID: peer.Name}
-	c.UID, c.NotNamed = processUser(peer)
+	c.Process = func() (int, string) { return processUser(peer) }
 	if peer.Process == nil {
 		return c
 	}
@@ -138,7 +138,7 @@ func (a aclCallers) Identify(_ context.Context, text string, peer api.Peer) (api
 	}
 	if a.agent.ACLsOff() { // tokens can be invented, and bounds are of callers
 		c := api.Caller{ID: peer.Name, Token: text, Known: true}
-		c.UID, c.NotNamed = processUser(peer)
+		c.Process = func() (int, string) { return processUser(peer) }
 		return c, nil
 	}
 	return api.Caller{ID: a.name(text), Token: text, Known: true}, nil
