@@ -36,6 +36,12 @@ func (c serveConfig) checkAPI() error {
 	return nil
 }
 
+// onLoopback reports whether only this machine gets to a listener: what a name like localhost means others may have a say in.
+func onLoopback(a net.Addr) bool {
+	t, ok := a.(*net.TCPAddr)
+	return ok && t.IP.IsLoopback()
+}
+
 // apiHosts are the names by which --api-address may be asked beside those of the loopback: its own, and those that --api-hosts gives.
 func (c serveConfig) apiHosts() []string {
 	names := strings.FieldsFunc(strings.ToLower(c.APIHosts), ofList)

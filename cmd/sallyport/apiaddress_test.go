@@ -1,6 +1,7 @@
 package main
 
 import (
+	"net"
 	"strings"
 	"testing"
 
@@ -41,5 +42,17 @@ func TestAPIAddress(t *testing.T) {
 				t.Errorf("hosts: -want +got:\n%s", diff)
 			}
 		})
+	}
+}
+
+// TestOnLoopback: a name is what it means on this machine.
+func TestOnLoopback(t *testing.T) {
+	for address, want := range map[string]bool{"127.0.0.1": true, "127.9.0.1": true, "::1": true, "::ffff:127.0.0.1": true, "192.0.2.1": false, "0.0.0.0": false, "::": false} {
+		if got := onLoopback(&net.TCPAddr{IP: net.ParseIP(address)}); got != want {
+			t.Errorf("%s: %t", address, got)
+		}
+	}
+	if onLoopback(&net.UnixAddr{}) {
+		t.Error("a socket is no address of the loopback")
 	}
 }

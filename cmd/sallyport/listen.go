@@ -87,6 +87,9 @@ func listen(ctx context.Context, cfg serveConfig, log *slog.Logger) (l listeners
 		if l.httpTCP, err = lc.Listen(ctx, "tcp", a); err != nil {
 			return l, fmt.Errorf("--api-address: %w: where a Consul agent has that address, choose another, and set CONSUL_HTTP_ADDR for clients", err)
 		}
+		if l.httpTLS == nil && !onLoopback(l.httpTCP.Addr()) {
+			return l, fmt.Errorf("--api-address: %s means %s on this machine, which is no loopback address: name the address, or give the API a certificate with --api-tls-cert and --api-tls-key", a, l.httpTCP.Addr())
+		}
 	}
 	if a := cfg.XDSAddress; a != "" {
 		if l.remote, err = lc.Listen(ctx, "tcp", a); err != nil {
