@@ -129,13 +129,17 @@ var (
 // certSign and crlSign are bits of a key usage.
 const certSign, crlSign = 5, 6
 
+// uriSAN is the subject alternative name of uri alone. It is compared byte by byte, as there are names that Go does not read.
+func uriSAN(uri string) ([]byte, error) {
+	return asn1.Marshal([]asn1.RawValue{{Class: asn1.ClassContextSpecific, Tag: 6, Bytes: []byte(uri)}})
+}
+
 // askedFor refuses an extension that asks for another certificate than the leaf of uri.
 func askedFor(e pkix.Extension, uri string) error {
 	unread := func(rest []byte, err error) bool { return err != nil || len(rest) > 0 }
 	switch {
 	case e.Id.Equal(subjectAltName):
-		// Byte by byte, as there are names that Go does not read.
-		want, err := asn1.Marshal([]asn1.RawValue{{Class: asn1.ClassContextSpecific, Tag: 6, Bytes: []byte(uri)}})
+		want, err := uriSAN(uri)
 		if err != nil {
 			return err
 		}

@@ -20,10 +20,13 @@ import (
 	"testing"
 )
 
-// forOthersTests are exported names of the product that only tests of other packages use, and what
-// for.
-var forOthersTests = map[string]string{
+// exceptions are exported names that no other package of the product uses, and what for: tests of others, or what waits for its use.
+var exceptions = map[string]string{
 	"snapshot.Build": "what Cache.Build is held to, and what tests of the data plane build with",
+	"ca.VerifyChain": "waits: what a CA behind the mesh's signed",
+	"ca.Wanted":      "waits: of VerifyChain",
+	"ca.Bundle":      "waits: the roots of a CA behind the mesh's",
+	"ca.LeftOut":     "waits: of Bundle",
 }
 
 // pending are packages that no command has yet. What they use is used; what they export waits.
@@ -49,13 +52,13 @@ func TestExportedNames(t *testing.T) {
 		return ok && !forTests(path)
 	})
 	for _, name := range unused {
-		if forOthersTests[name] == "" && !slices.ContainsFunc(pending, func(path string) bool { return strings.HasPrefix(name, path+".") }) {
+		if exceptions[name] == "" && !slices.ContainsFunc(pending, func(path string) bool { return strings.HasPrefix(name, path+".") }) {
 			t.Errorf("%s is exported, and no other package of the product uses it", name)
 		}
 	}
-	for _, name := range slices.Sorted(maps.Keys(forOthersTests)) {
+	for _, name := range slices.Sorted(maps.Keys(exceptions)) {
 		if !slices.Contains(unused, name) {
-			t.Errorf("%s is used, or gone: take it out of forOthersTests", name)
+			t.Errorf("%s is used, or gone: take it out of exceptions", name)
 		}
 	}
 }
