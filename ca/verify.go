@@ -56,14 +56,13 @@ func VerifyChain(chain, bundle []*x509.Certificate, want Wanted) error {
 			signers = fitting(bundle, c) // an Envoy takes one of them: which one is a question of its version
 		}
 		for _, signer := range signers {
+			if i+1 >= own {
+				if err := verifyAnchor(signer, want.Now, chain[0].NotAfter); err != nil {
+					return fmt.Errorf("%w: %s: %w", ErrInvalid, place(signer, chain), err)
+				}
+			}
 			if err := verifyLink(c, signer); err != nil {
 				return fmt.Errorf("%w: %s: %w", ErrInvalid, place(c, chain), err)
-			}
-			if i+1 < own {
-				continue
-			}
-			if err := verifyAnchor(signer, want.Now, chain[0].NotAfter); err != nil {
-				return fmt.Errorf("%w: %s: %w", ErrInvalid, place(signer, chain), err)
 			}
 		}
 	}

@@ -57,6 +57,7 @@ type pki struct {
 	t    testing.TB
 	edit map[string]func(*x509.Certificate)
 	keys map[string]string
+	now  time.Time // zero: verifyTime
 }
 
 func (p *pki) key(name string) crypto.Signer {
@@ -73,14 +74,18 @@ func (p *pki) key(name string) crypto.Signer {
 // by is the certificate of subject that signer signed: of a CA, or of webURI if it is "leaf". Roots sign roots.
 func (p *pki) by(subject, signer string) *x509.Certificate {
 	p.t.Helper()
+	now := p.now
+	if now.IsZero() {
+		now = verifyTime
+	}
 	template := &x509.Certificate{
-		SerialNumber: big.NewInt(int64(1000*len(p.edit) + len(subject) + 100*len(signer))), NotBefore: verifyTime.Add(-time.Hour), NotAfter: verifyTime.Add(1000 * time.Hour),
+		SerialNumber: big.NewInt(int64(1000*len(p.edit) + len(subject) + 100*len(signer))), NotBefore: now.Add(-time.Hour), NotAfter: now.Add(1000 * time.Hour),
 		Subject: pkix.Name{CommonName: subject}, IsCA: true, BasicConstraintsValid: true, MaxPathLen: -1, KeyUsage: x509.KeyUsageCertSign, SubjectKeyId: p.keyID(subject),
 	}
 	if subject == "leaf" {
 		profile := leafProfile()
 		template.Subject, template.IsCA, template.KeyUsage, template.ExtKeyUsage = pkix.Name{}, false, profile.usage, profile.extended
-		template.NotAfter, template.URIs, template.SubjectKeyId = verifyTime.Add(time.Hour), uris(p.t, webURI), nil
+		template.NotAfter, template.URIs, template.SubjectKeyId = now.Add(time.Hour), uris(p.t, webURI), nil
 	}
 	parent := &x509.Certificate{Subject: pkix.Name{CommonName: signer}, SubjectKeyId: p.keyID(signer)}
 	if edit := p.edit[subject+" by "+signer]; edit != nil {
@@ -305,7 +310,7 @@ func TestVerifyChain(t *testing.T) {
 		{name: "a root for servers", of: "root1 by root1", edit: extended(x509.ExtKeyUsageServerAuth), err: isRoot + "its extended key usages are not"},
 		{name: "an intermediate that is no CA", of: "int2 by root2", edit: func(c *x509.Certificate) { c.IsCA = false }, err: isInt + "it is not a CA's"},
 		{name: "a CA without key usages", of: "int2 by root2", edit: usage(0), err: isInt + "it lacks the key usage keyCertSign"},
-		{name: "a root that is no CA", of: "root1 by root1", edit: func(c *x509.Certificate) { c.IsCA, c.BasicConstraintsValid = false, false }, err: isCross + "the first that fits"},
+		{name: "a root that is no CA", of: "root1 by root1", edit: func(c *x509.Certificate) { c.IsCA, c.BasicConstraintsValid = false, false }, err: isRoot + "it is not a CA's"},
 
 		{name: "expired", of: "leaf by int2", edit: func(c *x509.Certificate) { c.NotAfter = verifyTime }, err: isLeaf + "expired at 2027-03-01T12:00:00Z: renew it"},
 		{name: "not yet valid", of: "leaf by int2", edit: func(c *x509.Certificate) { c.NotBefore = at(time.Second) }, err: isLeaf + "valid only from 2027-03-01T12:00:01Z on: renew it, or compare the clocks"},
