@@ -25,6 +25,7 @@ func TestBundle(t *testing.T) {
 		c.KeyUsage, c.NotBefore = x509.KeyUsageCRLSign, verifyTime.Add(-time.Minute)
 	}, "root1", "root1")
 	namesake := (&pki{t: t, keys: map[string]string{"root1": "other"}}).by("root1", "root1")
+	renamed := (&pki{t: t, keys: map[string]string{"root2": "root1"}}).by("root2", "root2")
 	for _, tt := range []struct {
 		name      string
 		federated bool
@@ -41,6 +42,7 @@ func TestBundle(t *testing.T) {
 		{name: "renewed", in: []*x509.Certificate{root1, root2, renewed}, want: []*x509.Certificate{renewed, root2}, left: []string{"another one of its name and key"}},
 		{name: "renewed, the other way round", in: []*x509.Certificate{renewed, root2, root1}, want: []*x509.Certificate{renewed, root2}, left: []string{"another one of its name and key"}},
 		{name: "another key", in: []*x509.Certificate{root1, namesake}, want: []*x509.Certificate{root1, namesake}},
+		{name: "another name of the same key", in: []*x509.Certificate{root1, renamed}, want: []*x509.Certificate{root1, renamed}},
 		{name: "a leaf", in: []*x509.Certificate{leaf, root1}, want: []*x509.Certificate{root1}, left: []string{"it is not a CA's"}},
 		{name: "a twin that may not sign", in: []*x509.Certificate{noUsage, root1}, want: []*x509.Certificate{root1}, left: []string{"it is not a CA's"}},
 		{name: "an intermediate", in: []*x509.Certificate{inter}, want: []*x509.Certificate{inter}},

@@ -235,6 +235,12 @@ const (
 	isRoot  = `root "CN=root1": `
 )
 
+// criticalCRL has proxies look for revocations, or else refuse.
+func criticalCRL(c *x509.Certificate) {
+	value := append([]byte{0x30, 16, 0x30, 14, 0xa0, 12, 0xa0, 10, 0x86, 8}, "http://x"...)
+	c.ExtraExtensions = []pkix.Extension{{Id: asn1.ObjectIdentifier{2, 5, 29, 31}, Critical: true, Value: value}}
+}
+
 func TestVerifyChain(t *testing.T) {
 	keys, err := testKeys()
 	if err != nil {
@@ -340,6 +346,7 @@ func TestVerifyChain(t *testing.T) {
 			c.ExtraExtensions = []pkix.Extension{{Id: nameConstraints, Critical: true, Value: []byte{0x30, 8, 0xa0, 6, 0x30, 4, 0xa4, 2, 0x30, 0}}}
 		}, err: isInt + "its critical extension 2.5.29.30 is not known"},
 		{name: "a critical extension", of: "leaf by int2", edit: func(c *x509.Certificate) { c.ExtraExtensions = critical(1, 2, 3) }, err: isLeaf + "its critical extension 1.2.3 is not known"},
+		{name: "one that Go knows", of: "leaf by int2", edit: criticalCRL, err: isLeaf + "its critical extension 2.5.29.31 is not known"},
 		{name: "one of the intermediate", of: "int2 by root2", edit: func(c *x509.Certificate) { c.ExtraExtensions = critical(1, 2, 3) }, err: isInt + "its critical extension 1.2.3 is not known"},
 		{name: "one that is not critical", of: "int2 by root2", edit: func(c *x509.Certificate) {
 			c.ExtraExtensions = critical(1, 2, 3)
