@@ -1,0 +1,198 @@
+package ca
+
+import (
+	"crypto"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/sallyport/sallyport/internal/envoytest"
+	"github.com/sallyport/sallyport/internal/meshtest"
+)
+
+// TestEnvoyFollowsChains holds real Envoys to the table of chains, plain and with the SPIFFE validator, and to what verifying
+// knows of them beside it. Each bundle is a listener of one Envoy, on a Unix socket, which echoes what callers send that it lets in.
+func TestEnvoyFollowsChains(t *testing.T) {
+	for _, version := range []string{envoytest.Oldest, envoytest.Newest} {
+		t.Run(version, func(t *testing.T) {
+			binary := envoytest.Binary(t, version)
+			dir, err := os.MkdirTemp("", "chains") // t's own may be too long for a socket
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { os.RemoveAll(dir) })
+			now := time.Now()
+			p := &pki{t: t, now: now}
+			edited := func(name string, edit func(*x509.Certificate)) *pki {
+				return &pki{t: t, now: now, edit: map[string]func(*x509.Certificate){name: edit}}
+			}
+			root := p.by("root1", "root1")
+			twin := edited("root1 by root1", func(c *x509.Certificate) { c.NotAfter = now.Add(-time.Minute) }).by("root1", "root1")
+			bundles := append(rotationBundles(p), []*x509.Certificate{twin, root}, []*x509.Certificate{root, twin})
+			var listeners []any
+			for i, bundle := range bundles {
+				listeners = append(listeners, echoing(t, p, socketOf(dir, i, false), bundle, false), echoing(t, p, socketOf(dir, i, true), bundle, true))
+			}
+			runEnvoy(t, binary, dir, listeners)
+
+			for _, tt := range rotationChains(p) {
+				for i, want := range tt.accepts {
+					for _, validator := range []bool{false, true} {
+						if got := letIn(t, socketOf(dir, i, validator), tt.chain, p.key("leaf")); got != (want == 'y') {
+							t.Errorf("%s, bundle %d, validator %t: let in: %t", tt.name, i, validator, got)
+						}
+					}
+				}
+			}
+			// Which of two it takes is a question of the version: so neither may be bad.
+			chain := rotationChains(p)[0].chain
+			first, last := letIn(t, socketOf(dir, 4, false), chain, p.key("leaf")), letIn(t, socketOf(dir, 5, false), chain, p.key("leaf"))
+			if first != (version == envoytest.Oldest) || last == first {
+				t.Errorf("an expired twin first: let in: %t, last: %t", first, last)
+			}
+			domain := func(names ...string) func(*x509.Certificate) {
+				return func(c *x509.Certificate) { c.PermittedDNSDomainsCritical, c.PermittedURIDomains = true, names }
+			}
+			usage := func(u ...x509.ExtKeyUsage) func(*x509.Certificate) {
+				return func(c *x509.Certificate) { c.ExtKeyUsage = u }
+			}
+			for _, tt := range []struct {
+				name, of string
+				edit     func(*x509.Certificate)
+				want     bool
+			}{
+				{"permitted", "int1 by root1", domain(testDomain), true},
+				{"what is below is permitted", "int1 by root1", domain(".consul"), true},
+				{"for Go it would be permitted", "int1 by root1", domain("consul"), false},
+				{"a leaf for anything", "leaf by int1", usage(x509.ExtKeyUsageAny), false},
+				{"a CA for anything", "int1 by root1", usage(x509.ExtKeyUsageAny), false},
+				{"a CA for both sides", "int1 by root1", usage(x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth), true},
+				{"the issuer in capitals", "leaf by int1", func(c *x509.Certificate) { c.Issuer.CommonName = "INT1" }, true},
+				{"a critical extension that Go knows", "leaf by int1", criticalCRL, false},
+				{"another key ID", "leaf by int1", func(c *x509.Certificate) { c.AuthorityKeyId = []byte("other") }, false},
+			} {
+				e := edited(tt.of, tt.edit)
+				if got := letIn(t, socketOf(dir, 0, false), []*x509.Certificate{e.by("leaf", "int1"), e.by("int1", "root1")}, p.key("leaf")); got != tt.want {
+					t.Errorf("%s: let in: %t", tt.name, got)
+				}
+			}
+		})
+	}
+}
+
+func socketOf(dir string, bundle int, validator bool) string {
+	return filepath.Join(dir, fmt.Sprintf("%d-%t", bundle, validator))
+}
+
+type object = map[string]any
+
+// echoing is a listener that lets in whoever bundle verifies.
+func echoing(t *testing.T, p *pki, socket string, bundle []*x509.Certificate, validator bool) object {
+	t.Helper()
+	var roots strings.Builder
+	for _, c := range bundle {
+		roots.WriteString(inPEM(c))
+	}
+	key, err := x509.MarshalPKCS8PrivateKey(p.key("leaf"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	inline := func(s string) object { return object{"inline_string": s} }
+	typed := func(name string, fields object) object {
+		fields["@type"] = "type.googleapis.com/envoy.extensions." + name
+		return fields
+	}
+	validation := object{"trusted_ca": inline(roots.String())}
+	if validator {
+		validation = object{"custom_validator_config": object{
+			"name": "envoy.tls.cert_validator.spiffe",
+			"typed_config": typed("transport_sockets.tls.v3.SPIFFECertValidatorConfig", object{
+				"trust_domains": []any{object{"name": testDomain, "trust_bundle": inline(roots.String())}},
+			}),
+		}}
+	}
+	return object{
+		"name": socket, "address": object{"pipe": object{"path": socket}},
+		"filter_chains": []any{object{
+			"transport_socket": object{"name": "tls", "typed_config": typed("transport_sockets.tls.v3.DownstreamTlsContext", object{
+				"require_client_certificate": true,
+				"common_tls_context": object{
+					"tls_certificates": []any{object{
+						"certificate_chain": inline(inPEM(p.by("leaf", "int1"))),
+						"private_key":       inline(string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: key}))),
+					}},
+					"validation_context": validation,
+				},
+			})},
+			"filters": []any{object{"name": "echo", "typed_config": typed("filters.network.echo.v3.Echo", object{})}},
+		}},
+	}
+}
+
+// runEnvoy runs an Envoy until the test ends, and waits until it is ready.
+func runEnvoy(t *testing.T, binary, dir string, listeners []any) {
+	t.Helper()
+	admin := filepath.Join(dir, "admin")
+	b, err := json.Marshal(object{"admin": object{"address": object{"pipe": object{"path": admin}}}, "static_resources": object{"listeners": listeners}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(dir, "bootstrap.json")
+	writeFile(t, b, path)
+	meshtest.Start(t, "envoy", filepath.Join(dir, "log"), exec.Command(binary, "--config-path", path, "--disable-hot-restart", "--concurrency", "1", "--log-level", "warning"))
+	client := &http.Client{Timeout: time.Second, Transport: &http.Transport{
+		DisableKeepAlives: true, Dial: func(string, string) (net.Conn, error) { return net.Dial("unix", admin) },
+	}}
+	meshtest.Await(t, "Envoy is ready", func() error {
+		response, err := client.Get("http://envoy/ready")
+		if err != nil {
+			return err
+		}
+		defer response.Body.Close()
+		if response.StatusCode != http.StatusOK {
+			return errors.New(response.Status)
+		}
+		return nil
+	})
+}
+
+// letIn reports whether a caller that shows chain gets an answer.
+func letIn(t *testing.T, socket string, chain []*x509.Certificate, key crypto.Signer) bool {
+	t.Helper()
+	plain, err := net.DialTimeout("unix", socket, meshtest.Deadline)
+	if err != nil {
+		t.Fatal(err)
+	}
+	certificate := &tls.Certificate{PrivateKey: key}
+	for _, c := range chain {
+		certificate.Certificate = append(certificate.Certificate, c.Raw)
+	}
+	conn := tls.Client(plain, &tls.Config{
+		InsecureSkipVerify:   true, // the caller is tried, not the Envoy
+		GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return certificate, nil },
+	})
+	defer conn.Close()
+	if err := conn.SetDeadline(time.Now().Add(meshtest.Deadline)); err != nil {
+		t.Fatal(err)
+	}
+	answer := make([]byte, 2)
+	if _, err = conn.Write([]byte("hi")); err == nil {
+		_, err = io.ReadFull(conn, answer)
+	}
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("neither let in nor refused: %v", err)
+	}
+	return err == nil && string(answer) == "hi"
+}
