@@ -28,9 +28,7 @@ import (
 // TestAPIFloods has processes of another user flood the HTTP API, in each way in which one that answers HTTP can be. Meanwhile an application's
 // authorizations are answered, all of them, and as soon as by a server beside it that nobody floods; memory and goroutines stay bounded and come back.
 func TestAPIFloods(t *testing.T) { // it needs the machine for itself
-	if os.Geteuid() != 0 {
-		t.Skip("NOTE: TestAPIFloods needs root to run processes of other users")
-	}
+	needRoot(t)
 	// 20,000 connections, or as many as a third of the files that may be open, of 24 KiB, beside what floods may take that are no connections.
 	var files syscall.Rlimit
 	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &files); err != nil {

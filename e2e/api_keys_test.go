@@ -37,9 +37,7 @@ type keyMode struct {
 // and no token is in a log, metric, dump, or file beside.
 func TestKeysOfTheAPI(t *testing.T) {
 	t.Parallel()
-	if os.Geteuid() != 0 {
-		t.Skip("NOTE: TestKeysOfTheAPI needs root to make connections of other users")
-	}
+	needRoot(t)
 	for _, mode := range []keyMode{{"files", nil}, {"Consul without ACLs", &meshtest.Agent{}}, {"Consul with ACLs", &meshtest.Agent{Management: management}}} {
 		t.Run(mode.name, func(t *testing.T) {
 			t.Parallel()

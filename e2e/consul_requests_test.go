@@ -187,9 +187,7 @@ func TestConsulOddRequests(t *testing.T) {
 // TestConsulAPIFloods: whoever floods the API with questions for the agent, under as many invented tokens, keeps neither authorizations from
 // being answered, nor others' questions for the agent, nor the control plane from hearing of changes.
 func TestConsulAPIFloods(t *testing.T) {
-	if os.Geteuid() != 0 {
-		t.Skip("NOTE: TestConsulAPIFloods needs root to run processes of other users")
-	}
+	needRoot(t)
 	lasting := 3 * time.Second
 	if os.Getenv(longVariable) != "" {
 		lasting = time.Minute
@@ -283,9 +281,7 @@ func TestConsulAPIFloods(t *testing.T) {
 // TestConsulInventedTokens: whoever brings token after token that Consul has to be asked about keeps neither authorizations of others from being
 // answered nor the control plane from hearing of changes.
 func TestConsulInventedTokens(t *testing.T) {
-	if os.Geteuid() != 0 {
-		t.Skip("NOTE: TestConsulInventedTokens needs root to run processes of other users")
-	}
+	needRoot(t)
 	const lasting = 7500 * time.Millisecond
 	c := meshtest.StartConsul(t, meshtest.Agent{Management: management})
 	m := meshtest.New(t, meshtest.Config{Sallyport: sallyport, Consul: c, Prober: true})

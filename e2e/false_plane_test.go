@@ -19,9 +19,7 @@ import (
 // and gives no bootstrap.
 func TestFalseControlPlane(t *testing.T) {
 	t.Parallel()
-	if os.Geteuid() != 0 {
-		t.Skip("NOTE: TestFalseControlPlane needs root to make directories of other users")
-	}
+	needRoot(t)
 	m := newMesh(t)
 	base, err := os.MkdirTemp("", "false-")
 	if err != nil {

@@ -39,9 +39,7 @@ type listedLeaf struct {
 // TestLeafList: whichever interface a leaf is had by, it is in the list with its holder until it ends, and each holder has one of its own.
 func TestLeafList(t *testing.T) {
 	t.Parallel()
-	if os.Geteuid() != 0 {
-		t.Skip("NOTE: TestLeafList needs root to make connections of other users")
-	}
+	needRoot(t)
 	m := meshtest.New(t, meshtest.Config{Sallyport: sallyport, Prober: true})
 	m.Add(meshtest.Service{Name: "web", Local: serveEcho(t, "")})
 	m.Write("api.hcl", fmt.Sprintf(`

@@ -72,6 +72,14 @@ func newMesh(t *testing.T, flags ...string) *meshtest.Mesh {
 	return meshtest.New(t, meshtest.Config{Sallyport: sallyport, Flags: flags})
 }
 
+// needRoot skips the test of whoever cannot act as other users, and says so, so that nobody takes it for passed.
+func needRoot(t *testing.T) {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Skipf("NOTE: %s needs root to act as other users", t.Name())
+	}
+}
+
 // figure prints what was measured.
 func figure(t *testing.T, format string, args ...any) {
 	t.Helper()

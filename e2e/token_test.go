@@ -233,9 +233,7 @@ func TestTokenInDebugLog(t *testing.T) {
 // TestTokenOfAnotherUser: on the socket a token of a proxy that names a user is good for that user's processes alone.
 func TestTokenOfAnotherUser(t *testing.T) {
 	t.Parallel()
-	if os.Geteuid() != 0 {
-		t.Skip("NOTE: TestTokenOfAnotherUser needs root to run processes of other users")
-	}
+	needRoot(t)
 	m := meshtest.New(t, meshtest.Config{Sallyport: sallyport, Prober: true})
 	m.Add(meshtest.Service{Name: "web", Config: []string{"sallyport_uid = 65534"}})
 	m.Add(meshtest.Service{Name: "api"})

@@ -53,9 +53,7 @@ func applications(m *meshtest.Mesh, services map[string]int) {
 // takes; others go on.
 func TestWorkloadAsked(t *testing.T) {
 	t.Parallel()
-	if os.Geteuid() != 0 {
-		t.Skip("NOTE: TestWorkloadAsked needs root to make connections of other users")
-	}
+	needRoot(t)
 	m := meshtest.New(t, meshtest.Config{Sallyport: sallyport, Prober: true})
 	applications(m, map[string]int{"front": frontUID, "back": backUID})
 	m.Serve()
@@ -232,9 +230,7 @@ func TestWorkloadAsked(t *testing.T) {
 // TestSocketsOfOthers: the admin socket and ext_authz are not another user's, though its mode or a token lets it through.
 func TestSocketsOfOthers(t *testing.T) {
 	t.Parallel()
-	if os.Geteuid() != 0 {
-		t.Skip("NOTE: TestSocketsOfOthers needs root to make connections of other users")
-	}
+	needRoot(t)
 	m := meshtest.New(t, meshtest.Config{Sallyport: sallyport, Prober: true})
 	m.Add(meshtest.Service{Name: "web", Protocol: "http", Config: []string{`intention_enforcement = "ext_authz"`, fmt.Sprintf("sallyport_uid = %d", frontUID)}})
 	m.Serve()
@@ -281,9 +277,7 @@ func TestSocketsOfOthers(t *testing.T) {
 // TestWorkloadFloods has processes of other users flood workload.sock, strangers and one that a service names. Others get their leafs meanwhile, and
 // memory stays bounded.
 func TestWorkloadFloods(t *testing.T) { // it needs the machine for itself
-	if os.Geteuid() != 0 {
-		t.Skip("NOTE: TestWorkloadFloods needs root to run processes of other users")
-	}
+	needRoot(t)
 	const most = 256 << 20
 	lasting := time.Second
 	if os.Getenv(longVariable) != "" {

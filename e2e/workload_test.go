@@ -106,9 +106,7 @@ static_resources:
 // through rotations; one of another service is turned away.
 func TestWorkloadSDS(t *testing.T) {
 	t.Parallel()
-	if os.Geteuid() != 0 {
-		t.Skip("NOTE: TestWorkloadSDS needs root to run processes of other users")
-	}
+	needRoot(t)
 	for _, version := range []string{"1.36.4", "1.40.0"} {
 		t.Run(version, func(t *testing.T) {
 			t.Parallel()
@@ -217,9 +215,7 @@ func named(service string, uid int) map[string]any {
 // TestConsulWorkload: without ACLs the processes that a service names get its leaf, and nobody else.
 func TestConsulWorkload(t *testing.T) {
 	t.Parallel()
-	if os.Geteuid() != 0 {
-		t.Skip("NOTE: TestConsulWorkload needs root to make connections of other users")
-	}
+	needRoot(t)
 	c := meshtest.StartConsul(t, meshtest.Agent{})
 	m := meshtest.New(t, meshtest.Config{Sallyport: sallyport, Consul: c, Prober: true})
 	c.Register(named("front", frontUID))
@@ -242,9 +238,7 @@ func TestConsulWorkload(t *testing.T) {
 // other; when it is deleted the stream ends.
 func TestConsulWorkloadACL(t *testing.T) {
 	t.Parallel()
-	if os.Geteuid() != 0 {
-		t.Skip("NOTE: TestConsulWorkloadACL needs root to make connections of other users")
-	}
+	needRoot(t)
 	c := meshtest.StartConsul(t, meshtest.Agent{Management: management})
 	m := meshtest.New(t, meshtest.Config{Sallyport: sallyport, Consul: c, Prober: true})
 	c.Register(named("front", frontUID))

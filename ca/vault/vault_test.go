@@ -282,7 +282,7 @@ func TestOpenBao(t *testing.T) {
 		// A lease of 3 s that ends after 5, whatever it is renewed to.
 		c := newCA(t, config(b.appRole("", "short", "3s", "5s")))
 		run(t, c)
-		// That there is always one that is valid is shown by a clock of its own (TestRenewal): this one runs on while a busy machine does not.
+		// That there is always one that is valid is shown by a clock of its own (TestRun): this one runs on while a busy machine does not.
 		seen := map[string]bool{}
 		var renewals int
 		var last *session
