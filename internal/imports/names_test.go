@@ -22,11 +22,21 @@ import (
 
 // exceptions are exported names that no other package of the product uses, and what for: tests of others, or what waits for its use.
 var exceptions = map[string]string{
-	"snapshot.Build": "what Cache.Build is held to, and what tests of the data plane build with",
-	"ca.VerifyChain": "waits: what a CA behind the mesh's signed",
-	"ca.Wanted":      "waits: of VerifyChain",
-	"ca.Bundle":      "waits: the roots of a CA behind the mesh's",
-	"ca.LeftOut":     "waits: of Bundle",
+	"snapshot.Build":    "what Cache.Build is held to, and what tests of the data plane build with",
+	"ca.VerifyChain":    "waits: what a CA behind the mesh's signed",
+	"ca.Wanted":         "waits: of VerifyChain",
+	"ca.Bundle":         "waits: the roots of a CA behind the mesh's",
+	"ca.LeftOut":        "waits: of Bundle",
+	"ca.Activating":     "waits: rotation",
+	"ca.Gate":           "waits: rotation",
+	"ca.Holder":         "waits: rotation",
+	"ca.Idle":           "waits: rotation",
+	"ca.Phase":          "waits: rotation",
+	"ca.Preparing":      "waits: rotation",
+	"ca.Retiring":       "waits: rotation",
+	"ca.RootStatus":     "waits: rotation",
+	"ca.RotationStatus": "waits: rotation",
+	"ca.Status":         "waits: rotation",
 }
 
 // pending are packages that no command has yet. What they use is used; what they export waits.
