@@ -22,7 +22,8 @@ import (
 // decides when a new root is. It may be used by several goroutines.
 type Upstream interface {
 	// Sign returns the certificate for a request, and after it each one that signed the one before: no root, four at most. It
-	// blocks until ctx ends or an answer is certain, which is ErrUnavailable, ErrDenied or ErrInvalid if it is none.
+	// blocks until ctx ends or an answer is certain, which is ErrUnavailable, ErrDenied or ErrInvalid if it is none. After ErrPending
+	// the same request, of the same key, is asked for again, by a process that was started later, too: who approves it may take days.
 	Sign(ctx context.Context, r UpstreamRequest) ([]*x509.Certificate, error)
 	// WatchRoots calls f with the roots that verifiers are to trust, self-signed, sorted, at least one, when they are known and
 	// whenever they are others, until ctx ends; then it returns nil. What is known stays while the authority is away, which is never
@@ -46,6 +47,8 @@ type UpstreamRequest struct {
 var (
 	// ErrUnavailable is that nobody answers, or not now. Ask again later.
 	ErrUnavailable = errors.New("the CA is unavailable")
+	// ErrPending is an ErrUnavailable: the request is there, and somebody has to approve it.
+	ErrPending = fmt.Errorf("%w: it waits for somebody's approval", ErrUnavailable)
 	// ErrDenied is that it said no. Ask again when somebody has changed something, or at the next renewal.
 	ErrDenied = errors.New("the CA denied")
 	// ErrInvalid is that what it said is no answer, or what it was asked no question: one of the programs is wrong.

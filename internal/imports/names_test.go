@@ -33,6 +33,7 @@ var exceptions = map[string]string{
 	"ca.Idle":           "waits: rotation",
 	"ca.Phase":          "waits: rotation",
 	"ca.Preparing":      "waits: rotation",
+	"ca.ErrPending":     "waits: providers that somebody approves for",
 	"ca.Retiring":       "waits: rotation",
 	"ca.RootStatus":     "waits: rotation",
 	"ca.RotationStatus": "waits: rotation",
