@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/sallyport/sallyport/intention"
+	"github.com/sallyport/sallyport/sds"
 )
 
 // rendered is the answer to q in st, without its index.
@@ -22,7 +23,7 @@ func rendered(st *state, q *question) *answer {
 		return &answer{code: codeOf(err), body: []byte(err.Error()), kind: textPlain}
 	}
 	if t, ok := v.(text); ok {
-		return &answer{code: http.StatusOK, body: t.body, kind: t.kind}
+		return &answer{code: http.StatusOK, body: t.body, kind: t.kind, roots: t.roots}
 	}
 	b, err := json.Marshal(v)
 	if err != nil {
@@ -31,6 +32,9 @@ func rendered(st *state, q *question) *answer {
 	a := jsonAnswer(b)
 	if h, ok := v.(*agentAnswer); ok {
 		a.hash = h.ContentHash
+	}
+	if _, ok := v.(rootsAnswer); ok {
+		a.roots = st.roots
 	}
 	return a
 }
@@ -47,6 +51,8 @@ func jsonAnswer(b []byte) *answer {
 type text struct {
 	kind string
 	body []byte
+	// roots are those in body; nil: it has none.
+	roots *sds.Roots
 }
 
 const textPlain = "text/plain; charset=utf-8"

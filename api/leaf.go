@@ -113,7 +113,7 @@ func (s *Server) leafOf(r *http.Request, q *question) (*answer, error) {
 		return nil, err
 	}
 	if held.first(a) {
-		s.handOut(q, id, a.leaf)
+		s.handOut(q, id, a.chain)
 	}
 	return a, nil
 }
@@ -213,9 +213,9 @@ func (ls *leafs) each() iter.Seq2[string, *x509.Certificate] {
 	return func(yield func(string, *x509.Certificate) bool) {
 		for _, h := range all {
 			h.mu.Lock()
-			leaf := h.answer.leaf
+			chain := h.answer.chain
 			h.mu.Unlock()
-			if leaf != nil && !yield(h.key.caller, leaf) {
+			if len(chain) > 0 && !yield(h.key.caller, chain[0]) {
 				return
 			}
 		}
@@ -260,7 +260,7 @@ func (h *heldLeaf) now() (*answer, <-chan struct{}, error) {
 		return nil, changed, err
 	}
 	h.svid, h.answer = svid, jsonAnswer(b)
-	h.answer.index, h.answer.leaf = n, svid.Certificates[0]
+	h.answer.index, h.answer.chain = n, svid.Certificates
 	return h.answer, changed, nil
 }
 

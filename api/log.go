@@ -39,8 +39,10 @@ func (s *Server) logAnswer(r *http.Request, q *question, status int, bytes int64
 	s.log.Info("question answered", fields...)
 }
 
-// handOut logs that a caller gets a leaf.
-func (s *Server) handOut(q *question, id identity.Service, leaf *x509.Certificate) {
+// handOut logs and records that a caller gets a leaf, with what signed it.
+func (s *Server) handOut(q *question, id identity.Service, chain []*x509.Certificate) {
+	leaf := chain[0]
+	s.config.Acceptance.FetchedLeaf(identity.Caller{Application: q.caller.ID}, chain)
 	s.log.Info("leaf handed out", "audit", "api", "service", id.Service, "serial", leaf.SerialNumber.Text(16), "expires", leaf.NotAfter, "peer", q.caller.ID)
 }
 

@@ -51,7 +51,7 @@ func roots(st *state, q *question) (any, error) {
 		}
 	}
 	if asPEM {
-		return text{kind: "application/pem-certificate-chain", body: []byte(st.roots.PEM())}, nil
+		return text{kind: "application/pem-certificate-chain", body: []byte(st.roots.PEM()), roots: st.roots}, nil
 	}
 	td := st.view.Mesh().TrustDomain.Name()
 	out := rootsAnswer{TrustDomain: td, Roots: []rootAnswer{}}

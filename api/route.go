@@ -302,7 +302,9 @@ func (s *Server) answered(w http.ResponseWriter, r *http.Request, q *question) i
 	if err != nil {
 		return refuse(w, err)
 	}
-	return s.write(w, r, q, a)
+	code := s.write(w, r, q, a)
+	s.config.Acceptance.Fetched(identity.Caller{Application: q.caller.ID}, a.roots)
+	return code
 }
 
 // known is the answer to q from the state, if need be after a wait.

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/sallyport/sallyport/acceptance"
 	"github.com/sallyport/sallyport/catalog"
 	"github.com/sallyport/sallyport/identity"
 	"github.com/sallyport/sallyport/internal/latest"
@@ -32,6 +33,8 @@ type Config struct {
 	Knowing func(ctx context.Context, caller string, destination identity.Name) (*catalog.View, error)
 	// Credentials are where roots and leafs come from. Required.
 	Credentials *sds.Credentials
+	// Acceptance records which roots and leafs callers were answered with. Nil: nothing does.
+	Acceptance *acceptance.Record
 	// Number returns the next index: greater than all before, over restarts too. Required.
 	Number func() uint64
 	// Authority says who asks. Required.

@@ -67,7 +67,7 @@ func (s *Server) signed(w http.ResponseWriter, r *http.Request, q *question) (*a
 	if err != nil {
 		return nil, err
 	}
-	s.handOut(q, id, chain[0])
+	s.handOut(q, id, chain)
 	b, err := json.Marshal(leafAnswerOf(chain, id, 0))
 	return jsonAnswer(b), err
 }

@@ -8,6 +8,8 @@ import (
 	"net/http"
 	"slices"
 	"sync"
+
+	"github.com/sallyport/sallyport/sds"
 )
 
 // What the answers that nobody waits for may take.
@@ -50,8 +52,10 @@ type answer struct {
 	// hash is the ContentHash in the body; empty: there is none.
 	hash string
 	zip  *zipped
-	// leaf is the one in the body; nil: it has none.
-	leaf *x509.Certificate
+	// chain is the leaf in the body and what signed it; nil: it has none.
+	chain []*x509.Certificate
+	// roots are those in the body; nil: it has none.
+	roots *sds.Roots
 }
 
 // bring brings t up to date. The result is t's answer and what is closed when there is the next.

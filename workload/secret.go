@@ -88,18 +88,27 @@ func (a *answer) secrets(names []string, d dialect) (found []secret, missing []s
 // secret is the secret of a name; nil: there is none.
 func (a *answer) secret(name string, d dialect) *tlsv3.Secret {
 	switch name {
-	case defaultSecret:
-		return a.svids[0].secret(name)
 	case identity.RootsSecret:
 		return a.validation(name, dialect{trustedCA: true})
 	case rootSecret, allSecret, a.trustDomain():
 		return a.validation(name, d)
 	}
+	if s := a.named(name); s != nil {
+		return s.secret(name)
+	}
+	return nil
+}
+
+// named is the leaf in the secret of a name; nil: there is none.
+func (a *answer) named(name string) *svid {
+	if name == defaultSecret {
+		return &a.svids[0]
+	}
 	i := slices.IndexFunc(a.svids, func(s svid) bool { return s.uri == name || s.id.LeafSecret() == name })
 	if i < 0 {
 		return nil
 	}
-	return a.svids[i].secret(name)
+	return &a.svids[i]
 }
 
 func (s svid) secret(name string) *tlsv3.Secret {

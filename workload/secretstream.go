@@ -96,15 +96,16 @@ func (s *Server) StreamSecrets(stream grpc.BidiStreamingServer[discoveryv3.Disco
 	if err != nil {
 		return err
 	}
-	w := &world{server: s, conn: c, send: stream.Send}
-	return secretStream(s, stream, w.take, w.tell)
+	w := &world{handing: handing{server: s, conn: c}, send: stream.Send}
+	err = secretStream(s, stream, w.take, w.tell)
+	w.close(stream.Context(), err)
+	return err
 }
 
 // world is the state of a stream of the state of the world.
 type world struct {
-	server *Server
-	conn   *conn
-	send   func(*discoveryv3.DiscoveryResponse) error
+	handing
+	send func(*discoveryv3.DiscoveryResponse) error
 
 	asked   bool // the first request has come
 	dialect dialect
@@ -119,6 +120,7 @@ func (w *world) take(r *discoveryv3.DiscoveryRequest, a *answer) error {
 		return err
 	}
 	w.server.noteRefusal(w.conn, r.GetErrorDetail())
+	w.answered(r.GetResponseNonce(), r.GetErrorDetail() != nil)
 	if w.nonce != "" && r.GetResponseNonce() != w.nonce {
 		return nil // it is about an earlier response; another request follows
 	}
@@ -164,6 +166,7 @@ func (w *world) tell(a *answer) error {
 	w.version++
 	out.VersionInfo = strconv.Itoa(w.version)
 	w.told, w.nonce = versions, out.GetNonce()
+	w.sent(out.GetNonce(), a, found)
 	return w.send(out)
 }
 
@@ -178,10 +181,12 @@ func (s *Server) FetchSecrets(ctx context.Context, r *discoveryv3.DiscoveryReque
 		return nil, err
 	}
 	var out *discoveryv3.DiscoveryResponse
-	w := &world{server: s, conn: c, send: func(m *discoveryv3.DiscoveryResponse) error { out = m; return nil }}
+	w := &world{handing: handing{server: s, conn: c}, send: func(m *discoveryv3.DiscoveryResponse) error { out = m; return nil }}
 	if err := w.take(r, a); err != nil {
 		return nil, err
 	}
+	w.answered(out.GetNonce(), false)
+	w.close(ctx, nil)
 	return out, nil
 }
 
@@ -191,15 +196,16 @@ func (s *Server) DeltaSecrets(stream grpc.BidiStreamingServer[discoveryv3.DeltaD
 	if err != nil {
 		return err
 	}
-	d := &delta{server: s, conn: c, send: stream.Send, has: map[string]string{}, names: map[string]bool{}}
-	return secretStream(s, stream, d.take, d.tell)
+	d := &delta{handing: handing{server: s, conn: c}, send: stream.Send, has: map[string]string{}, names: map[string]bool{}}
+	err = secretStream(s, stream, d.take, d.tell)
+	d.close(stream.Context(), err)
+	return err
 }
 
 // delta is the state of an incremental stream.
 type delta struct {
-	server *Server
-	conn   *conn
-	send   func(*discoveryv3.DeltaDiscoveryResponse) error
+	handing
+	send func(*discoveryv3.DeltaDiscoveryResponse) error
 
 	asked   bool // the first request has come
 	dialect dialect
@@ -214,6 +220,7 @@ func (d *delta) take(r *discoveryv3.DeltaDiscoveryRequest, a *answer) error {
 		return err
 	}
 	d.server.noteRefusal(d.conn, r.GetErrorDetail())
+	d.answered(r.GetResponseNonce(), r.GetErrorDetail() != nil)
 	if !d.asked {
 		d.asked, d.dialect = true, dialectOf(r.GetNode()) // it is large, so no more of it is kept
 		d.all = len(r.GetResourceNamesSubscribe()) == 0
@@ -273,9 +280,11 @@ func (d *delta) tell(a *answer) error {
 		return d.server.errMissing(d.conn.process, missing, slices.ContainsFunc(missing, func(n string) bool { return d.has[n] != "" }))
 	}
 	out := &discoveryv3.DeltaDiscoveryResponse{TypeUrl: secretType, Nonce: newNonce()}
+	var news []secret
 	for _, o := range found {
 		if d.has[o.name] != o.version {
 			d.has[o.name] = o.version
+			news = append(news, o)
 			out.Resources = append(out.Resources, &discoveryv3.Resource{Name: o.name, Version: o.version, Resource: o.any})
 		}
 	}
@@ -290,6 +299,7 @@ func (d *delta) tell(a *answer) error {
 		return nil
 	}
 	d.version++
+	d.sent(out.GetNonce(), a, news)
 	out.SystemVersionInfo = strconv.Itoa(d.version)
 	return d.send(out)
 }

@@ -11,6 +11,7 @@ import (
 
 	secretv3 "github.com/envoyproxy/go-control-plane/envoy/service/secret/v3"
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/sallyport/sallyport/acceptance"
 	"github.com/sallyport/sallyport/attest"
 	"github.com/sallyport/sallyport/catalog"
 	"github.com/sallyport/sallyport/identity"
@@ -38,6 +39,8 @@ type Config struct {
 	Right func(ctx context.Context, service identity.Name) (token string, err error)
 	// Recheck is required where Right is.
 	Recheck time.Duration
+	// Acceptance records which roots and leafs processes were given. Nil: nothing does.
+	Acceptance *acceptance.Record
 	// Logger gets a line for each leaf that is handed out, never its key. Nil: nothing is logged.
 	Logger *slog.Logger
 	// Registerer takes the metrics. Nil: they are not exported.
@@ -55,6 +58,7 @@ type Server struct {
 	right       func(context.Context, identity.Name) (string, error)
 	recheck     time.Duration
 	jwt         *JWTKey
+	acceptance  *acceptance.Record
 	log         *slog.Logger
 	metrics     *metrics
 	namings     namings
@@ -74,7 +78,7 @@ type Server struct {
 // New returns a server. The error is that the metrics cannot be registered.
 func New(cfg Config) (*Server, error) {
 	s := &Server{
-		views: cfg.Views, credentials: cfg.Credentials, right: cfg.Right, recheck: cfg.Recheck, jwt: cfg.JWT, log: cfg.Logger, metrics: newMetrics(),
+		views: cfg.Views, credentials: cfg.Credentials, right: cfg.Right, recheck: cfg.Recheck, jwt: cfg.JWT, acceptance: cfg.Acceptance, log: cfg.Logger, metrics: newMetrics(),
 		closing: make(chan struct{}), wake: make(chan struct{}, 1),
 		holdings: map[string]*holding{}, dirty: map[*holding]bool{}, users: map[int]*user{},
 	}

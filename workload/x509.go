@@ -16,7 +16,13 @@ func (s *Server) FetchX509SVID(_ *workloadpb.X509SVIDRequest, stream grpc.Server
 	if err != nil {
 		return err
 	}
-	return s.follow(stream.Context(), c, nil, func(a *answer) error { return stream.Send(a.message()) })
+	h := handing{server: s, conn: c}
+	err = s.follow(stream.Context(), c, nil, func(a *answer) error {
+		h.open().Sent(a.roots, a.leafs())
+		return stream.Send(a.message())
+	})
+	h.close(stream.Context(), err)
+	return err
 }
 
 // message is a as the Workload API sends it. Nobody changes what it shares with a.

@@ -418,7 +418,7 @@ func (p *publisher) build(b *build, in snapshot.Input) {
 // Envoy would not start or, once running, keep a listener warming, so that it is told only who may
 // connect.
 func (p *publisher) hand(view *catalog.View, n *session, in snapshot.Input, b *build, bundles *sds.Roots, since time.Time, fresh bool) {
-	t := &target{generation: b.goodInput.Generation, leadsTo: b.good.Clusters, inbound: b.good.Inbound, judges: b.good.Judges}
+	t := &target{generation: b.goodInput.Generation, leadsTo: b.good.Clusters, inbound: b.good.Inbound, judges: b.good.Judges, bundles: bundles}
 	for k := range kinds {
 		t.resources[k] = b.good.ByType[k.url()]
 	}
@@ -432,10 +432,11 @@ func (p *publisher) hand(view *catalog.View, n *session, in snapshot.Input, b *b
 	for i, secret := range b.good.Secrets {
 		if i < len(had) && had[i].Is(secret) {
 			t.resources[secrets] = append(t.resources[secrets], n.published.target.resources[secrets][i])
+			t.keep(secret.Name, n.published.target.leaf(secret.Name))
 			continue
 		}
 		others = true
-		r, err := p.secret(n, secret, bundles)
+		r, svid, err := p.secret(n, secret, bundles)
 		if err != nil {
 			n.published.complete = false
 			n.outcome(b, fmt.Sprintf("secret %s: %v", secret.Name, err))
@@ -448,6 +449,7 @@ func (p *publisher) hand(view *catalog.View, n *session, in snapshot.Input, b *b
 			continue
 		}
 		t.resources[secrets] = append(t.resources[secrets], r)
+		t.keep(secret.Name, svid)
 	}
 	if len(missing) > 0 {
 		n.published.complete = false // new leafs and roots publish again
@@ -484,14 +486,15 @@ func (p *publisher) hand(view *catalog.View, n *session, in snapshot.Input, b *b
 // trust is what Envoys verify certificates with.
 func trust(r *sds.Roots) snapshot.Trust { return snapshot.Trust{Roots: r.PEM(), Depth: r.Depth()} }
 
-// secret makes one secret; nil: there is no leaf for it yet.
-func (p *publisher) secret(n *session, secret snapshot.Secret, bundles *sds.Roots) (*discoveryv3.Resource, error) {
+// secret makes one secret, and returns the leaf in it, if it has one; nil: there is no leaf for it yet.
+func (p *publisher) secret(n *session, secret snapshot.Secret, bundles *sds.Roots) (r *discoveryv3.Resource, svid *sds.SVID, err error) {
 	if secret.Leaf == (identity.Service{}) {
-		return p.cache.Validation(secret, trust(bundles))
+		r, err = p.cache.Validation(secret, trust(bundles))
+		return r, nil, err
 	}
-	svid := n.leafs.SVID(secret.Leaf)
-	if svid == nil {
-		return nil, nil
+	if svid = n.leafs.SVID(secret.Leaf); svid == nil {
+		return nil, nil, nil
 	}
-	return p.cache.Leaf(secret, svid.Certificates, svid.PrivateKey)
+	r, err = p.cache.Leaf(secret, svid.Certificates, svid.PrivateKey)
+	return r, svid, err
 }

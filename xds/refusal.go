@@ -1,12 +1,16 @@
 package xds
 
 import (
+	"context"
+	"fmt"
+	"net"
 	"sync"
 	"time"
 
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	"github.com/sallyport/sallyport/identity"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/status"
 )
 
@@ -108,4 +112,21 @@ func checkAgent(agent string) error {
 		return nil
 	}
 	return status.Errorf(codes.PermissionDenied, "the client calls itself %.64q (node.user_agent_name), and only Envoys are served: others, such as gRPC's own xDS clients, do not enforce what an Envoy is told", agent)
+}
+
+// peerOf is where a stream comes from.
+func peerOf(ctx context.Context) string {
+	p, ok := peer.FromContext(ctx)
+	if !ok {
+		return ""
+	}
+	if i, ok := p.AuthInfo.(interface{ PeerUID() (int, bool) }); ok {
+		if uid, ok := i.PeerUID(); ok {
+			return fmt.Sprintf("uid %d", uid)
+		}
+	}
+	if a, ok := p.Addr.(*net.TCPAddr); ok {
+		return a.IP.String()
+	}
+	return ""
 }

@@ -7,7 +7,6 @@ import (
 	"log/slog"
 	"maps"
 	"math/rand/v2"
-	"net"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -15,6 +14,7 @@ import (
 
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/sallyport/sallyport/acceptance"
 	"github.com/sallyport/sallyport/catalog"
 	"github.com/sallyport/sallyport/identity"
 	"github.com/sallyport/sallyport/internal/atomicfile"
@@ -25,7 +25,6 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/keepalive"
-	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/status"
 )
 
@@ -50,6 +49,8 @@ type Config struct {
 	// Placed is told where the Envoy of each stream runs, before it is served, and whether the proxy has
 	// no other stream. Nil: nobody is.
 	Placed func(proxy identity.ProxyID, at Place, alone bool)
+	// Acceptance records which roots and leafs Envoys have accepted. Nil: nothing does.
+	Acceptance *acceptance.Record
 	// Numbers gives filter chains their generations, which change numbers may lie between. Nil: they
 	// are counted in memory, from the time in Unix seconds on.
 	Numbers *sequence.Numbers
@@ -117,6 +118,7 @@ type Server struct {
 	recorder     recorder      // the publisher's
 	unrecorded   atomic.Pointer[string]
 	placed       func(identity.ProxyID, Place, bool)
+	acceptance   *acceptance.Record
 	told         latest.Value[told] // empty: the publisher has seen no View yet
 
 	refusals refusals
@@ -168,7 +170,7 @@ func New(cfg Config) (*Server, error) {
 	s := &Server{
 		views: cfg.Views, credentials: cfg.Credentials, authorizer: cfg.Authorize, log: cfg.Logger, metrics: m, generations: g,
 		recorder: recorder{path: cfg.GenerationsFile, unrecorded: cfg.UnrecordedFile, file: atomicfile.Replace, done: make(chan recording, 1), left: new(atomic.Bool)},
-		placed:   cfg.Placed, ackTimeout: cfg.AckTimeout, stallTimeout: cfg.StallTimeout, recheckEvery: cfg.Recheck,
+		placed:   cfg.Placed, acceptance: cfg.Acceptance, ackTimeout: cfg.AckTimeout, stallTimeout: cfg.StallTimeout, recheckEvery: cfg.Recheck,
 		proxies: map[identity.ProxyID]*proxy{}, pending: map[*session]bool{}, wake: make(chan struct{}, 1), closing: make(chan struct{}),
 	}
 	if s.log == nil {
@@ -211,23 +213,6 @@ func (s *Server) StreamAggregatedResources(stream discoveryv3.AggregatedDiscover
 	return err
 }
 
-// peerOf is where a stream comes from.
-func peerOf(ctx context.Context) string {
-	p, ok := peer.FromContext(ctx)
-	if !ok {
-		return ""
-	}
-	if i, ok := p.AuthInfo.(interface{ PeerUID() (int, bool) }); ok {
-		if uid, ok := i.PeerUID(); ok {
-			return fmt.Sprintf("uid %d", uid)
-		}
-	}
-	if a, ok := p.Addr.(*net.TCPAddr); ok {
-		return a.IP.String()
-	}
-	return ""
-}
-
 // DeltaAggregatedResources serves one stream until its Envoy or the control plane ends it. gRPC
 // calls it.
 func (s *Server) DeltaAggregatedResources(stream discoveryv3.AggregatedDiscoveryService_DeltaAggregatedResourcesServer) error {
@@ -262,6 +247,7 @@ func (s *Server) DeltaAggregatedResources(stream discoveryv3.AggregatedDiscovery
 	n := newSession(s, caller, snapshot.FeaturesOf(first.GetNode()), end)
 	n.network = at.Network
 	if err := s.join(n); err != nil {
+		n.acceptance.Close(false)
 		s.refuse(peerOf(stream.Context()), caller.Proxy, rejectedStreams, err)
 		return err
 	}
@@ -400,6 +386,7 @@ func (s *Server) join(n *session) error {
 func (s *Server) leave(n *session) {
 	r, nacked := n.close()
 	n.leafs.Close()
+	n.acceptance.Close(false)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.pending, n)

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
+	"github.com/sallyport/sallyport/acceptance"
 	"github.com/sallyport/sallyport/identity"
 	"github.com/sallyport/sallyport/sds"
 	"github.com/sallyport/sallyport/snapshot"
@@ -27,6 +28,8 @@ type session struct {
 	opened   time.Time
 	network  string // Place.Network
 	leafs    *sds.Leafs
+	// acceptance is told what Envoy has accepted of roots and leafs; nil: nobody is.
+	acceptance *acceptance.Stream
 	// kick makes the stream's goroutine look at queue and wakeAt; end ends the stream with a
 	// status.
 	kick chan struct{}
@@ -61,6 +64,8 @@ type session struct {
 	// leaving are, by cluster, the names of the listeners and routes that led to it in a target before
 	// and do not any more.
 	leaving map[string][]string
+	// leafsHeld is room for the leafs that Envoy has.
+	leafsHeld []*sds.SVID
 }
 
 func newSession(s *Server, caller identity.Caller, features snapshot.Features, end context.CancelCauseFunc) *session {
@@ -68,6 +73,7 @@ func newSession(s *Server, caller identity.Caller, features snapshot.Features, e
 	whose := caller
 	whose.Proof = identity.Proof{} // leafs have nothing to do with it
 	n.leafs = s.credentials.Open(whose, func() { s.refresh(n) })
+	n.acceptance = s.acceptance.Open(whose)
 	for k := range kinds {
 		n.subs[k] = newSubscription(k)
 	}
@@ -100,6 +106,9 @@ func (s *session) request(t *subscription, q *discoveryv3.DeltaDiscoveryRequest)
 		s.returning = len(q.GetInitialResourceVersions()) > 0
 	}
 	t.update(q)
+	if t.kind == secrets {
+		s.accepted()
+	}
 	s.pump(now)
 	return nack, healed
 }
@@ -339,6 +348,9 @@ func (s *session) send(k kind, removals bool, now time.Time) {
 		return
 	}
 	s.queue = append(s.queue, out)
+	if k == secrets {
+		s.gave(out.GetResources())
+	}
 	s.deliverySent(now)
 	s.signal()
 	if t.out != nil {

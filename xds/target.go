@@ -3,6 +3,7 @@ package xds
 import (
 	"slices"
 
+	"github.com/sallyport/sallyport/sds"
 	"github.com/sallyport/sallyport/snapshot"
 )
 
@@ -17,6 +18,9 @@ type target struct {
 	leadsTo map[string][]string
 	inbound string
 	judges  map[string]snapshot.Judge
+	// bundles are the roots in its secrets, or older ones than those; nil: not all of them are known. leafs are those of its secrets.
+	bundles *sds.Roots
+	leafs   []namedLeaf
 	// partial: it has who may connect and nothing else; Envoy keeps of the rest what it has.
 	partial bool
 }

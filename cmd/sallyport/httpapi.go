@@ -50,7 +50,7 @@ func (p *controlPlane) openAPI() error {
 		p.log.Warn("--api-without-acls: while Consul's ACLs are off, whoever reaches --api-address is given the private key of any service", "addr", p.cfg.APIAddress)
 	}
 	p.http, err = api.New(api.Config{
-		Sign: p.authority.sign, Relay: relay, Knowing: knowing, Views: &p.store.Views, Credentials: p.secrets, Number: numbers.Next, Authority: who,
+		Sign: p.authority.sign, Relay: relay, Knowing: knowing, Views: &p.store.Views, Credentials: p.secrets, Acceptance: p.accepted, Number: numbers.Next, Authority: who,
 		Hosts: p.cfg.apiHosts(), NodeName: p.cfg.NodeName, LogRequests: p.cfg.LogAPI,
 		Version: version, NotReady: p.notReady, Logger: p.log, Registerer: p.metrics,
 	})

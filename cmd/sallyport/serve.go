@@ -14,6 +14,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/sallyport/sallyport/acceptance"
 	"github.com/sallyport/sallyport/admin"
 	"github.com/sallyport/sallyport/api"
 	"github.com/sallyport/sallyport/audit"
@@ -81,6 +82,7 @@ type controlPlane struct {
 	store     *catalog.Store
 	claims    *claim.Registry
 	issued    *issuance.Record
+	accepted  *acceptance.Record
 	secrets   *sds.Credentials
 	xds       *xds.Server
 	authz     *authz.Server
@@ -197,10 +199,13 @@ func (p *controlPlane) openServers() error {
 	if err != nil {
 		return err
 	}
+	if err := p.openAcceptance(); err != nil {
+		return err
+	}
 	p.xds, err = xds.New(xds.Config{
 		Views: &p.store.Views, Credentials: p.secrets, Authorize: p.callers.Stream, Recheck: p.callers.recheck,
 		GenerationsFile: filepath.Join(p.cfg.Data, "generations-2.json"), UnrecordedFile: filepath.Join(p.cfg.RuntimeDir, "unrecorded-generations"),
-		Numbers: numbers,
+		Numbers: numbers, Acceptance: p.accepted,
 		Placed: func(id identity.ProxyID, at xds.Place, alone bool) {
 			p.claims.Place(id, at.Network, at.Admin, alone)
 		},

@@ -24,8 +24,6 @@ import (
 var exceptions = map[string]string{
 	"snapshot.Build":    "what Cache.Build is held to, and what tests of the data plane build with",
 	"ca.Activating":     "waits: rotation",
-	"ca.Gate":           "waits: rotation",
-	"ca.Holder":         "waits: rotation",
 	"ca.Idle":           "waits: rotation",
 	"ca.Phase":          "waits: rotation",
 	"ca.Preparing":      "waits: rotation",

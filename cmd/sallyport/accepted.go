@@ -1,0 +1,44 @@
+package main
+
+import (
+	"context"
+	"path/filepath"
+
+	"github.com/sallyport/sallyport/acceptance"
+	"github.com/sallyport/sallyport/identity"
+	"github.com/sallyport/sallyport/issuance"
+)
+
+// openAcceptance opens the record of who has accepted which roots and leafs.
+func (p *controlPlane) openAcceptance() error {
+	record, err := acceptance.Open(acceptance.Config{
+		File: filepath.Join(p.cfg.Data, "accepted-certificates"), Roots: p.secrets.Roots, Issued: p.issued.Leafs(func(issuance.Leaf) bool { return true }),
+		Proxies: p.proxies, Life: p.cfg.LeafTTL, Logger: p.log, Registerer: p.metrics,
+	})
+	if err != nil {
+		return err
+	}
+	p.accepted = record
+	p.checks = append(p.checks, record.Health)
+	p.runs = append(p.runs, func(ctx context.Context) error {
+		// Streams accept something until they end, and what is not written is taken for lost.
+		running, end := context.WithCancel(context.WithoutCancel(ctx))
+		defer end()
+		context.AfterFunc(ctx, func() {
+			<-p.streamsEnded
+			end()
+		})
+		return record.Run(running)
+	})
+	return nil
+}
+
+// proxies are those of the catalog.
+func (p *controlPlane) proxies() (all []identity.ProxyID) {
+	if v, ok := p.store.Views.Load(); ok {
+		for w := range v.Proxies() {
+			all = append(all, w.ID)
+		}
+	}
+	return all
+}
