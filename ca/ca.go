@@ -14,16 +14,13 @@ package ca
 import (
 	"context"
 	"crypto/rand"
-	"crypto/sha256"
 	"crypto/x509"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"log/slog"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
-	"github.com/sallyport/sallyport/internal/backoff"
 	"github.com/sallyport/sallyport/internal/latest"
 	"github.com/sallyport/sallyport/sds"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
@@ -57,11 +54,22 @@ type Config struct {
 	// IntermediateTTL is how long an intermediate is valid; it is replaced at half of it. 0:
 	// DefaultIntermediateTTL. Below RootTTL.
 	IntermediateTTL time.Duration
+	// Gate knows who has accepted what, which the phases of a rotation wait for. Nil: each lasts for a leaf's life.
+	Gate Gate
+	// Settle is how long after the last has accepted the new root leafs are signed under it, as a connection that was accepted before
+	// may be judged by older roots. 0: 10 s.
+	Settle time.Duration
+	// FederationHint is the refresh hint of the bundle that other trust domains fetch; they are given three for a new root. 0: none
+	// fetches it.
+	FederationHint time.Duration
 	// Logger gets renewals and their failures. Nil: nothing is logged.
 	Logger *slog.Logger
 	// Registerer takes the metrics until Close. Nil: they are not exported.
 	Registerer prometheus.Registerer
 }
+
+// Builtin is the name of the provider that is a root in Config.Dir.
+const Builtin = "builtin"
 
 func (cfg Config) withDefaults() (Config, error) {
 	if cfg.LeafTTL == 0 {
@@ -72,6 +80,9 @@ func (cfg Config) withDefaults() (Config, error) {
 	}
 	if cfg.RootTTL == 0 {
 		cfg.RootTTL = defaultRootTTL
+	}
+	if cfg.Settle == 0 {
+		cfg.Settle = defaultSettle
 	}
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
@@ -87,16 +98,35 @@ func (cfg Config) withDefaults() (Config, error) {
 	return cfg, nil
 }
 
-// CA is the built-in Provider. Open makes it, Run renews its intermediate, Close ends it.
+// CA is the mesh's Provider: the built-in root. Open makes it, Run replaces what ends, Close ends it.
 type CA struct {
 	authority  *authority
+	cfg        Config
 	registerer prometheus.Registerer
 	collectors []prometheus.Collector
 	roots      latest.Value[*sds.Roots]
-}
+	// wait is for whom the rotation waits, problem what Status says; changed is set with each change of Status.
+	wait    latest.Value[wait]
+	problem latest.Value[string]
+	changed latest.Value[struct{}]
+	// wake makes Run look.
+	wake chan struct{}
 
-// chainDepth is how many certificates stand above a leaf: the intermediate and the root.
-const chainDepth = 2
+	// publishedVersion is the record of which Roots are, publishedUntil when they are made anew all the same. Guarded by authority.mu.
+	publishedVersion int
+	publishedUntil   time.Time
+
+	// Run's alone: what signs after the activation; the phase that is running and the rotation, since when it was seen, and since when
+	// nobody is waited for.
+	next       *signer
+	made       succession
+	madeFor    int // the version of the record
+	phase      Phase
+	started    time.Time
+	seen, free time.Time
+	// alarmed is when the last alarm was logged.
+	alarmed time.Time
+}
 
 // Open opens the CA in cfg.Dir, or makes a new one if nothing of one is there. It holds a lock on
 // the directory until Close: a second Open, by any process, fails. State that is damaged, or that
@@ -117,41 +147,12 @@ func open(cfg Config, step func(string) error) (*CA, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &CA{authority: a, registerer: cfg.Registerer}
+	c := &CA{authority: a, cfg: cfg, registerer: cfg.Registerer, wake: make(chan struct{}, 1)}
 	if err := c.register(); err != nil {
 		return nil, errors.Join(err, c.Close())
 	}
-	if left := time.Until(a.root.cert.NotAfter); left < cfg.IntermediateTTL {
-		cfg.Logger.Warn("the root of the CA ends soon", "file", rootFile, "duration", left)
-	}
-	roots := make([]sds.Root, len(a.roots))
-	for i, cert := range a.roots {
-		sum := sha256.Sum256(cert.Raw)
-		roots[i] = sds.Root{ID: hex.EncodeToString(sum[:]), Certificate: cert}
-	}
-	c.roots.Set(sds.NewRoots(a.trustDomain, roots[0].ID, roots).Within(chainDepth))
+	c.publish()
 	return c, nil
-}
-
-func (c *CA) register() error {
-	if c.registerer == nil {
-		return nil
-	}
-	rootExpiry := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-		Name: "sallyport_ca_root_expiry_timestamp_seconds",
-		Help: "When the root of the built-in CA ends, as Unix time.",
-	}, func() float64 { return float64(c.authority.root.cert.NotAfter.Unix()) })
-	intermediateExpiry := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-		Name: "sallyport_ca_intermediate_expiry_timestamp_seconds",
-		Help: "When the intermediate of the built-in CA ends, as Unix time. It is replaced at half its life.",
-	}, func() float64 { return float64(c.authority.signer().cert.NotAfter.Unix()) })
-	for _, m := range []prometheus.Collector{rootExpiry, intermediateExpiry} {
-		if err := c.registerer.Register(m); err != nil {
-			return fmt.Errorf("metrics of the CA: %w", err)
-		}
-		c.collectors = append(c.collectors, m)
-	}
-	return nil
 }
 
 // Close releases the directory and the metrics. Run and the watches must have ended.
@@ -170,20 +171,19 @@ func (c *CA) TrustDomain() spiffeid.TrustDomain { return c.authority.trustDomain
 // from the start.
 func (c *CA) Roots() *latest.Value[*sds.Roots] { return &c.roots }
 
+func (c *CA) log() *slog.Logger { return c.cfg.Logger }
+
+// signal wakes Run. It does not block.
+func (c *CA) signal() {
+	select {
+	case c.wake <- struct{}{}:
+	default:
+	}
+}
+
 // Sign implements Provider.
 func (c *CA) Sign(_ context.Context, csr *x509.CertificateRequest, id spiffeid.ID, ttl time.Duration) ([]*x509.Certificate, error) {
 	return c.authority.issue(leafProfile(), id, csr.PublicKey, ttl, time.Now())
-}
-
-// Run renews the intermediate, until ctx ends; then it returns nil. Without it that happens when a
-// leaf is signed.
-func (c *CA) Run(ctx context.Context) error {
-	for {
-		c.authority.renewIfDue(time.Now())
-		if !backoff.Sleep(ctx, tick) {
-			return nil
-		}
-	}
 }
 
 // Health is the error of the last write to the CA's directory, nil if there was none. Leafs are

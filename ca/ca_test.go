@@ -107,8 +107,8 @@ func TestCertificates(t *testing.T) {
 	c := mustOpen(t, Config{Dir: caDir(t), TrustDomain: trustDomain(t), LeafTTL: time.Hour})
 	defer mustClose(t, c)
 	svid := oneLeaf(t, c, "web")
-	if len(svid.Certificates) != 2 || len(c.authority.roots) != 1 {
-		t.Fatalf("a chain of %d and %d roots, want 2 and 1", len(svid.Certificates), len(c.authority.roots))
+	if len(svid.Certificates) != 2 || len(c.authority.trusted()) != 1 {
+		t.Fatalf("a chain of %d and %d roots, want 2 and 1", len(svid.Certificates), len(c.authority.trusted()))
 	}
 	root, intermediate, leaf := rootOf(c), svid.Certificates[1], svid.Certificates[0]
 	const caUsage = x509.KeyUsageCertSign | x509.KeyUsageCRLSign
@@ -175,7 +175,7 @@ func TestCertificates(t *testing.T) {
 }
 
 func bundleOf(c *CA) *x509bundle.Bundle {
-	return x509bundle.FromX509Authorities(c.TrustDomain(), c.authority.roots)
+	return x509bundle.FromX509Authorities(c.TrustDomain(), c.authority.trusted())
 }
 
 func TestSerialsDiffer(t *testing.T) {
@@ -246,12 +246,21 @@ func TestMetrics(t *testing.T) {
 		c := mustOpen(t, Config{Dir: dir, Registerer: registry})
 		intermediate := oneLeaf(t, c, "web").Certificates[1]
 		want := fmt.Sprintf(`
-# HELP sallyport_ca_intermediate_expiry_timestamp_seconds When the intermediate of the built-in CA ends, as Unix time. It is replaced at half its life.
+# HELP sallyport_ca_intermediate_expiry_timestamp_seconds When the intermediate that signs leafs ends, as Unix time; 0: there is none. It is replaced at half its life.
 # TYPE sallyport_ca_intermediate_expiry_timestamp_seconds gauge
 sallyport_ca_intermediate_expiry_timestamp_seconds %d
-# HELP sallyport_ca_root_expiry_timestamp_seconds When the root of the built-in CA ends, as Unix time.
+# HELP sallyport_ca_problem 1 while `+"`sallyport ca status`"+` names a problem, such as a CA that does not sign or a root that nears its end.
+# TYPE sallyport_ca_problem gauge
+sallyport_ca_problem 0
+# HELP sallyport_ca_root_expiry_timestamp_seconds When the root under which leafs are signed ends, as Unix time; 0: it is not known yet.
 # TYPE sallyport_ca_root_expiry_timestamp_seconds gauge
 sallyport_ca_root_expiry_timestamp_seconds %d
+# HELP sallyport_ca_rotation_phase How far the replacement of the root has come: 0 none is replaced, 1 prepare, 2 activate, 3 retire.
+# TYPE sallyport_ca_rotation_phase gauge
+sallyport_ca_rotation_phase 0
+# HELP sallyport_ca_rotation_waiting Holders of leafs for whom the replacement of the root waits.
+# TYPE sallyport_ca_rotation_waiting gauge
+sallyport_ca_rotation_waiting 0
 `, intermediate.NotAfter.Unix(), rootOf(c).NotAfter.Unix())
 		if err := testutil.GatherAndCompare(registry, strings.NewReader(want)); err != nil {
 			t.Error(err)
@@ -323,7 +332,7 @@ func TestNothingPrintsKeys(t *testing.T) {
 		text.Info("x", "file", v)
 	}
 	out := log.String()
-	for _, key := range []*ecdsa.PrivateKey{c.authority.root.key, c.authority.intermediate.key, svid.PrivateKey.(*ecdsa.PrivateKey), e.authority.root.key} {
+	for _, key := range []*ecdsa.PrivateKey{c.authority.pairs[fingerprint(rootOf(c))].key, c.authority.intermediate.key, svid.PrivateKey.(*ecdsa.PrivateKey), e.authority.pairs[e.authority.rec.Active].key} {
 		raw, err := key.Bytes()
 		if err != nil {
 			t.Fatal(err)

@@ -105,7 +105,7 @@ func (e *Endpoint) TLSConfig() *tls.Config {
 // RootsPEM are the certificates that clients of the endpoint verify it with, as PEM.
 func (e *Endpoint) RootsPEM() []byte {
 	var b []byte
-	for _, cert := range e.authority.roots {
+	for _, cert := range e.authority.trusted() {
 		b = append(b, pem.EncodeToMemory(&pem.Block{Type: certificateBlock, Bytes: cert.Raw})...)
 	}
 	return b

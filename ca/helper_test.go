@@ -74,7 +74,7 @@ func oneLeaf(t testing.TB, c *CA, name string) *sds.SVID {
 }
 
 // rootOf is the root that signs.
-func rootOf(c *CA) *x509.Certificate { return c.authority.roots[0] }
+func rootOf(c *CA) *x509.Certificate { return c.authority.trusted()[0] }
 
 func readFile(t testing.TB, path ...string) []byte {
 	t.Helper()

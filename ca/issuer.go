@@ -11,6 +11,7 @@ import (
 	mathrand "math/rand/v2"
 	"net/url"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -53,6 +54,8 @@ type Issuer struct {
 	issued prometheus.Counter
 	// stepped is set when the wall clock has moved against the monotonic one.
 	stepped latest.Value[struct{}]
+	// watches is how many there are.
+	watches atomic.Int64
 }
 
 // NewIssuer returns an Issuer that has signed nothing yet. The error is that the metrics cannot be
@@ -93,7 +96,7 @@ func (i *Issuer) Run(ctx context.Context) error {
 	}
 }
 
-// WatchSVID calls f with a leaf of id, at once and whenever the last one is due for renewal, until
+// WatchSVID calls f with a leaf of id, at once and whenever the last one is due for renewal or leafs are signed under another root, until
 // ctx ends; then it returns nil. Each watch has a key and a certificate of its own. The error is
 // that id is not an identity of the trust domain, or that a leaf cannot be signed.
 func (i *Issuer) WatchSVID(ctx context.Context, _ identity.Caller, id identity.Service, f func(*sds.SVID)) error {
@@ -103,6 +106,8 @@ func (i *Issuer) WatchSVID(ctx context.Context, _ identity.Caller, id identity.S
 	if id.TrustDomain != i.cfg.TrustDomain {
 		return fmt.Errorf("leaf for %s: this CA is of the trust domain %s", id, i.cfg.TrustDomain)
 	}
+	i.watches.Add(1)
+	defer i.watches.Add(-1)
 	for {
 		var svid *sds.SVID
 		var t term
@@ -132,7 +137,7 @@ func (i *Issuer) issue(ctx context.Context, id spiffeid.ID) (*sds.SVID, term, er
 		return nil, term{}, err
 	}
 	csr := &x509.CertificateRequest{PublicKey: key.Public(), URIs: []*url.URL{id.URL()}}
-	now := time.Now()
+	now, root := time.Now(), i.activeRoot()
 	chain, err := i.cfg.Provider.Sign(ctx, csr, id, i.cfg.TTL)
 	if err != nil {
 		return nil, term{}, err
@@ -142,6 +147,7 @@ func (i *Issuer) issue(ctx context.Context, id spiffeid.ID) (*sds.SVID, term, er
 	}
 	i.issued.Inc()
 	t := newTerm(now, chain[0], mathrand.Float64())
+	t.root = root
 	if roots, ok := i.cfg.Provider.Roots().Load(); ok {
 		if root, ok := roots.Active(); ok && !t.notAfter.Before(root.Certificate.NotAfter) {
 			t.renew = t.notAfter.Sub(now) // the next one would end with the root, too
@@ -158,7 +164,13 @@ func (i *Issuer) wait(ctx context.Context, t term) bool {
 		return false
 	}
 	for {
-		stepped := i.stepped.Changed()
+		stepped, roots := i.stepped.Changed(), i.cfg.Provider.Roots().Changed()
+		switch root := i.activeRoot(); {
+		case t.root == "":
+			t.root = root
+		case root != "" && root != t.root:
+			return backoff.Sleep(ctx, time.Duration(mathrand.Float64()*float64(spread(i.cfg.TTL, i.watches.Load()))))
+		}
 		now := time.Now()
 		elapsed := now.Sub(t.begin)
 		if t.due(now, elapsed) {
@@ -169,12 +181,38 @@ func (i *Issuer) wait(ctx context.Context, t term) bool {
 		case <-timer.C:
 		case <-stepped:
 			timer.Stop()
+		case <-roots:
+			timer.Stop()
 		case <-ctx.Done():
 			timer.Stop()
 			return false
 		}
 	}
 }
+
+// activeRoot is the ID of the root under which leafs are signed now; empty: it is not known.
+func (i *Issuer) activeRoot() string {
+	roots, ok := i.cfg.Provider.Roots().Load()
+	if !ok {
+		return ""
+	}
+	root, _ := roots.Active()
+	return root.ID
+}
+
+// few is how many leafs are renewed at once when the root has changed: they take less than 0.1 s. More are spread, at 500 a second,
+// which takes a tenth of a processor.
+const few = 100
+
+// spread is over which time so many leafs of a lifetime are renewed when the root has changed.
+func spread(ttl time.Duration, leafs int64) time.Duration {
+	if leafs <= few {
+		return 0
+	}
+	return min(time.Duration(leafs)*2*time.Millisecond, ttl/10, longestSpread)
+}
+
+const longestSpread = time.Minute
 
 // WatchRoots calls f with the roots of the provider, until ctx ends; then it returns nil.
 func (i *Issuer) WatchRoots(ctx context.Context, f func(*sds.Roots)) error {

@@ -309,25 +309,29 @@ func TestIntermediateIsRenewed(t *testing.T) {
 	})
 }
 
-// TestEndOfRoot: near the end of the root all certificates end with it. Nobody is renewed in ever
-// shorter circles, and after it the CA says so.
+// TestEndOfRoot: near the end of a root that cannot be replaced, as somebody is not told of the new one, all certificates end with it.
+// Nobody is renewed in ever shorter circles, the CA says so long before, and after it.
 func TestEndOfRoot(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		dir := caDir(t)
-		cfg := Config{Dir: dir, LeafTTL: time.Minute, IntermediateTTL: 4 * time.Minute, RootTTL: 10 * time.Minute}
+		gate := &fakeGate{untold: []Holder{{Name: "proxy silent"}}}
+		cfg := Config{Dir: dir, LeafTTL: time.Minute, IntermediateTTL: 4 * time.Minute, RootTTL: 10 * time.Minute, Gate: gate}
 		c := mustOpen(t, cfg)
 		defer mustClose(t, c)
 		defer run(t, c)()
 		web := watch(t, c, "web")
 		defer web.stop()
 		end := rootOf(c).NotAfter
-		signers := make(map[*pair]bool)
+		signers := make(map[*signer]bool)
 		for time.Now().Before(end) {
 			if _, _, err := x509svid.Verify(web.last().Certificates, bundleOf(c)); err != nil {
 				t.Fatal(err)
 			}
 			if signer := c.authority.signer(); signer.cert.NotAfter.Equal(end) {
 				signers[signer] = true
+			}
+			if problem := c.Status().Problem; time.Until(end) < 90*time.Second && !strings.Contains(problem, "the root ends at 2000-01-01T00:10:00Z") {
+				t.Fatalf("no alarm %s before the end: %q", time.Until(end), problem)
 			}
 			time.Sleep(time.Second)
 			synctest.Wait()

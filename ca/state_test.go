@@ -29,7 +29,7 @@ func goodState(t testing.TB) (dir string, s stored) {
 	t.Helper()
 	dir = caDir(t)
 	c := mustOpen(t, Config{Dir: dir, TrustDomain: trustDomain(t)})
-	s = stored{c.authority.root, c.authority.intermediate}
+	s = stored{c.authority.pairs[fingerprint(rootOf(c))], c.authority.intermediate.pair}
 	mustClose(t, c)
 	return dir, s
 }
@@ -285,8 +285,8 @@ func TestStateThatMends(t *testing.T) {
 			root := string(readFile(t, dir, rootFile))
 			c := mustOpen(t, Config{Dir: dir})
 			defer mustClose(t, c)
-			if !rootOf(c).Equal(s.root.cert) || len(c.authority.roots) != tt.roots {
-				t.Errorf("%d roots, want %d, the first of which stayed", len(c.authority.roots), tt.roots)
+			if !rootOf(c).Equal(s.root.cert) || len(c.authority.trusted()) != tt.roots {
+				t.Errorf("%d roots, want %d, the first of which stayed", len(c.authority.trusted()), tt.roots)
 			}
 			if string(readFile(t, dir, rootFile)) != root {
 				t.Error("the root's file was changed")

@@ -1,0 +1,217 @@
+package ca
+
+import (
+	"fmt"
+	"slices"
+	"time"
+)
+
+// Times of a rotation.
+const (
+	// defaultSettle is Config.Settle: the time that a sidecar's listener has for a handshake, which may be under older roots.
+	defaultSettle = 10 * time.Second
+	// refreshHints is how many hints other trust domains have for fetching a new root: SPIFFE_Federation demands three to five.
+	refreshHints = 3
+	// patience is how long connected holders are waited for when the old root is distrusted.
+	patience = 30 * time.Second
+)
+
+// wait is for whom a phase waits, and until when.
+type wait struct {
+	holders   []Holder
+	notBefore time.Time
+}
+
+// advance takes the next step of the rotation that is running, if it is time, and returns after how long to look again; 0: when something
+// changes. Only Run calls it. An error is logged and tried again.
+func (c *CA) advance(now time.Time) (time.Duration, error) {
+	a := c.authority
+	a.mu.Lock()
+	rec, version := a.rec, a.version
+	a.mu.Unlock()
+	rot := rec.Rotation
+	if rot == nil {
+		c.waitFor(wait{})
+		return 0, nil
+	}
+	if c.phase != rot.Phase || !c.started.Equal(rot.Started) {
+		c.phase, c.started, c.seen, c.free = rot.Phase, rot.Started, now, time.Time{}
+	}
+	switch rot.Phase {
+	case Preparing:
+		return c.activate(rec, version, now)
+	case Activating:
+		return c.retire(rec, now)
+	default:
+		return 0, c.end(rec)
+	}
+}
+
+// elapsed is how long the phase lasts, by the one of the clocks that says more: a wall clock that went back does not prolong it.
+func (c *CA) elapsed(rot *rotation, now time.Time) time.Duration {
+	return max(now.Round(0).Sub(rot.Since), now.Sub(c.seen))
+}
+
+// gated returns after how long a phase may go on that waits for holders and least; 0: when that changes. Without a Gate a phase lasts for a
+// leaf's life.
+func (c *CA) gated(rot *rotation, holders []Holder, least, distrusted time.Duration, now time.Time) (after time.Duration, open bool) {
+	elapsed := c.elapsed(rot, now)
+	if rot.Distrust {
+		holders = slices.DeleteFunc(slices.Clone(holders), func(h Holder) bool { return !h.Connected })
+		if elapsed >= distrusted {
+			holders = nil
+		}
+	} else if c.cfg.Gate == nil {
+		least = max(least, c.cfg.LeafTTL)
+	}
+	if len(holders) > 0 {
+		c.free = time.Time{}
+		c.waitFor(wait{holders: holders})
+		if rot.Distrust {
+			return distrusted - elapsed, false
+		}
+		return 0, false
+	}
+	if c.free.IsZero() {
+		c.free = now
+	}
+	after = max(c.cfg.Settle-now.Sub(c.free), least-elapsed)
+	c.waitFor(wait{notBefore: now.Add(after)})
+	return after, after <= 0
+}
+
+// activate signs under the new root from now on, if nobody is left who has to be told of it.
+func (c *CA) activate(rec record, version int, now time.Time) (time.Duration, error) {
+	rot, a := rec.Rotation, c.authority
+	next, ready, err := c.successor(rec, version, now)
+	if err != nil {
+		return renewalRetry, err
+	}
+	var holders []Holder
+	if c.cfg.Gate != nil {
+		holders = c.cfg.Gate.Untold(rec.certificates(rec.next))
+	}
+	if next.crossSigned || rot.Dangerous {
+		holders = slices.DeleteFunc(slices.Clone(holders), func(h Holder) bool { return slices.Contains(rot.Overridden, h.Name) })
+	}
+	after, open := c.gated(rot, holders, refreshHints*c.cfg.FederationHint, patience, now)
+	if !open {
+		return after, nil
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.rec.Rotation != nil && !rec.isTold() {
+		if err := a.commit(a.rec.told(), nil); err != nil {
+			return renewalRetry, err
+		}
+		rec = a.rec
+	}
+	if !ready || a.rec.Rotation == nil {
+		return 0, nil
+	}
+	needs := map[string][]byte{}
+	if s := next.signer; s != nil {
+		content, err := encode(intermediateProfile(), s.pair, s.above)
+		if err != nil {
+			return renewalRetry, err
+		}
+		needs[pairFile(intermediateFile, fingerprint(s.cert))] = content
+	}
+	if err := a.commit(a.rec.activate(next.root, next.cross, next.crossSigned, now.Round(0)), needs); err != nil {
+		return renewalRetry, err
+	}
+	a.intermediate, a.failed, c.next = next.signer, nil, nil
+	c.log().Info("leafs are signed under the new root", "audit", "rotation", "phase", Activating, "provider", rot.To, "cross_signed", next.crossSigned)
+	c.publish()
+	return time.Millisecond, nil
+}
+
+// isTold reports whether all roots that come are known to all.
+func (r record) isTold() bool {
+	return !slices.ContainsFunc(r.Roots, func(a anchor) bool { return r.next(a) && !a.Told })
+}
+
+// successor is what signs under the new root; ready is false as long as the provider has not signed anything under it. It is made once
+// for a record.
+func (c *CA) successor(rec record, version int, now time.Time) (next succession, ready bool, err error) {
+	if c.made.root != nil && c.madeFor == version {
+		return c.made, true, nil
+	}
+	c.made = succession{}
+	if c.next == nil || !slices.Contains(rec.Rotation.Next, fingerprint(c.next.root)) || valid(c.next.cert, now) != nil {
+		c.next = nil
+		if rec.Rotation.To != Builtin {
+			return c.upstreamSuccessor(rec)
+		}
+		if c.next, err = c.nextIntermediate(rec, now); err != nil {
+			return next, false, err
+		}
+	}
+	if next, err = c.succeed(rec, c.next, c.oldRoot(rec), now); err != nil {
+		return next, false, err
+	}
+	c.made, c.madeFor = next, version
+	return next, true, nil
+}
+
+// nextIntermediate makes one under the built-in root that comes.
+func (c *CA) nextIntermediate(rec record, now time.Time) (*signer, error) {
+	a := c.authority
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	root := a.pairs[rec.Rotation.Next[0]]
+	if root == nil {
+		return nil, fmt.Errorf("%s: the key of the new root %.8s is not there: restore its file from a backup", a.disk.path, rec.Rotation.Next[0])
+	}
+	return a.newIntermediate(root, now)
+}
+
+// oldRoot is the active root with its key; nil: it is a provider's.
+func (c *CA) oldRoot(rec record) *pair {
+	c.authority.mu.Lock()
+	defer c.authority.mu.Unlock()
+	return c.authority.pairs[rec.Active]
+}
+
+// retire takes the old roots out of the bundle, if nobody is left who has a leaf under one of them.
+func (c *CA) retire(rec record, now time.Time) (time.Duration, error) {
+	a, rot := c.authority, rec.Rotation
+	var holders []Holder
+	if c.cfg.Gate != nil {
+		holders = c.cfg.Gate.Outdated(rec.root(rec.Active))
+	}
+	after, open := c.gated(rot, holders, 0, patience+longestSpread, now)
+	if !open {
+		return after, nil
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.rec.Rotation == nil {
+		return 0, nil
+	}
+	next := a.rec.retire(func(r anchor) bool { return !c.listed(a.rec, r) }, now.Round(0))
+	if err := a.commit(next, nil); err != nil {
+		return renewalRetry, err
+	}
+	c.log().Info("the old root has left", "audit", "rotation", "phase", Retiring, "provider", rot.From, "count", len(rec.Roots)-len(next.Roots))
+	c.publish()
+	return time.Millisecond, nil
+}
+
+// end ends the rotation once the directory is in order.
+func (c *CA) end(rec record) error {
+	a := c.authority
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.rec.Rotation == nil || a.rec.Rotation.Phase != rec.Rotation.Phase {
+		return nil
+	}
+	next := a.rec.clone()
+	next.Rotation = nil
+	if err := a.commit(next, nil); err != nil {
+		return err
+	}
+	c.log().Info("the root has been replaced", "audit", "rotation", "provider", next.Provider)
+	c.publish()
+	return nil
+}

@@ -1,0 +1,182 @@
+package ca
+
+import (
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/sallyport/sallyport/sds"
+)
+
+// Status is what the CA does now. It does not block.
+func (c *CA) Status() Status {
+	a := c.authority
+	a.mu.Lock()
+	rec, s := a.rec, a.intermediate
+	a.mu.Unlock()
+	out := Status{Provider: rec.Provider}
+	out.Problem, _ = c.problem.Load()
+	for _, root := range rec.certificates(all) {
+		i := slices.IndexFunc(rec.Roots, func(r anchor) bool { return r.Certificate.Certificate == root })
+		out.Roots = append(out.Roots, RootStatus{
+			SHA256: fingerprint(root), Provider: rec.Roots[i].Provider, State: rec.Roots[i].State, NotBefore: root.NotBefore, NotAfter: root.NotAfter,
+		})
+	}
+	if s != nil {
+		out.IntermediateEnds, out.IntermediateRenewal = s.cert.NotAfter, halfLife(s.cert)
+	}
+	if r := rec.Rotation; r != nil {
+		w, _ := c.wait.Load()
+		out.Rotation = &RotationStatus{
+			Phase: r.Phase, From: r.From, To: r.To, Started: r.Started, Since: r.Since, CrossSigned: r.CrossSigned,
+			Waiting: w.holders, NotBefore: w.notBefore, Overridden: r.Overridden,
+		}
+	}
+	return out
+}
+
+// StatusChanged returns a channel that is closed when Status may be another. Take it before Status.
+func (c *CA) StatusChanged() <-chan struct{} { return c.changed.Changed() }
+
+// waitFor makes w what Status says.
+func (c *CA) waitFor(w wait) {
+	if last, _ := c.wait.Load(); slices.Equal(last.holders, w.holders) && last.notBefore.Sub(w.notBefore).Abs() < time.Second {
+		return
+	}
+	c.wait.Set(w)
+	c.changed.Set(struct{}{})
+}
+
+// endsSoon is how long before its end a root that is not active leaves the bundle: by a push, as Envoys that have an expired one beside
+// another of its name refuse what leads to either.
+const endsSoon = 30 * time.Second
+
+// publish makes the roots that are trusted now those of Roots, if they are others. a.mu is held, or nobody else has a.
+func (c *CA) publish() {
+	now := time.Now()
+	rec, version := c.authority.rec, c.authority.version
+	if version == c.publishedVersion && now.Before(c.publishedUntil) {
+		return
+	}
+	c.changed.Set(struct{}{})
+	c.publishedVersion, c.publishedUntil = version, now.Add(time.Hour)
+	for _, r := range rec.Roots {
+		if at := r.Certificate.NotAfter.Add(-endsSoon); r.State != active && at.After(now) && at.Before(c.publishedUntil) {
+			c.publishedUntil = at
+		}
+	}
+	bundle, _ := Bundle(rec.certificates(func(r anchor) bool {
+		return r.State == active || r.Certificate.NotAfter.Sub(now) > endsSoon
+	}), true, now)
+	list := make([]sds.Root, len(bundle))
+	for i, cert := range bundle {
+		list[i] = sds.Root{ID: fingerprint(cert), Certificate: cert}
+	}
+	next := sds.NewRoots(c.authority.trustDomain, rec.Active, list).Within(maxChain)
+	last, ok := c.roots.Load()
+	if len(list) == 0 || ok && last.PEM() == next.PEM() && sameActive(last, next) {
+		return
+	}
+	c.roots.Set(next)
+}
+
+func sameActive(a, b *sds.Roots) bool {
+	x, _ := a.Active()
+	y, _ := b.Active()
+	return x.ID == y.ID
+}
+
+// judge makes err, and what ends soon, what Status says is wrong, and logs it, not more often than renewalRetry.
+func (c *CA) judge(err error, now time.Time) {
+	problems := []string{}
+	if err != nil {
+		problems = append(problems, strings.ReplaceAll(err.Error(), "\n", "; "))
+	}
+	a := c.authority
+	a.mu.Lock()
+	rec, s, failed := a.rec, a.intermediate, a.failed
+	a.mu.Unlock()
+	if failed != nil {
+		problems = append(problems, failed.Error())
+	}
+	ends := func(what string, c *x509.Certificate, rest time.Duration, why string) {
+		if c != nil && c.NotAfter.Sub(now) < rest {
+			problems = append(problems, fmt.Sprintf("the %s ends at %s, and then nobody of the mesh trusts anybody: %s", what, c.NotAfter.UTC().Format(time.RFC3339), why))
+		}
+	}
+	if root := rec.root(rec.Active); root != nil {
+		switch {
+		case rec.Provider != Builtin:
+			ends("root", root, c.rest(root), "replace it at "+rec.Provider)
+		case rec.Rotation != nil && rec.Rotation.Phase == Preparing:
+			ends("root", root, c.rest(root)/2, "its replacement waits: `sallyport ca status` says for whom")
+		case rec.Rotation == nil:
+			ends("root", root, c.rest(root)*9/10, "its replacement does not begin: see the log")
+		}
+	}
+	if s != nil && rec.Provider != Builtin {
+		ends("intermediate", s.cert, s.cert.NotAfter.Sub(s.cert.NotBefore)*2/5, rec.Provider+" has not renewed it")
+	}
+	text := strings.Join(problems, "; ")
+	if last, _ := c.problem.Load(); text != last {
+		c.problem.Set(text)
+		c.changed.Set(struct{}{})
+	}
+	if text != "" && (c.alarmed.IsZero() || now.Sub(c.alarmed) >= renewalRetry) {
+		c.alarmed = now
+		c.log().Error("the CA needs care", "err", errors.New(text))
+	}
+}
+
+func (c *CA) register() error {
+	if c.registerer == nil {
+		return nil
+	}
+	gauge := func(name, help string, f func() float64) prometheus.Collector {
+		return prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, f)
+	}
+	end := func(t time.Time) float64 {
+		if t.IsZero() {
+			return 0
+		}
+		return float64(t.Unix())
+	}
+	metrics := []prometheus.Collector{
+		gauge("sallyport_ca_root_expiry_timestamp_seconds", "When the root under which leafs are signed ends, as Unix time; 0: it is not known yet.", func() float64 {
+			rec := c.authority.record()
+			if root := rec.root(rec.Active); root != nil {
+				return end(root.NotAfter)
+			}
+			return 0
+		}),
+		gauge("sallyport_ca_intermediate_expiry_timestamp_seconds", "When the intermediate that signs leafs ends, as Unix time; 0: there is none. It is replaced at half its life.",
+			func() float64 { return end(c.Status().IntermediateEnds) }),
+		gauge("sallyport_ca_rotation_phase", "How far the replacement of the root has come: 0 none is replaced, 1 prepare, 2 activate, 3 retire.", func() float64 {
+			if r := c.authority.record().Rotation; r != nil {
+				return float64(slices.Index([]Phase{Idle, Preparing, Activating, Retiring}, r.Phase))
+			}
+			return 0
+		}),
+		gauge("sallyport_ca_rotation_waiting", "Holders of leafs for whom the replacement of the root waits.", func() float64 {
+			w, _ := c.wait.Load()
+			return float64(len(w.holders))
+		}),
+		gauge("sallyport_ca_problem", "1 while `sallyport ca status` names a problem, such as a CA that does not sign or a root that nears its end.", func() float64 {
+			if text, _ := c.problem.Load(); text != "" {
+				return 1
+			}
+			return 0
+		}),
+	}
+	for _, m := range metrics {
+		if err := c.registerer.Register(m); err != nil {
+			return fmt.Errorf("metrics of the CA: %w", err)
+		}
+		c.collectors = append(c.collectors, m)
+	}
+	return nil
+}
