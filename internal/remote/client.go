@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"cmp"
 	"context"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -27,8 +28,13 @@ type Config struct {
 	URL string
 	// RedirectHosts are those (HOST or HOST:PORT) that a redirect may lead to beside that of URL. The question goes there with all its headers.
 	RedirectHosts []string
+	// RedirectAnywhere lets a redirect lead to any host by https. The question goes there without its headers.
+	RedirectAnywhere bool
 	// ServerName is what the server's certificate has to be for. Empty: the host of URL.
 	ServerName string
+	// Verify judges the certificates that the server shows, the leaf first, in the place of CAFile and its host's name: what it returns
+	// becomes an error that is Denied. It must not block. Nil: they are judged as is usual.
+	Verify func(chain []*x509.Certificate) error
 	// CAFile has the roots in PEM that verify the server. Empty: the system's.
 	CAFile string
 	// CertFile and KeyFile have what the client proves itself with. Empty: nothing. As CAFile they are read again at each question, and
@@ -67,7 +73,7 @@ type Question struct {
 	Method string
 	// Path begins with a slash, and may have a query after it. It follows the URL of the Client.
 	Path string
-	// Header is sent to all that the Client may ask, Body too. Nil: none.
+	// Header is sent to all that the Client may ask, Body too, but where RedirectAnywhere alone leads to. Nil: none.
 	Header http.Header
 	Body   []byte
 	// Accept are the statuses that are an answer. Empty: 200 alone.
@@ -255,6 +261,7 @@ func (c *Client) redirected(q Question, from *url.URL, status int, location stri
 		return no("it leads to %.200q, but a Unix socket answers by itself", to.Redacted())
 	case to.Scheme != "https" || to.User != nil:
 		return no("it leads to %.200q, which is not https and a host alone", to.Redacted())
+	case c.cfg.RedirectAnywhere && q.Method == http.MethodGet && status != http.StatusNotModified:
 	case to.Host != c.base.Host && !slices.Contains(c.cfg.RedirectHosts, to.Host) && !slices.Contains(c.cfg.RedirectHosts, to.Hostname()):
 		return no("it leads to %.200q, and nobody said that this host may be asked: name the server that answers, or allow redirects to that one", to.Host)
 	case status == http.StatusTemporaryRedirect, status == http.StatusPermanentRedirect:
@@ -271,7 +278,7 @@ func (c *Client) at(ctx context.Context, q Question, u *url.URL) (*Answer, *Erro
 	if err != nil {
 		return nil, &Error{Kind: Invalid, Err: err}
 	}
-	if q.Header != nil {
+	if q.Header != nil && (u.Host == c.base.Host || slices.Contains(c.cfg.RedirectHosts, u.Host) || slices.Contains(c.cfg.RedirectHosts, u.Hostname())) {
 		req.Header = q.Header.Clone()
 	}
 	req.Header.Set("User-Agent", "sallyport")

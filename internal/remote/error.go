@@ -131,11 +131,14 @@ func (c *Client) failure(ctx context.Context, err error) *Error {
 		clear     tls.RecordHeaderError
 		remote    *net.OpError
 		wrongUser *wrongUser
+		refused   *refusedServer
 	)
 	switch {
 	case errors.Is(err, context.DeadlineExceeded) && ctx.Err() != nil:
 		e.Err = fmt.Errorf("no answer within %s: %w", c.cfg.Timeout, err)
 	case errors.Is(err, errUnread):
+		e.Kind = Denied
+	case errors.As(err, &refused): // before what it may wrap
 		e.Kind = Denied
 	case errors.As(err, &wrongUser):
 		e.Kind = Denied

@@ -47,6 +47,12 @@ func (w *wrongUser) Error() string {
 	return fmt.Sprintf("the socket is user %d's, want %v", w.uid, w.allowed)
 }
 
+// refusedServer is what Verify said of the server.
+type refusedServer struct{ err error }
+
+func (r *refusedServer) Error() string { return r.err.Error() }
+func (r *refusedServer) Unwrap() error { return r.err }
+
 // badSocket says what is wrong with the URL of a Unix socket; empty: nothing.
 func badSocket(u *url.URL) string {
 	switch {
@@ -107,6 +113,15 @@ func (c *Client) current() (*http.Transport, error) {
 // readFiles makes the TLS configuration, and a sum of what it was made of.
 func (c *Client) readFiles() (*tls.Config, [sha256.Size]byte, error) {
 	config := &tls.Config{MinVersion: tls.VersionTLS12, ServerName: c.cfg.ServerName}
+	if verify := c.cfg.Verify; verify != nil {
+		config.InsecureSkipVerify = true //nolint:gosec // VerifyConnection judges in its place, resumed connections too
+		config.VerifyConnection = func(state tls.ConnectionState) error {
+			if err := verify(state.PeerCertificates); err != nil {
+				return &refusedServer{err}
+			}
+			return nil
+		}
+	}
 	sum := sha256.New()
 	if f := c.cfg.CAFile; f != "" {
 		b, err := readFile(f)
@@ -160,6 +175,8 @@ func (c *Client) newTransport(config *tls.Config) *http.Transport {
 		IdleConnTimeout: idleTimeout, MaxConnsPerHost: c.cfg.Connections, MaxIdleConnsPerHost: c.cfg.Connections, MaxResponseHeaderBytes: maxHeader,
 		// The bound of an answer is on what is sent.
 		DisableCompression: true,
+		// What Verify goes by may change: nobody is asked by a connection that was judged earlier.
+		DisableKeepAlives: c.cfg.Verify != nil,
 	}
 	if c.socket != "" {
 		t.Proxy = nil
