@@ -55,13 +55,13 @@ func (s *Server) authorized(w http.ResponseWriter, r *http.Request, q *question)
 	if err != nil {
 		return authorizeAnswer{}, err
 	}
-	a := authorizeAnswerOf(v.Decide(source, target))
+	a := authorizeAnswerOf(v.DecideID(source, target))
 	q.reason = a.Reason
 	return a, nil
 }
 
 // mayAuthorize is what a question is about and what it is answered from, or why it is not answered. The order of the checks is Consul's.
-func (s *Server) mayAuthorize(r *http.Request, q *question, in *connectAuthorizeRequest) (v *catalog.View, target identity.Name, source identity.Service, err error) {
+func (s *Server) mayAuthorize(r *http.Request, q *question, in *connectAuthorizeRequest) (v *catalog.View, target identity.Name, source identity.ID, err error) {
 	q.target, q.source = in.Target, in.ClientCertURI
 	if in.Target == "" {
 		return nil, target, source, failed(http.StatusBadRequest, "Target service must be specified")
@@ -69,6 +69,7 @@ func (s *Server) mayAuthorize(r *http.Request, q *question, in *connectAuthorize
 	if source, err = sourceOf(in.ClientCertURI); err != nil {
 		return nil, target, source, err
 	}
+	_, service := source.Service()
 	if err = s.identify(r, q); err != nil {
 		return nil, target, source, err
 	}
@@ -83,19 +84,23 @@ func (s *Server) mayAuthorize(r *http.Request, q *question, in *connectAuthorize
 	if v = st.view; s.config.Knowing != nil {
 		v, err = s.config.Knowing(r.Context(), q.caller.ID, target)
 	}
+	if err == nil && !service && v.Mesh() != nil && source.TrustDomain() == v.Mesh().TrustDomain {
+		err = failed(http.StatusBadRequest, "ClientCertURI not a valid Service identifier") // an agent's, a gateway's
+	}
 	return v, target, source, err
 }
 
-// sourceOf reads the identity of a certificate. Consul takes spellings that are no SPIFFE IDs; they are refused here.
-func sourceOf(uri string) (identity.Service, error) {
-	source, err := identity.ParseURI(uri)
+// sourceOf reads the identity of a certificate, of whichever trust domain. Consul takes spellings that are no SPIFFE IDs; they are
+// refused here.
+func sourceOf(uri string) (identity.ID, error) {
+	source, err := identity.ParseID(uri)
 	if err == nil {
 		return source, nil
 	}
 	if _, err := spiffeid.FromString(uri); err != nil {
-		return identity.Service{}, failed(http.StatusBadRequest, "ClientCertURI not a valid Connect identifier")
+		return "", failed(http.StatusBadRequest, "ClientCertURI not a valid Connect identifier")
 	}
-	return identity.Service{}, failed(http.StatusBadRequest, "ClientCertURI not a valid Service identifier")
+	return "", failed(http.StatusBadRequest, "ClientCertURI not a valid Service identifier")
 }
 
 func authorizeAnswerOf(d intention.Decision) authorizeAnswer {
@@ -111,7 +116,11 @@ func reason(d intention.Decision) string {
 		if d.Allowed() {
 			action = "ALLOW"
 		}
-		return "Matched L4 intention: " + i.Source.Namespace + "/" + i.Source.Service + " => " + i.Destination.Namespace + "/" + i.Destination.Service +
+		source := i.Source.Namespace + "/" + i.Source.Service
+		if i.Source.ID != "" {
+			source = string(i.Source.ID)
+		}
+		return "Matched L4 intention: " + source + " => " + i.Destination.Namespace + "/" + i.Destination.Service +
 			" (Precedence: " + strconv.Itoa(i.Precedence()) + ", Action: " + action + ")"
 	case d.Reason == intention.ByDefault:
 		return "Default intention policy"

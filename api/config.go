@@ -221,7 +221,7 @@ func sourcesOf(v *catalog.View, e *catalog.Entry) []sourceAnswer {
 	out := make([]sourceAnswer, 0, len(inForce))
 	add := func(i intention.Intention, description string) {
 		out = append(out, sourceAnswer{
-			Name: i.Source.Service, Peer: i.Source.Peer, Action: i.Effect().String(), Precedence: i.Precedence(), Type: "consul", Description: description,
+			Name: sourceName(i.Source), Peer: i.Source.Peer, Action: i.Effect().String(), Precedence: i.Precedence(), Type: "consul", Description: description,
 		})
 		delete(inForce, i.Source)
 	}

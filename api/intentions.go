@@ -1,6 +1,7 @@
 package api
 
 import (
+	"cmp"
 	"net/http"
 	"slices"
 	"strings"
@@ -129,10 +130,13 @@ func (t *teller) of(destination identity.Name) saidOf {
 	return s
 }
 
+// sourceName is the service, or the SPIFFE ID of a workload of another trust domain, which Consul does not have.
+func sourceName(s intention.Source) string { return cmp.Or(string(s.ID), s.Service) }
+
 func (t *teller) tell(i intention.Intention) intentionAnswer {
 	said := t.of(i.Destination)
 	return intentionAnswer{
-		SourceNS: i.Source.Namespace, SourceName: i.Source.Service, SourcePeer: i.Source.Peer,
+		SourceNS: i.Source.Namespace, SourceName: sourceName(i.Source), SourcePeer: i.Source.Peer,
 		DestinationNS: i.Destination.Namespace, DestinationName: i.Destination.Service,
 		SourceType: "consul", Action: i.Effect().String(), Precedence: i.Precedence(), Description: said.descriptions[i.Source], Meta: said.meta,
 		CreateIndex: said.stamp.Created, ModifyIndex: said.stamp.Modified,

@@ -96,8 +96,8 @@ func ended(d *json.Decoder) bool {
 }
 
 // explained is what the intentions that are in force say of a connection, and which.
-func explained(v *catalog.View, target identity.Name, source identity.Service) ownAuthorizeAnswer {
-	d := v.Decide(source, target)
+func explained(v *catalog.View, target identity.Name, source identity.ID) ownAuthorizeAnswer {
+	d := v.DecideID(source, target)
 	a := ownAuthorizeAnswer{authorizeAnswer: authorizeAnswerOf(d), Default: d.Reason == intention.ByDefault, Change: v.Change().Number}
 	if i := d.Intention; i != nil {
 		a.Intention, a.Precedence, a.Origin = i.String(), i.Precedence(), i.Origin

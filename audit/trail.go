@@ -171,9 +171,21 @@ func difference(old, next *intention.Policy) (gained, lost []string) {
 			lost = append(lost, name)
 		}
 	}
+	was, is := slices.Collect(old.Foreign()), slices.Collect(next.Foreign())
+	gained, lost = append(gained, missing(was, is)...), append(lost, missing(is, was)...)
 	slices.Sort(gained)
 	slices.Sort(lost)
 	return gained, lost
+}
+
+// missing are the workloads of other trust domains in those that are not in from.
+func missing(from, those []identity.ID) (ids []string) {
+	for _, id := range those {
+		if !slices.Contains(from, id) {
+			ids = append(ids, string(id))
+		}
+	}
+	return ids
 }
 
 // actions are a policy's by the source's service, with that of all others under the wildcard.
@@ -199,7 +211,7 @@ func origin(c catalog.PolicyChange, gained, lost []string) string {
 	for _, said := range [][]intention.Intention{c.After, c.Before} {
 		for _, name := range slices.Concat(gained, lost) {
 			for _, i := range said {
-				if i.Source.Service == name && i.Origin != "" {
+				if (i.Source.Service == name || string(i.Source.ID) == name) && i.Origin != "" {
 					return i.Origin
 				}
 			}

@@ -16,6 +16,8 @@ const (
 	byIntention
 	byDefault
 	foreignTrustDomain
+	unknownTrustDomain
+	speaksFirst
 	unknownDatacenter
 	foreignNamespace
 	noPolicy
@@ -35,6 +37,8 @@ func (r reason) words() (label, text string) {
 		byIntention:        {"intention", "intention"},
 		byDefault:          {"default", "default policy"},
 		foreignTrustDomain: {"foreign_trust_domain", "foreign trust domain"},
+		unknownTrustDomain: {"unknown_trust_domain", "no bundle of the client's trust domain is known"},
+		speaksFirst:        {"server_first", "the client is of another trust domain, and the application speaks first"},
 		unknownDatacenter:  {"unknown_datacenter", "unknown datacenter"},
 		foreignNamespace:   {"foreign_namespace", "foreign namespace"},
 		noPolicy:           {"no_policy", "unknown destination"},
@@ -62,6 +66,7 @@ func (r reason) String() string {
 func reasonOf(r intention.Reason) reason {
 	of := [...]reason{
 		intention.ByIntention: byIntention, intention.ByDefault: byDefault, intention.NoPolicy: noPolicy,
+		intention.UnknownTrustDomain: unknownTrustDomain, intention.SpeaksFirst: speaksFirst, intention.NoService: noIdentity,
 		intention.ForeignTrustDomain: foreignTrustDomain, intention.UnknownDatacenter: unknownDatacenter, intention.ForeignNamespace: foreignNamespace,
 	}
 	if int(r) < len(of) {

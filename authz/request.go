@@ -9,6 +9,7 @@ import (
 
 	authv3 "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
 	"github.com/sallyport/sallyport/identity"
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
 )
 
 const (
@@ -41,15 +42,20 @@ func destinationAgrees(a *authv3.AttributeContext, service identity.Name) bool {
 // source is who the client is, or the reason why that is not known. The principal is what Envoy
 // read from the client's certificate: the first URI SAN, or without one a DNS name or the subject,
 // which can be made to look like a URI. So the certificate itself is required, and must have this
-// URI SAN and no other. (Our filters set include_peer_certificate.)
-func (s *Server) source(peer *authv3.AttributeContext_Peer) (identity.Service, reason) {
+// URI SAN and no other. (Our filters set include_peer_certificate.) That the certificate is one of the
+// trust domain that it names is for Envoy's handshake to prove, which keeps the domains' roots apart.
+// Of the mesh's own, agents and gateways are nobody.
+func (s *Server) source(peer *authv3.AttributeContext_Peer, own spiffeid.TrustDomain) (identity.ID, reason) {
 	principal := peer.GetPrincipal()
-	id, err := identity.ParseURI(principal)
+	id, err := identity.ParseID(principal)
 	if err != nil {
-		return identity.Service{}, noIdentity
+		return "", noIdentity
+	}
+	if _, ok := id.Service(); !ok && id.TrustDomain() == own {
+		return "", noIdentity
 	}
 	if s.onlyURI(peer.GetCertificate()) != principal {
-		return identity.Service{}, badCertificate
+		return "", badCertificate
 	}
 	return id, 0
 }

@@ -242,7 +242,7 @@ func (s *Server) decide(ctx context.Context, req *authv3.CheckRequest) (v verdic
 		v.reason = wrongDestination
 		return v, 0, nil
 	}
-	source, why := s.source(attributes.GetSource())
+	source, why := s.source(attributes.GetSource(), view.Mesh().TrustDomain)
 	if why != 0 {
 		v.reason = why
 		return v, 0, nil
@@ -252,9 +252,9 @@ func (s *Server) decide(ctx context.Context, req *authv3.CheckRequest) (v verdic
 		v.reason = noPolicy // of whoever asks something is known
 		return v, 0, nil
 	}
-	d := view.Decide(source, caller.Service)
+	d := view.DecideID(source, caller.Service)
 	if d.Allowed() && drains && s.told != nil {
-		if told := s.told(view, policy); told != policy && !told.Decide(source).Allowed() {
+		if told := s.told(view, policy); told != policy && !told.DecideID(source).Allowed() {
 			v.reason = unrecorded
 			return v, 0, nil
 		}

@@ -60,6 +60,9 @@ type Mesh struct {
 	Datacenter string
 	// Datacenters are all that identities may come from, Datacenter among them, sorted.
 	Datacenters []string
+	// Federated are the other trust domains whose bundles are known, sorted by name. Intentions and upstreams
+	// may name their workloads. Sources leave it empty: see Federate.
+	Federated []spiffeid.TrustDomain
 	// Default is what holds between services that no intention is about.
 	Default intention.Action
 	// Incoming and Outgoing bound the TLS versions of sidecars; the zero value is TLS 1.3 alone.

@@ -139,7 +139,7 @@ func boolCompare(a, b bool) int {
 
 func (m *Mesh) equal(o *Mesh) bool {
 	return m.TrustDomain == o.TrustDomain && m.Datacenter == o.Datacenter &&
-		slices.Equal(m.Datacenters, o.Datacenters) && m.Default == o.Default && m.Incoming == o.Incoming &&
+		slices.Equal(m.Datacenters, o.Datacenters) && slices.Equal(m.Federated, o.Federated) && m.Default == o.Default && m.Incoming == o.Incoming &&
 		m.Outgoing == o.Outgoing && m.DropForwardedClientCert == o.DropForwardedClientCert
 }
 

@@ -69,7 +69,7 @@ func (v *View) bare(name identity.Name) *intention.Policy {
 	all.Service = identity.Wildcard
 	s := v.shared[all]
 	if s == nil {
-		s = intention.Share(all, intentions(v.said[all]), intention.Scope{TrustDomain: v.mesh.TrustDomain, Datacenters: v.mesh.Datacenters, Default: v.mesh.Default})
+		s = intention.Share(all, intentions(v.said[all]), v.mesh.scope())
 	}
 	if name.IsWildcard() {
 		name.Service = "any"

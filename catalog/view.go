@@ -120,6 +120,10 @@ func (v *View) next(c Contents, change Change) *View {
 		m := c.Mesh
 		n.mesh = &m
 	}
+	speaks := !proxies.others && slices.ContainsFunc(proxies.changed, func(i int) bool {
+		old, in := v.contents.Proxies[i].Inbound, c.Proxies[i].Inbound
+		return old.ServerFirst != in.ServerFirst || old.Protocol != in.Protocol
+	})
 	named := meshChanged || services.others || endpoints.others || proxies.others ||
 		slices.ContainsFunc(proxies.changed, func(i int) bool {
 			return !v.contents.Proxies[i].namesAlike(c.Proxies[i])
@@ -132,7 +136,7 @@ func (v *View) next(c Contents, change Change) *View {
 	n.foldEntries(v, f.entries)
 	n.stamp(v, meshChanged, f)
 	var policies []identity.Name
-	if named || registered || !destinations.same() {
+	if named || registered || speaks || !destinations.same() {
 		policies = n.compile(v, meshChanged)
 	}
 	n.look(v, named, services.changed, endpoints.changed, proxies.changed, policies)
@@ -182,7 +186,7 @@ func (n *View) compile(v *View, meshChanged bool) (changed []identity.Name) {
 			n.said[key] = append(n.said[key], d)
 		}
 	}
-	scope := intention.Scope{TrustDomain: n.mesh.TrustDomain, Datacenters: n.mesh.Datacenters, Default: n.mesh.Default}
+	scope := n.mesh.scope()
 	n.shared = make(map[identity.Name]*intention.Shared, 1)
 	n.policies = make(map[identity.Name]*intention.Policy, len(n.contents.Services))
 	n.spelled = map[identity.Name]identity.Name{}
@@ -200,8 +204,11 @@ func (n *View) compile(v *View, meshChanged bool) (changed []identity.Name) {
 				n.shared[all] = intention.Share(all, intentions(n.said[all]), scope)
 			}
 		}
-		if n.policies[dst] = v.policies[dst]; n.policies[dst] == nil || n.shared[all] != v.shared[all] || !slices.Equal(n.said[key], v.said[key]) {
+		if n.policies[dst] = v.policies[dst]; n.policies[dst] == nil || n.shared[all] != v.shared[all] || !slices.Equal(n.said[key], v.said[key]) || n.serverFirst(dst) != v.serverFirst(dst) {
 			n.policies[dst] = n.shared[all].Policy(dst, intentions(n.said[key]))
+			if n.serverFirst(dst) {
+				n.policies[dst] = n.policies[dst].ServerFirst()
+			}
 			changed = append(changed, dst)
 		}
 	}
@@ -409,11 +416,22 @@ func (v *View) Policy(destination identity.Name) *intention.Policy {
 // any other. Denied for NoPolicy is what no service can be called, and a destination of which the source of
 // the catalog has not read what is said. It is a few look-ups, whatever the number of intentions.
 func (v *View) Decide(source identity.Service, destination identity.Name) intention.Decision {
+	return v.holds(destination).Decide(source)
+}
+
+// DecideID is Decide for a source of which the SPIFFE ID is known: a service of the mesh, or a workload of
+// another trust domain; see intention.Policy.DecideID.
+func (v *View) DecideID(source identity.ID, destination identity.Name) intention.Decision {
+	return v.holds(destination).DecideID(source)
+}
+
+// holds is the policy of a destination, whether it is registered or not.
+func (v *View) holds(destination identity.Name) *intention.Policy {
 	p := v.Policy(destination)
 	if p == nil && v.mesh != nil && v.contents.Whole && !destination.IsWildcard() && destination.Check() == nil {
 		p = v.bare(destination)
 	}
-	return p.Decide(source)
+	return p
 }
 
 // Identity is the identity that a service of that name has in this mesh. The mesh must be known.

@@ -132,6 +132,9 @@ func decodeIntention(raw json.RawMessage) (*intention.Intention, error) {
 	if i.Destination = destination.Fold(); !ok || !known && i.Destination.Check() != nil {
 		return nil, nil //nolint:nilerr // the decoder has noted it
 	}
+	if i.Source.ID != "" && i.Destination.IsWildcard() {
+		unsupported = cmp.Or(unsupported, "a SPIFFE ID as source of all services")
+	}
 	i.Unsupported, i.Origin = unsupported, "service-intentions/"+destination.Service
 	if unsupported != "" {
 		i.Action = intention.Deny

@@ -344,7 +344,16 @@ func TestIntentions(t *testing.T) {
 		"that says nothing": {head + `, "Action": "allow", "OnlyOnMondays": false}`, "web => api (allow)"},
 		"another namespace": {`{"SourceNS": "shop", "SourceName": "web", "DestinationName": "api", "Action": "allow"}`, "default/shop/web => api (allow)"},
 		"wildcards":         {`{"SourceNS": "*", "SourceName": "*", "DestinationNS": "*", "DestinationName": "*", "Action": "deny"}`, "* => * (deny)"},
-		"no identity":       {`{"SourceName": "a b", "DestinationName": "api", "Action": "deny"}`, ""},
+		"a SPIFFE ID": {`{"SourceName": "bill", "SourcePeer": "b", "DestinationName": "api", "Action": "allow", "Meta": {"team": "x", "sallyport_spiffe_id_bill": "spiffe://td-b.example/ns/prod/sa/x"}}`,
+			"spiffe://td-b.example/ns/prod/sa/x => api (allow)"},
+		"of another source": {`{"SourceName": "web", "SourcePeer": "b", "DestinationName": "api", "Action": "allow", "Meta": {"sallyport_spiffe_id_bill": "spiffe://td-b.example/x"}}`, "web (peer b) => api (allow)"},
+		"without a peer": {`{"SourceName": "bill", "DestinationName": "api", "Action": "allow", "Meta": {"sallyport_spiffe_id_bill": "spiffe://td-b.example/x"}}`,
+			`bill => api (deny) sallyport_spiffe_id_bill "spiffe://td-b.example/x"`},
+		"no SPIFFE ID": {`{"SourceName": "bill", "SourcePeer": "b", "DestinationName": "api", "Action": "allow", "Meta": {"sallyport_spiffe_id_bill": "spiffe://td-b.example/*"}}`,
+			`bill (peer b) => api (deny) sallyport_spiffe_id_bill "spiffe://td-b.example/*"`},
+		"for all services": {`{"SourceName": "bill", "SourcePeer": "b", "DestinationName": "*", "Action": "allow", "Meta": {"sallyport_spiffe_id_bill": "spiffe://td-b.example/x"}}`,
+			"spiffe://td-b.example/x => * (deny) a SPIFFE ID as source of all services"},
+		"no identity": {`{"SourceName": "a b", "DestinationName": "api", "Action": "deny"}`, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			m, err := decodeIntentions("api")([]byte(`{"api": [` + c.text + `]}`))

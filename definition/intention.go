@@ -18,8 +18,15 @@ func (d *Decoder) Intention() (i intention.Intention, ok bool) {
 	if d.Lenient {
 		prefix, namespace = "Source", "SourceNS"
 	}
-	i.Source.Name, ok = d.ServiceName(prefix+"Name", namespace, prefix+"Partition")
+	if id := d.field("SpiffeID"); !d.Lenient && id != nil {
+		i.Source.ID, ok = d.foreignSource(id)
+	} else {
+		i.Source.Name, ok = d.ServiceName(prefix+"Name", namespace, prefix+"Partition")
+	}
 	i.Source.Peer = d.tenant(prefix+"Peer", "")
+	if d.Lenient {
+		d.foreignByMeta(&i.Source)
+	}
 	action := d.Text("Action")
 	permissions := d.field("Permissions")
 	understood := false
@@ -46,7 +53,7 @@ func (d *Decoder) Intention() (i intention.Intention, ok bool) {
 	// What says nothing about who is allowed what. The API before config entries had the first.
 	d.Drop("LegacyID", "LegacyMeta", "LegacyCreateTime", "LegacyUpdateTime")
 	if d.Lenient {
-		d.Drop("ID", "Description", "DefaultAddr", "DefaultPort", "Meta", "CreatedAt", "UpdatedAt",
+		d.Drop("ID", "Description", "DefaultAddr", "DefaultPort", "CreatedAt", "UpdatedAt",
 			"Hash", "CreateIndex", "ModifyIndex", "RaftIndex", "Precedence")
 		d.unsupportedPrefix("")
 	} else {

@@ -28,6 +28,15 @@ func (d *definitions) serviceIntentions(o *definition.Decoder) {
 		if !good {
 			continue
 		}
+		switch own := i.Source.ID.TrustDomain() == d.config.TrustDomain; {
+		case i.Source.ID == "":
+		case own:
+			s.Mistake(s.At, "source %s is of this mesh's own trust domain: give the service by its Name", i.Source.ID)
+			continue
+		case e.Name.IsWildcard():
+			s.Mistake(s.At, "source %s is of another trust domain, and these intentions are about all services: name the ones that it may connect to", i.Source.ID)
+			continue
+		}
 		if first, twice := seen[i.Source]; twice {
 			s.Mistake(s.At, "source %s is given twice (first at %s)", i.Source, first)
 			continue

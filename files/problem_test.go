@@ -302,6 +302,23 @@ func mistakes() []mistake {
 		one("action", entry("service-intentions", "api", "Sources = [{\nName = \"web\"\nAction = \"Allow\" }]"), `a.hcl:5: Action "Allow" is not known: allow and deny are, in lower case`),
 		one("permissions", entry("service-intentions", "api", "Sources = [{\nName = \"web\"\nPermissions = [{ Action = \"allow\" HTTP { PathPrefix = \"/\" } }]\n}]"), "a.hcl:5: Permissions in source are not supported yet"),
 		one("action and permissions", entry("service-intentions", "api", "Sources = [{\nName = \"web\"\nAction = \"deny\"\nPermissions = [{ Action = \"allow\" }]\n}]"), "a.hcl:5: source has Action and Permissions: it can have one of them"),
+		one("foreign source with a name", entry("service-intentions", "api", "Sources = [\n{ Name = \"web\" SpiffeID = \"spiffe://td-b.example/x\" Action = \"allow\" }]"),
+			"a.hcl:4: source has SpiffeID and Name: a source is one of them"),
+		one("foreign source with a wildcard", entry("service-intentions", "api", "Sources = [\n{ spiffe_id = \"spiffe://td-b.example/*\" Action = \"allow\" }]"),
+			`a.hcl:4: spiffe_id "spiffe://td-b.example/*": a workload of another trust domain is named exactly, without a wildcard`),
+		one("foreign source that is a trust domain", entry("service-intentions", "api", "Sources = [\n{ spiffe_id = \"spiffe://td-b.example\" Action = \"allow\" }]"),
+			`a.hcl:4: spiffe_id is not the SPIFFE ID of a workload, as spiffe://td-b.example/ns/prod/sa/web: "spiffe://td-b.example": it names a trust domain and no workload of it: it has no path`),
+		one("foreign source of the own trust domain", entry("service-intentions", "api", "Sources = [\n{ spiffe_id = \"spiffe://mesh.test/x\" Action = \"allow\" }]"),
+			"a.hcl:4: source spiffe://mesh.test/x is of this mesh's own trust domain: give the service by its Name"),
+		one("foreign source of all services", entry("service-intentions", "*", "Sources = [\n{ spiffe_id = \"spiffe://td-b.example/x\" Action = \"allow\" }]"),
+			"a.hcl:4: source spiffe://td-b.example/x is of another trust domain, and these intentions are about all services: name the ones that it may connect to"),
+		one("foreign source twice", entry("service-intentions", "api", "Sources = [\n{ spiffe_id = \"spiffe://td-b.example/x\" Action = \"allow\" },\n{ spiffe_id = \"spiffe://td-b.example/x\" Action = \"deny\" }]"),
+			"a.hcl:5: source spiffe://td-b.example/x is given twice (first at a.hcl:4)"),
+		{"foreign source of a server that speaks first", map[string]string{
+			"a.hcl": inProxy("config { server_first = true }"),
+			"b.hcl": entry("service-intentions", "web", "Sources = [\n{ spiffe_id = \"spiffe://td-b.example/x\" Action = \"allow\" },\n{ spiffe_id = \"spiffe://td-b.example/y\" Action = \"deny\" }]"),
+		}, []string{"b.hcl:4: source spiffe://td-b.example/x is of another trust domain, and web speaks first (server_first at a.hcl:6): Envoy lets in who shows a second name of another domain, " +
+			"and ends the connection at its first byte, when the server has spoken. Deny it, or have it connect to a service that waits for its client"}},
 		one("source twice", entry("service-intentions", "api", "Sources = [\n{ Name = \"web\" Action = \"allow\" },\n{ Name = \"web\" Action = \"deny\" }]"), "a.hcl:5: source web is given twice (first at a.hcl:4)"),
 		{"destination twice", map[string]string{
 			"a.hcl": entry("service-intentions", "api", "Sources = [{ Name = \"web\" Action = \"allow\" }]"),

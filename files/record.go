@@ -103,6 +103,7 @@ type recordDestination struct {
 type recordIntention struct {
 	Source      string `json:"source"`
 	Peer        string `json:"peer,omitempty"`
+	ID          string `json:"spiffe_id,omitempty"`
 	Allow       bool   `json:"allow,omitempty"`
 	Unsupported string `json:"unsupported,omitempty"`
 	Held        string `json:"held,omitempty"`
@@ -180,7 +181,7 @@ func (r *record) rest(dir string, numbers map[*file]int) recordRest {
 		out := recordDestination{Name: d.Name.Service}
 		for _, i := range d.Intentions {
 			out.Intentions = append(out.Intentions, recordIntention{
-				i.Source.Service, i.Source.Peer, i.Action == intention.Allow, i.Unsupported, i.Held, i.Origin,
+				i.Source.Service, i.Source.Peer, string(i.Source.ID), i.Action == intention.Allow, i.Unsupported, i.Held, i.Origin,
 			})
 		}
 		rest.Intentions = append(rest.Intentions, out)
@@ -318,8 +319,11 @@ func (r *record) readRest(src []byte, dir string, texts []*file) error {
 		out := &catalog.Destination{Name: identity.NewName(d.Name)}
 		for _, i := range d.Intentions {
 			in := intention.Intention{
-				Source: intention.Source{Peer: i.Peer, Name: identity.NewName(i.Source)}, Destination: out.Name,
+				Source: intention.Source{Peer: i.Peer, ID: identity.ID(i.ID), Name: identity.NewName(i.Source)}, Destination: out.Name,
 				Unsupported: i.Unsupported, Held: i.Held, Origin: i.Origin,
+			}
+			if i.ID != "" {
+				in.Source.Name = identity.Name{}
 			}
 			if i.Allow {
 				in.Action = intention.Allow
@@ -387,7 +391,9 @@ func denied(list []*catalog.Destination) []*catalog.Destination {
 	switch {
 	case i < 0:
 		c.Intentions = append(c.Intentions, &catalog.Destination{Name: all, Intentions: []intention.Intention{rest}})
-	case !slices.ContainsFunc(list[i].Intentions, func(i intention.Intention) bool { return i.Source.Peer == "" && i.Source.Service == identity.Wildcard }):
+	case !slices.ContainsFunc(list[i].Intentions, func(i intention.Intention) bool {
+		return i.Source.Peer == "" && i.Source.ID == "" && i.Source.Service == identity.Wildcard
+	}):
 		c.Intentions[i] = &catalog.Destination{Name: all, Intentions: append(slices.Clone(list[i].Intentions), rest)}
 	}
 	c.Sort()

@@ -8,6 +8,7 @@ import (
 	"github.com/sallyport/sallyport/catalog"
 	"github.com/sallyport/sallyport/definition"
 	"github.com/sallyport/sallyport/identity"
+	"github.com/sallyport/sallyport/intention"
 )
 
 // sidecar is a proxy with all that holds for it.
@@ -140,7 +141,26 @@ func (a *assembly) over(s *sidecar) *definition.Settings {
 			`ext_authz cannot protect %s, whose server speaks first (server_first at %s): it decides at the client's first byte. Use intention_enforcement = "both"`,
 			s.of.name, all.ServerFirst.At)
 	}
+	if all.ServerFirst.Set && all.ServerFirst.Value {
+		a.refuseForeign(s.of, all.ServerFirst.At)
+	}
 	return &all
+}
+
+// refuseForeign reports the intentions that allow workloads of other trust domains to connect to a
+// service that speaks first.
+func (a *assembly) refuseForeign(n *name, said definition.Position) {
+	if n.entry.Destination == nil {
+		return
+	}
+	for _, i := range n.entry.Intentions {
+		if i.Source.ID == "" || i.Action != intention.Allow {
+			continue
+		}
+		a.doubtful(definition.ParsePosition(i.Origin),
+			"source %s is of another trust domain, and %s speaks first (server_first at %s): Envoy lets in who shows a second name of another domain, and ends the connection "+
+				"at its first byte, when the server has spoken. Deny it, or have it connect to a service that waits for its client", i.Source.ID, n.name, said)
+	}
 }
 
 func fitting(p catalog.Protocol) string {

@@ -70,7 +70,7 @@ func (a *assembly) suspectIntentions() {
 			a.warning(n.entry.at, "intentions for %s: %s", n.name, undefined(n.name))
 		}
 		for _, i := range n.entry.Intentions {
-			if i.Source.Name.IsWildcard() {
+			if i.Source.Name.IsWildcard() || i.Source.ID != "" {
 				continue
 			}
 			source := i.Source.Name.Service

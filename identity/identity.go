@@ -87,6 +87,10 @@ const (
 	IdentitiesSecret = "identities"
 )
 
+// RootsSecretOf is the name of the secret with the trust bundle of another trust domain, alone. As of
+// RootsSecret, its users add which peer is allowed.
+func RootsSecretOf(td spiffeid.TrustDomain) string { return RootsSecret + "/" + td.Name() }
+
 // Service is the identity of a service, as in its leaf certificate. It is comparable. The zero
 // Service is not valid; see Check.
 type Service struct {

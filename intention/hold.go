@@ -28,6 +28,11 @@ func (r *rules) list(destination identity.Name) (all []Intention) {
 	if r.rest != nil {
 		add(identity.Wildcard, *r.rest)
 	}
+	for _, i := range r.foreign {
+		f := *i
+		f.Destination = destination
+		all = append(all, f)
+	}
 	slices.SortFunc(all, Compare)
 	return all
 }
@@ -53,7 +58,10 @@ func (s *Shared) Hold(now, before *Policy, own [][]Intention, why string) (all [
 		why: why,
 	}
 	names := slices.Concat(now.named(), before.named(), s.names, slices.Collect(maps.Keys(now.own.exact)))
-	return h.entry(now.destination, s, &now.own, names)
+	r, held := h.entry(s, &now.own, names)
+	foreign, waits := h.foreign(now, before, entries)
+	r.foreign = foreign
+	return r.list(now.destination), held || waits
 }
 
 // HoldShared is Hold for the intentions about all destinations of the namespace of in. They are
@@ -64,7 +72,8 @@ func HoldShared(in identity.Name, now, before *Shared, why string) (all []Intent
 		named:  func(string) bool { return false },
 		why:    why,
 	}
-	return h.entry(wildcard(in), &Shared{scope: now.scope}, &now.rules, slices.Concat(now.names, before.names))
+	r, held := h.entry(&Shared{scope: now.scope}, &now.rules, slices.Concat(now.names, before.names))
+	return r.list(wildcard(in)), held
 }
 
 // layers are rules, of which the first decide that name a source, and the default below.
@@ -110,10 +119,9 @@ func (h *holding) decide(service string) (i Intention, held bool) {
 	return i, false
 }
 
-// entry makes the intentions about a destination that say about all sources, names among them, what
+// entry makes the rules of a destination that say about all sources of the mesh, names among them, what
 // h decides. Those that below says anyway are left out, unless own says them.
-func (h *holding) entry(destination identity.Name, below *Shared, own *rules, names []string) (all []Intention, held bool) {
-	var r rules
+func (h *holding) entry(below *Shared, own *rules, names []string) (r rules, held bool) {
 	rest, waits := h.decide("")
 	held = waits
 	if own.rest != nil || rest.Effect() != below.effect(below.rest) {
@@ -131,5 +139,5 @@ func (h *holding) entry(destination identity.Name, below *Shared, own *rules, na
 			r.exact[service] = &i
 		}
 	}
-	return r.list(destination), held
+	return r, held
 }

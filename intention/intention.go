@@ -33,13 +33,20 @@ func (a Action) String() string {
 
 // Source is who an intention is about. A source with a Peer is a service of another cluster: it
 // never matches an identity of this trust domain, neither to allow nor to deny. Service may be "*".
+// It is comparable.
 type Source struct {
 	Peer string
+	// ID, if not empty, is the workload of another trust domain that the intention is about: that one
+	// alone, whatever Peer and Name say. Of the mesh's own trust domain it matches nobody.
+	ID identity.ID `json:",omitempty"`
 	identity.Name
 }
 
-// String is the source as Consul's CLI prints it.
+// String is the source as Consul's CLI prints it; that of another trust domain is its SPIFFE ID.
 func (s Source) String() string {
+	if s.ID != "" {
+		return string(s.ID)
+	}
 	if s.Peer != "" {
 		return s.Name.String() + " (peer " + s.Peer + ")"
 	}
@@ -71,7 +78,7 @@ func (i Intention) Precedence() int {
 	if i.Destination.IsWildcard() {
 		p = 6
 	}
-	if i.Source.IsWildcard() {
+	if i.Source.ID == "" && i.Source.IsWildcard() {
 		p--
 	}
 	return p
@@ -104,9 +111,12 @@ func (i Intention) WhyDenied() string {
 
 // Scope is what a decision depends on besides the intentions.
 type Scope struct {
-	// TrustDomain is the mesh's; identities of another one are denied. The zero value denies
-	// everybody.
+	// TrustDomain is the mesh's; identities of another one are denied, unless an intention names them.
+	// The zero value denies everybody.
 	TrustDomain spiffeid.TrustDomain
+	// Federated are the other trust domains whose bundles are known, sorted by name; identities of
+	// others are denied whatever intentions say, as nothing proves them.
+	Federated []spiffeid.TrustDomain
 	// Datacenters are the known ones, sorted; identities of another one are denied. Empty denies
 	// everybody.
 	Datacenters []string
@@ -118,6 +128,7 @@ type Scope struct {
 func Compare(a, b Intention) int {
 	return cmp.Or(
 		cmp.Compare(b.Precedence(), a.Precedence()),
+		cmp.Compare(a.Source.ID, b.Source.ID),
 		strings.Compare(a.Source.Peer, b.Source.Peer),
 		compareNames(a.Source.Name, b.Source.Name),
 		compareNames(a.Destination, b.Destination),

@@ -19,6 +19,8 @@ type Policy struct {
 	own         rules
 	// only limits the allowed sources further; see Within. Nil: it does not.
 	only *Set
+	// serverFirst: no source of another trust domain is allowed; see ServerFirst.
+	serverFirst bool
 }
 
 // Shared is the intentions about all destinations of a namespace, compiled once for all their
@@ -35,6 +37,8 @@ type rules struct {
 	// exact is keyed by the source's service: partition and namespace are the destination's.
 	exact map[string]*Intention
 	rest  *Intention // that of the source "*"; nil: there is none
+	// foreign are those about identities of other trust domains, of one destination alone.
+	foreign map[identity.ID]*Intention
 }
 
 func newRules(destination identity.Name, all []Intention) rules {
@@ -49,6 +53,8 @@ func newRules(destination identity.Name, all []Intention) rules {
 	for n := range about { // of two for one source, the denying one comes first and is kept
 		i := &about[n]
 		switch {
+		case i.Source.ID != "":
+			r.putForeign(i)
 		case i.Source.Peer != "" || !sameSpace(i.Source.Name, destination):
 			// The source is never a local identity, or is in a namespace that Decide refuses
 			// anyway.
@@ -176,6 +182,7 @@ func (s *Shared) both(a, b *rules) rules {
 			r.exact[service] = i
 		}
 	}
+	r.foreign = bothForeign(a.foreign, b.foreign)
 	return r
 }
 
@@ -207,12 +214,20 @@ const (
 	ByIntention
 	// ByDefault: no intention is about the source.
 	ByDefault
-	// ForeignTrustDomain: the source's trust domain is not the mesh's.
+	// ForeignTrustDomain: the source's trust domain is not the mesh's, and no intention names it by its
+	// SPIFFE ID.
 	ForeignTrustDomain
 	// UnknownDatacenter: the source's datacenter is not one of the mesh's.
 	UnknownDatacenter
 	// ForeignNamespace: the source is of another partition or namespace than the destination.
 	ForeignNamespace
+	// UnknownTrustDomain: an intention allows a source of another trust domain, whose bundle is not known.
+	UnknownTrustDomain
+	// SpeaksFirst: an intention allows a source of another trust domain, and the application speaks
+	// before its client; see ServerFirst.
+	SpeaksFirst
+	// NoService: the identity is of the mesh's trust domain, and no service's.
+	NoService
 	// unrecorded: the source is allowed, but that is not recorded on disk yet; see Within.
 	unrecorded
 )
@@ -230,6 +245,12 @@ func (r Reason) String() string {
 		return "unknown datacenter"
 	case ForeignNamespace:
 		return "foreign namespace"
+	case UnknownTrustDomain:
+		return "no bundle of the source's trust domain"
+	case SpeaksFirst:
+		return "foreign source of an application that speaks first"
+	case NoService:
+		return "not the identity of a service"
 	case unrecorded:
 		return "not recorded yet"
 	case NoPolicy:
@@ -250,15 +271,16 @@ type Decision struct {
 func (d Decision) Allowed() bool { return d.Action == Allow }
 
 // Decide says whether the source may connect to p's destination. It is two look-ups whatever the
-// number of intentions, and does not allocate. Only identities of the trust domain, of a known
-// datacenter and of the destination's own partition and namespace are ever allowed.
+// number of intentions, and does not allocate for a source of the mesh. Of those only identities of a known
+// datacenter and of the destination's own partition and namespace are ever allowed; those of another
+// trust domain as DecideID says.
 func (p *Policy) Decide(source identity.Service) Decision {
 	if p == nil {
 		return Decision{}
 	}
 	scope := &p.shared.scope
 	if source.TrustDomain != scope.TrustDomain || source.TrustDomain.IsZero() {
-		return Decision{Reason: ForeignTrustDomain}
+		return p.decideForeign(identity.ID(source.String()))
 	}
 	if !slices.Contains(scope.Datacenters, source.Datacenter) {
 		return Decision{Reason: UnknownDatacenter}
@@ -343,7 +365,7 @@ func (p *Policy) named() []string {
 		names = append(names, p.shared.names...)
 	}
 	if p.only != nil {
-		names = slices.Concat(names, p.only.named())
+		names = slices.DeleteFunc(slices.Concat(names, p.only.named()), isID)
 	}
 	slices.Sort(names)
 	return slices.Compact(names)
@@ -363,7 +385,7 @@ func (p *Policy) Shared() (s *Shared, bare bool) {
 	if p == nil {
 		return nil, false
 	}
-	return p.shared, p.only == nil && len(p.own.exact) == 0 && p.own.rest == nil
+	return p.shared, p.only == nil && len(p.own.exact) == 0 && p.own.rest == nil && len(p.own.foreign) == 0
 }
 
 // Exact yields the services that have a rule about all destinations and its action, sorted by name.
@@ -378,7 +400,8 @@ func (s *Shared) Exact() iter.Seq2[string, Action] {
 }
 
 // Allowed is the set of identities that p allows, without the limit of Within. That of a nil policy
-// is empty.
+// is empty. Those of another trust domain are in it whether its bundle is known or not: that it goes
+// takes nothing from the connections that there are.
 func (p *Policy) Allowed() Set {
 	if p == nil || p.shared.scope.TrustDomain.IsZero() {
 		return Set{}
@@ -389,6 +412,9 @@ func (p *Policy) Allowed() Set {
 	}
 	for service, i := range p.own.exact {
 		s.put(service, i.Effect() == Allow)
+	}
+	for id, i := range p.own.foreign {
+		s.put(string(id), i.Effect() == Allow)
 	}
 	s.sort()
 	return s

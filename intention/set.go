@@ -3,6 +3,7 @@ package intention
 import (
 	"cmp"
 	"slices"
+	"strings"
 	"sync/atomic"
 	"weak"
 
@@ -15,6 +16,7 @@ import (
 type Set struct {
 	*Base
 	// In and Out are, sorted, the services that are in the set, or not, whatever Base says of them.
+	// Workloads of other trust domains are in In by their SPIFFE IDs, or not in the set: no Base has them.
 	In, Out []string
 }
 
@@ -112,11 +114,17 @@ func (s Set) has(service string) bool {
 	switch {
 	case contains(s.In, service):
 		return true
-	case s.Base == nil || contains(s.Out, service):
+	case s.Base == nil || contains(s.Out, service) || isID(service):
 		return false
 	}
 	return contains(s.Except, service) != s.Rest
 }
+
+// isID tells the SPIFFE ID of a workload of another trust domain from the name of a service.
+func isID(n string) bool { return strings.HasPrefix(n, "spiffe://") }
+
+// includesID reports whether a workload of another trust domain is in s.
+func (s Set) includesID(id identity.ID) bool { return !s.empty() && contains(s.In, string(id)) }
 
 // rest reports whether the names that s does not list are in it.
 func (s Set) rest() bool { return s.Base != nil && s.Rest }
@@ -133,7 +141,8 @@ func (s Set) named() []string {
 // put adds a name to In or Out, unless the base has it right. It must not have been put before.
 func (s *Set) put(service string, in bool) {
 	switch {
-	case contains(s.Except, service) != s.Rest == in:
+	case isID(service) && !in:
+	case !isID(service) && contains(s.Except, service) != s.Rest == in:
 	case in:
 		s.In = append(s.In, service)
 	default:
@@ -183,12 +192,16 @@ func (s Set) Intersection(t Set) Set {
 	}
 	both := filter(s.Datacenters, func(dc string) bool { return contains(t.Datacenters, dc) })
 	b := &Base{TrustDomain: t.TrustDomain, Datacenters: both, Rest: s.rest() && t.rest()}
+	all := Set{Base: b}
 	for _, n := range merge(s.named(), t.named()) {
-		if (s.has(n) && t.has(n)) != b.Rest {
+		switch in := s.has(n) && t.has(n); {
+		case isID(n):
+			all.put(n, in)
+		case in != b.Rest:
 			b.Except = append(b.Except, n)
 		}
 	}
-	return Set{Base: b}
+	return all
 }
 
 // named are the names in which the sets differ from their bases, sorted.

@@ -2,6 +2,7 @@ package intention_test
 
 import (
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/sallyport/sallyport/intention"
@@ -12,8 +13,12 @@ func member(s intention.Set, p place) bool {
 	if s.Base == nil || s.TrustDomain == "" || s.TrustDomain != p.trustDomain || !slices.Contains(s.Datacenters, p.dc) {
 		return false
 	}
-	return slices.Contains(s.In, p.name) || !slices.Contains(s.Out, p.name) && slices.Contains(s.Except, p.name) != s.Rest
+	foreign := strings.HasPrefix(p.name, "spiffe://")
+	return slices.Contains(s.In, p.name) || !foreign && !slices.Contains(s.Out, p.name) && slices.Contains(s.Except, p.name) != s.Rest
 }
+
+// foreignID is a workload of another trust domain, which is in the sets that name it alone.
+const foreignID = "spiffe://td-b.example/ns/prod/sa/x"
 
 // place is where a service may be, and its name.
 type place struct{ trustDomain, dc, name string }
@@ -23,7 +28,7 @@ type place struct{ trustDomain, dc, name string }
 func world(yield func(place) bool) {
 	for _, td := range []string{"one", "two", "three"} {
 		for _, dc := range []string{"dc1", "dc2", "dc3"} {
-			for _, name := range []string{"a", "b", "c", "unheard-of"} {
+			for _, name := range []string{"a", "b", "c", "unheard-of", foreignID} {
 				if !yield(place{td, dc, name}) {
 					return
 				}
@@ -45,7 +50,8 @@ func sets() []intention.Set {
 					if len(except) < 2 && td != "two" { // enough of all the combinations
 						out = append(out,
 							intention.Set{Base: base, In: []string{"a"}}, intention.Set{Base: base, Out: []string{"a", "b"}},
-							intention.Set{Base: base, In: []string{"c"}, Out: []string{"a"}})
+							intention.Set{Base: base, In: []string{"c"}, Out: []string{"a"}},
+							intention.Set{Base: base, In: []string{"c", foreignID}}, intention.Set{Base: base, In: []string{foreignID}, Out: []string{"c"}})
 					}
 				}
 			}

@@ -82,6 +82,7 @@ func describePolicy(v *catalog.View, p *intention.Policy) (out []admin.Rule) {
 	for source := range p.Exact() {
 		rule(source, p.Decide(v.Identity(source)))
 	}
+	out = append(out, describeForeign(p)...)
 	rest := p.Decide(v.Identity(identity.NewName(unnamed)))
 	rule(identity.NewName(identity.Wildcard), rest)
 	return out

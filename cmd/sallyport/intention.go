@@ -181,13 +181,12 @@ func readFlagsUnused(c *cobra.Command) error {
 }
 
 func checkFiles(c *cobra.Command, dir, source, destination string) (admin.CheckResponse, error) {
-	domain := anyDomain
-	if id, err := identity.ParseURI(source); err == nil {
-		domain = id.TrustDomain // the files do not know their mesh's
-	}
-	contents, err := readFiles(c, dir, domain, files.Load, func(p files.Problem) { printWarning(c.ErrOrStderr(), p) })
+	contents, err := readFiles(c, dir, anyDomain, files.Load, func(p files.Problem) { printWarning(c.ErrOrStderr(), p) })
 	if err != nil {
 		return admin.CheckResponse{}, err
+	}
+	if id, err := identity.ParseID(source); err == nil {
+		asNamed(&contents, id)
 	}
 	return checkIntention((&catalog.View{}).Next(contents), source, destination, dir)
 }
@@ -200,21 +199,24 @@ func checkIntention(v *catalog.View, source, destination, dir string) (admin.Che
 	if v == nil || v.Mesh() == nil {
 		return admin.CheckResponse{}, errors.New("nothing is known of the mesh yet: `sallyport check` says why")
 	}
-	src := v.Identity(serviceOf(v, source))
+	src, id := v.Identity(serviceOf(v, source)), identity.ID("")
 	if strings.HasPrefix(source, "spiffe://") {
-		id, err := identity.ParseURI(source)
-		if err != nil {
+		var err error
+		if id, err = identity.ParseID(source); err != nil {
 			return admin.CheckResponse{}, fmt.Errorf("source: %w", err)
 		}
-		src = id
+		src, _ = id.Service() // zero: another one
 	} else if err := src.Name.Check(); err != nil {
 		return admin.CheckResponse{}, fmt.Errorf("source: %w", err)
+	} else {
+		id = identity.ID(src.String())
 	}
 	dst := serviceOf(v, destination)
 	if err := dst.Check(); err != nil {
 		return admin.CheckResponse{}, fmt.Errorf("destination: %w", err)
 	}
-	d := v.Decide(src, dst)
+	foreign := id.TrustDomain() != v.Mesh().TrustDomain
+	d := v.DecideID(id, dst)
 	r := admin.CheckResponse{Allowed: d.Allowed(), Source: source, Destination: destination, Reason: d.Reason.String()}
 	if d.Reason == intention.ByDefault && !r.Allowed {
 		r.Remedy = whatAllows(v, src.Name, dst, dir)
@@ -224,9 +226,12 @@ func checkIntention(v *catalog.View, source, destination, dir string) (admin.Che
 		r.Note, r.Held = i.WhyDenied(), i.Held
 	}
 	var notes []string
+	if foreign && !r.Allowed && d.Intention == nil {
+		r.Remedy = whatAllowsForeign(v, d.Reason, id, dst)
+	}
 	// Of what is registered in other datacenters only those who dial it here know.
 	known := v.Service(src.Name) != nil && (!whole || defines(v, func(n identity.Name) bool { return n == src.Name }))
-	if !known && src.Datacenter == v.Mesh().Datacenter {
+	if !known && !foreign && src.Datacenter == v.Mesh().Datacenter {
 		notes = append(notes, fmt.Sprintf("no service %q is registered%s", src.Name, nearestService(v, src.Name.Service)))
 	}
 	switch {

@@ -1,0 +1,78 @@
+package definition
+
+import (
+	"strings"
+
+	"github.com/sallyport/sallyport/identity"
+	"github.com/sallyport/sallyport/intention"
+)
+
+// foreignMeta is the key, without the source's name at its end, by which the Meta of a
+// service-intentions entry in Consul says that a source is a workload of another trust domain:
+// sallyport_spiffe_id_billing. Consul has no field for it.
+const foreignMeta = "sallyport_spiffe_id_"
+
+// foreignSource reads the SPIFFE ID that a source is given by in files.
+func (d *Decoder) foreignSource(f *Field) (id identity.ID, ok bool) {
+	if name := d.field("Name"); name != nil {
+		d.say(f.At, f, "%s has %s and %s: a source is one of them", d.What, f.Key, name.Key)
+		return "", false
+	}
+	for _, key := range []string{"Namespace", "Partition"} {
+		d.Only(key)
+	}
+	s := d.Text("SpiffeID")
+	if !s.Set {
+		return "", false
+	}
+	return d.spiffeID(f, s.Value)
+}
+
+// SpiffeID is the SPIFFE ID of a workload of another trust domain, the value of key; ok is false if it is not given,
+// or is none, which is a mistake.
+func (d *Decoder) SpiffeID(key string) (id identity.ID, ok bool) {
+	s := d.Text(key)
+	if !s.Set {
+		return "", false
+	}
+	return d.spiffeID(d.field(key), s.Value)
+}
+
+func (d *Decoder) spiffeID(f *Field, text string) (id identity.ID, ok bool) {
+	id, err := identity.ParseID(text)
+	switch {
+	case err == nil:
+		return id, true
+	case strings.Contains(text, identity.Wildcard):
+		d.wrong(f, "%.200q: a workload of another trust domain is named exactly, without a wildcard", text)
+	default:
+		d.wrong(f, "is not the SPIFFE ID of a workload, as spiffe://td-b.example/ns/prod/sa/web: %s", err)
+	}
+	return "", false
+}
+
+// foreignByMeta makes s a workload of another trust domain if the Meta of its entry says so. Such a
+// source has to have a Peer, whichever: to Consul it is then nobody of this mesh, too, whoever it
+// asks. What is not understood is reported, and so denies.
+func (d *Decoder) foreignByMeta(s *intention.Source) {
+	meta := d.field("Meta")
+	if meta == nil || meta.Value.Kind != Mapping {
+		return
+	}
+	for k := range meta.Value.Fields {
+		f := &meta.Value.Fields[k]
+		if f.Key != foreignMeta+s.Service {
+			continue
+		}
+		switch id, ok := identity.ID(""), s.Peer != ""; {
+		case f.Value.Kind != Text:
+			d.say(f.At, f, "the %s of %s is no text", f.Key, d.What)
+		case !ok:
+			d.say(f.At, f, "a source with the Meta %s needs a Peer, so that it is no service of this mesh to Consul", f.Key)
+		default:
+			if id, ok = d.spiffeID(f, f.Value.Text); ok {
+				*s = intention.Source{ID: id}
+			}
+		}
+	}
+}

@@ -1,0 +1,124 @@
+package intention
+
+import (
+	"cmp"
+	"iter"
+	"maps"
+	"slices"
+
+	"github.com/sallyport/sallyport/identity"
+)
+
+// putForeign adds an intention about an identity of another trust domain. Those about all
+// destinations are not supported: they deny nobody who is not denied anyway.
+func (r *rules) putForeign(i *Intention) {
+	if i.Destination.IsWildcard() || r.foreign[i.Source.ID] != nil {
+		return
+	}
+	if r.foreign == nil {
+		r.foreign = map[identity.ID]*Intention{}
+	}
+	r.foreign[i.Source.ID] = i
+}
+
+// bothForeign allow what a and b allow. Who is not in it is denied.
+func bothForeign(a, b map[identity.ID]*Intention) map[identity.ID]*Intention {
+	out := map[identity.ID]*Intention{}
+	for id, i := range a {
+		switch j := b[id]; {
+		case i.Effect() == Deny:
+			out[id] = i
+		case j != nil:
+			out[id] = j
+		}
+	}
+	for id, j := range b {
+		if j.Effect() == Deny {
+			out[id] = cmp.Or(out[id], j)
+		}
+	}
+	if len(out) == 0 {
+		return nil
+	}
+	return out
+}
+
+// DecideID is Decide for a source of which the SPIFFE ID is known: a service of the mesh, or a
+// workload of another trust domain. The latter is allowed by an intention that names exactly it, and by
+// nothing else: neither the source "*" nor the default is about it. And the bundle of its trust domain has to
+// be known.
+func (p *Policy) DecideID(source identity.ID) Decision {
+	if p == nil {
+		return Decision{}
+	}
+	if source.TrustDomain() != p.shared.scope.TrustDomain {
+		return p.decideForeign(source)
+	}
+	s, ok := source.Service()
+	if !ok {
+		return Decision{Reason: NoService}
+	}
+	return p.Decide(s)
+}
+
+func (p *Policy) decideForeign(source identity.ID) Decision {
+	scope := &p.shared.scope
+	i := p.own.foreign[source]
+	switch {
+	case i == nil || source == "" || scope.TrustDomain.IsZero() || source.TrustDomain() == scope.TrustDomain:
+		return Decision{Reason: ForeignTrustDomain}
+	case i.Effect() == Deny:
+		return Decision{Reason: ByIntention, Intention: i}
+	case p.serverFirst:
+		return Decision{Reason: SpeaksFirst}
+	case !slices.Contains(scope.Federated, source.TrustDomain()):
+		return Decision{Reason: UnknownTrustDomain}
+	case p.only != nil && !p.only.includesID(source):
+		return Decision{Reason: unrecorded}
+	}
+	return Decision{Action: Allow, Reason: ByIntention, Intention: i}
+}
+
+// Foreign yields the identities of other trust domains that p allows, sorted. A nil p yields none.
+func (p *Policy) Foreign() iter.Seq[identity.ID] {
+	return func(yield func(identity.ID) bool) {
+		if p == nil || len(p.own.foreign) == 0 {
+			return
+		}
+		for _, id := range slices.Sorted(maps.Keys(p.own.foreign)) {
+			if p.decideForeign(id).Allowed() && !yield(id) {
+				return
+			}
+		}
+	}
+}
+
+// ServerFirst is p for a destination whose application speaks before its client: it denies all
+// identities of other trust domains, as Envoy's handshake cannot keep one domain from naming
+// another's workload in a second URI SAN, and what comes after it is too late. A nil p stays nil.
+func (p *Policy) ServerFirst() *Policy {
+	if p == nil || len(p.own.foreign) == 0 || p.serverFirst {
+		return p
+	}
+	q := *p
+	q.serverFirst = true
+	return &q
+}
+
+// foreign are the intentions about identities of other trust domains, as Hold makes them.
+func (h *holding) foreign(now, before *Policy, entries []rules) (all map[identity.ID]*Intention, held bool) {
+	all = maps.Clone(now.own.foreign)
+	for id, i := range all {
+		was, named := before.own.foreign[id], len(entries) > 0
+		for n := range entries {
+			named = named && entries[n].foreign[id] != nil
+		}
+		if i.Effect() == Deny || was != nil && was.Effect() == Allow || named {
+			continue
+		}
+		waits := *i
+		waits.Held = h.why
+		all[id], held = &waits, true
+	}
+	return all, held
+}
