@@ -32,7 +32,7 @@ func describeForeign(p *intention.Policy) (out []admin.Rule) {
 
 // whatAllowsForeign is what has to be done to allow a workload of another trust domain that is denied without an
 // intention that denies it.
-func whatAllowsForeign(v *catalog.View, why intention.Reason, id identity.ID, destination identity.Name) string {
+func whatAllowsForeign(v *catalog.View, why intention.Reason, id identity.ID, destination identity.Name, dir string) string {
 	switch why { //nolint:exhaustive // the others say what to do, or are no more than that
 	case intention.UnknownTrustDomain:
 		return fmt.Sprintf("nothing proves who is of %s: give its bundle to `sallyport bundle import`", id.TrustDomain())
@@ -40,7 +40,12 @@ func whatAllowsForeign(v *catalog.View, why intention.Reason, id identity.ID, de
 		return fmt.Sprintf("%s speaks first, and would be heard by who shows a second name of another trust domain: no workload of one can be let in", destination)
 	case intention.ForeignTrustDomain:
 		if id.TrustDomain() != v.Mesh().TrustDomain {
-			return fmt.Sprintf("neither * nor the default is about other trust domains: to allow it, write { SpiffeID = %q Action = \"allow\" } into the Sources of the service-intentions of %s", id, destination)
+			const nobody = "neither * nor the default is about other trust domains: to allow it, "
+			if dir == "" {
+				return nobody + fmt.Sprintf("write into the service-intentions of %s, for a name x of your choice: Sources = [{ Name = \"x\" Peer = %q Action = \"allow\" }] Meta { sallyport_spiffe_id_x = %q }",
+					destination, id.TrustDomain().Name(), id)
+			}
+			return nobody + fmt.Sprintf("write { SpiffeID = %q Action = \"allow\" } into the Sources of the service-intentions of %s", id, destination)
 		}
 	}
 	return ""

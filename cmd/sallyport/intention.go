@@ -205,7 +205,11 @@ func checkIntention(v *catalog.View, source, destination, dir string) (admin.Che
 		if id, err = identity.ParseID(source); err != nil {
 			return admin.CheckResponse{}, fmt.Errorf("source: %w", err)
 		}
-		src, _ = id.Service() // zero: another one
+		if id.TrustDomain() == v.Mesh().TrustDomain {
+			if src, err = identity.ParseURI(source); err != nil {
+				return admin.CheckResponse{}, fmt.Errorf("source: %w", err)
+			}
+		}
 	} else if err := src.Name.Check(); err != nil {
 		return admin.CheckResponse{}, fmt.Errorf("source: %w", err)
 	} else {
@@ -227,7 +231,7 @@ func checkIntention(v *catalog.View, source, destination, dir string) (admin.Che
 	}
 	var notes []string
 	if foreign && !r.Allowed && d.Intention == nil {
-		r.Remedy = whatAllowsForeign(v, d.Reason, id, dst)
+		r.Remedy = whatAllowsForeign(v, d.Reason, id, dst, dir)
 	}
 	// Of what is registered in other datacenters only those who dial it here know.
 	known := v.Service(src.Name) != nil && (!whole || defines(v, func(n identity.Name) bool { return n == src.Name }))

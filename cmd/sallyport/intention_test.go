@@ -104,7 +104,8 @@ func TestRemedy(t *testing.T) {
 		{"web", "far", "", "to allow it, write for `consul config write -`: Kind = \"service-intentions\" Name = \"far\""},
 		{"web", "api", "/etc/mesh", ""},
 		{"l7", "api", "/etc/mesh", ""},
-		{"spiffe://other.consul/ns/default/dc/dc1/svc/web", "api", "/etc/mesh", ""},
+		{"spiffe://other.consul/ns/default/dc/dc1/svc/web", "api", "/etc/mesh", `neither * nor the default is about other trust domains: to allow it, write { SpiffeID = "spiffe://other.consul/ns/default/dc/dc1/svc/web" Action = "allow" }`},
+		{"spiffe://other.consul/x", "api", "", `neither * nor the default is about other trust domains: to allow it, write into the service-intentions of api, for a name x of your choice: Sources = [{ Name = "x" Peer = "other.consul" Action = "allow" }]`},
 	} {
 		r, err := checkIntention(exampleView(), tc.source, tc.destination, tc.dir)
 		if err != nil || !strings.HasPrefix(r.Remedy, tc.want) || tc.want == "" && r.Remedy != "" {
@@ -211,7 +212,7 @@ func TestCheckFiles(t *testing.T) {
 		{"", "web api", "Allowed"},
 		{"", "spiffe://7a1f.consul/ns/default/dc/dc1/svc/web api", "Allowed"},
 		{"", "spiffe://7a1f.consul/ns/default/dc/dc2/svc/web api", "unknown datacenter"},
-		{"", "spiffe://7a1f.consul/x api", "source: "},
+		{"", "spiffe://7a1f.consul/x api", "Denied: spiffe://7a1f.consul/x => api, by foreign trust domain"},
 		{"", "api web", "Denied: api => web, by default policy"},
 		{"", "--default-intention-policy allow api web", "Allowed: api => web, by default policy"},
 		{"allow", "api web", "Allowed: api => web, by default policy"},
