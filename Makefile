@@ -15,6 +15,10 @@ CONSUL_BUILT := .tools/consul-$(CONSUL_VERSION)
 VAULT_VERSION := 1.21.0
 VAULT_BUILT := .tools/vault-$(VAULT_VERSION)
 
+# The cfssl of `make test-cfssl`; CFSSL=/path runs another. e2e/cfssl/go.mod pins it.
+CFSSL_VERSION := 1.6.5
+CFSSL_BUILT := .tools/cfssl-$(CFSSL_VERSION)
+
 # The OpenBao of the tests; OPENBAO=/path runs another. hack/openbao.sha256 pins it.
 OPENBAO_VERSION := 2.7.2
 
@@ -115,12 +119,16 @@ test-spoiled: tools ## whether the end-to-end suite finds a build at fault that 
 	hack/spoiled.sh
 
 .PHONY: test-long
-test-long: tools build test-spoiled test-upgrade ## the tests that have a long form, in that: each flood of the control plane for a minute; test-spoiled, test-upgrade
+test-long: tools build test-spoiled test-upgrade test-cfssl ## the tests that have a long form, in that: each flood of the control plane for a minute; test-spoiled, test-upgrade
 	E2E_LONG=1 SALLYPORT_BIN="$$PWD/bin/sallyport" $(GO) test -tags e2e -count=1 -timeout 60m -v -run '$(LONG)' ./e2e
 
 .PHONY: test-vault
 test-vault: tools build $(if $(VAULT),,$(VAULT_BUILT)) ## Consul's CA on a real Vault, which takes about 15 minutes to build, once
 	VAULT="$(or $(VAULT),$$PWD/$(VAULT_BUILT))" SALLYPORT_BIN="$$PWD/bin/sallyport" $(GO) test -tags 'e2e vault' -count=1 -run '^TestConsulVault$$' -v ./e2e
+
+.PHONY: test-cfssl
+test-cfssl: $(if $(CFSSL),,$(CFSSL_BUILT)) ## the plug-in of docs/certificates/plug-in/cfssl.py on a real cfssl, which takes 2 minutes to build, once
+	CFSSL="$(or $(CFSSL),$$PWD/$(CFSSL_BUILT))" $(GO) test -tags cfssl -count=1 -run '^TestCFSSL$$' -v ./ca/plugin
 
 .PHONY: fuzz
 fuzz: ## each fuzz target for FUZZTIME (30s)
@@ -232,6 +240,11 @@ $(VAULT_BUILT):
 	@mkdir -p .tools
 	@echo "building Vault $(VAULT_VERSION): some ten minutes, once"
 	cd e2e/vault && CGO_ENABLED=0 $(GO) build -buildvcs=false -trimpath -ldflags '-s -w' -o ../../$@.new github.com/hashicorp/vault
+	mv $@.new $@
+
+$(CFSSL_BUILT):
+	@mkdir -p .tools
+	cd e2e/cfssl && CGO_ENABLED=0 $(GO) build -buildvcs=false -trimpath -ldflags '-s -w' -o ../../$@.new github.com/cloudflare/cfssl/cmd/cfssl
 	mv $@.new $@
 
 .PHONY: clean

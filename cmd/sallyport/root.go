@@ -54,6 +54,7 @@ configuration over xDS: mutual TLS between services, and only the connections th
 		newLeafCommand(&o),
 		newSVIDCommand(&o),
 		newTokenCommand(&o),
+		newCACommand(),
 		newConsulCommand(),
 		newValidateCommand(),
 		newVersionCommand(),
