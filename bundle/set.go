@@ -9,7 +9,7 @@ import (
 	"time"
 
 	"github.com/go-jose/go-jose/v4"
-	"github.com/sallyport/sallyport/ca"
+	"github.com/sallyport/sallyport/certpath"
 	"github.com/sallyport/sallyport/sds"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 )
@@ -53,7 +53,7 @@ func (s *Set) same(o *Set) bool { return s != nil && o != nil && slices.Equal(s.
 const lastMinute = time.Minute
 
 // newBundle is what of a document is used at now, old if that says the same. Nil: nothing is. left are the certificates that are not.
-func newBundle(d *Document, old *Bundle, now time.Time) (b *Bundle, left []ca.LeftOut) {
+func newBundle(d *Document, old *Bundle, now time.Time) (b *Bundle, left []certpath.LeftOut) {
 	roots, left := usable(d, now)
 	if len(roots) == 0 {
 		return nil, left
@@ -74,16 +74,16 @@ func newBundle(d *Document, old *Bundle, now time.Time) (b *Bundle, left []ca.Le
 }
 
 // usable are the certificates of a document that verifiers are given at now, and those that they are not.
-func usable(d *Document, now time.Time) (roots []*x509.Certificate, left []ca.LeftOut) {
+func usable(d *Document, now time.Time) (roots []*x509.Certificate, left []certpath.LeftOut) {
 	var lasting []*x509.Certificate
 	for _, c := range d.authorities {
 		if end := c.NotAfter; now.Before(end) && !end.After(now.Add(lastMinute)) {
-			left = append(left, ca.LeftOut{Certificate: c, Reason: "it ends within a minute"})
+			left = append(left, certpath.LeftOut{Certificate: c, Reason: "it ends within a minute"})
 			continue
 		}
 		lasting = append(lasting, c)
 	}
-	roots, more := ca.Bundle(lasting, true, now)
+	roots, more := certpath.Bundle(lasting, true, now)
 	return roots, append(left, more...)
 }
 

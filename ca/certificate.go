@@ -9,6 +9,7 @@ import (
 	"crypto/x509/pkix"
 	"errors"
 	"fmt"
+	"github.com/sallyport/sallyport/certpath"
 	"math/big"
 	"net"
 	"net/url"
@@ -44,7 +45,7 @@ func intermediateProfile() profile {
 // A sidecar is client and server with the same leaf.
 func leafProfile() profile {
 	return profile{
-		name: "leaf", usage: x509.KeyUsageDigitalSignature, pathLen: -1, key: leafKey,
+		name: "leaf", usage: x509.KeyUsageDigitalSignature, pathLen: -1, key: certpath.LeafKey,
 		extended: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
 	}
 }
@@ -228,12 +229,4 @@ func onP256(public crypto.PublicKey) error {
 }
 
 // valid returns an error if cert cannot be used at now.
-func valid(cert *x509.Certificate, now time.Time) error {
-	switch {
-	case now.Before(cert.NotBefore):
-		return fmt.Errorf("valid only from %s on", cert.NotBefore.Format(time.RFC3339))
-	case !now.Before(cert.NotAfter):
-		return fmt.Errorf("expired at %s", cert.NotAfter.Format(time.RFC3339))
-	}
-	return nil
-}
+func valid(cert *x509.Certificate, now time.Time) error { return certpath.Valid(cert, now) }

@@ -2,10 +2,6 @@ package ca
 
 import (
 	"context"
-	"crypto"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rsa"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/asn1"
@@ -16,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/sallyport/sallyport/certpath"
 	"github.com/sallyport/sallyport/identity"
 )
 
@@ -73,7 +70,7 @@ func parseRequest(request []byte, uri string) (*x509.CertificateRequest, error) 
 		return nil, fmt.Errorf("cannot be read: %w", err)
 	}
 	// The key before the signature: what verifying costs depends on it.
-	if err := leafKey(csr.PublicKey); err != nil {
+	if err := certpath.LeafKey(csr.PublicKey); err != nil {
 		return nil, err
 	}
 	switch csr.SignatureAlgorithm {
@@ -92,35 +89,13 @@ func parseRequest(request []byte, uri string) (*x509.CertificateRequest, error) 
 	return csr, nil
 }
 
-// Bounds of an RSA key, in bits: above, TLS libraries refuse it or take long.
-const minRSA, maxRSA = 2048, 4096
-
-// leafKey refuses public keys that leafs are not made for.
-func leafKey(public crypto.PublicKey) error {
-	switch key := public.(type) {
-	case *ecdsa.PublicKey:
-		if key.Curve == elliptic.P256() || key.Curve == elliptic.P384() {
-			return nil
-		}
-		return fmt.Errorf("its key is on %s: leafs are made for keys on P-256 and P-384, and RSA keys", key.Curve.Params().Name)
-	case *rsa.PublicKey:
-		switch n := key.N.BitLen(); {
-		case n < minRSA || n > maxRSA:
-			return fmt.Errorf("its RSA key has %d bits: take one of %d to %d, or one on P-256", n, minRSA, maxRSA)
-		case key.E < 65537: // NIST SP 800-56B, 6.2
-			return fmt.Errorf("the public exponent of its RSA key is %d: take 65537", key.E)
-		}
-		return nil
-	}
-	return fmt.Errorf("its key is a %T: leafs are made for keys on P-256 and P-384, and RSA keys", public)
-}
-
-// Extensions that requests ask for (RFC 5280, 4.2.1).
+// Extensions that requests and signers have (RFC 5280, 4.2.1).
 var (
 	subjectKeyID     = asn1.ObjectIdentifier{2, 5, 29, 14}
 	keyUsage         = asn1.ObjectIdentifier{2, 5, 29, 15}
 	subjectAltName   = asn1.ObjectIdentifier{2, 5, 29, 17}
 	basicConstraints = asn1.ObjectIdentifier{2, 5, 29, 19}
+	nameConstraints  = asn1.ObjectIdentifier{2, 5, 29, 30}
 	extendedKeyUsage = asn1.ObjectIdentifier{2, 5, 29, 37}
 	serverAuth       = asn1.ObjectIdentifier{1, 3, 6, 1, 5, 5, 7, 3, 1}
 	clientAuth       = asn1.ObjectIdentifier{1, 3, 6, 1, 5, 5, 7, 3, 2}
@@ -129,17 +104,12 @@ var (
 // certSign and crlSign are bits of a key usage.
 const certSign, crlSign = 5, 6
 
-// uriSAN is the subject alternative name of uri alone. It is compared byte by byte, as there are names that Go does not read.
-func uriSAN(uri string) ([]byte, error) {
-	return asn1.Marshal([]asn1.RawValue{{Class: asn1.ClassContextSpecific, Tag: 6, Bytes: []byte(uri)}})
-}
-
 // askedFor refuses an extension that asks for another certificate than the leaf of uri.
 func askedFor(e pkix.Extension, uri string) error {
 	unread := func(rest []byte, err error) bool { return err != nil || len(rest) > 0 }
 	switch {
 	case e.Id.Equal(subjectAltName):
-		want, err := uriSAN(uri)
+		want, err := certpath.URISAN(uri)
 		if err != nil {
 			return err
 		}

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/sallyport/sallyport/certpath"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 )
 
@@ -148,7 +149,7 @@ type succession struct {
 func (c *CA) succeed(rec record, s *signer, oldRoot *pair, now time.Time) (succession, error) {
 	out := succession{signer: s, root: s.root}
 	bundle := func(keep func(anchor) bool) []*x509.Certificate {
-		b, _ := Bundle(rec.certificates(keep), true, now)
+		b, _ := certpath.Bundle(rec.certificates(keep), true, now)
 		return b
 	}
 	isNew := func(a anchor) bool { return fingerprint(a.Certificate.Certificate) == fingerprint(s.root) }
@@ -192,5 +193,5 @@ func (c *CA) probe(s *signer, cross *x509.Certificate, bundle []*x509.Certificat
 	if err != nil {
 		return err
 	}
-	return VerifyChain(chain, bundle, Wanted{ID: id, Key: public, Now: now})
+	return certpath.VerifyChain(chain, bundle, certpath.Wanted{ID: id, Key: public, Now: now})
 }

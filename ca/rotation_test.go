@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/sallyport/sallyport/certpath"
 	"github.com/sallyport/sallyport/sds"
 )
 
@@ -19,7 +20,7 @@ import (
 func trusts(t testing.TB, c *CA, bundle []*x509.Certificate, svid *sds.SVID) error {
 	t.Helper()
 	id := service(c.TrustDomain(), "web").ID()
-	return VerifyChain(svid.Certificates, bundle, Wanted{ID: id, Key: svid.PrivateKey.Public(), Now: time.Now()})
+	return certpath.VerifyChain(svid.Certificates, bundle, certpath.Wanted{ID: id, Key: svid.PrivateKey.Public(), Now: time.Now()})
 }
 
 // published is the bundle that holders get.

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/sallyport/sallyport/certpath"
 	"github.com/sallyport/sallyport/sds"
 )
 
@@ -69,14 +70,14 @@ func (c *CA) publish() {
 			c.publishedUntil = at
 		}
 	}
-	bundle, _ := Bundle(rec.certificates(func(r anchor) bool {
+	bundle, _ := certpath.Bundle(rec.certificates(func(r anchor) bool {
 		return r.State == active || r.Certificate.NotAfter.Sub(now) > endsSoon
 	}), true, now)
 	list := make([]sds.Root, len(bundle))
 	for i, cert := range bundle {
 		list[i] = sds.Root{ID: fingerprint(cert), Certificate: cert}
 	}
-	next := sds.NewRoots(c.authority.trustDomain, rec.Active, list).Within(maxChain)
+	next := sds.NewRoots(c.authority.trustDomain, rec.Active, list).Within(certpath.MaxLength)
 	last, ok := c.roots.Load()
 	if len(list) == 0 || ok && last.PEM() == next.PEM() && sameActive(last, next) {
 		return

@@ -3,16 +3,15 @@ package ca
 import (
 	"bytes"
 	"context"
-	"crypto"
 	"crypto/rsa"
 	"crypto/x509"
 	"encoding/pem"
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 	"time"
 
+	"github.com/sallyport/sallyport/certpath"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 )
 
@@ -52,15 +51,11 @@ var (
 	// ErrDenied is that it said no. Ask again when somebody has changed something, or at the next renewal.
 	ErrDenied = errors.New("the CA denied")
 	// ErrInvalid is that what it said is no answer, or what it was asked no question: one of the programs is wrong.
-	ErrInvalid = errors.New("the CA's answer is invalid")
+	ErrInvalid = certpath.ErrInvalid
 )
 
-// maxChain is how many certificates a chain from outside has at most, the root not counted.
-const maxChain = 4
-
-// Bounds of what came from outside, so that verifying it takes no time worth mentioning: certificates at once, and bits of an RSA key. By
-// a key of 8192 bits a signature is verified in 6 ms, by one of 262,144 in 7 s, and an answer has room for larger ones.
-const maxCertificates, maxForeignRSA = 64, 8192
+// maxCertificates is how many certificates come from outside at once.
+const maxCertificates = 64
 
 // ParseCertificates reads what came from outside: certificates in PEM, of which it takes every one. A private key among them, or
 // anything else, is ErrInvalid; so are no certificates at all, more than 64 and those of RSA keys of more than 8192 bits.
@@ -82,8 +77,8 @@ func ParseCertificates(text string) ([]*x509.Certificate, error) {
 		if err != nil {
 			return nil, fmt.Errorf("%w: %w", ErrInvalid, err)
 		}
-		if key, ok := cert.PublicKey.(*rsa.PublicKey); ok && key.N.BitLen() > maxForeignRSA {
-			return nil, fmt.Errorf("%w: an RSA key of %d bits, %d at most", ErrInvalid, key.N.BitLen(), maxForeignRSA)
+		if key, ok := cert.PublicKey.(*rsa.PublicKey); ok && key.N.BitLen() > certpath.MaxSignerRSA {
+			return nil, fmt.Errorf("%w: an RSA key of %d bits, %d at most", ErrInvalid, key.N.BitLen(), certpath.MaxSignerRSA)
 		}
 		if list = append(list, cert); len(list) > maxCertificates {
 			return nil, fmt.Errorf("%w: more than %d certificates", ErrInvalid, maxCertificates)
@@ -93,37 +88,4 @@ func ParseCertificates(text string) ([]*x509.Certificate, error) {
 		return nil, fmt.Errorf("%w: no certificate", ErrInvalid)
 	}
 	return list, nil
-}
-
-// Chain is certs brought into the shape in which Envoy follows them: first the one for public, after each one its signer, no root, as
-// long as there is one. What does not belong there is left out: CAs return the root, or a root in both its own and its cross-signed
-// form, and Envoy goes to the first of them and does not come back. Of two that signed a certificate the first is taken. The error,
-// ErrInvalid, is that there is none for public, or more than four.
-func Chain(public crypto.PublicKey, certs []*x509.Certificate) ([]*x509.Certificate, error) {
-	first := slices.IndexFunc(certs, func(c *x509.Certificate) bool {
-		key, ok := c.PublicKey.(interface{ Equal(crypto.PublicKey) bool })
-		return ok && key.Equal(public)
-	})
-	if first < 0 {
-		return nil, fmt.Errorf("%w: none of %d certificates is for the key of the request", ErrInvalid, len(certs))
-	}
-	chain := []*x509.Certificate{certs[first]}
-	for {
-		last := chain[len(chain)-1]
-		next := slices.IndexFunc(certs, func(c *x509.Certificate) bool {
-			return !SelfSigned(c) && !slices.ContainsFunc(chain, c.Equal) && bytes.Equal(c.RawSubject, last.RawIssuer) && last.CheckSignatureFrom(c) == nil
-		})
-		switch {
-		case next < 0:
-			return chain, nil
-		case len(chain) == maxChain:
-			return nil, fmt.Errorf("%w: a chain of more than %d certificates", ErrInvalid, maxChain)
-		}
-		chain = append(chain, certs[next])
-	}
-}
-
-// SelfSigned reports whether a certificate is one that its own key signed: a root.
-func SelfSigned(c *x509.Certificate) bool {
-	return bytes.Equal(c.RawSubject, c.RawIssuer) && c.CheckSignature(c.SignatureAlgorithm, c.RawTBSCertificate, c.Signature) == nil
 }

@@ -14,7 +14,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/google/go-cmp/cmp"
+	"github.com/sallyport/sallyport/certpath"
 )
 
 // foreign makes certificates of a CA that is not ours, by name, whose keys can be signed by several.
@@ -50,43 +50,6 @@ func (f *foreign) by(subject, signer string) *x509.Certificate {
 		f.t.Fatal(err)
 	}
 	return cert
-}
-
-// TestChain: certificates.md's forms of a chain come out as the one that every bundle accepts, as far as it is in what came.
-func TestChain(t *testing.T) {
-	f := &foreign{t, map[string]*ecdsa.PrivateKey{}}
-	ours, int2, root1, root2, cross := f.by("ours", "int2"), f.by("int2", "root2"), f.by("root1", "root1"), f.by("root2", "root2"), f.by("root2", "root1")
-	byRoot := f.by("ours", "root2")
-	for name, tt := range map[string]struct {
-		in   []*x509.Certificate
-		want []*x509.Certificate // nil: refused
-	}{
-		"in shape":                          {[]*x509.Certificate{ours, int2}, []*x509.Certificate{ours, int2}},
-		"with its root":                     {[]*x509.Certificate{ours, int2, root2}, []*x509.Certificate{ours, int2}},
-		"cross-signed, as Vault returns it": {[]*x509.Certificate{ours, int2, root2, cross, root1}, []*x509.Certificate{ours, int2, cross}},
-		"upside down":                       {[]*x509.Certificate{root1, cross, root2, int2, ours}, []*x509.Certificate{ours, int2, cross}},
-		"each twice":                        {[]*x509.Certificate{ours, ours, int2, int2}, []*x509.Certificate{ours, int2}},
-		"by the root itself":                {[]*x509.Certificate{byRoot, root2}, []*x509.Certificate{byRoot}},
-		"a name is no signature":            {[]*x509.Certificate{ours, (&foreign{t, map[string]*ecdsa.PrivateKey{}}).by("int2", "root2")}, []*x509.Certificate{ours}},
-		"another key's":                     {[]*x509.Certificate{int2, root2}, nil},
-		"nothing":                           {nil, nil},
-		"four":                              {[]*x509.Certificate{ours, int2, f.by("root2", "x"), f.by("x", "y")}, []*x509.Certificate{ours, int2, f.by("root2", "x"), f.by("x", "y")}},
-		"five":                              {[]*x509.Certificate{ours, int2, f.by("root2", "x"), f.by("x", "y"), f.by("y", "z")}, nil},
-		"a circle of two":                   {[]*x509.Certificate{ours, f.by("int2", "x"), f.by("x", "int2")}, []*x509.Certificate{ours, f.by("int2", "x"), f.by("x", "int2")}},
-	} {
-		t.Run(name, func(t *testing.T) {
-			got, err := Chain(f.key("ours").Public(), tt.in)
-			if tt.want == nil {
-				if !errors.Is(err, ErrInvalid) {
-					t.Errorf("%v, %v, want ErrInvalid", got, err)
-				}
-				return
-			}
-			if diff := cmp.Diff(names(tt.want), names(got)); diff != "" || err != nil {
-				t.Errorf("%v\n%s", err, diff)
-			}
-		})
-	}
 }
 
 func names(chain []*x509.Certificate) (list []string) {
@@ -146,7 +109,7 @@ func FuzzChain(f *testing.F) {
 		}
 		certs, err := ParseCertificates(text.String())
 		if err == nil {
-			certs, err = Chain(ours, certs)
+			certs, err = certpath.Chain(ours, certs)
 		}
 		if err != nil {
 			if !errors.Is(err, ErrInvalid) {
@@ -158,7 +121,7 @@ func FuzzChain(f *testing.F) {
 			t.Errorf("%q", names(certs))
 		}
 		for i := 1; i < len(certs); i++ {
-			if certs[i-1].CheckSignatureFrom(certs[i]) != nil || SelfSigned(certs[i]) {
+			if certs[i-1].CheckSignatureFrom(certs[i]) != nil || certpath.SelfSigned(certs[i]) {
 				t.Errorf("%q", names(certs))
 			}
 		}

@@ -340,7 +340,7 @@ func (c *Credentials) accept(next *Roots) {
 // receive takes in a leaf from the source.
 func (c *Credentials) receive(w *watch, svid *SVID) error {
 	w.mu.Lock()
-	w.received, w.hasReceived = svid, true
+	w.received, w.hasReceived = shaped(svid), true
 	w.mu.Unlock()
 	return c.verifyPending(w)
 }

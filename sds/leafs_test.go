@@ -475,7 +475,7 @@ func TestRotate(t *testing.T) {
 		done = rotate()
 		f.source.give(t, "web", p.leaf(t, "db", nil))
 		f.source.give(t, "tweb", p.leaf(t, "web", nil))
-		if err := <-done; err == nil || !strings.Contains(err.Error(), "it is the certificate of") || web.SVID() != next {
+		if err := <-done; err == nil || !strings.Contains(err.Error(), "its subject alternative name is not") || web.SVID() != next {
 			t.Errorf("error %v, want that the new leaf was refused", err)
 		}
 		done = rotate()

@@ -7,9 +7,9 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"sync"
 	"time"
 
+	"github.com/sallyport/sallyport/certpath"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 )
 
@@ -27,13 +27,10 @@ type Roots struct {
 	active      *Root
 	activeID    string
 	list        []Root // sorted by certificate
-	pool        *x509.CertPool
 	pem         string
 	depth       uint32
-
-	mu sync.Mutex
-	// anchors are intermediates that were verified with these roots.
-	anchors []*anchor
+	// verifier remembers the intermediates that were verified with these roots.
+	verifier *certpath.Verifier
 }
 
 // NewRoots are the roots of one trust domain: in a pool of several, the CA of each could speak for
@@ -41,7 +38,7 @@ type Roots struct {
 // leafs are signed now; empty: it is not known. NewRoots checks nothing: Credentials check the
 // roots that they receive. list is not changed or kept.
 func NewRoots(td spiffeid.TrustDomain, active string, list []Root) *Roots {
-	r := &Roots{trustDomain: td, activeID: active, pool: x509.NewCertPool()}
+	r := &Roots{trustDomain: td, activeID: active}
 	if i := slices.IndexFunc(list, func(root Root) bool { return root.ID == active }); i >= 0 {
 		root := list[i]
 		r.active = &root
@@ -51,11 +48,12 @@ func NewRoots(td spiffeid.TrustDomain, active string, list []Root) *Roots {
 	})
 	r.list = slices.CompactFunc(r.list, func(a, b Root) bool { return a.Certificate.Equal(b.Certificate) })
 	var text []byte
+	certs := make([]*x509.Certificate, 0, len(r.list))
 	for _, root := range r.list {
-		r.pool.AddCert(root.Certificate)
+		certs = append(certs, root.Certificate)
 		text = append(text, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: root.Certificate.Raw})...)
 	}
-	r.pem = string(text)
+	r.pem, r.verifier = string(text), certpath.NewVerifier(certs)
 	return r
 }
 

@@ -2,13 +2,13 @@ package sds
 
 import (
 	"crypto"
-	"crypto/rsa"
 	"crypto/x509"
 	"errors"
 	"fmt"
 	"slices"
 	"time"
 
+	"github.com/sallyport/sallyport/certpath"
 	"github.com/sallyport/sallyport/identity"
 )
 
@@ -38,40 +38,27 @@ func verifySVID(svid *SVID, id identity.Service, roots *Roots, now time.Time) er
 		// The error may quote what it was given; the type is all that helps.
 		return fmt.Errorf("a private key of type %T cannot be handed to Envoy", svid.PrivateKey)
 	}
-	leaf := svid.Certificates[0]
-	if public, ok := svid.PrivateKey.Public().(interface{ Equal(crypto.PublicKey) bool }); !ok || !public.Equal(leaf.PublicKey) {
+	if slices.Contains(svid.Certificates, nil) {
+		return errors.New("a certificate of its chain is missing")
+	}
+	if public, ok := svid.PrivateKey.Public().(interface{ Equal(crypto.PublicKey) bool }); !ok || !public.Equal(svid.Certificates[0].PublicKey) {
 		return errors.New("the private key is another certificate's")
 	}
-	// Envoy compares each URI SAN, so a second one would be a second identity.
-	if len(leaf.URIs) != 1 {
-		return fmt.Errorf("%d URI SANs, want one", len(leaf.URIs))
+	// Whoever issued it renews it, and knows of its end and its signers'.
+	return roots.verifier.Verify(svid.Certificates, certpath.Wanted{ID: want, Now: now, Outlives: true})
+}
+
+// shaped is svid with its chain in the form that every verifier accepts: CAs return roots too, or a certificate twice. What cannot be
+// brought into it is left to verify.
+func shaped(svid *SVID) *SVID {
+	if svid == nil || svid.PrivateKey == nil || len(svid.Certificates) == 0 || slices.Contains(svid.Certificates, nil) || certpath.InShape(svid.Certificates) {
+		return svid
 	}
-	if got := leaf.URIs[0].String(); got != want.String() {
-		return fmt.Errorf("it is the certificate of %q", got)
+	chain, err := certpath.Chain(svid.PrivateKey.Public(), svid.Certificates)
+	if err != nil {
+		return svid
 	}
-	switch {
-	case leaf.IsCA, leaf.KeyUsage&(x509.KeyUsageCertSign|x509.KeyUsageCRLSign) != 0:
-		return errors.New("it is a CA's certificate")
-	case leaf.KeyUsage&x509.KeyUsageDigitalSignature == 0:
-		return errors.New("the key usage digitalSignature is missing")
-	}
-	if key, ok := leaf.PublicKey.(*rsa.PublicKey); ok && key.N.BitLen() < 2048 {
-		return fmt.Errorf("an RSA key of %d bits, want 2048 or more", key.N.BitLen())
-	}
-	if slices.Contains(svid.Certificates, nil) {
-		return errors.New("an intermediate certificate is missing")
-	}
-	// A sidecar is both ends of connections, and one usage that any certificate of the chain lacks
-	// is enough to fail there.
-	for _, use := range []struct {
-		name string
-		id   x509.ExtKeyUsage
-	}{{"server", x509.ExtKeyUsageServerAuth}, {"client", x509.ExtKeyUsageClientAuth}} {
-		if !slices.Contains(leaf.ExtKeyUsage, use.id) {
-			return fmt.Errorf("the extended key usage %s authentication is missing", use.name)
-		}
-	}
-	return roots.verify(leaf, svid.Certificates[1:], now)
+	return &SVID{Certificates: chain, PrivateKey: svid.PrivateKey}
 }
 
 // untilValid is how long it takes until svid's whole chain is valid, by its NotBefore; zero or less

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/sallyport/sallyport/ca"
+	"github.com/sallyport/sallyport/certpath"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 )
 
@@ -135,10 +136,10 @@ func (x *examination) rootsAnswer() {
 	x.check("roots are certificates in PEM", `answer {"roots": ["-----BEGIN CERTIFICATE-----…"]}, one or more, and nothing else in them`, err)
 	var wrong, left error
 	for _, c := range certs {
-		wrong = errors.Join(wrong, expect(c.IsCA && ca.SelfSigned(c), "%.100q is none", c.Subject))
+		wrong = errors.Join(wrong, expect(c.IsCA && certpath.SelfSigned(c), "%.100q is none", c.Subject))
 	}
 	x.check("each root is self-signed and a CA's", "list the root itself, no intermediate and no cross-signed form of it", wrong)
-	bundle, out := ca.Bundle(certs, true, time.Now())
+	bundle, out := certpath.Bundle(certs, true, time.Now())
 	for _, l := range out {
 		left = errors.Join(left, fmt.Errorf("%.100q: %s", l.Certificate.Subject, l.Reason))
 	}

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/sallyport/sallyport/ca"
+	"github.com/sallyport/sallyport/certpath"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 )
 
@@ -76,7 +77,7 @@ func (x *examination) sign(kind string) {
 		return
 	}
 	x.check(names[1], "return each signer once, after what it signed, as long as there is one, four in all", inOrder(&s.key.PublicKey, s.certs))
-	x.check(names[2], "leave the root out: proxies that meet it there stop", expect(!slices.ContainsFunc(s.certs, ca.SelfSigned), "it is"))
+	x.check(names[2], "leave the root out: proxies that meet it there stop", expect(!slices.ContainsFunc(s.certs, certpath.SelfSigned), "it is"))
 	var uris []string
 	for _, u := range first.URIs {
 		uris = append(uris, u.String())
@@ -105,13 +106,13 @@ func withinLife(c *x509.Certificate, life time.Duration) error {
 	return expect(!c.NotAfter.After(time.Now().Add(life+tolerance)), "it ends at %s, asked for was %s from now", c.NotAfter.Format(time.RFC3339), life)
 }
 
-// inOrder returns an error unless certs are what ca.Chain makes of them.
+// inOrder returns an error unless certs are what certpath.Chain makes of them.
 func inOrder(public *ecdsa.PublicKey, certs []*x509.Certificate) error {
-	chain, err := ca.Chain(public, certs)
+	chain, err := certpath.Chain(public, certs)
 	if err != nil {
 		return err
 	}
-	rest := slices.DeleteFunc(slices.Clone(certs), ca.SelfSigned) // of which another check tells
+	rest := slices.DeleteFunc(slices.Clone(certs), certpath.SelfSigned) // of which another check tells
 	return expect(slices.EqualFunc(chain, rest, (*x509.Certificate).Equal), "of %d certificates %d are the chain, in another order or beside others", len(certs), len(chain))
 }
 
@@ -120,11 +121,11 @@ func (x *examination) verify(kind string, s *signed) error {
 	if len(x.roots) == 0 {
 		return errors.New("there are no roots")
 	}
-	chain, err := ca.Chain(&s.key.PublicKey, s.certs)
+	chain, err := certpath.Chain(&s.key.PublicKey, s.certs)
 	if err != nil {
 		return err
 	}
-	want := ca.Wanted{ID: s.id, Key: &s.key.PublicKey, Now: time.Now()}
+	want := certpath.Wanted{ID: s.id, Key: &s.key.PublicKey, Now: time.Now()}
 	if kind == intermediate {
 		if want.ID, err = spiffeid.FromPath(x.ca.cfg.TrustDomain, "/ns/default/dc/dc1/svc/conformance"); err != nil {
 			return err
@@ -144,7 +145,7 @@ func (x *examination) verify(kind string, s *signed) error {
 		}
 		chain = append([]*x509.Certificate{cert}, chain...)
 	}
-	return ca.VerifyChain(chain, x.roots, want)
+	return certpath.VerifyChain(chain, x.roots, want)
 }
 
 // repeat asks for what was answered before.
@@ -165,7 +166,7 @@ func (x *examination) atOnce(kind string, life time.Duration) error {
 		wg.Go(func() {
 			s, err := x.ask(kind, life)
 			if err == nil {
-				_, err = ca.Chain(&s.key.PublicKey, s.certs)
+				_, err = certpath.Chain(&s.key.PublicKey, s.certs)
 			}
 			errs[i] = err
 		})

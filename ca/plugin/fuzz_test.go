@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/sallyport/sallyport/ca"
+	"github.com/sallyport/sallyport/certpath"
 )
 
 // FuzzAnswer: whatever a plug-in says is an answer or an error of package ca, and no root comes of it that is none.
@@ -33,7 +34,7 @@ func FuzzAnswer(f *testing.F) {
 			t.Errorf("%v", err)
 		}
 		for _, c := range roots {
-			if !ca.SelfSigned(c) || !c.IsCA {
+			if !certpath.SelfSigned(c) || !c.IsCA {
 				t.Errorf("%s is a root", c.Subject)
 			}
 		}

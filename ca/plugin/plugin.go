@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/sallyport/sallyport/ca"
+	"github.com/sallyport/sallyport/certpath"
 	"github.com/sallyport/sallyport/internal/latest"
 	"github.com/sallyport/sallyport/internal/remote"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
@@ -172,7 +173,7 @@ func (c *CA) chainOf(texts []string, csr *x509.CertificateRequest, r ca.Upstream
 	if err != nil {
 		return nil, err
 	}
-	chain, err := ca.Chain(csr.PublicKey, certs)
+	chain, err := certpath.Chain(csr.PublicKey, certs)
 	if err != nil {
 		return nil, err
 	}

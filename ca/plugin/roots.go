@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/sallyport/sallyport/ca"
+	"github.com/sallyport/sallyport/certpath"
 	"github.com/sallyport/sallyport/internal/backoff"
 	"github.com/sallyport/sallyport/internal/latest"
 )
@@ -180,7 +181,7 @@ func readRoots(a *answer, now time.Time) (roots []*x509.Certificate, distrusted 
 	}
 	for _, c := range certs {
 		switch {
-		case !c.IsCA || !ca.SelfSigned(c):
+		case !c.IsCA || !certpath.SelfSigned(c):
 			return nil, nil, fmt.Errorf("%w: %.100q is not a root: self-signed, with CA:TRUE", ca.ErrInvalid, c.Subject)
 		case now.After(c.NotAfter) || slices.Contains(distrusted, sha256.Sum256(c.Raw)) || slices.ContainsFunc(roots, c.Equal):
 		default:

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/sallyport/sallyport/ca"
+	"github.com/sallyport/sallyport/certpath"
 	"github.com/sallyport/sallyport/internal/backoff"
 )
 
@@ -72,7 +73,7 @@ func (c *CA) roots(ctx context.Context) ([]*x509.Certificate, error) {
 			return nil, err
 		}
 		for _, cert := range certs {
-			if ca.SelfSigned(cert) && cert.IsCA && now.Before(cert.NotAfter) && !slices.ContainsFunc(roots, cert.Equal) {
+			if certpath.SelfSigned(cert) && cert.IsCA && now.Before(cert.NotAfter) && !slices.ContainsFunc(roots, cert.Equal) {
 				roots = append(roots, cert)
 			}
 		}

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/sallyport/sallyport/ca"
+	"github.com/sallyport/sallyport/certpath"
 	"github.com/sallyport/sallyport/internal/latest"
 	"github.com/sallyport/sallyport/internal/remote"
 )
@@ -162,7 +163,7 @@ func (c *CA) Sign(ctx context.Context, r ca.UpstreamRequest) ([]*x509.Certificat
 	if err != nil {
 		return nil, fmt.Errorf("what Vault signed at %s: %w", c.signPath(), err)
 	}
-	chain, err := ca.Chain(csr.PublicKey, certs)
+	chain, err := certpath.Chain(csr.PublicKey, certs)
 	if err != nil {
 		return nil, fmt.Errorf("what Vault signed at %s: %w", c.signPath(), err)
 	}

@@ -1,4 +1,4 @@
-package ca
+package certpath
 
 import (
 	"crypto/x509"
@@ -37,12 +37,6 @@ func inDomain(host, domain string) bool {
 // verifyConstrained has Go verify a path in which there are name constraints: there are those of other kinds of names, and what is
 // excluded is more there than it is for BoringSSL.
 func verifyConstrained(path []*x509.Certificate, now time.Time) error {
-	constrained := func(c *x509.Certificate) bool {
-		return slices.ContainsFunc(c.Extensions, func(e pkix.Extension) bool { return e.Id.Equal(nameConstraints) })
-	}
-	if !slices.ContainsFunc(path, constrained) {
-		return nil
-	}
 	last := len(path) - 1
 	options := x509.VerifyOptions{Roots: x509.NewCertPool(), Intermediates: x509.NewCertPool(), CurrentTime: now, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny}}
 	options.Roots.AddCert(path[last])
@@ -54,6 +48,9 @@ func verifyConstrained(path []*x509.Certificate, now time.Time) error {
 	}
 	return nil
 }
+
+// constrained reports whether a certificate has name constraints.
+func constrained(c *x509.Certificate) bool { return len(extension(c, nameConstraints)) > 0 }
 
 // sameName compares two names in DER about as BoringSSL does (X509_NAME_cmp): without regard to case, spaces and types of strings.
 func sameName(a, b []byte) bool {

@@ -1,4 +1,4 @@
-package ca
+package certpath
 
 import (
 	"bytes"
@@ -25,11 +25,11 @@ func Bundle(roots []*x509.Certificate, federated bool, now time.Time) (bundle []
 		left = append(left, LeftOut{c, fmt.Sprintf(format, args...)})
 	}
 	for _, c := range roots {
-		if !c.BasicConstraintsValid || !c.IsCA || c.KeyUsage&x509.KeyUsageCertSign == 0 {
+		if !c.BasicConstraintsValid || !c.IsCA || !maySign(c) {
 			leave(c, "it is not a CA's")
 			continue
 		}
-		if err := valid(c, now); err != nil {
+		if err := Valid(c, now); err != nil {
 			leave(c, "%v", err)
 			continue
 		}

@@ -1,4 +1,4 @@
-package ca
+package certpath
 
 import (
 	"crypto"
@@ -83,8 +83,8 @@ func (p *pki) by(subject, signer string) *x509.Certificate {
 		Subject: pkix.Name{CommonName: subject}, IsCA: true, BasicConstraintsValid: true, MaxPathLen: -1, KeyUsage: x509.KeyUsageCertSign, SubjectKeyId: p.keyID(subject),
 	}
 	if subject == "leaf" {
-		profile := leafProfile()
-		template.Subject, template.IsCA, template.KeyUsage, template.ExtKeyUsage = pkix.Name{}, false, profile.usage, profile.extended
+		template.Subject, template.IsCA, template.KeyUsage = pkix.Name{}, false, x509.KeyUsageDigitalSignature
+		template.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth}
 		template.NotAfter, template.URIs, template.SubjectKeyId = now.Add(time.Hour), uris(p.t, webURI), nil
 	}
 	parent := &x509.Certificate{Subject: pkix.Name{CommonName: signer}, SubjectKeyId: p.keyID(signer)}
@@ -263,7 +263,7 @@ func TestVerifyChain(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		return extension(t, authorityKeyID, struct {
+		return newExtension(t, authorityKeyID, struct {
 			Issuer []asn1.RawValue `asn1:"tag:1"`
 			Serial int64           `asn1:"tag:2"`
 		}{[]asn1.RawValue{{Class: asn1.ClassContextSpecific, Tag: 4, IsCompound: true, Bytes: name}}, serial})
@@ -316,6 +316,10 @@ func TestVerifyChain(t *testing.T) {
 		{name: "a root for servers", of: "root1 by root1", edit: extended(x509.ExtKeyUsageServerAuth), err: isRoot + "its extended key usages are not"},
 		{name: "an intermediate that is no CA", of: "int2 by root2", edit: func(c *x509.Certificate) { c.IsCA = false }, err: isInt + "it is not a CA's"},
 		{name: "a CA without key usages", of: "int2 by root2", edit: usage(0), err: isInt + "it lacks the key usage keyCertSign"},
+		{name: "a root without key usages", of: "root1 by root1", edit: usage(0)},
+		{name: "a root with none", of: "root1 by root1", edit: func(c *x509.Certificate) {
+			c.KeyUsage, c.ExtraExtensions = 0, newExtension(t, keyUsage, asn1.BitString{Bytes: []byte{0}, BitLength: 1})
+		}, err: `its signer, "CN=root1", is neither among the roots`},
 		{name: "a root that is no CA", of: "root1 by root1", edit: func(c *x509.Certificate) { c.IsCA, c.BasicConstraintsValid = false, false }, err: isRoot + "it is not a CA's"},
 
 		{name: "expired", of: "leaf by int2", edit: func(c *x509.Certificate) { c.NotAfter = verifyTime }, err: isLeaf + "expired at 2027-03-01T12:00:00Z: renew it"},
@@ -327,6 +331,9 @@ func TestVerifyChain(t *testing.T) {
 		{name: "outlives its signer", of: "int2 by root2", edit: func(c *x509.Certificate) { c.NotAfter = at(time.Hour - time.Second) }, err: isInt + "it ends at 2027-03-01T12:59:59Z, before the leaf"},
 		{name: "outlives the cross-signature", of: "root2 by root1", edit: func(c *x509.Certificate) { c.NotAfter = at(time.Minute) }, err: isCross + "it ends at"},
 		{name: "outlives the root", of: "root1 by root1", edit: func(c *x509.Certificate) { c.NotAfter = at(time.Minute) }, err: isRoot + "it ends at"},
+
+		{name: "outlives the root, and may", of: "root1 by root1", edit: func(c *x509.Certificate) { c.NotAfter = at(time.Minute) }, want: func(w *Wanted) { w.Outlives = true }},
+		{name: "outlives its signer, and may", of: "int2 by root2", edit: func(c *x509.Certificate) { c.NotAfter = at(time.Minute) }, want: func(w *Wanted) { w.Outlives = true }},
 
 		{name: "path length 0", of: "int2 by root2", edit: pathLen(0)},
 		{name: "path length 0 of the cross-signature", of: "root2 by root1", edit: pathLen(0), err: isCross + "its path length is 0, and 1 intermediates are below it"},

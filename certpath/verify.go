@@ -1,12 +1,8 @@
-package ca
+package certpath
 
 import (
 	"bytes"
 	"crypto"
-	"crypto/ecdsa"
-	"crypto/ed25519"
-	"crypto/elliptic"
-	"crypto/rsa"
 	"crypto/x509"
 	"encoding/asn1"
 	"errors"
@@ -18,6 +14,12 @@ import (
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 )
 
+// ErrInvalid is that a certificate, or what comes with it, is not what its CA was asked for.
+var ErrInvalid = errors.New("the CA's answer is invalid")
+
+// MaxLength is how many certificates a chain from outside has at most, the root not counted.
+const MaxLength = 4
+
 // Wanted is the leaf that somebody asked for.
 type Wanted struct {
 	// ID is its only SAN. Required.
@@ -26,6 +28,9 @@ type Wanted struct {
 	Key crypto.PublicKey
 	// Now is when its chain is valid. Required.
 	Now time.Time
+	// Outlives lets the leaf end after its signers: a proxy accepts it until the first of them ends. It is not for leafs whose life is
+	// asked for here, as those are renewed by their own end.
+	Outlives bool
 }
 
 // VerifyChain returns an error, ErrInvalid, unless peers that trust bundle accept chain as that of want: Envoys, which follow the first
@@ -33,51 +38,66 @@ type Wanted struct {
 // verifier does not need today it wants the same, as another verifier does. bundle is as Bundle makes it, as an Envoy may take any of the
 // roots that fit. The error says which certificate is refused, why, and how to mend it.
 func VerifyChain(chain, bundle []*x509.Certificate, want Wanted) error {
+	_, err := verifyPath(chain, bundle, want)
+	return err
+}
+
+// verifyPath is VerifyChain, and returns what was taken for the signers of the leaf.
+func verifyPath(chain, bundle []*x509.Certificate, want Wanted) (*upper, error) {
 	switch {
 	case len(chain) == 0:
-		return fmt.Errorf("%w: no certificate: the CA is to return the leaf and its signers", ErrInvalid)
-	case len(chain) > maxChain:
-		return fmt.Errorf("%w: a chain of %d certificates, %d at most: take intermediates out of the hierarchy", ErrInvalid, len(chain), maxChain)
+		return nil, fmt.Errorf("%w: no certificate: the CA is to return the leaf and its signers", ErrInvalid)
+	case len(chain) > MaxLength:
+		return nil, fmt.Errorf("%w: a chain of %d certificates, %d at most: take intermediates out of the hierarchy", ErrInvalid, len(chain), MaxLength)
 	}
 	for i, c := range chain {
 		if err := verifyOne(chain, i, want); err != nil {
-			return fmt.Errorf("%w: %s: %w", ErrInvalid, place(c, chain), err)
+			return nil, fmt.Errorf("%w: %s: %w", ErrInvalid, place(c, chain), err)
 		}
 	}
 	path, own := follow(chain, bundle)
 	if own == len(path) {
 		last := path[own-1]
-		return fmt.Errorf("%w: %s: its signer, %s, is neither among the roots nor does it come with it: return each signer once, in order, without the root, "+
+		return nil, fmt.Errorf("%w: %s: its signer, %s, is neither among the roots nor does it come with it: return each signer once, in order, without the root, "+
 			"as a proxy takes the first that fits and does not come back", ErrInvalid, place(last, chain), quote(last.Issuer))
 	}
+	u := newUpper(chain)
 	for i, c := range path[:len(path)-1] {
 		signers := path[i+1 : i+2]
 		if i+1 >= own {
 			signers = fitting(bundle, c) // an Envoy takes one of them: which one is a question of its version
+			u.needs(signers...)
+		}
+		if i == 0 {
+			u.signers = signers
 		}
 		for _, signer := range signers {
 			if i+1 >= own {
-				if err := verifyAnchor(signer, want.Now, chain[0].NotAfter); err != nil {
-					return fmt.Errorf("%w: %s: %w", ErrInvalid, place(signer, chain), err)
+				if err := verifyAnchor(signer, chain[0], want); err != nil {
+					return nil, fmt.Errorf("%w: %s: %w", ErrInvalid, place(signer, chain), err)
 				}
 			}
 			if err := verifyLink(c, signer); err != nil {
-				return fmt.Errorf("%w: %s: %w", ErrInvalid, place(c, chain), err)
+				return nil, fmt.Errorf("%w: %s: %w", ErrInvalid, place(c, chain), err)
 			}
 		}
 	}
 	for i, c := range path[1:] {
 		if c.MaxPathLen >= 0 && i > c.MaxPathLen {
-			return fmt.Errorf("%w: %s: its path length is %d, and %d intermediates are below it: sign it with a longer one, or the leaf by a CA nearer to it",
+			return nil, fmt.Errorf("%w: %s: its path length is %d, and %d intermediates are below it: sign it with a longer one, or the leaf by a CA nearer to it",
 				ErrInvalid, place(c, chain), c.MaxPathLen, i)
 		}
 		for _, below := range path[:i+1] {
 			if err := verifyNames(c, below); err != nil {
-				return fmt.Errorf("%w: %s: %w", ErrInvalid, place(c, chain), err)
+				return nil, fmt.Errorf("%w: %s: %w", ErrInvalid, place(c, chain), err)
 			}
 		}
 	}
-	return verifyConstrained(path, want.Now)
+	u.constrained = slices.ContainsFunc(path, constrained)
+	if !u.constrained {
+		return u, nil
+	}
+	return u, verifyConstrained(path, want.Now)
 }
 
 // follow is the path that BoringSSL takes from chain's first certificate, and how many of it are chain's: all, if it comes to no root of
@@ -117,7 +137,7 @@ var authorityKeyID = asn1.ObjectIdentifier{2, 5, 29, 35}
 // fits reports whether BoringSSL takes signer for that of c: by name, key ID, serial number and usage, not by signature
 // (X509_check_issued).
 func fits(signer, c *x509.Certificate) bool {
-	if !sameName(signer.RawSubject, c.RawIssuer) || signer.KeyUsage != 0 && signer.KeyUsage&x509.KeyUsageCertSign == 0 {
+	if !sameName(signer.RawSubject, c.RawIssuer) || !maySign(signer) {
 		return false
 	}
 	if len(c.AuthorityKeyId) > 0 && len(signer.SubjectKeyId) > 0 && !bytes.Equal(c.AuthorityKeyId, signer.SubjectKeyId) {
@@ -137,6 +157,21 @@ func fits(signer, c *x509.Certificate) bool {
 		}
 	}
 	return true
+}
+
+// maySign reports whether a certificate's key usage lets it sign others. Without that extension it does: OpenSSL's roots have none.
+func maySign(c *x509.Certificate) bool {
+	return c.KeyUsage&x509.KeyUsageCertSign != 0 || len(extension(c, keyUsage)) == 0
+}
+
+// extension is the value of one of c's extensions; empty: it is not there.
+func extension(c *x509.Certificate, id asn1.ObjectIdentifier) []byte {
+	for _, e := range c.Extensions {
+		if e.Id.Equal(id) {
+			return e.Value
+		}
+	}
+	return nil
 }
 
 // selfIssued reports whether a certificate has its signer's name: BoringSSL looks for no other above it.
@@ -163,7 +198,7 @@ func verifyOne(chain []*x509.Certificate, i int, want Wanted) error {
 	if err := verifyForm(c); err != nil {
 		return err
 	}
-	if err := valid(c, want.Now); err != nil {
+	if err := Valid(c, want.Now); err != nil {
 		return fmt.Errorf("%w: renew it, or compare the clocks of the CA and of this machine", err)
 	}
 	if i == 0 {
@@ -175,13 +210,21 @@ func verifyOne(chain []*x509.Certificate, i int, want Wanted) error {
 	case !slices.ContainsFunc(chain, signs):
 		return errors.New("it has signed none of the others: leave it out")
 	}
-	if chain[0].NotAfter.After(c.NotAfter) {
-		return outlived(c, chain[0].NotAfter)
+	if err := outlived(c, chain[0], want); err != nil {
+		return err
+	}
+	if c.KeyUsage&x509.KeyUsageCertSign == 0 {
+		return errors.New("it lacks the key usage keyCertSign: sign it anew with it")
 	}
 	return verifySigner(c)
 }
 
-func outlived(c *x509.Certificate, end time.Time) error {
+// outlived refuses a signer that ends before the leaf.
+func outlived(c, leaf *x509.Certificate, want Wanted) error {
+	end := leaf.NotAfter
+	if want.Outlives || !end.After(c.NotAfter) {
+		return nil
+	}
 	return fmt.Errorf("it ends at %s, before the leaf, at %s: renew it, or ask for leafs of a shorter life", c.NotAfter.Format(time.RFC3339), end.Format(time.RFC3339))
 }
 
@@ -191,10 +234,14 @@ var goodSignatures = []x509.SignatureAlgorithm{
 	x509.SHA256WithRSAPSS, x509.SHA384WithRSAPSS, x509.SHA512WithRSAPSS, x509.PureEd25519,
 }
 
-// Extensions that both BoringSSL and Go act on when they are critical, beside those of requests (RFC 5280, 4.2.1).
+// Extensions that both BoringSSL and Go act on when they are critical (RFC 5280, 4.2.1).
 var (
+	keyUsage            = asn1.ObjectIdentifier{2, 5, 29, 15}
+	subjectAltName      = asn1.ObjectIdentifier{2, 5, 29, 17}
+	basicConstraints    = asn1.ObjectIdentifier{2, 5, 29, 19}
 	nameConstraints     = asn1.ObjectIdentifier{2, 5, 29, 30}
 	certificatePolicies = asn1.ObjectIdentifier{2, 5, 29, 32}
+	extendedKeyUsage    = asn1.ObjectIdentifier{2, 5, 29, 37}
 )
 
 // verifyForm verifies what all certificates of a chain are to be.
@@ -218,20 +265,16 @@ func verifyForm(c *x509.Certificate) error {
 // verifyLeaf verifies what is particular to a leaf.
 func verifyLeaf(c *x509.Certificate, want Wanted) error {
 	key, ok := c.PublicKey.(interface{ Equal(crypto.PublicKey) bool })
-	san, err := uriSAN(want.ID.String())
+	san, err := URISAN(want.ID.String())
 	if err != nil {
 		return err
 	}
-	only := false
-	for _, e := range c.Extensions {
-		only = only || e.Id.Equal(subjectAltName) && bytes.Equal(e.Value, san)
-	}
-	switch err := leafKey(c.PublicKey); {
+	switch err := LeafKey(c.PublicKey); {
 	case err != nil:
 		return err
 	case want.Key != nil && (!ok || !key.Equal(want.Key)):
 		return errors.New("it is for another key than the request's: have the CA sign the request that it got, and return its certificate first")
-	case len(c.URIs) != 1 || !only:
+	case len(c.URIs) != 1 || !bytes.Equal(extension(c, subjectAltName), san):
 		return fmt.Errorf("its subject alternative name is not URI:%.200s alone: have the CA take it from the request, and add none", want.ID)
 	case c.IsCA || c.KeyUsage&(x509.KeyUsageCertSign|x509.KeyUsageCRLSign) != 0:
 		return errors.New("it may sign certificates: have the CA make it with CA:FALSE, and without the key usages keyCertSign and cRLSign")
@@ -255,39 +298,19 @@ func verifySigner(c *x509.Certificate) error {
 		return err
 	case !c.BasicConstraintsValid || !c.IsCA:
 		return errors.New("it is not a CA's: sign it with CA:TRUE (basic constraints), or the leaf by another one")
-	case c.KeyUsage&x509.KeyUsageCertSign == 0:
-		return errors.New("it lacks the key usage keyCertSign: sign it anew with it")
 	case len(c.ExtKeyUsage)+len(c.UnknownExtKeyUsage) > 0 && !bothSides(c):
 		return errors.New("its extended key usages are not serverAuth and clientAuth: sign it anew with both, or with none")
 	}
 	return nil
 }
 
-// signerKey refuses public keys whose signatures peers do not verify.
-func signerKey(public crypto.PublicKey) error {
-	switch key := public.(type) {
-	case *ecdsa.PublicKey:
-		if slices.Contains([]elliptic.Curve{elliptic.P256(), elliptic.P384(), elliptic.P521()}, key.Curve) {
-			return nil
-		}
-	case *rsa.PublicKey:
-		if n := key.N.BitLen(); n < minRSA || n > maxForeignRSA {
-			return fmt.Errorf("its RSA key has %d bits: take one of %d to %d, or one on P-256", n, minRSA, maxForeignRSA)
-		}
-		return nil
-	case ed25519.PublicKey:
-		return nil
-	}
-	return errors.New("its key is none of P-256, P-384, P-521, RSA and Ed25519: take one on P-256")
-}
-
-// verifyAnchor verifies a root that fits, for a leaf that ends at end.
-func verifyAnchor(c *x509.Certificate, now, end time.Time) error {
-	if err := valid(c, now); err != nil {
+// verifyAnchor verifies a root that fits.
+func verifyAnchor(c, leaf *x509.Certificate, want Wanted) error {
+	if err := Valid(c, want.Now); err != nil {
 		return fmt.Errorf("%w: take it out of the roots, also beside another one of its name and key", err)
 	}
-	if c.NotAfter.Before(end) {
-		return outlived(c, end)
+	if err := outlived(c, leaf, want); err != nil {
+		return err
 	}
 	return verifySigner(c)
 }

@@ -1,4 +1,4 @@
-package ca
+package certpath
 
 import (
 	"crypto"
@@ -40,7 +40,8 @@ func TestEnvoyFollowsChains(t *testing.T) {
 			}
 			root := p.by("root1", "root1")
 			twin := edited("root1 by root1", func(c *x509.Certificate) { c.NotAfter = now.Add(-time.Minute) }).by("root1", "root1")
-			bundles := append(rotationBundles(p), []*x509.Certificate{twin, root}, []*x509.Certificate{root, twin})
+			plain := edited("root1 by root1", func(c *x509.Certificate) { c.KeyUsage = 0 }).by("root1", "root1")
+			bundles := append(rotationBundles(p), []*x509.Certificate{twin, root}, []*x509.Certificate{root, twin}, []*x509.Certificate{plain})
 			var listeners []any
 			for i, bundle := range bundles {
 				listeners = append(listeners, echoing(t, p, socketOf(dir, i, false), bundle, false), echoing(t, p, socketOf(dir, i, true), bundle, true))
@@ -61,6 +62,11 @@ func TestEnvoyFollowsChains(t *testing.T) {
 			first, last := letIn(t, socketOf(dir, 4, false), chain, p.key("leaf")), letIn(t, socketOf(dir, 5, false), chain, p.key("leaf"))
 			if first != (version == envoytest.Oldest) || last == first {
 				t.Errorf("an expired twin first: let in: %t, last: %t", first, last)
+			}
+			for _, validator := range []bool{false, true} {
+				if !letIn(t, socketOf(dir, 6, validator), chain, p.key("leaf")) {
+					t.Errorf("under a root without key usages, validator %t: refused", validator)
+				}
 			}
 			domain := func(names ...string) func(*x509.Certificate) {
 				return func(c *x509.Certificate) { c.PermittedDNSDomainsCritical, c.PermittedURIDomains = true, names }
@@ -150,7 +156,9 @@ func runEnvoy(t *testing.T, binary, dir string, listeners []any) {
 		t.Fatal(err)
 	}
 	path := filepath.Join(dir, "bootstrap.json")
-	writeFile(t, b, path)
+	if err := os.WriteFile(path, b, 0o600); err != nil {
+		t.Fatal(err)
+	}
 	meshtest.Start(t, "envoy", filepath.Join(dir, "log"), exec.Command(binary, "--config-path", path, "--disable-hot-restart", "--concurrency", "1", "--log-level", "warning"))
 	client := &http.Client{Timeout: time.Second, Transport: &http.Transport{
 		DisableKeepAlives: true, Dial: func(string, string) (net.Conn, error) { return net.Dial("unix", admin) },

@@ -1,4 +1,4 @@
-package ca
+package certpath
 
 import (
 	"crypto/x509"
