@@ -55,7 +55,7 @@ func (s *Server) authorized(w http.ResponseWriter, r *http.Request, q *question)
 	if err != nil {
 		return authorizeAnswer{}, err
 	}
-	a := authorizeAnswerOf(v.DecideID(source, target))
+	a := authorizeAnswerOf(decide(v, target, source, in.ClientCertSerial, ""))
 	q.reason = a.Reason
 	return a, nil
 }
@@ -103,6 +103,22 @@ func sourceOf(uri string) (identity.ID, error) {
 	return "", failed(http.StatusBadRequest, "ClientCertURI not a valid Service identifier")
 }
 
+// decide is what v says of a connection of a certificate, of which the serial number and the SHA-256 may be empty or written
+// in any way that Consul takes: what is no number is revoked by nobody.
+func decide(v *catalog.View, target identity.Name, source identity.ID, serial, digest string) intention.Decision {
+	if all := v.Revoked(); all.Len() > 0 {
+		if r := all.Certificate(revokedForm(serial), strings.ToLower(strings.ReplaceAll(digest, ":", ""))); r != nil {
+			return intention.Decision{Reason: intention.ByRevocation, Revocation: r}
+		}
+	}
+	return v.DecideID(source, target)
+}
+
+// revokedForm is a serial number as revocations have it.
+func revokedForm(serial string) string {
+	return strings.TrimLeft(strings.ToLower(strings.NewReplacer(":", "", "-", "", " ", "").Replace(serial)), "0")
+}
+
 func authorizeAnswerOf(d intention.Decision) authorizeAnswer {
 	return authorizeAnswer{Authorized: d.Allowed(), Reason: reason(d)}
 }
@@ -122,6 +138,8 @@ func reason(d intention.Decision) string {
 		}
 		return "Matched L4 intention: " + source + " => " + i.Destination.Namespace + "/" + i.Destination.Service +
 			" (Precedence: " + strconv.Itoa(i.Precedence()) + ", Action: " + action + ")"
+	case d.Revocation != nil:
+		return d.Revocation.Why()
 	case d.Reason == intention.ByDefault:
 		return "Default intention policy"
 	default:

@@ -82,7 +82,16 @@ func (s *Server) mayHold(r *http.Request, q *question) (id identity.Service, err
 	if err := service.Check(); err != nil {
 		return id, failed(http.StatusInternalServerError, "the service %q has no SPIFFE ID: %v", q.name, err)
 	}
-	return st.view.Identity(service), nil
+	id = st.view.Identity(service)
+	return id, unlessRevoked(st.view, id)
+}
+
+// unlessRevoked is the refusal of a leaf of an identity that is revoked.
+func unlessRevoked(v *catalog.View, id identity.Service) error {
+	if r := v.Revoked().Identity(id); r != nil {
+		return failed(http.StatusForbidden, "no certificate: %s", r.Why())
+	}
+	return nil
 }
 
 func (s *Server) leafOf(r *http.Request, q *question) (*answer, error) {
@@ -107,6 +116,9 @@ func (s *Server) leafOf(r *http.Request, q *question) (*answer, error) {
 		// Meanwhile the token may have been revoked, or the service names other processes.
 		if err = s.identify(r, q); err == nil {
 			err = s.config.Authority.Act(r.Context(), &q.caller, id.Name, true)
+		}
+		if st, e := s.current(); err == nil && e == nil {
+			err = unlessRevoked(st.view, id)
 		}
 	}
 	if err != nil {

@@ -12,7 +12,6 @@ import (
 	"strings"
 
 	"github.com/sallyport/sallyport/catalog"
-	"github.com/sallyport/sallyport/identity"
 	"github.com/sallyport/sallyport/intention"
 )
 
@@ -38,7 +37,8 @@ type ownAuthorizeAnswer struct {
 	authorizeAnswer
 	// Default says that no intention is about the source, so that the mesh's default decided.
 	Default bool
-	// Intention, Precedence and Origin are of the one that decided: "web => api (allow)", 9, "api.hcl:3". Empty: none did.
+	// Intention, Precedence and Origin are of the one that decided: "web => api (allow)", 9, "api.hcl:3". Empty: none did. Origin may be
+	// of a revocation, too.
 	Intention  string `json:",omitempty"`
 	Precedence int    `json:",omitempty"`
 	Origin     string `json:",omitempty"`
@@ -84,7 +84,7 @@ func (s *Server) ownAuthorized(w http.ResponseWriter, r *http.Request, q *questi
 	if err != nil {
 		return ownAuthorizeAnswer{}, err
 	}
-	a := explained(v, target, source)
+	a := explained(v, decide(v, target, source, in.ClientCertSerial, in.ClientCertSHA256))
 	q.reason = a.Reason
 	return a, nil
 }
@@ -95,13 +95,15 @@ func ended(d *json.Decoder) bool {
 	return errors.Is(err, io.EOF)
 }
 
-// explained is what the intentions that are in force say of a connection, and which.
-func explained(v *catalog.View, target identity.Name, source identity.ID) ownAuthorizeAnswer {
-	d := v.DecideID(source, target)
+// explained is a decision of v, and which intention it comes from.
+func explained(v *catalog.View, d intention.Decision) ownAuthorizeAnswer {
 	a := ownAuthorizeAnswer{authorizeAnswer: authorizeAnswerOf(d), Default: d.Reason == intention.ByDefault, Change: v.Change().Number}
 	if i := d.Intention; i != nil {
 		a.Intention, a.Precedence, a.Origin = i.String(), i.Precedence(), i.Origin
 		a.Note = i.WhyDenied()
+	}
+	if r := d.Revocation; r != nil {
+		a.Origin = r.Origin
 	}
 	return a
 }

@@ -83,8 +83,11 @@ func (s *Server) take(sum *summary, e event) {
 	if len(d.source) > maxLogged {
 		d.source = d.source[:maxLogged] + "…"
 	}
-	if e.intention != nil {
+	switch {
+	case e.intention != nil:
 		d.origin = e.intention.Origin
+	case e.revocation != nil:
+		d.origin = e.revocation.Origin
 	}
 	if _, known := sum.count[d]; !known && len(sum.count) == maxDenials {
 		sum.others++

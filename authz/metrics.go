@@ -26,6 +26,7 @@ const (
 	noIdentity
 	badCertificate
 	unrecorded
+	revoked
 	panicked
 	reasons // how many there are
 )
@@ -47,6 +48,7 @@ func (r reason) words() (label, text string) {
 		noIdentity:         {"identity", "the client is not a service of the mesh"},
 		badCertificate:     {"certificate", "the client's certificate does not name the client, and it alone"},
 		unrecorded:         {"unrecorded", "the client is let in as soon as that is recorded on disk"},
+		revoked:            {"revoked", "the client's certificate or identity is revoked"},
 		panicked:           {"panic", "internal error"},
 	}[r]
 	return w[0], w[1]
@@ -68,6 +70,7 @@ func reasonOf(r intention.Reason) reason {
 		intention.ByIntention: byIntention, intention.ByDefault: byDefault, intention.NoPolicy: noPolicy,
 		intention.UnknownTrustDomain: unknownTrustDomain, intention.SpeaksFirst: speaksFirst, intention.NoService: noIdentity,
 		intention.ForeignTrustDomain: foreignTrustDomain, intention.UnknownDatacenter: unknownDatacenter, intention.ForeignNamespace: foreignNamespace,
+		intention.ByRevocation: revoked,
 	}
 	if int(r) < len(of) {
 		return of[r]

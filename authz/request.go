@@ -2,7 +2,9 @@ package authz
 
 import (
 	"crypto/rsa"
+	"crypto/sha256"
 	"crypto/x509"
+	"encoding/hex"
 	"encoding/pem"
 	"net/url"
 	"slices"
@@ -39,57 +41,67 @@ func destinationAgrees(a *authv3.AttributeContext, service identity.Name) bool {
 	return true
 }
 
-// source is who the client is, or the reason why that is not known. The principal is what Envoy
+// source is who the client is and its certificate, or the reason why that is not known. The principal is what Envoy
 // read from the client's certificate: the first URI SAN, or without one a DNS name or the subject,
 // which can be made to look like a URI. So the certificate itself is required, and must have this
 // URI SAN and no other. (Our filters set include_peer_certificate.) That the certificate is one of the
 // trust domain that it names is for Envoy's handshake to prove, which keeps the domains' roots apart.
 // Of the mesh's own, agents and gateways are nobody.
-func (s *Server) source(peer *authv3.AttributeContext_Peer, own spiffeid.TrustDomain) (identity.ID, reason) {
+func (s *Server) source(peer *authv3.AttributeContext_Peer, own spiffeid.TrustDomain) (identity.ID, certificate, reason) {
 	principal := peer.GetPrincipal()
 	id, err := identity.ParseID(principal)
 	if err != nil {
-		return "", noIdentity
+		return "", certificate{}, noIdentity
 	}
 	if _, ok := id.Service(); !ok && id.TrustDomain() == own {
-		return "", noIdentity
+		return "", certificate{}, noIdentity
 	}
-	if s.onlyURI(peer.GetCertificate()) != principal {
-		return "", badCertificate
+	c := s.certificate(peer.GetCertificate())
+	if c.uri != principal {
+		return "", certificate{}, badCertificate
 	}
-	return id, 0
+	return id, c, 0
 }
 
-// onlyURI is the URI SAN of a certificate in URL-escaped PEM; empty if it has none or several, if it
-// is not one that a CA may give to a workload, or cannot be read.
-func (s *Server) onlyURI(certificate string) string {
-	if certificate == "" || len(certificate) > maxCertificate {
-		return ""
+// certificate is what a decision looks at of a client's.
+type certificate struct {
+	// uri is its URI SAN; empty if it has none or several, if it is not one that a CA may give to a workload, or cannot be
+	// read. Then the rest is empty, too.
+	uri string
+	// serial and sha256 are as in intention.Revocation.
+	serial, sha256 string
+}
+
+// certificate reads a certificate in URL-escaped PEM.
+func (s *Server) certificate(text string) certificate {
+	if text == "" || len(text) > maxCertificate {
+		return certificate{}
 	}
 	// An HTTP filter sends the same certificate with each request of a connection, and parsing
 	// it takes longer than the decision.
-	uri, ok := s.certificates.Load(certificate)
+	c, ok := s.certificates.Load(text)
 	if !ok {
-		uri = parseOnlyURI(certificate)
-		s.certificates.Store(certificate, uri, nil)
+		c = parseCertificate(text)
+		s.certificates.Store(text, c, nil)
 	}
-	return uri
+	return c
 }
 
-func parseOnlyURI(certificate string) string {
-	text, err := url.PathUnescape(certificate) // QueryUnescape would turn base64's "+" into a space
+func parseCertificate(escaped string) certificate {
+	text, err := url.PathUnescape(escaped) // QueryUnescape would turn base64's "+" into a space
 	if err != nil {
-		return ""
+		return certificate{}
 	}
 	block, _ := pem.Decode([]byte(text))
 	if block == nil || block.Type != "CERTIFICATE" {
-		return ""
+		return certificate{}
 	}
 	cert, err := x509.ParseCertificate(block.Bytes)
 	if err != nil || len(cert.URIs) != 1 || !workload(cert) {
-		return ""
+		return certificate{}
 	}
-	return cert.URIs[0].String()
+	sum := sha256.Sum256(block.Bytes)
+	return certificate{uri: cert.URIs[0].String(), serial: cert.SerialNumber.Text(16), sha256: hex.EncodeToString(sum[:])}
 }
 
 // workload reports whether a CA may sign cert for a workload (SPIFFE X.509-SVID, 4 and 5.2): it

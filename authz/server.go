@@ -64,8 +64,8 @@ type Server struct {
 	authorize func(ctx context.Context) (identity.Caller, error)
 	told      func(view *catalog.View, policy *intention.Policy) *intention.Policy // nil: all of it
 	changed   func() <-chan struct{}                                               // of told
-	// certificates are the URI SANs by the certificates' text; empty for one without exactly one.
-	certificates *recent.Table[string]
+	// certificates are those of clients by their text.
+	certificates *recent.Table[certificate]
 	metrics      metrics
 	logger       *slog.Logger
 	logDenials   bool
@@ -87,7 +87,7 @@ func New(c Config) (*Server, error) {
 		authorize:    c.Authorize,
 		told:         c.Told,
 		changed:      c.ToldChanged,
-		certificates: recent.New[string](maxCertificates),
+		certificates: recent.New[certificate](maxCertificates),
 		metrics:      m,
 		logger:       c.Logger,
 		logDenials:   c.LogDenials,
@@ -127,7 +127,9 @@ type verdict struct {
 	reason      reason
 	// intention is the one that decided; nil unless reason is byIntention.
 	intention *intention.Intention
-	allowed   bool
+	// revocation is the one that denies; nil unless reason is revoked.
+	revocation *intention.Revocation
+	allowed    bool
 }
 
 // Check decides about one connection or request. A denial is a response with status
@@ -242,9 +244,13 @@ func (s *Server) decide(ctx context.Context, req *authv3.CheckRequest) (v verdic
 		v.reason = wrongDestination
 		return v, 0, nil
 	}
-	source, why := s.source(attributes.GetSource(), view.Mesh().TrustDomain)
+	source, shown, why := s.source(attributes.GetSource(), view.Mesh().TrustDomain)
 	if why != 0 {
 		v.reason = why
+		return v, 0, nil
+	}
+	if v.revocation = view.Revoked().Certificate(shown.serial, shown.sha256); v.revocation != nil {
+		v.reason = revoked
 		return v, 0, nil
 	}
 	policy := view.Policy(caller.Service)
@@ -259,7 +265,7 @@ func (s *Server) decide(ctx context.Context, req *authv3.CheckRequest) (v verdic
 			return v, 0, nil
 		}
 	}
-	v.reason, v.intention = reasonOf(d.Reason), d.Intention
+	v.reason, v.intention, v.revocation = reasonOf(d.Reason), d.Intention, d.Revocation
 	v.allowed = d.Allowed() && (v.reason == byIntention || v.reason == byDefault)
 	return v, 0, nil
 }
@@ -297,6 +303,9 @@ func (v verdict) String() string {
 	action := "denied"
 	if v.allowed {
 		action = "allowed"
+	}
+	if v.revocation != nil {
+		return action + ": " + v.revocation.Why()
 	}
 	if i := v.intention; i != nil && i.Origin != "" {
 		return action + " by intention " + i.String() + ", " + i.Origin

@@ -32,6 +32,8 @@ type Contents struct {
 	// as Consul's API is asked; nothing else depends on them. Empty beside Consul.
 	Sidecars []*Sidecar
 	Entries  []*Entry
+	// Revoked are the certificates and identities that are nobody's any more; nil: there are none.
+	Revoked *intention.Revoked
 	// Whole says that Intentions are all there are: of a destination that none of them names nothing is said. Else that is known of
 	// those alone that Intentions have, if without any, and of the services of Proxies and Registrations. It stays as it is.
 	Whole bool

@@ -30,15 +30,20 @@ func (c *Contents) Reuse(old *Contents) {
 // followings are how each list of Contents followed the one before.
 type followings struct {
 	services, endpoints, proxies, destinations, registrations, sidecars, entries following
+	// revoked are the revocations that are not in both; nil: none.
+	revoked *intention.Revoked
 }
 
 func (f *followings) same() bool {
-	return f.services.same() && f.endpoints.same() && f.proxies.same() && f.destinations.same() && f.registrations.same() && f.sidecars.same() && f.entries.same()
+	return f.services.same() && f.endpoints.same() && f.proxies.same() && f.destinations.same() && f.registrations.same() && f.sidecars.same() && f.entries.same() && f.revoked == nil
 }
 
 // follow is Reuse, and returns how each list followed the one in old.
 func (c *Contents) follow(old *Contents) (f followings) {
 	c.Services, f.services = follow(old.Services, c.Services, compareTargets, (*Service).equal)
+	if f.revoked = c.Revoked.Since(old.Revoked); f.revoked == nil {
+		c.Revoked = old.Revoked
+	}
 	c.Endpoints, f.endpoints = follow(old.Endpoints, c.Endpoints, compareTargets, (*Endpoints).equal)
 	c.Proxies, f.proxies = follow(old.Proxies, c.Proxies, compareProxies, (*Proxy).equal)
 	c.Intentions, f.destinations = follow(old.Intentions, c.Intentions, compareDestinations, (*Destination).equal)

@@ -74,7 +74,7 @@ func (v *View) bare(name identity.Name) *intention.Policy {
 	if name.IsWildcard() {
 		name.Service = "any"
 	}
-	return s.Policy(name, nil)
+	return s.Policy(name, nil).Revoking(v.contents.Revoked)
 }
 
 // registered reports whether a service has a proxy or a registration.

@@ -136,8 +136,8 @@ func (v *View) next(c Contents, change Change) *View {
 	n.foldEntries(v, f.entries)
 	n.stamp(v, meshChanged, f)
 	var policies []identity.Name
-	if named || registered || speaks || !destinations.same() {
-		policies = n.compile(v, meshChanged)
+	if named || registered || speaks || !destinations.same() || f.revoked != nil {
+		policies = n.compile(v, meshChanged, f.revoked)
 	}
 	n.look(v, named, services.changed, endpoints.changed, proxies.changed, policies)
 	return n
@@ -175,8 +175,8 @@ func (x *index) place(key targetKey) *place {
 
 // compile makes the policies of all services of the mesh's own datacenter, if the contents are whole, of those that have
 // proxies or registrations, and of all destinations that they say something of, taking those of v about which nothing else
-// is said. It returns the names of those that are others.
-func (n *View) compile(v *View, meshChanged bool) (changed []identity.Name) {
+// is said, and which revoked, what is not revoked in both, does not concern. It returns the names of those that are others.
+func (n *View) compile(v *View, meshChanged bool, revoked *intention.Revoked) (changed []identity.Name) {
 	n.compiled = n.Change().Number
 	n.said = make(map[identity.Name][]*Destination, len(n.contents.Intentions))
 	for i, d := range n.contents.Intentions {
@@ -204,11 +204,19 @@ func (n *View) compile(v *View, meshChanged bool) (changed []identity.Name) {
 				n.shared[all] = intention.Share(all, intentions(n.said[all]), scope)
 			}
 		}
-		if n.policies[dst] = v.policies[dst]; n.policies[dst] == nil || n.shared[all] != v.shared[all] || !slices.Equal(n.said[key], v.said[key]) || n.serverFirst(dst) != v.serverFirst(dst) {
-			n.policies[dst] = n.shared[all].Policy(dst, intentions(n.said[key]))
+		old := v.policies[dst]
+		p := old
+		anew := old == nil || n.shared[all] != v.shared[all] || !slices.Equal(n.said[key], v.said[key]) || n.serverFirst(dst) != v.serverFirst(dst)
+		if anew {
+			p = n.shared[all].Policy(dst, intentions(n.said[key]))
 			if n.serverFirst(dst) {
-				n.policies[dst] = n.policies[dst].ServerFirst()
+				p = p.ServerFirst()
 			}
+		}
+		if anew || old.Concerned(revoked) {
+			p = p.Revoking(n.contents.Revoked)
+		}
+		if n.policies[dst] = p; p != old {
 			changed = append(changed, dst)
 		}
 	}
@@ -433,6 +441,9 @@ func (v *View) holds(destination identity.Name) *intention.Policy {
 	}
 	return p
 }
+
+// Revoked are the certificates and identities that are revoked; nil: there are none.
+func (v *View) Revoked() *intention.Revoked { return v.contents.Revoked }
 
 // Identity is the identity that a service of that name has in this mesh. The mesh must be known.
 func (v *View) Identity(name identity.Name) identity.Service {

@@ -49,7 +49,7 @@ func scan(dir string) ([]listed, error) {
 	}
 	var out []listed
 	for _, e := range entries {
-		if format(e.Name()) == "" {
+		if format(e.Name()) == "" || isRevoked(e.Name()) {
 			continue
 		}
 		info, err := os.Stat(filepath.Join(dir, e.Name()))

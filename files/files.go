@@ -174,6 +174,13 @@ func load(config Config) (catalog.Contents, *assembly, error) {
 	}
 	read, r := newCache(c).read(files), &assembler{config: c, ports: ports}
 	o := r.assemble(read)
+	revoked, err := ReadRevoked(c.Dir)
+	if wrong, ok := errors.AsType[Errors](err); ok {
+		o.problems = append(o.problems, wrong...).sorted()
+	} else if err != nil {
+		return catalog.Contents{}, nil, err
+	}
+	o.contents.Revoked = intention.Revoke(revoked)
 	for _, w := range o.warnings {
 		c.warned(w)
 	}

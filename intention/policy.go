@@ -21,6 +21,8 @@ type Policy struct {
 	only *Set
 	// serverFirst: no source of another trust domain is allowed; see ServerFirst.
 	serverFirst bool
+	// revoked are the revocations of what is allowed otherwise; see Revoking. Nil: there are none.
+	revoked *Revoked
 }
 
 // Shared is the intentions about all destinations of a namespace, compiled once for all their
@@ -228,6 +230,8 @@ const (
 	SpeaksFirst
 	// NoService: the identity is of the mesh's trust domain, and no service's.
 	NoService
+	// ByRevocation: the source's identity, or its certificate, is revoked.
+	ByRevocation
 	// unrecorded: the source is allowed, but that is not recorded on disk yet; see Within.
 	unrecorded
 )
@@ -251,6 +255,8 @@ func (r Reason) String() string {
 		return "foreign source of an application that speaks first"
 	case NoService:
 		return "not the identity of a service"
+	case ByRevocation:
+		return "revoked"
 	case unrecorded:
 		return "not recorded yet"
 	case NoPolicy:
@@ -265,6 +271,8 @@ type Decision struct {
 	Reason Reason
 	// Intention is the one that decided; nil unless Reason is ByIntention. It must not be changed.
 	Intention *Intention
+	// Revocation is the one that denies what is allowed otherwise; nil unless Reason is ByRevocation.
+	Revocation *Revocation
 }
 
 // Allowed reports whether the source may connect.
@@ -273,26 +281,36 @@ func (d Decision) Allowed() bool { return d.Action == Allow }
 // Decide says whether the source may connect to p's destination. It is two look-ups whatever the
 // number of intentions, and does not allocate for a source of the mesh. Of those only identities of a known
 // datacenter and of the destination's own partition and namespace are ever allowed; those of another
-// trust domain as DecideID says.
+// trust domain as DecideID says. None is that is revoked.
 func (p *Policy) Decide(source identity.Service) Decision {
 	if p == nil {
 		return Decision{}
 	}
-	scope := &p.shared.scope
-	if source.TrustDomain != scope.TrustDomain || source.TrustDomain.IsZero() {
+	if td := p.shared.scope.TrustDomain; source.TrustDomain != td || td.IsZero() {
 		return p.decideForeign(identity.ID(source.String()))
 	}
+	d := p.intended(source)
+	if d.Action == Allow {
+		if r := p.revoked.Identity(source); r != nil {
+			return Decision{Reason: ByRevocation, Revocation: r}
+		}
+		if p.only != nil && !p.only.includes(source) {
+			return Decision{Reason: unrecorded}
+		}
+	}
+	return d
+}
+
+// intended is what the intentions say of a source of the mesh's trust domain, whatever is revoked or not recorded.
+func (p *Policy) intended(source identity.Service) Decision {
+	scope := &p.shared.scope
 	if !slices.Contains(scope.Datacenters, source.Datacenter) {
 		return Decision{Reason: UnknownDatacenter}
 	}
 	if !sameSpace(source.Name, p.destination) || source.Service == "" || source.IsWildcard() {
 		return Decision{Reason: ForeignNamespace}
 	}
-	d := p.rule(source.Service)
-	if d.Action == Allow && p.only != nil && !p.only.includes(source) {
-		return Decision{Reason: unrecorded}
-	}
-	return d
+	return p.rule(source.Service)
 }
 
 // rule is the decision about a source. An exact destination takes precedence over an exact source.
@@ -379,13 +397,13 @@ func (p *Policy) Rest() Action {
 	return p.shared.effect(cmp.Or(p.own.rest, p.shared.rest))
 }
 
-// Shared is the layer below p; nil for a nil p. bare: p has no rules of its own. Bare policies of
+// Shared is the layer below p; nil for a nil p. bare: p has no rules of its own, and nothing that concerns it is revoked. Bare policies of
 // one namespace with equal Shared have the same Scope, Exact and Rest.
 func (p *Policy) Shared() (s *Shared, bare bool) {
 	if p == nil {
 		return nil, false
 	}
-	return p.shared, p.only == nil && len(p.own.exact) == 0 && p.own.rest == nil && len(p.own.foreign) == 0
+	return p.shared, p.only == nil && p.revoked == nil && len(p.own.exact) == 0 && p.own.rest == nil && len(p.own.foreign) == 0
 }
 
 // Exact yields the services that have a rule about all destinations and its action, sorted by name.
@@ -407,6 +425,9 @@ func (p *Policy) Allowed() Set {
 		return Set{}
 	}
 	s := Set{Base: p.shared.base}
+	if p.revoked != nil {
+		s.Revoked = p.revoked.keys
+	}
 	if p.own.rest != nil {
 		s.Base = p.shared.newBase(p.own.rest.Effect() == Allow)
 	}

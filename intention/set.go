@@ -18,6 +18,9 @@ type Set struct {
 	// In and Out are, sorted, the services that are in the set, or not, whatever Base says of them.
 	// Workloads of other trust domains are in In by their SPIFFE IDs, or not in the set: no Base has them.
 	In, Out []string
+	// Revoked are, sorted, the SPIFFE IDs and the certificates that are not in the set although a service
+	// is: "sha256:<hexadecimal> <whose it is>" is a certificate.
+	Revoked []string
 }
 
 // Base is either the named services of a trust domain's datacenters, or all but the named ones. It
@@ -106,7 +109,33 @@ func (s Set) empty() bool {
 // includes reports whether a source is in s.
 func (s Set) includes(source identity.Service) bool {
 	return !s.empty() && s.TrustDomain == source.TrustDomain.Name() && contains(s.Datacenters, source.Datacenter) &&
-		s.has(source.Service)
+		s.has(source.Service) && (len(s.Revoked) == 0 || !contains(s.Revoked, source.String()))
+}
+
+// mayHold reports whether what a key of Revoked names could be in s by its service. Of certificates of which it
+// is not known whose they are it could.
+func (s Set) mayHold(key string) bool {
+	id := holder(key)
+	if id == "" {
+		return true
+	}
+	if source, err := identity.ParseURI(id); err == nil && source.TrustDomain.Name() == s.trustDomain() {
+		return !s.empty() && contains(s.Datacenters, source.Datacenter) && s.has(source.Service)
+	}
+	return !s.empty() && contains(s.In, id)
+}
+
+// trustDomain is that of s; empty: it has none.
+func (s Set) trustDomain() string {
+	if s.Base == nil {
+		return ""
+	}
+	return s.TrustDomain
+}
+
+// misses reports whether t has a revocation of something that is in s.
+func (s Set) misses(t Set) bool {
+	return slices.ContainsFunc(t.Revoked, func(k string) bool { return !contains(s.Revoked, k) && s.mayHold(k) })
 }
 
 // has reports whether a service of the set's trust domain and datacenters is in it.
@@ -124,7 +153,9 @@ func (s Set) has(service string) bool {
 func isID(n string) bool { return strings.HasPrefix(n, "spiffe://") }
 
 // includesID reports whether a workload of another trust domain is in s.
-func (s Set) includesID(id identity.ID) bool { return !s.empty() && contains(s.In, string(id)) }
+func (s Set) includesID(id identity.ID) bool {
+	return !s.empty() && contains(s.In, string(id)) && !contains(s.Revoked, string(id))
+}
 
 // rest reports whether the names that s does not list are in it.
 func (s Set) rest() bool { return s.Base != nil && s.Rest }
@@ -164,6 +195,9 @@ func (s Set) Within(t Set) bool {
 	case t.empty(), s.TrustDomain != t.TrustDomain, !subset(s.Datacenters, t.Datacenters):
 		return false
 	}
+	if s.misses(t) {
+		return false
+	}
 	c := s.compare(t.Base)
 	outside := func(n string) bool { return s.has(n) && !t.has(n) }
 	return !c.endless && !slices.ContainsFunc(c.more, outside) && !slices.ContainsFunc(named(s, t), outside)
@@ -181,6 +215,10 @@ func (s Set) Union(t Set) Set {
 	u := Set{Base: cmp.Or(s.compare(t.Base).union, t.Base)}
 	for _, n := range named(s, t) {
 		u.put(n, s.has(n) || t.has(n))
+	}
+	u.Revoked = filter(s.Revoked, func(k string) bool { return contains(t.Revoked, k) || !t.mayHold(k) })
+	if more := filter(t.Revoked, func(k string) bool { return !contains(s.Revoked, k) && !s.mayHold(k) }); len(more) > 0 {
+		u.Revoked = merge(u.Revoked, more)
 	}
 	return u
 }
@@ -200,6 +238,9 @@ func (s Set) Intersection(t Set) Set {
 		case in != b.Rest:
 			b.Except = append(b.Except, n)
 		}
+	}
+	if len(s.Revoked)+len(t.Revoked) > 0 {
+		all.Revoked = merge(s.Revoked, t.Revoked)
 	}
 	return all
 }

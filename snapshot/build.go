@@ -82,7 +82,7 @@ func (b *builder) update() bool {
 	if b.in.Policy != last.in.Policy {
 		peers := b.validationName()
 		b.out.Secrets = slices.DeleteFunc(slices.Clone(last.Secrets), func(s Secret) bool { return s.Name == peers })
-		b.intentions()
+		b.judges()
 	}
 	for i, t := range b.in.Upstreams {
 		if t != last.in.Upstreams[i] {
@@ -112,13 +112,17 @@ func (b *builder) judges() {
 		b.out.Judges = map[string]Judge{b.validationName(): {}, publicRouteName(b.in.Proxy.Service): {}}
 		return
 	}
-	if b.enforcement() == catalog.RBAC {
-		b.fillEmpty(authzSlot)
-	} else {
+	rules, authz := b.enforcement() != catalog.ExtAuthz, b.enforcement() != catalog.RBAC
+	switch revoked := b.revokedCertificates(); {
+	case authz:
 		b.fill(authzSlot, b.networkAuthz())
+	case len(revoked) > 0:
+		b.fill(authzSlot, b.refuseCertificates(revoked))
+		authz = true
+	default:
+		b.fillEmpty(authzSlot)
 	}
 	b.fill(proxySlot, b.tcpProxy())
-	rules, authz := b.enforcement() != catalog.ExtAuthz, b.enforcement() != catalog.RBAC
 	b.out.Judges = map[string]Judge{
 		b.validationName(): {Lifted: !rules},
 		b.name(rulesSlot):  {Lifted: !rules},

@@ -83,7 +83,10 @@ func vary(r *rand.Rand, in snapshot.Input) (snapshot.Input, string) {
 		}
 		return x
 	}
-	switch what := r.IntN(12); what {
+	switch what := r.IntN(13); what {
+	case 12:
+		in.Policy = in.Policy.Revoking(randomRevoked(r))
+		return in, "what is revoked"
 	case 0:
 		p := clone(in.Proxy)
 		p.Inbound.Protocol = []catalog.Protocol{catalog.TCP, catalog.HTTP, catalog.GRPC}[r.IntN(3)]
@@ -120,7 +123,7 @@ func vary(r *rand.Rand, in snapshot.Input) (snapshot.Input, string) {
 			}
 			all = append(all, n)
 		}
-		in.Policy = compile("web", intention.Action(r.IntN(2)), all...)
+		in.Policy = compile("web", intention.Action(r.IntN(2)), all...).Revoking(randomRevoked(r))
 		return in, "policy"
 	case 6:
 		p := clone(in.Proxy)

@@ -1,6 +1,7 @@
 package snapshot
 
 import (
+	"cmp"
 	"slices"
 	"strings"
 
@@ -67,7 +68,23 @@ func (b *builder) bare() *intention.Shared {
 // Each source that an intention names has an entry for each datacenter, whether it is allowed or
 // not, so the rule for the rest never applies to it. A certificate with several URI SANs is looked
 // up as all of them joined by ",", which is no key of the map and matches no expression.
+//
+// Where requests are judged it refuses revoked certificates, too. Connections are judged by certificates in a filter
+// of its own.
 func (b *builder) matcher() *matcherv3.Matcher {
+	var revoked []digests
+	if b.in.Proxy.Inbound.Protocol.L7() {
+		revoked = b.revokedCertificates()
+	}
+	m := b.identityMatcher(revoked)
+	if len(revoked) > 0 && revoked[0].id == "" {
+		m = &matcherv3.Matcher{OnNoMatch: b.unlessRevoked(revoked[0].list, &matcherv3.Matcher_OnMatch{OnMatch: &matcherv3.Matcher_OnMatch_Matcher{Matcher: m}})}
+	}
+	return m
+}
+
+// identityMatcher is matcher by what certificates are called, and by their digests where their holders are known.
+func (b *builder) identityMatcher(revoked []digests) *matcherv3.Matcher {
 	allow, deny := b.action(intention.Allow), b.action(intention.Deny)
 	s := scopeOf(b.in)
 	if b.in.Policy == nil || len(s.datacenters) == 0 {
@@ -77,14 +94,14 @@ func (b *builder) matcher() *matcherv3.Matcher {
 	if b.in.Policy.Rest() == intention.Allow {
 		rest = &matcherv3.Matcher_OnMatch{OnMatch: &matcherv3.Matcher_OnMatch_Matcher{Matcher: b.restMatcher(s, allow, deny)}}
 	}
-	sources := b.sources(s)
+	sources := b.refuse(b.sources(s), revoked)
 	if len(sources) == 0 { // Envoy refuses an empty map
 		return &matcherv3.Matcher{OnNoMatch: rest}
 	}
 	slices.SortFunc(sources, func(x, y *source) int { return strings.Compare(x.id, y.id) })
 	// The first entry is one of m's own, as one without entries is refused when it is validated.
-	first := deny
-	if sources[0].allowed {
+	first := cmp.Or(sources[0].on, deny)
+	if sources[0].on == nil && sources[0].allowed {
 		first = allow
 	}
 	m := &matcherv3.Matcher_MatcherTree_MatchMap{Map: map[string]*matcherv3.Matcher_OnMatch{sources[0].id: first}}

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/sallyport/sallyport/catalog"
@@ -140,7 +141,31 @@ func randomPolicy(r *rand.Rand) *intention.Policy {
 			})
 		}
 	}
-	return catalogtest.Policy(identity.NewName("web"), all, scope)
+	policy := catalogtest.Policy(identity.NewName("web"), all, scope)
+	if r.IntN(2) == 0 {
+		policy = policy.Revoking(randomRevoked(r))
+	}
+	return policy
+}
+
+// randomRevoked revokes some identities, and certificates of some, or of nobody knows whom.
+func randomRevoked(r *rand.Rand) *intention.Revoked {
+	var all []intention.Revocation
+	for range r.IntN(5) {
+		v := intention.Revocation{ID: identity.Service{
+			TrustDomain: spiffeid.RequireTrustDomainFromString(trustDomain), Datacenter: []string{"dc1", "dc2", "d.1"}[r.IntN(3)], Name: identity.NewName(fuzzNames[r.IntN(len(fuzzNames))]),
+		}.String()}
+		if r.IntN(3) == 0 {
+			v.SHA256 = strings.Repeat([]string{"a", "b", "c"}[r.IntN(3)], 64)
+			if r.IntN(3) == 0 {
+				v.ID = ""
+			}
+		}
+		if v.ID != "" || v.SHA256 != "" {
+			all = append(all, v)
+		}
+	}
+	return intention.Revoke(all)
 }
 
 func randomPeer(r *rand.Rand) []string {

@@ -91,16 +91,16 @@ func (b *builder) allowedPeers(s scope) (peers [][]byte, denied int) {
 			names = append(names, name.Service)
 		}
 	}
-	sans := s.everybody(b.in.Envoy)
-	if len(names) > 0 {
-		sans, denied = b.allBut(s, names)
-	}
+	sans, denied := b.allButRevoked(s, names)
 	return b.peers(sans), denied
 }
 
 // allBut allows all services but the named ones. Where their expression is too long for the Envoy
 // it allows all, and the rules alone deny; denied is then the number of the names.
 func (b *builder) allBut(s scope, names []string) (sans []*tlsv3.SubjectAltNameMatcher, denied int) {
+	if len(names) == 0 {
+		return s.everybody(b.in.Envoy), 0
+	}
 	var except []string
 	for _, n := range names {
 		if s.name(n).Check() == nil { // else no certificate can have the name

@@ -18,6 +18,8 @@ type source struct {
 	// rule is its entry in a rules' map, and peer in a list of peers, both in wire format: they are
 	// the same for all destinations, of which each has them among others.
 	rule, peer []byte
+	// on is the rule as a message; nil: it is to allow or to deny.
+	on *matcherv3.Matcher_OnMatch
 }
 
 // layer is what policies with one intention.Shared have in common.
@@ -41,7 +43,7 @@ func (b *builder) layer() *layer {
 	})
 }
 
-// sources are those that b's policy, of scope s, names, sorted by service.
+// sources are those that b's policy, of scope s, names, in any order, and denied the revoked ones.
 func (b *builder) sources(s scope) []*source {
 	l := b.layer()
 	if !slices.Equal(l.datacenters, s.datacenters) { // of a policy with another limit
@@ -55,23 +57,31 @@ func (b *builder) sources(s scope) []*source {
 		}
 		out = append(out, of...)
 	}
-	return out
+	return b.deny(out)
 }
 
 // newSources are a service in each datacenter; none if no certificate can have the name.
 func (b *builder) newSources(s scope, service string, action intention.Action) (out []*source) {
 	for _, dc := range s.datacenters {
-		id := identity.Service{TrustDomain: s.TrustDomain, Datacenter: dc, Name: s.name(service)}.ID()
-		if id.IsZero() {
-			continue
+		if s := b.newSource(identity.Service{TrustDomain: s.TrustDomain, Datacenter: dc, Name: s.name(service)}, action); s != nil {
+			out = append(out, s)
 		}
-		out = append(out, &source{
-			id: id.String(), allowed: action == intention.Allow,
-			rule: b.fields(&matcherv3.Matcher_MatcherTree_MatchMap{Map: map[string]*matcherv3.Matcher_OnMatch{id.String(): b.action(action)}}),
-			peer: b.peer(uri(exactly(id.String()))),
-		})
 	}
 	return out
+}
+
+// newSource is an identity; nil if no certificate can have it.
+func (b *builder) newSource(of identity.Service, action intention.Action) *source {
+	id := of.ID().String()
+	if id == "" {
+		return nil
+	}
+	return &source{id: id, allowed: action == intention.Allow, rule: b.entry(id, b.action(action)), peer: b.peer(uri(exactly(id)))}
+}
+
+// entry is one of a rules' map, in wire format.
+func (p *packer) entry(id string, m *matcherv3.Matcher_OnMatch) []byte {
+	return p.fields(&matcherv3.Matcher_MatcherTree_MatchMap{Map: map[string]*matcherv3.Matcher_OnMatch{id: m}})
 }
 
 // peer is a name in the format of Secret.Peers.

@@ -46,8 +46,8 @@ func (n *namings) of(v *catalog.View) *named {
 	next := &named{view: v, byUID: map[int][]naming{}}
 	for r := range v.Registrations() {
 		text, ok := r.Meta[catalog.MetaSelectors]
-		if !ok {
-			continue
+		if !ok || v.Revoked().Identity(v.Identity(r.Service)) != nil {
+			continue // a revoked identity is nobody's
 		}
 		s, err := attest.Parse(text)
 		if err != nil {

@@ -63,7 +63,7 @@ type record struct {
 
 func (r record) equal(o record) bool {
 	return r.number == o.number && r.allowed.Base == o.allowed.Base &&
-		slices.Equal(r.allowed.In, o.allowed.In) && slices.Equal(r.allowed.Out, o.allowed.Out)
+		slices.Equal(r.allowed.In, o.allowed.In) && slices.Equal(r.allowed.Out, o.allowed.Out) && slices.Equal(r.allowed.Revoked, o.allowed.Revoked)
 }
 
 // observe sets the policy of dst, and returns its generation and whether that was raised for it. If

@@ -22,6 +22,7 @@ import (
 type recordedFile struct {
 	Version      int                            `json:"version"`
 	Bases        []*intention.Base              `json:"bases"`
+	Revoked      [][]string                     `json:"revoked,omitempty"`
 	Destinations map[string]recordedDestination `json:"destinations"`
 }
 
@@ -31,6 +32,9 @@ type recordedDestination struct {
 	Base   *int     `json:"base,omitempty"` // index in bases; none: nobody was allowed
 	In     []string `json:"in,omitempty"`
 	Out    []string `json:"out,omitempty"`
+	// Revoked is the index in revoked, from 1, of what is not allowed because it is revoked; 0: nothing is.
+	// Releases that do not know it do allow that.
+	Revoked int `json:"revoked,omitempty"`
 }
 
 // olderFile is the format of releases before recordedVersion, under the name olderName.
@@ -124,6 +128,12 @@ func (g *generations) read(b []byte) error {
 			return fmt.Errorf("%q refers to a base that is not there", name)
 		default:
 			r.allowed.Base = f.Bases[*d.Base]
+		}
+		switch {
+		case d.Revoked < 0 || d.Revoked > len(f.Revoked):
+			return fmt.Errorf("%q refers to revocations that are not there", name)
+		case d.Revoked > 0 && d.Base != nil:
+			r.allowed.Revoked = f.Revoked[d.Revoked-1]
 		}
 		if err := g.put(name, r); err != nil {
 			return err
@@ -273,7 +283,7 @@ func remove(path string) error {
 func (r *recorder) replace(of map[string]record) error {
 	f := recordedFile{Version: recordedVersion, Destinations: make(map[string]recordedDestination, len(of))}
 	at := map[*intention.Base]*int{nil: nil}
-	equal := map[string]*int{}
+	equal, revoked := map[string]*int{}, map[string]int{}
 	for name, s := range of {
 		n, ok := at[s.allowed.Base]
 		if !ok {
@@ -290,7 +300,16 @@ func (r *recorder) replace(of map[string]record) error {
 			}
 			at[s.allowed.Base] = n
 		}
-		f.Destinations[name] = recordedDestination{Number: s.number, Base: n, In: s.allowed.In, Out: s.allowed.Out}
+		d := recordedDestination{Number: s.number, Base: n, In: s.allowed.In, Out: s.allowed.Out}
+		if list := s.allowed.Revoked; len(list) > 0 {
+			key := strings.Join(list, "\n")
+			if revoked[key] == 0 {
+				f.Revoked = append(f.Revoked, list)
+				revoked[key] = len(f.Revoked)
+			}
+			d.Revoked = revoked[key]
+		}
+		f.Destinations[name] = d
 	}
 	b, err := json.Marshal(f)
 	if err != nil {

@@ -16,6 +16,7 @@ var rows = []struct{ title, prefix string }{
 	{"Certificates", "sallyport_leaf_"},
 	{"Certificates", "sallyport_sds_"},
 	{"Certificates", "sallyport_ca_"},
+	{"Certificates", "sallyport_revoked"},
 	{"What was refused", "sallyport_refusals_"},
 	{"What was refused", "sallyport_authz_"},
 	{"Applications without a sidecar", "sallyport_api_"},

@@ -225,6 +225,10 @@ func checkIntention(v *catalog.View, source, destination, dir string) (admin.Che
 	if d.Reason == intention.ByDefault && !r.Allowed {
 		r.Remedy = whatAllows(v, src.Name, dst, dir)
 	}
+	if d.Revocation != nil {
+		r.Reason, r.Origin, r.Note = "the revocation of "+d.Revocation.String(), d.Revocation.Origin, d.Revocation.Reason
+		r.Remedy = "to allow it again: `sallyport unrevoke " + d.Revocation.ID + "`"
+	}
 	if i := d.Intention; i != nil {
 		r.Intention, r.Origin, r.Precedence = i.String(), i.Origin, i.Precedence()
 		r.Note, r.Held = i.WhyDenied(), i.Held

@@ -28,6 +28,7 @@ import (
 	"github.com/sallyport/sallyport/internal/sequence"
 	"github.com/sallyport/sallyport/issuance"
 	"github.com/sallyport/sallyport/observe"
+	"github.com/sallyport/sallyport/revocation"
 	"github.com/sallyport/sallyport/sds"
 	"github.com/sallyport/sallyport/workload"
 	"github.com/sallyport/sallyport/xds"
@@ -83,6 +84,7 @@ type controlPlane struct {
 	claims    *claim.Registry
 	issued    *issuance.Record
 	accepted  *acceptance.Record
+	revoked   *revocation.Registry
 	secrets   *sds.Credentials
 	xds       *xds.Server
 	authz     *authz.Server
@@ -195,6 +197,9 @@ func (p *controlPlane) openServers() error {
 	if err := p.openIssuance(); err != nil {
 		return err
 	}
+	if err := p.openRevocation(); err != nil {
+		return err
+	}
 	p.secrets, err = sds.New(sds.Config{Source: p.issued.Source(p.authority), Logger: p.log, Registerer: p.metrics})
 	if err != nil {
 		return err
@@ -232,7 +237,7 @@ func (p *controlPlane) openServers() error {
 	}
 	p.runs = append(p.runs, p.secrets.Run, p.authz.Run, p.observe.Run, p.workload.Run,
 		func(ctx context.Context) error {
-			return p.claims.Run(ctx, p.source, p.store.Publish)
+			return p.claims.Run(ctx, p.source, p.revoked.Publisher(p.store.Publish))
 		},
 		func(ctx context.Context) error {
 			defer close(p.streamsEnded)

@@ -297,7 +297,7 @@ func notes(s admin.Status, p xds.ProxyStatus, who *holders) (out []string) {
 	}
 	for _, t := range p.Streams {
 		if !t.RevocationAt.IsZero() { // else it has been sent, and State says what Envoy has not accepted
-			add("%s", revocation(t, time.Now()))
+			add("%s", whenRevoked(t, time.Now()))
 			break
 		}
 	}

@@ -42,7 +42,7 @@ func printProxy(w io.Writer, p painter, d admin.Proxy) {
 		for _, k := range t.Types {
 			line("%s: sent %s, accepted %s", count(k.Resources, k.Type), at(k.Sent), at(k.ACKed))
 		}
-		if text := revocation(t, time.Now()); text != "" {
+		if text := whenRevoked(t, time.Now()); text != "" {
 			line("%s", text)
 		}
 		if !t.DrainsUntil.IsZero() && time.Now().Before(t.DrainsUntil) {
@@ -55,9 +55,9 @@ func printProxy(w io.Writer, p painter, d admin.Proxy) {
 	fmt.Fprintln(w)
 }
 
-// revocation says what a revocation waits for that has not ended live connections yet; empty: there is
+// whenRevoked says what a revocation waits for that has not ended live connections yet; empty: there is
 // none.
-func revocation(t xds.StreamStatus, now time.Time) string {
+func whenRevoked(t xds.StreamStatus, now time.Time) string {
 	switch {
 	case !t.RevocationPending:
 		return ""

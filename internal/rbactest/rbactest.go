@@ -90,6 +90,9 @@ func follow(on *matcherv3.Matcher_OnMatch, input string) (*rbacv3.Action, error)
 
 func predicate(p *matcherv3.Matcher_MatcherList_Predicate, input string) (bool, error) {
 	single := p.GetSinglePredicate()
+	if custom := single.GetCustomMatch(); custom != nil {
+		return false, notRevoked(single.GetInput().GetTypedConfig(), custom.GetTypedConfig())
+	}
 	re := single.GetValueMatch().GetSafeRegex()
 	if re == nil || re.GetGoogleRe2() == nil {
 		return false, fmt.Errorf("a predicate that is no expression of engine google_re2: %v", p)
@@ -98,6 +101,26 @@ func predicate(p *matcherv3.Matcher_MatcherList_Predicate, input string) (bool, 
 		return false, err
 	}
 	return whole(re.GetRegex(), input)
+}
+
+// notRevoked is nil for what asks whether the peer's certificate is one of a list of digests. That of a peer that has names alone is none.
+func notRevoked(input, custom *anypb.Any) error {
+	cel := &matcherv3.CelMatcher{}
+	if err := custom.UnmarshalTo(cel); err != nil {
+		return err
+	}
+	in := cel.GetExprMatch().GetCelExprParsed().GetExpr().GetCallExpr()
+	args := in.GetArgs()
+	if !input.MessageIs(&matcherv3.HttpAttributesCelMatchInput{}) || in.GetFunction() != "@in" || len(args) != 2 ||
+		args[0].GetSelectExpr().GetField() != "sha256_peer_certificate_digest" || args[0].GetSelectExpr().GetOperand().GetIdentExpr().GetName() != "connection" {
+		return fmt.Errorf("an expression that asks for something else: %v", cel)
+	}
+	for _, e := range args[1].GetListExpr().GetElements() {
+		if len(e.GetConstExpr().GetStringValue()) != 64 {
+			return fmt.Errorf("%v is no SHA-256", e)
+		}
+	}
+	return nil
 }
 
 func uriInput(a *anypb.Any) error {

@@ -1,0 +1,58 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"path/filepath"
+	"slices"
+
+	"github.com/sallyport/sallyport/admin"
+	"github.com/sallyport/sallyport/revocation"
+)
+
+// revokedName is the file of the data directory with what was revoked when that was read last.
+const revokedName = "revoked"
+
+// openRevocation opens what is revoked. It comes before what publishes.
+func (p *controlPlane) openRevocation() (err error) {
+	p.revoked, err = revocation.Open(revocation.Config{File: filepath.Join(p.cfg.Data, revokedName), Logger: p.log, Registerer: p.metrics})
+	if err != nil {
+		return err
+	}
+	p.runs = append(p.runs, p.revoked.Run)
+	p.checks = append(p.checks, func() error {
+		if s := p.revoked.Status(); !s.Known {
+			return errors.New("what is revoked is not known yet " + s.Problem)
+		}
+		return nil
+	})
+	if p.cfg.Consul {
+		p.revoked.Take(nil)
+	} else {
+		dir := &revocation.Directory{Path: p.cfg.Catalog, Registry: p.revoked}
+		reload := p.source.reload
+		p.source.reload = func() {
+			_ = dir.Read() // the status has why
+			reload()
+		}
+		p.runs = append(p.runs, func(ctx context.Context) error { return dir.Run(ctx) })
+	}
+	status := p.source.status
+	p.source.status = func() admin.Catalog { return withRevocation(status(), p.revoked.Status()) }
+	return nil
+}
+
+// withRevocation is c with what there is to say of what is revoked.
+func withRevocation(c admin.Catalog, s revocation.Status) admin.Catalog {
+	switch {
+	case s.Problem == "":
+	case s.Known:
+		c.Problems = append(slices.Clip(c.Problems), "what is revoked cannot be read, and what was read last holds: "+s.Problem)
+	default:
+		c.Problems = append(slices.Clip(c.Problems), "what is revoked cannot be read, and nothing is served before it is: "+s.Problem)
+	}
+	if s.Unsaved != "" {
+		c.Warnings = append(slices.Clip(c.Warnings), "what is revoked is not saved: "+s.Unsaved)
+	}
+	return c
+}
