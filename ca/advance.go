@@ -1,6 +1,7 @@
 package ca
 
 import (
+	"crypto/x509"
 	"fmt"
 	"slices"
 	"time"
@@ -34,14 +35,14 @@ func (c *CA) advance(now time.Time) (time.Duration, error) {
 		c.waitFor(wait{})
 		return 0, nil
 	}
-	if c.phase != rot.Phase || !c.started.Equal(rot.Started) {
-		c.phase, c.started, c.seen, c.free = rot.Phase, rot.Started, now, time.Time{}
+	if c.phase != rot.Phase || !c.since.Equal(rot.Since) {
+		c.phase, c.since, c.seen, c.free = rot.Phase, rot.Since, now, time.Time{}
 	}
 	switch rot.Phase {
 	case Preparing:
 		return c.activate(rec, version, now)
 	case Activating:
-		return c.retire(rec, now)
+		return c.retire(rec, version, now)
 	default:
 		return 0, c.end(rec)
 	}
@@ -100,30 +101,47 @@ func (c *CA) activate(rec record, version int, now time.Time) (time.Duration, er
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if a.rec.Rotation != nil && !rec.isTold() {
+	if a.version != version { // somebody has cancelled it, or changed what is waited for
+		return time.Millisecond, nil
+	}
+	if !rec.isTold() {
 		if err := a.commit(a.rec.told(), nil); err != nil {
 			return renewalRetry, err
 		}
-		rec = a.rec
 	}
-	if !ready || a.rec.Rotation == nil {
+	if !ready {
 		return 0, nil
 	}
+	if err := c.activateNow(a.rec, next, now); err != nil {
+		return renewalRetry, err
+	}
+	c.next = nil
+	return time.Millisecond, nil
+}
+
+// activateNow signs under another root from now on. a.mu is held.
+func (c *CA) activateNow(rec record, next succession, now time.Time) error {
+	a := c.authority
 	needs := map[string][]byte{}
 	if s := next.signer; s != nil {
 		content, err := encode(intermediateProfile(), s.pair, s.above)
 		if err != nil {
-			return renewalRetry, err
+			return err
 		}
 		needs[pairFile(intermediateFile, fingerprint(s.cert))] = content
 	}
-	if err := a.commit(a.rec.activate(next.root, next.cross, next.crossSigned, now.Round(0)), needs); err != nil {
-		return renewalRetry, err
+	if err := a.commit(rec.activate(next.root, next.cross, next.crossSigned, now.Round(0)), needs); err != nil {
+		return err
 	}
-	a.intermediate, a.failed, c.next = next.signer, nil, nil
-	c.log().Info("leafs are signed under the new root", "audit", "rotation", "phase", Activating, "provider", rot.To, "cross_signed", next.crossSigned)
+	a.intermediate, a.failed = next.signer, nil
+	c.log().Info("leafs are signed under the new root", "audit", "rotation", "phase", Activating, "provider", rec.Rotation.To, "cross_signed", next.crossSigned)
 	c.publish()
-	return time.Millisecond, nil
+	return nil
+}
+
+// isToldOf reports whether all know the root of a fingerprint.
+func (r record) isToldOf(sha string) bool {
+	return slices.ContainsFunc(r.Roots, func(a anchor) bool { return a.Told && fingerprint(a.Certificate.Certificate) == sha })
 }
 
 // isTold reports whether all roots that come are known to all.
@@ -138,10 +156,10 @@ func (c *CA) successor(rec record, version int, now time.Time) (next succession,
 		return c.made, true, nil
 	}
 	c.made = succession{}
-	if c.next == nil || !slices.Contains(rec.Rotation.Next, fingerprint(c.next.root)) || valid(c.next.cert, now) != nil {
+	if !c.next.usable(rec.Rotation, now) {
 		c.next = nil
 		if rec.Rotation.To != Builtin {
-			return c.upstreamSuccessor(rec)
+			return next, false, nil // until follow has it
 		}
 		if c.next, err = c.nextIntermediate(rec, now); err != nil {
 			return next, false, err
@@ -155,7 +173,7 @@ func (c *CA) successor(rec record, version int, now time.Time) (next succession,
 }
 
 // nextIntermediate makes one under the built-in root that comes.
-func (c *CA) nextIntermediate(rec record, now time.Time) (*signer, error) {
+func (c *CA) nextIntermediate(rec record, now time.Time) (*candidate, error) {
 	a := c.authority
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -163,7 +181,11 @@ func (c *CA) nextIntermediate(rec record, now time.Time) (*signer, error) {
 	if root == nil {
 		return nil, fmt.Errorf("%s: the key of the new root %.8s is not there: restore its file from a backup", a.disk.path, rec.Rotation.Next[0])
 	}
-	return a.newIntermediate(root, now)
+	s, err := a.newIntermediate(root, now)
+	if err != nil {
+		return nil, err
+	}
+	return &candidate{signer: s, root: root.cert, made: now}, nil
 }
 
 // oldRoot is the active root with its key; nil: it is a provider's.
@@ -174,11 +196,18 @@ func (c *CA) oldRoot(rec record) *pair {
 }
 
 // retire takes the old roots out of the bundle, if nobody is left who has a leaf under one of them.
-func (c *CA) retire(rec record, now time.Time) (time.Duration, error) {
+func (c *CA) retire(rec record, version int, now time.Time) (time.Duration, error) {
 	a, rot := c.authority, rec.Rotation
 	var holders []Holder
 	if c.cfg.Gate != nil {
-		holders = c.cfg.Gate.Outdated(rec.root(rec.Active))
+		root := rec.root(rec.Active)
+		holders = c.cfg.Gate.Outdated(root)
+		// One that the activation did not wait for may have a new leaf, and not what verifies those of others.
+		for _, h := range c.cfg.Gate.Untold([]*x509.Certificate{root}) {
+			if !slices.ContainsFunc(holders, func(o Holder) bool { return o.Name == h.Name }) {
+				holders = append(holders, h)
+			}
+		}
 	}
 	after, open := c.gated(rot, holders, 0, patience+longestSpread, now)
 	if !open {
@@ -186,8 +215,8 @@ func (c *CA) retire(rec record, now time.Time) (time.Duration, error) {
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if a.rec.Rotation == nil {
-		return 0, nil
+	if a.version != version {
+		return time.Millisecond, nil
 	}
 	next := a.rec.retire(func(r anchor) bool { return !c.listed(a.rec, r) }, now.Round(0))
 	if err := a.commit(next, nil); err != nil {

@@ -12,7 +12,6 @@
 package ca
 
 import (
-	"context"
 	"crypto/rand"
 	"crypto/x509"
 	"errors"
@@ -54,6 +53,10 @@ type Config struct {
 	// IntermediateTTL is how long an intermediate is valid; it is replaced at half of it. 0:
 	// DefaultIntermediateTTL. Below RootTTL.
 	IntermediateTTL time.Duration
+	// Upstreams are the CAs that may sign instead of the built-in root, by the names that Rotate takes. Nil: none.
+	Upstreams map[string]UpstreamConfig
+	// Provider is the one of a new CA, in an empty Dir; which one signs in another is a question of Rotate. Empty: Builtin.
+	Provider string
 	// Gate knows who has accepted what, which the phases of a rotation wait for. Nil: each lasts for a leaf's life.
 	Gate Gate
 	// Settle is how long after the last has accepted the new root leafs are signed under it, as a connection that was accepted before
@@ -95,7 +98,7 @@ func (cfg Config) withDefaults() (Config, error) {
 	case cfg.IntermediateTTL >= cfg.RootTTL:
 		return cfg, fmt.Errorf("intermediate TTL %s: must be below the root's, which is %s", cfg.IntermediateTTL, cfg.RootTTL)
 	}
-	return cfg, nil
+	return cfg, cfg.checkUpstreams()
 }
 
 // CA is the mesh's Provider: the built-in root. Open makes it, Run replaces what ends, Close ends it.
@@ -116,13 +119,28 @@ type CA struct {
 	publishedVersion int
 	publishedUntil   time.Time
 
-	// Run's alone: what signs after the activation; the phase that is running and the rotation, since when it was seen, and since when
+	// known are the roots that providers named, and askNow that somebody wishes for an answer of the one that signs. Guarded by
+	// authority.mu.
+	known  map[string][]*x509.Certificate
+	askNow bool
+	// signing bounds what providers are asked at once.
+	signing chan struct{}
+
+	// Run's alone: which provider is asked, why it did not sign, how often, and when it is asked again; what is asked for, and what of
+	// that is on the disk.
+	asked         string
+	failed        error
+	failures      int
+	askAt         time.Time
+	request, kept *upstreamRequest
+
+	// Run's alone: what signs after the activation; the phase that is running, since when, since when it was seen, and since when
 	// nobody is waited for.
-	next       *signer
+	next       *candidate
 	made       succession
 	madeFor    int // the version of the record
 	phase      Phase
-	started    time.Time
+	since      time.Time
 	seen, free time.Time
 	// alarmed is when the last alarm was logged.
 	alarmed time.Time
@@ -142,12 +160,12 @@ func open(cfg Config, step func(string) error) (*CA, error) {
 	a, err := openAuthority(authorityConfig{
 		dir: cfg.Dir, trustDomain: cfg.TrustDomain, newTrustDomain: newTrustDomain,
 		rootTTL: cfg.RootTTL, intermediateTTL: cfg.IntermediateTTL, leafTTL: cfg.LeafTTL,
-		log: cfg.Logger, step: step, missing: cfg.Missing,
+		log: cfg.Logger, step: step, missing: cfg.Missing, provider: cfg.Provider,
 	})
 	if err != nil {
 		return nil, err
 	}
-	c := &CA{authority: a, cfg: cfg, registerer: cfg.Registerer, wake: make(chan struct{}, 1)}
+	c := &CA{authority: a, cfg: cfg, registerer: cfg.Registerer, wake: make(chan struct{}, 1), known: map[string][]*x509.Certificate{}, signing: make(chan struct{}, signings)}
 	if err := c.register(); err != nil {
 		return nil, errors.Join(err, c.Close())
 	}
@@ -179,11 +197,6 @@ func (c *CA) signal() {
 	case c.wake <- struct{}{}:
 	default:
 	}
-}
-
-// Sign implements Provider.
-func (c *CA) Sign(_ context.Context, csr *x509.CertificateRequest, id spiffeid.ID, ttl time.Duration) ([]*x509.Certificate, error) {
-	return c.authority.issue(leafProfile(), id, csr.PublicKey, ttl, time.Now())
 }
 
 // Health is the error of the last write to the CA's directory, nil if there was none. Leafs are

@@ -31,6 +31,9 @@ type Provider interface {
 	// a third of signing the leaf. The leaf is valid for ttl or less. Sign may block until ctx
 	// ends.
 	Sign(ctx context.Context, csr *x509.CertificateRequest, id spiffeid.ID, ttl time.Duration) ([]*x509.Certificate, error)
+	// WantsCSR reports whether csr is to be whole, with Raw and the signature of its key, as it goes to another CA. Sign may find
+	// that this has changed meanwhile: then it fails.
+	WantsCSR() bool
 	// Roots are what verifies the leafs; empty as long as they are not known.
 	Roots() *latest.Value[*sds.Roots]
 }
@@ -137,6 +140,11 @@ func (i *Issuer) issue(ctx context.Context, id spiffeid.ID) (*sds.SVID, term, er
 		return nil, term{}, err
 	}
 	csr := &x509.CertificateRequest{PublicKey: key.Public(), URIs: []*url.URL{id.URL()}}
+	if i.cfg.Provider.WantsCSR() {
+		if csr, err = wholeRequest(csr, key); err != nil {
+			return nil, term{}, err
+		}
+	}
 	now, root := time.Now(), i.activeRoot()
 	chain, err := i.cfg.Provider.Sign(ctx, csr, id, i.cfg.TTL)
 	if err != nil {
@@ -155,6 +163,15 @@ func (i *Issuer) issue(ctx context.Context, id spiffeid.ID) (*sds.SVID, term, er
 		}
 	}
 	return &sds.SVID{Certificates: chain, PrivateKey: key}, t, nil
+}
+
+// wholeRequest is csr signed by its key.
+func wholeRequest(csr *x509.CertificateRequest, key *ecdsa.PrivateKey) (*x509.CertificateRequest, error) {
+	der, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{URIs: csr.URIs}, key)
+	if err != nil {
+		return nil, err
+	}
+	return x509.ParseCertificateRequest(der)
 }
 
 // wait returns true when a leaf is due for renewal, and false when ctx ends before.

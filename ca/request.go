@@ -42,6 +42,10 @@ func (i *Issuer) SignRequest(ctx context.Context, request []byte, id identity.Se
 	case len(chain) == 0:
 		return nil, errors.New("the CA returned no certificate")
 	}
+	if i.cfg.Provider.WantsCSR() { // it was verified as Envoy will, and is not as we make leafs
+		i.issued.Inc()
+		return chain, nil
+	}
 	if err := conforms(leafProfile(), chain[0], id.ID().String(), csr.PublicKey, chain[min(1, len(chain)-1)]); err != nil {
 		return nil, err
 	}

@@ -91,7 +91,10 @@ func sameActive(a, b *sds.Roots) bool {
 	return x.ID == y.ID
 }
 
-// judge makes err, and what ends soon, what Status says is wrong, and logs it, not more often than renewalRetry.
+// alarmAgain is after how long the same is logged again.
+const alarmAgain = time.Hour
+
+// judge makes err, and what ends soon, what Status says is wrong, and logs it.
 func (c *CA) judge(err error, now time.Time) {
 	problems := []string{}
 	if err != nil {
@@ -106,7 +109,7 @@ func (c *CA) judge(err error, now time.Time) {
 	}
 	ends := func(what string, c *x509.Certificate, rest time.Duration, why string) {
 		if c != nil && c.NotAfter.Sub(now) < rest {
-			problems = append(problems, fmt.Sprintf("the %s ends at %s, and then nobody of the mesh trusts anybody: %s", what, c.NotAfter.UTC().Format(time.RFC3339), why))
+			problems = append(problems, fmt.Sprintf("the %s ends at %s, and with it all leafs: %s", what, c.NotAfter.UTC().Format(time.RFC3339), why))
 		}
 	}
 	if root := rec.root(rec.Active); root != nil {
@@ -119,15 +122,19 @@ func (c *CA) judge(err error, now time.Time) {
 			ends("root", root, c.rest(root)*9/10, "its replacement does not begin: see the log")
 		}
 	}
+	if _, ok := c.cfg.Upstreams[rec.Provider]; !ok && rec.Provider != Builtin {
+		problems = append(problems, c.cfg.notConfigured(rec.Provider).Error()+": configure it again, or rotate to another one before the intermediate ends")
+	}
 	if s != nil && rec.Provider != Builtin {
 		ends("intermediate", s.cert, s.cert.NotAfter.Sub(s.cert.NotBefore)*2/5, rec.Provider+" has not renewed it")
 	}
 	text := strings.Join(problems, "; ")
-	if last, _ := c.problem.Load(); text != last {
+	last, _ := c.problem.Load()
+	if text != last {
 		c.problem.Set(text)
 		c.changed.Set(struct{}{})
 	}
-	if text != "" && (c.alarmed.IsZero() || now.Sub(c.alarmed) >= renewalRetry) {
+	if text != "" && (text != last || now.Sub(c.alarmed) >= alarmAgain) {
 		c.alarmed = now
 		c.log().Error("the CA needs care", "err", errors.New(text))
 	}

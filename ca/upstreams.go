@@ -1,9 +1,249 @@
 package ca
 
-import "context"
+import (
+	"bytes"
+	"context"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"time"
 
-func (c *CA) beginUpstream(rotation) error                       { return nil }
-func (c *CA) watchUpstreams(context.Context) func()              { return func() {} }
-func (c *CA) upstreamSuccessor(record) (succession, bool, error) { return succession{}, false, nil }
-func (c *CA) listed(record, anchor) bool                         { return false }
-func (c *CA) follow(context.Context, any) error                  { return nil }
+	"github.com/sallyport/sallyport/certpath"
+	"github.com/sallyport/sallyport/internal/backoff"
+)
+
+// UpstreamConfig is a CA that may sign instead of the built-in root.
+type UpstreamConfig struct {
+	// Upstream is that CA. Required.
+	Upstream Upstream
+	// EachLeaf has it sign each leaf; else it signs an intermediate, and leafs are signed here, also while it is away.
+	EachLeaf bool
+}
+
+// maxRoots bounds the roots in a bundle: each is in each sidecar.
+const maxRoots = 16
+
+// checkUpstreams returns an error unless the names of cfg.Upstreams are some, and cfg.Provider is one.
+func (cfg Config) checkUpstreams() error {
+	for name, u := range cfg.Upstreams {
+		if name == "" || name == Builtin || u.Upstream == nil {
+			return fmt.Errorf("provider %.100q: a name other than %q, and a CA behind it, are required", name, Builtin)
+		}
+	}
+	if _, ok := cfg.Upstreams[cfg.Provider]; cfg.Provider != "" && cfg.Provider != Builtin && !ok {
+		return cfg.notConfigured(cfg.Provider)
+	}
+	return nil
+}
+
+func (cfg Config) notConfigured(name string) error {
+	names := append(slices.Sorted(maps.Keys(cfg.Upstreams)), Builtin)
+	return fmt.Errorf("the provider %.100q is not configured: there are %s", name, strings.Join(names, ", "))
+}
+
+// watchUpstreams notes the roots of all providers, until the function that it returns is called.
+func (c *CA) watchUpstreams(ctx context.Context) (stop func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	var watches sync.WaitGroup
+	for name, u := range c.cfg.Upstreams {
+		watches.Go(func() {
+			for {
+				err := u.Upstream.WatchRoots(ctx, func(roots []*x509.Certificate) { c.know(name, roots) })
+				if ctx.Err() == nil {
+					c.log().Error("the roots of a provider cannot be watched", "provider", name, "err", err)
+				}
+				if !backoff.Sleep(ctx, time.Minute) {
+					return
+				}
+			}
+		})
+	}
+	return func() {
+		cancel()
+		watches.Wait()
+	}
+}
+
+// know notes the roots of a provider.
+func (c *CA) know(name string, roots []*x509.Certificate) {
+	bundle, left := certpath.Bundle(roots, true, time.Now())
+	for _, l := range left {
+		c.log().Warn("a root of a provider is not taken", "provider", name, "reason", l.Reason, "serial", l.Certificate.SerialNumber.Text(16))
+	}
+	if len(bundle) == 0 || len(bundle) > maxRoots {
+		c.log().Error("the roots of a provider are not taken", "provider", name, "count", len(bundle))
+		return
+	}
+	c.authority.mu.Lock()
+	c.known[name] = bundle
+	c.authority.mu.Unlock()
+	c.signal()
+}
+
+// listed reports whether a root is one that its provider, which signs, still names, or may. a.mu is held.
+func (c *CA) listed(rec record, r anchor) bool {
+	if r.Provider == Builtin || r.Provider != rec.Provider {
+		return false
+	}
+	known, ok := c.known[r.Provider]
+	return !ok || slices.ContainsFunc(known, r.Certificate.Equal)
+}
+
+// beginUpstream is begin for the roots of a provider. a.mu is held.
+func (c *CA) beginUpstream(rot rotation) error {
+	a := c.authority
+	if _, ok := c.cfg.Upstreams[rot.To]; !ok {
+		return c.cfg.notConfigured(rot.To)
+	}
+	known := c.known[rot.To]
+	if len(known) == 0 {
+		return fmt.Errorf("%w: the roots of %s are not known: is it reached?", ErrUnavailable, rot.To)
+	}
+	if rot.To == a.rec.Provider {
+		c.askNow = true
+		c.signal()
+		return fmt.Errorf("%s signs, and its root is replaced there, which is followed here by itself; it is asked for a new intermediate now", rot.To)
+	}
+	return c.prepareUpstream(known, rot)
+}
+
+// prepareUpstream begins a rotation to roots of a provider. a.mu is held.
+func (c *CA) prepareUpstream(roots []*x509.Certificate, rot rotation) error {
+	a := c.authority
+	rot.CrossSigned = a.pairs[a.rec.Active] != nil
+	next := a.rec.prepare(roots, rot)
+	if len(next.Roots) > maxRoots {
+		return fmt.Errorf("%d roots, with those of %s: %d at most, as each sidecar has all: remove those that sign nothing there", len(next.Roots), rot.To, maxRoots)
+	}
+	if err := a.commit(next, nil); err != nil {
+		return fmt.Errorf("no rotation has begun: %w", err)
+	}
+	c.began(rot)
+	return nil
+}
+
+// sameKey reports whether two roots verify the same certificates: one is the other, renewed.
+func sameKey(a, b *x509.Certificate) bool {
+	return bytes.Equal(a.RawSubject, b.RawSubject) && bytes.Equal(a.RawSubjectPublicKeyInfo, b.RawSubjectPublicKeyInfo)
+}
+
+// newer reports whether of two roots of one key a is the one to trust.
+func newer(a, b *x509.Certificate) bool {
+	bundle, _ := certpath.Bundle([]*x509.Certificate{b, a}, true, time.Now())
+	return len(bundle) == 1 && bundle[0].Equal(a)
+}
+
+// followRoots brings the record to what the provider that signs, or is to, says of its roots: one that was renewed replaces the old one,
+// a new one begins a rotation, and one that is gone, and under which nothing is valid, leaves.
+func (c *CA) followRoots(now time.Time) error {
+	a := c.authority
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	next, reasons := a.rec.clone(), []string{}
+	leave := func(r anchor) bool {
+		over := !now.Before(r.Certificate.NotAfter)
+		gone := next.Rotation == nil && r.Provider != Builtin && r.Provider == next.Provider && next.Active != "" && !c.listed(next, r)
+		return r.State != active && (over || gone) && !next.next(r)
+	}
+	name := next.Provider
+	if next.Rotation != nil {
+		name = next.Rotation.To
+	}
+	fresh := c.renewed(&next, name, &reasons)
+	if n := len(next.Roots); n > 0 {
+		if next.Roots = slices.DeleteFunc(next.Roots, leave); len(next.Roots) < n {
+			reasons = append(reasons, "roots have ended, or are gone there")
+		}
+	}
+	if r := next.Rotation; r != nil && r.Phase == Preparing && r.From == r.To && name != Builtin {
+		if _, known := c.known[name]; known && !slices.ContainsFunc(next.Roots, func(x anchor) bool { return next.next(x) && c.listed(next, x) }) {
+			next, reasons = next.cancel(), append(reasons, "the new root is gone there")
+		}
+	}
+	switch r := next.Rotation; {
+	case len(fresh) == 0:
+	case len(next.Roots)+len(fresh) > maxRoots:
+		return fmt.Errorf("%s has %d roots that are new, and there are %d: %d at most, as each sidecar has all", name, len(fresh), len(next.Roots), maxRoots)
+	case next.Active == "": // nothing was signed yet, so nobody has anything else
+		for _, root := range fresh {
+			next.Roots = append(next.Roots, anchor{Provider: name, Certificate: certificate{root}, State: prepared, Told: true})
+		}
+		reasons = append(reasons, "the first roots")
+	case r == nil:
+		rot := rotation{From: name, To: name, Reason: "the provider has a new root", Started: now.Round(0), Since: now.Round(0)}
+		next = next.prepare(fresh, rot)
+		reasons = append(reasons, rot.Reason)
+	case r.Phase == Preparing:
+		r.Since = now.Round(0)
+		next = next.prepare(fresh, *r)
+		reasons = append(reasons, "the provider has one more root")
+	}
+	if len(reasons) == 0 {
+		return nil
+	}
+	if err := a.commit(next, nil); err != nil {
+		return err
+	}
+	if a.intermediate != nil { // its root may have been renewed
+		if root := anchorOf(a.intermediate.chain(), next.certificates(all)); root != nil {
+			a.intermediate.root = root
+		}
+	}
+	c.log().Info("the roots of a provider are followed", "audit", "rotation", "provider", name, "reason", strings.Join(reasons, ", "))
+	return nil
+}
+
+// renewed puts roots of the provider that were renewed in the place of the old ones in next, and returns those that are new. a.mu is held.
+func (c *CA) renewed(next *record, name string, reasons *[]string) (fresh []*x509.Certificate) {
+	for _, k := range c.known[name] {
+		i := slices.IndexFunc(next.Roots, func(r anchor) bool { return sameKey(r.Certificate.Certificate, k) })
+		switch {
+		case i < 0:
+			fresh = append(fresh, k)
+		case !next.Roots[i].Certificate.Equal(k) && newer(k, next.Roots[i].Certificate.Certificate):
+			was, is := fingerprint(next.Roots[i].Certificate.Certificate), fingerprint(k)
+			next.Roots[i].Certificate = certificate{k}
+			if next.Active == was {
+				next.Active = is
+			}
+			if r := next.Rotation; r != nil {
+				if at := slices.Index(r.Next, was); at >= 0 {
+					r.Next[at] = is
+				}
+			}
+			*reasons = append(*reasons, "a root was renewed with its key")
+		}
+	}
+	return fresh
+}
+
+// Cancel ends a rotation that only prepares: the new roots leave, as nothing was signed under them. The error is that there is none, or a
+// disk that fails.
+func (c *CA) Cancel() error {
+	a := c.authority
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if r := a.rec.Rotation; r == nil || r.Phase != Preparing {
+		return errors.New("no root is being prepared: what is signed under a new one cannot be taken back, but a new rotation brings another")
+	}
+	next := a.rec.cancel()
+	if err := a.commit(next, nil); err != nil {
+		return err
+	}
+	c.log().Warn("the rotation is cancelled", "audit", "rotation")
+	c.publish()
+	c.signal()
+	return nil
+}
+
+// cancel is r without the rotation and the roots that it brought.
+func (r record) cancel() record {
+	next := r.clone()
+	next.Roots = slices.DeleteFunc(next.Roots, func(a anchor) bool { return a.State == prepared && r.next(a) })
+	next.Rotation = nil
+	return next
+}

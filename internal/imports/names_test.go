@@ -55,6 +55,7 @@ var exceptions = map[string]string{
 	"revocation.Registry.Fail":    "waits: the list beside Consul",
 	"revocation.ErrNotAllowed":    "waits: the list beside Consul",
 	"revocation.Registry.Revoked": "waits: sallyport revoke",
+	"ca.CA.Cancel":                "waits: rotation",
 }
 
 // pending are packages that no command has yet. What they use is used; what they export waits.
