@@ -32,7 +32,8 @@ type RotateOptions struct {
 var ErrRotating = errors.New("a root is being replaced already")
 
 // Rotate begins to replace the root, by one with a new key or by that of another provider, and returns when that is on the disk and the
-// new root in Roots; Run does the rest, also after a restart. The error is ErrRotating, a provider that is not configured or whose roots
+// new root in Roots; Run does the rest, also after a restart. Of a provider that has a new root already it asks at once whether it signs
+// under it. The error is ErrRotating, a provider that is not configured or whose roots
 // are not known, or a disk that fails: then nothing has changed.
 func (c *CA) Rotate(opts RotateOptions) error {
 	a := c.authority
@@ -42,7 +43,11 @@ func (c *CA) Rotate(opts RotateOptions) error {
 	if to == "" {
 		to = a.rec.Provider
 	}
-	if r := a.rec.Rotation; r != nil {
+	if r := a.rec.Rotation; r != nil && r.Phase == Preparing && r.From == to && r.To == to && to != Builtin {
+		c.askNow = true
+		c.signal()
+		return nil
+	} else if r != nil {
 		return fmt.Errorf("%w: from %s to %s, since %s, now in the phase %q", ErrRotating, r.From, r.To, r.Started.UTC().Format(time.RFC3339), r.Phase)
 	}
 	err := c.begin(rotation{
