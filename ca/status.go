@@ -77,12 +77,22 @@ func (c *CA) publish() {
 	for i, cert := range bundle {
 		list[i] = sds.Root{ID: fingerprint(cert), Certificate: cert}
 	}
-	next := sds.NewRoots(c.authority.trustDomain, rec.Active, list).Within(certpath.MaxLength)
+	next := sds.NewRoots(c.authority.trustDomain, rec.Active, list).Within(c.depth())
 	last, ok := c.roots.Load()
 	if len(list) == 0 || ok && last.PEM() == next.PEM() && sameActive(last, next) {
 		return
 	}
 	c.roots.Set(next)
+}
+
+// depth is how many certificates a chain may have above its leaf. It does not change with a rotation: those who are not told of a new root
+// are to follow the old root's signature of it, which is one more than an intermediate and a root. Only where there are providers, chains
+// may be longer.
+func (c *CA) depth() uint32 {
+	if len(c.cfg.Upstreams) == 0 && c.authority.rec.Provider == Builtin {
+		return 3
+	}
+	return certpath.MaxLength
 }
 
 func sameActive(a, b *sds.Roots) bool {

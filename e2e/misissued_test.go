@@ -46,6 +46,11 @@ func TestMisissuedCertificates(t *testing.T) {
 				refused = "refused"
 				denied  = "403"
 			)
+			// Envoy 1.36 does not count the nameless one for the path length, and a chain may be as long, for the replacement of a root.
+			byNameless := [4]string{refused, refused, refused, refused}
+			if envoy == "1.36.4" {
+				byNameless = [4]string{in, in, in, in}
+			}
 			tcp := func(s string, cert *tls.Certificate) string {
 				client := meshtest.Client{Certificate: cert}
 				spoke := false
@@ -91,7 +96,7 @@ func TestMisissuedCertificates(t *testing.T) {
 				{"keyCertSign", ca.Issue(t, meshtest.LeafSpec{URIs: []string{web}, Change: usage(x509.KeyUsageCertSign)}), [4]string{in, in, in, denied}},
 				{"cRLSign", ca.Issue(t, meshtest.LeafSpec{URIs: []string{web}, Change: usage(x509.KeyUsageCRLSign)}), [4]string{in, in, in, denied}},
 				{"signed with one of CA:TRUE", sub.Issue(t, meshtest.LeafSpec{URIs: []string{web}}), [4]string{refused, refused, refused, refused}},
-				{"signed with a nameless one", nameless.Issue(t, meshtest.LeafSpec{URIs: []string{web}}), [4]string{refused, refused, refused, refused}},
+				{"signed with a nameless one", nameless.Issue(t, meshtest.LeafSpec{URIs: []string{web}}), byNameless},
 				{"SHA-1", ca.Issue(t, meshtest.LeafSpec{URIs: []string{web}, Change: func(c *x509.Certificate) { c.SignatureAlgorithm = x509.ECDSAWithSHA1 }}), [4]string{in, in, in, denied}},
 				{"RSA, 1,024 bits", ca.Issue(t, meshtest.LeafSpec{URIs: []string{web}, Bits: 1024}), [4]string{in, in, in, denied}},
 				{"RSA, 2,048 bits", ca.Issue(t, meshtest.LeafSpec{URIs: []string{web}, Bits: 2048}), [4]string{in, in, in, in}},
