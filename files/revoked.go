@@ -226,7 +226,7 @@ func FormatRevoked(all []intention.Revocation) ([]byte, error) {
 	if err != nil {
 		return nil, errors.Join(errors.New("revocations cannot be written"), err)
 	}
-	return append([]byte("# Written by `sallyport revoke`. What is taken out is in force again.\n"), b...), nil
+	return append([]byte("# What is taken out is in force again.\n"), b...), nil
 }
 
 func moment(t time.Time) string {
