@@ -76,7 +76,7 @@ func (b *builder) update() bool {
 	b.updating = true
 	*b.out = *last
 	b.out.in, b.out.ByType = b.in, maps.Clone(last.ByType)
-	if b.in.Generation != last.in.Generation {
+	if b.in.Generation != last.in.Generation || b.in.Ended != last.in.Ended {
 		b.addInbound()
 	}
 	if b.in.Policy != last.in.Policy {

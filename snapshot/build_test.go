@@ -151,6 +151,10 @@ func TestGeneration(t *testing.T) {
 				if d := changed(zero, one); len(d) > 0 {
 					t.Errorf("%s, %s: a generation changed %v", protocol, revocation, d)
 				}
+				in.Ended = 2
+				if ended := build(t, in); public(t, ended).FilterChains[0].Name != "web/2" || len(changed(one, ended)) != 1 {
+					t.Errorf("%s, %s: all connections are to end: changed are %v", protocol, revocation, changed(one, ended))
+				}
 				continue
 			}
 			if d := cmp.Diff([]string{"Listener public_listener:127.0.0.1:21000"}, changed(zero, one)); d != "" {

@@ -94,7 +94,7 @@ func vary(r *rand.Rand, in snapshot.Input) (snapshot.Input, string) {
 		in.Proxy = p
 		return in, "inbound"
 	case 1:
-		in.Generation = uint64(r.IntN(3))
+		in.Generation, in.Ended = uint64(r.IntN(3)), uint64(r.IntN(2))
 		return in, "generation"
 	case 2:
 		in.Envoy = []snapshot.Features{{}, {ConnectMode: true, RegexSize: 4096}, {ConnectMode: true, DrainClose: true, RegexSize: 100, ExclusivePorts: true}}[r.IntN(3)]

@@ -13,6 +13,9 @@ type Input struct {
 	// Generation is raised when access to the service is revoked and live connections have to end:
 	// it is part of the inbound filter chain's name, so another one drains them.
 	Generation uint64
+	// Ended is Generation for the services whose live connections a revocation does not end: it is
+	// raised when all have to.
+	Ended uint64
 	// Envoy is what the proxy's Envoy can do.
 	Envoy Features
 }

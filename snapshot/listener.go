@@ -86,12 +86,12 @@ func (b *builder) reusePort() *wrapperspb.BoolValue {
 	return wrapperspb.Bool(false)
 }
 
-// chainName is the service's name and its generation. Where live connections are not to end, it
-// does not depend on the generation.
+// chainName is the service's name and its generation. Where live connections are not to end when
+// access is revoked, it does not depend on that one.
 func (b *builder) chainName() string {
 	generation := b.in.Generation
 	if b.in.Proxy.Inbound.Revocation != catalog.Drain {
-		generation = 0
+		generation = b.in.Ended
 	}
 	return b.in.Proxy.Service.String() + "/" + strconv.FormatUint(generation, 10)
 }

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/sallyport/sallyport/acceptance"
+	"github.com/sallyport/sallyport/catalog"
 	"github.com/sallyport/sallyport/internal/testca"
 	"github.com/sallyport/sallyport/sds"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
@@ -76,4 +77,34 @@ func TestAcceptance(t *testing.T) {
 			t.Errorf("untold of the new root: %v", got)
 		}
 	})
+}
+
+// TestEndConnections gives the chain of a service another name, whatever ends its connections else, and the same one after a restart.
+func TestEndConnections(t *testing.T) {
+	for _, revocation := range []catalog.Revocation{catalog.Drain, catalog.NewConnections} {
+		synctest.Test(t, func(t *testing.T) {
+			cfg := patient()
+			cfg.GenerationsFile = filepath.Join(t.TempDir(), "generations")
+			m := start(t, cfg)
+			twoServices(m)
+			m.contents.Proxies[1].Inbound.Revocation = revocation
+			m.publish()
+			c := m.stream("api")
+			first := c.configureAPI()
+			m.server.EndConnections()
+			ended := chainName(t, c.accept("listener public_listener:127.0.0.1:20001"))
+			c.silence()
+			if ended == first {
+				t.Errorf("%s: the chain is %s still", revocation, first)
+			}
+			time.Sleep(time.Second)
+			m.stop()
+			m.run(cfg)
+			time.Sleep(time.Second)
+			c = m.stream("api")
+			if again := c.configureAPI(); again != ended {
+				t.Errorf("%s: after a restart the chain is %s, want %s", revocation, again, ended)
+			}
+		})
+	}
 }

@@ -32,6 +32,9 @@ const (
 type generations struct {
 	byDst map[string]*generation
 	dirty bool // something is not recorded, nor was it tried
+	// ended is the generation of the chains of all other services: it is raised when all connections
+	// have to end. 0: they never had to.
+	ended uint64
 	// numbers are used for nothing twice, over restarts too: a generation that was published but
 	// not recorded is never given again.
 	numbers *sequence.Numbers
@@ -104,6 +107,18 @@ func (g *generations) observe(dst identity.Name, policy *intention.Policy, drain
 	}
 	g.dirty = true
 	return s, true, time.Time{}
+}
+
+// end gives all chains another generation.
+func (g *generations) end(now time.Time) {
+	g.ended, g.dirty = g.numbers.Next(), true
+	for _, s := range g.byDst {
+		s.number, s.due, s.bounded = g.numbers.Next(), false, nil
+		s.allowed = s.policy.Allowed()
+		if s.renamed = append(s.renamed, now); len(s.renamed) > renamesAtOnce {
+			s.renamed = s.renamed[1:]
+		}
+	}
 }
 
 func (g *generations) widen(s *generation, allowed intention.Set) {

@@ -22,9 +22,6 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-// saveAgain is how long after a failed write the generations are written again.
-const saveAgain = 5 * time.Second
-
 // publisher builds the targets of sessions. It belongs to the goroutine of Server.Run, and to those
 // that it starts and waits for, each of which has builds and sessions of its own.
 type publisher struct {
@@ -99,6 +96,8 @@ func (s *Server) Run(ctx context.Context) error {
 			storm.change(time.Now())
 		case <-s.wake:
 			p.publish(s.takePending(), time.Now(), true)
+		case <-s.ending:
+			p.endConnections()
 		case r := <-p.recorder.done:
 			p.recorded(r)
 		case <-due.C:
@@ -330,7 +329,8 @@ type input struct {
 func (p *publisher) input(b *build, w *catalog.ProxyView, n *session) input {
 	g, policy := p.observe(w)
 	in := input{Input: snapshot.Input{ProxyView: w, Envoy: n.features}}
-	if g != nil {
+	if in.Ended = p.server.generations.ended; g != nil {
+		in.Ended = 0
 		in.Generation, in.unnamed = g.number, g.unnamed()
 	}
 	if policy != w.Policy {
@@ -418,7 +418,7 @@ func (p *publisher) build(b *build, in snapshot.Input) {
 // Envoy would not start or, once running, keep a listener warming, so that it is told only who may
 // connect.
 func (p *publisher) hand(view *catalog.View, n *session, in snapshot.Input, b *build, bundles *sds.Roots, since time.Time, fresh bool) {
-	t := &target{generation: b.goodInput.Generation, leadsTo: b.good.Clusters, inbound: b.good.Inbound, judges: b.good.Judges, bundles: bundles}
+	t := &target{generation: max(b.goodInput.Generation, b.goodInput.Ended), leadsTo: b.good.Clusters, inbound: b.good.Inbound, judges: b.good.Judges, bundles: bundles}
 	for k := range kinds {
 		t.resources[k] = b.good.ByType[k.url()]
 	}

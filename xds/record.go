@@ -24,6 +24,7 @@ type recordedFile struct {
 	Bases        []*intention.Base              `json:"bases"`
 	Revoked      [][]string                     `json:"revoked,omitempty"`
 	Destinations map[string]recordedDestination `json:"destinations"`
+	Ended        uint64                         `json:"ended,omitempty"` // generations.ended
 }
 
 // recordedDestination is one destination's part of the file.
@@ -81,7 +82,7 @@ func openGenerations(path, unrecorded string, numbers *sequence.Numbers, now tim
 	if err != nil {
 		return nil, fmt.Errorf("%s: filter chain generations: %w: restore the file from a backup or delete it; deleting it ends the live connections of each service with revocation \"drain\" once, and loses nothing else", path, err)
 	}
-	var newest uint64
+	newest := g.ended
 	for _, s := range g.byDst {
 		newest, s.gone = max(newest, s.number), now
 	}
@@ -119,6 +120,7 @@ func (g *generations) read(b []byte) error {
 	if f.Version != recordedVersion {
 		return fmt.Errorf("unknown format %d", f.Version)
 	}
+	g.ended = f.Ended
 	for name, d := range f.Destinations {
 		r := record{number: d.Number, allowed: intention.Set{In: d.In, Out: d.Out}}
 		switch {
@@ -167,6 +169,9 @@ func (g *generations) put(name string, r record) error {
 	return nil
 }
 
+// saveAgain is how long after a failed write the generations are written again.
+const saveAgain = 5 * time.Second
+
 // recorder writes generations to disk, one set at a time, in a goroutine other than theirs.
 type recorder struct {
 	path, unrecorded string
@@ -181,6 +186,7 @@ type recorder struct {
 // recording is a set of generations that is being written, and the result.
 type recording struct {
 	of      map[string]record
+	ended   uint64
 	missing []string // the names of those in of that are not on disk yet
 	err     error
 }
@@ -194,7 +200,7 @@ func (r *recorder) start(g *generations, now time.Time, spawn func(func())) {
 	}
 	g.dirty = false
 	maps.DeleteFunc(g.byDst, func(_ string, s *generation) bool { return !s.gone.IsZero() && now.Sub(s.gone) > keepGone })
-	w := recording{of: make(map[string]record, len(g.byDst)), missing: g.missing()}
+	w := recording{of: make(map[string]record, len(g.byDst)), ended: g.ended, missing: g.missing()}
 	for name, s := range g.byDst {
 		w.of[name], s.writing = s.record, s.record
 	}
@@ -260,7 +266,7 @@ func (r *recorder) write(w recording) error {
 	if r.path == "" {
 		return nil
 	}
-	err := r.replace(w.of)
+	err := r.replace(w.of, w.ended)
 	if r.left.Load() {
 		return err
 	}
@@ -280,8 +286,8 @@ func remove(path string) error {
 	return nil
 }
 
-func (r *recorder) replace(of map[string]record) error {
-	f := recordedFile{Version: recordedVersion, Destinations: make(map[string]recordedDestination, len(of))}
+func (r *recorder) replace(of map[string]record, ended uint64) error {
+	f := recordedFile{Version: recordedVersion, Ended: ended, Destinations: make(map[string]recordedDestination, len(of))}
 	at := map[*intention.Base]*int{nil: nil}
 	equal, revoked := map[string]*int{}, map[string]int{}
 	for name, s := range of {

@@ -134,6 +134,7 @@ type Server struct {
 	pending      map[*session]bool  // to be published to without a change of the catalog
 	disconnected []identity.ProxyID // proxies whose last stream has ended
 	wake         chan struct{}      // pending is not empty
+	ending       chan struct{}      // all connections are to end
 }
 
 var _ discoveryv3.AggregatedDiscoveryServiceServer = (*Server)(nil)
@@ -171,7 +172,7 @@ func New(cfg Config) (*Server, error) {
 		views: cfg.Views, credentials: cfg.Credentials, authorizer: cfg.Authorize, log: cfg.Logger, metrics: m, generations: g,
 		recorder: recorder{path: cfg.GenerationsFile, unrecorded: cfg.UnrecordedFile, file: atomicfile.Replace, done: make(chan recording, 1), left: new(atomic.Bool)},
 		placed:   cfg.Placed, acceptance: cfg.Acceptance, ackTimeout: cfg.AckTimeout, stallTimeout: cfg.StallTimeout, recheckEvery: cfg.Recheck,
-		proxies: map[identity.ProxyID]*proxy{}, pending: map[*session]bool{}, wake: make(chan struct{}, 1), closing: make(chan struct{}),
+		proxies: map[identity.ProxyID]*proxy{}, pending: map[*session]bool{}, wake: make(chan struct{}, 1), ending: make(chan struct{}, 1), closing: make(chan struct{}),
 	}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)

@@ -80,3 +80,26 @@ func (p *publisher) observe(w *catalog.ProxyView) (g *generation, told *intentio
 	}
 	return g, told
 }
+
+// EndConnections has all live connections of the mesh's services end, as after a rotation of a root whose key others may have: each
+// listener drains. Whoever may connect connects again. It does not block.
+func (s *Server) EndConnections() {
+	select {
+	case s.ending <- struct{}{}:
+	default: // they are about to
+	}
+}
+
+// endConnections gives all listeners another name of their chain.
+func (p *publisher) endConnections() {
+	p.server.generations.end(time.Now())
+	p.server.log.Info("closing all live connections", "audit", "rotation")
+	for _, w := range p.view.Since(&catalog.View{}) {
+		if w != nil {
+			p.observe(w)
+		}
+	}
+	p.stale = true
+	p.tell()
+	p.publish(p.server.sessions(), time.Now(), false)
+}
