@@ -148,6 +148,20 @@ func (r *Record) count() (n float64) {
 	return n
 }
 
+// Holders are the names of all that have a leaf which has not ended, sorted.
+func (r *Record) Holders() (names []string) {
+	now := time.Now().Unix()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for name, h := range r.holders {
+		if h.ends(now, nil) > 0 {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	return names
+}
+
 // Health is why the last write failed; nil: it did not.
 func (r *Record) Health() error { return r.journal.Health() }
 

@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"net/http/pprof"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/sallyport/sallyport/internal/connlimit"
@@ -36,6 +37,9 @@ type API struct {
 	Check func(ctx context.Context, source, destination string) (CheckResponse, error)
 	// Rotate gives the service a new leaf now, and returns when its proxies have it.
 	Rotate func(service string) (RotateResponse, error)
+	// CA describes the certificate authority; RotateCA replaces its root, and returns when that has begun.
+	CA       func() CA
+	RotateCA func(RotateCARequest) (CA, error)
 	// Leafs are those in the record that a query takes, the newest first.
 	Leafs func(LeafQuery) ([]Leaf, error)
 	// Token mints a proxy's token for the process peer.
@@ -171,6 +175,22 @@ func handler(api API, log *slog.Logger) http.Handler {
 			log.Warn("leaf not rotated", "err", err)
 		} else {
 			log.Info("leaf rotated")
+		}
+		reply(w, out, err)
+	})
+	mux.HandleFunc("GET /v1/ca", func(w http.ResponseWriter, _ *http.Request) { reply(w, api.CA(), nil) })
+	mux.HandleFunc("POST /v1/ca/rotate", func(w http.ResponseWriter, r *http.Request) {
+		peer, in, err := request[RotateCARequest](w, r)
+		if err != nil {
+			reply(w, nil, err)
+			return
+		}
+		out, err := api.RotateCA(in)
+		log := audited(log, peer).With("provider", in.To, "proxies", strings.Join(in.Override, " "), "status", strings.Join(in.flags(), " "))
+		if err != nil {
+			log.Warn("rotation of the root refused", "err", err)
+		} else {
+			log.Info("rotation of the root asked for")
 		}
 		reply(w, out, err)
 	})

@@ -236,6 +236,8 @@ type Status struct {
 	Applications map[string]Application `json:"applications,omitempty"`
 	// Roots are the CA's certificates that leafs are verified with.
 	Roots []Root `json:"roots,omitempty"`
+	// Rotation is the replacement of a root that is running; nil: none is.
+	Rotation *Rotation `json:"rotation,omitempty"`
 	// Clock is why the clock of this machine seems to be wrong, Disk why the data directory cannot
 	// be relied on; empty: no reason is known.
 	Clock string `json:"clock,omitempty"`

@@ -7,12 +7,13 @@ import (
 	"github.com/sallyport/sallyport/acceptance"
 	"github.com/sallyport/sallyport/identity"
 	"github.com/sallyport/sallyport/issuance"
+	"github.com/sallyport/sallyport/sds"
 )
 
 // openAcceptance opens the record of who has accepted which roots and leafs.
 func (p *controlPlane) openAcceptance() error {
 	record, err := acceptance.Open(acceptance.Config{
-		File: filepath.Join(p.cfg.Data, "accepted-certificates"), Roots: p.secrets.Roots, Issued: p.issued.Leafs(func(issuance.Leaf) bool { return true }),
+		File: filepath.Join(p.cfg.Data, "accepted-certificates"), Roots: p.roots, Issued: p.issued.Leafs(func(issuance.Leaf) bool { return true }),
 		Proxies: p.proxies, Life: p.cfg.LeafTTL, Logger: p.log, Registerer: p.metrics,
 	})
 	if err != nil {
@@ -31,6 +32,14 @@ func (p *controlPlane) openAcceptance() error {
 		return record.Run(running)
 	})
 	return nil
+}
+
+// roots are those of the mesh; ok is false as long as they are not known.
+func (p *controlPlane) roots() (r *sds.Roots, ok bool) {
+	if p.secrets == nil { // it is opened later
+		return nil, false
+	}
+	return p.secrets.Roots()
 }
 
 // proxies are those of the catalog.

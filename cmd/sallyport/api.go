@@ -30,10 +30,12 @@ func (p *controlPlane) api() admin.API {
 		Check:  p.adminCheck,
 		Rotate: p.rotateLeaf,
 		Leafs:  p.leafs,
+		CA:     p.caStatus,
 		Token:  p.token,
 		Revoke: p.revoke,
 
 		ApplicationToken: p.applicationToken,
+		RotateCA:         p.rotateCA,
 		Judge:            p.judge,
 		Reload:           p.source.reload,
 		Application: func(peer admin.Peer, a admin.Application) error {
@@ -118,6 +120,7 @@ func (p *controlPlane) describe() admin.Status {
 	if r, ok := p.secrets.Roots(); ok {
 		s.Roots = describeRoots(r)
 	}
+	s.Rotation = p.caStatus().Rotation
 	s.Clock = clockFault(p.cfg.Data, p.source.ahead(), s.Roots, now)
 	if td, ok := p.authority.trustDomain(); ok {
 		s.TrustDomain = td.Name()

@@ -37,12 +37,13 @@ func (p *controlPlane) openCA() error {
 		return err
 	}
 	builtin, err := ca.Open(ca.Config{
-		Dir: filepath.Join(p.cfg.Data, "ca"), Missing: hadCA(p.cfg.Data), TrustDomain: td, LeafTTL: p.cfg.LeafTTL, Logger: p.log, Registerer: p.metrics,
+		Dir: filepath.Join(p.cfg.Data, "ca"), Missing: hadCA(p.cfg.Data), TrustDomain: td, LeafTTL: p.cfg.LeafTTL, Gate: p.accepted, Logger: p.log, Registerer: p.metrics,
 	})
 	if err != nil {
 		return err
 	}
 	p.closers = append(p.closers, builtin.Close)
+	p.openRotations(builtin)
 	td = builtin.TrustDomain()
 	issuer, err := ca.NewIssuer(ca.IssuerConfig{Provider: builtin, TrustDomain: td, TTL: p.cfg.LeafTTL, Registerer: p.metrics})
 	if err != nil {

@@ -85,6 +85,7 @@ type controlPlane struct {
 	issued    *issuance.Record
 	accepted  *acceptance.Record
 	revoked   *revocation.Registry
+	rotations rotations
 	secrets   *sds.Credentials
 	xds       *xds.Server
 	authz     *authz.Server
@@ -171,10 +172,10 @@ func open(cfg serveConfig, log *slog.Logger) (_ *controlPlane, err error) {
 	p.closers = append(p.closers, release)
 	claims := cfg.claims()
 	claims.File, claims.Logger = filepath.Join(cfg.Data, "claims.json"), log
-	parts := []func() error{p.openCA, p.openFiles, p.openTokens, p.openServers}
+	parts := []func() error{p.openIssuance, p.openAcceptance, p.openCA, p.openFiles, p.openTokens, p.openServers}
 	if cfg.Consul {
 		claims.Reserve = claimsReserved
-		parts = []func() error{p.openAgent, p.openServers}
+		parts = []func() error{p.openIssuance, p.openAcceptance, p.openAgent, p.openServers}
 	}
 	p.claims = claim.New(claims)
 	for _, part := range parts {
@@ -194,17 +195,11 @@ func (p *controlPlane) openServers() error {
 	p.closers = append(p.closers, numbers.Close)
 	p.store.Number = numbers.Next
 	p.store.Changed = (&audit.Trail{Logger: p.log, Ready: p.source.settled}).Changed
-	if err := p.openIssuance(); err != nil {
-		return err
-	}
 	if err := p.openRevocation(); err != nil {
 		return err
 	}
 	p.secrets, err = sds.New(sds.Config{Source: p.issued.Source(p.authority), Logger: p.log, Registerer: p.metrics})
 	if err != nil {
-		return err
-	}
-	if err := p.openAcceptance(); err != nil {
 		return err
 	}
 	p.xds, err = xds.New(xds.Config{

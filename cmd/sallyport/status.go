@@ -169,6 +169,9 @@ func printPlane(w io.Writer, p painter, s admin.Status, all int) {
 		text += fmt.Sprintf(", change %d", s.Change)
 	}
 	fmt.Fprintln(w, wrap("", text, 2))
+	if r := s.Rotation; r != nil {
+		fmt.Fprintln(w, wrap("", p.text("root: "+rotationText(*r)+": `sallyport ca status` says more"), 2))
+	}
 	line := func(c colour, lead, text string) {
 		fmt.Fprintln(w, p.paint(c, wrap("  "+lead+": ", p.text(text), 4)))
 	}
