@@ -2,6 +2,7 @@ package xds
 
 import (
 	"crypto/x509"
+	"crypto/x509/pkix"
 	"net/url"
 	"path/filepath"
 	"testing"
@@ -30,7 +31,7 @@ func TestAcceptance(t *testing.T) {
 		twoServices(m)
 		td := spiffeid.RequireTrustDomainFromString(trustDomain)
 		next := testca.Sign(t, &x509.Certificate{
-			URIs: []*url.URL{td.ID().URL()}, NotAfter: time.Now().Add(1000 * time.Hour), IsCA: true, KeyUsage: x509.KeyUsageCertSign, SubjectKeyId: []byte{2},
+			Subject: pkix.Name{CommonName: "next"}, URIs: []*url.URL{td.ID().URL()}, NotAfter: time.Now().Add(1000 * time.Hour), IsCA: true, KeyUsage: x509.KeyUsageCertSign, SubjectKeyId: []byte{2},
 		}, nil)
 		old := m.certs.root
 		want := func(what string, untold, outdated int) {

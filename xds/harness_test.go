@@ -3,6 +3,7 @@ package xds
 import (
 	"context"
 	"crypto/x509"
+	"crypto/x509/pkix"
 	"errors"
 	"log/slog"
 	"net"
@@ -65,7 +66,7 @@ type certificates struct {
 func newCertificates(t testing.TB) *certificates {
 	t.Helper()
 	td := spiffeid.RequireTrustDomainFromString(trustDomain)
-	root := testca.Sign(t, &x509.Certificate{URIs: []*url.URL{td.ID().URL()}, NotAfter: time.Now().Add(1000 * time.Hour), IsCA: true, KeyUsage: x509.KeyUsageCertSign}, nil)
+	root := testca.Sign(t, &x509.Certificate{Subject: pkix.Name{CommonName: "root"}, URIs: []*url.URL{td.ID().URL()}, NotAfter: time.Now().Add(1000 * time.Hour), IsCA: true, KeyUsage: x509.KeyUsageCertSign}, nil)
 	return &certificates{
 		t: t, root: root, leafs: map[string]*latest.Value[*sds.SVID]{},
 		bundle: sds.NewRoots(td, "", []sds.Root{{ID: "1", Certificate: root.Cert}}),

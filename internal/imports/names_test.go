@@ -36,7 +36,6 @@ var exceptions = map[string]string{
 	"ca.Idle":                     "waits: rotation",
 	"ca.Preparing":                "waits: rotation",
 	"ca.Retiring":                 "waits: rotation",
-	"ca.Builtin":                  "waits: rotation",
 	"files.SHA256":                "waits: sallyport revoke",
 	"files.SPIFFEID":              "waits: sallyport revoke",
 	"files.Serial":                "waits: sallyport revoke",
