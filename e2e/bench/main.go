@@ -47,7 +47,7 @@ func main() {
 	flag.StringVar(&o.agent, "agent", "", "the consul that the HTTP API is measured beside; empty: it is measured from files alone")
 	flag.StringVar(&o.parts, "parts", "", "what of these to measure: loads, wide, checks, roots, traffic, api; with -consul: consul, beside; empty: all")
 	flag.StringVar(&ok, "answer-ok", "", "be the ext_authz server that does not look, on this socket")
-	flag.StringVar(&roots, "serve-roots", "", "be the control plane with two CAs, in this directory")
+	flag.StringVar(&roots, "serve-roots", "", "be the control plane whose root is replaced, in this directory")
 	flag.StringVar(&bare, "serve-bare", "", "be the server that sends the responses recorded in this directory")
 	flag.StringVar(&nothing, "serve-nothing", "", "be the server that answers what is recorded in this directory")
 	flag.StringVar(&o.profiles, "profiles", "", "directory for profiles of each change: processor, heap and goroutines")

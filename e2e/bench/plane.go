@@ -282,4 +282,5 @@ const (
 	rootChange         = "root and leafs"
 	rootAdded          = "another root"
 	leafsOfRoot        = "leafs of the new root"
+	rootRetired        = "the old root leaves"
 )

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"net"
@@ -12,10 +13,10 @@ import (
 	"time"
 
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
+	"github.com/sallyport/sallyport/acceptance"
 	"github.com/sallyport/sallyport/ca"
 	"github.com/sallyport/sallyport/catalog"
 	"github.com/sallyport/sallyport/files"
-	"github.com/sallyport/sallyport/identity"
 	"github.com/sallyport/sallyport/internal/latest"
 	"github.com/sallyport/sallyport/internal/meshtest"
 	"github.com/sallyport/sallyport/sds"
@@ -26,57 +27,50 @@ import (
 	"google.golang.org/grpc"
 )
 
-// rooted is a source of certificates whose roots can be changed: two CAs of one mesh, the second of which joins, and then signs. The
-// built-in CA has one root for its life, and Consul's, which has more, is measured by -consul.
-type rooted struct {
-	leafs [2]*ca.Issuer
-	roots [2]sds.Root
-	stage latest.Value[int] // 0: the first alone; 1: the roots of both; 2: leafs of the second
+// stepped is the gate of a rotation that goes on when it is told to, and when the record lets it.
+type stepped struct {
+	*acceptance.Record
+	stage latest.Value[int] // 0: the first root; 1: another one is prepared; 2: leafs are signed under it; 3: the first one leaves
 }
 
-func (r *rooted) WatchSVID(ctx context.Context, c identity.Caller, id identity.Service, f func(*sds.SVID)) error {
-	first, stop := context.WithCancel(ctx)
-	defer stop()
-	go r.stage.Watch(first, func(stage int) {
-		if stage >= 2 {
-			stop()
-		}
-	})
-	if err := r.leafs[0].WatchSVID(first, c, id, f); err != nil || ctx.Err() != nil {
-		return err
+// held are the holders of stage, and one more until it has come.
+func (s *stepped) held(stage int, holders []ca.Holder) []ca.Holder {
+	if now, _ := s.stage.Load(); now < stage {
+		holders = append(holders, ca.Holder{Name: "the measurement"})
 	}
-	return r.leafs[1].WatchSVID(ctx, c, id, f)
+	return holders
 }
 
-func (r *rooted) WatchRoots(ctx context.Context, f func(*sds.Roots)) error {
-	r.stage.Watch(ctx, func(stage int) {
-		roots := r.roots[:1]
-		if stage > 0 {
-			roots = r.roots[:]
-		}
-		f(sds.NewRoots(spiffeid.RequireTrustDomainFromString(benchDomain), "", roots))
-	})
-	return nil
+func (s *stepped) Untold(roots []*x509.Certificate) []ca.Holder {
+	return s.held(2, s.Record.Untold(roots))
 }
 
-// serveRoots is sallyport's control plane of the files in dir, without its command line and with two CAs. SIGUSR1 is the next stage. It
+func (s *stepped) Outdated(root *x509.Certificate) []ca.Holder {
+	return s.held(3, s.Record.Outdated(root))
+}
+
+// Changed tells of stages: of what the record has nobody asks before all have accepted it.
+func (s *stepped) Changed() <-chan struct{} { return s.stage.Changed() }
+
+// serveRoots is sallyport's control plane of the files in dir, without its command line, and with a rotation whose phases SIGUSR1 begins. It
 // writes a token for each proxy of the load beside the socket.
 func serveRoots(ctx context.Context, dir string) error {
 	td := spiffeid.RequireTrustDomainFromString(benchDomain)
-	r := &rooted{}
-	for i := range r.leafs {
-		c, err := ca.Open(ca.Config{Dir: filepath.Join(dir, fmt.Sprintf("ca%d", i)), TrustDomain: td})
-		if err != nil {
-			return err
-		}
-		defer c.Close()
-		if r.leafs[i], err = ca.NewIssuer(ca.IssuerConfig{Provider: c, TrustDomain: td, TTL: ca.DefaultLeafTTL}); err != nil {
-			return err
-		}
-		roots, _ := c.Roots().Load()
-		r.roots[i], _ = roots.Active()
+	var credentials *sds.Credentials
+	record, err := acceptance.Open(acceptance.Config{File: filepath.Join(dir, "accepted"), Roots: func() (*sds.Roots, bool) { return credentials.Roots() }})
+	if err != nil {
+		return err
 	}
-	r.stage.Set(0)
+	gate := &stepped{Record: record}
+	authority, err := ca.Open(ca.Config{Dir: filepath.Join(dir, "ca"), TrustDomain: td, Gate: gate, Settle: time.Millisecond})
+	if err != nil {
+		return err
+	}
+	defer authority.Close()
+	issuer, err := ca.NewIssuer(ca.IssuerConfig{Provider: authority, TrustDomain: td, TTL: ca.DefaultLeafTTL})
+	if err != nil {
+		return err
+	}
 	contents, err := files.Load(files.Config{Dir: filepath.Join(dir, "catalog"), TrustDomain: td})
 	if err != nil {
 		return err
@@ -87,11 +81,10 @@ func serveRoots(ctx context.Context, dir string) error {
 	if err != nil {
 		return err
 	}
-	credentials, err := sds.New(sds.Config{Source: r})
-	if err != nil {
+	if credentials, err = sds.New(sds.Config{Source: issuer}); err != nil {
 		return err
 	}
-	server, err := xds.New(xds.Config{Views: &store.Views, Credentials: credentials, Authorize: token.Authorizer{Authority: tokens}.Stream})
+	server, err := xds.New(xds.Config{Views: &store.Views, Credentials: credentials, Acceptance: record, Authorize: token.Authorizer{Authority: tokens}.Stream})
 	if err != nil {
 		return err
 	}
@@ -113,6 +106,9 @@ func serveRoots(ctx context.Context, dir string) error {
 	signal.Notify(next, syscall.SIGUSR1)
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return credentials.Run(ctx) })
+	g.Go(func() error { return record.Run(ctx) })
+	g.Go(func() error { return authority.Run(ctx) })
+	g.Go(func() error { return issuer.Run(ctx) })
 	g.Go(func() error { return server.Run(ctx) })
 	g.Go(func() error { return s.Serve(l) })
 	g.Go(func() error {
@@ -120,8 +116,13 @@ func serveRoots(ctx context.Context, dir string) error {
 		for {
 			select {
 			case <-next:
-				stage, _ := r.stage.Load()
-				r.stage.Set(stage + 1)
+				stage, _ := gate.stage.Load()
+				gate.stage.Set(stage + 1)
+				if stage == 0 {
+					if err := authority.Rotate(ca.RotateOptions{}); err != nil {
+						return err
+					}
+				}
 			case <-ctx.Done():
 				return nil
 			}
@@ -146,7 +147,7 @@ func rootsPlane(ctx context.Context, dir string, l load) (*plane, error) {
 	if err != nil {
 		return nil, err
 	}
-	p, err := launch("the control plane with two CAs", filepath.Join(dir, "roots.log"), meshtest.Environ(), self, "-serve-roots", dir)
+	p, err := launch("the control plane whose root is replaced", filepath.Join(dir, "roots.log"), meshtest.Environ(), self, "-serve-roots", dir)
 	if err != nil {
 		return nil, err
 	}
@@ -165,6 +166,7 @@ func rootsPlane(ctx context.Context, dir string, l load) (*plane, error) {
 		changes: []change{
 			{name: rootAdded, make: next, told: l.sidecars, once: true},
 			{name: leafsOfRoot, make: next, told: l.sidecars, once: true},
+			{name: rootRetired, make: next, told: l.sidecars, once: true},
 		},
 		token: func(_ context.Context, id string) (string, error) {
 			if t := tokens[id]; t != "" {
@@ -175,9 +177,23 @@ func rootsPlane(ctx context.Context, dir string, l load) (*plane, error) {
 	}, nil
 }
 
-// measureRoots measures a change of the roots.
+// measureRoots measures the phases of a rotation of the root: of as many sidecars as the goal is about, and of 1,000.
 func measureRoots(ctx context.Context, o options, dir string) (rows []row, err error) {
-	l := load{sidecars: 300, upstreams: 6, protocol: "tcp"}
+	for _, l := range []load{{sidecars: 300, upstreams: 6, protocol: "tcp"}, {sidecars: 1000, upstreams: 6, protocol: "tcp"}} {
+		of := filepath.Join(dir, fmt.Sprint(l.sidecars))
+		if err := os.Mkdir(of, 0o700); err != nil {
+			return nil, err
+		}
+		more, err := measureRotation(ctx, o, of, l)
+		if err != nil {
+			return nil, err
+		}
+		rows = append(rows, more...)
+	}
+	return rows, nil
+}
+
+func measureRotation(ctx context.Context, o options, dir string, l load) (rows []row, err error) {
 	p, err := rootsPlane(ctx, dir, l)
 	if err != nil {
 		return nil, err
