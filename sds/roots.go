@@ -64,6 +64,9 @@ func (r *Roots) Within(depth uint32) *Roots {
 	return r
 }
 
+// TrustDomain is whose roots they are.
+func (r *Roots) TrustDomain() spiffeid.TrustDomain { return r.trustDomain }
+
 // Depth is what Within was told; 0: it is not known how long chains are.
 func (r *Roots) Depth() uint32 { return r.depth }
 

@@ -67,6 +67,10 @@ func (b *builder) self() (self identity.Service, ok bool) {
 // else does nothing.
 func (b *builder) update() bool {
 	last := b.last
+	// What else judges a tcp service depends on that.
+	if foreign(b.in.Policy) != foreign(last.in.Policy) {
+		return false
+	}
 	for i, t := range b.in.Upstreams {
 		old := last.in.Upstreams[i]
 		if t != old && (last.assigned[i] == "" || t.Service != old.Service || needsDNS(t.Endpoints)) {
@@ -123,11 +127,13 @@ func (b *builder) judges() {
 		b.fillEmpty(authzSlot)
 	}
 	b.fill(proxySlot, b.tcpProxy())
+	foreign := foreign(b.in.Policy)
 	b.out.Judges = map[string]Judge{
-		b.validationName(): {Lifted: !rules},
+		// Of who shows names of several trust domains the rules decide, and none of it before they do.
+		b.validationName(): {Lifted: !rules || foreign},
 		b.name(rulesSlot):  {Lifted: !rules},
 		b.name(authzSlot):  {Lifted: !authz},
-		b.name(proxySlot):  {Lifted: rules && b.in.Envoy.ConnectMode, Foreign: true},
+		b.name(proxySlot):  {Lifted: rules && !foreign && b.in.Envoy.ConnectMode, Foreign: true},
 	}
 }
 
@@ -203,6 +209,10 @@ func (b *builder) assignment(cluster string, e *catalog.Endpoints) *discoveryv3.
 // enforcement is the configured one, or the stricter form where that one cannot be enforced.
 func (b *builder) enforcement() catalog.Enforcement {
 	in := b.in.Proxy.Inbound
+	// Envoy proves the trust domain of a certificate's first name alone, so the rules have to be behind that, always.
+	if in.Enforcement == catalog.ExtAuthz && foreign(b.in.Policy) {
+		return catalog.Both
+	}
 	if in.Enforcement == catalog.ExtAuthz && !in.Protocol.L7() && (in.ServerFirst || !b.in.Envoy.ConnectMode) {
 		return catalog.Both
 	}
@@ -218,6 +228,10 @@ func (b *builder) warnAboutLess() {
 	version := b.in.Envoy.Version
 	if version == "" {
 		version = "of unknown version"
+	}
+	if foreign(b.in.Policy) && !b.in.Envoy.ConnectMode {
+		b.warn("%s has callers of other trust domains, and Envoy %s dials its application before their certificates are looked at: should it speak before its client, whoever a CA of "+
+			"theirs gives a second name, one of this mesh, would hear the first words. Envoy 1.37 and later wait for the client's first byte", b.in.Proxy.Service, version)
 	}
 	if !b.in.Envoy.ConnectMode {
 		b.warn("Envoy %s dials the application for every TCP connect to %s, before it knows who asks; no byte of those who are denied reaches it. Envoy 1.37 and later wait for the handshake",

@@ -11,7 +11,7 @@ import (
 	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	"github.com/sallyport/sallyport/identity"
-	"google.golang.org/protobuf/types/known/wrapperspb"
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
 )
 
 // leafKey is everything that the secret of a leaf depends on: a certificate has one key.
@@ -22,6 +22,8 @@ type leafKey struct {
 
 // Trust is what certificates are verified with. It is comparable.
 type Trust struct {
+	// TrustDomain is whose it is.
+	TrustDomain spiffeid.TrustDomain
 	// Roots are PEM; not empty.
 	Roots string
 	// Depth is how many certificates a chain may have above its leaf, the root among them: what the
@@ -34,6 +36,7 @@ type Trust struct {
 type validationKey struct {
 	name, version string
 	trust         Trust
+	others        string
 }
 
 // Leaf makes the secret s of a leaf's chain and key. All calls with the same certificate get the
@@ -68,39 +71,41 @@ func (c *Cache) Leaf(s Secret, chain []*x509.Certificate, key crypto.Signer) (*d
 	return c.leafs.Keep(k, r), nil
 }
 
-// Validation makes the secret s, a validation context of t and s.Peers. Equal
-// calls get the same resource, as long as it is referenced. The secret "roots" has no SANs, as its
+// Validation makes the secret s, a validation context of t and s.Peers. Equal calls get the same
+// resource, as long as it is referenced. The secrets "roots" and "roots/…" have no SANs, as their
 // users have their own; for any other name an empty list is an error, since to Envoy it means
-// everybody.
-func (c *Cache) Validation(s Secret, t Trust) (*discoveryv3.Resource, error) {
+// everybody. others are what is known of the other trust domains that s names, in order; nobody of one that is
+// missing is let in.
+func (c *Cache) Validation(s Secret, t Trust, others ...Trust) (*discoveryv3.Resource, error) {
+	listless := s.Name == identity.RootsSecret || !s.TrustDomain.IsZero()
 	var problem error
 	switch {
 	case t.Roots == "":
 		problem = errors.New("no roots")
 	case s.Version == "":
 		problem = errors.New("no version")
-	case s.Name == identity.RootsSecret && len(s.Peers) > 0:
+	case listless && len(s.Peers) > 0:
 		// Envoy joins the two lists to one in which any match lets in.
 		problem = errors.New("its users say who passes, so it has no list of its own")
-	case s.Name != identity.RootsSecret && len(s.Peers) == 0:
+	case !listless && len(s.Peers) == 0:
 		problem = errors.New("an empty list of peers would let in everybody")
 	}
 	if problem != nil {
 		return nil, fmt.Errorf("validation context %q: %w", s.Name, problem)
 	}
-	k := validationKey{s.Name, s.Version, t}
+	k := validationKey{name: s.Name, version: s.Version, trust: t}
+	for _, o := range others {
+		k.others += o.TrustDomain.Name() + "\n" + o.Roots
+	}
 	if r := c.validations.Get(k); r != nil {
 		return r, nil
 	}
-	context := &tlsv3.CertificateValidationContext{TrustedCa: inline(t.Roots)}
-	if t.Depth > 0 {
-		context.MaxVerifyDepth = wrapperspb.UInt32(t.Depth)
-	}
-	r, err := c.pack(&tlsv3.Secret{
+	p := packer{cache: c}
+	r := p.resource(s.Name, &tlsv3.Secret{
 		Name: s.Name,
-		Type: &tlsv3.Secret_ValidationContext{ValidationContext: withFields(context, s.Peers)},
+		Type: &tlsv3.Secret_ValidationContext{ValidationContext: withFields(p.context(s, t, others), s.Peers)},
 	})
-	if err != nil {
+	if err := p.err(); err != nil {
 		return nil, err
 	}
 	return c.validations.Keep(k, r), nil

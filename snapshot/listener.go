@@ -115,9 +115,9 @@ func (b *builder) tcpProxy() *anypb.Any {
 	if b.in.Envoy.ConnectMode { // as above
 		proxy.UpstreamConnectMode = tcpv3.UpstreamConnectMode_ON_DOWNSTREAM_TLS_HANDSHAKE
 		proxy.MaxEarlyDataBytes = wrapperspb.UInt32(earlyData)
-		if b.enforcement() == catalog.ExtAuthz {
+		if b.enforcement() == catalog.ExtAuthz || foreign(b.in.Policy) {
 			// The application is not dialled, and none of its bytes are passed on, before the
-			// check, which waits for the client's first byte.
+			// check or, of callers of other trust domains, the rules, which wait for the client's first byte.
 			proxy.UpstreamConnectMode = tcpv3.UpstreamConnectMode_ON_DOWNSTREAM_DATA
 		}
 	}

@@ -87,14 +87,11 @@ func (b *builder) matcher() *matcherv3.Matcher {
 func (b *builder) identityMatcher(revoked []digests) *matcherv3.Matcher {
 	allow, deny := b.action(intention.Allow), b.action(intention.Deny)
 	s := scopeOf(b.in)
-	if b.in.Policy == nil || len(s.datacenters) == 0 {
-		return &matcherv3.Matcher{OnNoMatch: deny}
-	}
 	rest := deny
-	if b.in.Policy.Rest() == intention.Allow {
+	if len(s.datacenters) > 0 && b.in.Policy.Rest() == intention.Allow {
 		rest = &matcherv3.Matcher_OnMatch{OnMatch: &matcherv3.Matcher_OnMatch_Matcher{Matcher: b.restMatcher(s, allow, deny)}}
 	}
-	sources := b.refuse(b.sources(s), revoked)
+	sources := b.refuse(append(b.sources(s), b.foreignSources()...), revoked)
 	if len(sources) == 0 { // Envoy refuses an empty map
 		return &matcherv3.Matcher{OnNoMatch: rest}
 	}

@@ -6,6 +6,7 @@ import (
 
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	"github.com/sallyport/sallyport/identity"
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
 )
 
 // Resources is the configuration of one proxy's Envoy. It is immutable, and so is what it points
@@ -91,10 +92,15 @@ type Secret struct {
 	Leaf identity.Service
 	// Peers are the names that a validation context allows, each in the wire format of a
 	// CertificateValidationContext that has nothing else; the roots are its other half. Empty only
-	// for the secret "roots", whose users have a list of their own: an empty list allows everybody
+	// for the secrets "roots" and "roots/…", whose users have a list of their own: an empty list allows everybody
 	// with a certificate of the roots.
 	Peers [][]byte
-	// Version is the hash of Peers.
+	// Federated are the other trust domains that some of Peers are of, sorted: each is verified with the
+	// roots of its own. Empty: all are of the mesh's.
+	Federated []spiffeid.TrustDomain
+	// TrustDomain, if not zero, is the other trust domain whose roots alone these are.
+	TrustDomain spiffeid.TrustDomain
+	// Version is the hash of Peers and Federated.
 	Version string
 
 	admitted int // how many sources the handshake lets in although the rules deny them

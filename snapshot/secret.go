@@ -46,6 +46,7 @@ func (b *builder) validation() Secret {
 		s.Version = hash(s.Peers...)
 		return s
 	})
+	b.addForeign(&s)
 	s.Name = b.validationName()
 	b.out.admits = ""
 	if s.admitted > 0 {

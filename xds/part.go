@@ -43,7 +43,7 @@ func (p *publisher) judge(r *snapshot.Resources, name string, bundles *sds.Roots
 		if secret.Name != name || bundles == nil {
 			continue
 		}
-		validation, err := p.cache.Validation(secret, trust(bundles))
+		validation, err := p.validation(secret, bundles)
 		if err != nil {
 			p.server.log.Error("no validation for a proxy, its handshake decides as before", "resources", name, "err", err)
 			continue

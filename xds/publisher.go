@@ -30,6 +30,8 @@ type publisher struct {
 	recorder recorder
 	view     *catalog.View // the one that was published last
 	bundles  *sds.Roots    // the ones that were published last
+	// federated are the bundles of other trust domains that were published last.
+	federated []*sds.Roots
 	// builds are those of open sessions: two streams of one proxy share one, unless their Envoys
 	// differ.
 	builds map[identity.ProxyID]map[snapshot.Features]*build
@@ -60,6 +62,7 @@ type published struct {
 	complete  bool // target was made of input and bundles
 	input     snapshot.Input
 	bundles   *sds.Roots
+	federated []*sds.Roots // as of the secrets that name other trust domains
 	target    *target
 	dismissed bool              // the stream was ended
 	secrets   []snapshot.Secret // those of target, in order
@@ -79,7 +82,7 @@ func (s *Server) Run(ctx context.Context) error {
 	p := newPublisher(s)
 	defer p.close()
 	defer s.endStreams()
-	views, bundles := s.views.Changed(), s.credentials.RootsChanged()
+	views, bundles, federated := s.views.Changed(), s.credentials.RootsChanged(), s.federated.Changed()
 	var storm storm
 	storm.change(time.Now())
 	due := time.NewTimer(0)
@@ -93,6 +96,9 @@ func (s *Server) Run(ctx context.Context) error {
 			storm.change(time.Now())
 		case <-bundles:
 			bundles = s.credentials.RootsChanged()
+			storm.change(time.Now())
+		case <-federated:
+			federated = s.federated.Changed()
 			storm.change(time.Now())
 		case <-s.wake:
 			p.publish(s.takePending(), time.Now(), true)
@@ -138,8 +144,9 @@ func (p *publisher) concerned() []*session {
 		return p.server.sessions()
 	}
 	bundles, _ := p.server.credentials.Roots()
-	all := bundles != p.bundles
-	p.bundles = bundles
+	federated, _ := p.server.federated.Load()
+	all := bundles != p.bundles || !slices.Equal(federated, p.federated)
+	p.bundles, p.federated = bundles, federated
 	old := p.view
 	p.view, p.stale = view, p.stale || view != old
 	var out []*session
@@ -249,7 +256,7 @@ func (p *publisher) publish(sessions []*session, since time.Time, fresh bool) {
 			inputs[b] = in
 		}
 		n.describe(p.renames[w.Proxy.Service])
-		if !fresh && n.published.complete && n.published.bundles == bundles && n.published.input == in.Input {
+		if !fresh && n.published.complete && n.published.bundles == bundles && n.published.input == in.Input && !p.concernedByOthers(n) {
 			continue
 		}
 		if sharing[b] == nil {
@@ -425,7 +432,7 @@ func (p *publisher) hand(view *catalog.View, n *session, in snapshot.Input, b *b
 	t.resources[secrets] = make(snapshot.Set, 0, len(b.good.Secrets))
 	var missing []string
 	had := n.published.secrets // that are still the same
-	if fresh || !n.published.complete || n.published.bundles != bundles {
+	if fresh || !n.published.complete || n.published.bundles != bundles || p.concernedByOthers(n) {
 		had = nil
 	}
 	others := len(had) != len(b.good.Secrets)
@@ -457,7 +464,7 @@ func (p *publisher) hand(view *catalog.View, n *session, in snapshot.Input, b *b
 		p.handJudges(n, b.good, bundles, since)
 		return
 	}
-	n.published.input, n.published.bundles, n.published.complete = in, bundles, true
+	n.published.input, n.published.bundles, n.published.federated, n.published.complete = in, bundles, p.federated, true
 	waits := b.waitsForRecord(in)
 	n.outcome(b, waits)
 	var change uint64
@@ -483,13 +490,10 @@ func (p *publisher) hand(view *catalog.View, n *session, in snapshot.Input, b *b
 	n.set(t, since, change)
 }
 
-// trust is what Envoys verify certificates with.
-func trust(r *sds.Roots) snapshot.Trust { return snapshot.Trust{Roots: r.PEM(), Depth: r.Depth()} }
-
 // secret makes one secret, and returns the leaf in it, if it has one; nil: there is no leaf for it yet.
 func (p *publisher) secret(n *session, secret snapshot.Secret, bundles *sds.Roots) (r *discoveryv3.Resource, svid *sds.SVID, err error) {
 	if secret.Leaf == (identity.Service{}) {
-		r, err = p.cache.Validation(secret, trust(bundles))
+		r, err = p.validation(secret, bundles)
 		return r, nil, err
 	}
 	if svid = n.leafs.SVID(secret.Leaf); svid == nil {

@@ -1,6 +1,7 @@
 package xds
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -49,6 +50,9 @@ type Config struct {
 	// Placed is told where the Envoy of each stream runs, before it is served, and whether the proxy has
 	// no other stream. Nil: nobody is.
 	Placed func(proxy identity.ProxyID, at Place, alone bool)
+	// Federated are the roots of other trust domains, sorted by their names, those of each the same pointer as long as they are the
+	// same. The Mesh of Views names those domains, so it comes later, and goes before. Nil: there are none.
+	Federated *latest.Value[[]*sds.Roots]
 	// Acceptance records which roots and leafs Envoys have accepted. Nil: nothing does.
 	Acceptance *acceptance.Record
 	// Numbers gives filter chains their generations, which change numbers may lie between. Nil: they
@@ -119,6 +123,7 @@ type Server struct {
 	unrecorded   atomic.Pointer[string]
 	placed       func(identity.ProxyID, Place, bool)
 	acceptance   *acceptance.Record
+	federated    *latest.Value[[]*sds.Roots]
 	told         latest.Value[told] // empty: the publisher has seen no View yet
 
 	refusals refusals
@@ -171,7 +176,7 @@ func New(cfg Config) (*Server, error) {
 	s := &Server{
 		views: cfg.Views, credentials: cfg.Credentials, authorizer: cfg.Authorize, log: cfg.Logger, metrics: m, generations: g,
 		recorder: recorder{path: cfg.GenerationsFile, unrecorded: cfg.UnrecordedFile, file: atomicfile.Replace, done: make(chan recording, 1), left: new(atomic.Bool)},
-		placed:   cfg.Placed, acceptance: cfg.Acceptance, ackTimeout: cfg.AckTimeout, stallTimeout: cfg.StallTimeout, recheckEvery: cfg.Recheck,
+		placed:   cfg.Placed, acceptance: cfg.Acceptance, federated: cmp.Or(cfg.Federated, &latest.Value[[]*sds.Roots]{}), ackTimeout: cfg.AckTimeout, stallTimeout: cfg.StallTimeout, recheckEvery: cfg.Recheck,
 		proxies: map[identity.ProxyID]*proxy{}, pending: map[*session]bool{}, wake: make(chan struct{}, 1), ending: make(chan struct{}, 1), closing: make(chan struct{}),
 	}
 	if s.log == nil {

@@ -37,6 +37,22 @@ func SignDER(t testing.TB, template *x509.Certificate, parent *Pair) ([]byte, *e
 	if err != nil {
 		t.Fatal(err)
 	}
+	return signDER(t, template, key, parent), key
+}
+
+// SignKey is Sign for a key that there is: a second certificate of a CA.
+func SignKey(t testing.TB, template *x509.Certificate, key *ecdsa.PrivateKey, parent *Pair) *Pair {
+	t.Helper()
+	cert, err := x509.ParseCertificate(signDER(t, template, key, parent))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &Pair{cert, key}
+}
+
+func signDER(t testing.TB, template *x509.Certificate, key *ecdsa.PrivateKey, parent *Pair) []byte {
+	t.Helper()
+	var err error
 	if template.SerialNumber, err = rand.Int(rand.Reader, new(big.Int).Lsh(big.NewInt(1), 128)); err != nil {
 		t.Fatal(err)
 	}
@@ -54,7 +70,7 @@ func SignDER(t testing.TB, template *x509.Certificate, parent *Pair) ([]byte, *e
 	if err != nil {
 		t.Fatal(err)
 	}
-	return der, key
+	return der
 }
 
 // PEM is the certificate alone.
