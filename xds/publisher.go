@@ -5,11 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"runtime"
 	"slices"
 	"strings"
-	"sync"
-	"sync/atomic"
 	"time"
 
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
@@ -349,31 +346,6 @@ func (p *publisher) input(b *build, w *catalog.ProxyView, n *session) input {
 		in.ProxyView = b.bounded
 	}
 	return in
-}
-
-// parallel calls f with each of all, on all processors, and returns when all calls have returned.
-func parallel[T any](all []T, f func(T)) {
-	workers := min(runtime.GOMAXPROCS(0), len(all))
-	if workers <= 1 {
-		for _, x := range all {
-			f(x)
-		}
-		return
-	}
-	var next atomic.Int64
-	var working sync.WaitGroup
-	for range workers {
-		working.Go(func() {
-			for {
-				i := int(next.Add(1)) - 1
-				if i >= len(all) {
-					return
-				}
-				f(all[i])
-			}
-		})
-	}
-	working.Wait()
 }
 
 // buildOf is the build for the proxy and the Envoy of n.
