@@ -63,7 +63,7 @@ type Mesh struct {
 	// Datacenters are all that identities may come from, Datacenter among them, sorted.
 	Datacenters []string
 	// Federated are the other trust domains whose bundles are known, sorted by name. Intentions and upstreams
-	// may name their workloads. Sources leave it empty: see Federate.
+	// may name their workloads. Sources leave it empty: see Store.Federate.
 	Federated []spiffeid.TrustDomain
 	// Default is what holds between services that no intention is about.
 	Default intention.Action
@@ -312,6 +312,11 @@ func DefaultRevocation(p Protocol) Revocation {
 // Upstream is a service that a proxy's application dials through it. It is comparable.
 type Upstream struct {
 	Destination identity.Name
+	// Foreign, if not empty, is a workload of another trust domain that is dialled in the place of Destination, at Address (an IP
+	// address or a host name) and Port.
+	Foreign identity.ID `json:",omitzero"`
+	Address string      `json:",omitzero"`
+	Port    uint16      `json:",omitzero"`
 	// Datacenter is the one in which it is dialled; empty: the mesh's own, which may be spelled out, too.
 	Datacenter string
 	// BindAddress and BindPort are where the application dials, unless BindSocket, the path of a Unix socket, is set.
@@ -330,8 +335,12 @@ type Upstream struct {
 	Origin string
 }
 
-// Name is what the upstream is called as Consul calls it: "api", and "api?dc=dc2" where a datacenter is given.
+// Name is what the upstream is called as Consul calls it: "api", and "api?dc=dc2" where a datacenter is given; a workload of
+// another trust domain by its SPIFFE ID.
 func (u Upstream) Name() string {
+	if u.Foreign != "" {
+		return string(u.Foreign)
+	}
 	if u.Datacenter == "" {
 		return u.Destination.String()
 	}

@@ -183,7 +183,7 @@ func (p *Proxy) SaysAs(o *Proxy) bool {
 // namesAlike reports whether p and o are of the same service and dial the same ones.
 func (p *Proxy) namesAlike(o *Proxy) bool {
 	return p.Service == o.Service && slices.EqualFunc(p.Upstreams, o.Upstreams, func(a, b Upstream) bool {
-		return a.Destination == b.Destination && a.Datacenter == b.Datacenter
+		return a.Destination == b.Destination && a.Datacenter == b.Datacenter && a.Foreign == b.Foreign
 	})
 }
 

@@ -22,3 +22,17 @@ func (v *View) serverFirst(service identity.Name) bool {
 	}
 	return false
 }
+
+// foreignTarget is what an upstream in another trust domain leads to.
+func foreignTarget(u Upstream) Target {
+	return Target{Service: &Service{Protocol: u.Protocol.Protocol}, Endpoints: &Endpoints{List: []Endpoint{{Address: u.Address, Port: u.Port, Weight: 1, Healthy: true}}}}
+}
+
+// keepForeign takes over the targets in other trust domains that are the same in old.
+func (w *ProxyView) keepForeign(old *ProxyView) {
+	for i, u := range w.Proxy.Upstreams {
+		if u.Foreign != "" && i < len(old.Upstreams) && old.Upstreams[i].equal(w.Upstreams[i]) {
+			w.Upstreams[i] = old.Upstreams[i]
+		}
+	}
+}

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/sallyport/sallyport/internal/latest"
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
 )
 
 // Store holds the newest View. Its zero value is ready for use. Views wakes those who wait for the next
@@ -21,8 +22,22 @@ type Store struct {
 	// Logger is told of each change, once; nil: nobody is.
 	Logger *slog.Logger
 
-	mu   sync.Mutex
-	next uint64 // the number of the next change; zero: not taken yet
+	mu        sync.Mutex
+	next      uint64 // the number of the next change; zero: not taken yet
+	federated []spiffeid.TrustDomain
+}
+
+// Federate says which other trust domains' bundles are known, sorted by name: those of the Mesh of all Views from now on. It makes
+// the next View, if there is one already. domains must not be changed any more. Like Publish it may be called by several goroutines.
+func (s *Store) Federate(domains []spiffeid.TrustDomain) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.federated = domains
+	if view, ok := s.Views.Load(); ok && view.mesh != nil {
+		c := view.contents
+		c.Seen = time.Time{}
+		s.publish(c)
+	}
 }
 
 // Publish makes the next View out of c, and tells nobody if that is the one there is. It is what a Source
@@ -30,6 +45,11 @@ type Store struct {
 func (s *Store) Publish(c Contents) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.publish(c)
+}
+
+func (s *Store) publish(c Contents) {
+	c.Mesh.Federated = s.federated
 	old, ok := s.Views.Load()
 	if !ok {
 		old = &View{}

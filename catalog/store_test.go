@@ -3,12 +3,14 @@ package catalog_test
 import (
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/sallyport/sallyport/catalog"
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"go.uber.org/goleak"
 )
 
@@ -110,4 +112,35 @@ func TestChanges(t *testing.T) {
 	if n := strings.Count(log.String(), "catalog changed"); n != 3*64 || !strings.Contains(log.String(), fmt.Sprintf("change=%d", number)) {
 		t.Errorf("%d lines for %d changes, the last:\n%s", n, 3*64, log.String()[strings.LastIndex(log.String(), "time="):])
 	}
+}
+
+// TestFederate: the trust domains whose bundles are known are part of each View, whatever the source says and whoever comes first.
+func TestFederate(t *testing.T) {
+	td := spiffeid.RequireTrustDomainFromString("td-b.example")
+	var s catalog.Store
+	s.Federate([]spiffeid.TrustDomain{td})
+	if _, ok := s.Views.Load(); ok {
+		t.Fatal("a View before there are contents")
+	}
+	known := func(want ...spiffeid.TrustDomain) *catalog.View {
+		t.Helper()
+		v, _ := s.Views.Load()
+		if got := v.Mesh().Federated; !slices.Equal(got, want) {
+			t.Fatalf("federated with %v, want %v", got, want)
+		}
+		return v
+	}
+	c := contents()
+	s.Publish(c.Contents())
+	first := known(td)
+	s.Federate([]spiffeid.TrustDomain{td})
+	if known(td) != first {
+		t.Error("another View for the same trust domains")
+	}
+	s.Federate(nil)
+	if v := known(); v.Change().Number != first.Change().Number+1 {
+		t.Errorf("change %d after %d", v.Change().Number, first.Change().Number)
+	}
+	s.Publish(c.Contents())
+	known()
 }

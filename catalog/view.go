@@ -280,6 +280,7 @@ func (n *View) look(v *View, all bool, services, endpoints, proxies []int, polic
 		case old.equal(w):
 			w = old
 		default:
+			w.keepForeign(old)
 			w.Changes = appendLast(old.Changes, number, KeptOfProxy)
 		}
 		n.views[i] = w
@@ -291,6 +292,10 @@ func (n *View) proxyView(i int, index bool) *ProxyView {
 	p := n.contents.Proxies[i]
 	w := &ProxyView{Mesh: n.mesh, Proxy: p, Policy: n.policies[p.Service], Upstreams: make([]Target, len(p.Upstreams))}
 	for k, u := range p.Upstreams {
+		if u.Foreign != "" {
+			w.Upstreams[k] = foreignTarget(u)
+			continue
+		}
 		key := n.mesh.key(u.Destination, u.Datacenter)
 		at := n.index.place(key)
 		if index && (len(at.users) == 0 || at.users[len(at.users)-1] != i) {

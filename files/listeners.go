@@ -26,7 +26,7 @@ func (s *sidecar) listen() {
 		at = s.port.At
 	}
 	port := e.BindPort.Or(definition.Setting[uint16]{Value: s.publicPort(), At: at})
-	s.listeners = make([]listener, 0, 2+len(s.exposed)+len(s.upstreams))
+	s.listeners = make([]listener, 0, 2+len(s.exposed)+len(s.upstreams)+len(s.foreign))
 	listen := func(what, name string, at definition.Position, ip netip.Addr, port uint16) *listener {
 		s.listeners = append(s.listeners, listener{at: at, Address: claim.Address{
 			Proxy: identity.ProxyID(s.id), What: what, Name: name, Origin: at.String(), Host: s.host, Network: s.network, IP: ip, Port: port,
@@ -40,10 +40,12 @@ func (s *sidecar) listen() {
 	for _, x := range s.exposed {
 		listen(claim.WhatExposed, x.Path, x.At, e.BindAddress.Value, x.ListenerPort)
 	}
-	for i := range s.upstreams {
-		u := &s.upstreams[i]
-		ip, _ := netip.ParseAddr(u.BindAddress)
-		listen(claim.WhatUpstream, u.Destination.Service, u.at, ip, u.BindPort).Socket = u.BindSocket
+	for _, list := range [][]upstream{s.upstreams, s.foreign} {
+		for i := range list {
+			u := &list[i]
+			ip, _ := netip.ParseAddr(u.BindAddress)
+			listen(claim.WhatUpstream, u.Name(), u.at, ip, u.BindPort).Socket = u.BindSocket
+		}
 	}
 }
 

@@ -58,6 +58,9 @@ func (s *sidecar) namePorts() {
 	for i := range s.upstreams {
 		all = append(all, s.upstreams[i].BindPort)
 	}
+	for i := range s.foreign {
+		all = append(all, s.foreign[i].BindPort)
+	}
 	for _, e := range s.exposed {
 		all = append(all, e.ListenerPort, e.LocalPort)
 	}

@@ -53,6 +53,7 @@ type proxy struct {
 
 	settings  definition.Settings
 	upstreams []upstream
+	foreign   []upstream // those in other trust domains
 	exposed   []definition.Exposed
 }
 

@@ -191,6 +191,7 @@ func (a *assembly) proxy(s *sidecar) *catalog.Proxy {
 	for i := range s.upstreams {
 		p.Upstreams = append(p.Upstreams, a.upstream(s, i))
 	}
+	p.Upstreams = append(p.Upstreams, s.foreignUpstreams()...)
 	for _, e := range s.exposed {
 		p.Exposed = append(p.Exposed, e.ExposedPath)
 	}

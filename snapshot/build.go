@@ -174,7 +174,7 @@ func (b *builder) outbound() {
 			b.add(u.routes(), upstreamRoute(u))
 			b.leads(u.routes(), u.cluster)
 		}
-		b.addSecret(Secret{Name: identity.RootsSecret})
+		b.addSecret(u.roots())
 		if !needsDNS(u.Endpoints) {
 			b.out.assigned[u.index] = u.cluster
 		}

@@ -102,6 +102,10 @@ type upstream struct {
 func (b *builder) upstreams() []upstream {
 	out := make([]upstream, 0, len(b.in.Proxy.Upstreams))
 	for i, u := range b.in.Proxy.Upstreams {
+		if u.Foreign != "" {
+			out = append(out, b.foreignUpstream(i, u))
+			continue
+		}
 		id := identity.Service{TrustDomain: b.in.Mesh.TrustDomain, Datacenter: cmp.Or(u.Datacenter, b.in.Mesh.Datacenter), Name: u.Destination}
 		if id.ID().IsZero() {
 			b.fail("upstream %s (%s) cannot be an identity of %s in %q: names are made of letters, digits, '.', '-' and '_'",
@@ -119,16 +123,17 @@ func (b *builder) upstreams() []upstream {
 		return cmp.Or(strings.Compare(x.BindSocket, y.BindSocket), strings.Compare(x.BindAddress, y.BindAddress), cmp.Compare(x.BindPort, y.BindPort),
 			strings.Compare(x.Name(), y.Name()))
 	})
-	plain := map[identity.Service]settings{}
+	plain := map[string]settings{}
 	for i, u := range out {
-		first, taken := plain[u.id]
+		name := u.plainCluster()
+		first, taken := plain[name]
 		if !taken {
 			first = settingsOf(u.Upstream)
-			plain[u.id] = first
+			plain[name] = first
 		}
-		out[i].cluster = u.id.SNI()
+		out[i].cluster = name
 		if s := settingsOf(u.Upstream); s != first {
-			out[i].cluster = hash(s.text())[:8] + "~" + u.id.SNI()
+			out[i].cluster = hash(s.text())[:8] + "~" + name
 		}
 	}
 	return out
@@ -138,6 +143,7 @@ func (b *builder) upstreams() []upstream {
 type settings struct {
 	tuning
 	protocol catalog.OptionalProtocol
+	address  string // where a workload of another trust domain is; empty: it is of the mesh
 }
 
 // tuning are those that any protocol has.
@@ -148,7 +154,7 @@ type tuning struct {
 }
 
 func settingsOf(u catalog.Upstream) settings {
-	return settings{tuning{cmp.Or(u.ConnectTimeout, connectTimeout), u.Limits, u.Passive}, u.Protocol}
+	return settings{tuning{cmp.Or(u.ConnectTimeout, connectTimeout), u.Limits, u.Passive}, u.Protocol, foreignAddress(u)}
 }
 
 // text is what the name of a cluster is made of. It is not to change between releases.
@@ -156,6 +162,9 @@ func (s settings) text() []byte {
 	b := fmt.Appendf(nil, "%+v", s.tuning)
 	if s.protocol.Set {
 		b = fmt.Append(b, s.protocol.Protocol)
+	}
+	if s.address != "" {
+		b = fmt.Append(b, s.address)
 	}
 	return b
 }
@@ -173,7 +182,7 @@ func (b *builder) upstreamCluster(u upstream) *clusterv3.Cluster {
 		ConnectTimeout:                orDefault(u.ConnectTimeout),
 		PerConnectionBufferLimitBytes: wrapperspb.UInt32(bufferLimit),
 		IgnoreHealthOnHostRemoval:     true,
-		TransportSocket:               b.upstreamTLS(u.id, u.Service.Protocol),
+		TransportSocket:               b.upstreamTLS(u),
 		CircuitBreakers:               limits(u.Limits),
 		OutlierDetection:              outliers(u.Passive),
 		TypedExtensionProtocolOptions: b.httpOptions(u.Service.Protocol, true),

@@ -2,11 +2,16 @@ package snapshot
 
 import (
 	"bytes"
+	"net"
 	"slices"
+	"strconv"
+	"strings"
 
 	matcherv3 "github.com/cncf/xds/go/xds/type/matcher/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
+	"github.com/sallyport/sallyport/catalog"
+	"github.com/sallyport/sallyport/identity"
 	"github.com/sallyport/sallyport/intention"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"google.golang.org/protobuf/types/known/wrapperspb"
@@ -83,4 +88,40 @@ func trusted(t Trust) *tlsv3.CertificateValidationContext {
 		context.MaxVerifyDepth = wrapperspb.UInt32(t.Depth)
 	}
 	return context
+}
+
+// foreignUpstream is an upstream in another trust domain.
+func (b *builder) foreignUpstream(i int, u catalog.Upstream) upstream {
+	if td := u.Foreign.TrustDomain(); !slices.Contains(b.in.Mesh.Federated, td) {
+		b.warn("upstream %s (%s): no bundle of %s is known, so nobody can prove to be it, and it is not reached", u.Foreign, u.Origin, td)
+	}
+	return upstream{Upstream: u, Target: b.in.Upstreams[i], index: i}
+}
+
+// plainCluster is the name of the cluster of u, but for its settings.
+func (u upstream) plainCluster() string {
+	if u.Foreign != "" {
+		return string(u.Foreign)
+	}
+	return u.id.SNI()
+}
+
+// roots is the secret that whom u dials is verified with.
+func (u upstream) roots() Secret {
+	if td := u.Foreign.TrustDomain(); u.Foreign != "" {
+		return Secret{Name: identity.RootsSecretOf(td), TrustDomain: td}
+	}
+	return Secret{Name: identity.RootsSecret}
+}
+
+func foreignAddress(u catalog.Upstream) string {
+	if u.Foreign == "" {
+		return ""
+	}
+	return net.JoinHostPort(u.Address, strconv.Itoa(int(u.Port)))
+}
+
+// foreignStats is what the counters of an upstream in another trust domain begin with.
+func foreignStats(id identity.ID) string {
+	return "upstream.foreign." + id.TrustDomain().Name() + strings.ReplaceAll(id.Path(), "/", ".")
 }

@@ -97,8 +97,11 @@ func load(t testing.TB, dir string) catalog.Contents {
 	if err != nil {
 		t.Fatalf("%s:\n%v", dir, err)
 	}
-	if filepath.Base(dir) == "datacenters" {
+	switch filepath.Base(dir) {
+	case "datacenters":
 		elsewhere(&contents)
+	case "federated":
+		contents.Mesh.Federated = []spiffeid.TrustDomain{tdB, spiffeid.RequireTrustDomainFromString("td-c.example")}
 	}
 	return contents
 }
@@ -126,6 +129,7 @@ func text(t testing.TB, r *snapshot.Resources) []byte {
 	type secret struct {
 		Leaf    string            `json:"leaf,omitempty"`
 		Version string            `json:"version,omitempty"`
+		Domains string            `json:"trust_domains,omitempty"`
 		Names   []json.RawMessage `json:"subject_alt_names,omitempty"`
 	}
 	type entry struct {
@@ -158,6 +162,9 @@ func text(t testing.TB, r *snapshot.Resources) []byte {
 		o := secret{Version: s.Version}
 		if !s.Leaf.ID().IsZero() {
 			o.Leaf = s.Leaf.String()
+		}
+		for _, td := range append(slices.Clone(s.Federated), s.TrustDomain) {
+			o.Domains = strings.TrimSpace(o.Domains + " " + td.Name())
 		}
 		for _, m := range sans(t, s) {
 			o.Names = append(o.Names, raw(m))

@@ -177,6 +177,9 @@ func (b *builder) upstreamListener(u upstream) *listenerv3.Listener {
 	// As Consul names it: its dashboards cut service, namespace, partition and datacenter out of
 	// it.
 	stats := fmt.Sprintf("upstream.%s.%s.%s.%s", u.id.Service, u.id.Namespace, u.id.Partition, u.id.Datacenter)
+	if u.Foreign != "" {
+		stats = foreignStats(u.Foreign)
+	}
 	filter := b.networkFilter("envoy.filters.network.tcp_proxy", &tcpv3.TcpProxy{
 		StatPrefix:       stats,
 		ClusterSpecifier: &tcpv3.TcpProxy_Cluster{Cluster: u.cluster},

@@ -87,13 +87,18 @@ func (b *builder) inboundTLS(validation string) *corev3.TransportSocket {
 // upstreamTLS presents the proxy's own certificate and requires that of exactly the dialled
 // service. The SAN is set here and the roots come by SDS: Envoy merges the two, and would OR lists
 // of SANs in both.
-func (b *builder) upstreamTLS(to identity.Service, p catalog.Protocol) *corev3.TransportSocket {
-	protocols := alpn(p)
+func (b *builder) upstreamTLS(u upstream) *corev3.TransportSocket {
+	sni, id, roots := u.id.SNI(), u.id.String(), identity.RootsSecret
+	if u.Foreign != "" {
+		// Roots of that domain alone: with others beside them its CA could speak for them, and theirs for it.
+		sni, id, roots = "", string(u.Foreign), identity.RootsSecretOf(u.Foreign.TrustDomain())
+	}
+	protocols := alpn(u.Service.Protocol)
 	if len(protocols) > 1 {
 		protocols = protocols[:1] // requests are sent as h2
 	}
 	return b.transportSocket(&tlsv3.UpstreamTlsContext{
-		Sni:            to.SNI(),
+		Sni:            sni,
 		MaxSessionKeys: wrapperspb.UInt32(0),
 		CommonTlsContext: &tlsv3.CommonTlsContext{
 			AlpnProtocols:                  protocols,
@@ -102,9 +107,9 @@ func (b *builder) upstreamTLS(to identity.Service, p catalog.Protocol) *corev3.T
 			ValidationContextType: &tlsv3.CommonTlsContext_CombinedValidationContext{
 				CombinedValidationContext: &tlsv3.CommonTlsContext_CombinedCertificateValidationContext{
 					DefaultValidationContext: &tlsv3.CertificateValidationContext{
-						MatchTypedSubjectAltNames: []*tlsv3.SubjectAltNameMatcher{uri(exactly(to.String()))},
+						MatchTypedSubjectAltNames: []*tlsv3.SubjectAltNameMatcher{uri(exactly(id))},
 					},
-					ValidationContextSdsSecretConfig: secret(identity.RootsSecret),
+					ValidationContextSdsSecretConfig: secret(roots),
 				},
 			},
 		},

@@ -240,7 +240,7 @@ func TestSecretsAreNamed(t *testing.T) {
 				t.Errorf("%s: secrets are not sorted", c.golden)
 			}
 			leaf := strings.HasPrefix(s.Name, "leaf/")
-			if leaf != !s.Leaf.ID().IsZero() || leaf != (s.Version == "") || (s.Name == "roots" || leaf) != (len(s.Peers) == 0) {
+			if leaf != !s.Leaf.ID().IsZero() || leaf != (s.Version == "") || (s.Name == "roots" || !s.TrustDomain.IsZero() || leaf) != (len(s.Peers) == 0) {
 				t.Errorf("%s: secret %+v", c.golden, s)
 			}
 		}

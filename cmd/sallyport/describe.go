@@ -50,6 +50,9 @@ func locateRefusals(v *catalog.View, proxies []xds.ProxyStatus) {
 }
 
 func describeUpstream(v *catalog.View, u catalog.Upstream, t catalog.Target) admin.Upstream {
+	if u.Foreign != "" {
+		return describeForeignUpstream(u, t)
+	}
 	peer := v.Identity(t.Service.Name)
 	if t.Service.Datacenter != "" {
 		peer.Datacenter = t.Service.Datacenter

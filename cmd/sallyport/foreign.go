@@ -2,7 +2,9 @@ package main
 
 import (
 	"fmt"
+	"net"
 	"slices"
+	"strconv"
 
 	"github.com/sallyport/sallyport/admin"
 	"github.com/sallyport/sallyport/catalog"
@@ -64,4 +66,14 @@ func asNamed(contents *catalog.Contents, id identity.ID) {
 		return
 	}
 	contents.Mesh.TrustDomain = id.TrustDomain()
+}
+
+// describeForeignUpstream is what there is to say of an upstream in another trust domain.
+func describeForeignUpstream(u catalog.Upstream, t catalog.Target) admin.Upstream {
+	out := admin.Upstream{Name: u.Name(), Listen: u.BindSocket, Expects: string(u.Foreign), Protocol: t.Service.Protocol.String(), Origin: u.Origin}
+	if out.Listen == "" {
+		out.Listen = net.JoinHostPort(u.BindAddress, strconv.Itoa(int(u.BindPort)))
+	}
+	out.Endpoints = []admin.Endpoint{{Address: net.JoinHostPort(u.Address, strconv.Itoa(int(u.Port))), Healthy: true, Weight: 1}}
+	return out
 }

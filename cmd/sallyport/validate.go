@@ -135,6 +135,9 @@ func uninvited(contents catalog.Contents) (out []files.Problem) {
 	v := new(catalog.View).Next(contents)
 	for p := range v.Proxies() {
 		for _, u := range p.Upstreams {
+			if u.Foreign != "" {
+				continue // its own mesh says who may connect
+			}
 			d := v.Policy(u.Destination).Decide(v.Identity(p.Service))
 			if d.Reason != intention.ByDefault || d.Allowed() {
 				continue

@@ -28,9 +28,7 @@ var exceptions = map[string]string{
 	"ca/plugin.CA.Close":          "waits: providers in the configuration",
 	"ca/plugin.New":               "waits: providers in the configuration",
 	"internal/remote.NewMetrics":  "waits: providers in the configuration",
-	"definition.Decoder.SpiffeID": "waits: upstreams of other trust domains",
-	"identity.ID.Path":            "waits: upstreams of other trust domains",
-	"identity.RootsSecretOf":      "waits: upstreams of other trust domains",
+	"catalog.Store.Federate": "waits: the store of bundles of other trust domains",
 
 	"snapshot.Build":              "what Cache.Build is held to, and what tests of the data plane build with",
 	"ca.Idle":                     "waits: rotation",
