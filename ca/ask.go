@@ -136,7 +136,9 @@ func (c *CA) toAsk(rec record, s *signer, asks bool, now time.Time) string {
 	switch {
 	case !ok:
 		return ""
-	case asks, rec.Active == "" && len(rec.Roots) > 0:
+	case rec.Active == "" && len(rec.Roots) == 0:
+		return "" // what it signs would be put aside: its roots are not known yet
+	case asks, rec.Active == "":
 		return rec.Provider
 	case u.EachLeaf:
 		return ""

@@ -27,6 +27,8 @@ type Login interface {
 type Token struct {
 	// File has the token, and perhaps white space around it.
 	File string
+	// Text is the token itself, where no file is named: when it has ended, nothing is signed.
+	Text string
 }
 
 // AppRole is the method of that name.
@@ -68,8 +70,8 @@ type Certificate struct {
 }
 
 func (l *Token) check(remote.Config) error {
-	if l.File == "" {
-		return errors.New("the file with the token for Vault is not named")
+	if (l.File == "") == (l.Text == "") {
+		return errors.New("give either the token for Vault or the file with it")
 	}
 	return nil
 }
@@ -124,9 +126,12 @@ func readSecret(what, name string) (string, error) {
 }
 
 func (l *Token) login(ctx context.Context, c *CA) (*auth, error) {
-	token, err := readSecret("token for Vault", l.File)
-	if err != nil {
-		return nil, err
+	token := l.Text
+	if l.File != "" {
+		var err error
+		if token, err = readSecret("token for Vault", l.File); err != nil {
+			return nil, err
+		}
 	}
 	found, err := c.lookup(ctx, token)
 	if err != nil {

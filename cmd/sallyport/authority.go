@@ -1,11 +1,13 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"crypto/x509"
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -36,16 +38,27 @@ func (p *controlPlane) openCA() error {
 	if err != nil {
 		return err
 	}
+	settings, err := p.cfg.caSettings()
+	if err != nil {
+		return err
+	}
+	providers, err := p.openProviders(settings, td)
+	if err != nil {
+		return err
+	}
+	leafTTL := cmp.Or(settings.leafTTL, p.cfg.LeafTTL)
 	builtin, err := ca.Open(ca.Config{
-		Dir: filepath.Join(p.cfg.Data, "ca"), Missing: hadCA(p.cfg.Data), TrustDomain: td, LeafTTL: p.cfg.LeafTTL, Gate: p.accepted, Logger: p.log, Registerer: p.metrics,
+		Dir: filepath.Join(p.cfg.Data, "ca"), Missing: hadCA(p.cfg.Data), TrustDomain: td, LeafTTL: leafTTL, Gate: p.accepted, Logger: p.log, Registerer: p.metrics,
+		IntermediateTTL: settings.intermediateTTL, RootTTL: settings.rootTTL, Upstreams: providers.upstreams, Provider: settings.provider,
 	})
 	if err != nil {
 		return err
 	}
 	p.closers = append(p.closers, builtin.Close)
-	p.openRotations(builtin)
+	p.openRotations(builtin, slices.Sorted(maps.Keys(providers.upstreams)))
+	providers.follow(p, builtin)
 	td = builtin.TrustDomain()
-	issuer, err := ca.NewIssuer(ca.IssuerConfig{Provider: builtin, TrustDomain: td, TTL: p.cfg.LeafTTL, Registerer: p.metrics})
+	issuer, err := ca.NewIssuer(ca.IssuerConfig{Provider: builtin, TrustDomain: td, TTL: leafTTL, Registerer: p.metrics})
 	if err != nil {
 		return err
 	}

@@ -15,7 +15,7 @@ import (
 
 func newCACommand(o *clientOptions) *cobra.Command {
 	group := &cobra.Command{Use: "ca", Short: "The certificate authority of the mesh", Args: subcommand, RunE: help}
-	group.AddCommand(newCAStatusCommand(o), newCARotateCommand(o), newConformanceCommand())
+	group.AddCommand(newCAStatusCommand(o), newCARotateCommand(o), newConformanceCommand(), newVaultPolicyCommand())
 	return group
 }
 

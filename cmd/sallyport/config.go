@@ -34,6 +34,9 @@ type serveConfig struct {
 	IntentionEnforcement   string        `mapstructure:"intention_enforcement"`
 	Revocation             string        `mapstructure:"revocation"`
 	LeafTTL                time.Duration `mapstructure:"leaf_ttl"`
+	CAProvider             string        `mapstructure:"ca_provider"`
+	CAConfig               any           `mapstructure:"ca_config"`
+	CAProviders            any           `mapstructure:"ca_providers"`
 	TokenTTL               time.Duration `mapstructure:"token_ttl"`
 	SocketDirs             string        `mapstructure:"socket_dirs"`
 	XDSAddress             string        `mapstructure:"xds_address"`
@@ -95,6 +98,9 @@ func serveFlags(f *pflag.FlagSet) {
 	f.String("intention-enforcement", "rbac", "where intentions are enforced unless a service says otherwise: rbac, ext_authz or both")
 	f.String("revocation", "", "what happens to live connections when access is taken away, unless a service says otherwise: drain, new (tcp) or next-request (http)")
 	f.Duration("leaf-ttl", ca.DefaultLeafTTL, "life of leaf certificates, at least 1m; they are renewed at 60-90 % of it")
+	f.String("ca-provider", "", "the CA that signs in a new mesh: builtin (as consul), vault, plugin or files, as ca_config says, or a name of ca_providers; in one that exists a rotation changes it")
+	f.String("ca-config", "", "what the CA of --ca-provider is told, with Consul's keys where they mean the same; in the file a block, here JSON")
+	f.String("ca-providers", "", "further CAs, to which a rotation can lead: NAME { provider, config }; in the file a block, here JSON")
 	f.Duration("token-ttl", defaultTokenTTL, "life of the tokens that \"sallyport envoy\" renews")
 	f.String("socket-dirs", defaultSocketDirs, "directories, with commas between them, in which registrations may name Unix sockets to listen on or to dial, at any depth")
 	f.String("xds-address", "", "host:port of a TLS endpoint for Envoys on other machines (default: none, the socket alone)")
@@ -274,6 +280,8 @@ func (c serveConfig) checkFiles() error {
 	}
 	td, err := configuredTrustDomain(c.TrustDomain)
 	errs = append(errs, err)
+	_, err = c.caSettings()
+	errs = append(errs, err)
 	_, err = c.filesConfig(td)
 	return errors.Join(append(errs, err)...)
 }
@@ -298,13 +306,17 @@ func (c serveConfig) checkCatalog() error {
 
 // checkConsul refuses what makes no sense beside Consul.
 func (c serveConfig) checkConsul() error {
-	err := unused("with --consul, Consul says that", []flagValue{
+	err := errors.Join(unused("with --consul, Consul's servers keep the CA: consul connect ca set-config", []flagValue{
+		{"--ca-provider", c.CAProvider, ""},
+		{"--ca-config", c.CAConfig != nil && c.CAConfig != "", false},
+		{"--ca-providers", c.CAProviders != nil && c.CAProviders != "", false},
+	}), unused("with --consul, Consul says that", []flagValue{
 		{"--trust-domain", c.TrustDomain, ""},
 		{"--datacenter", c.Datacenter, "dc1"},
 		{"--default-intention-policy", c.DefaultIntentionPolicy, "deny"},
 		{"--leaf-ttl", c.LeafTTL, ca.DefaultLeafTTL},
 		{"--token-ttl", c.TokenTTL, defaultTokenTTL},
-	})
+	}))
 	_, config := c.consulConfig()
 	_, tokens := c.serviceTokens()
 	return errors.Join(err, config, tokens)

@@ -17,6 +17,7 @@ var rows = []struct{ title, prefix string }{
 	{"Certificates", "sallyport_sds_"},
 	{"Certificates", "sallyport_ca_"},
 	{"Certificates", "sallyport_revoked"},
+	{"Certificates", "sallyport_remote_"},
 	{"What was refused", "sallyport_refusals_"},
 	{"What was refused", "sallyport_authz_"},
 	{"Applications without a sidecar", "sallyport_api_"},

@@ -29,7 +29,10 @@ func registeredMetrics(t *testing.T) map[string]*metric {
 	t.Helper()
 	out := map[string]*metric{}
 	for mode, cfg := range map[string]serveConfig{
-		"files": {Catalog: t.TempDir(), Datacenter: "dc1", DefaultIntentionPolicy: "deny", LeafTTL: time.Hour},
+		"files": {
+			Catalog: t.TempDir(), Datacenter: "dc1", DefaultIntentionPolicy: "deny", LeafTTL: time.Hour, TrustDomain: "mesh.example",
+			CAProviders: map[string]any{"corp": map[string]any{"provider": "plugin", "config": map[string]any{"url": "unix:///run/corp.sock"}}},
+		},
 		// Nobody is asked before it runs.
 		"Consul": {Consul: true, HTTPAddr: "127.0.0.1:1"},
 	} {

@@ -201,7 +201,7 @@ const durations = `^([0-9]+(\.[0-9]+)?(ns|us|µs|ms|s|m|h))+$`
 func schema(t *testing.T) []byte {
 	t.Helper()
 	type property struct {
-		Type        string   `json:"type"`
+		Type        any      `json:"type"`
 		Description string   `json:"description"`
 		Default     any      `json:"default,omitempty"`
 		Enum        []string `json:"enum,omitempty"`
@@ -223,6 +223,9 @@ func schema(t *testing.T) []byte {
 			p.Pattern = durations
 		default:
 			t.Errorf("%s: the schema has no words for the type %s", k.name, k.kind)
+		}
+		if k.name == "ca_config" || k.name == "ca_providers" {
+			p.Type = []string{"object", "string"} // a block, or JSON as of the flag
 		}
 		properties[k.name] = p
 	}

@@ -201,9 +201,9 @@ func (r *rotations) ends() bool {
 	return !errors.Is(err, fs.ErrNotExist)
 }
 
-// openRotations makes the CA replace its roots when somebody asks.
-func (p *controlPlane) openRotations(authority *ca.CA) {
-	p.rotations.ca, p.rotations.providers, p.rotations.endFile = authority, []string{ca.Builtin}, filepath.Join(p.cfg.Data, "end-connections")
+// openRotations makes the CA replace its roots when somebody asks, and change between the built-in root and others.
+func (p *controlPlane) openRotations(authority *ca.CA, others []string) {
+	p.rotations.ca, p.rotations.providers, p.rotations.endFile = authority, append([]string{ca.Builtin}, others...), filepath.Join(p.cfg.Data, "end-connections")
 	p.runs = append(p.runs, p.endConnections)
 }
 

@@ -22,12 +22,6 @@ import (
 
 // exceptions are exported names that no other package of the product uses, and what for: tests of others, or what waits for its use.
 var exceptions = map[string]string{
-	"ca/plugin.NewMetrics":        "waits: providers in the configuration",
-	"ca/plugin.CA.Distrusted":     "waits: providers in the configuration",
-	"ca/plugin.CA":                "waits: providers in the configuration",
-	"ca/plugin.CA.Close":          "waits: providers in the configuration",
-	"ca/plugin.New":               "waits: providers in the configuration",
-	"internal/remote.NewMetrics":  "waits: providers in the configuration",
 	"catalog.Store.Federate": "waits: the store of bundles of other trust domains",
 
 	"snapshot.Build":              "what Cache.Build is held to, and what tests of the data plane build with",
@@ -44,7 +38,7 @@ var exceptions = map[string]string{
 }
 
 // pending are packages that no command has yet. What they use is used; what they export waits.
-var pending = []string{"bundle", "ca/pemfile", "ca/vault"}
+var pending = []string{"bundle"}
 
 // TestExportedNames finds what is exported for nobody: names of the product's packages that no
 // other of them uses. Tests, and packages for tests, do not count.
