@@ -53,6 +53,12 @@ type API struct {
 	Judge func(ctx context.Context, peer Peer, r JudgeRequest) error
 	// Application takes what the sidecar of the process peer says of its application.
 	Application func(peer Peer, a Application) error
+	// TrustDomain says all of the bundle of a trust domain; the mesh's own if name is empty.
+	TrustDomain func(name string) (TrustDomainBundle, error)
+	// ImportBundle has a bundle be that of another trust domain.
+	ImportBundle func(ImportRequest) (ImportResponse, error)
+	// BundleEndpoint says how others get the mesh's bundle.
+	BundleEndpoint func() (BundleEndpoint, error)
 	// Reload reads the sources again.
 	Reload func()
 	// Monitoring answers /metrics, /healthz and /readyz.
@@ -198,6 +204,7 @@ func handler(api API, log *slog.Logger) http.Handler {
 		out, err := api.Leafs(LeafQuery{Name: r.FormValue("name"), Serial: r.FormValue("serial"), SHA256: r.FormValue("sha256")})
 		reply(w, out, err)
 	})
+	handleBundles(mux, api, log)
 	mux.HandleFunc("POST /v1/reload", func(w http.ResponseWriter, r *http.Request) {
 		peer, err := peerOf(r.Context())
 		if err == nil {
@@ -298,10 +305,15 @@ func audited(log *slog.Logger, peer Peer) *slog.Logger {
 
 // request reads the body of a request, and who sent it.
 func request[T any](w http.ResponseWriter, r *http.Request) (peer Peer, in T, err error) {
+	return requestOf[T](w, r, maxRequest)
+}
+
+// requestOf is request of a body of at most as many bytes.
+func requestOf[T any](w http.ResponseWriter, r *http.Request, most int64) (peer Peer, in T, err error) {
 	if peer, err = peerOf(r.Context()); err != nil {
 		return peer, in, fmt.Errorf("%w: the kernel does not say who asks: %w", ErrForbidden, err)
 	}
-	d := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxRequest))
+	d := json.NewDecoder(http.MaxBytesReader(w, r.Body, most))
 	d.DisallowUnknownFields()
 	if err := d.Decode(&in); err != nil {
 		return peer, in, fmt.Errorf("request: %w", err)

@@ -242,6 +242,10 @@ type Status struct {
 	// be relied on; empty: no reason is known.
 	Clock string `json:"clock,omitempty"`
 	Disk  string `json:"disk,omitempty"`
+	// TrustDomains are the others whose bundles are known or waited for, sorted, and BadTrustDomains what is wrong with files that define
+	// them.
+	TrustDomains    []TrustDomain `json:"trust_domains,omitempty"`
+	BadTrustDomains []string      `json:"bad_trust_domains,omitempty"`
 	// DataDir is the directory of the control plane's state.
 	DataDir string `json:"data_dir"`
 }

@@ -28,8 +28,10 @@ const (
 	maxKeys        = 32
 	// DefaultRefreshHint is how often a bundle is asked for that does not say it (SPIFFE Federation, 4.1).
 	DefaultRefreshHint = 5 * time.Minute
-	// MinRefreshHint and MaxRefreshHint bound what a bundle may say.
-	MinRefreshHint, MaxRefreshHint = 10 * time.Second, time.Hour
+	// MinRefreshHint is the least that a bundle may say.
+	MinRefreshHint = 10 * time.Second
+	// MaxRefreshHint is the most.
+	MaxRefreshHint = time.Hour
 )
 
 // Document is what somebody says that the bundle of a trust domain is. It is immutable.
@@ -43,10 +45,10 @@ type Document struct {
 	hint        time.Duration
 }
 
-// Parse reads the bundle of a trust domain: a SPIFFE document (a JWK set, SPIFFE Trust Domain and Bundle, 4) or certificates in PEM.
+// parse reads the bundle of a trust domain: a SPIFFE document (a JWK set, SPIFFE Trust Domain and Bundle, 4) or certificates in PEM.
 // The document does not say whose it is, but what it says of that has to fit. It is an error unless all of its certificates are CAs'.
-func Parse(td spiffeid.TrustDomain, text []byte) (*Document, error) {
-	d, err := parse(td, text)
+func parse(td spiffeid.TrustDomain, text []byte) (*Document, error) {
+	d, err := decode(td, text)
 	if err == nil {
 		err = d.check()
 	}
@@ -56,7 +58,7 @@ func Parse(td spiffeid.TrustDomain, text []byte) (*Document, error) {
 	return d, nil
 }
 
-func parse(td spiffeid.TrustDomain, text []byte) (*Document, error) {
+func decode(td spiffeid.TrustDomain, text []byte) (*Document, error) {
 	text = bytes.TrimSpace(text)
 	switch {
 	case td.IsZero():
@@ -137,9 +139,6 @@ func name(c *x509.Certificate) string {
 
 // TrustDomain is whose bundle d is.
 func (d *Document) TrustDomain() spiffeid.TrustDomain { return d.trustDomain }
-
-// Authorities are its certificates, in their order. They must not be changed.
-func (d *Document) Authorities() []*x509.Certificate { return d.authorities }
 
 // Sequence is its number, which grows with each change; ok is false if it has none.
 func (d *Document) Sequence() (n uint64, ok bool) { return d.sequence, d.sequenced }

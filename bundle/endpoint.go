@@ -94,5 +94,5 @@ func (e *endpoint) fetch(ctx context.Context) (*Document, error) {
 	if err != nil {
 		return nil, err
 	}
-	return Parse(e.trustDomain, answer.Body)
+	return parse(e.trustDomain, answer.Body)
 }

@@ -19,6 +19,15 @@ const (
 	savedOften = time.Minute
 )
 
+// outcomes are what can become of a question, or of the reading of a file.
+var outcomes = []string{outcomeTaken, outcomeRefused, outcomeUnreadable, remote.Unavailable.String(), remote.Denied.String(), remote.Invalid.String()}
+
+const (
+	outcomeTaken      = "taken"
+	outcomeRefused    = "refused" // what came must not follow what there is
+	outcomeUnreadable = "unreadable"
+)
+
 // follow asks an endpoint for the bundle of d, again and again, until ctx ends.
 func (s *Store) follow(ctx context.Context, d *domain, fetch func(context.Context) (*Document, error)) {
 	for {
@@ -41,7 +50,7 @@ func (s *Store) fetched(d *domain, doc *Document, err error) time.Duration {
 	if s.domains[d.trustDomain] != d {
 		return tick // it is defined otherwise by now, and ctx ends
 	}
-	outcome := ""
+	var outcome string
 	if err != nil {
 		outcome = remote.Invalid.String()
 		if r, ok := errors.AsType[*remote.Error](err); ok {
@@ -52,7 +61,7 @@ func (s *Store) fetched(d *domain, doc *Document, err error) time.Duration {
 				err, d.endpointID.TrustDomain(), d.endpointID.TrustDomain())
 		}
 	} else {
-		outcome, err = "refused", s.mayFollow(d, doc)
+		outcome, err = outcomeRefused, s.mayFollow(d, doc)
 	}
 	if err != nil {
 		s.failed(d, outcome, err)
@@ -61,7 +70,7 @@ func (s *Store) fetched(d *domain, doc *Document, err error) time.Duration {
 	changed := d.doc == nil || !sameText(d.doc, doc)
 	s.believe(d, doc, d.url)
 	s.succeeded(d)
-	d.outcomes["taken"]++
+	d.outcomes[outcomeTaken]++
 	d.kept.Confirmed = d.since
 	if changed || time.Since(d.saved) >= savedOften {
 		s.keep(d)

@@ -50,7 +50,7 @@ func (m memory) load(td spiffeid.TrustDomain) (*kept, *Document, error) {
 	if k.TrustDomain != td.Name() {
 		return nil, nil, fmt.Errorf("%s: it is of %.300q", file, k.TrustDomain)
 	}
-	d, err := Parse(td, k.Bundle)
+	d, err := parse(td, k.Bundle)
 	if err != nil {
 		return nil, nil, fmt.Errorf("%s: %w", file, err)
 	}

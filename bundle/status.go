@@ -93,7 +93,7 @@ type Change struct {
 // be verified any more. Unless apply is true it only says what that would change. The error is that text is no bundle that can be used, or
 // that no such trust domain is defined.
 func (s *Store) Import(td spiffeid.TrustDomain, text []byte, apply bool) (Change, error) {
-	doc, err := Parse(td, text)
+	doc, err := parse(td, text)
 	if err == nil {
 		err = usableNow(doc)
 	}
@@ -103,6 +103,7 @@ func (s *Store) Import(td spiffeid.TrustDomain, text []byte, apply bool) (Change
 	change, err := s.take(td, doc, apply)
 	if err == nil && apply {
 		s.publish()
+		s.askAgain(td)
 	}
 	return change, err
 }
@@ -113,7 +114,7 @@ func (s *Store) take(td spiffeid.TrustDomain, doc *Document, apply bool) (Change
 	d := s.domains[td]
 	switch {
 	case d == nil:
-		return Change{}, fmt.Errorf("%w: %s: write a file for it into --trust-domains first", ErrUnknown, td)
+		return Change{}, fmt.Errorf("the trust domain %s is not known: write a file for it into --trust-domains first", td)
 	case d.url == "":
 		return Change{}, fmt.Errorf("the bundle of %s is the file %s: replace that", td, d.definition.bundle)
 	}
@@ -141,15 +142,18 @@ func (s *Store) take(td spiffeid.TrustDomain, doc *Document, apply bool) (Change
 	s.believe(d, doc, "imported")
 	d.kept.Confirmed, d.since = time.Time{}, time.Now()
 	s.keep(d)
-	if d.stop != nil { // the endpoint is asked at once: maybe it can be verified now
-		d.stop()
-		s.start(d)
-	}
 	return change, nil
 }
 
-// ErrUnknown is that a trust domain is not defined.
-var ErrUnknown = errors.New("no such trust domain")
+// askAgain has the endpoint of a trust domain be asked at once: maybe it can be verified now.
+func (s *Store) askAgain(td spiffeid.TrustDomain) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if d := s.domains[td]; d != nil && d.stop != nil {
+		d.stop()
+		s.start(d)
+	}
+}
 
 // collector exports a Store's state at the moment at which it is asked for.
 type collector struct{ s *Store }
@@ -197,8 +201,8 @@ func (c collector) Collect(out chan<- prometheus.Metric) {
 			gauge(sequences, float64(d.Document.sequence))
 		}
 	}
-	for td, outcomes := range c.s.outcomes() {
-		for outcome, n := range outcomes {
+	for td, counts := range c.s.outcomes() {
+		for outcome, n := range counts {
 			out <- prometheus.MustNewConstMetric(fetches, prometheus.CounterValue, float64(n), td.Name(), outcome)
 		}
 	}

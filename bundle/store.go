@@ -10,7 +10,6 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -129,7 +128,7 @@ func (s *Store) Run(ctx context.Context) error {
 	s.mu.Lock()
 	s.running, s.fetching = ctx, &fetching
 	for _, d := range s.domains {
-		s.start(d)
+		s.start(d) //nolint:contextcheck // it has it in running
 	}
 	s.mu.Unlock()
 	defer func() {
@@ -146,7 +145,7 @@ func (s *Store) Run(ctx context.Context) error {
 		case <-ticker.C:
 		case <-s.reload:
 		}
-		s.read()
+		s.read() //nolint:contextcheck // what it starts is stopped with running
 		s.publish()
 	}
 }
@@ -223,6 +222,9 @@ func (s *Store) define(good []definition, bad map[string]error) {
 			continue
 		}
 		d := &domain{definition: def, since: time.Now(), outcomes: map[string]uint64{}}
+		for _, o := range outcomes {
+			d.outcomes[o] = 0
+		}
 		if old != nil {
 			if old.stop != nil {
 				old.stop()
@@ -283,7 +285,7 @@ func (s *Store) readBundle(d *domain) {
 		return
 	}
 	if err == nil {
-		if doc, err = Parse(d.trustDomain, text); err == nil {
+		if doc, err = parse(d.trustDomain, text); err == nil {
 			err = usableNow(doc)
 		}
 	}
@@ -294,7 +296,7 @@ func (s *Store) readBundle(d *domain) {
 		if !strings.HasPrefix(err.Error(), "open ") {
 			err = fmt.Errorf("%s: %w", d.definition.bundle, err)
 		}
-		s.failed(d, "unreadable", err)
+		s.failed(d, outcomeUnreadable, err)
 		return
 	}
 	d.fromFile = sum
@@ -381,12 +383,6 @@ func (s *Store) remake(d *domain, now time.Time) {
 	if d.unused = strings.TrimPrefix(d.unused, "; "); d.unused != was && d.unused != "" {
 		s.log.Warn("certificates of a trust domain's bundle are not used", "trust_domain", d.trustDomain.Name(), "err", errors.New(d.unused))
 	}
-}
-
-// Exists returns an error unless dir is a directory that can be read.
-func Exists(dir string) error {
-	_, err := os.ReadDir(dir)
-	return err
 }
 
 // sameText reports whether two documents are written alike.

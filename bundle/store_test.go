@@ -16,7 +16,6 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/testutil"
 	"github.com/sallyport/sallyport/bundle"
 	"github.com/sallyport/sallyport/internal/testca"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
@@ -169,12 +168,12 @@ func awaitProblem(t *testing.T, m mesh, text string) {
 	var all string
 	for range 2000 {
 		domains, problems := m.Status()
-		all = strings.Join(problems, "\n")
 		for _, d := range domains {
 			if d.Problem != "" {
-				all += "\n" + d.Problem
+				problems = append(problems, d.Problem)
 			}
 		}
+		all = strings.Join(problems, "\n")
 		if text == "" && all == "" || text != "" && strings.Contains(all, text) {
 			return
 		}
@@ -230,38 +229,40 @@ func (s *server) files(more string) map[string]string {
 // TestHostileEndpoint: of whatever an endpoint says that is no good bundle, nothing is believed, the last good one holds, and the
 // status says what is wrong.
 func TestHostileEndpoint(t *testing.T) {
+	t.Parallel()
 	a := root(t, "td-b.example")
 	clear := httptest.NewServer(says(document(t, 9, root(t, "td-b.example"))))
-	defer clear.Close()
+	t.Cleanup(clear.Close)
 	for name, tt := range map[string]struct {
-		h    http.HandlerFunc
-		want string
+		h       http.HandlerFunc
+		want    string
+		outcome string
 	}{
-		"redirected to http":   {http.RedirectHandler(clear.URL, http.StatusFound).ServeHTTP, "which is not https and a host alone"},
-		"redirected for ever":  {func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, r.URL.Path+"x", http.StatusFound) }, "leads elsewhere more than"},
-		"500 with a good body": {func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(500); _, _ = w.Write(document(t, 9, a)) }, "answered 500"},
-		"404":                  {http.NotFound, "answered 404"},
-		"201":                  {func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(201); _, _ = w.Write(document(t, 9, a)) }, "answered 201"},
-		"no keys":              {says([]byte(`{"keys":[]}`)), "no certificate is in it"},
-		"a leaf as root":       {says(document(t, 9, leaf(t, "spiffe://td-b.example/x", a))), "is not a CA's"},
+		"redirected to http":   {http.RedirectHandler(clear.URL, http.StatusFound).ServeHTTP, "which is not https and a host alone", "invalid"},
+		"redirected for ever":  {func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, r.URL.Path+"x", http.StatusFound) }, "leads elsewhere more than", "invalid"},
+		"500 with a good body": {func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(500); _, _ = w.Write(document(t, 9, a)) }, "answered 500", "unavailable"},
+		"404":                  {http.NotFound, "answered 404", "denied"},
+		"201":                  {func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(201); _, _ = w.Write(document(t, 9, a)) }, "answered 201", "invalid"},
+		"no keys":              {says([]byte(`{"keys":[]}`)), "no certificate is in it", "invalid"},
+		"a leaf as root":       {says(document(t, 9, leaf(t, "spiffe://td-b.example/x", a))), "is not a CA's", "invalid"},
 		"64 MB": {func(w http.ResponseWriter, _ *http.Request) {
 			for range 64 {
 				if _, err := w.Write(make([]byte, 1<<20)); err != nil {
 					return
 				}
 			}
-		}, "more than 1048576 bytes"},
-		"sequence back":          {says(document(t, 4, root(t, "td-b.example"))), "went back from 5 to 4"},
-		"no sequence":            {says(document(t, -1, root(t, "td-b.example"))), "no sequence number any more"},
-		"same sequence, another": {says(document(t, 5, root(t, "td-b.example"))), "another one under the same sequence number 5"},
-		"wrong trust domain":     {says(document(t, 9, root(t, "td-c.example"))), "the bundle of another trust domain?"},
-		"expired":                {says(document(t, 9, root(t, "td-b.example", time.Now().Add(-2*time.Hour), time.Now().Add(-time.Hour)))), "none of its 1 certificates can be used now"},
-		"an intermediate":        {says(document(t, 9, testca.Sign(t, caTemplate(), a))), "it is not self-signed"},
+		}, "more than 1048576 bytes", "invalid"},
+		"sequence back":          {says(document(t, 4, root(t, "td-b.example"))), "went back from 5 to 4", "refused"},
+		"no sequence":            {says(document(t, -1, root(t, "td-b.example"))), "no sequence number any more", "refused"},
+		"same sequence, another": {says(document(t, 5, root(t, "td-b.example"))), "another one under the same sequence number 5", "refused"},
+		"wrong trust domain":     {says(document(t, 9, root(t, "td-c.example"))), "the bundle of another trust domain?", "invalid"},
+		"expired":                {says(document(t, 9, root(t, "td-b.example", time.Now().Add(-2*time.Hour), time.Now().Add(-time.Hour)))), "none of its 1 certificates can be used now", "refused"},
+		"an intermediate":        {says(document(t, 9, testca.Sign(t, caTemplate(), a))), "it is not self-signed", "refused"},
 		"breaks off": {func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Content-Length", "9999")
 			_, _ = w.Write([]byte("{"))
-		}, "broke off"},
-		"PEM cut short": {says([]byte(a.PEM()[:100])), "neither a SPIFFE document"},
+		}, "broke off", "unavailable"},
+		"PEM cut short": {says([]byte(a.PEM()[:100])), "neither a SPIFFE document", "invalid"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -285,8 +286,8 @@ func TestHostileEndpoint(t *testing.T) {
 			if d := status(t, m); d.Stale {
 				t.Errorf("there is an alarm already: %+v", d)
 			}
-			if n := testutil.CollectAndCount(bundle.Collector(m.Store), "sallyport_trust_domain_fetches_total"); n != 1 {
-				t.Errorf("%d outcomes counted", n)
+			if n := countedOf(t, m); n[tt.outcome] == 0 || n["taken"] != 0 {
+				t.Errorf("%v, want %s", n, tt.outcome)
 			}
 		})
 	}
@@ -302,4 +303,25 @@ func TestRedirected(t *testing.T) {
 	m := open(t, mesh{}, files)
 	run(t, m)
 	await(t, m, "redirected", func(s *bundle.Set) bool { return pemOf(s) == a.PEM() })
+}
+
+// countedOf is what became of the questions for td-b.example.
+func countedOf(t *testing.T, m mesh) map[string]float64 {
+	t.Helper()
+	r := prometheus.NewPedanticRegistry()
+	r.MustRegister(bundle.Collector(m.Store))
+	families, err := r.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out := map[string]float64{}
+	for _, f := range families {
+		if f.GetName() != "sallyport_trust_domain_fetches_total" {
+			continue
+		}
+		for _, metric := range f.GetMetric() {
+			out[metric.GetLabel()[0].GetValue()] = metric.GetCounter().GetValue()
+		}
+	}
+	return out
 }

@@ -109,6 +109,19 @@ func (i *Issuer) WatchSVID(ctx context.Context, _ identity.Caller, id identity.S
 	if id.TrustDomain != i.cfg.TrustDomain {
 		return fmt.Errorf("leaf for %s: this CA is of the trust domain %s", id, i.cfg.TrustDomain)
 	}
+	return i.watch(ctx, id.ID(), f)
+}
+
+// WatchOwn is WatchSVID for the control plane itself, under spiffe://TRUST-DOMAIN/sallyport/NAME, which is no service's.
+func (i *Issuer) WatchOwn(ctx context.Context, name string, f func(*sds.SVID)) error {
+	id, err := spiffeid.FromSegments(i.cfg.TrustDomain, "sallyport", name)
+	if err != nil {
+		return fmt.Errorf("leaf of the control plane: %w", err)
+	}
+	return i.watch(ctx, id, f)
+}
+
+func (i *Issuer) watch(ctx context.Context, id spiffeid.ID, f func(*sds.SVID)) error {
 	i.watches.Add(1)
 	defer i.watches.Add(-1)
 	for {
@@ -118,7 +131,7 @@ func (i *Issuer) WatchSVID(ctx context.Context, _ identity.Caller, id identity.S
 		// Signing takes a deep stack, which the watcher's goroutine would keep for as long as it
 		// waits.
 		var signing sync.WaitGroup
-		signing.Go(func() { svid, t, err = i.issue(ctx, id.ID()) })
+		signing.Go(func() { svid, t, err = i.issue(ctx, id) })
 		signing.Wait()
 		switch {
 		case ctx.Err() != nil:

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 
+	"github.com/sallyport/sallyport/bundle"
 	"github.com/sallyport/sallyport/identity"
 	"github.com/sallyport/sallyport/sds"
 )
@@ -16,6 +17,8 @@ type answer struct {
 	roots *sds.Roots
 	// bundle is the roots in DER, one after the other.
 	bundle []byte
+	// foreign are the bundles of other trust domains. Each verifies its own identities and no others.
+	foreign *bundle.Set
 }
 
 // svid is a leaf as it is sent.
@@ -56,5 +59,15 @@ func bundleOf(r *sds.Roots) (der []byte) {
 
 // same reports whether who was told a need not be told o.
 func (a *answer) same(o *answer) bool {
-	return a != nil && a.roots == o.roots && slices.EqualFunc(a.svids, o.svids, func(x, y svid) bool { return x.raw == y.raw && x.id == y.id })
+	return a != nil && a.roots == o.roots && a.foreign == o.foreign && slices.EqualFunc(a.svids, o.svids, func(x, y svid) bool { return x.raw == y.raw && x.id == y.id })
+}
+
+// of is the bundle of the other trust domain with an ID as "spiffe://td-b.example"; nil: there is none.
+func (a *answer) of(id string) *bundle.Bundle {
+	for _, b := range a.foreign.All() {
+		if b.TrustDomain.IDString() == id {
+			return b
+		}
+	}
+	return nil
 }

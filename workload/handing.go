@@ -81,6 +81,9 @@ func (a *answer) leafs() (all []*sds.SVID) {
 // within are the roots, nil if there are none, and the leafs in secrets of a.
 func (a *answer) within(secrets []secret) (roots *sds.Roots, leafs []*sds.SVID) {
 	for _, s := range secrets {
+		if a.of(s.name) != nil {
+			continue // they say nothing of the mesh's own
+		}
 		switch svid := a.named(s.name); {
 		case svid == nil:
 			roots = a.roots

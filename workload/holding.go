@@ -113,7 +113,7 @@ func (h *holding) update() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	roots, ok := h.server.credentials.Roots()
-	next := &answer{roots: roots}
+	next := &answer{roots: roots, foreign: h.server.foreign()}
 	for i, g := range h.grants {
 		s := h.leafs[i].SVID(g.id)
 		if s == nil {

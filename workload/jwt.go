@@ -92,6 +92,14 @@ func (k *JWTKey) sign(id identity.Service, audience []string, now time.Time) (st
 	}).Serialize()
 }
 
+// JWTBundle is the public keys of JWT-SVIDs, a JWK set; nil: there are no JWT-SVIDs.
+func (s *Server) JWTBundle() []byte {
+	if s.jwt == nil {
+		return nil
+	}
+	return s.jwt.bundle
+}
+
 // FetchJWTBundles sends the public keys of JWT-SVIDs by trust domain. They are public.
 func (s *Server) FetchJWTBundles(_ *workloadpb.JWTBundlesRequest, stream grpc.ServerStreamingServer[workloadpb.JWTBundlesResponse]) error {
 	c, err := connOf(stream.Context())
@@ -102,28 +110,35 @@ func (s *Server) FetchJWTBundles(_ *workloadpb.JWTBundlesRequest, stream grpc.Se
 	if err != nil {
 		return err
 	}
-	bundle := emptyJWKS
-	if s.jwt != nil {
-		bundle = s.jwt.bundle
-	}
-	if err := stream.Send(&workloadpb.JWTBundlesResponse{Bundles: map[string][]byte{v.Mesh().TrustDomain.IDString(): bundle}}); err != nil {
-		return err
-	}
-	select {
-	case <-c.process.Ended():
-		return errGone
-	case <-s.closing:
-		return errClosing
-	case <-stream.Context().Done():
-		return status.FromContextError(stream.Context().Err()).Err()
+	for {
+		changed := s.sets.Changed()
+		bundles := map[string][]byte{v.Mesh().TrustDomain.IDString(): emptyJWKS}
+		if s.jwt != nil {
+			bundles[v.Mesh().TrustDomain.IDString()] = s.jwt.bundle
+		}
+		for _, b := range s.foreign().All() {
+			if b.JWTKeys != nil {
+				bundles[b.TrustDomain.IDString()] = b.JWTKeys
+			}
+		}
+		if err := stream.Send(&workloadpb.JWTBundlesResponse{Bundles: bundles}); err != nil {
+			return err
+		}
+		select {
+		case <-changed:
+		case <-c.process.Ended():
+			return errGone
+		case <-s.closing:
+			return errClosing
+		case <-stream.Context().Done():
+			return status.FromContextError(stream.Context().Err()).Err()
+		}
 	}
 }
 
-// ValidateJWTSVID says whose a JWT-SVID of this mesh is, if it is good and for that audience.
+// ValidateJWTSVID says whose a JWT-SVID of this mesh, or of another trust domain, is, if it is good and for that audience.
 func (s *Server) ValidateJWTSVID(_ context.Context, r *workloadpb.ValidateJWTSVIDRequest) (*workloadpb.ValidateJWTSVIDResponse, error) {
 	switch {
-	case s.jwt == nil:
-		return nil, errNoJWT
 	case r.GetAudience() == "":
 		return nil, status.Error(codes.InvalidArgument, "audience must be specified")
 	case r.GetSvid() == "":
@@ -135,15 +150,28 @@ func (s *Server) ValidateJWTSVID(_ context.Context, r *workloadpb.ValidateJWTSVI
 	if err != nil {
 		return nil, err
 	}
-	bundle := jwtbundle.New(v.Mesh().TrustDomain)
-	if err := bundle.AddJWTAuthority(s.jwt.id, s.jwt.private.Public()); err != nil {
-		return nil, status.Error(codes.Internal, "the key of JWT-SVIDs is none")
+	own := v.Mesh().TrustDomain
+	bundles := jwtbundle.NewSet()
+	if s.jwt != nil {
+		b := jwtbundle.New(own)
+		if err := b.AddJWTAuthority(s.jwt.id, s.jwt.private.Public()); err != nil {
+			return nil, status.Error(codes.Internal, "the key of JWT-SVIDs is none")
+		}
+		bundles.Add(b)
 	}
-	svid, err := jwtsvid.ParseAndValidate(r.GetSvid(), bundle, []string{r.GetAudience()})
+	for _, f := range s.foreign().All() {
+		if b, err := jwtbundle.Parse(f.TrustDomain, f.JWTKeys); err == nil && f.JWTKeys != nil && f.TrustDomain != own {
+			bundles.Add(b)
+		}
+	}
+	if bundles.Len() == 0 {
+		return nil, errNoJWT
+	}
+	svid, err := jwtsvid.ParseAndValidate(r.GetSvid(), bundles, []string{r.GetAudience()})
 	if err != nil {
 		return nil, status.Error(codes.InvalidArgument, err.Error())
 	}
-	if _, err := identity.ParseURI(svid.ID.String()); err != nil {
+	if _, err := identity.ParseURI(svid.ID.String()); err != nil && svid.ID.TrustDomain() == own {
 		return nil, status.Error(codes.InvalidArgument, "it is not the identity of a service")
 	}
 	claims, err := structpb.NewStruct(svid.Claims)

@@ -11,6 +11,7 @@ import (
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
 	"github.com/sallyport/sallyport/attest"
+	"github.com/sallyport/sallyport/bundle"
 	"github.com/sallyport/sallyport/identity"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -62,7 +63,11 @@ func (a *answer) names() (all []string) {
 	for _, o := range a.svids {
 		all = append(all, o.uri)
 	}
-	return append(all, a.trustDomain())
+	all = append(all, a.trustDomain())
+	for _, b := range a.foreign.All() {
+		all = append(all, b.TrustDomain.IDString())
+	}
+	return all
 }
 
 // trustDomain is the ID of the mesh's trust domain.
@@ -89,9 +94,17 @@ func (a *answer) secrets(names []string, d dialect) (found []secret, missing []s
 func (a *answer) secret(name string, d dialect) *tlsv3.Secret {
 	switch name {
 	case identity.RootsSecret:
-		return a.validation(name, dialect{trustedCA: true})
-	case rootSecret, allSecret, a.trustDomain():
-		return a.validation(name, d)
+		return validation(name, dialect{trustedCA: true}, a.own())
+	case allSecret:
+		if d.trustedCA { // which cannot tell trust domains apart
+			return validation(name, d, a.own())
+		}
+		return validation(name, d, append([]*bundle.Bundle{a.own()}, a.foreign.All()...)...)
+	case rootSecret, a.trustDomain():
+		return validation(name, d, a.own())
+	}
+	if b := a.of(name); b != nil {
+		return validation(name, d, b)
 	}
 	if s := a.named(name); s != nil {
 		return s.secret(name)
@@ -122,20 +135,29 @@ func (s svid) secret(name string) *tlsv3.Secret {
 	}}}
 }
 
-// validation is a validation context of the roots. It lets in whoever they vouch for: its users add
+// own is the mesh's own bundle.
+func (a *answer) own() *bundle.Bundle {
+	return &bundle.Bundle{TrustDomain: a.svids[0].id.TrustDomain, Roots: a.roots}
+}
+
+// validation is a validation context of bundles, one alone in a dialect without the SPIFFE validator. It lets in whoever they vouch for: its users add
 // whom they expect.
-func (a *answer) validation(name string, d dialect) *tlsv3.Secret {
+func validation(name string, d dialect, bundles ...*bundle.Bundle) *tlsv3.Secret {
 	context := &tlsv3.CertificateValidationContext{}
-	roots := inline([]byte(a.roots.PEM()))
 	if d.trustedCA {
-		context.TrustedCa = roots
-		if depth := a.roots.Depth(); depth > 0 {
+		roots := bundles[0].Roots
+		context.TrustedCa = inline([]byte(roots.PEM()))
+		if depth := roots.Depth(); depth > 0 {
 			context.MaxVerifyDepth = wrapperspb.UInt32(depth)
 		}
 	} else {
-		config, err := marshal(&tlsv3.SPIFFECertValidatorConfig{TrustDomains: []*tlsv3.SPIFFECertValidatorConfig_TrustDomain{
-			{Name: a.svids[0].id.TrustDomain.Name(), TrustBundle: roots},
-		}})
+		validator := &tlsv3.SPIFFECertValidatorConfig{}
+		for _, b := range bundles {
+			validator.TrustDomains = append(validator.TrustDomains, &tlsv3.SPIFFECertValidatorConfig_TrustDomain{
+				Name: b.TrustDomain.Name(), TrustBundle: inline([]byte(b.Roots.PEM())),
+			})
+		}
+		config, err := marshal(validator)
 		if err != nil {
 			return nil
 		}

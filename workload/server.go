@@ -13,6 +13,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/sallyport/sallyport/acceptance"
 	"github.com/sallyport/sallyport/attest"
+	"github.com/sallyport/sallyport/bundle"
 	"github.com/sallyport/sallyport/catalog"
 	"github.com/sallyport/sallyport/identity"
 	"github.com/sallyport/sallyport/internal/latest"
@@ -31,6 +32,8 @@ type Config struct {
 	Views *latest.Value[*catalog.View]
 	// Credentials are where leafs and roots come from.
 	Credentials *sds.Credentials
+	// Foreign are the bundles of other trust domains, which every process is given. Nil: there are none.
+	Foreign *latest.Value[*bundle.Set]
 	// JWT signs JWT-SVIDs. Nil: there are none.
 	JWT *JWTKey
 	// Right is asked with which token the leaf of a service is fetched for a process that the service
@@ -57,6 +60,7 @@ type Server struct {
 	credentials *sds.Credentials
 	right       func(context.Context, identity.Name) (string, error)
 	recheck     time.Duration
+	sets        *latest.Value[*bundle.Set]
 	jwt         *JWTKey
 	acceptance  *acceptance.Record
 	log         *slog.Logger
@@ -78,9 +82,12 @@ type Server struct {
 // New returns a server. The error is that the metrics cannot be registered.
 func New(cfg Config) (*Server, error) {
 	s := &Server{
-		views: cfg.Views, credentials: cfg.Credentials, right: cfg.Right, recheck: cfg.Recheck, jwt: cfg.JWT, acceptance: cfg.Acceptance, log: cfg.Logger, metrics: newMetrics(),
+		views: cfg.Views, credentials: cfg.Credentials, right: cfg.Right, recheck: cfg.Recheck, jwt: cfg.JWT, sets: cfg.Foreign, acceptance: cfg.Acceptance, log: cfg.Logger, metrics: newMetrics(),
 		closing: make(chan struct{}), wake: make(chan struct{}, 1),
 		holdings: map[string]*holding{}, dirty: map[*holding]bool{}, users: map[int]*user{},
+	}
+	if s.sets == nil {
+		s.sets = &latest.Value[*bundle.Set]{}
 	}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
@@ -99,7 +106,7 @@ func (s *Server) Run(ctx context.Context) error {
 	sweep := time.NewTicker(idle / 10)
 	defer sweep.Stop()
 	for {
-		roots := s.credentials.RootsChanged()
+		roots, foreign := s.credentials.RootsChanged(), s.sets.Changed()
 		s.refreshAll()
 	waiting:
 		for {
@@ -110,6 +117,8 @@ func (s *Server) Run(ctx context.Context) error {
 				return nil
 			case <-roots:
 				break waiting
+			case <-foreign:
+				break waiting
 			case <-s.wake:
 				s.refreshDirty()
 			case now := <-sweep.C:
@@ -117,6 +126,12 @@ func (s *Server) Run(ctx context.Context) error {
 			}
 		}
 	}
+}
+
+// foreign are the bundles of other trust domains.
+func (s *Server) foreign() *bundle.Set {
+	set, _ := s.sets.Load()
+	return set
 }
 
 // refresh has Run make a new answer of h. It does not block.

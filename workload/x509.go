@@ -4,6 +4,7 @@ import (
 	"context"
 	"time"
 
+	"github.com/sallyport/sallyport/bundle"
 	workloadpb "github.com/spiffe/go-spiffe/v2/proto/spiffe/workload"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/status"
@@ -27,23 +28,34 @@ func (s *Server) FetchX509SVID(_ *workloadpb.X509SVIDRequest, stream grpc.Server
 
 // message is a as the Workload API sends it. Nobody changes what it shares with a.
 func (a *answer) message() *workloadpb.X509SVIDResponse {
-	out := &workloadpb.X509SVIDResponse{}
+	out := &workloadpb.X509SVIDResponse{FederatedBundles: federated(a.foreign)}
 	for _, o := range a.svids {
 		out.Svids = append(out.Svids, &workloadpb.X509SVID{SpiffeId: o.uri, X509Svid: o.chain, X509SvidKey: o.key, Bundle: a.bundle})
 	}
 	return out
 }
 
-// FetchX509Bundles sends the trust bundle, at once and after each change. It is public.
+// federated are the bundles of other trust domains in DER, by their IDs.
+func federated(s *bundle.Set) map[string][]byte {
+	out := map[string][]byte{}
+	for _, b := range s.All() {
+		out[b.TrustDomain.IDString()] = bundleOf(b.Roots)
+	}
+	return out
+}
+
+// FetchX509Bundles sends the trust bundle and those of other trust domains, at once and after each change. It is public.
 func (s *Server) FetchX509Bundles(_ *workloadpb.X509BundlesRequest, stream grpc.ServerStreamingServer[workloadpb.X509BundlesResponse]) error {
-	return s.followRoots(stream.Context(), func(td string, der []byte) error {
-		return stream.Send(&workloadpb.X509BundlesResponse{Bundles: map[string][]byte{td: der}})
+	return s.followRoots(stream.Context(), func(td string, der []byte, foreign *bundle.Set) error {
+		bundles := federated(foreign)
+		bundles[td] = der
+		return stream.Send(&workloadpb.X509BundlesResponse{Bundles: bundles})
 	})
 }
 
-// followRoots calls send with the trust bundle, now and after each change, until ctx ends or send
+// followRoots calls send with the trust bundle and those of other trust domains, now and after each change, until ctx ends or send
 // fails. The error is a gRPC status.
-func (s *Server) followRoots(ctx context.Context, send func(td string, der []byte) error) error {
+func (s *Server) followRoots(ctx context.Context, send func(td string, der []byte, foreign *bundle.Set) error) error {
 	c, err := connOf(ctx)
 	if err != nil {
 		return err
@@ -51,19 +63,20 @@ func (s *Server) followRoots(ctx context.Context, send func(td string, der []byt
 	late := time.NewTimer(patience)
 	defer late.Stop()
 	for {
-		changed := s.credentials.RootsChanged() // before they are loaded, so that no change is missed
+		changed, foreign := s.credentials.RootsChanged(), s.sets.Changed() // before they are loaded, so that no change is missed
 		v, err := s.view()
 		if err != nil {
 			return err
 		}
 		if roots, ok := s.credentials.Roots(); ok {
 			late.Stop()
-			if err := send(v.Mesh().TrustDomain.IDString(), bundleOf(roots)); err != nil {
+			if err := send(v.Mesh().TrustDomain.IDString(), bundleOf(roots), s.foreign()); err != nil {
 				return err
 			}
 		}
 		select {
 		case <-changed:
+		case <-foreign:
 		case <-late.C:
 			s.metrics.denied(reasonNotReady)
 			return errNoRoots

@@ -37,7 +37,10 @@ func (p *controlPlane) api() admin.API {
 		ApplicationToken: p.applicationToken,
 		RotateCA:         p.rotateCA,
 		Judge:            p.judge,
-		Reload:           p.source.reload,
+		Reload:           p.reload,
+		TrustDomain:      p.trustDomain,
+		ImportBundle:     p.importBundle,
+		BundleEndpoint:   p.bundleEndpoint,
 		Application: func(peer admin.Peer, a admin.Application) error {
 			v, _ := p.store.Views.Load()
 			return p.applications.note(v, peer, a, p.log)
@@ -113,6 +116,7 @@ func (p *controlPlane) describe() admin.Status {
 	s.Applications = p.applications.silent(s.Proxies)
 	s.Callers = callersOf(p.http.Users(), p.workload.Users())
 	s.DataDir = p.cfg.Data
+	s.TrustDomains, s.BadTrustDomains = p.otherTrustDomains()
 	now := time.Now()
 	if err := checkDisk(p.cfg.Data); err != nil {
 		s.Disk = err.Error()

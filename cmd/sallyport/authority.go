@@ -29,6 +29,8 @@ type authority struct {
 	trustDomain func() (td spiffeid.TrustDomain, ok bool)
 	// rotates says that it issues a leaf early when it is asked to.
 	rotates bool
+	// own is Issuer.WatchOwn; nil: the control plane gets no leaf of its own.
+	own func(ctx context.Context, name string, f func(*sds.SVID)) error
 	// sign signs requests of applications that keep their key; nil: it signs none.
 	sign api.Sign
 }
@@ -48,7 +50,7 @@ func (p *controlPlane) openCA() error {
 	}
 	leafTTL := cmp.Or(settings.leafTTL, p.cfg.LeafTTL)
 	builtin, err := ca.Open(ca.Config{
-		Dir: filepath.Join(p.cfg.Data, "ca"), Missing: hadCA(p.cfg.Data), TrustDomain: td, LeafTTL: leafTTL, Gate: p.accepted, Logger: p.log, Registerer: p.metrics,
+		Dir: filepath.Join(p.cfg.Data, "ca"), Missing: hadCA(p.cfg.Data), TrustDomain: td, LeafTTL: leafTTL, Gate: p.accepted, FederationHint: p.cfg.federationHint(), Logger: p.log, Registerer: p.metrics,
 		IntermediateTTL: settings.intermediateTTL, RootTTL: settings.rootTTL, Upstreams: providers.upstreams, Provider: settings.provider,
 	})
 	if err != nil {
@@ -72,7 +74,7 @@ func (p *controlPlane) openCA() error {
 		}
 		return chain, err
 	}
-	p.authority = authority{Source: issuer, rotates: true, sign: sign, trustDomain: func() (spiffeid.TrustDomain, bool) { return td, true }}
+	p.authority = authority{Source: issuer, rotates: true, sign: sign, own: issuer.WatchOwn, trustDomain: func() (spiffeid.TrustDomain, bool) { return td, true }}
 	p.runs = append(p.runs, builtin.Run, issuer.Run)
 	p.checks = append(p.checks, func() error {
 		if err := builtin.Health(); err != nil {

@@ -48,6 +48,12 @@ type serveConfig struct {
 	APITLSKey              string        `mapstructure:"api_tls_key"`
 	APIWithoutACLs         bool          `mapstructure:"api_without_acls"`
 	APIWrites              bool          `mapstructure:"api_writes"`
+	TrustDomains           string        `mapstructure:"trust_domains"`
+	BundleAddress          string        `mapstructure:"bundle_address"`
+	BundleURL              string        `mapstructure:"bundle_url"`
+	BundleTLSCert          string        `mapstructure:"bundle_tls_cert"`
+	BundleTLSKey           string        `mapstructure:"bundle_tls_key"`
+	BundleRefreshHint      time.Duration `mapstructure:"bundle_refresh_hint"`
 	AdminGroup             string        `mapstructure:"admin_group"`
 	LogFormat              string        `mapstructure:"log_format"`
 	LogLevel               string        `mapstructure:"log_level"`
@@ -112,6 +118,7 @@ func serveFlags(f *pflag.FlagSet) {
 	f.String("api-tls-key", "", "its key (PEM)")
 	f.Bool("api-without-acls", false, "with --consul: give leafs over --api-address without a token, where Consul's ACLs are off; whoever reaches it is then given the private key of any service")
 	f.Bool("api-writes", false, "with --consul: pass writes of the HTTP API (intentions, config entries, registrations) on to Consul, with the caller's token")
+	trustDomainFlags(f)
 	f.String("admin-group", "", "group whose members may use the admin socket too")
 	f.String("log-format", "auto", "auto (short lines on a terminal, else text), text or json")
 	f.String("log-level", "info", "debug, info, warn or error")
@@ -193,7 +200,7 @@ func (c *serveConfig) complete() error {
 		c.Data, missing = stateDir(os.Geteuid(), os.Getenv)
 	}
 	errs := []error{missing}
-	for flag, dir := range map[string]*string{"--runtime-dir": &c.RuntimeDir, "--data": &c.Data, "--catalog": &c.Catalog} {
+	for flag, dir := range map[string]*string{"--runtime-dir": &c.RuntimeDir, "--data": &c.Data, "--catalog": &c.Catalog, "--trust-domains": &c.TrustDomains} {
 		if *dir == "" {
 			continue
 		}
@@ -233,12 +240,12 @@ func (c serveConfig) check() error {
 	default:
 		errs = append(errs, c.checkFiles())
 	}
-	for _, f := range []struct{ flag, addr string }{{"--xds-address", c.XDSAddress}, {"--metrics-bind", c.MetricsBind}, {"--api-address", c.APIAddress}} {
+	for _, f := range []struct{ flag, addr string }{{"--xds-address", c.XDSAddress}, {"--metrics-bind", c.MetricsBind}, {"--api-address", c.APIAddress}, {"--bundle-address", c.BundleAddress}} {
 		if _, _, err := net.SplitHostPort(f.addr); f.addr != "" && err != nil {
 			errs = append(errs, fmt.Errorf("%s: %q is not host:port", f.flag, f.addr))
 		}
 	}
-	errs = append(errs, c.checkAPI())
+	errs = append(errs, c.checkAPI(), c.checkTrustDomains())
 	if c.XDSNames != "" && c.XDSAddress == "" {
 		errs = append(errs, errors.New("--xds-names: there is no --xds-address whose certificate they would be in"))
 	}

@@ -18,6 +18,7 @@ var rows = []struct{ title, prefix string }{
 	{"Certificates", "sallyport_ca_"},
 	{"Certificates", "sallyport_revoked"},
 	{"Certificates", "sallyport_remote_"},
+	{"Certificates", "sallyport_trust_domain_"},
 	{"What was refused", "sallyport_refusals_"},
 	{"What was refused", "sallyport_authz_"},
 	{"Applications without a sidecar", "sallyport_api_"},

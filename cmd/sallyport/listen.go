@@ -22,13 +22,15 @@ import (
 
 // listeners are the sockets of a control plane.
 type listeners struct {
-	admin, xds, workload, remote, metrics, http, httpTCP net.Listener
+	admin, xds, workload, remote, metrics, http, httpTCP, bundle net.Listener
 	// httpTLS is what httpTCP is served with; nil: as it is.
 	httpTLS *tls.Config
+	// bundleTLS is what bundle is served with; nil: with a leaf of the mesh.
+	bundleTLS *tls.Config
 }
 
 func (l listeners) close() {
-	for _, c := range []net.Listener{l.admin, l.xds, l.workload, l.remote, l.metrics, l.http, l.httpTCP} {
+	for _, c := range []net.Listener{l.admin, l.xds, l.workload, l.remote, l.metrics, l.http, l.httpTCP, l.bundle} {
 		if c != nil {
 			_ = c.Close()
 		}
@@ -91,6 +93,9 @@ func listen(ctx context.Context, cfg serveConfig, log *slog.Logger) (l listeners
 			return l, fmt.Errorf("--api-address: %s means %s on this machine, which is no loopback address: name the address, or give the API a certificate with --api-tls-cert and --api-tls-key", a, l.httpTCP.Addr())
 		}
 	}
+	if err := l.listenBundle(ctx, cfg, log); err != nil {
+		return l, err
+	}
 	if a := cfg.XDSAddress; a != "" {
 		if l.remote, err = lc.Listen(ctx, "tcp", a); err != nil {
 			return l, fmt.Errorf("--xds-address: %w: choose an address of this machine whose port is free", byWhom(err, a))
@@ -134,7 +139,7 @@ func groupError(group string, err error) error {
 // ownAddresses are those of the control plane that a registration might name. A name in place of an
 // IP address stands for all that it may mean.
 func (c serveConfig) ownAddresses() (out []claim.Address) {
-	for _, a := range []struct{ flag, address string }{{"--xds-address", c.XDSAddress}, {"--metrics-bind", c.MetricsBind}, {"--api-address", c.APIAddress}} {
+	for _, a := range []struct{ flag, address string }{{"--xds-address", c.XDSAddress}, {"--metrics-bind", c.MetricsBind}, {"--api-address", c.APIAddress}, {"--bundle-address", c.BundleAddress}} {
 		host, port, err := net.SplitHostPort(a.address)
 		n, perr := strconv.ParseUint(port, 10, 16)
 		if err != nil || perr != nil || n == 0 {

@@ -36,7 +36,7 @@ func registeredMetrics(t *testing.T) map[string]*metric {
 		// Nobody is asked before it runs.
 		"Consul": {Consul: true, HTTPAddr: "127.0.0.1:1"},
 	} {
-		cfg.Data, cfg.IntentionEnforcement = t.TempDir(), "rbac"
+		cfg.Data, cfg.IntentionEnforcement, cfg.TrustDomains = t.TempDir(), "rbac", otherTrustDomain(t)
 		p, err := open(cfg, slog.New(slog.DiscardHandler))
 		if err != nil {
 			t.Fatal(err)
@@ -73,7 +73,9 @@ func labels(f *dto.MetricFamily) map[string][]string {
 	out := map[string][]string{}
 	for _, m := range f.GetMetric() {
 		for _, l := range m.GetLabel() {
-			if !slices.Contains(out[l.GetName()], l.GetValue()) {
+			if l.GetName() == "trust_domain" {
+				out[l.GetName()] = []string{"each of --trust-domains"}
+			} else if !slices.Contains(out[l.GetName()], l.GetValue()) {
 				out[l.GetName()] = append(out[l.GetName()], l.GetValue())
 			}
 		}

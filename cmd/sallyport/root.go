@@ -54,6 +54,7 @@ configuration over xDS: mutual TLS between services, and only the connections th
 		newLeafCommand(&o),
 		newCACommand(&o),
 		newSVIDCommand(&o),
+		newBundleCommand(&o),
 		newTokenCommand(&o),
 		newConsulCommand(),
 		newValidateCommand(),

@@ -19,6 +19,7 @@ import (
 	"github.com/sallyport/sallyport/api"
 	"github.com/sallyport/sallyport/audit"
 	"github.com/sallyport/sallyport/authz"
+	"github.com/sallyport/sallyport/bundle"
 	"github.com/sallyport/sallyport/ca"
 	"github.com/sallyport/sallyport/catalog"
 	"github.com/sallyport/sallyport/claim"
@@ -92,6 +93,8 @@ type controlPlane struct {
 	observe   *observe.Server
 	http      *api.Server
 	workload  *workload.Server
+	domains   *bundle.Store
+	offer     *bundle.Offer
 	// applications are those of which their sidecars say that they do not answer.
 	applications applications
 	remote       latest.Value[*ca.Endpoint] // empty without a TLS endpoint
@@ -132,6 +135,9 @@ func serve(ctx context.Context, cfg serveConfig, log *slog.Logger, out io.Writer
 	g.Go(func() error { return p.http.Serve(ctx, l.http, nil) })
 	if l.httpTCP != nil {
 		g.Go(func() error { return p.http.Serve(ctx, l.httpTCP, l.httpTLS) })
+	}
+	if l.bundle != nil {
+		g.Go(func() error { return p.serveBundle(ctx, l.bundle, l.bundleTLS) })
 	}
 	if l.metrics != nil {
 		g.Go(func() error { return admin.ServeHTTP(ctx, l.metrics, p.monitoring(), log) })
@@ -224,6 +230,9 @@ func (p *controlPlane) openServers() error {
 	if err != nil {
 		return err
 	}
+	if err := p.openTrustDomains(); err != nil {
+		return err
+	}
 	if err := p.openWorkload(); err != nil {
 		return err
 	}
@@ -262,7 +271,7 @@ func (p *controlPlane) reloadOnHUP(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-hup:
-			p.source.reload()
+			p.reload()
 		}
 	}
 }

@@ -113,7 +113,8 @@ func trouble(s admin.Status, p xds.ProxyStatus) int {
 
 // troubled reports whether something of s is not all right. Warnings are no trouble.
 func troubled(s admin.Status) bool {
-	return len(s.NotReady)+len(s.Catalog.Problems) > 0 || !s.Catalog.StaleSince.IsZero() || s.Unrecorded != "" || s.Clock != "" || s.Disk != "" ||
+	return len(s.NotReady)+len(s.Catalog.Problems) > 0 || !s.Catalog.StaleSince.IsZero() || s.Unrecorded != "" || s.Clock != "" || s.Disk != "" || len(s.BadTrustDomains) > 0 ||
+		slices.ContainsFunc(s.TrustDomains, func(d admin.TrustDomain) bool { return d.Stale }) ||
 		slices.ContainsFunc(s.Proxies, func(p xds.ProxyStatus) bool { return trouble(s, p) > 1 })
 }
 
@@ -196,6 +197,22 @@ func printPlane(w io.Writer, p painter, s admin.Status, all int) {
 	}
 	for _, text := range s.Catalog.Warnings {
 		line(yellow, "warning", text)
+	}
+	for _, text := range s.BadTrustDomains {
+		line(red, "trust domain not taken", text)
+	}
+	for _, d := range s.TrustDomains {
+		c, text := green, fmt.Sprintf("%s of %s, %s", count(d.Roots, "root"), d.Name, cmp.Or(d.Profile, "from a file"))
+		if !d.Confirmed.IsZero() {
+			text += fmt.Sprintf(", as of %s ago", short(time.Since(d.Confirmed)))
+		}
+		switch {
+		case d.Stale:
+			c = red
+		case d.Problem != "":
+			c = yellow
+		}
+		line(c, "other trust domain", strings.TrimSuffix(text+": "+oneLine(d.Problem), ": "))
 	}
 	if r := s.Refusals.Last; r != nil {
 		line(yellow, "refused", fmt.Sprintf("%d streams, calls and connections, the last %s ago: %s%s: %s", s.Refusals.Count,

@@ -17,7 +17,7 @@ import (
 
 // openWorkload makes what processes of this machine ask for their certificates.
 func (p *controlPlane) openWorkload() (err error) {
-	cfg := workload.Config{Views: &p.store.Views, Credentials: p.secrets, Acceptance: p.accepted, Logger: p.log, Registerer: p.metrics}
+	cfg := workload.Config{Views: &p.store.Views, Credentials: p.secrets, Foreign: p.domains.Sets(), Acceptance: p.accepted, Logger: p.log, Registerer: p.metrics}
 	if p.cfg.Consul {
 		p.warnOfTokens()
 		cfg.Right, cfg.Recheck = p.workloadRight, recheckInterval
