@@ -11,6 +11,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/sallyport/sallyport/internal/keyring"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 )
 
@@ -62,6 +63,8 @@ type authorityConfig struct {
 	log                               *slog.Logger
 	// step is disk.step.
 	step func(string) error
+	// keys is Config.Keys.
+	keys *keyring.Keyring
 	// missing is Config.Missing.
 	missing error
 	// provider signs for a new CA; empty: Builtin.
@@ -78,7 +81,7 @@ func openAuthority(cfg authorityConfig) (*authority, error) {
 	if err != nil {
 		return nil, err
 	}
-	d.step = cfg.step
+	d.step, d.keys = cfg.step, cfg.keys
 	a := &authority{
 		disk: d, log: cfg.log, trustDomain: cfg.trustDomain, pairs: map[string]*pair{},
 		rootTTL: cfg.rootTTL, leafTTL: cfg.leafTTL, intermediateTTL: cfg.intermediateTTL,

@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/sallyport/sallyport/internal/keyring"
 	"github.com/sallyport/sallyport/internal/latest"
 	"github.com/sallyport/sallyport/sds"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
@@ -38,6 +39,8 @@ const (
 type Config struct {
 	// Dir is the CA's own directory. It is made, with mode 0700, if it is missing. Required.
 	Dir string
+	// Keys encrypt all that is written to Dir, and what is there. Nil: it is in clear.
+	Keys *keyring.Keyring
 	// Missing is what Open returns, in other words, if there is no CA in Dir: why there has to be one.
 	// Nil: a new one is made.
 	Missing error
@@ -160,7 +163,7 @@ func open(cfg Config, step func(string) error) (*CA, error) {
 	a, err := openAuthority(authorityConfig{
 		dir: cfg.Dir, trustDomain: cfg.TrustDomain, newTrustDomain: newTrustDomain,
 		rootTTL: cfg.RootTTL, intermediateTTL: cfg.IntermediateTTL, leafTTL: cfg.LeafTTL,
-		log: cfg.Logger, step: step, missing: cfg.Missing, provider: cfg.Provider,
+		log: cfg.Logger, step: step, missing: cfg.Missing, provider: cfg.Provider, keys: cfg.Keys,
 	})
 	if err != nil {
 		return nil, err

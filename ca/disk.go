@@ -6,8 +6,10 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"syscall"
 
+	"github.com/sallyport/sallyport/internal/keyring"
 	"golang.org/x/sys/unix"
 )
 
@@ -17,6 +19,7 @@ type disk struct {
 	path string
 	root *os.Root
 	dir  *os.File // holds the lock; synced after each rename
+	keys *keyring.Keyring
 	// step is called before each operation that changes the directory and makes it fail; nil but in
 	// tests.
 	step func(operation string) error
@@ -133,8 +136,42 @@ func checkAccess(path string, mode, most fs.FileMode, owner, us int) error {
 	return nil
 }
 
-// read returns a file's bytes. The error wraps fs.ErrNotExist if there is none.
+// read returns what was written to a file, decrypted. The error wraps fs.ErrNotExist if there is none.
 func (d *disk) read(name string) ([]byte, error) {
+	plain, _, err := d.unseal(name)
+	return plain, err
+}
+
+// unseal is read; current is false if write would now encrypt otherwise.
+func (d *disk) unseal(name string) (plain []byte, current bool, err error) {
+	data, err := d.readRaw(name)
+	if err != nil {
+		return nil, false, err
+	}
+	return d.keys.Unseal(filepath.Join(d.path, name), data)
+}
+
+// title is what the first line of a file, which stays in clear, says of it.
+func title(name string) string {
+	for first, p := range map[string]profile{rootFile: rootProfile(), intermediateFile: intermediateProfile()} {
+		if isPairFile(name, first) {
+			return "CA " + p.name
+		}
+	}
+	return "CA " + strings.TrimSuffix(name, filepath.Ext(name))
+}
+
+// encrypt has a file be as write would make it now: encrypted, if it was written in clear or to another identity.
+func (d *disk) encrypt(name string) {
+	plain, current, err := d.unseal(name)
+	if err != nil || current { // who needs the file reads it again, and says what is wrong
+		return
+	}
+	d.keys.Renew(filepath.Join(d.path, name), title(name), plain, func(data []byte) error { return d.replace(name, data) })
+}
+
+// readRaw returns a file's bytes.
+func (d *disk) readRaw(name string) ([]byte, error) {
 	path := filepath.Join(d.path, name)
 	info, err := d.root.Lstat(name)
 	if err != nil {
@@ -153,10 +190,19 @@ func (d *disk) read(name string) ([]byte, error) {
 	return data, nil
 }
 
-// write replaces a file as a whole: after a crash at any point there is the old one or the new one.
+// write replaces a file as a whole, encrypted: after a crash at any point there is the old one or the new one.
 // It returns when the new one is on the disk; after an error the old one is there, unless the last
 // step failed: then it may be either.
-func (d *disk) write(name string, data []byte) error {
+func (d *disk) write(name string, plain []byte) error {
+	data, err := d.keys.Seal(title(name), plain)
+	if err != nil {
+		return fmt.Errorf("%s: encrypt: %w", filepath.Join(d.path, name), err)
+	}
+	return d.replace(name, data)
+}
+
+// replace is write of bytes as they are.
+func (d *disk) replace(name string, data []byte) error {
 	tmp := name + tmpSuffix
 	err := d.writeTmp(tmp, data)
 	if err == nil {

@@ -13,6 +13,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/sallyport/sallyport/internal/keyring"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 )
 
@@ -21,6 +22,8 @@ type EndpointConfig struct {
 	// Dir is its own directory, not the CA's. It is made, with mode 0700, if it is missing.
 	// Required.
 	Dir string
+	// Keys encrypt all that is written to Dir, and what is there. Nil: it is in clear.
+	Keys *keyring.Keyring
 	// TrustDomain is the mesh's. Required: another than the one that Dir was made with is an error.
 	TrustDomain spiffeid.TrustDomain
 	// Names are the host names and IP addresses by which clients reach the endpoint, for its
@@ -74,7 +77,7 @@ func OpenEndpoint(cfg EndpointConfig) (*Endpoint, error) {
 	}
 	a, err := openAuthority(authorityConfig{
 		dir: cfg.Dir, trustDomain: cfg.TrustDomain,
-		rootTTL: defaultRootTTL, intermediateTTL: DefaultIntermediateTTL, leafTTL: endpointTTL, log: log,
+		rootTTL: defaultRootTTL, intermediateTTL: DefaultIntermediateTTL, leafTTL: endpointTTL, log: log, keys: cfg.Keys,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("certificate of the endpoint: %w", err)

@@ -16,14 +16,22 @@ func (a *authority) load(cfg authorityConfig, now time.Time) error {
 	if err != nil {
 		return err
 	}
+	ours := func(name string) bool {
+		return name == recordFile || name == requestFile || isPairFile(name, rootFile) || isPairFile(name, intermediateFile)
+	}
 	for _, name := range names {
 		whole, tmp := strings.CutSuffix(name, tmpSuffix)
-		if ours := whole == recordFile || isPairFile(whole, rootFile) || isPairFile(whole, intermediateFile); !tmp || !ours {
+		if !tmp || !ours(whole) {
 			continue
 		}
 		if err := a.disk.removeTmp(whole); err != nil {
 			// On a file system that became read-only this fails, and nothing depends on it.
 			a.log.Warn("temporary file of an unfinished write cannot be removed", "err", err)
+		}
+	}
+	for _, name := range names {
+		if ours(name) {
+			a.disk.encrypt(name)
 		}
 	}
 	if err := a.loadRoots(cfg, names, now); err != nil {

@@ -14,6 +14,7 @@ import (
 	"syscall"
 
 	"github.com/sallyport/sallyport/internal/atomicfile"
+	"github.com/sallyport/sallyport/internal/keyring"
 )
 
 // PEM types of the two blocks of a key file. The public key shows whether the private one is
@@ -22,22 +23,24 @@ const (
 	privateBlock = "PRIVATE KEY"
 	publicBlock  = "PUBLIC KEY"
 	maxKeyFile   = 16 << 10
+	// keyName is what an encrypted file says of itself in clear.
+	keyName = "token key"
 )
 
 // openKey reads the key in file, or makes it.
-func openKey(file string) (ed25519.PrivateKey, error) {
-	key, err := readKey(file)
+func openKey(file string, keys *keyring.Keyring) (ed25519.PrivateKey, error) {
+	key, err := readKey(file, keys)
 	if !errors.Is(err, fs.ErrNotExist) {
 		return key, err
 	}
-	if err := makeKey(file); err != nil {
+	if err := makeKey(file, keys); err != nil {
 		return nil, fmt.Errorf("token key: %w", err)
 	}
 	// Read back: another process may have made its own first, and then that one holds.
-	return readKey(file)
+	return readKey(file, keys)
 }
 
-func readKey(file string) (ed25519.PrivateKey, error) {
+func readKey(file string, keys *keyring.Keyring) (ed25519.PrivateKey, error) {
 	// O_NOFOLLOW and O_NONBLOCK: what lies in the place of the file may be a link or a pipe.
 	f, err := os.OpenFile(file, os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
 	switch {
@@ -56,9 +59,16 @@ func readKey(file string) (ed25519.PrivateKey, error) {
 	if err != nil {
 		return nil, fmt.Errorf("token key: %w", err)
 	}
+	text, current, err := keys.Unseal(file, text)
+	if err != nil {
+		return nil, fmt.Errorf("token key %w", err)
+	}
 	key, err := decodeKey(text)
 	if err != nil {
 		return nil, fmt.Errorf("token key %s: is damaged: %w: restore it from a backup, or remove it to have a new one made; then every proxy needs a new token", file, err)
+	}
+	if !current {
+		keys.Renew(file, keyName, text, func(data []byte) error { return atomicfile.Replace(file, data) })
 	}
 	return key, nil
 }
@@ -116,7 +126,7 @@ func decodeKey(text []byte) (ed25519.PrivateKey, error) {
 }
 
 // makeKey writes a new key to file unless there is one by then. Nobody ever sees half a file.
-func makeKey(file string) error {
+func makeKey(file string, keys *keyring.Keyring) error {
 	public, private, err := ed25519.GenerateKey(rand.Reader)
 	if err != nil {
 		return err
@@ -130,6 +140,9 @@ func makeKey(file string) error {
 		return err
 	}
 	text := append(pem.EncodeToMemory(&pem.Block{Type: privateBlock, Bytes: privateDER}), pem.EncodeToMemory(&pem.Block{Type: publicBlock, Bytes: publicDER})...)
+	if text, err = keys.Seal(keyName, text); err != nil {
+		return err
+	}
 	if err := atomicfile.Create(file, text); err != nil && !errors.Is(err, fs.ErrExist) {
 		return err
 	}

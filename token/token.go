@@ -20,6 +20,7 @@ import (
 	"github.com/go-jose/go-jose/v4"
 	"github.com/go-jose/go-jose/v4/jwt"
 	"github.com/sallyport/sallyport/identity"
+	"github.com/sallyport/sallyport/internal/keyring"
 	"github.com/sallyport/sallyport/internal/recent"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 )
@@ -64,6 +65,8 @@ func algorithms() []jose.SignatureAlgorithm { return []jose.SignatureAlgorithm{j
 type Config struct {
 	// File holds the signing key; see Open.
 	File string
+	// Keys encrypt File. Nil: it is in clear.
+	Keys *keyring.Keyring
 	// TrustDomain is the mesh's. Tokens of another one are refused.
 	TrustDomain spiffeid.TrustDomain
 	// RevokedFile records which tokens were revoked. Empty: it is forgotten at a restart.
@@ -125,7 +128,7 @@ func Open(c Config) (*Issuer, error) {
 	if c.TrustDomain.IsZero() {
 		return nil, errors.New("token key: no trust domain")
 	}
-	key, err := openKey(c.File)
+	key, err := openKey(c.File, c.Keys)
 	if err != nil {
 		return nil, err
 	}

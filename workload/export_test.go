@@ -2,8 +2,11 @@ package workload
 
 import "crypto/ecdsa"
 
-// Private is the key itself.
-func (k *JWTKey) Private() *ecdsa.PrivateKey { return k.private }
+// Private is the key that signs.
+func (k *JWTKeys) Private() *ecdsa.PrivateKey { return k.load().list[0].private }
 
-// ID is the key's ID.
-func (k *JWTKey) ID() string { return k.id }
+// ID is its ID.
+func (k *JWTKeys) ID() string { return k.load().list[0].id }
+
+// Bundle is the public keys.
+func (k *JWTKeys) Bundle() string { return string(k.load().bundle) }

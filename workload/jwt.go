@@ -69,7 +69,7 @@ func (s *Server) FetchJWTSVID(ctx context.Context, r *workloadpb.JWTSVIDRequest)
 		if want := r.GetSpiffeId(); want != "" && want != g.id.String() {
 			continue
 		}
-		text, err := s.jwt.sign(g.id, audience, time.Now())
+		text, err := s.jwt.load().list[0].sign(g.id, audience, time.Now())
 		if err != nil {
 			return nil, status.Error(codes.Internal, "the JWT-SVID cannot be signed")
 		}
@@ -82,7 +82,7 @@ func (s *Server) FetchJWTSVID(ctx context.Context, r *workloadpb.JWTSVIDRequest)
 }
 
 // sign makes a JWT-SVID of id.
-func (k *JWTKey) sign(id identity.Service, audience []string, now time.Time) (string, error) {
+func (k jwtKey) sign(id identity.Service, audience []string, now time.Time) (string, error) {
 	signer, err := jose.NewSigner(jose.SigningKey{Algorithm: jose.ES256, Key: jose.JSONWebKey{Key: k.private, KeyID: k.id}}, new(jose.SignerOptions).WithType("JWT"))
 	if err != nil {
 		return "", err
@@ -97,7 +97,7 @@ func (s *Server) JWTBundle() []byte {
 	if s.jwt == nil {
 		return nil
 	}
-	return s.jwt.bundle
+	return s.jwt.load().bundle
 }
 
 // FetchJWTBundles sends the public keys of JWT-SVIDs by trust domain. They are public.
@@ -111,11 +111,13 @@ func (s *Server) FetchJWTBundles(_ *workloadpb.JWTBundlesRequest, stream grpc.Se
 		return err
 	}
 	for {
-		changed := s.sets.Changed()
-		bundles := map[string][]byte{v.Mesh().TrustDomain.IDString(): emptyJWKS}
+		foreign := s.sets.Changed() // before they are loaded, so that no change is missed
+		own, changed := emptyJWKS, (<-chan struct{})(nil)
 		if s.jwt != nil {
-			bundles[v.Mesh().TrustDomain.IDString()] = s.jwt.bundle
+			changed = s.jwt.current.Changed()
+			own = s.jwt.load().bundle
 		}
+		bundles := map[string][]byte{v.Mesh().TrustDomain.IDString(): own}
 		for _, b := range s.foreign().All() {
 			if b.JWTKeys != nil {
 				bundles[b.TrustDomain.IDString()] = b.JWTKeys
@@ -126,6 +128,7 @@ func (s *Server) FetchJWTBundles(_ *workloadpb.JWTBundlesRequest, stream grpc.Se
 		}
 		select {
 		case <-changed:
+		case <-foreign:
 		case <-c.process.Ended():
 			return errGone
 		case <-s.closing:
@@ -154,8 +157,10 @@ func (s *Server) ValidateJWTSVID(_ context.Context, r *workloadpb.ValidateJWTSVI
 	bundles := jwtbundle.NewSet()
 	if s.jwt != nil {
 		b := jwtbundle.New(own)
-		if err := b.AddJWTAuthority(s.jwt.id, s.jwt.private.Public()); err != nil {
-			return nil, status.Error(codes.Internal, "the key of JWT-SVIDs is none")
+		for _, k := range s.jwt.load().list {
+			if err := b.AddJWTAuthority(k.id, k.private.Public()); err != nil {
+				return nil, status.Error(codes.Internal, "a key of JWT-SVIDs is none")
+			}
 		}
 		bundles.Add(b)
 	}

@@ -23,7 +23,7 @@ import (
 // withJWT gives the server a key of JWT-SVIDs.
 func withJWT(t testing.TB) func(*workload.Config) {
 	t.Helper()
-	key, err := workload.OpenJWTKey(filepath.Join(t.TempDir(), "jwt-svid.key"))
+	key, err := workload.OpenJWTKeys(filepath.Join(t.TempDir(), "jwt-svid.key"), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -96,7 +96,7 @@ func TestJWT(t *testing.T) {
 // forge signs a JWT with a key of its own.
 func forge(t *testing.T, subject string) (text string) {
 	t.Helper()
-	key, err := workload.OpenJWTKey(filepath.Join(t.TempDir(), "key"))
+	key, err := workload.OpenJWTKeys(filepath.Join(t.TempDir(), "key"), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -114,7 +114,7 @@ func forge(t *testing.T, subject string) (text string) {
 // TestJWTExpires: one that has ended is none, nor is one of another trust domain, of whichever key.
 func TestJWTExpires(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "jwt-svid.key")
-	key, err := workload.OpenJWTKey(file)
+	key, err := workload.OpenJWTKeys(file, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -205,11 +205,11 @@ func TestJWTBundle(t *testing.T) {
 // TestJWTKeyFile: it stays the same, and is not taken if somebody else may have it or it is damaged.
 func TestJWTKeyFile(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "jwt-svid.key")
-	key, err := workload.OpenJWTKey(file)
+	key, err := workload.OpenJWTKeys(file, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if again, err := workload.OpenJWTKey(file); err != nil || again.ID() != key.ID() {
+	if again, err := workload.OpenJWTKeys(file, nil); err != nil || again.ID() != key.ID() {
 		t.Fatalf("%v, %v", again, err)
 	}
 	if info, err := os.Stat(file); err != nil || info.Mode().Perm() != 0o600 {
@@ -223,7 +223,7 @@ func TestJWTKeyFile(t *testing.T) {
 		t.Errorf("it is printed: %s", printed)
 	}
 	other := filepath.Join(t.TempDir(), "other")
-	if _, err := workload.OpenJWTKey(other); err != nil {
+	if _, err := workload.OpenJWTKeys(other, nil); err != nil {
 		t.Fatal(err)
 	}
 	foreign, err := os.ReadFile(other)
@@ -238,7 +238,7 @@ func TestJWTKeyFile(t *testing.T) {
 		if err := os.WriteFile(file, []byte(damaged), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		if k, err := workload.OpenJWTKey(file); err == nil || !strings.Contains(err.Error(), "damaged") || strings.Contains(err.Error(), "PRIVATE KEY-----") {
+		if k, err := workload.OpenJWTKeys(file, nil); err == nil || !strings.Contains(err.Error(), "damaged") || strings.Contains(err.Error(), "PRIVATE KEY-----") {
 			t.Errorf("%s: %v, %v", name, k, err)
 		}
 	}
@@ -248,14 +248,14 @@ func TestJWTKeyFile(t *testing.T) {
 	if err := os.Chmod(file, 0o640); err != nil {
 		t.Fatal(err)
 	}
-	if k, err := workload.OpenJWTKey(file); err == nil || !strings.Contains(err.Error(), "chmod 600") {
+	if k, err := workload.OpenJWTKeys(file, nil); err == nil || !strings.Contains(err.Error(), "chmod 600") {
 		t.Errorf("mode 0640: %v, %v", k, err)
 	}
 	link := filepath.Join(t.TempDir(), "link")
 	if err := os.Symlink(file, link); err != nil {
 		t.Fatal(err)
 	}
-	if k, err := workload.OpenJWTKey(link); err == nil {
+	if k, err := workload.OpenJWTKeys(link, nil); err == nil {
 		t.Errorf("a link: %v", k)
 	}
 }

@@ -35,7 +35,7 @@ type Config struct {
 	// Foreign are the bundles of other trust domains, which every process is given. Nil: there are none.
 	Foreign *latest.Value[*bundle.Set]
 	// JWT signs JWT-SVIDs. Nil: there are none.
-	JWT *JWTKey
+	JWT *JWTKeys
 	// Right is asked with which token the leaf of a service is fetched for a process that the service
 	// names. Its error, a gRPC status, says why there is no right to it, or, Unavailable, that this is
 	// not known. It is asked again every Recheck, and may block for a few seconds. Nil: with none.
@@ -61,7 +61,7 @@ type Server struct {
 	right       func(context.Context, identity.Name) (string, error)
 	recheck     time.Duration
 	sets        *latest.Value[*bundle.Set]
-	jwt         *JWTKey
+	jwt         *JWTKeys
 	acceptance  *acceptance.Record
 	log         *slog.Logger
 	metrics     *metrics

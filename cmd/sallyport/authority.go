@@ -50,7 +50,7 @@ func (p *controlPlane) openCA() error {
 	}
 	leafTTL := cmp.Or(settings.leafTTL, p.cfg.LeafTTL)
 	builtin, err := ca.Open(ca.Config{
-		Dir: filepath.Join(p.cfg.Data, "ca"), Missing: hadCA(p.cfg.Data), TrustDomain: td, LeafTTL: leafTTL, Gate: p.accepted, FederationHint: p.cfg.federationHint(), Logger: p.log, Registerer: p.metrics,
+		Dir: filepath.Join(p.cfg.Data, "ca"), Missing: hadCA(p.cfg.Data), TrustDomain: td, LeafTTL: leafTTL, Gate: p.accepted, Keys: p.keys, FederationHint: p.cfg.federationHint(), Logger: p.log, Registerer: p.metrics,
 		IntermediateTTL: settings.intermediateTTL, RootTTL: settings.rootTTL, Upstreams: providers.upstreams, Provider: settings.provider,
 	})
 	if err != nil {
@@ -59,6 +59,7 @@ func (p *controlPlane) openCA() error {
 	p.closers = append(p.closers, builtin.Close)
 	p.openRotations(builtin, slices.Sorted(maps.Keys(providers.upstreams)))
 	providers.follow(p, builtin)
+	p.builtin = builtin
 	td = builtin.TrustDomain()
 	issuer, err := ca.NewIssuer(ca.IssuerConfig{Provider: builtin, TrustDomain: td, TTL: leafTTL, Registerer: p.metrics})
 	if err != nil {

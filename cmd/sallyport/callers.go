@@ -45,7 +45,7 @@ func (p *controlPlane) openTokens() error {
 		p.log.Warn("token key is missing, a new one is made: every proxy needs a new token", "file", path)
 	}
 	issuer, err := token.Open(token.Config{
-		File: path, TrustDomain: td, RevokedFile: filepath.Join(p.cfg.Data, "revoked-tokens.json"),
+		File: path, Keys: p.keys, TrustDomain: td, RevokedFile: filepath.Join(p.cfg.Data, "revoked-tokens.json"),
 	})
 	if err != nil {
 		return err

@@ -39,6 +39,7 @@ type serveConfig struct {
 	CAProviders            any           `mapstructure:"ca_providers"`
 	TokenTTL               time.Duration `mapstructure:"token_ttl"`
 	SocketDirs             string        `mapstructure:"socket_dirs"`
+	CAKeyFile              string        `mapstructure:"ca_key_file"`
 	XDSAddress             string        `mapstructure:"xds_address"`
 	XDSNames               string        `mapstructure:"xds_names"`
 	MetricsBind            string        `mapstructure:"metrics_bind"`
@@ -107,6 +108,7 @@ func serveFlags(f *pflag.FlagSet) {
 	f.String("ca-provider", "", "the CA that signs in a new mesh: builtin (as consul), vault, plugin or files, as ca_config says, or a name of ca_providers; in one that exists a rotation changes it")
 	f.String("ca-config", "", "what the CA of --ca-provider is told, with Consul's keys where they mean the same; in the file a block, here JSON")
 	f.String("ca-providers", "", "further CAs, to which a rotation can lead: NAME { provider, config }; in the file a block, here JSON")
+	f.String("ca-key-file", "", "file with an age identity, as age-keygen writes it, to which every private key in the data directory is encrypted (default: they are in clear); of several the first encrypts and each decrypts")
 	f.Duration("token-ttl", defaultTokenTTL, "life of the tokens that \"sallyport envoy\" renews")
 	f.String("socket-dirs", defaultSocketDirs, "directories, with commas between them, in which registrations may name Unix sockets to listen on or to dial, at any depth")
 	f.String("xds-address", "", "host:port of a TLS endpoint for Envoys on other machines (default: none, the socket alone)")

@@ -33,7 +33,7 @@ func (p *controlPlane) serveRemote(ctx context.Context, l net.Listener) (err err
 		}
 	}
 	e, err := ca.OpenEndpoint(ca.EndpointConfig{
-		Dir: filepath.Join(p.cfg.Data, "endpoint"), TrustDomain: td, Logger: p.log,
+		Dir: filepath.Join(p.cfg.Data, "endpoint"), TrustDomain: td, Keys: p.keys, Logger: p.log,
 		Names: append(reachedAs(l.Addr(), p.cfg.XDSAddress), p.cfg.xdsNames()...),
 	})
 	if err != nil {

@@ -25,6 +25,7 @@ import (
 	"github.com/sallyport/sallyport/claim"
 	"github.com/sallyport/sallyport/consul"
 	"github.com/sallyport/sallyport/identity"
+	"github.com/sallyport/sallyport/internal/keyring"
 	"github.com/sallyport/sallyport/internal/latest"
 	"github.com/sallyport/sallyport/internal/sequence"
 	"github.com/sallyport/sallyport/issuance"
@@ -77,6 +78,8 @@ type controlPlane struct {
 	log     *slog.Logger
 	metrics *prometheus.Registry
 
+	keys      *keyring.Keyring // nil: private keys are kept in clear
+	builtin   *ca.CA           // nil beside Consul
 	source    source
 	authority authority
 	callers   callers
@@ -176,6 +179,9 @@ func open(cfg serveConfig, log *slog.Logger) (_ *controlPlane, err error) {
 		return nil, err
 	}
 	p.closers = append(p.closers, release)
+	if p.keys, err = cfg.keyring(log); err != nil {
+		return nil, err
+	}
 	claims := cfg.claims()
 	claims.File, claims.Logger = filepath.Join(cfg.Data, "claims.json"), log
 	parts := []func() error{p.openIssuance, p.openAcceptance, p.openCA, p.openFiles, p.openTokens, p.openServers}

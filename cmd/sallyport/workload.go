@@ -21,11 +21,23 @@ func (p *controlPlane) openWorkload() (err error) {
 	if p.cfg.Consul {
 		p.warnOfTokens()
 		cfg.Right, cfg.Recheck = p.workloadRight, recheckInterval
-	} else if cfg.JWT, err = workload.OpenJWTKey(filepath.Join(p.cfg.Data, "jwt-svid.key")); err != nil {
-		return err
+	} else {
+		if cfg.JWT, err = workload.OpenJWTKeys(filepath.Join(p.cfg.Data, "jwt-svid.key"), p.keys); err != nil {
+			return err
+		}
+		p.runs = append(p.runs, func(ctx context.Context) error { return cfg.JWT.Run(ctx, p.log, p.rotation, p.builtin.StatusChanged) })
 	}
 	p.workload, err = workload.New(cfg)
 	return err
+}
+
+// rotation is how far the replacement of the built-in CA's root has come.
+func (p *controlPlane) rotation() workload.Rotation {
+	r := p.builtin.Status().Rotation
+	if r == nil {
+		return workload.Rotation{}
+	}
+	return workload.Rotation{Phase: r.Phase, Started: r.Started}
 }
 
 // workloadRight says with which of Consul's tokens the leaf of a service is fetched for a process that

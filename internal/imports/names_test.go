@@ -26,8 +26,6 @@ var exceptions = map[string]string{
 	"catalog.Store.Federate": "waits: the store of bundles of other trust domains",
 
 	"snapshot.Build":              "what Cache.Build is held to, and what tests of the data plane build with",
-	"ca.Idle":                     "waits: rotation",
-	"ca.Preparing":                "waits: rotation",
 	"ca.Retiring":                 "waits: rotation",
 	"files.SHA256":                "waits: sallyport revoke",
 	"files.SPIFFEID":              "waits: sallyport revoke",
