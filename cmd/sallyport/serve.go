@@ -97,6 +97,7 @@ type controlPlane struct {
 	http      *api.Server
 	workload  *workload.Server
 	domains   *bundle.Store
+	federated latest.Value[[]*sds.Roots] // of domains
 	offer     *bundle.Offer
 	// applications are those of which their sidecars say that they do not answer.
 	applications applications
@@ -217,7 +218,7 @@ func (p *controlPlane) openServers() error {
 	p.xds, err = xds.New(xds.Config{
 		Views: &p.store.Views, Credentials: p.secrets, Authorize: p.callers.Stream, Recheck: p.callers.recheck,
 		GenerationsFile: filepath.Join(p.cfg.Data, "generations-2.json"), UnrecordedFile: filepath.Join(p.cfg.RuntimeDir, "unrecorded-generations"),
-		Numbers: numbers, Acceptance: p.accepted,
+		Numbers: numbers, Acceptance: p.accepted, Federated: &p.federated,
 		Placed: func(id identity.ProxyID, at xds.Place, alone bool) {
 			p.claims.Place(id, at.Network, at.Admin, alone)
 		},

@@ -88,6 +88,7 @@ func (p *controlPlane) openTrustDomains() (err error) {
 		return err
 	}
 	p.runs = append(p.runs, p.domains.Run, p.offer.Run)
+	p.federate()
 	return nil
 }
 

@@ -22,8 +22,6 @@ import (
 
 // exceptions are exported names that no other package of the product uses, and what for: tests of others, or what waits for its use.
 var exceptions = map[string]string{
-	"bundle.Set.Of":          "waits: secrets of other trust domains",
-	"catalog.Store.Federate": "waits: the store of bundles of other trust domains",
 
 	"snapshot.Build":              "what Cache.Build is held to, and what tests of the data plane build with",
 	"ca.Retiring":                 "waits: rotation",
