@@ -22,6 +22,7 @@ import (
 
 // exceptions are exported names that no other package of the product uses, and what for: tests of others, or what waits for its use.
 var exceptions = map[string]string{
+	"bundle.Set.Of": "what tests ask for one trust domain's",
 
 	"snapshot.Build":              "what Cache.Build is held to, and what tests of the data plane build with",
 	"ca.Retiring":                 "waits: rotation",
