@@ -4,6 +4,8 @@ package e2e
 
 import (
 	"fmt"
+	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -42,6 +44,38 @@ func TestConsulRootRotation(t *testing.T) {
 	unscathed(t, "2 rotations of the root", load.Stop())
 	same("2 rotations of the root")
 	works(t, c, m)
+	followed(t, c, m, cars[2])
+}
+
+// followed rotates the root while one Envoy is stopped: `sallyport ca status` names it until it has followed. Sallyport rotates nothing itself.
+func followed(t *testing.T, c *meshtest.Consul, m *meshtest.Mesh, car *meshtest.Sidecar) {
+	t.Helper()
+	waits := func(what string, want bool) {
+		t.Helper()
+		if _, err := meshtest.Within(60*time.Second, func() error {
+			s, err := caStatus(m)
+			if name := "proxy " + car.Name + "-sidecar-proxy"; err == nil && (s.Rotation == nil || s.waits(name) != want) {
+				err = fmt.Errorf("%s: waits for it is not %v: %+v", name, want, s)
+			}
+			return err
+		}); err != nil {
+			t.Fatalf("%s: %v", what, err)
+		}
+	}
+	waits("before", false)
+	pid := envoyOf(t, car)
+	if err := syscall.Kill(pid, syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	c.RotateRoot("consul", map[string]any{"PrivateKey": meshtest.ECKey(t)})
+	waits("while it is stopped", true)
+	if err := syscall.Kill(pid, syscall.SIGCONT); err != nil {
+		t.Fatal(err)
+	}
+	waits("when it has followed", false)
+	if r := m.Run("ca", "rotate"); r.Exit == 0 || !strings.Contains(r.Stderr, "rotate its root with `consul connect ca set-config`") {
+		t.Errorf("ca rotate: %+v", r)
+	}
 }
 
 // rotated rotates the root under load, and waits until each Envoy serves with a leaf that the new one has signed.
