@@ -69,7 +69,11 @@ func (s *Server) mayAuthorize(r *http.Request, q *question, in *connectAuthorize
 	if source, err = sourceOf(in.ClientCertURI); err != nil {
 		return nil, target, source, err
 	}
-	_, service := source.Service()
+	if st, e := s.current(); e == nil {
+		if err = unlessNoService(source, st.view); err != nil {
+			return nil, target, source, err
+		}
+	}
 	if err = s.identify(r, q); err != nil {
 		return nil, target, source, err
 	}
@@ -84,10 +88,18 @@ func (s *Server) mayAuthorize(r *http.Request, q *question, in *connectAuthorize
 	if v = st.view; s.config.Knowing != nil {
 		v, err = s.config.Knowing(r.Context(), q.caller.ID, target)
 	}
-	if err == nil && !service && v.Mesh() != nil && source.TrustDomain() == v.Mesh().TrustDomain {
-		err = failed(http.StatusBadRequest, "ClientCertURI not a valid Service identifier") // an agent's, a gateway's
+	if err == nil {
+		err = unlessNoService(source, v)
 	}
 	return v, target, source, err
+}
+
+// unlessNoService is the refusal of an identity of the mesh that is no service's: an agent's, a gateway's.
+func unlessNoService(source identity.ID, v *catalog.View) error {
+	if _, service := source.Service(); service || v.Mesh() == nil || source.TrustDomain() != v.Mesh().TrustDomain {
+		return nil
+	}
+	return failed(http.StatusBadRequest, "ClientCertURI not a valid Service identifier")
 }
 
 // sourceOf reads the identity of a certificate, of whichever trust domain. Consul takes spellings that are no SPIFFE IDs; they are

@@ -174,8 +174,9 @@ func extension(c *x509.Certificate, id asn1.ObjectIdentifier) []byte {
 	return nil
 }
 
-// selfIssued reports whether a certificate has its signer's name: BoringSSL looks for no other above it.
-func selfIssued(c *x509.Certificate) bool { return sameName(c.RawSubject, c.RawIssuer) }
+// selfIssued reports whether BoringSSL takes a certificate for its own signer, and looks for no other above it: by its name, key ID and
+// usage. A leaf without a name by an intermediate without one, as Consul's secondary datacenters have, may not sign and so is none.
+func selfIssued(c *x509.Certificate) bool { return fits(c, c) }
 
 // place says which certificate of chain c is, or which root.
 func place(c *x509.Certificate, chain []*x509.Certificate) string {

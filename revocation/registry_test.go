@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -21,6 +22,7 @@ const web = "spiffe://example.org/ns/default/dc/dc1/svc/web"
 
 // published is what a Registry published last.
 type published struct {
+	mu    sync.Mutex
 	times int
 	last  catalog.Contents
 }
@@ -32,11 +34,17 @@ func open(t *testing.T, file string) (*revocation.Registry, *published, func(cat
 		t.Fatal(err)
 	}
 	p := &published{}
-	return r, p, r.Publisher(func(c catalog.Contents) { p.times, p.last = p.times+1, c })
+	return r, p, r.Publisher(func(c catalog.Contents) {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		p.times, p.last = p.times+1, c
+	})
 }
 
 // serials are the revocations of p.
 func (p *published) serials() (all []string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	for _, r := range p.last.Revoked.All() {
 		all = append(all, r.Serial+r.ID)
 	}
