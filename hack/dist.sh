@@ -68,7 +68,7 @@ build() {
 # no_dead_links DIR: what the pages in a directory link to beside them is there.
 no_dead_links() {
 	find "$1" -name '*.md' | while read -r page; do
-		grep -o ']([^)#:]*' "$page" | sed 's/^](//' | sort -u | while read -r link; do
+		grep -o ']([^)#:]*[)#]' "$page" | sed 's/^](//; s/.$//' | sort -u | while read -r link; do
 			[ -z "$link" ] || [ -e "${page%/*}/$link" ] || echo "$page: $link"
 		done
 	done >"$work/dead-links"
