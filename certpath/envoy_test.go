@@ -22,8 +22,9 @@ import (
 	"github.com/sallyport/sallyport/internal/meshtest"
 )
 
-// TestEnvoyFollowsChains holds real Envoys to the table of chains, plain and with the SPIFFE validator, and to what verifying
-// knows of them beside it. Each bundle is a listener of one Envoy, on a Unix socket, which echoes what callers send that it lets in.
+// TestEnvoyFollowsChains holds real Envoys to the table of chains, of callers and of servers, plain and with the SPIFFE validator, and
+// to what verifying knows of them beside it. Each bundle is a listener of one Envoy, on a Unix socket, which echoes what callers send
+// that it lets in; and for each chain a listener that leads to a server that shows it.
 func TestEnvoyFollowsChains(t *testing.T) {
 	for _, version := range []string{envoytest.Oldest, envoytest.Newest} {
 		t.Run(version, func(t *testing.T) {
@@ -46,19 +47,30 @@ func TestEnvoyFollowsChains(t *testing.T) {
 			for i, bundle := range bundles {
 				listeners = append(listeners, echoing(t, p, socketOf(dir, i, false), bundle, false), echoing(t, p, socketOf(dir, i, true), bundle, true))
 			}
-			runEnvoy(t, binary, dir, listeners)
+			chains := rotationChains(p)
+			to, address := &dialling{dir: dir}, echoServer(t, dir, p, chains)
+			for n := range chains {
+				for i, bundle := range rotationBundles(p) {
+					to.add(address, n, i, bundle, false)
+					to.add(address, n, i, bundle, true)
+				}
+			}
+			runEnvoy(t, binary, dir, append(listeners, to.listeners...), to.clusters)
 
-			for _, tt := range rotationChains(p) {
+			for n, tt := range chains {
 				for i, want := range tt.accepts {
 					for _, validator := range []bool{false, true} {
 						if got := letIn(t, socketOf(dir, i, validator), tt.chain, p.key("leaf")); got != (want == 'y') {
 							t.Errorf("%s, bundle %d, validator %t: let in: %t", tt.name, i, validator, got)
 						}
+						if got := reached(t, to.socket(n, i, validator)); got != (want == 'y') {
+							t.Errorf("%s, bundle %d, validator %t: a server with it is reached: %t", tt.name, i, validator, got)
+						}
 					}
 				}
 			}
 			// Which of two it takes is a question of the version: so neither may be bad.
-			chain := rotationChains(p)[0].chain
+			chain := chains[0].chain
 			first, last := letIn(t, socketOf(dir, 4, false), chain, p.key("leaf")), letIn(t, socketOf(dir, 5, false), chain, p.key("leaf"))
 			if first != (version == envoytest.Oldest) || last == first {
 				t.Errorf("an expired twin first: let in: %t, last: %t", first, last)
@@ -107,27 +119,9 @@ type object = map[string]any
 // echoing is a listener that lets in whoever bundle verifies.
 func echoing(t *testing.T, p *pki, socket string, bundle []*x509.Certificate, validator bool) object {
 	t.Helper()
-	var roots strings.Builder
-	for _, c := range bundle {
-		roots.WriteString(inPEM(c))
-	}
 	key, err := x509.MarshalPKCS8PrivateKey(p.key("leaf"))
 	if err != nil {
 		t.Fatal(err)
-	}
-	inline := func(s string) object { return object{"inline_string": s} }
-	typed := func(name string, fields object) object {
-		fields["@type"] = "type.googleapis.com/envoy.extensions." + name
-		return fields
-	}
-	validation := object{"trusted_ca": inline(roots.String())}
-	if validator {
-		validation = object{"custom_validator_config": object{
-			"name": "envoy.tls.cert_validator.spiffe",
-			"typed_config": typed("transport_sockets.tls.v3.SPIFFECertValidatorConfig", object{
-				"trust_domains": []any{object{"name": testDomain, "trust_bundle": inline(roots.String())}},
-			}),
-		}}
 	}
 	return object{
 		"name": socket, "address": object{"pipe": object{"path": socket}},
@@ -139,7 +133,7 @@ func echoing(t *testing.T, p *pki, socket string, bundle []*x509.Certificate, va
 						"certificate_chain": inline(inPEM(p.by("leaf", "int1"))),
 						"private_key":       inline(string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: key}))),
 					}},
-					"validation_context": validation,
+					"validation_context": rootsOf(bundle, validator),
 				},
 			})},
 			"filters": []any{object{"name": "echo", "typed_config": typed("filters.network.echo.v3.Echo", object{})}},
@@ -147,11 +141,35 @@ func echoing(t *testing.T, p *pki, socket string, bundle []*x509.Certificate, va
 	}
 }
 
+func inline(s string) object { return object{"inline_string": s} }
+
+func typed(name string, fields object) object {
+	fields["@type"] = "type.googleapis.com/envoy.extensions." + name
+	return fields
+}
+
+// rootsOf is a validation context with the roots of bundle, plain or those of testDomain for the SPIFFE validator.
+func rootsOf(bundle []*x509.Certificate, validator bool) object {
+	var roots strings.Builder
+	for _, c := range bundle {
+		roots.WriteString(inPEM(c))
+	}
+	if !validator {
+		return object{"trusted_ca": inline(roots.String())}
+	}
+	return object{"custom_validator_config": object{
+		"name": "envoy.tls.cert_validator.spiffe",
+		"typed_config": typed("transport_sockets.tls.v3.SPIFFECertValidatorConfig", object{
+			"trust_domains": []any{object{"name": testDomain, "trust_bundle": inline(roots.String())}},
+		}),
+	}}
+}
+
 // runEnvoy runs an Envoy until the test ends, and waits until it is ready.
-func runEnvoy(t *testing.T, binary, dir string, listeners []any) {
+func runEnvoy(t *testing.T, binary, dir string, listeners, clusters []any) {
 	t.Helper()
 	admin := filepath.Join(dir, "admin")
-	b, err := json.Marshal(object{"admin": object{"address": object{"pipe": object{"path": admin}}}, "static_resources": object{"listeners": listeners}})
+	b, err := json.Marshal(object{"admin": object{"address": object{"pipe": object{"path": admin}}}, "static_resources": object{"listeners": listeners, "clusters": clusters}})
 	if err != nil {
 		t.Fatal(err)
 	}
