@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
@@ -30,6 +31,7 @@ import (
 	"github.com/sallyport/sallyport/internal/meshtest"
 	"github.com/sallyport/sallyport/internal/testca"
 	"github.com/sallyport/sallyport/snapshot"
+	"github.com/spiffe/go-spiffe/v2/bundle/spiffebundle"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"google.golang.org/grpc"
 	"google.golang.org/protobuf/proto"
@@ -137,7 +139,8 @@ func certificates(t testing.TB, a, b *testca.Pair) (rows []presented) {
 }
 
 // TestEnvoyKeepsTrustDomainsApart holds real Envoys to the table of two trust domains: 24 certificates, at what is made for a tcp and an
-// http service in each mode, and at two handshakes that are not made, to show what the rules are for.
+// http service in each mode, and at three handshakes that are not made, to show what the rules are for, and that the validator's
+// other form would be none the better.
 func TestEnvoyKeepsTrustDomainsApart(t *testing.T) {
 	for version, features := range map[string]snapshot.Features{envoytest.Oldest: oldest, envoytest.Newest: newest} {
 		t.Run(version, func(t *testing.T) {
@@ -176,6 +179,16 @@ func TestEnvoyKeepsTrustDomainsApart(t *testing.T) {
 					if ok {
 						c.CustomValidatorConfig = nil
 						c.TrustedCa = &corev3.DataSource{Specifier: &corev3.DataSource_InlineString{InlineString: a.root.PEM() + b.PEM()}}
+					}
+					return ok
+				})
+			})
+			add("trust_bundles alone", catalog.Inbound{}, func(p presented) bool { return p.validator }, func(s *bootstrapv3.Bootstrap) {
+				withoutRules(t, s)
+				change(t, s, func(m proto.Message) bool {
+					v, ok := m.(*tlsv3.SPIFFECertValidatorConfig)
+					if ok {
+						v.TrustDomains, v.TrustBundles = nil, trustBundles(t, map[string]*x509.Certificate{trustDomain: a.root.Cert, tdB.Name(): b.Cert})
 					}
 					return ok
 				})
@@ -234,6 +247,24 @@ func withRoots(t testing.TB, r *snapshot.Resources, own *authority, others ...sn
 		return false
 	})
 	return b
+}
+
+// trustBundles is the roots of each trust domain as the SPIFFE validator takes them in one document.
+func trustBundles(t testing.TB, roots map[string]*x509.Certificate) *corev3.DataSource {
+	t.Helper()
+	documents := map[string]json.RawMessage{}
+	for name, root := range roots {
+		text, err := spiffebundle.FromX509Authorities(spiffeid.RequireTrustDomainFromString(name), []*x509.Certificate{root}).Marshal()
+		if err != nil {
+			t.Fatal(err)
+		}
+		documents[name] = text
+	}
+	text, err := json.Marshal(map[string]any{"trust_domains": documents})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &corev3.DataSource{Specifier: &corev3.DataSource_InlineString{InlineString: string(text)}}
 }
 
 func withoutRules(t testing.TB, b *bootstrapv3.Bootstrap) {

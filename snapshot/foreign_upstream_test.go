@@ -9,9 +9,11 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
+	"slices"
 	"testing"
 	"time"
 
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
 	"github.com/sallyport/sallyport/catalog"
 	"github.com/sallyport/sallyport/identity"
@@ -21,10 +23,12 @@ import (
 	"github.com/sallyport/sallyport/snapshot"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/anypb"
 )
 
 // TestEnvoyDialsItsOwnDomainAlone: an upstream's server is verified with the roots of its own trust domain and no others, in the mesh
-// and beyond it; and with nobody's where the bundle is not known.
+// and beyond it; and with nobody's where the bundle is not known. Why not with the validator that callers are verified with: an
+// upstream has no rules behind it, and a second name would be believed.
 func TestEnvoyDialsItsOwnDomainAlone(t *testing.T) {
 	b := testca.Sign(t, &x509.Certificate{Subject: pkix.Name{CommonName: "B"}, IsCA: true, KeyUsage: x509.KeyUsageCertSign}, nil)
 	for version, features := range map[string]snapshot.Features{envoytest.Oldest: oldest, envoytest.Newest: newest} {
@@ -32,9 +36,10 @@ func TestEnvoyDialsItsOwnDomainAlone(t *testing.T) {
 			a := newAuthority(t)
 			binary, dir := envoytest.Binary(t, version), socketDir(t)
 			const unknown = identity.ID("spiffe://td-c.example/x")
+			validated := identity.NewName("validated") // its server is verified as callers are, which is not made
 			api, other := serviceURI("api"), "spiffe://td-b.example/ns/prod/sa/other"
 			rows := []struct {
-				dials identity.ID // empty: the service api
+				dials identity.ID // empty: the service api, or validated if by is to have signed a name of it
 				by    *testca.Pair
 				uris  []string
 				want  bool
@@ -49,6 +54,10 @@ func TestEnvoyDialsItsOwnDomainAlone(t *testing.T) {
 				{"", b, []string{api, other}, false},
 				{unknown, b, []string{string(unknown)}, false},
 				{unknown, a.root, []string{string(unknown)}, false},
+				{"", a.root, []string{serviceURI(validated.Service)}, true},
+				{"", b, []string{serviceURI(validated.Service)}, false},
+				{"", b, []string{serviceURI(validated.Service), other}, false},
+				{"", b, []string{other, serviceURI(validated.Service)}, true},
 			}
 			proxy := &catalog.Proxy{ID: "web-sidecar-proxy", Service: identity.NewName("web"), Origin: "web.hcl:1", Inbound: catalog.Inbound{Address: "127.0.0.1", Port: freePort(t), LocalPort: 1}}
 			view := &catalog.ProxyView{
@@ -66,6 +75,9 @@ func TestEnvoyDialsItsOwnDomainAlone(t *testing.T) {
 					u.Foreign, u.Address, u.Port = row.dials, e.Address, e.Port
 				} else {
 					u.Destination = identity.NewName("api")
+					if slices.Contains(row.uris, serviceURI(validated.Service)) {
+						u.Destination = validated
+					}
 					u.ConnectTimeout = time.Second + time.Duration(len(proxy.Upstreams))*time.Millisecond // so that each has a cluster of its own
 					s.Service.Name, s.Endpoints.Name = u.Destination, u.Destination
 				}
@@ -82,6 +94,16 @@ func TestEnvoyDialsItsOwnDomainAlone(t *testing.T) {
 				context := c.GetCommonTlsContext().GetValidationContext()
 				dialled := identity.ID(context.GetMatchTypedSubjectAltNames()[0].GetMatcher().GetExact())
 				td := dialled.TrustDomain()
+				if dialled == identity.ID(serviceURI(validated.Service)) {
+					both := &tlsv3.SPIFFECertValidatorConfig{TrustBundles: trustBundles(t, map[string]*x509.Certificate{trustDomain: a.root.Cert, tdB.Name(): b.Cert})}
+					packed, err := anypb.New(both)
+					if err != nil {
+						t.Fatal(err)
+					}
+					context.TrustedCa, context.MaxVerifyDepth = nil, nil
+					context.CustomValidatorConfig = &corev3.TypedExtensionConfig{Name: "envoy.tls.cert_validator.spiffe", TypedConfig: packed}
+					return true
+				}
 				if td.Name() == trustDomain {
 					return false
 				}
