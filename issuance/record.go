@@ -13,7 +13,6 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
 	"slices"
 	"sync"
@@ -22,6 +21,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/sallyport/sallyport/identity"
+	"github.com/sallyport/sallyport/internal/journal"
 	"github.com/sallyport/sallyport/sds"
 )
 
@@ -75,22 +75,17 @@ func leafOf(k key, v value) Leaf {
 
 // Record is all leafs that have not ended. Make it with Open; Run writes it. All methods may be called by several goroutines.
 type Record struct {
-	file string
-	max  int
-	log  *slog.Logger
-	disk writer
-
+	file    string
+	max     int
+	log     *slog.Logger
+	journal *journal.Journal
 	dropped prometheus.Counter
-	wake    chan struct{}
 
 	mu   sync.Mutex
 	all  map[key]value
 	full bool // said in the log
-	// pending are those that are to be appended to the file; whole says that it is to be written anew.
+	// pending are those that are to be appended to the file.
 	pending []key
-	whole   bool
-	lines   int   // in the file
-	failed  error // of the last write
 }
 
 // Open reads the file. The error is that it cannot be read, or that the metrics cannot be registered. Lines that are
@@ -100,7 +95,7 @@ func Open(c Config) (*Record, error) {
 		c.Logger = slog.New(slog.DiscardHandler)
 	}
 	r := &Record{
-		file: c.File, max: most, log: c.Logger, disk: &file{path: c.File}, wake: make(chan struct{}, 1), all: map[key]value{},
+		file: c.File, max: most, log: c.Logger, all: map[key]value{},
 		dropped: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "sallyport_leaf_record_dropped_total",
 			Help: "Leafs that had not ended and are not in the record any more, as it was full.",
@@ -117,8 +112,6 @@ func Open(c Config) (*Record, error) {
 	}
 	damaged, err := r.load(time.Now())
 	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		r.whole = true // replacing it puts its name on the disk, too
 	case err != nil:
 		return nil, fmt.Errorf("record of issued leafs: %w: make it readable, or move %s away, and certificates of before cannot be traced", err, c.File)
 	case damaged > 0:
@@ -149,14 +142,12 @@ func (r *Record) Add(c identity.Caller, leaf *x509.Certificate) {
 	}
 	r.makeRoom(time.Now())
 	r.all[k] = v
-	// The whole file is written from r.all: beyond as many it is no more work.
-	if len(r.pending) > r.max/4 {
-		r.pending, r.whole = nil, true
+	r.pending = append(r.pending, k)
+	if len(r.pending) > r.max/4 { // to write all of r.all is no more work
+		r.pending = nil
+		r.journal.Rewrite()
 	}
-	if !r.whole {
-		r.pending = append(r.pending, k)
-	}
-	r.signal()
+	r.journal.Signal()
 }
 
 // Name is who a caller is, in the record.
@@ -165,14 +156,6 @@ func Name(c identity.Caller) string {
 		return "proxy " + string(c.Proxy)
 	}
 	return c.Application
-}
-
-// signal wakes Run. It does not block.
-func (r *Record) signal() {
-	select {
-	case r.wake <- struct{}{}:
-	default:
-	}
 }
 
 // makeRoom drops leafs if there are as many as may be. r.mu is held.

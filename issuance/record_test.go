@@ -5,8 +5,10 @@ import (
 	"context"
 	"crypto/sha256"
 	"crypto/x509"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"log/slog"
 	"math/big"
 	"net/url"
@@ -92,7 +94,7 @@ func TestRecord(t *testing.T) {
 		check(r, "token 7QK", "uid 1000", "proxy web-1")
 
 		// Written without an end of Run, as a process that is killed leaves it.
-		time.Sleep(2 * gather)
+		time.Sleep(time.Second)
 		synctest.Wait()
 		again, log := open(t, path)
 		check(again, "token 7QK", "uid 1000", "proxy web-1")
@@ -174,7 +176,7 @@ func TestDamaged(t *testing.T) {
 			t.Fatalf("with byte %d of %d changed: %d leafs, log: %s", n, len(whole), got, log)
 		}
 	}
-	long := append(bytes.Repeat([]byte("x"), 3*maxLine), '\n')
+	long := append(bytes.Repeat([]byte("x"), 200_000), '\n')
 	if err := os.WriteFile(path, append(long, whole...), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -231,6 +233,7 @@ func TestFull(t *testing.T) {
 
 // TestCompaction has the file be written anew when most of it is about leafs that have ended, while it runs and at a start.
 func TestCompaction(t *testing.T) {
+	const fewLines = 1000 // of internal/journal
 	synctest.Test(t, func(t *testing.T) {
 		path := filepath.Join(t.TempDir(), "issued-leafs")
 		lines := func() int {
@@ -270,75 +273,54 @@ func TestCompaction(t *testing.T) {
 	})
 }
 
-// trouble is a disk that answers what it is told to.
-type trouble struct {
-	file
-	answer chan error
-	calls  []string
-}
-
-func (d *trouble) append(b []byte) error { return d.do("append", b, d.file.append) }
-
-func (d *trouble) replace(b []byte) error { return d.do("replace", b, d.file.replace) }
-
-func (d *trouble) do(what string, b []byte, f func([]byte) error) error {
-	d.calls = append(d.calls, fmt.Sprintf("%s %d", what, bytes.Count(b, []byte("\n"))))
-	if err := <-d.answer; err != nil {
-		return err
-	}
-	return f(b)
-}
-
-// TestDiskStalls hands leafs out while the disk takes nothing, and writes all of them when it does again.
-func TestDiskStalls(t *testing.T) {
+// TestDisk: leafs are handed out while the disk takes nothing, the record says what is wrong, and all of them are on the disk when it does
+// again. More than a quarter of what is kept wait, so the file is written anew.
+func TestDisk(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		path := filepath.Join(t.TempDir(), "issued-leafs")
+		dir := filepath.Join(t.TempDir(), "data")
+		path := filepath.Join(dir, "issued-leafs")
 		r, log := open(t, path)
-		d := &trouble{file: file{path: path}, answer: make(chan error)}
-		r.disk, r.max = d, 100
-		end := running(t, r)
-		began := time.Now()
-		for n := range 40 {
+		r.max = 100
+		defer running(t, r)()
+		for n := range 60 {
 			r.Add(web("web"), certificate(n, "web", time.Hour))
-			synctest.Wait()
 		}
-		if time.Since(began) != 0 || len(all(r)) != 40 || r.Health() != nil {
-			t.Errorf("after %v %d leafs, %v", time.Since(began), len(all(r)), r.Health())
+		time.Sleep(time.Minute)
+		if err := r.Health(); !errors.Is(err, os.ErrNotExist) || !strings.Contains(err.Error(), path) || len(all(r)) != 60 {
+			t.Errorf("%d leafs, health %v", len(all(r)), err)
 		}
-		d.answer <- nil
-		time.Sleep(time.Second) // more than 25 wait, so all are written
-		d.answer <- errors.New("disk full")
-		synctest.Wait()
-		if err := r.Health(); err == nil || !strings.Contains(err.Error(), "disk full") {
-			t.Errorf("health %v", err)
+		if err := os.Mkdir(dir, 0o700); err != nil {
+			t.Fatal(err)
 		}
-		time.Sleep(retry)
-		d.answer <- nil
+		time.Sleep(10 * time.Second)
+		r.Add(web("web"), certificate(60, "web", time.Hour))
 		time.Sleep(time.Second)
-		r.Add(web("web"), certificate(40, "web", time.Hour))
-		d.answer <- nil
-		synctest.Wait()
-		if diff := cmp.Diff([]string{"replace 1", "replace 40", "replace 40", "append 1"}, d.calls); diff != "" || r.Health() != nil {
-			t.Errorf("%v; calls (-want +got):\n%s", r.Health(), diff)
+		if again, _ := open(t, path); len(all(again)) != 61 || r.Health() != nil {
+			t.Errorf("%d leafs are on the disk, want 61; health %v", len(all(again)), r.Health())
 		}
-		if again, _ := open(t, path); len(all(again)) != 41 {
-			t.Errorf("%d leafs are on the disk, want 41", len(all(again)))
-		}
-		if n := strings.Count(log.String(), "level=ERROR"); n != 1 {
+		if n := strings.Count(log.String(), "level=ERROR"); n != 1 || !strings.Contains(log.String(), "record written again") {
 			t.Errorf("%d errors in the log:\n%s", n, log)
 		}
-		// At the end it waits for the disk, but not for ever.
-		time.Sleep(time.Second)
-		r.Add(web("web"), certificate(41, "web", time.Hour))
-		synctest.Wait()
-		began = time.Now()
-		end()
-		if took := time.Since(began); took != lastWrite || !strings.Contains(log.String(), "did not take it") {
-			t.Errorf("the end took %v, want %v; log: %s", took, lastWrite, log)
-		}
-		d.answer <- nil
-		time.Sleep(time.Second)
 	})
+}
+
+// TestFormat reads what releases since the first have written, and writes the same.
+func TestFormat(t *testing.T) {
+	const text = `{"serial":"0102","sha256":"ab52706b3a8dea4b2b9b3bc3a0d9f2ca0d7b2a5b4c3d2e1f00112233445566aa","id":"spiffe://mesh.test/ns/default/dc/dc1/svc/web","caller":"token 7QK","issued":1700000000,"ends":4102444800} `
+	path := filepath.Join(t.TempDir(), "issued-leafs")
+	content := fmt.Sprintf("%s%08x\n", text, crc32.ChecksumIEEE([]byte(strings.TrimSuffix(text, " "))))
+	if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	r, log := open(t, path)
+	if got := all(r); len(got) != 1 || got[0].Caller != "token 7QK" || !bytes.Equal(got[0].Serial, []byte{1, 2}) || log.Len() > 0 {
+		t.Fatalf("%+v; log: %s", got, log)
+	}
+	r.journal.Rewrite()
+	running(t, r)()
+	if b, err := os.ReadFile(path); err != nil || string(b) != content {
+		t.Errorf("%v, written anew it is\n%swant\n%s", err, b, content)
+	}
 }
 
 // given is a source that gives each caller one leaf and ends.
@@ -368,16 +350,23 @@ func TestSource(t *testing.T) {
 func FuzzLine(f *testing.F) {
 	r, _ := open(f, filepath.Join(f.TempDir(), "issued-leafs"))
 	r.Add(web(`we"b`), certificate(1, "web", time.Hour))
-	for k, v := range r.all {
-		f.Add(appendLine(nil, k, v))
+	textOf := func(k key, v value) []byte {
+		text, err := json.Marshal(lineOf(k, v))
+		if err != nil {
+			f.Fatal(err)
+		}
+		return text
 	}
-	f.Add([]byte(`{} 00000000`))
+	for k, v := range r.all {
+		f.Add(textOf(k, v))
+	}
+	f.Add([]byte(`{}`))
 	f.Fuzz(func(t *testing.T, b []byte) {
-		k, v, err := parseLine(bytes.TrimSuffix(b, []byte("\n")))
+		k, v, err := parseLine(b)
 		if err != nil {
 			return
 		}
-		k2, v2, err := parseLine(bytes.TrimSuffix(appendLine(nil, k, v), []byte("\n")))
+		k2, v2, err := parseLine(textOf(k, v))
 		if err != nil || k2 != k || v2 != v {
 			t.Errorf("%q is %v %v, and written anew %v %v, %v", b, k, v, k2, v2, err)
 		}
