@@ -18,8 +18,10 @@ type entry struct {
 	Holder string   `json:"holder,omitempty"`
 	Roots  []string `json:"roots,omitempty"` // SHA-256, in hexadecimal
 	Leafs  []line   `json:"leafs,omitempty"`
-	// Ended is the last line of a process that ended in order.
-	Ended bool `json:"ended,omitempty"`
+	// Ended is the last line of a process that ended in order, and Lost what it knew of until when there may be holders that are not
+	// recorded, in Unix seconds.
+	Ended bool  `json:"ended,omitempty"`
+	Lost  int64 `json:"lost,omitempty"`
 }
 
 type line struct {
@@ -58,13 +60,14 @@ func digestOf(text string) (d digest, err error) {
 
 // load reads the file. What a crash may have lost is then waited for.
 func (r *Record) load() error {
-	ended := false
-	j, damaged, missing, err := journal.Open(journal.Config{File: r.cfg.File, Logger: r.log, Due: r.take, Last: entry{Ended: true}}, func(text []byte) error {
+	ended, last := false, &entry{Ended: true}
+	j, damaged, missing, err := journal.Open(journal.Config{File: r.cfg.File, Logger: r.log, Due: r.take, Last: last}, func(text []byte) error {
 		var e entry
 		if err := json.Unmarshal(text, &e); err != nil {
 			return err
 		}
 		if ended = e.Ended; ended {
+			last.Lost = e.Lost
 			return nil
 		}
 		return r.read(e)
@@ -73,7 +76,15 @@ func (r *Record) load() error {
 		return err
 	}
 	r.journal = j
-	r.crashed = !ended && !missing || damaged > 0 || missing && len(r.cfg.Issued) > 0
+	if missing {
+		j.Rewrite() // that it is there is what shows that a process did not end in order
+	}
+	if ended {
+		if err := j.CutLast(); err != nil {
+			r.log.Error("the record of what was accepted still says that sallyport ended in order, which a crash would not change", "file", r.cfg.File, "err", err)
+			j.Rewrite()
+		}
+	}
 	if damaged > 0 {
 		r.log.Warn("lines of the record of what was accepted are damaged and left out: a rotation waits for those that they were about", "file", r.cfg.File, "count", damaged)
 	}
@@ -83,7 +94,8 @@ func (r *Record) load() error {
 			delete(r.holders, name)
 		}
 	}
-	if r.crashed {
+	if !ended && !missing || damaged > 0 || missing && len(r.cfg.Issued) > 0 {
+		last.Lost = max(last.Lost, now.Add(r.cfg.Life).Unix())
 		for _, l := range r.cfg.Issued {
 			if h := r.holders[l.Caller]; l.Ends.After(now) && (h == nil || h.ends(now.Unix(), nil) < l.Ends.Unix()) {
 				if h = r.of(l.Caller); h != nil {
@@ -91,8 +103,9 @@ func (r *Record) load() error {
 				}
 			}
 		}
+		j.Rewrite() // with what is only known of the leafs that were given away
 	}
-	j.Rewrite() // so that it does not end with the line of one that ended in order
+	r.lost = time.Unix(last.Lost, 0)
 	return nil
 }
 

@@ -14,7 +14,7 @@ import (
 var _ ca.Gate = (*Record)(nil)
 
 // lost is why one is waited for of which nothing is known.
-const lost = "nothing is recorded of it, and sallyport did not end in order the last time: it may have a leaf"
+const lost = "nothing is recorded of it, and sallyport did not end in order lately: it may have a leaf"
 
 // Untold implements ca.Gate.
 func (r *Record) Untold(roots []*x509.Certificate) []ca.Holder {
@@ -64,10 +64,10 @@ func (r *Record) holding(now time.Time, f func(*holder) (ends int64, reason stri
 			out = append(out, ca.Holder{Name: h.name, Connected: h.connected(now), Ends: time.Unix(ends, 0), Reason: reason})
 		}
 	}
-	if until := r.started.Add(r.cfg.Life); r.crashed && r.cfg.Proxies != nil && now.Before(until) {
+	if r.cfg.Proxies != nil && now.Before(r.lost) {
 		for _, id := range r.cfg.Proxies() {
 			if name := "proxy " + string(id); r.holders[name] == nil {
-				out = append(out, ca.Holder{Name: name, Ends: until, Reason: lost})
+				out = append(out, ca.Holder{Name: name, Ends: r.lost, Reason: lost})
 			}
 		}
 	}

@@ -90,13 +90,12 @@ type Record struct {
 	cfg     Config
 	log     *slog.Logger
 	journal *journal.Journal
-	started time.Time
-	crashed bool // the last process did not end as it should
+	lost    time.Time // until when somebody may have a leaf of which nothing is recorded, as a process did not end as it should
 
 	mu      sync.Mutex
 	holders map[string]*holder
 	bundles map[string]*bundle // by their roots
-	signers map[digest]digest  // by the certificate above the leaf: the key of the root
+	signers map[digest]digest  // by the certificate above the leaf, or the names of a root: its key
 	signing *sds.Roots         // those by which signers were found
 	roots   *sds.Roots         // the last ones that somebody has accepted, and what they are called
 	bundle  *bundle
@@ -118,7 +117,7 @@ func Open(c Config) (*Record, error) {
 		c.Settle = 45 * time.Second
 	}
 	r := &Record{
-		cfg: c, log: c.Logger, started: time.Now(), holders: map[string]*holder{}, bundles: map[string]*bundle{},
+		cfg: c, log: c.Logger, holders: map[string]*holder{}, bundles: map[string]*bundle{},
 		signers: map[digest]digest{}, sent: map[*Stream]bool{},
 	}
 	if c.Registerer != nil {
@@ -359,7 +358,7 @@ func (r *Record) useOf(chain []*x509.Certificate) use {
 		clear(r.signers)
 		r.signing = roots
 	}
-	above := sha256.Sum256(chain[0].AuthorityKeyId)
+	above := sha256.Sum256(slices.Concat(chain[0].RawIssuer, chain[0].AuthorityKeyId)) // some roots have no key ID
 	if len(chain) > 1 {
 		above = sha256.Sum256(chain[1].Raw)
 	}

@@ -302,6 +302,8 @@ func TestCrash(t *testing.T) {
 		end()
 		ended, _ := m.open()
 		m.want(ended, "", "")
+		again, _ := m.open() // a kill -9 before anything was written
+		m.want(again, "proxy api (not connected) 72h0m0s, uid 7 (not connected) 1h0m0s", "proxy api (not connected) 72h0m0s, uid 7 (not connected) 1h0m0s")
 		if err := os.Remove(m.path); err != nil {
 			t.Fatal(err)
 		}
@@ -309,6 +311,75 @@ func TestCrash(t *testing.T) {
 		m.want(gone, "proxy api (not connected) 72h0m0s, proxy web (not connected) 72h0m0s, uid 7 (not connected) 1h0m0s",
 			"proxy api (not connected) 72h0m0s, proxy web (not connected) 72h0m0s, uid 7 (not connected) 1h0m0s")
 	})
+}
+
+// TestEndAfterCrash ends in order soon after a crash: what the crash took is still not known.
+func TestEndAfterCrash(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newMesh(t)
+		m.proxies, m.now = []identity.ProxyID{"web"}, m.both
+		r, _ := m.open()
+		end := running(t, r)
+		time.Sleep(time.Second)
+		killed, _ := m.open()
+		end() // of the process that was killed, which wrote nothing more; only its goroutines are to end
+		time.Sleep(time.Second)
+		end = running(t, killed)
+		time.Sleep(71 * time.Hour)
+		m.want(killed, "proxy web (not connected) 1h0m0s", "proxy web (not connected) 1h0m0s")
+		end()
+		ended, _ := m.open()
+		m.want(ended, "proxy web (not connected) 1h0m0s", "proxy web (not connected) 1h0m0s")
+		end = running(t, ended)
+		time.Sleep(2 * time.Hour)
+		m.want(ended, "", "")
+		end()
+		last, _ := m.open()
+		m.want(last, "", "")
+	})
+}
+
+// TestNoKeyID has two roots that sign leafs themselves, and do not say by which key: each leaf is of its own root.
+func TestNoKeyID(t *testing.T) {
+	m := newMesh(t)
+	m.now = m.both
+	r, _ := m.open()
+	leaf := func(by *testca.Pair) *sds.SVID {
+		nameless := *by
+		c := *by.Cert
+		c.SubjectKeyId, nameless.Cert = nil, &c
+		p := testca.Sign(t, &x509.Certificate{NotBefore: time.Now(), NotAfter: time.Now().Add(time.Hour), URIs: []*url.URL{{Scheme: "spiffe", Host: "mesh.test", Path: "/svc/web"}}}, &nameless)
+		if len(p.Cert.AuthorityKeyId) > 0 {
+			t.Fatal("the leaf says by which key")
+		}
+		return &sds.SVID{Certificates: []*x509.Certificate{p.Cert}, PrivateKey: p.Key}
+	}
+	first, second := leaf(m.next), leaf(m.old)
+	a, b := r.Open(proxy("a")), r.Open(proxy("b"))
+	a.Give(m.both, first)
+	a.Accept(m.both, []*sds.SVID{first})
+	b.Give(m.both, second)
+	b.Accept(m.both, []*sds.SVID{second})
+	m.want(r, "", "proxy b 1h0m0s")
+}
+
+// TestLongNames has as many identities as are told apart, of names as long as they can be, under two roots.
+func TestLongNames(t *testing.T) {
+	m := newMesh(t)
+	m.now = m.both
+	r, _ := m.open()
+	end := running(t, r)
+	for n := range maxLeafs {
+		name := fmt.Sprint(strings.Repeat("long-", 90), n)
+		for _, next := range []bool{false, true} {
+			r.Open(app).Give(nil, m.leaf(name, next, time.Hour))
+		}
+	}
+	end()
+	other, log := m.open()
+	if m.want(other, "uid 1000 (not connected) 1h0m0s", "uid 1000 (not connected) 1h0m0s"); log.Len() > 0 {
+		t.Errorf("log: %s", log)
+	}
 }
 
 // TestDamaged has a record whose lines are not what they were: nobody is taken for one who has accepted.

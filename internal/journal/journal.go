@@ -24,8 +24,8 @@ import (
 )
 
 const (
-	// maxLine bounds a line.
-	maxLine = 64 << 10
+	// maxLine bounds a line, in bytes: one about all that a holder may have is longer than 64 KiB where names are long.
+	maxLine = 1 << 20
 	// gather is how long after a write the next one begins at the earliest: a mesh that starts costs few of them.
 	gather = 100 * time.Millisecond
 	// retry is how long after a failure the file is written again.
@@ -55,6 +55,8 @@ type Journal struct {
 	disk writer
 	wake chan struct{}
 
+	lastAt int64 // where its last line begins
+
 	mu     sync.Mutex
 	whole  bool // it is to be written anew
 	lines  int
@@ -75,12 +77,18 @@ func Open(cfg Config, each func([]byte) error) (j *Journal, damaged int, missing
 	}
 	defer func() { _ = f.Close() }()
 	in := bufio.NewReaderSize(f, maxLine)
-	for {
+	for at := int64(0); ; {
 		b, err := in.ReadSlice('\n')
+		if len(b) > 0 {
+			j.lastAt = at
+		}
+		at += int64(len(b))
 		whole := err == nil
 		long := errors.Is(err, bufio.ErrBufferFull)
 		for errors.Is(err, bufio.ErrBufferFull) {
-			_, err = in.ReadSlice('\n')
+			var more []byte
+			more, err = in.ReadSlice('\n')
+			at += int64(len(more))
 		}
 		if err != nil && !errors.Is(err, io.EOF) {
 			return nil, damaged, false, err
@@ -148,6 +156,19 @@ func (j *Journal) Rewrite() {
 	defer j.mu.Unlock()
 	j.whole = true
 	j.Signal()
+}
+
+// CutLast takes the last line off the file that was read, on the disk when it returns: it is Config.Last of the process before, and no
+// more true. A disk that is full takes that, too. It is called once, before Run.
+func (j *Journal) CutLast() error {
+	f, err := os.OpenFile(j.cfg.File, os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	if err = f.Truncate(j.lastAt); err == nil {
+		err = f.Sync()
+	}
+	return errors.Join(err, f.Close())
 }
 
 // Compact has the file be written anew if most lines hold no more: hold is how many do.
