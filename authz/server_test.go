@@ -44,6 +44,9 @@ func TestTable(t *testing.T) {
 			s := newServer(t, authz.Config{Views: views(c.Scope, c.Destination, c.Intentions), Authorize: known})
 			ctx := call(t.Context(), c.Destination.String())
 			for _, peer := range c.Peers {
+				if !peer.Proved() {
+					continue
+				}
 				certificate := ca.certificate(t, peer)
 				for _, kind := range []string{"tcp", "http"} {
 					resp, err := s.Check(ctx, request(kind, peer.Principal(), certificate, c.Destination.Service))
@@ -337,6 +340,7 @@ func contents(s intention.Scope, destination identity.Name, all []intention.Inte
 
 func views(s intention.Scope, destination identity.Name, all []intention.Intention) *latest.Value[*catalog.View] {
 	store := &catalog.Store{}
+	store.Federate(s.Federated)
 	store.Publish(contents(s, destination, all).Contents())
 	return &store.Views
 }

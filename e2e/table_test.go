@@ -26,6 +26,7 @@ import (
 	"github.com/sallyport/sallyport/internal/catalogtest"
 	"github.com/sallyport/sallyport/internal/decisiontable"
 	"github.com/sallyport/sallyport/internal/envoytest"
+	"github.com/sallyport/sallyport/internal/latest"
 	"github.com/sallyport/sallyport/internal/meshtest"
 	"github.com/sallyport/sallyport/sds"
 	"github.com/sallyport/sallyport/token"
@@ -77,6 +78,7 @@ func decisionTable(t *testing.T, version string, cases []decisiontable.Case) {
 			doors[c.Destination] = makeDoors(t, m, c.Destination)
 		}
 	}
+	others := otherDomains(t, cases)
 	marker := identity.NewName("marker")
 	publish := func(n int, c decisiontable.Case) {
 		contents := catalogtest.Mesh{
@@ -90,6 +92,12 @@ func decisionTable(t *testing.T, version string, cases []decisiontable.Case) {
 				contents.Proxies = append(contents.Proxies, d.proxy)
 			}
 		}
+		var roots []*sds.Roots
+		for _, td := range c.Scope.Federated {
+			roots = append(roots, others[td].roots)
+		}
+		cp.federated.Set(roots)
+		cp.store.Federate(c.Scope.Federated)
 		cp.store.Publish(contents.Contents())
 	}
 	publish(0, cases[0])
@@ -109,7 +117,11 @@ func decisionTable(t *testing.T, version string, cases []decisiontable.Case) {
 		for _, d := range doors[c.Destination] {
 			wg.Go(func() {
 				for _, p := range c.Peers {
-					client := meshtest.Client{Certificate: authority.Issue(t, meshtest.LeafSpec{URIs: p.URIs, DNS: p.DNS, CommonName: p.Subject})}
+					signer := authority
+					if other, ok := others[p.By]; ok {
+						signer = other.ca
+					}
+					client := meshtest.Client{Certificate: signer.Issue(t, meshtest.LeafSpec{URIs: p.URIs, DNS: p.DNS, CommonName: p.Subject})}
 					before := d.app.Requests.Load() + d.app.Bytes.Load()
 					a, tries := d.car.Decided(func() meshtest.Answer { return d.knock(client) })
 					tried.Add(1)
@@ -125,6 +137,32 @@ func decisionTable(t *testing.T, version string, cases []decisiontable.Case) {
 		wg.Wait()
 	}
 	figure(t, "cases=%d decisions=%d wrong=%d undecided_and_tried_again=%d", len(cases), tried.Load(), wrong.Load(), undecided.Load())
+}
+
+// otherDomain is the CA of another trust domain, and its roots as the mesh knows them.
+type otherDomain struct {
+	ca    *meshtest.Authority
+	roots *sds.Roots
+}
+
+// otherDomains are those of the table.
+func otherDomains(t *testing.T, cases []decisiontable.Case) map[spiffeid.TrustDomain]otherDomain {
+	t.Helper()
+	all := map[spiffeid.TrustDomain]otherDomain{}
+	for _, c := range cases {
+		for _, td := range c.Scope.Federated {
+			if _, ok := all[td]; !ok {
+				a := meshtest.ForeignAuthority(t, td.Name())
+				all[td] = otherDomain{a, sds.NewRoots(td, "", []sds.Root{{ID: td.Name(), Certificate: a.Certificate}})}
+			}
+		}
+		for _, p := range c.Peers {
+			if _, ok := all[p.By]; !ok && !p.By.IsZero() && p.By != c.Scope.TrustDomain {
+				all[p.By] = otherDomain{ca: meshtest.ForeignAuthority(t, p.By.Name())}
+			}
+		}
+	}
+	return all
 }
 
 // makeDoors makes a sidecar in every mode over every protocol.
@@ -161,6 +199,8 @@ type controlPlane struct {
 	tokens *token.Issuer
 	socket string
 	td     spiffeid.TrustDomain
+	// federated are the roots of other trust domains.
+	federated latest.Value[[]*sds.Roots]
 }
 
 func newControlPlane(t *testing.T, m *meshtest.Mesh, td spiffeid.TrustDomain) *controlPlane {
@@ -187,7 +227,7 @@ func newControlPlane(t *testing.T, m *meshtest.Mesh, td spiffeid.TrustDomain) *c
 	if err != nil {
 		t.Fatal(err)
 	}
-	if cp.xds, err = xds.New(xds.Config{Views: &cp.store.Views, Credentials: secrets, Authorize: authorizer.Stream}); err != nil {
+	if cp.xds, err = xds.New(xds.Config{Views: &cp.store.Views, Credentials: secrets, Authorize: authorizer.Stream, Federated: &cp.federated}); err != nil {
 		t.Fatal(err)
 	}
 	decide, err := authz.New(authz.Config{Views: &cp.store.Views, Told: cp.xds.Told, ToldChanged: cp.xds.ToldChanged, Authorize: authorizer.Call})

@@ -1,8 +1,10 @@
 package intention_test
 
 import (
+	"strings"
 	"testing"
 
+	"github.com/sallyport/sallyport/identity"
 	"github.com/sallyport/sallyport/intention"
 	"github.com/sallyport/sallyport/internal/decisiontable"
 )
@@ -20,9 +22,15 @@ func TestDecideTable(t *testing.T) {
 		t.Run(c.Name, func(t *testing.T) {
 			policy := c.Policy()
 			for _, peer := range c.Peers {
+				if !peer.Proved() {
+					continue
+				}
 				got := intention.Deny
-				if id, ok := peer.Identity(); ok {
-					got = policy.Decide(id).Action
+				if id, ok := peer.ID(); ok {
+					got = policy.DecideID(id).Action
+				}
+				if id, err := identity.ParseURI(strings.Join(peer.URIs, "")); len(peer.URIs) == 1 && err == nil && policy.Decide(id).Action != got {
+					t.Errorf("Decide(%s → %s) is not DecideID", peer, c.Destination)
 				}
 				if got != peer.Want {
 					t.Errorf("Decide(%s → %s) = %s, want %s", peer, c.Destination, got, peer.Want)

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"crypto/tls"
 	"crypto/x509"
+	"crypto/x509/pkix"
 	"errors"
 	"fmt"
 	"io"
@@ -24,7 +25,9 @@ import (
 	"github.com/sallyport/sallyport/internal/decisiontable"
 	"github.com/sallyport/sallyport/internal/envoytest"
 	"github.com/sallyport/sallyport/internal/meshtest"
+	"github.com/sallyport/sallyport/internal/testca"
 	"github.com/sallyport/sallyport/snapshot"
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"google.golang.org/protobuf/encoding/protojson"
 )
 
@@ -42,7 +45,15 @@ func TestEnvoyDecidesTable(t *testing.T) {
 			dir := socketDir(t)
 			app := filepath.Join(dir, "app")
 			serve(t, app)
-			ca := newAuthority(t)
+			ca, others, known := newAuthority(t), map[spiffeid.TrustDomain]*testca.Pair{}, map[spiffeid.TrustDomain]snapshot.Trust{}
+			for _, c := range table {
+				for _, p := range c.Peers {
+					if td := p.By; td != c.Scope.TrustDomain && !td.IsZero() && others[td] == nil {
+						others[td] = testca.Sign(t, &x509.Certificate{Subject: pkix.Name{CommonName: td.Name()}, IsCA: true, KeyUsage: x509.KeyUsageCertSign}, nil)
+						known[td] = snapshot.Trust{TrustDomain: td, Roots: others[td].PEM()}
+					}
+				}
+			}
 			type listener struct {
 				decisiontable.Case
 				protocol catalog.Protocol
@@ -54,7 +65,18 @@ func TestEnvoyDecidesTable(t *testing.T) {
 				for _, protocol := range []catalog.Protocol{catalog.TCP, catalog.HTTP} {
 					in := input(c.Policy(), catalog.Inbound{Protocol: protocol, LocalSocket: app})
 					in.Envoy = features
-					b := static(t, build(t, in), ca)
+					var federated []snapshot.Trust // as the secret names them; most of the table has none
+					for p := range c.Policy().Foreign() {
+						if td := known[p.TrustDomain()]; !slices.Contains(federated, td) {
+							federated = append(federated, td)
+						}
+					}
+					in.Mesh.Federated = c.Scope.Federated
+					r := build(t, in)
+					b := static(t, r, ca)
+					if len(federated) > 0 {
+						b = withRoots(t, r, ca, federated...)
+					}
 					l := listener{Case: c, protocol: protocol, socket: filepath.Join(dir, strconv.Itoa(len(all)))}
 					s := b.StaticResources.Listeners[0]
 					s.Name = l.socket
@@ -71,7 +93,11 @@ func TestEnvoyDecidesTable(t *testing.T) {
 			start(t, binary, dir, config)
 			for _, l := range all {
 				for _, p := range l.Peers {
-					got, err := get(t, l.socket, ca, p)
+					signer := ca
+					if others[p.By] != nil {
+						signer = &authority{t, others[p.By]}
+					}
+					got, err := get(t, l.socket, signer, p)
 					if err != nil {
 						t.Errorf("%s: %s, %s → %s: %v", l.Name, l.protocol, p, l.Destination, err)
 					}

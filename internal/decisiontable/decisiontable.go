@@ -33,8 +33,10 @@ func (c Case) Policy() *intention.Policy {
 	return intention.Share(c.Destination, c.Intentions, c.Scope).Policy(c.Destination, c.Intentions)
 }
 
-// Peer is a client certificate that the mesh's CA signed, and what becomes of it.
+// Peer is a client certificate, and what becomes of it.
 type Peer struct {
+	// By is the trust domain whose CA signed it; zero: the mesh's own.
+	By      spiffeid.TrustDomain
 	URIs    []string // URI SANs in this order; url.Parse and String leave them as they are
 	DNS     []string // DNS SANs
 	Subject string   // the subject's common name
@@ -54,19 +56,28 @@ func (p Peer) String() string {
 		parts = append(parts, "CN="+p.Subject)
 	}
 	if len(parts) == 0 {
-		return "(no name)"
+		parts = append(parts, "(no name)")
+	}
+	if !p.By.IsZero() {
+		parts = append(parts, "by", p.By.Name())
 	}
 	return strings.Join(parts, " ")
 }
 
-// Identity is whom the peer's certificate is about: the one service that it names in a URI. ok is
+// ID is whom the peer's certificate is about: the one workload that it names in a URI. ok is
 // false if there is none, or several.
-func (p Peer) Identity() (id identity.Service, ok bool) {
+func (p Peer) ID() (id identity.ID, ok bool) {
 	if len(p.URIs) != 1 {
-		return identity.Service{}, false
+		return "", false
 	}
-	id, err := identity.ParseURI(p.URIs[0])
+	id, err := identity.ParseID(p.URIs[0])
 	return id, err == nil
+}
+
+// Proved reports whether the handshake leaves the peer to what decides: where By is given, whether it signed for a first URI of its
+// own. It alone keeps out who has another trust domain's name first; what comes after it does not see who signed.
+func (p Peer) Proved() bool {
+	return p.By.IsZero() || len(p.URIs) > 0 && strings.HasPrefix(p.URIs[0], p.By.IDString()+"/")
 }
 
 // Principal is what Envoy calls the peer in a CheckRequest: the first URI SAN, else the first DNS
@@ -90,9 +101,11 @@ type file struct {
 		Name        string   `yaml:"name"`
 		Default     string   `yaml:"default"`
 		Datacenters []string `yaml:"datacenters"`
+		Federated   []string `yaml:"federated"`
 		Destination string   `yaml:"destination"`
 		Intentions  []struct {
 			Source      string `yaml:"source"`
+			SpiffeID    string `yaml:"spiffe_id"`
 			Peer        string `yaml:"peer"`
 			Destination string `yaml:"destination"`
 			Action      string `yaml:"action"`
@@ -104,6 +117,7 @@ type file struct {
 			URIs       []string `yaml:"uris"`
 			DNS        []string `yaml:"dns"`
 			Subject    string   `yaml:"subject"`
+			By         string   `yaml:"by"`
 			Want       string   `yaml:"want"`
 		} `yaml:"peers"`
 	} `yaml:"cases"`
@@ -139,13 +153,28 @@ func Load(path string) ([]Case, error) {
 		if c.Scope.Default, err = action(in.Default); err != nil {
 			return fail(err)
 		}
+		for _, text := range in.Federated {
+			other, err := spiffeid.TrustDomainFromString(text)
+			if err != nil {
+				return fail(err)
+			}
+			c.Scope.Federated = append(c.Scope.Federated, other)
+		}
 		for n, i := range in.Intentions {
 			act, err := action(i.Action)
 			if err != nil {
 				return fail(err)
 			}
+			source := intention.Source{Peer: i.Peer, Name: name(i.Source)}
+			if i.SpiffeID != "" {
+				id, err := identity.ParseID(expand(i.SpiffeID))
+				if err != nil {
+					return fail(err)
+				}
+				source = intention.Source{ID: id}
+			}
 			c.Intentions = append(c.Intentions, intention.Intention{
-				Source:      intention.Source{Peer: i.Peer, Name: name(i.Source)},
+				Source:      source,
 				Destination: name(i.Destination),
 				Action:      act,
 				Unsupported: i.Unsupported,
@@ -156,6 +185,11 @@ func Load(path string) ([]Case, error) {
 			p := Peer{Subject: expand(i.Subject)}
 			if p.Want, err = action(i.Want); err != nil {
 				return fail(err)
+			}
+			if i.By != "" {
+				if p.By, err = spiffeid.TrustDomainFromString(expand(i.By)); err != nil {
+					return fail(err)
+				}
 			}
 			if i.Service != "" {
 				dc := Datacenter
