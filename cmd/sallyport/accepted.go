@@ -14,7 +14,7 @@ import (
 func (p *controlPlane) openAcceptance() error {
 	record, err := acceptance.Open(acceptance.Config{
 		File: filepath.Join(p.cfg.Data, "accepted-certificates"), Roots: p.roots, Issued: p.issued.Leafs(func(issuance.Leaf) bool { return true }),
-		Proxies: p.proxies, Life: p.cfg.LeafTTL, Logger: p.log, Registerer: p.metrics,
+		Proxies: p.proxies, Life: p.cfg.leafTTL(), Logger: p.log, Registerer: p.metrics,
 	})
 	if err != nil {
 		return err
@@ -22,11 +22,11 @@ func (p *controlPlane) openAcceptance() error {
 	p.accepted = record
 	p.checks = append(p.checks, record.Health)
 	p.runs = append(p.runs, func(ctx context.Context) error {
-		// Streams accept something until they end, and what is not written is taken for lost.
+		// Something is given and accepted until the servers have ended, and what is not written is not known at the next start.
 		running, end := context.WithCancel(context.WithoutCancel(ctx))
 		defer end()
 		context.AfterFunc(ctx, func() {
-			<-p.streamsEnded
+			<-p.served
 			end()
 		})
 		return record.Run(running)

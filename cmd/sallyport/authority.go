@@ -1,7 +1,6 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"crypto/x509"
 	"errors"
@@ -48,7 +47,7 @@ func (p *controlPlane) openCA() error {
 	if err != nil {
 		return err
 	}
-	leafTTL := cmp.Or(settings.leafTTL, p.cfg.LeafTTL)
+	leafTTL := p.cfg.leafTTL()
 	builtin, err := ca.Open(ca.Config{
 		Dir: filepath.Join(p.cfg.Data, "ca"), Missing: hadCA(p.cfg.Data), TrustDomain: td, LeafTTL: leafTTL, Gate: p.accepted, Keys: p.keys, FederationHint: p.cfg.federationHint(), Logger: p.log, Registerer: p.metrics,
 		IntermediateTTL: settings.intermediateTTL, RootTTL: settings.rootTTL, Upstreams: providers.upstreams, Provider: settings.provider,

@@ -86,7 +86,7 @@ While a rotation runs, --override, --distrust and --end-old-connections are abou
 		},
 	}
 	c.Flags().StringVar(&r.To, "to", "", "the provider that signs afterwards (default: the one that signs now, under a new root)")
-	c.Flags().StringArrayVar(&r.Override, "override", nil, "proxy (or who else stands in \"sallyport ca status\", whose acceptance of the new root is not waited for")
+	c.Flags().StringArrayVar(&r.Override, "override", nil, "proxy (or who else stands in \"sallyport ca status\") whose acceptance of the new root is not waited for")
 	c.Flags().BoolVar(&r.Dangerous, "dangerous", false, "--override even where the old root cannot sign the new one: connections of those that are not waited for then fail")
 	c.Flags().BoolVar(&r.Distrust, "distrust", false, "the old root's key is known to others: wait for nobody who is not connected; who is silent has to come back for new certificates")
 	c.Flags().BoolVar(&r.EndConnections, "end-old-connections", false, "when the old root has left, end all connections, which it may have authenticated")

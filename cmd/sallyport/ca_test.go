@@ -12,7 +12,7 @@ import (
 
 // TestCARotate begins a rotation and asks for what is refused meanwhile.
 func TestCARotate(t *testing.T) {
-	_, _ = startServe(t)
+	_, _ = startServe(t, "--trust-domain", "mesh.test", "--ca-providers", `{"lab": {"provider": "files", "config": {"roots_file": "roots.pem", "chain_file": "ca.pem", "key_file": "ca.key"}}}`)
 	run := func(args ...string) string {
 		t.Helper()
 		out, err := command(t, append(args, "--runtime-dir", "rt")...)
@@ -33,6 +33,8 @@ func TestCARotate(t *testing.T) {
 		{"ca status", []string{"rotation: none"}},
 		{"ca rotate", []string{"rotation: prepare", "prepared", "waits for nobody"}},
 		{"ca rotate", []string{"a root is being replaced already, from builtin to builtin", "phase prepare and waits for nobody", "--override PROXY goes on without"}},
+		{"ca rotate --to lab --end-old-connections", []string{"a root is being replaced already, from builtin to builtin"}},
+		{"ca rotate --override web-sidecar-proxy", []string{"not waited for: proxy web-sidecar-proxy\n  waits for nobody"}}, // and no connection ends for what was refused
 		{"ca rotate --override web-sidecar-proxy --end-old-connections", []string{"not waited for: proxy web-sidecar-proxy", "all connections end when the old root has left"}},
 		{"status", []string{"root: the root is being replaced: prepare: `sallyport ca status"}},
 	} {

@@ -93,7 +93,10 @@ func (c serveConfig) caSettings() (caSettings, error) {
 	td, err := configuredTrustDomain(c.TrustDomain)
 	for _, p := range s.providers {
 		if err == nil && !td.IsZero() {
-			_, err := p.open(td, slog.New(slog.DiscardHandler), nil, nil)
+			one, err := p.open(td, slog.New(slog.DiscardHandler), nil, nil)
+			if err == nil {
+				err = one.close()
+			}
 			errs = append(errs, err)
 			s.notes = append(s.notes, p.options.notes...)
 		}
@@ -108,6 +111,12 @@ func (c serveConfig) caSettings() (caSettings, error) {
 	return s, errors.Join(errs...)
 }
 
+// leafTTL is how long a leaf lives: what ca_config says, if it does. What is wrong with that caSettings tells.
+func (c serveConfig) leafTTL() time.Duration {
+	config, _ := optionsOf("ca_config", c.CAConfig) //nolint:errcheck // as said
+	return cmp.Or(config.duration("LeafCertTTL"), c.LeafTTL)
+}
+
 // opened is a provider that can be asked.
 type opened struct {
 	ca.UpstreamConfig
@@ -115,7 +124,7 @@ type opened struct {
 	close func() error
 	// policy is what a token of Vault needs; empty: it is none.
 	policy string
-	// distrusted is nil where nobody says so.
+	// plugin is nil if it is none.
 	plugin *plugin.CA
 }
 

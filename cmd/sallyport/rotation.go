@@ -128,16 +128,18 @@ func (p *controlPlane) rotateCA(r admin.RotateCARequest) (out admin.CA, err erro
 	p.rotations.mu.Lock()
 	defer p.rotations.mu.Unlock()
 	running := authority.Status().Rotation
-	if r.EndConnections {
+	if r.EndConnections && !p.rotations.ends() {
 		if err := atomicfile.Replace(p.rotations.endFile, []byte("all connections end when the rotation that is running has ended\n")); err != nil {
 			return out, fmt.Errorf("that connections are to end: %w", err)
 		}
+		defer func() {
+			if err != nil { // what is refused has no effect
+				err = errors.Join(err, forgetFile(p.rotations.endFile))
+			}
+		}()
 	}
 	if running == nil {
 		err = authority.Rotate(ca.RotateOptions{To: r.To, Override: names, Dangerous: r.Dangerous, Distrust: r.Distrust, Reason: "asked for by `sallyport ca rotate`"})
-		if err != nil && r.EndConnections {
-			err = errors.Join(err, forgetFile(p.rotations.endFile))
-		}
 	} else {
 		err = p.amend(running, r, names)
 	}

@@ -9,6 +9,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"slices"
+	"sync"
 	"syscall"
 	"time"
 
@@ -103,8 +104,8 @@ type controlPlane struct {
 	applications applications
 	remote       latest.Value[*ca.Endpoint] // empty without a TLS endpoint
 	gates        gates
-	// streamsEnded is closed when all xDS streams have ended.
-	streamsEnded chan struct{}
+	// streamsEnded is closed when all xDS streams have ended, served when all servers that give leafs away have.
+	streamsEnded, served chan struct{}
 
 	// runs are the parts that run beside the servers, checks say why one cannot do its work (yet),
 	// and closers close what was opened, the last one first.
@@ -130,16 +131,29 @@ func serve(ctx context.Context, cfg serveConfig, log *slog.Logger, out io.Writer
 	for _, run := range p.runs {
 		g.Go(func() error { return run(ctx) })
 	}
-	g.Go(func() error { return p.serveGRPC(ctx, l.xds, nil) })
-	g.Go(func() error { return p.workload.Serve(ctx, l.workload) })
+	var givers sync.WaitGroup
+	gives := func(serve func() error) {
+		givers.Add(1)
+		g.Go(func() error {
+			defer givers.Done()
+			return serve()
+		})
+	}
+	gives(func() error { return p.serveGRPC(ctx, l.xds, nil) })
+	gives(func() error { return p.workload.Serve(ctx, l.workload) })
 	if l.remote != nil {
-		g.Go(func() error { return p.serveRemote(ctx, l.remote) })
+		gives(func() error { return p.serveRemote(ctx, l.remote) })
 	}
 	g.Go(func() error { return admin.Serve(ctx, l.admin, p.api(), log) })
-	g.Go(func() error { return p.http.Serve(ctx, l.http, nil) })
+	gives(func() error { return p.http.Serve(ctx, l.http, nil) })
 	if l.httpTCP != nil {
-		g.Go(func() error { return p.http.Serve(ctx, l.httpTCP, l.httpTLS) })
+		gives(func() error { return p.http.Serve(ctx, l.httpTCP, l.httpTLS) })
 	}
+	g.Go(func() error {
+		givers.Wait()
+		close(p.served)
+		return nil
+	})
 	if l.bundle != nil {
 		g.Go(func() error { return p.serveBundle(ctx, l.bundle, l.bundleTLS) })
 	}
@@ -167,7 +181,7 @@ func (p *controlPlane) notify(state string) {
 
 // open makes the parts. What it opened is closed again if it fails.
 func open(cfg serveConfig, log *slog.Logger) (_ *controlPlane, err error) {
-	p := &controlPlane{cfg: cfg, started: time.Now(), log: log, metrics: prometheus.NewRegistry(), store: &catalog.Store{Logger: log}, streamsEnded: make(chan struct{})}
+	p := &controlPlane{cfg: cfg, started: time.Now(), log: log, metrics: prometheus.NewRegistry(), store: &catalog.Store{Logger: log}, streamsEnded: make(chan struct{}), served: make(chan struct{})}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, p.close())
