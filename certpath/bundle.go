@@ -29,6 +29,15 @@ func Bundle(roots []*x509.Certificate, federated bool, now time.Time) (bundle []
 			leave(c, "it is not a CA's")
 			continue
 		}
+		// Before anything is verified with it: by the key of somebody else that may take minutes.
+		if err := signerKey(c.PublicKey); err != nil {
+			leave(c, "%v", err)
+			continue
+		}
+		if err := readable(c); err != nil {
+			leave(c, "proxies cannot read it: %v", err)
+			continue
+		}
 		if err := Valid(c, now); err != nil {
 			leave(c, "%v", err)
 			continue
