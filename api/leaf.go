@@ -94,6 +94,22 @@ func unlessRevoked(v *catalog.View, id identity.Service) error {
 	return nil
 }
 
+// stillMayHold is mayHold once more, after a wait: meanwhile the token or the identity may have been revoked, or the service names
+// other processes.
+func (s *Server) stillMayHold(r *http.Request, q *question, id identity.Service) error {
+	if err := s.identify(r, q); err != nil {
+		return err
+	}
+	if err := s.config.Authority.Act(r.Context(), &q.caller, id.Name, true); err != nil {
+		return err
+	}
+	st, err := s.current()
+	if err != nil {
+		return err
+	}
+	return unlessRevoked(st.view, id)
+}
+
 func (s *Server) leafOf(r *http.Request, q *question) (*answer, error) {
 	id, err := s.mayHold(r, q)
 	if err != nil {
@@ -113,13 +129,7 @@ func (s *Server) leafOf(r *http.Request, q *question) (*answer, error) {
 	defer leave()
 	a, waited, err := held.await(r.Context(), q)
 	if err == nil && waited {
-		// Meanwhile the token may have been revoked, or the service names other processes.
-		if err = s.identify(r, q); err == nil {
-			err = s.config.Authority.Act(r.Context(), &q.caller, id.Name, true)
-		}
-		if st, e := s.current(); err == nil && e == nil {
-			err = unlessRevoked(st.view, id)
-		}
+		err = s.stillMayHold(r, q, id)
 	}
 	if err != nil {
 		return nil, err

@@ -2,6 +2,7 @@ package api
 
 import (
 	"context"
+	"crypto/x509"
 	"io"
 	"net/http"
 	"strings"
@@ -10,6 +11,7 @@ import (
 	"time"
 
 	"github.com/sallyport/sallyport/identity"
+	"github.com/sallyport/sallyport/intention"
 )
 
 // revocable is names, until all rights are taken away.
@@ -69,5 +71,25 @@ func TestRevokedMeanwhile(t *testing.T) {
 	_ = send.Close()
 	if code := <-answered; code != http.StatusForbidden {
 		t.Errorf("a request that came slowly: %d", code)
+	}
+}
+
+// TestRevokedWhileSigned: who is revoked while the leaf is signed, by a CA that may take its time, does not get it.
+func TestRevokedWhileSigned(t *testing.T) {
+	var r *rig
+	r = start(t, func(c *Config) {
+		sign := c.Sign
+		c.Sign = func(ctx context.Context, by identity.Caller, id identity.Service, request []byte) ([]*x509.Certificate, error) {
+			contents := r.mesh.Contents()
+			contents.Revoked = intention.Revoke([]intention.Revocation{{ID: id.String(), Reason: "stolen"}})
+			r.view = r.view.Next(contents)
+			r.views.Set(r.view)
+			r.settle(t)
+			return sign(ctx, by, id, request)
+		}
+	})
+	request, _ := requestPEM(t)
+	if a := r.ask(t, "POST", "/v1/sallyport/leaf/api", "api", request); a.code != http.StatusForbidden || !strings.Contains(a.body, "is revoked (stolen)") {
+		t.Errorf("%d %s", a.code, a.body)
 	}
 }

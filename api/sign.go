@@ -64,6 +64,9 @@ func (s *Server) signed(w http.ResponseWriter, r *http.Request, q *question) (*a
 	}
 	chain, err := s.config.Sign(r.Context(), identity.Caller{Application: q.caller.ID, Token: q.caller.Token}, id, request)
 	<-s.signings.now
+	if err == nil {
+		err = s.stillMayHold(r, q, id)
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -142,7 +142,7 @@ func revoke(list []revocation) *Revoked {
 				r.services[e.service] = e.Revocation
 			}
 			continue
-		case e.Serial != "":
+		case e.Serial != "" && r.serials[e.Serial] == nil: // one without a digest, which is about more, comes first
 			r.serials[e.Serial] = e.Revocation
 		}
 		if e.SHA256 != "" {

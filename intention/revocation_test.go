@@ -74,10 +74,11 @@ func TestRevokingACertificate(t *testing.T) {
 		{ID: service("db", "dc1").String(), Serial: "2", SHA256: digest("b")},
 		{Serial: "3", SHA256: digest("c")},
 		{Serial: "4"},
+		{Serial: "4", SHA256: digest("e")},
 	})
 	p := policyOf(true).Revoking(list)
 	_, certificates := p.Revoked()
-	want := []intention.Certificate{{SHA256: digest("a"), ID: service("web", "dc1").String()}, {SHA256: digest("c")}}
+	want := []intention.Certificate{{SHA256: digest("a"), ID: service("web", "dc1").String()}, {SHA256: digest("c")}, {SHA256: digest("e")}}
 	if diff := cmp.Diff(want, certificates); diff != "" {
 		t.Error(diff)
 	}
@@ -91,7 +92,7 @@ func TestRevokingACertificate(t *testing.T) {
 		{"1", "", true},
 		{"", digest("a"), true},
 		{"1", digest("d"), false}, // another CA's
-		{"4", digest("d"), true},
+		{"4", digest("d"), true}, // whatever its digest, beside one with that serial number of which the digest is known
 		{"4", "", true},
 		{"5", digest("c"), true},
 		{"5", "", false},
