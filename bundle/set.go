@@ -46,6 +46,15 @@ func (s *Set) Of(td spiffeid.TrustDomain) *Bundle {
 	return nil
 }
 
+// Without is s less the bundle of a trust domain, and s itself if there is none. Who knows which is the mesh's own takes that one out: a
+// Store may hear of it after a file has named it.
+func (s *Set) Without(td spiffeid.TrustDomain) *Set {
+	if s.Of(td) == nil {
+		return s
+	}
+	return &Set{list: slices.DeleteFunc(slices.Clone(s.list), func(b *Bundle) bool { return b.TrustDomain == td })}
+}
+
 // same reports whether s and o have the same bundles, each of which stays the same one while it says the same.
 func (s *Set) same(o *Set) bool { return s != nil && o != nil && slices.Equal(s.list, o.list) }
 

@@ -161,6 +161,47 @@ func TestForeignBundles(t *testing.T) {
 	want()
 }
 
+// TestOwnBundleFromElsewhere: beside Consul a file may define the mesh's own trust domain before anybody knows that it is the own one.
+// Processes are given the mesh's own roots and keys all the same, and those alone.
+func TestOwnBundleFromElsewhere(t *testing.T) {
+	dir, stranger := t.TempDir(), foreignRoot(t)
+	for name, text := range map[string]string{"own.pem": stranger.PEM(), "own.yaml": "trust_domain: " + domain.Name() + "\nbundle: own.pem\n"} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	store, err := bundle.Open(bundle.Config{Dir: dir, Data: t.TempDir(), Own: func() (td spiffeid.TrustDomain, ok bool) { return td, false }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if set, _ := store.Sets().Load(); set.Of(domain) == nil {
+		t.Fatal("the test shows nothing: the file is not taken")
+	}
+	h := start(t, time.Hour, func(cfg *workload.Config) { cfg.Foreign = store.Sets() })
+	h.publish(instance("web", "web", fmt.Sprintf("unix:uid:%d", webUID)))
+	client := h.client(t, webUID)
+	m, err := fetch(t, client).Recv()
+	if err != nil || len(m.GetFederatedBundles()) != 0 {
+		t.Errorf("bundles beside the mesh's own: %v, %v", m.GetFederatedBundles(), err)
+	}
+	bundles, err := workloadpb.NewSpiffeWorkloadAPIClient(client).FetchX509Bundles(asked(t), &workloadpb.X509BundlesRequest{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := bundles.Recv()
+	if got := b.GetBundles()[domain.IDString()]; err != nil || len(got) == 0 || string(got) == string(stranger.Cert.Raw) || len(b.GetBundles()) != 1 {
+		t.Errorf("%d bundles, %d bytes of the mesh's own: %v", len(b.GetBundles()), len(got), err)
+	}
+	sds, err := secretv3.NewSecretDiscoveryServiceClient(client).FetchSecrets(t.Context(), &discoveryv3.DiscoveryRequest{ResourceNames: []string{"ALL"}, TypeUrl: secretType})
+	if err != nil {
+		t.Fatal(err)
+	}
+	config := &tlsv3.SPIFFECertValidatorConfig{}
+	if err := secretsOf(t, sds.GetResources())["ALL"].GetValidationContext().GetCustomValidatorConfig().GetTypedConfig().UnmarshalTo(config); err != nil || len(config.GetTrustDomains()) != 1 {
+		t.Errorf("Envoy is told of %v: %v", config.GetTrustDomains(), err)
+	}
+}
+
 // checkForeignJWT: a JWT-SVID of the other trust domain is good by its key; one that says to be of ours is not.
 func checkForeignJWT(t *testing.T, api workloadpb.SpiffeWorkloadAPIClient, key *ecdsa.PrivateKey) {
 	t.Helper()

@@ -113,7 +113,7 @@ func (h *holding) update() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	roots, ok := h.server.credentials.Roots()
-	next := &answer{roots: roots, foreign: h.server.foreign()}
+	next := &answer{roots: roots}
 	for i, g := range h.grants {
 		s := h.leafs[i].SVID(g.id)
 		if s == nil {
@@ -129,6 +129,7 @@ func (h *holding) update() {
 	if !ok || len(next.svids) == 0 || len(next.svids) < len(h.grants) && !h.expired {
 		return
 	}
+	next.foreign = h.server.foreign(next.svids[0].id.TrustDomain)
 	if old, _ := h.told.Load(); old.same(next) {
 		return
 	}

@@ -110,6 +110,7 @@ func (s *Server) FetchJWTBundles(_ *workloadpb.JWTBundlesRequest, stream grpc.Se
 	if err != nil {
 		return err
 	}
+	td := v.Mesh().TrustDomain
 	for {
 		foreign := s.sets.Changed() // before they are loaded, so that no change is missed
 		own, changed := emptyJWKS, (<-chan struct{})(nil)
@@ -117,8 +118,8 @@ func (s *Server) FetchJWTBundles(_ *workloadpb.JWTBundlesRequest, stream grpc.Se
 			changed = s.jwt.current.Changed()
 			own = s.jwt.load().bundle
 		}
-		bundles := map[string][]byte{v.Mesh().TrustDomain.IDString(): own}
-		for _, b := range s.foreign().All() {
+		bundles := map[string][]byte{td.IDString(): own}
+		for _, b := range s.foreign(td).All() {
 			if b.JWTKeys != nil {
 				bundles[b.TrustDomain.IDString()] = b.JWTKeys
 			}
@@ -164,8 +165,8 @@ func (s *Server) ValidateJWTSVID(_ context.Context, r *workloadpb.ValidateJWTSVI
 		}
 		bundles.Add(b)
 	}
-	for _, f := range s.foreign().All() {
-		if b, err := jwtbundle.Parse(f.TrustDomain, f.JWTKeys); err == nil && f.JWTKeys != nil && f.TrustDomain != own {
+	for _, f := range s.foreign(own).All() {
+		if b, err := jwtbundle.Parse(f.TrustDomain, f.JWTKeys); err == nil && f.JWTKeys != nil {
 			bundles.Add(b)
 		}
 	}

@@ -19,6 +19,7 @@ import (
 	"github.com/sallyport/sallyport/internal/latest"
 	"github.com/sallyport/sallyport/sds"
 	workloadpb "github.com/spiffe/go-spiffe/v2/proto/spiffe/workload"
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/health"
@@ -128,10 +129,10 @@ func (s *Server) Run(ctx context.Context) error {
 	}
 }
 
-// foreign are the bundles of other trust domains.
-func (s *Server) foreign() *bundle.Set {
+// foreign are the bundles of other trust domains than own.
+func (s *Server) foreign(own spiffeid.TrustDomain) *bundle.Set {
 	set, _ := s.sets.Load()
-	return set
+	return set.Without(own)
 }
 
 // refresh has Run make a new answer of h. It does not block.

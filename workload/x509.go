@@ -70,7 +70,8 @@ func (s *Server) followRoots(ctx context.Context, send func(td string, der []byt
 		}
 		if roots, ok := s.credentials.Roots(); ok {
 			late.Stop()
-			if err := send(v.Mesh().TrustDomain.IDString(), bundleOf(roots), s.foreign()); err != nil {
+			own := v.Mesh().TrustDomain
+			if err := send(own.IDString(), bundleOf(roots), s.foreign(own)); err != nil {
 				return err
 			}
 		}

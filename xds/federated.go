@@ -14,7 +14,7 @@ func trust(r *sds.Roots) snapshot.Trust {
 }
 
 // validation makes a secret that certificates are verified with. Of a trust domain without a bundle
-// it lets nobody in.
+// it lets nobody in. What another source says of the mesh's own trust domain is never taken.
 func (p *publisher) validation(secret snapshot.Secret, own *sds.Roots) (*discoveryv3.Resource, error) {
 	named := secret.Federated
 	if !secret.TrustDomain.IsZero() {
@@ -23,7 +23,7 @@ func (p *publisher) validation(secret snapshot.Secret, own *sds.Roots) (*discove
 	var others []snapshot.Trust
 	for _, td := range named {
 		for _, r := range p.federated {
-			if r.TrustDomain() == td {
+			if r.TrustDomain() == td && td != own.TrustDomain() {
 				others = append(others, trust(r))
 			}
 		}
