@@ -74,6 +74,7 @@ func TestParse(t *testing.T) {
 	for i := range many {
 		many[i] = root(t, "td-b.example")
 	}
+	long := testca.Sign(t, &x509.Certificate{Subject: pkix.Name{CommonName: strings.Repeat("x", 8<<10)}, IsCA: true, KeyUsage: x509.KeyUsageCertSign}, nil)
 	symmetric := strings.Replace(string(document(t, 1, a)), `"keys":[`, `"keys":[{"use":"jwt-svid","kid":"x","kty":"oct","k":"c2VjcmV0"},`, 1)
 	for name, tt := range map[string]struct {
 		text  string
@@ -95,6 +96,7 @@ func TestParse(t *testing.T) {
 		"an identity of it":      {text: string(document(t, 1, root(t, "td-b.example/x"))), want: "is this the bundle of another trust domain?"},
 		"no trust domain at all": {text: string(document(t, 1, testca.Sign(t, &x509.Certificate{IsCA: true, KeyUsage: x509.KeyUsageCertSign}, nil))), roots: 1},
 		"too many":               {text: string(document(t, 1, many...)), want: "33 certificates, 32 at most"},
+		"a long certificate":     {text: string(document(t, 1, a, long)), want: "bytes, 8192 at most"},
 		"a secret":               {text: symmetric, want: "no public key"},
 		"a private key in PEM":   {text: a.PEM() + "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n", want: `is a "PRIVATE KEY", want certificates alone`},
 		"PEM and more":           {text: a.PEM() + "and more", want: "neither a SPIFFE document"},

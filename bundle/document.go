@@ -22,10 +22,12 @@ import (
 )
 
 const (
-	// maxDocument bounds a document in bytes, maxAuthorities its certificates, and maxKeys its keys of JWT-SVIDs.
+	// maxDocument bounds a document in bytes, maxAuthorities its certificates, and maxKeys its keys of JWT-SVIDs. Of a certificate no more
+	// than maxCertificate bytes are taken: each Envoy and each process is told them all.
 	maxDocument    = 1 << 20
 	maxAuthorities = 32
 	maxKeys        = 32
+	maxCertificate = 8 << 10
 	// DefaultRefreshHint is how often a bundle is asked for that does not say it (SPIFFE Federation, 4.1).
 	DefaultRefreshHint = 5 * time.Minute
 	// MinRefreshHint is the least that a bundle may say.
@@ -120,6 +122,9 @@ func (d *Document) check() error {
 		}
 	}
 	for _, c := range d.authorities {
+		if len(c.Raw) > maxCertificate {
+			return fmt.Errorf("the certificate %s has %d bytes, %d at most", name(c), len(c.Raw), maxCertificate)
+		}
 		if !c.BasicConstraintsValid || !c.IsCA || c.KeyUsage != 0 && c.KeyUsage&x509.KeyUsageCertSign == 0 {
 			return fmt.Errorf("the certificate %s is not a CA's", name(c))
 		}
