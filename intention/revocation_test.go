@@ -92,7 +92,7 @@ func TestRevokingACertificate(t *testing.T) {
 		{"1", "", true},
 		{"", digest("a"), true},
 		{"1", digest("d"), false}, // another CA's
-		{"4", digest("d"), true}, // whatever its digest, beside one with that serial number of which the digest is known
+		{"4", digest("d"), true},  // whatever its digest, beside one with that serial number of which the digest is known
 		{"4", "", true},
 		{"5", digest("c"), true},
 		{"5", "", false},
