@@ -22,8 +22,14 @@ type session struct {
 	renewable bool
 }
 
+// longestLease is what longer ones are taken for.
+const longestLease = 10 * 365 * 24 * time.Hour
+
 func newSession(a *auth, now time.Time) *session {
-	lease := time.Duration(a.Lease) * time.Second
+	lease := leastWait // of one that has ended: so that it makes no busy loop
+	if a.Lease >= 0 {
+		lease = time.Duration(min(a.Lease, int64(longestLease/time.Second))) * time.Second
+	}
 	return &session{token: a.Token, granted: now, lease: lease, first: lease, renewable: a.Renewable}
 }
 

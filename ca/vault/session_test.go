@@ -3,6 +3,7 @@ package vault
 import (
 	"context"
 	"fmt"
+	"math"
 	"net/http"
 	"strconv"
 	"sync"
@@ -43,6 +44,8 @@ func TestRun(t *testing.T) {
 		"no end":           {lease(0), 1, 1, 0},
 		"an hour":          {lease(3600), 8, 10, 0},
 		"a second":         {lease(1), 18_000, 21_600, 2 * time.Second},
+		"less than none":   {lease(math.MinInt64), 18_000, 21_600, 2 * time.Second},
+		"longer than time": {lease(math.MaxInt64), 1, 1, 0},
 		"refused for ever": {func(int) (*auth, error) { return nil, fmt.Errorf("%w: no", ca.ErrDenied) }, 70, 160, 7 * time.Hour},
 		"refused by turns": {func(n int) (*auth, error) {
 			if n%2 == 0 {
