@@ -39,6 +39,7 @@ FUZZTIME  ?= 30s
 BENCHFLAGS ?=
 BASE ?=
 TESTFLAGS ?=
+SHORT ?= ./...
 
 .PHONY: help
 help: ## print this
@@ -80,7 +81,8 @@ test: tools build ## everything: unit, race, goldens, protocol, real Envoys; log
 	@mkdir -p bin && $(GO) build -buildvcs=false -o bin/gotest ./hack/gotest
 	bin/gotest -log dist/test.log $(TESTFLAGS) -- $(RACE) -timeout 20m ./...
 	cd connect && ../bin/gotest -log ../dist/connect.log $(TESTFLAGS) -- $(RACE) -timeout 20m ./...
-	cd e2e/native && CONSUL="$(or $(CONSUL),$(CURDIR)/$(CONSUL_BUILT))" ../../bin/gotest -log ../../dist/native.log $(TESTFLAGS) -- -tags e2e -count=1 -timeout 20m ./...
+	cd e2e/native && CONSUL="$(or $(CONSUL),$(CURDIR)/$(CONSUL_BUILT))" SALLYPORT_BIN="$(CURDIR)/bin/sallyport" \
+		../../bin/gotest -log ../../dist/native.log $(TESTFLAGS) -- -tags e2e -count=1 -parallel 6 -timeout 20m ./...
 	SALLYPORT_BIN="$$PWD/bin/sallyport" bin/gotest -log dist/e2e.log $(TESTFLAGS) -- -tags e2e -count=1 -parallel 3 -timeout 75m ./e2e
 	hack/docker.sh bin/gotest -log dist/compose.log $(TESTFLAGS) -- $(COMPOSE_SUITE)
 
@@ -93,12 +95,12 @@ e2e-compose: tools ## the compose files of e2e/compose, on the docker that runs 
 	hack/docker.sh bin/gotest -no-skip -log dist/compose.log -- $(COMPOSE_SUITE)
 
 .PHONY: test-short
-test-short: ## the tests that need neither the race detector nor Envoy
-	SALLYPORT_SKIP_ENVOY=1 $(GO) test ./...
+test-short: ## the tests that need neither the race detector nor Envoy; SHORT=./ca/... those of some packages
+	SALLYPORT_SKIP_ENVOY=1 $(GO) test $(SHORT)
 	$(GO) -C connect test ./...
 
 # What has a long form, which E2E_LONG asks for.
-LONG := ^(TestFloods|TestAPIFloods|TestConsulAPIFloods|TestWorkloadFloods|TestHugeCatalog|TestTenThousandStreams|TestSoak)$$
+LONG := ^(TestFloods|TestAPIFloods|TestConsulAPIFloods|TestWorkloadFloods|TestHugeCatalog|TestTenThousandStreams|TestSoak|TestEnforcementChanges)$$
 
 # The release before this one: what an upgrade starts from, and what going back ends at.
 LAST_RELEASE ?= 1852bb9

@@ -30,7 +30,7 @@ const longVariable = "E2E_LONG"
 // the flood.
 func TestFloods(t *testing.T) { // it needs the machine for itself
 	const most = 384 << 20
-	lasting := 4 * time.Second
+	lasting := 2 * time.Second
 	if os.Getenv(longVariable) != "" {
 		lasting = time.Minute
 	}

@@ -139,8 +139,10 @@ func TestDiskStalls(t *testing.T) {
 // TestKilledBeforeAGrantIsRecorded kills the control plane between a grant and its write, and takes the grant away before the next
 // start: whoever got in by it, and whoever decides, is out again.
 func TestKilledBeforeAGrantIsRecorded(t *testing.T) {
+	t.Parallel()
 	for _, mode := range []string{"rbac", "ext_authz", "both"} {
 		t.Run(mode, func(t *testing.T) {
+			t.Parallel()
 			d := newDisk(t)
 			m := newMesh(t)
 			m.Data = filepath.Join(d.mount, "data")

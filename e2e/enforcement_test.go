@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"os"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -27,15 +28,24 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 )
 
-// changesOfEnforcement is how often the mode changes: each of the six changes ten times.
-const changesOfEnforcement = 60
+// changesOfEnforcement is how often the mode changes: each of the six changes four times, ten times in the long form.
+func changesOfEnforcement() int {
+	if os.Getenv(longVariable) != "" {
+		return 60
+	}
+	return 24
+}
 
 // TestEnforcementChanges changes how intentions are enforced under load, beside a client that is
 // denied and a server that speaks first: no request fails, no connection ends, and the denied get
 // nothing.
 func TestEnforcementChanges(t *testing.T) {
+	t.Parallel()
 	for _, envoy := range []string{"1.36.4", meshtest.Version} {
-		t.Run(envoy, func(t *testing.T) { enforcementChanges(t, envoy) })
+		t.Run(envoy, func(t *testing.T) {
+			t.Parallel()
+			enforcementChanges(t, envoy)
+		})
 	}
 }
 
@@ -89,7 +99,8 @@ func changeUnderLoad(t *testing.T, m *meshtest.Mesh, all []string, cars []*mesht
 	// Each of the six changes once a round.
 	modes := []string{"both", "ext_authz", "rbac", "ext_authz", "both", "rbac"}
 	var slowest time.Duration
-	for n := range changesOfEnforcement {
+	changes := changesOfEnforcement()
+	for n := range changes {
 		mode := modes[n%len(modes)]
 		enforce(m, mode)
 		time.Sleep(300 * time.Millisecond) // asking costs as much as the load
@@ -108,7 +119,7 @@ func changeUnderLoad(t *testing.T, m *meshtest.Mesh, all []string, cars []*mesht
 	outages, checks = outages+sum(cars, `.*ext_authz\..*error`), checks+sum(cars, `.*ext_authz\.intentions\.ok`)
 	dialled := mail.Dials.Load() - dials
 	figure(t, "changes=%d slowest_ms=%.0f requests=%d failed=%d closed=%d ext_authz_ok=%d ext_authz_outages=%d denied_tries=%d denied_heard_bytes=%d denied_dials=%d",
-		changesOfEnforcement, millis(slowest), total.Requests, total.Failed, total.Closed, checks, outages, tried, heard, dialled)
+		changes, millis(slowest), total.Requests, total.Failed, total.Closed, checks, outages, tried, heard, dialled)
 	if heard != 0 || tried == 0 {
 		t.Errorf("the denied got %d bytes in %d tries", heard, tried)
 	}

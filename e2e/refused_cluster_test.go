@@ -20,8 +20,10 @@ import (
 // names the cluster; so does one that runs already. Nothing that files can say is known to make a cluster that Envoy
 // refuses, so one is spoiled on its way.
 func TestRefusedCluster(t *testing.T) {
+	t.Parallel()
 	for _, envoy := range []string{"1.36.4", meshtest.Version} {
 		t.Run(envoy, func(t *testing.T) {
+			t.Parallel()
 			m := meshtest.New(t, meshtest.Config{Sallyport: sallyport, Envoy: envoy})
 			for _, name := range []string{"api", "bad", "good", "late"} {
 				m.Add(meshtest.Service{Name: name, Protocol: "http", Local: serveHTTP(t, "hello from "+name)})

@@ -15,9 +15,13 @@ import (
 // TestRevoked revokes a certificate and then an identity, where rules decide and where ext_authz does: who has it is refused, its live
 // tcp connection ends, another certificate of the same service is let in as before, and all of it is undone.
 func TestRevoked(t *testing.T) {
+	t.Parallel()
 	for _, envoy := range []string{meshtest.Version, "1.36.4"} {
 		for _, mode := range []string{"rbac", "ext_authz"} {
-			t.Run(envoy+" "+mode, func(t *testing.T) { revoked(t, envoy, mode) })
+			t.Run(envoy+" "+mode, func(t *testing.T) {
+				t.Parallel()
+				revoked(t, envoy, mode)
+			})
 		}
 	}
 }

@@ -18,10 +18,12 @@ const soakVariable = "SALLYPORT_TEST_SOAK"
 
 // TestSoak runs a mesh whose leafs live for a minute while the catalog changes ten times a second and the control plane is killed now and then:
 // nobody notices, and memory and goroutines of the control plane do not grow. The kills follow a seed, which is logged.
-func TestSoak(t *testing.T) { // it needs the machine for itself
+func TestSoak(t *testing.T) {
 	lasting := 40 * time.Second
 	if os.Getenv(longVariable) != "" {
-		lasting = 10 * time.Minute
+		lasting = 10 * time.Minute // with the machine for itself
+	} else {
+		t.Parallel()
 	}
 	if text := os.Getenv(soakVariable); text != "" {
 		var err error

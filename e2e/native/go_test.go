@@ -106,6 +106,7 @@ func goSPIFFE(t *testing.T, m *mesh) *program {
 
 // TestGoLines has the lines of Go in docs/native.md be those of the programs.
 func TestGoLines(t *testing.T) {
+	t.Parallel()
 	programs, err := os.ReadFile("../../docs/native/go.md")
 	if err != nil {
 		t.Fatal(err)

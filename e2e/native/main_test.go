@@ -16,6 +16,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -23,7 +24,9 @@ import (
 	"github.com/sallyport/sallyport/internal/meshtest"
 )
 
-func TestMain(m *testing.M) {
+func TestMain(m *testing.M) { os.Exit(run(m)) }
+
+func run(m *testing.M) int {
 	if os.Getenv("CONSUL") == "" {
 		path, err := filepath.Abs("../../.tools/consul-" + meshtest.ConsulVersion)
 		if err == nil {
@@ -31,10 +34,16 @@ func TestMain(m *testing.M) {
 		}
 		if err != nil {
 			fmt.Fprintln(os.Stderr, err)
-			os.Exit(1)
+			return 1
 		}
 	}
-	os.Exit(m.Run())
+	var err error
+	if programs, err = os.MkdirTemp("", "native-programs-"); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	defer os.RemoveAll(programs)
+	return m.Run()
 }
 
 // figure prints a line that bin/gotest shows.
@@ -144,15 +153,32 @@ type application struct {
 	out     *bufio.Reader
 }
 
-// build builds a program, and returns its path.
-func build(t *testing.T, dir, pkg string, env ...string) string {
+// programs is the directory of what is built for several tests.
+var programs string
+
+// peer and sdk are applications that take part by this package and by Consul's own.
+var peer, sdk = onceBuilt(".", "./peer"), onceBuilt("../consul", "./sdk", "GOWORK=off", "CGO_ENABLED=0")
+
+// onceBuilt builds a program when somebody asks for its path, and then no more.
+func onceBuilt(dir, pkg string, env ...string) func() (string, error) {
+	return sync.OnceValues(func() (string, error) {
+		path := filepath.Join(programs, filepath.Base(pkg))
+		cmd := exec.Command("go", "build", "-buildvcs=false", "-trimpath", "-o", path, pkg)
+		cmd.Dir = dir
+		cmd.Env = append(os.Environ(), env...)
+		if out, err := cmd.CombinedOutput(); err != nil {
+			return "", fmt.Errorf("go build %s: %w\n%s", pkg, err, out)
+		}
+		return path, nil
+	})
+}
+
+// built is the path of a program.
+func built(t *testing.T, program func() (string, error)) string {
 	t.Helper()
-	path := filepath.Join(t.TempDir(), filepath.Base(pkg))
-	cmd := exec.Command("go", "build", "-buildvcs=false", "-trimpath", "-o", path, pkg)
-	cmd.Dir = dir
-	cmd.Env = append(os.Environ(), env...)
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("go build %s: %v\n%s", pkg, err, out)
+	path, err := program()
+	if err != nil {
+		t.Fatal(err)
 	}
 	return path
 }

@@ -27,6 +27,7 @@ const (
 
 // TestIntentions has an intention allow and deny: the next handshake, and with EndOnRevocation the connections that are open.
 func TestIntentions(t *testing.T) {
+	t.Parallel()
 	c := meshtest.StartConsul(t, meshtest.Agent{})
 	var denials atomic.Int64
 	api := service(t, c.Addr, "api", connect.Options{
@@ -97,6 +98,7 @@ func TestIntentions(t *testing.T) {
 
 // TestRotation has the root change under dials, of which none may fail.
 func TestRotation(t *testing.T) {
+	t.Parallel()
 	c := meshtest.StartConsul(t, meshtest.Agent{})
 	api := service(t, c.Addr, "api", connect.Options{EndOnRevocation: true})
 	web := service(t, c.Addr, "web", connect.Options{EndOnRevocation: true})
@@ -161,6 +163,7 @@ func TestRotation(t *testing.T) {
 
 // TestAgentAway has the agent be killed and come back with its data.
 func TestAgentAway(t *testing.T) {
+	t.Parallel()
 	c := meshtest.StartConsul(t, meshtest.Agent{})
 	api := service(t, c.Addr, "api", connect.Options{EndOnRevocation: true, RevocationInterval: 100 * time.Millisecond})
 	web := service(t, c.Addr, "web", connect.Options{EndOnRevocation: true})
@@ -212,6 +215,7 @@ func TestAgentAway(t *testing.T) {
 
 // TestTokens has ACLs: services have tokens of their own, one of which is exchanged in its file.
 func TestTokens(t *testing.T) {
+	t.Parallel()
 	c := meshtest.StartConsul(t, meshtest.Agent{Management: "11111111-2222-3333-4444-555555555555"})
 	accessor, old := c.ServiceToken("api")
 	_, webs := c.ServiceToken("web")

@@ -37,17 +37,7 @@ var sallyport = sync.OnceValues(func() (string, error) {
 	if b := os.Getenv("SALLYPORT_BIN"); b != "" {
 		return b, nil
 	}
-	dir, err := os.MkdirTemp("", "sallyport-")
-	if err != nil {
-		return "", err
-	}
-	path := filepath.Join(dir, "sallyport")
-	cmd := exec.Command("go", "build", "-buildvcs=false", "-o", path, "./cmd/sallyport")
-	cmd.Dir = "../.."
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return "", fmt.Errorf("go build: %w\n%s", err, out)
-	}
-	return path, nil
+	return onceBuilt("../..", "./cmd/sallyport")()
 })
 
 // files starts a sallyport that reads files until the test ends.
@@ -77,10 +67,7 @@ func beside(t *testing.T, c *meshtest.Consul) *mesh {
 
 func newMesh(t *testing.T) *mesh {
 	t.Helper()
-	binary, err := sallyport()
-	if err != nil {
-		t.Fatal(err)
-	}
+	binary := built(t, sallyport)
 	// Not t.TempDir: its paths are too long for Unix sockets.
 	dir, err := os.MkdirTemp("", "native-")
 	if err != nil {
@@ -170,6 +157,7 @@ func (m *mesh) token(service string) string {
 
 // TestSallyport has two applications in a mesh from files: intentions, a control plane that goes and comes back, tokens.
 func TestSallyport(t *testing.T) {
+	t.Parallel()
 	m := files(t)
 	api := service(t, m.address(), "api", connect.Options{Token: m.token("api"), EndOnRevocation: true, RevocationInterval: time.Hour})
 	web := service(t, m.address(), "web", connect.Options{Token: m.token("web")})
@@ -220,8 +208,9 @@ func TestSallyport(t *testing.T) {
 
 // TestSallyportSDK has Consul's own package and this one dial each other, where leafs hang under an intermediate.
 func TestSallyportSDK(t *testing.T) {
+	t.Parallel()
 	m := files(t)
-	programs := map[string]string{"web": build(t, ".", "./peer"), "api": build(t, "../consul", "./sdk", "GOWORK=off", "CGO_ENABLED=0")}
+	programs := map[string]string{"web": built(t, peer), "api": built(t, sdk)}
 	apps := map[string]*application{}
 	for name, program := range programs {
 		environ := slices.Concat(meshtest.Environ(), []string{"CONSUL_HTTP_ADDR=" + m.address(), "CONSUL_HTTP_TOKEN=" + m.token(name)})
@@ -252,6 +241,7 @@ func TestSallyportSDK(t *testing.T) {
 
 // TestBesideConsul has two applications ask a sallyport beside a Consul with ACLs, each with its service's token.
 func TestBesideConsul(t *testing.T) {
+	t.Parallel()
 	c := meshtest.StartConsul(t, meshtest.Agent{Management: "11111111-2222-3333-4444-555555555555"})
 	m := beside(t, c)
 	_, apis := c.ServiceToken("api")

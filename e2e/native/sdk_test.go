@@ -15,9 +15,10 @@ import (
 
 // TestSDK has the two packages dial each other, be allowed and denied, and go through a change of the root.
 func TestSDK(t *testing.T) {
+	t.Parallel()
 	c := meshtest.StartConsul(t, meshtest.Agent{})
-	ours := build(t, ".", "./peer")
-	theirs := build(t, "../consul", "./sdk", "GOWORK=off", "CGO_ENABLED=0")
+	ours := built(t, peer)
+	theirs := built(t, sdk)
 	apps := map[string]*application{"ours": inConsul(t, c, ours, "ours"), "theirs": inConsul(t, c, theirs, "theirs")}
 	pairs := [][2]string{{"ours", "theirs"}, {"theirs", "ours"}, {"ours", "ours"}}
 	all := func(what string, n int, good bool) {
@@ -65,7 +66,7 @@ func TestSDK(t *testing.T) {
 func TestDialsPerSecond(t *testing.T) {
 	const rounds, dials = 9, 100
 	c := meshtest.StartConsul(t, meshtest.Agent{Default: "allow"})
-	programs := map[string]string{"connect": build(t, ".", "./peer"), "sdk": build(t, "../consul", "./sdk", "GOWORK=off", "CGO_ENABLED=0")}
+	programs := map[string]string{"connect": built(t, peer), "sdk": built(t, sdk)}
 	apps := map[string]*application{}
 	for kind, program := range programs {
 		apps[kind] = inConsul(t, c, program, kind)

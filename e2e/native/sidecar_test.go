@@ -19,6 +19,7 @@ import (
 
 // TestSidecars has an application with this package and one behind an Envoy dial each other.
 func TestSidecars(t *testing.T) {
+	t.Parallel()
 	envoy := os.Getenv("ENVOY")
 	if envoy == "" {
 		envoy = "../../.tools/envoy-" + meshtest.Version
