@@ -126,8 +126,6 @@ type CA struct {
 	// authority.mu.
 	known  map[string][]*x509.Certificate
 	askNow bool
-	// signing bounds what providers are asked at once.
-	signing chan struct{}
 
 	// Run's alone: which provider is asked, why it did not sign, how often, and when it is asked again; what is asked for, and what of
 	// that is on the disk.
@@ -168,7 +166,7 @@ func open(cfg Config, step func(string) error) (*CA, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &CA{authority: a, cfg: cfg, registerer: cfg.Registerer, wake: make(chan struct{}, 1), known: map[string][]*x509.Certificate{}, signing: make(chan struct{}, signings)}
+	c := &CA{authority: a, cfg: cfg, registerer: cfg.Registerer, wake: make(chan struct{}, 1), known: map[string][]*x509.Certificate{}}
 	if err := c.register(); err != nil {
 		return nil, errors.Join(err, c.Close())
 	}

@@ -284,6 +284,9 @@ sallyport_ca_rotation_waiting 0
 # HELP sallyport_ca_leafs_issued_total Leaf certificates that the built-in CA signed.
 # TYPE sallyport_ca_leafs_issued_total counter
 sallyport_ca_leafs_issued_total 1
+# HELP sallyport_ca_leafs_waiting Leaf certificates that are due and wait for their turn: as many are made at once as there are processors, or 8 where another CA signs each.
+# TYPE sallyport_ca_leafs_waiting gauge
+sallyport_ca_leafs_waiting 0
 `)); err != nil {
 		t.Error(err)
 	}

@@ -12,9 +12,6 @@ import (
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 )
 
-// signings is how many leafs a provider is asked for at once: a Vault signs 300 a second, whatever the number.
-const signings = 8
-
 // errNoCSR is that a leaf is to be signed elsewhere since a moment ago, for which its request has to be whole.
 var errNoCSR = errors.New("the request is not signed by its key")
 
@@ -38,12 +35,6 @@ func (c *CA) Sign(ctx context.Context, csr *x509.CertificateRequest, id spiffeid
 	}
 	if len(csr.Raw) == 0 {
 		return nil, errNoCSR
-	}
-	select {
-	case c.signing <- struct{}{}:
-		defer func() { <-c.signing }()
-	case <-ctx.Done():
-		return nil, ctx.Err()
 	}
 	chain, err := u.Upstream.Sign(ctx, UpstreamRequest{CSR: csr.Raw, Leaf: true, ID: id, TTL: ttl})
 	if err != nil {

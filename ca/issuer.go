@@ -29,7 +29,8 @@ type Provider interface {
 	// one before, without the root. csr asks for id as its only SAN. The caller has validated it or
 	// made it: the built-in CA needs no proof of possession of the key, as signing a request costs
 	// a third of signing the leaf. The leaf is valid for ttl or less. Sign may block until ctx
-	// ends.
+	// ends. An Issuer calls it for a few leafs at once: as many as there are processors or, if
+	// WantsCSR, 8.
 	Sign(ctx context.Context, csr *x509.CertificateRequest, id spiffeid.ID, ttl time.Duration) ([]*x509.Certificate, error)
 	// WantsCSR reports whether csr is to be whole, with Raw and the signature of its key, as it goes to another CA. Sign may find
 	// that this has changed meanwhile: then it fails.
@@ -59,18 +60,25 @@ type Issuer struct {
 	stepped latest.Value[struct{}]
 	// watches is how many there are.
 	watches atomic.Int64
+	places  *places
 }
 
 // NewIssuer returns an Issuer that has signed nothing yet. The error is that the metrics cannot be
 // registered.
 func NewIssuer(cfg IssuerConfig) (*Issuer, error) {
-	i := &Issuer{cfg: cfg, issued: prometheus.NewCounter(prometheus.CounterOpts{
+	i := &Issuer{cfg: cfg, places: newPlaces(), issued: prometheus.NewCounter(prometheus.CounterOpts{
 		Name: "sallyport_ca_leafs_issued_total",
 		Help: "Leaf certificates that the built-in CA signed.",
 	})}
 	if cfg.Registerer != nil {
-		if err := cfg.Registerer.Register(i.issued); err != nil {
-			return nil, fmt.Errorf("metrics of the CA: %w", err)
+		waiting := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "sallyport_ca_leafs_waiting",
+			Help: "Leaf certificates that are due and wait for their turn: as many are made at once as there are processors, or 8 where another CA signs each.",
+		}, func() float64 { return float64(i.places.waiting.Load()) })
+		for _, m := range []prometheus.Collector{i.issued, waiting} {
+			if err := cfg.Registerer.Register(m); err != nil {
+				return nil, fmt.Errorf("metrics of the CA: %w", err)
+			}
 		}
 	}
 	return i, nil
@@ -127,11 +135,17 @@ func (i *Issuer) watch(ctx context.Context, id spiffeid.ID, f func(*sds.SVID)) e
 	for {
 		var svid *sds.SVID
 		var t term
-		var err error
+		leave, err := i.places.take(ctx, i.cfg.Provider.WantsCSR())
+		if err != nil {
+			return nil //nolint:nilerr // ctx has ended
+		}
 		// Signing takes a deep stack, which the watcher's goroutine would keep for as long as it
 		// waits.
 		var signing sync.WaitGroup
-		signing.Go(func() { svid, t, err = i.issue(ctx, id) })
+		signing.Go(func() {
+			defer leave()
+			svid, t, err = i.issue(ctx, id)
+		})
 		signing.Wait()
 		switch {
 		case ctx.Err() != nil:

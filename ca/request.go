@@ -23,7 +23,8 @@ const maxRequest = 16 << 10
 var ErrRequest = errors.New("certificate request")
 
 // SignRequest returns a leaf of id for the public key of a request in PEM (PKCS #10), and after it each certificate that signed the one
-// before, without the root. Nothing else of the request comes into the leaf: what asks for anything else is refused, with ErrRequest.
+// before, without the root. Nothing else of the request comes into the leaf: what asks for anything else is refused, with ErrRequest, at
+// once; else it waits until ctx ends for its turn, after the leafs that are due.
 func (i *Issuer) SignRequest(ctx context.Context, request []byte, id identity.Service) ([]*x509.Certificate, error) {
 	if err := id.Check(); err != nil {
 		return nil, err
@@ -35,6 +36,11 @@ func (i *Issuer) SignRequest(ctx context.Context, request []byte, id identity.Se
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrRequest, err)
 	}
+	leave, err := i.places.take(ctx, i.cfg.Provider.WantsCSR())
+	if err != nil {
+		return nil, err
+	}
+	defer leave()
 	chain, err := i.cfg.Provider.Sign(ctx, csr, id.ID(), i.cfg.TTL)
 	switch {
 	case err != nil:

@@ -140,7 +140,7 @@ func BenchmarkVerifier(b *testing.B) {
 					b.Fatal(err)
 				}
 			}
-			b.ReportMetric(b.Elapsed().Seconds()/search.Seconds(), "ratio")
+			b.ReportMetric(b.Elapsed().Seconds()/search.Seconds(), "x-search/op")
 		})
 	}
 }
