@@ -124,6 +124,11 @@ func revocation(e *definition.Decoder) (r intention.Revocation, ok bool) {
 	}
 	text := func(key string, parse func(string) (string, error)) string {
 		s := e.Text(key)
+		if given := e.Given(key); !s.Set && len(given) > 0 && !e.Faulty(key) {
+			// Without it the entry would be about something else: about an identity in the place of its certificate.
+			s.At = given[0].At
+			mistake(s, fmt.Errorf("%s is empty: give it, or leave the key out", key))
+		}
 		if !s.Set {
 			return ""
 		}
@@ -146,7 +151,7 @@ func revocation(e *definition.Decoder) (r intention.Revocation, ok bool) {
 		Reason: text("reason", words), By: text("by", words), At: at("at"), Until: at("until"), Origin: e.At.String(),
 	}
 	e.Done()
-	if ok && !e.Broken && r.ID == "" && !r.OfCertificate() {
+	if ok && !e.Broken && !e.Faulty("spiffe_id", "serial", "sha256") && r.ID == "" && !r.OfCertificate() {
 		e.Mistake(e.At, "names nothing: give the serial or the sha256 of a certificate, or the spiffe_id of an identity")
 	}
 	return r, ok && !e.Broken && (r.ID != "" || r.OfCertificate())

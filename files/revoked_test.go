@@ -54,15 +54,17 @@ func TestRevokedIsReadAsWritten(t *testing.T) {
 func TestRevokedMistakes(t *testing.T) {
 	t.Parallel()
 	for text, want := range map[string]string{
-		"revoked:\n- serial: 1\n":                       "revoked.yaml:2: serial must be a string, not a number",
-		"revoked:\n- serial: \"xy\"\n":                  "revoked.yaml:2: serial \"xy\": want the serial number",
-		"revoked:\n- sha256: \"ab\"\n":                  "revoked.yaml:2: sha256 \"ab\": want the SHA-256",
-		"revoked:\n- spiffe_id: web\n":                  "revoked.yaml:2: spiffe_id: ",
-		"revoked:\n- reason: why not\n":                 "revoked.yaml:2: names nothing",
-		"revoked:\n- until: soon\n  serial: \"1\"\n":    "revoked.yaml:2: until \"soon\": want a time",
-		"revoked:\n- serial: \"01\"\n- serial: \"1\"\n": "revoked.yaml:3: certificate 1 is revoked already at revoked.yaml:2",
-		"revokd: []\n":                                  "revoked.yaml:1: ",
-		"":                                              "revoked.yaml:1: the file is empty",
+		"revoked:\n- serial: 1\n":                                     "revoked.yaml:2: serial must be a string, not a number",
+		"revoked:\n- serial: \"xy\"\n":                                "revoked.yaml:2: serial \"xy\": want the serial number",
+		"revoked:\n- sha256: \"ab\"\n":                                "revoked.yaml:2: sha256 \"ab\": want the SHA-256",
+		"revoked:\n- spiffe_id: web\n":                                "revoked.yaml:2: spiffe_id: ",
+		"revoked:\n- serial: \"\"\n  spiffe_id: " + revokedWeb + "\n": "revoked.yaml:2: serial is empty: ",
+		"revoked:\n- serial: \"1\"\n  sha256:\n":                      "revoked.yaml:3: sha256 is empty: ",
+		"revoked:\n- reason: why not\n":                               "revoked.yaml:2: names nothing",
+		"revoked:\n- until: soon\n  serial: \"1\"\n":                  "revoked.yaml:2: until \"soon\": want a time",
+		"revoked:\n- serial: \"01\"\n- serial: \"1\"\n":               "revoked.yaml:3: certificate 1 is revoked already at revoked.yaml:2",
+		"revokd: []\n": "revoked.yaml:1: ",
+		"":             "revoked.yaml:1: the file is empty",
 		"revoked:\n" + strings.Repeat("- serial: \"1\"\n", 2000):                       "revoked.yaml",
 		"revoked:\n- serial: \"" + strings.Repeat("1", 41) + "\"\n":                    "20 bytes at most",
 		"revoked:\n- serial: \"1\"\n  reason: \"" + strings.Repeat("x", 1001) + "\"\n": "1000 at most",
@@ -71,6 +73,9 @@ func TestRevokedMistakes(t *testing.T) {
 		if err == nil || got != nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%.40q: %v, %v, want %s", text, got, err, want)
 		}
+	}
+	if _, err := files.ParseRevoked(files.RevokedFile, []byte("revoked:\n- serial: 12\n")); err == nil || strings.Contains(err.Error(), "names nothing") {
+		t.Errorf("of one mistake two are made: %v", err)
 	}
 	var many []intention.Revocation
 	for range 10_000 + 1 {
