@@ -37,7 +37,7 @@ func describeForeign(p *intention.Policy) (out []admin.Rule) {
 func whatAllowsForeign(v *catalog.View, why intention.Reason, id identity.ID, destination identity.Name, dir string) string {
 	switch why { //nolint:exhaustive // the others say what to do, or are no more than that
 	case intention.UnknownTrustDomain:
-		return fmt.Sprintf("nothing proves who is of %s: give its bundle to `sallyport bundle import`", id.TrustDomain())
+		return fmt.Sprintf("nothing proves who is of %s: write a file for it into --trust-domains; if there is one, `sallyport status` says why there is no bundle", id.TrustDomain())
 	case intention.SpeaksFirst:
 		return fmt.Sprintf("%s speaks first, and would be heard by who shows a second name of another trust domain: no workload of one can be let in", destination)
 	case intention.ForeignTrustDomain:
