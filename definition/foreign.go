@@ -7,10 +7,10 @@ import (
 	"github.com/sallyport/sallyport/intention"
 )
 
-// foreignMeta is the key, without the source's name at its end, by which the Meta of a
+// ForeignMeta is the key, without the source's name at its end, by which the Meta of a
 // service-intentions entry in Consul says that a source is a workload of another trust domain:
-// sallyport_spiffe_id_billing. Consul has no field for it.
-const foreignMeta = "sallyport_spiffe_id_"
+// sallyport_spiffe_id_billing. Consul has no field for it. In files it means nothing.
+const ForeignMeta = "sallyport_spiffe_id_"
 
 // foreignSource reads the SPIFFE ID that a source is given by in files.
 func (d *Decoder) foreignSource(f *Field) (id identity.ID, ok bool) {
@@ -21,18 +21,14 @@ func (d *Decoder) foreignSource(f *Field) (id identity.ID, ok bool) {
 	for _, key := range []string{"Namespace", "Partition"} {
 		d.Only(key)
 	}
-	s := d.Text("SpiffeID")
-	if !s.Set {
-		return "", false
-	}
-	return d.spiffeID(f, s.Value)
+	return d.SpiffeID("SpiffeID")
 }
 
-// SpiffeID is the SPIFFE ID of a workload of another trust domain, the value of key; ok is false if it is not given,
-// or is none, which is a mistake.
+// SpiffeID is the SPIFFE ID of a workload of another trust domain, the value of key, which is given; ok is false if it
+// is none, which is a mistake.
 func (d *Decoder) SpiffeID(key string) (id identity.ID, ok bool) {
-	s := d.Text(key)
-	if !s.Set {
+	s := d.Text(key) // not set if it is empty, which is no SPIFFE ID
+	if !s.Set && d.Faulty(key) {
 		return "", false
 	}
 	return d.spiffeID(d.field(key), s.Value)
@@ -61,7 +57,7 @@ func (d *Decoder) foreignByMeta(s *intention.Source) {
 	}
 	for k := range meta.Value.Fields {
 		f := &meta.Value.Fields[k]
-		if f.Key != foreignMeta+s.Service {
+		if f.Key != ForeignMeta+s.Service {
 			continue
 		}
 		switch id, ok := identity.ID(""), s.Peer != ""; {

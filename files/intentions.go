@@ -2,6 +2,7 @@ package files
 
 import (
 	"slices"
+	"strings"
 
 	"github.com/sallyport/sallyport/catalog"
 	"github.com/sallyport/sallyport/definition"
@@ -14,6 +15,12 @@ func (d *definitions) serviceIntentions(o *definition.Decoder) {
 	name, ok := o.Pattern("Name")
 	sources := o.Children("Sources", "source")
 	pairs := entryCommon(o)
+	for key := range pairs {
+		if strings.HasPrefix(key, definition.ForeignMeta) {
+			// Whoever copied it from Consul would let in a service of the mesh that has the source's name.
+			o.Mistake(metaAt(o, key), "Meta %s is for entries in Consul, which has no field for it: here give the source as spiffe_id, in the place of its Name", key)
+		}
+	}
 	o.Unsupported("JWT")
 	o.Done()
 	if len(sources) == 0 && !o.Broken && !o.Faulty("Sources") {
