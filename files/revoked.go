@@ -212,6 +212,10 @@ type writtenRevocation struct {
 	At     string `yaml:"at,omitempty"`
 }
 
+func writtenOf(r intention.Revocation) writtenRevocation {
+	return writtenRevocation{ID: r.ID, Serial: r.Serial, SHA256: r.SHA256, Until: moment(r.Until), Reason: r.Reason, By: r.By, At: moment(r.At)}
+}
+
 // FormatRevoked is the text of RevokedFile with these revocations, as ParseRevoked reads it. The error is that one cannot be
 // written, or that they are too many.
 func FormatRevoked(all []intention.Revocation) ([]byte, error) {
@@ -225,7 +229,7 @@ func FormatRevoked(all []intention.Revocation) ([]byte, error) {
 				return nil, err
 			}
 		}
-		list[i] = writtenRevocation{ID: r.ID, Serial: r.Serial, SHA256: r.SHA256, Until: moment(r.Until), Reason: r.Reason, By: r.By, At: moment(r.At)}
+		list[i] = writtenOf(r)
 	}
 	b, err := yaml.Marshal(map[string]any{"revoked": list})
 	if err != nil {

@@ -6,8 +6,10 @@ import (
 	"bufio"
 	"errors"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
+	"syscall"
 )
 
 // Replace puts data in the place of the file at path, with mode 0600, and returns when it is on the
@@ -20,6 +22,28 @@ func ReplaceBy(path string, fill func(io.Writer) error) error {
 	return write(path, func(f *os.File) error {
 		w := bufio.NewWriterSize(f, 64<<10)
 		return errors.Join(fill(w), w.Flush())
+	}, os.Rename)
+}
+
+// Rewrite is Replace for a file of people: it keeps the mode of the one that is there and, where the process may, its owner. mode is
+// that of a new one. A symbolic link stays, and what it leads to is replaced.
+func Rewrite(path string, data []byte, mode fs.FileMode) error {
+	if target, err := filepath.EvalSymlinks(path); err == nil {
+		path = target
+	}
+	uid, gid := -1, -1
+	if info, err := os.Stat(path); err == nil {
+		mode = info.Mode().Perm()
+		if s, ok := info.Sys().(*syscall.Stat_t); ok {
+			uid, gid = int(s.Uid), int(s.Gid)
+		}
+	}
+	return write(path, func(f *os.File) error {
+		if uid >= 0 {
+			_ = f.Chown(uid, gid) // who may not give it away keeps it
+		}
+		_, err := f.Write(data)
+		return errors.Join(err, f.Chmod(mode))
 	}, os.Rename)
 }
 
