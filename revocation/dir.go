@@ -27,6 +27,8 @@ type Directory struct {
 	// Registry is told what is read.
 	Registry *Registry
 
+	edit sync.Mutex // held while one of ours writes
+
 	mu   sync.Mutex
 	seen string // what the files looked like when they were read last; empty: they are to be read
 }
@@ -36,6 +38,16 @@ func (d *Directory) Read() error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return d.read(d.look())
+}
+
+// Edit changes what is revoked (see Write), and returns when that is in force here.
+func (d *Directory) Edit(decide Decide) error {
+	d.edit.Lock()
+	defer d.edit.Unlock()
+	if err := Write(d.Path, decide); err != nil {
+		return err
+	}
+	return d.Read()
 }
 
 func (d *Directory) read(looks string, settled bool) error {

@@ -224,7 +224,18 @@ func ended(e intention.Revocation, now time.Time) bool {
 
 // audit logs what is revoked that was not, and what is no more.
 func (r *Registry) audit(was *intention.Revoked) {
+	before := map[intention.Revocation]bool{}
+	for _, e := range was.All() {
+		before[wherever(*e)] = true
+	}
+	now := map[intention.Revocation]bool{}
+	for _, e := range r.revoked.All() {
+		now[wherever(*e)] = true
+	}
 	for _, e := range r.revoked.Since(was).All() {
+		if before[wherever(*e)] && now[wherever(*e)] {
+			continue // it stands in another line
+		}
 		fields := []any{"audit", "revocation", "source", e.ID, "serial", e.Serial, "reason", e.Reason, "origin", e.Origin}
 		if slices.ContainsFunc(r.revoked.All(), func(o *intention.Revocation) bool { return o == e }) {
 			r.log.Info("revoked", fields...)
@@ -232,6 +243,12 @@ func (r *Registry) audit(was *intention.Revoked) {
 			r.log.Info("revoked no more", fields...)
 		}
 	}
+}
+
+// wherever is e, wherever it is written.
+func wherever(e intention.Revocation) intention.Revocation {
+	e.Origin = ""
+	return e
 }
 
 // saveAgain is how long after it failed the file is written again.

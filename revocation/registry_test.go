@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
@@ -29,7 +31,14 @@ type published struct {
 
 func open(t *testing.T, file string) (*revocation.Registry, *published, func(catalog.Contents)) {
 	t.Helper()
-	r, err := revocation.Open(revocation.Config{File: file})
+	return openLogged(t, file, io.Discard)
+}
+
+func catalogContents() catalog.Contents { return catalog.Contents{Whole: true} }
+
+func openLogged(t *testing.T, file string, log io.Writer) (*revocation.Registry, *published, func(catalog.Contents)) {
+	t.Helper()
+	r, err := revocation.Open(revocation.Config{File: file, Logger: slog.New(slog.NewTextHandler(log, nil))})
 	if err != nil {
 		t.Fatal(err)
 	}
