@@ -59,6 +59,10 @@ type API struct {
 	ImportBundle func(ImportRequest) (ImportResponse, error)
 	// BundleEndpoint says how others get the mesh's bundle.
 	BundleEndpoint func() (BundleEndpoint, error)
+	// Revoked are the certificates and identities that are revoked. ChangeRevoked has one be revoked, or no more, as the process peer
+	// asks; it blocks for some seconds at most.
+	Revoked       func() Revocations
+	ChangeRevoked func(ctx context.Context, peer Peer, r RevocationRequest) (RevocationResponse, error)
 	// Reload reads the sources again.
 	Reload func()
 	// Monitoring answers /metrics, /healthz and /readyz.
@@ -205,6 +209,7 @@ func handler(api API, log *slog.Logger) http.Handler {
 		reply(w, out, err)
 	})
 	handleBundles(mux, api, log)
+	handleRevocations(mux, api, log)
 	mux.HandleFunc("POST /v1/reload", func(w http.ResponseWriter, r *http.Request) {
 		peer, err := peerOf(r.Context())
 		if err == nil {

@@ -73,7 +73,7 @@ func (c serveConfig) advice() advice {
 
 // advised is a command in a text. What is said of `sallyport envoy` and `sallyport bootstrap` without
 // an argument is about a process, and no command to type.
-var advised = regexp.MustCompile("`sallyport (?:(status|check|change|intention|leaf|token)((?: [^`]*)?)|(envoy|bootstrap)( [^`]+)|(validate))`")
+var advised = regexp.MustCompile("`sallyport (?:(status|check|change|intention|leaf|token|revoke|unrevoke|revoked)((?: [^`]*)?)|(envoy|bootstrap)( [^`]+)|(validate))`")
 
 // text is s with the commands in it completed.
 func (a advice) text(s string) string {

@@ -36,6 +36,8 @@ func (p *controlPlane) api() admin.API {
 
 		ApplicationToken: p.applicationToken,
 		RotateCA:         p.rotateCA,
+		Revoked:          p.listRevoked,
+		ChangeRevoked:    p.changeRevoked,
 		Judge:            p.judge,
 		Reload:           p.reload,
 		TrustDomain:      p.trustDomain,

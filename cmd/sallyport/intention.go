@@ -227,7 +227,7 @@ func checkIntention(v *catalog.View, source, destination, dir string) (admin.Che
 	}
 	if d.Revocation != nil {
 		r.Reason, r.Origin, r.Note = "the revocation of "+d.Revocation.String(), d.Revocation.Origin, d.Revocation.Reason
-		r.Remedy = "to allow it again, take it out of the list at " + d.Revocation.Origin
+		r.Remedy = "to allow it again, `sallyport unrevoke " + d.Revocation.ID + "`, or take it out of the list at " + d.Revocation.Origin
 	}
 	if i := d.Intention; i != nil {
 		r.Intention, r.Origin, r.Precedence = i.String(), i.Origin, i.Precedence()

@@ -35,6 +35,7 @@ func (p *controlPlane) openRevocation() (err error) {
 			_ = dir.Read() // the status has why
 			reload()
 		}
+		p.revocations = catalogList{dir}
 		p.runs = append(p.runs, func(ctx context.Context) error { return dir.Run(ctx) })
 	}
 	status := p.source.status

@@ -90,16 +90,18 @@ type controlPlane struct {
 	issued    *issuance.Record
 	accepted  *acceptance.Record
 	revoked   *revocation.Registry
-	rotations rotations
-	secrets   *sds.Credentials
-	xds       *xds.Server
-	authz     *authz.Server
-	observe   *observe.Server
-	http      *api.Server
-	workload  *workload.Server
-	domains   *bundle.Store
-	federated latest.Value[[]*sds.Roots] // of domains
-	offer     *bundle.Offer
+	// revocations are where what is revoked is written.
+	revocations revocations
+	rotations   rotations
+	secrets     *sds.Credentials
+	xds         *xds.Server
+	authz       *authz.Server
+	observe     *observe.Server
+	http        *api.Server
+	workload    *workload.Server
+	domains     *bundle.Store
+	federated   latest.Value[[]*sds.Roots] // of domains
+	offer       *bundle.Offer
 	// applications are those of which their sidecars say that they do not answer.
 	applications applications
 	remote       latest.Value[*ca.Endpoint] // empty without a TLS endpoint

@@ -24,15 +24,11 @@ import (
 var exceptions = map[string]string{
 	"bundle.Set.Of": "what tests ask for one trust domain's",
 
-	"snapshot.Build":              "what Cache.Build is held to, and what tests of the data plane build with",
-	"ca.Retiring":                 "waits: rotation",
-	"files.SHA256":                "waits: sallyport revoke",
-	"files.SPIFFEID":              "waits: sallyport revoke",
-	"files.Serial":                "waits: sallyport revoke",
-	"revocation.Registry.Fail":    "waits: the list beside Consul",
-	"revocation.ErrNotAllowed":    "waits: the list beside Consul",
-	"revocation.Registry.Revoked": "waits: sallyport revoke",
-	"ca.CA.Cancel":                "waits: rotation",
+	"snapshot.Build":           "what Cache.Build is held to, and what tests of the data plane build with",
+	"ca.Retiring":              "waits: rotation",
+	"revocation.Registry.Fail": "waits: the list beside Consul",
+	"revocation.ErrNotAllowed": "waits: the list beside Consul",
+	"ca.CA.Cancel":             "waits: rotation",
 }
 
 // pending are packages that no command has yet. What they use is used; what they export waits.
