@@ -63,7 +63,8 @@ func begin(src, whole []byte) []byte {
 	if len(bytes.TrimSpace(head)) == 0 {
 		return whole
 	}
-	return append(head, whole[bytes.Index(whole, []byte("revoked:")):]...)
+	_, list, _ := bytes.Cut(whole, []byte("revoked:"))
+	return append(append(head, "revoked:"...), list...)
 }
 
 // editLines is src without the lines of what is dropped, and with those of what is added. ok is false if it cannot tell whose a line

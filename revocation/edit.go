@@ -86,7 +86,7 @@ func Write(dir string, decide Decide) error {
 // who holds it for longer than any of ours is not waited for.
 func turn(dir *os.File) {
 	for began := time.Now(); time.Since(began) < longestTurn; {
-		if syscall.Flock(int(dir.Fd()), syscall.LOCK_EX|syscall.LOCK_NB) == nil { //nolint:gosec // a descriptor is small
+		if syscall.Flock(int(dir.Fd()), syscall.LOCK_EX|syscall.LOCK_NB) == nil {
 			return
 		}
 		<-time.After(10 * time.Millisecond)

@@ -1,6 +1,7 @@
 package revocation_test
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -104,7 +105,7 @@ func TestWriteRefuses(t *testing.T) {
 	if text, err := os.ReadFile(filepath.Join(broken, "revoked.yaml")); err != nil || string(text) != "revoked:\n- serial: 1x\n" {
 		t.Errorf("%v: the file is %s", err, text)
 	}
-	why := fmt.Errorf("not this one")
+	why := errors.New("not this one")
 	dir := directory(t, map[string]string{})
 	if err := revocation.Write(dir, func([]intention.Revocation) (revocation.Edit, error) { return revocation.Edit{}, why }); err != why { //nolint:errorlint // it itself
 		t.Errorf("%v", err)

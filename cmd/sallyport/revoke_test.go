@@ -13,6 +13,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -243,7 +244,7 @@ func TestWriteRevoked(t *testing.T) {
 	writeText(t, filepath.Join(dir, "web.hcl"), "# nothing\n")
 	until := time.Now().Add(time.Hour).Truncate(time.Second).UTC()
 	for i := range 3 {
-		what := admin.Revocation{Serial: fmt.Sprintf("0%d:02", i+1), SHA256: strings.Repeat(fmt.Sprint(i), 64), Until: until, Reason: "stolen", By: "ann"}
+		what := admin.Revocation{Serial: fmt.Sprintf("0%d:02", i+1), SHA256: strings.Repeat(strconv.Itoa(i), 64), Until: until, Reason: "stolen", By: "ann"}
 		done := admin.RevocationResponse{Unwritten: dir, Why: "read-only", What: []admin.Revocation{what}}
 		if err := writeRevoked(done, false); err != nil {
 			t.Fatal(err)
