@@ -149,6 +149,9 @@ func (c *CA) answered(csr *x509.CertificateRequest) ([]*x509.Certificate, error)
 func (c *CA) write(csr *x509.CertificateRequest) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if err := checkPlace(c.cfg.Request); err != nil {
+		return fmt.Errorf("the request is not written: %w", err)
+	}
 	if text, err := readFile(c.cfg.Request, public); err == nil {
 		if block, _ := pem.Decode(text); block != nil {
 			if there, err := x509.ParseCertificateRequest(block.Bytes); err == nil && bytes.Equal(there.RawSubjectPublicKeyInfo, csr.RawSubjectPublicKeyInfo) {

@@ -293,6 +293,27 @@ func TestRequest(t *testing.T) {
 	}
 }
 
+// TestRequestPlace: where others may put something in the place of a request none is written, as its mode is changed there.
+func TestRequestPlace(t *testing.T) {
+	a, cfg := start(t)
+	a.put("one", signerOf(t, "root", nil))
+	open := a.file("open")
+	if err := os.Mkdir(open, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chmod(open, 0o777); err != nil { //nolint:gosec // that is what is refused
+		t.Fatal(err)
+	}
+	cfg.Key, cfg.Chain, cfg.Request = "", a.file("none.pem"), filepath.Join(open, "request.csr")
+	r, _ := request(t, false)
+	if _, err := newCA(t, cfg).Sign(t.Context(), r); !errors.Is(err, ca.ErrUnavailable) || errors.Is(err, ca.ErrPending) || !strings.Contains(err.Error(), open+": mode 0777 lets others write to it") {
+		t.Errorf("Sign = %v", err)
+	}
+	if names, err := os.ReadDir(open); err != nil || len(names) > 0 {
+		t.Errorf("%v, %v", names, err)
+	}
+}
+
 func TestWatchRoots(t *testing.T) {
 	a, cfg := start(t)
 	synctest.Test(t, func(t *testing.T) {

@@ -63,14 +63,22 @@ func readFile(name string, most fs.FileMode) ([]byte, error) {
 	if err := checkAccess(name, info, most); err != nil {
 		return nil, err
 	}
-	dir, err := os.Stat(filepath.Dir(name))
-	if err != nil {
-		return nil, err
-	}
-	if err := checkAccess(filepath.Dir(name), dir, 0o755); err != nil && dir.Mode()&fs.ModeSticky == 0 {
+	if err := checkPlace(name); err != nil {
 		return nil, err
 	}
 	return io.ReadAll(io.LimitReader(f, maxFile))
+}
+
+// checkPlace refuses a directory in which other users can put something in the place of a file.
+func checkPlace(name string) error {
+	dir, err := os.Stat(filepath.Dir(name))
+	if err != nil {
+		return err
+	}
+	if err := checkAccess(filepath.Dir(name), dir, 0o755); err != nil && dir.Mode()&fs.ModeSticky == 0 {
+		return err
+	}
+	return nil
 }
 
 // checkAccess refuses what belongs to another user than root and this process's, or lets others at it.
