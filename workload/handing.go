@@ -41,9 +41,15 @@ func (h *handing) caller() identity.Caller {
 	return identity.Caller{Application: application(h.conn.process)}
 }
 
-// close ends the stream, which ended with err.
+// close ends the stream, which ended with err. One that ends while the server stops may be cut off by it.
 func (h *handing) close(ctx context.Context, err error) {
-	h.stream.Close(ctx.Err() != nil || errors.Is(err, errGone))
+	byPeer := ctx.Err() != nil || errors.Is(err, errGone)
+	select {
+	case <-h.server.closing:
+		byPeer = false
+	default:
+	}
+	h.stream.Close(byPeer)
 }
 
 // sent notes a response with secrets of a.
