@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"crypto/sha256"
 	"crypto/x509"
+	"fmt"
 	"slices"
 	"strings"
 	"time"
@@ -70,6 +71,9 @@ func (r *Record) holding(now time.Time, f func(*holder) (ends int64, reason stri
 				out = append(out, ca.Holder{Name: name, Ends: r.lost, Reason: lost})
 			}
 		}
+	}
+	if now.Before(r.crowded) {
+		out = append(out, ca.Holder{Name: "others", Ends: r.crowded, Reason: fmt.Sprintf("more than %d have leafs, and nothing is recorded of some", maxHolders)})
 	}
 	slices.SortFunc(out, func(a, b ca.Holder) int { return cmp.Compare(a.Name, b.Name) })
 	return out

@@ -20,7 +20,8 @@ import (
 )
 
 const (
-	// maxHolders is how many holders are kept. Those without leafs make room first. A holder that finds none has accepted nothing.
+	// maxHolders is how many holders are kept. Those without leafs make room first. One that finds none is waited for as long as a leaf
+	// lives.
 	maxHolders = 100_000
 	// maxLeafs is how many identities of one holder are told apart; of more, all count as one.
 	maxLeafs = 64
@@ -93,6 +94,7 @@ type Record struct {
 	lost    time.Time // until when somebody may have a leaf of which nothing is recorded, as a process did not end as it should
 
 	mu      sync.Mutex
+	crowded time.Time // until when somebody may have a leaf for whom there was no room
 	holders map[string]*holder
 	bundles map[string]*bundle // by their roots
 	signers map[digest]digest  // by the certificate above the leaf, or the names of a root: its key
@@ -246,6 +248,12 @@ func (r *Record) of(name string) *holder {
 	h = &holder{name: name}
 	r.holders[name] = h
 	return h
+}
+
+// crowd notes that somebody is given a leaf for whom there is no room. r.mu is held.
+func (r *Record) crowd() {
+	r.crowded = time.Now().Add(r.cfg.Life)
+	r.tell()
 }
 
 // ends is when the last leaf of h ends that match takes, in Unix seconds; 0: it has none. Nil takes all.
@@ -423,6 +431,7 @@ func (r *Record) FetchedLeaf(c identity.Caller, chain []*x509.Certificate) {
 	defer r.mu.Unlock()
 	h := r.of(name)
 	if h == nil {
+		r.crowd()
 		return
 	}
 	h.heard = time.Now()

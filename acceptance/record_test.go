@@ -382,6 +382,31 @@ func TestLongNames(t *testing.T) {
 	}
 }
 
+// TestCrowd is one more holder than are kept: it is waited for though nothing is known of it.
+func TestCrowd(t *testing.T) {
+	m := newMesh(t)
+	r, _ := m.open()
+	leaf := m.leaf("web", false, time.Hour)
+	for n := range maxHolders {
+		r.FetchedLeaf(identity.Caller{Application: fmt.Sprint("uid ", n)}, leaf.Certificates)
+	}
+	if got := r.Untold(nil); len(got) != 0 {
+		t.Fatalf("%d are waited for", len(got))
+	}
+	r.FetchedLeaf(identity.Caller{Application: "token one"}, leaf.Certificates)
+	if got := text(r.Untold(nil)); got != "others (not connected) 72h0m0s" {
+		t.Errorf("untold: %s", got)
+	}
+	late, _ := m.open() // of a stream
+	for n := range maxHolders {
+		late.FetchedLeaf(identity.Caller{Application: fmt.Sprint("uid ", n)}, leaf.Certificates)
+	}
+	late.Open(proxy("late")).Give(m.one, leaf)
+	if got := text(late.Outdated(m.old.Cert)); got != "others (not connected) 72h0m0s" {
+		t.Errorf("outdated: %s", got)
+	}
+}
+
 // TestDamaged has a record whose lines are not what they were: nobody is taken for one who has accepted.
 func TestDamaged(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -65,7 +65,7 @@ func (s *Stream) find(id unique.Handle[string]) int {
 // Give notes what is sent: the holder may use the leafs from now on, and is to accept the roots on this stream, too. Nil roots: none are
 // sent.
 func (s *Stream) Give(roots *sds.Roots, leafs ...*sds.SVID) {
-	if s == nil || s.holder == nil {
+	if s == nil {
 		return
 	}
 	r := s.record
@@ -75,6 +75,12 @@ func (s *Stream) Give(roots *sds.Roots, leafs ...*sds.SVID) {
 }
 
 func (s *Stream) give(roots *sds.Roots, leafs []*sds.SVID) {
+	if s.holder == nil {
+		if len(leafs) > 0 {
+			s.record.crowd()
+		}
+		return
+	}
 	if roots != nil && !s.joined {
 		s.joined = true
 		s.record.tell()
@@ -191,13 +197,16 @@ func (h *holder) agreeOn(id unique.Handle[string]) bool {
 
 // Sent notes what was sent on a stream that has no ACKs. It is accepted when the stream has lived for a while longer; see Config.Settle.
 func (s *Stream) Sent(roots *sds.Roots, svids []*sds.SVID) {
-	if s == nil || s.holder == nil {
+	if s == nil {
 		return
 	}
 	r := s.record
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	s.give(roots, svids)
+	if s.holder == nil {
+		return
+	}
 	if len(s.sent) == maxSent {
 		s.sent = s.sent[:maxSent-1]
 	}
