@@ -52,6 +52,9 @@ func (b *assembly) proxy(r *nodeProxy, own meshDefaults, n *needs) (p *catalog.P
 		}
 		// Its registration is known, its service's protocol is not: as it was.
 		for _, u := range append(slices.Clone(old.Upstreams), catalog.Upstream{Destination: old.Service}) {
+			if u.Foreign != "" {
+				continue // it is in no catalog
+			}
 			t := targetOf(u, b.nodeProxies.datacenter)
 			n.targets[t] = cmp.Or(n.targets[t], b.agent.seed.target(t))
 		}
@@ -76,7 +79,7 @@ func (b *assembly) proxy(r *nodeProxy, own meshDefaults, n *needs) (p *catalog.P
 		p.Exposed = slices.Concat(p.Exposed, checks)
 		slices.SortFunc(p.Exposed, catalog.CompareExposed)
 	}
-	p.Upstreams = make([]catalog.Upstream, 0, len(r.upstreams))
+	p.Upstreams = make([]catalog.Upstream, 0, len(r.upstreams)+len(r.foreign))
 	dialled := make([]*target, 0, len(r.upstreams))
 	for i := range r.upstreams {
 		u := &r.upstreams[i]
@@ -100,6 +103,7 @@ func (b *assembly) proxy(r *nodeProxy, own meshDefaults, n *needs) (p *catalog.P
 			b.problem(id, u.Name(), u.Origin, "%s: its listener is not there", reason)
 		}
 	}
+	p.Upstreams = append(p.Upstreams, r.foreign...)
 	for _, t := range dialled {
 		if t.served = true; t.former {
 			n.targets[t.name] = t.Target

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/sallyport/sallyport/catalog"
 	"github.com/sallyport/sallyport/definition"
@@ -117,7 +118,11 @@ func decodeIntention(raw json.RawMessage) (*intention.Intention, error) {
 	var unsupported string
 	r := definition.Reader{Lenient: true, Report: func(m definition.Mistake) {
 		text := m.Text
-		if m.Field != nil {
+		switch {
+		case m.Field == nil:
+		case strings.HasPrefix(m.Field.Key, definition.ForeignMeta):
+			text = strings.TrimSuffix(text, ": it is not taken") // it is known, and wrong: so what is wrong
+		default:
 			text = m.Field.Key
 			if v := m.Field.Value; v.Kind == definition.Text {
 				text += fmt.Sprintf(" %.60q", v.Text)

@@ -23,7 +23,8 @@ type sidecar struct {
 	proxy     catalog.Proxy // without upstreams
 	settings  definition.Settings
 	upstreams []upstream
-	checks    bool // the checks of the service go through the proxy
+	foreign   []catalog.Upstream // those in other trust domains
+	checks    bool               // the checks of the service go through the proxy
 	problems  []Problem
 	nobody    bool // it has no identity, so there is nothing to be told
 }
@@ -76,7 +77,7 @@ func readSidecar(r *registration, services map[string]*registration, datacenter,
 	}
 	s.readExposed(r, p)
 	if s.proxy.Refused != "" {
-		s.upstreams, s.proxy.Exposed, s.checks = nil, nil, false
+		s.upstreams, s.foreign, s.proxy.Exposed, s.checks = nil, nil, nil, false
 	}
 	return s, true
 }
@@ -212,6 +213,9 @@ func (s *sidecar) readUpstream(r *registration, u *upstreamRegistration, datacen
 	if u.DestinationName == identity.Wildcard || !bound && (u.CentrallyConfigured || s.isTransparent(r)) {
 		return // what holds for upstreams that transparent mode would find
 	}
+	if s.readForeign(r, u) {
+		return
+	}
 	c := catalog.Upstream{Destination: identity.NewName(u.DestinationName), Datacenter: u.Datacenter, Origin: entryOf(r)}
 	name := c.Name()
 	refuse := func(format string, args ...any) {
@@ -242,33 +246,8 @@ func (s *sidecar) readUpstream(r *registration, u *upstreamRegistration, datacen
 		refuse("it is given twice, and the first one counts")
 		return
 	}
-	switch {
-	case u.LocalBindSocketPath != "":
-		c.BindSocket = u.LocalBindSocketPath
-		if !socketPath(c.BindSocket) {
-			refuse("LocalBindSocketPath is not the path of a socket")
-			return
-		}
-		if m := u.LocalBindSocketMode; m != "" {
-			mode, err := strconv.ParseUint(m, 8, 32)
-			if err != nil || mode > 0o777 {
-				refuse("LocalBindSocketMode %.20q is not permission bits in octal", m)
-				return
-			}
-			c.BindSocketMode = uint32(mode)
-		}
-	case portOf(u.LocalBindPort) != 0:
-		address, ok := definition.ParseListen(u.LocalBindAddress)
-		if u.LocalBindAddress == "" {
-			address, ok = netip.AddrFrom4([4]byte{127, 0, 0, 1}), true
-		}
-		if !ok {
-			refuse("LocalBindAddress %.60q is no IP address", u.LocalBindAddress)
-			return
-		}
-		c.BindAddress, c.BindPort = address.String(), portOf(u.LocalBindPort)
-	default:
-		refuse("it has neither LocalBindPort nor LocalBindSocketPath")
+	if reason := u.bind(&c); reason != "" {
+		refuse("%s", reason)
 		return
 	}
 	d := s.decoder(r, name, &u.Config, "config")
@@ -280,6 +259,36 @@ func (s *sidecar) readUpstream(r *registration, u *upstreamRegistration, datacen
 	}
 	seen[name] = true
 	s.upstreams = append(s.upstreams, upstream{e.Apply(c), targetOf(c, datacenter), e.Protocol, gateway})
+}
+
+// bind puts where the application dials u into c; reason says why that is not known.
+func (u *upstreamRegistration) bind(c *catalog.Upstream) (reason string) {
+	switch {
+	case u.LocalBindSocketPath != "":
+		c.BindSocket = u.LocalBindSocketPath
+		if !socketPath(c.BindSocket) {
+			return "LocalBindSocketPath is not the path of a socket"
+		}
+		if m := u.LocalBindSocketMode; m != "" {
+			mode, err := strconv.ParseUint(m, 8, 32)
+			if err != nil || mode > 0o777 {
+				return fmt.Sprintf("LocalBindSocketMode %.20q is not permission bits in octal", m)
+			}
+			c.BindSocketMode = uint32(mode)
+		}
+	case portOf(u.LocalBindPort) != 0:
+		address, ok := definition.ParseListen(u.LocalBindAddress)
+		if u.LocalBindAddress == "" {
+			address, ok = netip.AddrFrom4([4]byte{127, 0, 0, 1}), true
+		}
+		if !ok {
+			return fmt.Sprintf("LocalBindAddress %.60q is no IP address", u.LocalBindAddress)
+		}
+		c.BindAddress, c.BindPort = address.String(), portOf(u.LocalBindPort)
+	default:
+		return "it has neither LocalBindPort nor LocalBindSocketPath"
+	}
+	return ""
 }
 
 func (s *sidecar) isTransparent(r *registration) bool {

@@ -34,6 +34,28 @@ func (d *Decoder) SpiffeID(key string) (id identity.ID, ok bool) {
 	return d.spiffeID(d.field(key), s.Value)
 }
 
+// Workload is who is dialled in another trust domain, and where.
+type Workload struct {
+	ID      identity.ID
+	Address string // an IP address or a host name
+	Port    uint16
+}
+
+// Workload reads one by its three keys; ok is false if not all of it is known, which is a mistake. It is for what Consul has, where
+// what dials it is not there then.
+func (d *Decoder) Workload(id, address, port string) (w Workload, ok bool) {
+	instead := d.instead
+	d.instead = "its listener is not there"
+	defer func() { d.instead = instead }()
+	w.ID, ok = d.SpiffeID(id)
+	host, number := d.DialAddress(address), d.Port(port)
+	if !d.Faulty(id, address, port) && (!host.Set || !number.Set) {
+		d.Mistake(d.At, "it needs %s and %s: it is in no catalog, so where it is has to be said", address, port)
+	}
+	w.Address, w.Port = host.Value, number.Value
+	return w, ok && host.Set && number.Set
+}
+
 func (d *Decoder) spiffeID(f *Field, text string) (id identity.ID, ok bool) {
 	id, err := identity.ParseID(text)
 	switch {
@@ -62,13 +84,16 @@ func (d *Decoder) foreignByMeta(s *intention.Source) {
 		}
 		switch id, ok := identity.ID(""), s.Peer != ""; {
 		case f.Value.Kind != Text:
-			d.say(f.At, f, "the %s of %s is no text", f.Key, d.What)
+			d.say(f.At, f, "%s: it is no text", f.Key)
 		case !ok:
-			d.say(f.At, f, "a source with the Meta %s needs a Peer, so that it is no service of this mesh to Consul", f.Key)
+			d.say(f.At, f, "%s of a source without a Peer: give it one, whichever, so that it is no service of this mesh to Consul", f.Key)
 		default:
+			path := d.path
+			d.path = "" // its key says where it is
 			if id, ok = d.spiffeID(f, f.Value.Text); ok {
 				*s = intention.Source{ID: id}
 			}
+			d.path = path
 		}
 	}
 }

@@ -1,7 +1,6 @@
 package files
 
 import (
-	"regexp"
 	"strings"
 
 	"github.com/sallyport/sallyport/attest"
@@ -18,9 +17,6 @@ const (
 	maxMetaKey   = 128
 	maxMetaValue = 512
 )
-
-// hostName is RFC 1123's form, with the underscores that container networks have.
-var hostName = regexp.MustCompile(`^[A-Za-z0-9_]([A-Za-z0-9_-]*[A-Za-z0-9_])?(\.[A-Za-z0-9_]([A-Za-z0-9_-]*[A-Za-z0-9_])?)*\.?$`)
 
 // meta reads a map of strings within Consul's bounds.
 func meta(o *definition.Decoder, key string) (pairs map[string]string) {
@@ -101,27 +97,6 @@ func validID(o *definition.Decoder, key string, s definition.Setting[string]) bo
 		return false
 	}
 	return true
-}
-
-// address is what others dial: an IP address or a host name.
-func address(o *definition.Decoder, key string) definition.Setting[string] {
-	t := o.Text(key)
-	if !t.Set {
-		return t
-	}
-	if a, ok := definition.ParseIP(t.Value); ok {
-		if a.IsUnspecified() || a.IsMulticast() {
-			o.Mistake(t.At, "%s %s cannot be dialled: give an address that can (where to listen is bind_address in the proxy's config)", key, a)
-			return definition.Setting[string]{}
-		}
-		t.Value = a.String()
-		return t
-	}
-	if len(t.Value) > 253 || !hostName.MatchString(t.Value) || strings.Trim(t.Value, "0123456789.") == "" {
-		o.Mistake(t.At, "%s %.60q is neither an IP address (without brackets or zone) nor a host name", key, t.Value)
-		return definition.Setting[string]{}
-	}
-	return t
 }
 
 // socket is the path of a Unix socket.

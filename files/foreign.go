@@ -15,10 +15,11 @@ func (d *definitions) foreignUpstream(o *definition.Decoder, p *proxy) {
 		o.Mistake(name.At, "upstream has spiffe_id and destination_name: it is one of them")
 	}
 	u.Foreign, u.Origin = id, o.At.String()
-	host, port, protocol := address(o, "address"), o.Port("port"), o.Protocol()
+	host, port, protocol := o.DialAddress("address"), o.Port("port"), o.Protocol()
 	b := bindOf(o)
 	if c, ok := o.Child("config", "config"); ok {
-		u.Upstream = c.UpstreamSettings().Apply(u.Upstream)
+		s := c.UpstreamSettings()
+		u.Upstream, protocol = s.Apply(u.Upstream), protocol.Or(s.Protocol)
 	}
 	o.Done()
 	if !ok {

@@ -114,7 +114,7 @@ func (d *definitions) application(o *definition.Decoder) {
 	id := o.Text("id")
 	s := &service{
 		at:      o.At,
-		address: address(o, "address"),
+		address: o.DialAddress("address"),
 		port:    o.Port("port"),
 		socket:  socket(o, "socket_path"),
 		weights: weightsOf(o),
@@ -193,7 +193,7 @@ func (d *definitions) standalone(o *definition.Decoder) {
 // proxy reads what both kinds of proxy registration have. alone: it is one of its own, which has to say
 // whose it is.
 func (d *definitions) proxy(o *definition.Decoder, id string, alone bool) *proxy {
-	p := &proxy{id: id, at: o.At, address: address(o, "address"), port: o.Port("port"), weights: weightsOf(o)}
+	p := &proxy{id: id, at: o.At, address: o.DialAddress("address"), port: o.Port("port"), weights: weightsOf(o)}
 	o.Unsupported("socket_path")
 	checks, h, ok := d.checks(o)
 	if p.checks = checks; ok {
@@ -215,7 +215,7 @@ func (d *definitions) proxy(o *definition.Decoder, id string, alone bool) *proxy
 		p.destination = definition.Setting[string]{}
 	}
 	p.instance = b.Text("destination_service_id")
-	p.localAddress = address(b, "local_service_address")
+	p.localAddress = b.DialAddress("local_service_address")
 	p.localPort = b.Port("local_service_port")
 	p.localSocket = socket(b, "local_service_socket_path")
 	if p.localSocket.Set && (p.localPort.Set || p.localAddress.Set) {

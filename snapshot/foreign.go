@@ -92,7 +92,10 @@ func trusted(t Trust) *tlsv3.CertificateValidationContext {
 
 // foreignUpstream is an upstream in another trust domain.
 func (b *builder) foreignUpstream(i int, u catalog.Upstream) upstream {
-	if td := u.Foreign.TrustDomain(); !slices.Contains(b.in.Mesh.Federated, td) {
+	switch td := u.Foreign.TrustDomain(); {
+	case td == b.in.Mesh.TrustDomain:
+		b.warn("upstream %s (%s) is of this mesh's own trust domain: it is not reached; name the service instead", u.Foreign, u.Origin)
+	case !slices.Contains(b.in.Mesh.Federated, td):
 		b.warn("upstream %s (%s): no bundle of %s is known, so nobody can prove to be it, and it is not reached", u.Foreign, u.Origin, td)
 	}
 	return upstream{Upstream: u, Target: b.in.Upstreams[i], index: i}
