@@ -35,7 +35,7 @@ func (s *Store) follow(ctx context.Context, d *domain, fetch func(context.Contex
 		if ctx.Err() != nil {
 			return
 		}
-		delay := s.fetched(d, doc, err)
+		delay := s.fetched(ctx, d, doc, err)
 		s.publish()
 		if !backoff.Sleep(ctx, delay) {
 			return
@@ -43,12 +43,12 @@ func (s *Store) follow(ctx context.Context, d *domain, fetch func(context.Contex
 	}
 }
 
-// fetched takes what an endpoint said, and returns how long to leave it alone.
-func (s *Store) fetched(d *domain, doc *Document, err error) time.Duration {
+// fetched takes what an endpoint said, unless nobody wants to know any more since ctx has ended, and returns how long to leave it alone.
+func (s *Store) fetched(ctx context.Context, d *domain, doc *Document, err error) time.Duration {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.domains[d.trustDomain] != d {
-		return tick // it is defined otherwise by now, and ctx ends
+	if ctx.Err() != nil {
+		return tick
 	}
 	var outcome string
 	if err != nil {

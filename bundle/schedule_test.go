@@ -7,6 +7,7 @@ import (
 	"crypto/rand"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"encoding/pem"
 	"errors"
 	"math/big"
 	"os"
@@ -124,4 +125,93 @@ func TestSchedule(t *testing.T) {
 			t.Errorf("after an answer: %+v", d)
 		}
 	})
+}
+
+// TestDefinedAnew: when the definition of a trust domain changes, its bundle is no newer for it, and an alarm stays one.
+func TestDefinedAnew(t *testing.T) {
+	dir, data := t.TempDir(), t.TempDir()
+	define := func(url string) {
+		t.Helper()
+		if err := os.WriteFile(filepath.Join(dir, "b.yaml"), []byte("trust_domain: td-b.example\nendpoint: {url: '"+url+"', profile: https_web}\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	define("https://b.example")
+	synctest.Test(t, func(t *testing.T) {
+		td := spiffeid.RequireTrustDomainFromString("td-b.example")
+		begin := time.Now()
+		doc := &Document{trustDomain: td, authorities: []*x509.Certificate{rootUntil(t, begin.Add(24*time.Hour))}, sequence: 1, sequenced: true, hint: time.Minute}
+		s, err := Open(Config{Dir: dir, Data: data, Own: func() (spiffeid.TrustDomain, bool) { return spiffeid.TrustDomain{}, false }})
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.ask = func(definition) (func(context.Context) (*Document, error), error) {
+			return func(context.Context) (*Document, error) {
+				if time.Now().Equal(begin) {
+					return doc, nil
+				}
+				return nil, errors.New("away")
+			}, nil
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		var running sync.WaitGroup
+		running.Go(func() { _ = s.Run(ctx) })
+		defer running.Wait()
+		defer cancel()
+		state := func() Status {
+			synctest.Wait()
+			domains, _ := s.Status()
+			return domains[0]
+		}
+		if d := state(); !d.Confirmed.Equal(begin) {
+			t.Fatalf("%+v", d)
+		}
+		time.Sleep(10 * time.Minute)
+		if d := state(); !d.Stale || !d.Confirmed.Equal(begin) {
+			t.Errorf("after ten minutes: %+v", d)
+		}
+		define("https://c.example")
+		s.Reload()
+		if d := state(); d.Source != "https://c.example" || !d.Stale || !d.Confirmed.Equal(begin) {
+			t.Errorf("defined anew: %+v", d)
+		}
+	})
+}
+
+// TestLateAnswer: what an endpoint said is not believed after an import has ended the question.
+func TestLateAnswer(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "b.yaml"), []byte("trust_domain: td-b.example\nendpoint: {url: 'https://b.example', profile: https_web}\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s, err := Open(Config{Dir: dir, Data: t.TempDir(), Own: func() (spiffeid.TrustDomain, bool) { return spiffeid.TrustDomain{}, false }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	td := spiffeid.RequireTrustDomainFromString("td-b.example")
+	stolen := &Document{trustDomain: td, authorities: []*x509.Certificate{rootUntil(t, time.Now().Add(time.Hour))}, sequence: 9, sequenced: true, hint: time.Minute}
+	ctx, cancel := context.WithCancel(t.Context())
+	s.running, s.fetching = ctx, new(sync.WaitGroup)
+	asked := make(chan context.Context, 2)
+	s.ask = func(definition) (func(context.Context) (*Document, error), error) {
+		return func(ctx context.Context) (*Document, error) {
+			asked <- ctx
+			<-ctx.Done()
+			return nil, ctx.Err()
+		}, nil
+	}
+	d := s.domains[td]
+	s.start(d)
+	first := <-asked
+	good := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: rootUntil(t, time.Now().Add(time.Hour)).Raw})
+	if _, err := s.Import(td, good, true); err != nil {
+		t.Fatal(err)
+	}
+	s.fetched(first, d, stolen, nil)
+	s.publish()
+	if set, _ := s.sets.Load(); set.Of(td).Roots.PEM() != string(good) {
+		t.Error("an answer from before the import is believed")
+	}
+	cancel()
+	s.fetching.Wait()
 }

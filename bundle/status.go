@@ -139,6 +139,9 @@ func (s *Store) take(td spiffeid.TrustDomain, doc *Document, apply bool) (Change
 	if !apply {
 		return change, nil
 	}
+	if d.stop != nil {
+		d.stop() // what the endpoint says of what was asked before is not believed after it
+	}
 	s.believe(d, doc, "imported")
 	d.kept.Confirmed, d.since = time.Time{}, time.Now()
 	s.keep(d)

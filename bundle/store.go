@@ -230,6 +230,7 @@ func (s *Store) define(good []definition, bad map[string]error) {
 				old.stop()
 			}
 			d.doc, d.bundle, d.made, d.kept, d.fromFile, d.unused = old.doc, old.bundle, old.made, old.kept, old.fromFile, old.unused
+			d.since, d.alarmed = old.since, old.alarmed // what there is is no newer
 			if def.url == "" || def.bundle != old.definition.bundle {
 				d.fromFile = "" // what is believed need not be what the file says
 			}
