@@ -194,7 +194,7 @@ func definitions(dir string) (good []definition, bad map[string]error, err error
 		file := filepath.Join(dir, e.Name())
 		d, err := read(file)
 		switch {
-		case errors.Is(err, fs.ErrNotExist): // it went meanwhile
+		case errors.Is(err, fs.ErrNotExist) && !isThere(file): // it went meanwhile
 			continue
 		case err == nil && first[d.trustDomain] != "":
 			err = fmt.Errorf("%s: %s is in %s already: one of the files has to go", file, d.trustDomain, first[d.trustDomain])
@@ -209,4 +209,10 @@ func definitions(dir string) (good []definition, bad map[string]error, err error
 		good = append(good, d)
 	}
 	return good, bad, nil
+}
+
+// isThere reports whether a file has an entry, be it a link to nothing.
+func isThere(file string) bool {
+	_, err := os.Lstat(file)
+	return err == nil
 }

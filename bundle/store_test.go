@@ -3,6 +3,7 @@ package bundle_test
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
@@ -155,6 +156,16 @@ func TestFiles(t *testing.T) {
 	write(t, filepath.Join(m.dir, "b.json"), a.PEM())
 	m.Reload()
 	await(t, m, "PEM", func(s *bundle.Set) bool { return pemOf(s) == a.PEM() })
+	// A link to nothing is no file that is gone: what it leads to may come back.
+	held, _ = m.Sets().Load()
+	if err := errors.Join(os.Rename(filepath.Join(m.dir, "b.yaml"), filepath.Join(m.dir, "b.away")), os.Symlink("b.link", filepath.Join(m.dir, "b.yaml"))); err != nil {
+		t.Fatal(err)
+	}
+	m.Reload()
+	awaitProblem(t, m, "b.yaml: no such file")
+	if now, _ := m.Sets().Load(); now != held {
+		t.Error("what a link led to is forgotten")
+	}
 	if err := os.Remove(filepath.Join(m.dir, "b.yaml")); err != nil {
 		t.Fatal(err)
 	}
