@@ -49,7 +49,10 @@ func ReadRevoked(dir string) ([]intention.Revocation, error) {
 		path := filepath.Join(dir, name)
 		info, err := os.Stat(path)
 		if errors.Is(err, fs.ErrNotExist) {
-			continue
+			// A link whose file is away does not say that nothing is revoked.
+			if _, other := os.Lstat(path); errors.Is(other, fs.ErrNotExist) {
+				continue
+			}
 		}
 		src, err := readFile(path, listed{name: name, info: info, err: err}, nil)
 		if err != nil {

@@ -111,3 +111,29 @@ func TestReadRevoked(t *testing.T) {
 		t.Errorf("definitions: %v", err)
 	}
 }
+
+// TestRevokedLinkedTo: a link whose file is away takes nothing back.
+func TestRevokedLinkedTo(t *testing.T) {
+	t.Parallel()
+	dir, elsewhere := t.TempDir(), filepath.Join(t.TempDir(), "list")
+	write := func(file, text string) {
+		t.Helper()
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write(filepath.Join(dir, "web.hcl"), "# nothing\n")
+	write(elsewhere, "revoked:\n- serial: \"1\"\n")
+	if err := os.Symlink(elsewhere, filepath.Join(dir, files.RevokedFile)); err != nil {
+		t.Fatal(err)
+	}
+	if all, err := files.ReadRevoked(dir); err != nil || len(all) != 1 {
+		t.Fatalf("%v, %v", all, err)
+	}
+	if err := os.Remove(elsewhere); err != nil {
+		t.Fatal(err)
+	}
+	if all, err := files.ReadRevoked(dir); err == nil || !strings.HasPrefix(err.Error(), "revoked.yaml: ") {
+		t.Errorf("its file is away: %v, %v", all, err)
+	}
+}
