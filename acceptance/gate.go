@@ -62,7 +62,7 @@ func (r *Record) Outdated(root *x509.Certificate) []ca.Holder {
 func (r *Record) holding(now time.Time, f func(*holder) (ends int64, reason string)) (out []ca.Holder) {
 	for _, h := range r.holders {
 		if ends, reason := f(h); ends > 0 {
-			out = append(out, ca.Holder{Name: h.name, Connected: h.connected(now), Ends: time.Unix(ends, 0), Reason: reason})
+			out = append(out, ca.Holder{Name: h.name, Application: !h.proxy(), Connected: h.connected(now), Ends: time.Unix(ends, 0), Reason: reason})
 		}
 	}
 	if r.cfg.Proxies != nil && now.Before(r.lost) {

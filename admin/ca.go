@@ -58,14 +58,16 @@ type Rotation struct {
 // Holder is somebody with a leaf, who holds a rotation up.
 type Holder struct {
 	// Name is "proxy web-sidecar-proxy", "token 7QK…", "uid 1000".
-	Name      string `json:"name"`
-	Connected bool   `json:"connected"`
+	Name string `json:"name"`
+	// Application says that it is no proxy, but has fetched a leaf.
+	Application bool `json:"application,omitempty"`
+	Connected   bool `json:"connected"`
 	// Ends is when its last leaf ends, after which it is not waited for.
 	Ends   time.Time `json:"ends"`
 	Reason string    `json:"reason"`
 }
 
-// RotateCARequest asks for the replacement of the root, or for one that is running to wait for less.
+// RotateCARequest asks for the replacement of the root, or for one that is running to wait for less, or to end.
 type RotateCARequest struct {
 	// To is the provider that signs afterwards; empty: the one that signs now.
 	To string `json:"to,omitempty"`
@@ -76,11 +78,13 @@ type RotateCARequest struct {
 	Distrust bool `json:"distrust,omitempty"`
 	// EndConnections ends all live connections when the old root has left.
 	EndConnections bool `json:"end_connections,omitempty"`
+	// Cancel takes back a rotation that only prepares. Nothing else is asked for with it.
+	Cancel bool `json:"cancel,omitempty"`
 }
 
 // flags are what r asks for beside a rotation, in words.
 func (r RotateCARequest) flags() (out []string) {
-	for text, set := range map[string]bool{"dangerous": r.Dangerous, "distrust": r.Distrust, "end-connections": r.EndConnections} {
+	for text, set := range map[string]bool{"dangerous": r.Dangerous, "distrust": r.Distrust, "end-connections": r.EndConnections, "cancel": r.Cancel} {
 		if set {
 			out = append(out, text)
 		}

@@ -42,7 +42,15 @@ func (c *CA) advance(now time.Time) (time.Duration, error) {
 	case Preparing:
 		return c.activate(rec, version, now)
 	case Activating:
-		return c.retire(rec, version, now)
+		again, changed, err := c.tell(rec, version, now)
+		if err != nil {
+			return renewalRetry, err
+		}
+		if changed {
+			return time.Millisecond, nil
+		}
+		after, err := c.retire(rec, version, now)
+		return sooner(after, again), err
 	default:
 		return 0, c.end(rec)
 	}
@@ -88,13 +96,15 @@ func (c *CA) activate(rec record, version int, now time.Time) (time.Duration, er
 	if err != nil {
 		return renewalRetry, err
 	}
-	var holders []Holder
+	var all []Holder
 	if c.cfg.Gate != nil {
-		holders = c.cfg.Gate.Untold(rec.certificates(rec.next))
+		all = c.cfg.Gate.Untold(rec.certificates(rec.next))
 	}
-	if next.crossSigned || rot.Dangerous {
-		holders = slices.DeleteFunc(slices.Clone(holders), func(h Holder) bool { return slices.Contains(rot.Overridden, h.Name) })
-	}
+	holders := slices.DeleteFunc(slices.Clone(all), func(h Holder) bool {
+		// Who has the old root's signature of the new one in the chains of others needs nothing else; an application may come for more
+		// once a day.
+		return next.crossSigned && h.Application || (next.crossSigned || rot.Dangerous) && slices.Contains(rot.Overridden, h.Name)
+	})
 	after, open := c.gated(rot, holders, refreshHints*c.cfg.FederationHint, patience, now)
 	if !open {
 		return after, nil
@@ -104,8 +114,9 @@ func (c *CA) activate(rec record, version int, now time.Time) (time.Duration, er
 	if a.version != version { // somebody has cancelled it, or changed what is waited for
 		return time.Millisecond, nil
 	}
-	if !rec.isTold() {
-		if err := a.commit(a.rec.told(), nil); err != nil {
+	// With the old root's signature some need not be told, and then nothing is signed under another of the roots that come, which has none.
+	if !rec.isTold() && (len(all) == 0 || !next.crossSigned) {
+		if err := a.commit(a.rec.told(a.rec.next), nil); err != nil {
 			return renewalRetry, err
 		}
 	}
@@ -137,16 +148,6 @@ func (c *CA) activateNow(rec record, next succession, now time.Time) error {
 	c.log().Info("leafs are signed under the new root", "audit", "rotation", "phase", Activating, "provider", rec.Rotation.To, "cross_signed", next.crossSigned)
 	c.publish()
 	return nil
-}
-
-// isToldOf reports whether all know the root of a fingerprint.
-func (r record) isToldOf(sha string) bool {
-	return slices.ContainsFunc(r.Roots, func(a anchor) bool { return a.Told && fingerprint(a.Certificate.Certificate) == sha })
-}
-
-// isTold reports whether all roots that come are known to all.
-func (r record) isTold() bool {
-	return !slices.ContainsFunc(r.Roots, func(a anchor) bool { return r.next(a) && !a.Told })
 }
 
 // successor is what signs under the new root; ready is false as long as the provider has not signed anything under it. It is made once

@@ -65,9 +65,11 @@ const (
 
 // follow does what the providers ask for: their roots, and what they are to sign.
 func (c *CA) follow(ctx context.Context, now time.Time) error {
-	if err := c.followRoots(now); err != nil {
-		return err
-	}
+	return errors.Join(c.followRoots(now), c.followSigning(ctx, now))
+}
+
+// followSigning has a provider sign what is due.
+func (c *CA) followSigning(ctx context.Context, now time.Time) error {
 	a := c.authority
 	a.mu.Lock()
 	rec, s, asks := a.rec, a.intermediate, c.askNow
@@ -238,7 +240,7 @@ func (c *CA) take(name string, n *candidate, now time.Time) error {
 		return c.another(n, now)
 	case rot == nil: // it signs under another one of its roots
 		c.next = n
-		return c.prepareUpstream([]*x509.Certificate{n.root}, rotation{From: name, To: name, Reason: "the provider signs under another root", Started: now.Round(0), Since: now.Round(0)})
+		return c.prepareUpstream(a.rec, []*x509.Certificate{n.root}, rotation{From: name, To: name, Reason: "the provider signs under another root", Started: now.Round(0), Since: now.Round(0)})
 	}
 	return fmt.Errorf("%w: it signs under a root that is not in use while another rotation runs: it is put aside", ErrInvalid)
 }

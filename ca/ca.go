@@ -122,10 +122,11 @@ type CA struct {
 	publishedVersion int
 	publishedUntil   time.Time
 
-	// known are the roots that providers named, and askNow that somebody wishes for an answer of the one that signs. Guarded by
-	// authority.mu.
-	known  map[string][]*x509.Certificate
-	askNow bool
+	// known are the roots that providers named, unknown is why those that they name now are not taken, and askNow that somebody wishes for
+	// an answer of the one that signs. Guarded by authority.mu.
+	known   map[string][]*x509.Certificate
+	unknown map[string]error
+	askNow  bool
 
 	// Run's alone: which provider is asked, why it did not sign, how often, and when it is asked again; what is asked for, and what of
 	// that is on the disk.
@@ -143,6 +144,7 @@ type CA struct {
 	phase      Phase
 	since      time.Time
 	seen, free time.Time
+	telling    telling
 	// alarmed is when the last alarm was logged.
 	alarmed time.Time
 }
@@ -166,7 +168,7 @@ func open(cfg Config, step func(string) error) (*CA, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &CA{authority: a, cfg: cfg, registerer: cfg.Registerer, wake: make(chan struct{}, 1), known: map[string][]*x509.Certificate{}}
+	c := &CA{authority: a, cfg: cfg, registerer: cfg.Registerer, wake: make(chan struct{}, 1), known: map[string][]*x509.Certificate{}, unknown: map[string]error{}}
 	if err := c.register(); err != nil {
 		return nil, errors.Join(err, c.Close())
 	}

@@ -44,13 +44,13 @@ func (c *CA) Sign(ctx context.Context, csr *x509.CertificateRequest, id spiffeid
 }
 
 // verified is a leaf that a provider has signed, with the old root's signature of the new one if there is one, if peers accept it: under
-// the roots of which they were told.
+// the roots of which they were told, or which the old root has signed.
 func (c *CA) verified(chain []*x509.Certificate, want certpath.Wanted) ([]*x509.Certificate, error) {
 	a := c.authority
 	a.mu.Lock()
 	rec, cross := a.rec, a.cross(want.Now)
 	a.mu.Unlock()
-	told, _ := certpath.Bundle(rec.certificates(func(r anchor) bool { return r.Told }), true, want.Now)
+	told, _ := certpath.Bundle(rec.certificates(func(r anchor) bool { return r.Told || r.State == active }), true, want.Now)
 	if cross != nil && len(chain) > 0 {
 		if crossed := append(slices.Clone(chain), cross); certpath.VerifyChain(crossed, told, want) == nil {
 			return crossed, nil

@@ -21,9 +21,10 @@ import (
 
 // holder is who has a leaf and a bundle, in the model of a mesh: what it has accepted last.
 type holder struct {
-	name   string
-	leaf   *sds.SVID
-	bundle []*x509.Certificate
+	name        string
+	application bool
+	leaf        *sds.SVID
+	bundle      []*x509.Certificate
 }
 
 func (h *holder) alive() bool {
@@ -51,7 +52,7 @@ func (m *meshModel) Changed() <-chan struct{} { return m.changed.Changed() }
 func (m *meshModel) those(lacks func(*holder) bool) (list []Holder) {
 	for _, h := range m.holders {
 		if h.alive() && lacks(h) {
-			list = append(list, Holder{Name: h.name, Ends: h.leaf.Certificates[0].NotAfter})
+			list = append(list, Holder{Name: h.name, Application: h.application, Ends: h.leaf.Certificates[0].NotAfter})
 		}
 	}
 	return list
@@ -161,7 +162,7 @@ func crashMesh(t *testing.T, n int, from, to string) (crashed bool) {
 	reopen(nil)
 	m.step()
 	for i := range 3 {
-		h := &holder{name: fmt.Sprintf("proxy %d", i)}
+		h := &holder{name: fmt.Sprintf("holder %d", i), application: (i+n)%2 == 1} // the late one is one or the other
 		m.holders = append(m.holders, h)
 		m.renew(h)
 	}
@@ -332,7 +333,7 @@ func anyOrder(t *testing.T, list []event) (failed string) {
 	reopen()
 	defer func() { mustClose(t, m.c) }()
 	for i := range 4 {
-		m.holders = append(m.holders, &holder{name: fmt.Sprintf("proxy %d", i)})
+		m.holders = append(m.holders, &holder{name: fmt.Sprintf("holder %d", i), application: i >= 2})
 		m.renew(m.holders[i])
 	}
 	everybody := func() {

@@ -46,18 +46,9 @@ func (r record) prepare(roots []*x509.Certificate, rot rotation) record {
 	return next
 }
 
-// told is r in which all holders trust the roots that come.
-func (r record) told() record {
-	next := r.clone()
-	for i, a := range next.Roots {
-		next.Roots[i].Told = a.Told || r.next(a)
-	}
-	return next
-}
-
 // activate is r with root as the one under which is signed.
 func (r record) activate(root *x509.Certificate, cross *x509.Certificate, crossSigned bool, now time.Time) record {
-	next := r.told()
+	next := r.clone()
 	next.Active, next.Provider = fingerprint(root), r.Rotation.To
 	for i, a := range next.Roots {
 		switch {
@@ -75,9 +66,10 @@ func (r record) activate(root *x509.Certificate, cross *x509.Certificate, crossS
 	return next
 }
 
-// retire is r without the roots for which leave returns true, the keys of which are kept for a day, and without the cross-signature.
+// retire is r without the roots for which leave returns true, the keys of which are kept for a day, and without the cross-signature. All
+// know the active root.
 func (r record) retire(leave func(anchor) bool, now time.Time) record {
-	next := r.clone()
+	next := r.told(func(a anchor) bool { return a.State == active })
 	next.Roots = slices.DeleteFunc(next.Roots, func(a anchor) bool {
 		if a.State == active || !leave(a) {
 			return false

@@ -70,6 +70,9 @@ type rotation struct {
 	Distrust    bool      `json:"distrust,omitempty"`
 }
 
+// follows reports whether r is to another root of the provider that signs already, as it has one.
+func (r *rotation) follows() bool { return r.From == r.To && r.To != Builtin }
+
 type dropped struct {
 	SHA256 string    `json:"sha256"`
 	At     time.Time `json:"at"`

@@ -33,8 +33,8 @@ var ErrRotating = errors.New("a root is being replaced already")
 
 // Rotate begins to replace the root, by one with a new key or by that of another provider, and returns when that is on the disk and the
 // new root in Roots; Run does the rest, also after a restart. Of a provider that has a new root already it asks at once whether it signs
-// under it. The error is ErrRotating, a provider that is not configured or whose roots
-// are not known, or a disk that fails: then nothing has changed.
+// under it. A rotation to another provider takes the place of one that only prepares a new root of the provider that signs. The error is
+// ErrRotating, a provider that is not configured or whose roots are not known, or a disk that fails: then nothing has changed.
 func (c *CA) Rotate(opts RotateOptions) error {
 	a := c.authority
 	a.mu.Lock()
@@ -43,14 +43,17 @@ func (c *CA) Rotate(opts RotateOptions) error {
 	if to == "" {
 		to = a.rec.Provider
 	}
-	if r := a.rec.Rotation; r != nil && r.Phase == Preparing && r.From == to && r.To == to && to != Builtin {
+	from := a.rec
+	if r := from.Rotation; r != nil && r.Phase == Preparing && r.follows() && r.To == to {
 		c.askNow = true
 		c.signal()
 		return nil
+	} else if r != nil && r.Phase == Preparing && r.follows() {
+		from = from.cancel() // somebody leaves the provider, which may have a root for years under which it never signs
 	} else if r != nil {
 		return fmt.Errorf("%w: from %s to %s, since %s, now in the phase %q", ErrRotating, r.From, r.To, r.Started.UTC().Format(time.RFC3339), r.Phase)
 	}
-	err := c.begin(rotation{
+	err := c.begin(from, rotation{
 		From: a.rec.Provider, To: to, Reason: opts.Reason,
 		Overridden: sortedNames(opts.Override), Dangerous: opts.Dangerous, Distrust: opts.Distrust,
 	}, time.Now())
@@ -107,12 +110,12 @@ func sortedNames(names []string) []string {
 	return slices.Compact(slices.Sorted(slices.Values(names)))
 }
 
-// begin puts the roots of rot.To beside those that there are. a.mu is held.
-func (c *CA) begin(rot rotation, now time.Time) error {
+// begin puts the roots of rot.To beside those of from, which is the record or comes after it. a.mu is held.
+func (c *CA) begin(from record, rot rotation, now time.Time) error {
 	a := c.authority
 	rot.Started, rot.Since = now.Round(0), now.Round(0)
 	if rot.To != Builtin {
-		return c.beginUpstream(rot)
+		return c.beginUpstream(from, rot)
 	}
 	own, err := newPair(rootProfile(), a.uri(), a.rootTTL, now, nil)
 	if err != nil {
@@ -124,7 +127,7 @@ func (c *CA) begin(rot rotation, now time.Time) error {
 	}
 	rot.CrossSigned = a.pairs[a.rec.Active] != nil
 	sha := fingerprint(own.cert)
-	if err := a.commit(a.rec.prepare([]*x509.Certificate{own.cert}, rot), map[string][]byte{pairFile(rootFile, sha): content}); err != nil {
+	if err := a.commit(from.prepare([]*x509.Certificate{own.cert}, rot), map[string][]byte{pairFile(rootFile, sha): content}); err != nil {
 		return fmt.Errorf("no rotation has begun: %w", err)
 	}
 	a.pairs[sha] = own
@@ -158,7 +161,7 @@ func (c *CA) succeed(rec record, n *candidate, oldRoot *pair, now time.Time) (su
 	}
 	isNew := func(a anchor) bool { return fingerprint(a.Certificate.Certificate) == fingerprint(n.root) }
 	both, after := bundle(all), bundle(isNew)
-	before := bundle(func(a anchor) bool { return !rec.next(a) })
+	before := bundle(func(a anchor) bool { return !rec.next(a) && !isNew(a) })
 	for _, b := range [][]*x509.Certificate{both, after} {
 		if err := c.probe(n, nil, b, now); err != nil {
 			return out, err

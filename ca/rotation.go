@@ -24,6 +24,9 @@ const (
 type Holder struct {
 	// Name is as in the record of leafs: "proxy web-sidecar-proxy", "token 7QK…", "uid 1000".
 	Name string
+	// Application is that it is no proxy: it has what it was given until it asks again. It is not waited for before the activation where
+	// the old root signs the new one.
+	Application bool
 	// Connected is false for one of which nothing is heard now.
 	Connected bool
 	// Ends is when the last of its leafs ends, which releases the rotation from waiting for it.

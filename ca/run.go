@@ -70,6 +70,11 @@ func (c *CA) rest(root *x509.Certificate) time.Duration {
 	return min(c.cfg.IntermediateTTL+4*c.cfg.LeafTTL, root.NotAfter.Sub(root.NotBefore)/3)
 }
 
+// nearsEnd reports whether the built-in root is to be replaced; nil is not.
+func (c *CA) nearsEnd(root *x509.Certificate, now time.Time) bool {
+	return root != nil && root.NotAfter.Sub(now) < c.rest(root) && valid(root, now) == nil
+}
+
 // tend does what time asks for: a root that nears its end is replaced, one that ended leaves, keys that were kept long enough are removed,
 // and the directory is brought in order.
 func (c *CA) tend(now time.Time) error {
@@ -77,8 +82,8 @@ func (c *CA) tend(now time.Time) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	var problems []error
-	if root := a.rec.root(a.rec.Active); a.rec.Rotation == nil && a.rec.Provider == Builtin && root.NotAfter.Sub(now) < c.rest(root) && valid(root, now) == nil {
-		problems = append(problems, c.begin(rotation{From: Builtin, To: Builtin, Reason: "the root ends at " + root.NotAfter.UTC().Format(time.RFC3339)}, now))
+	if root := a.rec.root(a.rec.Active); a.rec.Rotation == nil && a.rec.Provider == Builtin && c.nearsEnd(root, now) {
+		problems = append(problems, c.begin(a.rec, rotation{From: Builtin, To: Builtin, Reason: "the root ends at " + root.NotAfter.UTC().Format(time.RFC3339)}, now))
 	}
 	if next, changed := a.rec.drop(now); changed {
 		err := a.commit(next, nil)

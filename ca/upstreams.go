@@ -74,13 +74,22 @@ func (c *CA) know(name string, roots []*x509.Certificate) {
 	for _, l := range left {
 		c.log().Warn("a root of a provider is not taken", "provider", name, "reason", l.Reason, "serial", l.Certificate.SerialNumber.Text(16))
 	}
-	if len(bundle) == 0 || len(bundle) > maxRoots {
-		c.log().Error("the roots of a provider are not taken", "provider", name, "count", len(bundle))
-		return
+	var problem error
+	switch n := len(bundle); {
+	case n == 0:
+		problem = fmt.Errorf("of the roots of %s none is taken: the log says why", name)
+	case n > maxRoots:
+		problem = fmt.Errorf("%s has %d roots: %d at most, as each sidecar has all: remove those that sign nothing there", name, n, maxRoots)
 	}
 	c.authority.mu.Lock()
-	c.known[name] = bundle
+	c.unknown[name] = problem
+	if problem == nil {
+		c.known[name] = bundle
+	}
 	c.authority.mu.Unlock()
+	if problem != nil {
+		c.log().Error("the roots of a provider are not taken", "provider", name, "err", problem)
+	}
 	c.signal()
 }
 
@@ -94,12 +103,15 @@ func (c *CA) listed(rec record, r anchor) bool {
 }
 
 // beginUpstream is begin for the roots of a provider. a.mu is held.
-func (c *CA) beginUpstream(rot rotation) error {
+func (c *CA) beginUpstream(from record, rot rotation) error {
 	a := c.authority
 	if _, ok := c.cfg.Upstreams[rot.To]; !ok {
 		return c.cfg.notConfigured(rot.To)
 	}
 	known := c.known[rot.To]
+	if err := c.unknown[rot.To]; err != nil {
+		return err
+	}
 	if len(known) == 0 {
 		return fmt.Errorf("%w: the roots of %s are not known: is it reached?", ErrUnavailable, rot.To)
 	}
@@ -108,14 +120,14 @@ func (c *CA) beginUpstream(rot rotation) error {
 		c.signal()
 		return fmt.Errorf("%s signs, and its root is replaced there, which is followed here by itself; it is asked for a new intermediate now", rot.To)
 	}
-	return c.prepareUpstream(known, rot)
+	return c.prepareUpstream(from, known, rot)
 }
 
-// prepareUpstream begins a rotation to roots of a provider. a.mu is held.
-func (c *CA) prepareUpstream(roots []*x509.Certificate, rot rotation) error {
+// prepareUpstream is begin for some roots of a provider. a.mu is held.
+func (c *CA) prepareUpstream(from record, roots []*x509.Certificate, rot rotation) error {
 	a := c.authority
 	rot.CrossSigned = a.pairs[a.rec.Active] != nil
-	next := a.rec.prepare(roots, rot)
+	next := from.prepare(roots, rot)
 	if len(next.Roots) > maxRoots {
 		return fmt.Errorf("%d roots, with those of %s: %d at most, as each sidecar has all: remove those that sign nothing there", len(next.Roots), rot.To, maxRoots)
 	}
@@ -138,7 +150,8 @@ func newer(a, b *x509.Certificate) bool {
 }
 
 // followRoots brings the record to what the provider that signs, or is to, says of its roots: one that was renewed replaces the old one,
-// a new one begins a rotation, and one that is gone, and under which nothing is valid, leaves.
+// a new one begins a rotation, and one that is gone, and under which nothing is valid, leaves. The error is one of the disk, or that it
+// has more roots than are taken.
 func (c *CA) followRoots(now time.Time) error {
 	a := c.authority
 	a.mu.Lock()
@@ -159,15 +172,16 @@ func (c *CA) followRoots(now time.Time) error {
 			reasons = append(reasons, "roots have ended, or are gone there")
 		}
 	}
-	if r := next.Rotation; r != nil && r.Phase == Preparing && r.From == r.To && name != Builtin {
+	if r := next.Rotation; r != nil && r.Phase == Preparing && r.follows() {
 		if _, known := c.known[name]; known && !slices.ContainsFunc(next.Roots, func(x anchor) bool { return next.next(x) && c.listed(next, x) }) {
 			next, reasons = next.cancel(), append(reasons, "the new root is gone there")
 		}
 	}
+	problem := c.unknown[name]
 	switch r := next.Rotation; {
 	case len(fresh) == 0:
 	case len(next.Roots)+len(fresh) > maxRoots:
-		return fmt.Errorf("%s has %d roots that are new, and there are %d: %d at most, as each sidecar has all", name, len(fresh), len(next.Roots), maxRoots)
+		problem = fmt.Errorf("%s has %d roots that are new, and there are %d: %d at most, as each sidecar has all: remove those that sign nothing there", name, len(fresh), len(next.Roots), maxRoots)
 	case next.Active == "": // nothing was signed yet, so nobody has anything else
 		for _, root := range fresh {
 			next.Roots = append(next.Roots, anchor{Provider: name, Certificate: certificate{root}, State: prepared, Told: true})
@@ -181,9 +195,14 @@ func (c *CA) followRoots(now time.Time) error {
 		r.Since = now.Round(0)
 		next = next.prepare(fresh, *r)
 		reasons = append(reasons, "the provider has one more root")
+	case r.Phase == Activating: // it is told of, and signed under as soon as all know it and the provider does
+		for _, root := range fresh {
+			next.Roots = append(next.Roots, anchor{Provider: name, Certificate: certificate{root}, State: prepared})
+		}
+		reasons = append(reasons, "the provider has a new root while another one is activated")
 	}
 	if len(reasons) == 0 {
-		return nil
+		return problem
 	}
 	if err := a.commit(next, nil); err != nil {
 		return err
@@ -194,7 +213,7 @@ func (c *CA) followRoots(now time.Time) error {
 		}
 	}
 	c.log().Info("the roots of a provider are followed", "audit", "rotation", "provider", name, "reason", strings.Join(reasons, ", "))
-	return nil
+	return problem
 }
 
 // renewed puts roots of the provider that were renewed in the place of the old ones in next, and returns those that are new. a.mu is held.
@@ -202,7 +221,7 @@ func (c *CA) renewed(next *record, name string, reasons *[]string) (fresh []*x50
 	for _, k := range c.known[name] {
 		i := slices.IndexFunc(next.Roots, func(r anchor) bool { return sameKey(r.Certificate.Certificate, k) })
 		switch {
-		case i < 0:
+		case i < 0, next.Rotation == nil && untold(next.Roots[i]) && next.Roots[i].Certificate.Equal(k):
 			fresh = append(fresh, k)
 		case !next.Roots[i].Certificate.Equal(k) && newer(k, next.Roots[i].Certificate.Certificate):
 			was, is := fingerprint(next.Roots[i].Certificate.Certificate), fingerprint(k)
@@ -221,14 +240,21 @@ func (c *CA) renewed(next *record, name string, reasons *[]string) (fresh []*x50
 	return fresh
 }
 
-// Cancel ends a rotation that only prepares: the new roots leave, as nothing was signed under them. The error is that there is none, or a
-// disk that fails.
+// Cancel ends a rotation that only prepares: the new roots leave, as nothing was signed under them. The error is that there is none, one
+// that has gone further, one that would begin again at once, or a disk that fails.
 func (c *CA) Cancel() error {
 	a := c.authority
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if r := a.rec.Rotation; r == nil || r.Phase != Preparing {
-		return errors.New("no root is being prepared: what is signed under a new one cannot be taken back, but a new rotation brings another")
+	switch r, root := a.rec.Rotation, a.rec.root(a.rec.Active); {
+	case r == nil:
+		return errors.New("no root is being replaced")
+	case r.Phase != Preparing:
+		return fmt.Errorf("the rotation is in the phase %q, and what is signed under the new root cannot be taken back: when it has ended, another rotation brings another root", r.Phase)
+	case r.follows():
+		return fmt.Errorf("%s has a new root, which is followed: take it out there, or rotate to another provider", r.To)
+	case a.rec.Provider == Builtin && c.nearsEnd(root, time.Now()):
+		return fmt.Errorf("the root in use ends at %s, so another rotation would begin at once", root.NotAfter.UTC().Format(time.RFC3339))
 	}
 	next := a.rec.cancel()
 	if err := a.commit(next, nil); err != nil {

@@ -13,6 +13,9 @@ import (
 const (
 	// jwtGrace is how long after the last signature of a key it still verifies: the life of a JWT-SVID, and a minute for clocks.
 	jwtGrace = jwtLife + time.Minute
+	// jwtSettle is how long a key is in the bundle before it signs. Nothing cross-signs it, and applications are not waited for where the old
+	// root signs the new one: by then those that fetch the bundle have it, and streams without an end that listens have been found.
+	jwtSettle = time.Minute
 	// jwtRetry is after how long a write that failed is tried again.
 	jwtRetry = time.Minute
 )
@@ -24,7 +27,7 @@ type Rotation struct {
 }
 
 // Run replaces the key as the CA's root is replaced, until ctx ends: the next key is published when the root is prepared, signs when it is
-// activated, and the last one leaves when that is done and no JWT-SVID of it is valid any more. Each step is on the disk before anybody
+// activated and a minute has passed, and the last one leaves when that is done and no JWT-SVID of it is valid any more. Each step is on the disk before anybody
 // sees it. rotation says where the CA is, and changed is closed when that is another; it is taken before rotation is asked.
 func (k *JWTKeys) Run(ctx context.Context, log *slog.Logger, rotation func() Rotation, changed func() <-chan struct{}) error {
 	for {
@@ -101,6 +104,9 @@ func nextKeys(list []jwtKey, r Rotation, now time.Time) ([]jwtKey, time.Duration
 		list = slices.Clone(list[:min(len(list), maxJWTKeys-1)])
 		return append(list, next), 0, err
 	case waits && r.Phase != ca.Preparing:
+		if left := jwtSettle - now.Sub(last.published()); left > 0 && left <= jwtSettle {
+			return list, left, nil
+		}
 		last.signs = now
 		return append([]jwtKey{last}, list[:len(list)-1]...), 0, nil
 	case len(list) > 1 && !waits && r.Phase != ca.Activating:
@@ -110,4 +116,13 @@ func nextKeys(list []jwtKey, r Rotation, now time.Time) ([]jwtKey, time.Duration
 		return list[:1:1], 0, nil
 	}
 	return list, 0, nil
+}
+
+// published is since when a key is in the bundle; zero: always, or nobody knows.
+func (k jwtKey) published() time.Time {
+	t, err := time.Parse(time.RFC3339Nano, k.of)
+	if err != nil {
+		return time.Time{}
+	}
+	return t
 }

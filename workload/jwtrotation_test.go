@@ -37,7 +37,8 @@ func TestJWTKeysFollow(t *testing.T) {
 		{0, Rotation{}, "a"},
 		{time.Second, Rotation{ca.Preparing, first}, "ab"},
 		{time.Second, Rotation{ca.Preparing, first}, "ab"},
-		{time.Minute, Rotation{ca.Activating, first}, "ba"},
+		{jwtSettle - 3*time.Second, Rotation{ca.Activating, first}, "ab"}, // it was published a moment ago
+		{time.Second, Rotation{ca.Activating, first}, "ba"},
 		{time.Hour, Rotation{ca.Activating, first}, "ba"},
 		{time.Second, Rotation{ca.Retiring, first}, "b"},
 		{time.Second, Rotation{}, "b"},

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/sallyport/sallyport/admin"
+	"github.com/sallyport/sallyport/ca"
 	"github.com/spf13/cobra"
 )
 
@@ -59,9 +60,11 @@ func newCARotateCommand(o *clientOptions) *cobra.Command {
 (prepare); when everybody with a leaf has accepted it, leafs are signed under it, with the old root's signature of it in their chains
 (activate); when everybody has a leaf of it, the old root leaves (retire). "sallyport ca status" says for whom it waits.
 
-While a rotation runs, --override, --distrust and --end-old-connections are about that one.`,
+While a rotation runs, --override, --distrust and --end-old-connections are about that one. One that only prepares is taken back by --cancel:
+nothing is signed under the new root yet, which leaves the bundles.`,
 		Example: `  sallyport ca rotate --wait
   sallyport ca rotate --override web-sidecar-proxy
+  sallyport ca rotate --cancel
   sallyport ca rotate --distrust --end-old-connections`,
 		Args: noArguments,
 		RunE: func(c *cobra.Command, _ []string) error {
@@ -90,6 +93,7 @@ While a rotation runs, --override, --distrust and --end-old-connections are abou
 	c.Flags().BoolVar(&r.Dangerous, "dangerous", false, "--override even where the old root cannot sign the new one: connections of those that are not waited for then fail")
 	c.Flags().BoolVar(&r.Distrust, "distrust", false, "the old root's key is known to others: wait for nobody who is not connected; who is silent has to come back for new certificates")
 	c.Flags().BoolVar(&r.EndConnections, "end-old-connections", false, "when the old root has left, end all connections, which it may have authenticated")
+	c.Flags().BoolVar(&r.Cancel, "cancel", false, "take the rotation back that is running, which is possible in the phase prepare")
 	c.Flags().BoolVar(&wait, "wait", false, "return when the rotation has ended")
 	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	return c
@@ -188,14 +192,16 @@ func nextPhase(s admin.CA, r admin.Rotation) string {
 	switch {
 	case s.Followed:
 		return "Consul's servers remove the old root by themselves; those below have to come back before, or get new certificates when they do"
-	case r.Phase == "prepare" && r.CrossSigned:
+	case r.Phase == string(ca.Preparing) && r.CrossSigned:
 		return "activate follows when all below have accepted the new root"
-	case r.Phase == "prepare":
+	case r.Phase == string(ca.Preparing):
 		return "activate follows when all below have accepted the new root, which the old one cannot sign"
-	case r.Phase == "activate":
+	case r.Phase == string(ca.Activating):
 		return "retire follows when all below have a leaf of the new root, or theirs has ended"
+	case r.Phase == string(ca.Retiring):
+		return "the old root leaves"
 	}
-	return "the old root leaves"
+	return ""
 }
 
 func printRotation(w io.Writer, p painter, s admin.CA, r admin.Rotation, now time.Time) {

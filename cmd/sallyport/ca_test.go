@@ -36,6 +36,11 @@ func TestCARotate(t *testing.T) {
 		{"ca rotate --to lab --end-old-connections", []string{"a root is being replaced already, from builtin to builtin"}},
 		{"ca rotate --override web-sidecar-proxy", []string{"not waited for: proxy web-sidecar-proxy\n  waits for nobody"}}, // and no connection ends for what was refused
 		{"ca rotate --override web-sidecar-proxy --end-old-connections", []string{"not waited for: proxy web-sidecar-proxy", "all connections end when the old root has left"}},
+		{"ca rotate --cancel --distrust", []string{"--cancel takes the rotation back that is running, and goes with nothing else"}},
+		{"ca rotate --cancel", []string{"rotation: none"}},
+		{"ca rotate --cancel", []string{"--cancel: no root is being replaced"}},
+		{"ca status", []string{"rotation: none"}},
+		{"ca rotate", []string{"rotation: prepare", "prepared", "waits for nobody"}}, // and all connections do not end when it has ended
 		{"status", []string{"root: the root is being replaced: prepare: `sallyport ca status"}},
 	} {
 		got := run(strings.Fields(step.args)...)
@@ -46,7 +51,7 @@ func TestCARotate(t *testing.T) {
 		}
 	}
 	var s admin.CA
-	if err := json.Unmarshal([]byte(run("ca", "status", "--json")), &s); err != nil || len(s.Roots) != 2 || s.Rotation == nil || s.Rotation.Phase != "prepare" || !s.Rotation.CrossSigned {
+	if err := json.Unmarshal([]byte(run("ca", "status", "--json")), &s); err != nil || len(s.Roots) != 2 || s.Rotation == nil || s.Rotation.Phase != "prepare" || !s.Rotation.CrossSigned || s.Rotation.EndsConnections || len(s.Rotation.Overridden) > 0 {
 		t.Errorf("%v, %+v", err, s)
 	}
 }

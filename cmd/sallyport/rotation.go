@@ -108,7 +108,7 @@ func (p *controlPlane) followed(out *admin.CA) {
 	out.Rotation = r
 }
 
-// rotateCA replaces the root, or has the rotation that is running wait for less.
+// rotateCA replaces the root, or has the rotation that is running wait for less, or takes it back.
 func (p *controlPlane) rotateCA(r admin.RotateCARequest) (out admin.CA, err error) {
 	authority := p.rotations.ca
 	if authority == nil {
@@ -128,6 +128,18 @@ func (p *controlPlane) rotateCA(r admin.RotateCARequest) (out admin.CA, err erro
 	p.rotations.mu.Lock()
 	defer p.rotations.mu.Unlock()
 	running := authority.Status().Rotation
+	if r.Cancel {
+		if r.To != "" || len(names) > 0 || r.Dangerous || r.Distrust || r.EndConnections {
+			return out, errors.New("--cancel takes the rotation back that is running, and goes with nothing else: cancel it first")
+		}
+		if err := authority.Cancel(); err != nil {
+			return out, fmt.Errorf("--cancel: %w", err)
+		}
+		return p.caStatus(), forgetFile(p.rotations.endFile)
+	}
+	if running != nil && r.To != "" && r.To != running.To && running.From == running.To && running.To != ca.Builtin && running.Phase == ca.Preparing {
+		running = nil // the CA leaves a provider whose new root nothing is signed under yet
+	}
 	if r.EndConnections && !p.rotations.ends() {
 		if err := atomicfile.Replace(p.rotations.endFile, []byte("all connections end when the rotation that is running has ended\n")); err != nil {
 			return out, fmt.Errorf("that connections are to end: %w", err)
@@ -156,7 +168,7 @@ func (p *controlPlane) amend(running *ca.RotationStatus, r admin.RotateCARequest
 				text += fmt.Sprintf(" and %d more", n-1)
 			}
 		}
-		return fmt.Errorf("%w, from %s to %s, since %s ago: it is in the phase %s and waits %s: `sallyport ca status` says why; --override PROXY goes on without one, --distrust without all that are not connected",
+		return fmt.Errorf("%w, from %s to %s, since %s ago: it is in the phase %s and waits %s: `sallyport ca status` says why; --override PROXY goes on without one, --distrust without all that are not connected, and in the phase prepare --cancel takes it back",
 			ca.ErrRotating, running.From, running.To, short(time.Since(running.Started)), running.Phase, text)
 	}
 	if len(names) > 0 {
