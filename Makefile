@@ -83,7 +83,7 @@ test: tools build ## everything: unit, race, goldens, protocol, real Envoys; log
 	cd connect && ../bin/gotest -log ../dist/connect.log $(TESTFLAGS) -- $(RACE) -timeout 20m ./...
 	cd e2e/native && CONSUL="$(or $(CONSUL),$(CURDIR)/$(CONSUL_BUILT))" SALLYPORT_BIN="$(CURDIR)/bin/sallyport" \
 		../../bin/gotest -log ../../dist/native.log $(TESTFLAGS) -- -tags e2e -count=1 -parallel 6 -timeout 20m ./...
-	SALLYPORT_BIN="$$PWD/bin/sallyport" bin/gotest -log dist/e2e.log $(TESTFLAGS) -- -tags e2e -count=1 -parallel 3 -timeout 75m ./e2e
+	SALLYPORT_BIN="$$PWD/bin/sallyport" bin/gotest -log dist/e2e.log $(TESTFLAGS) -- -tags e2e -count=1 -parallel 5 -timeout 75m ./e2e
 	hack/docker.sh bin/gotest -log dist/compose.log $(TESTFLAGS) -- $(COMPOSE_SUITE)
 
 # Where no docker runs, hack/docker.sh brings one if E2E_INSTALL_DOCKER=1, and else the suite is skipped, and says so.
