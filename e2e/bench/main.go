@@ -59,7 +59,9 @@ func main() {
 	case ok != "":
 		exit(serveOK(ok))
 	case roots != "":
-		exit(serveRoots(ctx, roots))
+		next := make(chan os.Signal, 1)
+		signal.Notify(next, syscall.SIGUSR1)
+		exit(serveRoots(ctx, roots, next))
 	case bare != "":
 		exit(serveBare(ctx, bare))
 	case nothing != "":

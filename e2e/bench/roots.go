@@ -4,10 +4,8 @@ import (
 	"context"
 	"crypto/x509"
 	"errors"
-	"fmt"
 	"net"
 	"os"
-	"os/signal"
 	"path/filepath"
 	"syscall"
 	"time"
@@ -52,9 +50,9 @@ func (s *stepped) Outdated(root *x509.Certificate) []ca.Holder {
 // Changed tells of stages: of what the record has nobody asks before all have accepted it.
 func (s *stepped) Changed() <-chan struct{} { return s.stage.Changed() }
 
-// serveRoots is sallyport's control plane of the files in dir, without its command line, and with a rotation whose phases SIGUSR1 begins. It
+// serveRoots is sallyport's control plane of the files in dir, without its command line, and with a rotation whose phases next begins. It
 // writes a token for each proxy of the load beside the socket.
-func serveRoots(ctx context.Context, dir string) error {
+func serveRoots(ctx context.Context, dir string, next <-chan os.Signal) error {
 	td := spiffeid.RequireTrustDomainFromString(benchDomain)
 	var credentials *sds.Credentials
 	record, err := acceptance.Open(acceptance.Config{File: filepath.Join(dir, "accepted"), Roots: func() (*sds.Roots, bool) { return credentials.Roots() }})
@@ -102,8 +100,6 @@ func serveRoots(ctx context.Context, dir string) error {
 	}
 	s := grpc.NewServer(xds.ServerOptions()...)
 	discoveryv3.RegisterAggregatedDiscoveryServiceServer(s, server)
-	next := make(chan os.Signal, 1)
-	signal.Notify(next, syscall.SIGUSR1)
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return credentials.Run(ctx) })
 	g.Go(func() error { return record.Run(ctx) })
@@ -128,7 +124,7 @@ func serveRoots(ctx context.Context, dir string) error {
 			}
 		}
 	})
-	if err := writeJSON(filepath.Join(dir, "tokens"), minted); err != nil { // last: now it serves
+	if err := writeJSON(tokensFile(dir), minted); err != nil { // last: now it serves
 		return err
 	}
 	return g.Wait()
@@ -136,11 +132,7 @@ func serveRoots(ctx context.Context, dir string) error {
 
 // rootsPlane is serveRoots in a process of its own, under load.
 func rootsPlane(ctx context.Context, dir string, l load) (*plane, error) {
-	definitions := filepath.Join(dir, "catalog")
-	if err := os.Mkdir(definitions, 0o700); err != nil {
-		return nil, err
-	}
-	if err := l.write(definitions); err != nil {
+	if err := writeCatalog(dir, l); err != nil {
 		return nil, err
 	}
 	self, err := os.Executable()
@@ -152,21 +144,39 @@ func rootsPlane(ctx context.Context, dir string, l load) (*plane, error) {
 		return nil, err
 	}
 	var tokens map[string]string
-	err = p.Await(ctx, time.Minute, "ready", func() error { return readJSON(filepath.Join(dir, "tokens"), &tokens) })
-	if err != nil {
+	if err := p.Await(ctx, time.Minute, "ready", func() error { return readJSON(tokensFile(dir), &tokens) }); err != nil {
 		p.stop()
 		return nil, err
 	}
-	next := func(context.Context) (time.Time, error) {
+	r := servedRoots(dir, l, tokens, func() error { return p.Signal(syscall.SIGUSR1) })
+	r.control = p
+	return r, nil
+}
+
+// writeCatalog puts the load where serveRoots looks for it.
+func writeCatalog(dir string, l load) error {
+	definitions := filepath.Join(dir, "catalog")
+	if err := os.Mkdir(definitions, 0o700); err != nil {
+		return err
+	}
+	return l.write(definitions)
+}
+
+// tokensFile is written when serveRoots serves: tokens by proxy.
+func tokensFile(dir string) string { return filepath.Join(dir, "tokens") }
+
+// servedRoots is what serveRoots serves in dir. next begins a phase.
+func servedRoots(dir string, l load, tokens map[string]string, next func() error) *plane {
+	begin := func(context.Context) (time.Time, error) {
 		at := time.Now()
-		return at, p.Signal(syscall.SIGUSR1)
+		return at, next()
 	}
 	return &plane{
-		name: byThis, network: "unix", address: filepath.Join(dir, "xds.sock"), control: p,
+		name: byThis, network: "unix", address: filepath.Join(dir, "xds.sock"),
 		changes: []change{
-			{name: rootAdded, make: next, told: l.sidecars, once: true},
-			{name: leafsOfRoot, make: next, told: l.sidecars, once: true},
-			{name: rootRetired, make: next, told: l.sidecars, once: true},
+			{name: rootAdded, make: begin, told: l.sidecars, once: true},
+			{name: leafsOfRoot, make: begin, told: l.sidecars, once: true},
+			{name: rootRetired, make: begin, told: l.sidecars, once: true},
 		},
 		token: func(_ context.Context, id string) (string, error) {
 			if t := tokens[id]; t != "" {
@@ -174,36 +184,5 @@ func rootsPlane(ctx context.Context, dir string, l load) (*plane, error) {
 			}
 			return "", errors.New("no token for " + id)
 		},
-	}, nil
-}
-
-// measureRoots measures the phases of a rotation of the root: of as many sidecars as the goal is about, and of 1,000.
-func measureRoots(ctx context.Context, o options, dir string) (rows []row, err error) {
-	for _, l := range []load{{sidecars: 300, upstreams: 6, protocol: "tcp"}, {sidecars: 1000, upstreams: 6, protocol: "tcp"}} {
-		of := filepath.Join(dir, fmt.Sprint(l.sidecars))
-		if err := os.Mkdir(of, 0o700); err != nil {
-			return nil, err
-		}
-		more, err := measureRotation(ctx, o, of, l)
-		if err != nil {
-			return nil, err
-		}
-		rows = append(rows, more...)
 	}
-	return rows, nil
-}
-
-func measureRotation(ctx context.Context, o options, dir string, l load) (rows []row, err error) {
-	p, err := rootsPlane(ctx, dir, l)
-	if err != nil {
-		return nil, err
-	}
-	defer p.control.stop()
-	err = p.measure(ctx, l, false, func(r figures) {
-		if r.change != firstConfiguration {
-			r.times = 1
-			rows = append(rows, o.note(r).row())
-		}
-	})
-	return rows, err
 }
