@@ -130,7 +130,7 @@ func beside(file, path string) string {
 
 // at is where a file has a key.
 func at(file string, text []byte, key string) string {
-	found := regexp.MustCompile(`(?m)^[ \t{,"]*` + key + `"?[ \t]*:`).FindIndex(text)
+	found := regexp.MustCompile(`(?m)(?:^|[ \t{,"])` + key + `"?[ \t]*:`).FindIndex(text)
 	if found == nil {
 		return file
 	}

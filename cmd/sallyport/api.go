@@ -126,6 +126,9 @@ func (p *controlPlane) describe() admin.Status {
 	if r, ok := p.secrets.Roots(); ok {
 		s.Roots = describeRoots(r)
 	}
+	own, _ := p.secrets.Roots()
+	others, _ := p.domains.Sets().Load()
+	s.Catalog.Warnings = append(s.Catalog.Warnings, sharedKeys(own, others)...)
 	s.Rotation = p.caStatus().Rotation
 	s.Clock = clockFault(p.cfg.Data, p.source.ahead(), s.Roots, now)
 	if td, ok := p.authority.trustDomain(); ok {
@@ -140,6 +143,7 @@ func (p *controlPlane) describe() admin.Status {
 		s.Catalog.Intentions = v.IntentionCount()
 		s.Instances = instancesOf(v)
 		s.Catalog.Warnings = append(s.Catalog.Warnings, unknownNames(v)...)
+		s.Catalog.Warnings = append(s.Catalog.Warnings, unproved(v, s.TrustDomains)...)
 		s.Change, s.ChangeSeen = v.Change().Number, v.Change().Seen
 	}
 	return s

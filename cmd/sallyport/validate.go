@@ -75,6 +75,12 @@ func newValidateCommand() *cobra.Command {
 				v.Warnings = append(v.Warnings, claimed(args[0], contents)...)
 				v.Warnings = append(v.Warnings, uninvited(contents)...)
 			}
+			config, err := readConfig(c.Flags())
+			if err != nil {
+				return err
+			}
+			wrong, unknown := undefined(config.TrustDomains, contents)
+			v.Mistakes, v.Warnings = append(v.Mistakes, wrong...), append(v.Warnings, unknown...)
 			v.Services, v.Proxies = len(contents.Services), len(contents.Proxies)
 			for _, d := range contents.Intentions {
 				v.Intentions += len(d.Intentions)
@@ -91,6 +97,7 @@ func newValidateCommand() *cobra.Command {
 		},
 	}
 	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	c.Flags().String("trust-domains", "", "as for serve, also as "+variable("trust-domains")+": what it defines is checked, too, and that it defines the trust domains which are named")
 	addReadFlags(c)
 	return c
 }
