@@ -104,7 +104,8 @@ type revocation struct {
 	service identity.Service // that ID names; zero: it names none
 }
 
-// Revoke compiles revocations, of which one about the same replaces another before it; nil if there are none.
+// Revoke compiles revocations, of which one about the same replaces another before it, but for a serial number that it does not
+// know; nil if there are none.
 func Revoke(all []Revocation) *Revoked {
 	list := make([]revocation, 0, len(all))
 	for i := range all {
@@ -120,6 +121,8 @@ func Revoke(all []Revocation) *Revoked {
 	for i, r := range list {
 		if i+1 == len(list) || list[i+1].key() != r.key() {
 			kept = append(kept, r)
+		} else if next := list[i+1]; next.Serial == "" {
+			next.Serial = r.Serial
 		}
 	}
 	return revoke(kept)

@@ -104,6 +104,24 @@ func TestRevokingACertificate(t *testing.T) {
 	}
 }
 
+// TestRevokedTwice: of two about one certificate what either knows is known.
+func TestRevokedTwice(t *testing.T) {
+	t.Parallel()
+	digest, id := strings.Repeat("a", 64), service("web", "dc1").String()
+	for _, all := range [][]intention.Revocation{
+		{{ID: id, Serial: "1", SHA256: digest}, {ID: id, SHA256: digest}},
+		{{ID: id, SHA256: digest}, {ID: id, Serial: "1", SHA256: digest}},
+	} {
+		list := intention.Revoke(all)
+		if list.Len() != 1 || list.Certificate("1", "") == nil || list.Certificate("", digest) == nil {
+			t.Errorf("%+v: %+v", all, list.All())
+		}
+		if all[0].Serial != "" && all[1].Serial != "" {
+			t.Error("what was given is changed")
+		}
+	}
+}
+
 // TestRevokedSets: taking a certificate or an identity away from whom a set has is seen, and nothing else is.
 func TestRevokedSets(t *testing.T) {
 	t.Parallel()

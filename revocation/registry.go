@@ -41,7 +41,8 @@ type Registry struct {
 	mu       sync.Mutex
 	known    bool                   // all was read, or is that of the file
 	all      []intention.Revocation // that were read last, those that have ended too
-	revoked  *intention.Revoked     // of all, without those that have ended
+	revoked  *intention.Revoked     // of all, without those that had ended when it was made
+	enforced time.Time              // when it was made
 	since    time.Time              // when all was read; zero: it is the file's
 	problem  string                 // why nothing newer is known; empty: all is
 	unsaved  error                  // why the file is not what was read
@@ -200,7 +201,7 @@ func (r *Registry) enforce(now time.Time) {
 	was := r.revoked
 	r.revoked = intention.Revoke(slices.DeleteFunc(slices.Clone(r.all), func(e intention.Revocation) bool { return ended(e, now) }))
 	first := !r.known
-	r.known = true
+	r.known, r.enforced = true, now
 	if first || !r.revoked.Equal(was) {
 		r.republish(now)
 	}
@@ -274,7 +275,7 @@ func (r *Registry) Run(ctx context.Context) error {
 // longestSleep bounds how long Run trusts its timer, which does not see that the clock is set.
 const longestSleep = time.Minute
 
-// end ends what is over, and returns when to look again; zero: when it is signalled.
+// end ends what is over, has what is not over any more be in force again, and returns when to look again; zero: when it is signalled.
 func (r *Registry) end(now time.Time) (next time.Time) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -283,17 +284,21 @@ func (r *Registry) end(now time.Time) (next time.Time) {
 			next = now.Add(saveAgain)
 		}
 	}
-	over := false
-	for _, e := range r.revoked.All() {
-		switch {
-		case e.Until.IsZero():
-		case ended(*e, now):
-			over = true
-		case next.IsZero() || e.Until.Before(next):
-			next = e.Until
+	other := false // than when it was put into force
+	for _, e := range r.all {
+		if e.Until.IsZero() {
+			continue
+		}
+		over, at := ended(e, now), e.Until
+		other = other || over != ended(e, r.enforced)
+		if over {
+			at = now.Add(longestSleep) // the clock may be set back
+		}
+		if next.IsZero() || at.Before(next) {
+			next = at
 		}
 	}
-	if over {
+	if other {
 		r.enforce(now)
 	}
 	if !next.IsZero() && next.Sub(now) > longestSleep {
@@ -320,7 +325,7 @@ func (r *Registry) load() ([]intention.Revocation, error) {
 
 // save writes the file. r.mu is held: until it is written, nothing else is revoked or undone.
 func (r *Registry) save() {
-	text, err := files.FormatRevoked(r.all)
+	text, err := files.FormatRevoked(lasting(r.all))
 	if err == nil {
 		err = atomicfile.Replace(r.file, atomicfile.Seal(text))
 	}
@@ -328,4 +333,26 @@ func (r *Registry) save() {
 		r.log.Error("what is revoked is not saved, and a restart would not know it while it cannot be read", "file", r.file, "err", err)
 	}
 	r.unsaved = err
+}
+
+// lasting are those of all of which there is no other about the same that lasts longer. Different files may have them, one must not.
+func lasting(all []intention.Revocation) []intention.Revocation {
+	type about struct{ id, serial, digest string }
+	at := map[about]int{}
+	out := make([]intention.Revocation, 0, len(all))
+	for _, e := range all {
+		key := about{e.ID, e.Serial, e.SHA256}
+		if e.OfCertificate() {
+			key.id = ""
+		}
+		i, twice := at[key]
+		switch {
+		case !twice:
+			at[key] = len(out)
+			out = append(out, e)
+		case !out[i].Until.IsZero() && (e.Until.IsZero() || e.Until.After(out[i].Until)):
+			out[i] = e
+		}
+	}
+	return out
 }
