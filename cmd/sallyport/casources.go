@@ -2,15 +2,10 @@ package main
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"fmt"
-	"slices"
-	"time"
 
 	"github.com/sallyport/sallyport/ca"
 	"github.com/sallyport/sallyport/ca/plugin"
-	"github.com/sallyport/sallyport/internal/backoff"
 	"github.com/sallyport/sallyport/internal/remote"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 )
@@ -60,41 +55,8 @@ func (o providers) follow(p *controlPlane, c *ca.CA) {
 	}
 	for name, v := range o.plugins {
 		p.runs = append(p.runs, func(ctx context.Context) error {
-			v.Distrusted().Watch(ctx, func(roots [][sha256.Size]byte) { p.distrust(ctx, name, roots, c) })
+			distrust(ctx, p.log, c, name, v.Distrusted())
 			return nil
 		})
-	}
-}
-
-// distrustRetry is how often it is tried to have a root leave.
-const distrustRetry = 10 * time.Second
-
-// distrust begins a rotation in which nobody is waited for, or has the one that runs wait for nobody, until none of the provider's roots is one of roots.
-func (p *controlPlane) distrust(ctx context.Context, name string, roots [][sha256.Size]byte, c *ca.CA) {
-	var told time.Time // of which rotation
-	for {
-		s := c.Status()
-		trusted := slices.ContainsFunc(s.Roots, func(r ca.RootStatus) bool {
-			return r.Provider == name && slices.ContainsFunc(roots, func(sum [sha256.Size]byte) bool { return r.SHA256 == hex.EncodeToString(sum[:]) })
-		})
-		if !trusted {
-			return
-		}
-		var err error
-		switch {
-		case s.Rotation != nil && s.Rotation.Started.Equal(told):
-		case s.Rotation != nil:
-			if err = c.Distrust(); err == nil {
-				told = s.Rotation.Started
-			}
-		case s.Provider == name:
-			err = c.Rotate(ca.RotateOptions{To: name, Distrust: true, Reason: "the provider distrusts its root"})
-		}
-		if err != nil {
-			p.log.Error("a root that its provider distrusts cannot leave", "source", name, "err", err)
-		}
-		if !backoff.Sleep(ctx, distrustRetry) {
-			return
-		}
 	}
 }
