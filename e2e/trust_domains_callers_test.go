@@ -16,7 +16,8 @@ import (
 )
 
 // TestTwoTrustDomains: a service of one mesh calls that of another through both sidecars, each mesh with the other's bundle from a file,
-// and as soon as one of them does not know the other any more nothing passes, in either mode.
+// and as soon as one of them does not know the other any more nothing passes, in either mode. Beside them go-spiffe calls and is called, and
+// nobody notices what changes about others.
 func TestTwoTrustDomains(t *testing.T) {
 	t.Parallel()
 	for _, envoy := range []string{"1.36.4", meshtest.Version} {
@@ -31,6 +32,11 @@ func TestTwoTrustDomains(t *testing.T) {
 				b, ofB := mesh("td-b.example")
 				b.Add(meshtest.Service{Name: "api", Protocol: "http", Local: serveHTTP(t, "hello"), Config: []string{"intention_enforcement = \"" + enforcement + "\""}})
 				port := a.Port()
+				var more *others
+				var upstreams string
+				if (envoy == meshtest.Version) == (enforcement == "ext_authz") { // each Envoy and each mode once
+					more, upstreams = newOthers(t, a, b, ofA, ofB, "intention_enforcement = \""+enforcement+"\"")
+				}
 				a.Write("web.hcl", fmt.Sprintf(`service {
   name = "web"
   port = 1
@@ -42,9 +48,9 @@ func TestTwoTrustDomains(t *testing.T) {
       port            = %d
       protocol        = "http"
       local_bind_port = %d
-    } }
+    } %s }
   } }
-}`, a.Port(), b.PublicPort("api"), port))
+}`, a.Port(), b.PublicPort("api"), port, upstreams))
 				const callers = "Kind = \"service-intentions\"\nName = \"api\"\nSources = [{ spiffe_id = \"spiffe://td-a.example/ns/default/dc/dc1/svc/%s\", Action = \"allow\" }]\n"
 				b.Write("callers.hcl", fmt.Sprintf(callers, "web"))
 				a.Serve()
@@ -75,7 +81,10 @@ func TestTwoTrustDomains(t *testing.T) {
 					return nil
 				}
 				a.Sidecar("web")
-				b.Sidecar("api")
+				cars := []*meshtest.Sidecar{b.Sidecar("api")}
+				if more != nil {
+					cars = append(cars, b.Sidecars("db", "rpc")...)
+				}
 				if err := refused(); err != nil {
 					t.Fatal(err)
 				}
@@ -89,6 +98,11 @@ func TestTwoTrustDomains(t *testing.T) {
 				meshtest.Await(t, "web is not let in any more", refused)
 				b.Write("callers.hcl", fmt.Sprintf(callers, "web"))
 				meshtest.Await(t, "and is again", status)
+				if more != nil {
+					b.Remove("callers.hcl")
+					more.callers("api", false, webOfA)
+					more.run(t, cars...)
+				}
 			})
 		}
 	}
