@@ -1,10 +1,12 @@
 package plugin
 
 import (
+	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/x509"
+	"encoding/json"
 	"errors"
 	"net"
 	"os"
@@ -12,6 +14,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -213,6 +216,44 @@ func TestWatchRoots(t *testing.T) {
 			t.Errorf("%s: %d roots, %v, want that the answer is invalid", fault, len(roots), err)
 		}
 	}
+}
+
+// TestDescribedAgain: a plug-in that does not describe itself any more is not asked to before each other question, which it may keep waiting.
+func TestDescribedAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newReference(t, "")
+		c, err := New(Config{Name: "test", TrustDomain: domain, Command: []string{"true"}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		described, away := 0, false
+		c.ask = func(_ context.Context, q question) ([]byte, error) {
+			if q.Op == opDescribe {
+				if described++; away {
+					return nil, ca.ErrUnavailable
+				}
+			}
+			return json.Marshal(r.answers(q.marshal()))
+		}
+		for range 2 * 3600 / 10 {
+			if _, _, err := c.roots(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(10 * time.Second)
+			away = true
+		}
+		if described > 1+60 {
+			t.Errorf("asked for its description %d times in two hours", described)
+		}
+		away = false
+		time.Sleep(time.Minute)
+		if _, _, err := c.roots(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if d, _ := c.described.Load(); time.Since(d.since) > 0 {
+			t.Errorf("described %s ago", time.Since(d.since))
+		}
+	})
 }
 
 func TestNew(t *testing.T) {

@@ -21,6 +21,8 @@ import (
 const (
 	// describedFor is for how long a description holds: the program may be replaced by a newer one.
 	describedFor = time.Hour
+	// describedStill is for how long an older one does when there is no other.
+	describedStill = time.Minute
 	// maxConcurrency bounds how many certificates a plug-in can want to sign at once.
 	maxConcurrency = 64
 	// least, most and usual are how long it is until the roots are asked for again.
@@ -62,7 +64,10 @@ func (c *CA) describe(ctx context.Context) (*description, error) {
 	switch {
 	case err != nil && old != nil:
 		c.log.Warn("the plug-in does not describe itself now", "err", err)
-		return old, nil
+		still := *old
+		still.since = time.Now().Add(describedStill - describedFor)
+		c.described.Set(&still)
+		return &still, nil
 	case err != nil:
 		return nil, err
 	}
