@@ -54,6 +54,9 @@ func (s *Store) fetched(ctx context.Context, d *domain, doc *Document, err error
 	if err != nil {
 		outcome = remote.Invalid.String()
 		if r, ok := errors.AsType[*remote.Error](err); ok {
+			if r.Attempts == 0 && r.RetryAfter > 0 && d.err != nil {
+				return r.RetryAfter // it was not asked; why it fails is known
+			}
 			outcome = r.Kind.String()
 		}
 		if unknown, ok := errors.AsType[stranger](err); ok && unknown.error != nil {
@@ -65,7 +68,8 @@ func (s *Store) fetched(ctx context.Context, d *domain, doc *Document, err error
 	}
 	if err != nil {
 		s.failed(d, outcome, err)
-		return backoff.Delay(d.failures, max(MinRefreshHint, d.hint()/4), d.hint())
+		least := max(MinRefreshHint, d.hint()/4)
+		return backoff.Delay(d.failures, 2*least, max(2*least, d.hint())) // which may be half of it
 	}
 	changed := d.doc == nil || !sameText(d.doc, doc)
 	s.believe(d, doc, d.url)

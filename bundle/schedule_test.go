@@ -12,11 +12,13 @@ import (
 	"math/big"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"github.com/sallyport/sallyport/internal/remote"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 )
 
@@ -214,4 +216,60 @@ func TestLateAnswer(t *testing.T) {
 	}
 	cancel()
 	s.fetching.Wait()
+}
+
+// TestFailing: an endpoint that fails is asked no sooner than after a quarter of the hint, and never sooner than the least one; and that
+// it is left alone is no reason for which it fails.
+func TestFailing(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "b.yaml"), []byte("trust_domain: td-b.example\nendpoint: {url: 'https://b.example', profile: https_web}\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, hint := range []time.Duration{MinRefreshHint, time.Minute, MaxRefreshHint} {
+		t.Run(hint.String(), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				td := spiffeid.RequireTrustDomainFromString("td-b.example")
+				doc := &Document{trustDomain: td, authorities: []*x509.Certificate{rootUntil(t, time.Now().Add(1000*time.Hour))}, hint: hint}
+				s, err := Open(Config{Dir: dir, Data: t.TempDir(), Own: func() (spiffeid.TrustDomain, bool) { return spiffeid.TrustDomain{}, false }})
+				if err != nil {
+					t.Fatal(err)
+				}
+				const rest = 3 * time.Second
+				var asked []time.Time
+				s.ask = func(definition) (func(context.Context) (*Document, error), error) {
+					return func(context.Context) (*Document, error) {
+						asked = append(asked, time.Now())
+						switch len(asked) {
+						case 1:
+							return doc, nil
+						case 4:
+							return nil, &remote.Error{RetryAfter: rest, Err: errors.New("not asked")}
+						}
+						return nil, &remote.Error{Attempts: 1, Err: errors.New("away")}
+					}, nil
+				}
+				ctx, cancel := context.WithCancel(t.Context())
+				var running sync.WaitGroup
+				running.Go(func() { _ = s.Run(ctx) })
+				time.Sleep(8 * hint)
+				domains, _ := s.Status()
+				if p := domains[0].Problem; !strings.Contains(p, "away") || strings.Contains(p, "not asked") {
+					t.Errorf("problem %q", p)
+				}
+				cancel()
+				running.Wait()
+				if len(asked) < 6 {
+					t.Fatalf("asked %d times", len(asked))
+				}
+				for i := 2; i < len(asked); i++ {
+					switch d := asked[i].Sub(asked[i-1]); {
+					case i == 4 && d != rest:
+						t.Errorf("asked again after %s, and was to be left alone for %s", d, rest)
+					case i != 4 && d < max(MinRefreshHint, hint/4):
+						t.Errorf("asked again after %s, at a hint of %s", d, hint)
+					}
+				}
+			})
+		})
+	}
 }
