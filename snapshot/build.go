@@ -127,13 +127,13 @@ func (b *builder) judges() {
 		b.fillEmpty(authzSlot)
 	}
 	b.fill(proxySlot, b.tcpProxy())
-	foreign := foreign(b.in.Policy)
+	others := foreign(b.in.Policy)
 	b.out.Judges = map[string]Judge{
 		// Of who shows names of several trust domains the rules decide, and none of it before they do.
-		b.validationName(): {Lifted: !rules || foreign},
+		b.validationName(): {Lifted: !rules || others},
 		b.name(rulesSlot):  {Lifted: !rules},
 		b.name(authzSlot):  {Lifted: !authz},
-		b.name(proxySlot):  {Lifted: rules && !foreign && b.in.Envoy.ConnectMode, Foreign: true},
+		b.name(proxySlot):  {Lifted: rules && !others && b.in.Envoy.ConnectMode, Written: true},
 	}
 }
 

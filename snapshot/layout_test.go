@@ -149,7 +149,7 @@ func networkJudges(t *testing.T, r *snapshot.Resources) string {
 	}
 	atHandshake := filled(t, r, "proxy/web", &tcpv3.TcpProxy{}).UpstreamConnectMode == tcpv3.UpstreamConnectMode_ON_DOWNSTREAM_TLS_HANDSHAKE
 	want := map[string]snapshot.Judge{
-		"intentions/web": {Lifted: !rules}, "peers/web": {Lifted: !rules}, "authz/web": {Lifted: !asked}, "proxy/web": {Lifted: atHandshake, Foreign: true},
+		"intentions/web": {Lifted: !rules}, "peers/web": {Lifted: !rules}, "authz/web": {Lifted: !asked}, "proxy/web": {Lifted: atHandshake, Written: true},
 	}
 	if d := cmp.Diff(want, r.Judges); d != "" {
 		t.Errorf("Judges (-want +got):\n%s", d)

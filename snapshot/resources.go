@@ -80,9 +80,9 @@ type Judge struct {
 	// may rely on that one, and gets this one only when it has accepted all judges that are not
 	// lifted.
 	Lifted bool
-	// Foreign: it may hold what users write. Envoy may refuse that, so it must not share a response
+	// Written: it may hold what users write. Envoy may refuse that, so it must not share a response
 	// with others.
-	Foreign bool
+	Written bool
 }
 
 // Secret says what a secret is made of.

@@ -39,7 +39,7 @@ func (s *session) inOrder(k kind, add []*discoveryv3.Resource, now time.Time) []
 // isOwnJudge reports whether r is a judge without anything that users write.
 func (s *session) isOwnJudge(r *discoveryv3.Resource) bool {
 	j, ok := s.target.judges[r.GetName()]
-	return ok && !j.Foreign
+	return ok && !j.Written
 }
 
 // lacksClusters reports whether the routes of that name have to wait for clusters.
