@@ -42,6 +42,7 @@ type request struct {
 	path   string // escaped
 	params url.Values
 	body   any
+	text   []byte // the body as it is, instead
 	// caller says that the question is asked with token, not with the control plane's own.
 	caller bool
 	token  string
@@ -169,6 +170,9 @@ func (c *client) request(ctx context.Context, r request, token string) (*http.Re
 			return nil, err
 		}
 		method, body = http.MethodPost, bytes.NewReader(text)
+	}
+	if r.text != nil {
+		body = bytes.NewReader(r.text)
 	}
 	if r.method != "" {
 		method = r.method

@@ -1,6 +1,7 @@
 package consul
 
 import (
+	"cmp"
 	"encoding/json"
 	"net"
 	"net/http"
@@ -152,7 +153,7 @@ func TestUnixSocket(t *testing.T) {
 
 func TestPolicy(t *testing.T) {
 	for node, want := range map[string]string{"": `agent_prefix ""`, "n1": `agent "n1"`} {
-		p := Policy(node)
+		p := Policy(node, "")
 		if !strings.Contains(p, want+" {") {
 			t.Errorf("Policy(%q) lacks %s:\n%s", node, want, p)
 		}
@@ -160,8 +161,13 @@ func TestPolicy(t *testing.T) {
 		if err := hcl.Decode(&tree, p); err != nil {
 			t.Errorf("Policy(%q): %v", node, err)
 		}
-		if len(tree) != 3 || strings.Contains(strings.Join(strings.Fields(p), ""), `policy="write"`) {
+		if len(tree) != 4 || strings.Contains(strings.Join(strings.Fields(p), ""), `policy="write"`) {
 			t.Errorf("Policy(%q) = %v", node, tree)
+		}
+		for _, key := range []string{"", "mesh/a"} {
+			if p, want := Policy(node, key), `key "`+cmp.Or(key, DefaultRevokedKey)+`" {`; !strings.Contains(p, want) {
+				t.Errorf("Policy(%q, %q) lacks %s", node, key, want)
+			}
 		}
 	}
 }

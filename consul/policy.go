@@ -1,10 +1,16 @@
 package consul
 
-import "strconv"
+import (
+	"cmp"
+	"strconv"
+)
+
+// DefaultRevokedKey is the key of Consul's KV store with what is revoked, unless configured.
+const DefaultRevokedKey = "sallyport/revoked"
 
 // Policy returns the ACL policy, in HCL, that the control plane's own token needs on a node: what it reads and nothing more. An empty
-// node stands for every node, for one token that all control planes share.
-func Policy(node string) string {
+// node stands for every node, for one token that all control planes share. revoked is the key with what is revoked; empty: DefaultRevokedKey.
+func Policy(node, revoked string) string {
 	agent := `agent_prefix ""`
 	if node != "" {
 		agent = "agent " + strconv.Quote(node)
@@ -26,6 +32,11 @@ node_prefix "" {
 service_prefix "" {
   policy     = "read"
   intentions = "read"
+}
+
+# The list of revoked certificates and identities. Who runs "sallyport revoke" brings a token that may write it.
+key ` + strconv.Quote(cmp.Or(revoked, DefaultRevokedKey)) + ` {
+  policy = "read"
 }
 `
 }

@@ -1,6 +1,7 @@
 package consul
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/json"
@@ -30,6 +31,8 @@ type query[T any] struct {
 	every time.Duration
 	// first says that the query is not limited: it waits at the agent all the time.
 	first bool
+	// burst is how many requests may follow each other at once. 0: the constant of that name.
+	burst float64
 	// once says that the query ends with its first answer.
 	once bool
 	// signal, if not nil, returns a channel; the query asks again when it is closed or after
@@ -105,7 +108,8 @@ func (q *query[T]) run(ctx context.Context) error {
 	var index, last uint64 // last is that of the last answer
 	var epoch uint64
 	var idle int // how often in a row it has not blocked
-	pace := bucket{tokens: burst, at: time.Now()}
+	most := cmp.Or(q.burst, burst)
+	pace := bucket{tokens: most, most: most, at: time.Now()}
 	for failures := 0; ; {
 		if !backoff.Sleep(ctx, pace.take(time.Now())) {
 			return nil
@@ -329,8 +333,8 @@ func spread(d time.Duration) time.Duration {
 // bucket paces a query whose answer changes all the time: after an idle second its first change is
 // fetched at once, a storm of them once a second.
 type bucket struct {
-	tokens float64
-	at     time.Time
+	tokens, most float64
+	at           time.Time
 }
 
 // burst is how many requests may follow each other at once: one for the state, and one that waits
@@ -339,7 +343,7 @@ const burst = 3
 
 // take takes a token and returns how long to wait before it may be used.
 func (b *bucket) take(now time.Time) time.Duration {
-	b.tokens = min(burst, b.tokens+now.Sub(b.at).Seconds())
+	b.tokens = min(b.most, b.tokens+now.Sub(b.at).Seconds())
 	b.at = now
 	b.tokens--
 	if b.tokens >= 0 {

@@ -31,7 +31,8 @@ func tokenFile(t *testing.T, path, token string) string {
 
 // guarded is an agent with ACLs that deny, and beside it the mesh of consulPair, whose control plane has the token that `sallyport consul policy` asks
 // for and nothing more, and whose sidecars have those of their services. tokens are the files of the latter, accessors what they are called by.
-func guarded(t *testing.T) (c *meshtest.Consul, m *meshtest.Mesh, tokens, accessors map[string]string) {
+// own is the file of the former.
+func guarded(t *testing.T) (c *meshtest.Consul, m *meshtest.Mesh, tokens, accessors map[string]string, own string) {
 	t.Helper()
 	c = meshtest.StartConsul(t, meshtest.Agent{Management: management})
 	m = consulPair(t, c, "1s")
@@ -39,21 +40,22 @@ func guarded(t *testing.T) (c *meshtest.Consul, m *meshtest.Mesh, tokens, access
 	m.Add(meshtest.Service{Name: "api", Protocol: "http", Local: serveStreams(t, "hello from api"), CheckInterval: "1s", Config: []string{`intention_enforcement = "both"`}})
 	dir := t.TempDir()
 	c.Policy("sallyport", m.RunAlone("consul", "policy", "--node-name", "node").Stdout)
-	_, own := c.NewToken(map[string]any{"Policies": []map[string]any{{"Name": "sallyport"}}})
-	m.SetFlags("--token-file", tokenFile(t, filepath.Join(dir, "serve"), own))
+	_, secret := c.NewToken(map[string]any{"Policies": []map[string]any{{"Name": "sallyport"}}})
+	own = tokenFile(t, filepath.Join(dir, "serve"), secret)
+	m.SetFlags("--token-file", own)
 	m.Serve()
 	tokens, accessors = map[string]string{}, map[string]string{}
 	for _, service := range []string{"web", "api", "db"} {
 		accessor, secret := c.ServiceToken(service)
 		tokens[service], accessors[service] = tokenFile(t, filepath.Join(dir, service), secret), accessor
 	}
-	return c, m, tokens, accessors
+	return c, m, tokens, accessors, own
 }
 
 // TestConsulACL: with ACLs that deny, the control plane works with exactly the documented policy and each sidecar with the token of its service.
 func TestConsulACL(t *testing.T) { //nolint:tparallel // the parts follow each other
 	t.Parallel()
-	c, m, tokens, accessors := guarded(t)
+	c, m, tokens, accessors, own := guarded(t)
 	cars := map[string]*meshtest.Sidecar{}
 	for _, service := range []string{"web", "api"} {
 		cars[service] = m.LaunchSidecar(service, "--token-file", tokens[service])
@@ -99,6 +101,7 @@ func TestConsulACL(t *testing.T) { //nolint:tparallel // the parts follow each o
 		}
 	}
 
+	t.Run("revoked", func(t *testing.T) { consulRevoked(t, c, m, own) })
 	t.Run("rotated file", func(t *testing.T) {
 		// A new token in web's file; the old one is deleted, and with it the stream goes that it opened. The same Envoy comes back with the new one.
 		streams := streamsOpened(m, "web")

@@ -10,11 +10,16 @@ import (
 // parse reads the documents of a file. The format follows from the file's name, but a file .hcl may hold JSON, as with
 // Consul's agent.
 func parse(file string, src []byte) ([]*definition.Node, *definition.SyntaxError) {
-	documents, err := parseAs(file, src)
+	return parseIn(format(file), file, src)
+}
+
+// parseIn is parse of a format that does not follow from the name.
+func parseIn(format, file string, src []byte) ([]*definition.Node, *definition.SyntaxError) {
+	documents, err := parseAs(format, file, src)
 	return documents, discreet(file, src, err)
 }
 
-func parseAs(file string, src []byte) ([]*definition.Node, *definition.SyntaxError) {
+func parseAs(format, file string, src []byte) ([]*definition.Node, *definition.SyntaxError) {
 	src = bytes.TrimPrefix(src, []byte("\xef\xbb\xbf"))
 	for line, rest := 1, src; ; line++ {
 		head, after, more := bytes.Cut(rest, []byte("\n"))
@@ -34,7 +39,7 @@ func parseAs(file string, src []byte) ([]*definition.Node, *definition.SyntaxErr
 		// What an interrupted write leaves behind must not pass for a mesh without services.
 		return nil, definition.Syntax(1, "the file is empty: remove it, or leave a comment in it if that is meant")
 	}
-	switch format(file) {
+	switch format {
 	case "json":
 		return parseJSON(file, src)
 	case "yaml":

@@ -1,6 +1,7 @@
 package files
 
 import (
+	"cmp"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -74,10 +75,10 @@ func tooMany(file string, n int) error {
 	return Errors{{File: file, Text: fmt.Sprintf("%d certificates and identities are revoked, %d at most can be: take out those that have ended, and revoke an identity rather than each of its certificates", n, maxRevoked)}}
 }
 
-// ParseRevoked reads a file of revocations, whose format follows from its name. The error is an Errors.
+// ParseRevoked reads a file of revocations, whose format follows from its name; without an ending it is YAML. The error is an Errors.
 func ParseRevoked(name string, src []byte) ([]intention.Revocation, error) {
 	f := &file{name: name}
-	documents, err := parse(name, src)
+	documents, err := parseIn(cmp.Or(format(name), "yaml"), name, src)
 	if err != nil {
 		f.unread(err.Line, err.Text)
 		return nil, f.problems

@@ -54,7 +54,7 @@ func (d *Directory) read(looks string, settled bool) error {
 	d.seen = ""
 	all, err := files.ReadRevoked(d.Path)
 	if err != nil {
-		d.Registry.Fail(err)
+		d.Registry.fail(err)
 		return err
 	}
 	if settled {

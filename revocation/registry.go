@@ -18,8 +18,8 @@ import (
 	"github.com/sallyport/sallyport/internal/atomicfile"
 )
 
-// ErrNotAllowed is that somebody else than sallyport refuses to have the revocations read.
-var ErrNotAllowed = errors.New("the list of revocations may not be read")
+// errNotAllowed is that somebody else than sallyport refuses to have the revocations read.
+var errNotAllowed = errors.New("the list of revocations may not be read")
 
 // Config says where a Registry is kept.
 type Config struct {
@@ -45,12 +45,13 @@ type Registry struct {
 	enforced time.Time              // when it was made
 	since    time.Time              // when all was read; zero: it is the file's
 	problem  string                 // why nothing newer is known; empty: all is
+	denied   bool                   // it is errNotAllowed
 	unsaved  error                  // why the file is not what was read
 	publish  func(catalog.Contents)
 	contents *catalog.Contents // the last, without what is revoked; nil: there were none
 }
 
-// Open makes a Registry of which nothing is known before Take or Fail. The error is that the metrics cannot be registered.
+// Open makes a Registry of which nothing is known before it is read. The error is that the metrics cannot be registered.
 func Open(c Config) (*Registry, error) {
 	r := &Registry{file: c.File, log: c.Logger, wake: make(chan struct{}, 1)}
 	if r.log == nil {
@@ -98,8 +99,10 @@ type Status struct {
 	Known bool
 	// Since is when what is in force was read; zero: by an earlier process, or nothing is known.
 	Since time.Time
-	// Problem is why nothing newer is known; empty: what is in force is what is written.
-	Problem string
+	// Problem is why nothing newer is known; empty: what is in force is what is written. NotAllowed is that somebody else does not let
+	// it be read.
+	Problem    string
+	NotAllowed bool
 	// Unsaved is why a restart would not know it while it cannot be read; empty: it would.
 	Unsaved string
 }
@@ -108,7 +111,7 @@ type Status struct {
 func (r *Registry) Status() Status {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	s := Status{Known: r.known, Since: r.since, Problem: r.problem}
+	s := Status{Known: r.known, Since: r.since, Problem: r.problem, NotAllowed: r.denied}
 	if r.unsaved != nil {
 		s.Unsaved = r.unsaved.Error()
 	}
@@ -120,6 +123,13 @@ func (r *Registry) Revoked() *intention.Revoked {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.revoked
+}
+
+// written are the revocations that were read last, those that have ended too.
+func (r *Registry) written() []intention.Revocation {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.all
 }
 
 // Publisher returns a function that publishes contents with what is revoked: as soon as that is known, and again when it
@@ -160,7 +170,7 @@ func (r *Registry) Take(all []intention.Revocation) {
 	if r.problem != "" {
 		r.log.Info("what is revoked can be read again", "count", len(all))
 	}
-	r.all, r.problem, r.since = all, "", now
+	r.all, r.problem, r.denied, r.since = all, "", false, now
 	if same && r.unsaved == nil {
 		return
 	}
@@ -168,16 +178,16 @@ func (r *Registry) Take(all []intention.Revocation) {
 	r.save()
 }
 
-// Fail says that what is revoked cannot be read. What was read last stays, also if an earlier process read it. Where nothing
-// ever was, nothing is published; but if that is not allowed (ErrNotAllowed), nothing is revoked as far as this node was ever
+// fail says that what is revoked cannot be read. What was read last stays, also if an earlier process read it. Where nothing
+// ever was, nothing is published; but if that is not allowed (errNotAllowed), nothing is revoked as far as this node was ever
 // told, and the problem is said.
-func (r *Registry) Fail(err error) {
+func (r *Registry) fail(err error) {
 	now := time.Now()
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if text := err.Error(); r.problem != text {
 		r.log.Error("what is revoked cannot be read, what was read last holds", "err", err)
-		r.problem = text
+		r.problem, r.denied = text, errors.Is(err, errNotAllowed)
 	}
 	if r.known {
 		return
@@ -185,7 +195,7 @@ func (r *Registry) Fail(err error) {
 	all, lost := r.load()
 	switch {
 	case lost == nil:
-	case errors.Is(lost, fs.ErrNotExist) && errors.Is(err, ErrNotAllowed):
+	case errors.Is(lost, fs.ErrNotExist) && errors.Is(err, errNotAllowed):
 	default:
 		if !errors.Is(lost, fs.ErrNotExist) {
 			r.problem = fmt.Sprintf("%s; and %s: %s", r.problem, r.file, lost)

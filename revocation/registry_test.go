@@ -50,6 +50,13 @@ func openLogged(t *testing.T, file string, log io.Writer) (*revocation.Registry,
 	})
 }
 
+// count is how often something was published.
+func (p *published) count() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.times
+}
+
 // serials are the revocations of p.
 func (p *published) serials() (all []string) {
 	p.mu.Lock()

@@ -72,6 +72,7 @@ type serveConfig struct {
 	NodeName      string `mapstructure:"node_name"`
 	ServiceTokens string `mapstructure:"service_tokens"`
 	MaxQueries    int    `mapstructure:"max_queries"`
+	RevokedKey    string `mapstructure:"revoked_key"`
 	WithoutACLs   bool   `mapstructure:"xds_without_acls"`
 }
 
@@ -99,6 +100,7 @@ func serveFlags(f *pflag.FlagSet) {
 	f.Bool("xds-without-acls", false, "with --consul: let sidecars on other machines in by --xds-address without a token, where Consul's ACLs are off or let everybody write the service; whoever reaches it is then given the service's private key")
 	f.String("service-tokens", "", "with --consul and ACLs: SERVICE=FILE, with commas between several: a file with an ACL token of that service's own (service:write), with which its leaf is fetched for processes that it names; a rotated one is used within 20 s")
 	f.Int("max-queries", 0, "with --consul: how many queries may wait at the agent at one time, of the connections that it grants a client (default 120 of 200)")
+	f.String("revoked-key", "", "with --consul: key of Consul's KV store with the certificates and identities that are revoked, the same for all nodes of a datacenter (default "+consul.DefaultRevokedKey+")")
 	f.String("datacenter", "dc1", "the datacenter that identities are made for")
 	f.String("trust-domain", "", "the mesh's SPIFFE trust domain (default: made once, <uuid>.consul, and kept in the data directory)")
 	f.String("default-intention-policy", "deny", "what holds where no intention says anything: allow or deny")
@@ -275,6 +277,7 @@ func (c serveConfig) checkFiles() error {
 		{"--tls-server-name", c.TLSServerName, ""},
 		{"--node-name", c.NodeName, ""},
 		{"--service-tokens", c.ServiceTokens, ""},
+		{"--revoked-key", c.RevokedKey, ""},
 		{"--api-without-acls", c.APIWithoutACLs, false},
 		{"--api-writes", c.APIWrites, false},
 	}), c.checkCatalog()}
@@ -328,7 +331,17 @@ func (c serveConfig) checkConsul() error {
 	}))
 	_, config := c.consulConfig()
 	_, tokens := c.serviceTokens()
-	return errors.Join(err, config, tokens)
+	return errors.Join(err, config, tokens, checkKey(c.RevokedKey))
+}
+
+// checkKey refuses what is no good name of a key for a list in YAML.
+func checkKey(key string) error {
+	bad := len(key) > 512 || strings.HasPrefix(key, "/") || strings.HasSuffix(key, "/") ||
+		strings.ContainsFunc(key, func(r rune) bool { return r <= ' ' || r == '"' || r == '\\' || r == 0x7f })
+	if bad || filepath.Ext(key) != "" {
+		return fmt.Errorf("--revoked-key: %q is no key for a list: want a path without an ending, as %s", key, consul.DefaultRevokedKey)
+	}
+	return nil
 }
 
 // flagValue is a flag, what it says, and what it says if nobody gave it.

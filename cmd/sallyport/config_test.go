@@ -204,3 +204,16 @@ func TestConsulConfig(t *testing.T) {
 		}
 	}
 }
+
+// TestRevokedKey: what Consul would not take, or would not be read as YAML, is refused before anything is opened.
+func TestRevokedKey(t *testing.T) {
+	t.Parallel()
+	for key, good := range map[string]bool{
+		"": true, "sallyport/revoked": true, "a": true, "/a": false, "a/": false, "a b": false, "a\"b": false, "a.json": false, strings.Repeat("a", 600): false,
+	} {
+		err := serveConfig{Consul: true, RevokedKey: key}.checkConsul()
+		if told := err != nil && strings.Contains(err.Error(), "--revoked-key"); told == good {
+			t.Errorf("%q: %v", key, err)
+		}
+	}
+}

@@ -1,12 +1,16 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
+	"io/fs"
+	"os"
 	"path/filepath"
 	"slices"
 
 	"github.com/sallyport/sallyport/admin"
+	"github.com/sallyport/sallyport/consul"
 	"github.com/sallyport/sallyport/revocation"
 )
 
@@ -27,7 +31,13 @@ func (p *controlPlane) openRevocation() (err error) {
 		return nil
 	})
 	if p.cfg.Consul {
-		p.revoked.Take(nil)
+		// A release that knew no revocations has left contents for a start without Consul, and no list: nothing was revoked.
+		if there(filepath.Join(p.cfg.Data, "last-known-good.json")) && !there(filepath.Join(p.cfg.Data, revokedName)) {
+			p.revoked.Take(nil)
+		}
+		key := &revocation.Key{Agent: p.agent, Name: cmp.Or(p.cfg.RevokedKey, consul.DefaultRevokedKey), Registry: p.revoked}
+		p.revocations = keyList{key}
+		p.runs = append(p.runs, key.Run)
 	} else {
 		dir := &revocation.Directory{Path: p.cfg.Catalog, Registry: p.revoked}
 		reload := p.source.reload
@@ -43,10 +53,18 @@ func (p *controlPlane) openRevocation() (err error) {
 	return nil
 }
 
+func there(path string) bool {
+	_, err := os.Lstat(path)
+	return !errors.Is(err, fs.ErrNotExist)
+}
+
 // withRevocation is c with what there is to say of what is revoked.
 func withRevocation(c admin.Catalog, s revocation.Status) admin.Catalog {
 	switch {
 	case s.Problem == "":
+	case s.NotAllowed:
+		c.Denied = append(slices.Clip(c.Denied), "the token may not read what is revoked, and what was read last holds: `sallyport consul policy` prints what it needs")
+		c.Warnings = append(slices.Clip(c.Warnings), "what is revoked cannot be read, and what was read last holds: "+s.Problem)
 	case s.Known:
 		c.Problems = append(slices.Clip(c.Problems), "what is revoked cannot be read, and what was read last holds: "+s.Problem)
 	default:

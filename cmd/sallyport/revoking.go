@@ -39,6 +39,18 @@ func (l catalogList) Edit(_ context.Context, _ string, decide revocation.Decide)
 
 func (l catalogList) String() string { return "the catalog directory " + l.Path }
 
+// keyList is the list in a key of Consul's.
+type keyList struct{ *revocation.Key }
+
+func (l keyList) Edit(ctx context.Context, token string, decide revocation.Decide) error {
+	return l.Key.Edit(ctx, token, decide)
+}
+
+// Read does nothing: the key is read whenever it changes.
+func (keyList) Read() error { return nil }
+
+func (l keyList) String() string { return "Consul's key " + l.Name }
+
 // listRevoked are the revocations in force.
 func (p *controlPlane) listRevoked() admin.Revocations {
 	out := admin.Revocations{Where: p.revocations.String(), All: []admin.Revocation{}, Problem: p.revoked.Status().Problem}

@@ -24,9 +24,7 @@ import (
 var exceptions = map[string]string{
 	"bundle.Set.Of": "what tests ask for one trust domain's",
 
-	"snapshot.Build":           "what Cache.Build is held to, and what tests of the data plane build with",
-	"revocation.Registry.Fail": "waits: the list beside Consul",
-	"revocation.ErrNotAllowed": "waits: the list beside Consul",
+	"snapshot.Build": "what Cache.Build is held to, and what tests of the data plane build with",
 }
 
 // pending are packages that no command has yet. What they use is used; what they export waits.
