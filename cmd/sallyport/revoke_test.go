@@ -200,6 +200,15 @@ func TestRevokeRefuses(t *testing.T) {
 	if _, err := os.Stat(filepath.Join(dir, "cat", "revoked.yaml")); err == nil {
 		t.Error("something was written")
 	}
+	// The same in two files is one.
+	writeText(t, filepath.Join(dir, "cat", "revoked.yaml"), "revoked:\n- serial: \"b00000000001\"\n- serial: \"b00000000002\"\n")
+	writeText(t, filepath.Join(dir, "cat", "revoked.yml"), "revoked:\n- serial: \"b00000000001\"\n")
+	if out, err := command(t, "unrevoke", "b0000000", "--runtime-dir", "rt"); err == nil || !strings.Contains(err.Error(), "are revoked that begin so") {
+		t.Errorf("%v: %s", err, out)
+	}
+	if out, err := command(t, "unrevoke", "b00000000001", "--runtime-dir", "rt"); err != nil || strings.Contains(string(readAll(t, filepath.Join(dir, "cat", "revoked.yml"))), "serial") {
+		t.Errorf("%v: %s", err, out)
+	}
 	// A mistake keeps what is in force, and is in the way of the next revocation.
 	writeText(t, filepath.Join(dir, "cat", "revoked.yaml"), "revoked:\n- serial: 1x\n")
 	if out, err := command(t, "revoke", serial, "--runtime-dir", "rt"); err == nil || !strings.Contains(err.Error(), "revoked.yaml:2") || !strings.Contains(err.Error(), "mend that first") {

@@ -331,7 +331,7 @@ func undo(all []intention.Revocation, r admin.RevocationRequest, match func(inte
 		return nil, edit, fmt.Errorf("the identity %s is not revoked: `sallyport revoked` lists what is", r.ID)
 	case len(what) == 0:
 		return nil, edit, fmt.Errorf("the %s is not revoked: `sallyport revoked` lists what is", r.String())
-	case len(what) > 1:
+	case slices.ContainsFunc(what, func(o intention.Revocation) bool { return !sameRevoked(o, what[0]) }): // the same in two files is one
 		var names []string
 		for _, o := range what {
 			names = append(names, o.String()+" at "+o.Origin)
@@ -352,10 +352,13 @@ func over(r intention.Revocation, now time.Time) bool {
 	return !r.Until.IsZero() && !now.Before(r.Until)
 }
 
-// ended are the revocations that are over. Those of files that nobody but people writes stay there.
+// keptEnded is for how long a revocation that is over stays in the list: the clock may be wrong.
+const keptEnded = 24 * time.Hour
+
+// ended are the revocations that have been over for a while. Those of files that nobody but people writes stay there.
 func ended(now time.Time) func(intention.Revocation) bool {
 	return func(r intention.Revocation) bool {
-		return over(r, now) && !strings.HasPrefix(r.Origin, "revoked.hcl:") && !strings.HasPrefix(r.Origin, "revoked.json:")
+		return over(r, now.Add(-keptEnded)) && !strings.HasPrefix(r.Origin, "revoked.hcl:") && !strings.HasPrefix(r.Origin, "revoked.json:")
 	}
 }
 
