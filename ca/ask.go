@@ -11,6 +11,7 @@ import (
 	"encoding/asn1"
 	"errors"
 	"fmt"
+	"maps"
 	"net/url"
 	"slices"
 	"time"
@@ -68,90 +69,81 @@ func (c *CA) follow(ctx context.Context, now time.Time) error {
 	return errors.Join(c.followRoots(now), c.followSigning(ctx, now))
 }
 
-// followSigning has a provider sign what is due.
+// asking is how it stands with what a provider is to sign. It is made when there is something, and forgotten when there is nothing.
+type asking struct {
+	failed   error
+	failures int
+	again    time.Time // when it is asked
+}
+
+// followSigning has providers sign what is due.
 func (c *CA) followSigning(ctx context.Context, now time.Time) error {
 	a := c.authority
 	a.mu.Lock()
 	rec, s, asks := a.rec, a.intermediate, c.askNow
 	c.askNow = false
 	a.mu.Unlock()
-	name := c.toAsk(rec, s, asks, now)
-	if name == "" {
-		c.asked, c.failed = "", nil
-		return nil
+	names := c.toAsk(rec, s, asks, now)
+	maps.DeleteFunc(c.asked, func(name string, _ *asking) bool { return !slices.Contains(names, name) })
+	var problems []error
+	for _, name := range names {
+		of := c.asked[name]
+		if of == nil {
+			of = &asking{}
+			c.asked[name] = of
+		}
+		if asks || !now.Before(of.again) {
+			c.askAndTake(ctx, name, of)
+		}
+		problems = append(problems, of.failed)
 	}
-	if c.asked != name {
-		c.asked, c.failed, c.failures, c.askAt = name, nil, 0, time.Time{}
-	}
-	if !asks && now.Before(c.askAt) {
-		return c.failed
-	}
-	n, err := c.ask(ctx, name, now)
+	return errors.Join(problems...)
+}
+
+// askAndTake has a provider sign, and uses what it has signed.
+func (c *CA) askAndTake(ctx context.Context, name string, of *asking) {
+	n, err := c.ask(ctx, name, time.Now())
 	if err == nil {
 		err = c.take(name, n, time.Now())
 	}
-	now = time.Now()
-	if ctx.Err() != nil {
-		return nil //nolint:nilerr // that is why there is an error
+	now, no := time.Now(), errors.Is(err, ErrDenied) || errors.Is(err, ErrInvalid)
+	if no || err == nil && n.signer == nil {
+		delete(c.requests, name)
 	}
-	if err != nil {
-		c.failures++
+	switch {
+	case ctx.Err() != nil: // that is why there is an error
+	case err != nil:
+		of.failures++
 		longest, first := longestAsk, firstAsk
-		if errors.Is(err, ErrDenied) || errors.Is(err, ErrInvalid) {
+		if no {
 			longest, first = longestDenied, time.Minute
 		}
-		wait := backoff.Delay(c.failures, first, longest)
-		c.askAt, c.failed = now.Add(wait), fmt.Errorf("%s does not sign: %w", name, err)
-		c.log().Error("a provider does not sign, trying again", "provider", name, "err", err, "count", c.failures, "duration", wait)
-		return c.failed
+		wait := backoff.Delay(of.failures, first, longest)
+		of.again, of.failed = now.Add(wait), fmt.Errorf("%s does not sign: %w", name, err)
+		c.log().Error("a provider does not sign, trying again", "provider", name, "err", err, "count", of.failures, "duration", wait)
+	case n.signer != nil:
+		*of = asking{again: now.Add(max(2*firstAsk, min(askAgain, n.signer.ends().Sub(now)/4)))}
+	default:
+		*of = asking{again: now.Add(askAgain)}
 	}
-	c.failed, c.failures = nil, 0
-	c.askAt = now.Add(askAgain)
-	if n.signer != nil {
-		c.askAt = now.Add(max(2*firstAsk, min(askAgain, n.signer.ends().Sub(now)/4)))
-	}
-	return nil
 }
 
-// ends is when the first of s and those above it does.
-func (s *signer) ends() time.Time {
-	end := s.root.NotAfter
-	for _, c := range s.chain() {
-		if c.NotAfter.Before(end) {
-			end = c.NotAfter
-		}
-	}
-	return end
-}
-
-// toAsk is the provider that is to sign something now; empty: none. asks: somebody wishes it.
-func (c *CA) toAsk(rec record, s *signer, asks bool, now time.Time) string {
-	if rot := rec.Rotation; rot != nil && rot.Phase == Preparing {
-		switch {
-		case c.next.usable(rot, now):
-			return "" // it waits for those who are not told
-		case rot.To != Builtin && rot.To != rec.Provider || rot.To == rec.Provider && rot.To != Builtin && (asks || rec.isTold()):
-			return rot.To
+// toAsk are the providers that are to sign something now: the one to which a rotation goes, and the one that signs, if it is another; who
+// waits for the former needs the latter. asks: somebody wishes it.
+func (c *CA) toAsk(rec record, s *signer, asks bool, now time.Time) (names []string) {
+	if rot := rec.Rotation; rot != nil && rot.Phase == Preparing && rot.To != Builtin && !c.next.usable(rot, now) {
+		if rot.To != rec.Provider || asks || rec.isTold() {
+			names = append(names, rot.To)
 		}
 	}
 	u, ok := c.cfg.Upstreams[rec.Provider]
 	switch {
-	case !ok:
-		return ""
-	case rec.Active == "" && len(rec.Roots) == 0:
-		return "" // what it signs would be put aside: its roots are not known yet
-	case asks, rec.Active == "":
-		return rec.Provider
-	case u.EachLeaf:
-		return ""
-	case s == nil || valid(s.cert, now) != nil:
-		return rec.Provider
+	case !ok || slices.Contains(names, rec.Provider):
+	case rec.Active == "" && len(rec.Roots) == 0: // what it signs would be put aside: its roots are not known yet
+	case asks || rec.Active == "" || !u.EachLeaf && (s == nil || valid(s.cert, now) != nil || !now.Before(s.half())):
+		names = append(names, rec.Provider)
 	}
-	begin := s.cert.NotBefore.Add(backdate)
-	if now.Before(begin.Add(s.ends().Sub(begin) / 2)) {
-		return ""
-	}
-	return rec.Provider
+	return names
 }
 
 // ask has a provider sign an intermediate, or a leaf if it signs each one, and verifies the form of the answer.
@@ -174,12 +166,9 @@ func (c *CA) ask(ctx context.Context, name string, now time.Time) (*candidate, e
 	if err != nil {
 		if errors.Is(err, ErrPending) {
 			err = errors.Join(err, c.keepRequest(req))
-		} else if errors.Is(err, ErrDenied) || errors.Is(err, ErrInvalid) {
-			c.request = nil
 		}
 		return nil, err
 	}
-	c.request = nil
 	key, ok := firstKey(chain)
 	if !ok || !key.Equal(req.key.Public()) {
 		return nil, fmt.Errorf("%w: the certificate is for another key than the request's", ErrInvalid)
@@ -286,7 +275,7 @@ func (c *CA) first(n *candidate) error {
 	return nil
 }
 
-// upstreamRequest is what a provider is asked for, until it has answered.
+// upstreamRequest is what a provider is asked for, until what it has signed is used.
 type upstreamRequest struct {
 	provider string
 	id       spiffeid.ID
@@ -294,7 +283,7 @@ type upstreamRequest struct {
 	csr      []byte
 }
 
-// requestFor is the request that the provider has not answered yet, or a new one.
+// requestFor is the request of which nothing is used yet, or a new one.
 func (c *CA) requestFor(name string, leaf bool) (*upstreamRequest, error) {
 	a := c.authority
 	id := a.trustDomain.ID()
@@ -304,11 +293,7 @@ func (c *CA) requestFor(name string, leaf bool) (*upstreamRequest, error) {
 			return nil, err
 		}
 	}
-	if r := c.request; r != nil && r.provider == name && r.id == id {
-		return r, nil
-	}
-	if r := c.keptRequest(name); r != nil && r.id == id {
-		c.request = r
+	if r := c.requests[name]; r != nil && r.id == id {
 		return r, nil
 	}
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
@@ -325,8 +310,9 @@ func (c *CA) requestFor(name string, leaf bool) (*upstreamRequest, error) {
 	if err != nil {
 		return nil, err
 	}
-	c.request = &upstreamRequest{provider: name, id: id, key: key, csr: csr}
-	return c.request, nil
+	r := &upstreamRequest{provider: name, id: id, key: key, csr: csr}
+	c.requests[name] = r
+	return r, nil
 }
 
 // asIntermediate makes template ask for an intermediate which signs leafs alone, with a name that no other has.

@@ -52,6 +52,23 @@ func (s *signer) chain() []*x509.Certificate {
 	return append([]*x509.Certificate{s.cert}, s.above...)
 }
 
+// ends is when the first of s and those above it does.
+func (s *signer) ends() time.Time {
+	end := s.root.NotAfter
+	for _, c := range s.chain() {
+		if c.NotAfter.Before(end) {
+			end = c.NotAfter
+		}
+	}
+	return end
+}
+
+// half is when half of the life of s and those above it is over, and the next one is asked for.
+func (s *signer) half() time.Time {
+	begin := s.cert.NotBefore.Add(backdate)
+	return begin.Add(s.ends().Sub(begin) / 2)
+}
+
 // authorityConfig is what both kinds of authority are opened with; all fields are required but
 // trustDomain, step and missing.
 type authorityConfig struct {
@@ -109,12 +126,7 @@ func (a *authority) due(now time.Time) bool {
 	if !s.cert.NotAfter.Before(s.root.NotAfter) {
 		return false
 	}
-	return !now.Before(halfLife(s.cert)) || s.cert.NotAfter.Sub(now) < a.leafTTL
-}
-
-func halfLife(cert *x509.Certificate) time.Time {
-	begin := cert.NotBefore.Add(backdate)
-	return begin.Add(cert.NotAfter.Sub(begin) / 2)
+	return !now.Before(s.half()) || s.cert.NotAfter.Sub(now) < a.leafTTL
 }
 
 // newIntermediate makes one under a root whose key is here. a.mu is held.

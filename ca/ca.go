@@ -128,13 +128,9 @@ type CA struct {
 	unknown map[string]error
 	askNow  bool
 
-	// Run's alone: which provider is asked, why it did not sign, how often, and when it is asked again; what is asked for, and what of
-	// that is on the disk.
-	asked         string
-	failed        error
-	failures      int
-	askAt         time.Time
-	request, kept *upstreamRequest
+	// Run's alone, by provider: how it stands with those that are asked, what is asked for, and what of that is on the disk.
+	asked          map[string]*asking
+	requests, kept map[string]*upstreamRequest
 
 	// Run's alone: what signs after the activation; the phase that is running, since when, since when it was seen, and since when
 	// nobody is waited for.
@@ -168,7 +164,14 @@ func open(cfg Config, step func(string) error) (*CA, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &CA{authority: a, cfg: cfg, registerer: cfg.Registerer, wake: make(chan struct{}, 1), known: map[string][]*x509.Certificate{}, unknown: map[string]error{}}
+	c := &CA{
+		authority: a, cfg: cfg, registerer: cfg.Registerer, wake: make(chan struct{}, 1),
+		known: map[string][]*x509.Certificate{}, unknown: map[string]error{}, asked: map[string]*asking{},
+	}
+	c.loadRequests()
+	if _, each := c.each(); each && a.intermediate != nil {
+		a.intermediate, a.unsettled = nil, true // its provider signed intermediates in the last process, and now does each leaf
+	}
 	if err := c.register(); err != nil {
 		return nil, errors.Join(err, c.Close())
 	}

@@ -84,6 +84,6 @@ type Status struct {
 	Rotation *RotationStatus
 	// IntermediateEnds and IntermediateRenewal are of the one that signs leafs; zero where there is none of ours.
 	IntermediateEnds, IntermediateRenewal time.Time
-	// Problem is why the provider does not sign now; empty if it does.
+	// Problem is all that is wrong now: that a provider does not sign, that something ends soon, that the disk fails. Empty: nothing is.
 	Problem string
 }

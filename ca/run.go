@@ -56,7 +56,7 @@ func (c *CA) step(ctx context.Context, now time.Time) time.Duration {
 	c.authority.renewIfDue(now)
 	follow := c.follow(ctx, now)
 	after, err := c.advance(now)
-	err = errors.Join(follow, err, c.tend(now), c.forgetRequest())
+	err = errors.Join(follow, err, c.tend(now), c.forgetRequests())
 	a := c.authority
 	a.mu.Lock()
 	c.publish()

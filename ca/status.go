@@ -28,7 +28,7 @@ func (c *CA) Status() Status {
 		})
 	}
 	if s != nil {
-		out.IntermediateEnds, out.IntermediateRenewal = s.cert.NotAfter, halfLife(s.cert)
+		out.IntermediateEnds, out.IntermediateRenewal = s.cert.NotAfter, s.half()
 	}
 	if r := rec.Rotation; r != nil {
 		w, _ := c.wait.Load()
