@@ -56,6 +56,9 @@ func (c *CA) waitFor(w wait) {
 // another of its name refuse what leads to either.
 const endsSoon = 30 * time.Second
 
+// lasts reports whether a root stays in the bundle though it is not active.
+func lasts(root *x509.Certificate, now time.Time) bool { return root.NotAfter.Sub(now) > endsSoon }
+
 // publish makes the roots that are trusted now those of Roots, if they are others. a.mu is held, or nobody else has a.
 func (c *CA) publish() {
 	now := time.Now()
@@ -71,7 +74,7 @@ func (c *CA) publish() {
 		}
 	}
 	bundle, _ := certpath.Bundle(rec.certificates(func(r anchor) bool {
-		return r.State == active || r.Certificate.NotAfter.Sub(now) > endsSoon
+		return r.State == active || lasts(r.Certificate.Certificate, now)
 	}), true, now)
 	list := make([]sds.Root, len(bundle))
 	for i, cert := range bundle {

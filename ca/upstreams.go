@@ -108,7 +108,7 @@ func (c *CA) beginUpstream(from record, rot rotation) error {
 	if _, ok := c.cfg.Upstreams[rot.To]; !ok {
 		return c.cfg.notConfigured(rot.To)
 	}
-	known := c.known[rot.To]
+	known := slices.DeleteFunc(slices.Clone(c.known[rot.To]), func(root *x509.Certificate) bool { return !lasts(root, rot.Since) })
 	if err := c.unknown[rot.To]; err != nil {
 		return err
 	}
@@ -150,8 +150,8 @@ func newer(a, b *x509.Certificate) bool {
 }
 
 // followRoots brings the record to what the provider that signs, or is to, says of its roots: one that was renewed replaces the old one,
-// a new one begins a rotation, and one that is gone, and under which nothing is valid, leaves. The error is one of the disk, or that it
-// has more roots than are taken.
+// a new one begins a rotation, and one that is gone, and under which nothing is valid, leaves. The error is one of the disk, or why a
+// root is not taken.
 func (c *CA) followRoots(now time.Time) error {
 	a := c.authority
 	a.mu.Lock()
@@ -166,7 +166,10 @@ func (c *CA) followRoots(now time.Time) error {
 	if next.Rotation != nil {
 		name = next.Rotation.To
 	}
-	fresh := c.renewed(&next, name, &reasons)
+	fresh, problem := c.renewed(&next, name, now, &reasons)
+	if len(fresh) == 0 { // else these come first
+		next = next.withoutEnded(now, &reasons)
+	}
 	if n := len(next.Roots); n > 0 {
 		if next.Roots = slices.DeleteFunc(next.Roots, leave); len(next.Roots) < n {
 			reasons = append(reasons, "roots have ended, or are gone there")
@@ -177,7 +180,9 @@ func (c *CA) followRoots(now time.Time) error {
 			next, reasons = next.cancel(), append(reasons, "the new root is gone there")
 		}
 	}
-	problem := c.unknown[name]
+	if c.unknown[name] != nil {
+		problem = c.unknown[name]
+	}
 	switch r := next.Rotation; {
 	case len(fresh) == 0:
 	case len(next.Roots)+len(fresh) > maxRoots:
@@ -209,21 +214,31 @@ func (c *CA) followRoots(now time.Time) error {
 	}
 	if a.intermediate != nil { // its root may have been renewed
 		if root := anchorOf(a.intermediate.chain(), next.certificates(all)); root != nil {
-			a.intermediate.root = root
+			s := *a.intermediate // others have it, without the lock
+			s.root = root
+			a.intermediate = &s
 		}
 	}
 	c.log().Info("the roots of a provider are followed", "audit", "rotation", "provider", name, "reason", strings.Join(reasons, ", "))
 	return problem
 }
 
-// renewed puts roots of the provider that were renewed in the place of the old ones in next, and returns those that are new. a.mu is held.
-func (c *CA) renewed(next *record, name string, reasons *[]string) (fresh []*x509.Certificate) {
+// renewed puts roots of the provider that were renewed in the place of the old ones in next, and returns those that are new, and why one
+// stays as it was. a.mu is held.
+func (c *CA) renewed(next *record, name string, now time.Time, reasons *[]string) (fresh []*x509.Certificate, problem error) {
 	for _, k := range c.known[name] {
+		if !lasts(k, now) {
+			continue // a list may be of yesterday, as files are that nobody looks after
+		}
 		i := slices.IndexFunc(next.Roots, func(r anchor) bool { return sameKey(r.Certificate.Certificate, k) })
 		switch {
 		case i < 0, next.Rotation == nil && untold(next.Roots[i]) && next.Roots[i].Certificate.Equal(k):
 			fresh = append(fresh, k)
 		case !next.Roots[i].Certificate.Equal(k) && newer(k, next.Roots[i].Certificate.Certificate):
+			if err := c.vouches(k, next.Roots[i].Certificate.Certificate, now); err != nil {
+				problem = fmt.Errorf("%s has renewed its root, and the new one does not verify what is in use, so the old one stays: %w", name, err)
+				continue
+			}
 			was, is := fingerprint(next.Roots[i].Certificate.Certificate), fingerprint(k)
 			next.Roots[i].Certificate = certificate{k}
 			if next.Active == was {
@@ -237,7 +252,36 @@ func (c *CA) renewed(next *record, name string, reasons *[]string) (fresh []*x50
 			*reasons = append(*reasons, "a root was renewed with its key")
 		}
 	}
-	return fresh
+	return fresh, problem
+}
+
+// vouches returns an error unless peers that have root in the place of old accept what is signed here. a.mu is held.
+func (c *CA) vouches(root, old *x509.Certificate, now time.Time) error {
+	s := c.authority.intermediate
+	if s == nil || !s.root.Equal(old) {
+		return nil
+	}
+	renewed := signer{pair: s.pair, above: s.above, root: root}
+	return c.probe(&candidate{signer: &renewed, root: root, made: now}, nil, []*x509.Certificate{root}, now)
+}
+
+// withoutEnded is r whose rotation brings no roots that have left the bundle, as they ended: nobody is ever told of those.
+func (r record) withoutEnded(now time.Time, reasons *[]string) record {
+	rot := r.Rotation
+	if rot == nil || rot.Phase != Preparing {
+		return r
+	}
+	rest := slices.DeleteFunc(slices.Clone(rot.Next), func(sha string) bool { return !lasts(r.root(sha), now) })
+	if len(rest) == len(rot.Next) {
+		return r
+	}
+	*reasons = append(*reasons, "roots that were to come have ended")
+	if len(rest) == 0 {
+		return r.cancel()
+	}
+	next := r.clone()
+	next.Rotation.Next = rest
+	return next
 }
 
 // Cancel ends a rotation that only prepares: the new roots leave, as nothing was signed under them. The error is that there is none, one

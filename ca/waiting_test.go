@@ -145,7 +145,7 @@ func TestRootLeftThere(t *testing.T) {
 	})
 }
 
-// TestRootRenewedWrongly: a provider renews its root, with its key, in a way in which it does not verify what is in use: the old one stays
+// TestRootRenewedWrongly: a provider renews its root, with its key, in a way in which it the new one does not verify what is in use: the old one stays
 // in the bundles until there is one that does.
 func TestRootRenewedWrongly(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -157,7 +157,7 @@ func TestRootRenewedWrongly(t *testing.T) {
 		defer run(t, c)()
 		time.Sleep(time.Minute)
 		synctest.Wait()
-		held := oneLeaf(t, c, "web")
+		held, first, old := oneLeaf(t, c, "web"), c.authority.signer(), vault.signer.cert
 		wrong := *vault.signer
 		template := *wrong.cert
 		template.NotBefore, template.MaxPathLen, template.MaxPathLenZero, template.SerialNumber = template.NotBefore.Add(time.Minute), 0, true, nextSerial()
@@ -167,7 +167,7 @@ func TestRootRenewedWrongly(t *testing.T) {
 		synctest.Wait()
 		mustTrust(t, c, held, published(t, c))
 		mustTrust(t, c, oneLeaf(t, c, "web"), published(t, c))
-		if problem := c.Status().Problem; !strings.Contains(problem, "does not verify what is in use") {
+		if problem := c.Status().Problem; !strings.Contains(problem, "the new one does not verify what is in use") {
 			t.Errorf("problem %q", problem)
 		}
 		right := vault.signer.renewed(t, 20*365*24*time.Hour)
@@ -176,6 +176,9 @@ func TestRootRenewedWrongly(t *testing.T) {
 		time.Sleep(time.Minute)
 		synctest.Wait()
 		mustTrust(t, c, held, published(t, c))
+		if !first.root.Equal(old) {
+			t.Error("what others read without a lock was changed")
+		}
 		if got, s := published(t, c), c.Status(); len(got) != 1 || !got[0].Equal(right.cert) || s.Problem != "" {
 			t.Errorf("%d roots, %+v", len(got), s)
 		}
