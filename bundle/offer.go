@@ -49,8 +49,9 @@ type Offer struct {
 	log     *slog.Logger
 	current latest.Value[*offered]
 
-	mu   sync.Mutex
-	last numbered
+	mu      sync.Mutex
+	last    numbered
+	unsaved bool // last is not recorded
 }
 
 // offered is a bundle as it is served.
@@ -134,6 +135,9 @@ func (o *Offer) refresh() {
 	digest := hex.EncodeToString(sum[:])
 	_, served := o.current.Load()
 	if served && digest == o.last.SHA256 {
+		if o.unsaved {
+			o.record()
+		}
 		return
 	}
 	if digest != o.last.SHA256 {
@@ -144,9 +148,7 @@ func (o *Offer) refresh() {
 			o.last.Sequence++
 		}
 		o.last.SHA256 = digest
-		if err := o.record(); err != nil {
-			o.log.Error("the sequence number of the mesh's bundle is not recorded: after a restart others may refuse the bundle", "file", o.cfg.File, "err", err)
-		}
+		o.record()
 	}
 	doc.sequence = o.last.Sequence
 	text, err := doc.JSON()
@@ -170,12 +172,16 @@ func keysOf(td spiffeid.TrustDomain, set []byte) map[string]crypto.PublicKey {
 	return b.JWTAuthorities()
 }
 
-func (o *Offer) record() error {
+// record has the last sequence number survive a restart. o.mu is held.
+func (o *Offer) record() {
 	text, err := json.Marshal(o.last)
-	if err != nil {
-		return err
+	if err == nil {
+		err = atomicfile.Replace(o.cfg.File, append(text, '\n'))
 	}
-	return atomicfile.Replace(o.cfg.File, append(text, '\n'))
+	if err != nil && !o.unsaved {
+		o.log.Error("the sequence number of the mesh's bundle is not recorded, and is tried again: after a restart before that others may refuse the bundle", "file", o.cfg.File, "err", err)
+	}
+	o.unsaved = err != nil
 }
 
 // ServeHTTP answers GET of / with the bundle.
