@@ -88,7 +88,7 @@ func (r *Record) load() error {
 	if damaged > 0 {
 		r.log.Warn("lines of the record of what was accepted are damaged and left out: a rotation waits for those that they were about", "file", r.cfg.File, "count", damaged)
 	}
-	now := time.Now()
+	now := r.now()
 	for name, h := range r.holders {
 		if h.ends(now.Unix(), nil) == 0 {
 			delete(r.holders, name)
@@ -144,9 +144,9 @@ func (r *Record) read(e entry) error {
 
 // take are the entries to be written, as journal.Config.Due wants them.
 func (r *Record) take(all bool) iter.Seq[any] {
-	now := time.Now().Unix()
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	now := r.sure(r.now())
 	due := r.due
 	r.due = nil
 	for _, h := range due {

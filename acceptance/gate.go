@@ -23,9 +23,9 @@ func (r *Record) Untold(roots []*x509.Certificate) []ca.Holder {
 	for i, c := range roots {
 		want[i] = sha256.Sum256(c.Raw)
 	}
-	now := time.Now()
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	now := r.look(r.now())
 	known := map[*bundle]bool{nil: len(want) == 0}
 	has := func(b *bundle) bool {
 		all, ok := known[b]
@@ -43,18 +43,18 @@ func (r *Record) Untold(roots []*x509.Certificate) []ca.Holder {
 		if told {
 			return 0, ""
 		}
-		return h.ends(now.Unix(), nil), h.reason("has not accepted the roots", "has not fetched the roots")
+		return h.ends(r.sure(now), nil), h.reason("has not accepted the roots", "has not fetched the roots")
 	})
 }
 
 // Outdated implements ca.Gate.
 func (r *Record) Outdated(root *x509.Certificate) []ca.Holder {
 	key := keyOf(root)
-	now := time.Now()
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	now := r.look(r.now())
 	return r.holding(now, func(h *holder) (ends int64, reason string) {
-		return h.ends(now.Unix(), func(u use) bool { return u.root != key }), h.reason("has not accepted a leaf of the new root", "has not fetched a leaf of the new root")
+		return h.ends(r.sure(now), func(u use) bool { return u.root != key }), h.reason("has not accepted a leaf of the new root", "has not fetched a leaf of the new root")
 	})
 }
 
@@ -62,13 +62,13 @@ func (r *Record) Outdated(root *x509.Certificate) []ca.Holder {
 func (r *Record) holding(now time.Time, f func(*holder) (ends int64, reason string)) (out []ca.Holder) {
 	for _, h := range r.holders {
 		if ends, reason := f(h); ends > 0 {
-			out = append(out, ca.Holder{Name: h.name, Application: !h.proxy(), Connected: h.connected(now), Ends: time.Unix(ends, 0), Reason: reason})
+			out = append(out, ca.Holder{Name: h.name, Application: !h.proxy(), Connected: h.connected(now), Ends: time.Unix(ends, 0).Add(r.ahead.by), Reason: reason})
 		}
 	}
-	if r.cfg.Proxies != nil && now.Before(r.lost) {
+	if r.cfg.Proxies != nil && now.Add(-r.ahead.by).Before(r.lost) {
 		for _, id := range r.cfg.Proxies() {
 			if name := "proxy " + string(id); r.holders[name] == nil {
-				out = append(out, ca.Holder{Name: name, Ends: r.lost, Reason: lost})
+				out = append(out, ca.Holder{Name: name, Ends: r.lost.Add(r.ahead.by), Reason: lost})
 			}
 		}
 	}

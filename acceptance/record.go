@@ -91,7 +91,8 @@ type Record struct {
 	cfg     Config
 	log     *slog.Logger
 	journal *journal.Journal
-	lost    time.Time // until when somebody may have a leaf of which nothing is recorded, as a process did not end as it should
+	now     func() time.Time // time.Now, but in tests
+	lost    time.Time        // until when somebody may have a leaf of which nothing is recorded, as a process did not end as it should
 
 	mu      sync.Mutex
 	crowded time.Time // until when somebody may have a leaf for whom there was no room
@@ -103,8 +104,9 @@ type Record struct {
 	bundle  *bundle
 	due     []*holder
 	sent    map[*Stream]bool // streams without ACKs on which something was sent
-	changed chan struct{}    // nil: nobody waits
-	telling bool             // a timer is about to close it
+	ahead   ahead
+	changed chan struct{} // nil: nobody waits
+	telling bool          // a timer is about to close it
 }
 
 // Open reads the file. The error is that it cannot be read, or that the metrics cannot be registered.
@@ -119,7 +121,7 @@ func Open(c Config) (*Record, error) {
 		c.Settle = 45 * time.Second
 	}
 	r := &Record{
-		cfg: c, log: c.Logger, holders: map[string]*holder{}, bundles: map[string]*bundle{},
+		cfg: c, log: c.Logger, now: time.Now, holders: map[string]*holder{}, bundles: map[string]*bundle{},
 		signers: map[digest]digest{}, sent: map[*Stream]bool{},
 	}
 	if c.Registerer != nil {
@@ -138,9 +140,9 @@ func Open(c Config) (*Record, error) {
 }
 
 func (r *Record) count() (n float64) {
-	now := time.Now().Unix()
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	now := r.sure(r.now())
 	for _, h := range r.holders {
 		if h.ends(now, nil) > 0 {
 			n++
@@ -151,9 +153,9 @@ func (r *Record) count() (n float64) {
 
 // Holders are the names of all that have a leaf which has not ended, sorted.
 func (r *Record) Holders() (names []string) {
-	now := time.Now().Unix()
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	now := r.sure(r.now())
 	for name, h := range r.holders {
 		if h.ends(now, nil) > 0 {
 			names = append(names, name)
@@ -173,14 +175,15 @@ func (r *Record) Run(ctx context.Context) error {
 	all.Go(func() { _ = r.journal.Run(ctx) }) // which returns nil
 	ticker := time.NewTicker(tick)
 	defer ticker.Stop()
-	last, swept := time.Now(), time.Now()
+	last := r.now()
+	swept := last
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-ticker.C:
 		}
-		now := time.Now()
+		now := r.now()
 		r.settle(now)
 		r.expire(last, now)
 		last = now
@@ -195,13 +198,16 @@ func (r *Record) Run(ctx context.Context) error {
 func (r *Record) expire(last, now time.Time) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	before := r.sure(last)
+	r.look(now)
+	after := r.sure(now)
 	if r.changed == nil {
 		return
 	}
 	for _, h := range r.holders {
 		for _, l := range h.leafs {
 			for _, u := range l.uses {
-				if u.ends >= last.Unix() && u.ends < now.Unix() {
+				if u.ends >= before && u.ends < after {
 					r.tell()
 					return
 				}
@@ -216,7 +222,7 @@ func (r *Record) forget(now time.Time) {
 	defer r.mu.Unlock()
 	hold := 0
 	for name, h := range r.holders {
-		if h.ends(now.Unix(), nil) == 0 {
+		if h.ends(r.sure(now), nil) == 0 {
 			h.leafs = nil
 			if len(h.streams) == 0 && now.Sub(h.heard) > idle {
 				delete(r.holders, name)
@@ -235,9 +241,9 @@ func (r *Record) of(name string) *holder {
 		return h
 	}
 	if len(r.holders) >= maxHolders {
-		now := time.Now()
+		now := r.sure(r.now())
 		for other, o := range r.holders {
-			if len(o.streams) == 0 && o.ends(now.Unix(), nil) == 0 {
+			if len(o.streams) == 0 && o.ends(now, nil) == 0 {
 				delete(r.holders, other)
 			}
 		}
@@ -252,7 +258,7 @@ func (r *Record) of(name string) *holder {
 
 // crowd notes that somebody is given a leaf for whom there is no room. r.mu is held.
 func (r *Record) crowd() {
-	r.crowded = time.Now().Add(r.cfg.Life)
+	r.crowded = r.now().Add(r.cfg.Life)
 	r.tell()
 }
 
@@ -414,7 +420,7 @@ func (r *Record) Fetched(c identity.Caller, roots *sds.Roots) {
 	if h == nil {
 		return
 	}
-	h.heard = time.Now()
+	h.heard = r.now()
 	if told := r.accepted(roots); told != h.told && len(h.streams) == 0 {
 		h.told = told
 		r.note(h)
@@ -434,7 +440,7 @@ func (r *Record) FetchedLeaf(c identity.Caller, chain []*x509.Certificate) {
 		r.crowd()
 		return
 	}
-	h.heard = time.Now()
+	h.heard = r.now()
 	id, u := idOf(chain[0]), r.useOf(chain)
 	others := slices.ContainsFunc(h.streams, func(s *Stream) bool { return s.find(id) >= 0 })
 	if others && h.add(id, u) || !others && h.replace(id, []use{u}) {

@@ -52,7 +52,7 @@ func (r *Record) Open(c identity.Caller) *Stream {
 	s := &Stream{record: r, holder: r.of(name)}
 	if h := s.holder; h != nil {
 		h.streams = append(h.streams, s)
-		h.heard = time.Now()
+		h.heard = r.now()
 		r.tell()
 	}
 	return s
@@ -210,7 +210,7 @@ func (s *Stream) Sent(roots *sds.Roots, svids []*sds.SVID) {
 	if len(s.sent) == maxSent {
 		s.sent = s.sent[:maxSent-1]
 	}
-	s.sent = append(s.sent, sent{roots, slices.Clone(svids), time.Now()})
+	s.sent = append(s.sent, sent{roots, slices.Clone(svids), r.now()})
 	r.sent[s] = true
 	r.tell()
 }
@@ -243,11 +243,11 @@ func (s *Stream) Close(byPeer bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	delete(r.sent, s)
-	if n := len(s.sent); n > 0 && byPeer && time.Since(s.sent[n-1].at) < pingAfter {
+	if n := len(s.sent); n > 0 && byPeer && r.now().Sub(s.sent[n-1].at) < pingAfter {
 		s.accept(s.sent[n-1].roots, s.sent[n-1].svids)
 	}
 	h.streams = slices.DeleteFunc(h.streams, func(o *Stream) bool { return o == s })
-	h.heard = time.Now()
+	h.heard = r.now()
 	if h.agree(r) {
 		r.note(h)
 	}

@@ -56,9 +56,10 @@ func (c *CA) advance(now time.Time) (time.Duration, error) {
 	}
 }
 
-// elapsed is how long the phase lasts, by the one of the clocks that says more: a wall clock that went back does not prolong it.
+// elapsed is how long the phase lasts: by the wall clock until this process saw it, then by the monotonic one, so that no step of the wall
+// clock makes it shorter or longer.
 func (c *CA) elapsed(rot *rotation, now time.Time) time.Duration {
-	return max(now.Round(0).Sub(rot.Since), now.Sub(c.seen))
+	return max(0, c.seen.Round(0).Sub(rot.Since)) + now.Sub(c.seen)
 }
 
 // gated returns after how long a phase may go on that waits for holders and least; 0: when that changes. Without a Gate a phase lasts for a
@@ -219,10 +220,11 @@ func (c *CA) retire(rec record, version int, now time.Time) (time.Duration, erro
 	if a.version != version {
 		return time.Millisecond, nil
 	}
-	next := a.rec.retire(func(r anchor) bool { return !c.listed(a.rec, r) }, now.Round(0))
+	next := a.rec.retire(func(r anchor) bool { return rot.Distrust && r.State == old || !c.listed(a.rec, r) }, now.Round(0))
 	if err := a.commit(next, nil); err != nil {
 		return renewalRetry, err
 	}
+	c.forgetDistrusted()
 	c.log().Info("the old root has left", "audit", "rotation", "phase", Retiring, "provider", rot.From, "count", len(rec.Roots)-len(next.Roots))
 	c.publish()
 	return time.Millisecond, nil

@@ -102,11 +102,11 @@ func (c *CA) followSigning(ctx context.Context, now time.Time) error {
 
 // askAndTake has a provider sign, and uses what it has signed.
 func (c *CA) askAndTake(ctx context.Context, name string, of *asking) {
-	n, err := c.ask(ctx, name, time.Now())
+	n, err := c.ask(ctx, name, c.cfg.now())
 	if err == nil {
-		err = c.take(name, n, time.Now())
+		err = c.take(name, n, c.cfg.now())
 	}
-	now, no := time.Now(), errors.Is(err, ErrDenied) || errors.Is(err, ErrInvalid)
+	now, no := c.cfg.now(), errors.Is(err, ErrDenied) || errors.Is(err, ErrInvalid)
 	if no || err == nil && n.signer == nil {
 		delete(c.requests, name)
 	}

@@ -86,6 +86,8 @@ type authorityConfig struct {
 	missing error
 	// provider signs for a new CA; empty: Builtin.
 	provider string
+	// now is the clock; nil: time.Now.
+	now func() time.Time
 }
 
 // renewalRetry is how long the intermediate is left alone after it could not be renewed.
@@ -103,7 +105,11 @@ func openAuthority(cfg authorityConfig) (*authority, error) {
 		disk: d, log: cfg.log, trustDomain: cfg.trustDomain, pairs: map[string]*pair{},
 		rootTTL: cfg.rootTTL, leafTTL: cfg.leafTTL, intermediateTTL: cfg.intermediateTTL,
 	}
-	if err := a.load(cfg, time.Now()); err != nil {
+	now := time.Now
+	if cfg.now != nil {
+		now = cfg.now
+	}
+	if err := a.load(cfg, now()); err != nil {
 		return nil, errors.Join(err, d.close())
 	}
 	return a, nil

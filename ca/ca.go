@@ -72,6 +72,9 @@ type Config struct {
 	Logger *slog.Logger
 	// Registerer takes the metrics until Close. Nil: they are not exported.
 	Registerer prometheus.Registerer
+
+	// now is the clock; nil but in tests.
+	now func() time.Time
 }
 
 // Builtin is the name of the provider that is a root in Config.Dir.
@@ -92,6 +95,9 @@ func (cfg Config) withDefaults() (Config, error) {
 	}
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	if cfg.now == nil {
+		cfg.now = time.Now
 	}
 	switch {
 	case cfg.LeafTTL < MinLeafTTL:
@@ -119,14 +125,14 @@ type CA struct {
 	wake chan struct{}
 
 	// publishedVersion is the record of which Roots are, publishedUntil when they are made anew all the same. Guarded by authority.mu.
-	publishedVersion int
-	publishedUntil   time.Time
+	publishedVersion            int
+	publishedAt, publishedUntil time.Time
 
-	// known are the roots that providers named, unknown is why those that they name now are not taken, and askNow that somebody wishes for
-	// an answer of the one that signs. Guarded by authority.mu.
-	known   map[string][]*x509.Certificate
-	unknown map[string]error
-	askNow  bool
+	// known are the roots that providers named, unknown is why those that they name now are not taken, early are all that they named if
+	// some were not taken, and askNow that somebody wishes for an answer of the one that signs. Guarded by authority.mu.
+	known, early map[string][]*x509.Certificate
+	unknown      map[string]error
+	askNow       bool
 
 	// Run's alone, by provider: how it stands with those that are asked, what is asked for, and what of that is on the disk.
 	asked          map[string]*asking
@@ -159,14 +165,14 @@ func open(cfg Config, step func(string) error) (*CA, error) {
 	a, err := openAuthority(authorityConfig{
 		dir: cfg.Dir, trustDomain: cfg.TrustDomain, newTrustDomain: newTrustDomain,
 		rootTTL: cfg.RootTTL, intermediateTTL: cfg.IntermediateTTL, leafTTL: cfg.LeafTTL,
-		log: cfg.Logger, step: step, missing: cfg.Missing, provider: cfg.Provider, keys: cfg.Keys,
+		log: cfg.Logger, step: step, missing: cfg.Missing, provider: cfg.Provider, keys: cfg.Keys, now: cfg.now,
 	})
 	if err != nil {
 		return nil, err
 	}
 	c := &CA{
 		authority: a, cfg: cfg, registerer: cfg.Registerer, wake: make(chan struct{}, 1),
-		known: map[string][]*x509.Certificate{}, unknown: map[string]error{}, asked: map[string]*asking{},
+		known: map[string][]*x509.Certificate{}, early: map[string][]*x509.Certificate{}, unknown: map[string]error{}, asked: map[string]*asking{},
 	}
 	c.loadRequests()
 	if _, each := c.each(); each && a.intermediate != nil {

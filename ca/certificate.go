@@ -79,6 +79,15 @@ const maxHostName = 253
 // behind.
 const backdate = time.Minute
 
+// backdated is how long before it was signed a certificate that lives for ttl is valid. Those that sign may be valid for a day before: one
+// that was made while the clock was ahead, as before its first synchronisation, is good when the clock is right again.
+func (p profile) backdated(ttl time.Duration) time.Duration {
+	if !p.ca {
+		return backdate
+	}
+	return max(backdate, min(24*time.Hour, ttl/10))
+}
+
 // pair is a certificate and its private key.
 type pair struct {
 	cert *x509.Certificate
@@ -107,7 +116,7 @@ func sign(p profile, uri *url.URL, public crypto.PublicKey, ttl time.Duration, n
 	}
 	template := &x509.Certificate{
 		SerialNumber:          serial,
-		NotBefore:             now.Add(-backdate),
+		NotBefore:             now.Add(-p.backdated(ttl)),
 		NotAfter:              now.Add(ttl),
 		URIs:                  []*url.URL{uri},
 		DNSNames:              p.dns,

@@ -31,7 +31,7 @@ func (c *CA) WantsCSR() bool {
 func (c *CA) Sign(ctx context.Context, csr *x509.CertificateRequest, id spiffeid.ID, ttl time.Duration) ([]*x509.Certificate, error) {
 	u, each := c.each()
 	if !each {
-		return c.authority.issue(leafProfile(), id, csr.PublicKey, ttl, time.Now())
+		return c.authority.issue(leafProfile(), id, csr.PublicKey, ttl, c.cfg.now())
 	}
 	if len(csr.Raw) == 0 {
 		return nil, errNoCSR
@@ -40,7 +40,7 @@ func (c *CA) Sign(ctx context.Context, csr *x509.CertificateRequest, id spiffeid
 	if err != nil {
 		return nil, err
 	}
-	return c.verified(chain, certpath.Wanted{ID: id, Key: csr.PublicKey, Now: time.Now()})
+	return c.verified(chain, certpath.Wanted{ID: id, Key: csr.PublicKey, Now: c.cfg.now()})
 }
 
 // verified is a leaf that a provider has signed, with the old root's signature of the new one if there is one, if peers accept it: under

@@ -68,7 +68,7 @@ type Issuer struct {
 func NewIssuer(cfg IssuerConfig) (*Issuer, error) {
 	i := &Issuer{cfg: cfg, places: newPlaces(), issued: prometheus.NewCounter(prometheus.CounterOpts{
 		Name: "sallyport_ca_leafs_issued_total",
-		Help: "Leaf certificates that the built-in CA signed.",
+		Help: "Leaf certificates that were signed, by the built-in CA or by the provider in its place.",
 	})}
 	if cfg.Registerer != nil {
 		waiting := prometheus.NewGaugeFunc(prometheus.GaugeOpts{

@@ -14,6 +14,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/sallyport/sallyport/certpath"
+	"github.com/sallyport/sallyport/internal/clocktest"
 	"github.com/sallyport/sallyport/internal/latest"
 	"github.com/sallyport/sallyport/sds"
 	"pgregory.net/rapid"
@@ -25,10 +26,6 @@ type holder struct {
 	application bool
 	leaf        *sds.SVID
 	bundle      []*x509.Certificate
-}
-
-func (h *holder) alive() bool {
-	return h.leaf != nil && time.Now().Before(h.leaf.Certificates[0].NotAfter)
 }
 
 // pairing is a leaf and the first certificate of a bundle, by where they are.
@@ -45,13 +42,42 @@ type meshModel struct {
 	// checked are those who were found to accept each other.
 	checked map[pairing]bool
 	changed latest.Value[struct{}]
+	// off is how far the clock of all is off, and ahead how much of it who is waited for does not believe, since when.
+	off, ahead time.Duration
+	since      time.Time
+	// phase is what the rotation was in when somebody looked.
+	phase Phase
+}
+
+// now is the clock of all.
+func (m *meshModel) now() time.Time { return clocktest.Stepped(time.Now(), m.off) }
+
+// stepClock moves the clock. Who knows who has accepted what, which is the Gate, is no faster to believe that a leaf has ended.
+func (m *meshModel) stepClock(by time.Duration) {
+	m.off += by
+	m.ahead = max(0, m.ahead+by)
+	if by > 0 {
+		m.since = time.Now()
+	}
+}
+
+// believed is the time by which a leaf has ended for sure.
+func (m *meshModel) believed() time.Time {
+	if time.Since(m.since) > m.c.cfg.LeafTTL {
+		m.ahead = 0
+	}
+	return m.now().Add(-m.ahead)
+}
+
+func (m *meshModel) alive(h *holder) bool {
+	return h.leaf != nil && m.now().Before(h.leaf.Certificates[0].NotAfter)
 }
 
 func (m *meshModel) Changed() <-chan struct{} { return m.changed.Changed() }
 
 func (m *meshModel) those(lacks func(*holder) bool) (list []Holder) {
 	for _, h := range m.holders {
-		if h.alive() && lacks(h) {
+		if h.leaf != nil && m.believed().Before(h.leaf.Certificates[0].NotAfter) && lacks(h) {
 			list = append(list, Holder{Name: h.name, Application: h.application, Ends: h.leaf.Certificates[0].NotAfter})
 		}
 	}
@@ -95,7 +121,7 @@ func (m *meshModel) told(h *holder) {
 
 // renew has h accept a new leaf, which is given to nobody who does not know what verifies it.
 func (m *meshModel) renew(h *holder) {
-	if !h.alive() {
+	if !m.alive(h) {
 		m.told(h)
 	}
 	issuer, err := NewIssuer(IssuerConfig{Provider: m.c, TrustDomain: m.c.TrustDomain(), TTL: m.c.cfg.LeafTTL})
@@ -107,13 +133,46 @@ func (m *meshModel) renew(h *holder) {
 		return // it keeps what it has
 	}
 	h.leaf = svid
+	if m.c.WantsCSR() { // a provider that signs each leaf may do so under another root, of which all were told
+		return
+	}
+	if root := m.activeRoots(); len(root) != 1 || !leadsTo(svid.Certificates, root[0]) {
+		m.fatalf("a leaf is not signed under the root that does: %+v", m.c.Status())
+	}
 }
 
-// check: everybody who has a leaf is accepted by everybody.
+// follows are the phases that a phase is left for.
+var follows = map[Phase][]Phase{
+	Idle: {Idle, Preparing}, Preparing: {Preparing, Idle, Activating}, Activating: {Activating, Retiring}, Retiring: {Retiring, Idle},
+}
+
+// check: everybody who has a leaf is accepted by everybody, there is one who signs, and no phase is left out.
 func (m *meshModel) check(when string) {
+	s := m.c.Status()
+	phase, signing := Idle, 0
+	if s.Rotation != nil {
+		phase = s.Rotation.Phase
+	}
+	if !slices.Contains(follows[m.phase], phase) {
+		m.fatalf("%s: the phase %q after %q", when, phase, m.phase)
+	}
+	m.phase = phase
+	for _, r := range s.Roots {
+		if r.State == active {
+			signing++
+		}
+	}
+	if signing > 1 || signing == 0 && s.Provider == Builtin {
+		m.fatalf("%s: %d roots under which is signed: %+v", when, signing, s)
+	}
+	for _, h := range m.holders {
+		if h.leaf != nil && !m.believed().Before(h.leaf.Certificates[0].NotAfter) {
+			h.leaf = nil // it has ended, and no clock brings it back
+		}
+	}
 	for _, h := range m.holders {
 		for _, g := range m.holders {
-			if !h.alive() || !g.alive() {
+			if !m.alive(h) || !m.alive(g) {
 				continue
 			}
 			if len(g.bundle) == 0 {
@@ -125,7 +184,11 @@ func (m *meshModel) check(when string) {
 				continue
 			}
 			m.checked[key] = true
-			want := certpath.Wanted{ID: service(m.c.TrustDomain(), "web").ID(), Key: h.leaf.PrivateKey.Public(), Now: time.Now()}
+			now := m.now()
+			if begins := h.leaf.Certificates[0].NotBefore; now.Before(begins) { // it was made before the clock was set back
+				now = begins
+			}
+			want := certpath.Wanted{ID: service(m.c.TrustDomain(), "web").ID(), Key: h.leaf.PrivateKey.Public(), Now: now}
 			if err := certpath.VerifyChain(h.leaf.Certificates, g.bundle, want); err != nil {
 				m.fatalf("%s: the leaf of %s, a chain of %d, at %s, with %d roots: %v\n%+v", when, h.name, len(h.leaf.Certificates), g.name, len(g.bundle), err, m.c.Status())
 			}
@@ -134,7 +197,7 @@ func (m *meshModel) check(when string) {
 }
 
 // step has the CA do what there is to do.
-func (m *meshModel) step() { m.c.step(context.Background(), time.Now()) }
+func (m *meshModel) step() { m.c.step(context.Background(), m.now()) }
 
 // crashMesh begins a rotation to a provider and goes through it, with a crash at the operation n of the disk, or none. It returns whether
 // there was one.
@@ -144,7 +207,7 @@ func crashMesh(t *testing.T, n int, from, to string) (crashed bool) {
 	vault, plugin := newFakeUpstream(t), newFakeUpstream(t)
 	m := &meshModel{fatalf: t.Fatalf, checked: map[pairing]bool{}}
 	cfg := Config{
-		Dir: dir, TrustDomain: trustDomain(t), LeafTTL: 12 * time.Hour, Gate: m, Provider: from,
+		now: m.now, Dir: dir, TrustDomain: trustDomain(t), LeafTTL: 12 * time.Hour, Gate: m, Provider: from,
 		Upstreams: map[string]UpstreamConfig{"vault": {Upstream: vault}, "plugin": {Upstream: plugin, EachLeaf: true}},
 	}
 	reopen := func(step func(string) error) {
@@ -185,7 +248,7 @@ func crashMesh(t *testing.T, n int, from, to string) (crashed bool) {
 		for j, h := range m.holders {
 			if j < 2 || i%7 == 6 {
 				m.told(h)
-				if roots := m.activeRoots(); !h.alive() || !leadsTo(h.leaf.Certificates, roots[0]) || time.Until(h.leaf.Certificates[0].NotAfter) < 6*time.Hour {
+				if roots := m.activeRoots(); !m.alive(h) || !leadsTo(h.leaf.Certificates, roots[0]) || time.Until(h.leaf.Certificates[0].NotAfter) < 6*time.Hour {
 					m.renew(h)
 				}
 			}
@@ -270,9 +333,9 @@ type event struct {
 	Flag bool
 }
 
-var events = []string{"told", "renew", "all", "all", "time", "time", "long", "rotate", "rotate", "restart", "disk", "away", "root", "gone", "override", "cancel"}
+var events = []string{"told", "renew", "all", "all", "time", "time", "long", "rotate", "rotate", "restart", "disk", "away", "root", "gone", "override", "cancel", "clock", "clock"}
 
-// TestAnyOrder rotates among providers while holders come and go, disks fail, processes restart and providers are away, in any order:
+// TestAnyOrder rotates among providers while holders come and go, disks fail, processes restart, clocks step and providers are away, in any order:
 // everybody who has a leaf is accepted by everybody, always, and when all is well again it comes to an end.
 func TestAnyOrder(t *testing.T) {
 	if checks := flag.Lookup("rapid.checks"); !long() {
@@ -312,7 +375,7 @@ func anyOrder(t *testing.T, list []event) (failed string) {
 	upstreams := map[string]*fakeUpstream{"vault": vault, "plugin": plugin}
 	m := &meshModel{fatalf: func(format string, args ...any) { panic(fmt.Sprintf(format, args...)) }, checked: map[pairing]bool{}}
 	cfg := Config{
-		Dir: dir, TrustDomain: trustDomain(t), LeafTTL: 2 * time.Hour, IntermediateTTL: 100 * time.Hour, Gate: m,
+		now: m.now, Dir: dir, TrustDomain: trustDomain(t), LeafTTL: 2 * time.Hour, IntermediateTTL: 100 * time.Hour, Gate: m,
 		Upstreams: map[string]UpstreamConfig{"vault": {Upstream: vault}, "plugin": {Upstream: plugin, EachLeaf: true}},
 	}
 	know := func() {
@@ -375,6 +438,8 @@ func anyOrder(t *testing.T, list []event) (failed string) {
 			}
 		case "gone":
 			u.roots.Set([]*x509.Certificate{u.signer.cert})
+		case "clock": // by six hours at most, either way
+			m.stepClock(min(max(m.off+time.Duration(e.N-300)*time.Minute, -6*time.Hour), 6*time.Hour) - m.off)
 		case "override":
 			_ = m.c.Override([]string{h.name}, false) // which may be refused
 		case "cancel":
@@ -387,6 +452,7 @@ func anyOrder(t *testing.T, list []event) (failed string) {
 	full = ""
 	vault.set(nil)
 	plugin.set(nil)
+	m.stepClock(-m.off) // with a clock that is behind, nothing that a provider signs is valid yet
 	// Longer than a leaf lives: a provider that signs under a new root before all are told of it has nothing that could be given out.
 	for range 60 {
 		everybody()

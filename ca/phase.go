@@ -74,6 +74,9 @@ func (r record) retire(leave func(anchor) bool, now time.Time) record {
 		if a.State == active || !leave(a) {
 			return false
 		}
+		if next.Rotation.Distrust && a.State == old && a.Provider != Builtin {
+			next.Distrusted = append(next.Distrusted, keyPrint(a.Certificate.Certificate))
+		}
 		if a.Provider == Builtin {
 			next.Dropped = append(next.Dropped, dropped{SHA256: fingerprint(a.Certificate.Certificate), At: now.Add(keepKeys)})
 		}
@@ -82,6 +85,9 @@ func (r record) retire(leave func(anchor) bool, now time.Time) record {
 	next.Rotation.Phase, next.Rotation.Since, next.Rotation.Cross = Retiring, now, nil
 	return next
 }
+
+// keepRoots is how long a root that has ended stays in the record: a clock that is ahead for a while loses none.
+const keepRoots = 24 * time.Hour
 
 // keepKeys is how long the key of a root that left is kept: for the one who finds that it was too early.
 const keepKeys = 24 * time.Hour
@@ -106,7 +112,7 @@ func crossSign(root *x509.Certificate, by *pair, now time.Time) (*x509.Certifica
 	}
 	template := &x509.Certificate{
 		SerialNumber: serial, RawSubject: root.RawSubject, SubjectKeyId: root.SubjectKeyId, URIs: root.URIs,
-		NotBefore: now.Add(-backdate), NotAfter: root.NotAfter,
+		NotBefore: now.Add(-rootProfile().backdated(root.NotAfter.Sub(now))), NotAfter: root.NotAfter,
 		KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageCRLSign, BasicConstraintsValid: true, IsCA: true, MaxPathLen: root.MaxPathLen, MaxPathLenZero: root.MaxPathLenZero,
 		SignatureAlgorithm: x509.ECDSAWithSHA256,
 	}

@@ -32,6 +32,9 @@ type record struct {
 	Rotation *rotation `json:"rotation,omitempty"`
 	// Dropped are roots that are trusted no more and whose keys are kept until At.
 	Dropped []dropped `json:"dropped,omitempty"`
+	// Distrusted are the SHA-256 of the public keys of providers' roots that others have the private keys of: whoever names such a root
+	// again, it is not taken.
+	Distrusted []string `json:"distrusted,omitempty"`
 }
 
 // The states of a root, as RootStatus has them.
@@ -100,6 +103,17 @@ func fingerprint(c *x509.Certificate) string {
 	return hex.EncodeToString(sum[:])
 }
 
+// keyPrint is the SHA-256 of a certificate's public key in hexadecimal.
+func keyPrint(c *x509.Certificate) string {
+	sum := sha256.Sum256(c.RawSubjectPublicKeyInfo)
+	return hex.EncodeToString(sum[:])
+}
+
+// distrusts reports whether others have the private key of a root.
+func (r record) distrusts(root *x509.Certificate) bool {
+	return slices.Contains(r.Distrusted, keyPrint(root))
+}
+
 // root is the one of a fingerprint; nil: there is none.
 func (r record) root(sha string) *x509.Certificate {
 	for _, a := range r.Roots {
@@ -134,7 +148,7 @@ func (r record) next(a anchor) bool {
 
 // clone is r with its own slices and rotation, to be changed and committed.
 func (r record) clone() record {
-	r.Roots, r.Dropped = slices.Clone(r.Roots), slices.Clone(r.Dropped)
+	r.Roots, r.Dropped, r.Distrusted = slices.Clone(r.Roots), slices.Clone(r.Dropped), slices.Clone(r.Distrusted)
 	if r.Rotation != nil {
 		next := *r.Rotation
 		next.Next, next.Overridden = slices.Clone(next.Next), slices.Clone(next.Overridden)
@@ -145,7 +159,7 @@ func (r record) clone() record {
 
 // plain reports whether the root's file says all that r does.
 func (r record) plain() bool {
-	return r.Provider == Builtin && r.Rotation == nil && len(r.Dropped) == 0 && !slices.ContainsFunc(r.Roots, func(a anchor) bool { return a.Provider != Builtin })
+	return r.Provider == Builtin && r.Rotation == nil && len(r.Dropped) == 0 && len(r.Distrusted) == 0 && !slices.ContainsFunc(r.Roots, func(a anchor) bool { return a.Provider != Builtin })
 }
 
 func (r record) encode() ([]byte, error) {

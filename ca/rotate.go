@@ -22,7 +22,7 @@ type RotateOptions struct {
 	Override  []string
 	Dangerous bool
 	// Distrust is for a root whose key is known to others: nobody is waited for who is not connected, and for those who are not long.
-	// Who is silent has to join again.
+	// Who is silent has to join again. Of a provider that still names it the root is not taken again, nor is another one of its key.
 	Distrust bool
 	// Reason is for the log.
 	Reason string
@@ -56,7 +56,7 @@ func (c *CA) Rotate(opts RotateOptions) error {
 	err := c.begin(from, rotation{
 		From: a.rec.Provider, To: to, Reason: opts.Reason,
 		Overridden: sortedNames(opts.Override), Dangerous: opts.Dangerous, Distrust: opts.Distrust,
-	}, time.Now())
+	}, c.cfg.now())
 	if err == nil {
 		c.publish()
 		c.signal()

@@ -336,3 +336,75 @@ func TestBackupsStay(t *testing.T) {
 		}
 	})
 }
+
+// TestDistrustAtAProvider: a provider's root that was distrusted leaves though the provider names it still, and is not taken again, not after
+// a restart, nor renewed with its key, nor if what is signed there ends at it.
+func TestDistrustAtAProvider(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		vault, gate := newFakeUpstream(t), &fakeGate{}
+		cfg := Config{
+			Dir: caDir(t), TrustDomain: trustDomain(t), LeafTTL: time.Hour, IntermediateTTL: 10 * time.Hour, Gate: gate,
+			Upstreams: map[string]UpstreamConfig{"vault": {Upstream: vault}}, Provider: "vault",
+		}
+		c := mustOpen(t, cfg)
+		stop := run(t, c)
+		time.Sleep(time.Minute)
+		if err := c.Rotate(RotateOptions{Distrust: true}); err == nil || !strings.Contains(err.Error(), "replaced there") {
+			t.Errorf("Rotate before there is another root = %v", err)
+		}
+		silent := []Holder{{Name: "proxy silent"}}
+		gate.set(silent, silent)
+		one, two := vault.signer, newForeignCA(t, 10*365*24*time.Hour)
+		vault.roots.Set([]*x509.Certificate{one.cert, two.cert})
+		vault.use(two)
+		time.Sleep(time.Minute)
+		if phaseOf(c) != Preparing {
+			t.Fatalf("phase %q, want prepare", phaseOf(c))
+		}
+		if err := c.Distrust(); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(10 * time.Minute)
+		gone := func(when string, want *x509.Certificate) {
+			t.Helper()
+			synctest.Wait()
+			if got := published(t, c); phaseOf(c) != Idle || len(got) != 1 || !got[0].Equal(want) {
+				t.Errorf("%s: phase %q, %d roots, want the new one alone: %+v", when, phaseOf(c), len(got), c.Status())
+			}
+			mustTrust(t, c, oneLeaf(t, c, "web"), []*x509.Certificate{want})
+		}
+		gone("distrusted", two.cert)
+		stop()
+		mustClose(t, c)
+		c = mustOpen(t, cfg)
+		stop = run(t, c)
+		time.Sleep(10 * time.Minute)
+		gone("after a restart", two.cert)
+		renewed := one.renewed(t, 9*365*24*time.Hour)
+		vault.use(renewed)
+		vault.roots.Set([]*x509.Certificate{renewed.cert, two.cert})
+		time.Sleep(6 * time.Hour) // a new intermediate is due
+		gone("renewed with its key", two.cert)
+		if s := c.Status(); !strings.Contains(s.Problem, "none of the roots") {
+			t.Errorf("problem %q while it signs under the distrusted root", s.Problem)
+		}
+		if err := c.Rotate(RotateOptions{To: Builtin}); err != nil {
+			t.Fatal(err)
+		}
+		gate.set(nil, nil)
+		time.Sleep(10 * time.Minute)
+		gone("at the built-in root", published(t, c)[0])
+		vault.roots.Set([]*x509.Certificate{one.cert})
+		time.Sleep(time.Minute)
+		if err := c.Rotate(RotateOptions{To: "vault"}); err == nil {
+			time.Sleep(time.Minute)
+			for _, root := range published(t, c) {
+				if sameKey(root, one.cert) {
+					t.Error("the distrusted root is in the bundles again")
+				}
+			}
+		}
+		stop()
+		mustClose(t, c)
+	})
+}

@@ -15,7 +15,7 @@ func (c *CA) Run(ctx context.Context) error {
 	defer stop()
 	for {
 		changed := c.gateChanged()
-		now := time.Now()
+		now := c.cfg.now()
 		after := c.step(ctx, now)
 		if after <= 0 || after > tick {
 			after = tick

@@ -70,27 +70,63 @@ func (c *CA) watchUpstreams(ctx context.Context) (stop func()) {
 
 // know notes the roots of a provider.
 func (c *CA) know(name string, roots []*x509.Certificate) {
-	bundle, left := certpath.Bundle(roots, true, time.Now())
+	bundle, left := certpath.Bundle(roots, true, c.cfg.now())
+	a := c.authority
+	a.mu.Lock()
+	delete(c.early, name)
+	if len(left) > 0 {
+		c.early[name] = roots
+	}
+	for _, root := range bundle {
+		if a.rec.distrusts(root) {
+			left = append(left, certpath.LeftOut{Certificate: root, Reason: "it is distrusted: remove it there"})
+		}
+	}
+	problem := c.takeRoots(name, bundle)
+	a.mu.Unlock()
 	for _, l := range left {
 		c.log().Warn("a root of a provider is not taken", "provider", name, "reason", l.Reason, "serial", l.Certificate.SerialNumber.Text(16))
 	}
-	var problem error
+	if problem != nil {
+		c.log().Error("the roots of a provider are not taken", "provider", name, "err", problem)
+	}
+	c.signal()
+}
+
+// takeRoots makes bundle, without what is distrusted, what is known of a provider, unless it is too little or too much. a.mu is held.
+func (c *CA) takeRoots(name string, bundle []*x509.Certificate) (problem error) {
+	bundle = slices.DeleteFunc(slices.Clone(bundle), c.authority.rec.distrusts)
 	switch n := len(bundle); {
 	case n == 0:
 		problem = fmt.Errorf("of the roots of %s none is taken: the log says why", name)
 	case n > maxRoots:
 		problem = fmt.Errorf("%s has %d roots: %d at most, as each sidecar has all: remove those that sign nothing there", name, n, maxRoots)
-	}
-	c.authority.mu.Lock()
-	c.unknown[name] = problem
-	if problem == nil {
+	default:
 		c.known[name] = bundle
 	}
-	c.authority.mu.Unlock()
-	if problem != nil {
-		c.log().Error("the roots of a provider are not taken", "provider", name, "err", problem)
+	c.unknown[name] = problem
+	return problem
+}
+
+// review takes the roots that were not taken as they were not valid yet, and are now: a provider names its roots when they change, and its
+// clock may be ahead of ours. a.mu is held.
+func (c *CA) review(now time.Time) {
+	for name, roots := range c.early {
+		before := len(c.known[name])
+		bundle, _ := certpath.Bundle(roots, true, now)
+		if err := c.takeRoots(name, bundle); err == nil && len(c.known[name]) > before {
+			c.log().Info("roots of a provider that were not valid yet are taken", "provider", name, "count", len(c.known[name]))
+		}
 	}
-	c.signal()
+}
+
+// forgetDistrusted forgets what is known of roots that are distrusted. a.mu is held.
+func (c *CA) forgetDistrusted() {
+	for name, known := range c.known {
+		if c.takeRoots(name, known) != nil {
+			delete(c.known, name)
+		}
+	}
 }
 
 // listed reports whether a root is one that its provider, which signs, still names, or may. a.mu is held.
@@ -144,8 +180,8 @@ func sameKey(a, b *x509.Certificate) bool {
 }
 
 // newer reports whether of two roots of one key a is the one to trust.
-func newer(a, b *x509.Certificate) bool {
-	bundle, _ := certpath.Bundle([]*x509.Certificate{b, a}, true, time.Now())
+func (c *CA) newer(a, b *x509.Certificate) bool {
+	bundle, _ := certpath.Bundle([]*x509.Certificate{b, a}, true, c.cfg.now())
 	return len(bundle) == 1 && bundle[0].Equal(a)
 }
 
@@ -156,9 +192,11 @@ func (c *CA) followRoots(now time.Time) error {
 	a := c.authority
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	c.review(now)
 	next, reasons := a.rec.clone(), []string{}
 	leave := func(r anchor) bool {
-		over := !now.Before(r.Certificate.NotAfter)
+		// It left the bundles when it ended. If the clock was wrong, it comes back.
+		over := now.After(r.Certificate.NotAfter.Add(keepRoots))
 		gone := next.Rotation == nil && r.Provider != Builtin && r.Provider == next.Provider && next.Active != "" && !c.listed(next, r)
 		return r.State != active && (over || gone) && !next.next(r)
 	}
@@ -234,7 +272,7 @@ func (c *CA) renewed(next *record, name string, now time.Time, reasons *[]string
 		switch {
 		case i < 0, next.Rotation == nil && untold(next.Roots[i]) && next.Roots[i].Certificate.Equal(k):
 			fresh = append(fresh, k)
-		case !next.Roots[i].Certificate.Equal(k) && newer(k, next.Roots[i].Certificate.Certificate):
+		case !next.Roots[i].Certificate.Equal(k) && c.newer(k, next.Roots[i].Certificate.Certificate):
 			if err := c.vouches(k, next.Roots[i].Certificate.Certificate, now); err != nil {
 				problem = fmt.Errorf("%s has renewed its root, and the new one does not verify what is in use, so the old one stays: %w", name, err)
 				continue
@@ -297,7 +335,7 @@ func (c *CA) Cancel() error {
 		return fmt.Errorf("the rotation is in the phase %q, and what is signed under the new root cannot be taken back: when it has ended, another rotation brings another root", r.Phase)
 	case r.follows():
 		return fmt.Errorf("%s has a new root, which is followed: take it out there, or rotate to another provider", r.To)
-	case a.rec.Provider == Builtin && c.nearsEnd(root, time.Now()):
+	case a.rec.Provider == Builtin && c.nearsEnd(root, c.cfg.now()):
 		return fmt.Errorf("the root in use ends at %s, so another rotation would begin at once", root.NotAfter.UTC().Format(time.RFC3339))
 	}
 	next := a.rec.cancel()
