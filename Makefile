@@ -19,6 +19,10 @@ VAULT_BUILT := .tools/vault-$(VAULT_VERSION)
 CFSSL_VERSION := 1.6.5
 CFSSL_BUILT := .tools/cfssl-$(CFSSL_VERSION)
 
+# The SPIRE server of `make test-spire`; SPIRE_SERVER=/path runs another. e2e/spire/go.mod pins it.
+SPIRE_VERSION := 1.13.3
+SPIRE_BUILT := .tools/spire-server-$(SPIRE_VERSION)
+
 # The OpenBao of the tests; OPENBAO=/path runs another. hack/openbao.sha256 pins it.
 OPENBAO_VERSION := 2.7.2
 
@@ -133,6 +137,14 @@ test-vault: tools build $(if $(VAULT),,$(VAULT_BUILT)) ## Consul's CA on a real 
 test-cfssl: $(if $(CFSSL),,$(CFSSL_BUILT)) ## the plug-in of docs/certificates/plug-in/cfssl.py on a real cfssl, which takes 2 minutes to build, once
 	CFSSL="$(or $(CFSSL),$$PWD/$(CFSSL_BUILT))" $(GO) test -tags cfssl -count=1 -run '^TestCFSSL$$' -v ./ca/plugin
 
+.PHONY: test-spire
+test-spire: tools build $(if $(SPIRE_SERVER),,$(SPIRE_BUILT)) ## a SPIRE server as the other trust domain, which takes about 5 minutes and a C compiler to build, once
+	SPIRE_SERVER="$(or $(SPIRE_SERVER),$$PWD/$(SPIRE_BUILT))" SALLYPORT_BIN="$$PWD/bin/sallyport" $(GO) test -tags 'e2e spire' -count=1 -run '^TestSPIRE$$' -v ./e2e
+
+.PHONY: spire-testdata
+spire-testdata: $(if $(SPIRE_SERVER),,$(SPIRE_BUILT)) ## bundle/testdata/spire: the bundle and leafs of that SPIRE server, which the tests have without it
+	hack/spire-testdata.sh "$(or $(SPIRE_SERVER),$(SPIRE_BUILT))" bundle/testdata/spire
+
 .PHONY: fuzz
 fuzz: ## each fuzz target for FUZZTIME (30s)
 	@grep -r '^func Fuzz' --include='*_test.go' . | sed 's|^\./\(.*\)/[^/]*:func \(Fuzz[A-Za-z0-9_]*\).*|\1 \2|' | sort | \
@@ -243,6 +255,13 @@ $(VAULT_BUILT):
 	@mkdir -p .tools
 	@echo "building Vault $(VAULT_VERSION): some ten minutes, once"
 	cd e2e/vault && CGO_ENABLED=0 $(GO) build -buildvcs=false -trimpath -ldflags '-s -w' -o ../../$@.new github.com/hashicorp/vault
+	mv $@.new $@
+
+# Its store needs cgo.
+$(SPIRE_BUILT):
+	@mkdir -p .tools
+	@echo "building SPIRE $(SPIRE_VERSION): some minutes, once"
+	cd e2e/spire && CGO_ENABLED=1 $(GO) build -buildvcs=false -trimpath -ldflags '-s -w' -o ../../$@.new github.com/spiffe/spire/cmd/spire-server
 	mv $@.new $@
 
 $(CFSSL_BUILT):
