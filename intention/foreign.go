@@ -73,8 +73,8 @@ func (p *Policy) decideForeign(source identity.ID) Decision {
 		return Decision{Reason: SpeaksFirst}
 	case !slices.Contains(scope.Federated, source.TrustDomain()):
 		return Decision{Reason: UnknownTrustDomain}
-	case p.revoked.id(source) != nil:
-		return Decision{Reason: ByRevocation, Revocation: p.revoked.id(source)}
+	case p.revoked.ID(source) != nil:
+		return Decision{Reason: ByRevocation, Revocation: p.revoked.ID(source)}
 	case p.only != nil && !p.only.includesID(source):
 		return Decision{Reason: unrecorded}
 	}

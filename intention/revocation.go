@@ -183,8 +183,8 @@ func (r *Revoked) Identity(id identity.Service) *Revocation {
 	return r.services[id]
 }
 
-// id is Identity for a workload of any trust domain.
-func (r *Revoked) id(id identity.ID) *Revocation {
+// ID is Identity for a workload of any trust domain.
+func (r *Revoked) ID(id identity.ID) *Revocation {
 	if r == nil {
 		return nil
 	}

@@ -180,6 +180,9 @@ func (s *Server) ValidateJWTSVID(_ context.Context, r *workloadpb.ValidateJWTSVI
 	if _, err := identity.ParseURI(svid.ID.String()); err != nil && svid.ID.TrustDomain() == own {
 		return nil, status.Error(codes.InvalidArgument, "it is not the identity of a service")
 	}
+	if r := v.Revoked().ID(identity.ID(svid.ID.String())); r != nil {
+		return nil, status.Error(codes.InvalidArgument, r.Why())
+	}
 	claims, err := structpb.NewStruct(svid.Claims)
 	if err != nil {
 		return nil, status.Error(codes.InvalidArgument, "its claims cannot be told")
