@@ -278,6 +278,7 @@ func TestCalls(t *testing.T) {
 
 // TestEndless demands that a call whose message does not end is ended.
 func TestEndless(t *testing.T) {
+	t.Parallel()
 	s := start(t)
 	ctx, cancel := context.WithTimeout(headers(t, "good", "web", "web"), time.Minute)
 	defer cancel()
@@ -343,6 +344,7 @@ func TestBounds(t *testing.T) {
 // TestStrangers demands that a connection that shows no good token ends, one on which many streams
 // were refused at once, and one with a good token does not.
 func TestStrangers(t *testing.T) {
+	t.Parallel()
 	s := start(t)
 	silent, err := net.Dial("unix", s.addr)
 	if err != nil {
