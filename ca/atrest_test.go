@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -124,7 +125,7 @@ func TestKeysAtRest(t *testing.T) {
 	same("restored", keysOf(t, nil, second))
 
 	// The intermediate alone can be made again, as its file says.
-	damaged := append(readFile(t, dir, intermediateFile)[:200:200], "\n"...)
+	damaged := slices.Concat(readFile(t, dir, intermediateFile)[:200], []byte("\n"))
 	writeFile(t, damaged, dir, intermediateFile)
 	if _, err := Open(Config{Dir: dir, Keys: keysOf(t, nil, second)}); err == nil || !strings.Contains(err.Error(), "is damaged") {
 		t.Errorf("a damaged file: %v", err)

@@ -9,13 +9,14 @@ import (
 	"crypto/x509/pkix"
 	"errors"
 	"fmt"
-	"github.com/sallyport/sallyport/certpath"
 	"math/big"
 	"net"
 	"net/url"
 	"regexp"
 	"slices"
 	"time"
+
+	"github.com/sallyport/sallyport/certpath"
 )
 
 // profile is a kind of certificate: what it may be used for. Everything else is the same for all.

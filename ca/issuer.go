@@ -137,7 +137,7 @@ func (i *Issuer) watch(ctx context.Context, id spiffeid.ID, f func(*sds.SVID)) e
 		var t term
 		leave, err := i.places.take(ctx, i.cfg.Provider.WantsCSR())
 		if err != nil {
-			return nil //nolint:nilerr // ctx has ended
+			return nil
 		}
 		// Signing takes a deep stack, which the watcher's goroutine would keep for as long as it
 		// waits.
@@ -149,7 +149,7 @@ func (i *Issuer) watch(ctx context.Context, id spiffeid.ID, f func(*sds.SVID)) e
 		signing.Wait()
 		switch {
 		case ctx.Err() != nil:
-			return nil //nolint:nilerr // that is why there is an error
+			return nil
 		case err != nil:
 			return fmt.Errorf("leaf for %s: %w", id, err)
 		}

@@ -359,6 +359,7 @@ func TestAnyOrder(t *testing.T) {
 
 // anyOrder has the events happen and returns what was wrong.
 func anyOrder(t *testing.T, list []event) (failed string) {
+	t.Helper()
 	defer func() {
 		if p := recover(); p != nil {
 			failed = fmt.Sprint(p)

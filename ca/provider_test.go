@@ -121,7 +121,7 @@ func TestProviderAway(t *testing.T) {
 		}
 		first, ends := c.authority.signer(), c.Status().IntermediateEnds
 
-		time.Sleep(ends.Sub(time.Now())/2 + time.Hour)
+		time.Sleep(time.Until(ends)/2 + time.Hour)
 		synctest.Wait()
 		second := c.authority.signer()
 		if second == first {

@@ -107,6 +107,7 @@ func TestNewRootWhileActivating(t *testing.T) {
 }
 
 func newRootWhileActivating(t *testing.T, each, signs bool) {
+	t.Helper()
 	plugin, gate := newFakeUpstream(t), &fakeGate{}
 	cfg := Config{
 		Dir: caDir(t), TrustDomain: trustDomain(t), LeafTTL: time.Hour, IntermediateTTL: 100 * time.Hour, Gate: gate, FederationHint: time.Minute,

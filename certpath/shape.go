@@ -45,10 +45,12 @@ func SelfSigned(c *x509.Certificate) bool {
 
 // InShape reports whether chain may be what Chain made: after each certificate its signer, by name, no root, and four at most.
 func InShape(chain []*x509.Certificate) bool {
-	for i, c := range chain {
-		if selfIssued(c) || i > 0 && !bytes.Equal(chain[i-1].RawIssuer, c.RawSubject) {
+	var before *x509.Certificate
+	for _, c := range chain {
+		if selfIssued(c) || before != nil && !bytes.Equal(before.RawIssuer, c.RawSubject) {
 			return false
 		}
+		before = c
 	}
 	return len(chain) <= MaxLength
 }

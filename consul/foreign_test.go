@@ -37,21 +37,35 @@ func TestForeignUpstream(t *testing.T) {
 				u.Protocol, u.ConnectTimeout = catalog.OptionalProtocol{Set: true, Protocol: catalog.GRPC}, 1500*time.Millisecond
 			}), "",
 		},
-		"without a peer": {`"LocalBindPort": 5000`, whole, nil,
-			"an upstream with sallyport_spiffe_id needs a destination_peer, so that it is no service of this mesh to Consul: its listener is not there"},
-		"a wildcard": {`"DestinationPeer": "td-b", "LocalBindPort": 5000`, `{"sallyport_spiffe_id": "spiffe://td-b.example/*", ` + where + `}`, nil,
-			`config.sallyport_spiffe_id "spiffe://td-b.example/*": a workload of another trust domain is named exactly, without a wildcard: its listener is not there`},
-		"no address": {`"DestinationPeer": "td-b", "LocalBindPort": 5000`, `{"sallyport_spiffe_id": "` + billing + `", "sallyport_port": 1}`, nil,
-			"it needs sallyport_address and sallyport_port: it is in no catalog, so where it is has to be said: its listener is not there"},
-		"an address that is none": {`"DestinationPeer": "td-b", "LocalBindPort": 5000`, `{"sallyport_spiffe_id": "` + billing + `", "sallyport_address": "a b", "sallyport_port": 1}`, nil,
-			`config.sallyport_address "a b" is neither an IP address (without brackets or zone) nor a host name: its listener is not there`},
-		"a port that is none": {`"DestinationPeer": "td-b", "LocalBindPort": 5000`, `{"sallyport_spiffe_id": "` + billing + `", "sallyport_address": "::1", "sallyport_port": 70000}`, nil,
-			`config.sallyport_port is 70000: it must be 1 to 65535: its listener is not there`},
+		"without a peer": {
+			`"LocalBindPort": 5000`, whole, nil,
+			"an upstream with sallyport_spiffe_id needs a destination_peer, so that it is no service of this mesh to Consul: its listener is not there",
+		},
+		"a wildcard": {
+			`"DestinationPeer": "td-b", "LocalBindPort": 5000`, `{"sallyport_spiffe_id": "spiffe://td-b.example/*", ` + where + `}`, nil,
+			`config.sallyport_spiffe_id "spiffe://td-b.example/*": a workload of another trust domain is named exactly, without a wildcard: its listener is not there`,
+		},
+		"no address": {
+			`"DestinationPeer": "td-b", "LocalBindPort": 5000`, `{"sallyport_spiffe_id": "` + billing + `", "sallyport_port": 1}`, nil,
+			"it needs sallyport_address and sallyport_port: it is in no catalog, so where it is has to be said: its listener is not there",
+		},
+		"an address that is none": {
+			`"DestinationPeer": "td-b", "LocalBindPort": 5000`, `{"sallyport_spiffe_id": "` + billing + `", "sallyport_address": "a b", "sallyport_port": 1}`, nil,
+			`config.sallyport_address "a b" is neither an IP address (without brackets or zone) nor a host name: its listener is not there`,
+		},
+		"a port that is none": {
+			`"DestinationPeer": "td-b", "LocalBindPort": 5000`, `{"sallyport_spiffe_id": "` + billing + `", "sallyport_address": "::1", "sallyport_port": 70000}`, nil,
+			`config.sallyport_port is 70000: it must be 1 to 65535: its listener is not there`,
+		},
 		"nowhere": {`"DestinationPeer": "td-b"`, whole, nil, "it has neither LocalBindPort nor LocalBindSocketPath: its listener is not there"},
-		"a cluster of somebody else's": {`"DestinationPeer": "td-b", "LocalBindPort": 5000`, `{"envoy_cluster_json": "{}", "sallyport_spiffe_id": "` + billing + `", ` + where + `}`, nil,
-			"envoy_cluster_json is not supported yet: its listener is not there"},
-		"a prepared query": {`"DestinationPeer": "td-b", "DestinationType": "prepared_query", "LocalBindPort": 5000`, whole, nil,
-			"an upstream with sallyport_spiffe_id is no prepared_query: its listener is not there"},
+		"a cluster of somebody else's": {
+			`"DestinationPeer": "td-b", "LocalBindPort": 5000`, `{"envoy_cluster_json": "{}", "sallyport_spiffe_id": "` + billing + `", ` + where + `}`, nil,
+			"envoy_cluster_json is not supported yet: its listener is not there",
+		},
+		"a prepared query": {
+			`"DestinationPeer": "td-b", "DestinationType": "prepared_query", "LocalBindPort": 5000`, whole, nil,
+			"an upstream with sallyport_spiffe_id is no prepared_query: its listener is not there",
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := sidecarOf(t, `, "Upstreams": [{"DestinationName": "billing", `+c.upstream+`, "Config": `+c.config+`}]`)

@@ -344,15 +344,23 @@ func TestIntentions(t *testing.T) {
 		"that says nothing": {head + `, "Action": "allow", "OnlyOnMondays": false}`, "web => api (allow)"},
 		"another namespace": {`{"SourceNS": "shop", "SourceName": "web", "DestinationName": "api", "Action": "allow"}`, "default/shop/web => api (allow)"},
 		"wildcards":         {`{"SourceNS": "*", "SourceName": "*", "DestinationNS": "*", "DestinationName": "*", "Action": "deny"}`, "* => * (deny)"},
-		"a SPIFFE ID": {`{"SourceName": "bill", "SourcePeer": "b", "DestinationName": "api", "Action": "allow", "Meta": {"team": "x", "sallyport_spiffe_id_bill": "spiffe://td-b.example/ns/prod/sa/x"}}`,
-			"spiffe://td-b.example/ns/prod/sa/x => api (allow)"},
+		"a SPIFFE ID": {
+			`{"SourceName": "bill", "SourcePeer": "b", "DestinationName": "api", "Action": "allow", "Meta": {"team": "x", "sallyport_spiffe_id_bill": "spiffe://td-b.example/ns/prod/sa/x"}}`,
+			"spiffe://td-b.example/ns/prod/sa/x => api (allow)",
+		},
 		"of another source": {`{"SourceName": "web", "SourcePeer": "b", "DestinationName": "api", "Action": "allow", "Meta": {"sallyport_spiffe_id_bill": "spiffe://td-b.example/x"}}`, "web (peer b) => api (allow)"},
-		"without a peer": {`{"SourceName": "bill", "DestinationName": "api", "Action": "allow", "Meta": {"sallyport_spiffe_id_bill": "spiffe://td-b.example/x"}}`,
-			`bill => api (deny) sallyport_spiffe_id_bill of a source without a Peer: give it one, whichever, so that it is no service of this mesh to Consul`},
-		"no SPIFFE ID": {`{"SourceName": "bill", "SourcePeer": "b", "DestinationName": "api", "Action": "allow", "Meta": {"sallyport_spiffe_id_bill": "spiffe://td-b.example/*"}}`,
-			`bill (peer b) => api (deny) sallyport_spiffe_id_bill "spiffe://td-b.example/*": a workload of another trust domain is named exactly, without a wildcard`},
-		"for all services": {`{"SourceName": "bill", "SourcePeer": "b", "DestinationName": "*", "Action": "allow", "Meta": {"sallyport_spiffe_id_bill": "spiffe://td-b.example/x"}}`,
-			"spiffe://td-b.example/x => * (deny) a SPIFFE ID as source of all services"},
+		"without a peer": {
+			`{"SourceName": "bill", "DestinationName": "api", "Action": "allow", "Meta": {"sallyport_spiffe_id_bill": "spiffe://td-b.example/x"}}`,
+			`bill => api (deny) sallyport_spiffe_id_bill of a source without a Peer: give it one, whichever, so that it is no service of this mesh to Consul`,
+		},
+		"no SPIFFE ID": {
+			`{"SourceName": "bill", "SourcePeer": "b", "DestinationName": "api", "Action": "allow", "Meta": {"sallyport_spiffe_id_bill": "spiffe://td-b.example/*"}}`,
+			`bill (peer b) => api (deny) sallyport_spiffe_id_bill "spiffe://td-b.example/*": a workload of another trust domain is named exactly, without a wildcard`,
+		},
+		"for all services": {
+			`{"SourceName": "bill", "SourcePeer": "b", "DestinationName": "*", "Action": "allow", "Meta": {"sallyport_spiffe_id_bill": "spiffe://td-b.example/x"}}`,
+			"spiffe://td-b.example/x => * (deny) a SPIFFE ID as source of all services",
+		},
 		"no identity": {`{"SourceName": "a b", "DestinationName": "api", "Action": "deny"}`, ""},
 	} {
 		t.Run(name, func(t *testing.T) {

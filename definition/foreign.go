@@ -82,15 +82,15 @@ func (d *Decoder) foreignByMeta(s *intention.Source) {
 		if f.Key != ForeignMeta+s.Service {
 			continue
 		}
-		switch id, ok := identity.ID(""), s.Peer != ""; {
+		switch {
 		case f.Value.Kind != Text:
 			d.say(f.At, f, "%s: it is no text", f.Key)
-		case !ok:
+		case s.Peer == "":
 			d.say(f.At, f, "%s of a source without a Peer: give it one, whichever, so that it is no service of this mesh to Consul", f.Key)
 		default:
 			path := d.path
 			d.path = "" // its key says where it is
-			if id, ok = d.spiffeID(f, f.Value.Text); ok {
+			if id, ok := d.spiffeID(f, f.Value.Text); ok {
 				*s = intention.Source{ID: id}
 			}
 			d.path = path

@@ -69,7 +69,7 @@ func TestCARotation(t *testing.T) {
 	dial := func(cert *tls.Certificate) error {
 		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
 		defer cancel()
-		d := tls.Dialer{Config: &tls.Config{Certificates: []tls.Certificate{*cert}, InsecureSkipVerify: true, MinVersion: tls.VersionTLS13}} //nolint:gosec // whom it dials is not what is tried
+		d := tls.Dialer{Config: &tls.Config{Certificates: []tls.Certificate{*cert}, InsecureSkipVerify: true, MinVersion: tls.VersionTLS13}}
 		conn, err := d.DialContext(ctx, "tcp", m.Public("db"))
 		if err != nil {
 			return err
@@ -191,7 +191,7 @@ func envoyOf(t *testing.T, car *meshtest.Sidecar) int {
 		if err != nil {
 			continue // a thread that has ended
 		}
-		for _, child := range strings.Fields(string(b)) {
+		for child := range strings.FieldsSeq(string(b)) {
 			if pid, err := strconv.Atoi(child); err == nil {
 				return pid
 			}

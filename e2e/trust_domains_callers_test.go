@@ -3,6 +3,7 @@
 package e2e
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -76,7 +77,7 @@ func TestTwoTrustDomains(t *testing.T) {
 				}
 				refused := func() error {
 					if err := status(); err == nil {
-						return fmt.Errorf("api answered")
+						return errors.New("api answered")
 					}
 					return nil
 				}

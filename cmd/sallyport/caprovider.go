@@ -113,7 +113,7 @@ func (c serveConfig) caSettings() (caSettings, error) {
 
 // leafTTL is how long a leaf lives: what ca_config says, if it does. What is wrong with that caSettings tells.
 func (c serveConfig) leafTTL() time.Duration {
-	config, _ := optionsOf("ca_config", c.CAConfig) //nolint:errcheck // as said
+	config, _ := optionsOf("ca_config", c.CAConfig)
 	return cmp.Or(config.duration("LeafCertTTL"), c.LeafTTL)
 }
 

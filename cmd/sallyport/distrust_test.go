@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"encoding/hex"
 	"fmt"
 	"log/slog"
 	"path/filepath"
@@ -124,7 +125,7 @@ func TestDistrust(t *testing.T) {
 		time.Sleep(3 * time.Minute)
 		synctest.Wait()
 		want := sha256.Sum256(two.Cert.Raw)
-		if s := c.Status(); len(s.Roots) != 1 || s.Roots[0].SHA256 != fmt.Sprintf("%x", want) || s.Rotation != nil {
+		if s := c.Status(); len(s.Roots) != 1 || s.Roots[0].SHA256 != hex.EncodeToString(want[:]) || s.Rotation != nil {
 			t.Errorf("%+v, %+v", s.Roots, s.Rotation)
 		}
 		cancel()

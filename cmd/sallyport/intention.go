@@ -199,7 +199,8 @@ func checkIntention(v *catalog.View, source, destination, dir string) (admin.Che
 	if v == nil || v.Mesh() == nil {
 		return admin.CheckResponse{}, errors.New("nothing is known of the mesh yet: `sallyport check` says why")
 	}
-	src, id := v.Identity(serviceOf(v, source)), identity.ID("")
+	var id identity.ID
+	src := v.Identity(serviceOf(v, source))
 	if strings.HasPrefix(source, "spiffe://") {
 		var err error
 		if id, err = identity.ParseID(source); err != nil {

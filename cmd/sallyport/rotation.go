@@ -112,7 +112,7 @@ func (p *controlPlane) followed(out *admin.CA) {
 func (p *controlPlane) rotateCA(r admin.RotateCARequest) (out admin.CA, err error) {
 	authority := p.rotations.ca
 	if authority == nil {
-		return out, errors.New("Consul's servers have the CA: rotate its root with `consul connect ca set-config`; `sallyport ca status` then tells who has not accepted it") //nolint:staticcheck // a name
+		return out, errors.New("Consul's servers have the CA: rotate its root with `consul connect ca set-config`; `sallyport ca status` then tells who has not accepted it")
 	}
 	if r.To != "" && !slices.Contains(p.rotations.providers, r.To) {
 		text := ": there are " + strings.Join(p.rotations.providers, ", ")

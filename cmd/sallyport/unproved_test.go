@@ -32,8 +32,11 @@ func TestUnproved(t *testing.T) {
 		{"spiffe://fresh.example/x", "api", "api.hcl:1"},
 		{"spiffe://stale.example/x", "api", "api.hcl:2"},
 		{"spiffe://away.example/x", "api", "api.hcl:3"},
-		{"spiffe://gone.example/1", "a", "a.hcl:1"}, {"spiffe://gone.example/2", "b", "b.hcl:1"}, {"spiffe://gone.example/3", "c", "c.hcl:1"},
-		{"spiffe://gone.example/4", "d", "d.hcl:1"}, {"spiffe://gone.example/5", "e", "e.hcl:1"},
+		{"spiffe://gone.example/1", "a", "a.hcl:1"},
+		{"spiffe://gone.example/2", "b", "b.hcl:1"},
+		{"spiffe://gone.example/3", "c", "c.hcl:1"},
+		{"spiffe://gone.example/4", "d", "d.hcl:1"},
+		{"spiffe://gone.example/5", "e", "e.hcl:1"},
 	} {
 		mesh.Intentions = append(mesh.Intentions, intention.Intention{
 			Source: intention.Source{ID: identity.ID(i.id)}, Destination: identity.NewName(i.destination), Action: intention.Allow, Origin: i.origin,

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 
 	resourcev3 "github.com/envoyproxy/go-control-plane/pkg/resource/v3"
 )
@@ -17,7 +18,7 @@ const rotationBytes = 10_000
 // intentions have one source. With an agent Consul's own control plane does the same, with the same services and sidecars.
 func measureRoots(ctx context.Context, o options, dir string) (rows []row, err error) {
 	for _, l := range []load{{sidecars: 300, upstreams: 5, protocol: "tcp"}, {sidecars: 1000, upstreams: 5, protocol: "tcp"}} {
-		of := filepath.Join(dir, fmt.Sprint(l.sidecars))
+		of := filepath.Join(dir, strconv.Itoa(l.sidecars))
 		if err := os.Mkdir(of, 0o700); err != nil {
 			return rows, err
 		}

@@ -368,10 +368,10 @@ func TestConcurrent(t *testing.T) {
 		all.Go(func() {
 			for i := range 200 {
 				n.add(g*1000 + i)
-				switch {
-				case i%50 == 7:
+				switch i % 50 {
+				case 7:
 					n.j.Rewrite()
-				case i%50 == 31:
+				case 31:
 					n.j.Compact(1)
 				}
 				_ = n.j.Health()

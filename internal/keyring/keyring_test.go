@@ -104,6 +104,7 @@ func TestSeal(t *testing.T) {
 
 func TestOpen(t *testing.T) {
 	good := identity(t)
+	_, recipient, _ := strings.Cut(good, "age1")
 	pq, err := age.GenerateHybridIdentity()
 	if err != nil {
 		t.Fatal(err)
@@ -112,7 +113,7 @@ func TestOpen(t *testing.T) {
 		"one":                  {good, ""},
 		"of a quantum age":     {pq.String() + "\n", ""},
 		"nothing":              {"# nothing\n\n", "holds no identity"},
-		"a recipient":          {good[strings.Index(good, "age1"):], ":1: a recipient"},
+		"a recipient":          {"age1" + recipient, ":1: a recipient"},
 		"a plug-in's":          {good + "AGE-PLUGIN-YUBIKEY-1QQQ\n", ":4: an identity of an age plug-in"},
 		"a damaged one":        {strings.TrimRight(good, "\n") + "A\n", ":3: not an identity"},
 		"an OpenSSH key":       {"-----BEGIN OPENSSH PRIVATE KEY-----\n", ":1: not an identity"},
