@@ -49,8 +49,8 @@ func caStatus(m *meshtest.Mesh) (r rotation, err error) {
 	return r, json.Unmarshal([]byte(out.Stdout), &r)
 }
 
-// TestCARotation replaces the root under load while one sidecar is stopped, and kills the control plane meanwhile: it is named and waited
-// for, also after the start, nobody notices anything, and a leaf of the old root is refused in the end.
+// TestCARotation replaces the root under load while one sidecar is stopped, and kills the control plane in each phase: who is stopped is
+// named and waited for, also after the start, nobody notices anything, and a leaf of the old root is refused in the end.
 func TestCARotation(t *testing.T) {
 	t.Parallel()
 	m := newMesh(t)
@@ -147,6 +147,24 @@ func TestCARotation(t *testing.T) {
 	if err := dial(old); err != nil {
 		t.Errorf("before the old root has left: %v", err)
 	}
+	m.KillServe()
+	m.Serve()
+	phase("activate") // as before the kill
+	if err := dial(app.leaf.Load()); err != nil {
+		t.Errorf("with a leaf of the new root after a kill: %v", err)
+	}
+	retired := func() error {
+		s, err := caStatus(m)
+		if err == nil && len(s.Roots) != 1 {
+			err = fmt.Errorf("%+v", s)
+		}
+		return err
+	}
+	if took, err := meshtest.Within(90*time.Second, func() error { return errors.Join(app.refetch(), retired()) }); err != nil {
+		t.Fatalf("after %v: %v", took, err)
+	}
+	m.KillServe() // as the old root leaves, or has just left
+	m.Serve()
 	phase("")
 	took := time.Since(start)
 	unscathed(t, "a rotation of the root", load.Stop())
