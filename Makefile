@@ -131,7 +131,8 @@ test-long: tools build test-spoiled test-upgrade test-cfssl ## the tests that ha
 	E2E_LONG=1 SALLYPORT_BIN="$$PWD/bin/sallyport" $(GO) test -tags e2e -count=1 -timeout 60m -v -run '$(LONG)' ./e2e
 
 .PHONY: test-vault
-test-vault: tools build $(if $(VAULT),,$(VAULT_BUILT)) ## Consul's CA on a real Vault, which takes about 15 minutes to build, once
+test-vault: tools build $(if $(VAULT),,$(VAULT_BUILT)) ## sallyport's CA and Consul's on a real Vault, which takes about 15 minutes to build, once
+	VAULT="$(or $(VAULT),$$PWD/$(VAULT_BUILT))" $(GO) test -count=1 -run '^(TestOpenBao|TestRotation)$$' -v ./ca/vault
 	VAULT="$(or $(VAULT),$$PWD/$(VAULT_BUILT))" SALLYPORT_BIN="$$PWD/bin/sallyport" $(GO) test -tags 'e2e vault' -count=1 -run '^TestConsulVault$$' -v ./e2e
 
 .PHONY: test-cfssl

@@ -1,6 +1,7 @@
 package vault
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -40,15 +41,27 @@ type bao struct {
 	process   *meshtest.Process
 }
 
+// isVault reports whether the tests run on a real Vault instead, as `make test-vault` has them.
+func isVault() bool { return os.Getenv("VAULT") != "" }
+
+func serverBinary(t *testing.T) string {
+	t.Helper()
+	if name := cmp.Or(os.Getenv("VAULT"), os.Getenv("OPENBAO")); name != "" {
+		return name
+	}
+	return envoytest.Tool(t, "openbao-"+openBao)
+}
+
 // startBao starts an OpenBao of its own on loopback, initialized and unsealed.
 func startBao(t *testing.T) *bao {
 	t.Helper()
-	binary := os.Getenv("OPENBAO")
-	switch {
-	case os.Getenv("SALLYPORT_SKIP_ENVOY") != "":
+	if os.Getenv("SALLYPORT_SKIP_ENVOY") != "" {
 		t.Skip("SALLYPORT_SKIP_ENVOY is set: no test on OpenBao")
-	case binary == "":
-		binary = envoytest.Tool(t, "openbao-"+openBao)
+	}
+	binary := serverBinary(t)
+	more := ""
+	if isVault() { // which demands that it is said
+		more = "disable_mlock = true\n"
 	}
 	b := &bao{whole: t, t: t, dir: t.TempDir(), tls: testca.Sign(t, &x509.Certificate{Subject: pkix.Name{CommonName: "tls"}, IsCA: true, KeyUsage: x509.KeyUsageCertSign}, nil)}
 	var ports meshtest.Ports
@@ -67,7 +80,7 @@ func startBao(t *testing.T) *bao {
 	if err := os.Mkdir(b.file("raft"), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	write(t, b.file("bao.hcl"), fmt.Sprintf(`
+	write(t, b.file("bao.hcl"), more+fmt.Sprintf(`
 storage "raft" {
   path = %q
   node_id = "one"
@@ -153,12 +166,8 @@ func (b *bao) start(binary string) {
 // restart is kill -9 and a new process, unsealed again.
 func (b *bao) restart() {
 	b.t.Helper()
-	binary := os.Getenv("OPENBAO")
-	if binary == "" {
-		binary = envoytest.Tool(b.t, "openbao-"+openBao)
-	}
 	b.process.Stop(syscall.SIGKILL, 0)
-	b.start(binary)
+	b.start(serverBinary(b.t))
 	b.unseal()
 }
 
