@@ -162,3 +162,36 @@ func TestProviderAhead(t *testing.T) {
 		}
 	})
 }
+
+// TestClockSetBack: a clock that is set back behind the begin of a root takes it from nobody: those whose clocks are right go on.
+func TestClockSetBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		clock, vault := &clock{}, newFakeUpstream(t)
+		c := mustOpen(t, Config{
+			Dir: caDir(t), TrustDomain: trustDomain(t), LeafTTL: time.Hour, Gate: &fakeGate{}, now: clock.now,
+			Upstreams: map[string]UpstreamConfig{"vault": {Upstream: vault}},
+		})
+		defer mustClose(t, c)
+		defer run(t, c)()
+		time.Sleep(time.Minute)
+		if err := c.Rotate(RotateOptions{To: "vault"}); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(3 * time.Minute)
+		synctest.Wait()
+		before := published(t, c)
+		if phaseOf(c) != Idle || len(before) != 1 || !before[0].Equal(vault.signer.cert) {
+			t.Fatalf("phase %q, %d roots", phaseOf(c), len(before))
+		}
+		if err := c.Rotate(RotateOptions{To: Builtin}); err != nil { // so that there is another one
+			t.Fatal(err)
+		}
+		before = published(t, c)
+		clock.off = -5 * time.Hour // vault's began an hour before the test
+		time.Sleep(tick)
+		synctest.Wait()
+		if got := published(t, c); len(got) != len(before) || !got[0].Equal(before[0]) {
+			t.Errorf("%d roots with a clock that was set back, want the %d of before", len(got), len(before))
+		}
+	})
+}

@@ -74,9 +74,16 @@ func (c *CA) publish() {
 			c.publishedUntil = at
 		}
 	}
+	// A root of the record was valid when it came there. If one is not now, the clock was set back, and those whose clocks are right go on.
+	at := now
+	for _, r := range rec.Roots {
+		if r.Certificate.NotBefore.After(at) {
+			at = r.Certificate.NotBefore
+		}
+	}
 	bundle, _ := certpath.Bundle(rec.certificates(func(r anchor) bool {
-		return r.State == active || lasts(r.Certificate.Certificate, now)
-	}), true, now)
+		return r.State == active || lasts(r.Certificate.Certificate, at)
+	}), true, at)
 	list := make([]sds.Root, len(bundle))
 	for i, cert := range bundle {
 		list[i] = sds.Root{ID: fingerprint(cert), Certificate: cert}
