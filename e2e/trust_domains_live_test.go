@@ -4,12 +4,14 @@ package e2e
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/http"
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -50,14 +52,15 @@ func newOthers(t *testing.T, a, b *meshtest.Mesh, ofA, ofB, config string) (o *o
 	}
 	o.server = newForeignWorkload(t, o.c, serverOfC)
 	web, rpc := o.server.serve(t, webOfA)
+	var text strings.Builder
 	for protocol, ports := range map[string][2]int{"http2": {web, o.http}, "grpc": {rpc, o.grpc}} {
-		upstreams += fmt.Sprintf("\n    upstreams {\n      spiffe_id = %q\n      address = \"127.0.0.1\"\n      port = %d\n      local_bind_port = %d\n      config { protocol = %q }\n    }", serverOfC, ports[0], ports[1], protocol)
+		fmt.Fprintf(&text, "\n    upstreams {\n      spiffe_id = %q\n      address = \"127.0.0.1\"\n      port = %d\n      local_bind_port = %d\n      config { protocol = %q }\n    }", serverOfC, ports[0], ports[1], protocol)
 	}
 	b.Add(meshtest.Service{Name: "db", Local: serveEcho(t, ""), Config: []string{config}})
 	b.Add(meshtest.Service{Name: "rpc", Protocol: "grpc", Local: serveHealth(t), Config: []string{config}})
 	o.callers("db", true)
 	o.callers("rpc", false)
-	return o, upstreams
+	return o, text.String()
 }
 
 // callers are who may connect to a service of b: one of its own, that of td-c, and that of td-d if d.
@@ -66,15 +69,16 @@ func (o *others) callers(service string, d bool, more ...string) {
 	if d {
 		sources = append(sources, callerOfD)
 	}
-	text := fmt.Sprintf("Kind = \"service-intentions\"\nName = %q\nSources = [\n", service)
+	var text strings.Builder
+	fmt.Fprintf(&text, "Kind = \"service-intentions\"\nName = %q\nSources = [\n", service)
 	for _, id := range sources {
 		if id == servicesB+"local" {
-			text += "  { Name = \"local\", Action = \"allow\" },\n"
+			text.WriteString("  { Name = \"local\", Action = \"allow\" },\n")
 		} else {
-			text += fmt.Sprintf("  { spiffe_id = %q, Action = \"allow\" },\n", id)
+			fmt.Fprintf(&text, "  { spiffe_id = %q, Action = \"allow\" },\n", id)
 		}
 	}
-	o.b.Write(service+"-callers.hcl", text+"]\n")
+	o.b.Write(service+"-callers.hcl", text.String()+"]\n")
 }
 
 // live is a connection that has to go on.
@@ -186,7 +190,7 @@ func (o *others) run(t *testing.T, cars ...*meshtest.Sidecar) {
 	not := func(try func() error) func() error {
 		return func() error {
 			if try() == nil {
-				return fmt.Errorf("it is let in")
+				return errors.New("it is let in")
 			}
 			return nil
 		}
@@ -214,7 +218,15 @@ func (o *others) run(t *testing.T, cars ...*meshtest.Sidecar) {
 		}},
 	}
 	same := unmodified(t, cars...)
-	changes := 0
+	b.MustRun("ca", "rotate")
+	meshtest.Await(t, "td-b has a second root", func() error {
+		s, err := caStatus(b)
+		if err == nil && len(s.Roots) != 2 {
+			err = fmt.Errorf("%+v", s)
+		}
+		return err
+	})
+	changes := 1
 	for range 4 {
 		for _, s := range steps {
 			s.do()
