@@ -67,7 +67,7 @@ func (c *CA) Rotate(opts RotateOptions) error {
 // Override adds to those that the rotation does not wait for before it activates the new root, with what RotateOptions says of it. The
 // error is that no rotation prepares, that the old root cannot sign the new one and dangerous is not set, or a disk that fails.
 func (c *CA) Override(names []string, dangerous bool) error {
-	return c.amend(func(r *rotation) error {
+	return c.amend("holders are not waited for", func(r *rotation) error {
 		if r.Phase != Preparing {
 			return fmt.Errorf("the rotation is in the phase %q, in which nobody is passed over: who does not follow is waited for until its leaf ends, or the old root is distrusted", r.Phase)
 		}
@@ -75,7 +75,6 @@ func (c *CA) Override(names []string, dangerous bool) error {
 			return errors.New("the old root has not signed the new one: connections of those that are not told of it would fail; say that you mean it, or wait for them")
 		}
 		r.Overridden, r.Dangerous = sortedNames(append(r.Overridden, names...)), r.Dangerous || dangerous
-		c.log().Warn("holders are not waited for", "audit", "rotation", "proxies", strings.Join(names, " "), "phase", r.Phase)
 		return nil
 	})
 }
@@ -83,14 +82,14 @@ func (c *CA) Override(names []string, dangerous bool) error {
 // Distrust has the rotation that is running wait for nobody who is not connected, and not long for others, as RotateOptions says. The
 // error is that none is running, or a disk that fails.
 func (c *CA) Distrust() error {
-	return c.amend(func(r *rotation) error {
+	return c.amend("the old root is distrusted", func(r *rotation) error {
 		r.Distrust = true
-		c.log().Warn("the old root is distrusted", "audit", "rotation", "phase", r.Phase)
 		return nil
 	})
 }
 
-func (c *CA) amend(f func(*rotation) error) error {
+// amend changes the rotation that is running by f, and logs what that means once it is on the disk.
+func (c *CA) amend(means string, f func(*rotation) error) error {
 	a := c.authority
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -102,6 +101,9 @@ func (c *CA) amend(f func(*rotation) error) error {
 		return err
 	}
 	err := a.commit(next, nil)
+	if r := next.Rotation; err == nil {
+		c.log().Warn("the rotation waits for less", "audit", "rotation", "reason", means, "phase", r.Phase, "proxies", strings.Join(r.Overridden, " "))
+	}
 	c.signal()
 	return err
 }

@@ -1,8 +1,10 @@
 package ca
 
 import (
+	"bytes"
 	"crypto/x509"
 	"errors"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
@@ -309,6 +311,34 @@ func TestNoRotationOnAFullDisk(t *testing.T) {
 			t.Error(err)
 		}
 		mustClose(t, c)
+	}
+}
+
+// TestSaidOnceWritten: the log, in which somebody looks for who let a rotation wait for less, does not have what the disk has refused.
+func TestSaidOnceWritten(t *testing.T) {
+	full := false
+	var log bytes.Buffer
+	c, err := open(Config{Dir: caDir(t), Logger: slog.New(slog.NewTextHandler(&log, nil))}, func(string) error {
+		if full {
+			return errCrash
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer mustClose(t, c)
+	if err := c.Rotate(RotateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	for _, full = range []bool{true, false} {
+		log.Reset()
+		if err := errors.Join(c.Override([]string{"proxy web"}, false), c.Distrust()); errors.Is(err, errCrash) != full {
+			t.Error(err)
+		}
+		if said := strings.Count(log.String(), "audit=rotation"); said != map[bool]int{true: 0, false: 2}[full] {
+			t.Errorf("full: %t: the log has\n%s", full, log.String())
+		}
 	}
 }
 

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"log/slog"
 	"path/filepath"
-	"strings"
 
 	"github.com/sallyport/sallyport/internal/keyring"
 )
@@ -19,7 +18,7 @@ func (c serveConfig) keyring(log *slog.Logger) (*keyring.Keyring, error) {
 		return nil, fmt.Errorf("--ca-key-file: %w", err)
 	}
 	if data, err := filepath.EvalSymlinks(c.Data); err == nil {
-		if rel, err := filepath.Rel(data, file); err == nil && !strings.HasPrefix(rel, "..") {
+		if rel, err := filepath.Rel(data, file); err == nil && filepath.IsLocal(rel) {
 			return nil, fmt.Errorf("--ca-key-file: %s is in the data directory, so whoever copies that has what decrypts it: keep it elsewhere, as systemd's credentials do", c.CAKeyFile)
 		}
 	}

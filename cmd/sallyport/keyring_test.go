@@ -89,11 +89,13 @@ func TestEveryPrivateKeyIsEncrypted(t *testing.T) {
 			t.Errorf("%s was changed (%v)", name, err)
 		}
 	}
-	cfg.CAKeyFile = filepath.Join(cfg.Data, "ca.age")
-	if err := os.WriteFile(cfg.CAKeyFile, []byte(identity.String()+"\n"), 0o400); err != nil {
-		t.Fatal(err)
-	}
-	if err := run(); err == nil || !strings.Contains(err.Error(), "keep it elsewhere") {
-		t.Errorf("an identity in the data directory: %v", err)
+	for _, name := range []string{"ca.age", "..ca.age"} {
+		cfg.CAKeyFile = filepath.Join(cfg.Data, name)
+		if err := os.WriteFile(cfg.CAKeyFile, []byte(identity.String()+"\n"), 0o400); err != nil {
+			t.Fatal(err)
+		}
+		if err := run(); err == nil || !strings.Contains(err.Error(), "keep it elsewhere") {
+			t.Errorf("an identity in the data directory: %v", err)
+		}
 	}
 }
