@@ -101,7 +101,7 @@ func TestTwoTrustDomains(t *testing.T) {
 				meshtest.Await(t, "and is again", status)
 				if more != nil {
 					b.Remove("callers.hcl")
-					more.callers("api", false, webOfA)
+					more.callers("api", webOfA, callerOfC)
 					more.run(t, cars...)
 				}
 			})

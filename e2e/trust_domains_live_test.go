@@ -10,7 +10,6 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -58,25 +57,17 @@ func newOthers(t *testing.T, a, b *meshtest.Mesh, ofA, ofB, config string) (o *o
 	}
 	b.Add(meshtest.Service{Name: "db", Local: serveEcho(t, ""), Config: []string{config}})
 	b.Add(meshtest.Service{Name: "rpc", Protocol: "grpc", Local: serveHealth(t), Config: []string{config}})
-	o.callers("db", true)
-	o.callers("rpc", false)
+	o.callers("db")
+	o.callers("rpc", callerOfC)
 	return o, text.String()
 }
 
-// callers are who may connect to a service of b: one of its own, that of td-c, and that of td-d if d.
-func (o *others) callers(service string, d bool, more ...string) {
-	sources := append(slices.Clone(more), servicesB+"local", callerOfC)
-	if d {
-		sources = append(sources, callerOfD)
-	}
+// callers are who may connect to a service of b: one of its own, and these.
+func (o *others) callers(service string, ids ...string) {
 	var text strings.Builder
-	fmt.Fprintf(&text, "Kind = \"service-intentions\"\nName = %q\nSources = [\n", service)
-	for _, id := range sources {
-		if id == servicesB+"local" {
-			text.WriteString("  { Name = \"local\", Action = \"allow\" },\n")
-		} else {
-			fmt.Fprintf(&text, "  { spiffe_id = %q, Action = \"allow\" },\n", id)
-		}
+	fmt.Fprintf(&text, "Kind = \"service-intentions\"\nName = %q\nSources = [\n  { Name = \"local\", Action = \"allow\" },\n", service)
+	for _, id := range ids {
+		fmt.Fprintf(&text, "  { spiffe_id = %q, Action = \"allow\" },\n", id)
 	}
 	o.b.Write(service+"-callers.hcl", text.String()+"]\n")
 }
@@ -169,11 +160,18 @@ func (o *others) run(t *testing.T, cars ...*meshtest.Sidecar) {
 	of := func(ca *meshtest.Authority, id string) *foreignWorkload { return newForeignWorkload(t, ca, id, own) }
 	knows(t, o.ofB, "td-c.example", o.c)
 	reload(b)
-	all := append(lives(t, b, of(b.Authority(), servicesB+"local")), lives(t, b, of(o.c, callerOfC))...)
-	for _, l := range all {
-		meshtest.Await(t, l.name, l.try)
-		l.dials.Store(1) // it took some until it was let in
+	var all []*live
+	begin := func(w *foreignWorkload) {
+		for _, l := range lives(t, b, w) {
+			meshtest.Await(t, l.name, l.try)
+			l.dials.Store(1) // it took some until it was let in
+			all = append(all, l)
+		}
 	}
+	begin(of(b.Authority(), servicesB+"local"))
+	same := unmodified(t, cars...)
+	o.callers("db", callerOfC, callerOfD) // its first of another trust domain
+	begin(of(o.c, callerOfC))
 	toAPI := func(w *foreignWorkload) func() error {
 		return func() error { return wantAllowed(w.get(b.Public("api"), servicesB+"api", false)) }
 	}
@@ -202,9 +200,9 @@ func (o *others) run(t *testing.T, cars ...*meshtest.Sidecar) {
 		effect func() error
 	}{
 		{"td-d is known", func() { knows(t, o.ofB, "td-d.example", o.d) }, toDB(ofD)},
-		{"a caller of td-d may reach api", func() { o.callers("api", true, webOfA) }, toAPI(ofD)},
+		{"a caller of td-d may reach api", func() { o.callers("api", webOfA, callerOfC, callerOfD) }, toAPI(ofD)},
 		{"td-c has a second root", func() { knows(t, o.ofB, "td-c.example", o.c, o.c2) }, toDB(ofC2)},
-		{"a caller of td-d may not reach api", func() { o.callers("api", false, webOfA) }, not(toAPI(ofD))},
+		{"a caller of td-d may not reach api", func() { o.callers("api", webOfA, callerOfC) }, not(toAPI(ofD))},
 		{"td-c has one root, and td-d is not known", func() {
 			knows(t, o.ofB, "td-c.example", o.c)
 			if err := os.Remove(filepath.Join(o.ofB, "td-d.example.yaml")); err != nil {
@@ -217,7 +215,6 @@ func (o *others) run(t *testing.T, cars ...*meshtest.Sidecar) {
 			return not(toDB(ofC2))()
 		}},
 	}
-	same := unmodified(t, cars...)
 	b.MustRun("ca", "rotate")
 	meshtest.Await(t, "td-b has a second root", func() error {
 		s, err := caStatus(b)
@@ -226,7 +223,7 @@ func (o *others) run(t *testing.T, cars ...*meshtest.Sidecar) {
 		}
 		return err
 	})
-	changes := 1
+	changes := 2
 	for range 4 {
 		for _, s := range steps {
 			s.do()
