@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 
 	"github.com/sallyport/sallyport/admin"
 	"github.com/sallyport/sallyport/consul"
@@ -26,7 +27,7 @@ func (p *controlPlane) openRevocation() (err error) {
 	p.runs = append(p.runs, p.revoked.Run)
 	p.checks = append(p.checks, func() error {
 		if s := p.revoked.Status(); !s.Known {
-			return errors.New("what is revoked is not known yet " + s.Problem)
+			return errors.New(strings.TrimSuffix("what is revoked is not known yet: "+s.Problem, ": "))
 		}
 		return nil
 	})
