@@ -29,6 +29,7 @@ type Roots struct {
 	list        []Root // sorted by certificate
 	pem         string
 	depth       uint32
+	selfSigned  bool
 	// verifier remembers the intermediates that were verified with these roots.
 	verifier *certpath.Verifier
 }
@@ -49,7 +50,9 @@ func NewRoots(td spiffeid.TrustDomain, active string, list []Root) *Roots {
 	r.list = slices.CompactFunc(r.list, func(a, b Root) bool { return a.Certificate.Equal(b.Certificate) })
 	var text []byte
 	certs := make([]*x509.Certificate, 0, len(r.list))
+	r.selfSigned = true
 	for _, root := range r.list {
+		r.selfSigned = r.selfSigned && certpath.SelfSigned(root.Certificate)
 		certs = append(certs, root.Certificate)
 		text = append(text, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: root.Certificate.Raw})...)
 	}
@@ -69,6 +72,9 @@ func (r *Roots) TrustDomain() spiffeid.TrustDomain { return r.trustDomain }
 
 // Depth is what Within was told; 0: it is not known how long chains are.
 func (r *Roots) Depth() uint32 { return r.depth }
+
+// SelfSigned reports whether all are self-signed. Others' CAs, as Consul's may be, can be intermediates.
+func (r *Roots) SelfSigned() bool { return r.selfSigned }
 
 // check returns an error if leafs must not be verified with r: a root that is not a CA's, or none
 // that is valid.

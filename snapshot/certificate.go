@@ -29,6 +29,9 @@ type Trust struct {
 	// Depth is how many certificates a chain may have above its leaf, the root among them: what the
 	// CA makes, so that no certificate that it has signed can sign another. 0: it is not known.
 	Depth uint32
+	// Intermediates: not all of Roots are self-signed, so that Envoy's SPIFFE validator, which ends at no intermediate, would refuse
+	// the mesh's own. Nobody of other trust domains is let in beside them.
+	Intermediates bool
 }
 
 // validationKey is everything that a validation context depends on. version is the hash of its

@@ -65,7 +65,7 @@ func (p *packer) context(s Secret, t Trust, others []Trust) *tlsv3.CertificateVa
 		return &tlsv3.CertificateValidationContext{TrustedCa: inline(t.Roots), VerifyCertificateHash: []string{noDigest}}
 	case !s.TrustDomain.IsZero():
 		return trusted(others[0])
-	case len(s.Federated) == 0:
+	case len(s.Federated) == 0 || t.Intermediates:
 		return trusted(t)
 	}
 	// The roots of several domains in one pool would let the CA of each speak for the others. The

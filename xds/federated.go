@@ -10,7 +10,7 @@ import (
 
 // trust is what Envoys verify certificates of one trust domain with.
 func trust(r *sds.Roots) snapshot.Trust {
-	return snapshot.Trust{TrustDomain: r.TrustDomain(), Roots: r.PEM(), Depth: r.Depth()}
+	return snapshot.Trust{TrustDomain: r.TrustDomain(), Roots: r.PEM(), Depth: r.Depth(), Intermediates: !r.SelfSigned()}
 }
 
 // validation makes a secret that certificates are verified with. Of a trust domain without a bundle
@@ -29,6 +29,14 @@ func (p *publisher) validation(secret snapshot.Secret, own *sds.Roots) (*discove
 		}
 	}
 	return p.cache.Validation(secret, trust(own), others...)
+}
+
+// warnOfIntermediates says that nobody of other trust domains can be let in, where that is so.
+func (p *publisher) warnOfIntermediates() {
+	if len(p.federated) > 0 && p.bundles != nil && !p.bundles.SelfSigned() {
+		p.server.log.Error("nobody of other trust domains is let in: a root of this mesh is not self-signed, and Envoys that keep trust domains apart end at no intermediate: "+
+			"have the CA name its self-signed root", "trust_domain", p.bundles.TrustDomain().Name())
+	}
 }
 
 // concernedByOthers reports whether a session has secrets that name other trust domains, whose bundles

@@ -67,3 +67,24 @@ func TestFederatedValidation(t *testing.T) {
 		t.Errorf("%v", of)
 	}
 }
+
+// TestFederatedBesideIntermediates: Envoy's SPIFFE validator refuses all chains that end at an intermediate. Where the mesh's own roots are
+// such, its services go on with them, and nobody of another trust domain is let in.
+func TestFederatedBesideIntermediates(t *testing.T) {
+	ca := &x509.Certificate{IsCA: true, KeyUsage: x509.KeyUsageCertSign}
+	root := testca.Sign(t, ca, nil)
+	td, other := spiffeid.RequireTrustDomainFromString("td-a.example"), spiffeid.RequireTrustDomainFromString("td-b.example")
+	own := sds.NewRoots(td, "", []sds.Root{{ID: "a", Certificate: testca.Sign(t, &x509.Certificate{IsCA: true, KeyUsage: x509.KeyUsageCertSign}, root).Cert}})
+	p := &publisher{federated: []*sds.Roots{sds.NewRoots(other, "", []sds.Root{{ID: "b", Certificate: root.Cert}})}}
+	r, err := p.validation(snapshot.Secret{Name: "peers/api", Peers: [][]byte{{}}, Federated: []spiffeid.TrustDomain{other}, Version: "1"}, own)
+	if err != nil {
+		t.Fatal(err)
+	}
+	secret := &tlsv3.Secret{}
+	if err := r.GetResource().UnmarshalTo(secret); err != nil {
+		t.Fatal(err)
+	}
+	if c := secret.GetValidationContext(); c.GetTrustedCa().GetInlineString() != own.PEM() || c.GetCustomValidatorConfig() != nil {
+		t.Errorf("%v", c)
+	}
+}

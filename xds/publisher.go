@@ -143,7 +143,9 @@ func (p *publisher) concerned() []*session {
 	bundles, _ := p.server.credentials.Roots()
 	federated, _ := p.server.federated.Load()
 	all := bundles != p.bundles || !slices.Equal(federated, p.federated)
-	p.bundles, p.federated = bundles, federated
+	if p.bundles, p.federated = bundles, federated; all {
+		p.warnOfIntermediates()
+	}
 	old := p.view
 	p.view, p.stale = view, p.stale || view != old
 	var out []*session
