@@ -2,6 +2,7 @@ package ca
 
 import (
 	"crypto/x509"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -9,10 +10,13 @@ import (
 	"github.com/sallyport/sallyport/internal/clocktest"
 )
 
-// clock is one that can be stepped.
-type clock struct{ off time.Duration }
+// clock is one that can be stepped, also while others look at it.
+type clock struct{ off atomic.Int64 }
 
-func (c *clock) now() time.Time { return clocktest.Stepped(time.Now(), c.off) }
+func (c *clock) now() time.Time { return clocktest.Stepped(time.Now(), time.Duration(c.off.Load())) }
+
+// step has it be ahead by off, or behind.
+func (c *clock) step(off time.Duration) { c.off.Store(int64(off)) }
 
 // looks lets Run look at the clock.
 func looks() {
@@ -30,7 +34,8 @@ func TestMadeWhileTheClockWasAhead(t *testing.T) {
 	}{{"first start", false, Idle}, {"prepare", true, Preparing}, {"activate", true, Activating}} {
 		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				clock, gate := &clock{off: 20 * time.Hour}, &fakeGate{}
+				clock, gate := &clock{}, &fakeGate{}
+				clock.step(20 * time.Hour)
 				cfg := Config{Dir: caDir(t), Gate: gate, now: clock.now}
 				silent := []Holder{{Name: "proxy silent"}}
 				gate.set(silent, silent)
@@ -47,7 +52,7 @@ func TestMadeWhileTheClockWasAhead(t *testing.T) {
 					synctest.Wait()
 				}
 				before := published(t, c)
-				clock.off = 0
+				clock.step(0)
 				looks()
 				for _, when := range []string{"a step later", "after a restart"} {
 					if got := published(t, c); phaseOf(c) != tt.phase || len(got) != len(before) || !got[0].Equal(before[0]) {
@@ -88,7 +93,7 @@ func TestStepInAPhase(t *testing.T) {
 					t.Fatal(err)
 				}
 				time.Sleep(time.Hour)
-				clock.off = step
+				clock.step(step)
 				time.Sleep(2*time.Hour - 30*time.Second)
 				if phaseOf(c) != Preparing {
 					t.Errorf("phase %q before three hints", phaseOf(c))
@@ -123,14 +128,14 @@ func TestOldRootComesBack(t *testing.T) {
 			}
 		}
 		count("before", 2)
-		clock.off = 500*time.Hour - time.Minute
+		clock.step(500*time.Hour - time.Minute)
 		looks()
 		count("shortly before the old one ends", 2)
-		clock.off = 501 * time.Hour
+		clock.step(501 * time.Hour)
 		looks()
 		count("ahead", 1)
 		time.Sleep(time.Hour)
-		clock.off = 0
+		clock.step(0)
 		looks()
 		count("when the clock is right", 2)
 	})
@@ -187,7 +192,7 @@ func TestClockSetBack(t *testing.T) {
 			t.Fatal(err)
 		}
 		before = published(t, c)
-		clock.off = -5 * time.Hour // vault's began an hour before the test
+		clock.step(-5 * time.Hour) // vault's began an hour before the test
 		time.Sleep(tick)
 		synctest.Wait()
 		if got := published(t, c); len(got) != len(before) || !got[0].Equal(before[0]) {
