@@ -45,7 +45,12 @@ func TestEnvoyFollowsChains(t *testing.T) {
 			bundles := append(rotationBundles(p), []*x509.Certificate{twin, root}, []*x509.Certificate{root, twin}, []*x509.Certificate{plain})
 			var listeners []any
 			for i, bundle := range bundles {
-				listeners = append(listeners, echoing(t, p, socketOf(dir, i, false), bundle, false), echoing(t, p, socketOf(dir, i, true), bundle, true))
+				listeners = append(listeners, echoing(t, p, socketOf(dir, i, false), rootsOf(bundle, false)), echoing(t, p, socketOf(dir, i, true), rootsOf(bundle, true)))
+			}
+			for depth := 2; depth <= 3; depth++ { // certificates above a leaf
+				context := rootsOf([]*x509.Certificate{root}, false)
+				context["max_verify_depth"] = depth
+				listeners = append(listeners, echoing(t, p, socketOf(dir, len(bundles)+depth, false), context))
 			}
 			chains := rotationChains(p)
 			to, address := &dialling{dir: dir}, echoServer(t, dir, p, chains)
@@ -78,6 +83,28 @@ func TestEnvoyFollowsChains(t *testing.T) {
 			for _, validator := range []bool{false, true} {
 				if !letIn(t, socketOf(dir, 6, validator), chain, p.key("leaf")) {
 					t.Errorf("under a root without key usages, validator %t: refused", validator)
+				}
+			}
+			// Two above a leaf keep out what a nameless leaf signs that was issued as a CA, which the path length of the intermediate does not
+			// everywhere; and whoever was not told of a new root would be cut off by two, whatever it is told later.
+			nameless := &pki{t: t, now: now, keys: map[string]string{"": "int2"}, edit: map[string]func(*x509.Certificate){
+				"int1 by root1": func(c *x509.Certificate) { c.MaxPathLen, c.MaxPathLenZero = 0, true },
+			}}
+			below := []*x509.Certificate{nameless.by("leaf", ""), nameless.by("", "int1"), nameless.by("int1", "root1")}
+			for _, tt := range []struct {
+				name  string
+				depth int
+				chain []*x509.Certificate
+				want  bool
+			}{
+				{"below a nameless leaf", 2, below, false},
+				{"below a nameless leaf", 3, below, version == envoytest.Oldest},
+				{"cross-signed", 2, chains[2].chain, false},
+				{"cross-signed", 3, chains[2].chain, true},
+				{"of one intermediate", 2, chains[0].chain, true},
+			} {
+				if got := letIn(t, socketOf(dir, len(bundles)+tt.depth, false), tt.chain, p.key("leaf")); got != tt.want {
+					t.Errorf("a chain %s, %d certificates above a leaf: let in: %t", tt.name, tt.depth, got)
 				}
 			}
 			domain := func(names ...string) func(*x509.Certificate) {
@@ -116,8 +143,8 @@ func socketOf(dir string, bundle int, validator bool) string {
 
 type object = map[string]any
 
-// echoing is a listener that lets in whoever bundle verifies.
-func echoing(t *testing.T, p *pki, socket string, bundle []*x509.Certificate, validator bool) object {
+// echoing is a listener that lets in whoever a validation context verifies.
+func echoing(t *testing.T, p *pki, socket string, context object) object {
 	t.Helper()
 	key, err := x509.MarshalPKCS8PrivateKey(p.key("leaf"))
 	if err != nil {
@@ -133,7 +160,7 @@ func echoing(t *testing.T, p *pki, socket string, bundle []*x509.Certificate, va
 						"certificate_chain": inline(inPEM(p.by("leaf", "int1"))),
 						"private_key":       inline(string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: key}))),
 					}},
-					"validation_context": rootsOf(bundle, validator),
+					"validation_context": context,
 				},
 			})},
 			"filters": []any{object{"name": "echo", "typed_config": typed("filters.network.echo.v3.Echo", object{})}},

@@ -180,7 +180,7 @@ func TestReadable(t *testing.T) {
 func refusal(t *testing.T, binary string, bundle []*x509.Certificate) string {
 	t.Helper()
 	dir := t.TempDir()
-	listener := echoing(t, &pki{t: t, now: time.Now()}, "/tmp/unused", bundle, true)
+	listener := echoing(t, &pki{t: t, now: time.Now()}, "/tmp/unused", rootsOf(bundle, true))
 	text, err := json.Marshal(object{"static_resources": object{"listeners": []any{listener}}})
 	if err != nil {
 		t.Fatal(err)

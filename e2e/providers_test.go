@@ -52,48 +52,64 @@ func behind(t *testing.T, config string, home bool, away func()) {
 	passes()
 }
 
-// TestProviderPlugin: an intermediate by the plug-in for OpenSSL, and leafs without it.
-func TestProviderPlugin(t *testing.T) {
-	t.Parallel()
-	dir := t.TempDir()
+// pluginFor makes a CA for the plug-in for OpenSSL in dir.
+func pluginFor(t *testing.T, dir string) {
+	t.Helper()
 	examples, err := filepath.Abs("../docs/certificates/plug-in")
 	if err != nil {
 		t.Fatal(err)
 	}
 	typed(t, dir, pageBlock(t, "certificates/plug-in.md", "", "openssl req -x509", "/usr/local/lib/sallyport", examples), "PATH="+filepath.Dir(sallyport)+":"+os.Getenv("PATH"))
 	typed(t, dir, "cp "+examples+"/openssl.sh .")
-	behind(t, pageBlock(t, "certificates/plug-in.md", "yaml", "ca_provider: plugin", "/usr/local/lib/sallyport", dir, "/var/lib/mesh-ca", dir+"/mesh-ca"), true, func() {
-		typed(t, dir, "rm -r openssl.sh mesh-ca")
-	})
+}
+
+// filesFor makes an intermediate and its key in dir.
+func filesFor(t *testing.T, dir string) {
+	t.Helper()
+	typed(t, dir, "umask 022; "+pageBlock(t, "certificates/files.md", "", "openssl x509 -req"))
+}
+
+// vaultFor runs an OpenBao in dir, with the policy that the page says, at an address.
+func vaultFor(t *testing.T, dir string) (address string, process *meshtest.Process) {
+	t.Helper()
+	binary := os.Getenv("OPENBAO")
+	if binary == "" {
+		binary = envoytest.Tool(t, "openbao-2.7.2")
+	}
+	address = unusedAddress(t)
+	cmd := exec.Command(binary, "server", "-dev", "-dev-tls", "-dev-tls-cert-dir="+dir, "-dev-root-token-id=root", "-dev-listen-address="+address, "-dev-no-store-token")
+	cmd.Env, cmd.Dir = append(meshtest.Environ(), "HOME="+dir), dir
+	process = meshtest.Start(t, "bao server", dir+"/bao.log", cmd)
+	typed(t, dir, "ln -s "+binary+" vault; ln -s "+sallyport+" sallyport")
+	env := []string{"PATH=" + dir + ":" + os.Getenv("PATH"), "HOME=" + dir, "BAO_ADDR=https://" + address, "BAO_TOKEN=root", "BAO_CACERT=" + caOf(t, dir)}
+	typed(t, dir, "n=0; until vault status >/dev/null 2>&1; do n=$((n+1)); [ $n -lt 200 ]; sleep 0.1; done", env...)
+	typed(t, dir, pageBlock(t, "certificates/vault.md", "", "vault secrets enable", "/etc/sallyport", dir), env...)
+	typed(t, dir, "vault read -field=certificate pki/cert/ca > root.pem", env...)
+	return address, process
+}
+
+// TestProviderPlugin: an intermediate by the plug-in for OpenSSL, and leafs without it.
+func TestProviderPlugin(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	pluginFor(t, dir)
+	behind(t, pageBlock(t, "certificates/plug-in.md", "yaml", "ca_provider: plugin", "/usr/local/lib/sallyport", dir, "/var/lib/mesh-ca", dir+"/mesh-ca"), true, func() { typed(t, dir, "rm -r openssl.sh mesh-ca") })
 }
 
 // TestProviderFiles: leafs by the key of an intermediate in files, also when those are gone.
 func TestProviderFiles(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
-	typed(t, dir, "umask 022; "+pageBlock(t, "certificates/files.md", "", "openssl x509 -req"))
+	filesFor(t, dir)
 	behind(t, pageBlock(t, "certificates/files.md", "yaml", "key_file", "/etc/mesh-ca", dir), true, func() { typed(t, dir, "rm *.pem") })
 }
 
 // TestProviderVault: an intermediate by an OpenBao, with the policy that the page says, and leafs without it.
 func TestProviderVault(t *testing.T) {
 	t.Parallel()
-	binary := os.Getenv("OPENBAO")
-	if binary == "" {
-		binary = envoytest.Tool(t, "openbao-2.7.2")
-	}
 	dir := t.TempDir()
-	address := unusedAddress(t)
-	cmd := exec.Command(binary, "server", "-dev", "-dev-tls", "-dev-tls-cert-dir="+dir, "-dev-root-token-id=root", "-dev-listen-address="+address, "-dev-no-store-token")
-	cmd.Env, cmd.Dir = append(meshtest.Environ(), "HOME="+dir), dir
-	bao := meshtest.Start(t, "bao server", dir+"/bao.log", cmd)
-	typed(t, dir, "ln -s "+binary+" vault; ln -s "+sallyport+" sallyport")
-	env := []string{"PATH=" + dir + ":" + os.Getenv("PATH"), "HOME=" + dir, "BAO_ADDR=https://" + address, "BAO_TOKEN=root", "BAO_CACERT=" + caOf(t, dir)}
-	typed(t, dir, "n=0; until vault status >/dev/null 2>&1; do n=$((n+1)); [ $n -lt 200 ]; sleep 0.1; done", env...)
-	typed(t, dir, pageBlock(t, "certificates/vault.md", "", "vault secrets enable", "/etc/sallyport", dir), env...)
-	behind(t, pageBlock(t, "certificates/vault.md", "yaml", "ca_provider: vault", "/etc/sallyport/vault-ca.pem", caOf(t, dir), "/etc/sallyport", dir, "vault.example:8200", address), true, func() {
-		bao.Stop(syscall.SIGKILL, 0)
-	})
+	address, bao := vaultFor(t, dir)
+	behind(t, pageBlock(t, "certificates/vault.md", "yaml", "ca_provider: vault", "/etc/sallyport/vault-ca.pem", caOf(t, dir), "/etc/sallyport", dir, "vault.example:8200", address), true, func() { bao.Stop(syscall.SIGKILL, 0) })
 }
 
 // caOf awaits the CA that OpenBao makes for its own TLS.

@@ -31,6 +31,9 @@ type LoadConfig struct {
 	Dialled int
 	// Banner is what the echo service sends first.
 	Banner string
+	// Calls are made beside these, and Holds held.
+	Calls []Call
+	Holds []Hold
 	// Patience is how long a request, a ping or a dial may take. 0: 5 s.
 	Patience time.Duration
 }
@@ -97,7 +100,7 @@ const (
 // them is returned.
 func StartLoad(c LoadConfig) (*Load, error) {
 	ctx, cancel := context.WithCancel(context.Background())
-	l := &Load{stop: cancel, inFlight: make(chan struct{}, maxInFlight), started: time.Now(), patience: cmp.Or(c.Patience, patience), held: c.Held + c.Streams}
+	l := &Load{stop: cancel, inFlight: make(chan struct{}, maxInFlight), started: time.Now(), patience: cmp.Or(c.Patience, patience), held: c.Held + c.Streams + len(c.Holds)}
 	for range c.Held {
 		conn, err := l.dialEcho(c.TCP, c.Banner)
 		if err != nil {
@@ -126,6 +129,12 @@ func StartLoad(c LoadConfig) (*Load, error) {
 		defer conn.Close()
 		return l.ping(conn)
 	}, nil)
+	for _, call := range c.Calls {
+		l.tick(ctx, call.Rate, func() error { return l.call(call.Do) }, nil)
+	}
+	for _, hold := range c.Holds {
+		l.wg.Go(func() { l.keepHeld(ctx, hold) })
+	}
 	return l, nil
 }
 

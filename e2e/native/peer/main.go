@@ -4,6 +4,8 @@
 //	ready        true or false
 //	dial NAME N  dials NAME N times, one after the other, each time with a ping; answered by how often that failed, how many µs all took, and the
 //	             last failure
+//	hold NAME    dials NAME and keeps the connection, with a ping ten times a second; answered by "ok", or by why it failed
+//	ended        how many of those connections have ended, and why the last one did
 package main
 
 import (
@@ -16,6 +18,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/sallyport/sallyport/connect"
@@ -57,16 +60,16 @@ func run(service string) error {
 		}
 	}()
 	fmt.Println("listening", l.Addr())
-	dial := func(name string) error {
+	dial := func(name string) (net.Conn, error) {
 		ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
 		defer cancel()
 		conn, err := svc.Dial(ctx, name)
 		if err != nil {
-			return err
+			return nil, err
 		}
-		defer conn.Close()
-		return ping(conn)
+		return conn, ping(conn)
 	}
+	var ends ends
 	lines := bufio.NewScanner(os.Stdin)
 	for lines.Scan() {
 		words := strings.Fields(lines.Text())
@@ -78,7 +81,23 @@ func run(service string) error {
 			if err != nil {
 				return err
 			}
-			fmt.Print(repeat(n, func() error { return dial(words[1]) }))
+			fmt.Print(repeat(n, func() error {
+				conn, err := dial(words[1])
+				if conn != nil {
+					defer conn.Close()
+				}
+				return err
+			}))
+		case len(words) == 2 && words[0] == "hold":
+			conn, err := dial(words[1])
+			if err != nil {
+				fmt.Println(oneLine(err))
+				continue
+			}
+			fmt.Println("ok")
+			go ends.hold(conn)
+		case len(words) == 1 && words[0] == "ended":
+			fmt.Println(ends.String())
 		default:
 			return fmt.Errorf("what is %q?", lines.Text())
 		}
@@ -108,5 +127,36 @@ func repeat(n int, do func() error) string {
 		}
 	}
 	took := time.Since(began)
-	return fmt.Sprintln(failed, took.Microseconds(), strings.ReplaceAll(fmt.Sprint(last), "\n", " "))
+	return fmt.Sprintln(failed, took.Microseconds(), oneLine(last))
+}
+
+func oneLine(err error) string { return strings.ReplaceAll(fmt.Sprint(err), "\n", " ") }
+
+// ends are the ends of connections that are held.
+type ends struct {
+	mu   sync.Mutex
+	n    int
+	last error
+}
+
+// hold keeps a connection until it ends.
+func (e *ends) hold(conn net.Conn) {
+	defer conn.Close()
+	for {
+		err := ping(conn)
+		if err == nil {
+			time.Sleep(100 * time.Millisecond)
+			continue
+		}
+		e.mu.Lock()
+		defer e.mu.Unlock()
+		e.n, e.last = e.n+1, err
+		return
+	}
+}
+
+func (e *ends) String() string {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return fmt.Sprint(e.n, " ", oneLine(e.last))
 }
