@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
-	"os"
-	"strings"
 
 	"github.com/sallyport/sallyport/ca"
 	"github.com/sallyport/sallyport/internal/remote"
@@ -41,7 +39,7 @@ func (s *server) ask(ctx context.Context, q question) ([]byte, error) {
 		header.Set("Idempotency-Key", q.ID)
 	}
 	if s.tokenFile != "" {
-		token, err := readToken(s.tokenFile)
+		token, err := remote.ReadSecret(s.tokenFile)
 		if err != nil {
 			return nil, fmt.Errorf("%w: plug-in %s: token: %w", ca.ErrDenied, s.name, err)
 		}
@@ -75,29 +73,4 @@ func classified(err error) error {
 		return errPrivateKey
 	}
 	return fmt.Errorf("%w: %w", kind, e)
-}
-
-// maxToken bounds a file with a token in bytes.
-const maxToken = 64 << 10
-
-// readToken reads a file of one word. What is in it is never in an error.
-func readToken(name string) (string, error) {
-	info, err := os.Stat(name)
-	if err != nil {
-		return "", err
-	}
-	if !info.Mode().IsRegular() || info.Size() > maxToken {
-		return "", fmt.Errorf("%s is no file of %d bytes or less", name, maxToken)
-	}
-	b, err := os.ReadFile(name)
-	text := strings.TrimSpace(string(b))
-	switch {
-	case err != nil:
-		return "", err
-	case text == "":
-		return "", fmt.Errorf("%s is empty", name)
-	case strings.ContainsFunc(text, func(r rune) bool { return r <= ' ' || r > '~' }):
-		return "", fmt.Errorf("%s has more in it than one word", name)
-	}
-	return text, nil
 }

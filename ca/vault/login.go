@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"os"
 	"strings"
 	"sync"
 
@@ -104,23 +103,11 @@ func checkMount(mount string) error {
 	return nil
 }
 
-// maxSecret bounds a file with a secret in bytes.
-const maxSecret = 64 << 10
-
-// readSecret reads a file of one line. What is in it is never in an error.
+// readSecret reads a file of one word. What is in it is never in an error.
 func readSecret(what, name string) (string, error) {
-	b, err := os.ReadFile(name)
-	text := strings.TrimSpace(string(b))
-	switch {
-	case err != nil:
-		err = fmt.Errorf("%s: %w", what, err)
-	case text == "":
-		err = fmt.Errorf("%s: %s is empty", what, name)
-	case len(b) > maxSecret || strings.ContainsFunc(text, func(r rune) bool { return r <= ' ' || r > '~' }):
-		err = fmt.Errorf("%s: %s has more in it than one word", what, name)
-	}
+	text, err := remote.ReadSecret(name)
 	if err != nil {
-		return "", fmt.Errorf("%w: %w", ca.ErrDenied, err)
+		return "", fmt.Errorf("%w: %s: %w", ca.ErrDenied, what, err)
 	}
 	return text, nil
 }
