@@ -14,7 +14,6 @@ import (
 
 	"github.com/sallyport/sallyport/ca"
 	"github.com/sallyport/sallyport/certpath"
-	"github.com/sallyport/sallyport/internal/backoff"
 	"github.com/sallyport/sallyport/internal/latest"
 )
 
@@ -27,8 +26,6 @@ const (
 	maxConcurrency = 64
 	// least, most and usual are how long it is until the roots are asked for again.
 	least, most, usual = 10 * time.Second, time.Hour, time.Minute
-	// firstRetry is after the first time that they could not be had.
-	firstRetry = 2 * time.Second
 	// maxDistrusted bounds the roots that must leave.
 	maxDistrusted = 64
 )
@@ -117,28 +114,7 @@ func (c *CA) Distrusted() *latest.Value[[][sha256.Size]byte] { return &c.distrus
 
 // WatchRoots implements ca.Upstream.
 func (c *CA) WatchRoots(ctx context.Context, f func([]*x509.Certificate)) error {
-	var last []*x509.Certificate
-	failures := 0
-	for ctx.Err() == nil {
-		roots, delay, err := c.roots(ctx)
-		switch {
-		case ctx.Err() != nil:
-			return nil //nolint:nilerr // that is why there is an error
-		case err != nil:
-			failures++
-			delay = backoff.Delay(failures, firstRetry, usual)
-			c.log.Warn("the roots of the CA are not known now", "err", err, "count", failures)
-		default:
-			failures = 0
-			if !slices.EqualFunc(roots, last, (*x509.Certificate).Equal) {
-				c.log.Info("the roots of the CA", "count", len(roots))
-				f(roots)
-				last = roots
-			}
-		}
-		backoff.Sleep(ctx, delay)
-	}
-	return nil
+	return ca.PollRoots(ctx, c.log, usual, c.roots, f)
 }
 
 // roots asks for the roots, and says when to ask again.

@@ -14,7 +14,6 @@ import (
 
 	"github.com/sallyport/sallyport/ca"
 	"github.com/sallyport/sallyport/certpath"
-	"github.com/sallyport/sallyport/internal/backoff"
 )
 
 // maxIssuers bounds the issuers of a mount that are looked at.
@@ -22,29 +21,10 @@ const maxIssuers = 32
 
 // WatchRoots implements ca.Upstream. It asks without a token, as what is public can be had without.
 func (c *CA) WatchRoots(ctx context.Context, f func([]*x509.Certificate)) error {
-	var last []*x509.Certificate
-	failures := 0
-	for ctx.Err() == nil {
+	return ca.PollRoots(ctx, c.log, c.cfg.Poll, func(ctx context.Context) ([]*x509.Certificate, time.Duration, error) {
 		roots, err := c.roots(ctx)
-		delay := c.cfg.Poll - c.cfg.Poll/10 + rand.N(c.cfg.Poll/5+1)
-		switch {
-		case ctx.Err() != nil:
-			return nil //nolint:nilerr // that is why there is an error
-		case err != nil:
-			failures++
-			delay = min(delay, backoff.Delay(failures, firstRetry, longestRetry))
-			c.log.Warn("the roots of the CA are not known now", "err", err, "count", failures)
-		default:
-			failures = 0
-			if !slices.EqualFunc(roots, last, (*x509.Certificate).Equal) {
-				c.log.Info("the roots of the CA", "count", len(roots))
-				f(roots)
-				last = roots
-			}
-		}
-		backoff.Sleep(ctx, delay)
-	}
-	return nil
+		return roots, c.cfg.Poll - c.cfg.Poll/10 + rand.N(c.cfg.Poll/5+1), err
+	}, f)
 }
 
 // roots are those of the issuer, or of all issuers of the mount, that are valid now.
