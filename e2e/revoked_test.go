@@ -234,6 +234,15 @@ func (m *revokedMesh) run() {
 	if r := m.Run("intention", "check", "web", "db-rbac"); r.Exit != 0 {
 		t.Errorf("its certificate alone is revoked: %s", r.Stdout)
 	}
+	meshtest.Await(t, "Envoys report that they refused it, and why", func() error {
+		all := ownMetrics(t, m.Mesh)
+		for _, s := range []string{"api-rbac", "db-rbac"} {
+			if name := fmt.Sprintf("sallyport_refusals_total{destination=%q,reason=\"revoked\"}", s); all[name] < 1 {
+				return fmt.Errorf("%s is %v", name, all[name])
+			}
+		}
+		return nil
+	})
 	m.MustRun("unrevoke", serial)
 	m.let("its certificate is revoked no more", m.holder, true)
 

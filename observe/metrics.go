@@ -17,6 +17,7 @@ const (
 	uncounted reason = iota // not refused, or by ext_authz, which counts for itself
 	handshake
 	rules
+	revoked
 	reasons // how many there are
 )
 
@@ -44,7 +45,7 @@ func (r *refusals) add(service identity.Name, n [reasons]uint64) {
 // desc describes the one metric.
 func desc() *prometheus.Desc {
 	return prometheus.NewDesc("sallyport_refusals_total",
-		"Connections and requests that the Envoys of a service refused by themselves and reported, by reason: handshake (no certificate of the mesh, or one that may not), rules (of an intention).",
+		"Connections and requests that the Envoys of a service refused by themselves and reported, by reason: handshake (no certificate of the mesh, or one that may not), rules (of an intention), revoked (the certificate or the identity is).",
 		[]string{"destination", "reason"}, nil)
 }
 
@@ -71,6 +72,7 @@ func (r *refusals) Collect(out chan<- prometheus.Metric) {
 		now[p.Service] = c
 		out <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(c[handshake]), p.Service.String(), "handshake")
 		out <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(c[rules]), p.Service.String(), "rules")
+		out <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(c[revoked]), p.Service.String(), "revoked")
 	}
 	r.by = now
 }

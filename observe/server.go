@@ -184,9 +184,12 @@ func (s *Server) take(service identity.Name, message []byte) (int, error) {
 // response.
 func reasonOf(p *accesslogv3.AccessLogCommon, details string) reason {
 	const denied = "rbac_access_denied" // the name of the intention's rule follows
+	const byRevocation = denied + "_matched_policy[revoked"
 	switch {
 	case p.GetDownstreamTransportFailureReason() != "":
 		return handshake
+	case strings.HasPrefix(p.GetConnectionTerminationDetails(), byRevocation), strings.HasPrefix(details, byRevocation):
+		return revoked
 	case strings.HasPrefix(p.GetConnectionTerminationDetails(), denied), strings.HasPrefix(details, denied):
 		return rules
 	}

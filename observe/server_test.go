@@ -138,7 +138,7 @@ func (f *fixture) send(t *testing.T, messages ...*alsv3.StreamAccessLogsMessage)
 func (f *fixture) counts(t *testing.T, lines ...string) {
 	t.Helper()
 	var want strings.Builder
-	want.WriteString("# HELP sallyport_refusals_total Connections and requests that the Envoys of a service refused by themselves and reported, by reason: handshake (no certificate of the mesh, or one that may not), rules (of an intention).\n# TYPE sallyport_refusals_total counter\n")
+	want.WriteString("# HELP sallyport_refusals_total Connections and requests that the Envoys of a service refused by themselves and reported, by reason: handshake (no certificate of the mesh, or one that may not), rules (of an intention), revoked (the certificate or the identity is).\n# TYPE sallyport_refusals_total counter\n")
 	for _, l := range lines {
 		w := strings.Fields(l)
 		fmt.Fprintf(&want, "sallyport_refusals_total{destination=%q,reason=%q} %s\n", w[0], w[1], w[2])
@@ -188,24 +188,29 @@ func ended(details string) *accesslogv3.AccessLogCommon {
 func TestCounts(t *testing.T) {
 	f := start(t)
 	f.serve(t)
-	f.counts(t, "api handshake 0", "api rules 0", "db handshake 0", "db rules 0")
+	f.counts(t, "api handshake 0", "api revoked 0", "api rules 0", "db handshake 0", "db revoked 0", "db rules 0")
 	first := tcp(failed("TLS_error:|268435581:SSL routines:OPENSSL_internal:CERTIFICATE_VERIFY_FAILED:TLS_error_end"), ended("rbac_access_denied_matched_policy[none]"))
 	first.Identifier = &alsv3.StreamAccessLogsMessage_Identifier{LogName: "refusals", Node: &corev3.Node{Id: "db-sidecar-proxy", Cluster: "db"}}
 	if err := f.send(t, first, tcp(failed("x"), ended("something_else"), nil, ended("")), http("rbac_access_denied_matched_policy[web_=>_api]", "via_upstream", "ext_authz_denied")); err != nil {
 		t.Fatal(err)
 	}
 	// It is the token that says whose they are, not the node.
-	f.counts(t, "api handshake 2", "api rules 2", "db handshake 0", "db rules 0")
+	f.counts(t, "api handshake 2", "api revoked 0", "api rules 2", "db handshake 0", "db revoked 0", "db rules 0")
 	f.is(identity.Caller{Proxy: "db-2-sidecar-proxy", Service: identity.NewName("db")}, nil)
 	if err := f.send(t, tcp(failed("x"))); err != nil {
 		t.Fatal(err)
 	}
-	f.counts(t, "api handshake 2", "api rules 2", "db handshake 1", "db rules 0")
+	f.counts(t, "api handshake 2", "api revoked 0", "api rules 2", "db handshake 1", "db revoked 0", "db rules 0")
+	// By a filter for connections, which names whose certificates it refuses, and by rules of requests.
+	if err := f.send(t, tcp(ended("rbac_access_denied_matched_policy[revoked_spiffe://x/ns/default/dc/dc1/svc/web]"), ended("rbac_access_denied_matched_policy[revoked]")), http("rbac_access_denied_matched_policy[revoked]")); err != nil {
+		t.Fatal(err)
+	}
+	f.counts(t, "api handshake 2", "api revoked 0", "api rules 2", "db handshake 1", "db revoked 3", "db rules 0")
 	// A service that has left is not shown any more; one that comes begins at zero.
 	f.store.Publish(contents("web", "db"))
-	f.counts(t, "db handshake 1", "db rules 0", "web handshake 0", "web rules 0")
+	f.counts(t, "db handshake 1", "db revoked 3", "db rules 0", "web handshake 0", "web revoked 0", "web rules 0")
 	f.store.Publish(contents("api"))
-	f.counts(t, "api handshake 0", "api rules 0")
+	f.counts(t, "api handshake 0", "api revoked 0", "api rules 0")
 	if problems, err := testutil.GatherAndLint(f.registry); err != nil || len(problems) > 0 {
 		t.Errorf("metrics: %v %v", problems, err)
 	}
@@ -240,7 +245,7 @@ func TestRefuses(t *testing.T) {
 			if err := f.send(t, message); status.Code(err) != tt.code {
 				t.Errorf("the stream ended with %v, want %s", err, tt.code)
 			}
-			f.counts(t, "api handshake 0", "api rules 0", "db handshake 0", "db rules 0")
+			f.counts(t, "api handshake 0", "api revoked 0", "api rules 0", "db handshake 0", "db revoked 0", "db rules 0")
 		})
 	}
 	t.Run("no catalog", func(t *testing.T) {
@@ -357,7 +362,7 @@ func TestAuthorizedAgain(t *testing.T) {
 		if err := <-result; status.Code(err) != codes.Unauthenticated || read != 2 {
 			t.Errorf("after %d messages the stream ended with %v", read, err)
 		}
-		f.counts(t, "api handshake 2", "api rules 0", "db handshake 0", "db rules 0")
+		f.counts(t, "api handshake 2", "api revoked 0", "api rules 0", "db handshake 0", "db revoked 0", "db rules 0")
 		cancel()
 		f.stop()
 	})

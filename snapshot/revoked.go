@@ -3,6 +3,7 @@ package snapshot
 import (
 	"cmp"
 	"slices"
+	"strings"
 
 	"cel.dev/expr"
 	xdscorev3 "github.com/cncf/xds/go/xds/core/v3"
@@ -22,6 +23,9 @@ import (
 
 // revokedStats is what the counters of the network filter that refuses certificates start with.
 const revokedStats = "revoked."
+
+// revokedAction begins what Envoy reports of whom it refuses because of a revocation; package observe counts it.
+const revokedAction = "revoked"
 
 // digests are revoked certificates of one holder; id is empty for those of which it is not known.
 type digests struct {
@@ -59,7 +63,7 @@ func (b *builder) refuseCertificates(all []digests) *anypb.Any {
 				PrincipalName: &envoymatcherv3.StringMatcher{MatchPattern: &envoymatcherv3.StringMatcher_Exact{Exact: d.id}},
 			}}
 		}
-		policies[cmp.Or("revoked "+d.id, "revoked")] = &rbacv3.Policy{
+		policies[strings.TrimSuffix(revokedAction+" "+d.id, " ")] = &rbacv3.Policy{
 			Permissions: []*rbacv3.Permission{{Rule: &rbacv3.Permission_Any{Any: true}}},
 			Principals:  []*rbacv3.Principal{who},
 			Condition:   b.condition(digestIn(d.list)),
@@ -87,11 +91,20 @@ func (b *builder) unlessRevoked(list []string, m *matcherv3.Matcher_OnMatch) *ma
 						},
 					},
 				},
-				OnMatch: b.action(intention.Deny),
+				OnMatch: b.denyRevoked(),
 			}},
 		}},
 		OnNoMatch: m,
 	}}}
+}
+
+// denyRevoked denies, and has Envoy's reports say why: they have the action's name, as they have that of the filter's policies for connections.
+func (b *builder) denyRevoked() *matcherv3.Matcher_OnMatch {
+	return &matcherv3.Matcher_OnMatch{OnMatch: &matcherv3.Matcher_OnMatch_Action{
+		Action: &xdscorev3.TypedExtensionConfig{Name: "action", TypedConfig: b.constant(revokedAction, func() proto.Message {
+			return &rbacv3.Action{Name: revokedAction, Action: rbacv3.RBAC_DENY}
+		})},
+	}}
 }
 
 // digestIn is the expression `connection.sha256_peer_certificate_digest in [list]`, parsed.
@@ -150,6 +163,7 @@ func (b *builder) deny(sources []*source) []*source {
 		if s == nil {
 			continue
 		}
+		s.rule = b.entry(s.id, b.denyRevoked())
 		if i := slices.IndexFunc(sources, func(o *source) bool { return o.id == s.id }); i >= 0 {
 			sources[i] = s
 		} else {

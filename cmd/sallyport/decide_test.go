@@ -49,7 +49,7 @@ func TestOneAnswer(t *testing.T) {
 	for n := range oneAnswerMeshes {
 		r := rand.New(rand.NewPCG(11, uint64(n)))
 		m := randomMesh(r, ds.domain)
-		ds.publish(t, m)
+		ds.publish(t, m, randomRevoked(r, ds.domain)...)
 		for range oneAnswerQuestions {
 			q := randomQuestion(r, ds.domain)
 			asked++
@@ -155,6 +155,18 @@ func randomMesh(r *rand.Rand, domain spiffeid.TrustDomain) catalogtest.Mesh {
 	return m
 }
 
+// randomRevoked are identities of some of the names, of one datacenter each, and certificates of which nobody is asked.
+func randomRevoked(r *rand.Rand, domain spiffeid.TrustDomain) (all []intention.Revocation) {
+	for range r.IntN(4) {
+		v := intention.Revocation{ID: identity.Service{TrustDomain: domain, Datacenter: pick(r, "dc1", "dc1", "east"), Name: identity.NewName(pick(r, askedNames...))}.ID().String(), Origin: "test"}
+		if r.IntN(4) == 0 {
+			v.SHA256 = strings.Repeat("ab", 32)
+		}
+		all = append(all, v)
+	}
+	return all
+}
+
 // randomQuestion is one about names of the mesh more often than not, and at times about what is none.
 func randomQuestion(r *rand.Rand, domain spiffeid.TrustDomain) decisionQuestion {
 	id := func(td, rest, service string) string { return "spiffe://" + td + rest + "/svc/" + service }
@@ -242,9 +254,11 @@ func (ds *deciders) mint(t *testing.T, a token.Application) string {
 }
 
 // publish makes m the catalog of all deciders.
-func (ds *deciders) publish(t *testing.T, m catalogtest.Mesh) {
+func (ds *deciders) publish(t *testing.T, m catalogtest.Mesh, revoked ...intention.Revocation) {
 	t.Helper()
-	ds.plane.store.Publish(m.Contents())
+	c := m.Contents()
+	c.Revoked = intention.Revoke(revoked)
+	ds.plane.store.Publish(c)
 	ds.view, _ = ds.plane.store.Views.Load()
 	ds.matchers = map[string]*matcherv3.Matcher{}
 	q := decisionQuestion{uri: "spiffe://" + ds.domain.Name() + "/ns/default/dc/dc1/svc/web", destination: "api"}

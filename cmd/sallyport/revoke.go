@@ -307,7 +307,7 @@ func accepted(s xds.ChangeStatus) (n int, pending []xds.ProxyChange) {
 
 // liveText is what becomes of live connections.
 var liveText = map[string]string{
-	"drain": "live connections end", "new": "live connections go on (revocation: new)", "next-request": "requests are refused from the next one on",
+	"drain": "live connections end, within the drain time at the latest", "new": "live connections go on (revocation: new)", "next-request": "requests are refused from the next one on",
 }
 
 func printRevocation(w io.Writer, a advice, done admin.RevocationResponse, undone bool, change *xds.ChangeStatus, took time.Duration) {
@@ -344,6 +344,11 @@ func printRevocation(w io.Writer, a advice, done admin.RevocationResponse, undon
 		n, pending := accepted(*change)
 		if n > 0 {
 			line(fmt.Sprintf("%s accepted it, %s after the command began", count(n, "sidecar"), took.Round(time.Millisecond)))
+		}
+		for _, c := range change.Proxies {
+			if _, rest, later := strings.Cut(c.State, ", and "); later && !undone {
+				line(string(c.ID) + " " + rest + ", as others were ended moments ago")
+			}
 		}
 		for i, c := range pending {
 			if i == maxHolders {
