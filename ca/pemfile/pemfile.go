@@ -198,7 +198,11 @@ func (c *CA) current() (*state, error) {
 				c.log.Info("the files of the CA are read again", "file", c.cfg.Chain)
 			}
 			c.good, c.seen, c.problem = s, seen, nil
-		case c.problem == nil || err.Error() != c.problem.Error():
+		case c.problem != nil && err.Error() == c.problem.Error(): // as was said
+		case c.good == nil:
+			c.log.Error("the files of the CA cannot be used", "err", err)
+			c.problem = err
+		default:
 			c.log.Error("the files of the CA cannot be used: what they said last holds", "err", err)
 			c.problem = err
 		}

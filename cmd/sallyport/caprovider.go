@@ -122,8 +122,6 @@ type opened struct {
 	ca.UpstreamConfig
 	run   func(context.Context) error // nil: nothing runs
 	close func() error
-	// policy is what a token of Vault needs; empty: it is none.
-	policy string
 	// plugin is nil if it is none.
 	plugin *plugin.CA
 }
@@ -145,7 +143,7 @@ func (p provider) open(td spiffeid.TrustDomain, log *slog.Logger, asked *remote.
 		if err != nil {
 			return out, fmt.Errorf("%s: %w", o.of, err)
 		}
-		out.Upstream, out.EachLeaf, out.run, out.policy = v, cfg.LeafRole != "", v.Run, v.Policy()
+		out.Upstream, out.EachLeaf, out.run = v, cfg.LeafRole != "", v.Run
 		out.close = func() error { v.Close(); return nil }
 	case "plugin":
 		cfg := plugin.Config{
