@@ -236,6 +236,9 @@ type Status struct {
 	Applications map[string]Application `json:"applications,omitempty"`
 	// Roots are the CA's certificates that leafs are verified with.
 	Roots []Root `json:"roots,omitempty"`
+	// RevokedCertificates and RevokedIdentities are how many are revoked now.
+	RevokedCertificates int `json:"revoked_certificates,omitempty"`
+	RevokedIdentities   int `json:"revoked_identities,omitempty"`
 	// Rotation is the replacement of a root that is running; nil: none is.
 	Rotation *Rotation `json:"rotation,omitempty"`
 	// Clock is why the clock of this machine seems to be wrong, Disk why the data directory cannot

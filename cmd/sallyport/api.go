@@ -130,6 +130,13 @@ func (p *controlPlane) describe() admin.Status {
 	others, _ := p.domains.Sets().Load()
 	s.Catalog.Warnings = append(s.Catalog.Warnings, sharedKeys(own, others)...)
 	s.Rotation = p.caStatus().Rotation
+	for _, r := range p.revoked.Revoked().All() {
+		if r.OfCertificate() {
+			s.RevokedCertificates++
+		} else {
+			s.RevokedIdentities++
+		}
+	}
 	s.Clock = clockFault(p.cfg.Data, p.source.ahead(), s.Roots, now)
 	if td, ok := p.authority.trustDomain(); ok {
 		s.TrustDomain = td.Name()

@@ -136,6 +136,9 @@ func TestRevokeIdentity(t *testing.T) {
 	if err != nil || r.Allowed || !strings.Contains(r.Reason, "revocation of "+web) || r.Origin != "revoked.yaml:3" || !strings.Contains(r.Remedy, "sallyport unrevoke "+web) {
 		t.Errorf("%v: %+v", err, r)
 	}
+	if s, err := c.Status(t.Context()); err != nil || s.RevokedIdentities != 1 || s.RevokedCertificates != 0 {
+		t.Errorf("%v: the status counts %d identities and %d certificates", err, s.RevokedIdentities, s.RevokedCertificates)
+	}
 	all, err := c.Revoked(t.Context())
 	if err != nil || len(all.All) != 1 || time.Until(all.All[0].Until) > time.Hour || time.Until(all.All[0].Until) < 50*time.Minute {
 		t.Errorf("%v: %+v", err, all)

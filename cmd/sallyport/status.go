@@ -173,6 +173,9 @@ func printPlane(w io.Writer, p painter, s admin.Status, all int) {
 	if r := s.Rotation; r != nil {
 		fmt.Fprintln(w, wrap("", p.text("root: "+rotationText(*r)+": `sallyport ca status` says more"), 2))
 	}
+	if c, i := s.RevokedCertificates, s.RevokedIdentities; c+i > 0 {
+		fmt.Fprintln(w, wrap("", p.text(fmt.Sprintf("revoked: %s, %s: `sallyport revoked` lists them", count(c, "certificate"), count(i, "identity"))), 2))
+	}
 	line := func(c colour, lead, text string) {
 		fmt.Fprintln(w, p.paint(c, wrap("  "+lead+": ", p.text(text), 4)))
 	}

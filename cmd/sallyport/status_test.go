@@ -23,11 +23,14 @@ func TestPrintStatus(t *testing.T) {
 		{ID: "left", Connected: true, Left: true},
 		{ID: "revoked", Connected: true, InSync: true, Streams: []xds.StreamStatus{{RevocationPending: true, RevocationAt: time.Now().Add(4 * time.Second)}}},
 		{ID: "silent", Service: "web", Connected: true, InSync: true},
-	}, Applications: map[string]admin.Application{"silent": {Since: time.Now().Add(-3 * time.Second), Failed: 2, Address: "127.0.0.1:8080"}}}
+	}, RevokedCertificates: 2, RevokedIdentities: 1, Applications: map[string]admin.Application{"silent": {Since: time.Now().Add(-3 * time.Second), Failed: 2, Address: "127.0.0.1:8080"}}}
 	var out strings.Builder
 	printStatus(&out, advice{}, s, 7, nil, nil)
 	if !strings.Contains(out.String(), "7 proxies") {
 		t.Errorf("status: %s, want all proxies counted", out.String())
+	}
+	if !strings.Contains(out.String(), "revoked: 2 certificates, 1 identity: `sallyport revoked` lists them\n") {
+		t.Errorf("status: %s, want how many are revoked", out.String())
 	}
 	const want = `stands: Envoy refused listener db 14s ago: cannot bind
 rejected: its last stream was rejected 3s ago: the token is not known
