@@ -81,7 +81,7 @@ func (k *Key) Edit(ctx context.Context, token string, decide Decide) error {
 	for range swaps {
 		v, err := k.Agent.Key(ctx, token, k.Name)
 		if err != nil {
-			return fmt.Errorf("Consul's key %s cannot be read: %w", k.Name, err) //nolint:staticcheck // a name
+			return fmt.Errorf("Consul's key %s cannot be read: %w", k.Name, err)
 		}
 		all, err := k.parse(v)
 		if err != nil {
@@ -101,9 +101,9 @@ func (k *Key) Edit(ctx context.Context, token string, decide Decide) error {
 		swapped, err := k.Agent.SwapKey(ctx, token, k.Name, text, v.Index)
 		switch {
 		case errors.Is(err, consul.ErrDenied):
-			return fmt.Errorf("Consul's key %s: %w: bring a token with `key %q { policy = \"write\" }`, by --token-file or CONSUL_HTTP_TOKEN", k.Name, err, k.Name) //nolint:staticcheck // a name
+			return fmt.Errorf("Consul's key %s: %w: bring a token with `key %q { policy = \"write\" }`, by --token-file or CONSUL_HTTP_TOKEN", k.Name, err, k.Name)
 		case err != nil:
-			return fmt.Errorf("Consul's key %s cannot be written: %w", k.Name, err) //nolint:staticcheck // a name
+			return fmt.Errorf("Consul's key %s cannot be written: %w", k.Name, err)
 		case swapped:
 			return k.await(ctx, v.Index, edit)
 		}
