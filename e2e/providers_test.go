@@ -81,11 +81,16 @@ func vaultFor(t *testing.T, dir string) (address string, process *meshtest.Proce
 	cmd.Env, cmd.Dir = append(meshtest.Environ(), "HOME="+dir), dir
 	process = meshtest.Start(t, "bao server", dir+"/bao.log", cmd)
 	typed(t, dir, "ln -s "+binary+" vault; ln -s "+sallyport+" sallyport")
-	env := []string{"PATH=" + dir + ":" + os.Getenv("PATH"), "HOME=" + dir, "BAO_ADDR=https://" + address, "BAO_TOKEN=root", "BAO_CACERT=" + caOf(t, dir)}
-	typed(t, dir, "n=0; until vault status >/dev/null 2>&1; do n=$((n+1)); [ $n -lt 200 ]; sleep 0.1; done", env...)
-	typed(t, dir, pageBlock(t, "certificates/vault.md", "", "vault secrets enable", "/etc/sallyport", dir), env...)
-	typed(t, dir, "vault read -field=certificate pki/cert/ca > root.pem", env...)
+	asRoot(t, dir, address, "n=0; until vault status >/dev/null 2>&1; do n=$((n+1)); [ $n -lt 200 ]; sleep 0.1; done")
+	asRoot(t, dir, address, pageBlock(t, "certificates/vault.md", "", "vault secrets enable", "/etc/sallyport", dir))
+	asRoot(t, dir, address, "vault read -field=certificate pki/cert/ca > root.pem")
 	return address, process
+}
+
+// asRoot types what Vault's administrator does, in vaultFor's directory.
+func asRoot(t *testing.T, dir, address, script string) {
+	t.Helper()
+	typed(t, dir, script, "PATH="+dir+":"+os.Getenv("PATH"), "HOME="+dir, "BAO_ADDR=https://"+address, "BAO_TOKEN=root", "BAO_CACERT="+caOf(t, dir))
 }
 
 // TestProviderPlugin: an intermediate by the plug-in for OpenSSL, and leafs without it.
@@ -104,11 +109,20 @@ func TestProviderFiles(t *testing.T) {
 	behind(t, pageBlock(t, "certificates/files.md", "yaml", "key_file", "/etc/mesh-ca", dir), true, func() { typed(t, dir, "rm *.pem") })
 }
 
-// TestProviderVault: an intermediate by an OpenBao, with the policy that the page says, and leafs without it.
+// TestProviderVault: each leaf by an OpenBao, and an intermediate by it and leafs without it, with the policies that the page says.
 func TestProviderVault(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	address, bao := vaultFor(t, dir)
+	t.Run("each leaf", func(t *testing.T) {
+		config := pageBlock(t, "certificates/vault.md", "yaml", "LeafRole: mesh", "/etc/sallyport/vault-ca.pem", caOf(t, dir), "/etc/sallyport", dir, "vault.example:8200", address)
+		if err := os.WriteFile(dir+"/sallyport.yaml", []byte(config), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		asRoot(t, dir, address, pageBlock(t, "certificates/vault.md", "", "vault write pki/roles/mesh", "/etc/sallyport", dir))
+		behind(t, config, true, func() {}) // renewed there
+		asRoot(t, dir, address, "sallyport ca vault-policy --mount pki | vault policy write sallyport -")
+	})
 	behind(t, pageBlock(t, "certificates/vault.md", "yaml", "ca_provider: vault", "/etc/sallyport/vault-ca.pem", caOf(t, dir), "/etc/sallyport", dir, "vault.example:8200", address), true, func() { bao.Stop(syscall.SIGKILL, 0) })
 }
 

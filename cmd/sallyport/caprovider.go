@@ -182,12 +182,11 @@ func vaultConfig(o *options, variable func(string) string) (vault.Config, error)
 			ServerName: cmp.Or(o.text("TLSServerName"), variable("VAULT_TLS_SERVER_NAME")),
 		},
 		Namespace: cmp.Or(o.text("Namespace"), variable("VAULT_NAMESPACE")),
-		Mount:     o.text("RootPKIPath"), Issuer: o.text("Issuer"), LeafRole: o.text("LeafRole"),
 	}
-	if between := o.text("IntermediatePKIPath"); cfg.LeafRole != "" {
-		cfg.Mount = between
+	cfg.Mount, cfg.Issuer, cfg.LeafRole = o.vaultPaths()
+	if cfg.LeafRole != "" {
 		o.ignored("is not asked, as LeafRole signs each leaf at IntermediatePKIPath", "RootPKIPath")
-	} else if between != "" {
+	} else if o.text("IntermediatePKIPath") != "" {
 		o.note("IntermediatePKIPath", "means nothing: the intermediate is sallyport's own, signed at RootPKIPath; LeafRole has each leaf signed at IntermediatePKIPath")
 	}
 	o.ignored("means nothing: the key is on P-256", "PrivateKeyType", "PrivateKeyBits")
@@ -215,6 +214,15 @@ func vaultConfig(o *options, variable func(string) string) (vault.Config, error)
 		errs = append(errs, err)
 	}
 	return cfg, errors.Join(append(errs, method.rest(), o.rest())...)
+}
+
+// vaultPaths are where in Vault is signed, on which its policy depends.
+func (o *options) vaultPaths() (mount, issuer, leafRole string) {
+	mount, issuer, leafRole = o.text("RootPKIPath"), o.text("Issuer"), o.text("LeafRole")
+	if between := o.text("IntermediatePKIPath"); leafRole != "" {
+		mount = between
+	}
+	return mount, issuer, leafRole
 }
 
 // vaultLogin is the way to log in that AuthMethod names.

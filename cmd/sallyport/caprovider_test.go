@@ -193,6 +193,46 @@ func TestVaultPolicy(t *testing.T) {
 	}
 }
 
+// TestVaultPolicyOfAConfiguration: mount, issuer and role are those of the file, whose token need not exist yet.
+func TestVaultPolicyOfAConfiguration(t *testing.T) {
+	withoutVariables(t)
+	const several = "ca_providers:\n  east: {provider: vault, config: {root_pki_path: e}}\n  west: {provider: vault, config: {root_pki_path: w, issuer: i}}\n  corp: {provider: plugin}\n"
+	for name, tt := range map[string]struct {
+		file, args, want string
+	}{
+		"an intermediate": {"ca_provider: vault\nca_config: {Address: 'https://v:8200', RootPKIPath: a/b, TokenFile: /none, AuthMethod: {Type: new}}\n", "", `path "a/b/root/sign-intermediate"`},
+		"an issuer":       {"ca_provider: vault\nca_config: {RootPKIPath: a, Issuer: x}\n", "vault", `path "a/issuer/x/sign-intermediate"`},
+		"each leaf":       {"ca_provider: vault\nca_config: {RootPKIPath: a, IntermediatePKIPath: b, LeafRole: r}\n", "", `path "b/sign/r"`},
+		"by its name":     {several, "west", `path "w/issuer/i/sign-intermediate"`},
+		"several":         {several, "", "say which one: east, west"},
+		"another":         {several, "corp", `"corp" is no Vault of it: there are east, west`},
+		"none":            {"ca_providers: {corp: {provider: plugin}}\n", "", "no provider in it is a Vault"},
+		"no mount":        {"ca_provider: vault\nca_config: {LeafRole: r}\n", "", "IntermediatePKIPath with LeafRole"},
+		"both":            {several, "--mount x", "leave out either"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			file := filepath.Join(t.TempDir(), "sallyport.yaml")
+			writeText(t, file, tt.file)
+			out, err := command(t, append([]string{"ca", "vault-policy", "--config", file}, strings.Fields(tt.args)...)...)
+			if err != nil {
+				out = err.Error()
+			}
+			if !strings.Contains(out, tt.want) {
+				t.Errorf("%s, want %s", out, tt.want)
+			}
+		})
+	}
+	file := filepath.Join(t.TempDir(), "sallyport.yaml")
+	writeText(t, file, several)
+	t.Setenv("SALLYPORT_CONFIG", file)
+	if out, err := command(t, "ca", "vault-policy", "east"); err != nil || !strings.Contains(out, `path "e/root`) {
+		t.Errorf("by SALLYPORT_CONFIG: %v, %s", err, out)
+	}
+	if out, err := command(t, "ca", "vault-policy", "--mount", "m"); err != nil || !strings.Contains(out, `path "m/root`) {
+		t.Errorf("--mount beside SALLYPORT_CONFIG: %v, %s", err, out)
+	}
+}
+
 // TestRoleIDFile: Consul takes the ID of a role from a file, too.
 func TestRoleIDFile(t *testing.T) {
 	name := filepath.Join(t.TempDir(), "role")
