@@ -11,6 +11,10 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/sallyport/sallyport/ca"
+	"github.com/sallyport/sallyport/identity"
+	"github.com/spiffe/go-spiffe/v2/bundle/jwtbundle"
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+	"github.com/spiffe/go-spiffe/v2/svid/jwtsvid"
 )
 
 // TestJWTKeysFollow takes the keys through two rotations of the CA's root. After each step the process is another one, and asks again: what is
@@ -29,6 +33,21 @@ func TestJWTKeysFollow(t *testing.T) {
 		return list
 	}
 	first, second := now, now.Add(time.Hour)
+	// tokens are JWT-SVIDs by the key that signed them: they are good as long as it is in the bundle, and no longer.
+	tokens := map[rune]string{}
+	td := spiffeid.RequireTrustDomainFromString("mesh.test")
+	validated := func(k *JWTKeys) (list string) {
+		bundle, err := jwtbundle.Parse(td, []byte(k.Bundle()))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for key, token := range tokens {
+			if _, err := jwtsvid.ParseAndValidate(token, bundle, []string{"mail"}); err == nil {
+				list += string(key)
+			}
+		}
+		return list
+	}
 	for i, step := range []struct {
 		after time.Duration
 		r     Rotation
@@ -61,6 +80,18 @@ func TestJWTKeysFollow(t *testing.T) {
 		again, err := OpenJWTKeys(file, nil)
 		if err != nil || name(again) != step.want {
 			t.Fatalf("step %d: the disk has %s (%v), want %s", i, name(again), err, step.want)
+		}
+		svid, err := again.load().list[0].sign(identity.Service{TrustDomain: td, Datacenter: "dc1", Name: identity.NewName("web")}, []string{"mail"}, time.Now())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if key := rune(step.want[0]); tokens[key] == "" {
+			tokens[key] = svid
+		}
+		for key := range tokens {
+			if good, want := strings.ContainsRune(validated(again), key), strings.ContainsRune(step.want, key); good != want {
+				t.Errorf("step %d: a JWT-SVID by %c is good: %t, want %t", i, key, good, want)
+			}
 		}
 		if n := strings.Count(string(again.load().bundle), `"kid"`); n != len(step.want) {
 			t.Errorf("step %d: %d keys in the bundle, want %d", i, n, len(step.want))

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"errors"
 	"io/fs"
 	"log/slog"
 	"os"
@@ -75,6 +76,34 @@ func TestEveryPrivateKeyIsEncrypted(t *testing.T) {
 		if diff := cmp.Diff(keys, files("BEGIN AGE ENCRYPTED FILE")); diff != "" || files("PRIVATE KEY") != nil {
 			t.Errorf("in clear: %q, encrypted:\n%s", files("PRIVATE KEY"), diff)
 		}
+	}
+	another, err := age.GenerateX25519Identity()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg.CAKeyFile = filepath.Join(t.TempDir(), "another.age")
+	if err := os.WriteFile(cfg.CAKeyFile, []byte(another.String()+"\n"), 0o400); err != nil {
+		t.Fatal(err)
+	}
+	content := map[string]string{}
+	for _, name := range keys {
+		text, err := os.ReadFile(filepath.Join(cfg.Data, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		content[name] = string(text)
+	}
+	if err := run(); err == nil || !strings.Contains(err.Error(), "no identity in "+cfg.CAKeyFile) {
+		t.Errorf("with another identity: %v", err)
+	}
+	for name, was := range content { // above all there is no new CA
+		if text, err := os.ReadFile(filepath.Join(cfg.Data, name)); err != nil || string(text) != was {
+			t.Errorf("with another identity %s was changed (%v)", name, err)
+		}
+	}
+	cfg.CAKeyFile = filepath.Join(t.TempDir(), "lost.age")
+	if err := run(); !errors.Is(err, fs.ErrNotExist) || !strings.Contains(err.Error(), "lost.age") {
+		t.Errorf("with a file of identities that is lost: %v", err)
 	}
 	cfg.CAKeyFile = ""
 	for _, name := range slices.Backward(keys) {
