@@ -26,7 +26,7 @@ can do what it is for, and nothing else. Mount, issuer and role are those of the
 which need not be said where there is one Vault. The token need not exist yet.`,
 		Example: `  sallyport ca vault-policy --config /etc/sallyport/sallyport.yaml | vault policy write sallyport -
   sallyport ca vault-policy --mount pki | vault policy write sallyport -`,
-		Args: cobra.MaximumNArgs(1),
+		Args: between(0, "PROVIDER"),
 		RunE: func(c *cobra.Command, args []string) error {
 			said := func(name string) bool { return c.Flags().Changed(name) }
 			if !said("mount") && !said("issuer") && !said("leaf-role") {
@@ -51,7 +51,7 @@ which need not be said where there is one Vault. The token need not exist yet.`,
 		},
 	}
 	f := c.Flags()
-	f.StringVar(&file, "config", "", "configuration file of `serve` (SALLYPORT_CONFIG) that has mount, issuer and role")
+	f.StringVar(&file, "config", "", "configuration file of sallyport serve (SALLYPORT_CONFIG) that has mount, issuer and role")
 	f.StringVar(&cfg.Mount, "mount", "pki", "path of the PKI secrets engine that signs (RootPKIPath; with --leaf-role IntermediatePKIPath)")
 	f.StringVar(&cfg.Issuer, "issuer", "", "the issuer in it that signs, where that is not its default (Issuer)")
 	f.StringVar(&cfg.LeafRole, "leaf-role", "", "the role by which each leaf is signed there (LeafRole)")
