@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -241,28 +242,32 @@ func writeRevoked(done admin.RevocationResponse, undone bool) error {
 	for _, w := range done.What {
 		what = append(what, undescribed(w))
 	}
+	if len(what) == 0 {
+		return errors.New("the control plane does not say what to write: is it of another release?")
+	}
 	err := revocation.Write(done.Unwritten, func(all []intention.Revocation) (revocation.Edit, error) {
 		if undone {
 			return revocation.Edit{Drop: dropping(what, now)}, nil
 		}
-		if len(what) != 1 {
-			return revocation.Edit{}, errors.New("the control plane does not say what to write")
-		}
 		return revokeOne(all, what[0], now)
 	})
-	switch {
-	case err == nil:
-		return nil
-	case undone:
-		return fmt.Errorf("nothing has changed: the control plane may not write to %s (%s), and neither may you (%w): take it out of the list there", done.Unwritten, done.Why, err)
-	case !errors.Is(err, revocation.ErrReadOnly):
+	if !errors.Is(err, revocation.ErrReadOnly) {
 		return err
+	}
+	return unwritable(done, what, undone, err)
+}
+
+// unwritable is what somebody does if neither the control plane nor the command may write to the catalog directory, the latter because of err.
+func unwritable(done admin.RevocationResponse, what []intention.Revocation, undone bool, err error) error {
+	if undone {
+		return fmt.Errorf("nothing has changed: the control plane may not write there (%s), and neither may you (%w): run the command as somebody who may, or take it out of the list at %s of %s", done.Why, err, what[0].Origin, done.Unwritten)
 	}
 	text, ferr := files.FormatRevocation(what[0])
 	if ferr != nil {
 		return errors.Join(err, ferr)
 	}
-	return fmt.Errorf("nothing is revoked: the control plane may not write to %s (%s), and neither may you (%w): run the command as somebody who may, or write into the list revoked of %s/%s there:\n%s", done.Unwritten, done.Why, err, done.Unwritten, files.RevokedFile, strings.TrimRight(text, "\n"))
+	return fmt.Errorf("nothing is revoked: the control plane may not write there (%s), and neither may you (%w): run the command as somebody who may, or write this into the list revoked of %s:\n%s",
+		done.Why, err, filepath.Join(done.Unwritten, files.RevokedFile), strings.TrimRight(text, "\n"))
 }
 
 const (
@@ -360,6 +365,9 @@ func printRevocation(w io.Writer, a advice, done admin.RevocationResponse, undon
 	}
 	for _, l := range done.Rotated {
 		line(fmt.Sprintf("%s has a new leaf: serial %s, until %s", l.Proxy, l.Serial, at(l.NotAfter)))
+	}
+	if done.Issued && len(done.UsedBy) == 0 && !undone {
+		line("nobody is given it now; a holder with a key of its own, or with a copy, has to ask for another one")
 	}
 	if len(done.UsedBy) > 0 && len(done.Rotated) == 0 {
 		line("in use by " + strings.Join(done.UsedBy, ", "))

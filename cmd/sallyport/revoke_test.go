@@ -7,6 +7,7 @@ import (
 	"crypto/x509"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -20,6 +21,7 @@ import (
 
 	"github.com/sallyport/sallyport/admin"
 	"github.com/sallyport/sallyport/intention"
+	"github.com/sallyport/sallyport/revocation"
 )
 
 // authorizes asks the HTTP API whether api lets somebody with a certificate of web in, and why.
@@ -272,6 +274,24 @@ func TestWriteRevoked(t *testing.T) {
 	text := string(readAll(t, filepath.Join(dir, "revoked.yaml")))
 	if strings.Count(text, "serial:") != 2 || !strings.Contains(text, `"102"`) || !strings.Contains(text, `"302"`) || !strings.Contains(text, "by: ann") {
 		t.Errorf("the file is\n%s", text)
+	}
+}
+
+// TestUnwritable: if nobody may write, the error says what to write where, as the file has it.
+func TestUnwritable(t *testing.T) {
+	t.Parallel()
+	done := admin.RevocationResponse{Unwritten: "/etc/sallyport/catalog", Why: "read-only file system"}
+	what := []intention.Revocation{{ID: "spiffe://example.org/ns/default/dc/dc1/svc/web", Reason: "stolen", Origin: "revoked.yaml:7"}}
+	err := unwritable(done, what, false, revocation.ErrReadOnly)
+	const entry = "list revoked of /etc/sallyport/catalog/revoked.yaml:\n- spiffe_id: spiffe://example.org/ns/default/dc/dc1/svc/web\n  reason: stolen"
+	if !errors.Is(err, revocation.ErrReadOnly) || !strings.Contains(err.Error(), "read-only file system") || !strings.HasSuffix(err.Error(), entry) {
+		t.Errorf("%v", err)
+	}
+	if err := unwritable(done, what, true, revocation.ErrReadOnly); !strings.HasPrefix(err.Error(), "nothing has changed") || !strings.HasSuffix(err.Error(), "at revoked.yaml:7 of /etc/sallyport/catalog") {
+		t.Errorf("%v", err)
+	}
+	if err := writeRevoked(admin.RevocationResponse{Unwritten: t.TempDir()}, false); err == nil {
+		t.Error("nothing is written")
 	}
 }
 
