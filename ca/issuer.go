@@ -210,9 +210,9 @@ func (i *Issuer) wait(ctx context.Context, t term) bool {
 	for {
 		stepped, roots := i.stepped.Changed(), i.cfg.Provider.Roots().Changed()
 		switch root := i.activeRoot(); {
-		case t.root == "":
+		case t.root == nil:
 			t.root = root
-		case root != "" && root != t.root:
+		case root != nil && !root.Equal(t.root) && (t.last || !sameKey(root, t.root)): // one that was renewed verifies the leaf, too
 			return backoff.Sleep(ctx, time.Duration(mathrand.Float64()*float64(spread(i.cfg.TTL, i.watches.Load()))))
 		}
 		now := time.Now()
@@ -234,14 +234,14 @@ func (i *Issuer) wait(ctx context.Context, t term) bool {
 	}
 }
 
-// activeRoot is the ID of the root under which leafs are signed now; empty: it is not known.
-func (i *Issuer) activeRoot() string {
+// activeRoot is the root under which leafs are signed now; nil: it is not known.
+func (i *Issuer) activeRoot() *x509.Certificate {
 	roots, ok := i.cfg.Provider.Roots().Load()
 	if !ok {
-		return ""
+		return nil
 	}
 	root, _ := roots.Active()
-	return root.ID
+	return root.Certificate
 }
 
 // few is how many leafs are renewed at once when the root has changed: they take less than 0.1 s. More are spread, at 500 a second,

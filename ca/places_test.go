@@ -204,7 +204,7 @@ func TestRenewalIsSpread(t *testing.T) {
 		const many, life = 500, 72 * time.Hour
 		p := &slowProvider{life: life}
 		root := func(id string) {
-			p.roots.Set(sds.NewRoots(trustDomain(t), id, []sds.Root{{ID: id, Certificate: &x509.Certificate{NotAfter: time.Now().Add(10 * 365 * 24 * time.Hour)}}}))
+			p.roots.Set(sds.NewRoots(trustDomain(t), id, []sds.Root{{ID: id, Certificate: &x509.Certificate{Raw: []byte(id), RawSubjectPublicKeyInfo: []byte(id), NotAfter: time.Now().Add(10 * 365 * 24 * time.Hour)}}}))
 		}
 		root("one")
 		i := slowIssuer(t, p, nil)

@@ -12,8 +12,8 @@ type term struct {
 	begin               time.Time     // with the monotonic clock's reading
 	renew               time.Duration // after begin
 	notBefore, notAfter time.Time
-	root                string // the ID of the one under which it was signed; empty: not known
-	last                bool   // it ends with its root, so the next one would be valid no longer
+	root                *x509.Certificate // the one under which it was signed; nil: not known
+	last                bool              // it ends with its root, so the next one would be valid no longer
 }
 
 // newTerm is the term of a certificate that was signed at now. jitter, in [0, 1), says where in the

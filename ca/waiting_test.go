@@ -185,6 +185,60 @@ func TestRootRenewedWrongly(t *testing.T) {
 	})
 }
 
+// TestRootRenewed: a root that is renewed with its key verifies the leafs that there are, so none is made for it.
+func TestRootRenewed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		vault := newFakeUpstream(t)
+		c := mustOpen(t, Config{Dir: caDir(t), TrustDomain: trustDomain(t), Gate: &fakeGate{}, Upstreams: map[string]UpstreamConfig{"vault": {Upstream: vault}}, Provider: "vault"})
+		defer mustClose(t, c)
+		defer run(t, c)()
+		time.Sleep(time.Minute)
+		web := watch(t, c, "web")
+		defer web.stop()
+		time.Sleep(time.Minute)
+		renewed := vault.signer.renewed(t, 20*365*24*time.Hour)
+		vault.use(renewed)
+		vault.roots.Set([]*x509.Certificate{renewed.cert})
+		time.Sleep(5 * time.Minute)
+		synctest.Wait()
+		if got := published(t, c); len(got) != 1 || !got[0].Equal(renewed.cert) {
+			t.Fatalf("%d roots", len(got))
+		}
+		mustTrust(t, c, web.last(), published(t, c))
+		if n := web.count(); n != 1 {
+			t.Errorf("%d leafs", n)
+		}
+	})
+}
+
+// TestRootRenewedBeforeItsEnd: leafs that end with their root are made anew once that is renewed.
+func TestRootRenewedBeforeItsEnd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		vault := newFakeUpstream(t)
+		short := newForeignCA(t, time.Hour)
+		vault.use(short)
+		vault.roots.Set([]*x509.Certificate{short.cert})
+		c := mustOpen(t, Config{Dir: caDir(t), TrustDomain: trustDomain(t), Gate: &fakeGate{}, Upstreams: map[string]UpstreamConfig{"vault": {Upstream: vault}}, Provider: "vault"})
+		defer mustClose(t, c)
+		defer run(t, c)()
+		time.Sleep(time.Minute)
+		web := watch(t, c, "web")
+		defer web.stop()
+		time.Sleep(40 * time.Minute)
+		renewed := short.renewed(t, 20*365*24*time.Hour)
+		vault.use(renewed)
+		vault.roots.Set([]*x509.Certificate{renewed.cert})
+		for range 30 {
+			time.Sleep(5 * time.Minute)
+			synctest.Wait()
+			mustTrust(t, c, web.last(), published(t, c))
+			if web.count() == 1 {
+				t.Fatal("the leaf is left until the minute in which it ends")
+			}
+		}
+	})
+}
+
 // TestFromNowOnEachLeaf: an intermediate that is not used any more, as the provider now signs each leaf, is no reason for an alarm.
 func TestFromNowOnEachLeaf(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
