@@ -93,7 +93,7 @@ func New(cfg Config) (*CA, error) {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
-	c := &CA{cfg: cfg, log: cfg.Logger.With("source", cfg.Name), describing: make(chan struct{}, 1), holds: map[string]hold{}, cut: map[string]bool{}, close: func() {}}
+	c := &CA{cfg: cfg, log: cfg.Logger, describing: make(chan struct{}, 1), holds: map[string]hold{}, cut: map[string]bool{}, close: func() {}}
 	switch {
 	case cfg.TrustDomain.IsZero():
 		return nil, fmt.Errorf("plug-in %s: no trust domain", cfg.Name)

@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -30,6 +31,10 @@ type program struct {
 	env     []string
 	timeout time.Duration
 	log     *slog.Logger
+
+	mu       sync.Mutex
+	logged   time.Time // when something that a run wrote to stderr was logged last
+	unlogged int       // runs since whose stderr was not
 }
 
 func newProgram(cfg Config, log *slog.Logger) (*program, error) {
@@ -99,17 +104,28 @@ func (p *program) failed(q question, kind, err error) error {
 	return fmt.Errorf("%w: plug-in %s: %s: %s: %w", kind, p.name, p.argv[0], q.Op, err)
 }
 
-// logStderr logs what a run wrote, one line each, unless it is what no log may have.
+// logStderr logs what a run wrote, in one line and at most once a second, unless it is what no log may have: a program that writes with each
+// leaf, or a thousand lines, would fill the log.
 func (p *program) logStderr(op string, text []byte) {
-	if hasPrivateKey(string(text)) {
-		p.log.Error("the plug-in writes a private key to stderr, which is not logged: take it for known")
+	text = bytes.TrimSpace(text)
+	if len(text) == 0 {
 		return
 	}
-	for line := range bytes.Lines(text) {
-		if line = bytes.TrimSpace(line); len(line) > 0 {
-			p.log.Info("plug-in", "reason", op, "err", string(line))
-		}
+	p.mu.Lock()
+	now := time.Now()
+	if !p.logged.IsZero() && now.Sub(p.logged) < time.Second {
+		p.unlogged++
+		p.mu.Unlock()
+		return
 	}
+	count := p.unlogged + 1
+	p.logged, p.unlogged = now, 0
+	p.mu.Unlock()
+	if hasPrivateKey(string(text)) {
+		p.log.Error("the plug-in writes a private key to stderr, which is not logged: take it for known", "count", count)
+		return
+	}
+	p.log.Info("plug-in", "reason", op, "err", string(text), "count", count)
 }
 
 // bounded keeps the beginning of what is written, and calls full when there is more.

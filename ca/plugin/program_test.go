@@ -13,6 +13,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/sallyport/sallyport/ca"
@@ -121,6 +122,27 @@ func TestNothingIsLeft(t *testing.T) {
 			}
 		}
 	}
+}
+
+// TestStderrOnceASecond: a program that writes a thousand lines, run a hundred times, does not fill the log.
+func TestStderrOnceASecond(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var log bytes.Buffer
+		p := &program{log: slog.New(slog.NewTextHandler(&log, nil))}
+		text := bytes.Repeat([]byte("x\n"), 1000)
+		for range 100 {
+			p.logStderr("sign", text)
+		}
+		if n := bytes.Count(log.Bytes(), []byte("\n")); n != 1 {
+			t.Errorf("%d lines of 100 runs within a second, want one", n)
+		}
+		time.Sleep(time.Second)
+		p.logStderr("sign", text)
+		if lines := strings.Split(strings.TrimSpace(log.String()), "\n"); len(lines) != 2 || !strings.Contains(lines[len(lines)-1], "count=100") {
+			t.Errorf("%d lines, the last %.50q: want two, with how many runs the second is about", len(lines), lines[len(lines)-1])
+		}
+	})
 }
 
 // TestStderr: 4 KiB of it are logged, and no private key.
