@@ -21,6 +21,44 @@ const (
 type wait struct {
 	holders   []Holder
 	notBefore time.Time
+	// version is that of the record of which it is so.
+	version int
+}
+
+// untoldHolders are those of all, who were not told of the roots that come, for whom the activation waits. Who has the old root's signature of the
+// new one in the chains of others needs nothing else; an application may come for more once a day.
+func untoldHolders(all []Holder, rot *rotation, crossSigned bool) []Holder {
+	return slices.DeleteFunc(slices.Clone(all), func(h Holder) bool {
+		return crossSigned && h.Application || (crossSigned || rot.Dangerous) && slices.Contains(rot.Overridden, h.Name)
+	})
+}
+
+// outdated are those for whom the old root stays. One that the activation did not wait for may have a new leaf, and not what verifies those
+// of others.
+func (c *CA) outdated(rec record) []Holder {
+	root := rec.root(rec.Active)
+	holders := c.cfg.Gate.Outdated(root)
+	for _, h := range c.cfg.Gate.Untold([]*x509.Certificate{root}) {
+		if !slices.ContainsFunc(holders, func(o Holder) bool { return o.Name == h.Name }) {
+			holders = append(holders, h)
+		}
+	}
+	return holders
+}
+
+// waiting is for whom the rotation of rec waits, also as long as Run has not looked at that record yet.
+func (c *CA) waiting(rec record, version int) wait {
+	w, _ := c.wait.Load()
+	if w.version == version || c.cfg.Gate == nil {
+		return w
+	}
+	switch w = (wait{version: version}); rec.Rotation.Phase {
+	case Preparing:
+		w.holders = untoldHolders(c.cfg.Gate.Untold(rec.certificates(rec.next)), rec.Rotation, rec.Rotation.CrossSigned)
+	case Activating:
+		w.holders = c.outdated(rec)
+	}
+	return w
 }
 
 // advance takes the next step of the rotation that is running, if it is time, and returns after how long to look again; 0: when something
@@ -31,6 +69,7 @@ func (c *CA) advance(now time.Time) (time.Duration, error) {
 	rec, version := a.rec, a.version
 	a.mu.Unlock()
 	rot := rec.Rotation
+	c.looked = version
 	if rot == nil {
 		c.waitFor(wait{})
 		return 0, nil
@@ -101,12 +140,7 @@ func (c *CA) activate(rec record, version int, now time.Time) (time.Duration, er
 	if c.cfg.Gate != nil {
 		all = c.cfg.Gate.Untold(rec.certificates(rec.next))
 	}
-	holders := slices.DeleteFunc(slices.Clone(all), func(h Holder) bool {
-		// Who has the old root's signature of the new one in the chains of others needs nothing else; an application may come for more
-		// once a day.
-		return next.crossSigned && h.Application || (next.crossSigned || rot.Dangerous) && slices.Contains(rot.Overridden, h.Name)
-	})
-	after, open := c.gated(rot, holders, refreshHints*c.cfg.FederationHint, patience, now)
+	after, open := c.gated(rot, untoldHolders(all, rot, next.crossSigned), refreshHints*c.cfg.FederationHint, patience, now)
 	if !open {
 		return after, nil
 	}
@@ -202,14 +236,7 @@ func (c *CA) retire(rec record, version int, now time.Time) (time.Duration, erro
 	a, rot := c.authority, rec.Rotation
 	var holders []Holder
 	if c.cfg.Gate != nil {
-		root := rec.root(rec.Active)
-		holders = c.cfg.Gate.Outdated(root)
-		// One that the activation did not wait for may have a new leaf, and not what verifies those of others.
-		for _, h := range c.cfg.Gate.Untold([]*x509.Certificate{root}) {
-			if !slices.ContainsFunc(holders, func(o Holder) bool { return o.Name == h.Name }) {
-				holders = append(holders, h)
-			}
-		}
+		holders = c.outdated(rec)
 	}
 	after, open := c.gated(rot, holders, 0, patience+longestSpread, now)
 	if !open {

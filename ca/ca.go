@@ -140,9 +140,11 @@ type CA struct {
 
 	// Run's alone: what signs after the activation; the phase that is running, since when, since when it was seen, and since when
 	// nobody is waited for.
-	next       *candidate
-	made       succession
-	madeFor    int // the version of the record
+	next    *candidate
+	made    succession
+	madeFor int // the version of the record
+	// looked is the version of the record at which advance looked last.
+	looked     int
 	phase      Phase
 	since      time.Time
 	seen, free time.Time

@@ -89,6 +89,12 @@ func (p profile) backdated(ttl time.Duration) time.Duration {
 	return max(backdate, min(24*time.Hour, ttl/10))
 }
 
+// Made is when a root or intermediate that was made here was made, of which only the life is known: it is valid since before.
+func Made(notBefore, notAfter time.Time) time.Time {
+	life := notAfter.Sub(notBefore)
+	return notBefore.Add(max(backdate, min(24*time.Hour, life/11))) // of ttl and a tenth of it a tenth of ttl
+}
+
 // pair is a certificate and its private key.
 type pair struct {
 	cert *x509.Certificate

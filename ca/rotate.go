@@ -69,7 +69,7 @@ func (c *CA) Rotate(opts RotateOptions) error {
 func (c *CA) Override(names []string, dangerous bool) error {
 	return c.amend("holders are not waited for", func(r *rotation) error {
 		if r.Phase != Preparing {
-			return fmt.Errorf("the rotation is in the phase %q, in which nobody is passed over: who does not follow is waited for until its leaf ends, or the old root is distrusted", r.Phase)
+			return fmt.Errorf("the rotation is in the phase %s, in which nobody is passed over: who does not follow is waited for until its leaf ends; with --distrust, for an old root whose key is known to others, nobody is for long", r.Phase)
 		}
 		if !r.CrossSigned && !dangerous && !r.Dangerous {
 			return errors.New("the old root has not signed the new one: connections of those that are not told of it would fail; say that you mean it, or wait for them")

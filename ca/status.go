@@ -17,10 +17,13 @@ import (
 func (c *CA) Status() Status {
 	a := c.authority
 	a.mu.Lock()
-	rec, s := a.rec, a.intermediate
+	rec, version, s, unknown := a.rec, a.version, a.intermediate, c.firstRoots(a.rec)
 	a.mu.Unlock()
 	out := Status{Provider: rec.Provider}
 	out.Problem, _ = c.problem.Load()
+	if out.Problem == "" && unknown != nil { // since it was judged
+		out.Problem = unknown.Error()
+	}
 	for _, root := range rec.certificates(all) {
 		i := slices.IndexFunc(rec.Roots, func(r anchor) bool { return r.Certificate.Certificate == root })
 		out.Roots = append(out.Roots, RootStatus{
@@ -31,7 +34,7 @@ func (c *CA) Status() Status {
 		out.IntermediateEnds, out.IntermediateRenewal = s.cert.NotAfter, s.half()
 	}
 	if r := rec.Rotation; r != nil {
-		w, _ := c.wait.Load()
+		w := c.waiting(rec, version)
 		out.Rotation = &RotationStatus{
 			Phase: r.Phase, From: r.From, To: r.To, Started: r.Started, Since: r.Since, CrossSigned: r.CrossSigned,
 			Waiting: w.holders, NotBefore: w.notBefore, Overridden: r.Overridden,
@@ -45,7 +48,8 @@ func (c *CA) StatusChanged() <-chan struct{} { return c.changed.Changed() }
 
 // waitFor makes w what Status says.
 func (c *CA) waitFor(w wait) {
-	if last, _ := c.wait.Load(); slices.Equal(last.holders, w.holders) && last.notBefore.Sub(w.notBefore).Abs() < time.Second {
+	w.version = c.looked
+	if last, _ := c.wait.Load(); last.version == w.version && slices.Equal(last.holders, w.holders) && last.notBefore.Sub(w.notBefore).Abs() < time.Second {
 		return
 	}
 	c.wait.Set(w)
@@ -123,8 +127,11 @@ func (c *CA) judge(err error, now time.Time) {
 	}
 	a := c.authority
 	a.mu.Lock()
-	rec, s, failed := a.rec, a.intermediate, a.failed
+	rec, s, failed, unknown := a.rec, a.intermediate, a.failed, c.firstRoots(a.rec)
 	a.mu.Unlock()
+	if unknown != nil {
+		problems = append(problems, unknown.Error())
+	}
 	if failed != nil {
 		problems = append(problems, failed.Error())
 	}

@@ -30,6 +30,13 @@ type Upstream interface {
 	WatchRoots(ctx context.Context, f func([]*x509.Certificate)) error
 }
 
+// RootsProblem is what an Upstream may implement besides, to have the status say why nothing is known of its roots.
+type RootsProblem interface {
+	// RootsProblem is what went wrong when it was last asked for the roots; nil: nothing, or it was not asked yet. It does not block, and
+	// may be called by several goroutines.
+	RootsProblem() error
+}
+
 // UpstreamRequest is what an Upstream signs.
 type UpstreamRequest struct {
 	// CSR is in DER (PKCS #10), with the certificate's only URI SAN and whatever else is wished for. The caller made it or verified it.

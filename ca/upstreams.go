@@ -129,6 +129,27 @@ func (c *CA) forgetDistrusted() {
 	}
 }
 
+// rootsProblem is why nothing is known of a provider's roots; nil: something is, or nothing is known of that either. a.mu is held.
+func (c *CA) rootsProblem(name string) error {
+	u, ok := c.cfg.Upstreams[name].Upstream.(RootsProblem)
+	if !ok || len(c.known[name]) > 0 {
+		return nil
+	}
+	if err := u.RootsProblem(); err != nil {
+		return fmt.Errorf("the roots of %s are not known: %w", name, err)
+	}
+	return nil
+}
+
+// firstRoots is why the provider that signs has none of its roots in the bundles, so that nothing is signed; nil: it has some, or is asked
+// for them. One that is away later is no problem before something is to be signed. a.mu is held.
+func (c *CA) firstRoots(rec record) error {
+	if slices.ContainsFunc(rec.Roots, func(r anchor) bool { return r.Provider == rec.Provider }) {
+		return nil
+	}
+	return c.rootsProblem(rec.Provider)
+}
+
 // listed reports whether a root is one that its provider, which signs, still names, or may. a.mu is held.
 func (c *CA) listed(rec record, r anchor) bool {
 	if r.Provider == Builtin || r.Provider != rec.Provider {
@@ -146,6 +167,9 @@ func (c *CA) beginUpstream(from record, rot rotation) error {
 	}
 	known := slices.DeleteFunc(slices.Clone(c.known[rot.To]), func(root *x509.Certificate) bool { return !lasts(root, rot.Since) })
 	if err := c.unknown[rot.To]; err != nil {
+		return err
+	}
+	if err := c.rootsProblem(rot.To); err != nil {
 		return err
 	}
 	if len(known) == 0 {
@@ -332,7 +356,7 @@ func (c *CA) Cancel() error {
 	case r == nil:
 		return errors.New("no root is being replaced")
 	case r.Phase != Preparing:
-		return fmt.Errorf("the rotation is in the phase %q, and what is signed under the new root cannot be taken back: when it has ended, another rotation brings another root", r.Phase)
+		return fmt.Errorf("the rotation is in the phase %s, and what is signed under the new root cannot be taken back: when it has ended, another rotation brings another root", r.Phase)
 	case r.follows():
 		return fmt.Errorf("%s has a new root, which is followed: take it out there, or rotate to another provider", r.To)
 	case a.rec.Provider == Builtin && c.nearsEnd(root, c.cfg.now()):

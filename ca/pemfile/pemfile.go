@@ -62,7 +62,10 @@ type CA struct {
 	problem error   // of the files as they are now
 }
 
-var _ ca.Upstream = (*CA)(nil)
+var (
+	_ ca.Upstream     = (*CA)(nil)
+	_ ca.RootsProblem = (*CA)(nil)
+)
 
 // state is what the files said when they could be used.
 type state struct {
@@ -77,16 +80,16 @@ func New(cfg Config) (*CA, error) {
 	case cfg.TrustDomain.IsZero():
 		return nil, errors.New("no trust domain")
 	case cfg.Roots == "":
-		return nil, errors.New("the file of the roots is not named")
+		return nil, errors.New("roots_file is missing: the file of the roots that verifiers are to trust")
 	case cfg.Chain == "":
-		return nil, errors.New("the file of the intermediate and its signers is not named")
+		return nil, errors.New("chain_file is missing: the file of the intermediate, and what signed it without the root")
 	case (cfg.Key == "") == (cfg.Request == ""):
-		return nil, errors.New("name either the file of the intermediate's key, or the one for requests")
+		return nil, errors.New("give either key_file, the intermediate's key, by which leafs are signed here, or request_file, where a request for an intermediate is written")
 	}
 	names := map[string]bool{}
 	for _, name := range []string{cfg.Roots, cfg.Chain, cfg.Key + cfg.Request} {
 		if names[name] {
-			return nil, fmt.Errorf("%s is named twice", name)
+			return nil, fmt.Errorf("%s is named twice: roots, chain and key or request are a file each", name)
 		}
 		names[name] = true
 	}
@@ -178,6 +181,13 @@ func (c *CA) WatchRoots(ctx context.Context, f func([]*x509.Certificate)) error 
 		backoff.Sleep(ctx, poll)
 	}
 	return nil
+}
+
+// RootsProblem implements ca.RootsProblem.
+func (c *CA) RootsProblem() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.problem
 }
 
 // current returns what the files say, or said when they could be used last. The error is that they never could.

@@ -343,10 +343,10 @@ func TestWatchRoots(t *testing.T) {
 func TestNew(t *testing.T) {
 	for want, spoil := range map[string]func(*Config){
 		"no trust domain":  func(c *Config) { c.TrustDomain = spiffeid.TrustDomain{} },
-		"of the roots":     func(c *Config) { c.Roots = "" },
-		"its signers":      func(c *Config) { c.Chain = "" },
-		"name either":      func(c *Config) { c.Key = "" },
-		"name either the":  func(c *Config) { c.Request = "x" },
+		"roots_file is":    func(c *Config) { c.Roots = "" },
+		"chain_file is":    func(c *Config) { c.Chain = "" },
+		"give either":      func(c *Config) { c.Key = "" },
+		"give either key_": func(c *Config) { c.Request = "x" },
 		"k is named twice": func(c *Config) { c.Chain = "k" },
 	} {
 		cfg := Config{TrustDomain: domain, Roots: "r", Chain: "c", Key: "k"}

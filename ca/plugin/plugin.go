@@ -71,13 +71,17 @@ type CA struct {
 	describing chan struct{} // held by the one who asks for it
 	described  latest.Value[*description]
 	distrusted latest.Value[[][sha256.Size]byte]
+	unknown    latest.Value[error] // why the roots are not known now; nil: they are
 
 	mu    sync.Mutex
 	holds map[string]hold // by the ID of a question; "": all
 	cut   map[string]bool // kinds of which it was said that they live shorter than asked for
 }
 
-var _ ca.Upstream = (*CA)(nil)
+var (
+	_ ca.Upstream     = (*CA)(nil)
+	_ ca.RootsProblem = (*CA)(nil)
+)
 
 // hold is that a question is not asked before until.
 type hold struct {

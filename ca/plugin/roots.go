@@ -114,7 +114,17 @@ func (c *CA) Distrusted() *latest.Value[[][sha256.Size]byte] { return &c.distrus
 
 // WatchRoots implements ca.Upstream.
 func (c *CA) WatchRoots(ctx context.Context, f func([]*x509.Certificate)) error {
-	return ca.PollRoots(ctx, c.log, usual, c.roots, f)
+	return ca.PollRoots(ctx, c.log, usual, func(ctx context.Context) ([]*x509.Certificate, time.Duration, error) {
+		roots, again, err := c.roots(ctx)
+		c.unknown.Set(err)
+		return roots, again, err
+	}, f)
+}
+
+// RootsProblem implements ca.RootsProblem.
+func (c *CA) RootsProblem() error {
+	err, _ := c.unknown.Load()
+	return err
 }
 
 // roots asks for the roots, and says when to ask again.

@@ -23,8 +23,15 @@ const maxIssuers = 32
 func (c *CA) WatchRoots(ctx context.Context, f func([]*x509.Certificate)) error {
 	return ca.PollRoots(ctx, c.log, c.cfg.Poll, func(ctx context.Context) ([]*x509.Certificate, time.Duration, error) {
 		roots, err := c.roots(ctx)
+		c.unknown.Set(err)
 		return roots, c.cfg.Poll - c.cfg.Poll/10 + rand.N(c.cfg.Poll/5+1), err
 	}, f)
+}
+
+// RootsProblem implements ca.RootsProblem.
+func (c *CA) RootsProblem() error {
+	err, _ := c.unknown.Load()
+	return err
 }
 
 // roots are those of the issuer, or of all issuers of the mount, that are valid now.

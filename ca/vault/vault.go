@@ -53,9 +53,14 @@ type CA struct {
 	session latest.Value[*session]
 	// logins is held by the one who logs in.
 	logins chan struct{}
+	// unknown is why the roots are not known now; nil: they are.
+	unknown latest.Value[error]
 }
 
-var _ ca.Upstream = (*CA)(nil)
+var (
+	_ ca.Upstream     = (*CA)(nil)
+	_ ca.RootsProblem = (*CA)(nil)
+)
 
 // pathOf is what the parts of a path may be: what needs no escaping, so that nothing that is configured leads elsewhere.
 var pathOf = regexp.MustCompile(`^[A-Za-z0-9_-][A-Za-z0-9._-]*(/[A-Za-z0-9_-][A-Za-z0-9._-]*)*$`)

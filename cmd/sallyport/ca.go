@@ -166,7 +166,11 @@ func printCA(w io.Writer, a advice, s admin.CA, now time.Time) {
 		t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 		fmt.Fprintln(t, "ROOT\tSTATE\tPROVIDER\tSHA-256\tAGE\tENDS")
 		for n, r := range s.Roots {
-			fmt.Fprintf(t, "%d\t%s\t%s\t%s\t%s\tin %s\n", n+1, r.State, r.Provider, fit(r.SHA256, 17), short(now.Sub(r.NotBefore)), short(r.NotAfter.Sub(now)))
+			made := r.NotBefore
+			if r.Provider == ca.Builtin {
+				made = ca.Made(r.NotBefore, r.NotAfter)
+			}
+			fmt.Fprintf(t, "%d\t%s\t%s\t%s\t%s\tin %s\n", n+1, r.State, r.Provider, fit(r.SHA256, 17), short(max(now.Sub(made), 0)), short(r.NotAfter.Sub(now)))
 		}
 		_ = t.Flush()
 	}
@@ -217,7 +221,7 @@ func printRotation(w io.Writer, p painter, s admin.CA, r admin.Rotation, now tim
 	}
 	fmt.Fprintln(w, p.paint(bold, text))
 	fmt.Fprintln(w, wrap("  ", nextPhase(s, r), 2))
-	if len(r.Overridden) > 0 {
+	if len(r.Overridden) > 0 && r.Phase == string(ca.Preparing) { // later everybody is waited for
 		fmt.Fprintln(w, wrap("  not waited for: ", strings.Join(r.Overridden, ", "), 4))
 	}
 	if r.EndsConnections {

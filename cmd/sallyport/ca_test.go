@@ -30,6 +30,8 @@ func TestCARotate(t *testing.T) {
 		{"ca rotate --override nobody", []string{"neither a proxy of the catalog nor somebody with a leaf: `sallyport ca status` lists"}},
 		{"ca rotate --to biltin", []string{"--to biltin: not found among the providers: did you mean \"builtin\"?"}},
 		{"ca rotate --to nowhere", []string{"--to nowhere: not found among the providers: there are builtin"}},
+		{"ca rotate --to nowhere", []string{"configure another with ca_provider and ca_config"}},
+		{"ca rotate --dangerous", []string{"--dangerous is about --override PROXY, which is missing"}},
 		{"ca status", []string{"rotation: none"}},
 		{"ca rotate", []string{"rotation: prepare", "prepared", "waits for nobody"}},
 		{"ca rotate", []string{"a root is being replaced already, from builtin to builtin", "phase prepare and waits for nobody", "--override PROXY goes on without"}},
@@ -63,7 +65,7 @@ func TestPrintCA(t *testing.T) {
 	s := admin.CA{
 		Provider: "builtin", TrustDomain: "mesh.test", IntermediateEnds: hour(1000), IntermediateRenewal: hour(500), LeafEnds: hour(3),
 		Roots: []admin.CARoot{
-			{SHA256: strings.Repeat("ab", 32), Provider: "builtin", State: "active", NotBefore: hour(-50), NotAfter: hour(9000)},
+			{SHA256: strings.Repeat("ab", 32), Provider: "builtin", State: "active", NotBefore: hour(-74), NotAfter: hour(9000)},
 			{SHA256: strings.Repeat("cd", 32), Provider: "vault", State: "prepared", NotBefore: hour(-1), NotAfter: hour(8000)},
 		},
 		Rotation: &admin.Rotation{

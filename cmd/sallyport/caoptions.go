@@ -19,9 +19,11 @@ type options struct {
 	// of is where the block is.
 	of     string
 	values map[string]any // by name in lower case, without '_'
-	taken  map[string]bool
-	errs   []error
-	notes  []string
+	// written are the names as they are there, by the same.
+	written map[string]string
+	taken   map[string]bool
+	errs    []error
+	notes   []string
 	// known are the names that were asked for, as they are written.
 	known []string
 }
@@ -30,7 +32,7 @@ func folded(name string) string { return strings.ToLower(strings.ReplaceAll(name
 
 // optionsOf reads a block. Nothing is an empty one.
 func optionsOf(of string, v any) (*options, error) {
-	o := &options{of: of, values: map[string]any{}}
+	o := &options{of: of, values: map[string]any{}, written: map[string]string{}}
 	o.again()
 	v, err := decoded(v)
 	if err != nil {
@@ -51,7 +53,7 @@ func optionsOf(of string, v any) (*options, error) {
 			if _, twice := o.values[key]; twice {
 				return o, fmt.Errorf("%s: %s is there twice", of, name)
 			}
-			o.values[key] = value
+			o.values[key], o.written[key] = value, name
 		}
 	default:
 		return o, fmt.Errorf("%s: is a %T, want a block", of, v)
@@ -213,7 +215,7 @@ func (o *options) rest() error {
 				advice = "did you mean " + name + "?"
 			}
 		}
-		errs = append(errs, fmt.Errorf("%s: unknown key %q: %s", o.of, key, advice))
+		errs = append(errs, fmt.Errorf("%s: unknown key %q: %s", o.of, o.written[key], advice))
 	}
 	return errors.Join(errs...)
 }

@@ -18,6 +18,7 @@ import (
 	"github.com/sallyport/sallyport/ca/pemfile"
 	"github.com/sallyport/sallyport/ca/plugin"
 	"github.com/sallyport/sallyport/ca/vault"
+	"github.com/sallyport/sallyport/definition"
 	"github.com/sallyport/sallyport/internal/remote"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 )
@@ -80,11 +81,17 @@ func (c serveConfig) caSettings() (caSettings, error) {
 			s.providers = append(s.providers, p)
 		}
 	}
+	mistyped := false
 	if s.provider != ca.Builtin && !slices.ContainsFunc(s.providers, func(o provider) bool { return o.name == s.provider }) {
-		errs = append(errs, fmt.Errorf("--ca-provider: %.50q is neither %s, %s nor a name of ca_providers", s.provider, ca.Builtin, strings.Join(providerKinds, ", ")))
+		text := ""
+		if near := definition.Nearest(s.provider, append([]string{ca.Builtin}, providerKinds...)); near != "" {
+			text = fmt.Sprintf(": did you mean %s?", near)
+		}
+		errs = append(errs, fmt.Errorf("--ca-provider: %.50q is neither %s, %s nor a name of ca_providers%s", s.provider, ca.Builtin, strings.Join(providerKinds, ", "), text))
+		mistyped = true
 	}
 	if len(s.providers) > 0 && c.TrustDomain == "" {
-		errs = append(errs, errors.New("--trust-domain is missing: with other CAs than the built-in one it has to be said, as their certificates have it"))
+		errs = append(errs, errors.New("--trust-domain is missing: with other CAs than the built-in one it has to be said, as their certificates have it; that of a mesh that exists is in the first line of `sallyport ca status`, and in the file ca/state.json of --data"))
 	}
 	if s.leafTTL != 0 && c.LeafTTL != ca.DefaultLeafTTL && c.LeafTTL != s.leafTTL {
 		errs = append(errs, fmt.Errorf("ca_config: LeafCertTTL is %s, and leaf_ttl %s: give one of them", s.leafTTL, c.LeafTTL))
@@ -105,7 +112,12 @@ func (c serveConfig) caSettings() (caSettings, error) {
 		config.ignored("is of Vault, and this CA's keys are on P-256", "PrivateKeyType", "PrivateKeyBits", "RotationPeriod")
 		config.ignoredLimits()
 		config.refused("the built-in root is made here: `sallyport ca rotate` makes another; for one of your own configure the provider files or plugin", "PrivateKey", "RootCert")
-		errs = append(errs, config.rest())
+		if unknown := config.rest(); unknown != nil && !mistyped { // whose keys they are is not known then
+			if s.provider == ca.Builtin && c.CAProvider == "" {
+				unknown = errors.Join(unknown, fmt.Errorf("ca_config: --ca-provider is not given, so these are the keys of the built-in CA: say it if they are of %s", strings.Join(providerKinds, ", ")))
+			}
+			errs = append(errs, unknown)
+		}
 		s.notes = append(s.notes, config.notes...)
 	}
 	return s, errors.Join(errs...)
@@ -165,7 +177,10 @@ func (p provider) open(td spiffeid.TrustDomain, log *slog.Logger, asked *remote.
 		out.close = func() error { v.Close(); return nil }
 	case "files":
 		v, err := pemfile.New(pemfile.Config{TrustDomain: td, Roots: o.path("roots_file"), Chain: o.path("chain_file"), Key: o.path("key_file"), Request: o.path("request_file"), Logger: log})
-		if err = errors.Join(o.rest(), err); err != nil {
+		if unknown := o.rest(); unknown != nil { // what is missing may be there under a wrong name
+			return out, unknown
+		}
+		if err != nil {
 			return out, fmt.Errorf("%s: %w", o.of, err)
 		}
 		out.Upstream, out.EachLeaf = v, v.EachLeaf()

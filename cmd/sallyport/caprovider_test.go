@@ -151,11 +151,15 @@ func TestProvidersRefused(t *testing.T) {
 		td + "ca_provider: plugin\nca_config: {command: /x, url: \"https://x\"}\n":                                                "give either a command or a URL",
 		td + "ca_provider: plugin\nca_config: {command: ./x}\n":                                                                   "absolute path",
 		td + "ca_provider: plugin\nca_config: {url: \"unix:///x\", uids: [mesh]}\n":                                               "whole numbers",
-		td + "ca_provider: files\nca_config: {roots_file: /r}\n":                                                                  "is not named",
+		td + "ca_provider: files\nca_config: {roots_file: /r}\n":                                                                  "chain_file is missing",
 		td + "ca_provider: consul\nca_config: {PrivateKey: secret}\n":                                                             "the built-in root is made here",
 		td + "ca_provider: consul\nca_config: {LeafCertTTL: 3}\n":                                                                 "a time has a unit",
 		td + "leaf_ttl: 2h\nca_config: {LeafCertTTL: 3h}\n":                                                                       "give one of them",
 		td + "ca_config: {address: x}\n":                                                                                          `unknown key "address"`,
+		td + "ca_config: {chain_file: x}\n":                                                                                       `unknown key "chain_file"`,
+		td + "ca_config: {roots_file: x}\n":                                                                                       "--ca-provider is not given",
+		td + "ca_provider: file\nca_config: {roots_file: /r, chain_file: /c, key_file: /k}\n":                                     "did you mean files?",
+		td + "ca_provider: files\nca_config: {root_file: /r, chain_file: /c, key_file: /k}\n":                                     "did you mean roots_file?",
 		td + "ca_config: \"{\"\n":                                                                                                 "is not JSON",
 		td + "ca_providers: {consul: {provider: plugin, config: {command: /x}}}\n":                                                "is no name",
 		td + "ca_providers: {x: {provider: aws, config: {}}}\n":                                                                   "is none of files, plugin, vault",
@@ -169,6 +173,18 @@ func TestProvidersRefused(t *testing.T) {
 }
 
 // TestProvidersBesideConsul: there Consul's servers keep the CA.
+// TestOneMistake: a word that is mistyped is one mistake, and not all that follows from it.
+func TestOneMistake(t *testing.T) {
+	for _, file := range []string{
+		"trust_domain: mesh.example\nca_provider: file\nca_config: {roots_file: /r, chain_file: /c, key_file: /k}\n",
+		"trust_domain: mesh.example\nca_provider: files\nca_config: {root_file: /r, chain_file: /c, key_file: /k}\n",
+	} {
+		if _, err := settings(t, file); err == nil || strings.Contains(err.Error(), "\n") || strings.Count(err.Error(), "ca_config: ") > 1 {
+			t.Errorf("%s%v", file, err)
+		}
+	}
+}
+
 func TestProvidersBesideConsul(t *testing.T) {
 	for _, file := range []string{"consul: true\nca_provider: vault\n", "consul: true\nca_config: {address: x}\n", "consul: true\nca_providers: {x: {}}\n"} {
 		cfg, err := read(t, nil, file)

@@ -139,6 +139,9 @@ func (f *revokeFlags) request(c *cobra.Command, args []string) (r admin.Revocati
 		if err != nil {
 			return r, err
 		}
+		if given.IsCA && c.Name() == "revoke" {
+			return r, fmt.Errorf("--certificate %s: %.100q is a CA's, and revoke is for those of workloads, which show their own: for a root or an intermediate whose key is stolen, `sallyport ca rotate --distrust`", f.certificate, given.Subject)
+		}
 		sum := sha256.Sum256(given.Raw)
 		r.Serial, r.SHA256, r.Ends = colonHex(given.SerialNumber.Bytes()), hex.EncodeToString(sum[:]), given.NotAfter
 		if len(given.URIs) == 1 {

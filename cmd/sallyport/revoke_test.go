@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"crypto/x509"
+	"crypto/x509/pkix"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
@@ -21,6 +22,7 @@ import (
 
 	"github.com/sallyport/sallyport/admin"
 	"github.com/sallyport/sallyport/intention"
+	"github.com/sallyport/sallyport/internal/testca"
 	"github.com/sallyport/sallyport/revocation"
 )
 
@@ -170,6 +172,7 @@ func TestRevokeRefuses(t *testing.T) {
 	ended, _ := madeCertificate(t, 7, time.Now().Add(-time.Hour))
 	old := filepath.Join(dir, "old.pem")
 	writeText(t, old, string(ended))
+	writeText(t, filepath.Join(dir, "ca.pem"), testca.Sign(t, &x509.Certificate{Subject: pkix.Name{CommonName: "root"}, IsCA: true, KeyUsage: x509.KeyUsageCertSign}, nil).PEM())
 	writeText(t, filepath.Join(dir, "cat", "revoked.hcl"), "revoked = [{ spiffe_id = \"spiffe://example.org/ns/default/dc/dc1/svc/db\" }]\n")
 	const digest = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
 	for _, c := range []struct{ args, want string }{
@@ -179,6 +182,7 @@ func TestRevokeRefuses(t *testing.T) {
 		{"revoke 01:02:03", "of one that was issued elsewhere give the whole number"},
 		{"revoke 01:02:03:04:05:06:07:08:09:10…", "`sallyport leaf list"},
 		{"revoke 01:02:03:04:05:06:07:08:09:10:11:12:13:14:15:16:17:18:19:20:21", "20 bytes at most"},
+		{"revoke --certificate " + filepath.Join(dir, "ca.pem"), "is a CA's, and revoke is for those of workloads"},
 		{"revoke --sha256 0123456789", "no certificate that was issued here begins so"},
 		{"revoke " + serial + " --sha256 " + digest, "one of the two that you gave is another's"},
 		{"revoke spiffe://example.org/web", "no service's of the mesh"},

@@ -115,11 +115,14 @@ func (p *controlPlane) rotateCA(r admin.RotateCARequest) (out admin.CA, err erro
 		return out, errors.New("Consul's servers have the CA: rotate its root with `consul connect ca set-config`; `sallyport ca status` then tells who has not accepted it")
 	}
 	if r.To != "" && !slices.Contains(p.rotations.providers, r.To) {
-		text := ": there are " + strings.Join(p.rotations.providers, ", ")
+		text := ": there are " + strings.Join(p.rotations.providers, ", ") + "; configure another with ca_provider and ca_config, or ca_providers, and start again (docs/certificates.md)"
 		if near := definition.Nearest(r.To, p.rotations.providers); near != "" {
 			text = fmt.Sprintf(": did you mean %q?", near)
 		}
 		return out, fmt.Errorf("--to %s: %w among the providers%s", r.To, admin.ErrUnknown, text)
+	}
+	if r.Dangerous && len(r.Override) == 0 && !r.Cancel {
+		return out, errors.New("--dangerous is about --override PROXY, which is missing: nothing was begun or changed")
 	}
 	names, err := p.holdersNamed(r.Override)
 	if err != nil {
@@ -168,8 +171,12 @@ func (p *controlPlane) amend(running *ca.RotationStatus, r admin.RotateCARequest
 				text += fmt.Sprintf(" and %d more", n-1)
 			}
 		}
-		return fmt.Errorf("%w, from %s to %s, since %s ago: it is in the phase %s and waits %s: `sallyport ca status` says why; --override PROXY goes on without one, --distrust without all that are not connected, and in the phase prepare --cancel takes it back",
-			ca.ErrRotating, running.From, running.To, short(time.Since(running.Started)), running.Phase, text)
+		advice := "--distrust goes on without all that are not connected, for an old root whose key is known to others"
+		if running.Phase == ca.Preparing {
+			advice = "--override PROXY goes on without one, --cancel takes it back, and " + advice
+		}
+		return fmt.Errorf("%w, from %s to %s, since %s ago: it is in the phase %s and waits %s: `sallyport ca status` says why; %s",
+			ca.ErrRotating, running.From, running.To, short(time.Since(running.Started)), running.Phase, text, advice)
 	}
 	if len(names) > 0 {
 		if err := p.rotations.ca.Override(names, r.Dangerous); err != nil {
