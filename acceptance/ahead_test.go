@@ -1,6 +1,7 @@
 package acceptance
 
 import (
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -36,8 +37,8 @@ func TestStepOfTheClock(t *testing.T) {
 				m := newMesh(t)
 				r, _ := m.open()
 				r.cfg.Life = life
-				var off time.Duration
-				r.now = func() time.Time { return clocktest.Stepped(time.Now(), off) }
+				var off atomic.Int64 // of the wall clock
+				r.now = func() time.Time { return clocktest.Stepped(time.Now(), time.Duration(off.Load())) }
 				defer running(t, r)()
 				s := r.Open(proxy("web"))
 				leaf := m.leaf("web", false, life)
@@ -47,7 +48,7 @@ func TestStepOfTheClock(t *testing.T) {
 				m.now = m.both
 				for i, e := range events {
 					time.Sleep(e.after)
-					off += e.step
+					off.Add(int64(e.step))
 					// Before and after it was noticed.
 					for range 2 {
 						for what, got := range map[string][]ca.Holder{"outdated": r.Outdated(m.next.Cert)} {

@@ -148,7 +148,7 @@ func (m *revokedMesh) connect() *heldByThief {
 	for _, s := range m.services {
 		c := m.holder[s]
 		if !strings.HasPrefix(s, "db") {
-			tr := &http.Transport{DialTLSContext: func(context.Context, string, string) (net.Conn, error) { return c.Dial(m.Public(s)) }, MaxConnsPerHost: 1}
+			tr := &http.Transport{DialTLSContext: func(context.Context, string, string) (net.Conn, error) { return c.Dial(m.Public(s)) }, MaxConnsPerHost: 1} //nolint:contextcheck // it dials for seconds at most
 			m.t.Cleanup(tr.CloseIdleConnections)
 			get := func() bool { return meshtest.Get(tr, "https://"+m.Public(s)+"/").Allowed() }
 			if !get() {
@@ -184,20 +184,21 @@ func (m *revokedMesh) connect() *heldByThief {
 func (m *revokedMesh) ends(what string, l *heldByThief, began time.Time, refused time.Duration) {
 	m.t.Helper()
 	l.done.Wait()
-	text := fmt.Sprintf("%s: refused_ms=%.0f", strings.ReplaceAll(what, " ", "_"), millis(refused))
+	var text strings.Builder
+	fmt.Fprintf(&text, "%s: refused_ms=%.0f", strings.ReplaceAll(what, " ", "_"), millis(refused))
 	for _, name := range slices.Sorted(maps.Keys(l.ended)) {
 		at := l.ended[name]
 		if at.IsZero() {
 			m.t.Errorf("%s: %s lives", what, name)
 			continue
 		}
-		text += fmt.Sprintf(" %s_ms=%.0f", strings.ReplaceAll(name, " ", "_"), millis(at.Sub(began)))
+		fmt.Fprintf(&text, " %s_ms=%.0f", strings.ReplaceAll(name, " ", "_"), millis(at.Sub(began)))
 		// A service ends connections every five seconds at most, and what is busy may take the time to drain.
 		if took := at.Sub(began); took > 5*time.Second+revokedDrain+meshtest.Deadline {
 			m.t.Errorf("%s: %s ended after %v", what, name, took)
 		}
 	}
-	figure(m.t, "%s", text)
+	figure(m.t, "%s", &text)
 }
 
 // taken has access be taken away by a command, which returns when all refuse, and given back by another one.

@@ -29,12 +29,12 @@ var epoch = time.Date(1885, 1, 1, 0, 0, 0, 0, time.UTC)
 // none, and it is the time since 1970. It panics where package time makes times otherwise than it knows.
 func Stepped(now time.Time, by time.Duration) time.Time {
 	s := now
-	l := (*layout)(unsafe.Pointer(&s))
+	l := (*layout)(unsafe.Pointer(&s)) //nolint:gosec // what it makes is checked below
 	if l.wall&hasMonotonic == 0 {
 		l.ext = now.UnixNano()
 	}
 	wall := now.Round(0).Add(by)
-	l.wall = hasMonotonic | uint64(wall.Unix()-epoch.Unix())<<shift | uint64(wall.Nanosecond())
+	l.wall = hasMonotonic | uint64(wall.Unix()-epoch.Unix())<<shift | uint64(wall.Nanosecond()) //nolint:gosec // no wall clock is before 1885
 	if !s.Round(0).Equal(wall) || !strings.Contains(s.String(), " m=") || s.Add(time.Hour).Sub(s) != time.Hour {
 		panic(fmt.Sprintf("clocktest: %s stepped by %s is %s: the layout of times has changed", now, by, s))
 	}
