@@ -187,11 +187,11 @@ func FuzzParse(f *testing.F) {
 func TestDefinition(t *testing.T) {
 	const file = "/etc/td/b.yaml"
 	for text, want := range map[string]string{
-		"trust_domain: td-b.example\nbundle: b.pem\n": "",
+		"{'trust_domain': 'td-b.example', 'bundle': 'b.pem'}": "",
+		"trust_domain: td-b.example\nbundle: b.pem\n":         "",
+
 		"trust_domain: td-b.example\nendpoint:\n  url: https://b.example:8443/x?y\n  profile: https_web\n  ca_file: ca.pem\n":                                       "",
 		"trust_domain: td-b.example\nbundle: b.pem\nendpoint: {url: 'https://b.example', profile: https_spiffe, spiffe_id: 'spiffe://td-b.example/spire/server'}\n": "",
-		"{'trust_domain': 'td-b.example', 'bundle': 'b.pem'}": "",
-
 		"":                  file + ": nothing is in it",
 		"trust_domain: [\n": file + ":1: did not find expected node content",
 		"trust_domain: td-b.example\nbundel: b.pem\n":                                                                                   file + ":2: key bundel: the keys are trust_domain, bundle and endpoint",
