@@ -92,7 +92,7 @@ func (x *examination) put(q question) (*answer, error) {
 }
 
 const (
-	mendJSON     = "exit with status 0 and print one JSON object, and nothing else, to stdout"
+	mendJSON     = "have it run and reached, where an answer is missing; exit with status 0 and print one JSON object, and nothing else, to stdout"
 	mendDescribe = `answer {"version": 1, "name": "…", "signs": ["intermediate"], "concurrency": 1}`
 )
 

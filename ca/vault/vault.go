@@ -81,13 +81,16 @@ func New(cfg Config) (*CA, error) {
 	}
 	cfg.Namespace, cfg.Mount = strings.Trim(cfg.Namespace, "/"), strings.Trim(cfg.Mount, "/")
 	if cfg.Login == nil {
-		return nil, errors.New("no way to log in to Vault is given: a token, AppRole, Kubernetes or a certificate")
+		return nil, errors.New("no way to log in to Vault is given: TokenFile, Token (VAULT_TOKEN), or AuthMethod with Type approle, kubernetes or cert")
 	}
 	if cfg.LeafRole != "" && cfg.Issuer != "" {
 		return nil, fmt.Errorf("role %q signs the leafs by the issuer that it names itself: leave out issuer %q", cfg.LeafRole, cfg.Issuer)
 	}
+	if cfg.Mount == "" {
+		return nil, errors.New(`mount "" in Vault: RootPKIPath is missing (with LeafRole IntermediatePKIPath): the path of the PKI secrets engine that signs`)
+	}
 	for what, value := range map[string]string{"mount": cfg.Mount, "namespace": cfg.Namespace, "issuer": cfg.Issuer, "role": cfg.LeafRole} {
-		if (value != "" || what == "mount") && !pathOf.MatchString(value) {
+		if value != "" && !pathOf.MatchString(value) {
 			return nil, fmt.Errorf("%s %.100q in Vault: write letters, digits, '.', '-' and '_', with '/' between them", what, value)
 		}
 	}
