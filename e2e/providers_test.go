@@ -114,16 +114,20 @@ func TestProviderVault(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	address, bao := vaultFor(t, dir)
-	t.Run("each leaf", func(t *testing.T) {
-		config := pageBlock(t, "certificates/vault.md", "yaml", "LeafRole: mesh", "/etc/sallyport/vault-ca.pem", caOf(t, dir), "/etc/sallyport", dir, "vault.example:8200", address)
-		if err := os.WriteFile(dir+"/sallyport.yaml", []byte(config), 0o600); err != nil {
-			t.Fatal(err)
-		}
-		asRoot(t, dir, address, pageBlock(t, "certificates/vault.md", "", "vault write pki/roles/mesh", "/etc/sallyport", dir))
-		behind(t, config, true, func() {}) // renewed there
-		asRoot(t, dir, address, "sallyport ca vault-policy --mount pki | vault policy write sallyport -")
-	})
+	eachLeafAt(t, dir, address)
 	behind(t, pageBlock(t, "certificates/vault.md", "yaml", "ca_provider: vault", "/etc/sallyport/vault-ca.pem", caOf(t, dir), "/etc/sallyport", dir, "vault.example:8200", address), true, func() { bao.Stop(syscall.SIGKILL, 0) })
+}
+
+// eachLeafAt has a Vault sign each leaf by a role, as the page says, and puts the policy of an intermediate back.
+func eachLeafAt(t *testing.T, dir, address string) {
+	t.Helper()
+	config := pageBlock(t, "certificates/vault.md", "yaml", "LeafRole: mesh", "/etc/sallyport/vault-ca.pem", caOf(t, dir), "/etc/sallyport", dir, "vault.example:8200", address)
+	if err := os.WriteFile(dir+"/sallyport.yaml", []byte(config), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	asRoot(t, dir, address, pageBlock(t, "certificates/vault.md", "", "vault write pki/roles/mesh", "/etc/sallyport", dir))
+	behind(t, config, true, func() {}) // renewed there
+	asRoot(t, dir, address, "sallyport ca vault-policy --mount pki | vault policy write sallyport -")
 }
 
 // caOf awaits the CA that OpenBao makes for its own TLS.
