@@ -18,6 +18,7 @@ import (
 	"os"
 	"strconv"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/sallyport/sallyport/internal/atomicfile"
@@ -68,7 +69,7 @@ type Journal struct {
 // file. The error is that it cannot be read.
 func Open(cfg Config, each func([]byte) error) (j *Journal, damaged int, missing bool, err error) {
 	j = &Journal{cfg: cfg, disk: &file{path: cfg.File}, wake: make(chan struct{}, 1)}
-	f, err := os.Open(cfg.File)
+	f, err := os.OpenFile(cfg.File, os.O_RDONLY|syscall.O_NONBLOCK, 0) // what lies there may be a pipe
 	if errors.Is(err, fs.ErrNotExist) {
 		j.whole = true // replacing it puts its name on the disk, too
 		return j, 0, true, nil
@@ -76,6 +77,11 @@ func Open(cfg Config, each func([]byte) error) (j *Journal, damaged int, missing
 		return nil, 0, false, err
 	}
 	defer func() { _ = f.Close() }()
+	if info, err := f.Stat(); err != nil {
+		return nil, 0, false, err
+	} else if !info.Mode().IsRegular() {
+		return nil, 0, false, fmt.Errorf("%s is not a regular file", cfg.File)
+	}
 	in := bufio.NewReaderSize(f, maxLine)
 	for at := int64(0); ; {
 		b, err := in.ReadSlice('\n')

@@ -14,6 +14,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -234,6 +235,24 @@ func TestDamaged(t *testing.T) {
 func TestUnreadable(t *testing.T) {
 	if _, _, _, err := Open(Config{File: t.TempDir()}, func([]byte) error { return nil }); err == nil {
 		t.Error("a directory is read as a journal")
+	}
+	// Nobody writes to it: to wait for that would be to wait without end.
+	pipe := filepath.Join(t.TempDir(), "pipe")
+	if err := syscall.Mkfifo(pipe, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	opened := make(chan error, 1)
+	go func() {
+		_, _, _, err := Open(Config{File: pipe}, func([]byte) error { return nil })
+		opened <- err
+	}()
+	select {
+	case err := <-opened:
+		if err == nil {
+			t.Error("a pipe is read as a journal")
+		}
+	case <-time.After(time.Minute):
+		t.Error("a pipe is waited for")
 	}
 }
 
