@@ -256,6 +256,9 @@ func (c *CA) load(now time.Time) (*state, error) {
 	if s.chain, err = certpath.Chain(s.key.Public(), certs); err != nil {
 		return nil, fmt.Errorf("%s: %w: %s is the key of another one: if both are being replaced, the second is awaited", c.cfg.Chain, err, c.cfg.Key)
 	}
+	if uris := s.chain[0].URIs; len(uris) > 1 || len(uris) == 1 && uris[0].String() != c.cfg.TrustDomain.IDString() {
+		return nil, fmt.Errorf("%s: the intermediate is for %.200v, want none or %s: have one signed for this trust domain", c.cfg.Chain, uris, c.cfg.TrustDomain.IDString())
+	}
 	return s, c.probe(s, now)
 }
 

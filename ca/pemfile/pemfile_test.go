@@ -169,6 +169,7 @@ func TestRefused(t *testing.T) {
 		"roots of others":  {func(a *authority, r *testca.Pair) { a.write("roots.pem", r.PEM(), 0o666) }, "chmod go-w"},
 		"a key among them": {func(a *authority, r *testca.Pair) { a.write("roots.pem", r.PEM()+keyPEM(a.t, r), 0o644) }, "a private key is among"},
 		"a leaf":           {func(a *authority, r *testca.Pair) { a.replace(testca.Sign(a.t, &x509.Certificate{}, r)) }, "keyCertSign"},
+		"another domain's": {func(a *authority, r *testca.Pair) { a.replace(foreign(a.t, r)) }, "the intermediate is for [spiffe://other.example], want none or"},
 		"an ended one":     {func(a *authority, r *testca.Pair) { a.replace(ended(a.t, r)) }, "expired"},
 		"a key for all":    {func(a *authority, r *testca.Pair) { a.write("intermediate.key", keyPEM(a.t, other), 0o644) }, "chmod 0600"},
 		"a key of another": {func(a *authority, _ *testca.Pair) { a.write("intermediate.key", keyPEM(a.t, other), 0o600) }, "is the key of another one"},
@@ -212,6 +213,11 @@ func TestRefused(t *testing.T) {
 func ended(t *testing.T, root *testca.Pair) *testca.Pair {
 	t.Helper()
 	return testca.Sign(t, &x509.Certificate{Subject: pkix.Name{CommonName: "ended"}, IsCA: true, KeyUsage: x509.KeyUsageCertSign, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(-time.Minute)}, root)
+}
+
+func foreign(t *testing.T, root *testca.Pair) *testca.Pair {
+	t.Helper()
+	return testca.Sign(t, &x509.Certificate{Subject: pkix.Name{CommonName: "foreign"}, IsCA: true, KeyUsage: x509.KeyUsageCertSign, URIs: []*url.URL{{Scheme: "spiffe", Host: "other.example"}}}, root)
 }
 
 // replace writes an intermediate and its key.

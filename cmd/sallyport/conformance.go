@@ -16,7 +16,7 @@ import (
 )
 
 func newConformanceCommand() *cobra.Command {
-	cfg := plugin.Config{Name: "plug-in", Server: remote.Config{CAOption: "--ca-file"}}
+	cfg := plugin.Config{Name: "under test", Server: remote.Config{CAOption: "--ca-file"}}
 	var trustDomain string
 	c := &cobra.Command{
 		Use:   "conformance [flags] {-- COMMAND [ARGUMENT…] | --url URL}",
