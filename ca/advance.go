@@ -57,6 +57,7 @@ func (c *CA) waiting(rec record, version int) wait {
 		w.holders = untoldHolders(c.cfg.Gate.Untold(rec.certificates(rec.next)), rec.Rotation, rec.Rotation.CrossSigned)
 	case Activating:
 		w.holders = c.outdated(rec)
+	case Idle, Retiring: // nobody is waited for
 	}
 	return w
 }
