@@ -68,7 +68,7 @@ func (c *CA) advance(now time.Time) (time.Duration, error) {
 	a := c.authority
 	a.mu.Lock()
 	rec, version := a.rec, a.version
-	a.mu.Unlock()
+	a.unlock()
 	rot := rec.Rotation
 	c.looked = version
 	if rot == nil {
@@ -146,7 +146,7 @@ func (c *CA) activate(rec record, version int, now time.Time) (time.Duration, er
 		return after, nil
 	}
 	a.mu.Lock()
-	defer a.mu.Unlock()
+	defer a.unlock()
 	if a.version != version { // somebody has cancelled it, or changed what is waited for
 		return time.Millisecond, nil
 	}
@@ -213,7 +213,7 @@ func (c *CA) successor(rec record, version int, now time.Time) (next succession,
 func (c *CA) nextIntermediate(rec record, now time.Time) (*candidate, error) {
 	a := c.authority
 	a.mu.Lock()
-	defer a.mu.Unlock()
+	defer a.unlock()
 	root := a.pairs[rec.Rotation.Next[0]]
 	if root == nil {
 		return nil, fmt.Errorf("%s: the key of the new root %.8s is not there: restore its file from a backup", a.disk.path, rec.Rotation.Next[0])
@@ -228,7 +228,7 @@ func (c *CA) nextIntermediate(rec record, now time.Time) (*candidate, error) {
 // oldRoot is the active root with its key; nil: it is a provider's.
 func (c *CA) oldRoot(rec record) *pair {
 	c.authority.mu.Lock()
-	defer c.authority.mu.Unlock()
+	defer c.authority.unlock()
 	return c.authority.pairs[rec.Active]
 }
 
@@ -244,7 +244,7 @@ func (c *CA) retire(rec record, version int, now time.Time) (time.Duration, erro
 		return after, nil
 	}
 	a.mu.Lock()
-	defer a.mu.Unlock()
+	defer a.unlock()
 	if a.version != version {
 		return time.Millisecond, nil
 	}
@@ -262,7 +262,7 @@ func (c *CA) retire(rec record, version int, now time.Time) (time.Duration, erro
 func (c *CA) end(rec record) error {
 	a := c.authority
 	a.mu.Lock()
-	defer a.mu.Unlock()
+	defer a.unlock()
 	if a.rec.Rotation == nil || a.rec.Rotation.Phase != rec.Rotation.Phase {
 		return nil
 	}

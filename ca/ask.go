@@ -82,7 +82,7 @@ func (c *CA) followSigning(ctx context.Context, now time.Time) error {
 	a.mu.Lock()
 	rec, s, asks := a.rec, a.intermediate, c.askNow
 	c.askNow = false
-	a.mu.Unlock()
+	a.unlock()
 	names := c.toAsk(rec, s, asks, now)
 	maps.DeleteFunc(c.asked, func(name string, _ *asking) bool { return !slices.Contains(names, name) })
 	var problems []error
@@ -203,7 +203,7 @@ func firstKey(chain []*x509.Certificate) (interface{ Equal(crypto.PublicKey) boo
 func (c *CA) take(name string, n *candidate, now time.Time) error {
 	a := c.authority
 	a.mu.Lock()
-	defer a.mu.Unlock()
+	defer a.unlock()
 	sha := fingerprint(n.root)
 	switch rot := a.rec.Rotation; {
 	case rot != nil && rot.Phase == Preparing && rot.To == name && slices.Contains(rot.Next, sha):

@@ -9,6 +9,7 @@ import (
 	"net/url"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/sallyport/sallyport/internal/keyring"
@@ -23,7 +24,10 @@ type authority struct {
 	trustDomain                       spiffeid.TrustDomain
 	rootTTL, intermediateTTL, leafTTL time.Duration
 
+	// mu is held while the disk is written to, which may hang: who only reads takes shown.
 	mu sync.Mutex
+	// shown is what unlock left: what of the fields below is on the disk.
+	shown atomic.Pointer[shown]
 	// rec is what the disk says; commit replaces it.
 	rec record
 	// version is how often rec was replaced.
@@ -38,6 +42,25 @@ type authority struct {
 	retry  time.Time
 	// unsettled is that the directory is not as files says.
 	unsettled bool
+}
+
+// shown is what of an authority is read without its lock.
+type shown struct {
+	rec          record
+	version      int
+	intermediate *signer
+	failed       error
+}
+
+// show has those who only read see what was changed. a.mu is held.
+func (a *authority) show() {
+	a.shown.Store(&shown{rec: a.rec, version: a.version, intermediate: a.intermediate, failed: a.failed})
+}
+
+// unlock shows what was changed, and releases mu.
+func (a *authority) unlock() {
+	a.show()
+	a.mu.Unlock()
 }
 
 // signer is an intermediate, those above it, and the root at which they end.
@@ -123,9 +146,8 @@ func (a *authority) rootRemedy() string {
 
 // due reports whether the intermediate is to be replaced: at half its life, and whenever what it
 // signs would be cut short by its own end. Near the root's end a new one would live no longer, so
-// there is none. a.mu is held.
-func (a *authority) due(now time.Time) bool {
-	s := a.intermediate
+// there is none.
+func (a *authority) due(s *signer, now time.Time) bool {
 	if s == nil || valid(s.cert, now) != nil {
 		return true
 	}
@@ -180,11 +202,20 @@ func (a *authority) failedTo(err error, now time.Time) error {
 }
 
 // renewIfDue renews the intermediate if it is due, but not within renewalRetry of the last failure.
-// A step of the clock does not prolong that. One that a provider signs is not renewed here.
+// A step of the clock does not prolong that. One that a provider signs is not renewed here. It waits for the disk only if there is no other
+// that could sign.
 func (a *authority) renewIfDue(now time.Time) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if a.rec.Provider != Builtin || !a.due(now) && a.failed == nil {
+	v := a.shown.Load()
+	if v.rec.Provider != Builtin || !a.due(v.intermediate, now) && v.failed == nil {
+		return
+	}
+	if v.intermediate == nil || valid(v.intermediate.cert, now) != nil {
+		a.mu.Lock()
+	} else if !a.mu.TryLock() {
+		return
+	}
+	defer a.unlock()
+	if a.rec.Provider != Builtin || !a.due(a.intermediate, now) && a.failed == nil {
 		return
 	}
 	if wait := a.retry.Sub(now); a.failed != nil && wait > 0 && wait <= renewalRetry {
@@ -200,14 +231,11 @@ func (a *authority) renewIfDue(now time.Time) {
 // issue signs a leaf for id and public and returns it with its chain, without the root.
 func (a *authority) issue(p profile, id spiffeid.ID, public crypto.PublicKey, ttl time.Duration, now time.Time) ([]*x509.Certificate, error) {
 	a.renewIfDue(now)
-	a.mu.Lock()
-	s, cross := a.intermediate, a.cross(now)
-	provider := a.rec.Provider
-	a.mu.Unlock()
-	if s == nil {
-		return nil, fmt.Errorf("%w: %s has not signed an intermediate yet", ErrUnavailable, provider)
+	v := a.shown.Load()
+	if v.intermediate == nil {
+		return nil, fmt.Errorf("%w: %s has not signed an intermediate yet", ErrUnavailable, v.rec.Provider)
 	}
-	return s.issue(p, id, public, ttl, now, cross)
+	return v.intermediate.issue(p, id, public, ttl, now, v.rec.cross(now, a.leafTTL))
 }
 
 // issue signs a leaf that ends with the first of those above it, at the latest.
@@ -230,35 +258,23 @@ func (s *signer) issue(p profile, id spiffeid.ID, public crypto.PublicKey, ttl t
 }
 
 // cross is the signature of the new root by the old one that leafs are to bring along; nil: none. One that ends before a leaf has a
-// third of its life does more harm than good. a.mu is held.
-func (a *authority) cross(now time.Time) *x509.Certificate {
-	r := a.rec.Rotation
-	if r == nil || r.Phase != Activating || r.Cross == nil || r.Cross.NotAfter.Sub(now) < a.leafTTL/3 {
+// third of its life does more harm than good.
+func (r record) cross(now time.Time, leafTTL time.Duration) *x509.Certificate {
+	rot := r.Rotation
+	if rot == nil || rot.Phase != Activating || rot.Cross == nil || rot.Cross.NotAfter.Sub(now) < leafTTL/3 {
 		return nil
 	}
-	return r.Cross.Certificate
+	return rot.Cross.Certificate
 }
 
 // signer is the intermediate in use; nil: there is none.
-func (a *authority) signer() *signer {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	return a.intermediate
-}
+func (a *authority) signer() *signer { return a.shown.Load().intermediate }
 
 // record is what the disk says.
-func (a *authority) record() record {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	return a.rec
-}
+func (a *authority) record() record { return a.shown.Load().rec }
 
 // health is the error of the last renewal, nil if there was none.
-func (a *authority) health() error {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	return a.failed
-}
+func (a *authority) health() error { return a.shown.Load().failed }
 
 // trusted are the roots, the active one first.
 func (a *authority) trusted() []*x509.Certificate { return a.record().certificates(all) }

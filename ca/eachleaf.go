@@ -47,9 +47,8 @@ func (c *CA) Sign(ctx context.Context, csr *x509.CertificateRequest, id spiffeid
 // the roots of which they were told, or which the old root has signed.
 func (c *CA) verified(chain []*x509.Certificate, want certpath.Wanted) ([]*x509.Certificate, error) {
 	a := c.authority
-	a.mu.Lock()
-	rec, cross := a.rec, a.cross(want.Now)
-	a.mu.Unlock()
+	rec := a.record()
+	cross := rec.cross(want.Now, a.leafTTL)
 	told, _ := certpath.Bundle(rec.certificates(func(r anchor) bool { return r.Told || r.State == active }), true, want.Now)
 	if cross != nil && len(chain) > 0 {
 		if crossed := append(slices.Clone(chain), cross); certpath.VerifyChain(crossed, told, want) == nil {
@@ -65,7 +64,7 @@ func (c *CA) verified(chain []*x509.Certificate, want certpath.Wanted) ([]*x509.
 	if root := anchorOf(chain, rec.certificates(all)); root != nil && rec.Active != fingerprint(root) {
 		a.mu.Lock()
 		c.askNow = true // Run finds that it signs under another root
-		a.mu.Unlock()
+		a.unlock()
 		c.signal()
 	}
 	return chain, nil

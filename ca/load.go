@@ -242,8 +242,8 @@ func (a *authority) loadIntermediate(names []string, now time.Time) error {
 		}
 	}
 	a.mu.Lock()
-	defer a.mu.Unlock()
-	if a.rec.Provider == Builtin && a.due(now) {
+	defer a.unlock()
+	if a.rec.Provider == Builtin && a.due(a.intermediate, now) {
 		if err := a.renew(now); err != nil && (a.intermediate == nil || valid(a.intermediate.cert, now) != nil) {
 			return err
 		}

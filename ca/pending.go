@@ -47,7 +47,7 @@ func (c *CA) writeRequests(kept map[string]*upstreamRequest) error {
 	}
 	a := c.authority
 	a.mu.Lock()
-	defer a.mu.Unlock()
+	defer a.unlock()
 	var err error
 	if len(kept) == 0 {
 		err = a.disk.remove(requestFile)

@@ -38,7 +38,7 @@ var ErrRotating = errors.New("a root is being replaced already")
 func (c *CA) Rotate(opts RotateOptions) error {
 	a := c.authority
 	a.mu.Lock()
-	defer a.mu.Unlock()
+	defer a.unlock()
 	to := opts.To
 	if to == "" {
 		to = a.rec.Provider
@@ -92,7 +92,7 @@ func (c *CA) Distrust() error {
 func (c *CA) amend(means string, f func(*rotation) error) error {
 	a := c.authority
 	a.mu.Lock()
-	defer a.mu.Unlock()
+	defer a.unlock()
 	if a.rec.Rotation == nil {
 		return errors.New("no root is being replaced")
 	}

@@ -60,7 +60,7 @@ func (c *CA) step(ctx context.Context, now time.Time) time.Duration {
 	a := c.authority
 	a.mu.Lock()
 	c.publish()
-	a.mu.Unlock()
+	a.unlock()
 	c.judge(err, now)
 	return after
 }
@@ -80,7 +80,7 @@ func (c *CA) nearsEnd(root *x509.Certificate, now time.Time) bool {
 func (c *CA) tend(now time.Time) error {
 	a := c.authority
 	a.mu.Lock()
-	defer a.mu.Unlock()
+	defer a.unlock()
 	var problems []error
 	if root := a.rec.root(a.rec.Active); a.rec.Rotation == nil && a.rec.Provider == Builtin && c.nearsEnd(root, now) {
 		problems = append(problems, c.begin(a.rec, rotation{From: Builtin, To: Builtin, Reason: "the root ends at " + root.NotAfter.UTC().Format(time.RFC3339)}, now))

@@ -16,9 +16,13 @@ import (
 // Status is what the CA does now. It does not block.
 func (c *CA) Status() Status {
 	a := c.authority
-	a.mu.Lock()
-	rec, version, s, unknown := a.rec, a.version, a.intermediate, c.firstRoots(a.rec)
-	a.mu.Unlock()
+	v := a.shown.Load()
+	rec, version, s := v.rec, v.version, v.intermediate
+	var unknown error
+	if a.mu.TryLock() { // a disk that hangs has it
+		unknown = c.firstRoots(a.rec)
+		a.unlock()
+	}
 	out := Status{Provider: rec.Provider}
 	out.Problem, _ = c.problem.Load()
 	if out.Problem == "" && unknown != nil { // since it was judged
@@ -71,6 +75,7 @@ func (c *CA) publish() {
 	if version == c.publishedVersion && now.Before(c.publishedUntil) && stepped.Abs() < time.Second {
 		return
 	}
+	c.authority.show() // whom the roots wake signs under them
 	c.changed.Set(struct{}{})
 	c.publishedVersion, c.publishedAt, c.publishedUntil = version, now, now.Add(time.Hour)
 	for _, r := range rec.Roots {
@@ -128,7 +133,7 @@ func (c *CA) judge(err error, now time.Time) {
 	a := c.authority
 	a.mu.Lock()
 	rec, s, failed, unknown := a.rec, a.intermediate, a.failed, c.firstRoots(a.rec)
-	a.mu.Unlock()
+	a.unlock()
 	if unknown != nil {
 		problems = append(problems, unknown.Error())
 	}

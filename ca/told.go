@@ -59,7 +59,7 @@ func (c *CA) tell(rec record, version int, now time.Time) (after time.Duration, 
 	}
 	a := c.authority
 	a.mu.Lock()
-	defer a.mu.Unlock()
+	defer a.unlock()
 	if a.version != version {
 		return 0, true, nil
 	}

@@ -83,7 +83,7 @@ func (c *CA) know(name string, roots []*x509.Certificate) {
 		}
 	}
 	problem := c.takeRoots(name, bundle)
-	a.mu.Unlock()
+	a.unlock()
 	for _, l := range left {
 		c.log().Warn("a root of a provider is not taken", "provider", name, "reason", l.Reason, "serial", l.Certificate.SerialNumber.Text(16))
 	}
@@ -215,7 +215,7 @@ func (c *CA) newer(a, b *x509.Certificate) bool {
 func (c *CA) followRoots(now time.Time) error {
 	a := c.authority
 	a.mu.Lock()
-	defer a.mu.Unlock()
+	defer a.unlock()
 	c.review(now)
 	next, reasons := a.rec.clone(), []string{}
 	leave := func(r anchor) bool {
@@ -351,7 +351,7 @@ func (r record) withoutEnded(now time.Time, reasons *[]string) record {
 func (c *CA) Cancel() error {
 	a := c.authority
 	a.mu.Lock()
-	defer a.mu.Unlock()
+	defer a.unlock()
 	switch r, root := a.rec.Rotation, a.rec.root(a.rec.Active); {
 	case r == nil:
 		return errors.New("no root is being replaced")
