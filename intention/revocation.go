@@ -96,6 +96,7 @@ type Revoked struct {
 	services map[identity.Service]*Revocation // of ids
 	serials  map[string]*Revocation
 	digests  map[string]*Revocation
+	holders  map[identity.ID][]*Revocation // of certificates
 }
 
 // revocation is one of a Revoked.
@@ -136,6 +137,7 @@ func revoke(list []revocation) *Revoked {
 	r := &Revoked{
 		list: list, keys: make([]string, len(list)),
 		ids: map[identity.ID]*Revocation{}, services: map[identity.Service]*Revocation{}, serials: map[string]*Revocation{}, digests: map[string]*Revocation{},
+		holders: map[identity.ID][]*Revocation{},
 	}
 	for i, e := range list {
 		r.keys[i] = e.key()
@@ -150,6 +152,9 @@ func revoke(list []revocation) *Revoked {
 		}
 		if e.SHA256 != "" {
 			r.digests[e.SHA256] = e.Revocation
+		}
+		if e.ID != "" {
+			r.holders[identity.ID(e.ID)] = append(r.holders[identity.ID(e.ID)], e.Revocation)
 		}
 	}
 	return r
@@ -205,6 +210,14 @@ func (r *Revoked) Certificate(serial, sha256 string) *Revocation {
 		return found
 	}
 	return nil
+}
+
+// Certificates are the revocations of certificates of id, sorted, as far as they say whose they are. They must not be changed.
+func (r *Revoked) Certificates(id identity.ID) []*Revocation {
+	if r == nil {
+		return nil
+	}
+	return r.holders[id]
 }
 
 // Equal reports whether r and o have the same revocations.

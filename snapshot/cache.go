@@ -102,7 +102,7 @@ func (c *Cache) builder(in Input, last *Resources) (*builder, error) {
 		return nil, fmt.Errorf("%s: %w: the mesh has no trust domain", in.Proxy.ID, errIncomplete)
 	}
 	b := &builder{packer: packer{cache: c}, in: in, last: last, out: &Resources{in: in, ByType: map[string]Set{}}}
-	if last == nil || last.in.Mesh != in.Mesh || last.in.Proxy != in.Proxy || last.in.Envoy != in.Envoy {
+	if last == nil || last.in.Mesh != in.Mesh || last.in.Proxy != in.Proxy || last.in.Envoy != in.Envoy || last.in.Redials != in.Redials {
 		b.last = nil
 	}
 	return b, nil

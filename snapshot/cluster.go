@@ -17,6 +17,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/structpb"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 )
 
@@ -186,6 +187,7 @@ func (b *builder) upstreamCluster(u upstream) *clusterv3.Cluster {
 		CircuitBreakers:               limits(u.Limits),
 		OutlierDetection:              outliers(u.Passive),
 		TypedExtensionProtocolOptions: b.httpOptions(u.Service.Protocol, true),
+		Metadata:                      b.redials(u.Service.Protocol),
 	}
 	// Without this Envoy sends requests to unhealthy endpoints when too few are healthy.
 	c.CommonLbConfig.HealthyPanicThreshold = &typev3.Percent{}
@@ -197,6 +199,17 @@ func (b *builder) upstreamCluster(u upstream) *clusterv3.Cluster {
 	c.ClusterDiscoveryType = &clusterv3.Cluster_Type{Type: clusterv3.Cluster_EDS}
 	c.EdsClusterConfig = &clusterv3.Cluster_EdsClusterConfig{EdsConfig: fromADS}
 	return c
+}
+
+// redials is what makes a cluster another one when Redials is. Envoy gives the connections of the old one up when no request is on them.
+// Those of tcp are the applications', and the services that they lead to end them.
+func (b *builder) redials(p catalog.Protocol) *corev3.Metadata {
+	if b.in.Redials == "" || !p.L7() {
+		return nil
+	}
+	return &corev3.Metadata{FilterMetadata: map[string]*structpb.Struct{
+		identity.MetadataKey: {Fields: map[string]*structpb.Value{"revoked": structpb.NewStringValue(b.in.Redials)}},
+	}}
 }
 
 // noMergeWindow makes Envoy apply each change of health, weight or metadata at once. By default

@@ -16,6 +16,9 @@ type Input struct {
 	// Ended is Generation for the services whose live connections a revocation does not end: it is
 	// raised when all have to.
 	Ended uint64
+	// Redials is another one when connections that the proxy has made to HTTP services are of no use any more, as they were made with a
+	// certificate that was revoked: clusters with another one have no connections. Empty: none was.
+	Redials string
 	// Envoy is what the proxy's Envoy can do.
 	Envoy Features
 }

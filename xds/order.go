@@ -20,11 +20,16 @@ import (
 //
 // The inbound listener waits, without a bound, with a new name of its filter chain.
 //
+// Clusters that are sent once more as a certificate was revoked wait for the one in its place.
+//
 // Judges come before other extension configurations, and share no response with what users write:
 // Envoy may apply nothing of a response that it refuses.
 func (s *session) inOrder(k kind, add []*discoveryv3.Resource, now time.Time) []*discoveryv3.Resource {
-	if k == clusters || k == endpoints {
+	switch k {
+	case endpoints:
 		return add
+	case clusters:
+		return slices.DeleteFunc(add, s.redialsTooSoon)
 	}
 	add = slices.DeleteFunc(add, func(r *discoveryv3.Resource) bool {
 		return k == routes && s.lacksClusters(r.GetName(), now) ||

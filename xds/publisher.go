@@ -51,6 +51,9 @@ type build struct {
 	// bounded replaces boundedOf, the catalog's view of the proxy, as long as part of its policy
 	// waits for the disk.
 	bounded, boundedOf *catalog.ProxyView
+	// redials is the Input's, and redialled the revocations that it is for.
+	redials   string
+	redialled map[string]bool
 }
 
 // published is what the publisher has published to a session.
@@ -165,7 +168,7 @@ func (p *publisher) concerned() []*session {
 	if all {
 		return p.server.sessions()
 	}
-	return out
+	return append(out, p.holders(old)...)
 }
 
 // left notes that a proxy of the service left the catalog.
@@ -334,7 +337,7 @@ type input struct {
 // input is that of w for n's Envoy.
 func (p *publisher) input(b *build, w *catalog.ProxyView, n *session) input {
 	g, policy := p.observe(w)
-	in := input{Input: snapshot.Input{ProxyView: w, Envoy: n.features}}
+	in := input{Input: snapshot.Input{ProxyView: w, Envoy: n.features, Redials: p.redials(b, w, n)}}
 	if in.Ended = p.server.generations.ended; g != nil {
 		in.Ended = 0
 		in.Generation, in.unnamed = g.number, g.unnamed()
@@ -400,13 +403,16 @@ func (p *publisher) build(b *build, in snapshot.Input) {
 // connect.
 func (p *publisher) hand(view *catalog.View, n *session, in snapshot.Input, b *build, bundles *sds.Roots, since time.Time, fresh bool) {
 	t := &target{generation: max(b.goodInput.Generation, b.goodInput.Ended), leadsTo: b.good.Clusters, inbound: b.good.Inbound, judges: b.good.Judges, bundles: bundles}
+	if b.goodInput.Redials != "" {
+		t.redials = b.goodInput.Proxy.Service.LeafSecret()
+	}
 	for k := range kinds {
 		t.resources[k] = b.good.ByType[k.url()]
 	}
 	t.resources[secrets] = make(snapshot.Set, 0, len(b.good.Secrets))
 	var missing []string
 	had := n.published.secrets // that are still the same
-	if fresh || !n.published.complete || n.published.bundles != bundles || p.concernedByOthers(n) {
+	if fresh || !n.published.complete || n.published.bundles != bundles || p.concernedByOthers(n) || n.published.input.Redials != in.Redials {
 		had = nil
 	}
 	others := len(had) != len(b.good.Secrets)

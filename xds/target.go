@@ -21,6 +21,8 @@ type target struct {
 	// bundles are the roots in its secrets, or older ones than those; nil: not all of them are known. leafs are those of its secrets.
 	bundles *sds.Roots
 	leafs   []namedLeaf
+	// redials is the secret with the leaf by which the clusters are dialled, if they may not be sent before it is; empty: they may.
+	redials string
 	// partial: it has who may connect and nothing else; Envoy keeps of the rest what it has.
 	partial bool
 }

@@ -22,12 +22,14 @@ type Mesh struct {
 	Entries       []catalog.Entry
 	// Partial says that there may be intentions about other destinations, of which nothing is known.
 	Partial bool
+	// Revoked is as in catalog.Contents.
+	Revoked *intention.Revoked
 }
 
 // Contents are m as it is now: a copy, so that m may be changed after it was published. It is equal
 // to, and shares nothing with, what an earlier call returned.
 func (m Mesh) Contents() catalog.Contents {
-	c := catalog.Contents{Mesh: m.Mesh, Whole: !m.Partial, Intentions: catalog.ByDestination(slices.Clone(m.Intentions))}
+	c := catalog.Contents{Mesh: m.Mesh, Whole: !m.Partial, Revoked: m.Revoked, Intentions: catalog.ByDestination(slices.Clone(m.Intentions))}
 	c.Mesh.Datacenters = slices.Sorted(slices.Values(m.Mesh.Datacenters))
 	for _, s := range m.Services {
 		c.Services = append(c.Services, &s)

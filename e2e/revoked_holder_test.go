@@ -1,0 +1,82 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"testing"
+	"time"
+
+	"github.com/sallyport/sallyport/internal/meshtest"
+)
+
+// TestRevokedHolder revokes the certificate of a sidecar that has connections to HTTP services in its pools. It is given another one, dials
+// with that, and goes on; nothing of that is undone when the certificate is unrevoked.
+func TestRevokedHolder(t *testing.T) {
+	t.Parallel()
+	for _, envoy := range []string{meshtest.Version, "1.36.4"} {
+		t.Run(envoy, func(t *testing.T) {
+			t.Parallel()
+			m := &revokedMesh{Mesh: meshtest.New(t, meshtest.Config{Sallyport: sallyport, Envoy: envoy}), t: t}
+			page := serveHTTP(t, "hello")
+			for _, mode := range []string{"rbac", "ext_authz"} {
+				m.services = append(m.services, "api-"+mode)
+				m.Add(meshtest.Service{Name: "api-" + mode, Protocol: "http", Local: page, Config: []string{fmt.Sprintf("intention_enforcement = %q", mode)}})
+			}
+			m.Add(meshtest.Service{Name: "web", Upstreams: m.services})
+			m.Intend("*", meshtest.Intentions{"web": "allow"})
+			m.Serve()
+			cars := []*meshtest.Sidecar{m.LaunchSidecar("web")}
+			for _, s := range m.services {
+				cars = append(cars, m.LaunchSidecar(s))
+			}
+			for _, car := range cars {
+				car.AwaitReady()
+			}
+			clients := map[string]*http.Client{}
+			for _, s := range m.services {
+				clients[s] = &http.Client{Transport: &http.Transport{MaxConnsPerHost: 1}, Timeout: 5 * time.Second}
+				t.Cleanup(clients[s].CloseIdleConnections)
+				meshtest.Await(t, "web reaches "+s, func() error { return m.asks(clients[s], s) })
+			}
+			serial := m.serial()
+			m.MustRun("revoke", serial)
+			began := time.Now()
+			for _, s := range m.services {
+				meshtest.Await(t, "web reaches "+s+" with its new certificate", func() error { return m.asks(clients[s], s) })
+				figure(t, "service=%s let-in-again=%s", s, time.Since(began).Round(time.Millisecond))
+			}
+			m.goesOn(clients)
+			m.MustRun("unrevoke", serial)
+			m.goesOn(clients)
+		})
+	}
+}
+
+// asks makes one request of web's application.
+func (m *revokedMesh) asks(client *http.Client, service string) error {
+	r, err := client.Get("http://" + m.Upstream("web", service) + "/")
+	if err != nil {
+		return err
+	}
+	defer r.Body.Close()
+	if r.StatusCode != http.StatusOK {
+		return errors.New(r.Status)
+	}
+	return nil
+}
+
+// goesOn is that nothing is refused for a while.
+func (m *revokedMesh) goesOn(clients map[string]*http.Client) {
+	m.t.Helper()
+	for range 40 {
+		for s, client := range clients {
+			if err := m.asks(client, s); err != nil {
+				m.t.Errorf("%s: %v", s, err)
+			}
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+}
