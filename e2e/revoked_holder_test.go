@@ -3,6 +3,7 @@
 package e2e
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
@@ -41,7 +42,7 @@ func TestRevokedHolder(t *testing.T) {
 				t.Cleanup(clients[s].CloseIdleConnections)
 				meshtest.Await(t, "web reaches "+s, func() error { return m.asks(clients[s], s) })
 			}
-			serial := m.serial()
+			serial, _ := m.inUse()
 			m.MustRun("revoke", serial)
 			began := time.Now()
 			for _, s := range m.services {
@@ -51,8 +52,41 @@ func TestRevokedHolder(t *testing.T) {
 			m.goesOn(clients)
 			m.MustRun("unrevoke", serial)
 			m.goesOn(clients)
+
+			// By a person, who writes into the list and runs no command.
+			serial, digest := m.inUse()
+			m.Write("revoked.yaml", fmt.Sprintf("revoked:\n- serial: %q\n  sha256: %q\n  spiffe_id: %s\n", serial, digest, m.URI("web")))
+			meshtest.Await(t, "web has another certificate", func() error {
+				if now, _ := m.inUse(); now == serial {
+					return errors.New("it has that of the list")
+				}
+				return nil
+			})
+			for _, s := range m.services {
+				meshtest.Await(t, "web reaches "+s+" with it", func() error { return m.asks(clients[s], s) })
+			}
+			m.goesOn(clients)
 		})
 	}
+}
+
+// inUse is the certificate that web's sidecar has.
+func (m *revokedMesh) inUse() (serial, digest string) {
+	m.t.Helper()
+	var leafs []struct {
+		Serial, SHA256 string
+		InUse          bool `json:"in_use"`
+	}
+	if err := json.Unmarshal([]byte(m.MustRun("leaf", "list", "web", "--json")), &leafs); err != nil {
+		m.t.Fatal(err)
+	}
+	for _, l := range leafs {
+		if l.InUse {
+			return l.Serial, l.SHA256
+		}
+	}
+	m.t.Fatalf("web uses none of %+v", leafs)
+	return "", ""
 }
 
 // asks makes one request of web's application.

@@ -24,7 +24,7 @@ func (p *controlPlane) openRevocation() (err error) {
 	if err != nil {
 		return err
 	}
-	p.runs = append(p.runs, p.revoked.Run)
+	p.runs = append(p.runs, p.revoked.Run, p.renewRevoked)
 	p.checks = append(p.checks, func() error {
 		if s := p.revoked.Status(); !s.Known {
 			return errors.New(strings.TrimSuffix("what is revoked is not known yet: "+s.Problem, ": "))
