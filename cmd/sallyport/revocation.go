@@ -66,6 +66,8 @@ func withRevocation(c admin.Catalog, s revocation.Status) admin.Catalog {
 	case s.NotAllowed:
 		c.Denied = append(slices.Clip(c.Denied), "the token may not read what is revoked, and what was read last holds: `sallyport consul policy` prints what it needs")
 		c.Warnings = append(slices.Clip(c.Warnings), "what is revoked cannot be read, and what was read last holds: "+s.Problem)
+	case s.Known && !c.StaleSince.IsZero(): // the source is away, which is said already, with what to do
+		c.Warnings = append(slices.Clip(c.Warnings), "what is revoked cannot be read, and what was read last holds: "+s.Problem)
 	case s.Known:
 		c.Problems = append(slices.Clip(c.Problems), "what is revoked cannot be read, and what was read last holds: "+s.Problem)
 	default:
