@@ -69,17 +69,25 @@ func startMiddleman(t *testing.T, agent string) *middleman {
 	return m
 }
 
-// set begins to spoil, or ends it; what waits for an answer gets none, and asks again. It returns how many answers were spoilt until now.
-func (m *middleman) set(spoil func(w http.ResponseWriter, r *http.Request)) int {
+// set begins to spoil, or ends it; what waits for an answer gets none, and asks again.
+func (m *middleman) set(spoil func(w http.ResponseWriter, r *http.Request)) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.spoil = spoil
 	for c := range m.conns {
 		_ = c.Close()
 	}
-	n := m.spoilt
 	m.spoilt = 0
-	return n
+}
+
+// spoiltSome is that it has spoilt something since set.
+func (m *middleman) spoiltSome() error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.spoilt == 0 {
+		return errors.New("the control plane has asked nothing")
+	}
+	return nil
 }
 
 // empty says that there is nothing, in the form that the question asks for; headers are those of an answer that counts.
@@ -178,9 +186,8 @@ func TestConsulTroubled(t *testing.T) {
 		if r := m.Run("intention", "check", "nobody", "api"); r.Exit != 1 {
 			t.Errorf("%s: nobody => api: exit %d, %s%s", trouble.name, r.Exit, r.Stdout, r.Stderr)
 		}
-		if n := between.set(nil); n == 0 {
-			t.Errorf("%s: the control plane asked nothing meanwhile", trouble.name)
-		}
+		meshtest.Await(t, trouble.name+" is told to the control plane, which asks less and less", between.spoiltSome)
+		between.set(nil)
 		if _, failed := load.Sofar(); failed > 0 {
 			t.Errorf("%s: %d requests failed by then", trouble.name, failed)
 			break
