@@ -9,6 +9,8 @@ import (
 	"os"
 	"testing"
 	"time"
+
+	"github.com/sallyport/sallyport/internal/testca"
 )
 
 // FuzzState damages one file of a good state: a byte is flipped, the rest cut off, something put in
@@ -71,11 +73,11 @@ func FuzzRequest(f *testing.F) {
 	key := onCurve(f, elliptic.P256())
 	for _, template := range []x509.CertificateRequest{
 		{},
-		{URIs: uris(f, webURI)},
+		{URIs: testca.URIs(f, webURI)},
 		{DNSNames: []string{"db"}},
-		{ExtraExtensions: extension(f, basicConstraints, struct{ CA bool }{true})},
-		{ExtraExtensions: extension(f, keyUsage, []byte{4})},
-		{ExtraExtensions: extension(f, extendedKeyUsage, []byte{1})},
+		{ExtraExtensions: testca.Extension(f, basicConstraints, struct{ CA bool }{true})},
+		{ExtraExtensions: testca.Extension(f, keyUsage, []byte{4})},
+		{ExtraExtensions: testca.Extension(f, extendedKeyUsage, []byte{1})},
 	} {
 		block, _ := pem.Decode(requestOf(f, key, &template))
 		f.Add(block.Bytes)

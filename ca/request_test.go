@@ -13,12 +13,12 @@ import (
 	"encoding/pem"
 	"errors"
 	"net"
-	"net/url"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/sallyport/sallyport/internal/testca"
 	"github.com/spiffe/go-spiffe/v2/svid/x509svid"
 )
 
@@ -51,29 +51,6 @@ func rsaKey(t testing.TB, bits int) *rsa.PrivateKey {
 	return key
 }
 
-// uris are URIs.
-func uris(t testing.TB, texts ...string) (all []*url.URL) {
-	t.Helper()
-	for _, text := range texts {
-		u, err := url.Parse(text)
-		if err != nil {
-			t.Fatal(err)
-		}
-		all = append(all, u)
-	}
-	return all
-}
-
-// extension is one that a request asks for.
-func extension(t testing.TB, id asn1.ObjectIdentifier, value any) []pkix.Extension {
-	t.Helper()
-	b, err := asn1.Marshal(value)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return []pkix.Extension{{Id: id, Value: b}}
-}
-
 const webURI = "spiffe://" + testDomain + "/ns/default/dc/dc1/svc/web"
 
 // TestSignRequest: the leaf has the key of the request, and is the same as any other but for it.
@@ -82,18 +59,18 @@ func TestSignRequest(t *testing.T) {
 	t.Cleanup(func() { mustClose(t, c) })
 	issuer, web := issuerOf(t, c), service(c.TrustDomain(), "web")
 	p256 := onCurve(t, elliptic.P256())
-	java := requestOf(t, p256, &x509.CertificateRequest{ExtraExtensions: extension(t, subjectKeyID, []byte{1, 2})})
+	java := requestOf(t, p256, &x509.CertificateRequest{ExtraExtensions: testca.Extension(t, subjectKeyID, []byte{1, 2})})
 	for name, tt := range map[string]struct {
 		key     crypto.Signer
 		request []byte
 	}{
 		"P-256":        {p256, requestOf(t, p256, &x509.CertificateRequest{})},
-		"its own URI":  {p256, requestOf(t, p256, &x509.CertificateRequest{URIs: uris(t, webURI)})},
+		"its own URI":  {p256, requestOf(t, p256, &x509.CertificateRequest{URIs: testca.URIs(t, webURI)})},
 		"a subject":    {p256, requestOf(t, p256, &x509.CertificateRequest{Subject: pkix.Name{CommonName: "db"}})},
 		"Java's":       {p256, []byte(strings.ReplaceAll(string(java), "CERTIFICATE REQUEST", "NEW CERTIFICATE REQUEST"))},
-		"no CA":        {p256, requestOf(t, p256, &x509.CertificateRequest{ExtraExtensions: extension(t, basicConstraints, struct{}{})})},
-		"usage":        {p256, requestOf(t, p256, &x509.CertificateRequest{ExtraExtensions: extension(t, keyUsage, asn1.BitString{Bytes: []byte{0xa0}, BitLength: 3})})},
-		"server usage": {p256, requestOf(t, p256, &x509.CertificateRequest{ExtraExtensions: extension(t, extendedKeyUsage, []asn1.ObjectIdentifier{serverAuth})})},
+		"no CA":        {p256, requestOf(t, p256, &x509.CertificateRequest{ExtraExtensions: testca.Extension(t, basicConstraints, struct{}{})})},
+		"usage":        {p256, requestOf(t, p256, &x509.CertificateRequest{ExtraExtensions: testca.Extension(t, keyUsage, asn1.BitString{Bytes: []byte{0xa0}, BitLength: 3})})},
+		"server usage": {p256, requestOf(t, p256, &x509.CertificateRequest{ExtraExtensions: testca.Extension(t, extendedKeyUsage, []asn1.ObjectIdentifier{serverAuth})})},
 	} {
 		mustSign(t, issuer, name, tt.key, tt.request)
 	}
@@ -170,21 +147,21 @@ func TestRefusedRequest(t *testing.T) {
 		request []byte
 		want    string
 	}{
-		"two URIs":                {request(x509.CertificateRequest{URIs: uris(t, webURI, webURI)}), "alone"},
-		"another service's":       {request(x509.CertificateRequest{URIs: uris(t, strings.Replace(webURI, "web", "db", 1))}), "URI:" + webURI + " alone"},
-		"another trust domain's":  {request(x509.CertificateRequest{URIs: uris(t, strings.Replace(webURI, "1111", "2222", 1))}), "alone"},
-		"letter case":             {request(x509.CertificateRequest{URIs: uris(t, strings.Replace(webURI, "web", "WEB", 1))}), "alone"},
-		"a DNS name":              {request(x509.CertificateRequest{URIs: uris(t, webURI), DNSNames: []string{"db"}}), "alone"},
+		"two URIs":                {request(x509.CertificateRequest{URIs: testca.URIs(t, webURI, webURI)}), "alone"},
+		"another service's":       {request(x509.CertificateRequest{URIs: testca.URIs(t, strings.Replace(webURI, "web", "db", 1))}), "URI:" + webURI + " alone"},
+		"another trust domain's":  {request(x509.CertificateRequest{URIs: testca.URIs(t, strings.Replace(webURI, "1111", "2222", 1))}), "alone"},
+		"letter case":             {request(x509.CertificateRequest{URIs: testca.URIs(t, strings.Replace(webURI, "web", "WEB", 1))}), "alone"},
+		"a DNS name":              {request(x509.CertificateRequest{URIs: testca.URIs(t, webURI), DNSNames: []string{"db"}}), "alone"},
 		"a DNS name alone":        {request(x509.CertificateRequest{DNSNames: []string{"db"}}), "alone"},
-		"an address":              {request(x509.CertificateRequest{URIs: uris(t, webURI), IPAddresses: []net.IP{{127, 0, 0, 1}}}), "alone"},
-		"a mail address":          {request(x509.CertificateRequest{URIs: uris(t, webURI), EmailAddresses: []string{"a@b"}}), "alone"},
-		"a name Go does not read": {request(x509.CertificateRequest{ExtraExtensions: extension(t, subjectAltName, []asn1.RawValue{uri, otherName})}), "alone"},
-		"CA":                      {request(x509.CertificateRequest{ExtraExtensions: extension(t, basicConstraints, struct{ CA bool }{true})}), "CA's certificate"},
-		"junk constraints":        {request(x509.CertificateRequest{ExtraExtensions: extension(t, basicConstraints, 1)}), "CA's certificate"},
-		"certSign":                {request(x509.CertificateRequest{ExtraExtensions: extension(t, keyUsage, asn1.BitString{Bytes: []byte{4}, BitLength: 6})}), "sign certificates"},
-		"crlSign":                 {request(x509.CertificateRequest{ExtraExtensions: extension(t, keyUsage, asn1.BitString{Bytes: []byte{2}, BitLength: 7})}), "sign certificates"},
-		"code signing":            {request(x509.CertificateRequest{ExtraExtensions: extension(t, extendedKeyUsage, []asn1.ObjectIdentifier{{1, 3, 6, 1, 5, 5, 7, 3, 3}})}), "extended key usages"},
-		"an extension":            {request(x509.CertificateRequest{ExtraExtensions: extension(t, asn1.ObjectIdentifier{2, 5, 29, 30}, 1)}), "2.5.29.30"},
+		"an address":              {request(x509.CertificateRequest{URIs: testca.URIs(t, webURI), IPAddresses: []net.IP{{127, 0, 0, 1}}}), "alone"},
+		"a mail address":          {request(x509.CertificateRequest{URIs: testca.URIs(t, webURI), EmailAddresses: []string{"a@b"}}), "alone"},
+		"a name Go does not read": {request(x509.CertificateRequest{ExtraExtensions: testca.Extension(t, subjectAltName, []asn1.RawValue{uri, otherName})}), "alone"},
+		"CA":                      {request(x509.CertificateRequest{ExtraExtensions: testca.Extension(t, basicConstraints, struct{ CA bool }{true})}), "CA's certificate"},
+		"junk constraints":        {request(x509.CertificateRequest{ExtraExtensions: testca.Extension(t, basicConstraints, 1)}), "CA's certificate"},
+		"certSign":                {request(x509.CertificateRequest{ExtraExtensions: testca.Extension(t, keyUsage, asn1.BitString{Bytes: []byte{4}, BitLength: 6})}), "sign certificates"},
+		"crlSign":                 {request(x509.CertificateRequest{ExtraExtensions: testca.Extension(t, keyUsage, asn1.BitString{Bytes: []byte{2}, BitLength: 7})}), "sign certificates"},
+		"code signing":            {request(x509.CertificateRequest{ExtraExtensions: testca.Extension(t, extendedKeyUsage, []asn1.ObjectIdentifier{{1, 3, 6, 1, 5, 5, 7, 3, 3}})}), "extended key usages"},
+		"an extension":            {request(x509.CertificateRequest{ExtraExtensions: testca.Extension(t, asn1.ObjectIdentifier{2, 5, 29, 30}, 1)}), "2.5.29.30"},
 		"P-224":                   {requestOf(t, onCurve(t, elliptic.P224()), &x509.CertificateRequest{}), "P-224"},
 		"P-521":                   {requestOf(t, onCurve(t, elliptic.P521()), &x509.CertificateRequest{}), "P-521"},
 		"Ed25519":                 {requestOf(t, edwards, &x509.CertificateRequest{}), "ed25519"},

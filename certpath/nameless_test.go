@@ -7,6 +7,8 @@ import (
 	"math/big"
 	"testing"
 	"time"
+
+	"github.com/sallyport/sallyport/internal/testca"
 )
 
 // TestNamelessSigner verifies a leaf whose signer has no name, as that of Consul's secondary datacenters: subject and issuer are alike then, and
@@ -16,7 +18,7 @@ func TestNamelessSigner(t *testing.T) {
 	p := &pki{t: t, edit: map[string]func(*x509.Certificate){"int1 by root1": func(c *x509.Certificate) { c.Subject = pkix.Name{} }}}
 	root, intermediate := p.by("root1", "root1"), p.by("int1", "root1")
 	template := &x509.Certificate{
-		SerialNumber: big.NewInt(7), NotBefore: verifyTime.Add(-time.Minute), NotAfter: verifyTime.Add(time.Hour), URIs: uris(t, webURI), BasicConstraintsValid: true,
+		SerialNumber: big.NewInt(7), NotBefore: verifyTime.Add(-time.Minute), NotAfter: verifyTime.Add(time.Hour), URIs: testca.URIs(t, webURI), BasicConstraintsValid: true,
 		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
 	}
 	der, err := x509.CreateCertificate(rand.Reader, template, intermediate, p.key("leaf").Public(), p.key("int1"))

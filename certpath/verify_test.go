@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/sallyport/sallyport/internal/testca"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 )
 
@@ -85,7 +86,7 @@ func (p *pki) by(subject, signer string) *x509.Certificate {
 	if subject == "leaf" {
 		template.Subject, template.IsCA, template.KeyUsage = pkix.Name{}, false, x509.KeyUsageDigitalSignature
 		template.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth}
-		template.NotAfter, template.URIs, template.SubjectKeyId = now.Add(time.Hour), uris(p.t, webURI), nil
+		template.NotAfter, template.URIs, template.SubjectKeyId = now.Add(time.Hour), testca.URIs(p.t, webURI), nil
 	}
 	parent := &x509.Certificate{Subject: pkix.Name{CommonName: signer}, SubjectKeyId: p.keyID(signer)}
 	if edit := p.edit[subject+" by "+signer]; edit != nil {
@@ -263,7 +264,7 @@ func TestVerifyChain(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		return newExtension(t, authorityKeyID, struct {
+		return testca.Extension(t, authorityKeyID, struct {
 			Issuer []asn1.RawValue `asn1:"tag:1"`
 			Serial int64           `asn1:"tag:2"`
 		}{[]asn1.RawValue{{Class: asn1.ClassContextSpecific, Tag: 4, IsCompound: true, Bytes: name}}, serial})
@@ -318,7 +319,7 @@ func TestVerifyChain(t *testing.T) {
 		{name: "a CA without key usages", of: "int2 by root2", edit: usage(0), err: isInt + "it lacks the key usage keyCertSign"},
 		{name: "a root without key usages", of: "root1 by root1", edit: usage(0)},
 		{name: "a root with none", of: "root1 by root1", edit: func(c *x509.Certificate) {
-			c.KeyUsage, c.ExtraExtensions = 0, newExtension(t, keyUsage, asn1.BitString{Bytes: []byte{0}, BitLength: 1})
+			c.KeyUsage, c.ExtraExtensions = 0, testca.Extension(t, keyUsage, asn1.BitString{Bytes: []byte{0}, BitLength: 1})
 		}, err: `its signer, "CN=root1", is neither among the roots`},
 		{name: "a root that is no CA", of: "root1 by root1", edit: func(c *x509.Certificate) { c.IsCA, c.BasicConstraintsValid = false, false }, err: isRoot + "it is not a CA's"},
 
@@ -461,5 +462,5 @@ func FuzzVerifyChain(f *testing.F) {
 
 func mustURL(t *testing.T, s string) *url.URL {
 	t.Helper()
-	return uris(t, s)[0]
+	return testca.URIs(t, s)[0]
 }
