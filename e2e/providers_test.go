@@ -110,7 +110,7 @@ func TestProviderFiles(t *testing.T) {
 }
 
 // TestProviderVault: each leaf by an OpenBao, and an intermediate by it and leafs without it, with the policies that the page says.
-func TestProviderVault(t *testing.T) { //nolint:tparallel // one after the other, by one OpenBao
+func TestProviderVault(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	address, bao := vaultFor(t, dir)

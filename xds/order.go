@@ -25,10 +25,10 @@ import (
 // Judges come before other extension configurations, and share no response with what users write:
 // Envoy may apply nothing of a response that it refuses.
 func (s *session) inOrder(k kind, add []*discoveryv3.Resource, now time.Time) []*discoveryv3.Resource {
-	switch k {
-	case endpoints:
+	if k == endpoints {
 		return add
-	case clusters:
+	}
+	if k == clusters {
 		return slices.DeleteFunc(add, s.redialsTooSoon)
 	}
 	add = slices.DeleteFunc(add, func(r *discoveryv3.Resource) bool {
