@@ -241,10 +241,11 @@ services { name = "db-own" id = "db-own-1" kind = "connect-proxy" port = 21010 t
 	c.Run("services", "register", c.File("services.hcl", services))
 }
 
-// awaitListening waits until Consul has found all sidecars listening.
+// awaitListening waits until Consul has found all sidecars listening. It looks at a port every 10 s, and again at a service that is followed
+// after a minute, if the first look came before the service had its checks.
 func awaitListening(t *testing.T, c *meshtest.Consul) {
 	t.Helper()
-	meshtest.Await(t, "Consul's checks", func() error {
+	_, err := meshtest.Within(90*time.Second, func() error {
 		var checks []struct{ ServiceID, Name, Status, Type, Output string }
 		if err := c.Do(http.MethodGet, "/v1/health/state/critical", nil, &checks); err != nil {
 			return err
@@ -252,11 +253,14 @@ func awaitListening(t *testing.T, c *meshtest.Consul) {
 		for _, k := range checks {
 			// One that follows another service has an output once it has been run.
 			if k.Name == "Connect Sidecar Listening" || k.Type == "alias" && k.Output == "" {
-				return fmt.Errorf("%s is %s", k.ServiceID, k.Status)
+				return fmt.Errorf("%s is %s: %s %q", k.ServiceID, k.Status, k.Name, k.Output)
 			}
 		}
 		return nil
 	})
+	if err != nil {
+		t.Fatalf("Consul's checks: %v", err)
+	}
 }
 
 // apiQuestion is a line "GET /v1/...", and headers and a body.
