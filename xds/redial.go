@@ -62,8 +62,10 @@ func (p *publisher) holders(old *catalog.View) (out []*session) {
 	return out
 }
 
-// redialsTooSoon reports whether c, a cluster of which Envoy has another version, has to wait for the leaf by which it is dialled.
+// redialsTooSoon reports whether c, a cluster of which Envoy has another version, has to wait for the leaf by which it is dialled. None waits
+// for a leaf that Envoy refuses.
 func (s *session) redialsTooSoon(c *discoveryv3.Resource) bool {
 	held, ok := s.subs[clusters].held[c.GetName()]
-	return ok && held != c.GetVersion() && s.target.redials != "" && !s.settled(ref{secrets, s.target.redials})
+	_, refused := s.subs[secrets].refused[s.target.redials]
+	return ok && held != c.GetVersion() && s.target.redials != "" && !refused && !s.settled(ref{secrets, s.target.redials})
 }

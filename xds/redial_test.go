@@ -85,3 +85,17 @@ func TestRedialsOfAnOlderLeaf(t *testing.T) {
 		c.silence()
 	})
 }
+
+// Clusters do not wait for ever for a leaf that Envoy refuses.
+func TestRedialsWithoutTheLeaf(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := start(t, patient())
+		webOverHTTP(m)
+		c := m.stream("web")
+		c.configureHTTP()
+		m.revoke()
+		m.certs.rotate()
+		c.refuse("secret leaf/web", "no")
+		c.accept("cluster " + apiSNI)
+	})
+}
