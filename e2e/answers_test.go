@@ -110,6 +110,13 @@ func (d *comparison) ask(t *testing.T, consul, ours asking, who string, q apiQue
 		t.Fatalf("%s: Consul: %v", text, err)
 	}
 	got, err := ours.ask(q)
+	for range 10 { // on a machine that is busy the questions before may still have their turns
+		if err != nil || got.code != http.StatusTooManyRequests || theirs.code == http.StatusTooManyRequests {
+			break
+		}
+		time.Sleep(time.Second)
+		got, err = ours.ask(q)
+	}
 	if err != nil {
 		t.Fatalf("%s: %v", text, err)
 	}

@@ -160,16 +160,31 @@ var complaint = regexp.MustCompile(`^\s+[\w.-]+_test\.go:\d+: `)
 // place is where a test's line comes from.
 var place = regexp.MustCompile(`^\s+[\w.-]+\.go:\d+: `)
 
-const mostComplaints, longestComplaint = 5, 300
+const mostComplaints, longestComplaint, longestDifference = 5, 300, 900
 
-// complain keeps the first lines that a failed test has said itself, for the end: what it printed may be long.
+// complain keeps the first lines that a failed test has said itself, for the end: what it printed may be long. One that ends with a colon
+// goes on in the next lines, of which those of a difference (cmp.Diff) say what it is about.
 func (r *report) complain(test, text string) {
-	said := 0
+	said, goesOn := 0, 0
 	for line := range strings.Lines(text) {
 		line = strings.TrimRight(line, "\n")
-		if said < mostComplaints && place.MatchString(line) {
+		begins := place.MatchString(line)
+		switch {
+		case begins && said < mostComplaints:
 			r.complaints = append(r.complaints, test+": "+strings.TrimSpace(line[:min(len(line), longestComplaint)]))
 			said++
+			goesOn = 0
+			if strings.HasSuffix(line, ":") {
+				goesOn = longestDifference
+			}
+		case begins:
+			goesOn = 0
+		case goesOn > 0:
+			if more := strings.TrimSpace(line); strings.HasPrefix(more, "-") || strings.HasPrefix(more, "+") {
+				more = more[:min(len(more), goesOn)]
+				r.complaints[len(r.complaints)-1] += " " + more
+				goesOn -= len(more)
+			}
 		}
 	}
 	if said == 0 {

@@ -25,7 +25,8 @@ func TestReport(t *testing.T) {
 {"Action":"skip","Package":"m/a","Test":"TestSkipped","Elapsed":0}
 {"Action":"output","Package":"m/a","Output":"ok  \tm/a\t0.1s\n"}
 {"Action":"pass","Package":"m/a","Elapsed":0.12}
-{"Action":"output","Package":"m/b","Test":"TestBad","Output":"    b_test.go:1: want 1\n"}
+{"Action":"output","Package":"m/b","Test":"TestBad","Output":"    b_test.go:1: want 1 (-want +got):\n"}
+{"Action":"output","Package":"m/b","Test":"TestBad","Output":"          map[string]any{\n        - \t\"code\": 200,\n        + \t\"code\": 429,\n          }\n"}
 {"Action":"fail","Package":"m/b","Test":"TestBad","Elapsed":0}
 {"Action":"output","Package":"m/b","Test":"TestHangs","Output":"panic: test timed out\n"}
 {"Action":"output","Package":"m/b","Output":"FAIL\tm/b\n"}
@@ -41,14 +42,18 @@ SKIP m/a TestSkipped: a_test.go:9: no Envoy
 ok   m/a 0.1s
 
 FAIL m/b TestBad
-    b_test.go:1: want 1
+    b_test.go:1: want 1 (-want +got):
+          map[string]any{
+        - 	"code": 200,
+        + 	"code": 429,
+          }
 
 FAIL m/b TestHangs: did not end
 panic: test timed out
 FAIL m/b 2.0s
 FAIL	m/b
 go: something else
-FAILED TestBad: b_test.go:1: want 1
+FAILED TestBad: b_test.go:1: want 1 (-want +got): - 	"code": 200, + 	"code": 429,
 FAILED TestHangs did not end
 1 passed, 2 failed, 1 skipped in 1.5s
 `
