@@ -330,8 +330,17 @@ func (d *Decoder) milliseconds(key string) Setting[time.Duration] {
 // nanoseconds, so where Weak is set a number is taken too, unless it can only be meant as another
 // unit.
 func (d *Decoder) Duration(key string) Setting[time.Duration] {
+	return d.duration(key, (*Node).Duration)
+}
+
+// signedDuration is Duration for what may be negative, too.
+func (d *Decoder) signedDuration(key string) Setting[time.Duration] {
+	return d.duration(key, (*Node).signedDuration)
+}
+
+func (d *Decoder) duration(key string, of func(*Node) (time.Duration, bool)) Setting[time.Duration] {
 	return readValue(d, key, func(n *Node) (time.Duration, bool, error) {
-		v, ok := n.Duration()
+		v, ok := of(n)
 		switch {
 		case n.Kind == Integer && v != 0 && !d.Weak, !ok && n.Kind != Text && n.Kind != Integer:
 			return 0, false, Mismatch(`a string with a unit, like "10s"`, n)

@@ -72,6 +72,7 @@ type Node struct {
 	Kind    Kind
 	Text    string // of Text
 	Integer int64
+	Float   float64 // of a number that is no whole one
 	Boolean bool
 	List    []*Node
 	Fields  []Field // of a Mapping, in their order. Keys may come twice
@@ -89,6 +90,7 @@ type Field struct {
 func (n *Node) Hash(h *maphash.Hash) {
 	maphash.WriteComparable(h, [...]int64{int64(n.Kind), n.Integer, int64(n.At.Line), int64(len(n.List)), int64(len(n.Fields))})
 	maphash.WriteComparable(h, n.Text)
+	maphash.WriteComparable(h, n.Float)
 	if n.Boolean {
 		_ = h.WriteByte(1) // which never fails
 	}
@@ -108,7 +110,7 @@ func (n *Node) Number(f float64) {
 		n.Kind, n.Integer = Integer, i
 		return
 	}
-	n.Kind = float
+	n.Kind, n.Float = float, f
 }
 
 // Empty reports whether n says no more than a key that is left out: Consul's own output is full of
@@ -143,6 +145,12 @@ const longestTime = 365 * 24 * time.Hour
 // Duration reads "10s" and a number of nanoseconds: Consul writes both. What is empty is 0; ok is
 // false for what is no time between 0 and a year.
 func (n *Node) Duration() (d time.Duration, ok bool) {
+	d, ok = n.signedDuration()
+	return d, ok && d >= 0
+}
+
+// signedDuration is Duration for what may be negative, too.
+func (n *Node) signedDuration() (d time.Duration, ok bool) {
 	switch {
 	case n.Kind == Integer:
 		d = time.Duration(n.Integer)
@@ -152,5 +160,5 @@ func (n *Node) Duration() (d time.Duration, ok bool) {
 			return 0, false
 		}
 	}
-	return d, n.Kind <= Integer && d >= 0 && d <= longestTime
+	return d, n.Kind <= Integer && d >= -longestTime && d <= longestTime
 }
