@@ -11,14 +11,15 @@ import (
 	"log/slog"
 	"time"
 
+	"github.com/sallyport/sallyport/chain"
 	"github.com/sallyport/sallyport/identity"
 	"github.com/sallyport/sallyport/intention"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 )
 
 // Contents is all that a source knows. Each list is sorted and has each thing once: services and
-// endpoints by name and datacenter, proxies and registrations by ID, destinations by name. Nobody changes it, or what
-// it points to, after it was published; a pointer that is published again says that nothing behind it
+// endpoints by name, datacenter and subset, proxies and registrations by ID, destinations by name, chains by service, datacenter and
+// protocol. Nobody changes it, or what it points to, after it was published; a pointer that is published again says that nothing behind it
 // changed.
 type Contents struct {
 	Mesh       Mesh
@@ -26,6 +27,9 @@ type Contents struct {
 	Endpoints  []*Endpoints
 	Proxies    []*Proxy
 	Intentions []*Destination
+	// Chains are the discovery chains by which proxies dial services, but for those that are Default: who dials a service of which none is
+	// here, in the datacenter and speaking the protocol that it is for, reaches the service's own instances. Endpoints has those of each of their targets.
+	Chains []*chain.Chain
 	// Registrations are the instances of services that are known themselves, not only by who dials them or by their proxies.
 	Registrations []*Registration
 	// Sidecars and Entries are what was registered and written as such, sorted by ID, and by kind and name. They are for those who ask
@@ -133,11 +137,13 @@ type Service struct {
 	Protocol   Protocol
 }
 
-// Endpoints are the sidecars through which a service is reached in a datacenter.
+// Endpoints are the sidecars through which a service, or a subset of it, is reached in a datacenter.
 type Endpoints struct {
 	Name       identity.Name
-	Datacenter string     // as that of Service
-	List       []Endpoint // sorted by CompareEndpoints
+	Datacenter string // as that of Service
+	// Subset is that of a chain's target; the endpoints are those that are in it. Empty: all of the service.
+	Subset string     `json:",omitzero"`
+	List   []Endpoint // sorted by CompareEndpoints
 }
 
 // Endpoint is one sidecar's public listener.

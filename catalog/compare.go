@@ -16,6 +16,7 @@ func (c *Contents) Sort() {
 	slices.SortFunc(c.Endpoints, compareTargets)
 	slices.SortFunc(c.Proxies, compareProxies)
 	slices.SortFunc(c.Intentions, compareDestinations)
+	slices.SortFunc(c.Chains, compareChains)
 	slices.SortFunc(c.Registrations, compareRegistrations)
 	slices.SortFunc(c.Sidecars, compareSidecars)
 	slices.SortFunc(c.Entries, compareEntries)
@@ -29,13 +30,13 @@ func (c *Contents) Reuse(old *Contents) {
 
 // followings are how each list of Contents followed the one before.
 type followings struct {
-	services, endpoints, proxies, destinations, registrations, sidecars, entries following
+	services, endpoints, proxies, destinations, chains, registrations, sidecars, entries following
 	// revoked are the revocations that are not in both; nil: none.
 	revoked *intention.Revoked
 }
 
 func (f *followings) same() bool {
-	return f.services.same() && f.endpoints.same() && f.proxies.same() && f.destinations.same() && f.registrations.same() && f.sidecars.same() && f.entries.same() && f.revoked == nil
+	return f.services.same() && f.endpoints.same() && f.proxies.same() && f.destinations.same() && f.chains.same() && f.registrations.same() && f.sidecars.same() && f.entries.same() && f.revoked == nil
 }
 
 // follow is Reuse, and returns how each list followed the one in old.
@@ -47,6 +48,7 @@ func (c *Contents) follow(old *Contents) (f followings) {
 	c.Endpoints, f.endpoints = follow(old.Endpoints, c.Endpoints, compareTargets, (*Endpoints).equal)
 	c.Proxies, f.proxies = follow(old.Proxies, c.Proxies, compareProxies, (*Proxy).equal)
 	c.Intentions, f.destinations = follow(old.Intentions, c.Intentions, compareDestinations, (*Destination).equal)
+	c.Chains, f.chains = follow(old.Chains, c.Chains, compareChains, equalChains)
 	c.Registrations, f.registrations = follow(old.Registrations, c.Registrations, compareRegistrations, (*Registration).equal)
 	c.Sidecars, f.sidecars = follow(old.Sidecars, c.Sidecars, compareSidecars, (*Sidecar).equal)
 	c.Entries, f.entries = follow(old.Entries, c.Entries, compareEntries, (*Entry).equal)
@@ -113,13 +115,13 @@ func compareNames(a, b identity.Name) int {
 	return cmp.Or(strings.Compare(a.Service, b.Service), strings.Compare(a.Namespace, b.Namespace), strings.Compare(a.Partition, b.Partition))
 }
 
-func (s *Service) key() targetKey { return targetKey{s.Name, s.Datacenter} }
+func (s *Service) key() targetKey { return targetKey{s.Name, s.Datacenter, ""} }
 
-func (e *Endpoints) key() targetKey { return targetKey{e.Name, e.Datacenter} }
+func (e *Endpoints) key() targetKey { return targetKey{e.Name, e.Datacenter, e.Subset} }
 
 func compareTargets[T interface{ key() targetKey }](a, b T) int {
 	k, l := a.key(), b.key()
-	return cmp.Or(compareNames(k.Name, l.Name), strings.Compare(k.datacenter, l.datacenter))
+	return cmp.Or(compareNames(k.Name, l.Name), strings.Compare(k.datacenter, l.datacenter), strings.Compare(k.subset, l.subset))
 }
 
 func compareProxies(a, b *Proxy) int { return strings.Compare(string(a.ID), string(b.ID)) }
@@ -155,7 +157,7 @@ func (e *Endpoints) equal(o *Endpoints) bool {
 }
 
 func (t Target) equal(o Target) bool {
-	return t == o || t.Service.equal(o.Service) && t.Endpoints.equal(o.Endpoints)
+	return t == o || t.Chain == o.Chain && t.Service.equal(o.Service) && t.Endpoints.equal(o.Endpoints)
 }
 
 func (p *Proxy) equal(o *Proxy) bool {

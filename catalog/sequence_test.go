@@ -1,6 +1,7 @@
 package catalog_test
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"slices"
@@ -8,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/sallyport/sallyport/catalog"
+	"github.com/sallyport/sallyport/chain"
 	"github.com/sallyport/sallyport/identity"
 	"github.com/sallyport/sallyport/intention"
 	"github.com/sallyport/sallyport/internal/catalogtest"
@@ -66,6 +68,16 @@ func written(v *catalog.View) string {
 		}
 		for i, x := range w.Upstreams {
 			fmt.Fprintf(&out, "%s dials %+v at %+v as %+v\n", p.ID, *x.Service, *x.Endpoints, p.Upstreams[i])
+			if c := x.Chain; c != nil {
+				fmt.Fprintf(&out, "by the chain of %s in %s for %s:", c.Service, c.Datacenter, c.Protocol)
+				if d := cmp.Or(p.Upstreams[i].Datacenter, w.Mesh.Datacenter); c.Service != x.Service.Name || c.Datacenter != d || c.Protocol != p.Upstreams[i].Speaks(x.Service).String() || len(x.Endpoints.List) > 0 {
+					fmt.Fprintln(&out, "which is none for it")
+				}
+				for _, id := range slices.Sorted(maps.Keys(c.Targets)) {
+					fmt.Fprintf(&out, " %+v at %+v", *c.Targets[id], *c.Endpoints[id])
+				}
+				fmt.Fprintln(&out)
+			}
 		}
 		if !slices.Contains(slices.Collect(v.Of(p.Service)), w) {
 			fmt.Fprintf(&out, "%s is not among those of %s\n", p.ID, p.Service)
@@ -92,7 +104,7 @@ func TestSequenceIsFromZero(t *testing.T) {
 		m := catalogtest.Mesh{Mesh: contents().Mesh}
 		v, before := &catalog.View{}, catalog.Contents{}
 		for range rapid.IntRange(1, 12).Draw(t, "steps") {
-			switch rapid.IntRange(0, 9).Draw(t, "kind of change") {
+			switch rapid.IntRange(0, 11).Draw(t, "kind of change") {
 			case 0:
 				m.Mesh.Default = intention.Action(rapid.IntRange(0, 1).Draw(t, "default"))
 			case 1: // a service comes, goes or changes
@@ -104,7 +116,8 @@ func TestSequenceIsFromZero(t *testing.T) {
 			case 2, 3: // a proxy comes, goes or changes
 				p := catalog.Proxy{ID: identity.ProxyID(pick("proxy", "p", "q", "r")), Service: name(pick("of", names[:4]...)), Instance: pick("instance", "1", "2")}
 				for range rapid.IntRange(0, 3).Draw(t, "upstreams") {
-					p.Upstreams = append(p.Upstreams, catalog.Upstream{Destination: name(pick("to", names[:4]...)), Datacenter: pick("in", "", "dc1", "dc2")})
+					p.Upstreams = append(p.Upstreams, catalog.Upstream{Destination: name(pick("to", names[:4]...)), Datacenter: pick("in", "", "dc1", "dc2"),
+						Protocol: catalog.OptionalProtocol{Set: rapid.Bool().Draw(t, "override"), Protocol: catalog.Protocol(rapid.IntRange(0, 1).Draw(t, "as"))}})
 				}
 				m.Proxies = slices.DeleteFunc(m.Proxies, func(o catalog.Proxy) bool { return o.ID == p.ID })
 				if rapid.Bool().Draw(t, "there") {
@@ -117,11 +130,13 @@ func TestSequenceIsFromZero(t *testing.T) {
 					m.Intentions = append(m.Intentions, i)
 				}
 			case 6: // a service's endpoints come, go or change
-				e := catalog.Endpoints{Name: name(pick("service", names[:4]...)), Datacenter: pick("datacenter", "", "dc2")}
+				e := catalog.Endpoints{Name: name(pick("service", names[:4]...)), Datacenter: pick("datacenter", "", "dc2"), Subset: pick("subset", "", "v1")}
 				for i := range rapid.IntRange(0, 2).Draw(t, "endpoints") {
 					e.List = append(e.List, catalog.Endpoint{Address: "127.0.0.1", Port: uint16(i), Weight: 1})
 				}
-				m.Endpoints = slices.DeleteFunc(m.Endpoints, func(o catalog.Endpoints) bool { return o.Name == e.Name && o.Datacenter == e.Datacenter })
+				m.Endpoints = slices.DeleteFunc(m.Endpoints, func(o catalog.Endpoints) bool {
+					return o.Name == e.Name && o.Datacenter == e.Datacenter && o.Subset == e.Subset
+				})
 				if rapid.Bool().Draw(t, "there") {
 					m.Endpoints = append(m.Endpoints, e)
 				}
@@ -131,7 +146,19 @@ func TestSequenceIsFromZero(t *testing.T) {
 				if rapid.Bool().Draw(t, "there") {
 					m.Registrations = append(m.Registrations, r)
 				}
-			case 9: // nothing
+			case 9, 10: // a chain comes, goes or changes
+				c := &chain.Chain{Service: name(pick("service", names[:4]...)), Datacenter: pick("datacenter", "dc1", "dc2"), Protocol: pick("speaks", "tcp", "http"), Targets: map[string]*chain.Target{}}
+				for range rapid.IntRange(0, 2).Draw(t, "targets") {
+					x := &chain.Target{Service: name(pick("target", names[:4]...)), Subset: pick("subset", "", "v1"), Datacenter: pick("datacenter", "dc1", "dc2"), Peer: pick("peer", "", "", "", "p")}
+					c.Targets[fmt.Sprint(*x)] = x
+				}
+				m.Chains = slices.DeleteFunc(m.Chains, func(o *chain.Chain) bool {
+					return o.Service == c.Service && o.Datacenter == c.Datacenter && o.Protocol == c.Protocol
+				})
+				if rapid.Bool().Draw(t, "there") {
+					m.Chains = append(m.Chains, c)
+				}
+			case 11: // nothing
 			}
 			c := m.Contents()
 			if rapid.Bool().Draw(t, "stable pointers") {
@@ -160,6 +187,7 @@ func stable(before, c catalog.Contents) catalog.Contents {
 	keep(before.Proxies, c.Proxies)
 	keep(before.Intentions, c.Intentions)
 	keep(before.Registrations, c.Registrations)
+	keep(before.Chains, c.Chains)
 	return c
 }
 

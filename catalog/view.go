@@ -24,6 +24,9 @@ type View struct {
 	shared   map[identity.Name]*intention.Shared // by the wildcard's name
 	views    []*ProxyView                        // of the proxies, in their order
 	index    *index
+	// chains are the contents', in their order, with the endpoints of their targets, and leads those that lead to a target.
+	chains []*Chain
+	leads  map[targetKey][]int
 	// instances are the registrations of each service.
 	instances map[identity.Name][]int
 	groups    map[identity.Name]*places // by names without regard to letter case
@@ -66,8 +69,11 @@ type ProxyView struct {
 // Target is what an upstream leads to: a service, and where it is reached. In a View neither is nil:
 // what the source has not published speaks TCP, and has no endpoints. It is comparable.
 type Target struct {
-	Service   *Service
+	Service *Service
+	// Endpoints are the service's own; with a Chain there are none, as they are its targets'.
 	Endpoints *Endpoints
+	// Chain says how requests find the instances that answer them; nil: any of Endpoints answers. It is of what the upstream speaks.
+	Chain *Chain
 }
 
 // index finds things in a View. Views share it as long as the same things are there, and name the
@@ -87,7 +93,7 @@ type place struct {
 // targetKey is what a target is found by. The datacenter is empty if it is the mesh's own.
 type targetKey struct {
 	identity.Name
-	datacenter string
+	datacenter, subset string
 }
 
 // key leaves out the mesh's own datacenter.
@@ -95,7 +101,7 @@ func (m *Mesh) key(name identity.Name, datacenter string) targetKey {
 	if datacenter == m.Datacenter {
 		datacenter = ""
 	}
-	return targetKey{name, datacenter}
+	return targetKey{name, datacenter, ""}
 }
 
 // Next returns the view of c. Whatever is equal in v is taken from v, pointer and all; if everything is,
@@ -131,6 +137,7 @@ func (v *View) next(c Contents, change Change) *View {
 	if named {
 		n.find()
 	}
+	dialled := n.bind(v, meshChanged, f)
 	registered := n.register(v, registrations)
 	n.group(v, registrations, f.sidecars)
 	n.foldEntries(v, f.entries)
@@ -139,7 +146,7 @@ func (v *View) next(c Contents, change Change) *View {
 	if named || registered || speaks || !destinations.same() || f.revoked != nil {
 		policies = n.compile(v, meshChanged, f.revoked)
 	}
-	n.look(v, named, services.changed, endpoints.changed, proxies.changed, policies)
+	n.look(v, named, f, dialled, policies)
 	return n
 }
 
@@ -250,8 +257,8 @@ func intentions(list []*Destination) (all []intention.Intention) {
 }
 
 // look makes the proxies' parts of n that the changes concern, or all, taking those of v that come
-// out the same. Where all must be looked at, that also makes the index of who dials what.
-func (n *View) look(v *View, all bool, services, endpoints, proxies []int, policies []identity.Name) {
+// out the same. Where all must be looked at, that also makes the index of who dials what. dialled are the services of which the chain is another.
+func (n *View) look(v *View, all bool, f followings, dialled []targetKey, policies []identity.Name) {
 	var concerned []int
 	if all {
 		n.views = make([]*ProxyView, len(n.contents.Proxies))
@@ -260,12 +267,17 @@ func (n *View) look(v *View, all bool, services, endpoints, proxies []int, polic
 		}
 	} else {
 		n.views = slices.Clone(v.views)
-		concerned = append(concerned, proxies...)
-		for _, i := range services {
-			concerned = append(concerned, n.index.place(n.contents.Services[i].key()).users...)
+		concerned = append(concerned, f.proxies.changed...)
+		for _, i := range f.services.changed {
+			dialled = append(dialled, n.contents.Services[i].key())
 		}
-		for _, i := range endpoints {
-			concerned = append(concerned, n.index.place(n.contents.Endpoints[i].key()).users...)
+		for _, i := range f.endpoints.changed {
+			dialled = append(dialled, n.contents.Endpoints[i].key())
+		}
+		for _, key := range dialled {
+			if at := n.index.targets[key]; at != nil {
+				concerned = append(concerned, at.users...)
+			}
 		}
 		for _, name := range policies {
 			concerned = append(concerned, n.index.own[name]...)
@@ -306,7 +318,10 @@ func (n *View) proxyView(i int, index bool) *ProxyView {
 		} else {
 			w.Upstreams[k].Service = &Service{Name: key.Name, Datacenter: key.datacenter}
 		}
-		if at.endpoints > 0 {
+		w.Upstreams[k].Chain = n.chain(key.Name, key.datacenter, u.Speaks(w.Upstreams[k].Service))
+		if c := w.Upstreams[k].Chain; c != nil {
+			w.Upstreams[k].Endpoints = c.own
+		} else if at.endpoints > 0 {
 			w.Upstreams[k].Endpoints = n.contents.Endpoints[at.endpoints-1]
 		} else {
 			w.Upstreams[k].Endpoints = &Endpoints{Name: key.Name, Datacenter: key.datacenter}

@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"github.com/sallyport/sallyport/catalog"
+	"github.com/sallyport/sallyport/chain"
 	"github.com/sallyport/sallyport/identity"
 	"github.com/sallyport/sallyport/intention"
 )
@@ -20,6 +21,7 @@ type Mesh struct {
 	Registrations []catalog.Registration
 	Sidecars      []catalog.Sidecar
 	Entries       []catalog.Entry
+	Chains        []*chain.Chain // not copied: immutable as they are
 	// Partial says that there may be intentions about other destinations, of which nothing is known.
 	Partial bool
 	// Revoked is as in catalog.Contents.
@@ -55,6 +57,7 @@ func (m Mesh) Contents() catalog.Contents {
 		e.Meta, e.Sources = maps.Clone(e.Meta), slices.Clone(e.Sources)
 		c.Entries = append(c.Entries, &e)
 	}
+	c.Chains = slices.Clone(m.Chains)
 	c.Sort()
 	return c
 }
