@@ -17,6 +17,7 @@ func (c *Contents) Sort() {
 	slices.SortFunc(c.Proxies, compareProxies)
 	slices.SortFunc(c.Intentions, compareDestinations)
 	slices.SortFunc(c.Chains, compareChains)
+	slices.SortFunc(c.TokenProviders, compareTokenProviders)
 	slices.SortFunc(c.Registrations, compareRegistrations)
 	slices.SortFunc(c.Sidecars, compareSidecars)
 	slices.SortFunc(c.Entries, compareEntries)
@@ -30,13 +31,13 @@ func (c *Contents) Reuse(old *Contents) {
 
 // followings are how each list of Contents followed the one before.
 type followings struct {
-	services, endpoints, proxies, destinations, chains, registrations, sidecars, entries following
+	services, endpoints, proxies, destinations, chains, tokens, registrations, sidecars, entries following
 	// revoked are the revocations that are not in both; nil: none.
 	revoked *intention.Revoked
 }
 
 func (f *followings) same() bool {
-	return f.services.same() && f.endpoints.same() && f.proxies.same() && f.destinations.same() && f.chains.same() && f.registrations.same() && f.sidecars.same() && f.entries.same() && f.revoked == nil
+	return f.services.same() && f.endpoints.same() && f.proxies.same() && f.destinations.same() && f.chains.same() && f.tokens.same() && f.registrations.same() && f.sidecars.same() && f.entries.same() && f.revoked == nil
 }
 
 // follow is Reuse, and returns how each list followed the one in old.
@@ -49,6 +50,7 @@ func (c *Contents) follow(old *Contents) (f followings) {
 	c.Proxies, f.proxies = follow(old.Proxies, c.Proxies, compareProxies, (*Proxy).equal)
 	c.Intentions, f.destinations = follow(old.Intentions, c.Intentions, compareDestinations, (*Destination).equal)
 	c.Chains, f.chains = follow(old.Chains, c.Chains, compareChains, equalChains)
+	c.TokenProviders, f.tokens = follow(old.TokenProviders, c.TokenProviders, compareTokenProviders, (*TokenProvider).equal)
 	c.Registrations, f.registrations = follow(old.Registrations, c.Registrations, compareRegistrations, (*Registration).equal)
 	c.Sidecars, f.sidecars = follow(old.Sidecars, c.Sidecars, compareSidecars, (*Sidecar).equal)
 	c.Entries, f.entries = follow(old.Entries, c.Entries, compareEntries, (*Entry).equal)

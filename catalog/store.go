@@ -2,6 +2,7 @@ package catalog
 
 import (
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -25,6 +26,7 @@ type Store struct {
 	mu        sync.Mutex
 	next      uint64 // the number of the next change; zero: not taken yet
 	federated []spiffeid.TrustDomain
+	keys      map[KeySource]string
 }
 
 // Federate says which other trust domains' bundles are known, sorted by name: those of the Mesh of all Views from now on. It makes
@@ -40,6 +42,39 @@ func (s *Store) Federate(domains []spiffeid.TrustDomain) {
 	}
 }
 
+// Keys says which public keys there are, as jwks.Set has their text: those of the TokenProviders of all Views from now on that have them from
+// there; see Federate. keys must not be changed any more.
+func (s *Store) Keys(keys map[KeySource]string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.keys = keys
+	if view, ok := s.Views.Load(); ok && view.mesh != nil {
+		c := view.contents
+		c.Seen = time.Time{}
+		s.publish(c)
+	}
+}
+
+// withKeys are providers with the keys that are elsewhere.
+func (s *Store) withKeys(providers []*TokenProvider) []*TokenProvider {
+	var all []*TokenProvider
+	for i, p := range providers {
+		if p.From == (KeySource{}) || p.Keys == s.keys[p.From] {
+			continue
+		}
+		if all == nil {
+			all = slices.Clone(providers)
+		}
+		q := *p
+		q.Keys = s.keys[p.From]
+		all[i] = &q
+	}
+	if all == nil {
+		return providers
+	}
+	return all
+}
+
 // Publish makes the next View out of c, and tells nobody if that is the one there is. It is what a Source
 // is given; it does not block for longer than View.Next takes and may be called by several goroutines.
 func (s *Store) Publish(c Contents) {
@@ -50,6 +85,7 @@ func (s *Store) Publish(c Contents) {
 
 func (s *Store) publish(c Contents) {
 	c.Mesh.Federated = s.federated
+	c.TokenProviders = s.withKeys(c.TokenProviders)
 	old, ok := s.Views.Load()
 	if !ok {
 		old = &View{}

@@ -22,6 +22,8 @@ type Mesh struct {
 	Sidecars      []catalog.Sidecar
 	Entries       []catalog.Entry
 	Chains        []*chain.Chain // not copied: immutable as they are
+	// TokenProviders are as in catalog.Contents.
+	TokenProviders []catalog.TokenProvider
 	// Partial says that there may be intentions about other destinations, of which nothing is known.
 	Partial bool
 	// Revoked is as in catalog.Contents.
@@ -58,6 +60,10 @@ func (m Mesh) Contents() catalog.Contents {
 		c.Entries = append(c.Entries, &e)
 	}
 	c.Chains = slices.Clone(m.Chains)
+	for _, p := range m.TokenProviders {
+		p.Audiences, p.Places = slices.Clone(p.Audiences), slices.Clone(p.Places)
+		c.TokenProviders = append(c.TokenProviders, &p)
+	}
 	c.Sort()
 	return c
 }
