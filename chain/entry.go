@@ -19,6 +19,8 @@ type Route struct {
 	Match       *HTTPMatch   // nil: all requests
 	Destination *Destination // nil: the router's own service
 	Origin      string       `json:"-"`
+	// Unknown are keys of the match that are not known here, where a chain is read (Read): which requests the route is for is not known.
+	Unknown []string `json:"-"`
 }
 
 // HTTPMatch says which requests a route is for: all of what is set has to hold. At most one of the paths is set.

@@ -25,7 +25,8 @@ func (n *Node) equal(o *Node) bool {
 
 func (r NodeRoute) equal(o NodeRoute) bool {
 	return r.Next == o.Next && (r.Definition == o.Definition ||
-		reflect.DeepEqual(r.Definition.Match, o.Definition.Match) && reflect.DeepEqual(r.Definition.Destination, o.Definition.Destination))
+		slices.Equal(r.Definition.Unknown, o.Definition.Unknown) && reflect.DeepEqual(r.Definition.Match, o.Definition.Match) &&
+			reflect.DeepEqual(r.Definition.Destination, o.Definition.Destination))
 }
 
 func (s NodeSplit) equal(o NodeSplit) bool {

@@ -22,7 +22,7 @@ func (w *compiler) target(service identity.Name, subset, datacenter, peer string
 		t.Datacenter = ""
 	}
 	t.ID = dotted(service) + "." + where
-	if subset != "" {
+	if subset != "" && peer == "" {
 		t.ID = subset + "." + t.ID
 	}
 	if known := w.targets[t.ID]; known != nil {
