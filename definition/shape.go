@@ -1,6 +1,7 @@
 package definition
 
 import (
+	"math"
 	"strconv"
 )
 
@@ -27,10 +28,16 @@ const (
 	shapedText ShapeType = iota // the type of a field that says none
 	ShapedInteger
 	ShapedBoolean
-	ShapedTime   // a number of nanoseconds, however it is written
-	ShapedBlock  // of a shape
-	ShapedBlocks // a list of blocks
-	ShapedOpaque // as it is written
+	ShapedTime     // a number of nanoseconds, however it is written
+	ShapedBlock    // of a shape
+	ShapedBlocks   // a list of blocks
+	ShapedOpaque   // as it is written
+	ShapedNumber   // whole or not
+	ShapedDuration // a text like "1m0s", however it is written
+	ShapedTexts    // a list of texts
+	ShapedIntegers // a list of whole numbers
+	ShapedPairs    // a mapping of names to texts
+	ShapedNamed    // a mapping of names to blocks
 )
 
 // Written is what is written in d of the fields of s, as encoding/json takes it. It is to be called before anything is dropped. Of what
@@ -82,6 +89,25 @@ func (f ShapeField) value(given []*Node) (v any, ok bool) {
 	case ShapedTime:
 		t, ok := n.Duration()
 		return t.Nanoseconds(), ok && (t != 0 || f.Zero && n.Kind != Text)
+	case ShapedNumber:
+		return f.number(n)
+	case ShapedDuration:
+		t, ok := n.signedDuration()
+		return t.String(), ok && t != 0
+	case ShapedTexts, ShapedIntegers:
+		of := ShapeField{Type: shapedText}
+		if f.Type == ShapedIntegers {
+			of = ShapeField{Type: ShapedInteger, Zero: true}
+		}
+		list := []any{}
+		for _, e := range elements(given) {
+			if v, ok := of.value([]*Node{e}); ok {
+				list = append(list, v)
+			}
+		}
+		return list, len(list) > 0
+	case ShapedPairs, ShapedNamed:
+		return f.named(elements(given))
 	case ShapedOpaque:
 		m, isMap := n.value().(map[string]any)
 		return m, isMap && len(m) > 0
@@ -91,20 +117,61 @@ func (f ShapeField) value(given []*Node) (v any, ok bool) {
 		}
 	case ShapedBlocks:
 		list := []any{}
-		for _, n := range given {
-			elements := []*Node{n}
-			if n.Kind == List {
-				elements = n.List
-			}
-			for _, e := range elements {
-				if block, isBlock := e.block(); isBlock {
-					list = append(list, f.Of.of(block))
-				}
+		for _, e := range elements(given) {
+			if block, isBlock := e.block(); isBlock {
+				list = append(list, f.Of.of(block))
 			}
 		}
 		return list, len(list) > 0
 	}
 	return nil, false
+}
+
+// elements are those of lists, and what is no list itself.
+func elements(given []*Node) (all []*Node) {
+	for _, n := range given {
+		if n.Kind == List {
+			all = append(all, n.List...)
+		} else {
+			all = append(all, n)
+		}
+	}
+	return all
+}
+
+func (f ShapeField) number(n *Node) (v any, ok bool) {
+	x := n.Float
+	switch n.Kind {
+	case Integer:
+		x = float64(n.Integer)
+	case Text:
+		var err error
+		if x, err = strconv.ParseFloat(n.Text, 64); err != nil || math.IsNaN(x) || math.IsInf(x, 0) {
+			return nil, false
+		}
+	case float:
+	case Null, Boolean, List, Mapping:
+		return nil, false
+	}
+	return x, x != 0 || f.Zero
+}
+
+// named are the fields of mappings: texts, or blocks.
+func (f ShapeField) named(mappings []*Node) (v any, ok bool) {
+	m := map[string]any{}
+	for _, n := range mappings {
+		block, _ := n.block()
+		for _, g := range block {
+			if inner, isBlock := g.Value.block(); isBlock && f.Type == ShapedNamed {
+				m[g.Key] = f.Of.of(inner)
+			} else if g.Value.Kind == Text && f.Type == ShapedPairs {
+				m[g.Key] = g.Value.Text
+			} else if g.Value.Kind == Null && f.Type == ShapedNamed {
+				m[g.Key] = map[string]any{}
+			}
+		}
+	}
+	return m, len(m) > 0
 }
 
 // block are the fields of n, which is a block or a list of one, as HCL has it.
@@ -121,8 +188,7 @@ func (n *Node) block() (fields []*Field, ok bool) {
 	return fields, true
 }
 
-// value is n as encoding/json has values. Of a key that is given twice the last one counts, a list of one block is the block, and a number that is
-// no whole one is nil.
+// value is n as encoding/json has values. Of a key that is given twice the last one counts, and a list of one block is the block.
 func (n *Node) value() any {
 	switch n.Kind {
 	case Text:
@@ -146,7 +212,9 @@ func (n *Node) value() any {
 			m[f.Key] = f.Value.value()
 		}
 		return m
-	case Null, float:
+	case float:
+		return n.Float
+	case Null:
 	}
 	return nil
 }

@@ -46,10 +46,11 @@ type assembly struct {
 type name struct {
 	name      string
 	instances []*service
-	defaults  *serviceDefaults   // nil: none
-	entry     destination        // its intentions; zero: none
-	service   *catalog.Service   // nil: to be made
-	endpoints *catalog.Endpoints // nil: to be made
+	defaults  *serviceDefaults       // nil: none
+	entry     destination            // its intentions; zero: none
+	routing   [routingKinds]*routing // its entries that chains are made of, by kind; nil: none
+	service   *catalog.Service       // nil: to be made
+	endpoints *catalog.Endpoints     // nil: to be made
 
 	served  int // the last turn in which it had a proxy
 	dialled int // the last turn in which it was an upstream
@@ -146,6 +147,9 @@ func (a *assembly) add(d *definitions) {
 			n.defaults = e
 		}
 	}
+	if e := d.routing; e != nil {
+		a.addRouting(e)
+	}
 	if e := d.proxyDefaults; e != nil {
 		if a.proxyDefaults != nil {
 			a.twice(title{of: ofProxies}, e.at, a.proxyDefaults.at)
@@ -185,6 +189,9 @@ func (a *assembly) remove(d *definitions) {
 	}
 	if e := d.defaults; e != nil {
 		a.touch(e.name).defaults = nil
+	}
+	if e := d.routing; e != nil {
+		a.removeRouting(e)
 	}
 	if d.proxyDefaults != nil {
 		a.proxyDefaults = nil
@@ -318,7 +325,7 @@ func (a *assembly) publish(before catalog.Contents) {
 	}
 	a.sorted = slices.DeleteFunc(append(a.sorted, a.created...), func(n *name) bool {
 		if n.served == a.turn || n.dialled == a.turn || len(n.instances) > 0 ||
-			n.defaults != nil || n.entry.Destination != nil {
+			n.defaults != nil || n.entry.Destination != nil || n.routing != [routingKinds]*routing{} {
 			return false
 		}
 		delete(a.names, n.name)

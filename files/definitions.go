@@ -37,6 +37,7 @@ type definitions struct {
 	defaults      *serviceDefaults // nil: none
 	proxyDefaults *proxyDefaults   // nil: none
 	mesh          *mesh            // nil: none
+	routing       *routing         // nil: none
 }
 
 // registration is one of a service or of a proxy; the other one is nil.

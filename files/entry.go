@@ -40,7 +40,7 @@ type mesh struct {
 }
 
 // supported are the kinds of config entries that are read.
-var supported = []string{"service-intentions", "service-defaults", "proxy-defaults", "mesh"}
+var supported = []string{"service-intentions", "service-defaults", "service-router", "service-splitter", "service-resolver", "proxy-defaults", "mesh"}
 
 // camelCase is the one of kinds that Kubernetes calls kind: ServiceIntentions; empty if none is.
 func camelCase(kind string, kinds []string) string {
@@ -82,7 +82,7 @@ func (d *definitions) entry(o *definition.Decoder) {
 	}
 	o.What = kind.Value
 	unsupported := []string{
-		"service-router", "service-splitter", "service-resolver", "ingress-gateway", "terminating-gateway", "api-gateway", "bound-api-gateway",
+		"ingress-gateway", "terminating-gateway", "api-gateway", "bound-api-gateway",
 		"exported-services", "sameness-group", "jwt-provider", "http-route", "tcp-route", "inline-certificate", "file-system-certificate",
 		"control-plane-request-limit",
 	}
@@ -91,6 +91,12 @@ func (d *definitions) entry(o *definition.Decoder) {
 		d.serviceIntentions(o)
 	case "service-defaults":
 		d.serviceDefaults(o)
+	case aRouter.String():
+		d.readRouting(o, aRouter)
+	case aSplitter.String():
+		d.readRouting(o, aSplitter)
+	case aResolver.String():
+		d.readRouting(o, aResolver)
 	case "proxy-defaults":
 		d.readProxyDefaults(o)
 	case "mesh":

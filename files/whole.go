@@ -24,7 +24,7 @@ type part struct {
 }
 
 // aspects are things that definitions can say.
-type aspects uint8
+type aspects uint16
 
 const (
 	aService aspects = 1 << iota
@@ -33,6 +33,9 @@ const (
 	ofService // service-defaults
 	ofProxies // proxy-defaults
 	ofMesh
+	ofResolver
+	ofRouter
+	ofSplitter
 )
 
 // title is what one alone can have: an ID, or an entry of a kind and a name.
@@ -66,6 +69,9 @@ func (d *definitions) titles(f func(title, aspects)) {
 	if d.mesh != nil {
 		f(title{ofMesh, ""}, ofMesh)
 	}
+	if e := d.routing; e != nil {
+		f(title{e.kind.aspect(), e.name}, e.kind.aspect())
+	}
 }
 
 func (r registration) aspect() aspects {
@@ -92,7 +98,10 @@ func (c claimant) at() definition.Position {
 	if c.of == ofProxies {
 		return c.proxyDefaults.at
 	}
-	return c.mesh.at
+	if c.of == ofMesh {
+		return c.mesh.at
+	}
+	return c.routing.at
 }
 
 func claimsOf(files []*file) (all map[title][]claimant, order []title) {
@@ -214,6 +223,8 @@ func (w *report) twice(c title, at, other definition.Position) {
 		w.problem(at, "proxy-defaults are given twice (first at %s)", other)
 	case ofMesh:
 		w.problem(at, "the mesh entry is given twice (first at %s)", other)
+	case ofResolver, ofRouter, ofSplitter:
+		w.problem(at, "the %s of %s is given twice (first at %s)", routingOf(c.of), c.name, other)
 	default:
 		w.problem(at, "the ID %q is taken (%s): IDs of services and proxies must differ", c.name, other)
 	}
@@ -246,6 +257,9 @@ func (w *whole) part(d *definitions, of aspects, parts map[part]*definitions) *d
 		}
 		if of&ofMesh != 0 {
 			p.mesh = d.mesh
+		}
+		if of&(ofResolver|ofRouter|ofSplitter) != 0 {
+			p.routing = d.routing
 		}
 	}
 	parts[key] = p

@@ -62,6 +62,96 @@ var (
 	}
 )
 
+// What is told of the entries that chains are made of.
+var (
+	headersShape = definition.Shape{
+		{Name: "Add", Type: definition.ShapedPairs},
+		{Name: "Set", Type: definition.ShapedPairs},
+		{Name: "Remove", Type: definition.ShapedTexts},
+	}
+	httpMatchShape = definition.Shape{
+		{Name: "PathExact"},
+		{Name: "PathPrefix"},
+		{Name: "PathRegex"},
+		{Name: "CaseInsensitive", Type: definition.ShapedBoolean},
+		{Name: "Header", Type: definition.ShapedBlocks, Of: definition.Shape{
+			{Name: "Name", Fill: ""},
+			{Name: "Present", Type: definition.ShapedBoolean},
+			{Name: "Exact"},
+			{Name: "Prefix"},
+			{Name: "Suffix"},
+			{Name: "Contains"},
+			{Name: "Regex"},
+			{Name: "IgnoreCase", Type: definition.ShapedBoolean},
+			{Name: "Invert", Type: definition.ShapedBoolean},
+		}},
+		{Name: "QueryParam", Type: definition.ShapedBlocks, Of: definition.Shape{
+			{Name: "Name", Fill: ""},
+			{Name: "Present", Type: definition.ShapedBoolean},
+			{Name: "Exact"},
+			{Name: "Regex"},
+		}},
+		{Name: "Methods", Type: definition.ShapedTexts},
+	}
+	destinationShape = definition.Shape{
+		{Name: "Service"},
+		{Name: "ServiceSubset"},
+		{Name: "PrefixRewrite"},
+		{Name: "RequestTimeout", Type: definition.ShapedDuration},
+		{Name: "IdleTimeout", Type: definition.ShapedDuration},
+		{Name: "NumRetries", Type: definition.ShapedInteger},
+		{Name: "RetryOnConnectFailure", Type: definition.ShapedBoolean},
+		{Name: "RetryOn", Type: definition.ShapedTexts},
+		{Name: "RetryOnStatusCodes", Type: definition.ShapedIntegers},
+		{Name: "RequestHeaders", Type: definition.ShapedBlock, Of: headersShape},
+		{Name: "ResponseHeaders", Type: definition.ShapedBlock, Of: headersShape},
+	}
+	targetShape = definition.Shape{{Name: "Service"}, {Name: "ServiceSubset"}, {Name: "Datacenter"}}
+	// routingShapes are those of each kind.
+	routingShapes = [routingKinds]definition.Shape{
+		aRouter: {{Name: "Routes", Type: definition.ShapedBlocks, Fill: []any(nil), Of: definition.Shape{
+			{Name: "Match", Type: definition.ShapedBlock, Of: definition.Shape{{Name: "HTTP", Type: definition.ShapedBlock, Of: httpMatchShape}}},
+			{Name: "Destination", Type: definition.ShapedBlock, Of: destinationShape},
+		}}},
+		aSplitter: {{Name: "Splits", Type: definition.ShapedBlocks, Fill: []any(nil), Of: definition.Shape{
+			{Name: "Weight", Type: definition.ShapedNumber, Fill: 0},
+			{Name: "Service"},
+			{Name: "ServiceSubset"},
+			{Name: "RequestHeaders", Type: definition.ShapedBlock, Of: headersShape},
+			{Name: "ResponseHeaders", Type: definition.ShapedBlock, Of: headersShape},
+		}}},
+		aResolver: {
+			{Name: "ConnectTimeout", Type: definition.ShapedDuration},
+			{Name: "RequestTimeout", Type: definition.ShapedDuration},
+			{Name: "DefaultSubset"},
+			{Name: "Subsets", Type: definition.ShapedNamed, Of: definition.Shape{{Name: "Filter"}, {Name: "OnlyPassing", Type: definition.ShapedBoolean}}},
+			{Name: "Redirect", Type: definition.ShapedBlock, Of: targetShape},
+			{Name: "Failover", Type: definition.ShapedNamed, Of: definition.Shape{
+				{Name: "Service"},
+				{Name: "ServiceSubset"},
+				{Name: "Datacenters", Type: definition.ShapedTexts},
+				{Name: "Targets", Type: definition.ShapedBlocks, Of: targetShape},
+			}},
+			{Name: "LoadBalancer", Type: definition.ShapedBlock, Of: definition.Shape{
+				{Name: "Policy"},
+				{Name: "RingHashConfig", Type: definition.ShapedBlock, Of: definition.Shape{
+					{Name: "MinimumRingSize", Type: definition.ShapedInteger}, {Name: "MaximumRingSize", Type: definition.ShapedInteger},
+				}},
+				{Name: "LeastRequestConfig", Type: definition.ShapedBlock, Of: definition.Shape{{Name: "ChoiceCount", Type: definition.ShapedInteger}}},
+				{Name: "HashPolicies", Type: definition.ShapedBlocks, Of: definition.Shape{
+					{Name: "Field"},
+					{Name: "FieldValue"},
+					{Name: "CookieConfig", Type: definition.ShapedBlock, Of: definition.Shape{
+						{Name: "Session", Type: definition.ShapedBoolean}, {Name: "TTL", Type: definition.ShapedTime}, {Name: "Path"},
+					}},
+					{Name: "SourceIP", Type: definition.ShapedBoolean},
+					{Name: "Terminal", Type: definition.ShapedBoolean},
+				}},
+			}},
+		},
+	}
+)
+
 // What is told of registrations.
 var (
 	configShape       = definition.Shape{{Name: "config", Type: definition.ShapedOpaque}}
