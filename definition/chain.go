@@ -150,3 +150,44 @@ func (d *Decoder) headerModifiers(key string) *chain.HeaderModifiers {
 	}
 	return m
 }
+
+// Place is where what the path leads to was written, or as much of it as was: keys, and positions in lists from 0.
+func (d *Decoder) Place(path []string) Position {
+	at, fields := d.At, d.fields
+	var values []*Node // of the last key
+	for _, p := range path {
+		if i, err := strconv.Atoi(p); err == nil && i >= 0 && i < len(elements(values)) && find(fields, p) == nil {
+			values = elements(values)[i : i+1]
+			at = values[0].At
+		} else {
+			given := find(fields, p)
+			if len(given) == 0 {
+				return at
+			}
+			at, values = given[0].At, nil
+			for _, f := range given {
+				values = append(values, f.Value)
+			}
+		}
+		fields = nil
+		for _, v := range values {
+			inner, _ := v.block()
+			fields = append(fields, inner...)
+		}
+	}
+	return at
+}
+
+// find are all that is written of a name, or of a key.
+func find(fields []*Field, key string) (found []*Field) {
+	exact := false
+	for _, f := range fields {
+		switch {
+		case f.Key == key && !exact:
+			found, exact = []*Field{f}, true
+		case f.Key == key, !exact && sameKey(f.Key, key):
+			found = append(found, f)
+		}
+	}
+	return found
+}

@@ -22,6 +22,8 @@ type assembly struct {
 	files         []*file
 	ids           map[string]registration
 	names         map[string]*name
+	routing       map[title]*routing
+	chains        chains
 	proxyDefaults *proxyDefaults               // nil: none
 	meshEntry     *mesh                        // nil: none
 	sidecars      []*sidecar                   // sorted by ID
@@ -46,25 +48,29 @@ type assembly struct {
 type name struct {
 	name      string
 	instances []*service
-	defaults  *serviceDefaults       // nil: none
-	entry     destination            // its intentions; zero: none
-	routing   [routingKinds]*routing // its entries that chains are made of, by kind; nil: none
-	service   *catalog.Service       // nil: to be made
-	endpoints *catalog.Endpoints     // nil: to be made
+	defaults  *serviceDefaults   // nil: none
+	entry     destination        // its intentions; zero: none
+	service   *catalog.Service   // nil: to be made
+	endpoints *catalog.Endpoints // nil: to be made
 
 	served  int // the last turn in which it had a proxy
 	dialled int // the last turn in which it was an upstream
+	led     int // the last turn in which a chain that somebody dials led to it, and wanted its subsets, or all of it
+	wanted  map[string]bool
 
-	list        []catalog.Endpoint // while endpoints are made
-	touched     bool               // by this update: instances or defaults
-	newProtocol bool               // by this update
-	tooLong     bool               // and reported
+	resolver *routing                      // nil: none
+	subsets  map[string]*catalog.Endpoints // of its resolver's subsets, by name; they are made with endpoints
+
+	members     []member // while endpoints are made
+	touched     bool     // by this update: instances or defaults
+	newProtocol bool     // by this update
+	tooLong     bool     // and reported
 }
 
 func newAssembly(config Config) *assembly {
 	return &assembly{
 		config: config, longest: maxServerName - len(config.serverName("")),
-		ids: map[string]registration{}, names: map[string]*name{}, claims: claim.NewTable(), natives: map[*service][]claim.Address{},
+		ids: map[string]registration{}, names: map[string]*name{}, routing: map[title]*routing{}, claims: claim.NewTable(), natives: map[*service][]claim.Address{},
 	}
 }
 
@@ -141,6 +147,7 @@ func (a *assembly) add(d *definitions) {
 		}
 	}
 	if e := d.defaults; e != nil {
+		a.chains.stale = true
 		if n := a.touch(e.name); n.defaults != nil {
 			a.twice(title{ofService, e.name}, e.at, n.defaults.at)
 		} else {
@@ -188,7 +195,7 @@ func (a *assembly) remove(d *definitions) {
 		a.name(e.Name.Service).entry = destination{}
 	}
 	if e := d.defaults; e != nil {
-		a.touch(e.name).defaults = nil
+		a.touch(e.name).defaults, a.chains.stale = nil, true
 	}
 	if e := d.routing; e != nil {
 		a.removeRouting(e)
@@ -304,6 +311,7 @@ func (a *assembly) publish(before catalog.Contents) {
 	for _, s := range a.sidecars {
 		s.of.served = a.turn
 	}
+	a.compileChains()
 	for i, s := range a.sidecars {
 		if s.published == nil {
 			s.published, s.registered = a.proxy(s), a.register(s)
@@ -312,20 +320,18 @@ func (a *assembly) publish(before catalog.Contents) {
 		}
 		c.Proxies[i] = s.published
 		for k, n := range s.dials {
-			if n.dialled = a.turn; !a.reached(n) {
-				a.warning(s.upstreams[k].at,
-					"upstream %s: no service of that name has a proxy here, or is native, so nothing answers",
-					n.name)
-			}
+			n.dialled = a.turn
+			a.warnOfUnreached(n, s.upstreams[k].at)
 		}
 		a.warnOfMeaningless(s)
 		if s.of.endpoints == nil {
-			s.of.list = append(s.of.list, s.endpoint())
+			s.of.members = append(s.of.members, s.member())
 		}
 	}
+	c.Chains = a.dialledChains()
 	a.sorted = slices.DeleteFunc(append(a.sorted, a.created...), func(n *name) bool {
-		if n.served == a.turn || n.dialled == a.turn || len(n.instances) > 0 ||
-			n.defaults != nil || n.entry.Destination != nil || n.routing != [routingKinds]*routing{} {
+		if n.served == a.turn || n.dialled == a.turn || n.led == a.turn || len(n.instances) > 0 ||
+			n.defaults != nil || n.entry.Destination != nil {
 			return false
 		}
 		delete(a.names, n.name)
@@ -346,7 +352,7 @@ func (a *assembly) publish(before catalog.Contents) {
 			if d := n.defaults; d != nil {
 				a.warnOfRequestTimeout(n, d.settings.RequestTimeout.At, d.settings.RequestTimeout.Set)
 			}
-			c.Services, c.Endpoints = append(c.Services, n.service), append(c.Endpoints, n.endpoints)
+			c.Services, c.Endpoints = append(c.Services, n.service), append(append(c.Endpoints, n.endpoints), a.ledTo(n)...)
 		}
 		if n.entry.Destination != nil {
 			c.Intentions = append(c.Intentions, n.entry.Destination)
@@ -356,6 +362,9 @@ func (a *assembly) publish(before catalog.Contents) {
 	c.Reuse(&before)
 	for i, s := range a.sidecars {
 		s.published, s.registered = c.Proxies[i], c.Sidecars[i]
+	}
+	for _, chain := range c.Chains {
+		a.chains.compiled[chain.Service.Service] = chain
 	}
 	a.contents = c
 }
@@ -372,14 +381,7 @@ func (a *assembly) target(n *name) {
 		n.service = &catalog.Service{Name: identity.NewName(n.name), Protocol: protocol}
 	}
 	if n.endpoints == nil {
-		for _, s := range n.instances {
-			if s.dialled() {
-				n.list = append(n.list, s.endpoint())
-			}
-		}
-		slices.SortFunc(n.list, catalog.CompareEndpoints)
-		n.endpoints = &catalog.Endpoints{Name: n.service.Name, List: n.list}
-		n.list = nil
+		a.makeEndpoints(n)
 	}
 }
 

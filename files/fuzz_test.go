@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"testing"
 
 	"github.com/sallyport/sallyport/catalog"
@@ -85,13 +86,27 @@ func fuzz(f *testing.F, format string) {
 				t.Errorf("service %+v", s)
 			}
 		}
-		for i, s := range c.Endpoints {
-			if s.Name != c.Services[i].Name {
-				t.Errorf("endpoints of %s", s.Name)
+		services := c.Services
+		for _, s := range c.Endpoints {
+			if s.Subset == "" && len(services) > 0 {
+				services = services[1:]
+			}
+			if at := len(c.Services) - len(services) - 1; at < 0 || s.Name != c.Services[at].Name {
+				t.Errorf("endpoints of %s %s", s.Name, s.Subset)
 			}
 			for _, e := range s.List {
 				if e.Address == "" || e.Port == 0 || e.Weight < 1 || e.Weight > 128 {
 					t.Errorf("endpoint %+v", e)
+				}
+			}
+		}
+		for _, chain := range c.Chains {
+			if chain.Default || chain.Nodes[chain.Start] == nil || len(chain.Targets) == 0 {
+				t.Errorf("chain %+v", chain)
+			}
+			for id, to := range chain.Targets {
+				if !slices.ContainsFunc(c.Endpoints, func(e *catalog.Endpoints) bool { return e.Name == to.Service && e.Subset == to.Subset }) {
+					t.Errorf("target %s has no endpoints", id)
 				}
 			}
 		}

@@ -2,8 +2,10 @@ package files_test
 
 import (
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -52,13 +54,39 @@ func load(t *testing.T, config files.Config) catalog.Contents {
 func dump(c catalog.Contents) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "mesh %+v\n", c.Mesh)
-	for i, s := range c.Services {
-		if c.Endpoints[i].Name != s.Name {
-			fmt.Fprintf(&b, "endpoints of %s in place of those of %s\n", c.Endpoints[i].Name, s.Name)
-		}
+	endpoints := c.Endpoints
+	for _, s := range c.Services {
 		fmt.Fprintf(&b, "service %s %s\n", s.Name, s.Protocol)
-		for _, e := range c.Endpoints[i].List {
-			fmt.Fprintf(&b, "  endpoint %+v\n", e)
+		for first := true; len(endpoints) > 0 && (first || endpoints[0].Subset != ""); endpoints, first = endpoints[1:], false {
+			if endpoints[0].Name != s.Name || first != (endpoints[0].Subset == "") {
+				fmt.Fprintf(&b, "endpoints of %s %s in place of those of %s\n", endpoints[0].Subset, endpoints[0].Name, s.Name)
+			}
+			if !first {
+				fmt.Fprintf(&b, "  subset %s\n", endpoints[0].Subset)
+			}
+			for _, e := range endpoints[0].List {
+				fmt.Fprintf(&b, "  endpoint %+v\n", e)
+			}
+		}
+	}
+	for _, chain := range c.Chains {
+		fmt.Fprintf(&b, "chain of %s in %s, %s: %s\n", chain.Service, chain.Datacenter, chain.Protocol, chain.Start)
+		for _, key := range slices.Sorted(maps.Keys(chain.Nodes)) {
+			n := chain.Nodes[key]
+			fmt.Fprintf(&b, "  %s\n", key)
+			for _, r := range n.Routes {
+				fmt.Fprintf(&b, "    route at %s: %s\n", r.Definition.Origin, r.Next)
+			}
+			for _, s := range n.Splits {
+				fmt.Fprintf(&b, "    %v %%: %s\n", s.Weight, s.Next)
+			}
+			if r := n.Resolver; r != nil {
+				fmt.Fprintf(&b, "    %s, then %q, %s\n", r.Target, r.Failover, r.ConnectTimeout)
+			}
+		}
+		for _, id := range slices.Sorted(maps.Keys(chain.Targets)) {
+			t := chain.Targets[id]
+			fmt.Fprintf(&b, "  target %s: %s %q %t\n", id, t.SNI, t.Filter, t.OnlyPassing)
 		}
 	}
 	for _, p := range c.Proxies {

@@ -166,12 +166,8 @@ func (a *assembly) entries() (all []*catalog.Entry) {
 			all = append(all, e)
 		}
 	}
-	for kind := range routingKinds {
-		for _, n := range a.sorted {
-			if e := n.routing[kind]; e != nil {
-				all = append(all, e.written.entry)
-			}
-		}
+	for _, e := range a.routings() {
+		all = append(all, e.written.entry)
 	}
 	return all // the kinds are in their order
 }

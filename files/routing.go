@@ -1,10 +1,14 @@
 package files
 
 import (
+	"cmp"
+	"maps"
+	"slices"
 	"strings"
 
 	"github.com/sallyport/sallyport/chain"
 	"github.com/sallyport/sallyport/definition"
+	"github.com/sallyport/sallyport/identity"
 )
 
 // routing is one of the entries that say which instances answer those who dial a service.
@@ -17,6 +21,8 @@ type routing struct {
 	router   *chain.Router
 	splitter *chain.Splitter
 	written  written
+	// place is where what a path of keys leads to was written.
+	place func(path []string) definition.Position
 }
 
 // routingKind is the kind of a routing.
@@ -52,11 +58,16 @@ func routingOf(of aspects) routingKind {
 // readRouting reads an entry of that kind.
 func (d *definitions) readRouting(o *definition.Decoder, kind routingKind) {
 	name, fields := o.Text("Name"), o.Written(routingShapes[kind])
-	e := &routing{kind: kind, at: o.At}
+	e := &routing{kind: kind, at: o.At, place: o.Place}
 	pairs := entryCommon(o)
 	switch kind {
 	case aResolver:
 		e.resolver = o.Resolver(d.config.Datacenter)
+		for name, s := range e.resolver.Subsets {
+			if s.Filter != "" {
+				o.Mistake(o.Place([]string{"Subsets", name, "Filter"}), "Filter of subset %q: filters are not supported yet", name)
+			}
+		}
 	case aRouter:
 		e.router = o.Router()
 		upperMethods(fields)
@@ -65,6 +76,15 @@ func (d *definitions) readRouting(o *definition.Decoder, kind routingKind) {
 	}
 	if !o.Require("Name", name) || !o.Name("Name", name) {
 		return
+	}
+	service := identity.NewName(name.Value)
+	switch kind {
+	case aResolver:
+		e.resolver.Service, e.resolver.Meta = service, pairs
+	case aRouter:
+		e.router.Service, e.router.Meta = service, pairs
+	case aSplitter:
+		e.splitter.Service, e.splitter.Meta = service, pairs
 	}
 	e.name, e.written = name.Value, write(kind.String(), name.Value, o.At.String(), pairs, fields)
 	d.routing = e
@@ -87,17 +107,27 @@ func upperMethods(router map[string]any) {
 	}
 }
 
+// title is what only one of these entries can have: letter case does not count in the names of services that chains are looked up by.
+func (e *routing) title() title {
+	return title{e.kind.aspect(), identity.NewName(e.name).Fold().Service}
+}
+
 // addRouting takes e, and reports if there is another one already.
 func (a *assembly) addRouting(e *routing) {
-	n := a.name(e.name)
-	if other := n.routing[e.kind]; other != nil {
+	if other := a.routing[e.title()]; other != nil {
 		a.twice(title{e.kind.aspect(), e.name}, e.at, other.at)
 		return
 	}
-	n.routing[e.kind] = e
+	a.routing[e.title()], a.chains.stale = e, true
 }
 
 // removeRouting takes back what addRouting did.
 func (a *assembly) removeRouting(e *routing) {
-	a.name(e.name).routing[e.kind] = nil
+	delete(a.routing, e.title())
+	a.chains.stale = true
+}
+
+// routings are all of these entries, sorted by kind and name.
+func (a *assembly) routings() []*routing {
+	return slices.SortedFunc(maps.Values(a.routing), func(a, b *routing) int { return cmp.Or(cmp.Compare(a.kind, b.kind), strings.Compare(a.name, b.name)) })
 }

@@ -15,6 +15,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
 	"github.com/sallyport/sallyport/catalog"
+	"github.com/sallyport/sallyport/chain"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 )
 
@@ -116,6 +117,17 @@ func (e *editor) definition(key string) string {
 			e.sometimes(3, func() string {
 				return "UpstreamConfig { Defaults { ConnectTimeoutMs = 5 } Overrides { Name = \"a\" " + e.of("Protocol = \"http\"", "ConnectTimeoutMs = 9") + " } }\n"
 			}))
+	case "service-router":
+		return entry(kind, name, e.sometimes(2, func() string {
+			return fmt.Sprintf("Routes { Match { HTTP { PathPrefix = \"/%d\" } } Destination { Service = %q } }\n", e.IntN(3), e.name())
+		})+e.sometimes(4, func() string { return "Routes { Destination { ServiceSubset = \"v1\" } }\n" }))
+	case "service-splitter":
+		return entry(kind, name, fmt.Sprintf("Splits = [{ Weight = 50.5 }, { Weight = 49.5 Service = %q %s }]\n", e.name(), e.of("", "", `ServiceSubset = "v1"`)))
+	case "service-resolver":
+		return entry(kind, name, e.of(
+			"", fmt.Sprintf("Redirect { Service = %q }\n", e.name()), fmt.Sprintf("Failover { \"*\" { Service = %q } }\n", e.name()),
+			"Subsets { v1 {} v2 { OnlyPassing = true } }\nDefaultSubset = \"v2\"\n", "Subsets { v1 { OnlyPassing = true } }\nFailover { v1 { Targets = [{ Service = \"e\" }] } }\n",
+			fmt.Sprintf("ConnectTimeout = \"%ds\"\n", e.IntN(3))))
 	case "mesh":
 		return "Kind = \"mesh\"\nTLS { Incoming { TLSMinVersion = \"" + e.of("TLSv1_2", "TLSv1_3") + "\" } }\n"
 	}
@@ -132,6 +144,9 @@ func (e *editor) edit() {
 	for _, n := range []string{"a", "b", "c", "d", "e", "*"} {
 		if n != "*" {
 			keys = append(keys, "service "+n+"1", "service "+n+"2", "defaults "+n)
+		}
+		if n == "a" || n == "b" {
+			keys = append(keys, "service-router "+n, "service-splitter "+n, "service-resolver "+n)
 		}
 		keys = append(keys, "intentions "+n)
 	}
@@ -238,7 +253,7 @@ func TestSequence(t *testing.T) {
 			e.judged(true)
 			put(t, config, "always.hcl", "# nothing")
 			c, a := newCache(config), &assembler{config: config}
-			var valid, followed, same int
+			var valid, followed, same, chained int
 			for step := range 200 {
 				e.edit()
 				for file, said := range e.files {
@@ -274,12 +289,14 @@ func TestSequence(t *testing.T) {
 					t.Fatalf("step %d: ports %v became %v, new: %t", step, ports, got.ports, got.newPorts)
 				}
 				same += sameIff(t, old.Services, got.contents.Services, func(s *catalog.Service) string { return s.Name.Service })
-				same += sameIff(t, old.Endpoints, got.contents.Endpoints, func(e *catalog.Endpoints) string { return e.Name.Service })
+				same += sameIff(t, old.Endpoints, got.contents.Endpoints, func(e *catalog.Endpoints) string { return e.Name.Service + " " + e.Subset })
+				same += sameIff(t, old.Chains, got.contents.Chains, func(c *chain.Chain) string { return c.Service.Service })
+				chained += len(got.contents.Chains)
 				same += sameIff(t, old.Proxies, got.contents.Proxies, func(p *catalog.Proxy) string { return string(p.ID) })
 				same += sameIff(t, old.Intentions, got.contents.Intentions, func(d *catalog.Destination) string { return d.Name.Service })
 			}
-			t.Logf("%d valid, %d followed, %d the same", valid, followed, same)
-			if valid < 100 || followed < valid/2 || same < valid {
+			t.Logf("%d valid, %d followed, %d the same, %d chains", valid, followed, same, chained)
+			if valid < 100 || chained < 40 || followed < valid/2 || same < valid {
 				t.Errorf("of 200 directories %d valid, %d of them incremental, %d pointers the same: the test tests too little", valid, followed, same)
 			}
 		})

@@ -70,7 +70,7 @@ func (d *definitions) titles(f func(title, aspects)) {
 		f(title{ofMesh, ""}, ofMesh)
 	}
 	if e := d.routing; e != nil {
-		f(title{e.kind.aspect(), e.name}, e.kind.aspect())
+		f(e.title(), e.kind.aspect())
 	}
 }
 

@@ -1,0 +1,225 @@
+package files
+
+import (
+	"errors"
+	"maps"
+	"slices"
+
+	"github.com/sallyport/sallyport/catalog"
+	"github.com/sallyport/sallyport/chain"
+	"github.com/sallyport/sallyport/definition"
+	"github.com/sallyport/sallyport/identity"
+)
+
+// chains are how those who dial services find the instances that answer them.
+type chains struct {
+	// stale says that entries which chains depend on are others than those that they were compiled of.
+	stale   bool
+	entries *chain.Entries
+	// compiled are those of services that have entries, by the services' names as they are spelled there and by those who dial them.
+	compiled map[string]*chain.Chain
+}
+
+// chainEntries are all entries that chains depend on.
+func (a *assembly) chainEntries() *chain.Entries {
+	e := &chain.Entries{
+		Routers: map[identity.Name]*chain.Router{}, Splitters: map[identity.Name]*chain.Splitter{}, Resolvers: map[identity.Name]*chain.Resolver{},
+		Defaults: map[identity.Name]*chain.Defaults{}, Datacenter: a.config.Datacenter, TrustDomain: a.config.TrustDomain.Name(),
+	}
+	for _, r := range a.routing {
+		name := identity.NewName(r.name).Fold()
+		switch r.kind {
+		case aResolver:
+			e.Resolvers[name] = r.resolver
+		case aRouter:
+			e.Routers[name] = r.router
+		case aSplitter:
+			e.Splitters[name] = r.splitter
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(a.names)) {
+		n := a.names[name]
+		folded := identity.NewName(n.name).Fold()
+		if d := n.defaults; d != nil && (folded.Service == n.name || e.Defaults[folded] == nil) {
+			protocol, _ := a.protocolOf(n)
+			e.Defaults[folded] = &chain.Defaults{Protocol: protocol.String(), Origin: d.at.String()}
+		}
+	}
+	if d := a.proxyDefaults; d != nil && d.settings.Protocol.Set {
+		e.Proxy = chain.Defaults{Protocol: d.settings.Protocol.Value.String(), Origin: d.at.String()}
+	}
+	return e
+}
+
+// compileChains compiles the chains of the services that have an entry, if any entry is another, and reports what is wrong with those.
+func (a *assembly) compileChains() {
+	c := &a.chains
+	if !c.stale || len(a.routing) == 0 && len(c.compiled) == 0 {
+		return
+	}
+	c.stale, c.entries = false, a.chainEntries()
+	for _, n := range a.names {
+		if r := a.routing[title{ofResolver, identity.NewName(n.name).Fold().Service}]; r != n.resolver {
+			n.resolver, n.endpoints = r, nil
+		}
+	}
+	c.compiled = map[string]*chain.Chain{}
+	for _, e := range a.routings() {
+		a.compileChain(e.name)
+	}
+}
+
+// compileChain is the chain of a service; nil: no entry says anything of the service, or what they say is wrong.
+func (a *assembly) compileChain(service string) *chain.Chain {
+	name := identity.NewName(service)
+	if c, ok := a.chains.compiled[service]; ok || a.chains.entries == nil || a.chains.entries.Bare(name) {
+		return c
+	}
+	c, _, err := chain.Compile(a.chains.entries, name, chain.Overrides{})
+	if m, ok := errors.AsType[*chain.Mistake](err); ok {
+		a.mistaken(m)
+	}
+	a.chains.compiled[service] = c
+	return c
+}
+
+// mistaken reports what is wrong with the entries that chains are made of.
+func (a *assembly) mistaken(m *chain.Mistake) {
+	e := a.routing[title{aspectOf(m.Kind), m.Service.Fold().Service}]
+	if e == nil {
+		a.problem(definition.ParsePosition(m.Origin), "%s", m.Message)
+		return
+	}
+	a.problem(e.place(m.Path), "%s", m.Message)
+}
+
+// aspectOf is the aspect of an entry of that kind.
+func aspectOf(k chain.Kind) aspects {
+	for kind := range routingKind(routingKinds) {
+		if kind.String() == string(k) {
+			return kind.aspect()
+		}
+	}
+	return ofService
+}
+
+// dialledChains are the chains of those services that are dialled and have another than the one that leads to their own instances, sorted.
+// It notes what they lead to.
+func (a *assembly) dialledChains() (list []*chain.Chain) {
+	if len(a.routing) == 0 {
+		return nil
+	}
+	var dialled []string
+	for _, n := range a.names {
+		if n.dialled == a.turn {
+			dialled = append(dialled, n.name)
+		}
+	}
+	slices.Sort(dialled)
+	for _, name := range dialled {
+		c := a.compileChain(name)
+		if c == nil || c.Default {
+			continue
+		}
+		list = append(list, c)
+		for _, t := range c.Targets {
+			n := a.name(t.Service.Service)
+			if len(t.SNI) > maxServerName && !n.tooLong {
+				n.tooLong = true
+				a.problem(a.routingAt(c.Service), "the chain of %s leads to a server name %.40q... of %d bytes, and TLS takes %d: shorten the names of the service or of the subset", name, t.SNI, len(t.SNI), maxServerName)
+			}
+			if n.led != a.turn {
+				n.led, n.wanted = a.turn, map[string]bool{}
+			}
+			n.wanted[t.Subset] = true
+		}
+	}
+	return list
+}
+
+// routingAt is where the first entry is that a service's chain is made of.
+func (a *assembly) routingAt(service identity.Name) definition.Position {
+	for _, kind := range []routingKind{aRouter, aSplitter, aResolver} {
+		if e := a.routing[title{kind.aspect(), service.Fold().Service}]; e != nil {
+			return e.at
+		}
+	}
+	return definition.Position{}
+}
+
+// warnOfUnreached warns, at a place that dials n, if nothing answers there.
+func (a *assembly) warnOfUnreached(n *name, at definition.Position) {
+	c := a.compileChain(n.name)
+	if c == nil || c.Default {
+		if !a.reached(n) {
+			a.warning(at, "upstream %s: no service of that name has a proxy here, or is native, so nothing answers", n.name)
+		}
+		return
+	}
+	for _, t := range c.Targets {
+		if to := a.names[t.Service.Service]; to != nil && a.reached(to) {
+			return
+		}
+	}
+	a.warning(at, "upstream %s: its chain (%s) leads to no service that has a proxy here, or is native, so nothing answers", n.name, a.routingAt(c.Service))
+}
+
+// ledTo are the endpoints of those subsets of n that chains lead to, sorted.
+func (a *assembly) ledTo(n *name) (list []*catalog.Endpoints) {
+	if n.led != a.turn {
+		return nil
+	}
+	for _, subset := range slices.Sorted(maps.Keys(n.wanted)) {
+		if e := n.subsets[subset]; e != nil {
+			list = append(list, e)
+		}
+	}
+	return list
+}
+
+// member is an instance as those see it who dial it, and as filters of subsets see it.
+type member struct {
+	catalog.Endpoint
+	*catalog.Registration
+	passing bool
+}
+
+func (s *sidecar) member() member {
+	return member{s.endpoint(), &s.registered.Registration, worst(s.registered.Checks) == passing}
+}
+
+func (s *service) member() member { return member{s.endpoint(), s.registration, s.health == passing} }
+
+// makeEndpoints makes n's endpoints, and those of its subsets, of the sidecars that are among its members and of those instances that are
+// dialled themselves.
+func (a *assembly) makeEndpoints(n *name) {
+	for _, s := range n.instances {
+		if s.dialled() {
+			n.members = append(n.members, s.member())
+		}
+	}
+	n.endpoints = n.those(func(member) (is, well bool) { return true, true })
+	n.subsets = nil
+	if n.resolver != nil {
+		n.subsets = make(map[string]*catalog.Endpoints, len(n.resolver.resolver.Subsets))
+		for name, s := range n.resolver.resolver.Subsets {
+			e := n.those(func(m member) (is, well bool) { return true, !s.OnlyPassing || m.passing })
+			e.Subset = name
+			n.subsets[name] = e
+		}
+	}
+	n.members = nil
+}
+
+// those are the endpoints of the members that are in, of which those that are not well are not healthy.
+func (n *name) those(in func(member) (is, well bool)) *catalog.Endpoints {
+	e := &catalog.Endpoints{Name: identity.NewName(n.name)}
+	for _, m := range n.members {
+		if is, well := in(m); is {
+			m.Healthy = m.Healthy && well
+			e.List = append(e.List, m.Endpoint)
+		}
+	}
+	slices.SortFunc(e.List, catalog.CompareEndpoints)
+	return e
+}
