@@ -151,13 +151,27 @@ func programSize(expr string) int {
 	}
 	size := 0
 	for _, i := range prog.Inst {
-		if i.Op == syntax.InstRune {
-			size += len(i.Rune) / 2 * bytesOf(i.Rune)
-		} else {
+		switch {
+		case i.Op == syntax.InstRuneAny || i.Op == syntax.InstRuneAnyNotNL:
+			size += anyRune
+		case i.Op == syntax.InstRune || i.Op == syntax.InstRune1:
+			size += max(len(i.Rune)/2, 1) * bytesOf(i.Rune) * folds(i)
+		default:
 			size++
 		}
 	}
 	return size
+}
+
+// anyRune is how many instructions a dot takes, for each of its bytes.
+const anyRune = 12
+
+// folds is how many times as much a character takes of which letter case does not matter: "k" is also the sign of Kelvin.
+func folds(i syntax.Inst) int {
+	if len(i.Rune) == 1 && syntax.Flags(i.Arg)&syntax.FoldCase != 0 {
+		return 4
+	}
+	return 1
 }
 
 // bytesOf is how many instructions a range of runes may take: one if it is ASCII.
