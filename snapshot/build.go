@@ -171,7 +171,7 @@ func (b *builder) outbound() {
 		b.add(name, b.upstreamListener(u))
 		b.leads(name, u.cluster)
 		if u.Service.Protocol.L7() {
-			b.add(u.routes(), upstreamRoute(u))
+			b.add(u.routes(), b.upstreamRoute(u))
 			b.leads(u.routes(), u.cluster)
 		}
 		b.addSecret(u.roots())

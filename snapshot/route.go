@@ -1,6 +1,8 @@
 package snapshot
 
 import (
+	"strings"
+
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	"github.com/sallyport/sallyport/catalog"
 	"github.com/sallyport/sallyport/identity"
@@ -44,7 +46,7 @@ func (u upstream) routes() string { return "upstream/" + u.listener() }
 
 // upstreamRoute leads all requests to u's cluster. It retries only requests that no application has
 // received.
-func upstreamRoute(u upstream) *routev3.RouteConfiguration {
+func (b *builder) upstreamRoute(u upstream) *routev3.RouteConfiguration {
 	name := u.Name()
 	return &routev3.RouteConfiguration{
 		Name: u.routes(),
@@ -55,14 +57,15 @@ func upstreamRoute(u upstream) *routev3.RouteConfiguration {
 				ClusterSpecifier: &routev3.RouteAction_Cluster{Cluster: u.cluster},
 				UpgradeConfigs:   upgrades(u.Service.Protocol),
 				Timeout:          durationpb.New(0),
-				RetryPolicy:      &routev3.RetryPolicy{RetryOn: "connect-failure,refused-stream", NumRetries: wrapperspb.UInt32(2)},
+				RetryPolicy:      b.retryPolicy(strings.Join(unreceived, ","), 2, false),
 			})},
 		}},
 	}
 }
 
 // upgrades allows WebSockets and nothing else: CONNECT would be a tunnel past all rules for
-// requests, and without it HTTP/2 has no upgrades.
+// requests, and without it HTTP/2 has no upgrades. Nor may a route to what speaks HTTP/2 have them: for
+// an upgrade that it has not offered the other side ends the whole connection, with all streams on it.
 func upgrades(p catalog.Protocol) []*routev3.RouteAction_UpgradeConfig {
 	if p != catalog.HTTP {
 		return nil
