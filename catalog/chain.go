@@ -3,7 +3,6 @@ package catalog
 import (
 	"cmp"
 	"maps"
-	"reflect"
 	"slices"
 	"strings"
 
@@ -23,10 +22,8 @@ type Chain struct {
 }
 
 func (c *Chain) equal(o *Chain) bool {
-	return c == o || c != nil && o != nil && equalChains(c.Chain, o.Chain) && maps.EqualFunc(c.Endpoints, o.Endpoints, (*Endpoints).equal) && c.own.equal(o.own)
+	return c == o || c != nil && o != nil && c.Chain.Equal(o.Chain) && maps.EqualFunc(c.Endpoints, o.Endpoints, (*Endpoints).equal) && c.own.equal(o.own)
 }
-
-func equalChains(c, o *chain.Chain) bool { return c == o || reflect.DeepEqual(c, o) }
 
 func compareChains(a, b *chain.Chain) int {
 	return cmp.Or(compareNames(a.Service, b.Service), strings.Compare(a.Datacenter, b.Datacenter), strings.Compare(a.Protocol, b.Protocol))

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/sallyport/sallyport/chain"
 	"github.com/sallyport/sallyport/identity"
 	"github.com/sallyport/sallyport/intention"
 )
@@ -49,7 +50,7 @@ func (c *Contents) follow(old *Contents) (f followings) {
 	c.Endpoints, f.endpoints = follow(old.Endpoints, c.Endpoints, compareTargets, (*Endpoints).equal)
 	c.Proxies, f.proxies = follow(old.Proxies, c.Proxies, compareProxies, (*Proxy).equal)
 	c.Intentions, f.destinations = follow(old.Intentions, c.Intentions, compareDestinations, (*Destination).equal)
-	c.Chains, f.chains = follow(old.Chains, c.Chains, compareChains, equalChains)
+	c.Chains, f.chains = follow(old.Chains, c.Chains, compareChains, (*chain.Chain).Equal)
 	c.TokenProviders, f.tokens = follow(old.TokenProviders, c.TokenProviders, compareTokenProviders, (*TokenProvider).equal)
 	c.Registrations, f.registrations = follow(old.Registrations, c.Registrations, compareRegistrations, (*Registration).equal)
 	c.Sidecars, f.sidecars = follow(old.Sidecars, c.Sidecars, compareSidecars, (*Sidecar).equal)

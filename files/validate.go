@@ -22,7 +22,6 @@ func Validate(config Config) (catalog.Contents, error) {
 	}
 	a.report = report{}
 	a.suspectIntentions()
-	a.suspectChains()
 	a.suspectPorts()
 	a.suspectNatives()
 	suspectFiles(&a.report, config.Dir)
@@ -46,29 +45,23 @@ func amongReadable(c Config, ports map[string]uint16, files []*file, known Error
 	return slices.DeleteFunc(o.problems, func(p Problem) bool { return p.Doubtful || slices.Contains(known, p) })
 }
 
-// defined are the services that are registered, by their names without regard to letter case, and what there is to say of one that is not.
-func (a *assembly) defined() (services map[string]*name, undefined func(service string) string) {
-	services = map[string]*name{}
-	var names []string
+// suspectIntentions warns of intentions about services that nothing defines, and of sources that no
+// sidecar speaks for.
+func (a *assembly) suspectIntentions() {
+	defined, defines := map[string]*name{}, []string(nil)
 	for _, n := range a.sorted {
 		if len(n.instances) > 0 {
-			services[identity.NewName(n.name).Fold().Service] = n
-			names = append(names, n.name)
+			defined[identity.NewName(n.name).Fold().Service] = n
+			defines = append(defines, n.name)
 		}
 	}
-	return services, func(service string) string {
+	undefined := func(service string) string {
 		text := fmt.Sprintf("no service %s is defined here", service)
-		if near := definition.Nearest(service, names); near != "" {
+		if near := definition.Nearest(service, defines); near != "" {
 			text += ": did you mean " + near + "?"
 		}
 		return text
 	}
-}
-
-// suspectIntentions warns of intentions about services that nothing defines, and of sources that no
-// sidecar speaks for.
-func (a *assembly) suspectIntentions() {
-	defined, undefined := a.defined()
 	for _, n := range a.sorted {
 		if n.entry.Destination == nil {
 			continue

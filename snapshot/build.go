@@ -73,7 +73,7 @@ func (b *builder) update() bool {
 	}
 	for i, t := range b.in.Upstreams {
 		old := last.in.Upstreams[i]
-		if t != old && (last.assigned[i] == "" || t.Service != old.Service || needsDNS(t.Endpoints)) {
+		if t != old && !last.assignable(i, t) {
 			return false
 		}
 	}
@@ -89,8 +89,16 @@ func (b *builder) update() bool {
 		b.judges()
 	}
 	for i, t := range b.in.Upstreams {
-		if t != last.in.Upstreams[i] {
+		switch old := last.in.Upstreams[i]; {
+		case t == old:
+		case t.Chain == nil:
 			b.put(endpointType, b.assignment(last.assigned[i], t.Endpoints))
+		default:
+			for _, r := range last.resolvers[i] {
+				if !r.sameEndpoints(t.Chain, old.Chain) {
+					b.put(endpointType, b.resolverAssignment(r, t.Chain))
+				}
+			}
 		}
 	}
 	return true
@@ -169,12 +177,17 @@ func (b *builder) outbound() {
 		}
 		bound[where] = u
 		b.add(name, b.upstreamListener(u))
-		b.leads(name, u.cluster)
+		b.leads(name, u.clusters()...)
 		if u.Service.Protocol.L7() {
-			b.add(u.routes(), b.upstreamRoute(u))
-			b.leads(u.routes(), u.cluster)
+			routes, leads := b.upstreamRoute(u)
+			b.add(u.routes(), routes)
+			b.leads(u.routes(), leads...)
 		}
 		b.addSecret(u.roots())
+		if u.Chain != nil {
+			b.chainClusters(u, made)
+			continue
+		}
 		if !needsDNS(u.Endpoints) {
 			b.out.assigned[u.index] = u.cluster
 		}
@@ -189,12 +202,12 @@ func (b *builder) outbound() {
 	}
 }
 
-// leads notes that a listener or RouteConfiguration leads to a cluster.
-func (b *builder) leads(name, cluster string) {
+// leads notes that a listener or RouteConfiguration leads to clusters.
+func (b *builder) leads(name string, clusters ...string) {
 	if b.out.Clusters == nil {
 		b.out.Clusters = map[string][]string{}
 	}
-	b.out.Clusters[name] = append(b.out.Clusters[name], cluster)
+	b.out.Clusters[name] = append(b.out.Clusters[name], clusters...)
 }
 
 // assignment is the resource that tells a cluster its endpoints.

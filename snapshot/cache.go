@@ -25,6 +25,8 @@ type Cache struct {
 	resources intern.Table[contentKey, discoveryv3.Resource]
 	// assignments are the endpoints of services, which are the same for all who dial a service.
 	assignments intern.Table[assignmentKey, discoveryv3.Resource]
+	// levels are those of chains' targets, likewise.
+	levels      intern.Table[levelsKey, discoveryv3.Resource]
 	leafs       intern.Table[leafKey, discoveryv3.Resource]
 	validations intern.Table[validationKey, discoveryv3.Resource]
 	// What policies with the same Shared have in common, and those without rules of their own: rules
@@ -67,6 +69,15 @@ type assignmentKey struct {
 	cluster   string
 	endpoints *catalog.Endpoints
 }
+
+// levelsKey is everything that the assignment of a resolver's cluster depends on: the targets, by ID, and their endpoints.
+type levelsKey struct {
+	cluster, targets string
+	endpoints        [cachedLevels]*catalog.Endpoints
+}
+
+// cachedLevels is of how many targets assignments are kept. There are hardly any of more.
+const cachedLevels = 4
 
 // Build is the function Build. last are resources that c or Build made of an older Input of the
 // same proxy; nil: there are none. They do not change the result, which may share resources with

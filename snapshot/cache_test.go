@@ -83,7 +83,11 @@ func vary(r *rand.Rand, in snapshot.Input) (snapshot.Input, string) {
 		}
 		return x
 	}
-	switch what := r.IntN(13); what {
+	switch what := r.IntN(16); what {
+	case 13:
+		return varyChain(r, in), "chain"
+	case 14, 15:
+		return varyLevel(r, in, endpoint()), "endpoints of a chain's target"
 	case 12:
 		in.Policy = in.Policy.Revoking(randomRevoked(r))
 		return in, "what is revoked"

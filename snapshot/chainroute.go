@@ -10,7 +10,6 @@ import (
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
-	"github.com/sallyport/sallyport/catalog"
 	"github.com/sallyport/sallyport/chain"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
@@ -105,10 +104,9 @@ func (c *chainRoutes) lead(name string, route *routev3.Route, d *chain.Destinati
 	if err := rewritable(route.GetMatch(), d.PrefixRewrite); err != nil {
 		return err
 	}
-	protocol, _ := catalog.ParseProtocol(c.chain.Protocol)
 	a := &routev3.RouteAction{
 		PrefixRewrite:  d.PrefixRewrite,
-		UpgradeConfigs: upgrades(protocol),
+		UpgradeConfigs: websockets(),
 		HashPolicy:     c.hashPolicies(node, next),
 		IdleTimeout:    idle(d.IdleTimeout),
 	}
@@ -217,6 +215,12 @@ func rewritable(match *routev3.RouteMatch, rewrite string) error {
 		return errors.New("PrefixRewrite needs a PathExact or a PathPrefix")
 	}
 	return nil
+}
+
+// websockets allows WebSockets and nothing else: CONNECT would be a tunnel past all rules for requests. What speaks HTTP/2 refuses them itself,
+// so that a service's protocol is nothing to its callers' routes.
+func websockets() []*routev3.RouteAction_UpgradeConfig {
+	return []*routev3.RouteAction_UpgradeConfig{{UpgradeType: "websocket", Enabled: wrapperspb.Bool(true)}}
 }
 
 // headers are the changes of m as Envoy is told them: it appends what is added, and replaces what is set; sorted, as a map has no order.

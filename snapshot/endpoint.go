@@ -16,19 +16,22 @@ func assignment(cluster string, endpoints []catalog.Endpoint) *endpointv3.Cluste
 	if len(endpoints) == 0 {
 		return a
 	}
-	locality := &endpointv3.LocalityLbEndpoints{LbEndpoints: make([]*endpointv3.LbEndpoint, len(endpoints))}
-	for i, e := range endpoints {
-		health := corev3.HealthStatus_UNHEALTHY
-		if e.Healthy {
-			health = corev3.HealthStatus_HEALTHY
-		}
-		locality.LbEndpoints[i] = lbEndpoint(socketAddress(e.Address, e.Port))
-		locality.LbEndpoints[i].HealthStatus = health
-		// Envoy refuses a weight of 0.
-		locality.LbEndpoints[i].LoadBalancingWeight = wrapperspb.UInt32(max(e.Weight, 1))
-	}
-	a.Endpoints = []*endpointv3.LocalityLbEndpoints{locality}
+	a.Endpoints = []*endpointv3.LocalityLbEndpoints{{LbEndpoints: lbEndpoints(endpoints)}}
 	return a
+}
+
+func lbEndpoints(endpoints []catalog.Endpoint) []*endpointv3.LbEndpoint {
+	out := make([]*endpointv3.LbEndpoint, len(endpoints))
+	for i, e := range endpoints {
+		out[i] = lbEndpoint(socketAddress(e.Address, e.Port))
+		out[i].HealthStatus = corev3.HealthStatus_UNHEALTHY
+		if e.Healthy {
+			out[i].HealthStatus = corev3.HealthStatus_HEALTHY
+		}
+		// Envoy refuses a weight of 0.
+		out[i].LoadBalancingWeight = wrapperspb.UInt32(max(e.Weight, 1))
+	}
+	return out
 }
 
 func lbEndpoint(a *corev3.Address) *endpointv3.LbEndpoint {

@@ -37,6 +37,8 @@ type Resources struct {
 	admits   string
 	// assigned are, by upstream, the clusters that have the endpoints of its service; empty: none has.
 	assigned []string
+	// resolvers are, by upstream, those of its chain; nil: no upstream has one.
+	resolvers map[int][]resolver
 }
 
 // Is reports whether s and o are made of the same.

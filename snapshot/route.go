@@ -1,7 +1,7 @@
 package snapshot
 
 import (
-	"strings"
+	"fmt"
 
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	"github.com/sallyport/sallyport/catalog"
@@ -44,28 +44,30 @@ func (b *builder) publicRoute() *routev3.RouteConfiguration {
 // one service, and each has routes of its own.
 func (u upstream) routes() string { return "upstream/" + u.listener() }
 
-// upstreamRoute leads all requests to u's cluster. It retries only requests that no application has
-// received.
-func (b *builder) upstreamRoute(u upstream) *routev3.RouteConfiguration {
+// upstreamRoute leads the requests of u's application where its chain says, and without one to u's cluster. leads are the clusters that it names.
+func (b *builder) upstreamRoute(u upstream) (r *routev3.RouteConfiguration, leads []string) {
 	name := u.Name()
-	return &routev3.RouteConfiguration{
-		Name: u.routes(),
-		VirtualHosts: []*routev3.VirtualHost{{
-			Name:    name,
-			Domains: []string{"*"},
-			Routes: []*routev3.Route{matchAll(&routev3.RouteAction{
-				ClusterSpecifier: &routev3.RouteAction_Cluster{Cluster: u.cluster},
-				UpgradeConfigs:   upgrades(u.Service.Protocol),
-				Timeout:          durationpb.New(0),
-				RetryPolicy:      b.retryPolicy(strings.Join(unreceived, ","), 2, false),
-			})},
-		}},
+	host := &routev3.VirtualHost{Name: name, Domains: []string{"*"}}
+	r = &routev3.RouteConfiguration{Name: u.routes(), VirtualHosts: []*routev3.VirtualHost{host}}
+	if u.Chain != nil {
+		c := &chainRoutes{packer: &b.packer, chain: u.Chain.Chain, cluster: u.resolverCluster, regexSize: b.in.Envoy.RegexSize, warn: func(format string, args ...any) {
+			b.warn("upstream %s (%s): %s", name, u.Origin, fmt.Sprintf(format, args...))
+		}}
+		host.Routes = c.routes()
+		return r, c.leads
 	}
+	// It retries only requests that no application has received.
+	host.Routes = []*routev3.Route{matchAll(&routev3.RouteAction{
+		ClusterSpecifier: &routev3.RouteAction_Cluster{Cluster: u.cluster},
+		UpgradeConfigs:   upgrades(u.Service.Protocol),
+		Timeout:          durationpb.New(0),
+		RetryPolicy:      &routev3.RetryPolicy{RetryOn: "connect-failure,refused-stream", NumRetries: wrapperspb.UInt32(2)},
+	})}
+	return r, []string{u.cluster}
 }
 
 // upgrades allows WebSockets and nothing else: CONNECT would be a tunnel past all rules for
-// requests, and without it HTTP/2 has no upgrades. Nor may a route to what speaks HTTP/2 have them: for
-// an upgrade that it has not offered the other side ends the whole connection, with all streams on it.
+// requests, and without it HTTP/2 has no upgrades.
 func upgrades(p catalog.Protocol) []*routev3.RouteAction_UpgradeConfig {
 	if p != catalog.HTTP {
 		return nil

@@ -93,7 +93,12 @@ func (b *builder) upstreamTLS(u upstream) *corev3.TransportSocket {
 		// Roots of that domain alone: with others beside them its CA could speak for them, and theirs for it.
 		sni, id, roots = "", string(u.Foreign), identity.RootsSecretOf(u.Foreign.TrustDomain())
 	}
-	protocols := alpn(u.Service.Protocol)
+	return b.dialTLS(u.Service.Protocol, sni, id, roots)
+}
+
+// dialTLS requires the certificate of exactly id, which is verified with the secret roots.
+func (b *builder) dialTLS(p catalog.Protocol, sni, id, roots string) *corev3.TransportSocket {
+	protocols := alpn(p)
 	if len(protocols) > 1 {
 		protocols = protocols[:1] // requests are sent as h2
 	}

@@ -1,0 +1,197 @@
+package snapshot
+
+import (
+	"cmp"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/sallyport/sallyport/catalog"
+	"github.com/sallyport/sallyport/chain"
+	"github.com/sallyport/sallyport/identity"
+)
+
+// resolver is a resolver node of an upstream's chain: it is served by one cluster, whose levels are its targets.
+type resolver struct {
+	node    string // its key in the chain
+	cluster string
+	plain   string // the cluster's name but for its settings
+	// targets are those that answer, each when those before it cannot, without those that cannot be reached.
+	targets        []target
+	balancer       *chain.LoadBalancer
+	failover       bool
+	connectTimeout time.Duration
+}
+
+// target is one of a chain with the identity that it has to have.
+type target struct {
+	*chain.Target
+	id  identity.Service
+	sni string
+}
+
+// resolvers are the nodes of u's chain that need a cluster, sorted by key. A tcp service has one, at the chain's start: its cluster has the
+// name of the service's own instances wherever the chain leads, so that redirects and failover are nothing to the listener.
+func (b *builder) resolvers(u upstream) []resolver {
+	c := u.Chain
+	keys := slices.Sorted(maps.Keys(c.Nodes))
+	if !u.Service.Protocol.L7() {
+		keys = []string{c.Start}
+	}
+	var out []resolver
+	said := map[string]bool{}
+	for _, key := range keys {
+		n := c.Nodes[key]
+		if n == nil || n.Type != chain.ResolverNode || n.Resolver == nil {
+			if !u.Service.Protocol.L7() {
+				b.warn("upstream %s (%s) is not reached: its chain begins with %q, where tcp has no requests to route", u.Name(), u.Origin, key)
+				out = append(out, resolver{node: key, plain: u.plainCluster()})
+			}
+			continue
+		}
+		r := resolver{
+			node: key, plain: u.plainCluster(), balancer: n.LoadBalancer, failover: len(n.Resolver.Failover) > 0,
+			connectTimeout: cmp.Or(u.ConnectTimeout, n.Resolver.ConnectTimeout, connectTimeout),
+		}
+		for i, id := range append([]string{n.Resolver.Target}, n.Resolver.Failover...) {
+			t, err := b.target(c.Targets[id])
+			if i == 0 && u.Service.Protocol.L7() {
+				r.plain = cmp.Or(t.sni, id)
+			}
+			switch {
+			case err == nil && !slices.ContainsFunc(r.targets, func(o target) bool { return o.ID == id }):
+				r.targets = append(r.targets, t)
+			case err != nil && !said[id]:
+				said[id] = true
+				b.warn("upstream %s (%s): %s is not reached: %v", u.Name(), u.Origin, id, err)
+			}
+		}
+		out = append(out, r)
+	}
+	return out
+}
+
+// target is t with what is to be known of it. An error says why it cannot be reached.
+func (b *builder) target(t *chain.Target) (target, error) {
+	switch {
+	case t == nil:
+		return target{}, fmt.Errorf("its chain does not say what it is")
+	case t.Peer != "":
+		return target{}, fmt.Errorf("it is of the peer %q, and other clusters are not supported yet", t.Peer)
+	}
+	out := target{Target: t, id: identity.Service{TrustDomain: b.in.Mesh.TrustDomain, Datacenter: t.Datacenter, Name: t.Service}}
+	out.sni = out.id.SNI()
+	if t.Subset != "" {
+		out.sni = t.Subset + "." + out.sni
+	}
+	switch elsewhere := t.Datacenter != b.in.Mesh.Datacenter; {
+	case out.id.ID().IsZero():
+		return out, fmt.Errorf("it cannot be an identity of %s in %q: names are made of letters, digits, '.', '-' and '_'", out.id.TrustDomain, t.Datacenter)
+	case t.External:
+		return out, fmt.Errorf("it is dialled as %q (ExternalSNI), which takes a terminating gateway: they are not supported yet", t.SNI)
+	case elsewhere && t.GatewayMode != "" && t.GatewayMode != "none":
+		return out, fmt.Errorf("it is behind mesh gateways (mode %q), which are not supported yet", t.GatewayMode)
+	}
+	return out, nil
+}
+
+// settings are what r's cluster depends on beside the node.
+func (r resolver) settings(u catalog.Upstream) settings {
+	s := settingsOf(u)
+	s.ConnectTimeout = r.connectTimeout
+	return s
+}
+
+// text is the node, as far as its cluster depends on it.
+func (r resolver) text() string {
+	text := fmt.Sprintf("%s %t", r.node, r.failover)
+	for _, t := range r.targets {
+		text += " " + t.ID
+	}
+	if lb := r.balancer; lb != nil {
+		text += " " + lb.Policy
+		if lb.RingHash != nil {
+			text += fmt.Sprintf(" %+v", *lb.RingHash)
+		}
+		if lb.LeastRequest != nil {
+			text += fmt.Sprintf(" %+v", *lb.LeastRequest)
+		}
+	}
+	return text
+}
+
+// levels are the endpoints of r's targets in c, each address once.
+func (r resolver) levels(c *catalog.Chain) []level {
+	levels := make([]level, len(r.targets))
+	for i, t := range r.targets {
+		levels[i] = level{t.ID, c.Endpoints[t.ID].List}
+	}
+	return distinct(levels)
+}
+
+// needsDNS reports whether one of r's endpoints has a name that Envoy has to resolve.
+func (r resolver) needsDNS(c *catalog.Chain) bool {
+	return slices.ContainsFunc(r.targets, func(t target) bool { return needsDNS(c.Endpoints[t.ID]) })
+}
+
+// sameEndpoints reports whether those of r's targets are the same in both.
+func (r resolver) sameEndpoints(c, o *catalog.Chain) bool {
+	return !slices.ContainsFunc(r.targets, func(t target) bool { return c.Endpoints[t.ID] != o.Endpoints[t.ID] })
+}
+
+// resolverCluster is the name of the cluster of a node of u's chain; empty: it has none.
+func (u upstream) resolverCluster(node string) string {
+	for _, r := range u.resolvers {
+		if r.node == node {
+			return r.cluster
+		}
+	}
+	return ""
+}
+
+// form is all that a cluster depends on but for its endpoints.
+type form struct {
+	settings
+	node string // empty: it has the service's own instances
+}
+
+// nameClusters names the clusters of all upstreams, which are in the order of their listeners: each name is of the first one that has it, and
+// those of others get a hash before it. Those of what listeners of tcp name come first, and those of services without a chain: what only
+// routes name takes no name from them.
+func nameClusters(all []upstream) {
+	taken := map[string]form{}
+	name := func(plain string, f form) string {
+		hashed := func(more string) string { return hash(append(f.text(), more...))[:8] + "~" + plain }
+		candidates := []string{plain, hashed("")}
+		if f.node != "" {
+			candidates = append(candidates, hashed("chain"), hashed(f.node))
+		}
+		for _, c := range candidates {
+			if other, ok := taken[c]; !ok || other == f {
+				taken[c] = f
+				return c
+			}
+		}
+		return candidates[len(candidates)-1]
+	}
+	for i, u := range all {
+		switch {
+		case u.Chain == nil:
+			all[i].cluster = name(u.plainCluster(), form{settings: settingsOf(u.Upstream)})
+		case !u.Service.Protocol.L7():
+			r := &u.resolvers[0]
+			r.cluster = name(r.plain, form{r.settings(u.Upstream), r.text()})
+			all[i].cluster = r.cluster
+		}
+	}
+	for _, u := range all {
+		if u.Chain == nil || !u.Service.Protocol.L7() {
+			continue
+		}
+		for i := range u.resolvers {
+			r := &u.resolvers[i]
+			r.cluster = name(r.plain, form{r.settings(u.Upstream), r.text()})
+		}
+	}
+}
