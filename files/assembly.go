@@ -23,6 +23,7 @@ type assembly struct {
 	ids           map[string]registration
 	names         map[string]*name
 	routing       map[title]*routing
+	providers     map[string]*tokenProvider
 	chains        chains
 	proxyDefaults *proxyDefaults               // nil: none
 	meshEntry     *mesh                        // nil: none
@@ -70,7 +71,7 @@ type name struct {
 func newAssembly(config Config) *assembly {
 	return &assembly{
 		config: config, longest: maxServerName - len(config.serverName("")),
-		ids: map[string]registration{}, names: map[string]*name{}, routing: map[title]*routing{}, claims: claim.NewTable(), natives: map[*service][]claim.Address{},
+		ids: map[string]registration{}, names: map[string]*name{}, routing: map[title]*routing{}, providers: map[string]*tokenProvider{}, claims: claim.NewTable(), natives: map[*service][]claim.Address{},
 	}
 }
 
@@ -154,6 +155,9 @@ func (a *assembly) add(d *definitions) {
 			n.defaults = e
 		}
 	}
+	if e := d.provider; e != nil {
+		a.addProvider(e)
+	}
 	if e := d.routing; e != nil {
 		a.addRouting(e)
 	}
@@ -196,6 +200,9 @@ func (a *assembly) remove(d *definitions) {
 	}
 	if e := d.defaults; e != nil {
 		a.touch(e.name).defaults, a.chains.stale = nil, true
+	}
+	if e := d.provider; e != nil {
+		delete(a.providers, e.Name)
 	}
 	if e := d.routing; e != nil {
 		a.removeRouting(e)
@@ -329,6 +336,9 @@ func (a *assembly) publish(before catalog.Contents) {
 		}
 	}
 	c.Chains = a.dialledChains()
+	for _, e := range a.tokenProviders() {
+		c.TokenProviders = append(c.TokenProviders, e.TokenProvider)
+	}
 	a.sorted = slices.DeleteFunc(append(a.sorted, a.created...), func(n *name) bool {
 		if n.served == a.turn || n.dialled == a.turn || n.led == a.turn || len(n.instances) > 0 ||
 			n.defaults != nil || n.entry.Destination != nil {

@@ -38,6 +38,7 @@ type definitions struct {
 	proxyDefaults *proxyDefaults   // nil: none
 	mesh          *mesh            // nil: none
 	routing       *routing         // nil: none
+	provider      *tokenProvider   // nil: none
 }
 
 // registration is one of a service or of a proxy; the other one is nil.

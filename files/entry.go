@@ -40,7 +40,7 @@ type mesh struct {
 }
 
 // supported are the kinds of config entries that are read.
-var supported = []string{"service-intentions", "service-defaults", "service-router", "service-splitter", "service-resolver", "proxy-defaults", "mesh"}
+var supported = []string{"service-intentions", "service-defaults", "service-router", "service-splitter", "service-resolver", "proxy-defaults", "mesh", providerKind}
 
 // camelCase is the one of kinds that Kubernetes calls kind: ServiceIntentions; empty if none is.
 func camelCase(kind string, kinds []string) string {
@@ -83,7 +83,7 @@ func (d *definitions) entry(o *definition.Decoder) {
 	o.What = kind.Value
 	unsupported := []string{
 		"ingress-gateway", "terminating-gateway", "api-gateway", "bound-api-gateway",
-		"exported-services", "sameness-group", "jwt-provider", "http-route", "tcp-route", "inline-certificate", "file-system-certificate",
+		"exported-services", "sameness-group", "http-route", "tcp-route", "inline-certificate", "file-system-certificate",
 		"control-plane-request-limit",
 	}
 	switch kind.Value {
@@ -101,6 +101,8 @@ func (d *definitions) entry(o *definition.Decoder) {
 		d.readProxyDefaults(o)
 	case "mesh":
 		d.readMesh(o)
+	case providerKind:
+		d.readTokenProvider(o)
 	default:
 		near := cmp.Or(camelCase(kind.Value, supported), definition.Nearest(strings.ReplaceAll(kind.Value, "-", "_"), supported))
 		switch {

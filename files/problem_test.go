@@ -100,7 +100,7 @@ func mistakes() []mistake {
 		one("not a block", "service = 5\n", "a.hcl:1: service must be a block, not a number"),
 		one("top-level check", "check { name = \"x\" }\n", "a.hcl:1: check in the file is not supported yet"),
 		one("kind", "Kind = \"tcp-route\"\n", `a.hcl:1: config entries of kind "tcp-route" are not supported yet`),
-		one("unknown kind", "Kind = \"x\"\n", `a.hcl:1: unknown kind "x": config entries of kind service-intentions, service-defaults, service-router, service-splitter, service-resolver, proxy-defaults, mesh are read, and services in service { ... }`),
+		one("unknown kind", "Kind = \"x\"\n", `a.hcl:1: unknown kind "x": config entries of kind service-intentions, service-defaults, service-router, service-splitter, service-resolver, proxy-defaults, mesh, jwt-provider are read, and services in service { ... }`),
 		one("misspelt kind", "Kind = \"service-default\"\n", `a.hcl:1: unknown kind "service-default": did you mean service-defaults?`),
 		one("entry without kind", "config_entries {\n bootstrap = [\n { name = \"web\" }\n]\n}", "a.hcl:3: config entry has no Kind"),
 

@@ -150,6 +150,9 @@ func (a *assembly) registered() []*catalog.Sidecar {
 
 // entries are all config entries.
 func (a *assembly) entries() (all []*catalog.Entry) {
+	for _, e := range a.tokenProviders() {
+		all = append(all, e.entry)
+	}
 	if e := a.meshEntry; e != nil {
 		all = append(all, e.entry)
 	}

@@ -70,6 +70,6 @@ func syntaxMistakes() []mistake {
 		yaml("of Kubernetes", "# ours\napiVersion: consul.hashicorp.com/v1alpha1\nkind: ServiceIntentions\nmetadata:\n  name: x\nspec:\n  destination:\n    name: web\n", "2: a Kubernetes resource (ServiceIntentions): "+crd),
 		yaml("of Kubernetes, one of several", "Kind: mesh\n---\napiVersion: consul.hashicorp.com/v1alpha1\nkind: ServiceIntentions\nmetadata:\n  name: web\n", "3: a Kubernetes resource (ServiceIntentions): "+crd),
 		yaml("of Kubernetes' own", "apiVersion: apps/v1\nkind: Deployment\nmetadata:\n  name: web\n",
-			`1: a Kubernetes resource of kind "Deployment": here are Consul's service definitions and config entries of kind service-intentions, service-defaults, service-router, service-splitter, service-resolver, proxy-defaults, mesh`),
+			`1: a Kubernetes resource of kind "Deployment": here are Consul's service definitions and config entries of kind service-intentions, service-defaults, service-router, service-splitter, service-resolver, proxy-defaults, mesh, jwt-provider`),
 	}
 }

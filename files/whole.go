@@ -36,6 +36,7 @@ const (
 	ofResolver
 	ofRouter
 	ofSplitter
+	ofProvider
 )
 
 // title is what one alone can have: an ID, or an entry of a kind and a name.
@@ -69,6 +70,9 @@ func (d *definitions) titles(f func(title, aspects)) {
 	if d.mesh != nil {
 		f(title{ofMesh, ""}, ofMesh)
 	}
+	if e := d.provider; e != nil {
+		f(title{ofProvider, e.Name}, ofProvider)
+	}
 	if e := d.routing; e != nil {
 		f(e.title(), e.kind.aspect())
 	}
@@ -100,6 +104,9 @@ func (c claimant) at() definition.Position {
 	}
 	if c.of == ofMesh {
 		return c.mesh.at
+	}
+	if c.of == ofProvider {
+		return c.provider.at
 	}
 	return c.routing.at
 }
@@ -221,6 +228,8 @@ func (w *report) twice(c title, at, other definition.Position) {
 		w.problem(at, "service-defaults of %s are given twice (first at %s)", c.name, other)
 	case ofProxies:
 		w.problem(at, "proxy-defaults are given twice (first at %s)", other)
+	case ofProvider:
+		w.problem(at, "the jwt-provider %s is given twice (first at %s)", c.name, other)
 	case ofMesh:
 		w.problem(at, "the mesh entry is given twice (first at %s)", other)
 	case ofResolver, ofRouter, ofSplitter:
@@ -254,6 +263,9 @@ func (w *whole) part(d *definitions, of aspects, parts map[part]*definitions) *d
 		}
 		if of&ofProxies != 0 {
 			p.proxyDefaults = d.proxyDefaults
+		}
+		if of&ofProvider != 0 {
+			p.provider = d.provider
 		}
 		if of&ofMesh != 0 {
 			p.mesh = d.mesh

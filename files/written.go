@@ -152,6 +152,42 @@ var (
 	}
 )
 
+// providerShape is that of jwt-provider.
+var providerShape = definition.Shape{
+	{Name: "Issuer"},
+	{Name: "Audiences", Type: definition.ShapedTexts},
+	{Name: "JSONWebKeySet", Type: definition.ShapedBlock, Of: definition.Shape{
+		{Name: "Local", Type: definition.ShapedBlock, Of: definition.Shape{{Name: "JWKS"}, {Name: "Filename"}}},
+		{Name: "Remote", Type: definition.ShapedBlock, Of: definition.Shape{
+			{Name: "URI"},
+			{Name: "RequestTimeoutMs", Type: definition.ShapedInteger},
+			{Name: "CacheDuration", Type: definition.ShapedTime},
+			{Name: "FetchAsynchronously", Type: definition.ShapedBoolean},
+			{Name: "RetryPolicy", Type: definition.ShapedBlock, Of: definition.Shape{
+				{Name: "NumRetries", Type: definition.ShapedInteger},
+				{Name: "RetryPolicyBackOff", Type: definition.ShapedBlock, Of: definition.Shape{
+					{Name: "BaseInterval", Type: definition.ShapedTime}, {Name: "MaxInterval", Type: definition.ShapedTime},
+				}},
+			}},
+			{Name: "JWKSCluster", Type: definition.ShapedBlock, Of: definition.Shape{
+				{Name: "DiscoveryType"},
+				{Name: "TLSCertificates", Type: definition.ShapedBlock, Of: definition.Shape{
+					{Name: "TrustedCA", Type: definition.ShapedBlock, Of: definition.Shape{{Name: "Filename"}, {Name: "InlineString"}, {Name: "InlineBytes"}}},
+				}},
+				{Name: "ConnectTimeout", Type: definition.ShapedTime},
+			}},
+		}},
+	}},
+	{Name: "Locations", Type: definition.ShapedBlocks, Of: definition.Shape{
+		{Name: "Header", Type: definition.ShapedBlock, Of: definition.Shape{{Name: "Name"}, {Name: "ValuePrefix"}, {Name: "Forward", Type: definition.ShapedBoolean}}},
+		{Name: "QueryParam", Type: definition.ShapedBlock, Of: definition.Shape{{Name: "Name"}}},
+		{Name: "Cookie", Type: definition.ShapedBlock, Of: definition.Shape{{Name: "Name"}}},
+	}},
+	{Name: "Forwarding", Type: definition.ShapedBlock, Of: definition.Shape{{Name: "HeaderName"}, {Name: "PadForwardPayloadHeader", Type: definition.ShapedBoolean}}},
+	{Name: "ClockSkewSeconds", Type: definition.ShapedInteger},
+	{Name: "CacheConfig", Type: definition.ShapedBlock, Of: definition.Shape{{Name: "Size", Type: definition.ShapedInteger}}},
+}
+
 // What is told of registrations.
 var (
 	configShape       = definition.Shape{{Name: "config", Type: definition.ShapedOpaque}}
