@@ -120,7 +120,7 @@ type (
 		StartNode                                     string
 		Nodes                                         map[string]wireNode
 		Targets                                       map[string]wireTarget
-		AutoVirtualIPs, ManualVirtualIPs              *struct{}
+		AutoVirtualIPs, ManualVirtualIPs              []string
 	}
 	wireNode struct {
 		Type         NodeType

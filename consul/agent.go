@@ -66,7 +66,7 @@ type known struct {
 	node          string // whose services are read
 	services      queryState[*nodeServices]
 	checks        queryState[map[string]*agentCheck] // read only if a proxy exposes them
-	chains        map[string]*watch[*chain]
+	chains        map[string]*watch[*discovery]
 	endpoints     map[string]*watch[instances]
 	intentions    map[string]*watch[matched]
 	wildcard      *catalog.Destination // what is said of all destinations; nil: nothing
@@ -105,7 +105,7 @@ func New(cfg Config) (*Agent, error) {
 	a.acl = newACLCache(c, a.log)
 	a.status.Agent = c.name
 	a.known.epoch = 1 // of nothing; no contents were put together from it yet
-	a.known.chains = map[string]*watch[*chain]{}
+	a.known.chains = map[string]*watch[*discovery]{}
 	a.known.endpoints = map[string]*watch[instances]{}
 	a.known.intentions = map[string]*watch[matched]{}
 	if a.metrics, err = newMetrics(cfg.Registerer, a.staleness, a.queries); err != nil {

@@ -147,7 +147,7 @@ func TestApplications(t *testing.T) {
 	}
 	t.Run("without its second part", func(t *testing.T) { // as the last release wrote it
 		cut, _, _ := strings.Cut(string(b), `,"more_sha256"`)
-		if s, err := decodeLKG([]byte(cut + "}")); err != nil || len(s.Contents.Proxies) == 0 || s.registrations != nil {
+		if s, err := decodeLKG([]byte(cut + "}")); err != nil || len(s.Contents.Proxies) == 0 || s.more.Registrations != nil {
 			t.Errorf("%+v, %v", s, err)
 		}
 	})

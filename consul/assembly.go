@@ -63,6 +63,11 @@ type assembly struct {
 	wakeAt      time.Time // when to do it again though nothing is learnt; zero: no need
 	unpublished time.Time // when the first news came that was not published yet; zero: none
 
+	targets   map[string]*target            // that are dialled
+	leads     map[leadKey]*lead             // what is in use
+	published map[string]*catalog.Endpoints // by what they are published as
+	asked     map[string]parts              // by what the agent is asked for
+
 	// While it is put together:
 	now      time.Time
 	problems []Problem
@@ -84,7 +89,9 @@ type memory struct {
 	first      map[identity.ProxyID]time.Time // when they were first wanted
 	waiting    map[string]time.Time           // applications by their origin: since when their intentions are not known
 	checkPaths map[checkKey]string            // that checks ask for
-	endpoints  map[string]endpointState       // by target
+	endpoints  map[string]endpointState       // by what they are published as
+	inForce    map[string]*discovery          // whose chain is, by target
+	awaited    map[string]time.Time           // what of the endpoints is asked for: since when
 	// datacenters are all that were ever listed: servers that were restarted while another
 	// datacenter is away know nothing of it, and those who come from there are not to be denied for
 	// that.
@@ -108,7 +115,7 @@ type nodeProxy struct {
 	targets []*target // of its upstreams
 
 	// What sidecar.finish came to last, and with what.
-	chain            *chain
+	discovery        *discovery
 	own              meshDefaults
 	finished         catalog.Proxy
 	finishedProblems []Problem
@@ -124,8 +131,11 @@ func newAssembly(a *Agent, publish func(catalog.Contents)) *assembly {
 			map[string]time.Time{},
 			map[checkKey]string{},
 			map[string]endpointState{},
+			map[string]*discovery{},
+			map[string]time.Time{},
 			map[string]bool{},
 		},
+		leads: map[leadKey]*lead{},
 	}
 	if a.seed != nil {
 		for id := range a.seed.proxies {
@@ -309,7 +319,7 @@ func (b *assembly) readNode() bool {
 		}
 	}
 	n := nodeProxies{from: services.value, datacenter: datacenter, targets: map[string]*target{}}
-	n.wants = wants{map[string]bool{}, map[string]bool{}, map[string]bool{}, false}
+	n.wants = wants{chains: map[string]bool{}, intentions: map[string]bool{}}
 	all := make(map[identity.ProxyID]*catalog.Proxy, len(byID))
 	for _, id := range slices.Sorted(maps.Keys(byID)) {
 		if app, ok := readApplication(byID[id]); ok {
@@ -333,10 +343,10 @@ func (b *assembly) readNode() bool {
 		for _, u := range s.upstreams {
 			t := n.targets[u.target]
 			if t == nil {
-				t = &target{name: u.target}
+				t = &target{name: u.target, mode: u.gateway}
 				n.targets[u.target] = t
-				n.wants.chains[u.target], n.wants.endpoints[u.target] = true, true
 			}
+			t.mixed = t.mixed || t.mode != u.gateway
 			p.targets = append(p.targets, t)
 		}
 	}

@@ -11,20 +11,9 @@ import (
 	"github.com/sallyport/sallyport/identity"
 )
 
-// target is what is known of a service that some proxy dials.
-type target struct {
-	name           string
-	catalog.Target          // zero: not all of it is known
-	undialable     []string // of its instances
-	served         bool     // a proxy that is served dials it
-	former         bool     // it is as the last-known-good file has it
-	// route is how it is dialled, unless err says why it cannot be.
-	route route
-	err   error
-}
-
-// endpointState is which endpoints of a target are held.
+// endpointState is which endpoints are held.
 type endpointState struct {
+	asked   string             // for which they were answered
 	healthy []catalog.Endpoint // the last with a healthy one among them
 	since   time.Time          // since when they are held; zero: they are not
 }
@@ -42,8 +31,8 @@ func (b *assembly) proxy(r *nodeProxy, own meshDefaults, n *needs) (p *catalog.P
 			"the intentions are not known yet: the proxy waits")
 		return nil, false
 	}
-	chain := b.agent.known.chains[name]
-	if chain == nil || !chain.ok {
+	c := b.agent.known.chains[name]
+	if c == nil || !c.ok {
 		old := b.former(id)
 		if old == nil {
 			b.pending(id, "", "service-defaults/"+name,
@@ -52,18 +41,16 @@ func (b *assembly) proxy(r *nodeProxy, own meshDefaults, n *needs) (p *catalog.P
 		}
 		// Its registration is known, its service's protocol is not: as it was.
 		for _, u := range append(slices.Clone(old.Upstreams), catalog.Upstream{Destination: old.Service}) {
-			if u.Foreign != "" {
-				continue // it is in no catalog
+			if u.Foreign == "" { // else it is in no catalog
+				n.add(b.formerTarget(u), false)
 			}
-			t := targetOf(u, b.nodeProxies.datacenter)
-			n.targets[t] = cmp.Or(n.targets[t], b.agent.seed.target(t))
 		}
 		n.intentions[name] = intentions
 		return old, true
 	}
-	if r.chain != chain.value || r.own != own {
-		r.chain, r.own = chain.value, own
-		r.finished, r.finishedProblems = r.finish(chain.value, own, b.agent.config)
+	if r.discovery != c.value || r.own != own {
+		r.discovery, r.own = c.value, own
+		r.finished, r.finishedProblems = r.finish(c.value, own, b.agent.config)
 	}
 	finished := r.finished
 	p = &finished
@@ -88,7 +75,7 @@ func (b *assembly) proxy(r *nodeProxy, own meshDefaults, n *needs) (p *catalog.P
 		switch {
 		case reason == "":
 			p.Upstreams, dialled = append(p.Upstreams, up), append(dialled, t)
-			if up.Limits.MaxConcurrentRequests.Set && up.Speaks(t.Service) == catalog.TCP {
+			if up.Limits.MaxConcurrentRequests.Set && up.Speaks(t.service) == catalog.TCP {
 				b.problem(id, u.Name(), u.Origin, "max_concurrent_requests has no meaning for protocol tcp: max_connections limits it")
 			}
 		case reason == waiting && !b.served[id] && b.now.Sub(b.first[id]) < firstWait:
@@ -105,13 +92,11 @@ func (b *assembly) proxy(r *nodeProxy, own meshDefaults, n *needs) (p *catalog.P
 	}
 	p.Upstreams = append(p.Upstreams, r.foreign...)
 	for _, t := range dialled {
-		if t.served = true; t.former {
-			n.targets[t.name] = t.Target
-		}
+		t.served = true
+		n.add(t, t.lead != nil)
 	}
-	if n.targets[name].Service == nil {
-		protocol := definition.Protocol(chain.value.Protocol)
-		n.targets[name] = catalog.Target{Service: &catalog.Service{Name: p.Service, Protocol: protocol}}
+	if n.services[name] == nil {
+		n.services[name] = &catalog.Service{Name: p.Service, Protocol: definition.Protocol(c.value.protocol)}
 	}
 	n.intentions[name] = intentions
 	return p, true
@@ -136,96 +121,96 @@ func (b *assembly) application(r *catalog.Registration, n *needs) bool {
 // waiting is why an upstream of which something is not known is not there.
 const waiting = "waiting"
 
-// readTarget reads what is known of t.
-func (b *assembly) readTarget(t *target) {
-	*t = target{name: t.name}
-	c, e := b.agent.known.chains[t.name], b.agent.known.endpoints[t.name]
-	if c == nil || !c.ok || e == nil || !e.ok {
-		return
-	}
-	name, datacenter := splitTarget(t.name)
-	t.Service = &catalog.Service{
-		Name: identity.NewName(name), Datacenter: datacenter, Protocol: definition.Protocol(c.value.Protocol),
-	}
-	t.Endpoints = &catalog.Endpoints{Name: t.Service.Name, Datacenter: datacenter, List: b.hold(t.name, e)}
-	t.route, t.err = c.value.defaultRoute(name, cmp.Or(datacenter, b.nodeProxies.datacenter))
-	t.undialable = e.value.undialable
-	for _, s := range t.undialable {
-		b.problem("", "", "service "+s,
-			"it has no address or port that can be dialled: it gets no traffic")
-	}
-}
-
 // upstream is an upstream and what it dials; reason says why it is not there.
 func (b *assembly) upstream(
 	id identity.ProxyID, u *upstream, t *target, own *meshDefaults,
 ) (up catalog.Upstream, _ *target, reason string) {
-	if t.Service != nil {
-		up, reason = u.routed(t, own)
-		return up, t, reason
-	}
-	// What is not known now is what was known last.
-	name, datacenter := splitTarget(t.name)
 	c := b.agent.known.chains[t.name]
 	known := c != nil && c.ok
-	t = &target{name: t.name, Target: b.agent.seed.target(t.name), former: true}
+	if known {
+		d := cmp.Or(b.inForce[t.name], c.value)
+		t = b.targets[overridden(t.name, own.spoken(u.protocol, definition.Protocol(d.protocol)), d)]
+	}
 	switch {
-	case t.Service == nil:
-	case !known:
+	case t != nil && t.service != nil:
+		up, reason = u.routed(t, own)
+		return up, t, reason
+	// What is not known now is what was known last.
+	case !known && b.agent.seed.service(u.target) != nil:
 		if old := b.former(id); old != nil {
 			for _, was := range old.Upstreams {
 				if was.Destination == u.Destination && was.Datacenter == u.Datacenter {
-					return was, t, ""
+					return was, b.formerTarget(was), ""
 				}
 			}
 		}
-	// Of a service that nobody dialled the file has no endpoints, which does not say that there are
-	// none.
-	case t.Endpoints != nil && len(t.Endpoints.List) > 0 &&
-		t.Service.Protocol == definition.Protocol(c.value.Protocol):
-		b.fromFile = true
-		t.route, t.err = c.value.defaultRoute(name, cmp.Or(datacenter, b.nodeProxies.datacenter))
-		up, reason = u.routed(t, own)
-		return up, t, reason
 	}
-	if datacenter != "" && b.agent.known.datacenters.ok && !b.datacenters[datacenter] {
+	if _, datacenter, _ := splitTarget(u.target); b.isNowhere(datacenter) {
 		return up, nil, fmt.Sprintf("the datacenter %.60q is not known to Consul", datacenter)
 	}
 	return up, nil, waiting
 }
 
+// formerTarget is what u dialled by the last-known-good file. A part of it may be missing.
+func (b *assembly) formerTarget(u catalog.Upstream) *target {
+	t, s := &target{name: targetOf(u, b.nodeProxies.datacenter)}, b.agent.seed
+	if t.service = s.service(t.name); t.service == nil {
+		t.service = &catalog.Service{Name: u.Destination}
+		return t
+	}
+	service, datacenter, _ := splitTarget(t.name)
+	published := []string{targetName(service, datacenter, "")}
+	if t.chain = s.chain(t.name, u.Speaks(t.service)); t.chain != nil {
+		published = nil
+		for _, x := range t.chain.Targets {
+			g := group{name: x.Service, datacenter: x.Datacenter, subset: x.Subset}
+			if g.datacenter == b.nodeProxies.datacenter {
+				g.datacenter = ""
+			}
+			published = append(published, g.published())
+		}
+	}
+	for _, name := range published {
+		if e := s.endpoints(name); e != nil {
+			t.endpoints = append(t.endpoints, e)
+		}
+	}
+	return t
+}
+
 // routed is the upstream as its target's chain has it; reason says why it is not there.
 func (u *upstream) routed(t *target, own *meshDefaults) (up catalog.Upstream, reason string) {
 	up = u.Upstream
-	if t.err != nil {
-		return up, t.err.Error()
-	}
-	gateway := gatewayProblem(cmp.Or(u.gateway, t.route.gateway))
-	if gateway != "" && t.Service.Datacenter != "" {
+	switch gateway := gatewayProblem(cmp.Or(u.gateway, t.lead.gateway)); {
+	case t.lead.err != nil:
+		return up, t.lead.err.Error()
+	// Where those who dial differ, what is dialled directly by its chain may be so by them.
+	case gateway != "" && t.lead.far && (t.lead.chain == nil || t.mixed):
 		return up, gateway
 	}
-	if p := own.spoken(u.protocol, t.Service.Protocol); p != t.Service.Protocol {
+	if p := own.spoken(u.protocol, t.service.Protocol); p != t.service.Protocol {
 		up.Protocol = catalog.OptionalProtocol{Set: true, Protocol: p}
-	}
-	if up.ConnectTimeout == 0 {
-		up.ConnectTimeout = t.route.connectTimeout
 	}
 	return up, ""
 }
 
-// hold is what the endpoints of a target are taken to be: while none is healthy for a moment after
+// hold is what the endpoints of a group are taken to be: while none is healthy for a moment after
 // those who know of them came back, the last healthy ones. An agent that is a server answers long
 // before it has a leader; its checks turn critical only when it has one. One
 // whose node has another name now registers its services anew, critical, up to 10 s after the old
 // ones are gone: so none at all counts as critical.
-func (b *assembly) hold(target string, e *watch[instances]) []catalog.Endpoint {
-	s, ok := b.endpoints[target]
-	if old := b.agent.seed.target(target).Endpoints; !ok && old != nil && anyHealthy(old.List) {
+func (b *assembly) hold(g group, e *watch[instances]) []catalog.Endpoint {
+	name := g.published()
+	s, ok := b.endpoints[name]
+	if old := b.agent.seed.endpoints(name); !ok && old != nil && anyHealthy(old.List) {
 		s.healthy = old.List
 	}
 	endpoints := e.value.endpoints
+	if g.passing {
+		endpoints = e.value.passing()
+	}
 	back, lost := b.serversBack()
-	if _, datacenter := splitTarget(target); datacenter != "" {
+	if g.datacenter != "" {
 		back, lost = e.recovered, !e.recovered.IsZero()
 	}
 	if lost && e.recovered.After(back) { // this query was answered only later
@@ -247,7 +232,8 @@ func (b *assembly) hold(target string, e *watch[instances]) []catalog.Endpoint {
 		b.wake(end)
 		endpoints = s.healthy
 	}
-	b.endpoints[target] = s
+	s.asked = g.asked()
+	b.endpoints[name] = s
 	return endpoints
 }
 

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/sallyport/sallyport/catalog"
+	"github.com/sallyport/sallyport/chain"
 	"github.com/sallyport/sallyport/identity"
 	"github.com/sallyport/sallyport/intention"
 )
@@ -36,9 +37,9 @@ func benchAssembly(b *testing.B, size, perService int, publish func(catalog.Cont
 			r.Proxy.Upstreams = append(r.Proxy.Upstreams, &upstreamRegistration{DestinationName: fmt.Sprintf("svc-%d", (i+u+1)%size), LocalBindPort: 5000 + u})
 		}
 		k.services.value.Services = append(k.services.value.Services, r)
-		c := &watch[*chain]{stop: func() {}}
+		c := &watch[*discovery]{stop: func() {}}
 		c.ok = true
-		c.value = &chain{ServiceName: name, StartNode: "r", Nodes: map[string]*chainNode{"r": {Type: "resolver", Resolver: &chainResolver{Default: true, Target: "t"}}}, Targets: map[string]*chainTarget{"t": {Service: name, Datacenter: "dc1"}}}
+		c.value = &discovery{chain: &chain.Chain{Service: identity.NewName(name), Datacenter: "dc1", Protocol: "tcp", Default: true}}
 		k.chains[name] = c
 		e := &watch[instances]{stop: func() {}}
 		list, err := decodeList[*instance](benchAnswer(b, name, perService, false))

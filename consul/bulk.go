@@ -41,9 +41,6 @@ const (
 	// perNameFor is how long intentions are asked for by destination after a list of them was not
 	// complete.
 	perNameFor = 10 * time.Minute
-	// longestFilter bounds a filter. Go's servers, and so Consul's, take requests with 1 MiB before
-	// the body.
-	longestFilter = 200_000
 )
 
 // digest says what a chain is made of that is the default one: when it was written, and in which
@@ -116,7 +113,7 @@ func (w *watcher) modeOfChains() func(string) mode {
 			}
 			return inBulk // nobody asks yet
 		}
-		name, _ := splitTarget(target)
+		name, _, _ := splitTarget(target)
 		for i := range t.entries {
 			if i != defaultsKind && t.entries[i].value[entryKey(name)] > 0 {
 				return perName // it depends on what other entries say, too
@@ -129,7 +126,7 @@ func (w *watcher) modeOfChains() func(string) mode {
 // digest is what the chain of a target is made of, in whichever datacenter it is: entries are the
 // same in all.
 func (w *watcher) digest(target string) digest {
-	name, _ := splitTarget(target)
+	name, _, _ := splitTarget(target)
 	k := &w.agent.known
 	defaults := k.bulk.entries[defaultsKind].value[entryKey(name)]
 	return digest{k.proxyDefaults.value.ModifyIndex, defaults, w.epoch, w.back}

@@ -274,10 +274,13 @@ func TestChainsTogether(t *testing.T) {
 		if all := f.of("/v1/discovery-chain/api"); all[len(all)-1].index == 0 {
 			t.Errorf("the chain of a service with a router is not watched: %v", all)
 		}
-		f.set("/v1/discovery-chain/api", edit(t, "chain-api.json", `"Type": "resolver"`, `"Type": "router"`))
+		redirected := chainOf("api", "other.dc1")
+		redirected["Chain"].(object)["Protocol"] = "tcp"
+		f.set("/v1/discovery-chain/api", redirected)
+		f.set("/v1/health/connect/other", []any{at(3, "passing")})
 		after(time.Second)
-		if got := ids(p.must(t)); got != "api-1-sidecar-proxy, web-sidecar-proxy" || !strings.Contains(problems(a), "service-router/api") {
-			t.Errorf("proxies %s, problems\n%s", got, problems(a))
+		if got := p.must(t); ids(got) != "api-1-sidecar-proxy, web-sidecar-proxy api" || chainsOf(got) != "api/dc1/tcp: other.dc1" || partsOf(got) != "other 10.0.0.1:3/1/true" {
+			t.Errorf("proxies %s, chains %s, endpoints %s, problems\n%s", ids(got), chainsOf(got), partsOf(got), problems(a))
 		}
 		// And gone again.
 		f.file("/v1/discovery-chain/api", "chain-api.json")

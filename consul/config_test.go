@@ -197,10 +197,7 @@ func TestFieldNames(t *testing.T) {
 		{instance{}, api.ServiceEntry{}},
 		{instance{}.Checks, api.HealthChecks{}},
 		{chainAnswer{}, api.DiscoveryChainResponse{}},
-		{chain{}, api.CompiledDiscoveryChain{}},
-		{chainNode{}, api.DiscoveryGraphNode{}},
-		{chainResolver{}, api.DiscoveryResolver{}},
-		{chainTarget{}, api.DiscoveryTarget{}},
+		{chainHead{}, api.CompiledDiscoveryChain{}},
 		{proxyDefaults{}, api.ProxyConfigEntry{}},
 	} {
 		check(reflect.TypeOf(pair[0]), reflect.TypeOf(pair[1]))

@@ -9,6 +9,7 @@ import (
 
 	"github.com/sallyport/sallyport/attest"
 	"github.com/sallyport/sallyport/catalog"
+	"github.com/sallyport/sallyport/chain"
 	"github.com/sallyport/sallyport/identity"
 	"github.com/sallyport/sallyport/intention"
 )
@@ -38,10 +39,8 @@ func (b *assembly) assemble(registered bool) (c catalog.Contents, ok bool) {
 	}
 	c.Mesh = mesh
 	b.readChecks()
-	for _, t := range b.nodeProxies.targets {
-		b.readTarget(t)
-	}
-	n := needs{map[string]catalog.Target{}, map[string]*catalog.Destination{}}
+	b.readTargets()
+	n := needs{map[string]*catalog.Service{}, map[string]*chain.Chain{}, map[string]*catalog.Endpoints{}, map[string]*catalog.Destination{}}
 	for _, r := range b.nodeProxies.list {
 		b.problems = append(b.problems, r.sidecar.problems...)
 		if r.nobody {
@@ -68,25 +67,13 @@ func (b *assembly) assemble(registered bool) (c catalog.Contents, ok bool) {
 		}
 	}
 	b.inquiries(&n)
-	for _, t := range b.nodeProxies.targets {
-		if t.served {
-			n.targets[t.name] = t.Target
-		}
-	}
-	for _, t := range n.targets {
-		if t.Service != nil {
-			c.Services = append(c.Services, t.Service)
-		}
-		if t.Endpoints != nil {
-			c.Endpoints = append(c.Endpoints, t.Endpoints)
-		}
-	}
+	c.Services = slices.Collect(maps.Values(n.services))
+	c.Chains = slices.Collect(maps.Values(n.chains))
+	c.Endpoints = slices.Collect(maps.Values(n.endpoints))
 	// What nobody dials after an outage may be dialled again in a moment: a node that has another name
 	// now has no proxies until its agent has registered them anew.
 	if back, lost := b.serversBack(); !lost || !b.now.Before(back.Add(holdTime)) {
-		maps.DeleteFunc(b.endpoints, func(target string, _ endpointState) bool {
-			return a.known.endpoints[target] == nil
-		})
+		maps.DeleteFunc(b.endpoints, func(_ string, s endpointState) bool { return a.known.endpoints[s.asked] == nil })
 	}
 	if len(n.intentions) > 0 {
 		n.intentions[identity.Wildcard] = b.wildcard()
@@ -107,12 +94,33 @@ func (b *assembly) assemble(registered bool) (c catalog.Contents, ok bool) {
 	return c, true
 }
 
-// needs are what proxies that are served need, but for what they dial that is known from the agent:
-// targets, of which either part may be nil, and what is said of their own services, of which nil is
-// nothing.
+// needs are what proxies that are served need: what they dial, each part by its target, and what is
+// said of their own services, of which nil is nothing.
 type needs struct {
-	targets    map[string]catalog.Target
+	services   map[string]*catalog.Service
+	chains     map[string]*chain.Chain
+	endpoints  map[string]*catalog.Endpoints
 	intentions map[string]*catalog.Destination
+}
+
+// add adds what is dialled. now says that it is known from the agent, before which what the
+// last-known-good file has does not go.
+func (n *needs) add(t *target, now bool) {
+	service, datacenter, _ := splitTarget(t.name)
+	if name := targetName(service, datacenter, ""); now || n.services[name] == nil {
+		n.services[name] = t.service
+	}
+	if t.chain != nil {
+		if name := targetName(service, datacenter, protocolMark+t.chain.Protocol); now || n.chains[name] == nil {
+			n.chains[name] = t.chain
+		}
+	}
+	for _, e := range t.endpoints {
+		g := group{name: e.Name, datacenter: e.Datacenter, subset: e.Subset}
+		if name := g.published(); now || n.endpoints[name] == nil {
+			n.endpoints[name] = e
+		}
+	}
 }
 
 // wildcard is what is said of all destinations; nil: nothing.
@@ -129,31 +137,32 @@ func (b *assembly) wildcard() *catalog.Destination {
 func (b *assembly) takeEndpoints(targets []string) (changed, ok bool) {
 	all := b.contents.Endpoints
 	for _, name := range targets {
-		t, e := b.nodeProxies.targets[name], b.agent.known.endpoints[name]
-		if t == nil || t.Endpoints == nil || e == nil {
+		e, known := b.agent.known.endpoints[name], b.asked[name]
+		if e == nil || len(known.groups) == 0 {
 			continue // nobody dials it any more, or not all of it is known
 		}
-		if !slices.Equal(t.undialable, e.value.undialable) {
+		if !slices.Equal(known.undialable, e.value.undialable) {
 			return false, false
 		}
-		list := b.hold(name, e)
-		i, found := slices.BinarySearchFunc(all, name, compareTarget)
-		if !t.served || !found || slices.Equal(all[i].List, list) {
-			continue
+		for _, g := range known.groups {
+			list := b.hold(g, e)
+			i, found := slices.BinarySearchFunc(all, g, compareGroup)
+			if !found || slices.Equal(all[i].List, list) {
+				continue
+			}
+			if !changed {
+				all, changed = slices.Clone(all), true
+			}
+			all[i] = &catalog.Endpoints{Name: g.name, Datacenter: g.datacenter, Subset: g.subset, List: list}
 		}
-		if !changed {
-			all, changed = slices.Clone(all), true
-		}
-		all[i] = &catalog.Endpoints{Name: all[i].Name, Datacenter: all[i].Datacenter, List: list}
 	}
 	b.contents.Endpoints = all
 	return changed, true
 }
 
-// compareTarget compares as contents are sorted.
-func compareTarget(e *catalog.Endpoints, target string) int {
-	name, datacenter := splitTarget(target)
-	return cmp.Or(strings.Compare(e.Name.Service, name), strings.Compare(e.Datacenter, datacenter))
+// compareGroup compares as contents are sorted.
+func compareGroup(e *catalog.Endpoints, g group) int {
+	return cmp.Or(strings.Compare(e.Name.Service, g.name.Service), strings.Compare(e.Datacenter, g.datacenter), strings.Compare(e.Subset, g.subset))
 }
 
 // datacenter is the agent's; empty if it is not known. Agent.mu is held.

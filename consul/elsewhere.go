@@ -166,20 +166,17 @@ func (e *elsewhere) names(now time.Time, away bool) (names []string, next time.T
 	return names, next
 }
 
-// wanted is what is to be read: what the node needs, and what somebody asks about.
-func (b *assembly) wanted() wants {
-	w := b.nodeProxies.wants
+// inquire adds what somebody asks about to what is to be read.
+func (b *assembly) inquire(w *wants) {
 	names, next := b.agent.elsewhere.names(b.now, !b.basis.contact.lost.IsZero())
 	b.inquired = names
 	if len(names) == 0 {
-		return w
+		return
 	}
 	b.wake(next)
-	w.intentions = maps.Clone(w.intentions)
 	for _, name := range names {
 		w.intentions[name] = true
 	}
-	return w
 }
 
 // inquiries adds what is said of the destinations that somebody asks about to n, once it is known. Agent.mu is held.

@@ -16,6 +16,7 @@ const mostWeight = 128
 // instances are those of a service, and what they come to.
 type instances struct {
 	all       []*instance
+	far       bool // as in readInstances
 	endpoints []catalog.Endpoint
 	// undialable are the IDs of the instances that have no address or port to dial, sorted.
 	undialable []string
@@ -26,7 +27,18 @@ type instances struct {
 // instances at one address the healthy one counts. far says that they are dialled from another
 // datacenter.
 func readInstances(all []*instance, far bool) instances {
-	out := instances{all: all}
+	out := instances{all: all, far: far}
+	out.endpoints, out.undialable = readEndpoints(all, far, false)
+	return out
+}
+
+// passing are the endpoints of those that a subset with OnlyPassing has.
+func (i instances) passing() []catalog.Endpoint {
+	list, _ := readEndpoints(i.all, i.far, true)
+	return list
+}
+
+func readEndpoints(all []*instance, far, onlyPassing bool) (list []catalog.Endpoint, undialable []string) {
 	for _, i := range all {
 		if i == nil || i.Service == nil {
 			continue
@@ -34,21 +46,19 @@ func readInstances(all []*instance, far bool) instances {
 		var e catalog.Endpoint
 		e.Address, e.Port = addressOf(i, far)
 		if e.Port == 0 || e.Address == "" {
-			out.undialable = append(out.undialable, i.Service.ID)
+			undialable = append(undialable, i.Service.ID)
 			continue
 		}
-		e.Weight, e.Healthy = weightOf(i)
-		out.endpoints = append(out.endpoints, e)
+		e.Weight, e.Healthy = weightOf(i, onlyPassing)
+		list = append(list, e)
 	}
-	slices.SortFunc(out.endpoints, func(a, b catalog.Endpoint) int {
+	slices.SortFunc(list, func(a, b catalog.Endpoint) int {
 		return cmp.Or(strings.Compare(a.Address, b.Address), cmp.Compare(a.Port, b.Port),
 			compareHealth(a, b), cmp.Compare(b.Weight, a.Weight))
 	})
-	out.endpoints = slices.CompactFunc(out.endpoints,
-		func(a, b catalog.Endpoint) bool { return a.Address == b.Address && a.Port == b.Port })
-	slices.Sort(out.undialable)
-	out.undialable = slices.Compact(out.undialable)
-	return out
+	list = slices.CompactFunc(list, func(a, b catalog.Endpoint) bool { return a.Address == b.Address && a.Port == b.Port })
+	slices.Sort(undialable)
+	return list, slices.Compact(undialable)
 }
 
 func anyHealthy(list []catalog.Endpoint) bool {
@@ -105,8 +115,9 @@ func notInHostName(c rune) bool {
 	return (c < 'a' || c > 'z') && (c < 'A' || c > 'Z') && (c < '0' || c > '9') && c != '-' && c != '.' && c != '_'
 }
 
-// weightOf is an instance's share by its health. Maintenance is a critical check in Consul.
-func weightOf(i *instance) (weight uint32, healthy bool) {
+// weightOf is an instance's share by its health. Maintenance is a critical check in Consul. With
+// onlyPassing a warning is as bad.
+func weightOf(i *instance, onlyPassing bool) (weight uint32, healthy bool) {
 	w := struct{ Passing, Warning int }{1, 1}
 	if i.Service.Weights != nil {
 		w = *i.Service.Weights
@@ -118,6 +129,7 @@ func weightOf(i *instance) (weight uint32, healthy bool) {
 		case api.HealthPassing:
 		case api.HealthWarning:
 			n = w.Warning
+			healthy = healthy && !onlyPassing
 		default: // critical, maintenance, and whatever else there will be
 			healthy = false
 		}

@@ -182,18 +182,37 @@ func (f *fake) hook(path string, h func(http.ResponseWriter, *http.Request) bool
 	f.hooks[path] = h
 }
 
+// key is what the answer is scripted by: the path, a name or a datacenter, and what else is asked for.
 func key(r *http.Request) string {
-	q := r.URL.Query()
+	key, q := r.URL.Path, r.URL.Query()
 	for _, k := range []string{"name", "dc", "compile-dc"} {
 		if v := q.Get(k); v != "" {
-			return r.URL.Path + "?" + v
+			key += "?" + v
+			break
 		}
 	}
-	return r.URL.Path
+	if v := q.Get("filter"); v != "" && strings.HasPrefix(key, "/v1/health/") {
+		key += "&" + v
+	}
+	if v := r.Header.Get(protocolHeader); v != "" {
+		key += "&" + v
+	}
+	return key
 }
+
+// protocolHeader is where the fake notes which protocol the body of a question names.
+const protocolHeader = "X-Override-Protocol"
 
 func (f *fake) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	q := r.URL.Query()
+	r.Header.Del(protocolHeader)
+	if strings.HasPrefix(r.URL.Path, "/v1/discovery-chain/") && r.Method == http.MethodPost {
+		var body struct{ OverrideProtocol string }
+		if err := json.NewDecoder(r.Body).Decode(&body); err != nil {
+			f.t.Error(err)
+		}
+		r.Header.Set(protocolHeader, body.OverrideProtocol)
+	}
 	index, _ := strconv.ParseUint(q.Get("index"), 10, 64)
 	wait, err := time.ParseDuration(q.Get("wait"))
 	if q.Get("index") != "" && (err != nil || wait > 10*time.Minute || index == 0) {

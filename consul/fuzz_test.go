@@ -24,6 +24,7 @@ func FuzzConsulJSON(f *testing.F) {
 	}
 	f.Add([]byte(`{"Services":[null,{"Kind":"connect-proxy","ID":"p","Port":-1,"Proxy":{"DestinationServiceName":"web","Config":{"bind_port":1e99,"limits":[{}],"passive_health_check":{"interval":-1}},"Upstreams":[null,{}]}}]}`))
 	f.Add([]byte(`{"Chain":{"StartNode":"a","Nodes":{"a":null},"Targets":{"b":null}}}`))
+	f.Add([]byte(`{"Chain":{"ServiceName":"api","StartNode":"a","Nodes":{"a":{"Type":"router","Routes":[{"NextNode":"b"}]},"b":{"Type":"resolver","Resolver":{"Target":"t"}}},"Targets":{"t":{"ID":"t","Service":"x?y=z","ServiceSubset":"v1","Datacenter":"dc2","SNI":"s"}}}}`))
 	f.Add([]byte(`{"TLS":{"Incoming":null},"HTTP":{"Incoming":{}}}`))
 	f.Add([]byte(`{"api":[{"SourceName":"web","DestinationName":"api","Action":"allow","OnlyOnMondays":true}]}`))
 	f.Add([]byte(`{"format":1,"sha256":"","known":{}}`))
@@ -40,7 +41,7 @@ func FuzzConsulJSON(f *testing.F) {
 				if !ok || s.proxy.Refused != "" {
 					continue
 				}
-				p, _ := s.finish(&chain{}, meshDefaults{}, Config{})
+				p, _ := s.finish(&discovery{}, meshDefaults{}, Config{})
 				if p.ID == "" || p.Service.Check() != nil || p.Inbound.Port == 0 || p.Inbound.Address == "" || p.Inbound.LocalPort == 0 && p.Inbound.LocalSocket == "" {
 					t.Errorf("proxy %+v", p)
 				}
@@ -70,10 +71,28 @@ func FuzzConsulJSON(f *testing.F) {
 			}
 			mergeInstances(far)(now, now)
 		}
-		if a, err := decodeJSON[chainAnswer](b); err == nil && a.Chain != nil {
-			_, _ = a.Chain.defaultRoute(a.Chain.ServiceName, "dc1")
+		for _, name := range []string{"api", ""} {
+			d, err := readDiscovery(b, name)
+			if err != nil {
+				continue
+			}
 			var problems []Problem
-			lenient(&problems, Problem{}).Decoder(&a.Chain.ServiceMeta, "Meta").Own()
+			lenient(&problems, Problem{}).Decoder(&d.meta, "Meta").Own()
+			for _, mode := range []string{"", "none", "local"} {
+				l := d.lead(name, "", "dc1", mode)
+				if l.err == nil && len(l.groups) == 0 {
+					t.Errorf("%+v leads nowhere", d.chain)
+				}
+				for _, g := range l.groups {
+					service, datacenter, more := splitTarget(g.published())
+					asked, again, filter := splitTarget(g.asked())
+					if service != g.name.Service || datacenter != g.datacenter || more != "" && more != subsetMark+g.subset || asked != service || again != datacenter || filter != "" && filter != filterMark+g.filter {
+						if l.chain != nil { // of the default one the name is what was asked
+							t.Errorf("%+v is published as %q and asked as %q", g, g.published(), g.asked())
+						}
+					}
+				}
+			}
 		}
 		if m, err := decodeIntentions("api")(b); err == nil && m.own != nil {
 			for _, i := range m.own.Intentions {

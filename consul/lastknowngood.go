@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/sallyport/sallyport/catalog"
+	"github.com/sallyport/sallyport/chain"
 	"github.com/sallyport/sallyport/intention"
 	"github.com/sallyport/sallyport/internal/atomicfile"
 	"github.com/sallyport/sallyport/internal/backoff"
@@ -26,8 +27,9 @@ import (
 type lastKnownGood struct {
 	Saved    time.Time   `json:"saved"`
 	Contents lkgContents `json:"contents"`
-	// registrations are those of the contents, beside which they lie.
-	registrations []*catalog.Registration
+	// more and chains are of the contents, too, beside which they lie.
+	more   lkgMore
+	chains []*chain.Chain
 }
 
 // lkgContents are catalog.Contents in the form of the file, with the intentions in one list.
@@ -40,7 +42,8 @@ type lkgContents struct {
 }
 
 func toSave(c catalog.Contents) lkgContents {
-	s := lkgContents{Mesh: c.Mesh, Services: c.Services, Endpoints: c.Endpoints, Proxies: c.Proxies}
+	s := lkgContents{Mesh: c.Mesh, Services: c.Services, Proxies: c.Proxies}
+	s.Endpoints, _ = subsets(c.Endpoints)
 	for _, d := range c.Intentions {
 		s.Intentions = append(s.Intentions, d.Intentions...)
 	}
@@ -61,6 +64,75 @@ type lkgFile struct {
 // lkgMore is what lies in lkgFile.More.
 type lkgMore struct {
 	Registrations []*catalog.Registration `json:"registrations"`
+	Chains        []*savedChain           `json:"chains,omitempty"`
+	// Subsets are the endpoints of subsets, which only chains lead to.
+	Subsets []*catalog.Endpoints `json:"subsets,omitempty"`
+}
+
+func moreToSave(c catalog.Contents) (m lkgMore, err error) {
+	m.Registrations = c.Registrations
+	for _, k := range c.Chains {
+		s, err := saveChain(k)
+		if err != nil {
+			return m, err
+		}
+		m.Chains = append(m.Chains, s)
+	}
+	_, m.Subsets = subsets(c.Endpoints)
+	return m, nil
+}
+
+// savedChain is a chain as Consul writes it, and what of its routes is not known here: a file must not
+// make one of them match more than it did.
+type savedChain struct {
+	Chain   json.RawMessage             `json:"chain"`
+	Unknown map[string]map[int][]string `json:"unknown,omitempty"` // by node and route
+}
+
+func saveChain(c *chain.Chain) (*savedChain, error) {
+	s := &savedChain{Unknown: map[string]map[int][]string{}}
+	for key, n := range c.Nodes {
+		for i, r := range n.Routes {
+			if len(r.Definition.Unknown) == 0 {
+				continue
+			}
+			if s.Unknown[key] == nil {
+				s.Unknown[key] = map[int][]string{}
+			}
+			s.Unknown[key][i] = r.Definition.Unknown
+		}
+	}
+	var err error
+	s.Chain, err = json.Marshal(c)
+	return s, err
+}
+
+func (s *savedChain) read() (*chain.Chain, error) {
+	c, err := chain.Read(s.Chain)
+	if err != nil {
+		return nil, err
+	}
+	for key, routes := range s.Unknown {
+		for i, unknown := range routes {
+			if n := c.Nodes[key]; n == nil || i < 0 || i >= len(n.Routes) {
+				return nil, fmt.Errorf("the chain of %s has no route %d at %q", c.Service, i, key)
+			}
+			c.Nodes[key].Routes[i].Definition.Unknown = unknown
+		}
+	}
+	return c, nil
+}
+
+// subsets parts the endpoints of services from those of subsets.
+func subsets(all []*catalog.Endpoints) (whole, parts []*catalog.Endpoints) {
+	for _, e := range all {
+		if e.Subset == "" {
+			whole = append(whole, e)
+		} else {
+			parts = append(parts, e)
+		}
+	}
+	return whole, parts
 }
 
 const lkgFormat = 2
@@ -106,18 +178,24 @@ func decodeLKG(b []byte) (*lastKnownGood, error) {
 		if fmt.Sprintf("%x", sha256.Sum256(f.More)) != f.MoreSum {
 			return nil, errors.New("the sum of its second part is not right")
 		}
-		more, err := decodeJSON[lkgMore](f.More)
-		if err != nil {
+		if s.more, err = decodeJSON[lkgMore](f.More); err != nil {
 			return nil, err
 		}
-		s.registrations = more.Registrations
 	}
 	if s.Contents.Mesh.TrustDomain.IsZero() {
 		return nil, errors.New("it names no trust domain")
 	}
 	c := &s.Contents
-	if slices.Contains(c.Services, nil) || slices.Contains(c.Endpoints, nil) || slices.Contains(c.Proxies, nil) || slices.Contains(s.registrations, nil) {
+	if slices.Contains(c.Services, nil) || slices.Contains(c.Endpoints, nil) || slices.Contains(c.Proxies, nil) ||
+		slices.Contains(s.more.Registrations, nil) || slices.Contains(s.more.Chains, nil) || slices.Contains(s.more.Subsets, nil) {
 		return nil, errors.New("something in it is null")
+	}
+	for _, k := range s.more.Chains {
+		c, err := k.read()
+		if err != nil {
+			return nil, err
+		}
+		s.chains = append(s.chains, c)
 	}
 	return &s, nil
 }
@@ -196,13 +274,17 @@ func (s *saver) flush() {
 	w := &s.written
 	if !ok || reflect.DeepEqual(c.Mesh, w.Mesh) && slices.Equal(c.Services, w.Services) &&
 		slices.Equal(c.Endpoints, w.Endpoints) && slices.Equal(c.Proxies, w.Proxies) &&
-		slices.Equal(c.Intentions, w.Intentions) && slices.Equal(c.Registrations, w.Registrations) {
+		slices.Equal(c.Intentions, w.Intentions) && slices.Equal(c.Registrations, w.Registrations) && slices.Equal(c.Chains, w.Chains) {
 		return
 	}
 	contents, err := json.Marshal(toSave(c))
 	var b, more []byte
+	var second lkgMore
 	if err == nil {
-		more, err = json.Marshal(lkgMore{c.Registrations})
+		second, err = moreToSave(c)
+	}
+	if err == nil {
+		more, err = json.Marshal(second)
 	}
 	if err == nil {
 		b, err = encodeLKG(time.Now().UTC(), contents, more)

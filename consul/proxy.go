@@ -295,22 +295,22 @@ func (s *sidecar) isTransparent(r *registration) bool {
 	return r.Proxy != nil && r.Proxy.Mode == "transparent"
 }
 
-// finish is the proxy with what depends on its protocol: chain is its own service's, mesh what
+// finish is the proxy with what depends on its protocol: d is of its own service, mesh what
 // proxy-defaults say.
-func (s *sidecar) finish(c *chain, mesh meshDefaults, config Config) (catalog.Proxy, []Problem) {
+func (s *sidecar) finish(d *discovery, mesh meshDefaults, config Config) (catalog.Proxy, []Problem) {
 	p := s.proxy
 	var problems []Problem
 	problem := func(entry, format string, args ...any) {
 		problems = append(problems, Problem{Proxy: p.ID, Entry: entry, Text: fmt.Sprintf(format, args...)})
 	}
 	in := &p.Inbound
-	known := definition.Protocol(c.Protocol)
+	known := definition.Protocol(d.protocol)
 	in.Protocol = mesh.spoken(s.settings.Protocol, known)
 	if said := s.settings.Protocol; said.Set && said.Value != in.Protocol {
 		problem("service-defaults/"+p.Service.Service, "they have no Protocol, so the service speaks %s, though proxy-defaults say %s: write it into service-defaults", in.Protocol, said.Value)
 	}
 	defaults := Problem{Proxy: p.ID, Entry: "service-defaults/" + p.Service.Service}
-	meta := lenient(&problems, defaults).Decoder(&c.ServiceMeta, "Meta").Own()
+	meta := lenient(&problems, defaults).Decoder(&d.meta, "Meta").Own()
 	// What is said of this service goes before what is said of all, which may not fit its protocol.
 	own := s.settings.Own.Without(mesh.Own).Over(meta)
 	if own.Revocation.Set && !own.Revocation.Value.Fits(in.Protocol) {

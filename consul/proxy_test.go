@@ -205,8 +205,8 @@ func TestOwnSettings(t *testing.T) {
 			s := sidecarOf(t, `, "Config": {`+c.config+`}`)
 			d := proxyDefaults{Config: parse[definition.Node](t, `{`+c.defaults+`}`)}
 			mesh, problems := d.settings()
-			chain := &chain{Protocol: c.protocol, ServiceMeta: parse[definition.Node](t, `{`+c.meta+`}`)}
-			p, more := s.finish(chain, mesh, c.mesh)
+			read := &discovery{protocol: c.protocol, meta: parse[definition.Node](t, `{`+c.meta+`}`)}
+			p, more := s.finish(read, mesh, c.mesh)
 			got := p.Inbound.Enforcement.String() + " " + p.Inbound.Revocation.String()
 			if p.Inbound.ServerFirst {
 				got += " first"
@@ -271,7 +271,7 @@ func TestLikeFiles(t *testing.T) {
 		r.Proxy.Upstreams = append(r.Proxy.Upstreams, parse[*upstreamRegistration](t, string(b)))
 	}
 	s, _ := readSidecar(r, nil, "dc1", "")
-	p, problems := s.finish(&chain{Protocol: "http"}, meshDefaults{}, Config{})
+	p, problems := s.finish(&discovery{protocol: "http"}, meshDefaults{}, Config{})
 	for _, u := range s.upstreams {
 		p.Upstreams = append(p.Upstreams, u.Upstream)
 	}

@@ -22,6 +22,7 @@ type query[T any] struct {
 	metrics *metrics
 	path    string
 	params  url.Values
+	body    any // as in request
 	// caller and token are as in request.
 	caller bool
 	token  string
@@ -98,6 +99,9 @@ const (
 	serverRetry = 8 * time.Second
 	// unindexed is how often is asked what should block and does not.
 	unindexed = 5 * time.Second
+	// longestFilter bounds a filter. Go's servers, and so Consul's, take requests with 1 MiB before
+	// the body.
+	longestFilter = 200_000
 	// unblocked is how often a query may answer at once, with the index that it was asked for,
 	// before it is taken for one that does not block.
 	unblocked = 3
@@ -191,7 +195,7 @@ func (q *query[T]) run(ctx context.Context) error {
 // ask asks once and hands the answer on.
 func (q *query[T]) ask(ctx context.Context, index, epoch uint64) (meta, error) {
 	r := request{
-		path: q.path, params: q.params, caller: q.caller, token: q.token, index: index,
+		path: q.path, params: q.params, body: q.body, caller: q.caller, token: q.token, index: index,
 		patience: q.patience,
 	}
 	waiting := ctx

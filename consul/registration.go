@@ -1,6 +1,7 @@
 package consul
 
 import (
+	"encoding/json"
 	"errors"
 
 	"github.com/sallyport/sallyport/definition"
@@ -98,41 +99,14 @@ type dialable struct {
 	}
 }
 
-// chainAnswer is the answer of /v1/discovery-chain.
-type chainAnswer struct{ Chain *chain }
+// chainAnswer is the answer of /v1/discovery-chain. The chain itself is read by package chain.
+type chainAnswer struct{ Chain json.RawMessage }
 
-type chain struct {
+// chainHead is what of a chain is read of those that are not understood, too.
+type chainHead struct {
 	ServiceName string
 	Protocol    string
 	ServiceMeta definition.Node
-	StartNode   string
-	Nodes       map[string]*chainNode
-	Targets     map[string]*chainTarget
-}
-
-type chainNode struct {
-	Type         string
-	Resolver     *chainResolver
-	LoadBalancer *struct{ Policy string }
-}
-
-type chainResolver struct {
-	Default        bool
-	ConnectTimeout definition.Node
-	RequestTimeout definition.Node
-	Target         string
-	Failover       *struct{ Targets []string }
-}
-
-type chainTarget struct {
-	Service       string
-	ServiceSubset string
-	Namespace     string
-	Partition     string
-	Datacenter    string
-	Peer          string
-	External      bool
-	MeshGateway   meshGateway
 }
 
 // meshEntry is the answer of /v1/config/mesh/mesh.

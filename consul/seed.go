@@ -1,9 +1,11 @@
 package consul
 
 import (
+	"slices"
 	"time"
 
 	"github.com/sallyport/sallyport/catalog"
+	"github.com/sallyport/sallyport/chain"
 	"github.com/sallyport/sallyport/identity"
 )
 
@@ -12,7 +14,9 @@ type seed struct {
 	saved        time.Time
 	contents     catalog.Contents
 	proxies      map[identity.ProxyID]*catalog.Proxy
-	targets      map[string]catalog.Target // either part may be nil
+	services     map[string]*catalog.Service   // by target
+	chains       map[string]*chain.Chain       // likewise, with the protocol
+	published    map[string]*catalog.Endpoints // likewise, with the subset
 	destinations map[string]*catalog.Destination
 	protected    map[string]bool // the services of the proxies and the registrations
 }
@@ -22,11 +26,13 @@ func newSeed(file *lastKnownGood) *seed {
 	s := &seed{
 		saved: file.Saved,
 		contents: catalog.Contents{
-			Mesh: c.Mesh, Services: c.Services, Endpoints: c.Endpoints, Proxies: c.Proxies,
-			Intentions: catalog.ByDestination(c.Intentions), Registrations: file.registrations,
+			Mesh: c.Mesh, Services: c.Services, Endpoints: slices.Concat(c.Endpoints, file.more.Subsets), Proxies: c.Proxies,
+			Intentions: catalog.ByDestination(c.Intentions), Registrations: file.more.Registrations, Chains: file.chains,
 		},
 		proxies:      map[identity.ProxyID]*catalog.Proxy{},
-		targets:      map[string]catalog.Target{},
+		services:     map[string]*catalog.Service{},
+		chains:       map[string]*chain.Chain{},
+		published:    map[string]*catalog.Endpoints{},
 		destinations: map[string]*catalog.Destination{},
 		protected:    map[string]bool{},
 	}
@@ -39,12 +45,17 @@ func newSeed(file *lastKnownGood) *seed {
 		s.protected[r.Service.Service] = true
 	}
 	for _, x := range s.contents.Services {
-		u := catalog.Upstream{Destination: x.Name, Datacenter: x.Datacenter}
-		s.targets[u.Name()] = catalog.Target{Service: x}
+		s.services[targetName(x.Name.Service, x.Datacenter, "")] = x
+	}
+	for _, x := range s.contents.Chains {
+		datacenter := x.Datacenter
+		if datacenter == c.Mesh.Datacenter {
+			datacenter = ""
+		}
+		s.chains[targetName(x.Service.Service, datacenter, protocolMark+x.Protocol)] = x
 	}
 	for _, x := range s.contents.Endpoints {
-		u := catalog.Upstream{Destination: x.Name, Datacenter: x.Datacenter}
-		s.targets[u.Name()] = catalog.Target{Service: s.targets[u.Name()].Service, Endpoints: x}
+		s.published[group{name: x.Name, datacenter: x.Datacenter, subset: x.Subset}.published()] = x
 	}
 	for _, d := range s.contents.Intentions {
 		s.destinations[d.Name.Service] = d
@@ -60,10 +71,28 @@ func (s *seed) proxy(id identity.ProxyID) *catalog.Proxy {
 	return s.proxies[id]
 }
 
-// target is the one of that name; zero: s has none, or is nil.
-func (s *seed) target(name string) catalog.Target {
+// service is the one of a target; nil: s has none, or is nil.
+func (s *seed) service(target string) *catalog.Service {
 	if s == nil {
-		return catalog.Target{}
+		return nil
 	}
-	return s.targets[name]
+	return s.services[target]
+}
+
+// chain is how a target is dialled by those who speak a protocol; nil: by the default chain, or s
+// has none, or is nil.
+func (s *seed) chain(target string, protocol catalog.Protocol) *chain.Chain {
+	if s == nil {
+		return nil
+	}
+	name, datacenter, _ := splitTarget(target)
+	return s.chains[targetName(name, datacenter, protocolMark+protocol.String())]
+}
+
+// endpoints are those that are published as name; nil: s has none, or is nil.
+func (s *seed) endpoints(name string) *catalog.Endpoints {
+	if s == nil {
+		return nil
+	}
+	return s.published[name]
 }

@@ -7,6 +7,7 @@ import (
 	"maps"
 	"net/url"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/sallyport/sallyport/catalog"
@@ -118,7 +119,8 @@ func (w *watcher) want(ctx context.Context, wanted wants) {
 // and the order that it asks for is not looked at. They are asked for a consistent answer, as those
 // that were just started could say otherwise that there are no instances.
 func endpointsQuery(target string) query[instances] {
-	service, datacenter := splitTarget(target)
+	service, datacenter, more := splitTarget(target)
+	filter, _ := strings.CutPrefix(more, filterMark)
 	far := datacenter != ""
 	q := query[instances]{
 		target: target,
@@ -134,6 +136,9 @@ func endpointsQuery(target string) query[instances] {
 	if far {
 		q.params = consistent(url.Values{"dc": {datacenter}, "near": {"_agent"}})
 		q.doubt, q.far, q.retry = nil, true, serverRetry
+	}
+	if filter != "" {
+		q.params.Set("filter", filter)
 	}
 	return q
 }
@@ -171,23 +176,21 @@ func (k *known) setWildcard(d *catalog.Destination, m meta, back bool) {
 	}
 }
 
-// chain is the query for how a target is dialled.
-func (w *watcher) chain(target string, e *watch[*chain]) query[*chain] {
-	name, datacenter := splitTarget(target)
+// chain is the query for how a target is dialled. Where something else is spoken to it than it
+// speaks that is said in a body; the agent lets such a question wait as any other.
+func (w *watcher) chain(target string, e *watch[*discovery]) query[*discovery] {
+	name, datacenter, more := splitTarget(target)
 	params := url.Values{}
 	if datacenter != "" {
 		params.Set("compile-dc", datacenter)
 	}
-	q := query[*chain]{
+	q := query[*discovery]{
 		path:   "/v1/discovery-chain/" + url.PathEscape(name),
 		params: consistent(params),
-		decode: func(body []byte) (*chain, error) {
-			c, err := decodeJSON[chainAnswer](body)
-			if err == nil && (c.Chain == nil || c.Chain.ServiceName != name) {
-				err = fmt.Errorf("it has no chain of %.60q", name)
-			}
-			return c.Chain, err
-		},
+		decode: func(body []byte) (*discovery, error) { return readDiscovery(body, name) },
+	}
+	if protocol, ok := strings.CutPrefix(more, protocolMark); ok {
+		q.body = map[string]string{"OverrideProtocol": protocol}
 	}
 	if e.mode == onSignal {
 		e.digest = w.digest(target)
