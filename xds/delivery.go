@@ -68,7 +68,7 @@ func (s *session) delivered(now time.Time) {
 
 // refuses reports whether Envoy refuses what it is to have of a resource.
 func (s *session) refuses(r ref) bool {
-	return s.target != nil && slices.Contains(s.subs[r.kind].refuses(s.target.resources[r.kind]), r.name)
+	return s.target != nil && slices.Contains(s.refused(r.kind), r.name)
 }
 
 // ChangeStatus is the progress of one change of the catalog.

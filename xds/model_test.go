@@ -93,6 +93,7 @@ type step struct {
 	N       int // of whatever there are several of
 	Allow   bool
 	Refused []string
+	Targets []string // of a cluster, in order; none: it is plain
 	Slow    time.Duration
 	Pause   time.Duration
 	Wait    bool // until nothing moves any more
@@ -100,7 +101,7 @@ type step struct {
 
 // drawStep draws any step, or one of those that concern who is let in.
 func drawStep(judges bool) func(r *rapid.T) step {
-	whats := []string{"upstream", "endpoint", "cluster", "intention", "rotate", "reconnect", "refuse", "slow", "time", "roots", "enforcement", "protocol", "twin"}
+	whats := []string{"upstream", "endpoint", "cluster", "intention", "rotate", "reconnect", "refuse", "slow", "time", "roots", "enforcement", "protocol", "twin", "targets", "targets", "targets", "targets"}
 	names := []string{
 		"up-0:127.0.0.1:9000", "up-1.default.dc1.internal." + trustDomain, "public_listener:127.0.0.1:20000", "leaf/web", "roots", "intentions/web", "peers/web", "authz/web", "proxy/web",
 		"extensions/tcp/web", "log/web", "local_app", "inbound/web", "upstream/up-0:127.0.0.1:9000",
@@ -115,6 +116,7 @@ func drawStep(judges bool) func(r *rapid.T) step {
 			N:       rapid.IntRange(0, 11).Draw(r, "n"),
 			Allow:   rapid.Bool().Draw(r, "allow"),
 			Refused: rapid.SliceOfN(rapid.SampledFrom(names), 0, 3).Draw(r, "refused"),
+			Targets: rapid.SliceOfNDistinct(rapid.SampledFrom([]string{"api", "v1.api", "other", "third"}), 0, 3, rapid.ID).Draw(r, "targets"),
 			Slow:    rapid.SampledFrom([]time.Duration{0, 10 * time.Millisecond, 2 * time.Second, 7 * time.Second}).Draw(r, "slow"),
 			Pause:   rapid.SampledFrom([]time.Duration{0, time.Millisecond, 2 * stormQuiet}).Draw(r, "pause"),
 			Wait:    rapid.Bool().Draw(r, "wait"),
@@ -134,6 +136,9 @@ type world struct {
 	slow time.Duration   // how long Envoy takes for each response
 	late bool            // it took so long once that it is not waited for
 	errs []string
+	// active are the clusters that Envoy has had endpoints for: another version of the same name waits for some.
+	active map[string]*discoveryv3.Resource
+	plain  map[string]*discoveryv3.Resource // clusters as they are published
 	// chain is the present name of the inbound filter chain, and admitted whom it has ever let in.
 	chain    string
 	admitted map[string]bool
@@ -141,7 +146,7 @@ type world struct {
 
 func newWorld(t *testing.T, protocol catalog.Protocol, picky bool) *world {
 	t.Helper()
-	w := &world{bad: map[string]bool{}, picky: picky, admitted: map[string]bool{}}
+	w := &world{bad: map[string]bool{}, picky: picky, admitted: map[string]bool{}, active: map[string]*discoveryv3.Resource{}, plain: map[string]*discoveryv3.Resource{}}
 	w.m = start(t, Config{StallTimeout: never})
 	w.m.service("web", protocol, "up-0")
 	for i := range 4 {
@@ -175,6 +180,7 @@ func (w *world) look(r *discoveryv3.DeltaDiscoveryResponse) string {
 	}
 	if k == clusters { // no listener that Envoy has may name what is removed
 		for _, sni := range r.GetRemovedResources() {
+			delete(w.active, sni)
 			service, _, _ := strings.Cut(sni, ".")
 			for name := range w.envoy.Versions(listeners.url()) {
 				if strings.HasPrefix(name, service+":") {
@@ -214,6 +220,11 @@ func (w *world) look(r *discoveryv3.DeltaDiscoveryResponse) string {
 				(w.envoy.Resource(clusters.url(), to) == nil || w.envoy.Resource(endpoints.url(), to) == nil) {
 				wrong("cluster %s is not there", to)
 			}
+		}
+	}
+	for _, l := range r.GetResources() {
+		if open := w.undialled(k, l); open != "" {
+			wrong("%s", open)
 		}
 	}
 	if open := opened(w.envoy, r); open != "" {
@@ -269,6 +280,10 @@ func (w *world) step(s step) {
 		web.Upstreams = others
 	case "protocol": // of an upstream
 		w.m.contents.Services[1+s.N%4].Protocol = []catalog.Protocol{catalog.TCP, catalog.HTTP}[s.N%2]
+	case "targets":
+		w.m.publish()
+		w.targets(s)
+		return
 	case "rotate":
 		w.m.certs.rotate()
 	case "roots":

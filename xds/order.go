@@ -82,7 +82,7 @@ func (s *session) missing(routes string) (names []string) {
 }
 
 // waitingFor names, for the status, what Envoy has not accepted and something waits for without a
-// bound: clusters that routes lead to, and judges; empty: nothing.
+// bound: clusters that routes lead to, clusters and endpoints whose next step comes after them, and judges; empty: nothing.
 func (s *session) waitingFor() string {
 	var names []string
 	for name := range s.subs[routes].names {
@@ -90,6 +90,7 @@ func (s *session) waitingFor() string {
 			names = append(names, "cluster "+c)
 		}
 	}
+	names = append(names, s.stepsOn()...)
 	if s.renamesTooSoon(s.target.inbound) && !s.settled(ref{listeners, s.target.inbound}) {
 		names = append(names, s.awaited()...)
 	}
@@ -236,7 +237,7 @@ func (s *session) unblockClusters(now time.Time) {
 
 // adding reports whether resources of kind k may be sent; removals do not count.
 func (s *session) adding(k kind, now time.Time) bool {
-	add, _ := s.subs[k].todo(s.target.resources[k], now)
+	add, _ := s.subs[k].todo(s.due(k), now)
 	return len(s.inOrder(k, add, now)) > 0
 }
 

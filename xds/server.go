@@ -6,9 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"maps"
 	"math/rand/v2"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -19,6 +17,7 @@ import (
 	"github.com/sallyport/sallyport/catalog"
 	"github.com/sallyport/sallyport/identity"
 	"github.com/sallyport/sallyport/internal/atomicfile"
+	"github.com/sallyport/sallyport/internal/intern"
 	"github.com/sallyport/sallyport/internal/latest"
 	"github.com/sallyport/sallyport/internal/sequence"
 	"github.com/sallyport/sallyport/sds"
@@ -124,7 +123,9 @@ type Server struct {
 	placed       func(identity.ProxyID, Place, bool)
 	acceptance   *acceptance.Record
 	federated    *latest.Value[[]*sds.Roots]
-	told         latest.Value[told] // empty: the publisher has seen no View yet
+	told         latest.Value[told]            // empty: the publisher has seen no View yet
+	sockets      intern.Table[string, sockets] // by the version of the cluster
+	lists        intern.Table[string, list]    // by the version of the endpoints
 
 	refusals refusals
 
@@ -143,15 +144,6 @@ type Server struct {
 }
 
 var _ discoveryv3.AggregatedDiscoveryServiceServer = (*Server)(nil)
-
-// proxy is the state of a proxy that outlives its streams. Server.mu guards it.
-type proxy struct {
-	sessions map[*session]bool
-	lastACK  time.Time
-	lastNACK *NACK
-	rejected *Rejection
-	nacked   [kinds]map[string]bool // of the last stream that ended; see subscription
-}
 
 // New returns a Server, or an error if cfg lacks something, the generations file cannot be read, or
 // a metric is registered already.
@@ -347,66 +339,12 @@ func (s *Server) rejected(id identity.ProxyID, err error) {
 	s.proxy(id).rejected = &Rejection{Time: time.Now(), Reason: cut(status.Convert(err).Message(), maxNACKText)}
 }
 
-// proxy returns the state of a proxy, a new one if there is none. s.mu is held.
-func (s *Server) proxy(id identity.ProxyID) *proxy {
-	p := s.proxies[id]
-	if p == nil {
-		p = &proxy{sessions: map[*session]bool{}}
-		s.proxies[id] = p
-	}
-	return p
-}
-
 // ended is the status with which the control plane ended a stream; nil if it did not.
 func ended(ctx context.Context) error {
 	if cause := context.Cause(ctx); cause != nil && !errors.Is(cause, context.Canceled) {
 		return cause
 	}
 	return nil
-}
-
-// join adds a session to those that the publisher serves. The error is a gRPC status.
-func (s *Server) join(n *session) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.isClosing() {
-		return errEnding
-	}
-	p := s.proxy(n.caller.Proxy)
-	if len(p.sessions) >= maxStreams {
-		return status.Errorf(codes.ResourceExhausted, "the proxy has %d streams already", len(p.sessions))
-	}
-	if len(p.sessions) == 0 {
-		s.metrics.connected.Inc()
-	}
-	p.sessions[n] = true
-	p.rejected = nil // it is let in again
-	for k := range kinds {
-		n.subs[k].nacked, p.nacked[k] = p.nacked[k], nil
-	}
-	s.enqueue(n)
-	return nil
-}
-
-// leave ends a session and removes it.
-func (s *Server) leave(n *session) {
-	r, nacked := n.close()
-	n.leafs.Close()
-	n.acceptance.Close(false)
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	delete(s.pending, n)
-	p := s.proxies[n.caller.Proxy]
-	delete(p.sessions, n)
-	if len(p.sessions) == 0 {
-		s.metrics.connected.Dec()
-		s.disconnected = append(s.disconnected, n.caller.Proxy)
-	}
-	p.nacked = nacked
-	p.lastACK = later(p.lastACK, r.lastACK)
-	if r.lastNACK != nil && (p.lastNACK == nil || p.lastNACK.Time.Before(r.lastNACK.Time)) {
-		p.lastNACK = r.lastNACK
-	}
 }
 
 // refresh has the publisher publish to a session soon. It does not block.
@@ -424,52 +362,6 @@ func (s *Server) enqueue(n *session) {
 	select {
 	case s.wake <- struct{}{}:
 	default:
-	}
-}
-
-// sessions are all open sessions.
-func (s *Server) sessions() []*session {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	var all []*session
-	for _, p := range s.proxies {
-		for n := range p.sessions {
-			all = append(all, n)
-		}
-	}
-	return all
-}
-
-// sessionsOf are the open ones of a proxy.
-func (s *Server) sessionsOf(id identity.ProxyID) []*session {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if p := s.proxies[id]; p != nil {
-		return slices.Collect(maps.Keys(p.sessions))
-	}
-	return nil
-}
-
-// takeDisconnected returns the proxies that have no streams any more.
-func (s *Server) takeDisconnected() []identity.ProxyID {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	var out []identity.ProxyID
-	for _, id := range s.disconnected {
-		if p := s.proxies[id]; p == nil || len(p.sessions) == 0 {
-			out = append(out, id)
-		}
-	}
-	s.disconnected = nil
-	return out
-}
-
-// forget drops the state of a proxy that has left the catalog, unless it has streams.
-func (s *Server) forget(id identity.ProxyID) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if p := s.proxies[id]; p != nil && len(p.sessions) == 0 {
-		delete(s.proxies, id)
 	}
 }
 

@@ -64,6 +64,12 @@ type session struct {
 	// leaving are, by cluster, the names of the listeners and routes that led to it in a target before
 	// and do not any more.
 	leaving map[string][]string
+	// stages are, by name, what Envoy may have of clusters with several targets, and steps what it is to have next where that is not the
+	// target's; nil: it is. before is the target of the proxy's last stream, until there is one of this; see follow.
+	stages map[string]*stage
+	steps  [kinds]snapshot.Set
+	before *target
+	last   memory // of a stream that is closed
 	// leafsHeld is room for the leafs that Envoy has.
 	leafsHeld []*sds.SVID
 }
@@ -102,10 +108,19 @@ func (s *session) request(t *subscription, q *discoveryv3.DeltaDiscoveryRequest)
 	if r := t.answer(q.GetResponseNonce()); r != nil {
 		nack, healed = s.answered(t, r, q, now)
 	}
-	if t.kind == listeners && !t.asked {
+	first := !t.asked
+	if t.kind == listeners && first {
 		s.returning = len(q.GetInitialResourceVersions()) > 0
 	}
 	t.update(q)
+	if first {
+		s.recall(t.kind)
+	}
+	for _, name := range q.GetResourceNamesUnsubscribe() {
+		if _, ok := t.held[name]; !ok {
+			s.loses(t.kind, name)
+		}
+	}
 	if t.kind == secrets {
 		s.accepted()
 	}
@@ -140,6 +155,7 @@ func (s *session) queued() bool {
 func (s *session) answered(t *subscription, r *discoveryv3.DeltaDiscoveryResponse, q *discoveryv3.DeltaDiscoveryRequest, now time.Time) (*NACK, []string) {
 	if q.GetErrorDetail() == nil {
 		s.report.lastACK, t.ackedAt = now, now
+		s.takes(t.kind, r)
 		return nil, t.accepted(r)
 	}
 	n := &NACK{Type: t.kind.String(), TypeURL: t.kind.url(), Message: cut(q.GetErrorDetail().GetMessage(), maxNACKText), Time: now}
@@ -150,6 +166,7 @@ func (s *session) answered(t *subscription, r *discoveryv3.DeltaDiscoveryRespons
 		n.Resources = slices.Clone(r.GetRemovedResources())
 	}
 	t.rejected(r, now)
+	s.misses(t.kind, r)
 	s.report.lastNACK = n
 	return n, nil
 }
@@ -184,12 +201,14 @@ func (s *session) replace(t *target, since time.Time, change uint64) (withdrawn 
 	if s.target.whole() && s.changed.IsZero() {
 		s.changed = since
 	}
+	old := s.target
+	s.target = t
+	s.plan()
 	for k, sub := range s.subs {
-		if s.target == nil || !t.resources[k].Is(s.target.resources[k]) {
-			withdrawn[k] = sub.retarget(t.resources[k], t.whole())
+		if old == nil || !t.resources[k].Is(old.resources[k]) {
+			withdrawn[k] = sub.retarget(s.due(kind(k)), t.whole())
 		}
 	}
-	s.target = t
 	s.pump(time.Now())
 	return withdrawn
 }
@@ -197,11 +216,13 @@ func (s *session) replace(t *target, since time.Time, change uint64) (withdrawn 
 // replaced notes what t has otherwise than the target that it is to replace.
 func (s *session) replaced(t *target) {
 	earlier := s.undelivered
-	for _, r := range t.differences(s.target) {
+	differences := t.differences(s.target)
+	for _, r := range differences {
 		if !slices.Contains(earlier, r) {
 			s.undelivered = append(s.undelivered, r)
 		}
 	}
+	s.follow(t, differences)
 	if s.target != nil {
 		s.turnAway(t)
 	}
@@ -247,15 +268,16 @@ func (s *session) tick() {
 }
 
 // close ends all sending. The report is for the proxy's record.
-func (s *session) close() (r report, nacked [kinds]map[string]bool) {
+func (s *session) close() (r report, nacked [kinds]map[string]bool, last memory) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.last = s.remember()
 	s.closed = true
-	s.target = nil
+	s.stages, s.target, s.before = nil, nil, nil
 	for k, sub := range s.subs {
 		nacked[k], sub.nacked = sub.nacked, nil
 	}
-	return s.report, nacked
+	return s.report, nacked, s.last
 }
 
 // pump queues what may be sent now. It is the whole ordering, and level triggered: it depends on
@@ -281,6 +303,7 @@ func (s *session) pump(now time.Time) {
 		return
 	}
 	s.unblockClusters(now)
+	s.plan()
 	for _, k := range dependencies() {
 		s.send(k, false, now)
 	}
@@ -300,7 +323,7 @@ func (s *session) quiet(k kind, now time.Time) bool {
 	if t.out != nil {
 		return false
 	}
-	add, removed := t.todo(s.target.resources[k], now)
+	add, removed := t.todo(s.due(k), now)
 	return len(add)+len(removed) == 0
 }
 
@@ -310,7 +333,7 @@ func (s *session) send(k kind, removals bool, now time.Time) {
 	if !t.mayFollow(s.server.ackTimeout, now) {
 		return
 	}
-	add, removed := t.todo(s.target.resources[k], now)
+	add, removed := t.todo(s.due(k), now)
 	add = t.batch(s.inOrder(k, add, now))
 	switch {
 	case !removals:
@@ -334,6 +357,7 @@ func (s *session) send(k kind, removals bool, now time.Time) {
 	}
 	for _, name := range removed {
 		t.forget(name)
+		s.loses(k, name)
 		if k == clusters {
 			delete(s.subs[endpoints].resend, name)
 			delete(s.leaving, name)
@@ -341,6 +365,7 @@ func (s *session) send(k kind, removals bool, now time.Time) {
 	}
 	// Each stream has a response of its own, as it holds the nonce; the resources are shared.
 	out := &discoveryv3.DeltaDiscoveryResponse{TypeUrl: k.url(), Resources: slices.Clone(add), RemovedResources: removed}
+	s.gives(k, out)
 	// With one unanswered response per kind there is always room; to wait would block the
 	// publisher.
 	if len(s.queue) >= maxQueue {
@@ -357,6 +382,7 @@ func (s *session) send(k kind, removals bool, now time.Time) {
 		t.before = append(t.before, t.out)
 	}
 	t.out, t.sentAt = &outstanding{response: out, at: now}, now
+	s.plan()
 }
 
 // updateSync notes whether Envoy has all of the target, and when pump has to run next.
@@ -366,10 +392,10 @@ func (s *session) updateSync(now time.Time) {
 		for _, f := range t.refused {
 			s.wakeAfter(f.retry, now)
 		}
-		all = all && s.quiet(kind(k), now) && len(t.refuses(s.target.resources[k])) == 0
+		all = all && s.steps[k] == nil && s.quiet(kind(k), now) && len(s.refused(kind(k))) == 0
 	}
 	if t := s.subs[clusters]; t.out != nil {
-		if add, removed := t.todo(s.target.resources[clusters], now); len(add)+len(removed) > 0 {
+		if add, removed := t.todo(s.due(clusters), now); len(add)+len(removed) > 0 {
 			s.wakeAfter(t.out.at.Add(s.server.ackTimeout), now)
 		}
 	}
@@ -392,6 +418,9 @@ func (s *session) updateSync(now time.Time) {
 
 // started reports whether Envoy has asked, on this stream, for what it asks for without names.
 func (s *session) started() bool { return s.subs[listeners].asked && s.subs[clusters].asked }
+
+// refused are the names of the resources of kind k whose next version Envoy refuses, sorted.
+func (s *session) refused(k kind) []string { return s.subs[k].refuses(s.due(k)) }
 
 // settled reports whether Envoy has of a resource what it is to have, as far as it asks for it.
 func (s *session) settled(r ref) bool {

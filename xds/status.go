@@ -314,10 +314,10 @@ func (s *session) status() StreamStatus {
 		out.Waiting = cmp.Or(out.Waiting, s.waitingFor())
 		out.RevocationAt = r.renameAt
 		out.RevocationPending = !r.renameAt.IsZero() || s.target.generation != 0 && s.target.generation != r.applied
-		for k, t := range s.subs {
-			names := t.refuses(s.target.resources[k])
+		for k := range kinds {
+			names := s.refused(k)
 			out.Refused = append(out.Refused, names...)
-			if n := out.LastNACK; n != nil && n.Type == kind(k).String() {
+			if n := out.LastNACK; n != nil && n.Type == k.String() {
 				n.Standing = slices.ContainsFunc(n.Resources, func(name string) bool { return slices.Contains(names, name) })
 			}
 		}

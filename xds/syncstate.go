@@ -98,8 +98,8 @@ func (s *session) state() syncState {
 	case s.target == nil || r.waiting != "":
 		return waits
 	default:
-		for k, t := range s.subs {
-			if len(t.refuses(s.target.resources[k])) > 0 {
+		for k := range kinds {
+			if len(s.refused(k)) > 0 {
 				return refuses
 			}
 		}
