@@ -2,6 +2,7 @@ package snapshot
 
 import (
 	"fmt"
+	"strings"
 
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	"github.com/sallyport/sallyport/catalog"
@@ -50,7 +51,7 @@ func (b *builder) upstreamRoute(u upstream) (r *routev3.RouteConfiguration, lead
 	host := &routev3.VirtualHost{Name: name, Domains: []string{"*"}}
 	r = &routev3.RouteConfiguration{Name: u.routes(), VirtualHosts: []*routev3.VirtualHost{host}}
 	if u.Chain != nil {
-		c := &chainRoutes{packer: &b.packer, chain: u.Chain.Chain, cluster: u.resolverCluster, regexSize: b.in.Envoy.RegexSize, warn: func(format string, args ...any) {
+		c := &chainRoutes{packer: &b.packer, chain: u.Chain.Chain, cluster: u.resolverCluster, regexSize: regexSize(b.in.Envoy), warn: func(format string, args ...any) {
 			b.warn("upstream %s (%s): %s", name, u.Origin, fmt.Sprintf(format, args...))
 		}}
 		host.Routes = c.routes()
@@ -61,13 +62,14 @@ func (b *builder) upstreamRoute(u upstream) (r *routev3.RouteConfiguration, lead
 		ClusterSpecifier: &routev3.RouteAction_Cluster{Cluster: u.cluster},
 		UpgradeConfigs:   upgrades(u.Service.Protocol),
 		Timeout:          durationpb.New(0),
-		RetryPolicy:      &routev3.RetryPolicy{RetryOn: "connect-failure,refused-stream", NumRetries: wrapperspb.UInt32(2)},
+		RetryPolicy:      b.retryPolicy(strings.Join(unreceived, ","), 2, false),
 	})}
 	return r, []string{u.cluster}
 }
 
 // upgrades allows WebSockets and nothing else: CONNECT would be a tunnel past all rules for
-// requests, and without it HTTP/2 has no upgrades.
+// requests, and without it HTTP/2 has no upgrades. Nor may a route to what speaks HTTP/2 have them: for
+// an upgrade that it has not offered the other side ends the whole connection, with all streams on it.
 func upgrades(p catalog.Protocol) []*routev3.RouteAction_UpgradeConfig {
 	if p != catalog.HTTP {
 		return nil
