@@ -75,12 +75,24 @@ func (a *assembly) compileChain(service string) *chain.Chain {
 	if c, ok := a.chains.compiled[service]; ok || a.chains.entries == nil || a.chains.entries.Bare(name) {
 		return c
 	}
-	c, _, err := chain.Compile(a.chains.entries, name, chain.Overrides{})
-	if m, ok := errors.AsType[*chain.Mistake](err); ok {
+	c, uses, err := chain.Compile(a.chains.entries, name, chain.Overrides{})
+	if m, ok := errors.AsType[*chain.Mistake](err); ok && !a.anyWrong(uses) {
 		a.mistaken(m)
 	}
 	a.chains.compiled[service] = c
 	return c
+}
+
+// anyWrong reports whether a mistake is known of an entry of one of these services, whose names are folded: others may follow from it.
+func (a *assembly) anyWrong(services []identity.Name) bool {
+	for _, s := range services {
+		for kind := range routingKind(routingKinds) {
+			if e := a.routing[title{kind.aspect(), s.Service}]; e != nil && e.wrong {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // mistaken reports what is wrong with the entries that chains are made of.
@@ -96,7 +108,7 @@ func (a *assembly) mistaken(m *chain.Mistake) {
 // aspectOf is the aspect of an entry of that kind.
 func aspectOf(k chain.Kind) aspects {
 	for kind := range routingKind(routingKinds) {
-		if kind.String() == string(k) {
+		if kind.of() == k {
 			return kind.aspect()
 		}
 	}
@@ -175,51 +187,4 @@ func (a *assembly) ledTo(n *name) (list []*catalog.Endpoints) {
 		}
 	}
 	return list
-}
-
-// member is an instance as those see it who dial it, and as filters of subsets see it.
-type member struct {
-	catalog.Endpoint
-	*catalog.Registration
-	passing bool
-}
-
-func (s *sidecar) member() member {
-	return member{s.endpoint(), &s.registered.Registration, worst(s.registered.Checks) == passing}
-}
-
-func (s *service) member() member { return member{s.endpoint(), s.registration, s.health == passing} }
-
-// makeEndpoints makes n's endpoints, and those of its subsets, of the sidecars that are among its members and of those instances that are
-// dialled themselves.
-func (a *assembly) makeEndpoints(n *name) {
-	for _, s := range n.instances {
-		if s.dialled() {
-			n.members = append(n.members, s.member())
-		}
-	}
-	n.endpoints = n.those(func(member) (is, well bool) { return true, true })
-	n.subsets = nil
-	if n.resolver != nil {
-		n.subsets = make(map[string]*catalog.Endpoints, len(n.resolver.resolver.Subsets))
-		for name, s := range n.resolver.resolver.Subsets {
-			e := n.those(func(m member) (is, well bool) { return true, !s.OnlyPassing || m.passing })
-			e.Subset = name
-			n.subsets[name] = e
-		}
-	}
-	n.members = nil
-}
-
-// those are the endpoints of the members that are in, of which those that are not well are not healthy.
-func (n *name) those(in func(member) (is, well bool)) *catalog.Endpoints {
-	e := &catalog.Endpoints{Name: identity.NewName(n.name)}
-	for _, m := range n.members {
-		if is, well := in(m); is {
-			m.Healthy = m.Healthy && well
-			e.List = append(e.List, m.Endpoint)
-		}
-	}
-	slices.SortFunc(e.List, catalog.CompareEndpoints)
-	return e
 }

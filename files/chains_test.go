@@ -66,6 +66,37 @@ func TestChainMistakes(t *testing.T) {
 				`b.hcl:3: detected circular resolver redirect: [api.default.default.dc1 -> canary.default.default.dc1 -> api.default.default.dc1]`,
 			},
 		},
+		"routes": {
+			chained(map[string]string{"r.hcl": entry("service-router", "api", "Routes = [\n{ Match { HTTP {\nPathExact = \"x\"\n} } },\n{ Match { HTTP {\nMethods = [\n\"GET\",\n\"FETCH\"]\nHeader = [\n{ Name = \"a\" Exact = \"1\" },\n{ Name = \"b\" }\n]\n} } },\n{ Destination {\nPrefixRewrite = \"/\" } }\n]")}),
+			[]string{
+				`r.hcl:5: Route[0] PathExact doesn't start with '/': "x"`, `r.hcl:10: Route[1] Methods contains an invalid method "FETCH"`,
+				`r.hcl:13: Route[1] Header[1] should only contain one of Present, Exact, Prefix, Suffix, or Regex`,
+				`r.hcl:17: Route[2] cannot make use of PrefixRewrite without configuring either PathExact or PathPrefix`,
+			},
+		},
+		"splits": {
+			chained(map[string]string{"s.yaml": "Kind: service-splitter\nName: api\nSplits:\n  - Weight: 99.989\n  - Weight: 0\n"}),
+			[]string{`s.yaml:3: the sum of all split weights must be 100, not 99.989998`, `s.yaml:5: split destination occurs more than once: service="api", subset="", namespace="", partition=""`},
+		},
+		"no splits": {chained(map[string]string{"s.hcl": entry("service-splitter", "api", "")}), []string{`s.hcl:1: no splits configured`}},
+		"a resolver": {
+			chained(map[string]string{"r.json": "{\"Kind\": \"service-resolver\", \"Name\": \"api\", \"Subsets\": {\n\"V1\": {},\n\"v2\": {\n\"Filter\": \"Service.Meta = 1\"}},\n\"DefaultSubset\": \"v9\",\n\"Failover\": {\"*\": {\n\"Targets\": [\n{\"ServiceSubset\": \"v8\"}]}},\n\"LoadBalancer\": {\n\"HashPolicies\": [{}]}}"}),
+			[]string{
+				`r.json:2: Subset "V1" is invalid: must be 63 characters or fewer, begin or end with lower case alphanumeric characters, and contain lower case alphanumeric characters or '-' in between`,
+				`r.json:4: Filter for subset "v2" is not a valid expression: 1:14 (13): no match found, expected: "!=", "==", "contains", "in", "is", "matches", "not" or [ \t\r\n]`,
+				`r.json:5: DefaultSubset "v9" is not a valid subset`,
+				`r.json:8: Bad Failover["*"].Targets[0]: ServiceSubset "v8" is not a valid subset of "api"`,
+				`r.json:10: Bad LoadBalancer configuration: HashPolicies specified for non-hash-based Policy: ""`,
+			},
+		},
+		"a filter of what is not there": {
+			chained(map[string]string{"r.hcl": entry("service-resolver", "api", "Subsets { v1 {\nFilter = \"Service.Metta.version == 1\"\n} }")}),
+			[]string{`r.hcl:4: Filter for subset "v1" is not a valid expression: Selector "Service.Metta" is not valid`},
+		},
+		"a redirect elsewhere, and nothing that follows from it": {
+			chained(map[string]string{"r.hcl": entry("service-resolver", "api", "Redirect {\nDatacenter = \"dc7\"\n}")}),
+			[]string{`r.hcl:4: Datacenter "dc7" is not this one (dc1): files know the services of no other; beside Consul they can be reached`},
+		},
 		"twice": {
 			chained(map[string]string{"a.hcl": entry("service-resolver", "api", ""), "b.hcl": entry("service-resolver", "API", "")}),
 			[]string{`b.hcl:1: the service-resolver of API is given twice (first at a.hcl:1)`},
@@ -112,6 +143,19 @@ func TestChains(t *testing.T) {
 		"a redirect":                  {chained(map[string]string{"r.hcl": entry("service-resolver", "api", "Redirect { Service = \"canary\" }")}), []string{"api http: canary.default.default.dc1"}},
 		"letter case does not count":  {chained(map[string]string{"r.hcl": entry("service-resolver", "API", "Redirect { Service = \"canary\" }")}), []string{"api http: canary.default.default.dc1"}},
 		"a service that is not there": {chained(map[string]string{"d.hcl": entry("proxy-defaults", "global", `Config { protocol = "grpc" }`), "s.hcl": entry("service-splitter", "api", "Splits = [{ Weight = 0.5 }, { Weight = 99.5 Service = \"none\" }]")}), []string{"api grpc: api.default.default.dc1 none.default.default.dc1"}},
+		"filters": {
+			chained(map[string]string{
+				"api.hcl": "services = [\n" + instance("a1", "1", `tags = ["blue"]`) + ",\n" + instance("a2", "2", "weights { passing = 7 }\ncheck { status = \"warning\" }") + ",\n" + instance("a3", "2", "") + "\n]",
+				"r.yaml": "Kind: service-resolver\nName: api\nDefaultSubset: v2\nSubsets:\n  v1: {Filter: 'Service.Meta.version == 1 and \"blue\" in Service.Tags'}\n  v2: {Filter: 'Service.Meta.version == 2', OnlyPassing: true}\n" +
+					"  well: {Filter: 'Checks.Status != passing'}\n  one: {Filter: 'Service.ID == \"a3-sidecar-proxy\" and Service.Port == 20003 and Service.Address == \"10.0.0.3\"'}\n  none: {Filter: 'Node.Meta.zone == a'}\n",
+				"s.yaml": "Kind: service-splitter\nName: api\nSplits:\n  - {Weight: 20, ServiceSubset: v1}\n  - {Weight: 20}\n  - {Weight: 20, ServiceSubset: one}\n  - {Weight: 20, ServiceSubset: none}\n  - {Weight: 20, ServiceSubset: well}\n",
+			}),
+			[]string{
+				"api http: none.api.default.default.dc1 one.api.default.default.dc1 v1.api.default.default.dc1 v2.api.default.default.dc1 well.api.default.default.dc1",
+				"none of api: []", "one of api: [{10.0.0.3 20003 1 true}]", "v1 of api: [{10.0.0.1 20001 1 true}]", "v2 of api: [{10.0.0.2 20002 1 false} {10.0.0.3 20003 1 true}]",
+				"well of api: [{10.0.0.2 20002 1 true}]",
+			},
+		},
 		"a subset": {
 			chained(map[string]string{"r.hcl": entry("service-resolver", "api", "DefaultSubset = \"v2\"\nSubsets { v1 {} v2 { OnlyPassing = true } }\nFailover { v2 { Service = \"canary\" } }"), "api.hcl": withSidecar("api", "8081", "check { status = \"warning\" }")}),
 			[]string{"api http: canary.default.default.dc1 v2.api.default.default.dc1", "v2 of api: [{127.0.0.1 21000 1 false}]"},
@@ -125,6 +169,13 @@ func TestChains(t *testing.T) {
 			}
 		})
 	}
+}
+
+// instance is one of api with its sidecar, of a version.
+func instance(id, version, more string) string {
+	n := id[1:]
+	return "{\nid = \"" + id + "\"\nname = \"api\"\naddress = \"10.0.0." + n + "\"\nport = 8080\nmeta { version = \"" + version + "\" }\n" + more +
+		"\nconnect {\nsidecar_service { port = 2000" + n + " }\n}\n}"
 }
 
 // told are the chains, each with its targets, and the endpoints of subsets.

@@ -58,8 +58,20 @@ func (e *teams) intentions(destination string) string {
 }
 
 func (e *teams) service(id string) string {
-	return fmt.Sprintf("services { id = %q name = %q port = %d connect { sidecar_service { port = %s } } }\n",
-		id, id[:1], 8000+e.IntN(3), e.of(strconv.Itoa(21000+int(id[0])*2+int(id[1]-'0')), strconv.Itoa(21000+int(id[0])*2+int(id[1]-'0')), "21999"))
+	dials := ""
+	if id == "c1" {
+		dials = "proxy { upstreams { destination_name = \"a\" local_bind_port = 9000 } }"
+	}
+	return fmt.Sprintf("services { id = %q name = %q port = %d connect { sidecar_service { port = %s %s } } }\n",
+		id, id[:1], 8000+e.IntN(3), e.of(strconv.Itoa(21000+int(id[0])*2+int(id[1]-'0')), strconv.Itoa(21000+int(id[0])*2+int(id[1]-'0')), "21999"), dials)
+}
+
+// routing is an entry that chains are made of.
+func (e *teams) routing() string {
+	return "bootstrap { " + e.of(
+		"Kind = \"service-resolver\" Name = \"a\" Redirect { Service = \"b\" }", "Kind = \"service-resolver\" Name = \"A\" ConnectTimeout = \"1s\" Subsets { v1 {} }",
+		"Kind = \"service-resolver\" Name = \"b\" DefaultSubset = \"v1\" Subsets { v1 { OnlyPassing = true } }", "Kind = \"service-resolver\" Name = \"b\" Failover { \"*\" { Service = \"a\" } }",
+		"Kind = \"service-splitter\" Name = \"a\" Splits = [{ Weight = 99.5 }, { Weight = 0.5 ServiceSubset = \"v1\" }]", "Kind = \"service-router\" Name = \"a\"") + " }\n"
 }
 
 func (e *teams) text() string {
@@ -69,6 +81,9 @@ func (e *teams) text() string {
 	}
 	for range e.IntN(3) {
 		entries.WriteString(e.intentions(e.of("db", "db", "DB", "api", "web", "*", "*")))
+	}
+	if e.IntN(2) == 0 {
+		entries.WriteString(e.routing())
 	}
 	for e.IntN(6) == 0 {
 		entries.WriteString(e.of("bootstrap { Kind = \"mesh\" }\n",
@@ -258,7 +273,7 @@ func TestLedger(t *testing.T) {
 				}
 			}
 			t.Log(saw)
-			for _, what := range []string{"not taken", "held", "all taken", "all stays", "moved", "early", "restart"} {
+			for _, what := range []string{"not taken", "held", "all taken", "all stays", "moved", "early", "restart", "chain"} {
 				if saw[what] == 0 {
 					t.Errorf("no state was %q: the test tests too little", what)
 				}
@@ -401,6 +416,9 @@ func (e *teams) judge(t *testing.T, what string, l *ledger, files []*file, befor
 		if !known || claimed[id] > 0 {
 			t.Errorf("%s: the proxy %s left", what, id)
 		}
+	}
+	if len(o.contents.Chains) > 0 {
+		saw["chain"]++
 	}
 	switch {
 	case len(o.problems) == 0:

@@ -118,7 +118,7 @@ func TestDocumentation(t *testing.T) {
 		}
 	}
 	c := load(t, files.Config{Dir: write(t, examples)})
-	if len(examples) != 4 || len(c.Proxies) != 2 || len(catalogtest.Intentions(c)) != 1 {
+	if len(examples) != 5 || len(c.Proxies) != 2 || len(catalogtest.Intentions(c)) != 1 {
 		t.Errorf("%d examples became %s", len(examples), dump(c))
 	}
 }

@@ -21,6 +21,10 @@ type routing struct {
 	router   *chain.Router
 	splitter *chain.Splitter
 	written  written
+	// wrong says that a mistake was reported of it.
+	wrong bool
+	// filters are those of a resolver's subsets; nil: all instances are in it.
+	filters map[string]*chain.Filter
 	// place is where what a path of keys leads to was written.
 	place func(path []string) definition.Position
 }
@@ -37,10 +41,13 @@ const (
 	routingKinds = 3
 )
 
-// String is the kind as Consul spells it.
-func (k routingKind) String() string {
-	return [...]string{"service-resolver", "service-router", "service-splitter"}[k]
+// of is the kind as chains call it.
+func (k routingKind) of() chain.Kind {
+	return [...]chain.Kind{chain.ResolverKind, chain.RouterKind, chain.SplitterKind}[k]
 }
+
+// String is the kind as Consul spells it.
+func (k routingKind) String() string { return string(k.of()) }
 
 func (k routingKind) aspect() aspects { return ofResolver << k }
 
@@ -57,17 +64,13 @@ func routingOf(of aspects) routingKind {
 
 // readRouting reads an entry of that kind.
 func (d *definitions) readRouting(o *definition.Decoder, kind routingKind) {
+	before := len(d.problems)
 	name, fields := o.Text("Name"), o.Written(routingShapes[kind])
 	e := &routing{kind: kind, at: o.At, place: o.Place}
 	pairs := entryCommon(o)
 	switch kind {
 	case aResolver:
 		e.resolver = o.Resolver(d.config.Datacenter)
-		for name, s := range e.resolver.Subsets {
-			if s.Filter != "" {
-				o.Mistake(o.Place([]string{"Subsets", name, "Filter"}), "Filter of subset %q: filters are not supported yet", name)
-			}
-		}
 	case aRouter:
 		e.router = o.Router()
 		upperMethods(fields)
@@ -86,8 +89,39 @@ func (d *definitions) readRouting(o *definition.Decoder, kind routingKind) {
 	case aSplitter:
 		e.splitter.Service, e.splitter.Meta = service, pairs
 	}
+	if len(d.problems) == before { // else it may have been read otherwise than it was meant
+		e.check(o)
+	}
+	e.wrong = len(d.problems) > before
 	e.name, e.written = name.Value, write(kind.String(), name.Value, o.At.String(), pairs, fields)
 	d.routing = e
+}
+
+// check reports what is wrong with e, whatever other entries say.
+func (e *routing) check(o *definition.Decoder) {
+	var wrong []*chain.Mistake
+	switch e.kind {
+	case aResolver:
+		wrong = e.resolver.Check()
+	case aRouter:
+		wrong = e.router.Check()
+	case aSplitter:
+		wrong = e.splitter.Check()
+	}
+	for _, m := range wrong {
+		o.Mistake(e.place(m.Path), "%s", m.Message)
+	}
+	if e.kind != aResolver || len(wrong) > 0 {
+		return
+	}
+	e.filters = make(map[string]*chain.Filter, len(e.resolver.Subsets))
+	for name, s := range e.resolver.Subsets {
+		f, err := chain.ParseFilter(s.Filter)
+		if err != nil {
+			o.Mistake(e.place([]string{"Subsets", name, "Filter"}), "Filter for subset %q is %v", name, err)
+		}
+		e.filters[name] = f
+	}
 }
 
 // upperMethods has the methods of a router's fields as Consul keeps them.

@@ -40,18 +40,18 @@ func TestRoutingEntriesTold(t *testing.T) {
 			"service-splitter", `{"Splits":[{"Weight":99.5,"ResponseHeaders":{"Add":{"x-A":"1"}}},{"Weight":0.5,"Service":"other"},{"Weight":0,"Service":"third"}]}`,
 		},
 		"resolver": {
-			"r.json", `{"Kind":"service-resolver","Name":"api","DefaultSubset":"v1","ConnectTimeout":"5s","RequestTimeout":"60s","Subsets":{"v1":{},"v2":{"OnlyPassing":true},"v3":{}},` +
+			"r.json", `{"Kind":"service-resolver","Name":"api","DefaultSubset":"v1","ConnectTimeout":"5s","RequestTimeout":"60s","Subsets":{"v1":{"Filter":"Service.Meta.version == 1"},"v2":{"OnlyPassing":true},"v3":{}},` +
 				`"Failover":{"*":{"Service":"other","Datacenters":["dc1"]},"v1":{"Targets":[{"Service":"other"},{"ServiceSubset":"v2","Datacenter":"dc1"}]}},` +
 				`"LoadBalancer":{"Policy":"ring_hash","RingHashConfig":{"MinimumRingSize":1024},"HashPolicies":[{"Field":"cookie","FieldValue":"id","Terminal":true,"CookieConfig":{"TTL":"60s","Path":"/x"}},` +
 				`{"Field":"header","FieldValue":"x-User"},{"SourceIP":true}]}}`,
-			"service-resolver", `{"ConnectTimeout":"5s","RequestTimeout":"1m0s","DefaultSubset":"v1","Subsets":{"v1":{},"v2":{"OnlyPassing":true},"v3":{}},` +
+			"service-resolver", `{"ConnectTimeout":"5s","RequestTimeout":"1m0s","DefaultSubset":"v1","Subsets":{"v1":{"Filter":"Service.Meta.version == 1"},"v2":{"OnlyPassing":true},"v3":{}},` +
 				`"Failover":{"*":{"Service":"other","Datacenters":["dc1"]},"v1":{"Targets":[{"Service":"other"},{"ServiceSubset":"v2","Datacenter":"dc1"}]}},` +
 				`"LoadBalancer":{"Policy":"ring_hash","RingHashConfig":{"MinimumRingSize":1024},"HashPolicies":[{"Field":"cookie","FieldValue":"id","CookieConfig":{"TTL":60000000000,"Path":"/x"},"Terminal":true},` +
 				`{"Field":"header","FieldValue":"x-User"},{"SourceIP":true}]}}`,
 		},
 		"resolver, HCL": {
-			"r.hcl", "Kind = \"service-resolver\"\nName = \"api\"\nSubsets = {\n  v1 = {}\n  v3 {}\n}\nRedirect { Service = \"other\" }\nLoadBalancer { Policy = \"least_request\" LeastRequestConfig { ChoiceCount = 5 } }\n",
-			"service-resolver", `{"Subsets":{"v1":{},"v3":{}},"Redirect":{"Service":"other"},"LoadBalancer":{"Policy":"least_request","LeastRequestConfig":{"ChoiceCount":5}}}`,
+			"r.hcl", "Kind = \"service-resolver\"\nName = \"api\"\nSubsets = {\n  v1 = { Filter = \"Service.Meta.version == 1\" }\n  v3 {}\n}\nRedirect { Service = \"other\" }\nLoadBalancer { Policy = \"least_request\" LeastRequestConfig { ChoiceCount = 5 } }\n",
+			"service-resolver", `{"Subsets":{"v1":{"Filter":"Service.Meta.version == 1"},"v3":{}},"Redirect":{"Service":"other"},"LoadBalancer":{"Policy":"least_request","LeastRequestConfig":{"ChoiceCount":5}}}`,
 		},
 		"resolver that says nothing": {"r.yaml", "Kind: service-resolver\nName: api\nSubsets: {}\nLoadBalancer: {}\n", "service-resolver", `{"LoadBalancer":{}}`},
 	} {

@@ -22,6 +22,7 @@ func Validate(config Config) (catalog.Contents, error) {
 	}
 	a.report = report{}
 	a.suspectIntentions()
+	a.suspectChains()
 	a.suspectPorts()
 	a.suspectNatives()
 	suspectFiles(&a.report, config.Dir)
@@ -45,23 +46,29 @@ func amongReadable(c Config, ports map[string]uint16, files []*file, known Error
 	return slices.DeleteFunc(o.problems, func(p Problem) bool { return p.Doubtful || slices.Contains(known, p) })
 }
 
-// suspectIntentions warns of intentions about services that nothing defines, and of sources that no
-// sidecar speaks for.
-func (a *assembly) suspectIntentions() {
-	defined, defines := map[string]*name{}, []string(nil)
+// defined are the services that are registered, by their names without regard to letter case, and what there is to say of one that is not.
+func (a *assembly) defined() (services map[string]*name, undefined func(service string) string) {
+	services = map[string]*name{}
+	var names []string
 	for _, n := range a.sorted {
 		if len(n.instances) > 0 {
-			defined[identity.NewName(n.name).Fold().Service] = n
-			defines = append(defines, n.name)
+			services[identity.NewName(n.name).Fold().Service] = n
+			names = append(names, n.name)
 		}
 	}
-	undefined := func(service string) string {
+	return services, func(service string) string {
 		text := fmt.Sprintf("no service %s is defined here", service)
-		if near := definition.Nearest(service, defines); near != "" {
+		if near := definition.Nearest(service, names); near != "" {
 			text += ": did you mean " + near + "?"
 		}
 		return text
 	}
+}
+
+// suspectIntentions warns of intentions about services that nothing defines, and of sources that no
+// sidecar speaks for.
+func (a *assembly) suspectIntentions() {
+	defined, undefined := a.defined()
 	for _, n := range a.sorted {
 		if n.entry.Destination == nil {
 			continue

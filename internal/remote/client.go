@@ -12,6 +12,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"net/http"
+	"net/netip"
 	"net/url"
 	"slices"
 	"strings"
@@ -37,6 +38,11 @@ type Config struct {
 	Verify func(chain []*x509.Certificate) error
 	// CAFile has the roots in PEM that verify the server. Empty: the system's.
 	CAFile string
+	// CA has the roots in PEM, in the place of CAFile. Empty: CAFile does.
+	CA string
+	// Reach judges each address that is dialled, after its name was resolved, those of redirects too: what it returns becomes an error
+	// that is Denied. It must not block. With it no proxy of the environment is asked, which would resolve names by itself. Nil: all may be.
+	Reach func(netip.Addr) error
 	// CertFile and KeyFile have what the client proves itself with. Empty: nothing. As CAFile they are read again at each question, and
 	// what was read last is used as long as they cannot be.
 	CertFile, KeyFile string

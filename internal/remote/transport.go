@@ -9,11 +9,13 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"net/netip"
 	"net/url"
 	"os"
 	"path/filepath"
 	"slices"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/sallyport/sallyport/internal/unixsocket"
@@ -47,7 +49,7 @@ func (w *wrongUser) Error() string {
 	return fmt.Sprintf("the socket is user %d's, want %v", w.uid, w.allowed)
 }
 
-// refusedServer is what Verify said of the server.
+// refusedServer is what Verify or Reach said of the server.
 type refusedServer struct{ err error }
 
 func (r *refusedServer) Error() string { return r.err.Error() }
@@ -134,6 +136,12 @@ func (c *Client) readFiles() (*tls.Config, [sha256.Size]byte, error) {
 		}
 		sum.Write(b)
 	}
+	if c.cfg.CA != "" {
+		config.RootCAs = x509.NewCertPool()
+		if !config.RootCAs.AppendCertsFromPEM([]byte(c.cfg.CA)) {
+			return nil, [sha256.Size]byte{}, fmt.Errorf("%s: it has no certificate in PEM", c.cfg.CAOption)
+		}
+	}
 	if c.cfg.CertFile != "" {
 		cert, err := readFile(c.cfg.CertFile)
 		if err != nil {
@@ -177,6 +185,19 @@ func (c *Client) newTransport(config *tls.Config) *http.Transport {
 		DisableCompression: true,
 		// What Verify goes by may change: nobody is asked by a connection that was judged earlier.
 		DisableKeepAlives: c.cfg.Verify != nil,
+	}
+	if reach := c.cfg.Reach; reach != nil {
+		t.Proxy = nil
+		dialer.ControlContext = func(_ context.Context, _, address string, _ syscall.RawConn) error {
+			at, err := netip.ParseAddrPort(address)
+			if err == nil {
+				err = reach(at.Addr().Unmap())
+			}
+			if err != nil {
+				return &refusedServer{err}
+			}
+			return nil
+		}
 	}
 	if c.socket != "" {
 		t.Proxy = nil
