@@ -383,13 +383,23 @@ type Proxy struct {
 type Upstream struct {
 	Name   string `json:"name"`
 	Listen string `json:"listen"` // "127.0.0.1:9191", or the path of a Unix socket
-	// Expects is the SPIFFE ID that an endpoint has to prove.
+	// Expects is the SPIFFE ID that an endpoint has to prove; empty: its target says that.
 	Expects   string     `json:"expects"`
 	Protocol  string     `json:"protocol"`
 	Endpoints []Endpoint `json:"endpoints"`
+	// Targets are those that the upstream's discovery chain leads to, sorted by ID; then there are no Endpoints. Empty: it has none.
+	Targets []UpstreamTarget `json:"targets,omitempty"`
 	// Registered is how many instances are registered here, with sidecars or without.
 	Registered int    `json:"registered,omitempty"`
 	Origin     string `json:"origin,omitempty"`
+}
+
+// UpstreamTarget is one target of a discovery chain.
+type UpstreamTarget struct {
+	ID string `json:"id"` // as Consul calls it: "v1.api.default.default.dc1"
+	// Expects is the SPIFFE ID that an endpoint has to prove; empty: it is of another cluster.
+	Expects   string     `json:"expects,omitempty"`
+	Endpoints []Endpoint `json:"endpoints"`
 }
 
 // Endpoint is one sidecar that an upstream leads to.

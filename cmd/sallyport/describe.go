@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"maps"
 	"net"
 	"slices"
 	"strconv"
@@ -66,8 +67,24 @@ func describeUpstream(v *catalog.View, u catalog.Upstream, t catalog.Target) adm
 			out.Registered++
 		}
 	}
-	for _, e := range t.Endpoints.List {
-		out.Endpoints = append(out.Endpoints, admin.Endpoint{Address: net.JoinHostPort(e.Address, strconv.Itoa(int(e.Port))), Healthy: e.Healthy, Weight: e.Weight})
+	out.Endpoints = describeEndpoints(t.Endpoints)
+	if c := t.Chain; c != nil {
+		out.Protocol, out.Expects = c.Protocol, ""
+		for _, id := range slices.Sorted(maps.Keys(c.Targets)) {
+			of := c.Targets[id]
+			x := admin.UpstreamTarget{ID: id, Endpoints: describeEndpoints(c.Endpoints[id])}
+			if of.Peer == "" {
+				x.Expects = identity.Service{TrustDomain: peer.TrustDomain, Datacenter: of.Datacenter, Name: of.Service}.String()
+			}
+			out.Targets = append(out.Targets, x)
+		}
+	}
+	return out
+}
+
+func describeEndpoints(of *catalog.Endpoints) (out []admin.Endpoint) {
+	for _, e := range of.List {
+		out = append(out, admin.Endpoint{Address: net.JoinHostPort(e.Address, strconv.Itoa(int(e.Port))), Healthy: e.Healthy, Weight: e.Weight})
 	}
 	return out
 }

@@ -306,6 +306,14 @@ func served(v *catalog.View, service identity.Name) bool {
 			if t.Service.Name.Fold() == service && t.Service.Datacenter == "" && len(t.Endpoints.List) > 0 {
 				return true
 			}
+			if t.Chain == nil {
+				continue
+			}
+			for id, of := range t.Chain.Targets {
+				if of.Service.Fold() == service && of.Datacenter == v.Mesh().Datacenter && len(t.Chain.Endpoints[id].List) > 0 {
+					return true
+				}
+			}
 		}
 	}
 	return false

@@ -72,19 +72,41 @@ func printUpstreams(title func(string), line func(string, ...any), upstreams []a
 	if len(upstreams) > 0 {
 		title("Upstreams")
 	}
-	for _, u := range upstreams {
-		line("%s (%s) at %s, expects %s  %s", u.Name, u.Protocol, u.Listen, u.Expects, u.Origin)
-		for _, e := range u.Endpoints {
+	endpoints := func(indent string, all []admin.Endpoint) {
+		for _, e := range all {
 			health := "healthy"
 			if !e.Healthy {
 				health = "not healthy"
 			}
-			line("  endpoint %s, %s, weight %d", e.Address, health, e.Weight)
+			line("%sendpoint %s, %s, weight %d", indent, e.Address, health, e.Weight)
 		}
+	}
+	for _, u := range upstreams {
+		if len(u.Targets) > 0 {
+			line("%s (%s) at %s, by its discovery chain  %s", u.Name, u.Protocol, u.Listen, u.Origin)
+			for _, t := range u.Targets {
+				line("  %s%s", t.ID, expecting(t))
+				endpoints("    ", t.Endpoints)
+			}
+			continue
+		}
+		line("%s (%s) at %s, expects %s  %s", u.Name, u.Protocol, u.Listen, u.Expects, u.Origin)
+		endpoints("  ", u.Endpoints)
 		if len(u.Endpoints) == 0 {
 			line("  no endpoints: no sidecar of %s is known%s", u.Name, registered(u.Registered))
 		}
 	}
+}
+
+// expecting is whom a target has to be, and that there is nobody.
+func expecting(t admin.UpstreamTarget) string {
+	switch {
+	case t.Expects == "":
+		return ", of another cluster: not reached"
+	case len(t.Endpoints) == 0:
+		return ", expects " + t.Expects + ": no endpoints"
+	}
+	return ", expects " + t.Expects
 }
 
 // registered says that n instances without a sidecar are known; empty: there are none.

@@ -6,11 +6,13 @@ import (
 	"io"
 	"os"
 	"slices"
+	"strings"
 
 	"github.com/sallyport/sallyport/catalog"
 	"github.com/sallyport/sallyport/claim"
 	"github.com/sallyport/sallyport/definition"
 	"github.com/sallyport/sallyport/files"
+	"github.com/sallyport/sallyport/identity"
 	"github.com/sallyport/sallyport/intention"
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -141,20 +143,41 @@ func claimed(dir string, contents catalog.Contents) (out []files.Problem) {
 func uninvited(contents catalog.Contents) (out []files.Problem) {
 	v := new(catalog.View).Next(contents)
 	for p := range v.Proxies() {
-		for _, u := range p.Upstreams {
+		for i, u := range p.Upstreams {
 			if u.Foreign != "" {
 				continue // its own mesh says who may connect
 			}
-			d := v.Policy(u.Destination).Decide(v.Identity(p.Service))
-			if d.Reason != intention.ByDefault || d.Allowed() {
-				continue
+			for _, service := range dialled(v, u, v.Proxy(p.ID).Upstreams[i]) {
+				d := v.Policy(service).Decide(v.Identity(p.Service))
+				if d.Reason != intention.ByDefault || d.Allowed() {
+					continue
+				}
+				what := u.Destination.String()
+				if service != u.Destination {
+					what += ", whose discovery chain leads to " + service.String()
+				}
+				at := definition.ParsePosition(u.Origin)
+				out = append(out, files.Problem{File: at.File, Line: at.Line, Text: fmt.Sprintf(
+					"upstream %s: no intention of %s names %s, and the default policy denies, so it is refused: write one that allows it", what, service, p.Service)})
 			}
-			at := definition.ParsePosition(u.Origin)
-			out = append(out, files.Problem{File: at.File, Line: at.Line, Text: fmt.Sprintf(
-				"upstream %s: no intention of %s names %s, and the default policy denies, so it is refused: write one that allows it", u.Destination, u.Destination, p.Service)})
 		}
 	}
 	return out
+}
+
+// dialled are the services of the mesh's own datacenter whose instances an upstream leads to, sorted; what it names, if it has no chain.
+func dialled(v *catalog.View, u catalog.Upstream, t catalog.Target) []identity.Name {
+	if t.Chain == nil {
+		return []identity.Name{u.Destination}
+	}
+	var names []identity.Name
+	for _, of := range t.Chain.Targets {
+		if of.Datacenter == v.Mesh().Datacenter && !slices.Contains(names, of.Service) {
+			names = append(names, of.Service)
+		}
+	}
+	slices.SortFunc(names, func(a, b identity.Name) int { return strings.Compare(a.String(), b.String()) })
+	return names
 }
 
 // readFlags are the flags of `serve` that change what files mean.
