@@ -98,8 +98,12 @@ func (b *assembly) needed(t *target, endpoints map[string]bool) {
 	}
 	for _, d := range []*discovery{c.value, b.inForce[t.name]} {
 		if d != nil {
-			for _, g := range b.leadOf(t, d).groups {
-				endpoints[g.asked()] = true
+			l := b.leadOf(t, d)
+			for _, g := range l.groups {
+				// Of a datacenter that is not there nothing can be asked, and nothing is out of date for that.
+				if l.chain == nil || !b.isNowhere(g.datacenter) {
+					endpoints[g.asked()] = true
+				}
 			}
 		}
 	}

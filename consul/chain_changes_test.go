@@ -194,6 +194,9 @@ func TestChainElsewhere(t *testing.T) {
 		if want := `discovery chain of api: the datacenter "dc2" is not known to Consul: its target there has no endpoints`; !strings.Contains(problems(a), want) {
 			t.Errorf("problems\n%s", problems(a))
 		}
+		if n := len(f.of("/v1/health/connect/api?dc2")); n > 0 || !a.Status().StaleSince.IsZero() {
+			t.Errorf("asked %d times for what is in no datacenter; stale since %v", n, a.Status().StaleSince)
+		}
 		f.set("/v1/catalog/datacenters", []string{"dc1", "dc2"})
 		f.set("/v1/health/connect/api?dc2", farInstances("passing"))
 		after(2 * time.Minute)
