@@ -23,6 +23,19 @@ func (v *View) serverFirst(service identity.Name) bool {
 	return false
 }
 
+// speaksTCP reports whether one of the proxies of a service speaks tcp, so that there are connections and no requests.
+func (v *View) speaksTCP(service identity.Name) bool {
+	if v.index == nil {
+		return false
+	}
+	for _, i := range v.index.own[service] {
+		if !v.contents.Proxies[i].Inbound.Protocol.L7() {
+			return true
+		}
+	}
+	return false
+}
+
 // foreignTarget is what an upstream in another trust domain leads to.
 func foreignTarget(u Upstream) Target {
 	return Target{Service: &Service{Protocol: u.Protocol.Protocol}, Endpoints: &Endpoints{List: []Endpoint{{Address: u.Address, Port: u.Port, Weight: 1, Healthy: true}}}}

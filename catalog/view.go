@@ -213,11 +213,14 @@ func (n *View) compile(v *View, meshChanged bool, revoked *intention.Revoked) (c
 		}
 		old := v.policies[dst]
 		p := old
-		anew := old == nil || n.shared[all] != v.shared[all] || !slices.Equal(n.said[key], v.said[key]) || n.serverFirst(dst) != v.serverFirst(dst)
+		anew := old == nil || n.shared[all] != v.shared[all] || !slices.Equal(n.said[key], v.said[key]) || n.serverFirst(dst) != v.serverFirst(dst) || n.speaksTCP(dst) != v.speaksTCP(dst)
 		if anew {
 			p = n.shared[all].Policy(dst, intentions(n.said[key]))
 			if n.serverFirst(dst) {
 				p = p.ServerFirst()
+			}
+			if n.speaksTCP(dst) {
+				p = p.ConnectionsOnly()
 			}
 		}
 		if anew || old.Concerned(revoked) {
@@ -451,6 +454,12 @@ func (v *View) Decide(source identity.Service, destination identity.Name) intent
 // another trust domain; see intention.Policy.DecideID.
 func (v *View) DecideID(source identity.ID, destination identity.Name) intention.Decision {
 	return v.holds(destination).DecideID(source)
+}
+
+// DecideRequest is DecideID for a request; see intention.Policy.DecideRequest. Of a destination one of whose proxies speaks tcp permissions
+// deny all requests.
+func (v *View) DecideRequest(source identity.ID, destination identity.Name, r *intention.Request) intention.Decision {
+	return v.holds(destination).DecideRequestID(source, r)
 }
 
 // holds is the policy of a destination, whether it is registered or not.

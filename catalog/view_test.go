@@ -242,6 +242,15 @@ func flips(path string, typ reflect.Type, get func(*catalogtest.Mesh) reflect.Va
 		}}}
 	}
 	var out []flip
+	switch typ {
+	case reflect.TypeFor[*intention.Permissions]():
+		some, _ := intention.NewPermissions([]intention.Permission{{Methods: []string{"GET"}}})
+		return []flip{{path, func(c *catalogtest.Mesh) { get(c).Set(reflect.ValueOf(some)) }}}
+	case reflect.TypeFor[*intention.Tokens]():
+		return []flip{{path, func(c *catalogtest.Mesh) {
+			get(c).Set(reflect.ValueOf(intention.NewTokens([]intention.TokenRequirement{{Provider: "x"}})))
+		}}}
+	}
 	switch typ.Kind() {
 	case reflect.Struct:
 		for i := range typ.NumField() {

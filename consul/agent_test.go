@@ -58,7 +58,7 @@ func TestContents(t *testing.T) {
 				},
 			},
 			Intentions: []intention.Intention{
-				{Source: intention.Source{Name: name("admin")}, Destination: name("api"), Unsupported: "Permissions", Origin: "service-intentions/api"},
+				{Source: intention.Source{Name: name("admin")}, Destination: name("api"), Unsupported: "OnlyOnMondays", Origin: "service-intentions/api"},
 				{Source: intention.Source{Name: name("web")}, Destination: name("api"), Action: intention.Allow, Origin: "service-intentions/api"},
 				{Source: intention.Source{Name: name("shop"), Peer: "east"}, Destination: name("api"), Action: intention.Allow, Origin: "service-intentions/api"},
 				{Source: intention.Source{Name: name("*")}, Destination: name("*"), Origin: "service-intentions/*"},
@@ -73,7 +73,7 @@ func TestContents(t *testing.T) {
 		}
 		for _, want := range []string{
 			`proxy web-sidecar-proxy, upstream geo: service web-sidecar-proxy: destinations of type "prepared_query" are not supported yet: its listener is not there`,
-			`service-intentions/api: the source admin is denied, for its intention has what is not supported yet: Permissions`,
+			`service-intentions/api: the source admin is denied, for its intention has what is not supported yet: OnlyOnMondays`,
 		} {
 			if !strings.Contains(problems(a), want) {
 				t.Errorf("problems are\n%s\nand lack %s", problems(a), want)

@@ -16,6 +16,7 @@ import (
 	"github.com/hashicorp/consul/api"
 	"github.com/hashicorp/hcl"
 	"github.com/sallyport/sallyport/catalog"
+	"github.com/sallyport/sallyport/intention"
 )
 
 // environment clears Consul's variables, whatever the machine of the test has.
@@ -223,13 +224,24 @@ func TestKeyNames(t *testing.T) {
 		t.Errorf("%v, %v", i, err)
 	}
 	for want, v := range map[string]api.Intention{
-		"Permissions":             {SourceName: "web", DestinationName: "api", Permissions: []*api.IntentionPermission{{Action: "allow"}}},
-		`SourceSamenessGroup "g"`: {SourceName: "web", DestinationName: "api", Action: "allow", SourceSamenessGroup: "g"},
-		`SourceType "external"`:   {SourceName: "web", DestinationName: "api", Action: "allow", SourceType: "external"},
+		"Permissions[0].HTTP is required": {SourceName: "web", DestinationName: "api", Permissions: []*api.IntentionPermission{{Action: "allow"}}},
+		`SourceSamenessGroup "g"`:         {SourceName: "web", DestinationName: "api", Action: "allow", SourceSamenessGroup: "g"},
+		`SourceType "external"`:           {SourceName: "web", DestinationName: "api", Action: "allow", SourceType: "external"},
 	} {
 		if i, err := decodeIntention([]byte(write(v))); err != nil || i == nil || i.Unsupported != want {
 			t.Errorf("%+v, of which %q is not supported; %v", i, want, err)
 		}
+	}
+	if i, err = decodeIntention([]byte(write(api.Intention{SourceName: "web", DestinationName: "api", Permissions: []*api.IntentionPermission{{
+		Action: "allow", HTTP: &api.IntentionHTTPPermission{PathRegex: "/v.", Methods: []string{"GET"}, Header: []api.IntentionHTTPHeaderPermission{
+			{Name: "X-A", Exact: "a", Invert: true}, {Name: "x", Prefix: "b"}, {Name: "x", Suffix: "c"}, {Name: "x", Regex: "d"}, {Name: "x", Present: true},
+		}},
+	}, {Action: "deny", HTTP: &api.IntentionHTTPPermission{PathExact: "/a"}}}}))); err != nil || i == nil || i.String()+i.Unsupported != "web => api (2 permissions)" {
+		t.Errorf("%v, %v", i, err)
+	} else if want := (intention.Permission{Action: intention.Allow, PathRegex: "/v.", Methods: []string{"GET"}, Headers: []intention.HeaderMatch{
+		{Name: "x-a", Exact: "a", Invert: true}, {Name: "x", Prefix: "b"}, {Name: "x", Suffix: "c"}, {Name: "x", Regex: "d"}, {Name: "x", Present: true},
+	}}); !reflect.DeepEqual(want, i.Permissions.List()[0]) {
+		t.Errorf("%+v, want %+v", i.Permissions.List()[0], want)
 	}
 	mesh := parse[meshEntry](t, write(api.MeshConfigEntry{
 		TLS: &api.MeshTLSConfig{

@@ -117,11 +117,11 @@ func decodeIntention(raw json.RawMessage) (*intention.Intention, error) {
 	}
 	var unsupported string
 	r := definition.Reader{Lenient: true, Report: func(m definition.Mistake) {
-		text := m.Text
+		text := strings.TrimSuffix(m.Text, ": it is not taken")
 		switch {
 		case m.Field == nil:
 		case strings.HasPrefix(m.Field.Key, definition.ForeignMeta):
-			text = strings.TrimSuffix(text, ": it is not taken") // it is known, and wrong: so what is wrong
+			// It is known, and wrong: so what is wrong.
 		default:
 			text = m.Field.Key
 			if v := m.Field.Value; v.Kind == definition.Text {
@@ -140,9 +140,12 @@ func decodeIntention(raw json.RawMessage) (*intention.Intention, error) {
 	if i.Source.ID != "" && i.Destination.IsWildcard() {
 		unsupported = cmp.Or(unsupported, "a SPIFFE ID as source of all services")
 	}
+	if i.Permissions != nil && i.Destination.IsWildcard() {
+		unsupported = cmp.Or(unsupported, "Permissions of all services")
+	}
 	i.Unsupported, i.Origin = unsupported, "service-intentions/"+destination.Service
 	if unsupported != "" {
-		i.Action = intention.Deny
+		i.Action, i.Permissions = intention.Deny, nil
 	}
 	return &i, nil
 }

@@ -60,6 +60,8 @@ type Decoder struct {
 	*Reader
 	What string // for messages: "upstream"
 	At   Position
+	// Within is where in its entry it is, as Consul's messages have it: "Sources[0]". Empty: nobody says.
+	Within string
 	// Hint is said of an unknown key that resembles none.
 	Hint string
 	// Broken says that there was no mapping to read.

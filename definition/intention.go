@@ -1,6 +1,8 @@
 package definition
 
 import (
+	"slices"
+
 	"github.com/sallyport/sallyport/identity"
 	"github.com/sallyport/sallyport/intention"
 )
@@ -28,13 +30,15 @@ func (d *Decoder) Intention() (i intention.Intention, ok bool) {
 		d.foreignByMeta(&i.Source)
 	}
 	action := d.Text("Action")
-	permissions := d.field("Permissions")
+	d.Know("Permissions")
+	conditional := slices.ContainsFunc(d.Given("Permissions"), func(f *Field) bool { return !f.Value.Empty() })
 	understood := false
 	switch {
-	case permissions != nil && !permissions.Value.Empty() && action.Set:
-		d.say(action.At, permissions, "%s has Action and Permissions: it can have one of them", d.What)
-	case permissions != nil && !permissions.Value.Empty():
-		d.say(permissions.Value.At, permissions, "Permissions in %s are not supported yet", d.What)
+	case conditional && action.Set:
+		f := d.Given("Permissions")[0]
+		d.say(action.At, f, "%sAction must be omitted if Permissions are specified", d.placed())
+	case conditional:
+		i.Permissions, understood = d.permissions()
 	case action.Value == "allow":
 		i.Action, understood = intention.Allow, true
 	case action.Value == "deny":
@@ -66,6 +70,14 @@ func (d *Decoder) Intention() (i intention.Intention, ok bool) {
 	i.Origin = d.At.String()
 	d.Done()
 	return i, ok && (understood || d.Lenient)
+}
+
+// placed is Within with what follows it.
+func (d *Decoder) placed() string {
+	if d.Within == "" {
+		return ""
+	}
+	return d.Within + "."
 }
 
 // ServiceName is a service, or the wildcard, with its namespace and partition; ok is false if no

@@ -1,6 +1,7 @@
 package files
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 
@@ -29,7 +30,8 @@ func (d *definitions) serviceIntentions(o *definition.Decoder) {
 	e := destination{at: o.At, Destination: &catalog.Destination{Name: identity.NewName(name)}}
 	e.entry = write(catalog.IntentionsKind, name, o.At.String(), pairs, nil).entry
 	seen := map[intention.Source]definition.Position{}
-	for _, s := range sources {
+	for n, s := range sources {
+		s.Within = fmt.Sprintf("Sources[%d]", n)
 		description := text(s.Written(descriptionShape), "Description")
 		i, good := s.Intention()
 		if !good {
@@ -42,6 +44,10 @@ func (d *definitions) serviceIntentions(o *definition.Decoder) {
 			continue
 		case e.Name.IsWildcard():
 			s.Mistake(s.At, "source %s is of another trust domain, and these intentions are about all services: name the ones that it may connect to", i.Source.ID)
+			continue
+		}
+		if i.Permissions != nil && e.Name.IsWildcard() {
+			s.Mistake(s.At, "%s.Permissions cannot be specified on intentions with wildcarded destinations", s.Within)
 			continue
 		}
 		if first, twice := seen[i.Source]; twice {

@@ -297,8 +297,39 @@ func mistakes() []mistake {
 			"a.hcl:4: source has no Name", `a.hcl:5: Name "w*": the wildcard * can only stand alone`, `a.hcl:6: Name "a/b" cannot be a service's name: letters, digits, '.', '-' and '_' are allowed`),
 		one("no action", entry("service-intentions", "api", "Sources = [\n{ Name = \"web\" }]"), "a.hcl:4: source has no Action"),
 		one("action", entry("service-intentions", "api", "Sources = [{\nName = \"web\"\nAction = \"Allow\" }]"), `a.hcl:5: Action "Allow" is not known: allow and deny are, in lower case`),
-		one("permissions", entry("service-intentions", "api", "Sources = [{\nName = \"web\"\nPermissions = [{ Action = \"allow\" HTTP { PathPrefix = \"/\" } }]\n}]"), "a.hcl:5: Permissions in source are not supported yet"),
-		one("action and permissions", entry("service-intentions", "api", "Sources = [{\nName = \"web\"\nAction = \"deny\"\nPermissions = [{ Action = \"allow\" }]\n}]"), "a.hcl:5: source has Action and Permissions: it can have one of them"),
+		one("action and permissions", entry("service-intentions", "api", "Sources = [{\nName = \"web\"\nAction = \"deny\"\nPermissions = [{ Action = \"allow\" }]\n}]"), "a.hcl:5: Sources[0].Action must be omitted if Permissions are specified"),
+		one("permissions of all", entry("service-intentions", "*", "Sources = [\n{ Name = \"web\" Permissions = [{ Action = \"allow\" HTTP { PathPrefix = \"/\" } }] }]"),
+			"a.hcl:4: Sources[0].Permissions cannot be specified on intentions with wildcarded destinations"),
+		one("permission without action", permissions("{\nHTTP { PathExact = \"/a\" } }"), "a.hcl:5: Sources[0].Permissions[0].Action must be set to 'allow' or 'deny'"),
+		one("action of a permission", permissions("{\nAction = \"Allow\"\nHTTP { PathExact = \"/a\" } }"), "a.hcl:6: Sources[0].Permissions[0].Action must be set to 'allow' or 'deny'"),
+		one("permission without HTTP", permissions("{ Action = \"allow\" HTTP { PathExact = \"/a\" } }, {\nAction = \"deny\" }"), "a.hcl:5: Sources[0].Permissions[1].HTTP is required"),
+		one("empty HTTP", permissions("{ Action = \"allow\"\nHTTP {} }"), "a.hcl:6: Sources[0].Permissions[0].HTTP should not be empty"),
+		one("two paths", permissions("{ Action = \"allow\"\nHTTP { PathExact = \"/a\"\nPathPrefix = \"/b\" } }"),
+			"a.hcl:6: Sources[0].Permissions[0].HTTP should only contain at most one of PathExact, PathPrefix, or PathRegex"),
+		one("path", permissions("{ Action = \"allow\"\nHTTP { PathExact = \"a\" } }"), `a.hcl:6: Sources[0].Permissions[0].HTTP.PathExact doesn't start with '/': "a"`),
+		one("prefix", permissions("{ Action = \"allow\"\nHTTP { PathPrefix = \"a\" } }"), `a.hcl:6: Sources[0].Permissions[0].HTTP.PathPrefix doesn't start with '/': "a"`),
+		one("path that is none", permissions("{ Action = \"deny\"\nHTTP { PathExact = \"/a//b\" } }"), `a.hcl:6: Sources[0].Permissions[0].HTTP.PathExact "/a//b" is met by no request: where a permission looks at paths, those are denied `+
+			`that are not canonical (with "//", ".", "..", "\", ";", "#", what is not ASCII, or encoded what need not be), and the query is no part of them`),
+		one("expression", permissions("{ Action = \"allow\"\nHTTP { PathRegex = \"/a(\" } }"),
+			"a.hcl:5: Sources[0].Permissions[0].HTTP.PathRegex \"/a(\" is no regular expression: error parsing regexp: missing closing ): `/a(`"),
+		one("anchor", permissions("{ Action = \"allow\"\nHTTP { PathRegex = \"/a\\\\b.*\" } }"),
+			`a.hcl:5: Sources[0].Permissions[0].HTTP.PathRegex "/a\\b.*" has an anchor or \b inside: it has to match the whole text, so leave them away`),
+		one("large expression", permissions("{ Action = \"allow\"\nHTTP { PathRegex = \"/(a{1,20}){1,30}b{1,999}\" } }"), `a.hcl:5: Sources[0].Permissions[0].HTTP.PathRegex "/(a{1,20}){1,30}b{1,999}" is too large: it comes to 3199 instructions, `+
+			`and 2000 are the most: repeat less, or write several permissions`),
+		one("methods", permissions("{ Action = \"allow\"\nHTTP { Methods = [\"get\", \"GET\", \"FOO\"] } }"),
+			`a.hcl:6: Sources[0].Permissions[0].HTTP.Methods contains "GET" more than once`, `a.hcl:6: Sources[0].Permissions[0].HTTP.Methods contains an invalid method "FOO"`),
+		one("header without name", permissions("{ Action = \"allow\"\nHTTP { Header = [{ Present = true }] } }"), "a.hcl:6: Sources[0].Permissions[0].HTTP.Header[0] missing required Name field"),
+		one("header's name", permissions("{ Action = \"allow\"\nHTTP { Header = [{ Name = \"a b\" Present = true }] } }"),
+			"a.hcl:6: Sources[0].Permissions[0].HTTP.Header[0].Name \"a b\" is not the name of a header: letters, digits, and !#$%&'*+-.^_`|~"),
+		one("header that is none", permissions("{ Action = \"allow\"\nHTTP { Header = [{ Name = \":Path\" Exact = \"/\" }] } }"),
+			`a.hcl:5: Sources[0].Permissions[0].HTTP.Header[0]: Name ":path" is no header but a part of the request: use PathExact, PathPrefix, PathRegex and Methods`),
+		one("header of two", permissions("{ Action = \"allow\"\nHTTP { Header = [{ Name = \"a\" Exact = \"b\" Present = true }, { Name = \"b\" Invert = true }] } }"),
+			"a.hcl:6: Sources[0].Permissions[0].HTTP.Header[0] should only contain one of Present, Exact, Prefix, Suffix, Contains, or Regex",
+			"a.hcl:6: Sources[0].Permissions[0].HTTP.Header[1] should only contain one of Present, Exact, Prefix, Suffix, Contains, or Regex"),
+		one("letter case of an expression", permissions("{ Action = \"allow\"\nHTTP { Header = [{ Name = \"a\" Regex = \"b\" IgnoreCase = true }] } }"),
+			"a.hcl:6: Sources[0].Permissions[0].HTTP.Header[0] should set one of Exact, Prefix, Suffix, or Contains when using IgnoreCase"),
+		one("unknown key of a permission", permissions("{ Action = \"allow\"\nHTTP { PathExact = \"/a\" }\nPath = \"/b\" }"), "a.hcl:7: unknown key \"Path\" in permission"),
+		one("JWT of a permission", permissions("{ Action = \"allow\"\nHTTP { PathExact = \"/a\" }\nJWT { Providers = [{ Name = \"p\" }] } }"), "a.hcl:7: JWT in permission is not supported yet"),
 		one("foreign upstream", inProxy("upstreams {\nspiffe_id = \"spiffe://td-b.example/x\"\nlocal_bind_port = 9191\n}"),
 			"a.hcl:6: upstream spiffe://td-b.example/x needs address: it is in no catalog, so where it is has to be said",
 			"a.hcl:6: upstream spiffe://td-b.example/x needs port: it is in no catalog, so where it is has to be said"),
@@ -436,4 +467,9 @@ func TestOddFiles(t *testing.T) {
 			t.Errorf("Load: %v, want %s", err, want)
 		}
 	})
+}
+
+// permissions is an entry in which a source has some, which begin in line 5.
+func permissions(list string) string {
+	return "Kind = \"service-intentions\"\nName = \"api\"\nSources = [{\nName = \"web\" Permissions = [\n" + list + "]\n}]\n"
 }

@@ -108,6 +108,9 @@ type recordIntention struct {
 	Unsupported string `json:"unsupported,omitempty"`
 	Held        string `json:"held,omitempty"`
 	Origin      string `json:"origin,omitempty"`
+
+	Permissions []intention.Permission       `json:"permissions,omitempty"`
+	JWT         []intention.TokenRequirement `json:"jwt,omitempty"`
 }
 
 // write replaces the file at path, and returns when that is on the disk.
@@ -182,6 +185,7 @@ func (r *record) rest(dir string, numbers map[*file]int) recordRest {
 		for _, i := range d.Intentions {
 			out.Intentions = append(out.Intentions, recordIntention{
 				i.Source.Service, i.Source.Peer, string(i.Source.ID), i.Action == intention.Allow, i.Unsupported, i.Held, i.Origin,
+				i.Permissions.List(), i.JWT.List(),
 			})
 		}
 		rest.Intentions = append(rest.Intentions, out)
@@ -328,6 +332,11 @@ func (r *record) readRest(src []byte, dir string, texts []*file) error {
 			if i.Allow {
 				in.Action = intention.Allow
 			}
+			var err error
+			if in.Permissions, err = intention.NewPermissions(i.Permissions); err != nil {
+				return errRecord // of a sallyport that takes other expressions
+			}
+			in.JWT = intention.NewTokens(i.JWT)
 			out.Intentions = append(out.Intentions, in)
 		}
 		r.intentions = append(r.intentions, out)

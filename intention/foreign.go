@@ -26,14 +26,14 @@ func bothForeign(a, b map[identity.ID]*Intention) map[identity.ID]*Intention {
 	out := map[identity.ID]*Intention{}
 	for id, i := range a {
 		switch j := b[id]; {
-		case i.Effect() == Deny:
-			out[id] = i
 		case j != nil:
-			out[id] = j
+			out[id] = narrower(i, j)
+		case i.breadth() == nothing:
+			out[id] = i
 		}
 	}
 	for id, j := range b {
-		if j.Effect() == Deny {
+		if j.breadth() == nothing {
 			out[id] = cmp.Or(out[id], j)
 		}
 	}
@@ -47,48 +47,67 @@ func bothForeign(a, b map[identity.ID]*Intention) map[identity.ID]*Intention {
 // workload of another trust domain. The latter is allowed by an intention that names exactly it, and by
 // nothing else: neither the source "*" nor the default is about it. And the bundle of its trust domain has to
 // be known.
-func (p *Policy) DecideID(source identity.ID) Decision {
+func (p *Policy) DecideID(source identity.ID) Decision { return p.decideID(source, nil) }
+
+// DecideRequestID is DecideID for a request; see DecideRequest.
+func (p *Policy) DecideRequestID(source identity.ID, r *Request) Decision {
+	return p.decideID(source, r)
+}
+
+func (p *Policy) decideID(source identity.ID, r *Request) Decision {
 	if p == nil {
 		return Decision{}
 	}
 	if source.TrustDomain() != p.shared.scope.TrustDomain {
-		return p.decideForeign(source)
+		return p.decideForeign(source, r)
 	}
 	s, ok := source.Service()
 	if !ok {
 		return Decision{Reason: NoService}
 	}
-	return p.Decide(s)
+	return p.decide(s, r)
 }
 
-func (p *Policy) decideForeign(source identity.ID) Decision {
-	scope := &p.shared.scope
+func (p *Policy) decideForeign(source identity.ID, r *Request) Decision {
 	i := p.own.foreign[source]
+	if d := p.foreignDenied(source, i); d != nil {
+		return *d
+	}
+	return p.asked(Decision{Action: i.Effect(), Reason: ByIntention, Intention: i}, r)
+}
+
+// foreignDenied is why a workload of another trust domain is denied whatever it asks; nil: it is not. i is the intention about it; nil:
+// there is none.
+func (p *Policy) foreignDenied(source identity.ID, i *Intention) *Decision {
+	scope := &p.shared.scope
 	switch {
 	case i == nil || source == "" || scope.TrustDomain.IsZero() || source.TrustDomain() == scope.TrustDomain:
-		return Decision{Reason: ForeignTrustDomain}
-	case i.Effect() == Deny:
-		return Decision{Reason: ByIntention, Intention: i}
+		return &Decision{Reason: ForeignTrustDomain}
+	case i.breadth() == nothing:
+		return &Decision{Reason: ByIntention, Intention: i}
+	case p.connections && i.breadth() == requests:
+		return &Decision{Reason: RequestsOnly, Intention: i}
 	case p.serverFirst:
-		return Decision{Reason: SpeaksFirst}
+		return &Decision{Reason: SpeaksFirst}
 	case !slices.Contains(scope.Federated, source.TrustDomain()):
-		return Decision{Reason: UnknownTrustDomain}
+		return &Decision{Reason: UnknownTrustDomain}
 	case p.revoked.ID(source) != nil:
-		return Decision{Reason: ByRevocation, Revocation: p.revoked.ID(source)}
-	case p.only != nil && !p.only.includesID(source):
-		return Decision{Reason: unrecorded}
+		return &Decision{Reason: ByRevocation, Revocation: p.revoked.ID(source)}
+	case p.only != nil && !p.only.includesID(source, p.outline(i, string(source))):
+		return &Decision{Reason: unrecorded}
 	}
-	return Decision{Action: Allow, Reason: ByIntention, Intention: i}
+	return nil
 }
 
-// Foreign yields the identities of other trust domains that p allows, sorted. A nil p yields none.
+// Foreign yields the identities of other trust domains that p allows, or some requests of them, sorted; see Permissions. A nil p yields
+// none.
 func (p *Policy) Foreign() iter.Seq[identity.ID] {
 	return func(yield func(identity.ID) bool) {
 		if p == nil || len(p.own.foreign) == 0 {
 			return
 		}
 		for _, id := range slices.Sorted(maps.Keys(p.own.foreign)) {
-			if p.decideForeign(id).Allowed() && !yield(id) {
+			if p.foreignDenied(id, p.own.foreign[id]) == nil && !yield(id) {
 				return
 			}
 		}
@@ -115,7 +134,7 @@ func (h *holding) foreign(now, before *Policy, entries []rules) (all map[identit
 		for n := range entries {
 			named = named && entries[n].foreign[id] != nil
 		}
-		if i.Effect() == Deny || was != nil && was.Effect() == Allow || named {
+		if i.breadth() == nothing || was != nil && was.holdsFor(i) || named {
 			continue
 		}
 		waits := *i

@@ -83,13 +83,21 @@ type layers struct {
 }
 
 // find is the intention that decides about a source; nil: the default does.
-func (l *layers) find(service string) (i *Intention, effect Action) {
+func (l *layers) find(service string) (i *Intention, of breadth) {
 	for _, r := range l.rules {
 		if i := r.find(service); i != nil {
-			return i, i.Effect()
+			return i, i.breadth()
 		}
 	}
-	return nil, l.def
+	if l.def == Allow {
+		return nil, everything
+	}
+	return nil, nothing
+}
+
+// holdsFor reports whether i lets in all that j does.
+func (i *Intention) holdsFor(j *Intention) bool {
+	return i.breadth() == everything || j.breadth() == nothing || i.breadth() == requests && j.breadth() == requests && i.Permissions == j.Permissions
 }
 
 // holding is what Hold is about: now, and before.
@@ -104,15 +112,20 @@ func (h *holding) decide(service string) (i Intention, held bool) {
 	now, effect := h.layers[0].find(service)
 	before, was := h.layers[1].find(service)
 	switch found := cmp.Or(now, before); {
-	case effect == Deny && now != nil:
+	case effect == nothing && now != nil:
 		return *now, false
-	case effect == Deny:
+	case effect == nothing:
 		return Intention{Action: Deny}, false
+	case effect == requests: // of now, as the default is none
+		if i = *now; was < everything && (before == nil || !before.holdsFor(now)) && !h.named(service) {
+			i.Held = h.why
+		}
+		return i, i.Held != ""
 	case found != nil:
 		i = *found
 	}
-	i.Action, i.Unsupported, i.Held = Allow, "", ""
-	if was == Deny && !h.named(service) {
+	i.Action, i.Permissions, i.JWT, i.Unsupported, i.Held = Allow, nil, nil, "", ""
+	if was < everything && !h.named(service) {
 		i.Held = h.why
 		return i, true
 	}
@@ -124,15 +137,15 @@ func (h *holding) decide(service string) (i Intention, held bool) {
 func (h *holding) entry(below *Shared, own *rules, names []string) (r rules, held bool) {
 	rest, waits := h.decide("")
 	held = waits
-	if own.rest != nil || rest.Effect() != below.effect(below.rest) {
+	if own.rest != nil || rest.breadth() != below.breadth(below.rest) {
 		r.rest = &rest
 	}
 	slices.Sort(names)
 	for _, service := range slices.Compact(names) {
 		i, waits := h.decide(service)
 		held = held || waits
-		otherwise := below.effect(cmp.Or(r.rest, below.find(service)))
-		if own.exact[service] != nil || i.Effect() != otherwise {
+		otherwise := below.breadth(cmp.Or(r.rest, below.find(service)))
+		if own.exact[service] != nil || i.breadth() != otherwise {
 			if r.exact == nil {
 				r.exact = map[string]*Intention{}
 			}

@@ -8,6 +8,7 @@ package intention
 
 import (
 	"cmp"
+	"strconv"
 	"strings"
 
 	"github.com/sallyport/sallyport/identity"
@@ -58,8 +59,14 @@ type Intention struct {
 	Source      Source
 	Destination identity.Name
 	Action      Action
+	// Permissions are what holds of requests, in place of Action, which is Deny then; nil: there are none. Connections
+	// are denied by them.
+	Permissions *Permissions `json:",omitempty"`
+	// JWT are tokens of which a request has to bring one for the intention to allow it, be it by Action or by a
+	// permission; nil: none has to. Nobody looks at tokens yet, so it denies.
+	JWT *Tokens `json:",omitempty"`
 	// Unsupported, if not empty, names what in the intention sallyport does not evaluate
-	// (Permissions, an unknown field). Such an intention denies its source whatever its Action
+	// (an unknown field). Such an intention denies its source whatever its Action
 	// says.
 	Unsupported string
 	// Held, if not empty, says what the intention waits for before it may allow. Until then it
@@ -84,19 +91,50 @@ func (i Intention) Precedence() int {
 	return p
 }
 
-// String is the intention in one line, without its origin: "web => api (allow)".
+// String is the intention in one line, without its origin: "web => api (allow)", "web => api (2 permissions)".
 func (i Intention) String() string {
 	// Not by fmt: ext_authz puts it into each answer.
-	return i.Source.String() + " => " + i.Destination.String() + " (" + i.Effect().String() + ")"
+	effect := i.Effect().String()
+	switch n := i.Permissions.Len(); {
+	case i.denies() || n == 0:
+	case n == 1:
+		effect = "1 permission"
+	default:
+		effect = strconv.Itoa(n) + " permissions"
+	}
+	return i.Source.String() + " => " + i.Destination.String() + " (" + effect + ")"
 }
 
-// Effect is the action after Unsupported and Held are taken into account.
+// Effect is what holds of connections, after Unsupported and Held are taken into account. Permissions deny them.
 func (i Intention) Effect() Action {
-	if i.Unsupported != "" || i.Held != "" {
+	if i.denies() || i.Permissions != nil {
 		return Deny
 	}
 	return i.Action
 }
+
+// denies reports whether i denies whatever Action and Permissions say.
+func (i Intention) denies() bool { return i.Unsupported != "" || i.Held != "" || i.JWT != nil }
+
+// breadth is how much of its source's an intention lets in. Of several for one source the narrowest holds.
+func (i *Intention) breadth() breadth {
+	switch {
+	case i.Effect() == Allow:
+		return everything
+	case i.denies() || i.Permissions == nil || i.Destination.IsWildcard(): // Consul has no permissions of all destinations
+		return nothing
+	}
+	return requests
+}
+
+// breadth is how much is let in: nothing, what permissions say, everything.
+type breadth uint8
+
+const (
+	nothing breadth = iota
+	requests
+	everything
+)
 
 // WhyDenied is, in words, why an intention denies whatever its Action says; empty: it does not.
 func (i Intention) WhyDenied() string {
@@ -105,6 +143,8 @@ func (i Intention) WhyDenied() string {
 		return "denies because sallyport does not support its " + i.Unsupported
 	case i.Held != "":
 		return "waits until " + i.Held
+	case i.JWT != nil:
+		return "denies because sallyport does not support its JWT"
 	}
 	return ""
 }
@@ -132,11 +172,13 @@ func Compare(a, b Intention) int {
 		strings.Compare(a.Source.Peer, b.Source.Peer),
 		compareNames(a.Source.Name, b.Source.Name),
 		compareNames(a.Destination, b.Destination),
-		cmp.Compare(a.Effect(), b.Effect()), // of two for one source, the denying one wins
+		cmp.Compare(a.breadth(), b.breadth()), // of two for one source, the narrower one wins
 		strings.Compare(a.Unsupported, b.Unsupported),
 		strings.Compare(a.Held, b.Held),
 		strings.Compare(a.Origin, b.Origin),
 		cmp.Compare(a.Action, b.Action), // for a total order
+		a.Permissions.compare(b.Permissions),
+		a.JWT.compare(b.JWT),
 	)
 }
 

@@ -21,6 +21,8 @@ type Policy struct {
 	only *Set
 	// serverFirst: no source of another trust domain is allowed; see ServerFirst.
 	serverFirst bool
+	// connections: there are no requests; see ConnectionsOnly.
+	connections bool
 	// revoked are the revocations of what is allowed otherwise; see Revoking. Nil: there are none.
 	revoked *Revoked
 }
@@ -162,18 +164,21 @@ func entriesOf(destination identity.Name, entries [][]Intention) (all []rules) {
 func (s *Shared) both(a, b *rules) rules {
 	var r rules
 	switch {
-	case a.rest != nil && a.rest.Effect() == Deny:
-		r.rest = a.rest
-	case b.rest != nil && (a.rest != nil || b.rest.Effect() == Deny):
-		r.rest = b.rest
+	case a.rest != nil && b.rest != nil:
+		r.rest = narrower(a.rest, b.rest)
+	case a.rest != nil:
+		r.rest = a.rest.alone()
+	case b.rest != nil:
+		r.rest = b.rest.alone()
 	}
 	for _, service := range merge(slices.Collect(maps.Keys(a.exact)), slices.Collect(maps.Keys(b.exact))) {
 		i, j := cmp.Or(a.find(service), s.find(service)), cmp.Or(b.find(service), s.find(service))
 		switch {
-		case s.effect(i) == Deny:
-		case s.effect(j) == Deny:
+		case i != nil && j != nil:
+			i = narrower(i, j)
+		case s.breadth(j) < s.breadth(i):
 			i = j
-		default:
+		case s.breadth(i) == everything:
 			i = cmp.Or(i, j)
 		}
 		// Who is denied by default is left to rest, which allows only if both have one.
@@ -196,6 +201,49 @@ func (s *Shared) effect(i *Intention) Action {
 	return i.Effect()
 }
 
+// breadth is that of i, or of the default if there is none.
+func (s *Shared) breadth(i *Intention) breadth {
+	switch {
+	case i != nil:
+		return i.breadth()
+	case s.scope.Default == Allow:
+		return everything
+	}
+	return nothing
+}
+
+// narrower is an intention that allows what a and b allow, of which neither is nil.
+func narrower(a, b *Intention) *Intention {
+	switch {
+	case a.breadth() < b.breadth():
+		return a
+	case b.breadth() < a.breadth():
+		return b
+	case a.breadth() == requests && a.Permissions != b.Permissions:
+		return a.conflicting()
+	}
+	return a
+}
+
+// conflicting is i if another entry, whose name differs in letter case, says something that cannot be joined with its permissions.
+func (i *Intention) conflicting() *Intention {
+	c := *i
+	c.Unsupported = "Permissions beside what an entry says whose name is in other letter case"
+	return &c
+}
+
+// alone is the rule for all sources of one entry where another one has none, and leaves them to the layer below; nil: that is no
+// broader.
+func (i *Intention) alone() *Intention {
+	switch i.breadth() {
+	case requests:
+		return i.conflicting()
+	case nothing:
+		return i
+	}
+	return nil
+}
+
 func wildcard(in identity.Name) identity.Name {
 	in.Service = identity.Wildcard
 	return in
@@ -203,126 +251,6 @@ func wildcard(in identity.Name) identity.Name {
 
 func sameSpace(a, b identity.Name) bool {
 	return a.Partition == b.Partition && a.Namespace == b.Namespace
-}
-
-// Reason is why a Decision came out as it did.
-type Reason uint8
-
-// The reasons. Only ByIntention and ByDefault can allow.
-const (
-	// NoPolicy: nothing is known of the destination.
-	NoPolicy Reason = iota
-	// ByIntention: Decision.Intention decided.
-	ByIntention
-	// ByDefault: no intention is about the source.
-	ByDefault
-	// ForeignTrustDomain: the source's trust domain is not the mesh's, and no intention names it by its
-	// SPIFFE ID.
-	ForeignTrustDomain
-	// UnknownDatacenter: the source's datacenter is not one of the mesh's.
-	UnknownDatacenter
-	// ForeignNamespace: the source is of another partition or namespace than the destination.
-	ForeignNamespace
-	// UnknownTrustDomain: an intention allows a source of another trust domain, whose bundle is not known.
-	UnknownTrustDomain
-	// SpeaksFirst: an intention allows a source of another trust domain, and the application speaks
-	// before its client; see ServerFirst.
-	SpeaksFirst
-	// NoService: the identity is of the mesh's trust domain, and no service's.
-	NoService
-	// ByRevocation: the source's identity, or its certificate, is revoked.
-	ByRevocation
-	// unrecorded: the source is allowed, but that is not recorded on disk yet; see Within.
-	unrecorded
-)
-
-// String is the reason in words.
-func (r Reason) String() string {
-	switch r {
-	case ByIntention:
-		return "intention"
-	case ByDefault:
-		return "default policy"
-	case ForeignTrustDomain:
-		return "foreign trust domain"
-	case UnknownDatacenter:
-		return "unknown datacenter"
-	case ForeignNamespace:
-		return "foreign namespace"
-	case UnknownTrustDomain:
-		return "no bundle of the source's trust domain"
-	case SpeaksFirst:
-		return "foreign source of an application that speaks first"
-	case NoService:
-		return "not the identity of a service"
-	case ByRevocation:
-		return "revoked"
-	case unrecorded:
-		return "not recorded yet"
-	case NoPolicy:
-		return "unknown destination"
-	}
-	return "unknown reason"
-}
-
-// Decision is the answer for one source. The zero Decision denies.
-type Decision struct {
-	Action Action
-	Reason Reason
-	// Intention is the one that decided; nil unless Reason is ByIntention. It must not be changed.
-	Intention *Intention
-	// Revocation is the one that denies what is allowed otherwise; nil unless Reason is ByRevocation.
-	Revocation *Revocation
-}
-
-// Allowed reports whether the source may connect.
-func (d Decision) Allowed() bool { return d.Action == Allow }
-
-// Decide says whether the source may connect to p's destination. It is two look-ups whatever the
-// number of intentions, and does not allocate for a source of the mesh. Of those only identities of a known
-// datacenter and of the destination's own partition and namespace are ever allowed; those of another
-// trust domain as DecideID says. None is that is revoked.
-func (p *Policy) Decide(source identity.Service) Decision {
-	if p == nil {
-		return Decision{}
-	}
-	if td := p.shared.scope.TrustDomain; source.TrustDomain != td || td.IsZero() {
-		return p.decideForeign(identity.ID(source.String()))
-	}
-	d := p.intended(source)
-	if d.Action == Allow {
-		if r := p.revoked.Identity(source); r != nil {
-			return Decision{Reason: ByRevocation, Revocation: r}
-		}
-		if p.only != nil && !p.only.includes(source) {
-			return Decision{Reason: unrecorded}
-		}
-	}
-	return d
-}
-
-// intended is what the intentions say of a source of the mesh's trust domain, whatever is revoked or not recorded.
-func (p *Policy) intended(source identity.Service) Decision {
-	scope := &p.shared.scope
-	if !slices.Contains(scope.Datacenters, source.Datacenter) {
-		return Decision{Reason: UnknownDatacenter}
-	}
-	if !sameSpace(source.Name, p.destination) || source.Service == "" || source.IsWildcard() {
-		return Decision{Reason: ForeignNamespace}
-	}
-	return p.rule(source.Service)
-}
-
-// rule is the decision about a source. An exact destination takes precedence over an exact source.
-func (p *Policy) rule(service string) Decision {
-	i := p.own.find(service)
-	if i == nil {
-		i = p.shared.find(service)
-	}
-	if i == nil {
-		return Decision{Action: p.shared.scope.Default, Reason: ByDefault}
-	}
-	return Decision{Action: i.Effect(), Reason: ByIntention, Intention: i}
 }
 
 // Within is p with every source denied that is not in set. It stands for p until the sources that p
@@ -428,14 +356,22 @@ func (p *Policy) Allowed() Set {
 	if p.revoked != nil {
 		s.Revoked = p.revoked.keys
 	}
+	outline := func(i *Intention, subject string) {
+		if i.breadth() == requests && !p.connections {
+			s.In = append(s.In, p.outline(i, subject))
+		}
+	}
 	if p.own.rest != nil {
 		s.Base = p.shared.newBase(p.own.rest.Effect() == Allow)
+		outline(p.own.rest, identity.Wildcard)
 	}
 	for service, i := range p.own.exact {
 		s.put(service, i.Effect() == Allow)
+		outline(i, service)
 	}
 	for id, i := range p.own.foreign {
 		s.put(string(id), i.Effect() == Allow)
+		outline(i, string(id))
 	}
 	s.sort()
 	return s

@@ -315,10 +315,10 @@ func (p *Policy) concernedBy(r revocation) bool {
 		return true
 	}
 	if td := p.shared.scope.TrustDomain; r.service.TrustDomain == td && !td.IsZero() {
-		return p.intended(r.service).Allowed()
+		return p.breadth(p.intended(r.service)) > nothing
 	}
 	i := p.own.foreign[identity.ID(r.ID)]
-	return i != nil && i.Effect() == Allow
+	return i != nil && i.breadth() > nothing
 }
 
 // Certificate is one that is revoked, as rules of sidecars are told of it.

@@ -16,7 +16,8 @@ import (
 type Set struct {
 	*Base
 	// In and Out are, sorted, the services that are in the set, or not, whatever Base says of them.
-	// Workloads of other trust domains are in In by their SPIFFE IDs, or not in the set: no Base has them.
+	// Workloads of other trust domains are in In by their SPIFFE IDs, or not in the set: no Base has them. Neither has it
+	// those of whom permissions let in some requests: each is in In as an outline of those.
 	In, Out []string
 	// Revoked are, sorted, the SPIFFE IDs and the certificates that are not in the set although a service
 	// is: "sha256:<hexadecimal> <whose it is>" is a certificate.
@@ -106,10 +107,10 @@ func (s Set) empty() bool {
 	return !s.Rest && len(s.In) == 0 && subset(s.Except, s.Out)
 }
 
-// includes reports whether a source is in s.
-func (s Set) includes(source identity.Service) bool {
+// includes reports whether a source is in s, or, if outline is not empty, what that outlines.
+func (s Set) includes(source identity.Service, outline string) bool {
 	return !s.empty() && s.TrustDomain == source.TrustDomain.Name() && contains(s.Datacenters, source.Datacenter) &&
-		s.has(source.Service) && (len(s.Revoked) == 0 || !contains(s.Revoked, source.String()))
+		s.has(cmp.Or(outline, source.Service)) && (len(s.Revoked) == 0 || !contains(s.Revoked, source.String()))
 }
 
 // mayHold reports whether what a key of Revoked names could be in s by its service. Of certificates of which it
@@ -120,9 +121,9 @@ func (s Set) mayHold(key string) bool {
 		return true
 	}
 	if source, err := identity.ParseURI(id); err == nil && source.TrustDomain.Name() == s.trustDomain() {
-		return !s.empty() && contains(s.Datacenters, source.Datacenter) && s.has(source.Service)
+		return !s.empty() && contains(s.Datacenters, source.Datacenter) && s.hasSome(source.Service)
 	}
-	return !s.empty() && contains(s.In, id)
+	return !s.empty() && s.hasSome(id)
 }
 
 // trustDomain is that of s; empty: it has none.
@@ -143,6 +144,8 @@ func (s Set) has(service string) bool {
 	switch {
 	case contains(s.In, service):
 		return true
+	case isOutline(service):
+		return s.covers(service)
 	case s.Base == nil || contains(s.Out, service) || isID(service):
 		return false
 	}
@@ -152,9 +155,9 @@ func (s Set) has(service string) bool {
 // isID tells the SPIFFE ID of a workload of another trust domain from the name of a service.
 func isID(n string) bool { return strings.HasPrefix(n, "spiffe://") }
 
-// includesID reports whether a workload of another trust domain is in s.
-func (s Set) includesID(id identity.ID) bool {
-	return !s.empty() && contains(s.In, string(id)) && !contains(s.Revoked, string(id))
+// includesID reports whether a workload of another trust domain is in s, or, if outline is not empty, what that outlines.
+func (s Set) includesID(id identity.ID, outline string) bool {
+	return !s.empty() && s.has(cmp.Or(outline, string(id))) && !contains(s.Revoked, string(id))
 }
 
 // rest reports whether the names that s does not list are in it.
@@ -172,8 +175,8 @@ func (s Set) named() []string {
 // put adds a name to In or Out, unless the base has it right. It must not have been put before.
 func (s *Set) put(service string, in bool) {
 	switch {
-	case isID(service) && !in:
-	case !isID(service) && contains(s.Except, service) != s.Rest == in:
+	case apart(service) && !in:
+	case !apart(service) && contains(s.Except, service) != s.Rest == in:
 	case in:
 		s.In = append(s.In, service)
 	default:
@@ -216,6 +219,7 @@ func (s Set) Union(t Set) Set {
 	for _, n := range named(s, t) {
 		u.put(n, s.has(n) || t.has(n))
 	}
+	u.In = broadest(u.In)
 	u.Revoked = filter(s.Revoked, func(k string) bool { return contains(t.Revoked, k) || !t.mayHold(k) })
 	if more := filter(t.Revoked, func(k string) bool { return !contains(s.Revoked, k) && !s.mayHold(k) }); len(more) > 0 {
 		u.Revoked = merge(u.Revoked, more)
@@ -233,7 +237,7 @@ func (s Set) Intersection(t Set) Set {
 	all := Set{Base: b}
 	for _, n := range merge(s.named(), t.named()) {
 		switch in := s.has(n) && t.has(n); {
-		case isID(n):
+		case apart(n):
 			all.put(n, in)
 		case in != b.Rest:
 			b.Except = append(b.Except, n)

@@ -51,8 +51,12 @@ func (b *builder) addForeign(s *Secret) {
 // foreignSources are the rules' entries for them.
 func (b *builder) foreignSources() (out []*source) {
 	for id := range b.in.Policy.Foreign() {
-		out = append(out, &source{id: string(id), allowed: true, rule: b.fields(
-			&matcherv3.Matcher_MatcherTree_MatchMap{Map: map[string]*matcherv3.Matcher_OnMatch{string(id): b.action(intention.Allow)}})})
+		action := intention.Allow
+		if b.in.Policy.Permissions(intention.Source{ID: id}) != nil {
+			action = intention.Deny
+		}
+		out = append(out, &source{id: string(id), allowed: action == intention.Allow, rule: b.fields(
+			&matcherv3.Matcher_MatcherTree_MatchMap{Map: map[string]*matcherv3.Matcher_OnMatch{string(id): b.action(action)}})})
 	}
 	return out
 }
