@@ -52,12 +52,12 @@ func (b *builder) resolvers(u upstream) []resolver {
 		}
 		r := resolver{
 			node: key, plain: u.plainCluster(), balancer: n.LoadBalancer, failover: len(n.Resolver.Failover) > 0,
-			connectTimeout: cmp.Or(u.ConnectTimeout, n.Resolver.ConnectTimeout, connectTimeout),
+			connectTimeout: cmp.Or(u.ConnectTimeout, max(n.Resolver.ConnectTimeout, 0), connectTimeout),
 		}
 		for i, id := range append([]string{n.Resolver.Target}, n.Resolver.Failover...) {
 			t, err := b.target(c.Targets[id])
 			if i == 0 && u.Service.Protocol.L7() {
-				r.plain = cmp.Or(t.sni, id)
+				r.plain = cmp.Or(t.sni, id, key)
 			}
 			switch {
 			case err == nil && !slices.ContainsFunc(r.targets, func(o target) bool { return o.ID == id }):
@@ -162,18 +162,27 @@ type form struct {
 func nameClusters(all []upstream) {
 	taken := map[string]form{}
 	name := func(plain string, f form) string {
-		hashed := func(more string) string { return hash(append(f.text(), more...))[:8] + "~" + plain }
-		candidates := []string{plain, hashed("")}
-		if f.node != "" {
-			candidates = append(candidates, hashed("chain"), hashed(f.node))
+		take := func(name string) bool {
+			other, ok := taken[name]
+			if !ok {
+				taken[name] = f
+			}
+			return !ok || other == f
 		}
-		for _, c := range candidates {
-			if other, ok := taken[c]; !ok || other == f {
-				taken[c] = f
-				return c
+		hashed := func(more string) string { return hash(append(f.text(), more...))[:8] + "~" + plain }
+		if take(plain) {
+			return plain
+		}
+		if f.node != "" { // of such there may be several in a chain, with the same settings
+			for _, more := range []string{"", "chain"} {
+				if name := hashed(more); take(name) {
+					return name
+				}
 			}
 		}
-		return candidates[len(candidates)-1]
+		name := hashed(f.node)
+		take(name)
+		return name
 	}
 	for i, u := range all {
 		switch {
