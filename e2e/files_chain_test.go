@@ -5,7 +5,6 @@ package e2e
 import (
 	"fmt"
 	"math"
-	"syscall"
 	"testing"
 	"time"
 
@@ -126,7 +125,7 @@ func TestCanary(t *testing.T) {
 	// It dies, and the catalog does not know: what is tried in vain is tried at the next target.
 	v.health(1, "critical")
 	v.expect("version 2 is to be restarted", 0)
-	second.Stop(syscall.SIGKILL, 10*time.Second)
+	second.Close()
 	v.health(1, "passing")
 	v.expect("version 2 is dead", 0)
 	v.Sidecars("api-2")

@@ -9,6 +9,9 @@ import (
 	"google.golang.org/protobuf/types/known/wrapperspb"
 )
 
+// maxRequests is how many requests may be under way by Envoy's default.
+const maxRequests = 1024
+
 // What a resolver's cluster demands of endpoints that are of none of its targets: nobody has it.
 const nobodySNI, nobodyID = "none.invalid", "spiffe://none.invalid/nobody"
 
@@ -66,11 +69,27 @@ func (r *Resources) assignable(i int, t catalog.Target) bool {
 	return true
 }
 
+// retrying are breakers that let as many requests be sent again as there may be. By Envoy's default that is three at a time: with a target that
+// is dead, and that nobody has said it of, each request is sent again until it gets to the next one.
+func retrying(c *clusterv3.CircuitBreakers) *clusterv3.CircuitBreakers {
+	t := &clusterv3.CircuitBreakers_Thresholds{}
+	if c != nil {
+		t = c.Thresholds[0]
+	}
+	if t.MaxRetries = wrapperspb.UInt32(maxRequests); t.MaxRequests != nil {
+		t.MaxRetries = wrapperspb.UInt32(t.MaxRequests.Value)
+	}
+	return breakers(t)
+}
+
 // resolverCluster leads to the targets of r, in levels: the first that has somebody well answers. Each target is dialled by a socket of its
 // own, so that who is one of them is nobody in the place of another.
 func (b *builder) resolverCluster(u upstream, r resolver) *clusterv3.Cluster {
 	c := b.sidecarCluster(u, r.cluster)
 	c.ConnectTimeout, c.OutlierDetection = orDefault(r.connectTimeout), outliers(u.Passive, r.failover)
+	if r.failover {
+		c.CircuitBreakers = retrying(c.CircuitBreakers)
+	}
 	protocol := u.Service.Protocol
 	c.TransportSocket = b.dialTLS(protocol, nobodySNI, nobodyID, identity.RootsSecret)
 	for _, t := range r.targets {
