@@ -59,6 +59,8 @@ type ProxyView struct {
 	Mesh   *Mesh
 	Proxy  *Proxy
 	Policy *intention.Policy // of the proxy's own service
+	// Tokens are the providers whose tokens Policy asks for, sorted by name. Of those that nobody knows there are none.
+	Tokens []*TokenProvider
 	// Upstreams are what Proxy.Upstreams name, in the same order.
 	Upstreams []Target
 	// Changes are the numbers of the last changes that concerned the proxy, KeptOfProxy at most, the newest
@@ -334,7 +336,7 @@ func (n *View) proxyView(i int, index bool) *ProxyView {
 }
 
 func (w *ProxyView) equal(o *ProxyView) bool {
-	return w.Mesh == o.Mesh && w.Proxy == o.Proxy && w.Policy == o.Policy &&
+	return w.Mesh == o.Mesh && w.Proxy == o.Proxy && w.Policy == o.Policy && slices.Equal(w.Tokens, o.Tokens) &&
 		slices.EqualFunc(w.Upstreams, o.Upstreams, Target.equal)
 }
 

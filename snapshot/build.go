@@ -83,7 +83,7 @@ func (b *builder) update() bool {
 	if b.in.Generation != last.in.Generation || b.in.Ended != last.in.Ended {
 		b.addInbound()
 	}
-	if b.in.Policy != last.in.Policy {
+	if b.in.Policy != last.in.Policy || !slices.Equal(b.in.Tokens, last.in.Tokens) {
 		peers := b.validationName()
 		b.out.Secrets = slices.DeleteFunc(slices.Clone(last.Secrets), func(s Secret) bool { return s.Name == peers })
 		b.judges()
@@ -109,7 +109,7 @@ func (b *builder) inbound() {
 	b.add(localApp, b.localCluster())
 	b.judges()
 	if b.in.Proxy.Inbound.Protocol.L7() {
-		for _, s := range []slot{logSlot, jwtSlot, httpExtensions} {
+		for _, s := range []slot{logSlot, httpExtensions} {
 			b.fillEmpty(s)
 		}
 		return
@@ -121,7 +121,8 @@ func (b *builder) inbound() {
 func (b *builder) judges() {
 	b.intentions()
 	if b.in.Proxy.Inbound.Protocol.L7() {
-		b.out.Judges = map[string]Judge{b.validationName(): {}, publicRouteName(b.in.Proxy.Service): {}}
+		b.fillTokens()
+		b.out.Judges = map[string]Judge{b.validationName(): {}, publicRouteName(b.in.Proxy.Service): {}, b.name(jwtSlot): {Written: true}}
 		return
 	}
 	rules, authz := b.enforcement() != catalog.ExtAuthz, b.enforcement() != catalog.RBAC
