@@ -140,12 +140,15 @@ func decodeIntention(raw json.RawMessage) (*intention.Intention, error) {
 	if i.Source.ID != "" && i.Destination.IsWildcard() {
 		unsupported = cmp.Or(unsupported, "a SPIFFE ID as source of all services")
 	}
+	if i.JWT != nil && i.Destination.IsWildcard() {
+		unsupported = cmp.Or(unsupported, "JWT of all services")
+	}
 	if i.Permissions != nil && i.Destination.IsWildcard() {
 		unsupported = cmp.Or(unsupported, "Permissions of all services")
 	}
 	i.Unsupported, i.Origin = unsupported, "service-intentions/"+destination.Service
 	if unsupported != "" {
-		i.Action, i.Permissions = intention.Deny, nil
+		i.Action, i.Permissions, i.JWT = intention.Deny, nil, nil
 	}
 	return &i, nil
 }

@@ -33,12 +33,13 @@ func (d *Decoder) Intention() (i intention.Intention, ok bool) {
 	d.Know("Permissions")
 	conditional := slices.ContainsFunc(d.Given("Permissions"), func(f *Field) bool { return !f.Value.Empty() })
 	understood := false
+	var list []intention.Permission
 	switch {
 	case conditional && action.Set:
 		f := d.Given("Permissions")[0]
 		d.say(action.At, f, "%sAction must be omitted if Permissions are specified", d.placed())
 	case conditional:
-		i.Permissions, understood = d.permissions()
+		list, understood = d.permissions()
 	case action.Value == "allow":
 		i.Action, understood = intention.Allow, true
 	case action.Value == "deny":
@@ -53,7 +54,14 @@ func (d *Decoder) Intention() (i intention.Intention, ok bool) {
 		f := d.field(prefix + "Type")
 		d.say(t.At, f, `%s %.60q of %s is not known: "consul" is`, f.Key, t.Value, d.What)
 	}
-	d.Unsupported(prefix+"SamenessGroup", "JWT")
+	d.Unsupported(prefix + "SamenessGroup")
+	var tokens *intention.Tokens
+	if d.Lenient { // in config entries it is of all sources
+		tokens = d.Tokens()
+	}
+	if understood {
+		_ = i.Ask(list, tokens) // what is wrong with permissions is told already
+	}
 	// What says nothing about who is allowed what. The API before config entries had the first.
 	d.Drop("LegacyID", "LegacyMeta", "LegacyCreateTime", "LegacyUpdateTime")
 	if d.Lenient {

@@ -15,7 +15,7 @@ const maxHeaders = 100
 
 // permissions reads what an intention says of requests; ok is false if not all of it is understood, which is a mistake. It is done with what
 // is in them.
-func (d *Decoder) permissions() (all *intention.Permissions, ok bool) {
+func (d *Decoder) permissions() (list []intention.Permission, ok bool) {
 	reported := d.Report
 	place := d.placed()
 	ok = true
@@ -24,7 +24,6 @@ func (d *Decoder) permissions() (all *intention.Permissions, ok bool) {
 		reported(m)
 	}, Volatile: d.Volatile}
 	defer func(r *Reader) { d.Reader = r }(d.Reader)
-	var list []intention.Permission
 	blocks := d.Children("Permissions", "permission")
 	for n, p := range blocks {
 		list = append(list, p.permission(fmt.Sprintf("%sPermissions[%d]", place, n)))
@@ -32,14 +31,14 @@ func (d *Decoder) permissions() (all *intention.Permissions, ok bool) {
 	if !ok {
 		return nil, false
 	}
-	all, err := intention.NewPermissions(list)
+	_, err := intention.NewPermissions(list)
 	if wrong := (*intention.PermissionError)(nil); errors.As(err, &wrong) {
 		at := blocks[wrong.Permission]
 		at.Mistake(at.At, "%sPermissions[%d].HTTP.%s", place, wrong.Permission, wrong.Err)
 	} else if err != nil {
 		d.Mistake(d.At, "%s%s", place, err)
 	}
-	return all, ok
+	return list, ok
 }
 
 func (d *Decoder) permission(place string) (p intention.Permission) {
@@ -57,7 +56,11 @@ func (d *Decoder) permission(place string) (p intention.Permission) {
 	} else if !h.Broken {
 		d.Mistake(d.At, "%s.HTTP is required", place)
 	}
-	d.Unsupported("JWT")
+	p.JWT = d.tokens(place)
+	if f := d.field("JWT"); !d.Lenient && p.Action == intention.Deny && action.Set && f != nil && !f.Value.Empty() {
+		d.Mistake(f.At, "%s.JWT in a permission that denies: whoever is denied for a token can leave it away, so denying permissions do not look at tokens; "+
+			"allow those who bring the right one, in a permission before this one", place)
+	}
 	d.rest()
 	return p
 }

@@ -22,7 +22,7 @@ func (d *definitions) serviceIntentions(o *definition.Decoder) {
 			o.Mistake(metaAt(o, key), "Meta %s is for entries in Consul, which has no field for it: here give the source as spiffe_id, in the place of its Name", key)
 		}
 	}
-	o.Unsupported("JWT")
+	tokens := o.Tokens()
 	o.Done()
 	if len(sources) == 0 && !o.Broken && !o.Faulty("Sources") {
 		o.Mistake(o.At, "service-intentions need at least one source")
@@ -30,6 +30,7 @@ func (d *definitions) serviceIntentions(o *definition.Decoder) {
 	e := destination{at: o.At, Destination: &catalog.Destination{Name: identity.NewName(name)}}
 	e.entry = write(catalog.IntentionsKind, name, o.At.String(), pairs, nil).entry
 	seen := map[intention.Source]definition.Position{}
+	allowing := false
 	for n, s := range sources {
 		s.Within = fmt.Sprintf("Sources[%d]", n)
 		description := text(s.Written(descriptionShape), "Description")
@@ -54,10 +55,20 @@ func (d *definitions) serviceIntentions(o *definition.Decoder) {
 			s.Mistake(s.At, "source %s is given twice (first at %s)", i.Source, first)
 			continue
 		}
+		if tokens != nil {
+			_ = i.Ask(i.Permissions.List(), tokens) // the permissions are good
+			allowing = allowing || i.JWT != nil
+		}
 		seen[i.Source] = s.At
 		i.Destination = e.Name
 		e.Intentions = append(e.Intentions, i)
 		e.entry.Sources = append(e.entry.Sources, catalog.EntrySource{Source: i.Source, Description: description})
+	}
+	if f := o.Field("JWT"); f != nil && tokens != nil && len(e.Intentions) > 0 && !allowing {
+		o.Mistake(f.At, "JWT asks for tokens of those who are allowed, and no source is")
+	}
+	if f := o.Field("JWT"); f != nil && tokens != nil && e.Name.IsWildcard() {
+		o.Mistake(f.At, "JWT cannot be asked for by intentions with wildcarded destinations: name the services")
 	}
 	if ok {
 		slices.SortFunc(e.Intentions, intention.Compare)

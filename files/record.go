@@ -332,11 +332,9 @@ func (r *record) readRest(src []byte, dir string, texts []*file) error {
 			if i.Allow {
 				in.Action = intention.Allow
 			}
-			var err error
-			if in.Permissions, err = intention.NewPermissions(i.Permissions); err != nil {
+			if in.Ask(i.Permissions, intention.NewTokens(i.JWT)) != nil {
 				return errRecord // of a sallyport that takes other expressions
 			}
-			in.JWT = intention.NewTokens(i.JWT)
 			out.Intentions = append(out.Intentions, in)
 		}
 		r.intentions = append(r.intentions, out)

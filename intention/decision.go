@@ -38,6 +38,8 @@ const (
 	ByNoPermission
 	// ByPath: Decision.Intention has permissions that look at paths, and the request's is none that every server reads alike.
 	ByPath
+	// ByToken: Decision.Intention asks for a token, and the request has brought none that is good and says what it has to.
+	ByToken
 	// RequestsOnly: Decision.Intention has permissions, which are about requests, and this is a connection.
 	RequestsOnly
 	// unrecorded: the source is allowed, but that is not recorded on disk yet; see Within.
@@ -69,6 +71,8 @@ func (r Reason) String() string {
 		return "default policy, as no permission is met"
 	case ByPath:
 		return "the path is not canonical, and permissions look at it"
+	case ByToken:
+		return "no good token of those that are asked for"
 	case RequestsOnly:
 		return "permissions are about requests, and deny connections"
 	case unrecorded:
@@ -83,7 +87,7 @@ func (r Reason) String() string {
 type Decision struct {
 	Action Action
 	Reason Reason
-	// Intention is the one that decided, be it that it left it to the default; nil unless Reason is ByIntention, ByNoPermission, ByPath
+	// Intention is the one that decided, be it that it left it to the default; nil unless Reason is ByIntention, ByNoPermission, ByPath, ByToken
 	// or RequestsOnly. It must not be changed.
 	Intention *Intention
 	// Permission is which of Intention's permissions decided, counted from 1; 0: none did.
@@ -100,7 +104,7 @@ func (d Decision) String() string {
 	switch {
 	case d.Intention == nil:
 		return d.Reason.String()
-	case d.Permission > 0:
+	case d.Permission > 0 && d.Reason == ByIntention:
 		return d.Intention.Source.String() + " => " + d.Intention.Destination.String() + " #" + strconv.Itoa(d.Permission) + " (" + d.Action.String() + ")"
 	case d.Reason == ByIntention:
 		return d.Intention.String()
@@ -147,11 +151,16 @@ func (p *Policy) asked(d Decision, r *Request) Decision {
 	case r == nil || p.connections:
 		d.Reason = RequestsOnly
 	default:
+		if t := i.Permissions.tokens; len(t) > 0 && !meetsToken(t, r) {
+			return Decision{Reason: ByToken, Intention: i}
+		}
 		step := i.Permissions.decide(r)
 		if step == nil {
 			return Decision{Action: p.shared.scope.Default, Reason: ByNoPermission, Intention: i}
 		}
-		if d.Action, d.Permission = step.Action, step.Permission; step.Permission == 0 {
+		if d.Action, d.Permission = step.Action, step.Permission; step.Tokenless {
+			d.Reason = ByToken
+		} else if step.Permission == 0 && step.Action == Deny {
 			d.Reason = ByPath
 		}
 	}

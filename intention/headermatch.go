@@ -41,7 +41,7 @@ func (p *Permission) steps(number int) (Step, error) {
 		s.Clauses = append(s.Clauses, clauses...)
 	}
 	if len(p.JWT) > 0 && p.Action == Allow {
-		s.Clauses = append(s.Clauses, []Test{}) // nobody looks at tokens yet, so none is there
+		s.Tokens = p.JWT
 	}
 	return s, nil
 }

@@ -59,11 +59,11 @@ type Intention struct {
 	Source      Source
 	Destination identity.Name
 	Action      Action
-	// Permissions are what holds of requests, in place of Action, which is Deny then; nil: there are none. Connections
-	// are denied by them.
+	// Permissions are what holds of requests, in place of Action, which is Deny then, or Allow where they are made of JWT alone; nil: there are
+	// none. Connections are denied by them.
 	Permissions *Permissions `json:",omitempty"`
 	// JWT are tokens of which a request has to bring one for the intention to allow it, be it by Action or by a
-	// permission; nil: none has to. Nobody looks at tokens yet, so it denies.
+	// permission, of which Permissions are made, too; nil: none has to.
 	JWT *Tokens `json:",omitempty"`
 	// Unsupported, if not empty, names what in the intention sallyport does not evaluate
 	// (an unknown field). Such an intention denies its source whatever its Action
@@ -96,7 +96,9 @@ func (i Intention) String() string {
 	// Not by fmt: ext_authz puts it into each answer.
 	effect := i.Effect().String()
 	switch n := i.Permissions.Len(); {
-	case i.denies() || n == 0:
+	case i.denies() || i.Permissions == nil:
+	case n == 0:
+		effect = "allow with a token"
 	case n == 1:
 		effect = "1 permission"
 	default:
@@ -114,7 +116,7 @@ func (i Intention) Effect() Action {
 }
 
 // denies reports whether i denies whatever Action and Permissions say.
-func (i Intention) denies() bool { return i.Unsupported != "" || i.Held != "" || i.JWT != nil }
+func (i Intention) denies() bool { return i.Unsupported != "" || i.Held != "" }
 
 // breadth is how much of its source's an intention lets in. Of several for one source the narrowest holds.
 func (i *Intention) breadth() breadth {
@@ -143,8 +145,6 @@ func (i Intention) WhyDenied() string {
 		return "denies because sallyport does not support its " + i.Unsupported
 	case i.Held != "":
 		return "waits until " + i.Held
-	case i.JWT != nil:
-		return "denies because sallyport does not support its JWT"
 	}
 	return ""
 }

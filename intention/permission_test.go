@@ -178,7 +178,9 @@ func TestPermissionsAreOne(t *testing.T) {
 	list := []intention.Permission{{Action: intention.Allow, PathExact: "/a", Methods: []string{"GET"}, Headers: []intention.HeaderMatch{{Name: "x", Exact: "y", Invert: true}}}}
 	i := intention.Intention{
 		Source: intention.Source{Name: identity.NewName("web")}, Destination: identity.NewName("api"), Origin: "a.hcl:1",
-		Permissions: permissions(t, list...), JWT: intention.NewTokens([]intention.TokenRequirement{{Provider: "p", Claims: []intention.Claim{{Path: []string{"a"}, Value: "b"}}}}),
+	}
+	if err := i.Ask(list, intention.NewTokens([]intention.TokenRequirement{{Provider: "p", Claims: []intention.Claim{{Path: []string{"a"}, Value: "b"}}}})); err != nil {
+		t.Fatal(err)
 	}
 	b, err := json.Marshal(i)
 	if err != nil {
@@ -194,8 +196,8 @@ func TestPermissionsAreOne(t *testing.T) {
 	if diff := cmp.Diff(list, again.Permissions.List()); diff != "" {
 		t.Error(diff)
 	}
-	if i.Effect() != intention.Deny || i.String() != "web => api (deny)" || i.WhyDenied() == "" {
-		t.Errorf("with a token that nobody looks at: %s, %s", i, i.WhyDenied())
+	if i.Effect() != intention.Deny || i.String() != "web => api (1 permission)" || i.WhyDenied() != "" {
+		t.Errorf("with a token: %s, %s", i, i.WhyDenied())
 	}
 	other := i
 	other.Permissions = permissions(t, intention.Permission{})

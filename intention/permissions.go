@@ -18,9 +18,10 @@ const MaxPermissions = 1000
 // Permissions are those of one intention, in order, compiled. It is immutable, and of equal ones there is one alone, so that pointers
 // compare as what they point to. The nil Permissions has none.
 type Permissions struct {
-	list  []Permission
-	steps []Step
-	sum   [sha256.Size]byte
+	list   []Permission
+	tokens []TokenRequirement
+	steps  []Step
+	sum    [sha256.Size]byte
 }
 
 // Tokens are the tokens of which a request has to bring one, whatever the permissions of the intention say besides. It is immutable, and
@@ -38,24 +39,50 @@ var (
 
 // NewPermissions compiles permissions; nil if there are none. The error, of a *PermissionError's type, is of the first one of which not
 // all can be done: an expression that is none, or too large. list must not be changed afterwards.
-func NewPermissions(list []Permission) (*Permissions, error) {
+func NewPermissions(list []Permission) (*Permissions, error) { return NewPermissionsWith(list, nil) }
+
+// NewPermissionsWith is NewPermissions for an intention with tokens; nil if there are neither.
+//
+// t are the tokens of the intention. Without a list they are the one condition of an intention that allows. A request that has brought none of
+// them is denied, and one that a permission allows but for its own tokens is, unless a later permission allows it: where the default is to allow,
+// who leaves a token away would be let in by that else. Denying permissions do not look at tokens, as whoever is denied for one can leave it away.
+func NewPermissionsWith(list []Permission, t *Tokens) (*Permissions, error) {
 	switch {
-	case len(list) == 0:
+	case len(list) == 0 && t == nil:
 		return nil, nil //nolint:nilnil // none are the nil ones
 	case len(list) > MaxPermissions:
 		return nil, fmt.Errorf("%d permissions, and %d are the most", len(list), MaxPermissions)
 	}
 	sum := sumOf(list)
+	if t != nil {
+		sum = sumOf([][]byte{sum[:], t.sum[:]})
+	}
 	if known := permissions.Get(sum); known != nil {
 		return known, nil
 	}
-	p := &Permissions{list: list, sum: sum}
+	p := &Permissions{list: list, tokens: t.List(), sum: sum}
+	if len(list) == 0 {
+		p.steps = []Step{{Action: Allow}}
+	}
 	for i := range list {
 		steps, err := list[i].steps(i + 1)
 		if err != nil {
 			return nil, &PermissionError{Permission: i, Err: err}
 		}
 		p.steps = append(p.steps, steps)
+	}
+	for i := range list {
+		if list[i].Action != Allow || len(list[i].JWT) == 0 {
+			continue
+		}
+		without := list[i]
+		without.Action = Deny
+		step, err := without.steps(i + 1)
+		if err != nil {
+			return nil, &PermissionError{Permission: i, Err: err}
+		}
+		step.Tokenless = true
+		p.steps = append(p.steps, step)
 	}
 	if slices.ContainsFunc(list, Permission.looksAtPath) {
 		p.steps = slices.Insert(p.steps, 0, guard)
@@ -102,6 +129,15 @@ func (p *Permissions) List() []Permission {
 
 // Len is how many there are.
 func (p *Permissions) Len() int { return len(p.List()) }
+
+// Tokens are those of the intention: a request that has brought none of them is denied, and Steps say nothing of it. Empty: none has to be
+// brought. It must not be changed.
+func (p *Permissions) Tokens() []TokenRequirement {
+	if p == nil {
+		return nil
+	}
+	return p.tokens
+}
 
 // Steps are what a request is compared with, in order; the first one that it meets decides. It must not be changed.
 func (p *Permissions) Steps() []Step {
@@ -169,9 +205,18 @@ func (i *Intention) UnmarshalJSON(b []byte) error {
 	if err := d.Decode(&in); err != nil {
 		return err
 	}
-	var err error
-	i.Permissions, err = NewPermissions(in.Permissions)
-	i.JWT = NewTokens(in.JWT)
+	return i.Ask(in.Permissions, NewTokens(in.JWT))
+}
+
+// Ask has i, of which Action says what it does without permissions, ask for what the permissions and the tokens of an entry say. An intention
+// that denies does not look at tokens.
+func (i *Intention) Ask(list []Permission, t *Tokens) (err error) {
+	i.JWT, i.Permissions = nil, nil
+	if len(list) == 0 && i.Action != Allow {
+		return nil
+	}
+	i.JWT = t
+	i.Permissions, err = NewPermissionsWith(list, t)
 	return err
 }
 
@@ -242,13 +287,26 @@ func (p *Permissions) decide(r *Request) *Step {
 // default.
 func (p *Permissions) outline(otherwise Action) string {
 	b := make([]byte, 0, len(p.list)*17+1)
-	if p.steps[0].Permission == 0 {
+	if p.steps[0].Permission == 0 && p.steps[0].Action == Deny {
 		b = append(append(b, signs[Deny]), "canonical-paths."...)
 	}
 	for i := range p.list {
 		sum := sumOf(&p.list[i])
 		b = append(b, signs[p.list[i].Action])
 		b = base64.RawURLEncoding.AppendEncode(b, sum[:12])
+	}
+	if len(p.tokens) > 0 {
+		sum := sumOf(p.tokens)
+		b = base64.RawURLEncoding.AppendEncode(append(b, signs[Deny]), sum[:12])
+	}
+	if len(p.list) == 0 {
+		otherwise = Allow
+	}
+	for i := range p.list { // to demand a token for some of what is allowed by default takes the rest of it away
+		if otherwise == Allow && p.list[i].Action == Allow && len(p.list[i].JWT) > 0 {
+			sum := sumOf(&p.list[i])
+			b = base64.RawURLEncoding.AppendEncode(append(b, signs[Deny]), sum[:12])
+		}
 	}
 	return string(append(b, signs[otherwise]))
 }

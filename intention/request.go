@@ -13,6 +13,9 @@ type Request struct {
 	// Header is the value of a header, whose name is in lower case, and whether there is one; the values of a header that is there
 	// several times are joined by ",". Nil: there are no headers. "host" is asked for as ":authority".
 	Header func(name string) (value string, ok bool)
+	// Tokens are what the good tokens of a request say, their claims as encoding/json has objects, by the provider that has issued them. Good
+	// is what the proxy has verified: the signature, the times, the audience and that the issuer is the provider's. Nil: it has brought none.
+	Tokens map[string]map[string]any
 }
 
 // Names of the texts of a request that are no headers.
@@ -39,11 +42,19 @@ func (r *Request) text(of string) (value string, ok bool) {
 type Step struct {
 	Action  Action
 	Clauses [][]Test
-	// Permission is which of the intention's it is, counted from 1; 0: the guard, which denies what is no canonical path.
+	// Tokens are those of which the request has to have brought one, too; empty: none.
+	Tokens []TokenRequirement
+	// Permission is which of the intention's it is, counted from 1; 0: the guard, which denies what is no canonical path, or what allows all
+	// who have brought the intention's own token.
 	Permission int
+	// Tokenless: it denies who meets all of a permission but its tokens, in the place of the default.
+	Tokenless bool
 }
 
 func (s *Step) meets(r *Request) bool {
+	if len(s.Tokens) > 0 && !meetsToken(s.Tokens, r) {
+		return false
+	}
 	for _, clause := range s.Clauses {
 		if !meetsOne(clause, r) {
 			return false
