@@ -4,6 +4,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/sallyport/sallyport/intention"
 )
 
 // TokenProvider is who issues tokens (JWTs, RFC 7519) that intentions can ask for: a jwt-provider entry.
@@ -79,3 +81,41 @@ func (p *TokenProvider) equal(o *TokenProvider) bool {
 }
 
 func compareTokenProviders(a, b *TokenProvider) int { return strings.Compare(a.Name, b.Name) }
+
+// asked are the providers whose tokens a policy asks for.
+func (v *View) asked(p *intention.Policy) (list []*TokenProvider) {
+	for _, name := range p.Providers() {
+		if t := v.TokenProvider(name); t != nil {
+			list = append(list, t)
+		}
+	}
+	return list
+}
+
+// verifiers are the proxies whose policies ask for tokens.
+func (v *View) verifiers() (list []int) {
+	for i, p := range v.contents.Proxies {
+		if len(v.policies[p.Service].Providers()) > 0 {
+			list = append(list, i)
+		}
+	}
+	return list
+}
+
+// TokenProvider is the one of that name; nil: there is none.
+func (v *View) TokenProvider(name string) *TokenProvider {
+	if i, ok := slices.BinarySearchFunc(v.contents.TokenProviders, &TokenProvider{Name: name}, compareTokenProviders); ok {
+		return v.contents.TokenProviders[i]
+	}
+	return nil
+}
+
+// KeySources are where the keys of v's token providers are asked for, each once.
+func (v *View) KeySources() (all []KeySource) {
+	for _, p := range v.contents.TokenProviders {
+		if p.From != (KeySource{}) && !slices.Contains(all, p.From) {
+			all = append(all, p.From)
+		}
+	}
+	return all
+}

@@ -287,6 +287,9 @@ func (n *View) look(v *View, all bool, f followings, dialled []targetKey, polici
 		for _, name := range policies {
 			concerned = append(concerned, n.index.own[name]...)
 		}
+		if !f.tokens.same() {
+			concerned = append(concerned, n.verifiers()...)
+		}
 	}
 	number := n.Change().Number
 	for _, i := range concerned {
@@ -308,6 +311,7 @@ func (n *View) look(v *View, all bool, f followings, dialled []targetKey, polici
 func (n *View) proxyView(i int, index bool) *ProxyView {
 	p := n.contents.Proxies[i]
 	w := &ProxyView{Mesh: n.mesh, Proxy: p, Policy: n.policies[p.Service], Upstreams: make([]Target, len(p.Upstreams))}
+	w.Tokens = n.asked(w.Policy)
 	for k, u := range p.Upstreams {
 		if u.Foreign != "" {
 			w.Upstreams[k] = foreignTarget(u)
