@@ -350,6 +350,7 @@ func (a *assembly) publish(before catalog.Contents) {
 	if len(a.created) > 0 {
 		slices.SortFunc(a.sorted, func(a, b *name) int { return strings.Compare(a.name, b.name) })
 	}
+	a.checkProviders()
 	a.warnOfSpellings()
 	a.warnOfDefaults()
 	c.Services = make([]*catalog.Service, 0, len(a.sorted))

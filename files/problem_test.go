@@ -329,7 +329,7 @@ func mistakes() []mistake {
 		one("letter case of an expression", permissions("{ Action = \"allow\"\nHTTP { Header = [{ Name = \"a\" Regex = \"b\" IgnoreCase = true }] } }"),
 			"a.hcl:6: Sources[0].Permissions[0].HTTP.Header[0] should set one of Exact, Prefix, Suffix, or Contains when using IgnoreCase"),
 		one("unknown key of a permission", permissions("{ Action = \"allow\"\nHTTP { PathExact = \"/a\" }\nPath = \"/b\" }"), "a.hcl:7: unknown key \"Path\" in permission"),
-		one("JWT of a permission", permissions("{ Action = \"allow\"\nHTTP { PathExact = \"/a\" }\nJWT { Providers = [{ Name = \"p\" }] } }"), "a.hcl:7: JWT in permission is not supported yet"),
+		one("JWT of a permission", permissions("{ Action = \"allow\"\nHTTP { PathExact = \"/a\" }\nJWT { Providers = [{ Name = \"p\" }] } }"), "a.hcl:3: Referenced JWT Provider does not exist. Provider Name: p"),
 		one("foreign upstream", inProxy("upstreams {\nspiffe_id = \"spiffe://td-b.example/x\"\nlocal_bind_port = 9191\n}"),
 			"a.hcl:6: upstream spiffe://td-b.example/x needs address: it is in no catalog, so where it is has to be said",
 			"a.hcl:6: upstream spiffe://td-b.example/x needs port: it is in no catalog, so where it is has to be said"),
@@ -368,7 +368,7 @@ func mistakes() []mistake {
 		one("source peer", entry("service-intentions", "api", "Sources = [{\nName = \"web\"\nAction = \"allow\"\nPeer = \"p\"\n}]"), `a.hcl:6: Peer "p" in source is not supported yet`),
 		one("source key", entry("service-intentions", "api", "Sources = [{\nName = \"web\"\nActon = \"allow\"\n}]"), `a.hcl:5: unknown key "Acton" in source: did you mean Action?`),
 		one("source type", entry("service-intentions", "api", "Sources = [{\nName = \"web\"\nAction = \"allow\"\nType = \"x\"\n}]"), `a.hcl:6: Type "x" of source is not known: "consul" is`),
-		one("jwt", entry("service-intentions", "api", "Sources = [{ Name = \"web\" Action = \"allow\" }]\nJWT { Providers = [{ Name = \"x\" }] }"), "a.hcl:4: JWT in service-intentions is not supported yet"),
+		one("jwt", entry("service-intentions", "api", "Sources = [{ Name = \"web\" Action = \"allow\" }]\nJWT { Providers = [{ Name = \"x\" }] }"), "a.hcl:3: Referenced JWT Provider does not exist. Provider Name: x"),
 
 		// The other entries.
 		one("defaults name", "Kind = \"service-defaults\"\n", "a.hcl:1: service-defaults has no Name"),

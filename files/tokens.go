@@ -47,3 +47,26 @@ func (a *assembly) addProvider(e *tokenProvider) {
 func (a *assembly) tokenProviders() []*tokenProvider {
 	return slices.SortedFunc(maps.Values(a.providers), func(a, b *tokenProvider) int { return strings.Compare(a.Name, b.Name) })
 }
+
+// checkProviders reports the intentions that ask for tokens of a provider that is not there.
+func (a *assembly) checkProviders() {
+	for _, n := range a.sorted {
+		if n.entry.Destination == nil {
+			continue
+		}
+		told := map[string]bool{}
+		for i := range n.entry.Intentions {
+			in := &n.entry.Intentions[i]
+			named := in.JWT.List()
+			for _, p := range in.Permissions.List() {
+				named = append(named[:len(named):len(named)], p.JWT...)
+			}
+			for _, t := range named {
+				if t.Provider != "" && a.providers[t.Provider] == nil && !told[t.Provider] {
+					told[t.Provider] = true
+					a.doubtful(definition.ParsePosition(in.Origin), "Referenced JWT Provider does not exist. Provider Name: %s", t.Provider)
+				}
+			}
+		}
+	}
+}

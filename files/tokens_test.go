@@ -7,6 +7,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/sallyport/sallyport/files"
+	"github.com/sallyport/sallyport/intention"
 )
 
 // keySet has one key of Ed25519 (RFC 8037, A.2).
@@ -65,5 +66,50 @@ func TestTokenProviderProblems(t *testing.T) {
 	_, err := files.Load(files.Config{Dir: write(t, map[string]string{"a.hcl": provider("p", ""), "b.hcl": provider("p", "")}), TrustDomain: trustDomain})
 	if want := "b.hcl:1: the jwt-provider p is given twice (first at a.hcl:1)"; err == nil || err.Error() != want {
 		t.Errorf("%v\nwant %s", err, want)
+	}
+}
+
+// TestTokensAskedFor: what an intention asks of tokens is read, and mistakes in it are told at their lines.
+func TestTokensAskedFor(t *testing.T) {
+	t.Parallel()
+	asks := func(lines string) string { return entry("service-intentions", "api", lines) }
+	const block = "JWT { Providers { Name = \"p\" VerifyClaims { Path = [\"a\", \"b\"] Value = \"v\" } } }\n"
+	allows := "Sources { Name = \"web\" Action = \"allow\" }\n"
+	permission := func(action, jwt string) string {
+		return "Sources {\n Name = \"web\"\n Permissions {\n  Action = \"" + action + "\"\n  HTTP { PathPrefix = \"/\" }\n  " + jwt + " }\n}\n"
+	}
+	for name, c := range map[string]struct{ text, want string }{
+		"the intention's":             {asks(block + allows), ""},
+		"beside one that denies":      {asks(block + allows + "Sources { Name = \"*\" Action = \"deny\" }\n"), ""},
+		"both":                        {asks(block + permission("allow", block)), ""},
+		"of one who is denied":        {asks(block + "Sources { Name = \"web\" Action = \"deny\" }\n"), "a.hcl:3: JWT asks for tokens of those who are allowed, and no source is"},
+		"of a permission that denies": {asks(permission("deny", block)), "a.hcl:8: Sources[0].Permissions[0].JWT in a permission that denies: whoever is denied for a token can leave it away, so denying permissions do not look at tokens; allow those who bring the right one, in a permission before this one"},
+		"of all services":             {entry("service-intentions", "*", block+allows), "a.hcl:3: JWT cannot be asked for by intentions with wildcarded destinations: name the services"},
+		"no provider":                 {asks("JWT { Providers = [] }\n" + allows), "a.hcl:3: JWT has no Providers"},
+		"no name":                     {asks("JWT { Providers { VerifyClaims { Path = [\"a\"] Value = \"v\" } } }\n" + allows), "a.hcl:3: JWT provider name is required"},
+		"a name twice":                {asks("JWT { Providers = [{ Name = \"p\" }, { Name = \"p\" }] }\n" + allows), `a.hcl:3: JWT.Providers[1]: the provider "p" is named twice: what is said of it has to hold together, so put all claims into one`},
+		"no path":                     {asks("JWT { Providers { Name = \"p\" VerifyClaims { Value = \"v\" } } }\n" + allows), "a.hcl:3: JWT.Providers[0].VerifyClaims[0] has no Path, so no token meets it"},
+		"no value":                    {asks("JWT { Providers { Name = \"p\" VerifyClaims { Path = [\"v\"] } } }\n" + allows), "a.hcl:3: JWT.Providers[0].VerifyClaims[0] has no Value, so no token meets it"},
+		"nobody's":                    {asks(strings.Replace(block, `"p"`, `"nope"`, 1) + allows), "a.hcl:4: Referenced JWT Provider does not exist. Provider Name: nope"},
+		"nobody's of a permission":    {asks(permission("allow", strings.Replace(block, `"p"`, `"nope"`, 1))), "a.hcl:3: Referenced JWT Provider does not exist. Provider Name: nope"},
+	} {
+		_, err := files.Load(files.Config{Dir: write(t, map[string]string{"a.hcl": c.text, "p.hcl": provider("p", "")}), TrustDomain: trustDomain})
+		if got := ""; err != nil {
+			got = err.Error()
+			if got != c.want {
+				t.Errorf("%s: %s\nwant %s", name, got, c.want)
+			}
+		} else if c.want != "" {
+			t.Errorf("%s is taken, want %s", name, c.want)
+		}
+	}
+	contents := load(t, files.Config{Dir: write(t, map[string]string{"a.hcl": asks(block + permission("allow", block)), "p.hcl": provider("p", "")})})
+	i := contents.Intentions[0].Intentions[0]
+	want := []intention.TokenRequirement{{Provider: "p", Claims: []intention.Claim{{Path: []string{"a", "b"}, Value: "v"}}}}
+	if diff := cmp.Diff(want, i.JWT.List()); diff != "" {
+		t.Error(diff)
+	}
+	if diff := cmp.Diff(want, i.Permissions.List()[0].JWT); diff != "" {
+		t.Error(diff)
 	}
 }

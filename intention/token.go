@@ -55,7 +55,9 @@ func (c *Claim) Number() (n float64, ok bool) {
 }
 
 // Boolean is what a claim that is true or false in JSON has to be; ok is false if neither is what Value says.
-func (c *Claim) Boolean() (b, ok bool) { return c.Value == "true", c.Value == "true" || c.Value == "false" }
+func (c *Claim) Boolean() (b, ok bool) {
+	return c.Value == "true", c.Value == "true" || c.Value == "false"
+}
 
 // Providers are the names of those whose tokens the intentions about p's destination ask for, sorted. A nil p has none.
 func (p *Policy) Providers() (names []string) {
