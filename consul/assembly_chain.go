@@ -21,7 +21,10 @@ type target struct {
 	chain     *chain.Chain // nil: the default one
 	endpoints []*catalog.Endpoints
 	lead      *lead // how it is dialled; nil: it is as the last-known-good file has it
-	served    bool  // a proxy that is served dials it
+	// newest is what the agent last said of it when it was looked at what is wanted: what was said since
+	// is taken in with what it makes wanted. nil: nothing yet.
+	newest *discovery
+	served bool // a proxy that is served dials it
 	// mode is that of mesh gateways by which all who dial it do so; mixed: they differ.
 	mode  string
 	mixed bool
@@ -63,16 +66,26 @@ func (b *assembly) wanted() wants {
 	defer b.agent.mu.Unlock()
 	w := b.nodeProxies.wants
 	w.chains, w.endpoints, w.intentions = maps.Clone(w.chains), map[string]bool{}, maps.Clone(w.intentions)
+	b.noteDatacenters()
 	b.inquire(&w)
 	b.overrides()
 	for name, t := range b.targets {
 		w.chains[name] = true
+		t.newest = b.said(name)
 		b.needed(t, w.endpoints)
 	}
 	maps.DeleteFunc(b.awaited, func(asked string, _ time.Time) bool { return !w.endpoints[asked] && !w.chains[asked] })
 	b.await(w.endpoints)
 	b.await(w.chains)
 	return w
+}
+
+// said is what the agent last said of how a target is dialled; nil: nothing yet.
+func (b *assembly) said(target string) *discovery {
+	if c := b.agent.known.chains[target]; c != nil && c.ok {
+		return c.value
+	}
+	return nil
 }
 
 // await notes since when things are asked for.
@@ -89,14 +102,13 @@ func (b *assembly) await(names map[string]bool) {
 // most chains are the default one.
 func (b *assembly) needed(t *target, endpoints map[string]bool) {
 	name, datacenter, more := splitTarget(t.name)
-	c := b.agent.known.chains[t.name]
-	if c == nil || !c.ok {
+	if t.newest == nil {
 		if more == "" {
 			endpoints[targetName(name, datacenter, "")] = true
 		}
 		return
 	}
-	for _, d := range []*discovery{c.value, b.inForce[t.name]} {
+	for _, d := range []*discovery{t.newest, b.inForce[t.name]} {
 		if d != nil {
 			l := b.leadOf(t, d)
 			for _, g := range l.groups {
@@ -125,11 +137,10 @@ func (b *assembly) overrides() {
 	for _, r := range b.nodeProxies.list {
 		for i := range r.upstreams {
 			u, base := &r.upstreams[i], r.targets[i]
-			c := k.chains[base.name]
-			if !u.protocol.Set || c == nil || !c.ok {
+			if !u.protocol.Set {
 				continue
 			}
-			for _, d := range []*discovery{c.value, b.inForce[base.name]} {
+			for _, d := range []*discovery{b.said(base.name), b.inForce[base.name]} {
 				if d == nil {
 					continue
 				}
@@ -179,8 +190,8 @@ func (b *assembly) readTargets() {
 	for _, d := range b.inForce {
 		used[d] = true
 	}
-	for _, c := range b.agent.known.chains {
-		used[c.value] = true
+	for _, t := range b.targets {
+		used[t.newest] = true
 	}
 	maps.DeleteFunc(b.leads, func(k leadKey, _ *lead) bool { return !used[k.of] })
 }
@@ -188,12 +199,11 @@ func (b *assembly) readTargets() {
 // readTarget reads what is known of t. A chain comes into force when the endpoints that it leads to
 // are known, or were waited for for a moment: until then the one before is.
 func (b *assembly) readTarget(t *target) {
-	*t = target{name: t.name, mode: t.mode, mixed: t.mixed, others: t.others}
-	c := b.agent.known.chains[t.name]
-	if c == nil || !c.ok {
+	*t = target{name: t.name, mode: t.mode, mixed: t.mixed, newest: t.newest, others: t.others}
+	d, old := t.newest, b.inForce[t.name]
+	if d == nil {
 		return
 	}
-	d, old := c.value, b.inForce[t.name]
 	if ok, late := b.ready(t, d); !ok || old != nil && old != d && b.othersWait(t) {
 		if old == nil || old == d {
 			return
@@ -217,8 +227,8 @@ func (b *assembly) readTarget(t *target) {
 	t.chain = t.lead.chain
 	protocol := definition.Protocol(d.protocol)
 	if more != "" {
-		if base := b.agent.known.chains[targetName(name, datacenter, "")]; base != nil && base.ok {
-			protocol = definition.Protocol(base.value.protocol)
+		if base := b.targets[targetName(name, datacenter, "")]; base != nil && base.newest != nil {
+			protocol = definition.Protocol(base.newest.protocol)
 		}
 	}
 	t.service = &catalog.Service{Name: identity.NewName(name), Datacenter: datacenter, Protocol: protocol}
@@ -259,10 +269,9 @@ func (b *assembly) ready(t *target, d *discovery) (ok, late bool) {
 func (b *assembly) othersWait(t *target) bool {
 	for _, o := range t.others {
 		end := cmp.Or(b.awaited[o.name], b.now).Add(firstWait)
-		c := b.agent.known.chains[o.name]
-		known := c != nil && c.ok
+		known := o.newest != nil
 		if known {
-			known, _ = b.ready(o, c.value)
+			known, _ = b.ready(o, o.newest)
 		}
 		if !known && b.now.Before(end) {
 			b.wake(end)

@@ -125,10 +125,9 @@ const waiting = "waiting"
 func (b *assembly) upstream(
 	id identity.ProxyID, u *upstream, t *target, own *meshDefaults,
 ) (up catalog.Upstream, _ *target, reason string) {
-	c := b.agent.known.chains[t.name]
-	known := c != nil && c.ok
+	known := t.newest != nil
 	if known {
-		d := cmp.Or(b.inForce[t.name], c.value)
+		d := cmp.Or(b.inForce[t.name], t.newest)
 		t = b.targets[overridden(t.name, own.spoken(u.protocol, definition.Protocol(d.protocol)), d)]
 	}
 	switch {

@@ -202,11 +202,7 @@ func (b *assembly) mesh() (m catalog.Mesh, own meshDefaults, ok bool) {
 	}
 	switch {
 	case k.datacenters.ok:
-		for _, dc := range k.datacenters.value {
-			if identity.CheckDatacenter(dc) == nil {
-				b.datacenters[dc] = true
-			}
-		}
+		b.noteDatacenters()
 		m.Datacenters = slices.Collect(maps.Keys(b.datacenters))
 	case seed != nil:
 		m.Datacenters = slices.Clone(seed.Datacenters)
@@ -235,6 +231,15 @@ func (b *assembly) mesh() (m catalog.Mesh, own meshDefaults, ok bool) {
 	own, problems := k.proxyDefaults.value.settings()
 	b.problems = append(b.problems, problems...)
 	return m, own, true
+}
+
+// noteDatacenters remembers the datacenters that Consul knows. Agent.mu is held.
+func (b *assembly) noteDatacenters() {
+	for _, dc := range b.agent.known.datacenters.value {
+		if identity.CheckDatacenter(dc) == nil {
+			b.datacenters[dc] = true
+		}
+	}
 }
 
 // defaultPolicy is what holds where no intention does: the agent's default_intention_policy, else

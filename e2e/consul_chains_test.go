@@ -244,6 +244,47 @@ func split(client *http.Client, addr string, requests int, percent float64) erro
 	return nil
 }
 
+// TestConsulUnservable: what Consul takes and no Envoy does is left out alone, and its requests are answered 503 and by nobody else.
+func TestConsulUnservable(t *testing.T) {
+	t.Parallel()
+	c := meshtest.StartConsul(t, meshtest.Agent{})
+	m := besideConsul(t, c)
+	m.Add(meshtest.Service{Name: "api", Protocol: "http", Local: serveSeen(t, "api"), CheckInterval: "1s"})
+	m.Add(meshtest.Service{Name: "web", Upstreams: []string{"api"}, CheckInterval: "1s"})
+	m.Intend("api", meshtest.Intentions{"web": "allow"})
+	m.Serve()
+	m.Sidecars("api", "web")
+	c.PutConfig(entry{"Kind": "service-router", "Name": "api", "Routes": []entry{
+		{"Match": entry{"HTTP": entry{"PathExact": "/fine"}}},
+		{"Match": entry{"HTTP": entry{"PathPrefix": "/header"}}, "Destination": entry{"RequestHeaders": entry{"Set": entry{"x-a": "50%"}}}},
+		{"Match": entry{"HTTP": entry{"PathPrefix": "/host"}}, "Destination": entry{"RequestHeaders": entry{"Set": entry{"host": "x"}}}},
+		{"Match": entry{"HTTP": entry{"PathPrefix": "/before"}}},
+		{"Match": entry{"HTTP": entry{"PathRegex": "/(", "Methods": []string{"PUT"}}}},
+		{"Match": entry{"HTTP": entry{"PathExact": "/after"}}},
+	}})
+	client := &http.Client{Timeout: 5 * time.Second}
+	t.Cleanup(client.CloseIdleConnections)
+	meshtest.Await(t, "the routes that can be are served", func() error {
+		for path, want := range map[string]string{
+			"/fine": "200 api /fine", "/header": "503", "/headers": "503", "/host": "503", "/before": "200 api /before", "/after": "200 api /after", "/x": "200 api /x",
+		} {
+			if got := asksChain(client, m.Upstream("web", "api"), path); got != want {
+				return fmt.Errorf("%s: %s, want %s", path, got, want)
+			}
+		}
+		return nil
+	})
+	out := m.MustRun("status")
+	for _, want := range []string{"Route[1]", "Route[2]", "Route[4]"} {
+		if !strings.Contains(out, want) {
+			t.Errorf("the status says nothing of %s:\n%s", want, out)
+		}
+	}
+	if p, err := m.Proxy("web"); err != nil || p.LastNACK != nil || !p.InSync {
+		t.Errorf("%v, %v", p, err)
+	}
+}
+
 // TestConsulChainDatacenters: a failover to another datacenter, and a redirect there, by entries that hold in both; and one to a datacenter that there is not.
 func TestConsulChainDatacenters(t *testing.T) {
 	t.Parallel()

@@ -63,6 +63,9 @@ func (c *chainRoutes) routes() []*routev3.Route {
 // route leads the requests of r to the node next. name is for warnings.
 func (c *chainRoutes) route(name string, r *chain.Route, next string) *routev3.Route {
 	match, err := c.match(r.Match)
+	if err == nil {
+		err = unservable(r.Unservable())
+	}
 	route := &routev3.Route{Match: match}
 	if err == nil {
 		err = c.lead(name, route, r.Destination, next)
@@ -78,6 +81,17 @@ func (c *chainRoutes) route(name string, r *chain.Route, next string) *routev3.R
 		Status: 503,
 		Body:   &corev3.DataSource{Specifier: &corev3.DataSource_InlineString{InlineString: "this route cannot be served: see the status of its sidecar\n"}},
 	}}}
+}
+
+// unservable is the first of the mistakes for which a route or a leg cannot be served; nil: there is none. What retries do not know they
+// leave out, and in expressions letter case is ignored, too.
+func unservable(mistakes []*chain.Mistake) error {
+	for _, m := range mistakes {
+		if !slices.Contains(m.Path, "RetryOn") && !slices.Contains(m.Path, "IgnoreCase") {
+			return m
+		}
+	}
+	return nil
 }
 
 // refusal is why Envoy would refuse m, as far as its definition says; nil: it would not.
@@ -144,11 +158,16 @@ func (c *chainRoutes) clusters(name string, node *chain.Node, key string, a *rou
 		to := c.chain.Nodes[s.Next]
 		err := errNowhere
 		if leg.Name = c.lookUp(to, s.Next); leg.Name != "" {
+			err = nil
 			if s.Definition != nil {
 				leg.RequestHeadersToAdd, leg.RequestHeadersToRemove = headers(s.Definition.RequestHeaders)
 				leg.ResponseHeadersToAdd, leg.ResponseHeadersToRemove = headers(s.Definition.ResponseHeaders)
+				err = unservable(s.Definition.Unservable())
 			}
-			if err = refusal(leg); err == nil {
+			if err == nil {
+				err = refusal(leg)
+			}
+			if err == nil {
 				resolvers = append(resolvers, to.Resolver)
 			}
 		}

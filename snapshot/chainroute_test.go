@@ -163,11 +163,18 @@ var routeCases = map[string]routeCase{
 	"refused two paths":                 with(routeCase{routes: match(chain.HTTPMatch{PathExact: "/a", PathPrefix: "/b"})}, "Route[0] of api answers 503: it has several of PathExact"),
 	"refused path that is no UTF-8":     with(routeCase{routes: match(chain.HTTPMatch{PathExact: "/\xff"})}, "Route[0] of api answers 503: "),
 	"refused rewrite of an expression":  with(routeCase{routes: []chain.Route{{Match: &chain.HTTPMatch{PathRegex: "/a"}, Destination: &chain.Destination{PrefixRewrite: "/b"}}}}, "Route[0] of api answers 503: PrefixRewrite needs"),
-	"refused rewrite without a slash":   with(routeCase{routes: []chain.Route{{Match: &chain.HTTPMatch{PathPrefix: "/a"}, Destination: &chain.Destination{PrefixRewrite: "b"}}}}, "Route[0] of api answers 503: PrefixRewrite \"b\""),
+	"refused rewrite without a slash":   with(routeCase{routes: []chain.Route{{Match: &chain.HTTPMatch{PathPrefix: "/a"}, Destination: &chain.Destination{PrefixRewrite: "b"}}}}, "Route[0] of api answers 503: the route PrefixRewrite doesn't start with"),
 	"refused retries":                   with(routeCase{routes: to(chain.Destination{RetryOn: []string{"always", "5xx"}})}, `Route[0] of api does not retry on "always"`),
-	"refused modification without name": with(routeCase{routes: to(chain.Destination{RequestHeaders: &chain.HeaderModifiers{Set: map[string]string{"": "x"}}})}, "Route[0] of api answers 503: invalid"),
+	"refused modification without name": with(routeCase{routes: to(chain.Destination{RequestHeaders: &chain.HeaderModifiers{Set: map[string]string{"": "x"}}})}, "Route[0] of api answers 503: "),
 	"refused modification of a leg": with(routeCase{splits: []chain.Split{{Weight: 90}, {Weight: 10, Service: "web", RequestHeaders: &chain.HeaderModifiers{Set: map[string]string{"x\n": "x"}}}}},
-		"all requests to api answers 503 to 10% of its requests: invalid"),
+		"all requests to api answers 503 to 10% of its requests: the split RequestHeaders.Set: \"x\\n\" cannot be the name of a header"),
+	"refused value with a lone %": with(routeCase{routes: to(chain.Destination{RequestHeaders: &chain.HeaderModifiers{Set: map[string]string{"x": "50%"}}})},
+		"Route[0] of api answers 503: the route RequestHeaders.Set"),
+	"refused host": with(routeCase{routes: to(chain.Destination{RequestHeaders: &chain.HeaderModifiers{Set: map[string]string{"Host": "x"}}})},
+		"Route[0] of api answers 503: the route RequestHeaders.Set"),
+	"refused match that is not known": with(routeCase{routes: match(chain.HTTPMatch{PathExact: "/a"}), spoil: func(c *chain.Chain) {
+		c.Nodes[c.Start].Routes[0].Definition.Unknown = []string{"Match.HTTP.Weekday"}
+	}}, "Route[0] of api answers 503: the route matches by Match.HTTP.Weekday, which sallyport does not know"),
 	"refused weights": with(routeCase{splits: []chain.Split{{Weight: 101}, {Weight: -1, Service: "web"}}}, "all requests to api answers 503: a split has a weight of 101%"),
 	"refused weights of nothing": with(routeCase{splits: []chain.Split{{Weight: 50}, {Weight: 50, Service: "web"}}, spoil: func(c *chain.Chain) {
 		for _, n := range c.Nodes {
