@@ -87,6 +87,7 @@ func TestChainMistakes(t *testing.T) {
 				`r.json:5: DefaultSubset "v9" is not a valid subset`,
 				`r.json:8: Bad Failover["*"].Targets[0]: ServiceSubset "v8" is not a valid subset of "api"`,
 				`r.json:10: Bad LoadBalancer configuration: HashPolicies specified for non-hash-based Policy: ""`,
+				`r.json:10: LoadBalancer HashPolicy[0]: it says nothing to hash: give Field and FieldValue, or SourceIP`,
 			},
 		},
 		"a filter of what is not there": {
@@ -96,6 +97,19 @@ func TestChainMistakes(t *testing.T) {
 		"a redirect elsewhere, and nothing that follows from it": {
 			chained(map[string]string{"r.hcl": entry("service-resolver", "api", "Redirect {\nDatacenter = \"dc7\"\n}")}),
 			[]string{`r.hcl:4: Datacenter "dc7" is not this one (dc1): files know the services of no other; beside Consul they can be reached`},
+		},
+		"what Envoy refuses": {
+			chained(map[string]string{
+				"r.hcl": entry("service-router", "api", "Routes = [\n{ Match { HTTP {\nPathRegex = \"/(a\"\n} } },\n{ Match { HTTP { PathPrefix = \"/\" } } Destination { RequestHeaders {\nSet {\nx-load = \"50 % of it\"\n} } } }\n]"),
+				"s.hcl": entry("service-splitter", "canary", "Splits = [\n{ Weight = 101 },\n{\nWeight = \"-1\"\nServiceSubset = \"x\" }]"),
+				"t.hcl": entry("service-resolver", "canary", "Subsets { x {} }\nLoadBalancer {\nPolicy = \"least_request\"\nLeastRequestConfig { ChoiceCount = 1 }\n}"),
+			}),
+			[]string{
+				"r.hcl:5: Route[0] PathRegex: not a regular expression of RE2's: error parsing regexp: missing closing ): `/(a`",
+				`r.hcl:9: Route[1] RequestHeaders.Set of "x-load": a lone % in "50 % of it": write %% for one, or %COMMAND%`,
+				`s.hcl:4: Split[0] has a Weight of 101: it must be 0 to 100`, `s.hcl:6: Split[1] has a Weight of -1: it must be 0 to 100`,
+				`t.hcl:6: LeastRequestConfig: ChoiceCount is 1: it must be 2 or more`,
+			},
 		},
 		"twice": {
 			chained(map[string]string{"a.hcl": entry("service-resolver", "api", ""), "b.hcl": entry("service-resolver", "API", "")}),

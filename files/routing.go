@@ -97,30 +97,35 @@ func (d *definitions) readRouting(o *definition.Decoder, kind routingKind) {
 	d.routing = e
 }
 
-// check reports what is wrong with e, whatever other entries say.
+// check reports what is wrong with e, whatever other entries say: what Consul refuses, and what Envoy does.
 func (e *routing) check(o *definition.Decoder) {
-	var wrong []*chain.Mistake
+	var wrong, unservable []*chain.Mistake
 	switch e.kind {
 	case aResolver:
-		wrong = e.resolver.Check()
+		wrong, unservable = e.resolver.Check(), e.resolver.Unservable()
 	case aRouter:
-		wrong = e.router.Check()
+		wrong, unservable = e.router.Check(), e.router.Unservable()
 	case aSplitter:
-		wrong = e.splitter.Check()
+		wrong, unservable = e.splitter.Check(), e.splitter.Unservable()
+	}
+	known := map[string]bool{}
+	for _, m := range wrong {
+		known[m.Place()] = true
+	}
+	for _, m := range unservable {
+		if !known[m.Place()] { // else it is the same in other words
+			wrong = append(wrong, m)
+		}
 	}
 	for _, m := range wrong {
 		o.Mistake(e.place(m.Path), "%s", m.Message)
 	}
-	if e.kind != aResolver || len(wrong) > 0 {
+	if e.kind != aResolver {
 		return
 	}
 	e.filters = make(map[string]*chain.Filter, len(e.resolver.Subsets))
 	for name, s := range e.resolver.Subsets {
-		f, err := chain.ParseFilter(s.Filter)
-		if err != nil {
-			o.Mistake(e.place([]string{"Subsets", name, "Filter"}), "Filter for subset %q is %v", name, err)
-		}
-		e.filters[name] = f
+		e.filters[name], _ = chain.ParseFilter(s.Filter) // an error is among the mistakes
 	}
 }
 
