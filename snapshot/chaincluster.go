@@ -41,8 +41,8 @@ func (b *builder) resolverAssignment(r resolver, c *catalog.Chain) *discoveryv3.
 	}
 	key := levelsKey{cluster: r.cluster}
 	for i, t := range r.targets {
-		key.targets += t.ID + " "
-		key.endpoints[i] = c.Endpoints[t.ID]
+		key.targets += t.key + " "
+		key.endpoints[i] = c.Endpoints[t.key]
 	}
 	if kept := b.cache.levels.Get(key); kept != nil {
 		return kept
@@ -94,7 +94,7 @@ func (b *builder) resolverCluster(u upstream, r resolver) *clusterv3.Cluster {
 	c.TransportSocket = b.dialTLS(protocol, nobodySNI, nobodyID, identity.RootsSecret)
 	for _, t := range r.targets {
 		c.TransportSocketMatches = append(c.TransportSocketMatches, &clusterv3.Cluster_TransportSocketMatch{
-			Name: t.ID, Match: matchingTarget(t.ID), TransportSocket: b.dialTLS(protocol, t.sni, t.id.String(), identity.RootsSecret),
+			Name: t.key, Match: matchingTarget(t.key), TransportSocket: b.dialTLS(protocol, t.sni, t.id.String(), identity.RootsSecret),
 		})
 	}
 	b.balance(c, u, r)

@@ -2,10 +2,13 @@ package snapshot
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/sallyport/sallyport/catalog"
 	"github.com/sallyport/sallyport/chain"
@@ -26,7 +29,7 @@ type resolver struct {
 
 // target is one of a chain with the identity that it has to have.
 type target struct {
-	*chain.Target
+	key string // its ID, by which the chain has it
 	id  identity.Service
 	sni string
 }
@@ -55,12 +58,12 @@ func (b *builder) resolvers(u upstream) []resolver {
 			connectTimeout: cmp.Or(u.ConnectTimeout, max(n.Resolver.ConnectTimeout, 0), connectTimeout),
 		}
 		for i, id := range append([]string{n.Resolver.Target}, n.Resolver.Failover...) {
-			t, err := b.target(c.Targets[id])
+			t, err := b.target(id, c.Targets[id])
 			if i == 0 && u.Service.Protocol.L7() {
-				r.plain = cmp.Or(t.sni, id, key)
+				r.plain = strings.ToValidUTF8(cmp.Or(t.sni, id, key), "?")
 			}
 			switch {
-			case err == nil && !slices.ContainsFunc(r.targets, func(o target) bool { return o.ID == id }):
+			case err == nil && !slices.ContainsFunc(r.targets, func(o target) bool { return o.key == id }):
 				r.targets = append(r.targets, t)
 			case err != nil && !said[id]:
 				said[id] = true
@@ -73,19 +76,21 @@ func (b *builder) resolvers(u upstream) []resolver {
 }
 
 // target is t with what is to be known of it. An error says why it cannot be reached.
-func (b *builder) target(t *chain.Target) (target, error) {
+func (b *builder) target(key string, t *chain.Target) (target, error) {
 	switch {
 	case t == nil:
-		return target{}, fmt.Errorf("its chain does not say what it is")
+		return target{}, errors.New("its chain does not say what it is")
 	case t.Peer != "":
 		return target{}, fmt.Errorf("it is of the peer %q, and other clusters are not supported yet", t.Peer)
 	}
-	out := target{Target: t, id: identity.Service{TrustDomain: b.in.Mesh.TrustDomain, Datacenter: t.Datacenter, Name: t.Service}}
+	out := target{key: key, id: identity.Service{TrustDomain: b.in.Mesh.TrustDomain, Datacenter: t.Datacenter, Name: t.Service}}
 	out.sni = out.id.SNI()
 	if t.Subset != "" {
 		out.sni = t.Subset + "." + out.sni
 	}
 	switch elsewhere := t.Datacenter != b.in.Mesh.Datacenter; {
+	case !utf8.ValidString(key + t.Subset):
+		return target{}, errors.New("its name is no text in UTF-8")
 	case out.id.ID().IsZero():
 		return out, fmt.Errorf("it cannot be an identity of %s in %q: names are made of letters, digits, '.', '-' and '_'", out.id.TrustDomain, t.Datacenter)
 	case t.External:
@@ -107,7 +112,7 @@ func (r resolver) settings(u catalog.Upstream) settings {
 func (r resolver) text() string {
 	text := fmt.Sprintf("%s %t", r.node, r.failover)
 	for _, t := range r.targets {
-		text += " " + t.ID
+		text += " " + t.key
 	}
 	if lb := r.balancer; lb != nil {
 		text += " " + lb.Policy
@@ -125,19 +130,19 @@ func (r resolver) text() string {
 func (r resolver) levels(c *catalog.Chain) []level {
 	levels := make([]level, len(r.targets))
 	for i, t := range r.targets {
-		levels[i] = level{t.ID, c.Endpoints[t.ID].List}
+		levels[i] = level{t.key, c.Endpoints[t.key].List}
 	}
 	return distinct(levels)
 }
 
 // needsDNS reports whether one of r's endpoints has a name that Envoy has to resolve.
 func (r resolver) needsDNS(c *catalog.Chain) bool {
-	return slices.ContainsFunc(r.targets, func(t target) bool { return needsDNS(c.Endpoints[t.ID]) })
+	return slices.ContainsFunc(r.targets, func(t target) bool { return needsDNS(c.Endpoints[t.key]) })
 }
 
 // sameEndpoints reports whether those of r's targets are the same in both.
 func (r resolver) sameEndpoints(c, o *catalog.Chain) bool {
-	return !slices.ContainsFunc(r.targets, func(t target) bool { return c.Endpoints[t.ID] != o.Endpoints[t.ID] })
+	return !slices.ContainsFunc(r.targets, func(t target) bool { return c.Endpoints[t.key] != o.Endpoints[t.key] })
 }
 
 // resolverCluster is the name of the cluster of a node of u's chain; empty: it has none.
