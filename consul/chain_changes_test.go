@@ -262,6 +262,114 @@ func TestChainOverridden(t *testing.T) {
 	})
 }
 
+// A chain that is not the default one any more comes into force for those who speak something else when theirs is known, and until then what they dial
+// stays; another one is not held back by that for longer than a moment.
+func TestChainOverriddenLater(t *testing.T) {
+	bubble(t, nil, func(t *testing.T, f *fake, a *Agent) {
+		f.mesh() // web speaks tcp to api
+		f.set("/v1/discovery-chain/api", edit(t, "chain-api.json", `"Protocol": "tcp"`, `"Protocol": "http"`))
+		f.set("/v1/health/connect/api", []any{at(1, "passing")})
+		f.set("/v1/health/connect/other", []any{at(3, "passing")})
+		tcp := chainOf("api", "other.dc1")
+		tcp["Chain"].(object)["Protocol"] = "tcp"
+		release := make(chan struct{})
+		f.set("/v1/discovery-chain/api&tcp", tcp)
+		f.hook("/v1/discovery-chain/api&tcp", func(_ http.ResponseWriter, r *http.Request) bool {
+			select {
+			case <-release:
+			case <-r.Context().Done():
+			}
+			return false
+		})
+		p, _ := running(t, a)
+		after(time.Second)
+		f.set("/v1/discovery-chain/api", splitOf("api", []string{"api.dc1"}, []string{"other.dc1"}))
+		after(3 * time.Second)
+		if got := p.must(t); ids(got) != both || chainsOf(got) != "" || partsOf(got) != "api 10.0.0.1:1/1/true" {
+			t.Errorf("not known yet: proxies %s, chains %s, endpoints %s", ids(got), chainsOf(got), partsOf(got))
+		}
+		close(release)
+		after(time.Second)
+		if got := p.must(t); ids(got) != both || chainsOf(got) != "api/dc1/tcp: other.dc1" || partsOf(got) != "other 10.0.0.1:3/1/true" {
+			t.Errorf("known: proxies %s, chains %s, endpoints %s", ids(got), chainsOf(got), partsOf(got))
+		}
+		if !p.every(func(c catalog.Contents) bool { return strings.HasSuffix(both, ids(c)) }) {
+			t.Error("the upstream was gone for a while")
+		}
+	})
+}
+
+// The mode of mesh gateways that those who dial say goes before the chain's, if they all say the same.
+func TestChainByGateway(t *testing.T) {
+	for name, c := range map[string]struct {
+		first, second string // modes of two proxies' upstreams
+		want          string // the endpoints
+		ids           string
+		problem       string
+	}{
+		"none":   {"none", "none", "api 10.0.0.1:1/1/true; api?dc=dc2 " + farAddress, "a-proxy api, b-proxy api", ""},
+		"local":  {"local", "local", "api 10.0.0.1:1/1/true", "a-proxy api, b-proxy api", "discovery chain of api: the target api.dc2 is dialled through mesh gateways (mode local), which are not supported yet: it has no endpoints"},
+		"differ": {"none", "local", "api 10.0.0.1:1/1/true; api?dc=dc2 " + farAddress, "a-proxy api, b-proxy", "upstream api: service b-proxy: it is dialled through mesh gateways (mode local), which are not supported yet: its listener is not there"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, nil, func(t *testing.T, f *fake, a *Agent) {
+				f.mesh()
+				f.set("/v1/catalog/datacenters", []string{"dc1", "dc2"})
+				var list []any
+				for name, mode := range map[string]string{"a": c.first, "b": c.second} {
+					list = append(list, object{"Kind": "connect-proxy", "ID": name + "-proxy", "Service": name + "-proxy", "Port": 21000, "Proxy": object{
+						"DestinationServiceName": "web", "LocalServicePort": 80,
+						"Upstreams": []object{{"DestinationName": "api", "LocalBindPort": 5000, "MeshGateway": object{"Mode": mode}}},
+					}})
+				}
+				f.set("/v1/catalog/node-services/n1", object{"Node": object{"Node": "n1", "Datacenter": "dc1"}, "Services": list})
+				f.set("/v1/discovery-chain/api", chainOf("api", "api.dc1", "api.dc2"))
+				f.set("/v1/health/connect/api", []any{at(1, "passing")})
+				f.set("/v1/health/connect/api?dc2", farInstances("passing"))
+				p, _ := running(t, a)
+				after(time.Second)
+				if got := p.must(t); partsOf(got) != c.want || ids(got) != c.ids {
+					t.Errorf("proxies %s, endpoints %s", ids(got), partsOf(got))
+				}
+				if c.problem != "" && !strings.Contains(problems(a), c.problem) || c.problem == "" && strings.Contains(problems(a), "gateway") {
+					t.Errorf("problems\n%s", problems(a))
+				}
+			})
+		})
+	}
+}
+
+// Several subsets are watched where queries take turns and chains are asked for when entries were written, as elsewhere.
+func TestChainTogether(t *testing.T) {
+	bubble(t, crowded, func(t *testing.T, f *fake, a *Agent) {
+		f.together()
+		f.set("/v1/catalog/node-services/n1", edit(t, "node-services.json", `"protocol": "tcp"`, `"protocol": "http"`))
+		f.set("/v1/config/service-splitter", []any{object{"Name": "Api", "ModifyIndex": 7}})
+		f.set("/v1/discovery-chain/api", splitOf("api", []string{"v1.api.dc1"}, []string{"v2.api.dc1"}, []string{"other.dc1"}))
+		f.set("/v1/health/connect/api"+filterV1, []any{at(1, "passing")})
+		f.set("/v1/health/connect/api"+filterV2, []any{at(2, "passing")})
+		f.set("/v1/health/connect/other", []any{at(3, "passing")})
+		p, _ := running(t, a)
+		after(5 * time.Second)
+		if got := p.must(t); ids(got) != both || partsOf(got) != "api?subset=v1 10.0.0.1:1/1/true; api?subset=v2 10.0.0.1:2/1/true; other 10.0.0.1:3/1/true" {
+			t.Errorf("proxies %s, endpoints %s, problems\n%s", ids(got), partsOf(got), problems(a))
+		}
+		// What another service's entries change, the agent tells.
+		if all := f.of("/v1/discovery-chain/api"); all[len(all)-1].index == 0 {
+			t.Errorf("the chain is not watched: %v", all)
+		}
+		f.set("/v1/discovery-chain/api", splitOf("api", []string{"v1.api.dc1"}, []string{"other.dc1"}))
+		f.set("/v1/health/connect/other", []any{at(4, "passing")})
+		after(10 * time.Second)
+		if got := p.must(t); partsOf(got) != "api?subset=v1 10.0.0.1:1/1/true; other 10.0.0.1:4/1/true" {
+			t.Errorf("endpoints %s", partsOf(got))
+		}
+		if s := a.Status(); !s.StaleSince.IsZero() {
+			t.Errorf("Status() = %+v", s)
+		}
+	})
+}
+
 // The last-known-good file has chains and the endpoints of subsets, and one of before has none.
 func TestSavedChains(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "known.json")

@@ -228,6 +228,20 @@ func TestConsulChains(t *testing.T) {
 	if s := ours.Stats()["listener_manager.listener_modified"]; s != 0 {
 		t.Errorf("%d listeners were modified", s)
 	}
+
+	// Who speaks tcp to an http service dials it by the chain that Consul compiles for that: without its router.
+	c.PutConfig(entry{"Kind": "service-resolver", "Name": "api", "Redirect": entry{"Service": "old"}})
+	c.PutConfig(entry{"Kind": "service-router", "Name": "api", "Routes": []entry{{"Match": entry{"HTTP": entry{"PathPrefix": "/"}}, "Destination": entry{"Service": "old", "PrefixRewrite": "/routed"}}}})
+	expect("a router that rewrites", map[string]string{"/x": "200 old /routedx"})
+	for _, caller := range callers {
+		c.PutConfig(entry{"Kind": "service-defaults", "Name": caller, "UpstreamConfig": entry{"Overrides": []entry{{"Name": "api", "Protocol": "tcp", "ConnectTimeoutMs": 3000}}}})
+	}
+	expect("tcp in the place of http", map[string]string{"/x": "200 old /x"})
+	c.PutConfig(entry{"Kind": "service-resolver", "Name": "api"})
+	c.DeleteConfig("service-router", "api")
+	expect("the redirect is gone", map[string]string{"/x": "200 v1|v2"})
+	c.PutConfig(entry{"Kind": "service-resolver", "Name": "api", "Redirect": entry{"Service": "old"}})
+	expect("the redirect is back", map[string]string{"/x": "200 old /x"})
 }
 
 // split is an error if the shares of v1 and v2 are further from percent for v1 than four standard deviations.
