@@ -50,7 +50,16 @@ func (m *routedMesh) instance(service, id, version, status string) {
 			m.t.Fatal(err)
 		}
 		m.t.Cleanup(app.Close)
-		m.apps[id], m.ports[id] = app, m.Port()
+		m.apps[id] = app
+	}
+	m.served(service, id, version, status, m.apps[id])
+}
+
+// served is instance of an application that the test has itself.
+func (m *routedMesh) served(service, id, version, status string, app *meshtest.Server) {
+	m.t.Helper()
+	if m.ports[id] == 0 {
+		m.ports[id] = m.Port()
 	}
 	m.Write(id+".hcl", fmt.Sprintf(`service {
   name    = %q
@@ -61,7 +70,7 @@ func (m *routedMesh) instance(service, id, version, status string) {
   check { status = %q }
   connect { sidecar_service { port = %d, address = "127.0.0.1" } }
 }
-`, service, id, m.apps[id].Port(), version, status, m.ports[id]))
+`, service, id, app.Port(), version, status, m.ports[id]))
 }
 
 // echoingApp says what it was asked.
