@@ -10,6 +10,7 @@ import (
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+	"github.com/sallyport/sallyport/catalog"
 	"github.com/sallyport/sallyport/chain"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
@@ -118,9 +119,10 @@ func (c *chainRoutes) lead(name string, route *routev3.Route, d *chain.Destinati
 	if err := rewritable(route.GetMatch(), d.PrefixRewrite); err != nil {
 		return err
 	}
+	protocol, _ := catalog.ParseProtocol(c.chain.Protocol)
 	a := &routev3.RouteAction{
 		PrefixRewrite:  d.PrefixRewrite,
-		UpgradeConfigs: websockets(),
+		UpgradeConfigs: upgrades(protocol),
 		HashPolicy:     c.hashPolicies(node, next),
 		IdleTimeout:    idle(d.IdleTimeout),
 	}
@@ -234,12 +236,6 @@ func rewritable(match *routev3.RouteMatch, rewrite string) error {
 		return errors.New("PrefixRewrite needs a PathExact or a PathPrefix")
 	}
 	return nil
-}
-
-// websockets allows WebSockets and nothing else: CONNECT would be a tunnel past all rules for requests. What speaks HTTP/2 refuses them itself,
-// so that a service's protocol is nothing to its callers' routes.
-func websockets() []*routev3.RouteAction_UpgradeConfig {
-	return []*routev3.RouteAction_UpgradeConfig{{UpgradeType: "websocket", Enabled: wrapperspb.Bool(true)}}
 }
 
 // headers are the changes of m as Envoy is told them: it appends what is added, and replaces what is set; sorted, as a map has no order.

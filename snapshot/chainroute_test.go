@@ -50,7 +50,8 @@ func subsets(r chain.Resolver) chain.Resolver {
 }
 
 var routeCases = map[string]routeCase{
-	"no router": {resolver: chain.Resolver{ConnectTimeout: time.Second}},
+	"no websockets": {resolver: chain.Resolver{ConnectTimeout: time.Second}, spoil: func(c *chain.Chain) { c.Protocol = "grpc" }},
+	"no router":     {resolver: chain.Resolver{ConnectTimeout: time.Second}},
 
 	"match exact":                   {routes: match(chain.HTTPMatch{PathExact: "/status"})},
 	"match prefix":                  {routes: match(chain.HTTPMatch{PathPrefix: "/old/"})},
