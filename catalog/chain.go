@@ -48,8 +48,9 @@ func (n *View) bind(v *View, mesh bool, f followings) (dialled []targetKey) {
 		n.leads = make(map[targetKey][]int, len(c.Chains))
 		for i, of := range c.Chains {
 			for _, t := range of.Targets {
-				if key, ok := n.mesh.targetKey(t); ok && !slices.Contains(n.leads[key], i) {
-					n.leads[key] = append(n.leads[key], i)
+				key, ok := n.mesh.targetKey(t)
+				if at := n.leads[key]; ok && (len(at) == 0 || at[len(at)-1] != i) {
+					n.leads[key] = append(at, i)
 				}
 			}
 		}

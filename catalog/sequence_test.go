@@ -116,8 +116,10 @@ func TestSequenceIsFromZero(t *testing.T) {
 			case 2, 3: // a proxy comes, goes or changes
 				p := catalog.Proxy{ID: identity.ProxyID(pick("proxy", "p", "q", "r")), Service: name(pick("of", names[:4]...)), Instance: pick("instance", "1", "2")}
 				for range rapid.IntRange(0, 3).Draw(t, "upstreams") {
-					p.Upstreams = append(p.Upstreams, catalog.Upstream{Destination: name(pick("to", names[:4]...)), Datacenter: pick("in", "", "dc1", "dc2"),
-						Protocol: catalog.OptionalProtocol{Set: rapid.Bool().Draw(t, "override"), Protocol: catalog.Protocol(rapid.IntRange(0, 1).Draw(t, "as"))}})
+					p.Upstreams = append(p.Upstreams, catalog.Upstream{
+						Destination: name(pick("to", names[:4]...)), Datacenter: pick("in", "", "dc1", "dc2"),
+						Protocol: catalog.OptionalProtocol{Set: rapid.Bool().Draw(t, "override"), Protocol: catalog.Protocol(rapid.IntRange(0, 1).Draw(t, "as"))},
+					})
 				}
 				m.Proxies = slices.DeleteFunc(m.Proxies, func(o catalog.Proxy) bool { return o.ID == p.ID })
 				if rapid.Bool().Draw(t, "there") {

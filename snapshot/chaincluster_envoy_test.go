@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -72,8 +73,9 @@ func startInstance(t *testing.T, ca *authority, called, service, datacenter stri
 			fmt.Fprintf(w, "%s by %s", called, strings.TrimSuffix(r.TLS.ServerName, "."+trustDomain))
 		}),
 		ErrorLog: log.New(io.Discard, "", 0),
-		TLSConfig: &tls.Config{ClientAuth: tls.RequireAnyClientCert, MinVersion: tls.VersionTLS13,
-			Certificates: []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: key}}},
+		TLSConfig: &tls.Config{
+			ClientAuth: tls.RequireAnyClientCert, MinVersion: tls.VersionTLS13, Certificates: []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: key}},
+		},
 	}
 	done := make(chan error, 1)
 	go func() { done <- s.ServeTLS(l, "", "") }()
@@ -167,7 +169,7 @@ func (e *chainEnvoy) expect(what, want string) {
 		if err != nil {
 			got = "nothing"
 		} else if status != http.StatusOK {
-			got = fmt.Sprint(status)
+			got = strconv.Itoa(status)
 		}
 		if got != want {
 			return fmt.Errorf("%s: answered by %q, want %q", what, got, want)

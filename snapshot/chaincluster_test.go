@@ -62,8 +62,10 @@ var clusterCases = map[string]func() chained{
 	"failover of tcp": func() chained { return failingOver(catalog.TCP) },
 	"failover of http2": func() chained {
 		m := failingOver(catalog.HTTP2)
-		m.upstreams = []catalog.Upstream{{Destination: named("api"), BindPort: 9100, ConnectTimeout: 3 * time.Second, Limits: catalog.Limits{MaxConnections: catalog.Limit{Set: true, N: 7}},
-			Passive: catalog.PassiveHealthCheck{Set: true, MaxFailures: catalog.Limit{Set: true, N: 3}}}}
+		m.upstreams = []catalog.Upstream{{
+			Destination: named("api"), BindPort: 9100, ConnectTimeout: 3 * time.Second, Limits: catalog.Limits{MaxConnections: catalog.Limit{Set: true, N: 7}},
+			Passive: catalog.PassiveHealthCheck{Set: true, MaxFailures: catalog.Limit{Set: true, N: 3}},
+		}}
 		return m
 	},
 	"a limit of who is left out": func() chained {
@@ -172,7 +174,7 @@ var clusterCases = map[string]func() chained{
 			for id, t := range all[0].Targets {
 				switch {
 				case t.Datacenter == "dc2":
-					t.Service = named("o ther")
+					t.Service = named("an other")
 				case t.Subset == "v2":
 					delete(all[0].Targets, id)
 				}

@@ -65,11 +65,14 @@ func spoilOne(r *rand.Rand, v reflect.Value) {
 		}
 		spoilOne(r, v.Elem())
 	case reflect.Slice:
-		switch n := v.Len(); {
-		case n == 0:
-		case r.IntN(6) == 0:
+		n := v.Len()
+		if n == 0 {
+			return
+		}
+		switch r.IntN(6) {
+		case 0:
 			v.Set(reflect.Append(v, v.Index(r.IntN(n))))
-		case r.IntN(6) == 0:
+		case 1:
 			v.Set(v.Slice(1, n))
 		default:
 			spoilOne(r, v.Index(r.IntN(n)))

@@ -83,7 +83,7 @@ func levelled(cluster string, levels []level) *endpointv3.ClusterLoadAssignment 
 			// the connections that were verified for the target of before.
 			Locality:    &corev3.Locality{SubZone: l.target},
 			LbEndpoints: all,
-			Priority:    uint32(i), //nolint:gosec // there are not that many
+			Priority:    uint32(i),
 		})
 	}
 	return a

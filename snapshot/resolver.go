@@ -110,10 +110,11 @@ func (r resolver) settings(u catalog.Upstream) settings {
 
 // text is the node, as far as its cluster depends on it.
 func (r resolver) text() string {
-	text := fmt.Sprintf("%s %t", r.node, r.failover)
-	for _, t := range r.targets {
-		text += " " + t.key
+	keys := make([]string, len(r.targets))
+	for i, t := range r.targets {
+		keys[i] = t.key
 	}
+	text := fmt.Sprintf("%s %t %q", r.node, r.failover, keys)
 	if lb := r.balancer; lb != nil {
 		text += " " + lb.Policy
 		if lb.RingHash != nil {
