@@ -247,8 +247,10 @@ type Status struct {
 	Disk  string `json:"disk,omitempty"`
 	// TrustDomains are the others whose bundles are known or waited for, sorted, and BadTrustDomains what is wrong with files that define
 	// them.
-	TrustDomains    []TrustDomain `json:"trust_domains,omitempty"`
-	BadTrustDomains []string      `json:"bad_trust_domains,omitempty"`
+	TrustDomains []TrustDomain `json:"trust_domains,omitempty"`
+	// TokenKeys are where the keys that verify tokens (jwt-provider) come from, sorted.
+	TokenKeys       []TokenKeys `json:"token_keys,omitempty"`
+	BadTrustDomains []string    `json:"bad_trust_domains,omitempty"`
 	// DataDir is the directory of the control plane's state.
 	DataDir string `json:"data_dir"`
 }

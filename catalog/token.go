@@ -110,9 +110,9 @@ func (v *View) TokenProvider(name string) *TokenProvider {
 	return nil
 }
 
-// KeySources are where the keys of v's token providers are asked for, each once.
-func (v *View) KeySources() (all []KeySource) {
-	for _, p := range v.contents.TokenProviders {
+// KeySources are where the keys of providers are asked for, each once.
+func KeySources(providers []*TokenProvider) (all []KeySource) {
+	for _, p := range providers {
 		if p.From != (KeySource{}) && !slices.Contains(all, p.From) {
 			all = append(all, p.From)
 		}

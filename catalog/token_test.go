@@ -39,7 +39,7 @@ func TestTokenProviders(t *testing.T) {
 	if tokens := view().Proxy("api").Tokens; len(tokens) != 1 || tokens[0].Name != "p" || tokens[0].Known() || view().Proxy("db").Tokens != nil {
 		t.Fatalf("%+v", tokens)
 	}
-	if got := view().KeySources(); len(got) != 1 || got[0].URI != "https://p" {
+	if got := catalog.KeySources(m.Contents().TokenProviders); len(got) != 1 || got[0].URI != "https://p" {
 		t.Errorf("%v", got)
 	}
 	step := func(what string, change func(), want ...string) {

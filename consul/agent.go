@@ -62,6 +62,7 @@ type known struct {
 	datacenters   queryState[[]string]
 	roots         queryState[*api.CARootList]
 	mesh          queryState[meshEntry]
+	tokens        queryState[tokenProviders] // only while some intention asks for tokens
 	proxyDefaults queryState[proxyDefaults]
 	node          string // whose services are read
 	services      queryState[*nodeServices]

@@ -53,15 +53,17 @@ type assembly struct {
 	roots *api.CARootList // that the agent's roots were made of
 
 	// What was put together last:
-	basis       basis
-	contents    catalog.Contents
-	nodeProxies nodeProxies
-	inquired    []string  // the destinations that somebody asks about
-	fromFile    bool      // something of it is the last-known-good file's
-	complete    bool      // nothing of it is, or waits
-	live        bool      // something of it is not the file's
-	wakeAt      time.Time // when to do it again though nothing is learnt; zero: no need
-	unpublished time.Time // when the first news came that was not published yet; zero: none
+	basis         basis
+	contents      catalog.Contents
+	nodeProxies   nodeProxies
+	asksForTokens bool
+	tokensAsked   time.Time // since when; zero: not
+	inquired      []string  // the destinations that somebody asks about
+	fromFile      bool      // something of it is the last-known-good file's
+	complete      bool      // nothing of it is, or waits
+	live          bool      // something of it is not the file's
+	wakeAt        time.Time // when to do it again though nothing is learnt; zero: no need
+	unpublished   time.Time // when the first news came that was not published yet; zero: none
 
 	targets   map[string]*target            // that are dialled
 	leads     map[leadKey]*lead             // what is in use
@@ -264,6 +266,7 @@ func (b *assembly) rebuild(ctx context.Context) {
 		c.Reuse(&b.contents)
 		b.contents = c
 	}
+	b.watcher.tokens(ctx, b.asksForTokens)
 	b.failures()
 	b.report() //nolint:contextcheck // a log line needs none
 	if b.complete = b.live && !b.fromFile && !b.waits; b.complete {

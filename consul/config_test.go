@@ -162,7 +162,7 @@ func TestPolicy(t *testing.T) {
 		if err := hcl.Decode(&tree, p); err != nil {
 			t.Errorf("Policy(%q): %v", node, err)
 		}
-		if len(tree) != 4 || strings.Contains(strings.Join(strings.Fields(p), ""), `policy="write"`) {
+		if len(tree) != 5 || strings.Contains(strings.Join(strings.Fields(p), ""), `policy="write"`) {
 			t.Errorf("Policy(%q) = %v", node, tree)
 		}
 		for _, key := range []string{"", "mesh/a"} {

@@ -90,6 +90,9 @@ func (b *assembly) assemble(registered bool) (c catalog.Contents, ok bool) {
 			}
 		}
 	}
+	if !b.tokenProviders(&c) {
+		return c, false
+	}
 	c.Sort()
 	return c, true
 }

@@ -67,10 +67,12 @@ type lkgMore struct {
 	Chains        []*savedChain           `json:"chains,omitempty"`
 	// Subsets are the endpoints of subsets, which only chains lead to.
 	Subsets []*catalog.Endpoints `json:"subsets,omitempty"`
+	// TokenProviders are those that intentions ask for tokens of.
+	TokenProviders []*catalog.TokenProvider `json:"token_providers,omitempty"`
 }
 
 func moreToSave(c catalog.Contents) (m lkgMore, err error) {
-	m.Registrations = c.Registrations
+	m.Registrations, m.TokenProviders = c.Registrations, c.TokenProviders
 	for _, k := range c.Chains {
 		s, err := saveChain(k)
 		if err != nil {
@@ -187,7 +189,8 @@ func decodeLKG(b []byte) (*lastKnownGood, error) {
 	}
 	c := &s.Contents
 	if slices.Contains(c.Services, nil) || slices.Contains(c.Endpoints, nil) || slices.Contains(c.Proxies, nil) ||
-		slices.Contains(s.more.Registrations, nil) || slices.Contains(s.more.Chains, nil) || slices.Contains(s.more.Subsets, nil) {
+		slices.Contains(s.more.Registrations, nil) || slices.Contains(s.more.Chains, nil) || slices.Contains(s.more.Subsets, nil) ||
+		slices.Contains(s.more.TokenProviders, nil) {
 		return nil, errors.New("something in it is null")
 	}
 	for _, k := range s.more.Chains {

@@ -16,7 +16,7 @@ var layers = []struct{ name, files string }{
 	{"query engine", "config client limiter query staleness metrics"},
 	{"readers", "problem registration datacenter discovery chain endpoints exposed proxy foreign application checks intentions mesh"},
 	{"tokens", "aclcache policy"},
-	{"agent", "doc agent elsewhere watcher bulk seed lastknowngood assembly assembly_proxy assembly_chain assembly_checks contents status authorizer anonymous certificate kv relay"},
+	{"agent", "doc agent elsewhere watcher bulk seed lastknowngood assembly assembly_proxy assembly_chain assembly_checks assembly_tokens contents status authorizer anonymous certificate kv relay"},
 }
 
 // nothing imports nothing: what the package itself declares is all that counts here.

@@ -34,6 +34,9 @@ service_prefix "" {
   intentions = "read"
 }
 
+# Who issues tokens (jwt-provider), where intentions ask for some.
+mesh = "read"
+
 # The list of revoked certificates and identities. Who runs "sallyport revoke" brings a token that may write it.
 key ` + strconv.Quote(cmp.Or(revoked, DefaultRevokedKey)) + ` {
   policy = "read"

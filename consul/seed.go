@@ -27,7 +27,7 @@ func newSeed(file *lastKnownGood) *seed {
 		saved: file.Saved,
 		contents: catalog.Contents{
 			Mesh: c.Mesh, Services: c.Services, Endpoints: slices.Concat(c.Endpoints, file.more.Subsets), Proxies: c.Proxies,
-			Intentions: catalog.ByDestination(c.Intentions), Registrations: file.more.Registrations, Chains: file.chains,
+			Intentions: catalog.ByDestination(c.Intentions), Registrations: file.more.Registrations, Chains: file.chains, TokenProviders: file.more.TokenProviders,
 		},
 		proxies:      map[identity.ProxyID]*catalog.Proxy{},
 		services:     map[string]*catalog.Service{},

@@ -52,6 +52,7 @@ func (a *Agent) each(f func(kind, name string, h *health)) {
 	f("CA roots", "", &k.roots.health)
 	f(meshEntryName, "", &k.mesh.health)
 	f(proxyDefaultsEntryName, "", &k.proxyDefaults.health)
+	f("config entries ", providerKind, &k.tokens.health) // which are fine as long as they are not read
 	f("services of node ", k.node, &k.services.health)
 	f("checks of the agent", "", &k.checks.health) // which are fine as long as they are not read
 	if k.bulk.on {

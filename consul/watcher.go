@@ -21,6 +21,7 @@ type watcher struct {
 	stopChecks context.CancelFunc
 
 	endEntries    context.CancelFunc // of the queries for config entries; nil: there are none
+	endTokens     context.CancelFunc // of the query for token providers; nil: there is none
 	destinations  []string           // of the one query for intentions, sorted
 	endIntentions context.CancelFunc
 

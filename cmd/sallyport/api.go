@@ -119,6 +119,7 @@ func (p *controlPlane) describe() admin.Status {
 	s.Callers = callersOf(p.http.Users(), p.workload.Users())
 	s.DataDir = p.cfg.Data
 	s.TrustDomains, s.BadTrustDomains = p.otherTrustDomains()
+	s.TokenKeys = p.tokenKeys()
 	now := time.Now()
 	if err := checkDisk(p.cfg.Data); err != nil {
 		s.Disk = err.Error()

@@ -50,6 +50,7 @@ type serveConfig struct {
 	APIWithoutACLs         bool          `mapstructure:"api_without_acls"`
 	APIWrites              bool          `mapstructure:"api_writes"`
 	TrustDomains           string        `mapstructure:"trust_domains"`
+	JWKSFromThisMachine    bool          `mapstructure:"jwks_from_this_machine"`
 	BundleAddress          string        `mapstructure:"bundle_address"`
 	BundleURL              string        `mapstructure:"bundle_url"`
 	BundleTLSCert          string        `mapstructure:"bundle_tls_cert"`

@@ -19,6 +19,7 @@ var rows = []struct{ title, prefix string }{
 	{"Certificates", "sallyport_revoked"},
 	{"Certificates", "sallyport_remote_"},
 	{"Certificates", "sallyport_trust_domain_"},
+	{"Certificates", "sallyport_jwks_"},
 	{"What was refused", "sallyport_refusals_"},
 	{"What was refused", "sallyport_authz_"},
 	{"Applications without a sidecar", "sallyport_api_"},

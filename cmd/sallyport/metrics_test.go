@@ -42,6 +42,7 @@ func registeredMetrics(t *testing.T) map[string]*metric {
 			t.Fatal(err)
 		}
 		p.store.Publish(catalog.Contents{Proxies: []*catalog.Proxy{{ID: "each proxy of the catalog, 500 at most", Service: identity.NewName("each service of the catalog")}}})
+		p.tokenSigners.Want([]catalog.KeySource{{URI: "each address of a JSONWebKeySet"}})
 		families, err := p.metrics.Gather()
 		if err != nil {
 			t.Fatal(err)

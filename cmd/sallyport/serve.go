@@ -30,6 +30,7 @@ import (
 	"github.com/sallyport/sallyport/internal/latest"
 	"github.com/sallyport/sallyport/internal/sequence"
 	"github.com/sallyport/sallyport/issuance"
+	tokenkeys "github.com/sallyport/sallyport/jwks/keys"
 	"github.com/sallyport/sallyport/observe"
 	"github.com/sallyport/sallyport/revocation"
 	"github.com/sallyport/sallyport/sds"
@@ -91,17 +92,18 @@ type controlPlane struct {
 	accepted  *acceptance.Record
 	revoked   *revocation.Registry
 	// revocations are where what is revoked is written.
-	revocations revocations
-	rotations   rotations
-	secrets     *sds.Credentials
-	xds         *xds.Server
-	authz       *authz.Server
-	observe     *observe.Server
-	http        *api.Server
-	workload    *workload.Server
-	domains     *bundle.Store
-	federated   latest.Value[[]*sds.Roots] // of domains
-	offer       *bundle.Offer
+	revocations  revocations
+	rotations    rotations
+	secrets      *sds.Credentials
+	xds          *xds.Server
+	authz        *authz.Server
+	observe      *observe.Server
+	http         *api.Server
+	workload     *workload.Server
+	domains      *bundle.Store
+	tokenSigners *tokenkeys.Store
+	federated    latest.Value[[]*sds.Roots] // of domains
+	offer        *bundle.Offer
 	// applications are those of which their sidecars say that they do not answer.
 	applications applications
 	remote       latest.Value[*ca.Endpoint] // empty without a TLS endpoint
@@ -256,6 +258,9 @@ func (p *controlPlane) openServers() error {
 	if err := p.openTrustDomains(); err != nil {
 		return err
 	}
+	if err := p.openKeys(); err != nil {
+		return err
+	}
 	if err := p.openWorkload(); err != nil {
 		return err
 	}
@@ -264,7 +269,7 @@ func (p *controlPlane) openServers() error {
 	}
 	p.runs = append(p.runs, p.secrets.Run, p.authz.Run, p.observe.Run, p.workload.Run,
 		func(ctx context.Context) error {
-			return p.claims.Run(ctx, p.source, p.revoked.Publisher(p.store.Publish))
+			return p.claims.Run(ctx, p.source, p.revoked.Publisher(p.withKeys(p.store.Publish)))
 		},
 		func(ctx context.Context) error {
 			defer close(p.streamsEnded)

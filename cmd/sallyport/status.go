@@ -115,6 +115,7 @@ func trouble(s admin.Status, p xds.ProxyStatus) int {
 func troubled(s admin.Status) bool {
 	return len(s.NotReady)+len(s.Catalog.Problems) > 0 || !s.Catalog.StaleSince.IsZero() || s.Unrecorded != "" || s.Clock != "" || s.Disk != "" || len(s.BadTrustDomains) > 0 ||
 		slices.ContainsFunc(s.TrustDomains, func(d admin.TrustDomain) bool { return d.Stale }) ||
+		slices.ContainsFunc(s.TokenKeys, func(k admin.TokenKeys) bool { return k.Keys == 0 }) ||
 		slices.ContainsFunc(s.Proxies, func(p xds.ProxyStatus) bool { return trouble(s, p) > 1 })
 }
 
@@ -216,6 +217,19 @@ func printPlane(w io.Writer, p painter, s admin.Status, all int) {
 			c = yellow
 		}
 		line(c, "other trust domain", strings.TrimSuffix(text+": "+oneLine(d.Problem), ": "))
+	}
+	for _, k := range s.TokenKeys {
+		c, text := green, fmt.Sprintf("%s of %s", count(k.Keys, "key"), k.Source)
+		if !k.Confirmed.IsZero() {
+			text += fmt.Sprintf(", as of %s ago", short(time.Since(k.Confirmed)))
+		}
+		switch {
+		case k.Keys == 0:
+			c = red
+		case k.Problem != "":
+			c = yellow
+		}
+		line(c, "tokens verified by", strings.TrimSuffix(text+": "+oneLine(k.Problem), ": "))
 	}
 	if r := s.Refusals.Last; r != nil {
 		line(yellow, "refused", fmt.Sprintf("%d streams, calls and connections, the last %s ago: %s%s: %s", s.Refusals.Count,

@@ -29,6 +29,7 @@ func trustDomainFlags(f *pflag.FlagSet) {
 	f.String("bundle-url", "", `https:// URL by which they reach --bundle-address, where that is not it; "sallyport bundle endpoint" prints it`)
 	f.String("bundle-tls-cert", "", "file with the certificate (PEM, with its chain) of --bundle-address, for the profile https_web; a new one is used at once (default: the profile https_spiffe, with a leaf of the mesh)")
 	f.String("bundle-tls-key", "", "its key (PEM)")
+	f.Bool("jwks-from-this-machine", false, "ask for the keys of jwt-provider entries also at addresses of this machine, and at link-local ones")
 	f.Duration("bundle-refresh-hint", bundle.DefaultRefreshHint, "how often other trust domains are to ask for the bundle")
 }
 
