@@ -58,6 +58,9 @@ func (w *compiler) compile() (*Chain, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := w.circle(start); err != nil {
+		return nil, err
+	}
 	protocol := w.protocol
 	if o := strings.ToLower(w.overrides.Protocol); o != "" && o != protocol {
 		w.overridden.protocol = true
@@ -66,9 +69,6 @@ func (w *compiler) compile() (*Chain, error) {
 	if advanced != nil && !routed(protocol) {
 		advanced.Message = fmt.Sprintf("discovery chain %q uses a protocol %q that does not permit advanced routing or splitting behavior", w.service.Service, protocol)
 		return nil, advanced
-	}
-	if err := w.circle(start); err != nil {
-		return nil, err
 	}
 	if err := w.flatten(start); err != nil {
 		return nil, err
@@ -173,10 +173,8 @@ func (w *compiler) splitter(service identity.Name, s *Splitter) (string, error) 
 	if w.nodes[key] != nil {
 		return key, nil
 	}
+	w.use(service) // what it speaks counts only if it is a target
 	by := &Mistake{Kind: SplitterKind, Service: s.Service, Origin: s.Origin}
-	if err := w.speak(service, by); err != nil {
-		return "", err
-	}
 	if w.depth++; w.depth > maxDepth {
 		return "", by.say("discovery chain %q has more than %d splitters behind one another", w.service.Service, maxDepth)
 	}

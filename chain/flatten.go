@@ -1,6 +1,7 @@
 package chain
 
 import (
+	"maps"
 	"math"
 	"slices"
 	"strings"
@@ -99,22 +100,23 @@ func (s *Split) under(outer *Split) *Split {
 		return s
 	}
 	merged := *s
-	merged.RequestHeaders = s.RequestHeaders.under(outer.RequestHeaders)
-	merged.ResponseHeaders = s.ResponseHeaders.under(outer.ResponseHeaders)
+	merged.RequestHeaders = s.RequestHeaders.after(outer.RequestHeaders)
+	merged.ResponseHeaders = outer.ResponseHeaders.after(s.ResponseHeaders)
 	return &merged
 }
 
-// under are both modifiers, of which m's count where both say something of one header.
-func (m *HeaderModifiers) under(outer *HeaderModifiers) *HeaderModifiers {
+// after are both modifiers, first and then m: m's count where both say something of one header. A request meets the outer splitter first
+// and its answer the inner one.
+func (m *HeaderModifiers) after(first *HeaderModifiers) *HeaderModifiers {
 	switch {
-	case outer == nil:
+	case first == nil:
 		return m
 	case m == nil:
-		return outer
+		return first
 	}
-	merged := &HeaderModifiers{Add: over(outer.Add, m.Add), Set: over(outer.Set, m.Set)}
-	for _, name := range slices.Concat(outer.Remove, m.Remove) {
-		if !slices.Contains(merged.Remove, name) {
+	merged := &HeaderModifiers{Add: over(first.Add, m.Add), Set: over(first.Set, m.Set), Remove: slices.Clone(first.Remove)}
+	for _, name := range m.Remove {
+		if !slices.Contains(first.Remove, name) {
 			merged.Remove = append(merged.Remove, name)
 		}
 	}
@@ -126,12 +128,7 @@ func over(lower, upper map[string]string) map[string]string {
 	if len(lower) == 0 {
 		return upper
 	}
-	m := make(map[string]string, len(lower)+len(upper))
-	for k, v := range lower {
-		m[k] = v
-	}
-	for k, v := range upper {
-		m[k] = v
-	}
-	return m
+	merged := maps.Clone(lower)
+	maps.Copy(merged, upper)
+	return merged
 }

@@ -50,9 +50,10 @@ func sni(t *Target, trustDomain string) string {
 	return name + t.Datacenter + internal + trustDomain
 }
 
-// elsewhere is t with what a redirect or failover says otherwise. Another service ends the subset, unless that says one, too.
+// elsewhere is t with what a redirect or failover says otherwise. Another service ends the subset, unless that says one, too; a peer counts
+// only where it is named.
 func (w *compiler) elsewhere(t *Target, service, subset, datacenter, peer string) *Target {
-	to, s, dc, p := t.Service, t.Subset, t.Datacenter, t.Peer
+	to, s, dc := t.Service, t.Subset, t.Datacenter
 	if service != "" && service != to.Service {
 		to.Service, s = service, ""
 	}
@@ -62,10 +63,7 @@ func (w *compiler) elsewhere(t *Target, service, subset, datacenter, peer string
 	if datacenter != "" {
 		dc = datacenter
 	}
-	if peer != "" {
-		p = peer
-	}
-	return w.target(to, s, dc, p)
+	return w.target(to, s, dc, peer)
 }
 
 // resolver makes the node that a target comes to by redirects and default subsets, and returns its key. by is who names the target.
@@ -78,7 +76,8 @@ func (w *compiler) resolver(t *Target, by *Mistake) (string, error) {
 	return key, w.failover(n, r)
 }
 
-// resolve follows redirects and default subsets. known: the node was made already. Else r is the entry that it is made of; nil: there is none.
+// resolve follows redirects and default subsets. Of a peer's service that is done with the entries of this mesh which have its name, as Consul
+// does wherever it has loaded those for another target. known: the node was made already. Else r is the entry that it is made of; nil: there is none.
 func (w *compiler) resolve(t *Target, by *Mistake) (n *Node, known bool, r *Resolver, err error) {
 	var way []string // IDs of the targets on it
 	for {
