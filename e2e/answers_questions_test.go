@@ -385,6 +385,14 @@ PUT /v1/connect/intentions/match
 /v1/config/Service-Defaults/web
 /v1/config/service-router
 /v1/config/service-router/web
+/v1/config/service-router/shop
+/v1/config/service-router/SHOP
+/v1/config/service-splitter
+/v1/config/service-splitter/shop?pretty
+/v1/config/service-resolver
+/v1/config/service-resolver/shop
+/v1/config/service-resolver/till
+/v1/config/service-resolver/kiosk
 /v1/config/exported-services
 /v1/config/exported-services/default
 /v1/config/jwt-provider

@@ -238,6 +238,22 @@ services { name = "db-own" id = "db-own-1" kind = "connect-proxy" port = 21010 t
 		`Kind = "service-intentions" Name = "db" Sources = [{ Name = "api" Action = "allow" }, { Name = "legacy" Action = "deny" }]`,
 		`Kind = "service-intentions" Name = "*" Sources = [{ Name = "mon" Action = "allow" }, { Name = "*" Action = "deny" }]`,
 		`Kind = "service-intentions" Name = "Orders" Sources = [{ Name = "Web" Action = "allow" }]`,
+		`Kind = "service-resolver" Name = "shop" DefaultSubset = "v1" ConnectTimeout = "5s" RequestTimeout = "60s" Meta { a = "b" }
+Subsets = { v1 = { Filter = "Service.Meta.version == 1" }, v2 = { OnlyPassing = true }, v3 = {} }
+Failover = { "*" = { Service = "till", Datacenters = ["dc1"] }, v1 = { Targets = [{ Service = "till" }, { ServiceSubset = "v2", Datacenter = "dc1" }] } }
+LoadBalancer = { Policy = "ring_hash", RingHashConfig = { MinimumRingSize = 1024 }, HashPolicies = [
+  { Field = "cookie", FieldValue = "id", Terminal = true, CookieConfig = { TTL = "60s", Path = "/x" } }, { Field = "header", FieldValue = "x-User" }, { SourceIP = true }] }`,
+		`Kind = "service-resolver" Name = "Till" LoadBalancer { Policy = "least_request" LeastRequestConfig { ChoiceCount = 5 } }`,
+		`Kind = "service-resolver" Name = "kiosk" Redirect { Service = "shop" ServiceSubset = "v2" }`,
+		`Kind = "service-splitter" Name = "shop" Splits = [
+  { Weight = 99.5, ServiceSubset = "v1", RequestHeaders = { Add = { x-A = "1" }, Set = { x-b = "%START_TIME%" }, Remove = ["x-c"] } }, { Weight = 0.5, Service = "till" }, { Weight = 0, ServiceSubset = "v2" }]`,
+		`Kind = "service-router" Name = "shop" Routes = [
+  { Match = { HTTP = { PathPrefix = "/v1", CaseInsensitive = true, Methods = ["get", "PUT"], Header = [{ Name = "a", Present = true, Invert = true }, { Name = "b", Exact = "1" }],
+    QueryParam = [{ Name = "a", Present = true }, { Name = "b", Regex = "1+" }] } },
+    Destination = { Service = "till", PrefixRewrite = "/", RequestTimeout = "-1ns", IdleTimeout = "1.5s", NumRetries = 3, RetryOnConnectFailure = true, RetryOn = ["reset", "5xx"],
+      RetryOnStatusCodes = [503, 429], RequestHeaders = { Add = { x-A = "1" } } } },
+  { Match = { HTTP = { PathExact = "/x" } }, Destination = { NumRetries = 0, RequestTimeout = "0s" } },
+  { Match = { HTTP = { PathRegex = "/.*" } } }]`,
 	}
 	for i, e := range entries {
 		name := fmt.Sprintf("entry-%d.hcl", i)
