@@ -58,29 +58,34 @@ Failover = { "*" = { Service = "other" } }
 	start := func() *meshtest.Load {
 		return startLoad(t, meshtest.LoadConfig{URL: "http://" + c.addr, KeepAlive: 60, Fresh: 20, Patience: patience})
 	}
+	phase := func(by string) {
+		t.Helper()
+		answered(by)
+		time.Sleep(500 * time.Millisecond)
+	}
 	answered("api")
 	load := start()
 	all("critical")
-	answered("other")
+	phase("other")
 	all("passing")
-	answered("api")
+	phase("api")
 	for _, id := range primary {
 		m.Remove(id + ".hcl")
 	}
-	answered("other")
+	phase("other")
 	all("passing")
-	answered("api")
+	phase("api")
 	unscathed(t, "the first target is sick, gone, and back", load.Stop())
 
-	// The control plane says that they are well all the while. What is under way when an Envoy is killed is lost, so nothing is.
+	// The control plane says that they are well all the while. What is under way when an Envoy is killed is lost, so the load begins after that.
 	cars[0].Close()
-	load = start()
 	answered("api-2")
+	load = start()
 	time.Sleep(2 * time.Second)
 	unscathed(t, "one of two is dead", load.Stop())
 	cars[1].Close()
-	load = start()
 	answered("other")
+	load = start()
 	before := m.apps["api-1"].Requests.Load() + m.apps["api-2"].Requests.Load()
 	time.Sleep(2 * time.Second)
 	if after := m.apps["api-1"].Requests.Load() + m.apps["api-2"].Requests.Load(); after != before {
@@ -105,6 +110,7 @@ Routes = [{ Match { HTTP { PathPrefix = "/once" } }, Destination { NumRetries = 
 	for _, s := range cars {
 		s.Close()
 	}
+	answered("other")
 	for range 200 {
 		ctx, cancel := context.WithTimeout(t.Context(), patience)
 		a, err := c.ask(ctx, "GET", "/once")
