@@ -128,6 +128,7 @@ test-spoiled: tools ## whether the end-to-end suite finds a build at fault that 
 .PHONY: test-long
 test-long: tools build test-spoiled test-upgrade test-cfssl ## the tests that have a long form, in that: each flood of the control plane for a minute; test-spoiled, test-upgrade
 	SALLYPORT_LONG=1 $(GO) test -count=1 -timeout 30m -run '^(TestKilled|TestAnyOrder)$$' ./ca
+	E2E_LONG=1 $(GO) test -count=1 -timeout 30m -v -run '^(TestTargetsUnderLoad|TestMovedAddresses|TestMakeBeforeBreak)$$' ./xds
 	E2E_LONG=1 SALLYPORT_BIN="$$PWD/bin/sallyport" $(GO) test -tags e2e -count=1 -timeout 60m -v -run '$(LONG)' ./e2e
 
 .PHONY: test-vault

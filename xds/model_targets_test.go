@@ -7,6 +7,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 )
 
@@ -24,8 +25,12 @@ func (w *world) targets(s step) {
 		if c == nil || l == nil {
 			continue
 		}
-		if isPlain(c) {
-			w.plain[name] = c
+		if w.plain[name] == nil || isPlain(c) {
+			m := unpacked(w.m.t, c, &clusterv3.Cluster{})
+			if !isPlain(c) {
+				m.TransportSocketMatches, m.TransportSocket = nil, socketOf(w.m.t, m.GetTransportSocket(), name[:4])
+			}
+			w.plain[name] = packed(w.m.t, name, m)
 		}
 		changed := *t
 		var levels []level

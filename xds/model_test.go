@@ -15,6 +15,7 @@ import (
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	"github.com/google/go-cmp/cmp"
 	"github.com/sallyport/sallyport/catalog"
+	"github.com/sallyport/sallyport/chain"
 	"github.com/sallyport/sallyport/identity"
 	"github.com/sallyport/sallyport/intention"
 	"github.com/sallyport/sallyport/internal/xdstest"
@@ -101,7 +102,7 @@ type step struct {
 
 // drawStep draws any step, or one of those that concern who is let in.
 func drawStep(judges bool) func(r *rapid.T) step {
-	whats := []string{"upstream", "endpoint", "cluster", "intention", "rotate", "reconnect", "refuse", "slow", "time", "roots", "enforcement", "protocol", "twin", "targets", "targets", "targets", "targets"}
+	whats := []string{"upstream", "endpoint", "cluster", "intention", "rotate", "reconnect", "refuse", "slow", "time", "roots", "enforcement", "protocol", "twin", "targets", "targets", "chain", "chain", "chain"}
 	names := []string{
 		"up-0:127.0.0.1:9000", "up-1.default.dc1.internal." + trustDomain, "public_listener:127.0.0.1:20000", "leaf/web", "roots", "intentions/web", "peers/web", "authz/web", "proxy/web",
 		"extensions/tcp/web", "log/web", "local_app", "inbound/web", "upstream/up-0:127.0.0.1:9000",
@@ -280,6 +281,17 @@ func (w *world) step(s step) {
 		web.Upstreams = others
 	case "protocol": // of an upstream
 		w.m.contents.Services[1+s.N%4].Protocol = []catalog.Protocol{catalog.TCP, catalog.HTTP}[s.N%2]
+	case "chain": // of an upstream as long as it speaks tcp: a redirect, and who answers else
+		service := func(n int) string { return fmt.Sprintf("up-%d", n%4) }
+		var others []chain.FailoverTarget
+		for i := range s.Targets {
+			others = append(others, chain.FailoverTarget{Service: service(s.N + 1 + i)})
+		}
+		if to := service(s.N / 4); to == service(s.N) {
+			w.m.route(service(s.N), catalog.TCP, resolve(to, to, "", others...))
+		} else {
+			w.m.route(service(s.N), catalog.TCP, resolve(service(s.N), to, ""), resolve(to, to, "", others[:len(others)/2]...))
+		}
 	case "targets":
 		w.m.publish()
 		w.targets(s)

@@ -92,8 +92,8 @@ func (s *session) due(k kind) snapshot.Set {
 	return s.target.resources[k]
 }
 
-// follow notes the clusters of which t, the target to come, has more than their own socket, or the present one has. What Envoy may have of
-// them is known from then on.
+// follow notes the clusters of which t, the target to come, has more than their own socket, or the present one has; and those that go, as they
+// may come again before Envoy has removed them. What Envoy may have of them is known from then on.
 func (s *session) follow(t *target, differences []ref) {
 	if !t.whole() {
 		return
@@ -111,7 +111,7 @@ func (s *session) follow(t *target, differences []ref) {
 		if old.whole() {
 			was = old.resources[clusters].Get(r.name)
 		}
-		if (now == nil || isPlain(now)) && (was == nil || isPlain(was)) {
+		if now == nil && was == nil || now != nil && isPlain(now) && (was == nil || isPlain(was)) {
 			continue
 		}
 		if s.stages == nil {
@@ -143,10 +143,10 @@ func (s *session) plain(was *discoveryv3.Resource, old *target) *stage {
 func (s *session) recall(k kind) {
 	for name, h := range s.stages {
 		version := s.subs[k].held[name] // resources have none that is empty
-		switch k {
-		case clusters:
+		switch {
+		case k == clusters:
 			h.sockets = recalled(h.sockets, version, func(c *sockets) (string, []string) { return c.resource.GetVersion(), c.targets })
-		case endpoints:
+		case k == endpoints:
 			h.lists = recalled(h.lists, version, func(l *list) (string, []string) { return l.resource.GetVersion(), l.targets })
 		}
 	}
@@ -184,6 +184,7 @@ func (s *session) plan() {
 		case c == nil || isPlain(c) && !h.alien():
 			delete(s.stages, name)
 		case l == nil: // it has its endpoints in itself
+			h.good = nil
 		default:
 			want := s.server.socketsOf(c)
 			h.good = listFirst(want, s.server.listOf(l), h)
@@ -296,14 +297,14 @@ func (s *session) loses(k kind, name string) {
 
 // stepsOn names what Envoy has not accepted of clusters and endpoints that have a step to come, unless it refuses that.
 func (s *session) stepsOn() (names []string) {
+	differs := func(k kind, name string) bool {
+		return s.steps[k] != nil && s.steps[k].Get(name) != s.target.resources[k].Get(name)
+	}
 	for name := range s.stages {
-		after := kinds
-		switch {
-		case s.steps[endpoints].Get(name) != s.target.resources[endpoints].Get(name) && s.steps[endpoints] != nil:
+		after := endpoints
+		if differs(endpoints, name) {
 			after = clusters
-		case s.steps[clusters].Get(name) != s.target.resources[clusters].Get(name) && s.steps[clusters] != nil:
-			after = endpoints
-		default:
+		} else if !differs(clusters, name) {
 			continue
 		}
 		if _, refused := s.subs[after].refused[name]; !refused {
