@@ -24,6 +24,8 @@ type target struct {
 	// newest is what the agent last said of it when it was looked at what is wanted: what was said since
 	// is taken in with what it makes wanted. nil: nothing yet.
 	newest *discovery
+	// force is what is in force; nil: nothing yet.
+	force  *discovery
 	served bool // a proxy that is served dials it
 	// mode is that of mesh gateways by which all who dial it do so; mixed: they differ.
 	mode  string
@@ -183,6 +185,9 @@ func (b *assembly) readTargets() {
 		return cmp.Or(cmp.Compare(index(y), index(x)), strings.Compare(x.name, y.name))
 	})
 	for _, t := range all {
+		b.enforce(t)
+	}
+	for _, t := range all {
 		b.readTarget(t)
 	}
 	maps.DeleteFunc(b.inForce, func(name string, _ *discovery) bool { return b.targets[name] == nil })
@@ -196,41 +201,50 @@ func (b *assembly) readTargets() {
 	maps.DeleteFunc(b.leads, func(k leadKey, _ *lead) bool { return !used[k.of] })
 }
 
-// readTarget reads what is known of t. A chain comes into force when the endpoints that it leads to
+// enforce decides by what t is dialled. A chain comes into force when the endpoints that it leads to
 // are known, or were waited for for a moment: until then the one before is.
-func (b *assembly) readTarget(t *target) {
+func (b *assembly) enforce(t *target) {
 	*t = target{name: t.name, mode: t.mode, mixed: t.mixed, newest: t.newest, others: t.others}
 	d, old := t.newest, b.inForce[t.name]
 	if d == nil {
 		return
 	}
-	if ok, late := b.ready(t, d); !ok || old != nil && old != d && b.othersWait(t) {
-		if old == nil || old == d {
+	known, waits := b.ready(t, d)
+	switch {
+	case old == d && known, known && !waits && (old == nil || !b.othersWait(t)):
+	case old == nil || old == d:
+		return
+	default:
+		still, _ := b.ready(t, old)
+		if !still {
 			return
 		}
-		if still, _ := b.ready(t, old); !still {
-			return
-		}
-		if late && !ok {
+		if !known && !waits {
 			b.problem("", "", chainEntry(t.name), "of the endpoints that it leads to now none are known yet: what it was before holds")
 		}
 		b.waits, d = true, old
 	}
-	if old != d {
+	if t.force = d; old != d {
 		b.inForce[t.name] = d
 		if old != nil {
 			b.wake(b.now) // what the one before led to is not needed any more
 		}
 	}
+}
+
+// readTarget reads what is known of t.
+func (b *assembly) readTarget(t *target) {
+	d := t.force
+	if d == nil {
+		return
+	}
 	name, datacenter, more := splitTarget(t.name)
+	protocol := definition.Protocol(d.protocol)
+	if base := b.targets[targetName(name, datacenter, "")]; more != "" && base != nil && base.newest != nil {
+		protocol = definition.Protocol(cmp.Or(base.force, base.newest).protocol) // what the service speaks, and not what is spoken to it
+	}
 	t.lead = b.leadOf(t, d)
 	t.chain = t.lead.chain
-	protocol := definition.Protocol(d.protocol)
-	if more != "" {
-		if base := b.targets[targetName(name, datacenter, "")]; base != nil && base.newest != nil {
-			protocol = definition.Protocol(base.newest.protocol)
-		}
-	}
 	t.service = &catalog.Service{Name: identity.NewName(name), Datacenter: datacenter, Protocol: protocol}
 	for _, text := range t.lead.refused {
 		b.problem("", "", chainEntry(t.name), "%s", text)
@@ -243,25 +257,22 @@ func (b *assembly) readTarget(t *target) {
 // chainEntry is what the chain of a target is called in problems.
 func chainEntry(target string) string { return "discovery chain of " + target }
 
-// ready reports whether d can be in force for t. Of a chain that has several targets, or leads
-// elsewhere than to the service itself, a part may be missing when it was waited for: its other
-// targets are as good, and nobody is sent to what is not known. late: it is not, though all was waited for.
-func (b *assembly) ready(t *target, d *discovery) (ok, late bool) {
+// ready reports whether something is known of the endpoints that t leads to by d, and whether others
+// are waited for. Of a chain that has several targets, or leads elsewhere than to the service itself, a
+// part may be missing: its other targets are as good, and nobody is sent to what is not known.
+func (b *assembly) ready(t *target, d *discovery) (known, waits bool) {
 	l := b.leadOf(t, d)
-	ok, late = len(l.groups) == 0, true
+	known = len(l.groups) == 0
 	for _, g := range l.groups {
-		since := cmp.Or(b.awaited[g.asked()], b.now)
-		switch end := since.Add(firstWait); {
+		switch end := cmp.Or(b.awaited[g.asked()], b.now).Add(firstWait); {
 		case b.isKnown(g), l.chain != nil && b.isNowhere(g.datacenter):
-			ok = true
+			known = true
 		case b.now.Before(end):
 			b.wake(end)
-			late = false
-		case l.chain == nil:
-			return false, true
+			waits = true
 		}
 	}
-	return ok && late, late
+	return known, waits
 }
 
 // othersWait reports whether those who speak something else to t are waited for: what is known of it
@@ -269,11 +280,11 @@ func (b *assembly) ready(t *target, d *discovery) (ok, late bool) {
 func (b *assembly) othersWait(t *target) bool {
 	for _, o := range t.others {
 		end := cmp.Or(b.awaited[o.name], b.now).Add(firstWait)
-		known := o.newest != nil
-		if known {
-			known, _ = b.ready(o, o.newest)
+		known, waits := false, false
+		if o.newest != nil {
+			known, waits = b.ready(o, o.newest)
 		}
-		if !known && b.now.Before(end) {
+		if (!known || waits) && b.now.Before(end) {
 			b.wake(end)
 			return true
 		}

@@ -127,7 +127,7 @@ func (b *assembly) upstream(
 ) (up catalog.Upstream, _ *target, reason string) {
 	known := t.newest != nil
 	if known {
-		d := cmp.Or(b.inForce[t.name], t.newest)
+		d := cmp.Or(t.force, t.newest)
 		t = b.targets[overridden(t.name, own.spoken(u.protocol, definition.Protocol(d.protocol)), d)]
 	}
 	switch {

@@ -203,6 +203,9 @@ func TestChainElsewhere(t *testing.T) {
 		if got := p.must(t); partsOf(got) != "api 10.0.0.1:1/1/true; api?dc=dc2 "+farAddress {
 			t.Errorf("endpoints %s", partsOf(got))
 		}
+		if !p.every(func(c catalog.Contents) bool { return strings.HasSuffix(both, ids(c)) }) {
+			t.Error("the upstream was gone for a while")
+		}
 		f.set("/v1/discovery-chain/api", func() object {
 			c := chainOf("api", "api.dc1", "api.dc2")
 			targetIn(c, "api.dc2")["MeshGateway"] = object{"Mode": "local"}

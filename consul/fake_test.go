@@ -1,6 +1,7 @@
 package consul
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -185,11 +186,8 @@ func (f *fake) hook(path string, h func(http.ResponseWriter, *http.Request) bool
 // key is what the answer is scripted by: the path, a name or a datacenter, and what else is asked for.
 func key(r *http.Request) string {
 	key, q := r.URL.Path, r.URL.Query()
-	for _, k := range []string{"name", "dc", "compile-dc"} {
-		if v := q.Get(k); v != "" {
-			key += "?" + v
-			break
-		}
+	if v := cmp.Or(q.Get("name"), q.Get("dc"), q.Get("compile-dc")); v != "" {
+		key += "?" + v
 	}
 	if v := q.Get("filter"); v != "" && strings.HasPrefix(key, "/v1/health/") {
 		key += "&" + v
