@@ -88,6 +88,13 @@ func clearOrigins(c *catalog.Contents) {
 			d.Intentions[i].Origin = ""
 		}
 	}
+	for _, chain := range c.Chains {
+		for _, n := range chain.Nodes {
+			for _, r := range n.Routes {
+				r.Definition.Origin = ""
+			}
+		}
+	}
 }
 
 // TestOrder holds that neither the names of files nor the order of what is in them decide anything.
