@@ -18,8 +18,8 @@ import (
 	"google.golang.org/protobuf/types/known/wrapperspb"
 )
 
-// packed is m as a resource, as snapshot makes them.
-func packed(t testing.TB, name string, m proto.Message) *discoveryv3.Resource {
+// packedAs is m as a resource, as snapshot makes them.
+func packedAs(t testing.TB, name string, m proto.Message) *discoveryv3.Resource {
 	t.Helper()
 	b, err := proto.MarshalOptions{Deterministic: true}.Marshal(m)
 	if err != nil {
@@ -76,7 +76,7 @@ func formP(t testing.TB, plain *discoveryv3.Resource, targets ...string) *discov
 			Match: &structpb.Struct{Fields: map[string]*structpb.Value{"target": structpb.NewStringValue(target)}},
 		})
 	}
-	return packed(t, c.Name, c)
+	return packedAs(t, c.Name, c)
 }
 
 // level is one of the levels of a cluster: a target and the ports of its endpoints.
@@ -112,5 +112,5 @@ func lists(t testing.TB, cluster string, levels ...level) *discoveryv3.Resource 
 		}
 		a.Endpoints = append(a.Endpoints, locality)
 	}
-	return packed(t, cluster, a)
+	return packedAs(t, cluster, a)
 }

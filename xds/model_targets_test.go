@@ -30,7 +30,7 @@ func (w *world) targets(s step) {
 			if !isPlain(c) {
 				m.TransportSocketMatches, m.TransportSocket = nil, socketOf(w.m.t, m.GetTransportSocket(), name[:4])
 			}
-			w.plain[name] = packed(w.m.t, name, m)
+			w.plain[name] = packedAs(w.m.t, name, m)
 		}
 		changed := *t
 		var levels []level

@@ -3,10 +3,14 @@ package xds
 import (
 	"crypto/sha256"
 	"encoding/hex"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
+	"github.com/sallyport/sallyport/catalog"
+	"github.com/sallyport/sallyport/chain"
 	"github.com/sallyport/sallyport/identity"
 	"github.com/sallyport/sallyport/intention"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
@@ -97,5 +101,57 @@ func TestRedialsWithoutTheLeaf(t *testing.T) {
 		m.certs.rotate()
 		c.refuse("secret leaf/web", "no")
 		c.accept("cluster " + apiSNI)
+	})
+}
+
+// A cluster whose targets change while its holder's certificate is revoked waits for the other one with its first step, and is told in the
+// steps that it takes.
+func TestRedialsAmongSteps(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := start(t, patient())
+		webOverHTTP(m)
+		m.instances("api", "v1", catalog.Endpoint{Address: "127.0.0.1", Port: 1, Weight: 1, Healthy: true})
+		m.instances("api", "v2", catalog.Endpoint{Address: "127.0.0.1", Port: 2, Weight: 1, Healthy: true})
+		m.route("api", catalog.HTTP, resolve("api", "api", "v1", chain.FailoverTarget{Subset: "v2"}))
+		m.publish()
+		c := m.stream("web")
+		c.subscribe(clusters)
+		c.accept("cluster local_app," + v1SNI)
+		c.subscribe(endpoints, v1SNI)
+		c.accept("endpoint " + v1SNI)
+		c.subscribe(listeners)
+		c.accept("listener api:127.0.0.1:9000,public_listener:127.0.0.1:20000")
+		c.subscribe(secrets, "leaf/web")
+		c.accept("secret leaf/web")
+		c.silence()
+
+		m.revoke()
+		m.certs.rotate()
+		leaf := c.expect("secret leaf/web")
+		m.instances("api", "v3", catalog.Endpoint{Address: "127.0.0.1", Port: 3, Weight: 1, Healthy: true})
+		r := resolve("api", "api", "v1", chain.FailoverTarget{Subset: "v3"})
+		r.Subsets["v3"] = chain.Subset{}
+		m.route("api", catalog.HTTP, r)
+		m.publish()
+		c.silence()
+		c.must(c.s.ACK(leaf))
+		expect := func(k kind, targets ...string) *discoveryv3.DeltaDiscoveryResponse {
+			t.Helper()
+			r := c.expect(k.String() + " " + v1SNI)
+			got := strings.ReplaceAll(says(t, r.GetResources()[0]), ".api.default.default.dc1", "")
+			if want := k.String() + " " + strings.Join(targets, " "); got != want {
+				t.Errorf("got %q, want %q", got, want)
+			}
+			return r
+		}
+		cds := expect(clusters, "v1", "v2", "v3")
+		c.must(c.s.ACK(expect(endpoints, "v1:1", "v2:2")))
+		c.silence()
+		c.must(c.s.ACK(cds))
+		c.must(c.s.ACK(expect(endpoints, "v1:1", "v3:3")))
+		cds = expect(clusters, "v1", "v3")
+		c.must(c.s.ACK(expect(endpoints, "v1:1", "v3:3")))
+		c.must(c.s.ACK(cds))
+		c.silence()
 	})
 }

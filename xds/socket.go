@@ -82,7 +82,7 @@ func (s *Server) listOf(r *discoveryv3.Resource) *list {
 	if r.GetResource().UnmarshalTo(&a) == nil {
 		for _, l := range a.GetEndpoints() {
 			for _, e := range l.GetLbEndpoints() {
-				target := targetOf(e.GetMetadata().GetFilterMetadata()[matchKey])
+				target := targetOfEndpoint(e)
 				if n := len(out.targets); n == 0 || out.targets[n-1] != target {
 					out.targets = append(out.targets, target)
 				}
@@ -94,6 +94,41 @@ func (s *Server) listOf(r *discoveryv3.Resource) *list {
 }
 
 func targetOf(m *structpb.Struct) string { return m.GetFields()[targetKey].GetStringValue() }
+
+func targetOfEndpoint(e *endpointv3.LbEndpoint) string {
+	return targetOf(e.GetMetadata().GetFilterMetadata()[matchKey])
+}
+
+// without is l without the endpoints of some targets.
+func (s *Server) without(l *list, targets []string) *list {
+	var a endpointv3.ClusterLoadAssignment
+	if l.resource.GetResource().UnmarshalTo(&a) != nil {
+		return l
+	}
+	for _, locality := range a.GetEndpoints() {
+		locality.LbEndpoints = slices.DeleteFunc(locality.GetLbEndpoints(), func(e *endpointv3.LbEndpoint) bool {
+			return slices.Contains(targets, targetOfEndpoint(e))
+		})
+	}
+	a.Endpoints = slices.DeleteFunc(a.GetEndpoints(), func(locality *endpointv3.LocalityLbEndpoints) bool { return len(locality.GetLbEndpoints()) == 0 })
+	r := packed(l.resource, &a)
+	if r == nil {
+		return l
+	}
+	return s.listOf(r)
+}
+
+// packed is m in the place of r's content, with the hash of its bytes as the version, as package snapshot makes them; nil: it cannot be made.
+func packed(r *discoveryv3.Resource, m proto.Message) *discoveryv3.Resource {
+	b, err := proto.MarshalOptions{Deterministic: true}.Marshal(m)
+	if err != nil {
+		return nil
+	}
+	sum := sha256.Sum256(b)
+	return &discoveryv3.Resource{
+		Name: r.GetName(), Version: hex.EncodeToString(sum[:16]), Resource: &anypb.Any{TypeUrl: r.GetResource().GetTypeUrl(), Value: b},
+	}
+}
 
 // distinct sorts names and drops what stands twice.
 func distinct(names []string) []string {
@@ -142,14 +177,9 @@ func (s *Server) with(c *sockets, more []string, others []given[*sockets]) *sock
 	slices.SortStableFunc(m.GetTransportSocketMatches(), func(a, b *clusterv3.Cluster_TransportSocketMatch) int {
 		return strings.Compare(targetOf(a.GetMatch()), targetOf(b.GetMatch()))
 	})
-	b, err := proto.MarshalOptions{Deterministic: true}.Marshal(&m)
-	if err != nil {
+	r := packed(c.resource, &m)
+	if r == nil {
 		return c
-	}
-	sum := sha256.Sum256(b)
-	r := &discoveryv3.Resource{
-		Name: c.resource.GetName(), Version: hex.EncodeToString(sum[:16]),
-		Resource: &anypb.Any{TypeUrl: c.resource.GetResource().GetTypeUrl(), Value: b},
 	}
 	return s.sockets.Keep(r.GetVersion(), &sockets{resource: r, targets: distinct(targets)})
 }

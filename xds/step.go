@@ -11,7 +11,8 @@ import (
 // the old cluster would meet endpoints that it has no socket for, and the new one endpoints of before. What is to be is therefore reached in
 // steps, each when Envoy has accepted the one before, however long that takes:
 //
-//  1. the new cluster, with the sockets of the endpoints that Envoy has beside its own, and those endpoints once more, as Envoy waits for some;
+//  1. the new cluster, with the sockets of the endpoints that Envoy has beside its own, and endpoints that both clusters have sockets for, as
+//     Envoy waits for some: the new ones but for those of new targets, or those of before, if some of their targets are to go;
 //  2. the new endpoints;
 //  3. the new cluster, with its own sockets alone, and the new endpoints once more.
 //
@@ -143,10 +144,9 @@ func (s *session) plain(was *discoveryv3.Resource, old *target) *stage {
 func (s *session) recall(k kind) {
 	for name, h := range s.stages {
 		version := s.subs[k].held[name] // resources have none that is empty
-		switch {
-		case k == clusters:
+		if k == clusters {
 			h.sockets = recalled(h.sockets, version, func(c *sockets) (string, []string) { return c.resource.GetVersion(), c.targets })
-		case k == endpoints:
+		} else if k == endpoints {
 			h.lists = recalled(h.lists, version, func(l *list) (string, []string) { return l.resource.GetVersion(), l.targets })
 		}
 	}
@@ -187,7 +187,7 @@ func (s *session) plan() {
 			h.good = nil
 		default:
 			want := s.server.socketsOf(c)
-			h.good = listFirst(want, s.server.listOf(l), h)
+			h.good = s.listFirst(want, s.server.listOf(l), h)
 			put(endpoints, h.good)
 			put(clusters, s.socketsFirst(want, s.server.listOf(h.good), h))
 		}
@@ -200,13 +200,24 @@ func (s *session) plan() {
 	s.steps = steps
 }
 
-// listFirst is what Envoy keeps of the endpoints as long as it may have a cluster without sockets for those of l; else it is l.
-func listFirst(want *sockets, l *list, h *stage) *discoveryv3.Resource {
-	dialled := slices.DeleteFunc(slices.Clone(l.targets), func(target string) bool { return !slices.Contains(want.targets, target) })
-	if h.good != nil && slices.ContainsFunc(h.sockets, func(c given[*sockets]) bool { return len(lacking(dialled, c.is.targets)) > 0 }) {
-		return h.good
+// listFirst is what Envoy is to have of the endpoints as long as it may have a cluster without sockets for some of l; else it is l. It is l
+// without those, if there are still some of each target that Envoy is to have some of, and if not, what Envoy keeps.
+func (s *session) listFirst(want *sockets, l *list, h *stage) *discoveryv3.Resource {
+	var undialled []string
+	for _, c := range h.sockets {
+		for _, target := range lacking(l.targets, c.is.targets) {
+			if slices.Contains(want.targets, target) { // what never can be is not waited for
+				undialled = append(undialled, target)
+			}
+		}
 	}
-	return l.resource
+	if len(undialled) == 0 || h.good == nil {
+		return l.resource
+	}
+	if rest := s.server.without(l, undialled); len(lacking(s.server.listOf(h.good).targets, rest.targets)) == 0 {
+		return rest.resource
+	}
+	return h.good
 }
 
 // socketsFirst is the cluster that has to come before want, as Envoy may have endpoints, or is to have those of l, that want has no sockets

@@ -157,6 +157,20 @@ func TestSteps(t *testing.T) {
 			c.accepts("endpoint other:2")
 			c.whole("cluster other", "endpoint other:2")
 		},
+		"endpoints meanwhile": func(c *stepped) {
+			c.say(api, other)
+			cds := c.expects("cluster api other")
+			c.accepts("endpoint api:1")
+			c.say(one("api", 7), other) // nobody waits for what is dialled already
+			c.accepts("endpoint api:7")
+			c.say(other, one("api", 8))
+			c.accepts("endpoint api:8")
+			c.say(other) // it would have none
+			c.silence()
+			c.must(c.s.ACK(cds))
+			c.accepts("endpoint other:2")
+			c.whole("cluster other", "endpoint other:2")
+		},
 		"endpoints alone": func(c *stepped) {
 			c.say(one("api", 7))
 			c.accepts("endpoint api:7")
@@ -250,12 +264,12 @@ func TestSteps(t *testing.T) {
 		"settings": func(c *stepped) {
 			m := unpacked(c.t, formP(c.t, c.plain, "other", "api"), &clusterv3.Cluster{})
 			m.ConnectTimeout.Seconds++
-			c.m.say(packed(c.t, apiSNI, m), lists(c.t, apiSNI, other, api))
+			c.m.say(packedAs(c.t, apiSNI, m), lists(c.t, apiSNI, other, api))
 			c.whole("cluster api other", "endpoint api:1")
 			c.accepts("endpoint other:2 api:1")
 			c.settledOn()
 			m.ConnectTimeout.Seconds++
-			c.m.say(packed(c.t, apiSNI, m), lists(c.t, apiSNI, other, api))
+			c.m.say(packedAs(c.t, apiSNI, m), lists(c.t, apiSNI, other, api))
 			c.whole("cluster api other", "endpoint other:2 api:1")
 		},
 		"a first step that is refused": func(c *stepped) {
