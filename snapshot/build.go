@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	"github.com/sallyport/sallyport/catalog"
 	"github.com/sallyport/sallyport/identity"
@@ -31,6 +32,8 @@ type builder struct {
 	// last are earlier resources of the same mesh, proxy and Envoy; the rest of their Input may
 	// differ. Nil: there are none.
 	last *Resources
+	// sockets are those of chains' targets, made once for all clusters.
+	sockets map[socketKey]*corev3.TransportSocket
 	// updating: out is a copy of last, whose resources are replaced.
 	updating bool
 }

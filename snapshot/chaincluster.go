@@ -2,6 +2,7 @@ package snapshot
 
 import (
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	"github.com/sallyport/sallyport/catalog"
 	"github.com/sallyport/sallyport/chain"
@@ -82,6 +83,12 @@ func retrying(c *clusterv3.CircuitBreakers) *clusterv3.CircuitBreakers {
 	return breakers(t)
 }
 
+// socketKey is what the socket of a target depends on beside the proxy. Most are in several clusters.
+type socketKey struct {
+	protocol catalog.Protocol
+	sni, id  string
+}
+
 // resolverCluster leads to the targets of r, in levels: the first that has somebody well answers. Each target is dialled by a socket of its
 // own, so that who is one of them is nobody in the place of another.
 func (b *builder) resolverCluster(u upstream, r resolver) *clusterv3.Cluster {
@@ -90,11 +97,20 @@ func (b *builder) resolverCluster(u upstream, r resolver) *clusterv3.Cluster {
 	if r.failover {
 		c.CircuitBreakers = retrying(c.CircuitBreakers)
 	}
-	protocol := u.Service.Protocol
-	c.TransportSocket = b.dialTLS(protocol, nobodySNI, nobodyID, identity.RootsSecret)
+	socket := func(sni, id string) *corev3.TransportSocket {
+		key := socketKey{u.Service.Protocol, sni, id}
+		if b.sockets[key] == nil {
+			if b.sockets == nil {
+				b.sockets = map[socketKey]*corev3.TransportSocket{}
+			}
+			b.sockets[key] = b.dialTLS(key.protocol, sni, id, identity.RootsSecret)
+		}
+		return b.sockets[key]
+	}
+	c.TransportSocket = socket(nobodySNI, nobodyID)
 	for _, t := range r.targets {
 		c.TransportSocketMatches = append(c.TransportSocketMatches, &clusterv3.Cluster_TransportSocketMatch{
-			Name: t.key, Match: matchingTarget(t.key), TransportSocket: b.dialTLS(protocol, t.sni, t.id.String(), identity.RootsSecret),
+			Name: t.key, Match: matchingTarget(t.key), TransportSocket: socket(t.sni, t.id.String()),
 		})
 	}
 	b.balance(c, u, r)

@@ -320,3 +320,64 @@ func TestEndpointsOfOneTarget(t *testing.T) {
 		t.Errorf("%v were made, want %v", made, want)
 	}
 }
+
+// manyRoutes has ten routes to splits of three subsets each, each of which has two others for its failover.
+func manyRoutes() chained {
+	m := chained{protocol: catalog.HTTP, resolvers: []chain.Resolver{}, routers: []chain.Router{{Service: named("api")}}}
+	for i := range 10 {
+		service := fmt.Sprintf("api-%d", i)
+		m.routers[0].Routes = append(m.routers[0].Routes, chain.Route{
+			Match: &chain.HTTPMatch{PathPrefix: "/" + service, Header: []chain.HeaderMatch{{Name: "x-version", Exact: "2"}}}, Destination: &chain.Destination{Service: service, PrefixRewrite: "/"},
+		})
+		r := chain.Resolver{Subsets: map[string]chain.Subset{}, Failover: map[string]chain.Failover{}}
+		s := chain.Splitter{Service: named(service)}
+		for k, weight := range []float64{98, 1, 1} {
+			subset := fmt.Sprintf("v%d", k)
+			r.Subsets[subset] = chain.Subset{}
+			r.Failover[subset] = chain.Failover{Targets: []chain.FailoverTarget{{Subset: fmt.Sprintf("v%d", (k+1)%3)}, {Subset: fmt.Sprintf("v%d", (k+2)%3)}}}
+			s.Splits = append(s.Splits, chain.Split{Weight: weight, Subset: subset})
+			m.endpoints = append(m.endpoints, reached(service, subset, "", at(fmt.Sprintf("10.%d.%d.1", i, k)), at(fmt.Sprintf("10.%d.%d.2", i, k))))
+		}
+		m.resolvers, m.splitters = append(m.resolvers, resolverOf(service, r)), append(m.splitters, s)
+	}
+	return m
+}
+
+// BenchmarkChain builds a proxy that dials by a chain with 31 resolvers: the first time, and after a change of one target's endpoints.
+func BenchmarkChain(b *testing.B) {
+	m := manyRoutes()
+	mesh := m.mesh(b)
+	v := mesh.View()
+	mesh.Endpoints = slices.Clone(mesh.Endpoints)
+	mesh.Endpoints[7].List = []catalog.Endpoint{at("10.9.9.9")}
+	first := snapshot.Input{ProxyView: v.Proxy("web-sidecar-proxy"), Envoy: newest}
+	second := first
+	second.ProxyView = v.Next(mesh.Contents()).Proxy("web-sidecar-proxy")
+	for _, c := range []struct {
+		name  string
+		in    snapshot.Input
+		again bool
+	}{{"first", first, false}, {"endpoint", second, true}} {
+		b.Run("change="+c.name, func(b *testing.B) {
+			var cache snapshot.Cache
+			last, err := cache.Build(first, nil)
+			if err != nil {
+				b.Fatal(err)
+			}
+			size := 0
+			for _, r := range all(last) {
+				size += proto.Size(r)
+			}
+			if !c.again {
+				last = nil
+			}
+			b.ReportAllocs()
+			for b.Loop() {
+				if _, err := cache.Build(c.in, last); err != nil {
+					b.Fatal(err)
+				}
+			}
+			b.ReportMetric(float64(size), "resource-bytes")
+		})
+	}
+}
