@@ -172,10 +172,44 @@ func (c *chainRoutes) expressible(expr string) error {
 var codePoint = regexp.MustCompile(`\\x\{([0-9a-fA-F]+)\}`)
 
 // userProgramSize is programSize for what people write. RE2 spends some instructions more than Go on loops and on what may be left out,
-// which the expressions that are made here have few of.
+// which the expressions that are made here have few of, and where Go makes one dot of a dot and other characters it does not.
 func userProgramSize(expr string) int {
-	size := programSize(expr)
+	size := max(sizeOf(expr, 2), sizeOf(apart(expr), 2))
 	return size + size/8 + 8
+}
+
+// apart is expr with a group around each dot, of which alternatives make nothing else.
+func apart(expr string) string {
+	var b strings.Builder
+	for class, rest := false, expr; rest != ""; {
+		n := 1
+		switch {
+		case strings.HasPrefix(rest, `\Q`) && !class:
+			if n = strings.Index(rest, `\E`); n < 0 {
+				n = len(rest)
+			}
+		case rest[0] == '\\':
+			n = min(2, len(rest))
+		case class && strings.HasPrefix(rest, "[:"):
+			n = 2
+		case class:
+			class = rest[0] != ']'
+		case rest[0] == '[':
+			class = true
+			for _, first := range []string{"^", "]"} { // neither ends the class there
+				if strings.HasPrefix(rest[n:], first) {
+					n++
+				}
+			}
+		case rest[0] == '.':
+			b.WriteString("(.)")
+			rest = rest[1:]
+			continue
+		}
+		b.WriteString(rest[:n])
+		rest = rest[n:]
+	}
+	return b.String()
 }
 
 // literalPrefix begins every text that expr matches as a whole, though it may be no expression: what looks ahead or behind is the most

@@ -139,7 +139,10 @@ func quote(c byte) string { return regexp.QuoteMeta(string(rune(c))) }
 // with re2.max_program_size.error_level. Go compiles expressions much like RE2 does, but keeps a
 // class in one instruction where RE2 has one for each of its ranges. A test compares it with
 // Envoy's own count. It is very large for an invalid expression.
-func programSize(expr string) int {
+func programSize(expr string) int { return sizeOf(expr, 1) }
+
+// sizeOf is programSize where an alternative takes as many instructions.
+func sizeOf(expr string, alternative int) int {
 	const none = 1 << 30
 	re, err := syntax.Parse(expr, syntax.Perl)
 	if err != nil {
@@ -155,7 +158,9 @@ func programSize(expr string) int {
 		case i.Op == syntax.InstRuneAny || i.Op == syntax.InstRuneAnyNotNL:
 			size += anyRune
 		case i.Op == syntax.InstRune || i.Op == syntax.InstRune1:
-			size += max(len(i.Rune)/2, 1) * bytesOf(i.Rune) * folds(i)
+			size += sizeOfClass(i.Rune) * folds(i)
+		case i.Op == syntax.InstAlt:
+			size += alternative
 		default:
 			size++
 		}
@@ -174,12 +179,12 @@ func folds(i syntax.Inst) int {
 	return 1
 }
 
-// bytesOf is how many instructions a range of runes may take: one if it is ASCII.
-func bytesOf(ranges []rune) int {
-	for _, r := range ranges {
-		if r > 0x7f {
-			return 16
-		}
+// sizeOfClass is how many instructions a class may take: one for each range of ASCII. Others are of several bytes, and many of them share
+// most of those.
+func sizeOfClass(ranges []rune) int {
+	n := max(len(ranges)/2, 1)
+	if slices.ContainsFunc(ranges, func(r rune) bool { return r > 0x7f }) {
+		return min(16*n, 64+5*n)
 	}
-	return 1
+	return n
 }
