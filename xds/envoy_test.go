@@ -64,6 +64,7 @@ func startReal(t testing.TB, version string, protocol catalog.Protocol) *real {
 	web := &m.contents.Proxies[0]
 	r := &real{t: t, m: m, dials: port(t)}
 	web.Inbound.Port, web.Inbound.LocalPort, web.Upstreams[0].BindPort = uint16(port(t)), uint16(port(t)), uint16(r.dials)
+	web.Upstreams[0].ConnectTimeout = patience
 	m.publish()
 	dir, err := os.MkdirTemp("", "xds")
 	if err != nil {

@@ -28,11 +28,13 @@ func TestModel(t *testing.T) {
 	rapid.Check(t, model(t))
 }
 
-// A cluster stays for a listener that left with a target before, and that Envoy still has.
-func TestLeftEarlier(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t, catalog.TCP, false)
-		for _, s := range []step{
+// What the model has found once.
+func TestModelFound(t *testing.T) {
+	for name, test := range map[string]struct {
+		picky bool
+		steps []step
+	}{
+		"a cluster stays for a listener that left with a target before, and that Envoy still has": {false, []step{
 			{What: "upstream", N: 1},
 			{What: "slow", Slow: 7 * time.Second},
 			{What: "time", N: 3},
@@ -40,16 +42,37 @@ func TestLeftEarlier(t *testing.T) {
 			{What: "upstream", N: 1},
 			{What: "time", N: 1},
 			{What: "upstream", N: 1},
-		} {
-			w.step(s)
-		}
-		w.settle()
-		w.disconnect()
-		w.m.stop()
-		for _, e := range w.errs {
-			t.Error(e)
-		}
-	})
+		}},
+		"an Envoy that has refused its first rules gets none that let pass before the others are in force": {true, []step{
+			{What: "refuse", Refused: []string{"intentions/web"}, Wait: true},
+			{What: "slow", Slow: 7 * time.Second, Wait: true},
+			{What: "reconnect", Pause: 2 * stormQuiet, Wait: true},
+			{What: "time", N: 8, Wait: true},
+			{What: "enforcement", N: 10, Pause: 2 * stormQuiet},
+			{What: "reconnect", Pause: time.Millisecond},
+		}},
+		"a plain cluster that Envoy was to remove comes again with targets": {false, []step{
+			{What: "slow", Slow: 2 * time.Second},
+			{What: "upstream", Pause: time.Millisecond},
+			{What: "chain", Pause: 2 * stormQuiet},
+			{What: "upstream"},
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t, catalog.TCP, test.picky)
+				for _, s := range test.steps {
+					w.step(s)
+				}
+				w.settle()
+				w.disconnect()
+				w.m.stop()
+				for _, e := range w.errs {
+					t.Error(e)
+				}
+			})
+		})
+	}
 }
 
 // FuzzModel is TestModel on what the fuzzer finds.

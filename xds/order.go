@@ -134,14 +134,15 @@ func (s *session) renamesTooSoon(name string) bool {
 }
 
 // liftsTooSoon reports whether r, of kind of, lifts a judge that Envoy may rely on before it has
-// accepted all that are not lifted. An Envoy without a resource of that name does not rely on it.
+// accepted all that are not lifted. An Envoy without a resource of that name does not rely on it, but
+// would begin to rely on those that it has, of before.
 func (s *session) liftsTooSoon(of kind, r *discoveryv3.Resource) bool {
 	held, ok := s.subs[of].held[r.GetName()]
-	if !ok || held == r.GetVersion() || !s.target.judges[r.GetName()].Lifted {
+	if ok && held == r.GetVersion() || !s.target.judges[r.GetName()].Lifted {
 		return false
 	}
 	for j, want := range s.judges() {
-		if !s.target.judges[j.name].Lifted && !s.subs[j.kind].has(want) {
+		if _, has := s.subs[j.kind].held[j.name]; (ok || has) && !s.target.judges[j.name].Lifted && !s.subs[j.kind].has(want) {
 			return true
 		}
 	}

@@ -146,7 +146,8 @@ func (s *session) recall(k kind) {
 		version := s.subs[k].held[name] // resources have none that is empty
 		if k == clusters {
 			h.sockets = recalled(h.sockets, version, func(c *sockets) (string, []string) { return c.resource.GetVersion(), c.targets })
-		} else if k == endpoints {
+		}
+		if k == endpoints {
 			h.lists = recalled(h.lists, version, func(l *list) (string, []string) { return l.resource.GetVersion(), l.targets })
 		}
 	}

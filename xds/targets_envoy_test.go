@@ -24,6 +24,9 @@ func many(short, long int) int {
 	return short
 }
 
+// patience is how long requests and connections may take: on a busy machine a change may come between.
+const patience = 30 * time.Second
+
 // at is an endpoint that is well.
 func at(s *tlsServer) catalog.Endpoint {
 	return catalog.Endpoint{Address: "127.0.0.1", Port: uint16(s.port), Weight: 1, Healthy: true}
@@ -32,7 +35,7 @@ func at(s *tlsServer) catalog.Endpoint {
 // load asks through the upstream, on connections that stay and on fresh ones, and over HTTP/2 where the service speaks it.
 func (r *real) load(protocol catalog.Protocol) (stop func() meshtest.Report) {
 	r.t.Helper()
-	c := meshtest.LoadConfig{URL: fmt.Sprintf("http://127.0.0.1:%d/", r.dials), KeepAlive: 60, Fresh: 150}
+	c := meshtest.LoadConfig{URL: fmt.Sprintf("http://127.0.0.1:%d/", r.dials), KeepAlive: 60, Fresh: 150, Patience: patience}
 	var h2 *meshtest.HTTP2
 	if protocol != catalog.TCP {
 		h2 = meshtest.NewHTTP2(c.URL)
