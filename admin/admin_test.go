@@ -73,7 +73,7 @@ func TestCalls(t *testing.T) {
 	var peer admin.Peer
 	client := serve(t, admin.API{
 		Status: func() admin.Status { return admin.Status{TrustDomain: "example.consul"} },
-		Check: func(_ context.Context, source, destination string) (admin.CheckResponse, error) {
+		Check: func(_ context.Context, source, destination string, _ admin.CheckRequest) (admin.CheckResponse, error) {
 			return admin.CheckResponse{Allowed: true, Source: source, Destination: destination}, nil
 		},
 		Rotate: func(service string) (admin.RotateResponse, error) {

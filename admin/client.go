@@ -156,9 +156,14 @@ func (c *Client) Intentions(ctx context.Context) ([]Rule, error) {
 	return call[[]Rule](ctx, c, http.MethodGet, "/v1/intention/list", nil)
 }
 
-// Check asks whether source may connect to destination.
-func (c *Client) Check(ctx context.Context, source, destination string) (CheckResponse, error) {
-	return call[CheckResponse](ctx, c, http.MethodGet, "/v1/intention/check?"+url.Values{"source": {source}, "destination": {destination}}.Encode(), nil)
+// Check asks whether source may connect to destination, or send it the request of a CheckRequest. An older control plane, which knows none,
+// answers for connections.
+func (c *Client) Check(ctx context.Context, source, destination string, requests ...CheckRequest) (CheckResponse, error) {
+	query := url.Values{"source": {source}, "destination": {destination}}
+	for _, r := range requests {
+		query["method"], query["path"], query["header"] = []string{r.Method}, []string{r.Path}, r.Headers
+	}
+	return call[CheckResponse](ctx, c, http.MethodGet, "/v1/intention/check?"+query.Encode(), nil)
 }
 
 // Rotate gives a service a new leaf now. An older control plane does not say which.

@@ -142,6 +142,12 @@ func (r JudgeRequest) LogValue() slog.Value { return slog.StringValue(r.String()
 // String keeps the token out of whatever prints a request.
 func (r JudgeRequest) String() string { return "own token of " + r.ProxyID }
 
+// CheckRequest is a request that a source may send, or not. The zero CheckRequest is none: what is asked is about a connection.
+type CheckRequest struct {
+	Method, Path string
+	Headers      []string // each as "name: value"
+}
+
 // CheckResponse is the answer to "may source connect to destination?".
 type CheckResponse struct {
 	Allowed     bool   `json:"allowed"`
@@ -154,6 +160,8 @@ type CheckResponse struct {
 	Intention  string `json:"intention,omitempty"`
 	Origin     string `json:"origin,omitempty"`
 	Precedence int    `json:"precedence,omitempty"`
+	// Permission is which of the intention's permissions decided, counted from 1; 0: none did.
+	Permission int `json:"permission,omitempty"`
 	// TakenAt is when Origin's file said so, which has been written since and could not be taken;
 	// zero: it says so now.
 	TakenAt time.Time `json:"taken_at,omitzero"`

@@ -55,7 +55,7 @@ func (s *Server) authorized(w http.ResponseWriter, r *http.Request, q *question)
 	if err != nil {
 		return authorizeAnswer{}, err
 	}
-	a := authorizeAnswerOf(decide(v, target, source, in.ClientCertSerial, ""))
+	a := authorizeAnswerOf(decide(v, target, source, in.ClientCertSerial, "", nil))
 	q.reason = a.Reason
 	return a, nil
 }
@@ -115,13 +115,16 @@ func sourceOf(uri string) (identity.ID, error) {
 	return "", failed(http.StatusBadRequest, "ClientCertURI not a valid Service identifier")
 }
 
-// decide is what v says of a connection of a certificate, of which the serial number and the SHA-256 may be empty or written
+// decide is what v says of a connection, or a request if r is not nil, of a certificate, of which the serial number and the SHA-256 may be empty or written
 // in any way that Consul takes: what is no number is revoked by nobody.
-func decide(v *catalog.View, target identity.Name, source identity.ID, serial, digest string) intention.Decision {
+func decide(v *catalog.View, target identity.Name, source identity.ID, serial, digest string, r *intention.Request) intention.Decision {
 	if all := v.Revoked(); all.Len() > 0 {
 		if r := all.Certificate(revokedForm(serial), strings.ToLower(strings.ReplaceAll(digest, ":", ""))); r != nil {
 			return intention.Decision{Reason: intention.ByRevocation, Revocation: r}
 		}
+	}
+	if r != nil {
+		return v.DecideRequest(source, target, r)
 	}
 	return v.DecideID(source, target)
 }
@@ -148,8 +151,11 @@ func reason(d intention.Decision) string {
 		if i.Source.ID != "" {
 			source = string(i.Source.ID)
 		}
-		return "Matched L4 intention: " + source + " => " + i.Destination.Namespace + "/" + i.Destination.Service +
-			" (Precedence: " + strconv.Itoa(i.Precedence()) + ", Action: " + action + ")"
+		head := source + " => " + i.Destination.Namespace + "/" + i.Destination.Service + " (Precedence: " + strconv.Itoa(i.Precedence())
+		if d.Reason != intention.ByIntention || d.Permission > 0 {
+			return l7Reason(d, head)
+		}
+		return "Matched L4 intention: " + head + ", Action: " + action + ")"
 	case d.Revocation != nil:
 		return d.Revocation.Why()
 	case d.Reason == intention.ByDefault:

@@ -204,7 +204,8 @@ func put(b *bytes.Buffer, value any) error {
 // sourceAnswer is a source of a service-intentions entry.
 type sourceAnswer struct {
 	Name        string
-	Action      string
+	Action      string             `json:",omitempty"`
+	Permissions []permissionAnswer `json:",omitempty"`
 	Precedence  int
 	Type        string
 	Description string `json:",omitempty"`
@@ -220,8 +221,9 @@ func sourcesOf(v *catalog.View, e *catalog.Entry) []sourceAnswer {
 	}
 	out := make([]sourceAnswer, 0, len(inForce))
 	add := func(i intention.Intention, description string) {
+		action, permissions := effectOf(&i)
 		out = append(out, sourceAnswer{
-			Name: sourceName(i.Source), Peer: i.Source.Peer, Action: i.Effect().String(), Precedence: i.Precedence(), Type: "consul", Description: description,
+			Name: sourceName(i.Source), Peer: i.Source.Peer, Action: action, Permissions: permissions, Precedence: i.Precedence(), Type: "consul", Description: description,
 		})
 		delete(inForce, i.Source)
 	}

@@ -42,7 +42,17 @@ func TestAuthorizeTable(t *testing.T) {
 			}
 			for _, uri := range uris {
 				for _, path := range []string{"/v1/agent/connect/authorize", "/v1/sallyport/authorize"} {
-					body, err := json.Marshal(map[string]string{"Target": c.Destination.Service, "ClientCertURI": uri, "ClientCertSerial": "01:02"})
+					question := map[string]any{"Target": c.Destination.Service, "ClientCertURI": uri, "ClientCertSerial": "01:02"}
+					wanted := p.WantTCP
+					if p.Request != nil && strings.Contains(path, "sallyport") {
+						wanted = p.Want
+						headers := map[string][]string{}
+						for _, h := range p.Request.Headers {
+							headers[h[0]] = append(headers[h[0]], h[1])
+						}
+						question["Method"], question["Path"], question["Headers"] = p.Request.Method, p.Request.Path, headers
+					}
+					body, err := json.Marshal(question)
 					if err != nil {
 						t.Fatal(err)
 					}
@@ -55,8 +65,8 @@ func TestAuthorizeTable(t *testing.T) {
 					} else if a.code != http.StatusBadRequest {
 						t.Errorf("%q: %s of %q: %d %s", c.Name, path, uri, a.code, a.body)
 					}
-					if want := p.Want == intention.Allow; got.Authorized != want {
-						t.Errorf("%q: %s of %q → %s: %d %s, want %s", c.Name, path, uri, c.Destination, a.code, a.body, p.Want)
+					if want := wanted == intention.Allow; got.Authorized != want {
+						t.Errorf("%q: %s of %q, %v → %s: %d %s, want %s", c.Name, path, uri, p.Request, c.Destination, a.code, a.body, wanted)
 					}
 					asked++
 				}

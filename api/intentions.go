@@ -24,8 +24,9 @@ type intentionAnswer struct {
 	SourcePeer           string `json:",omitempty"`
 	SourceSamenessGroup  string `json:",omitempty"`
 	SourceType           string
-	Action               string            `json:",omitempty"`
-	Meta                 map[string]string `json:",omitempty"`
+	Action               string             `json:",omitempty"`
+	Permissions          []permissionAnswer `json:",omitempty" bexpr:"-"`
+	Meta                 map[string]string  `json:",omitempty"`
 	Precedence           int
 	CreateIndex          uint64 `bexpr:"-"`
 	ModifyIndex          uint64 `bexpr:"-"`
@@ -135,10 +136,11 @@ func sourceName(s intention.Source) string { return cmp.Or(string(s.ID), s.Servi
 
 func (t *teller) tell(i intention.Intention) intentionAnswer {
 	said := t.of(i.Destination)
+	action, permissions := effectOf(&i)
 	return intentionAnswer{
 		SourceNS: i.Source.Namespace, SourceName: sourceName(i.Source), SourcePeer: i.Source.Peer,
 		DestinationNS: i.Destination.Namespace, DestinationName: i.Destination.Service,
-		SourceType: "consul", Action: i.Effect().String(), Precedence: i.Precedence(), Description: said.descriptions[i.Source], Meta: said.meta,
+		SourceType: "consul", Action: action, Permissions: permissions, Precedence: i.Precedence(), Description: said.descriptions[i.Source], Meta: said.meta,
 		CreateIndex: said.stamp.Created, ModifyIndex: said.stamp.Modified,
 	}
 }

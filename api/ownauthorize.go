@@ -15,8 +15,7 @@ import (
 	"github.com/sallyport/sallyport/intention"
 )
 
-// ownAuthorizeRequest is the body of /v1/sallyport/authorize: that of Consul's endpoint, and what a proxy knows of a request. As long
-// as no intention looks at requests (Permissions), Method, Path and Headers are checked and decide nothing.
+// ownAuthorizeRequest is the body of /v1/sallyport/authorize: that of Consul's endpoint, and what a proxy knows of a request.
 type ownAuthorizeRequest struct {
 	connectAuthorizeRequest
 	// ClientCertSHA256 is the digest of the certificate's DER in hexadecimal; empty: not known.
@@ -41,6 +40,8 @@ type ownAuthorizeAnswer struct {
 	// of a revocation, too.
 	Intention  string `json:",omitempty"`
 	Precedence int    `json:",omitempty"`
+	// Permission is which of the intention's permissions decided, counted from 1; 0: none did.
+	Permission int    `json:",omitempty"`
 	Origin     string `json:",omitempty"`
 	// Note says why it denies although an allow is written; empty: it does what is written.
 	Note string `json:",omitempty"`
@@ -84,7 +85,7 @@ func (s *Server) ownAuthorized(w http.ResponseWriter, r *http.Request, q *questi
 	if err != nil {
 		return ownAuthorizeAnswer{}, err
 	}
-	a := explained(v, decide(v, target, source, in.ClientCertSerial, in.ClientCertSHA256))
+	a := explained(v, decide(v, target, source, in.ClientCertSerial, in.ClientCertSHA256, in.request()))
 	q.reason = a.Reason
 	return a, nil
 }
@@ -100,7 +101,7 @@ func explained(v *catalog.View, d intention.Decision) ownAuthorizeAnswer {
 	a := ownAuthorizeAnswer{authorizeAnswer: authorizeAnswerOf(d), Default: d.Reason == intention.ByDefault, Change: v.Change().Number}
 	if i := d.Intention; i != nil {
 		a.Intention, a.Precedence, a.Origin = i.String(), i.Precedence(), i.Origin
-		a.Note = i.WhyDenied()
+		a.Note, a.Permission = i.WhyDenied(), d.Permission
 	}
 	if r := d.Revocation; r != nil {
 		a.Origin = r.Origin

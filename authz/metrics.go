@@ -27,6 +27,10 @@ const (
 	badCertificate
 	unrecorded
 	revoked
+	byNoPermission
+	byPath
+	requestsOnly
+	noHeaders
 	panicked
 	reasons // how many there are
 )
@@ -49,6 +53,10 @@ func (r reason) words() (label, text string) {
 		badCertificate:     {"certificate", "the client's certificate does not name the client, and it alone"},
 		unrecorded:         {"unrecorded", "the client is let in as soon as that is recorded on disk"},
 		revoked:            {"revoked", "the client's certificate or identity is revoked"},
+		byNoPermission:     {"no_permission", "no permission is met, so the default policy holds"},
+		byPath:             {"path", "the path is not canonical, and permissions look at it"},
+		requestsOnly:       {"requests_only", "permissions are about requests, and deny connections"},
+		noHeaders:          {"headers", "permissions look at headers, which the listener does not send yet"},
 		panicked:           {"panic", "internal error"},
 	}[r]
 	return w[0], w[1]
@@ -70,7 +78,7 @@ func reasonOf(r intention.Reason) reason {
 		intention.ByIntention: byIntention, intention.ByDefault: byDefault, intention.NoPolicy: noPolicy,
 		intention.UnknownTrustDomain: unknownTrustDomain, intention.SpeaksFirst: speaksFirst, intention.NoService: noIdentity,
 		intention.ForeignTrustDomain: foreignTrustDomain, intention.UnknownDatacenter: unknownDatacenter, intention.ForeignNamespace: foreignNamespace,
-		intention.ByRevocation: revoked,
+		intention.ByRevocation: revoked, intention.ByNoPermission: byNoPermission, intention.ByPath: byPath, intention.RequestsOnly: requestsOnly,
 	}
 	if int(r) < len(of) {
 		return of[r]
@@ -103,6 +111,7 @@ func (f failure) label() string {
 type metrics struct {
 	allowed, denied [reasons]prometheus.Counter
 	errors          [failures]prometheus.Counter
+	permissions     *permissionCounters
 }
 
 func newMetrics(r prometheus.Registerer) (m metrics, err error) {
@@ -114,15 +123,16 @@ func newMetrics(r prometheus.Registerer) (m metrics, err error) {
 		Name: "sallyport_authz_errors_total",
 		Help: "Calls of the ext_authz server that were not decided: from an unknown caller, before the catalog was known, or past their deadline.",
 	}, []string{"cause"})
+	m.permissions = newPermissionCounters()
 	if r != nil {
-		if err := errors.Join(r.Register(decisions), r.Register(errs)); err != nil {
+		if err := errors.Join(r.Register(decisions), r.Register(errs), r.Register(m.permissions.vec)); err != nil {
 			return m, fmt.Errorf("authz metrics: %w", err)
 		}
 	}
 	for i := range reasons {
 		m.denied[i] = decisions.WithLabelValues("deny", i.label())
 	}
-	for _, i := range []reason{byIntention, byDefault} {
+	for _, i := range []reason{byIntention, byDefault, byNoPermission} {
 		m.allowed[i] = decisions.WithLabelValues("allow", i.label())
 	}
 	for i := range failures {
@@ -132,6 +142,9 @@ func newMetrics(r prometheus.Registerer) (m metrics, err error) {
 }
 
 func (m *metrics) count(v verdict) {
+	if v.permission > 0 || v.reason == byPath {
+		m.permissions.count(v)
+	}
 	if v.allowed {
 		m.allowed[v.reason].Inc()
 		return

@@ -125,8 +125,9 @@ type verdict struct {
 	destination identity.Name
 	principal   string // as Envoy sent it
 	reason      reason
-	// intention is the one that decided; nil unless reason is byIntention.
-	intention *intention.Intention
+	// intention is the one that decided, and permission which of its permissions, counted from 1; nil and 0: none did.
+	intention  *intention.Intention
+	permission int
 	// revocation is the one that denies; nil unless reason is revoked.
 	revocation *intention.Revocation
 	allowed    bool
@@ -259,15 +260,31 @@ func (s *Server) decide(ctx context.Context, req *authv3.CheckRequest) (v verdic
 		return v, 0, nil
 	}
 	d := view.DecideID(source, caller.Service)
+	request := asked{http: attributes.GetRequest().GetHttp()}
+	if request.http != nil && d.Reason == intention.RequestsOnly {
+		d = request.decide(func(r *intention.Request) intention.Decision { return view.DecideRequest(source, caller.Service, r) })
+	}
 	if d.Allowed() && drains && s.told != nil {
-		if told := s.told(view, policy); told != policy && !told.DecideID(source).Allowed() {
+		if told := s.told(view, policy); told != policy && !toldAllows(told, source, &request) {
 			v.reason = unrecorded
 			return v, 0, nil
 		}
 	}
-	v.reason, v.intention, v.revocation = reasonOf(d.Reason), d.Intention, d.Revocation
-	v.allowed = d.Allowed() && (v.reason == byIntention || v.reason == byDefault)
+	v.reason, v.intention, v.permission, v.revocation = reasonOf(d.Reason), d.Intention, d.Permission, d.Revocation
+	v.allowed = d.Allowed() && (v.reason == byIntention || v.reason == byDefault || v.reason == byNoPermission)
+	if request.lacking {
+		v.reason, v.permission, v.allowed = noHeaders, 0, false
+	}
 	return v, 0, nil
+}
+
+// toldAllows reports whether what Envoys are told allows it, too.
+func toldAllows(told *intention.Policy, source identity.ID, request *asked) bool {
+	d := told.DecideID(source)
+	if request.http != nil && d.Reason == intention.RequestsOnly {
+		d = request.decide(func(r *intention.Request) intention.Decision { return told.DecideRequestID(source, r) })
+	}
+	return d.Allowed()
 }
 
 // view is the newest View; nil as long as nothing is known.
@@ -307,10 +324,19 @@ func (v verdict) String() string {
 	if v.revocation != nil {
 		return action + ": " + v.revocation.Why()
 	}
-	if i := v.intention; i != nil && i.Origin != "" {
-		return action + " by intention " + i.String() + ", " + i.Origin
-	} else if i != nil {
-		return action + " by intention " + i.String()
+	i := v.intention
+	if i == nil {
+		return action + ": " + v.reason.String()
 	}
-	return action + ": " + v.reason.String()
+	s := action + " by intention " + i.String()
+	switch {
+	case v.permission > 0: // it says which one
+		s = action + " by permission " + i.Label(v.permission)
+	case v.reason != byIntention:
+		s = action + ", " + v.reason.String() + ": intention " + i.String()
+	}
+	if i.Origin != "" {
+		s += ", " + i.Origin
+	}
+	return s
 }

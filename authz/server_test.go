@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	authv3 "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
@@ -41,7 +42,12 @@ func TestTable(t *testing.T) {
 	ca := newIssuer(t)
 	for _, c := range cases {
 		t.Run(c.Name, func(t *testing.T) {
-			s := newServer(t, authz.Config{Views: views(c.Scope, c.Destination, c.Intentions), Authorize: known})
+			servers := map[string]*authz.Server{}
+			for kind, protocol := range map[string]catalog.Protocol{"tcp": catalog.TCP, "http": catalog.HTTP} {
+				mesh := contents(c.Scope, c.Destination, c.Intentions)
+				mesh.Proxies[0].Inbound.Protocol = protocol
+				servers[kind] = newServer(t, authz.Config{Views: published(c.Scope, mesh), Authorize: known})
+			}
 			ctx := call(t.Context(), c.Destination.String())
 			for _, peer := range c.Peers {
 				if !peer.Proved() {
@@ -49,12 +55,16 @@ func TestTable(t *testing.T) {
 				}
 				certificate := ca.certificate(t, peer)
 				for _, kind := range []string{"tcp", "http"} {
-					resp, err := s.Check(ctx, request(kind, peer.Principal(), certificate, c.Destination.Service))
+					req := request(kind, peer.Principal(), certificate, c.Destination.Service)
+					if h := req.GetAttributes().GetRequest().GetHttp(); h != nil && peer.Request != nil {
+						putRequest(h, peer.Request)
+					}
+					resp, err := servers[kind].Check(ctx, req)
 					if err != nil {
 						t.Fatalf("Check(%s → %s, %s): %v", peer, c.Destination, kind, err)
 					}
-					if got := answer(t, resp, kind); got != peer.Want {
-						t.Errorf("Check(%s → %s, %s) = %s (%s), want %s", peer, c.Destination, kind, got, resp.GetStatus().GetMessage(), peer.Want)
+					if got, want := answer(t, resp, kind), peer.Wants(kind == "http"); got != want {
+						t.Errorf("Check(%s → %s, %s) = %s (%s), want %s", peer, c.Destination, kind, got, resp.GetStatus().GetMessage(), want)
 					}
 				}
 			}
@@ -339,9 +349,13 @@ func contents(s intention.Scope, destination identity.Name, all []intention.Inte
 }
 
 func views(s intention.Scope, destination identity.Name, all []intention.Intention) *latest.Value[*catalog.View] {
+	return published(s, contents(s, destination, all))
+}
+
+func published(s intention.Scope, mesh catalogtest.Mesh) *latest.Value[*catalog.View] {
 	store := &catalog.Store{}
 	store.Federate(s.Federated)
-	store.Publish(contents(s, destination, all).Contents())
+	store.Publish(mesh.Contents())
 	return &store.Views
 }
 
@@ -386,6 +400,15 @@ func request(kind, principal, certificate, destination string) *authv3.CheckRequ
 		r.Attributes.ContextExtensions = map[string]string{identity.DestinationExtension: destination}
 	}
 	return r
+}
+
+// putRequest makes h the request, as Envoy has it in a check.
+func putRequest(h *authv3.AttributeContext_HttpRequest, r *decisiontable.Request) {
+	h.Method, h.Path = r.Method, r.Path
+	h.HeaderMap = &corev3.HeaderMap{}
+	for _, header := range append([][2]string{{":authority", "web"}, {":path", r.Path}, {":method", r.Method}}, r.Headers...) {
+		h.HeaderMap.Headers = append(h.HeaderMap.Headers, &corev3.HeaderValue{Key: header[0], RawValue: []byte(header[1])})
+	}
 }
 
 // answer is what Envoy makes of a response; the form that each filter needs is demanded.

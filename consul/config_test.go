@@ -239,7 +239,7 @@ func TestKeyNames(t *testing.T) {
 	}, {Action: "deny", HTTP: &api.IntentionHTTPPermission{PathExact: "/a"}}}}))); err != nil || i == nil || i.String()+i.Unsupported != "web => api (2 permissions)" {
 		t.Errorf("%v, %v", i, err)
 	} else if want := (intention.Permission{Action: intention.Allow, PathRegex: "/v.", Methods: []string{"GET"}, Headers: []intention.HeaderMatch{
-		{Name: "x-a", Exact: "a", Invert: true}, {Name: "x", Prefix: "b"}, {Name: "x", Suffix: "c"}, {Name: "x", Regex: "d"}, {Name: "x", Present: true},
+		{Name: "X-A", Exact: "a", Invert: true}, {Name: "x", Prefix: "b"}, {Name: "x", Suffix: "c"}, {Name: "x", Regex: "d"}, {Name: "x", Present: true},
 	}}); !reflect.DeepEqual(want, i.Permissions.List()[0]) {
 		t.Errorf("%+v, want %+v", i.Permissions.List()[0], want)
 	}

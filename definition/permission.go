@@ -131,13 +131,13 @@ var methodNames = []string{
 func (d *Decoder) headerMatch(place string) intention.HeaderMatch {
 	name := d.Text("Name")
 	m := intention.HeaderMatch{
-		Name: strings.ToLower(name.Value), Present: d.Boolean("Present").Value,
+		Name: name.Value, Present: d.Boolean("Present").Value,
 		Exact: d.Text("Exact").Value, Prefix: d.Text("Prefix").Value, Suffix: d.Text("Suffix").Value, Contains: d.Text("Contains").Value, Regex: d.Text("Regex").Value,
 		IgnoreCase: d.Boolean("IgnoreCase").Value, Invert: d.Boolean("Invert").Value,
 	}
 	if !name.Set {
 		d.Mistake(d.At, "%s missing required Name field", place)
-	} else if !token(strings.TrimPrefix(m.Name, ":")) {
+	} else if !token(strings.TrimPrefix(strings.ToLower(m.Name), ":")) {
 		d.Mistake(name.At, "%s.Name %.60q is not the name of a header: letters, digits, and !#$%%&'*+-.^_`|~", place, name.Value)
 	}
 	texts := howMany(m.Exact != "", m.Prefix != "", m.Suffix != "", m.Contains != "")

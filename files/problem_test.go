@@ -322,7 +322,7 @@ func mistakes() []mistake {
 		one("header's name", permissions("{ Action = \"allow\"\nHTTP { Header = [{ Name = \"a b\" Present = true }] } }"),
 			"a.hcl:6: Sources[0].Permissions[0].HTTP.Header[0].Name \"a b\" is not the name of a header: letters, digits, and !#$%&'*+-.^_`|~"),
 		one("header that is none", permissions("{ Action = \"allow\"\nHTTP { Header = [{ Name = \":Path\" Exact = \"/\" }] } }"),
-			`a.hcl:5: Sources[0].Permissions[0].HTTP.Header[0]: Name ":path" is no header but a part of the request: use PathExact, PathPrefix, PathRegex and Methods`),
+			`a.hcl:5: Sources[0].Permissions[0].HTTP.Header[0]: Name ":Path" is no header but a part of the request: use PathExact, PathPrefix, PathRegex and Methods`),
 		one("header of two", permissions("{ Action = \"allow\"\nHTTP { Header = [{ Name = \"a\" Exact = \"b\" Present = true }, { Name = \"b\" Invert = true }] } }"),
 			"a.hcl:6: Sources[0].Permissions[0].HTTP.Header[0] should only contain one of Present, Exact, Prefix, Suffix, Contains, or Regex",
 			"a.hcl:6: Sources[0].Permissions[0].HTTP.Header[1] should only contain one of Present, Exact, Prefix, Suffix, Contains, or Regex"),

@@ -50,7 +50,7 @@ func (p Permission) looksAtPath() bool { return p.PathExact+p.PathPrefix+p.PathR
 
 // tests are the clauses of a header. An allowing permission's are met where the condition surely holds, a denying one's where it may.
 func (h *HeaderMatch) tests(action Action) ([][]Test, error) {
-	of := h.Name
+	of := lower(h.Name)
 	switch {
 	case of == "host":
 		of = authorityText // under this name proxies have it

@@ -48,7 +48,7 @@ const (
 func (p *Permission) pathTests() ([][]Test, error) {
 	switch {
 	case p.PathExact != "":
-		return [][]Test{{{Of: pathText, Value: p.PathExact}, {Of: pathText, Kind: Prefix, Value: p.PathExact + "?"}}}, nil
+		return [][]Test{{{Of: pathText, Kind: Path, Value: p.PathExact}}}, nil
 	case p.PathPrefix != "":
 		if strings.ContainsAny(p.PathPrefix, "?#;\\") { // else it could be met by what is in the query
 			return [][]Test{{}}, nil

@@ -19,7 +19,7 @@ type Permission struct {
 // HeaderMatch is a condition on a request's header. One of Present, Exact, Prefix, Suffix, Contains and Regex is set. A header that is
 // missing meets none, and no inverted one either, but an inverted Present.
 type HeaderMatch struct {
-	Name                                   string // in lower case
+	Name                                   string // in any letter case
 	Present                                bool   `json:",omitempty"`
 	Exact, Prefix, Suffix, Contains, Regex string `json:",omitempty"`
 	IgnoreCase                             bool   `json:",omitempty"` // not of Regex

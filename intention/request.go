@@ -84,6 +84,8 @@ const (
 	Contains
 	// Expression is a regular expression in the syntax of RE2, in which \C is any byte; it has to match the whole text.
 	Expression
+	// Path is Exact for what a path is before its query, if it has one.
+	Path
 )
 
 // Test compares one text of a request: ":method", ":path", which has the query, or the value of a header. Of a header that is missing
@@ -95,6 +97,14 @@ type Test struct {
 	IgnoreCase bool // of ASCII letters; not of an Expression
 	Not        bool
 	expression *regexp.Regexp
+}
+
+// RE2 is the regular expression of an Expression or a Path.
+func (t *Test) RE2() string {
+	if t.Kind == Path {
+		return regexp.QuoteMeta(t.Value) + query
+	}
+	return t.Value
 }
 
 func (t *Test) meets(r *Request) bool {
@@ -120,6 +130,8 @@ func (t *Test) holds(text string) bool {
 			return strings.Contains(lower(text), lower(t.Value))
 		}
 		return strings.Contains(text, t.Value)
+	case Path:
+		return text[:len(t.Value)] == t.Value && (len(text) == len(t.Value) || text[len(t.Value)] == '?')
 	case Exact, Expression:
 	}
 	return len(text) == len(t.Value) && same(text, t.Value)

@@ -25,11 +25,17 @@ func TestDecideTable(t *testing.T) {
 				if !peer.Proved() {
 					continue
 				}
-				got := intention.Deny
+				got, connection := intention.Deny, intention.Deny
 				if id, ok := peer.ID(); ok {
-					got = policy.DecideID(id).Action
+					got, connection = policy.DecideRequestID(id, peer.Request.Asked()).Action, policy.DecideID(id).Action
+					if tcp := policy.ConnectionsOnly(); tcp.DecideID(id).Action != connection || tcp.DecideRequestID(id, peer.Request.Asked()).Action != connection {
+						t.Errorf("%s → %s: of a service that speaks tcp connections and requests are not the same", peer, c.Destination)
+					}
 				}
-				if id, err := identity.ParseURI(strings.Join(peer.URIs, "")); len(peer.URIs) == 1 && err == nil && policy.Decide(id).Action != got {
+				if connection != peer.WantTCP {
+					t.Errorf("Decide(%s → %s) of a connection = %s, want %s", peer, c.Destination, connection, peer.WantTCP)
+				}
+				if id, err := identity.ParseURI(strings.Join(peer.URIs, "")); len(peer.URIs) == 1 && err == nil && policy.Decide(id).Action != connection {
 					t.Errorf("Decide(%s → %s) is not DecideID", peer, c.Destination)
 				}
 				if got != peer.Want {

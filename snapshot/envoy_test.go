@@ -101,8 +101,8 @@ func TestEnvoyDecidesTable(t *testing.T) {
 					if err != nil {
 						t.Errorf("%s: %s, %s → %s: %v", l.Name, l.protocol, p, l.Destination, err)
 					}
-					if got != (p.Want == intention.Allow) {
-						t.Errorf("%s: %s, %s → %s: allowed = %v, want %s", l.Name, l.protocol, p, l.Destination, got, p.Want)
+					if want := p.Wants(l.protocol.L7()); got != (want == intention.Allow) {
+						t.Errorf("%s: %s, %s → %s: allowed = %v, want %s", l.Name, l.protocol, p, l.Destination, got, want)
 					}
 				}
 			}
@@ -181,7 +181,10 @@ func get(t *testing.T, socket string, ca *authority, p decisiontable.Peer) (bool
 		Certificates:       []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: key}},
 	})
 	defer c.Close()
-	status, body, err := roundTrip(c, "/")
+	status, body, err := exchange(c, p.Request.H1())
+	if p.Request != nil && p.Request.Method == http.MethodHead && body == "" {
+		body = "application"
+	}
 	var timeout net.Error
 	switch {
 	case errors.As(err, &timeout) && timeout.Timeout():
@@ -197,13 +200,19 @@ func get(t *testing.T, socket string, ca *authority, p decisiontable.Peer) (bool
 }
 
 func roundTrip(c net.Conn, path string, headers ...string) (status int, body string, err error) {
+	return exchange(c, fmt.Sprintf("GET %s HTTP/1.1\r\nHost: web\r\n%s\r\n\r\n", path, strings.Join(append(headers, "Connection: close"), "\r\n")))
+}
+
+// exchange sends a request in HTTP/1.1.
+func exchange(c net.Conn, request string) (status int, body string, err error) {
 	if err := c.SetDeadline(time.Now().Add(meshtest.Deadline)); err != nil {
 		return 0, "", err
 	}
-	if _, err := fmt.Fprintf(c, "GET %s HTTP/1.1\r\nHost: web\r\n%s\r\n\r\n", path, strings.Join(append(headers, "Connection: close"), "\r\n")); err != nil {
+	if _, err := io.WriteString(c, request); err != nil {
 		return 0, "", err
 	}
-	r, err := http.ReadResponse(bufio.NewReader(c), nil)
+	method, _, _ := strings.Cut(request, " ")
+	r, err := http.ReadResponse(bufio.NewReader(c), &http.Request{Method: method})
 	if err != nil {
 		return 0, "", err
 	}

@@ -9,7 +9,6 @@ import (
 	httpauthzv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/ext_authz/v3"
 	networkauthzv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/ext_authz/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
-	envoymatcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
 	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
 	"github.com/sallyport/sallyport/catalog"
 	"github.com/sallyport/sallyport/identity"
@@ -62,8 +61,8 @@ func (b *builder) networkAuthz() *anypb.Any {
 }
 
 // httpAuthz is the filter that asks for each request, unless the routes disable it. The server
-// decides and does nothing else: it cannot change a request, and does not get the application's
-// headers, which may hold secrets. Method, path and host are not part of the headers and are sent.
+// decides and does nothing else: it cannot change a request. It gets all headers, as a permission may look at any of them and the filter
+// is part of the listener, which a change of intentions must not change; that some hold secrets is why it neither keeps nor logs them.
 func (b *builder) httpAuthz() *hcmv3.HttpFilter {
 	return b.httpFilter(httpExtAuthz, &httpauthzv3.ExtAuthz{
 		StatPrefix:          authzStats,
@@ -80,9 +79,7 @@ func (b *builder) httpAuthz() *hcmv3.HttpFilter {
 			DisallowAll:     wrapperspb.Bool(true),
 			DisallowIsError: wrapperspb.Bool(true),
 		},
-		// Without a list all headers are sent.
-		AllowedHeaders: &envoymatcherv3.ListStringMatcher{Patterns: []*envoymatcherv3.StringMatcher{exactly("x-request-id")}},
-		Services:       &httpauthzv3.ExtAuthz_GrpcService{GrpcService: b.authzService()},
+		Services: &httpauthzv3.ExtAuthz_GrpcService{GrpcService: b.authzService()},
 		// The claims of a verified token are sent with the check.
 		MetadataContextNamespaces: []string{"envoy.filters.http.jwt_authn"},
 	})

@@ -7,7 +7,6 @@ import (
 	"strconv"
 	"strings"
 
-	matcherv3 "github.com/cncf/xds/go/xds/type/matcher/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
 	"github.com/sallyport/sallyport/catalog"
@@ -51,12 +50,17 @@ func (b *builder) addForeign(s *Secret) {
 // foreignSources are the rules' entries for them.
 func (b *builder) foreignSources() (out []*source) {
 	for id := range b.in.Policy.Foreign() {
-		action := intention.Allow
-		if b.in.Policy.Permissions(intention.Source{ID: id}) != nil {
-			action = intention.Deny
+		s := &source{id: string(id), allowed: true}
+		on := b.action(intention.Allow)
+		if b.in.Policy.DecideID(id).Reason == intention.RequestsOnly { // of a service that speaks tcp it is not yielded
+			s.allowed, on = false, b.action(intention.Deny)
+			if i := b.conditionalID(id); i != nil {
+				on = b.permissions(i)
+				s.on = on
+			}
 		}
-		out = append(out, &source{id: string(id), allowed: action == intention.Allow, rule: b.fields(
-			&matcherv3.Matcher_MatcherTree_MatchMap{Map: map[string]*matcherv3.Matcher_OnMatch{string(id): b.action(action)}})})
+		s.rule = b.entry(s.id, on)
+		out = append(out, s)
 	}
 	return out
 }

@@ -13,6 +13,7 @@ import (
 	networkrbacv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/rbac/v3"
 	sslv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/matching/common_inputs/ssl/v3"
 	"github.com/sallyport/sallyport/catalog"
+	"github.com/sallyport/sallyport/identity"
 	"github.com/sallyport/sallyport/intention"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
@@ -90,6 +91,8 @@ func (b *builder) identityMatcher(revoked []digests) *matcherv3.Matcher {
 	rest := deny
 	if len(s.datacenters) > 0 && b.in.Policy.Rest() == intention.Allow {
 		rest = &matcherv3.Matcher_OnMatch{OnMatch: &matcherv3.Matcher_OnMatch_Matcher{Matcher: b.restMatcher(s, allow, deny)}}
+	} else if i := b.conditional(intention.Source{Name: s.name(identity.Wildcard)}); i != nil && len(s.datacenters) > 0 {
+		rest = &matcherv3.Matcher_OnMatch{OnMatch: &matcherv3.Matcher_OnMatch_Matcher{Matcher: b.restMatcher(s, b.permissions(i), deny)}}
 	}
 	sources := b.refuse(append(b.sources(s), b.foreignSources()...), revoked)
 	if len(sources) == 0 { // Envoy refuses an empty map
@@ -115,7 +118,7 @@ func (b *builder) identityMatcher(revoked []digests) *matcherv3.Matcher {
 	}
 }
 
-// restMatcher allows each service of the mesh, and nobody else.
+// restMatcher has allow for each service of the mesh, and denies everybody else.
 func (b *builder) restMatcher(s scope, allow, deny *matcherv3.Matcher_OnMatch) *matcherv3.Matcher {
 	return &matcherv3.Matcher{
 		MatcherType: &matcherv3.Matcher_MatcherList_{MatcherList: &matcherv3.Matcher_MatcherList{

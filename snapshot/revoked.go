@@ -141,14 +141,20 @@ func (b *builder) condition(e *expr.Expr) *v1alpha1.Expr {
 // refuse has the holders of revoked certificates among sources, and those certificates denied.
 func (b *builder) refuse(sources []*source, all []digests) []*source {
 	for _, d := range all {
-		if d.id == "" || !b.in.Policy.DecideID(identity.ID(d.id)).Allowed() {
+		if d.id == "" {
 			continue
 		}
-		on := b.unlessRevoked(d.list, b.action(intention.Allow))
+		on := b.action(intention.Allow)
+		if i := b.conditionalID(identity.ID(d.id)); i != nil {
+			on = b.permissions(i)
+		} else if !b.in.Policy.DecideID(identity.ID(d.id)).Allowed() {
+			continue
+		}
+		on = b.unlessRevoked(d.list, on)
 		s := &source{id: d.id, allowed: true, on: on, rule: b.entry(d.id, on)}
 		if i := slices.IndexFunc(sources, func(o *source) bool { return o.id == d.id }); i < 0 {
 			sources = append(sources, s)
-		} else if sources[i].allowed {
+		} else if sources[i].allowed || sources[i].on != nil {
 			sources[i] = s
 		}
 	}

@@ -14,6 +14,7 @@ import (
 	"github.com/sallyport/sallyport/internal/decisiontable"
 	"github.com/sallyport/sallyport/internal/rbactest"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
+	"google.golang.org/protobuf/proto"
 )
 
 // TestRulesTable holds the generated rules, and the names of the handshake before them, to the
@@ -37,12 +38,12 @@ func TestRulesTable(t *testing.T) {
 					if !p.Proved() {
 						continue
 					}
-					got, err := rbactest.Allowed(m, p.URIs)
+					got, by, err := rbactest.Decided(m, p.URIs, requested(protocol, p.Request))
 					if err != nil {
 						t.Fatal(err)
 					}
-					if got != (p.Want == intention.Allow) {
-						t.Errorf("%s: rules allow %s = %v, want %s", protocol, p, got, p.Want)
+					if want := p.Wants(protocol.L7()); got != (want == intention.Allow) {
+						t.Errorf("%s: rules allow %s = %v by %s, want %s", protocol, p, got, by, want)
 					}
 					handshake, err := rbactest.HandshakeAllows(names(t, r, secret), p.URIs)
 					if err != nil {
@@ -55,6 +56,17 @@ func TestRulesTable(t *testing.T) {
 			}
 		})
 	}
+}
+
+// requested is a request as rules have it; nil where there are none.
+func requested(protocol catalog.Protocol, r *decisiontable.Request) *rbactest.Request {
+	switch {
+	case !protocol.L7():
+		return nil
+	case r == nil:
+		return &rbactest.Request{Method: "GET", Path: "/"}
+	}
+	return &rbactest.Request{Method: r.Method, Path: r.Path, Headers: r.Headers}
 }
 
 // FuzzDecideEqualsInterpreter makes random policies and peers: the rules have to say what Decide
@@ -104,6 +116,66 @@ func FuzzDecideEqualsInterpreter(f *testing.F) {
 			}
 		}
 	})
+}
+
+// FuzzPermissions makes random permissions and requests: the rules have to say what Decide says.
+func FuzzPermissions(f *testing.F) {
+	for seed := range uint64(200) {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, seed uint64) {
+		c := decisiontable.Random(seed, identity.NewName("web"), spiffeid.RequireTrustDomainFromString(trustDomain), 60)
+		in := input(c.Policy(), catalog.Inbound{Protocol: catalog.HTTP})
+		m := rules(t, in, build(t, in))
+		for _, p := range c.Peers {
+			got, by, err := rbactest.Decided(m, p.URIs, requested(catalog.HTTP, p.Request))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got != (p.Want == intention.Allow) {
+				t.Fatalf("seed %d: rules allow %s = %v by %s, Decide says %s", seed, p, got, by, p.Want)
+			}
+		}
+	})
+}
+
+// TestPermissionsAreLinear: 200 permissions, allowing and denying in turns, take no more than 64 KB.
+func TestPermissionsAreLinear(t *testing.T) {
+	size := func(n int, of func(*intention.Permission, string)) int {
+		list := make([]intention.Permission, n)
+		for i := range list {
+			list[i].Action = intention.Action(i % 2)
+			of(&list[i], fmt.Sprintf("/some/path/of/number/%d", i))
+		}
+		p, err := intention.NewPermissions(list)
+		if err != nil {
+			t.Fatal(err)
+		}
+		i := from("web", intention.Deny)
+		i.Permissions = p
+		in := input(compile("api", intention.Deny, i), catalog.Inbound{Protocol: catalog.HTTP})
+		m := rules(t, in, build(t, in))
+		for id, on := range m.GetMatcherTree().GetExactMatchMap().GetMap() { // of one of the datacenters
+			return proto.Size(on) + len(id)
+		}
+		t.Fatal("no source")
+		return 0
+	}
+	for name, of := range map[string]func(*intention.Permission, string){
+		"exact":   func(p *intention.Permission, path string) { p.PathExact = path },
+		"prefix":  func(p *intention.Permission, path string) { p.PathPrefix = path },
+		"regex":   func(p *intention.Permission, path string) { p.PathRegex = path + "/[^/]*" },
+		"methods": func(p *intention.Permission, _ string) { p.Methods = []string{"GET"} },
+		"header": func(p *intention.Permission, path string) {
+			p.Headers = []intention.HeaderMatch{{Name: "x-path", Exact: path}}
+		},
+	} {
+		few, many := size(20, of), size(200, of)
+		t.Logf("%s: 20 have %d bytes, 200 have %d", name, few, many)
+		if many > 64<<10 || many > 11*few {
+			t.Errorf("%s: 20 permissions have %d bytes, and 200 have %d", name, few, many)
+		}
+	}
 }
 
 // The names are few and alike, so that peers are often those of an intention, or nearly.

@@ -18,7 +18,7 @@ type source struct {
 	// rule is its entry in a rules' map, and peer in a list of peers, both in wire format: they are
 	// the same for all destinations, of which each has them among others.
 	rule, peer []byte
-	// on is the rule as a message; nil: it is to allow or to deny.
+	// on is the rule as a message; nil: it is to allow or to deny all.
 	on *matcherv3.Matcher_OnMatch
 }
 
@@ -52,6 +52,10 @@ func (b *builder) sources(s scope) []*source {
 	out := make([]*source, 0, len(l.sources)+1)
 	for name, action := range b.in.Policy.Exact() {
 		of := l.sources[name.Service]
+		if i := b.conditional(intention.Source{Name: name}); i != nil {
+			out = append(out, b.conditionalSources(s, name.Service, i)...)
+			continue
+		}
 		if len(of) == 0 || of[0].allowed != (action == intention.Allow) {
 			of = b.newSources(s, name.Service, action)
 		}
@@ -68,6 +72,16 @@ func (b *builder) newSources(s scope, service string, action intention.Action) (
 		}
 	}
 	return out
+}
+
+// conditionalSources are newSources whose requests an intention's permissions decide about.
+func (b *builder) conditionalSources(s scope, service string, i *intention.Intention) []*source {
+	all := b.newSources(s, service, intention.Deny)
+	on := b.permissions(i)
+	for _, s := range all {
+		s.on, s.rule = on, b.entry(s.id, on)
+	}
+	return all
 }
 
 // newSource is an identity; nil if no certificate can have it.

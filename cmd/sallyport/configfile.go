@@ -29,7 +29,7 @@ func readConfig(f *pflag.FlagSet) (serveConfig, error) {
 	var mistakes []error
 	f.VisitAll(func(fl *pflag.Flag) {
 		key := strings.ReplaceAll(fl.Name, "-", "_")
-		if key == "config" || key == "help" || key == "json" {
+		if slices.Contains([]string{"config", "help", "json", "method", "path", "header"}, key) { // no part of a configuration
 			return
 		}
 		known = append(known, variable(fl.Name))

@@ -117,6 +117,9 @@ func describeIntention(i intention.Intention) admin.Rule {
 		Precedence: i.Precedence(), Origin: i.Origin,
 	}
 	r.Note = i.WhyDenied()
+	if n := i.Permissions.Len(); n > 0 && r.Note == "" {
+		r.Note = fmt.Sprintf("has %d permissions, for requests", n)
+	}
 	return r
 }
 

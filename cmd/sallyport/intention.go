@@ -21,12 +21,14 @@ func newIntentionCommand(o *clientOptions) *cobra.Command {
 	group := &cobra.Command{Use: "intention", Short: "Ask what intentions say", Args: subcommand, RunE: help}
 	var dir string
 	var asJSON bool
+	var request admin.CheckRequest
 	check := &cobra.Command{
 		Use:   "check SOURCE DESTINATION",
 		Short: "Allowed or Denied, why, and from which file:line",
 		Long: `Check says whether the service SOURCE may connect to the service DESTINATION. SOURCE may be a SPIFFE ID too; of an
 instance or a proxy its service is meant. Of a name that nobody has registered the intentions about all destinations hold and the
 default, as of any other; the answer says that no such service is registered, and the exit status is as for others.
+With --method, --path or --header it says so of a request, which permissions are about; of a connection they say no.
 It asks the running control plane, or with --catalog the files alone: then the trust domain of a SPIFFE ID is taken for the mesh's. Exit status: 0 allowed, 1 denied, 2 error;
 while files of the catalog have newer contents that could not be taken, 3 allowed, 4 denied: the answer is what is in force. 4 too while the
 intention allows and waits for the disk, which has to have it first.`,
@@ -36,11 +38,11 @@ intention allows and waits for the disk, which has to have it first.`,
 			var r admin.CheckResponse
 			var err error
 			if dir != "" {
-				r, err = checkFiles(c, dir, args[0], args[1])
+				r, err = checkFiles(c, dir, args[0], args[1], request)
 			} else if err = readFlagsUnused(c); err == nil {
 				var client *admin.Client
 				if client, err = o.find(); err == nil {
-					r, err = client.Check(c.Context(), args[0], args[1])
+					r, err = client.Check(c.Context(), args[0], args[1], request)
 				}
 			}
 			if err != nil {
@@ -61,6 +63,9 @@ intention allows and waits for the disk, which has to have it first.`,
 		},
 	}
 	check.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	check.Flags().StringVar(&request.Method, "method", "", "ask about a request with this method (default GET, if --path or --header is given)")
+	check.Flags().StringVar(&request.Path, "path", "", "ask about a request for this path, which may have a query (default /, if --method or --header is given)")
+	check.Flags().StringArrayVar(&request.Headers, "header", nil, "ask about a request with this header, as 'x-role: admin'; may be given several times")
 	check.Flags().StringVar(&dir, "catalog", "", "ask the files in this directory, without a server")
 	addReadFlags(check)
 	group.AddCommand(check, newIntentionListCommand(o))
@@ -180,7 +185,7 @@ func readFlagsUnused(c *cobra.Command) error {
 	return nil
 }
 
-func checkFiles(c *cobra.Command, dir, source, destination string) (admin.CheckResponse, error) {
+func checkFiles(c *cobra.Command, dir, source, destination string, request admin.CheckRequest) (admin.CheckResponse, error) {
 	contents, err := readFiles(c, dir, anyDomain, files.Load, func(p files.Problem) { printWarning(c.ErrOrStderr(), p) })
 	if err != nil {
 		return admin.CheckResponse{}, err
@@ -188,13 +193,13 @@ func checkFiles(c *cobra.Command, dir, source, destination string) (admin.CheckR
 	if id, err := identity.ParseID(source); err == nil {
 		asNamed(&contents, id)
 	}
-	return checkIntention((&catalog.View{}).Next(contents), source, destination, dir)
+	return checkIntention((&catalog.View{}).Next(contents), source, destination, request, dir)
 }
 
-// checkIntention answers "may source connect to destination?" from v. Of a name that nobody has registered,
+// checkIntention answers "may source connect to destination?" from v, or whether it may send the request, unless that is none. Of a name that nobody has registered,
 // which is more often a typing mistake than a question, the answer says so. dir is where the files of v are; empty: v
 // is of one node of Consul's alone, and has not all that is registered.
-func checkIntention(v *catalog.View, source, destination, dir string) (admin.CheckResponse, error) {
+func checkIntention(v *catalog.View, source, destination string, request admin.CheckRequest, dir string) (admin.CheckResponse, error) {
 	whole := dir != ""
 	if v == nil || v.Mesh() == nil {
 		return admin.CheckResponse{}, errors.New("nothing is known of the mesh yet: `sallyport check` says why")
@@ -221,7 +226,14 @@ func checkIntention(v *catalog.View, source, destination, dir string) (admin.Che
 		return admin.CheckResponse{}, fmt.Errorf("destination: %w", err)
 	}
 	foreign := id.TrustDomain() != v.Mesh().TrustDomain
+	asked, err := requestOf(request)
+	if err != nil {
+		return admin.CheckResponse{}, err
+	}
 	d := v.DecideID(id, dst)
+	if asked != nil {
+		d = v.DecideRequest(id, dst, asked)
+	}
 	r := admin.CheckResponse{Allowed: d.Allowed(), Source: source, Destination: destination, Reason: d.Reason.String()}
 	if d.Reason == intention.ByDefault && !r.Allowed {
 		r.Remedy = whatAllows(v, src.Name, dst, dir)
@@ -233,6 +245,16 @@ func checkIntention(v *catalog.View, source, destination, dir string) (admin.Che
 	if i := d.Intention; i != nil {
 		r.Intention, r.Origin, r.Precedence = i.String(), i.Origin, i.Precedence()
 		r.Note, r.Held = i.WhyDenied(), i.Held
+		switch r.Permission = d.Permission; {
+		case d.Permission > 0:
+			r.Intention = d.String()
+		case d.Reason == intention.RequestsOnly && speaksTCP(v, dst):
+			r.Note = "its permissions are about requests, and " + dst.Service + " speaks tcp"
+		case d.Reason == intention.RequestsOnly:
+			r.Note = "its permissions are about requests, and deny connections: ask with --method, --path and --header"
+		case d.Reason != intention.ByIntention && r.Note == "":
+			r.Note = d.Reason.String()
+		}
 	}
 	var notes []string
 	if foreign && !r.Allowed && d.Intention == nil {

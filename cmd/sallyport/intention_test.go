@@ -62,7 +62,7 @@ func TestCheckIntention(t *testing.T) {
 		{"Web", "api", "by default policy (no service \"Web\" is registered: did you mean \"web\"?)"},
 		{"l7", "api", "does not support its permissions"},
 	} {
-		r, err := checkIntention(v, tc.source, tc.destination, "")
+		r, err := checkIntention(v, tc.source, tc.destination, admin.CheckRequest{}, "")
 		if err != nil || !strings.Contains(r.Explain()+"\n", tc.want) {
 			t.Errorf("check %s %s = %q, %v, want %q", tc.source, tc.destination, r.Explain(), err, tc.want)
 		}
@@ -76,7 +76,7 @@ func TestCheckIntention(t *testing.T) {
 		{"web", "apii", `by default policy (no service "apii" is registered: did you mean "api"?)`},
 		{"web", "API", "Allowed: web => API, by the intention web => api (allow) at api.hcl:3\n"},
 	} {
-		r, err := checkIntention(v, tc.source, tc.destination, "/etc/sallyport")
+		r, err := checkIntention(v, tc.source, tc.destination, admin.CheckRequest{}, "/etc/sallyport")
 		if err != nil || !strings.Contains(r.Explain()+"\n", tc.want) {
 			t.Errorf("check %s %s of files = %q, %v, want %q", tc.source, tc.destination, r.Explain(), err, tc.want)
 		}
@@ -86,11 +86,11 @@ func TestCheckIntention(t *testing.T) {
 		{"w b", "api", "source"},
 		{"spiffe://example.consul/agent/x", "api", "source"},
 	} {
-		if _, err := checkIntention(v, tc.source, tc.destination, ""); err == nil || !strings.Contains(err.Error(), tc.want) {
+		if _, err := checkIntention(v, tc.source, tc.destination, admin.CheckRequest{}, ""); err == nil || !strings.Contains(err.Error(), tc.want) {
 			t.Errorf("check %s %s: %v, want %q", tc.source, tc.destination, err, tc.want)
 		}
 	}
-	if _, err := checkIntention(nil, "a", "b", ""); err == nil {
+	if _, err := checkIntention(nil, "a", "b", admin.CheckRequest{}, ""); err == nil {
 		t.Error("check without a view gave no error")
 	}
 }
@@ -107,7 +107,7 @@ func TestRemedy(t *testing.T) {
 		{"spiffe://other.consul/ns/default/dc/dc1/svc/web", "api", "/etc/mesh", `neither * nor the default is about other trust domains: to allow it, write { SpiffeID = "spiffe://other.consul/ns/default/dc/dc1/svc/web" Action = "allow" }`},
 		{"spiffe://other.consul/x", "api", "", `neither * nor the default is about other trust domains: to allow it, write into the service-intentions of api, for a name x of your choice: Sources = [{ Name = "x" Peer = "other.consul" Action = "allow" }]`},
 	} {
-		r, err := checkIntention(exampleView(), tc.source, tc.destination, tc.dir)
+		r, err := checkIntention(exampleView(), tc.source, tc.destination, admin.CheckRequest{}, tc.dir)
 		if err != nil || !strings.HasPrefix(r.Remedy, tc.want) || tc.want == "" && r.Remedy != "" {
 			t.Errorf("check %s %s: remedy %q, %v, want %q", tc.source, tc.destination, r.Remedy, err, tc.want)
 		}
@@ -131,7 +131,7 @@ func TestAsTaken(t *testing.T) {
 		{"web", []admin.NotTaken{{File: "b.hcl"}, {File: "c.hcl", TakenAt: at}}, "at api.hcl:3; newer contents wait until they can be taken: b.hcl, c.hcl", 3},
 		{"batch", []admin.NotTaken{{File: "b.hcl"}}, "by default policy (no service \"batch\" is registered); newer contents wait until they can be taken: b.hcl", 4},
 	} {
-		r, err := checkIntention(exampleView(), tc.source, "api", "")
+		r, err := checkIntention(exampleView(), tc.source, "api", admin.CheckRequest{}, "")
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -253,5 +253,38 @@ func TestValidate(t *testing.T) {
 	writeText(t, filepath.Join(dir, "b.hcl"), "service {}")
 	if out, err = command(t, "validate", dir); err == nil || !strings.Contains(out, "b.hcl:1: ") || strings.Contains(out, more) {
 		t.Errorf("validate with a mistake = %s, %v", out, err)
+	}
+}
+
+// TestCheckRequests: of a request the permission that decides is named, and of a connection why it is denied.
+func TestCheckRequests(t *testing.T) {
+	dir := shortTemp(t)
+	entry := `Kind = "service-intentions"
+Name = "api"
+Sources = [{ Name = "web" Permissions = [
+	{ Action = "deny" HTTP { PathExact = "/admin" } },
+	{ Action = "allow" HTTP { PathPrefix = "/" Header = [{ Name = "X-Role" Exact = "admin" }] } },
+] }]
+`
+	writeText(t, filepath.Join(dir, "api.hcl"), entry)
+	for _, c := range []struct {
+		args []string
+		want string
+	}{
+		{[]string{"--path", "/admin?x"}, "Denied: web => api, by the intention web => api #1 (deny) at api.hcl:3"},
+		{[]string{"--path", "/a", "--header", "x-role: admin", "--method", "POST"}, "Allowed: web => api, by the intention web => api #2 (allow) at "},
+		{[]string{"--header", "x-role:admin", "--path", "/a//b"}, "(the path is not canonical, and permissions look at it)"},
+		{[]string{"--method", "GET"}, "Denied: web => api, by the intention web => api (2 permissions) at "},
+		{[]string{"--method", "GET"}, "(default policy, as no permission is met)"},
+		{nil, "(its permissions are about requests, and deny connections: ask with --method, --path and --header)"},
+		{[]string{"--header", "x role"}, `header "x role": want a name and a value, as 'x-role: admin'`},
+	} {
+		out, err := command(t, append([]string{"intention", "check", "--catalog", dir, "web", "api"}, c.args...)...)
+		if err != nil {
+			out += err.Error()
+		}
+		if !strings.Contains(out, c.want) {
+			t.Errorf("%q: %s, want %s", c.args, out, c.want)
+		}
 	}
 }

@@ -66,12 +66,12 @@ func (p *controlPlane) apiKnowing(ctx context.Context, caller string, destinatio
 }
 
 // adminCheck answers `sallyport intention check`.
-func (p *controlPlane) adminCheck(ctx context.Context, source, destination string) (admin.CheckResponse, error) {
+func (p *controlPlane) adminCheck(ctx context.Context, source, destination string, request admin.CheckRequest) (admin.CheckResponse, error) {
 	v, _ := p.store.Views.Load()
 	v, err := p.knowing(ctx, "the admin socket", serviceOf(v, destination))
 	if s := status.Convert(err); s.Code() != codes.OK {
 		return admin.CheckResponse{}, fmt.Errorf("%w: %s", admin.ErrNotYet, s.Message())
 	}
-	r, err := checkIntention(v, source, destination, p.cfg.Catalog)
+	r, err := checkIntention(v, source, destination, request, p.cfg.Catalog)
 	return asTaken(r, p.source.status().NotTaken), err
 }

@@ -40,9 +40,21 @@ type Peer struct {
 	URIs    []string // URI SANs in this order; url.Parse and String leave them as they are
 	DNS     []string // DNS SANs
 	Subject string   // the subject's common name
+	// Request is what the peer asks for where the destination speaks http; nil: anything.
+	Request *Request
 	// Want is Allow if the peer reaches the destination: a tcp connection passes bytes, a request
 	// is answered by it.
 	Want intention.Action
+	// WantTCP is Want where the destination speaks tcp.
+	WantTCP intention.Action
+}
+
+// Wants is Want of a destination that speaks http or tcp.
+func (p Peer) Wants(l7 bool) intention.Action {
+	if l7 {
+		return p.Want
+	}
+	return p.WantTCP
 }
 
 // String names the peer in a test's output.
@@ -60,6 +72,9 @@ func (p Peer) String() string {
 	}
 	if !p.By.IsZero() {
 		parts = append(parts, "by", p.By.Name())
+	}
+	if p.Request != nil {
+		parts = append(parts, p.Request.String())
 	}
 	return strings.Join(parts, " ")
 }
@@ -104,12 +119,13 @@ type file struct {
 		Federated   []string `yaml:"federated"`
 		Destination string   `yaml:"destination"`
 		Intentions  []struct {
-			Source      string `yaml:"source"`
-			SpiffeID    string `yaml:"spiffe_id"`
-			Peer        string `yaml:"peer"`
-			Destination string `yaml:"destination"`
-			Action      string `yaml:"action"`
-			Unsupported string `yaml:"unsupported"`
+			Source      string       `yaml:"source"`
+			SpiffeID    string       `yaml:"spiffe_id"`
+			Peer        string       `yaml:"peer"`
+			Destination string       `yaml:"destination"`
+			Action      string       `yaml:"action"`
+			Permissions []permission `yaml:"permissions"`
+			Unsupported string       `yaml:"unsupported"`
 		} `yaml:"intentions"`
 		Peers []struct {
 			Service    string   `yaml:"service"`
@@ -118,7 +134,9 @@ type file struct {
 			DNS        []string `yaml:"dns"`
 			Subject    string   `yaml:"subject"`
 			By         string   `yaml:"by"`
+			Request    string   `yaml:"request"`
 			Want       string   `yaml:"want"`
+			TCP        string   `yaml:"tcp"`
 		} `yaml:"peers"`
 	} `yaml:"cases"`
 }
@@ -161,9 +179,15 @@ func Load(path string) ([]Case, error) {
 			c.Scope.Federated = append(c.Scope.Federated, other)
 		}
 		for n, i := range in.Intentions {
-			act, err := action(i.Action)
+			permissions, err := permissionsOf(i.Permissions)
 			if err != nil {
 				return fail(err)
+			}
+			act := intention.Deny
+			if permissions == nil || i.Action != "" {
+				if act, err = action(i.Action); err != nil {
+					return fail(err)
+				}
 			}
 			source := intention.Source{Peer: i.Peer, Name: name(i.Source)}
 			if i.SpiffeID != "" {
@@ -177,6 +201,7 @@ func Load(path string) ([]Case, error) {
 				Source:      source,
 				Destination: name(i.Destination),
 				Action:      act,
+				Permissions: permissions,
 				Unsupported: i.Unsupported,
 				Origin:      fmt.Sprintf("intention %d", n+1),
 			})
@@ -185,6 +210,18 @@ func Load(path string) ([]Case, error) {
 			p := Peer{Subject: expand(i.Subject)}
 			if p.Want, err = action(i.Want); err != nil {
 				return fail(err)
+			}
+			p.WantTCP = p.Want
+			if i.Request != "" {
+				if p.Request, err = parseRequest(i.Request); err != nil {
+					return fail(err)
+				}
+				p.WantTCP = intention.Deny // most are of sources with permissions
+			}
+			if i.TCP != "" {
+				if p.WantTCP, err = action(i.TCP); err != nil {
+					return fail(err)
+				}
 			}
 			if i.By != "" {
 				if p.By, err = spiffeid.TrustDomainFromString(expand(i.By)); err != nil {

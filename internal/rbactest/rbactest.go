@@ -21,19 +21,32 @@ import (
 // to matchers as one text, joined by ",". As in Envoy, nobody is let in where nothing matches; the
 // error says what of m is not understood, and it would not be generated.
 func Allowed(m *matcherv3.Matcher, uris []string) (bool, error) {
+	allowed, _, err := Decided(m, uris, nil)
+	return allowed, err
+}
+
+// Decided is Allowed for a request, and the name of the action that decided; nil: for a connection, of which rules that look at requests
+// are an error.
+func Decided(m *matcherv3.Matcher, uris []string, r *Request) (allowed bool, by string, err error) {
 	if m == nil {
-		return false, errors.New("no matcher: Envoy would allow everything")
+		return false, "", errors.New("no matcher: Envoy would allow everything")
 	}
-	action, err := match(m, strings.Join(uris, ","))
+	action, err := match(m, input{strings.Join(uris, ","), r})
 	if err != nil || action == nil {
-		return false, err
+		return false, "", err
 	}
-	return action.GetAction() == rbacv3.RBAC_ALLOW, nil
+	return action.GetAction() == rbacv3.RBAC_ALLOW, action.GetName(), nil
+}
+
+// input is what rules look at.
+type input struct {
+	uris string
+	*Request
 }
 
 // match returns the action of the first match; nil if there is none. A match that leads to a
 // matcher without a match falls through to what stands behind it, as Envoy does it.
-func match(m *matcherv3.Matcher, input string) (*rbacv3.Action, error) {
+func match(m *matcherv3.Matcher, in input) (*rbacv3.Action, error) {
 	var on *matcherv3.Matcher_OnMatch
 	switch t := m.GetMatcherType().(type) {
 	case nil:
@@ -45,10 +58,10 @@ func match(m *matcherv3.Matcher, input string) (*rbacv3.Action, error) {
 		if len(exact.GetMap()) == 0 {
 			return nil, fmt.Errorf("a matcher tree without an exact map, or an empty one: %v", t.MatcherTree)
 		}
-		on = exact.GetMap()[input]
+		on = exact.GetMap()[in.uris]
 	case *matcherv3.Matcher_MatcherList_:
 		for _, f := range t.MatcherList.GetMatchers() {
-			ok, err := predicate(f.GetPredicate(), input)
+			ok, err := predicate(f.GetPredicate(), in)
 			if err != nil {
 				return nil, err
 			}
@@ -61,36 +74,55 @@ func match(m *matcherv3.Matcher, input string) (*rbacv3.Action, error) {
 		return nil, fmt.Errorf("matcher of type %T", t)
 	}
 	if on != nil {
-		if a, err := follow(on, input); a != nil || err != nil {
+		if a, err := follow(on, in); a != nil || err != nil {
 			return a, err
 		}
 	}
 	if m.GetOnNoMatch() == nil {
 		return nil, fmt.Errorf("a matcher without on_no_match: %v", m)
 	}
-	return follow(m.GetOnNoMatch(), input)
+	return follow(m.GetOnNoMatch(), in)
 }
 
-func follow(on *matcherv3.Matcher_OnMatch, input string) (*rbacv3.Action, error) {
+func follow(on *matcherv3.Matcher_OnMatch, in input) (*rbacv3.Action, error) {
 	if on.GetKeepMatching() {
 		return nil, errors.New("keep_matching")
 	}
 	if m := on.GetMatcher(); m != nil {
-		return match(m, input)
+		return match(m, in)
 	}
 	a := &rbacv3.Action{}
 	if err := on.GetAction().GetTypedConfig().UnmarshalTo(a); err != nil {
 		return nil, err
 	}
 	revoked := a.GetName() == "revoked" && a.GetAction() == rbacv3.RBAC_DENY // of whom Envoy's reports say so
-	if a.GetName() != a.GetAction().String() && !revoked {
+	if a.GetName() != a.GetAction().String() && !revoked && (in.Request == nil || !named.MatchString(a.GetName())) {
 		return nil, fmt.Errorf("an action is named %q and does %s", a.GetName(), a.GetAction())
 	}
 	return a, nil
 }
 
-func predicate(p *matcherv3.Matcher_MatcherList_Predicate, input string) (bool, error) {
+// named is an action that names a permission.
+var named = regexp.MustCompile(`^[-\w*%]+ => [-\w*%]+ #(\d+|path)$`)
+
+func predicate(p *matcherv3.Matcher_MatcherList_Predicate, in input) (bool, error) {
+	switch t := p.GetMatchType().(type) {
+	case *matcherv3.Matcher_MatcherList_Predicate_NotMatcher:
+		ok, err := predicate(t.NotMatcher, in)
+		return !ok, err
+	case *matcherv3.Matcher_MatcherList_Predicate_OrMatcher:
+		return several(t.OrMatcher, in, true)
+	case *matcherv3.Matcher_MatcherList_Predicate_AndMatcher:
+		return several(t.AndMatcher, in, false)
+	}
 	single := p.GetSinglePredicate()
+	header := &envoymatcherv3.HttpRequestHeaderMatchInput{}
+	if single.GetInput().GetTypedConfig().MessageIs(header) {
+		if err := single.GetInput().GetTypedConfig().UnmarshalTo(header); err != nil {
+			return false, err
+		}
+		return in.Request.matches(header.GetHeaderName(), single.GetValueMatch())
+	}
 	if custom := single.GetCustomMatch(); custom != nil {
 		return false, notRevoked(single.GetInput().GetTypedConfig(), custom.GetTypedConfig())
 	}
@@ -101,7 +133,7 @@ func predicate(p *matcherv3.Matcher_MatcherList_Predicate, input string) (bool, 
 	if err := uriInput(single.GetInput().GetTypedConfig()); err != nil {
 		return false, err
 	}
-	return whole(re.GetRegex(), input)
+	return whole(re.GetRegex(), in.uris)
 }
 
 // notRevoked is nil for what asks whether the peer's certificate is one of a list of digests. That of a peer that has names alone is none.
