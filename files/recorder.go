@@ -68,8 +68,11 @@ func (r *recorder) now() catalog.Contents {
 	}
 	for _, bound := range []*record{r.on, r.writing} {
 		// Of a record that the next start does not go on from nobody needs to be told before.
-		if bound != nil && r.on != nil && !r.config.within(c.Intentions, bound.intentions) {
-			c.Intentions = r.config.both(c.Intentions, bound.intentions, why)
+		if bound == nil || r.on == nil {
+			continue
+		}
+		if allowed := alike(bound.intentions, c.Intentions); !r.config.within(c.Intentions, allowed) {
+			c.Intentions = r.config.both(c.Intentions, allowed, why)
 		}
 	}
 	c.Reuse(&r.contents)
