@@ -105,7 +105,7 @@ test-short: ## the tests that need neither the race detector nor Envoy; SHORT=./
 	$(GO) -C connect test ./...
 
 # What has a long form, which E2E_LONG asks for.
-LONG := ^(TestFloods|TestAPIFloods|TestConsulAPIFloods|TestWorkloadFloods|TestHugeCatalog|TestTenThousandStreams|TestSoak|TestEnforcementChanges|TestCARotation)$$
+LONG := ^(TestFloods|TestAPIFloods|TestConsulAPIFloods|TestWorkloadFloods|TestHugeCatalog|TestTenThousandStreams|TestSoak|TestEnforcementChanges|TestChain|TestChainChanges|TestCARotation)$$
 
 # The release before this one: what an upgrade starts from, and what going back ends at.
 LAST_RELEASE ?= 1852bb9

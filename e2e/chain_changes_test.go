@@ -76,14 +76,22 @@ func chainChanges(t *testing.T, envoy string) {
 		if n%3 == 2 {
 			service = "rpc"
 		}
-		for kind, text := range randomChain(r, service, mark) {
-			m.Write(service+"-"+kind+".hcl", text)
+		if n%10 == 9 { // nothing is said of it any more
+			service, mark = "api", ""
+			for _, kind := range []string{"router", "splitter", "resolver"} {
+				m.Remove("api-" + kind + ".hcl")
+			}
+		} else {
+			entries := randomChain(r, service, mark)
+			for _, kind := range []string{"resolver", "splitter", "router"} { // each needs the one before
+				m.Write(service+"-"+kind+".hcl", entries[kind])
+			}
 		}
 		if service == "rpc" {
 			time.Sleep(300 * time.Millisecond)
 			continue
 		}
-		slowest = max(slowest, meshtest.Await(t, "change "+mark+" is in force", func() error {
+		slowest = max(slowest, meshtest.Await(t, fmt.Sprintf("change %d is in force", n), func() error {
 			a, err := c.ask(t.Context(), "GET", "/")
 			if err == nil {
 				err = sees("X-Mark", mark)(a)
