@@ -6,7 +6,8 @@
 // proxies that the change concerns and gives it, as an immutable target, to their sessions. A
 // session is one stream: it knows what its Envoy subscribed to, has and refused, and sends what is
 // missing, in the order that Envoy needs, with one unanswered response per type. A session waits
-// for its own Envoy only, and nothing waits for a session, so a slow Envoy delays no other.
+// for its own Envoy only, and nothing waits for a session, so a slow Envoy delays no other. What its
+// order depends on and the Envoy does not say when it comes back, the next stream takes over.
 //
 // A session can only send what is in its target, and a target holds one proxy's resources and
 // secrets: there is no request by which a proxy could get another one's.

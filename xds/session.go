@@ -286,7 +286,8 @@ func (s *session) close() (r report, nacked [kinds]map[string]bool, last memory)
 //
 // Secrets, clusters, endpoints and extensions are sent right after each other: Envoy delays the ACK
 // of a cluster until it has the endpoints, so waiting for that ACK first would never end. Routes
-// follow when Envoy has the clusters that they name; see order.go. When Envoy has all but the
+// follow when Envoy has the clusters that they name; see order.go. Of a cluster whose targets change
+// what is sent is a step on the way; see step.go. When Envoy has all but the
 // routes, or does not answer in time, listeners follow, with their removals; only a new name of the
 // inbound chain waits longer. An old cluster is removed when nothing that Envoy has leads to it.
 func (s *session) pump(now time.Time) {

@@ -2,6 +2,7 @@ package xds
 
 import (
 	"slices"
+	"strings"
 
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	"github.com/sallyport/sallyport/snapshot"
@@ -27,6 +28,10 @@ type stage struct {
 	lists   []given[*list]
 	// good is what was to be sent last of the endpoints; nil: nothing was.
 	good *discoveryv3.Resource
+	// both and rest are the last results of socketsFirst and listFirst, each for its key, as they take long to make.
+	bothOf, restOf string
+	both           *discoveryv3.Resource
+	rest           *list
 }
 
 // given is one version of something.
@@ -112,7 +117,8 @@ func (s *session) follow(t *target, differences []ref) {
 		if old.whole() {
 			was = old.resources[clusters].Get(r.name)
 		}
-		if now == nil && was == nil || now != nil && isPlain(now) && (was == nil || isPlain(was)) {
+		switch {
+		case now == nil && (was == nil || !s.subs[clusters].asked), now != nil && isPlain(now) && (was == nil || isPlain(was)):
 			continue
 		}
 		if s.stages == nil {
@@ -215,8 +221,11 @@ func (s *session) listFirst(want *sockets, l *list, h *stage) *discoveryv3.Resou
 	if len(undialled) == 0 || h.good == nil {
 		return l.resource
 	}
-	if rest := s.server.without(l, undialled); len(lacking(s.server.listOf(h.good).targets, rest.targets)) == 0 {
-		return rest.resource
+	if key := strings.Join(append(distinct(undialled), l.resource.GetVersion()), " "); key != h.restOf {
+		h.restOf, h.rest = key, s.server.without(l, undialled)
+	}
+	if len(lacking(s.server.listOf(h.good).targets, h.rest.targets)) == 0 {
+		return h.rest.resource
 	}
 	return h.good
 }
@@ -228,11 +237,22 @@ func (s *session) socketsFirst(want *sockets, l *list, h *stage) *discoveryv3.Re
 	for _, l := range h.lists {
 		needed = append(needed, lacking(l.is.targets, want.targets)...)
 	}
-	both := s.server.with(want, distinct(needed), h.sockets)
-	if n := len(h.sockets); both != want && h.sockets[n-1].is.stands(both) {
-		return h.sockets[n-1].is.resource
+	if needed = distinct(needed); len(needed) == 0 {
+		return want.resource
 	}
-	return both.resource
+	key := strings.Join(append(needed, want.resource.GetVersion()), " ")
+	for _, c := range h.sockets {
+		key += " " + c.is.resource.GetVersion()
+	}
+	if key == h.bothOf {
+		return h.both
+	}
+	both := s.server.with(want, needed, h.sockets)
+	h.bothOf, h.both = key, both.resource
+	if n := len(h.sockets); both != want && h.sockets[n-1].is.stands(both) {
+		h.both = h.sockets[n-1].is.resource
+	}
+	return h.both
 }
 
 // gives notes that a response of kind k is sent.
