@@ -70,8 +70,14 @@ func (d *discovery) lead(service, datacenter, own, mode string) *lead {
 	case l.err != nil:
 		return l
 	case d.chain.Default:
-		if t := d.chain.Targets[startTarget(d.chain)]; t != nil {
-			l.gateway = t.GatewayMode
+		if start := d.chain.Targets[startTarget(d.chain)]; start != nil {
+			l.gateway = start.GatewayMode
+			t := *start
+			t.GatewayMode = ""
+			if reason := refuseTarget(&t); reason != "" { // an ExternalSNI alone is no entry that says how it is dialled
+				l.err = fmt.Errorf("the target %.200s %s", t.ID, reason)
+				return l
+			}
 		}
 		l.groups = []group{{name: identity.NewName(service), datacenter: datacenter}}
 		l.far = datacenter != ""

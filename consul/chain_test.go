@@ -189,6 +189,15 @@ func TestLead(t *testing.T) {
 			chain: chainOf("api", "api.x"), change: func(o object) { targetIn(o, "api.x")["Peer"] = "east" },
 			refused: `the target api.x is of the peer "east", and peers are not supported yet: it has no endpoints`, err: `the target api.x is of the peer "east", and peers are not supported yet`,
 		},
+		"the default one": {
+			chain: chainOf("api", "api.dc1"), change: func(o object) { o["Chain"].(object)["Default"] = true }, asked: "api",
+		},
+		"the default one, external": {
+			chain: chainOf("api", "api.dc1"), change: func(o object) {
+				o["Chain"].(object)["Default"], targetIn(o, "api.dc1")["External"] = true, true
+			},
+			err: "the target api.dc1 has an ExternalSNI, which is not supported yet",
+		},
 		"no datacenter's name": {
 			chain: chainOf("api", "api.dc1", "api.x"), change: func(o object) { targetIn(o, "api.x")["Datacenter"] = "d c" },
 			asked: "api", refused: `the target api.x is in the datacenter "d c", which cannot be part of an identity: it has no endpoints`,
@@ -233,7 +242,7 @@ func TestLead(t *testing.T) {
 			if got := fmt.Sprint(l.err); got != c.err && (l.err != nil || c.err != "") {
 				t.Errorf("error %s, want %s", got, c.err)
 			}
-			if len(l.chain.Targets) != len(d.chain.Targets) {
+			if (l.chain == nil) != d.chain.Default || l.chain != nil && len(l.chain.Targets) != len(d.chain.Targets) {
 				t.Errorf("targets %v", l.chain.Targets)
 			}
 		})

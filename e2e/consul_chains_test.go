@@ -6,9 +6,11 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"maps"
 	"math"
 	"net/http"
 	"os"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -69,7 +71,7 @@ func asksChain(client *http.Client, addr, path string, headers ...string) string
 		return err.Error()
 	}
 	if resp.StatusCode != http.StatusOK {
-		return fmt.Sprint(resp.StatusCode)
+		return strconv.Itoa(resp.StatusCode)
 	}
 	return fmt.Sprintf("%d %s", resp.StatusCode, strings.TrimSpace(string(body)))
 }
@@ -125,7 +127,8 @@ func TestConsulChains(t *testing.T) {
 							headers = []string{header}
 						}
 						got := asksChain(client, m.Upstream(caller, "api"), path, headers...)
-						if got != want && !(want == "200 v1|v2" && (strings.HasPrefix(got, "200 v1") || strings.HasPrefix(got, "200 v2"))) {
+						either := want == "200 v1|v2" && (strings.HasPrefix(got, "200 v1") || strings.HasPrefix(got, "200 v2"))
+						if got != want && !either {
 							return fmt.Errorf("%s asks for %s: %s, want %s", caller, question, got, want)
 						}
 					}
@@ -340,9 +343,7 @@ func TestConsulChainDatacenters(t *testing.T) {
 	there.Intend("api", meshtest.Intentions{"web-ours": "allow", "web-theirs": "allow"})
 	resolver := func(more entry) entry {
 		e := entry{"Kind": "service-resolver", "Name": "api"}
-		for k, v := range more {
-			e[k] = v
-		}
+		maps.Copy(e, more)
 		return e
 	}
 	first.PutConfig(resolver(entry{"Failover": entry{"*": entry{"Datacenters": []string{"dc9", "dc1"}}}}))
