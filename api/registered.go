@@ -51,12 +51,12 @@ type proxyAnswer struct {
 	Upstreams              []upstreamAnswer `json:",omitempty"`
 	MeshGateway            gatewayAnswer
 	Expose                 exposeAnswer
-	// Of these nothing is ever told; filters may name them.
+	AccessLogs             logsAnswer `json:",omitzero"`
+	// Of this nothing is ever told; filters may name it.
 	TransparentProxy transparentAnswer `json:"-"`
-	AccessLogs       logsAnswer        `json:"-"`
 }
 
-// Of those that follow nothing is ever set.
+// Of the first two nothing is ever set.
 type (
 	gatewayAnswer struct {
 		Mode string `json:",omitempty"`
@@ -149,6 +149,9 @@ func proxyOf(s *catalog.Sidecar) proxyAnswer {
 			LocalBindSocketPath: u.BindSocket, LocalBindSocketMode: u.SocketMode, Config: raw(u.Config),
 		})
 	}
+	if l := s.AccessLogs; l != (catalog.AccessLogs{}) {
+		p.AccessLogs = logsAnswer{l.Enabled, l.WithoutListener, typeOf(l.Sink), l.Path, l.JSON, l.Text}
+	}
 	for _, e := range s.Exposed {
 		path := pathAnswer{ListenerPort: int(e.ListenerPort), Path: e.Path, LocalPathPort: int(e.LocalPort)}
 		if e.Protocol != catalog.HTTP {
@@ -157,6 +160,14 @@ func proxyOf(s *catalog.Sidecar) proxyAnswer {
 		p.Expose.Paths = append(p.Expose.Paths, path)
 	}
 	return p
+}
+
+// typeOf leaves out what holds anyway.
+func typeOf(s catalog.LogSink) string {
+	if s == catalog.LogStdout {
+		return ""
+	}
+	return s.String()
 }
 
 func raw(s string) json.RawMessage {

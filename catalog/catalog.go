@@ -182,6 +182,8 @@ type Proxy struct {
 	RefuseHTTP10 bool `json:",omitzero"`
 	// Exposed are the paths that anybody may ask for, sorted by CompareExposed.
 	Exposed []ExposedPath
+	// AccessLogs are what Envoy writes of what it has served.
+	AccessLogs AccessLogs `json:",omitzero"`
 }
 
 // Inbound is how a proxy takes connections in and hands them to its application. It is comparable.

@@ -165,7 +165,7 @@ func (t Target) equal(o Target) bool {
 
 func (p *Proxy) equal(o *Proxy) bool {
 	return p.ID == o.ID && p.Service == o.Service && p.Instance == o.Instance && p.Origin == o.Origin && p.Host == o.Host && p.Network == o.Network && p.Refused == o.Refused &&
-		p.Inbound == o.Inbound && p.Bootstrap == o.Bootstrap && p.RefuseHTTP10 == o.RefuseHTTP10 && slices.Equal(p.Upstreams, o.Upstreams) &&
+		p.Inbound == o.Inbound && p.Bootstrap == o.Bootstrap && p.RefuseHTTP10 == o.RefuseHTTP10 && p.AccessLogs == o.AccessLogs && slices.Equal(p.Upstreams, o.Upstreams) &&
 		slices.Equal(p.Exposed, o.Exposed)
 }
 

@@ -23,6 +23,8 @@ type Sidecar struct {
 	Config    string
 	Upstreams []SidecarUpstream
 	Exposed   []ExposedPath // in the order in which they are written
+	// AccessLogs are the sidecar's own, or those of proxy-defaults. FailuresOnly is not told.
+	AccessLogs AccessLogs
 }
 
 // SidecarUpstream is an upstream as it was registered. It is comparable.
@@ -51,7 +53,7 @@ func compareSidecars(a, b *Sidecar) int { return strings.Compare(a.ID, b.ID) }
 
 func (s *Sidecar) equal(o *Sidecar) bool {
 	return s.Registration.equal(&o.Registration) && s.Destination == o.Destination && s.Instance == o.Instance && s.LocalAddress == o.LocalAddress &&
-		s.LocalPort == o.LocalPort && s.LocalSocket == o.LocalSocket && s.Config == o.Config && slices.Equal(s.Upstreams, o.Upstreams) && slices.Equal(s.Exposed, o.Exposed)
+		s.LocalPort == o.LocalPort && s.LocalSocket == o.LocalSocket && s.Config == o.Config && s.AccessLogs == o.AccessLogs && slices.Equal(s.Upstreams, o.Upstreams) && slices.Equal(s.Exposed, o.Exposed)
 }
 
 // Sidecars yields all sidecars as they were registered, sorted by ID.

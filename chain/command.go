@@ -76,6 +76,11 @@ func wrongValue(v string) string {
 	if len(v) > maxValue {
 		return fmt.Sprintf("the value has %d bytes: at most %d", len(v), maxValue)
 	}
+	return WrongCommands(v)
+}
+
+// WrongCommands says why Envoy refuses a text in which it replaces commands, as %PROTOCOL%; empty: it takes it.
+func WrongCommands(v string) string {
 	for rest := v; ; {
 		i := strings.IndexByte(rest, '%')
 		if i < 0 {

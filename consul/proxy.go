@@ -67,6 +67,7 @@ func readSidecar(r *registration, services map[string]*registration, datacenter,
 	s.proxy.Service = service
 	s.proxy.Instance = p.DestinationServiceID
 	s.readSettings(r, p)
+	s.readLogs(r, p)
 	s.readInbound(r, p, services, host)
 	s.readUnsupported(r, p)
 	seen := map[string]bool{}
@@ -112,6 +113,15 @@ func (s *sidecar) readSettings(r *registration, p *proxyRegistration) {
 	s.settings = d.Settings()
 	s.proxy.Network = s.settings.Network.Else(networkOf(r.ID))
 	s.proxy.Bootstrap = s.settings.Bootstrap()
+}
+
+// readLogs reads what is logged. Consul has merged what proxy-defaults say into the registration.
+func (s *sidecar) readLogs(r *registration, p *proxyRegistration) {
+	if p.AccessLogs.Kind != definition.Mapping {
+		return
+	}
+	whole := definition.Node{Kind: definition.Mapping, Fields: []definition.Field{{Key: "AccessLogs", Value: &p.AccessLogs}}}
+	s.proxy.AccessLogs = s.decoder(r, "", &whole, "").AccessLogs("AccessLogs").Value
 }
 
 // nomadSidecar is what Nomad calls the sidecars of an allocation. Each allocation with sidecars has a
@@ -194,9 +204,6 @@ func (s *sidecar) readUnsupported(r *registration, p *proxyRegistration) {
 	}
 	if p.MutualTLSMode == "permissive" {
 		s.problem("", entry, "permissive mutual TLS is not supported: connections without mutual TLS are refused")
-	}
-	if p.AccessLogs != nil && p.AccessLogs.Enabled {
-		s.problem("", entry, "access logs are not supported yet: there are none")
 	}
 	for _, x := range p.EnvoyExtensions {
 		if x.Required {
@@ -338,6 +345,7 @@ func (s *sidecar) finish(d *discovery, mesh meshDefaults, config Config) (catalo
 		in.Revocation = *config.Revocation
 	}
 	in.ServerFirst = own.ServerFirst.Value
+	p.AccessLogs.FailuresOnly = p.AccessLogs.Enabled && own.Logged.Value
 	if in.ServerFirst && in.Enforcement == catalog.ExtAuthz {
 		problem(p.Origin, `ext_authz cannot protect a server that speaks first (server_first): intention_enforcement "both" holds`)
 		in.Enforcement = catalog.Both

@@ -108,7 +108,6 @@ func TestRefusedProxy(t *testing.T) {
 		"permissive":          {`, "MutualTLSMode": "permissive"`, "permissive mutual TLS is not supported: connections without mutual TLS are refused", false},
 		"strict":              {`, "MutualTLSMode": "strict", "Mode": "direct"`, "", false},
 		"expose checks":       {`, "Expose": {"Checks": true}`, "", false},
-		"access logs":         {`, "AccessLogs": {"Enabled": true}`, "access logs are not supported yet: there are none", false},
 		"extension":           {`, "EnvoyExtensions": [{"Name": "builtin/lua"}]`, `the Envoy extension "builtin/lua" is not supported: the proxy is served without it`, false},
 		"required extension":  {`, "EnvoyExtensions": [{"Name": "builtin/ext-authz", "Required": true}]`, `the Envoy extension "builtin/ext-authz" is required and not supported: the proxy is not served`, true},
 		"public listener":     {`, "Config": {"envoy_public_listener_json": "{}"}`, "envoy_public_listener_json is not supported yet: the proxy is not served", true},
@@ -464,5 +463,17 @@ func TestNetworkNamespace(t *testing.T) {
 		if s, ok := readSidecar(r, nil, "dc1", "10.0.0.1"); !ok || s.proxy.Network != c.want || s.proxy.Host != "" {
 			t.Errorf("%+v: in %q on %q", c, s.proxy.Network, s.proxy.Host)
 		}
+	}
+}
+
+func TestAccessLogsOfRegistrations(t *testing.T) {
+	s := sidecarOf(t, `, "AccessLogs": {"Enabled": true, "Type": "file", "Path": "/var/log/x"}, "Config": {"access_logs": "failures"}`)
+	want := catalog.AccessLogs{Enabled: true, Sink: catalog.LogFile, Path: "/var/log/x"}
+	if s.proxy.AccessLogs != want || len(s.problems) > 0 || !s.settings.Logged.Value {
+		t.Errorf("%+v, failures alone %t, %s", s.proxy.AccessLogs, s.settings.Logged.Value, texts(s.problems))
+	}
+	s = sidecarOf(t, `, "AccessLogs": {"Enabled": true, "Type": "file"}`)
+	if s.proxy.AccessLogs.Enabled || s.proxy.Refused != "" || texts(s.problems) != "proxy p: service p: AccessLogs: path must be specified when using file type access logs: there are no access logs" {
+		t.Errorf("%+v, %s", s.proxy.AccessLogs, texts(s.problems))
 	}
 }

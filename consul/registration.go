@@ -54,7 +54,7 @@ type proxyRegistration struct {
 	Config                 definition.Node
 	Upstreams              []*upstreamRegistration
 	Expose                 definition.Node
-	AccessLogs             *struct{ Enabled bool }
+	AccessLogs             definition.Node
 	EnvoyExtensions        []struct {
 		Name     string
 		Required bool

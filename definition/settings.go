@@ -36,7 +36,9 @@ type Own struct {
 	Revocation   Setting[catalog.Revocation]
 	ServerFirst  Setting[bool]
 	AcceptHTTP10 Setting[bool]
-	UID          Setting[int]
+	// Logged is which of what is served AccessLogs have: true: what failed alone.
+	Logged Setting[bool]
+	UID    Setting[int]
 }
 
 // Over is s where it says something, else t.
@@ -64,6 +66,7 @@ func (s Own) Over(t Own) Own {
 		Revocation:   s.Revocation.Or(t.Revocation),
 		ServerFirst:  s.ServerFirst.Or(t.ServerFirst),
 		AcceptHTTP10: s.AcceptHTTP10.Or(t.AcceptHTTP10),
+		Logged:       s.Logged.Or(t.Logged),
 		UID:          s.UID.Or(t.UID),
 	}
 }
@@ -76,6 +79,7 @@ func (s Own) Without(t Own) Own {
 		Revocation:   without(s.Revocation, t.Revocation),
 		ServerFirst:  without(s.ServerFirst, t.ServerFirst),
 		AcceptHTTP10: without(s.AcceptHTTP10, t.AcceptHTTP10),
+		Logged:       without(s.Logged, t.Logged),
 		UID:          without(s.UID, t.UID),
 	}
 }
@@ -159,6 +163,7 @@ func (s Settings) OfSidecar() (given []Given) {
 	note("revocation", s.Revocation.Set, s.Revocation.At)
 	note("server_first", s.ServerFirst.Set, s.ServerFirst.At)
 	note("accept_http_10", s.AcceptHTTP10.Set, s.AcceptHTTP10.At)
+	note("access_logs", s.Logged.Set, s.Logged.At)
 	note("sallyport_uid", s.UID.Set, s.UID.At)
 	return given
 }
@@ -195,6 +200,7 @@ func (d *Decoder) Own() Own {
 		Revocation:   readText(d, "revocation", known(catalog.ParseRevocation, "drain, new and next-request are")),
 		ServerFirst:  d.Boolean("server_first"),
 		AcceptHTTP10: d.Boolean("accept_http_10"),
+		Logged:       readText(d, "access_logs", known(parseLogged, "all and failures are")),
 		UID:          d.user("sallyport_uid"),
 	}
 }

@@ -24,12 +24,13 @@ type serviceDefaults struct {
 type proxyDefaults struct {
 	at       definition.Position
 	settings definition.Settings
+	logs     definition.Setting[catalog.AccessLogs]
 	written  written
 }
 
 // equal reports whether the same holds by e and o, which are nil where there is none.
 func (e *proxyDefaults) equal(o *proxyDefaults) bool {
-	return e == o || e != nil && o != nil && e.at == o.at && e.settings == o.settings && e.written.entry.Fields == o.written.entry.Fields
+	return e == o || e != nil && o != nil && e.at == o.at && e.settings == o.settings && e.logs == o.logs && e.written.entry.Fields == o.written.entry.Fields
 }
 
 // mesh is the mesh entry.
@@ -178,7 +179,8 @@ func (d *definitions) readProxyDefaults(o *definition.Decoder) {
 	o.Only("Mode", "direct")
 	o.Only("MutualTLSMode", "strict", "default")
 	o.MeshGateway("MeshGateway")
-	o.Unsupported("TransparentProxy", "Expose", "AccessLogs", "EnvoyExtensions", "FailoverPolicy", "PrioritizeByLocality")
+	e.logs = o.AccessLogs("AccessLogs")
+	o.Unsupported("TransparentProxy", "Expose", "EnvoyExtensions", "FailoverPolicy", "PrioritizeByLocality")
 	o.Done()
 	switch {
 	case !o.Require("Name", name):

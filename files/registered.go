@@ -19,7 +19,7 @@ func (a *assembly) register(s *sidecar) *catalog.Sidecar {
 		},
 		Destination: identity.NewName(s.of.name), Instance: s.proxy.instance.Value,
 		LocalAddress: s.localAddress.Value, LocalPort: s.localPort.Value, LocalSocket: s.localSocket.Value,
-		Config: a.configOf(s),
+		Config: a.configOf(s), AccessLogs: a.loggedOf(s.proxy),
 	}
 	if w := s.weights; w.Set {
 		r.Weights = catalog.Weights{Passing: uint16(w.Value.passing), Warning: uint16(w.Value.warning)} //nolint:gosec // within their bounds

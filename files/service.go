@@ -52,6 +52,7 @@ type proxy struct {
 	config map[string]any
 
 	settings  definition.Settings
+	logs      definition.Setting[catalog.AccessLogs]
 	upstreams []upstream
 	foreign   []upstream // those in other trust domains
 	exposed   []definition.Exposed
@@ -223,7 +224,8 @@ func (d *definitions) proxy(o *definition.Decoder, id string, alone bool) *proxy
 	}
 	b.Only("mode", "direct")
 	b.Only("mutual_tls_mode", "strict", "default")
-	b.Unsupported("transparent_proxy", "envoy_extensions", "access_logs")
+	b.Unsupported("transparent_proxy", "envoy_extensions")
+	p.logs = b.AccessLogs("access_logs")
 	b.MeshGateway("mesh_gateway")
 	p.config, _ = b.Written(configShape)["config"].(map[string]any)
 	p.settings = b.Config()

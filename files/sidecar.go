@@ -170,6 +170,22 @@ func fitting(p catalog.Protocol) string {
 	return `"drain" or "new"`
 }
 
+// logs are what is logged of what s serves.
+func (a *assembly) logs(s *sidecar) (l catalog.AccessLogs) {
+	if l = a.loggedOf(s.proxy); l.Enabled {
+		l.FailuresOnly = s.settings.Logged.Value
+	}
+	return l
+}
+
+// loggedOf are the logs of a proxy, or those of all.
+func (a *assembly) loggedOf(p *proxy) catalog.AccessLogs {
+	if e := a.proxyDefaults; !p.logs.Set && e != nil {
+		return e.logs.Value
+	}
+	return p.logs.Value
+}
+
 func (a *assembly) proxy(s *sidecar) *catalog.Proxy {
 	p := &catalog.Proxy{
 		ID:        identity.ProxyID(s.id),
@@ -181,6 +197,7 @@ func (a *assembly) proxy(s *sidecar) *catalog.Proxy {
 		Bootstrap: s.settings.Bootstrap(),
 
 		RefuseHTTP10: !s.settings.AcceptHTTP10.Else(true),
+		AccessLogs:   a.logs(s),
 	}
 	if s.instance != nil {
 		p.Instance = s.instance.id

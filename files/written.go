@@ -51,6 +51,14 @@ var (
 		{Name: "Mode"},
 		{Name: "MutualTLSMode"},
 		{Name: "MeshGateway", Type: definition.ShapedBlock, Of: gatewayShape},
+		{Name: "AccessLogs", Type: definition.ShapedBlock, Of: definition.Shape{
+			{Name: "Enabled", Type: definition.ShapedBoolean},
+			{Name: "DisableListenerLogs", Type: definition.ShapedBoolean},
+			{Name: "Type"},
+			{Name: "Path"},
+			{Name: "JSONFormat"},
+			{Name: "TextFormat"},
+		}},
 	}
 	tlsShape  = definition.Shape{{Name: "TLSMinVersion"}, {Name: "TLSMaxVersion"}}
 	meshShape = definition.Shape{

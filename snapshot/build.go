@@ -112,7 +112,8 @@ func (b *builder) inbound() {
 	b.add(localApp, b.localCluster())
 	b.judges()
 	if b.in.Proxy.Inbound.Protocol.L7() {
-		for _, s := range []slot{logSlot, httpExtensions} {
+		b.logged()
+		for _, s := range []slot{httpExtensions} {
 			b.fillEmpty(s)
 		}
 		return

@@ -81,6 +81,7 @@ func (b *builder) exposedListener(name string, e catalog.ExposedPath, cluster st
 	m := b.externalHCM(filter, e.Protocol)
 	m.HttpProtocolOptions = b.http1(b.in.Proxy.Service)
 	m.HttpFilters = []*hcmv3.HttpFilter{b.routerFilter()}
+	m.AccessLog = b.exposedLog(e)
 	m.RouteSpecifier = &hcmv3.HttpConnectionManager_RouteConfig{RouteConfig: &routev3.RouteConfiguration{
 		Name: filter,
 		VirtualHosts: []*routev3.VirtualHost{{

@@ -54,7 +54,7 @@ func (b *builder) inboundListener() *listenerv3.Listener {
 		PerConnectionBufferLimitBytes: wrapperspb.UInt32(bufferLimit),
 		ConnectionBalanceConfig:       balance(in.BalanceConnections),
 		EnableReusePort:               b.reusePort(),
-		AccessLog:                     b.connectionLog(),
+		AccessLog:                     append(b.connectionLog(), b.handshakeLog()...),
 	}
 	chain := &listenerv3.FilterChain{Name: b.chainName(), TransportSocketConnectTimeout: durationpb.New(10 * time.Second)}
 	if in.MaxConnections > 0 {
@@ -106,6 +106,7 @@ func (b *builder) tcpProxy() *anypb.Any {
 		StatPrefix:       publicListener,
 		ClusterSpecifier: &tcpv3.TcpProxy_Cluster{Cluster: localApp},
 		IdleTimeout:      durationpb.New(idle),
+		AccessLog:        b.tcpLog(),
 	}
 	// An older Envoy would ignore the unknown field silently. A drain that an operator asks Envoy for
 	// ends connections by it, too, so those have it alone that a revocation is to end.
@@ -132,7 +133,7 @@ func (b *builder) inboundHTTP() *listenerv3.Filter {
 		m.ForwardClientCertDetails = hcmv3.HttpConnectionManager_SANITIZE_SET
 		m.SetCurrentClientCertDetails = &hcmv3.HttpConnectionManager_SetCurrentClientCertDetails{Uri: true}
 	}
-	m.AccessLog = b.requestLog()
+	m.AccessLog = append(b.requestLog(), b.publicLog()...)
 	m.HttpFilters = []*hcmv3.HttpFilter{
 		b.httpSlot(logSlot), b.httpSlot(jwtSlot), b.denyAllFilter(), b.httpAuthz(), b.httpSlot(httpExtensions), b.routerFilter(),
 	}
@@ -185,6 +186,7 @@ func (b *builder) upstreamListener(u upstream) *listenerv3.Listener {
 		ClusterSpecifier: &tcpv3.TcpProxy_Cluster{Cluster: u.cluster},
 		// The service's own proxy ends idle connections; Envoy's default here is an hour.
 		IdleTimeout: durationpb.New(0),
+		AccessLog:   b.upstreamLog(u),
 	})
 	if u.Service.Protocol.L7() {
 		filter = b.networkFilter("envoy.filters.network.http_connection_manager", &hcmv3.HttpConnectionManager{
@@ -196,6 +198,7 @@ func (b *builder) upstreamListener(u upstream) *listenerv3.Listener {
 			HttpProtocolOptions: b.http1(u.Destination),
 			HttpFilters:         []*hcmv3.HttpFilter{b.routerFilter()},
 			RouteSpecifier:      routesNamed(u.routes()),
+			AccessLog:           b.upstreamLog(u),
 		})
 	}
 	l.FilterChains[0].Filters = []*listenerv3.Filter{filter}

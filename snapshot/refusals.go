@@ -35,24 +35,31 @@ func (b *builder) connectionLog() []*accesslogv3.AccessLog {
 // would refuse. The metadata that the service's log slot sets on a request adds all others or those
 // that failed; the log itself cannot change without a drain.
 func (b *builder) requestLog() []*accesslogv3.AccessLog {
-	failed := &accesslogv3.AccessLogFilter{FilterSpecifier: &accesslogv3.AccessLogFilter_StatusCodeFilter{
-		StatusCodeFilter: &accesslogv3.StatusCodeFilter{Comparison: &accesslogv3.ComparisonFilter{
-			Op:    accesslogv3.ComparisonFilter_GE,
-			Value: &corev3.RuntimeUInt32{DefaultValue: 400, RuntimeKey: "sallyport.access_log_from"},
-		}},
-	}}
 	return b.refusalLog("envoy.access_loggers.http_grpc", &grpclogv3.HttpGrpcAccessLogConfig{CommonConfig: b.logService()},
 		&accesslogv3.AccessLogFilter{FilterSpecifier: &accesslogv3.AccessLogFilter_OrFilter{OrFilter: &accesslogv3.OrFilter{
 			Filters: []*accesslogv3.AccessLogFilter{
 				metadataIs(httpRBAC, "enforced_engine_result", "denied"),
 				metadataIs(httpRBAC, "shadow_engine_result", "denied"),
-				metadataIs("sallyport", "access_log", "all"),
+				metadataIs(metadataNamespace, "access_log", "all"),
 				{FilterSpecifier: &accesslogv3.AccessLogFilter_AndFilter{AndFilter: &accesslogv3.AndFilter{
-					Filters: []*accesslogv3.AccessLogFilter{metadataIs("sallyport", "access_log", "failures"), failed},
+					Filters: []*accesslogv3.AccessLogFilter{metadataIs(metadataNamespace, "access_log", failuresAlone), failedStatus()},
 				}}},
 			},
 		}}})
 }
+
+// failedStatus is true of requests that were answered by an error.
+func failedStatus() *accesslogv3.AccessLogFilter {
+	return &accesslogv3.AccessLogFilter{FilterSpecifier: &accesslogv3.AccessLogFilter_StatusCodeFilter{
+		StatusCodeFilter: &accesslogv3.StatusCodeFilter{Comparison: &accesslogv3.ComparisonFilter{
+			Op:    accesslogv3.ComparisonFilter_GE,
+			Value: &corev3.RuntimeUInt32{DefaultValue: 400, RuntimeKey: "sallyport.access_log_from"},
+		}},
+	}}
+}
+
+// metadataNamespace is where filters of ours write what they know of a request.
+const metadataNamespace = "sallyport"
 
 func metadataIs(namespace, key, value string) *accesslogv3.AccessLogFilter {
 	return &accesslogv3.AccessLogFilter{FilterSpecifier: &accesslogv3.AccessLogFilter_MetadataFilter{MetadataFilter: &accesslogv3.MetadataFilter{
