@@ -133,7 +133,7 @@ func TestPrecedence(t *testing.T) {
 	}
 	const all = `{"protocol": "http", "local_connect_timeout_ms": 1, "local_request_timeout_ms": 2, "local_idle_timeout_ms": 3, "max_inbound_connections": 4,
 		"balance_inbound_connections": "exact_balance", "bind_address": "10.0.0.1", "bind_port": 5, "envoy_prometheus_bind_addr": "localhost:6", "envoy_stats_tags": ["team=shop"],
-		"intention_enforcement": "both", "revocation": "new", "server_first": true, "accept_http_10": true, "sallyport_uid": 7, "sallyport_network": "x"}`
+		"intention_enforcement": "both", "revocation": "new", "server_first": true, "accept_http_10": true, "access_logs": "failures", "sallyport_uid": 7, "sallyport_network": "x"}`
 	s, none := settings(all), definition.Settings{}
 	if text := fmt.Sprintf("%+v", s); strings.Contains(text, "Set:false") {
 		t.Errorf("not all is set: %s", text)

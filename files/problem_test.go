@@ -384,7 +384,8 @@ func mistakes() []mistake {
 			[]string{"b.yaml:1: service-defaults of web are given twice (first at a.hcl:1)"},
 		},
 		one("proxy-defaults name", entry("proxy-defaults", "local", ""), `a.hcl:2: the Name of proxy-defaults must be "global", not "local"`),
-		one("proxy-defaults access logs", entry("proxy-defaults", "global", "AccessLogs { Enabled = true }"), "a.hcl:3: AccessLogs in proxy-defaults is not supported yet"),
+		one("proxy-defaults access logs", entry("proxy-defaults", "global", "AccessLogs {\nEnabled = true\nType = \"disk\"\n}"), "a.hcl:5: AccessLogs: invalid access log type: disk: stdout, stderr and file are known"),
+		one("proxy-defaults access logs, a key", entry("proxy-defaults", "global", "AccessLogs { Enable = true }"), "a.hcl:3: unknown key \"Enable\" in AccessLogs: did you mean Enabled?"),
 		{
 			"proxy-defaults twice",
 			map[string]string{"a.hcl": entry("proxy-defaults", "global", ""), "b.hcl": entry("proxy-defaults", "global", "")},
