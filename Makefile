@@ -69,6 +69,11 @@ demo: demo-fetches build ## a mesh of three services on this machine, until Ctrl
 	$(GO) build -buildvcs=false -o bin/demo ./e2e/demo
 	@envoy="$$(hack/envoy.sh --path $(ENVOY_VERSION))" && ENVOY="$$envoy" SALLYPORT_BIN="$$PWD/bin/sallyport" exec bin/demo
 
+.PHONY: demo-l7
+demo-l7: demo-fetches build ## two versions of a service, and requests moved between them under load, until Ctrl-C; DEMO_EXIT=1 too
+	$(GO) build -buildvcs=false -o bin/demo ./e2e/demo
+	@envoy="$$(hack/envoy.sh --path $(ENVOY_VERSION))" && ENVOY="$$envoy" SALLYPORT_BIN="$$PWD/bin/sallyport" exec bin/demo -l7
+
 .PHONY: demo-consul
 demo-consul: demo-consul-fetches build tools-consul ## the same mesh beside a Consul agent, which starts and ends with it; DEMO_EXIT=1 too
 	$(GO) build -buildvcs=false -o bin/demo ./e2e/demo

@@ -1,6 +1,7 @@
 // Command demo runs a mesh of three services on this machine and shows it working: the built sallyport as control plane, three Envoys as
 // sidecars, an application behind one of them. `make demo` runs it; with DEMO_EXIT=1 it ends after its checks, and its exit
 // status says whether they held. With -consul, as `make demo-consul` runs it, the mesh is that of a Consul agent, which it starts and ends too.
+// With -l7, as `make demo-l7` runs it, the mesh is another one: two versions of a service, between which requests are moved.
 package main
 
 import (
@@ -18,7 +19,7 @@ import (
 	"github.com/sallyport/sallyport/internal/meshtest"
 )
 
-//go:embed catalog
+//go:embed catalog catalog-l7
 var definitions embed.FS
 
 // Where the applications dial their upstream, and where api's application listens; as in the catalog.
@@ -28,12 +29,34 @@ const (
 	batchToAPI = "http://127.0.0.1:18182/"
 )
 
+// play is what a demo runs and shows.
+type play struct {
+	files string // the directory of its definitions
+	state string // the file of its processes
+	// answers are the addresses of the applications that answer, and what they say.
+	answers [][2]string
+	// instances are the ones with a sidecar, those that are asked first.
+	instances []string
+	asked     string // where web asks api
+	show      func(context.Context, *mesh) error
+	invite    func(*mesh)
+}
+
+var plain = play{
+	files: "catalog", state: "processes.json", answers: [][2]string{{apiAddr, "hello from api\n"}}, instances: services[:], asked: webToAPI, show: show, invite: (*mesh).invite,
+}
+
 func main() {
 	consul := flag.Bool("consul", false, "run a Consul agent, and the mesh beside it")
+	l7 := flag.Bool("l7", false, "run two versions of a service, and move requests between them")
 	flag.Parse()
+	p := plain
+	if *l7 {
+		p = versions
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	err := demo(ctx, *consul)
+	err := demo(ctx, p, *consul)
 	switch {
 	case errors.Is(err, context.Canceled) && os.Getenv("DEMO_EXIT") == "":
 		fmt.Println("\nThe demo has ended.")
@@ -45,7 +68,7 @@ func main() {
 }
 
 // demo runs the mesh until ctx ends or, with DEMO_EXIT, until everything was shown. It ends all that it started.
-func demo(ctx context.Context, consul bool) (err error) {
+func demo(ctx context.Context, p play, consul bool) (err error) {
 	sallyport, err := find("SALLYPORT_BIN", "bin/sallyport", "make build")
 	if err != nil {
 		return err
@@ -62,14 +85,14 @@ func demo(ctx context.Context, consul bool) (err error) {
 		}
 		agent = newAgent(binary)
 	}
-	state, err := openState()
+	state, err := openState(p.state)
 	if err != nil {
 		return err
 	}
 	if err := state.endLeftovers(); err != nil {
 		return err
 	}
-	m, err := newMesh(sallyport, envoy, agent, state)
+	m, err := newMesh(sallyport, envoy, p, agent, state)
 	if err != nil {
 		return err
 	}
@@ -77,14 +100,14 @@ func demo(ctx context.Context, consul bool) (err error) {
 	if err := m.start(ctx); err != nil {
 		return err
 	}
-	if err := show(ctx, m); err != nil {
+	if err := p.show(ctx, m); err != nil {
 		return err
 	}
 	if os.Getenv("DEMO_EXIT") != "" {
 		fmt.Println("\nAll of it held. (DEMO_EXIT is set: the mesh ends here.)")
 		return nil
 	}
-	m.invite()
+	p.invite(m)
 	<-ctx.Done()
 	return ctx.Err()
 }

@@ -26,18 +26,19 @@ const patience = 60 * time.Second
 // endTime is how long a process is given to end.
 const endTime = 15 * time.Second
 
-// mesh is what the demo runs: a control plane, a sidecar for each service, and api's application in this process.
+// mesh is what the demo runs: a control plane, a sidecar for each instance, and api's applications in this process.
 type mesh struct {
+	play
 	sallyport, envoy string
 	agent            *agent // nil: the mesh is that of files
 	state            *state
 	dir              string // of everything below
-	app              *meshtest.Server
+	apps             []*meshtest.Server
 	serve            *meshtest.Process
 	sidecars         map[string]*meshtest.Process
 }
 
-func newMesh(sallyport, envoy string, a *agent, s *state) (*mesh, error) {
+func newMesh(sallyport, envoy string, p play, a *agent, s *state) (*mesh, error) {
 	// Not os.TempDir: what some systems have there is too long for the path of a socket.
 	dir, err := os.MkdirTemp("/tmp", "sallyport-demo-")
 	if err != nil {
@@ -46,19 +47,19 @@ func newMesh(sallyport, envoy string, a *agent, s *state) (*mesh, error) {
 	if err := s.setDir(dir); err != nil {
 		return nil, errors.Join(err, os.RemoveAll(dir))
 	}
-	m := &mesh{sallyport: sallyport, envoy: envoy, agent: a, state: s, dir: dir, sidecars: map[string]*meshtest.Process{}}
-	err = fs.WalkDir(definitions, "catalog", func(path string, d fs.DirEntry, err error) error {
+	m := &mesh{play: p, sallyport: sallyport, envoy: envoy, agent: a, state: s, dir: dir, sidecars: map[string]*meshtest.Process{}}
+	err = fs.WalkDir(definitions, p.files, func(path string, d fs.DirEntry, err error) error {
 		if err != nil {
 			return err
 		}
 		if d.IsDir() {
-			return os.Mkdir(filepath.Join(dir, path), 0o755)
+			return os.Mkdir(m.catalog(), 0o755)
 		}
 		text, err := definitions.ReadFile(path)
 		if err != nil {
 			return err
 		}
-		return os.WriteFile(filepath.Join(dir, path), text, 0o644) // for its user to look at and to edit
+		return os.WriteFile(filepath.Join(m.catalog(), d.Name()), text, 0o644) // for its user to look at and to edit
 	})
 	if err != nil {
 		return nil, errors.Join(err, os.RemoveAll(dir))
@@ -75,12 +76,15 @@ var services = [...]string{"api", "web", "batch"}
 
 // start starts everything and waits until it works.
 func (m *mesh) start(ctx context.Context) (err error) {
-	m.app, err = meshtest.ServeHTTP(apiAddr, "hello from api\n", nil)
-	if errors.Is(err, syscall.EADDRINUSE) {
-		return errors.New("port 18080, where api's application is to listen, is in use by another process (not of a demo): end that first")
-	}
-	if err != nil {
-		return err
+	for _, a := range m.answers {
+		app, err := meshtest.ServeHTTP(a[0], a[1], nil)
+		if errors.Is(err, syscall.EADDRINUSE) {
+			return fmt.Errorf("%s, where api's application is to listen, is in use by another process (not of a demo): end that first", a[0])
+		}
+		if err != nil {
+			return err
+		}
+		m.apps = append(m.apps, app)
 	}
 	if m.agent != nil {
 		if err := m.startAgent(ctx); err != nil {
@@ -93,14 +97,14 @@ func (m *mesh) start(ctx context.Context) (err error) {
 	if err := m.startServe(ctx); err != nil {
 		return err
 	}
-	for _, s := range services {
+	for _, s := range m.instances {
 		c, err := m.run(s+"'s sidecar", s, "envoy", "--sidecar-for", s, "--envoy-binary", m.envoy, "--", "--concurrency", "1")
 		if err != nil {
 			return err
 		}
 		m.sidecars[s] = c
 	}
-	for _, s := range services {
+	for _, s := range m.instances {
 		if err := m.sidecars[s].Await(ctx, patience, "ready", func() error { _, err := m.admin(s, "/ready"); return err }); err != nil { //nolint:contextcheck // it has a deadline of its own
 			return err
 		}
@@ -110,7 +114,7 @@ func (m *mesh) start(ctx context.Context) (err error) {
 	}
 	// Consul calls a sidecar critical until it has looked at it for the first time, up to 10 s after its registration.
 	return m.serve.Await(ctx, patience, "seeing that api's sidecar is healthy", func() error {
-		if a := meshtest.GetPlain(webToAPI); !a.Allowed() {
+		if a := meshtest.GetPlain(m.asked); !a.Allowed() {
 			return fmt.Errorf("web → api: %v", a)
 		}
 		return nil
@@ -221,8 +225,8 @@ func (m *mesh) close(keep bool) error {
 	if m.agent != nil && m.agent.process != nil {
 		m.agent.process.Stop(syscall.SIGKILL, endTime) // nothing of it is kept
 	}
-	if m.app != nil {
-		m.app.Close()
+	for _, a := range m.apps {
+		a.Close()
 	}
 	err := m.state.clear()
 	if keep {

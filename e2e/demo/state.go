@@ -33,8 +33,8 @@ type process struct {
 	Name  string `json:"name"`
 }
 
-// openState opens the file of this user's demos.
-func openState() (*state, error) {
+// openState opens the file of that name of this user's demos.
+func openState(file string) (*state, error) {
 	dir := filepath.Join(os.TempDir(), "sallyport-demo-"+strconv.Itoa(os.Geteuid()))
 	if d := os.Getenv("XDG_RUNTIME_DIR"); filepath.IsAbs(d) {
 		if info, err := os.Stat(d); err == nil && ownedBy(info) {
@@ -52,7 +52,7 @@ func openState() (*state, error) {
 	if !info.IsDir() || !ownedBy(info) || info.Mode().Perm()&0o022 != 0 {
 		return nil, fmt.Errorf("%s is not this user's own directory: remove it", dir)
 	}
-	return &state{path: filepath.Join(dir, "processes.json")}, nil
+	return &state{path: filepath.Join(dir, file)}, nil
 }
 
 func ownedBy(info fs.FileInfo) bool {

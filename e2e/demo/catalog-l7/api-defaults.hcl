@@ -1,0 +1,4 @@
+# http: requests are told apart.
+Kind     = "service-defaults"
+Name     = "api"
+Protocol = "http"
