@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"io"
 	"log"
@@ -144,18 +145,24 @@ func startReal(t testing.TB, version string, protocol catalog.Protocol) *real {
 	return r
 }
 
+// session is Envoy's; nil: it has no stream.
 func (r *real) session() *session {
 	for _, n := range r.m.server.sessionsOf(proxyID("web")) {
 		return n
 	}
-	r.t.Fatal("no stream")
 	return nil
 }
 
 func (r *real) inSync() error {
 	n := r.session()
+	if n == nil {
+		return errors.New("no stream")
+	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	if n.target == nil {
+		return errors.New("no target")
+	}
 	if !n.report.inSync {
 		return fmt.Errorf("not in sync: %v", n.waitingFor())
 	}

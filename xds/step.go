@@ -240,10 +240,11 @@ func (s *session) socketsFirst(want *sockets, l *list, h *stage) *discoveryv3.Re
 	if needed = distinct(needed); len(needed) == 0 {
 		return want.resource
 	}
-	key := strings.Join(append(needed, want.resource.GetVersion()), " ")
+	of := append(slices.Clone(needed), want.resource.GetVersion())
 	for _, c := range h.sockets {
-		key += " " + c.is.resource.GetVersion()
+		of = append(of, c.is.resource.GetVersion())
 	}
+	key := strings.Join(of, " ")
 	if key == h.bothOf {
 		return h.both
 	}

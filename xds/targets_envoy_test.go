@@ -14,6 +14,8 @@ import (
 	"github.com/sallyport/sallyport/identity"
 	"github.com/sallyport/sallyport/internal/envoytest"
 	"github.com/sallyport/sallyport/internal/meshtest"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 )
 
 // many is long where E2E_LONG asks for that, and else short.
@@ -106,7 +108,8 @@ func onEnvoys(t *testing.T, protocols []catalog.Protocol, f func(t *testing.T, r
 	}
 }
 
-// Whatever the targets of a cluster become, from one publication to the next, no request fails: services, subsets, failover, and the plain form.
+// Whatever the targets of a cluster become, from one publication to the next, no request fails: services, subsets, failover, and the plain form;
+// nor when Envoy's stream breaks meanwhile.
 func TestTargetsUnderLoad(t *testing.T) {
 	onEnvoys(t, []catalog.Protocol{catalog.TCP, catalog.HTTP, catalog.HTTP2}, func(t *testing.T, r *real, p catalog.Protocol) {
 		for _, service := range []string{"other", "third"} {
@@ -144,6 +147,10 @@ func TestTargetsUnderLoad(t *testing.T) {
 				r.m.route("api", p, resolve("api", to.service, to.subset), resolve(to.service, to.service, "", failover...))
 			}
 			r.m.publish()
+			if n := r.session(); n != nil && rand.IntN(15) == 0 { // in the midst of it Envoy has to come back
+				time.Sleep(time.Duration(rand.IntN(8)) * time.Millisecond)
+				n.end(status.Error(codes.Unavailable, "a test"))
+			}
 			if rand.IntN(3) > 0 { // sometimes it changes again before Envoy has all
 				meshtest.Await(t, "Envoy has all", r.inSync)
 			}
