@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -71,7 +72,7 @@ func chainChanges(t *testing.T, envoy string) {
 	r := rand.New(rand.NewPCG(seed, 1))
 	var slowest time.Duration
 	for n := range changes {
-		mark := fmt.Sprint(n)
+		mark := strconv.Itoa(n)
 		service := "api"
 		if n%3 == 2 {
 			service = "rpc"
@@ -148,11 +149,12 @@ func randomChain(r *rand.Rand, service, mark string) map[string]string {
 		half := weights[1] / 2
 		weights = append(weights[:1], half, weights[1]-half)
 	}
-	splitter := fmt.Sprintf("Kind = \"service-splitter\"\nName = %q\nSplits = [\n", service)
+	var splitter strings.Builder
+	fmt.Fprintf(&splitter, "Kind = \"service-splitter\"\nName = %q\nSplits = [\n", service)
 	for i, w := range weights {
-		splitter += fmt.Sprintf("  { Weight = %d, %s },\n", w, legs[i])
+		fmt.Fprintf(&splitter, "  { Weight = %d, %s },\n", w, legs[i])
 	}
-	splitter += "]\n"
+	splitter.WriteString("]\n")
 
 	resolver := fmt.Sprintf("Kind = \"service-resolver\"\nName = %q\n", service) + `Subsets {
   v1 { Filter = "Service.Meta.version == v1" }
@@ -168,5 +170,5 @@ func randomChain(r *rand.Rand, service, mark string) map[string]string {
 			"Failover = { \"*\" = { Targets = [{ ServiceSubset = \"v2\" }, { Service = \"other\" }, { ServiceSubset = \"v1\" }] } }\n", "Redirect { Service = \"other\" }\n")
 	}
 	resolver += one(failovers...)
-	return map[string]string{"resolver": resolver, "splitter": splitter, "router": router.String()}
+	return map[string]string{"resolver": resolver, "splitter": splitter.String(), "router": router.String()}
 }

@@ -156,6 +156,7 @@ func lines(text string) string {
 
 // chainRoutes asks for all of routesOf.
 func chainRoutes(t *testing.T, m *routedMesh) {
+	t.Helper()
 	m.Write("resolver.hcl", `Kind = "service-resolver"
 Name = "api"
 RequestTimeout = "1s"

@@ -61,6 +61,7 @@ func sameListeners(t *testing.T, cars ...*meshtest.Sidecar) (check func(what str
 
 // chainSplit sends a hundredth of the requests to v2, with headers of its own.
 func chainSplit(t *testing.T, m *routedMesh) {
+	t.Helper()
 	m.Write("resolver.hcl", `Kind = "service-resolver"
 Name = "api"
 Subsets {
@@ -142,6 +143,11 @@ func byCookies(ctx context.Context, c *chainClient, _ int, cookies *[]string) (a
 	return a, err
 }
 
+// byBoth has a parameter that is another one in each request.
+func byBoth(ctx context.Context, c *chainClient, user int, _ *[]string) (asked, error) {
+	return c.ask(ctx, "GET", fmt.Sprintf("/?n=%d", nth.Add(1)), fmt.Sprintf("X-User: user-%d", user))
+}
+
 var stickinesses = []stickiness{
 	{"header-ring", "ring_hash", `{ Field = "header", FieldValue = "x-user" }`, byHeader, true, 2},
 	{"header-maglev", "maglev", `{ Field = "header", FieldValue = "x-user" }`, byHeader, true, 2},
@@ -151,14 +157,8 @@ var stickinesses = []stickiness{
 	{"cookie-ttl", "ring_hash", `{ Field = "cookie", FieldValue = "sid", CookieConfig { TTL = "60s", Path = "/" } }`, byCookies, true, 0},
 	{"cookie-session", "maglev", `{ Field = "cookie", FieldValue = "sid", CookieConfig { Session = true } }`, byCookies, true, 0},
 	{"cookie-alone", "ring_hash", `{ Field = "cookie", FieldValue = "sid" }`, byCookies, false, 2},
-	{"terminal", "ring_hash", `{ Field = "header", FieldValue = "x-user", Terminal = true }, { Field = "query_parameter", FieldValue = "n" }`,
-		func(ctx context.Context, c *chainClient, user int, _ *[]string) (asked, error) {
-			return c.ask(ctx, "GET", fmt.Sprintf("/?n=%d", nth.Add(1)), fmt.Sprintf("X-User: user-%d", user))
-		}, true, 2},
-	{"not-terminal", "ring_hash", `{ Field = "header", FieldValue = "x-user" }, { Field = "query_parameter", FieldValue = "n" }`,
-		func(ctx context.Context, c *chainClient, user int, _ *[]string) (asked, error) {
-			return c.ask(ctx, "GET", fmt.Sprintf("/?n=%d", nth.Add(1)), fmt.Sprintf("X-User: user-%d", user))
-		}, false, 2},
+	{"terminal", "ring_hash", `{ Field = "header", FieldValue = "x-user", Terminal = true }, { Field = "query_parameter", FieldValue = "n" }`, byBoth, true, 2},
+	{"not-terminal", "ring_hash", `{ Field = "header", FieldValue = "x-user" }, { Field = "query_parameter", FieldValue = "n" }`, byBoth, false, 2},
 	{"source", "ring_hash", `{ SourceIP = true }`, byHeader, true, 1},
 }
 
@@ -166,6 +166,7 @@ var nth atomic.Int64
 
 // chainSticky has 40 users ask ten times each, over three connections, for each way of being sticky.
 func chainSticky(t *testing.T, m *routedMesh) {
+	t.Helper()
 	const users, times = 40, 10
 	clients := []*chainClient{m.client(), m.client(), m.client()}
 	for _, s := range stickinesses {

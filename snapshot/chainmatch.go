@@ -174,7 +174,10 @@ var codePoint = regexp.MustCompile(`\\x\{([0-9a-fA-F]+)\}`)
 // userProgramSize is programSize for what people write. RE2 spends some instructions more than Go on loops and on what may be left out,
 // which the expressions that are made here have few of, and where Go makes one dot of a dot and other characters it does not.
 func userProgramSize(expr string) int {
-	size := max(sizeOf(expr, 2), sizeOf(apart(expr), 2))
+	size := sizeOf(expr, 2)
+	if strings.Contains(expr, "|") && strings.Contains(expr, ".") {
+		size = max(size, sizeOf(apart(expr), 2))
+	}
 	return size + size/8 + 8
 }
 

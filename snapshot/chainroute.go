@@ -95,11 +95,14 @@ func unservable(mistakes []*chain.Mistake) error {
 	return nil
 }
 
-// refusal is why Envoy would refuse m, as far as its definition says; nil: it would not.
-func refusal(m interface {
+// validated is a message whose definition bounds its values.
+type validated interface {
 	proto.Message
 	Validate() error
-}) error {
+}
+
+// refusal is why Envoy would refuse m, as far as its definition says; nil: it would not.
+func refusal(m validated) error {
 	if err := m.Validate(); err != nil {
 		return err
 	}

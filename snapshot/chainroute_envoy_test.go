@@ -15,41 +15,25 @@ import (
 	routerv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/router/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
 	"github.com/sallyport/sallyport/internal/envoytest"
-	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 )
 
 // routed is a bootstrap of which a listener has the routes.
 func routed(t testing.TB, routes *routev3.RouteConfiguration) *bootstrapv3.Bootstrap {
 	t.Helper()
-	a := func(m interface {
-		ValidateAll() error
-	}, packed *anypb.Any, err error) *anypb.Any {
-		t.Helper()
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := m.ValidateAll(); err != nil {
-			t.Fatal(err)
-		}
-		return packed
-	}
-	router := &routerv3.Router{}
-	packed, err := anypb.New(router)
+	p := &packer{cache: &Cache{}}
 	manager := &hcmv3.HttpConnectionManager{
 		StatPrefix:     "api",
 		RouteSpecifier: &hcmv3.HttpConnectionManager_RouteConfig{RouteConfig: routes},
-		HttpFilters:    []*hcmv3.HttpFilter{{Name: "router", ConfigType: &hcmv3.HttpFilter_TypedConfig{TypedConfig: a(router, packed, err)}}},
+		HttpFilters:    []*hcmv3.HttpFilter{{Name: "router", ConfigType: &hcmv3.HttpFilter_TypedConfig{TypedConfig: p.any(&routerv3.Router{})}}},
 	}
-	packed, err = anypb.New(manager)
-	b := &bootstrapv3.Bootstrap{StaticResources: &bootstrapv3.Bootstrap_StaticResources{Listeners: []*listenerv3.Listener{{
-		Name:    "api",
-		Address: pipe("@sallyport-never-bound", 0),
-		FilterChains: []*listenerv3.FilterChain{{Filters: []*listenerv3.Filter{{
-			Name: "manager", ConfigType: &listenerv3.Filter_TypedConfig{TypedConfig: a(manager, packed, err)},
-		}}}},
+	filter := &listenerv3.Filter{Name: "manager", ConfigType: &listenerv3.Filter_TypedConfig{TypedConfig: p.any(manager)}}
+	if p.err() != nil {
+		t.Fatal(p.err())
+	}
+	return &bootstrapv3.Bootstrap{StaticResources: &bootstrapv3.Bootstrap_StaticResources{Listeners: []*listenerv3.Listener{{
+		Name: "api", Address: pipe("@sallyport-never-bound", 0), FilterChains: []*listenerv3.FilterChain{{Filters: []*listenerv3.Filter{filter}}},
 	}}}}
-	return b
 }
 
 // TestEnvoyTakesChainRoutes has Envoys judge the routes of all cases, each as a virtual host: of what a source lets through by mistake, too.

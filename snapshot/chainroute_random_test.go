@@ -3,6 +3,7 @@ package snapshot
 import (
 	"fmt"
 	"math/rand/v2"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -164,7 +165,7 @@ func TestEnvoyTakesAnyRoutes(t *testing.T) {
 	for range 300 {
 		p := &packer{cache: &Cache{}}
 		m := chainRoutes{packer: p, chain: r.chain(10), regexSize: 100, cluster: func(node string) string { return node }, warn: func(string, ...any) {}}
-		host := &routev3.VirtualHost{Name: fmt.Sprint(len(all.GetVirtualHosts())), Domains: []string{fmt.Sprintf("%d.example", len(all.GetVirtualHosts()))}, Routes: m.routes()}
+		host := &routev3.VirtualHost{Name: strconv.Itoa(len(all.GetVirtualHosts())), Domains: []string{fmt.Sprintf("%d.example", len(all.GetVirtualHosts()))}, Routes: m.routes()}
 		for _, route := range host.GetRoutes() {
 			if route.GetDirectResponse() == nil {
 				served++

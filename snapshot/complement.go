@@ -154,12 +154,12 @@ func sizeOf(expr string, alternative int) int {
 	}
 	size := 0
 	for _, i := range prog.Inst {
-		switch {
-		case i.Op == syntax.InstRuneAny || i.Op == syntax.InstRuneAnyNotNL:
+		switch i.Op { //nolint:exhaustive // the others are one instruction each
+		case syntax.InstRuneAny, syntax.InstRuneAnyNotNL:
 			size += anyRune
-		case i.Op == syntax.InstRune || i.Op == syntax.InstRune1:
+		case syntax.InstRune, syntax.InstRune1:
 			size += sizeOfClass(i.Rune) * folds(i)
-		case i.Op == syntax.InstAlt:
+		case syntax.InstAlt:
 			size += alternative
 		default:
 			size++
@@ -173,7 +173,7 @@ const anyRune = 12
 
 // folds is how many times as much a character takes of which letter case does not matter: "k" is also the sign of Kelvin.
 func folds(i syntax.Inst) int {
-	if len(i.Rune) == 1 && syntax.Flags(i.Arg)&syntax.FoldCase != 0 {
+	if len(i.Rune) == 1 && i.Arg&uint32(syntax.FoldCase) != 0 {
 		return 4
 	}
 	return 1
