@@ -29,6 +29,7 @@ const (
 	revoked
 	byNoPermission
 	byPath
+	byToken
 	requestsOnly
 	noHeaders
 	panicked
@@ -55,6 +56,7 @@ func (r reason) words() (label, text string) {
 		revoked:            {"revoked", "the client's certificate or identity is revoked"},
 		byNoPermission:     {"no_permission", "no permission is met, so the default policy holds"},
 		byPath:             {"path", "the path is not canonical, and permissions look at it"},
+		byToken:            {"token", "the request has no good token of those that are asked for"},
 		requestsOnly:       {"requests_only", "permissions are about requests, and deny connections"},
 		noHeaders:          {"headers", "permissions look at headers, which the listener does not send yet"},
 		panicked:           {"panic", "internal error"},
@@ -78,7 +80,7 @@ func reasonOf(r intention.Reason) reason {
 		intention.ByIntention: byIntention, intention.ByDefault: byDefault, intention.NoPolicy: noPolicy,
 		intention.UnknownTrustDomain: unknownTrustDomain, intention.SpeaksFirst: speaksFirst, intention.NoService: noIdentity,
 		intention.ForeignTrustDomain: foreignTrustDomain, intention.UnknownDatacenter: unknownDatacenter, intention.ForeignNamespace: foreignNamespace,
-		intention.ByRevocation: revoked, intention.ByNoPermission: byNoPermission, intention.ByPath: byPath, intention.RequestsOnly: requestsOnly,
+		intention.ByRevocation: revoked, intention.ByNoPermission: byNoPermission, intention.ByPath: byPath, intention.ByToken: byToken, intention.RequestsOnly: requestsOnly,
 	}
 	if int(r) < len(of) {
 		return of[r]

@@ -5,9 +5,12 @@ import (
 	"sync"
 	"sync/atomic"
 
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	authv3 "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/sallyport/sallyport/catalog"
 	"github.com/sallyport/sallyport/intention"
+	"google.golang.org/protobuf/types/known/structpb"
 )
 
 // asked is a request as permissions look at it.
@@ -15,11 +18,42 @@ type asked struct {
 	http *authv3.AttributeContext_HttpRequest
 	// lacking: a header was asked for, and the listener, one of before permissions, sends none of the application's.
 	lacking bool
+	// tokens are what the good ones of those say that the policy asks for, by the provider.
+	tokens map[string]map[string]any
+}
+
+// jwtFilter is the name under which Envoy sends what verified tokens say, and payloadKey where those of a provider are.
+const (
+	jwtFilter  = "envoy.filters.http.jwt_authn"
+	payloadKey = "jwt_payload_"
+)
+
+// tokensOf are what the good tokens of a request say, as the rules have it: Envoy has verified them, and here it counts, as there, that the
+// issuer is the provider's.
+func tokensOf(view *catalog.View, policy *intention.Policy, sent *corev3.Metadata) (all map[string]map[string]any) {
+	claims := sent.GetFilterMetadata()[jwtFilter].GetFields()
+	if len(claims) == 0 {
+		return nil
+	}
+	for _, name := range policy.Providers() {
+		provider, said := view.TokenProvider(name), claims[payloadKey+name].GetStructValue()
+		if !provider.Known() || said == nil {
+			continue
+		}
+		if iss, ok := said.GetFields()["iss"].GetKind().(*structpb.Value_StringValue); !ok || iss.StringValue != provider.Issuer {
+			continue
+		}
+		if all == nil {
+			all = map[string]map[string]any{}
+		}
+		all[name] = said.AsMap()
+	}
+	return all
 }
 
 // decide is what decide says of the request, as rules in its Envoy would see it.
 func (a *asked) decide(decide func(*intention.Request) intention.Decision) intention.Decision {
-	return decide(&intention.Request{Method: a.http.GetMethod(), Path: a.http.GetPath(), Header: a.header})
+	return decide(&intention.Request{Method: a.http.GetMethod(), Path: a.http.GetPath(), Header: a.header, Tokens: a.tokens})
 }
 
 // header is the value of a header; the values of one that is there several times are joined by ",", as rules have them.

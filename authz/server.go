@@ -262,6 +262,7 @@ func (s *Server) decide(ctx context.Context, req *authv3.CheckRequest) (v verdic
 	d := view.DecideID(source, caller.Service)
 	request := asked{http: attributes.GetRequest().GetHttp()}
 	if request.http != nil && d.Reason == intention.RequestsOnly {
+		request.tokens = tokensOf(view, policy, attributes.GetMetadataContext())
 		d = request.decide(func(r *intention.Request) intention.Decision { return view.DecideRequest(source, caller.Service, r) })
 	}
 	if d.Allowed() && drains && s.told != nil {

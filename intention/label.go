@@ -9,6 +9,20 @@ import (
 // before those that look at paths "web => api #path". It has none of the characters by which statistics take a name apart: of the names in
 // it all but letters, digits, "-", "_" and "*" is "%" and two hexadecimal digits, so that two intentions of a mesh have two labels.
 func (i *Intention) Label(permission int) string {
+	s := i.between()
+	switch {
+	case i.Permissions.Len() == 0:
+		return s
+	case permission == 0:
+		return s + " #path"
+	}
+	return s + " #" + strconv.Itoa(permission)
+}
+
+// TokenLabel is Label for those who have brought none of the tokens that the intention itself asks for: "web => api #token".
+func (i *Intention) TokenLabel() string { return i.between() + " #token" }
+
+func (i *Intention) between() string {
 	var b strings.Builder
 	switch {
 	case i.Source.ID != "":
@@ -22,14 +36,6 @@ func (i *Intention) Label(permission int) string {
 	}
 	b.WriteString(" => ")
 	label(&b, i.Destination.Service)
-	if i.Permissions != nil {
-		b.WriteString(" #")
-		if permission == 0 {
-			b.WriteString("path")
-		} else {
-			b.WriteString(strconv.Itoa(permission))
-		}
-	}
 	return b.String()
 }
 

@@ -36,11 +36,33 @@ func (b *builder) permissions(i *intention.Intention) *matcherv3.Matcher_OnMatch
 	list := make([]*matcherv3.Matcher_MatcherList_FieldMatcher, len(steps))
 	for n := range steps {
 		step := &steps[n]
-		list[n] = &matcherv3.Matcher_MatcherList_FieldMatcher{Predicate: b.clauses(step.Clauses), OnMatch: b.namedAction(step.Action, i.Label(step.Permission))}
+		list[n] = &matcherv3.Matcher_MatcherList_FieldMatcher{Predicate: b.conditions(step), OnMatch: b.namedAction(step.Action, i.Label(step.Permission))}
 	}
+	on := listed(list, b.action(b.in.Policy.Scope().Default))
+	if t := i.Permissions.Tokens(); len(t) > 0 {
+		return listed([]*matcherv3.Matcher_MatcherList_FieldMatcher{{Predicate: b.tokens(t), OnMatch: on}}, b.namedAction(intention.Deny, i.TokenLabel()))
+	}
+	return on
+}
+
+// listed is a list of which the first entry that holds decides.
+func listed(list []*matcherv3.Matcher_MatcherList_FieldMatcher, otherwise *matcherv3.Matcher_OnMatch) *matcherv3.Matcher_OnMatch {
 	return &matcherv3.Matcher_OnMatch{OnMatch: &matcherv3.Matcher_OnMatch_Matcher{Matcher: &matcherv3.Matcher{
 		MatcherType: &matcherv3.Matcher_MatcherList_{MatcherList: &matcherv3.Matcher_MatcherList{Matchers: list}},
-		OnNoMatch:   b.action(b.in.Policy.Scope().Default),
+		OnNoMatch:   otherwise,
+	}}}
+}
+
+// conditions is that all of a step holds.
+func (b *builder) conditions(s *intention.Step) *predicate {
+	switch {
+	case len(s.Tokens) == 0:
+		return b.clauses(s.Clauses)
+	case len(s.Clauses) == 0:
+		return b.tokens(s.Tokens)
+	}
+	return &predicate{MatchType: &matcherv3.Matcher_MatcherList_Predicate_AndMatcher{AndMatcher: &matcherv3.Matcher_MatcherList_Predicate_PredicateList{
+		Predicate: []*predicate{b.clauses(s.Clauses), b.tokens(s.Tokens)},
 	}}}
 }
 

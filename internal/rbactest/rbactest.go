@@ -11,6 +11,7 @@ import (
 
 	matcherv3 "github.com/cncf/xds/go/xds/type/matcher/v3"
 	rbacv3 "github.com/envoyproxy/go-control-plane/envoy/config/rbac/v3"
+	networkinputv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/matching/common_inputs/network/v3"
 	sslv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/matching/common_inputs/ssl/v3"
 	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
 	envoymatcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
@@ -103,7 +104,7 @@ func follow(on *matcherv3.Matcher_OnMatch, in input) (*rbacv3.Action, error) {
 }
 
 // named is an action that names a permission.
-var named = regexp.MustCompile(`^[-\w*%]+ => [-\w*%]+ #(\d+|path)$`)
+var named = regexp.MustCompile(`^[-\w*%]+ => [-\w*%]+ #(\d+|path|token)$|^[-\w*%]+ => [-\w*%]+$`)
 
 func predicate(p *matcherv3.Matcher_MatcherList_Predicate, in input) (bool, error) {
 	switch t := p.GetMatchType().(type) {
@@ -124,6 +125,9 @@ func predicate(p *matcherv3.Matcher_MatcherList_Predicate, in input) (bool, erro
 		return in.Request.matches(header.GetHeaderName(), single.GetValueMatch())
 	}
 	if custom := single.GetCustomMatch(); custom != nil {
+		if input := single.GetInput().GetTypedConfig(); input.MessageIs(&networkinputv3.DynamicMetadataInput{}) {
+			return in.Request.says(input, custom.GetTypedConfig())
+		}
 		return false, notRevoked(single.GetInput().GetTypedConfig(), custom.GetTypedConfig())
 	}
 	re := single.GetValueMatch().GetSafeRegex()

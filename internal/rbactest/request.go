@@ -7,6 +7,10 @@ import (
 	"strings"
 
 	matcherv3 "github.com/cncf/xds/go/xds/type/matcher/v3"
+	networkinputv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/matching/common_inputs/network/v3"
+	metadatamatcherv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/matching/input_matchers/metadata/v3"
+	envoymatcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
+	"google.golang.org/protobuf/types/known/anypb"
 )
 
 // Request is one as Envoy's filters have it.
@@ -14,6 +18,64 @@ type Request struct {
 	Method, Path string
 	// Headers are names, in lower case, and values, in the order in which they came.
 	Headers [][2]string
+	// Tokens are what the verified ones say, by the provider, as encoding/json has it.
+	Tokens map[string]map[string]any
+}
+
+// says is the result of a predicate about what a verified token says: without that it is false.
+func (r *Request) says(input *anypb.Any, custom *anypb.Any) (bool, error) {
+	var at networkinputv3.DynamicMetadataInput
+	var m metadatamatcherv3.Metadata
+	if err := errors.Join(input.UnmarshalTo(&at), custom.UnmarshalTo(&m)); err != nil {
+		return false, err
+	}
+	if r == nil || at.GetFilter() != "envoy.filters.http.jwt_authn" || m.GetInvert() || len(at.GetPath()) < 2 {
+		return false, fmt.Errorf("a rule about metadata that no token is in: %v", &at)
+	}
+	provider, ok := strings.CutPrefix(at.GetPath()[0].GetKey(), "jwt_payload_")
+	var value any = r.Tokens[provider]
+	for _, p := range at.GetPath()[1:] {
+		in, _ := value.(map[string]any)
+		value = in[p.GetKey()]
+	}
+	if !ok || value == nil {
+		return false, nil
+	}
+	return holds(m.GetValue(), value)
+}
+
+func holds(m *envoymatcherv3.ValueMatcher, value any) (is bool, err error) {
+	switch p := m.GetMatchPattern().(type) {
+	case *envoymatcherv3.ValueMatcher_StringMatch:
+		exact, ok := p.StringMatch.GetMatchPattern().(*envoymatcherv3.StringMatcher_Exact)
+		if !ok || p.StringMatch.GetIgnoreCase() {
+			return false, fmt.Errorf("a claim that is compared by %v", p.StringMatch)
+		}
+		s, isText := value.(string)
+		return isText && s == exact.Exact, nil
+	case *envoymatcherv3.ValueMatcher_DoubleMatch:
+		n, isNumber := value.(float64)
+		return isNumber && n == p.DoubleMatch.GetExact(), nil
+	case *envoymatcherv3.ValueMatcher_BoolMatch:
+		b, isBool := value.(bool)
+		return isBool && b == p.BoolMatch, nil
+	case *envoymatcherv3.ValueMatcher_ListMatch:
+		list, _ := value.([]any)
+		for _, v := range list {
+			if is, err = holds(p.ListMatch.GetOneOf(), v); is || err != nil {
+				return is, err
+			}
+		}
+		return false, nil
+	case *envoymatcherv3.ValueMatcher_OrMatch:
+		for _, o := range p.OrMatch.GetValueMatchers() {
+			if is, err = holds(o, value); is || err != nil {
+				return is, err
+			}
+		}
+		return false, nil
+	}
+	return false, fmt.Errorf("a claim that is compared by %v", m)
 }
 
 // header is a header's value as Envoy's input has it: that of all of its name, joined by ",".
