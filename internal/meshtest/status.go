@@ -18,6 +18,10 @@ type Status struct {
 	Catalog     struct {
 		Problems []string `json:"problems"`
 	} `json:"catalog"`
+	TokenKeys []struct {
+		Keys    int    `json:"keys"`
+		Problem string `json:"problem"`
+	} `json:"token_keys"`
 	Proxies []Proxy `json:"proxies"`
 }
 
