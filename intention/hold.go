@@ -100,6 +100,15 @@ func (i *Intention) holdsFor(j *Intention) bool {
 	return i.breadth() == everything || j.breadth() == nothing || i.breadth() == requests && j.breadth() == requests && i.Permissions == j.Permissions
 }
 
+// adds reports whether a lets in all requests that b does, which has permissions, and where it can be seen others.
+func (h *holding) adds(a *Intention, of breadth, b *Intention, other breadth) bool {
+	if other != requests || of < requests {
+		return false
+	}
+	return of == everything || a.Permissions != b.Permissions && h.layers[0].def == h.layers[1].def &&
+		broader(a.Permissions.outline(h.layers[0].def), b.Permissions.outline(h.layers[0].def))
+}
+
 // holding is what Hold is about: now, and before.
 type holding struct {
 	layers [2]layers
@@ -116,6 +125,10 @@ func (h *holding) decide(service string) (i Intention, held bool) {
 		return *now, false
 	case effect == nothing:
 		return Intention{Action: Deny}, false
+	case h.adds(now, effect, before, was) && !h.named(service):
+		return *before, true // what it lets in goes on
+	case h.adds(before, was, now, effect):
+		return *now, false
 	case effect == requests: // of now, as the default is none
 		if i = *now; was < everything && (before == nil || !before.holdsFor(now)) && !h.named(service) {
 			i.Held = h.why

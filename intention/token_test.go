@@ -144,3 +144,37 @@ func TestProviders(t *testing.T) {
 		t.Errorf("of a service that speaks tcp: %q", got)
 	}
 }
+
+// TestHeldPermissions: while it is not known that more may be let in, what was let in goes on, and what takes away counts at once.
+func TestHeldPermissions(t *testing.T) {
+	get, post := intention.Permission{Action: intention.Allow, Methods: []string{"GET"}}, intention.Permission{Action: intention.Allow, Methods: []string{"POST"}}
+	type list = []intention.Permission
+	p := []intention.TokenRequirement{{Provider: "p"}}
+	for name, c := range map[string]struct {
+		before, now *intention.Policy
+		get, post   bool
+		held        bool
+	}{
+		"one more":              {asks(t, intention.Deny, intention.Deny, nil, get), asks(t, intention.Deny, intention.Deny, nil, list{get, post}...), true, false, true},
+		"one less":              {asks(t, intention.Deny, intention.Deny, nil, list{get, post}...), asks(t, intention.Deny, intention.Deny, nil, get), true, false, false},
+		"another one":           {asks(t, intention.Deny, intention.Deny, nil, get), asks(t, intention.Deny, intention.Deny, nil, post), false, false, true},
+		"everything":            {asks(t, intention.Deny, intention.Deny, nil, get), asks(t, intention.Deny, intention.Allow, nil), true, false, true},
+		"no longer everything":  {asks(t, intention.Deny, intention.Allow, nil), asks(t, intention.Deny, intention.Deny, nil, get), true, false, false},
+		"a token":               {asks(t, intention.Deny, intention.Deny, nil, get), asks(t, intention.Deny, intention.Deny, p, get), false, false, false},
+		"no token any more":     {asks(t, intention.Deny, intention.Deny, p, get), asks(t, intention.Deny, intention.Deny, nil, get), false, false, true},
+		"nothing, with default": {asks(t, intention.Allow, intention.Deny, nil, get), asks(t, intention.Allow, intention.Deny, nil), false, false, false},
+	} {
+		below, _ := c.now.Shared()
+		all, held := below.Hold(c.now, c.before, nil, "x")
+		def := c.now.Scope().Default
+		policy := compile("api", def, all...)
+		for method, want := range map[string]bool{"GET": c.get, "POST": c.post} {
+			if got := policy.DecideRequest(workload("web"), &intention.Request{Method: method, Path: "/"}).Allowed(); got != want {
+				t.Errorf("%s: %s is allowed %v: %v", name, method, got, all)
+			}
+		}
+		if held != c.held {
+			t.Errorf("%s: held %v", name, held)
+		}
+	}
+}
