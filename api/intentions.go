@@ -26,6 +26,7 @@ type intentionAnswer struct {
 	SourceType           string
 	Action               string             `json:",omitempty"`
 	Permissions          []permissionAnswer `json:",omitempty" bexpr:"-"`
+	JWT                  *jwtAnswer         `json:",omitempty" bexpr:"-"`
 	Meta                 map[string]string  `json:",omitempty"`
 	Precedence           int
 	CreateIndex          uint64 `bexpr:"-"`
@@ -140,7 +141,7 @@ func (t *teller) tell(i intention.Intention) intentionAnswer {
 	return intentionAnswer{
 		SourceNS: i.Source.Namespace, SourceName: sourceName(i.Source), SourcePeer: i.Source.Peer,
 		DestinationNS: i.Destination.Namespace, DestinationName: i.Destination.Service,
-		SourceType: "consul", Action: action, Permissions: permissions, Precedence: i.Precedence(), Description: said.descriptions[i.Source], Meta: said.meta,
+		SourceType: "consul", Action: action, Permissions: permissions, JWT: tokensAnswer(i.JWT.List()), Precedence: i.Precedence(), Description: said.descriptions[i.Source], Meta: said.meta,
 		CreateIndex: said.stamp.Created, ModifyIndex: said.stamp.Modified,
 	}
 }

@@ -11,6 +11,35 @@ import (
 type permissionAnswer struct {
 	Action string
 	HTTP   httpPermissionAnswer
+	JWT    *jwtAnswer `json:",omitempty"`
+}
+
+// jwtAnswer is what is asked of tokens as Consul's API has it.
+type jwtAnswer struct{ Providers []jwtProviderAnswer }
+
+type jwtProviderAnswer struct {
+	Name         string
+	VerifyClaims []claimAnswer `json:",omitempty"`
+}
+
+type claimAnswer struct {
+	Path  []string `json:",omitempty"`
+	Value string   `json:",omitempty"`
+}
+
+func tokensAnswer(all []intention.TokenRequirement) *jwtAnswer {
+	if len(all) == 0 {
+		return nil
+	}
+	j := &jwtAnswer{}
+	for _, t := range all {
+		p := jwtProviderAnswer{Name: t.Provider}
+		for _, c := range t.Claims {
+			p.VerifyClaims = append(p.VerifyClaims, claimAnswer(c))
+		}
+		j.Providers = append(j.Providers, p)
+	}
+	return j
 }
 
 type httpPermissionAnswer struct {
@@ -38,8 +67,11 @@ func effectOf(i *intention.Intention) (action string, permissions []permissionAn
 	if i.WhyDenied() != "" || i.Permissions == nil {
 		return i.Effect().String(), nil
 	}
+	if i.Permissions.Len() == 0 { // with a token
+		return i.Action.String(), nil
+	}
 	for _, p := range i.Permissions.List() {
-		a := permissionAnswer{p.Action.String(), httpPermissionAnswer{PathExact: p.PathExact, PathPrefix: p.PathPrefix, PathRegex: p.PathRegex, Methods: p.Methods}}
+		a := permissionAnswer{p.Action.String(), httpPermissionAnswer{PathExact: p.PathExact, PathPrefix: p.PathPrefix, PathRegex: p.PathRegex, Methods: p.Methods}, tokensAnswer(p.JWT)}
 		for _, h := range p.Headers {
 			a.HTTP.Header = append(a.HTTP.Header, headerAnswer(h))
 		}

@@ -17,7 +17,7 @@ type Entry struct {
 	Name string // "mesh" for the mesh entry, which has none
 	Meta map[string]string
 	// Fields is an object in JSON of all that Consul's API has of the entry beside Kind, Name and Meta, with Consul's names and
-	// types, and no more than what was written. Empty for service-intentions.
+	// types, and no more than what was written. Of service-intentions it has JWT alone.
 	Fields string
 	// Sources are those of service-intentions, in the order in which they are written.
 	Sources []EntrySource

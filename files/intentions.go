@@ -22,13 +22,13 @@ func (d *definitions) serviceIntentions(o *definition.Decoder) {
 			o.Mistake(metaAt(o, key), "Meta %s is for entries in Consul, which has no field for it: here give the source as spiffe_id, in the place of its Name", key)
 		}
 	}
-	tokens := o.Tokens()
+	tokens, fields := o.Tokens(), o.Written(jwtShape)
 	o.Done()
 	if len(sources) == 0 && !o.Broken && !o.Faulty("Sources") {
 		o.Mistake(o.At, "service-intentions need at least one source")
 	}
 	e := destination{at: o.At, Destination: &catalog.Destination{Name: identity.NewName(name)}}
-	e.entry = write(catalog.IntentionsKind, name, o.At.String(), pairs, nil).entry
+	e.entry = write(catalog.IntentionsKind, name, o.At.String(), pairs, fields).entry
 	seen := map[intention.Source]definition.Position{}
 	allowing := false
 	for n, s := range sources {

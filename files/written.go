@@ -160,6 +160,12 @@ var (
 	}
 )
 
+// jwtShape is what service-intentions say of tokens.
+var jwtShape = definition.Shape{{Name: "JWT", Type: definition.ShapedBlock, Of: definition.Shape{{Name: "Providers", Type: definition.ShapedBlocks, Of: definition.Shape{
+	{Name: "Name"},
+	{Name: "VerifyClaims", Type: definition.ShapedBlocks, Of: definition.Shape{{Name: "Path", Type: definition.ShapedTexts}, {Name: "Value"}}},
+}}}}}
+
 // providerShape is that of jwt-provider.
 var providerShape = definition.Shape{
 	{Name: "Issuer"},

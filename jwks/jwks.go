@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"math/big"
+	"slices"
 	"strings"
 )
 
@@ -147,12 +148,7 @@ func (w *written) encrypts() bool {
 	if w.Use == "enc" || strings.HasPrefix(w.Algorithm, "RSA") || strings.HasPrefix(w.Algorithm, "ECDH") {
 		return true
 	}
-	for _, op := range w.KeyOps {
-		if op == "verify" {
-			return false
-		}
-	}
-	return len(w.KeyOps) > 0
+	return len(w.KeyOps) > 0 && !slices.Contains(w.KeyOps, "verify")
 }
 
 func (w *written) public() (k key, err error) {

@@ -12,6 +12,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -98,13 +99,13 @@ func (s *Store) answered(ctx context.Context, at catalog.KeySource, of *source, 
 	}
 	if err != nil {
 		if of.failures++; of.err == nil || of.err.Error() != err.Error() {
-			s.log.Error("keys of tokens not taken: those that came last are used", "source", place(at), "keys", len(of.set.IDs), "err", err)
+			s.log.Error("keys of tokens not taken: those that came last are used", "source", place(at), "err", err)
 		}
 		of.err = err
 		return min(backoff.Delay(of.failures, firstRetry, time.Minute), period(at))
 	}
 	if of.set.Text != set.Text {
-		s.log.Info("keys of tokens changed", "audit", "jwks", "source", place(at), "keys", strings.Join(set.IDs, " "), "before", strings.Join(of.set.IDs, " "))
+		s.log.Info("keys of tokens changed", "source", place(at), "gained", less(set.IDs, of.set.IDs), "lost", less(of.set.IDs, set.IDs))
 	}
 	if told := strings.Join(append(append([]string{}, set.Secrets...), set.Left...), "; "); told != of.told {
 		if of.told = told; told != "" {
@@ -122,6 +123,17 @@ func (s *Store) answered(ctx context.Context, at catalog.KeySource, of *source, 
 	}
 	s.publish()
 	return period(at)
+}
+
+// less are the kids that are in a and not in b, in a line.
+func less(a, b []string) string {
+	var out []string
+	for _, id := range a {
+		if !slices.Contains(b, id) {
+			out = append(out, id)
+		}
+	}
+	return strings.Join(out, " ")
 }
 
 // kept are the last good keys of a source, as the data directory has them.

@@ -116,7 +116,7 @@ func (s *Store) Want(all []catalog.KeySource) {
 			of.set, of.since, of.confirmed = k.set, k.Confirmed, true
 		}
 		s.sources[at] = of
-		s.start(at, of) //nolint:contextcheck // it has it in running
+		s.start(at, of)
 		changed = true
 	}
 	if changed {

@@ -47,7 +47,7 @@ func newProvider(t *testing.T) *provider {
 	leaf := testca.Sign(t, &x509.Certificate{
 		Subject: pkix.Name{CommonName: "idp"}, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
 	}, ca)
-	p.ca = string(ca.PEM())
+	p.ca = ca.PEM()
 	p.Server = httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		p.asked.Add(1)
 		if r.URL.RequestURI() != "/keys?tenant=1" {
