@@ -46,7 +46,7 @@ func (b *builder) token(t *intention.TokenRequirement) *predicate {
 			return nil
 		}
 		one := scalar(c)
-		list = append(list, b.said(provider.Name, c.Path, anyOf(one, &envoymatcherv3.ValueMatcher{MatchPattern: &envoymatcherv3.ValueMatcher_ListMatch{
+		list = append(list, b.said(provider.Name, c.Path, eitherValue(one, &envoymatcherv3.ValueMatcher{MatchPattern: &envoymatcherv3.ValueMatcher_ListMatch{
 			ListMatch: &envoymatcherv3.ListMatcher{MatchPattern: &envoymatcherv3.ListMatcher_OneOf{OneOf: one}},
 		}})))
 	}
@@ -60,12 +60,12 @@ func (b *builder) token(t *intention.TokenRequirement) *predicate {
 func scalar(c *intention.Claim) *envoymatcherv3.ValueMatcher {
 	m := exactText(c.Value)
 	if n, ok := c.Number(); ok {
-		m = anyOf(m, &envoymatcherv3.ValueMatcher{MatchPattern: &envoymatcherv3.ValueMatcher_DoubleMatch{
+		m = eitherValue(m, &envoymatcherv3.ValueMatcher{MatchPattern: &envoymatcherv3.ValueMatcher_DoubleMatch{
 			DoubleMatch: &envoymatcherv3.DoubleMatcher{MatchPattern: &envoymatcherv3.DoubleMatcher_Exact{Exact: n}},
 		}})
 	}
 	if is, ok := c.Boolean(); ok {
-		m = anyOf(m, &envoymatcherv3.ValueMatcher{MatchPattern: &envoymatcherv3.ValueMatcher_BoolMatch{BoolMatch: is}})
+		m = eitherValue(m, &envoymatcherv3.ValueMatcher{MatchPattern: &envoymatcherv3.ValueMatcher_BoolMatch{BoolMatch: is}})
 	}
 	return m
 }
@@ -74,7 +74,7 @@ func exactText(text string) *envoymatcherv3.ValueMatcher {
 	return &envoymatcherv3.ValueMatcher{MatchPattern: &envoymatcherv3.ValueMatcher_StringMatch{StringMatch: exactly(text)}}
 }
 
-func anyOf(a, b *envoymatcherv3.ValueMatcher) *envoymatcherv3.ValueMatcher {
+func eitherValue(a, b *envoymatcherv3.ValueMatcher) *envoymatcherv3.ValueMatcher {
 	return &envoymatcherv3.ValueMatcher{MatchPattern: &envoymatcherv3.ValueMatcher_OrMatch{
 		OrMatch: &envoymatcherv3.OrMatcher{ValueMatchers: []*envoymatcherv3.ValueMatcher{a, b}},
 	}}
