@@ -129,9 +129,9 @@ func (d *Decoder) enterprise(keys ...string) {
 }
 
 // otherService is the name of a service that an entry names beside its own; empty: it names none.
-func (d *Decoder) otherService(key string) string {
-	s := d.Text(key)
-	if s.Set && !d.Name(key, s) {
+func (d *Decoder) otherService() string {
+	s := d.Text("Service")
+	if s.Set && !d.Name("Service", s) {
 		return ""
 	}
 	return s.Value

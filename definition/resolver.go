@@ -22,7 +22,7 @@ func (d *Decoder) Resolver(datacenter string) *chain.Resolver {
 		s.Done()
 	}
 	if c, ok := d.Child("Redirect", "Redirect"); ok {
-		r.Redirect = &chain.Redirect{Service: c.otherService("Service"), Subset: c.Text("ServiceSubset").Value}
+		r.Redirect = &chain.Redirect{Service: c.otherService(), Subset: c.Text("ServiceSubset").Value}
 		r.Redirect.Datacenter = c.here("Datacenter", datacenter)
 		c.peer()
 		c.enterprise("Namespace", "Partition", "SamenessGroup")
@@ -64,7 +64,7 @@ func (d *Decoder) peer() {
 }
 
 func (d *Decoder) failover(datacenter string) chain.Failover {
-	f := chain.Failover{Service: d.otherService("Service"), Subset: d.Text("ServiceSubset").Value}
+	f := chain.Failover{Service: d.otherService(), Subset: d.Text("ServiceSubset").Value}
 	for _, n := range d.Elements("Datacenters") {
 		key := d.Given("Datacenters")[0]
 		switch {
@@ -78,7 +78,7 @@ func (d *Decoder) failover(datacenter string) chain.Failover {
 	}
 	for _, t := range d.Children("Targets", "Target") {
 		f.Targets = append(f.Targets, chain.FailoverTarget{
-			Service: t.otherService("Service"), Subset: t.Text("ServiceSubset").Value, Datacenter: t.here("Datacenter", datacenter),
+			Service: t.otherService(), Subset: t.Text("ServiceSubset").Value, Datacenter: t.here("Datacenter", datacenter),
 		})
 		t.peer()
 		t.enterprise("Namespace", "Partition")

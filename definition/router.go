@@ -61,7 +61,7 @@ func (d *Decoder) httpMatch() *chain.HTTPMatch {
 
 func (d *Decoder) destination() *chain.Destination {
 	t := &chain.Destination{
-		Service: d.otherService("Service"), Subset: d.Text("ServiceSubset").Value, PrefixRewrite: d.Text("PrefixRewrite").Value,
+		Service: d.otherService(), Subset: d.Text("ServiceSubset").Value, PrefixRewrite: d.Text("PrefixRewrite").Value,
 		RequestTimeout: d.signedDuration("RequestTimeout").Value, IdleTimeout: d.signedDuration("IdleTimeout").Value,
 		NumRetries: count(d.Integer("NumRetries", 0, maxCount)).Value, RetryOnConnectFailure: d.Boolean("RetryOnConnectFailure").Value, RetryOn: d.texts("RetryOn"),
 		RequestHeaders: d.headerModifiers("RequestHeaders"), ResponseHeaders: d.headerModifiers("ResponseHeaders"),
@@ -71,7 +71,7 @@ func (d *Decoder) destination() *chain.Destination {
 			d.say(n.At, d.Given("RetryOnStatusCodes")[0], "%s must be a list of status codes, 100 to 599", d.key(d.Given("RetryOnStatusCodes")[0]))
 			continue
 		}
-		t.RetryOnStatusCodes = append(t.RetryOnStatusCodes, uint32(n.Integer)) //nolint:gosec // within the range
+		t.RetryOnStatusCodes = append(t.RetryOnStatusCodes, uint32(n.Integer))
 	}
 	d.enterprise("Namespace", "Partition")
 	d.Done()

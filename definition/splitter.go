@@ -8,7 +8,7 @@ func (d *Decoder) Splitter() *chain.Splitter {
 	s := &chain.Splitter{Origin: d.At.String()}
 	for _, c := range d.Children("Splits", "split") {
 		s.Splits = append(s.Splits, chain.Split{
-			Weight: c.number("Weight").Value, Service: c.otherService("Service"), Subset: c.Text("ServiceSubset").Value,
+			Weight: c.number("Weight").Value, Service: c.otherService(), Subset: c.Text("ServiceSubset").Value,
 			RequestHeaders: c.headerModifiers("RequestHeaders"), ResponseHeaders: c.headerModifiers("ResponseHeaders"),
 		})
 		c.enterprise("Namespace", "Partition")

@@ -18,9 +18,7 @@ func chained(more map[string]string) map[string]string {
 		"web.hcl": inUpstream(""), "api.hcl": withSidecar("api", "8081", ""), "canary.hcl": withSidecar("canary", "8082", ""),
 		"d.hcl": "config_entries { bootstrap = [\n{ Kind = \"service-defaults\" Name = \"api\" Protocol = \"http\" },\n{ Kind = \"service-defaults\" Name = \"canary\" Protocol = \"http\" } ] }\n",
 	}
-	for name, text := range more {
-		all[name] = text
-	}
+	maps.Copy(all, more)
 	return all
 }
 

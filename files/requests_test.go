@@ -35,14 +35,14 @@ func TestRequestsWaitForNoDisk(t *testing.T) {
 	told := func(c catalog.Contents) (list []string) {
 		for _, d := range c.Intentions {
 			for _, i := range d.Intentions {
-				text := i.Source.Service + " " + i.Action.String()
+				words := []string{i.Source.Service, i.Action.String()}
 				for _, p := range i.Permissions.List() {
-					text += " " + p.PathPrefix + " " + p.Action.String()
+					words = append(words, p.PathPrefix, p.Action.String())
 				}
 				if i.Held != "" {
-					text += " waits"
+					words = append(words, "waits")
 				}
-				list = append(list, text)
+				list = append(list, strings.Join(words, " "))
 			}
 		}
 		return list

@@ -53,11 +53,10 @@ func (k routingKind) aspect() aspects { return ofResolver << k }
 
 // routingOf is the kind of which that is the aspect.
 func routingOf(of aspects) routingKind {
-	switch of {
-	case ofRouter:
-		return aRouter
-	case ofSplitter:
-		return aSplitter
+	for k := range routingKind(routingKinds) {
+		if k.aspect() == of {
+			return k
+		}
 	}
 	return aResolver
 }

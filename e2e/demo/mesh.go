@@ -113,7 +113,7 @@ func (m *mesh) start(ctx context.Context) (err error) {
 		return err
 	}
 	// Consul calls a sidecar critical until it has looked at it for the first time, up to 10 s after its registration.
-	return m.serve.Await(ctx, patience, "seeing that api's sidecar is healthy", func() error {
+	return m.serve.Await(ctx, patience, "seeing that api's sidecar is healthy", func() error { //nolint:contextcheck // it has a deadline of its own
 		if a := meshtest.GetPlain(m.asked); !a.Allowed() {
 			return fmt.Errorf("web → api: %v", a)
 		}
