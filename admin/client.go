@@ -18,6 +18,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/sallyport/sallyport/chain"
 	"github.com/sallyport/sallyport/xds"
 )
 
@@ -164,6 +165,12 @@ func (c *Client) Check(ctx context.Context, source, destination string, requests
 		query["method"], query["path"], query["header"] = []string{r.Method}, []string{r.Path}, r.Headers
 	}
 	return call[CheckResponse](ctx, c, http.MethodGet, "/v1/intention/check?"+query.Encode(), nil)
+}
+
+// Chain asks for the discovery chain of a service, compiled in a datacenter; empty: the mesh's own.
+func (c *Client) Chain(ctx context.Context, service, datacenter string) (*chain.Chain, error) {
+	out, err := call[chain.Chain](ctx, c, http.MethodGet, "/v1/chain?"+url.Values{"service": {service}, "datacenter": {datacenter}}.Encode(), nil)
+	return &out, err
 }
 
 // Rotate gives a service a new leaf now. An older control plane does not say which.

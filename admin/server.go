@@ -14,6 +14,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/sallyport/sallyport/chain"
 	"github.com/sallyport/sallyport/internal/connlimit"
 	"github.com/sallyport/sallyport/internal/unixsocket"
 	"github.com/sallyport/sallyport/xds"
@@ -35,6 +36,8 @@ type API struct {
 	// Check says whether source may connect to destination; both are names of services, source may
 	// be a SPIFFE ID too. It blocks for some seconds at most.
 	Check func(ctx context.Context, source, destination string, r CheckRequest) (CheckResponse, error)
+	// Chain is the discovery chain of a service, compiled in a datacenter; empty: the mesh's own.
+	Chain func(service, datacenter string) (*chain.Chain, error)
 	// Rotate gives the service a new leaf now, and returns when its proxies have it.
 	Rotate func(service string) (RotateResponse, error)
 	// CA describes the certificate authority; RotateCA replaces its root, and returns when that has begun.
@@ -172,6 +175,10 @@ func handler(api API, log *slog.Logger) http.Handler {
 	mux.HandleFunc("GET /v1/intention/list", func(w http.ResponseWriter, _ *http.Request) { reply(w, api.Intentions(), nil) })
 	mux.HandleFunc("GET /v1/intention/check", func(w http.ResponseWriter, r *http.Request) {
 		out, err := api.Check(r.Context(), r.FormValue("source"), r.FormValue("destination"), CheckRequest{r.FormValue("method"), r.FormValue("path"), r.Form["header"]})
+		reply(w, out, err)
+	})
+	mux.HandleFunc("GET /v1/chain", func(w http.ResponseWriter, r *http.Request) {
+		out, err := api.Chain(r.FormValue("service"), r.FormValue("datacenter"))
 		reply(w, out, err)
 	})
 	mux.HandleFunc("POST /v1/leaf/rotate", func(w http.ResponseWriter, r *http.Request) {

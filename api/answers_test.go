@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/sallyport/sallyport/catalog"
+	"github.com/sallyport/sallyport/chain"
 	"github.com/sallyport/sallyport/identity"
 	"github.com/sallyport/sallyport/intention"
 	"github.com/sallyport/sallyport/internal/catalogtest"
@@ -201,6 +202,7 @@ func TestDepends(t *testing.T) {
 	m := mesh()
 	v := m.View()
 	others := map[string]int{}
+	var entries *chain.Entries
 	for _, change := range []func(){
 		func() { m.Intentions[0].Action = intention.Deny },
 		func() { m.Intentions = m.Intentions[:4] },
@@ -216,6 +218,11 @@ func TestDepends(t *testing.T) {
 		func() { m.Entries[0].Meta = map[string]string{"a": "c"} },
 		func() {
 			m.Entries = append(m.Entries, catalog.Entry{Kind: "proxy-defaults", Name: "global", Fields: `{"Config":{"protocol":"http"}}`})
+			entries = &chain.Entries{Proxy: chain.Defaults{Protocol: "http"}}
+		},
+		func() {
+			name := identity.NewName("x")
+			entries = &chain.Entries{Proxy: chain.Defaults{Protocol: "http"}, Routers: map[identity.Name]*chain.Router{name: {Service: name}}}
 		},
 		func() { m.Services[1].Protocol = catalog.GRPC; m.Entries[1].Fields = `{"Protocol":"grpc"}` },
 		func() { m.Mesh.Default = intention.Deny },
@@ -223,7 +230,9 @@ func TestDepends(t *testing.T) {
 	} {
 		before := v
 		change()
-		v = v.Next(m.Contents())
+		c := m.Contents()
+		c.ChainEntries = entries
+		v = v.Next(c)
 		for _, q := range questions {
 			a := &ask{&question{caller: Caller{Reader: true}}, &node{name: "n1"}}
 			if u, err := url.Parse(q.path); err == nil {

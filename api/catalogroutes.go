@@ -24,7 +24,7 @@ func catalogRoutes() []*route {
 		{path: "/v1/agent/self", methods: allowGet, render: agentSelf.render, on: agentSelf.on, noIndex: true, bare: true, anyDatacenter: true},
 		{path: "/v1/status/leader", methods: allowGet, render: statusLeader.render, on: statusLeader.on, public: true, noIndex: true, bare: true},
 		{path: "/v1/status/peers", methods: allowGet, render: statusPeers.render, on: statusPeers.on, public: true, noIndex: true, bare: true},
-		{path: "/v1/discovery-chain/", methods: allowGet, render: discoveryChain.render, on: discoveryChain.on, wait: defaultWait, jitter: true, consistency: true},
+		{path: "/v1/discovery-chain/", methods: "OPTIONS,GET,POST", serve: (*Server).overriddenChain, render: discoveryChain.render, on: discoveryChain.on, wait: defaultWait, jitter: true, consistency: true},
 	}
 	for _, w := range writing {
 		all = append(all, &route{path: w.path, methods: w.methods, files: true})

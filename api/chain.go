@@ -1,78 +1,121 @@
 package api
 
 import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
 	"net/http"
+	"strings"
+	"time"
 
 	"github.com/sallyport/sallyport/catalog"
+	"github.com/sallyport/sallyport/chain"
 	"github.com/sallyport/sallyport/identity"
 )
 
-// discoveryChain answers how a service is reached. There are default chains alone: one resolver, one target.
-var discoveryChain = answering{value: defaultChain, depends: func(v *catalog.View, a *ask) []any {
-	return []any{v.Mesh(), v.Service(identity.NewName(a.name)), v.Entry("service-defaults", a.name), v.Entry("proxy-defaults", "global")}
-}}
-
-type chainAnswer struct{ Chain chain }
-
-type chain struct {
-	ServiceName, Namespace, Partition, Datacenter string
-	Default                                       bool
-	Protocol                                      string
-	ServiceMeta                                   map[string]string `json:",omitempty"`
-	StartNode                                     string
-	Nodes                                         map[string]chainNode
-	Targets                                       map[string]chainTarget
-	// The addresses that Consul hands out for transparent proxies. There are none.
-	AutoVirtualIPs, ManualVirtualIPs []string
+// discoveryChain answers how a service is reached.
+var discoveryChain = answering{
+	value: func(v *catalog.View, a *ask) (any, error) { return chainOf(v, a.question, chain.Overrides{}) },
+	depends: func(v *catalog.View, a *ask) []any {
+		return []any{v.Mesh(), v.Service(identity.NewName(a.name)), v.Entry("service-defaults", a.name), v.Entry("proxy-defaults", "global"), v.ChainEntries()}
+	},
 }
 
-type chainNode struct {
-	Type, Name string
-	Resolver   chainResolver
-}
+type chainAnswer struct{ Chain *chain.Chain }
 
-type chainResolver struct {
-	ConnectTimeout string
-	Default        bool
-	Target         string
-}
-
-type chainTarget struct {
-	ConnectTimeout, ID                        string
-	Service, Namespace, Partition, Datacenter string
-	MeshGateway, Subset, TransparentProxy     struct{}
-	SNI, Name                                 string
-}
-
-// connectTimeout is how long a connection to an upstream may take unless something else is said.
-const connectTimeout = "5s"
-
-func defaultChain(v *catalog.View, a *ask) (any, error) {
-	if a.name == "" {
+func chainOf(v *catalog.View, q *question, o chain.Overrides) (any, error) {
+	if q.name == "" {
 		return nil, failed(http.StatusBadRequest, "Missing chain name")
 	}
-	m := v.Mesh()
-	dc := m.Datacenter
-	if d := a.query.Get("compile-dc"); d != "" {
-		dc = d
-	}
-	id := a.name + ".default.default." + dc
-	node := "resolver:" + id
-	name := identity.NewName(a.name)
-	of := v.Identity(name)
-	of.Datacenter = dc
-	sni := of.SNI()
-	c := chain{
-		ServiceName: a.name, Namespace: identity.Default, Partition: identity.Default, Datacenter: dc, Default: true,
-		Protocol:  protocolOf(v, name),
-		StartNode: node,
-		Nodes:     map[string]chainNode{node: {Type: "resolver", Name: id, Resolver: chainResolver{ConnectTimeout: connectTimeout, Default: true, Target: id}}},
-		Targets: map[string]chainTarget{id: {
-			ConnectTimeout: connectTimeout, ID: id, Service: a.name, Namespace: identity.Default, Partition: identity.Default, Datacenter: dc, SNI: sni, Name: sni,
-		}},
-	}
-	if e := v.Entry("service-defaults", a.name); e != nil {
-		c.ServiceMeta = e.Meta
+	c, err := v.CompileChain(identity.NewName(q.name), q.query.Get("compile-dc"), o)
+	if err != nil {
+		return nil, broken("%s", err)
 	}
 	return chainAnswer{c}, nil
+}
+
+// overriddenChain answers with the chain as an upstream has it that overrides something.
+func (s *Server) overriddenChain(w http.ResponseWriter, r *http.Request, q *question) {
+	a, err := s.compiledChain(w, r, q)
+	s.common(w)
+	if err != nil {
+		refuse(w, err)
+		return
+	}
+	s.write(w, r, q, a)
+}
+
+func (s *Server) compiledChain(w http.ResponseWriter, r *http.Request, q *question) (*answer, error) {
+	o, err := overridesIn(http.MaxBytesReader(w, r.Body, maxBody))
+	if err != nil {
+		return nil, failed(http.StatusBadRequest, "%s", err)
+	}
+	if err := s.mayAsk(r, q); err != nil {
+		return nil, err
+	}
+	st, err := s.current()
+	if err != nil {
+		return nil, err
+	}
+	v, err := chainOf(st.view, q, o)
+	if err != nil {
+		return nil, err
+	}
+	b, err := json.Marshal(v)
+	if err != nil {
+		return nil, broken("%s", err)
+	}
+	a := jsonAnswer(b)
+	a.index = max(st.view.Revision().Mesh, 1)
+	return a, nil
+}
+
+// overridesIn reads the body of a question. As Consul does it takes keys in both spellings, and passes over those that it does not know.
+func overridesIn(body io.Reader) (o chain.Overrides, err error) {
+	var in map[string]any
+	if err := json.NewDecoder(body).Decode(&in); err != nil {
+		return o, fmt.Errorf("Request decoding failed: %w", err) //nolint:staticcheck // Consul's words
+	}
+	for key, value := range in {
+		switch strings.ToLower(strings.ReplaceAll(key, "_", "")) {
+		case "overrideprotocol":
+			if value != nil {
+				o.Protocol = fmt.Sprint(value)
+			}
+		case "overrideconnecttimeout":
+			if o.ConnectTimeout, err = durationOf(value); err != nil {
+				return o, fmt.Errorf("Request decoding failed: error decoding 'OverrideConnectTimeout': %w", err) //nolint:staticcheck // Consul's words
+			}
+		case "overridemeshgateway":
+			m, _ := value.(map[string]any)
+			for key, value := range m {
+				if !strings.EqualFold(key, "Mode") {
+					continue
+				}
+				switch o.GatewayMode, _ = value.(string); o.GatewayMode {
+				case "", "none", "local", "remote":
+				default:
+					return o, errors.New("Invalid OverrideMeshGateway.Mode parameter") //nolint:staticcheck // Consul's words
+				}
+			}
+		}
+	}
+	return o, nil
+}
+
+// durationOf is a time as text, or as a number of nanoseconds.
+func durationOf(value any) (time.Duration, error) {
+	switch v := value.(type) {
+	case nil:
+		return 0, nil
+	case string:
+		if v == "" {
+			return 0, nil
+		}
+		return time.ParseDuration(v)
+	case float64:
+		return time.Duration(v), nil
+	}
+	return 0, errors.New("neither a text nor a number")
 }

@@ -23,7 +23,7 @@ type route struct {
 	write []string
 	// methods are those that it has, as the Allow header spells them.
 	methods string
-	// serve answers by itself, with the headers of common; nil: the answer is rendered from the state, and kept.
+	// serve answers by itself, with the headers of common; nil: the answer is rendered from the state, and kept. With render it answers POST.
 	serve func(s *Server, w http.ResponseWriter, r *http.Request, q *question)
 	// render makes the value that is marshalled, or a failure; text makes its own body. on are what it depends on.
 	render func(*state, *question) (any, error)
@@ -293,7 +293,7 @@ func (s *Server) answered(w http.ResponseWriter, r *http.Request, q *question) i
 		s.common(w)
 		return refuse(w, err)
 	}
-	if q.route.serve != nil {
+	if q.route.serve != nil && (q.route.render == nil || r.Method == http.MethodPost) {
 		rec := coded{ResponseWriter: w, code: http.StatusOK}
 		q.route.serve(s, &rec, r, q)
 		return rec.code

@@ -30,6 +30,8 @@ type Contents struct {
 	// Chains are the discovery chains by which proxies dial services, but for those that are Default: who dials a service of which none is
 	// here, in the datacenter and speaking the protocol that it is for, reaches the service's own instances. Endpoints has those of each of their targets.
 	Chains []*chain.Chain
+	// ChainEntries are what chains are compiled of; nil: they are compiled elsewhere, and what Chains has is all that is known.
+	ChainEntries *chain.Entries
 	// TokenProviders are who issues tokens that intentions ask for, sorted by name. There may be others.
 	TokenProviders []*TokenProvider
 	// Registrations are the instances of services that are known themselves, not only by who dials them or by their proxies.

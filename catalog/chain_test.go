@@ -128,3 +128,23 @@ func TestChains(t *testing.T) {
 		t.Errorf("web speaks tcp, and has the chain %+v", c)
 	}
 }
+
+// Entries that chains are compiled of change the View if they say something else, and only then.
+func TestChainEntries(t *testing.T) {
+	entries := func(protocol string) *chain.Entries { return &chain.Entries{Proxy: chain.Defaults{Protocol: protocol}} }
+	c := catalogtest.Mesh{Mesh: catalog.Mesh{Datacenter: "dc1", Datacenters: []string{"dc1"}}}.Contents()
+	c.Whole, c.ChainEntries = true, entries("http")
+	v := (&catalog.View{}).Next(c)
+	c.ChainEntries = entries("http")
+	if next := v.Next(c); next != v {
+		t.Error("equal entries make another View")
+	}
+	c.ChainEntries = entries("grpc")
+	next := v.Next(c)
+	if got, err := next.CompileChain(name("api"), "", chain.Overrides{}); err != nil || got.Protocol != "grpc" || !got.Default {
+		t.Errorf("%+v, %v", got, err)
+	}
+	if got, err := v.CompileChain(name("api"), "dc2", chain.Overrides{Protocol: "http2"}); err != nil || got.Protocol != "http2" || got.Customization == "" || got.Start != "resolver:api.default.default.dc2" {
+		t.Errorf("%+v, %v", got, err)
+	}
+}

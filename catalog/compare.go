@@ -33,12 +33,14 @@ func (c *Contents) Reuse(old *Contents) {
 // followings are how each list of Contents followed the one before.
 type followings struct {
 	services, endpoints, proxies, destinations, chains, tokens, registrations, sidecars, entries following
+	// chainEntries: they are others.
+	chainEntries bool
 	// revoked are the revocations that are not in both; nil: none.
 	revoked *intention.Revoked
 }
 
 func (f *followings) same() bool {
-	return f.services.same() && f.endpoints.same() && f.proxies.same() && f.destinations.same() && f.chains.same() && f.tokens.same() && f.registrations.same() && f.sidecars.same() && f.entries.same() && f.revoked == nil
+	return f.services.same() && f.endpoints.same() && f.proxies.same() && f.destinations.same() && f.chains.same() && f.tokens.same() && f.registrations.same() && f.sidecars.same() && f.entries.same() && !f.chainEntries && f.revoked == nil
 }
 
 // follow is Reuse, and returns how each list followed the one in old.
@@ -51,6 +53,9 @@ func (c *Contents) follow(old *Contents) (f followings) {
 	c.Proxies, f.proxies = follow(old.Proxies, c.Proxies, compareProxies, (*Proxy).equal)
 	c.Intentions, f.destinations = follow(old.Intentions, c.Intentions, compareDestinations, (*Destination).equal)
 	c.Chains, f.chains = follow(old.Chains, c.Chains, compareChains, (*chain.Chain).Equal)
+	if f.chainEntries = !c.ChainEntries.Equal(old.ChainEntries); !f.chainEntries {
+		c.ChainEntries = old.ChainEntries
+	}
 	c.TokenProviders, f.tokens = follow(old.TokenProviders, c.TokenProviders, compareTokenProviders, (*TokenProvider).equal)
 	c.Registrations, f.registrations = follow(old.Registrations, c.Registrations, compareRegistrations, (*Registration).equal)
 	c.Sidecars, f.sidecars = follow(old.Sidecars, c.Sidecars, compareSidecars, (*Sidecar).equal)

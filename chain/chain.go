@@ -19,6 +19,8 @@ type Chain struct {
 	Protocol string
 	// Default: no entry says anything, so the chain leads to the service's own instances.
 	Default bool
+	// Meta is that of the service's defaults, for who asks. Compile does not know it.
+	Meta map[string]string
 	// Customization is a hash of what an upstream overrides; empty: nothing.
 	Customization string
 	// Start is the key of the first node.

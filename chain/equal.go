@@ -14,7 +14,7 @@ func (c *Chain) Equal(o *Chain) bool {
 	case c == nil || o == nil:
 		return false
 	}
-	return c.Service == o.Service && c.Datacenter == o.Datacenter && c.Protocol == o.Protocol && c.Default == o.Default && c.Customization == o.Customization &&
+	return c.Service == o.Service && c.Datacenter == o.Datacenter && c.Protocol == o.Protocol && c.Default == o.Default && c.Customization == o.Customization && maps.Equal(c.Meta, o.Meta) &&
 		c.Start == o.Start && maps.EqualFunc(c.Targets, o.Targets, func(a, b *Target) bool { return *a == *b }) && maps.EqualFunc(c.Nodes, o.Nodes, (*Node).equal)
 }
 

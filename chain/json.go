@@ -11,7 +11,7 @@ import (
 func (c *Chain) MarshalJSON() ([]byte, error) {
 	w := wireChain{
 		ServiceName: c.Service.Service, Namespace: c.Service.Namespace, Partition: c.Service.Partition, Datacenter: c.Datacenter, CustomizationHash: c.Customization,
-		Default: c.Default, Protocol: c.Protocol, StartNode: c.Start, Nodes: make(map[string]wireNode, len(c.Nodes)), Targets: make(map[string]wireTarget, len(c.Targets)),
+		ServiceMeta: c.Meta, Default: c.Default, Protocol: c.Protocol, StartNode: c.Start, Nodes: make(map[string]wireNode, len(c.Nodes)), Targets: make(map[string]wireTarget, len(c.Targets)),
 	}
 	for key, n := range c.Nodes {
 		w.Nodes[key] = n.wire(c.Service)
@@ -117,6 +117,7 @@ type (
 		CustomizationHash                             string `json:",omitempty"`
 		Default                                       bool   `json:",omitempty"`
 		Protocol                                      string
+		ServiceMeta                                   map[string]string `json:",omitempty"`
 		StartNode                                     string
 		Nodes                                         map[string]wireNode
 		Targets                                       map[string]wireTarget

@@ -1,6 +1,7 @@
 package chain
 
 import (
+	"reflect"
 	"strings"
 	"time"
 
@@ -55,3 +56,6 @@ type Overrides struct {
 	ConnectTimeout time.Duration // 0: not overridden
 	GatewayMode    string        // "none", "local" or "remote"
 }
+
+// Equal reports whether e and o say the same, from the same places. Either may be nil.
+func (e *Entries) Equal(o *Entries) bool { return e == o || reflect.DeepEqual(e, o) }

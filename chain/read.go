@@ -25,7 +25,7 @@ func Read(data []byte) (*Chain, error) {
 	}
 	c := &Chain{
 		Service: identity.Name{Partition: orDefault(w.Partition), Namespace: orDefault(w.Namespace), Service: w.ServiceName}, Datacenter: w.Datacenter,
-		Protocol: strings.ToLower(w.Protocol), Default: w.Default, Customization: w.CustomizationHash, Start: w.StartNode,
+		Protocol: strings.ToLower(w.Protocol), Default: w.Default, Customization: w.CustomizationHash, Meta: w.ServiceMeta, Start: w.StartNode,
 		Nodes: make(map[string]*Node, len(w.Nodes)), Targets: make(map[string]*Target, len(w.Targets)),
 	}
 	if c.Protocol == "" {
@@ -49,6 +49,15 @@ func Read(data []byte) (*Chain, error) {
 		return nil, fmt.Errorf("discovery chain of %q: %w", w.ServiceName, err)
 	}
 	return c, nil
+}
+
+// UnmarshalJSON is Read.
+func (c *Chain) UnmarshalJSON(data []byte) error {
+	read, err := Read(data)
+	if err == nil {
+		*c = *read
+	}
+	return err
 }
 
 func orDefault(s string) string {

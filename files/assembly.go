@@ -335,7 +335,7 @@ func (a *assembly) publish(before catalog.Contents) {
 			s.of.members = append(s.of.members, s.member())
 		}
 	}
-	c.Chains = a.dialledChains()
+	c.Chains, c.ChainEntries = a.dialledChains(), a.chains.entries
 	for _, e := range a.tokenProviders() {
 		c.TokenProviders = append(c.TokenProviders, e.TokenProvider)
 	}

@@ -54,7 +54,7 @@ func (a *assembly) chainEntries() *chain.Entries {
 // compileChains compiles the chains of the services that have an entry, if any entry is another, and reports what is wrong with those.
 func (a *assembly) compileChains() {
 	c := &a.chains
-	if !c.stale || len(a.routing) == 0 && len(c.compiled) == 0 {
+	if !c.stale && c.entries != nil {
 		return
 	}
 	c.stale, c.entries = false, a.chainEntries()

@@ -28,6 +28,7 @@ func (p *controlPlane) api() admin.API {
 			return listIntentions(v)
 		},
 		Check:  p.adminCheck,
+		Chain:  p.adminChain,
 		Rotate: p.rotateLeaf,
 		Leafs:  p.leafs,
 		CA:     p.caStatus,

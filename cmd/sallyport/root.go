@@ -51,6 +51,7 @@ configuration over xDS: mutual TLS between services, and only the connections th
 		newCheckCommand(&o),
 		newChangeCommand(&o),
 		newIntentionCommand(&o),
+		newChainCommand(&o),
 		newLeafCommand(&o),
 		newRevokeCommand(&o),
 		newUnrevokeCommand(&o),
