@@ -246,6 +246,14 @@ func TestEnvoyFailsOver(t *testing.T) {
 			set(all, nil)
 			e.expect("all are well again", first)
 
+			for _, policy := range []string{"ring_hash", "maglev", "least_request", "random"} {
+				balanced := m
+				balanced.resolvers = slices.Clone(m.resolvers)
+				balanced.resolvers[0].LoadBalancer = &chain.LoadBalancer{Policy: policy}
+				balanced.endpoints = with(levels{"v2": {v2}, "other": {here}})
+				startChain(t, version, features, ca, balanced).expect(policy+", and nobody on the first level, and on one between two", "v2 by v2.api.default.dc1.internal")
+			}
+
 			tcp := m
 			tcp.protocol, tcp.endpoints = catalog.TCP, with(levels{"v1": {sick(v1)}, "v2": {sick(v2)}, "dc2": {there}})
 			startChain(t, version, features, ca, tcp).expect("tcp", "other in dc2 by other.default.dc2.internal")

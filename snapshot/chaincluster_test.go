@@ -226,6 +226,9 @@ func levelsOf(a *endpointv3.ClusterLoadAssignment) (out []string) {
 		out = append(out, fmt.Sprintf("factor %d", f.GetValue()))
 	}
 	for _, l := range a.GetEndpoints() {
+		if len(l.GetLbEndpoints()) == 0 {
+			out = append(out, fmt.Sprintf("%d nobody locality=%q", l.GetPriority(), l.GetLocality().GetSubZone()))
+		}
 		for _, e := range l.GetLbEndpoints() {
 			address := e.GetEndpoint().GetAddress().GetSocketAddress()
 			out = append(out, fmt.Sprintf("%d %s:%d %s weight=%d locality=%q target=%q", l.GetPriority(), address.GetAddress(), address.GetPortValue(), e.GetHealthStatus(), e.GetLoadBalancingWeight().GetValue(),

@@ -63,17 +63,15 @@ func addressOf(e catalog.Endpoint) string {
 	return net.JoinHostPort(e.Address, strconv.Itoa(int(e.Port)))
 }
 
-// levelled has the endpoints of a cluster's targets, each on its own priority. All of a level answers, however few of it are well: only
-// when none is does the next.
+// levelled has the endpoints of a cluster's targets, each on its own priority, which is there although nobody is on it: an Envoy with a balancer
+// that hashes ends with a segmentation fault if one below another is missing (seen on 1.36.4). All of a level answers, however few of it are well:
+// only when none is does the next.
 func levelled(cluster string, levels []level) *endpointv3.ClusterLoadAssignment {
 	a := &endpointv3.ClusterLoadAssignment{
 		ClusterName: cluster,
 		Policy:      &endpointv3.ClusterLoadAssignment_Policy{OverprovisioningFactor: wrapperspb.UInt32(100_000)},
 	}
 	for i, l := range levels {
-		if len(l.endpoints) == 0 {
-			continue
-		}
 		all := lbEndpoints(l.endpoints)
 		for _, e := range all {
 			e.Metadata = &corev3.Metadata{FilterMetadata: map[string]*structpb.Struct{socketMatch: matchingTarget(l.target)}}
