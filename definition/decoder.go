@@ -332,7 +332,7 @@ func (d *Decoder) milliseconds(key string) Setting[time.Duration] {
 // nanoseconds, so where Weak is set a number is taken too, unless it can only be meant as another
 // unit.
 func (d *Decoder) Duration(key string) Setting[time.Duration] {
-	return d.duration(key, (*Node).Duration)
+	return d.duration(key, (*Node).duration)
 }
 
 // signedDuration is Duration for what may be negative, too.

@@ -105,7 +105,7 @@ func TestDuration(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got, ok := n.Duration(); ok != (want >= 0) || ok && got != want {
+		if got, ok := definition.DurationOf(n); ok != (want >= 0) || ok && got != want {
 			t.Errorf("%s is %v, %v; want %v", text, got, ok, want)
 		}
 	}

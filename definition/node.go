@@ -142,14 +142,14 @@ func (n *Node) Empty() bool {
 // longestTime bounds times to a year, so that no sum of them overflows.
 const longestTime = 365 * 24 * time.Hour
 
-// Duration reads "10s" and a number of nanoseconds: Consul writes both. What is empty is 0; ok is
+// duration reads "10s" and a number of nanoseconds: Consul writes both. What is empty is 0; ok is
 // false for what is no time between 0 and a year.
-func (n *Node) Duration() (d time.Duration, ok bool) {
+func (n *Node) duration() (d time.Duration, ok bool) {
 	d, ok = n.signedDuration()
 	return d, ok && d >= 0
 }
 
-// signedDuration is Duration for what may be negative, too.
+// signedDuration is duration for what may be negative, too.
 func (n *Node) signedDuration() (d time.Duration, ok bool) {
 	switch {
 	case n.Kind == Integer:

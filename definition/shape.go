@@ -87,7 +87,7 @@ func (f ShapeField) value(given []*Node) (v any, ok bool) {
 		is := n.Kind == Boolean && n.Boolean || n.Kind == Text && n.Text == "true"
 		return is, is || f.Zero
 	case ShapedTime:
-		t, ok := n.Duration()
+		t, ok := n.duration()
 		return t.Nanoseconds(), ok && (t != 0 || f.Zero && n.Kind != Text)
 	case ShapedNumber:
 		return f.number(n)
