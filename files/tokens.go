@@ -59,7 +59,7 @@ func (a *assembly) checkProviders() {
 			in := &n.entry.Intentions[i]
 			named := in.JWT.List()
 			for _, p := range in.Permissions.List() {
-				named = append(named[:len(named):len(named)], p.JWT...)
+				named = append(slices.Clip(named), p.JWT...)
 			}
 			for _, t := range named {
 				if t.Provider != "" && a.providers[t.Provider] == nil && !told[t.Provider] {

@@ -126,7 +126,7 @@ func (b *builder) judges() {
 	b.intentions()
 	if b.in.Proxy.Inbound.Protocol.L7() {
 		b.fillTokens()
-		b.out.Judges = map[string]Judge{b.validationName(): {}, publicRouteName(b.in.Proxy.Service): {}, b.name(jwtSlot): {Written: true}}
+		b.out.Judges = map[string]Judge{b.validationName(): {}, publicRouteName(b.in.Proxy.Service): {}, b.name(jwtSlot): {Written: true, Lifted: len(b.verifying()) == 0}}
 		return
 	}
 	rules, authz := b.enforcement() != catalog.ExtAuthz, b.enforcement() != catalog.RBAC

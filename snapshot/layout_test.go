@@ -177,7 +177,7 @@ func routeJudges(t *testing.T, r *snapshot.Resources) string {
 	} else if rbac.GetRbac().GetMatcher().GetMatcherType() != nil {
 		judges = append(judges, "something else")
 	}
-	if d := cmp.Diff(map[string]snapshot.Judge{"identities": {}, "inbound/web": {}, "jwt/web": {Written: true}}, r.Judges); d != "" {
+	if d := cmp.Diff(map[string]snapshot.Judge{"identities": {}, "inbound/web": {}, "jwt/web": {Written: true, Lifted: true}}, r.Judges); d != "" {
 		t.Errorf("Judges (-want +got):\n%s", d)
 	}
 	if !out.GetDisabled() {

@@ -64,7 +64,7 @@ func jwtProvider(p *catalog.TokenProvider) *jwtv3.JwtProvider {
 		ForwardPayloadHeader:    p.PayloadHeader,
 		PadForwardPayloadHeader: p.PadPayload,
 		PayloadInMetadata:       payloadKey(p.Name),
-		ClockSkewSeconds:        uint32(p.ClockSkew.Seconds()), //nolint:gosec // a day at most
+		ClockSkewSeconds:        uint32(p.ClockSkew.Seconds()),
 		JwksSourceSpecifier: &jwtv3.JwtProvider_LocalJwks{LocalJwks: &corev3.DataSource{
 			Specifier: &corev3.DataSource_InlineString{InlineString: p.Keys},
 		}},

@@ -87,7 +87,7 @@ func FuzzTokens(f *testing.F) {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, seed uint64) {
-		r := rand.New(rand.NewPCG(seed, 7)) //nolint:gosec // tests
+		r := rand.New(rand.NewPCG(seed, 7))
 		pick := func(of ...string) string { return of[r.IntN(len(of))] }
 		values := []string{"a", "b", "7", "true", ""}
 		requirements := func() (list []intention.TokenRequirement) {

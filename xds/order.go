@@ -15,6 +15,8 @@ import (
 // New versions of routes wait, without a bound, for the clusters that they name: Envoy accepts a
 // route to a missing cluster, and answers 503.
 //
+// New versions of routes that judge wait for what users write of the other judges: what verifies the tokens that they ask for.
+//
 // A lifted judge waits until Envoy has accepted those that are not lifted, so that a denied client
 // stays denied at every moment of a change of enforcement.
 //
@@ -32,7 +34,7 @@ func (s *session) inOrder(k kind, add []*discoveryv3.Resource, now time.Time) []
 		return slices.DeleteFunc(add, s.redialsTooSoon)
 	}
 	add = slices.DeleteFunc(add, func(r *discoveryv3.Resource) bool {
-		return k == routes && s.lacksClusters(r.GetName(), now) ||
+		return k == routes && (s.lacksClusters(r.GetName(), now) || s.lacksJudge(r.GetName())) ||
 			k == listeners && s.renamesTooSoon(r.GetName()) || s.liftsTooSoon(k, r)
 	})
 	if k == extensions && slices.ContainsFunc(add, s.isOwnJudge) {
@@ -67,6 +69,25 @@ func (s *session) lacksClusters(name string, now time.Time) bool {
 	}
 	s.wake(at)
 	return true
+}
+
+// lacksJudge reports whether the routes of that name are a judge, and have to wait for the version of one that users write, in an extension:
+// they may ask for tokens that Envoy does not verify yet. An Envoy without it, or which refuses it, is not waited for.
+func (s *session) lacksJudge(name string) bool {
+	if _, ok := s.target.judges[name]; !ok {
+		return false
+	}
+	for other, j := range s.target.judges {
+		want := s.target.resources[extensions].Get(other)
+		held, has := s.subs[extensions].held[other]
+		if _, refused := s.subs[extensions].refused[other]; want == nil || !has || refused || j.Lifted || !j.Written {
+			continue
+		}
+		if held != want.GetVersion() || !s.settled(ref{extensions, other}) {
+			return true
+		}
+	}
+	return false
 }
 
 // missing are the clusters that the routes of that name lead to, and of which Envoy has neither
