@@ -59,7 +59,7 @@ DOWNSTREAM_WIRE_BYTES_RECEIVED DOWNSTREAM_WIRE_BYTES_SENT DOWNSTREAM_HEADER_BYTE
 DOWNSTREAM_DECOMPRESSED_HEADER_BYTES_RECEIVED DOWNSTREAM_DECOMPRESSED_HEADER_BYTES_SENT
 REQUESTED_SERVER_NAME ROUTE_NAME VIRTUAL_CLUSTER_NAME HOSTNAME CONNECTION_ID STREAM_ID TLS_JA3_FINGERPRINT TLS_JA4_FINGERPRINT UNIQUE_ID TRACE_ID CUSTOM_FLAGS`},
 	} {
-		for _, name := range strings.Fields(c.names) {
+		for name := range strings.FieldsSeq(c.names) {
 			commands[name] = c.command
 		}
 	}
@@ -97,7 +97,7 @@ func WrongCommands(v string) string {
 		c, known := commands[m[1]]
 		switch {
 		case !known:
-			return fmt.Sprintf("%s is no command that Envoys know", m[0])
+			return m[0] + " is no command that Envoys know"
 		case m[2] == "" && !c.bare, m[2] != "" && (c.argument == nil || !c.argument.MatchString(m[3])), m[4] != "" && !c.bounded:
 			return fmt.Sprintf("the command %s is not written so: Envoys refuse its argument, or that it has none", m[0])
 		}

@@ -6,6 +6,7 @@ import (
 	"hash/fnv"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -127,7 +128,7 @@ func (w *compiler) router(r *Router) (string, error) {
 	n := &Node{Type: RouterNode, Name: dotted(w.service)}
 	for i := range r.Routes {
 		route := &r.Routes[i]
-		by := &Mistake{Kind: RouterKind, Service: r.Service, Origin: cmp.Or(route.Origin, r.Origin), Path: []string{"Routes", fmt.Sprint(i), "Destination"}}
+		by := &Mistake{Kind: RouterKind, Service: r.Service, Origin: cmp.Or(route.Origin, r.Origin), Path: []string{"Routes", strconv.Itoa(i), "Destination"}}
 		to, subset := w.service, ""
 		if d := route.Destination; d != nil {
 			if subset = d.Subset; d.Service != "" {
@@ -182,7 +183,7 @@ func (w *compiler) splitter(service identity.Name, s *Splitter) (string, error) 
 	w.put(n)
 	for i := range s.Splits {
 		split := &s.Splits[i]
-		by := &Mistake{Kind: SplitterKind, Service: s.Service, Origin: s.Origin, Path: []string{"Splits", fmt.Sprint(i)}}
+		by := &Mistake{Kind: SplitterKind, Service: s.Service, Origin: s.Origin, Path: []string{"Splits", strconv.Itoa(i)}}
 		to := service
 		if split.Service != "" {
 			to.Service = split.Service

@@ -55,10 +55,10 @@ func (m *HTTPMatch) wire() *wireMatch {
 	}
 	w := &wireHTTPMatch{PathExact: m.PathExact, PathPrefix: m.PathPrefix, PathRegex: m.PathRegex, CaseInsensitive: m.CaseInsensitive, Methods: m.Methods}
 	for _, h := range m.Header {
-		w.Header = append(w.Header, wireHeader{Name: h.Name, Present: h.Present, Exact: h.Exact, Prefix: h.Prefix, Suffix: h.Suffix, Contains: h.Contains, Regex: h.Regex, IgnoreCase: h.IgnoreCase, Invert: h.Invert})
+		w.Header = append(w.Header, wireHeader(h))
 	}
 	for _, q := range m.QueryParam {
-		w.QueryParam = append(w.QueryParam, wireQuery{Name: q.Name, Present: q.Present, Exact: q.Exact, Regex: q.Regex})
+		w.QueryParam = append(w.QueryParam, wireQuery(q))
 	}
 	return &wireMatch{HTTP: w}
 }

@@ -207,10 +207,10 @@ func (w wireRouteDefinition) read() (*Route, error) {
 func (w *wireHTTPMatch) read() *HTTPMatch {
 	m := &HTTPMatch{PathExact: w.PathExact, PathPrefix: w.PathPrefix, PathRegex: w.PathRegex, CaseInsensitive: w.CaseInsensitive}
 	for _, h := range w.Header {
-		m.Header = append(m.Header, HeaderMatch{Name: h.Name, Present: h.Present, Exact: h.Exact, Prefix: h.Prefix, Suffix: h.Suffix, Contains: h.Contains, Regex: h.Regex, IgnoreCase: h.IgnoreCase, Invert: h.Invert})
+		m.Header = append(m.Header, HeaderMatch(h))
 	}
 	for _, q := range w.QueryParam {
-		m.QueryParam = append(m.QueryParam, QueryMatch{Name: q.Name, Present: q.Present, Exact: q.Exact, Regex: q.Regex})
+		m.QueryParam = append(m.QueryParam, QueryMatch(q))
 	}
 	for _, method := range w.Methods {
 		m.Methods = append(m.Methods, strings.ToUpper(method))

@@ -1,6 +1,7 @@
 package chain
 
 import (
+	"slices"
 	"strings"
 
 	"github.com/sallyport/sallyport/identity"
@@ -89,10 +90,8 @@ func (w *compiler) resolve(t *Target, by *Mistake) (n *Node, known bool, r *Reso
 				return &Node{}, false, nil, err
 			}
 		}
-		for _, id := range way {
-			if id == t.ID {
-				return &Node{}, false, nil, by.say("detected circular resolver redirect: [%s]", strings.Join(append(way, t.ID), " -> "))
-			}
+		if slices.Contains(way, t.ID) {
+			return &Node{}, false, nil, by.say("detected circular resolver redirect: [%s]", strings.Join(append(way, t.ID), " -> "))
 		}
 		if way = append(way, t.ID); len(way) > maxDepth {
 			return &Node{}, false, nil, by.say("discovery chain %q redirects more than %d times", w.service.Service, maxDepth)
