@@ -58,7 +58,7 @@ func (r reason) words() (label, text string) {
 		byPath:             {"path", "the path is not canonical, and permissions look at it"},
 		byToken:            {"token", "the request has no good token of those that are asked for"},
 		requestsOnly:       {"requests_only", "permissions are about requests, and deny connections"},
-		noHeaders:          {"headers", "permissions look at headers, which the listener does not send yet"},
+		noHeaders:          {"headers", "permissions look at what the listener does not send yet: all headers"},
 		panicked:           {"panic", "internal error"},
 	}[r]
 	return w[0], w[1]

@@ -16,7 +16,7 @@ import (
 // asked is a request as permissions look at it.
 type asked struct {
 	http *authv3.AttributeContext_HttpRequest
-	// lacking: a header was asked for, and the listener, one of before permissions, sends none of the application's.
+	// lacking: the listener, one of before permissions, does not send all headers.
 	lacking bool
 	// tokens are what the good ones of those say that the policy asks for, by the provider.
 	tokens map[string]map[string]any
@@ -51,9 +51,12 @@ func tokensOf(view *catalog.View, policy *intention.Policy, sent *corev3.Metadat
 	return all
 }
 
-// decide is what decide says of the request, as rules in its Envoy would see it.
+// decide is what decide says of the request, as rules in its Envoy would see it. In the request's own fields Envoy has "!" for each byte that is
+// in no UTF-8, so method and path are taken from the headers, which have them as they are.
 func (a *asked) decide(decide func(*intention.Request) intention.Decision) intention.Decision {
-	return decide(&intention.Request{Method: a.http.GetMethod(), Path: a.http.GetPath(), Header: a.header, Tokens: a.tokens})
+	method, _ := a.header(":method")
+	path, _ := a.header(":path")
+	return decide(&intention.Request{Method: method, Path: path, Header: a.header, Tokens: a.tokens})
 }
 
 // header is the value of a header; the values of one that is there several times are joined by ",", as rules have them.

@@ -397,6 +397,7 @@ func request(kind, principal, certificate, destination string) *authv3.CheckRequ
 	if kind == "http" {
 		r.Attributes.Source.Service = "what-the-client-says"
 		r.Attributes.Request = &authv3.AttributeContext_Request{Http: &authv3.AttributeContext_HttpRequest{Method: "GET", Path: "/%2e/x;y?q", Host: "elsewhere"}}
+		putRequest(r.Attributes.Request.Http, &decisiontable.Request{Method: "GET", Path: "/%2e/x;y?q"})
 		r.Attributes.ContextExtensions = map[string]string{identity.DestinationExtension: destination}
 	}
 	return r
@@ -457,4 +458,32 @@ func newServer(t testing.TB, c authz.Config) *authz.Server {
 		t.Fatal(err)
 	}
 	return s
+}
+
+// TestBytesOfPaths: Envoy has "!" in the path of a check for each byte that is in no UTF-8; what counts is the path as it was sent.
+func TestBytesOfPaths(t *testing.T) {
+	api := identity.NewName("api")
+	permissions, err := intention.NewPermissions([]intention.Permission{{PathExact: "/admin"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	mesh := contents(scope(intention.Allow), api, []intention.Intention{{Source: intention.Source{Name: identity.NewName("web")}, Destination: api, Permissions: permissions}})
+	mesh.Proxies[0].Inbound.Protocol = catalog.HTTP
+	s := newServer(t, authz.Config{Views: published(scope(intention.Allow), mesh), Authorize: known})
+	certificate := newIssuer(t).certificate(t, decisiontable.Peer{URIs: []string{uri("web")}})
+	for sent, want := range map[string]intention.Action{"/admin\xff": intention.Deny, "/admin!": intention.Allow, "/admin": intention.Deny, "": intention.Deny} {
+		req := request("http", uri("web"), certificate, "api")
+		h := req.GetAttributes().GetRequest().GetHttp()
+		if putRequest(h, &decisiontable.Request{Method: "GET", Path: sent}); sent == "" { // a listener that does not send all headers
+			h.HeaderMap = nil
+		}
+		h.Path = "/admin!"
+		resp, err := s.Check(call(t.Context(), "api"), req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := answer(t, resp, "http"); got != want {
+			t.Errorf("%q: %s (%s), want %s", sent, got, resp.GetStatus().GetMessage(), want)
+		}
+	}
 }

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -60,9 +61,19 @@ type door struct {
 
 func (d door) addr() string { return fmt.Sprintf("127.0.0.1:%d", d.proxy.Inbound.Port) }
 
-// knock dials the sidecar and asks the application for an answer.
-func (d door) knock(c meshtest.Client) meshtest.Answer {
-	if d.proxy.Inbound.Protocol == catalog.HTTP {
+// knock dials the sidecar and asks the application for an answer, over http to a request if there is one.
+func (d door) knock(c meshtest.Client, request *decisiontable.Request) meshtest.Answer {
+	switch {
+	case d.proxy.Inbound.Protocol == catalog.HTTP && request != nil:
+		w := &wire{client: c, addr: d.addr()}
+		defer w.close()
+		answer := w.ask(request)
+		status, err := strconv.Atoi(answer)
+		if err != nil {
+			return meshtest.Answer{Err: errors.New(answer)}
+		}
+		return meshtest.Answer{Status: status}
+	case d.proxy.Inbound.Protocol == catalog.HTTP:
 		return c.Get(d.addr(), "/")
 	}
 	return c.Echo(d.addr(), "hello")
@@ -123,13 +134,14 @@ func decisionTable(t *testing.T, version string, cases []decisiontable.Case) {
 					}
 					client := meshtest.Client{Certificate: signer.Issue(t, meshtest.LeafSpec{URIs: p.URIs, DNS: p.DNS, CommonName: p.Subject})}
 					before := d.app.Requests.Load() + d.app.Bytes.Load()
-					a, tries := d.car.Decided(func() meshtest.Answer { return d.knock(client) })
+					a, tries := d.car.Decided(func() meshtest.Answer { return d.knock(client, p.Request) })
 					tried.Add(1)
 					undecided.Add(int64(tries - 1))
 					reached := d.app.Requests.Load()+d.app.Bytes.Load() != before
-					if want := p.Want == intention.Allow; a.Allowed() != want || a.Denied() == want || reached != want {
+					wanted := p.Wants(d.proxy.Inbound.Protocol.L7())
+					if want := wanted == intention.Allow; a.Allowed() != want || a.Denied() == want || reached != want {
 						wrong.Add(1)
-						t.Errorf("%q: %s → %s by %s: %v, reached the application: %v; want %s", c.Name, p, c.Destination, d.proxy.ID, a, reached, p.Want)
+						t.Errorf("%q: %s → %s by %s: %v, reached the application: %v; want %s", c.Name, p, c.Destination, d.proxy.ID, a, reached, wanted)
 					}
 				}
 			})

@@ -10,13 +10,13 @@ import (
 // Paths are compared as they came, as what normalises them stands in the listener, which a first rule that looks at paths would have to
 // change: that ends connections, and those of before would bring their paths unnormalised to the new rules. So where a rule looks at
 // paths, the first one refuses every path that some server reads as another one: an empty segment but the last, segments "." and "..",
-// "\", ";", "#", what is not visible ASCII; encoded, what needs no encoding (RFC 3986, 2.3), "/", "\", control characters, bytes that
+// "\", ";", "#", what is not visible ASCII; encoded, what needs no encoding (RFC 3986, 2.3), "/", "\", ";", control characters, bytes that
 // are in no UTF-8, and "%" that encodes nothing. The query is free.
 const (
 	// plain is a character of a segment but ".".
 	plain = `[!"$&-\-0-:<->@-\[\]-~]`
 	// encoded is one that is encoded, and may be.
-	encoded = `%(?:2[0-9A-Ca-c]|3[A-Fa-f]|40|5[BDEbde]|60|7[B-Db-d]|[89ABab][0-9A-Fa-f]|[Cc][2-9A-Fa-f]|[Dd][0-9A-Fa-f]|[Ee][1-9A-Fa-f]|[Ee]0%[ABab][0-9A-Fa-f]|[Ff][1-4]|[Ff]0%[9ABab][0-9A-Fa-f])`
+	encoded = `%(?:2[0-9A-Ca-c]|3[AC-Fac-f]|40|5[BDEbde]|60|7[B-Db-d]|[89ABab][0-9A-Fa-f]|[Cc][2-9A-Fa-f]|[Dd][0-9A-Fa-f]|[Ee][1-9A-Fa-f]|[Ee]0%[ABab][0-9A-Fa-f]|[Ff][1-4]|[Ff]0%[9ABab][0-9A-Fa-f])`
 	other   = `(?:` + plain + `|` + encoded + `)`
 	segment = `(?:[.]{0,2}` + other + `|[.]{3})(?:[.]|` + other + `)*`
 

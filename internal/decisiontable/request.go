@@ -61,6 +61,9 @@ func (r *Request) Asked() *intention.Request {
 		r = &Request{Method: "GET", Path: "/"}
 	}
 	return &intention.Request{Method: r.Method, Path: r.Path, Header: func(name string) (string, bool) {
+		if name == ":authority" {
+			return "web", true // as H1 has it
+		}
 		var values []string
 		for _, h := range r.Headers {
 			if h[0] == name {

@@ -65,6 +65,9 @@ func (c Client) config() *tls.Config {
 		InsecureSkipVerify: true, // VerifyConnection verifies by SPIFFE's rules
 		VerifyConnection:   c.verify,
 	}
+	if c.HTTP2 {
+		conf.NextProtos = []string{"h2"}
+	}
 	if c.Certificate != nil {
 		// GetClientCertificate, since Certificates are sent only if the server names their issuer.
 		conf.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return c.Certificate, nil }

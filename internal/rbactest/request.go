@@ -85,8 +85,8 @@ func (r *Request) header(name string) (string, bool) {
 		return r.Method, true
 	case ":path":
 		return r.Path, true
-	case "host":
-		name = ":authority"
+	case "host", ":authority":
+		return "web", true
 	}
 	var values []string
 	for _, h := range r.Headers {
