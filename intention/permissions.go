@@ -39,14 +39,14 @@ var (
 
 // NewPermissions compiles permissions; nil if there are none. The error, of a *PermissionError's type, is of the first one of which not
 // all can be done: an expression that is none, or too large. list must not be changed afterwards.
-func NewPermissions(list []Permission) (*Permissions, error) { return NewPermissionsWith(list, nil) }
+func NewPermissions(list []Permission) (*Permissions, error) { return permissionsWith(list, nil) }
 
-// NewPermissionsWith is NewPermissions for an intention with tokens; nil if there are neither.
+// permissionsWith is NewPermissions for an intention with tokens; nil if there are neither.
 //
 // t are the tokens of the intention. Without a list they are the one condition of an intention that allows. A request that has brought none of
 // them is denied, and one that a permission allows but for its own tokens is, unless a later permission allows it: where the default is to allow,
 // who leaves a token away would be let in by that else. Denying permissions do not look at tokens, as whoever is denied for one can leave it away.
-func NewPermissionsWith(list []Permission, t *Tokens) (*Permissions, error) {
+func permissionsWith(list []Permission, t *Tokens) (*Permissions, error) {
 	switch {
 	case len(list) == 0 && t == nil:
 		return nil, nil //nolint:nilnil // none are the nil ones
@@ -216,7 +216,7 @@ func (i *Intention) Ask(list []Permission, t *Tokens) (err error) {
 		return nil
 	}
 	i.JWT = t
-	i.Permissions, err = NewPermissionsWith(list, t)
+	i.Permissions, err = permissionsWith(list, t)
 	return err
 }
 

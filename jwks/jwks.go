@@ -16,8 +16,8 @@ import (
 const (
 	// MaxBytes is how long a set may be.
 	MaxBytes = 1 << 20
-	// MaxKeys is how many keys it may have.
-	MaxKeys = 100
+	// maxKeys is how many keys it may have.
+	maxKeys = 100
 
 	maxText             = 1024 // of a kid, in bytes
 	leastBits, mostBits = 2048, 8192
@@ -95,8 +95,8 @@ func Parse(text []byte) (Set, error) {
 	switch {
 	case in.Keys == nil:
 		return s, errors.New(`it is no JSON Web Key Set: it has no "keys"`)
-	case len(*in.Keys) > MaxKeys:
-		return s, fmt.Errorf("it has %d keys: at most %d are taken", len(*in.Keys), MaxKeys)
+	case len(*in.Keys) > maxKeys:
+		return s, fmt.Errorf("it has %d keys: at most %d are taken", len(*in.Keys), maxKeys)
 	}
 	out := struct {
 		Keys []key `json:"keys"`

@@ -111,7 +111,7 @@ func TestBounds(t *testing.T) {
 	if _, err := Parse([]byte(`{"keys":[]}` + strings.Repeat(" ", MaxBytes))); err == nil || !strings.Contains(err.Error(), "at most 1048576") {
 		t.Errorf("too long: %v", err)
 	}
-	if _, err := Parse(fmt.Appendf(nil, `{"keys":[{}%s]}`, strings.Repeat(",{}", MaxKeys))); err == nil || !strings.Contains(err.Error(), "101 keys") {
+	if _, err := Parse(fmt.Appendf(nil, `{"keys":[{}%s]}`, strings.Repeat(",{}", maxKeys))); err == nil || !strings.Contains(err.Error(), "101 keys") {
 		t.Errorf("too many: %v", err)
 	}
 	for _, text := range []string{"", "{}", "[]", `{"keys":null}`, `{"keys":{}}`, "\x00", `{"keys":[`} {
