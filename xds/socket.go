@@ -99,7 +99,8 @@ func targetOfEndpoint(e *endpointv3.LbEndpoint) string {
 	return targetOf(e.GetMetadata().GetFilterMetadata()[matchKey])
 }
 
-// without is l without the endpoints of some targets.
+// without is l without the endpoints of some targets. The first of the rest are on the first level: with nobody there Envoy would have nobody
+// for a moment, as it moves endpoints from level to level one level after the other.
 func (s *Server) without(l *list, targets []string) *list {
 	var a endpointv3.ClusterLoadAssignment
 	if l.resource.GetResource().UnmarshalTo(&a) != nil {
@@ -110,7 +111,18 @@ func (s *Server) without(l *list, targets []string) *list {
 			return slices.Contains(targets, targetOfEndpoint(e))
 		})
 	}
-	// Levels stay, although nobody is left on them: an Envoy with a balancer that hashes ends with a segmentation fault if one is missing (seen on 1.36.4).
+	// All levels stay, those on which nobody is left behind the others: an Envoy with a balancer that hashes ends with a segmentation fault if
+	// one is missing (seen on 1.36.4). Each level is one locality.
+	empty := func(l *endpointv3.LocalityLbEndpoints) int {
+		if len(l.GetLbEndpoints()) == 0 {
+			return 1
+		}
+		return 0
+	}
+	slices.SortStableFunc(a.GetEndpoints(), func(x, y *endpointv3.LocalityLbEndpoints) int { return empty(x) - empty(y) })
+	for i, l := range a.GetEndpoints() {
+		l.Priority = uint32(i) //nolint:gosec // there are not that many
+	}
 	r := packed(l.resource, &a)
 	if r == nil {
 		return l
