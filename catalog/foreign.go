@@ -23,17 +23,17 @@ func (v *View) serverFirst(service identity.Name) bool {
 	return false
 }
 
-// speaksTCP reports whether one of the proxies of a service speaks tcp, so that there are connections and no requests.
+// speaksTCP reports whether the proxies of a service speak tcp alone, so that there are connections and no requests.
 func (v *View) speaksTCP(service identity.Name) bool {
 	if v.index == nil {
 		return false
 	}
 	for _, i := range v.index.own[service] {
-		if !v.contents.Proxies[i].Inbound.Protocol.L7() {
-			return true
+		if v.contents.Proxies[i].Inbound.Protocol.L7() {
+			return false
 		}
 	}
-	return false
+	return len(v.index.own[service]) > 0
 }
 
 // foreignTarget is what an upstream in another trust domain leads to.

@@ -34,12 +34,13 @@ func requestOf(r admin.CheckRequest) (*intention.Request, error) {
 	}}, nil
 }
 
-// speaksTCP reports whether a proxy of a service speaks tcp, so that nobody sends it requests.
-func speaksTCP(v *catalog.View, service identity.Name) bool {
+// speaksTCP reports whether the proxies of a service speak tcp alone, so that nobody sends it requests.
+func speaksTCP(v *catalog.View, service identity.Name) (tcp bool) {
 	for w := range v.Of(service) {
-		if !w.Proxy.Inbound.Protocol.L7() {
-			return true
+		if w.Proxy.Inbound.Protocol.L7() {
+			return false
 		}
+		tcp = true
 	}
-	return false
+	return tcp
 }
