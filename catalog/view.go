@@ -462,7 +462,7 @@ func (v *View) DecideID(source identity.ID, destination identity.Name) intention
 	return v.holds(destination).DecideID(source)
 }
 
-// DecideRequest is DecideID for a request; see intention.Policy.DecideRequest. Of a destination whose proxies speak tcp permissions
+// DecideRequest is DecideID for a request; see intention.Policy.DecideRequestID. Of a destination whose proxies speak tcp permissions
 // deny all requests.
 func (v *View) DecideRequest(source identity.ID, destination identity.Name, r *intention.Request) intention.Decision {
 	return v.holds(destination).DecideRequestID(source, r)

@@ -255,7 +255,7 @@ func TestPaths(t *testing.T) {
 						if want := pins[text]; want != nil && want[n%2][f] != got {
 							t.Errorf("%.80q by form %d over wire %d: %s, want %s", text, f, n, got, want[n%2][f])
 						}
-						decided := policy.DecideRequest(identity.Service{TrustDomain: p.td, Datacenter: decisiontable.Datacenter, Name: identity.NewName("web")}, &intention.Request{Method: "GET", Path: text})
+						decided := policy.DecideRequestID(identity.ID(identity.Service{TrustDomain: p.td, Datacenter: decisiontable.Datacenter, Name: identity.NewName("web")}.String()), &intention.Request{Method: "GET", Path: text})
 						if got == "200" && text != "http://x/admin" && !decided.Allowed() {
 							t.Errorf("%.80q by form %d over wire %d is let through, and Decide says %s", text, f, n, decided)
 						}

@@ -118,12 +118,6 @@ func (d Decision) String() string {
 // trust domain as DecideID says. None is that is revoked. Permissions are about requests, and deny connections.
 func (p *Policy) Decide(source identity.Service) Decision { return p.decide(source, nil) }
 
-// DecideRequest is Decide for a request. Where the intention about its source has permissions the first one that it meets
-// decides, and the default policy if there is none. It compares the request with each permission until then.
-func (p *Policy) DecideRequest(source identity.Service, r *Request) Decision {
-	return p.decide(source, r)
-}
-
 // decide is about a connection if r is nil.
 func (p *Policy) decide(source identity.Service, r *Request) Decision {
 	if p == nil {

@@ -12,3 +12,8 @@ func (s Set) Empty() bool { return s.empty() }
 func Compile(destination identity.Name, all []Intention, scope Scope) *Policy {
 	return Share(destination, all, scope).Policy(destination, all)
 }
+
+// DecideRequest is DecideRequestID for a service.
+func (p *Policy) DecideRequest(source identity.Service, r *Request) Decision {
+	return p.decide(source, r)
+}

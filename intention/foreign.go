@@ -49,7 +49,8 @@ func bothForeign(a, b map[identity.ID]*Intention) map[identity.ID]*Intention {
 // be known.
 func (p *Policy) DecideID(source identity.ID) Decision { return p.decideID(source, nil) }
 
-// DecideRequestID is DecideID for a request; see DecideRequest.
+// DecideRequestID is DecideID for a request. Where the intention about its source has permissions the first one that it meets
+// decides, and the default policy if there is none. It compares the request with each permission until then.
 func (p *Policy) DecideRequestID(source identity.ID, r *Request) Decision {
 	return p.decideID(source, r)
 }

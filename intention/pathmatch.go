@@ -37,10 +37,10 @@ func not(t Test) Test {
 // pathChars are those of canonical paths, as pairs of first and last.
 var pathChars = []rune{'!', '"', '$', ':', '<', '>', '@', '[', ']', '~'}
 
-// MaxExpression is how long a regular expression may be, in bytes, and maxProgram how many instructions it may come to: some ten
+// maxExpression is how long a regular expression may be, in bytes, and maxProgram how many instructions it may come to: some ten
 // times what RE2 takes a warning for.
 const (
-	MaxExpression = 1024
+	maxExpression = 1024
 	maxProgram    = 2000
 )
 
@@ -83,8 +83,8 @@ func (p *Permission) Met() bool {
 // reduced is an expression in which everything that takes characters takes those of chars alone, and without anchors at its ends, as it
 // has to match a whole text anyway. It means the same to Go and to RE2.
 func reduced(text string, chars []rune) (string, error) {
-	if len(text) > MaxExpression {
-		return "", fmt.Errorf("has %d bytes, and %d are the most", len(text), MaxExpression)
+	if len(text) > maxExpression {
+		return "", fmt.Errorf("has %d bytes, and %d are the most", len(text), maxExpression)
 	}
 	r, err := syntax.Parse(text, syntax.Perl)
 	if err != nil {
@@ -110,7 +110,7 @@ func reduced(text string, chars []rune) (string, error) {
 
 // trim takes away anchors at the ends.
 func trim(r *syntax.Regexp) *syntax.Regexp {
-	switch r.Op {
+	switch r.Op { //nolint:exhaustive // nothing else has ends
 	case syntax.OpBeginText, syntax.OpEndText:
 		return &syntax.Regexp{Op: syntax.OpEmptyMatch}
 	case syntax.OpConcat:

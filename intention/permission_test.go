@@ -44,7 +44,7 @@ func request(text string) *intention.Request {
 	line := strings.SplitN(text, " ", 3)
 	headers := map[string][]string{}
 	if len(line) == 3 {
-		for _, h := range strings.Split(line[2], "; ") {
+		for h := range strings.SplitSeq(line[2], "; ") {
 			name, value, _ := strings.Cut(h, ": ")
 			headers[name] = append(headers[name], value)
 		}
@@ -207,7 +207,7 @@ func TestPermissionsAreOne(t *testing.T) {
 	if p, err := intention.NewPermissions(nil); p != nil || err != nil || p.Len() != 0 || p.List() != nil || p.Steps() != nil {
 		t.Error("no permissions are some")
 	}
-	if _, err := intention.NewPermissions(make([]intention.Permission, intention.MaxPermissions+1)); err == nil {
+	if _, err := intention.NewPermissions(make([]intention.Permission, 1000+1)); err == nil {
 		t.Error("as many as one likes")
 	}
 }
@@ -301,7 +301,7 @@ func FuzzExpression(f *testing.F) {
 			return policy.DecideRequest(workload("web"), &intention.Request{Method: "GET", Path: path})
 		}
 		plain, _, has := strings.Cut(path, "?")
-		if d := ask(path); has && d.Allowed() != ask(plain).Allowed() || d.Allowed() && strings.ContainsAny(plain, ";#\\\xff") {
+		if d := ask(path); has && d.Allowed() != ask(plain).Allowed() || d.Allowed() && (strings.ContainsAny(plain, ";#\\") || strings.Contains(plain, "\xff")) {
 			t.Fatalf("%q: %q is %s, and %q %s", text, path, d, plain, ask(plain))
 		}
 	})

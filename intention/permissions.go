@@ -12,8 +12,8 @@ import (
 	"github.com/sallyport/sallyport/internal/intern"
 )
 
-// MaxPermissions is how many permissions an intention may have.
-const MaxPermissions = 1000
+// maxPermissions is how many permissions an intention may have.
+const maxPermissions = 1000
 
 // Permissions are those of one intention, in order, compiled. It is immutable, and of equal ones there is one alone, so that pointers
 // compare as what they point to. The nil Permissions has none.
@@ -50,8 +50,8 @@ func permissionsWith(list []Permission, t *Tokens) (*Permissions, error) {
 	switch {
 	case len(list) == 0 && t == nil:
 		return nil, nil //nolint:nilnil // none are the nil ones
-	case len(list) > MaxPermissions:
-		return nil, fmt.Errorf("%d permissions, and %d are the most", len(list), MaxPermissions)
+	case len(list) > maxPermissions:
+		return nil, fmt.Errorf("%d permissions, and %d are the most", len(list), maxPermissions)
 	}
 	sum := sumOf(list)
 	if t != nil {

@@ -240,6 +240,7 @@ func (i *Intention) alone() *Intention {
 		return i.conflicting()
 	case nothing:
 		return i
+	case everything:
 	}
 	return nil
 }

@@ -157,7 +157,7 @@ func FuzzTokens(f *testing.F) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			d := policy.DecideRequest(web, &intention.Request{Method: "GET", Path: path, Tokens: good})
+			d := policy.DecideRequestID(identity.ID(web.String()), &intention.Request{Method: "GET", Path: path, Tokens: good})
 			if got != d.Allowed() {
 				t.Fatalf("seed %d: rules allow %s with %v = %v by %q, Decide says %s", seed, path, all, got, by, d)
 			}

@@ -222,8 +222,8 @@ func addInterfaces(all map[string][]*types.Interface, pkg *types.Package) {
 
 // implements reports whether one of the interfaces with the method asks for it of named.
 func implements(named *types.Named, method string, interfaces map[string][]*types.Interface) bool {
-	if slices.Contains([]string{"Error", "Unwrap", "Is"}, method) {
-		return true // of error, which is in no package, and of errors, which gives them no name
+	if slices.Contains([]string{"Error", "Unwrap", "Is", "Equal"}, method) {
+		return true // of error, which is in no package, of errors, which gives them no name, and of who compares by reflection
 	}
 	return slices.ContainsFunc(interfaces[method], func(i *types.Interface) bool {
 		return types.Implements(named, i) || types.Implements(types.NewPointer(named), i)
