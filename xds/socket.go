@@ -121,7 +121,7 @@ func (s *Server) without(l *list, targets []string) *list {
 	}
 	slices.SortStableFunc(a.GetEndpoints(), func(x, y *endpointv3.LocalityLbEndpoints) int { return empty(x) - empty(y) })
 	for i, l := range a.GetEndpoints() {
-		l.Priority = uint32(i) //nolint:gosec // there are not that many
+		l.Priority = uint32(i)
 	}
 	r := packed(l.resource, &a)
 	if r == nil {

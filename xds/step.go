@@ -106,7 +106,9 @@ func (s *session) follow(t *target, differences []ref) {
 	}
 	old := s.target
 	if !old.whole() {
-		old, s.before = s.before, nil
+		if old, s.before = s.before, nil; old.whole() {
+			differences = t.differences(old) // what has gone meanwhile is there, too
+		}
 	}
 	for _, r := range differences {
 		if r.kind != clusters || s.stages[r.name] != nil {
@@ -118,7 +120,7 @@ func (s *session) follow(t *target, differences []ref) {
 			was = old.resources[clusters].Get(r.name)
 		}
 		switch {
-		case now == nil && (was == nil || !s.subs[clusters].asked), now != nil && isPlain(now) && (was == nil || isPlain(was)):
+		case now == nil && (was == nil || len(s.stages) >= maxNames), now != nil && isPlain(now) && (was == nil || isPlain(was)):
 			continue
 		}
 		if s.stages == nil {
