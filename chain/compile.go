@@ -103,7 +103,7 @@ func (w *compiler) start() (key string, advanced *Mistake, err error) {
 // speak records that a service is part of the chain. by is who names it.
 func (w *compiler) speak(service identity.Name, by *Mistake) error {
 	w.use(service)
-	p := w.entries.Protocol(service)
+	p := w.entries.protocol(service)
 	switch w.protocol {
 	case "":
 		w.protocol = p

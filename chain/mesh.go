@@ -31,8 +31,8 @@ func (e *Entries) Bare(service identity.Name) bool {
 	return e.Routers[service] == nil && e.Splitters[service] == nil && e.Resolvers[service] == nil
 }
 
-// Protocol is what a service speaks as far as defaults say: "tcp" if nothing does.
-func (e *Entries) Protocol(service identity.Name) string {
+// protocol is what a service speaks as far as defaults say: "tcp" if nothing does.
+func (e *Entries) protocol(service identity.Name) string {
 	d := e.Defaults[service.Fold()]
 	if d == nil {
 		d = &e.Proxy

@@ -14,7 +14,6 @@ const (
 	RouterKind   Kind = "service-router"
 	SplitterKind Kind = "service-splitter"
 	ResolverKind Kind = "service-resolver"
-	DefaultsKind Kind = "service-defaults"
 )
 
 // Mistake is what is wrong with an entry, alone or together with others.

@@ -72,7 +72,7 @@ func (s *Split) unservable(c *checker, name string) {
 	s.ResponseHeaders.unservable(c, name, "ResponseHeaders")
 }
 
-// Unservable says what is wrong with the resolver's load balancer, and with filters that name fields which no instance has.
+// unservable says what is wrong with the resolver's load balancer, and with filters that name fields which no instance has.
 func (r *Resolver) Unservable() []*Mistake {
 	c := checker{Mistake: Mistake{Kind: ResolverKind, Service: r.Service, Origin: r.Origin}}
 	for _, name := range slices.Sorted(maps.Keys(r.Subsets)) {
@@ -82,15 +82,6 @@ func (r *Resolver) Unservable() []*Mistake {
 	}
 	if l := r.LoadBalancer; l != nil {
 		c.Path = at("LoadBalancer")
-		l.unservable(&c)
-	}
-	return c.list
-}
-
-// Unservable says why instances cannot be chosen so. Paths are below the load balancer.
-func (l *LoadBalancer) Unservable() []*Mistake {
-	c := checker{Mistake: Mistake{Kind: ResolverKind}}
-	if l != nil {
 		l.unservable(&c)
 	}
 	return c.list

@@ -100,14 +100,13 @@ func TestUnservableParts(t *testing.T) {
 	for _, m := range (&chain.Split{Weight: 200}).Unservable() {
 		got = append(got, m.Place()+": "+m.Message)
 	}
-	var none *chain.LoadBalancer
-	for _, m := range append(none.Unservable(), (&chain.LoadBalancer{Policy: "x"}).Unservable()...) {
+	for _, m := range (&chain.Resolver{LoadBalancer: &chain.LoadBalancer{Policy: "x"}}).Unservable() {
 		got = append(got, m.Place()+": "+m.Message)
 	}
 	if diff := cmp.Diff([]string{
 		`Destination.PrefixRewrite: the route PrefixRewrite doesn't start with '/', so every request would be broken: "x"`,
 		`Weight: the split has a Weight of 200: it must be 0 to 100`,
-		`Policy: LoadBalancer policy "x" is not known`,
+		`LoadBalancer.Policy: LoadBalancer policy "x" is not known`,
 	}, got); diff != "" {
 		t.Error(diff)
 	}
