@@ -24,6 +24,7 @@ func (d *Decoder) permissions() (list []intention.Permission, ok bool) {
 		reported(m)
 	}, Volatile: d.Volatile}
 	defer func(r *Reader) { d.Reader = r }(d.Reader)
+	d.noNulls("Permissions")
 	blocks := d.Children("Permissions", "permission")
 	for n, p := range blocks {
 		list = append(list, p.permission(fmt.Sprintf("%sPermissions[%d]", place, n)))
@@ -73,6 +74,18 @@ func (d *Decoder) position(s Setting[string]) Position {
 	return d.At
 }
 
+// noNulls reports elements of lists that say nothing, which even a lenient Reader leaves out: without one of its conditions a permission
+// would be another one.
+func (d *Decoder) noNulls(keys ...string) {
+	for _, key := range keys {
+		for _, f := range d.Given(key) {
+			if f.Value.Kind == List && slices.ContainsFunc(f.Value.List, func(n *Node) bool { return n.Kind == Null }) {
+				d.Mistake(f.At, "%s has an element that is null", f.Key)
+			}
+		}
+	}
+}
+
 // rest is Done for what has to be understood: even a lenient Reader reports a key that nobody knows and that says something.
 func (d *Decoder) rest() {
 	if d.Lenient {
@@ -100,6 +113,7 @@ func (d *Decoder) httpPermission(p *intention.Permission, place string) {
 				`(with "//", ".", "..", "\", ";", "#", what is not ASCII, or encoded what need not be), and the query is no part of them`, place, path.key, path.Value)
 		}
 	}
+	d.noNulls("Header", "Methods")
 	for n, h := range d.Children("Header", "header") {
 		if n == maxHeaders {
 			d.Mistake(h.At, "%s.Header has more than %d headers", place, maxHeaders)

@@ -76,7 +76,14 @@ func (a *assembly) suspectIntentions() {
 		if n.name != identity.Wildcard && defined[identity.NewName(n.name).Fold().Service] == nil {
 			a.warning(n.entry.at, "intentions for %s: %s", n.name, undefined(n.name))
 		}
+		of := defined[identity.NewName(n.name).Fold().Service]
 		for _, i := range n.entry.Intentions {
+			if i.Permissions != nil && of != nil {
+				if protocol, why := a.protocolOf(of); protocol == catalog.TCP {
+					a.warning(definition.ParsePosition(i.Origin), "permissions of %s for %s, which is tcp (%s): nothing in it is known to be a request, so they deny it all: give it service-defaults with Protocol = \"http\"",
+						i.Source.String(), of.name, why)
+				}
+			}
 			if i.Source.Name.IsWildcard() || i.Source.ID != "" {
 				continue
 			}

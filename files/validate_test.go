@@ -23,6 +23,15 @@ func TestValidateWarns(t *testing.T) {
 		want  []string
 	}{
 		"nothing": {files: map[string]string{"web.hcl": web, "api.hcl": api, "i.hcl": entry("service-intentions", "api", allow)}},
+		"permissions of what has no requests": {
+			files: map[string]string{"web.hcl": web, "api.hcl": api, "i.hcl": entry("service-intentions", "api", "Sources = [\n{ Name = \"web\" Permissions = [{ Action = \"allow\" HTTP { PathPrefix = \"/\" } }] }]")},
+			want: []string{`i.hcl:4: permissions of web for api, which is tcp (no service-defaults say otherwise): nothing in it is known to be a request, so they deny it all: ` +
+				`give it service-defaults with Protocol = "http"`},
+		},
+		"permissions of requests": {
+			files: map[string]string{"web.hcl": web, "api.hcl": api, "p.hcl": entry("service-defaults", "api", "Protocol = \"http\""),
+				"i.hcl": entry("service-intentions", "api", "Sources = [\n{ Name = \"web\" Permissions = [{ Action = \"allow\" HTTP { PathPrefix = \"/\" } }] }]")},
+		},
 		"wildcards": {files: map[string]string{
 			"api.hcl": api, "i.hcl": entry("service-intentions", "*", "Sources = [{ Name = \"*\" Action = \"deny\" }]"),
 		}},

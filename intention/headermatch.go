@@ -16,7 +16,23 @@ const (
 	// whole, and what a denying one says with each part, too: else a second header would lead past it.
 	partFirst = `(?:\C*,)?[ \t]*`
 	partLast  = `[ \t]*(?:,\C*)?`
+	// The crumbs of cookies, which HTTP/2 may send apart, are joined by "; ".
+	crumbFirst = `(?:\C*[,;])?[ \t]*`
+	crumbLast  = `[ \t]*(?:[,;]\C*)?`
+	// An authority may have a port.
+	hostLast = `(?::[0-9]*)?` + partLast
 )
+
+// parts are what may be before and after a part of a header's value.
+func parts(of string) (first, last string) {
+	switch of {
+	case "cookie":
+		return crumbFirst, crumbLast
+	case authorityText:
+		return partFirst, hostLast
+	}
+	return partFirst, partLast
+}
 
 // steps are what a permission comes to; number is the permission's.
 func (p *Permission) steps(number int) (Step, error) {
@@ -29,7 +45,8 @@ func (p *Permission) steps(number int) (Step, error) {
 	if len(p.Methods) > 0 {
 		var any []Test
 		for _, m := range p.Methods {
-			any = append(any, Test{Of: methodText, Value: m})
+			// HTTP/2 takes any letter case, and some applications that of another method.
+			any = append(any, Test{Of: methodText, Value: m, IgnoreCase: p.Action == Deny})
 		}
 		s.Clauses = append(s.Clauses, any)
 	}
@@ -84,7 +101,8 @@ func (h *HeaderMatch) tests(action Action) ([][]Test, error) {
 // test is the condition itself, as one of any part of the value or of the whole. Of an expression isASCII is what it takes.
 func (h *HeaderMatch) test(of string, ofAnyPart bool) (t Test, isASCII *Test, err error) {
 	kind, value := Exact, h.Exact
-	first, last := partFirst, partLast
+	first, last := parts(of)
+	ignoreCase := h.IgnoreCase || of == authorityText && ofAnyPart // names of hosts have none
 	switch {
 	case h.Regex != "":
 		re, err := reduced(h.Regex, headerChars)
@@ -93,7 +111,10 @@ func (h *HeaderMatch) test(of string, ofAnyPart bool) (t Test, isASCII *Test, er
 		}
 		a := expression(of, ascii)
 		if ofAnyPart {
-			return expression(of, partFirst+"(?:"+re+")"+partLast), &a, nil
+			if ignoreCase {
+				re = "(?i:" + re + ")"
+			}
+			return expression(of, first+"(?:"+re+")"+last), &a, nil
 		}
 		return expression(of, re), &a, nil
 	case h.Prefix != "":
@@ -104,10 +125,10 @@ func (h *HeaderMatch) test(of string, ofAnyPart bool) (t Test, isASCII *Test, er
 		kind, value, ofAnyPart = Contains, h.Contains, false // as good as of any part
 	}
 	if !ofAnyPart {
-		return Test{Of: of, Kind: kind, Value: value, IgnoreCase: h.IgnoreCase}, nil, nil
+		return Test{Of: of, Kind: kind, Value: value, IgnoreCase: ignoreCase}, nil, nil
 	}
 	quoted := regexp.QuoteMeta(value)
-	if h.IgnoreCase {
+	if ignoreCase {
 		quoted = "(?i:" + quoted + ")"
 	}
 	return expression(of, first+quoted+last), nil, nil

@@ -150,15 +150,14 @@ func (h *holding) decide(service string) (i Intention, held bool) {
 func (h *holding) entry(below *Shared, own *rules, names []string) (r rules, held bool) {
 	rest, waits := h.decide("")
 	held = waits
-	if own.rest != nil || rest.breadth() != below.breadth(below.rest) {
+	if own.rest != nil || !below.saysAs(below.rest, &rest) {
 		r.rest = &rest
 	}
 	slices.Sort(names)
 	for _, service := range slices.Compact(names) {
 		i, waits := h.decide(service)
 		held = held || waits
-		otherwise := below.breadth(cmp.Or(r.rest, below.find(service)))
-		if own.exact[service] != nil || i.breadth() != otherwise {
+		if own.exact[service] != nil || !below.saysAs(cmp.Or(r.rest, below.find(service)), &i) {
 			if r.exact == nil {
 				r.exact = map[string]*Intention{}
 			}

@@ -135,3 +135,20 @@ func TestHold(t *testing.T) {
 		}
 	})
 }
+
+// Of two lists of permissions neither is the other: who had the narrower one is not held to the wider one of all.
+func TestHoldOfPermissions(t *testing.T) {
+	narrow := permissions(t, intention.Permission{Action: intention.Allow, PathExact: "/a"})
+	wide := permissions(t, intention.Permission{Action: intention.Allow, PathExact: "/a"}, intention.Permission{Action: intention.Allow, PathExact: "/admin"})
+	api := identity.NewName("api")
+	all := intention.Intention{Source: source("*"), Destination: api, Permissions: wide}
+	own := intention.Intention{Source: source("web"), Destination: api, Permissions: narrow}
+	below := intention.Share(api, nil, scope(intention.Deny))
+	entry, _ := below.Hold(below.Policy(api, []intention.Intention{all}), below.Policy(api, []intention.Intention{all, own}), nil, "held")
+	p := below.Policy(api, entry)
+	for path, want := range map[string]bool{"GET /a": true, "GET /admin": false} {
+		if got := p.DecideRequest(workload("web"), request(path)).Allowed(); got != want {
+			t.Errorf("%s is allowed: %t, want %t (%v)", path, got, want, entry)
+		}
+	}
+}

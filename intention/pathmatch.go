@@ -47,12 +47,11 @@ const (
 // pathTests are the clauses of a permission's path.
 func (p *Permission) pathTests() ([][]Test, error) {
 	switch {
+	case strings.ContainsAny(p.PathExact+p.PathPrefix, "?#;\\"): // else it could be met by what is in the query
+		return [][]Test{{}}, nil
 	case p.PathExact != "":
 		return [][]Test{{{Of: pathText, Kind: Path, Value: p.PathExact}}}, nil
 	case p.PathPrefix != "":
-		if strings.ContainsAny(p.PathPrefix, "?#;\\") { // else it could be met by what is in the query
-			return [][]Test{{}}, nil
-		}
 		return [][]Test{{{Of: pathText, Kind: Prefix, Value: p.PathPrefix}}}, nil
 	case p.PathRegex != "":
 		re, err := reduced(p.PathRegex, pathChars)

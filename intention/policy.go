@@ -212,6 +212,11 @@ func (s *Shared) breadth(i *Intention) breadth {
 	return nothing
 }
 
+// saysAs reports whether as much is let in by below, which is nil if nothing is said, as by i.
+func (s *Shared) saysAs(below, i *Intention) bool {
+	return s.breadth(below) == i.breadth() && (i.breadth() != requests || below.Permissions == i.Permissions)
+}
+
 // narrower is an intention that allows what a and b allow, of which neither is nil.
 func narrower(a, b *Intention) *Intention {
 	switch {

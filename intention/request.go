@@ -176,5 +176,18 @@ func expression(of, text string) Test {
 // compiled is what Go makes of an expression in RE2's syntax, for whole texts. In Go there is no \C; (?s:.) takes each byte of what is
 // no UTF-8 as RE2's does, and runs of them are the same.
 func compiled(text string) *regexp.Regexp {
-	return regexp.MustCompile(`\A(?:` + strings.ReplaceAll(text, `\C`, `(?s:.)`) + `)\z`)
+	return regexp.MustCompile(`\A(?:` + withoutBytes(text) + `)\z`)
+}
+
+// escape is a backslash and what it is about.
+var escape = regexp.MustCompile(`(?s)\\.`)
+
+// withoutBytes has (?s:.) in the place of each \C. A backslash before a C that is one itself is none of that.
+func withoutBytes(text string) string {
+	return escape.ReplaceAllStringFunc(text, func(e string) string {
+		if e == `\C` {
+			return `(?s:.)`
+		}
+		return e
+	})
 }

@@ -87,15 +87,15 @@ func (b *builder) clauses(all [][]intention.Test) *predicate {
 	}
 	switch len(list) {
 	case 0:
-		return b.test(&intention.Test{Of: ":method", Value: noMethod, Not: true})
+		return b.test(&anyMethod)
 	case 1:
 		return list[0]
 	}
 	return &predicate{MatchType: &matcherv3.Matcher_MatcherList_Predicate_AndMatcher{AndMatcher: &matcherv3.Matcher_MatcherList_Predicate_PredicateList{Predicate: list}}}
 }
 
-// noMethod is what no request has as its method: Envoy's parsers take no such name.
-const noMethod = "-"
+// anyMethod holds of all requests: each has a method, and in HTTP/2 any text may be one.
+var anyMethod = intention.Test{Of: ":method", Kind: intention.Expression, Value: `\C*`}
 
 // oneOf is that one holds; without any none does.
 func (b *builder) oneOf(tests []intention.Test) *predicate {
@@ -105,7 +105,9 @@ func (b *builder) oneOf(tests []intention.Test) *predicate {
 	}
 	switch len(list) {
 	case 0:
-		return b.test(&intention.Test{Of: ":method", Value: noMethod})
+		none := anyMethod
+		none.Not = true
+		return b.test(&none)
 	case 1:
 		return list[0]
 	}

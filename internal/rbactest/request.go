@@ -3,6 +3,7 @@ package rbactest
 import (
 	"errors"
 	"fmt"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -141,7 +142,17 @@ func (r *Request) matches(name string, m *matcherv3.StringMatcher) (bool, error)
 }
 
 // bytesOf makes of RE2's \C, any byte, what Go has for it in a text whose bytes are runes.
-func bytesOf(expression string) string { return strings.ReplaceAll(expression, `\C`, `(?s:.)`) }
+func bytesOf(expression string) string {
+	return escape.ReplaceAllStringFunc(expression, func(e string) string {
+		if e == `\C` {
+			return `(?s:.)`
+		}
+		return e
+	})
+}
+
+// escape is a backslash and what it is about.
+var escape = regexp.MustCompile(`(?s)\\.`)
 
 // latin1 has a rune for each byte of s: Go knows no bytes that are no UTF-8.
 func latin1(s string) string {
