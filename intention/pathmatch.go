@@ -50,11 +50,25 @@ func (p *Permission) pathTests() ([][]Test, error) {
 	case strings.ContainsAny(p.PathExact+p.PathPrefix, "?#;\\"): // else it could be met by what is in the query
 		return [][]Test{{}}, nil
 	case p.PathExact != "":
+		if re, more, err := p.spellings(p.PathExact, false); err != nil {
+			return nil, fmt.Errorf("PathExact %.100q %w", p.PathExact, err)
+		} else if more {
+			return [][]Test{{expression(pathText, re+query)}}, nil
+		}
 		return [][]Test{{{Of: pathText, Kind: Path, Value: p.PathExact}}}, nil
 	case p.PathPrefix != "":
+		if re, more, err := p.spellings(p.PathPrefix, true); err != nil {
+			return nil, fmt.Errorf("PathPrefix %.100q %w", p.PathPrefix, err)
+		} else if more {
+			return [][]Test{{expression(pathText, re+anyValue)}}, nil
+		}
 		return [][]Test{{{Of: pathText, Kind: Prefix, Value: p.PathPrefix}}}, nil
 	case p.PathRegex != "":
-		re, err := reduced(p.PathRegex, pathChars)
+		var changes []func(*syntax.Regexp) *syntax.Regexp
+		if p.Action == Deny {
+			changes = append(changes, spelled)
+		}
+		re, err := reduced(p.PathRegex, pathChars, changes...)
 		if err != nil {
 			return nil, fmt.Errorf("PathRegex %.100q %w", p.PathRegex, err)
 		}
@@ -80,8 +94,8 @@ func (p *Permission) Met() bool {
 }
 
 // reduced is an expression in which everything that takes characters takes those of chars alone, and without anchors at its ends, as it
-// has to match a whole text anyway. It means the same to Go and to RE2.
-func reduced(text string, chars []rune) (string, error) {
+// has to match a whole text anyway, and changed besides. It means the same to Go and to RE2.
+func reduced(text string, chars []rune, changes ...func(*syntax.Regexp) *syntax.Regexp) (string, error) {
 	if len(text) > maxExpression {
 		return "", fmt.Errorf("has %d bytes, and %d are the most", len(text), maxExpression)
 	}
@@ -91,6 +105,9 @@ func reduced(text string, chars []rune) (string, error) {
 	}
 	if r, err = cut(trim(r), chars); err != nil {
 		return "", err
+	}
+	for _, change := range changes {
+		r = change(r)
 	}
 	out := r.String()
 	again, err := syntax.Parse(out, syntax.Perl)

@@ -12,8 +12,8 @@ import (
 
 // What random permissions and requests are made of: few and alike, so that they meet each other often, or nearly.
 var (
-	randomPaths   = []string{"/", "/a", "/a/b", "/a/b/", "/ab", "/b", "/a%20b", "/v1/a", "/a.b", "/a=b"}
-	randomRegexes = []string{"/.*", "/[ab]", "/a(/.*)?", "/a/./b", "/v[0-9]+/[^/]*", "^/a$|/b", ".*b", "/(?i:A)b?", "/a{1,2}/?b?", "/\\w+"}
+	randomPaths   = []string{"/", "/a", "/a/b", "/a/b/", "/ab", "/b", "/a%20b", "/v1/a", "/a.b", "/a=b", "/a%3db", "/a%3Db"}
+	randomRegexes = []string{"/.*", "/[ab]", "/a(/.*)?", "/a/./b", "/v[0-9]+/[^/]*", "^/a$|/b", ".*b", "/(?i:A)b?", "/a{1,2}/?b?", "/\\w+", "/a[:=]b", "/a%3[Dd]b", "/a.b"}
 	tricks        = []string{"", "", "", "?", "?x=/a", "?//", "//", "/.", "/../a", "/./b", "%61", "%2f", "%2e%2e", "%5c", ";x", "%00", "%c0%ae", "/..;/", "%252e", "%20"}
 	randomValues  = []string{"a", "b", "ab", "A", "a,b", "b, a", "", "a b", "v1", "\xe9", "é"}
 )
