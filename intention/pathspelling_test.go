@@ -15,11 +15,12 @@ import (
 const reserved = "!\"$&'()*+,:<=>@[]^`{|}"
 
 // escaped is s with all of its bytes encoded.
-func escaped(s string) (out string) {
+func escaped(s string) string {
+	var b strings.Builder
 	for i := range len(s) {
-		out += fmt.Sprintf("%%%02X", s[i])
+		fmt.Fprintf(&b, "%%%02X", s[i])
 	}
-	return out
+	return b.String()
 }
 
 // decides is what a policy of one permission says of a path, above a default that does the other thing.
@@ -63,17 +64,17 @@ func TestDenySpellings(t *testing.T) {
 		for _, action := range []intention.Action{intention.Allow, intention.Deny} {
 			c.of.Action = action
 			t.Run(fmt.Sprintf("%s %s", action, c.of.PathExact+c.of.PathPrefix+c.of.PathRegex), func(t *testing.T) {
-				for _, path := range strings.Fields(c.same) {
+				for path := range strings.FieldsSeq(c.same) {
 					if d := decides(t, c.of, path); d.Action != action || d.Permission != 1 {
 						t.Errorf("%s: %s by %d", path, d.Action, d.Permission)
 					}
 				}
-				for _, path := range strings.Fields(c.also) {
+				for path := range strings.FieldsSeq(c.also) {
 					if d := decides(t, c.of, path); d.Action != intention.Deny || action == intention.Deny && d.Permission != 1 {
 						t.Errorf("%s: %s by %d", path, d.Action, d.Permission)
 					}
 				}
-				for _, path := range strings.Fields(c.not) {
+				for path := range strings.FieldsSeq(c.not) {
 					if d := decides(t, c.of, path); d.Action == action {
 						t.Errorf("%s: %s by %d", path, d.Action, d.Permission)
 					}
@@ -156,4 +157,36 @@ func TestDenyAnySpelling(t *testing.T) {
 			}
 		}
 	})
+}
+
+// TestDenyNoLess: a denying expression takes all paths that it says, whatever it is made of.
+func TestDenyNoLess(t *testing.T) {
+	pieces := []string{"a", ":", "%", "%3", "%3A", "%3a", "3", "A", "(?i:a)", ".", ".*", "[:a]", "[^/]+", "[a%3]", "[0-9A-Fa-f]", "{2}", "{1,2}", "?", "*", "|", "(", ")", "(?:", "%2a|%3b", "[$-~]", `\$`, "/"}
+	paths := rapid.SliceOfN(rapid.SampledFrom([]string{"a", "A", "3", ":", "$", "%3A", "%3a", "%2A", "%24", "%C3%a9", "%20"}), 0, 6)
+	met := 0
+	rapid.Check(t, func(t *rapid.T) {
+		text := "/" + strings.Join(rapid.SliceOfN(rapid.SampledFrom(pieces), 1, 7).Draw(t, "expression"), "")
+		if _, err := regexp.Compile(text); err != nil {
+			return
+		}
+		want := regexp.MustCompile(`\A(?:` + text + `)\z`)
+		list, err := intention.NewPermissions([]intention.Permission{{PathRegex: text}})
+		if err != nil {
+			t.Fatalf("%s: %v", text, err)
+		}
+		policy := compile("api", intention.Allow, intention.Intention{Source: source("web"), Permissions: list})
+		for range 30 {
+			path := "/" + strings.Join(paths.Draw(t, "path"), "")
+			if !want.MatchString(path) {
+				continue
+			}
+			met++
+			if d := policy.DecideRequest(workload("web"), request("GET "+path)); d.Permission != 1 {
+				t.Fatalf("deny %s, asked %s: %s by %d: %s", text, path, d.Action, d.Permission, list.Steps()[1].Clauses[0][0].Value)
+			}
+		}
+	})
+	if met == 0 {
+		t.Error("no expression took any path")
+	}
 }
