@@ -94,6 +94,7 @@ type failure uint8
 const (
 	unauthenticated failure = iota
 	notReady
+	longRequests
 	ended
 	failures
 )
@@ -104,6 +105,8 @@ func (f failure) label() string {
 		return "unauthenticated"
 	case notReady:
 		return "not_ready"
+	case longRequests:
+		return "long_requests"
 	case ended, failures:
 	}
 	return "ended"
@@ -123,7 +126,7 @@ func newMetrics(r prometheus.Registerer) (m metrics, err error) {
 	}, []string{"decision", "reason"})
 	errs := prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "sallyport_authz_errors_total",
-		Help: "Calls of the ext_authz server that were not decided: from an unknown caller, before the catalog was known, or past their deadline.",
+		Help: "Calls of the ext_authz server that were not decided: from an unknown caller, before the catalog was known, past their deadline, or past it in the line of requests that are long and whose permissions look through what is long.",
 	}, []string{"cause"})
 	m.permissions = newPermissionCounters()
 	if r != nil {

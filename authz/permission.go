@@ -20,6 +20,22 @@ type asked struct {
 	lacking bool
 	// tokens are what the good ones of those say that the policy asks for, by the provider.
 	tokens map[string]map[string]any
+	// done is closed when nobody waits any more.
+	done  <-chan struct{}
+	known *headerTexts // nil: none was asked for
+}
+
+// headerTexts are the headers that were asked for, as each permission may ask again: the first ones and all others.
+type headerTexts struct {
+	first [4]headerText
+	n     int
+	more  map[string]headerText
+}
+
+// headerText is a header's value, if there is one; of which header, name says.
+type headerText struct {
+	name, value string
+	ok          bool
 }
 
 // jwtFilter is the name under which Envoy sends what verified tokens say, and payloadKey where those of a provider are.
@@ -56,31 +72,58 @@ func tokensOf(view *catalog.View, policy *intention.Policy, sent *corev3.Metadat
 func (a *asked) decide(decide func(*intention.Request) intention.Decision) intention.Decision {
 	method, _ := a.header(":method")
 	path, _ := a.header(":path")
-	return decide(&intention.Request{Method: method, Path: path, Header: a.header, Tokens: a.tokens})
+	return decide(&intention.Request{Method: method, Path: path, Header: a.header, Tokens: a.tokens, Done: a.done})
 }
 
-// header is the value of a header; the values of one that is there several times are joined by ",", as rules have them.
+// header is the value of a header; the values of one that is there several times are joined by ",", as rules have them. It is made once.
 func (a *asked) header(name string) (value string, ok bool) {
-	list := a.http.GetHeaderMap().GetHeaders()
+	if a.known == nil {
+		a.known = &headerTexts{}
+	}
+	k := a.known
+	for i := range k.n {
+		if h := &k.first[i]; h.name == name {
+			return h.value, h.ok
+		}
+	}
+	h, found := k.more[name]
+	switch {
+	case found:
+	case k.n < len(k.first):
+		h = a.look(name)
+		k.first[k.n] = h
+		k.n++
+	default:
+		if k.more == nil {
+			k.more = map[string]headerText{}
+		}
+		h = a.look(name)
+		k.more[name] = h
+	}
+	return h.value, h.ok
+}
+
+func (a *asked) look(name string) headerText {
+	h := headerText{name: name}
 	var more []string
 	complete := false
-	for _, h := range list {
-		complete = complete || h.GetKey() == ":method"
+	for _, sent := range a.http.GetHeaderMap().GetHeaders() {
+		complete = complete || sent.GetKey() == ":method"
 		switch {
-		case h.GetKey() != name:
-		case !ok:
-			value, ok = headerValue(h.GetRawValue(), h.GetValue()), true
+		case sent.GetKey() != name:
+		case !h.ok:
+			h.value, h.ok = headerValue(sent.GetRawValue(), sent.GetValue()), true
 		default:
-			more = append(more, headerValue(h.GetRawValue(), h.GetValue()))
+			more = append(more, headerValue(sent.GetRawValue(), sent.GetValue()))
 		}
 	}
 	if !complete { // all headers, and so those that are parts of the request line, or x-request-id alone
 		a.lacking = true
 	}
 	if more != nil {
-		value += "," + strings.Join(more, ",")
+		h.value += "," + strings.Join(more, ",")
 	}
-	return value, ok
+	return h
 }
 
 func headerValue(raw []byte, value string) string {

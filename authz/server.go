@@ -6,8 +6,8 @@
 // It fails closed: whatever is missing, malformed or contradicts itself is denied. A denial is an
 // answer (Envoy makes it a 403 or a closed connection); what keeps the server from deciding is an
 // RPC error (a 503 or a closed connection). Check itself takes no lock, does no I/O, waits for
-// nothing but what is not known or not recorded yet, and may be called by any number of goroutines; what is
-// logged is handed to Run. Who calls is for Config.Authorize to say.
+// nothing but what is not known or not recorded yet, and, with a request of long texts, for others of the
+// kind, and may be called by any number of goroutines; what is logged is handed to Run. Who calls is for Config.Authorize to say.
 package authz
 
 import (
@@ -66,6 +66,7 @@ type Server struct {
 	changed   func() <-chan struct{}                                               // of told
 	// certificates are those of clients by their text.
 	certificates *recent.Table[certificate]
+	long         lane
 	metrics      metrics
 	logger       *slog.Logger
 	logDenials   bool
@@ -88,6 +89,7 @@ func New(c Config) (*Server, error) {
 		told:         c.Told,
 		changed:      c.ToldChanged,
 		certificates: recent.New[certificate](maxCertificates),
+		long:         newLane(),
 		metrics:      m,
 		logger:       c.Logger,
 		logDenials:   c.LogDenials,
@@ -262,8 +264,19 @@ func (s *Server) decide(ctx context.Context, req *authv3.CheckRequest) (v verdic
 	d := view.DecideID(source, caller.Service)
 	request := asked{http: attributes.GetRequest().GetHttp()}
 	if request.http != nil && d.Reason == intention.RequestsOnly {
+		request.done = ctx.Done()
+		if d.Intention != nil && isLong(d.Intention.Permissions, request.http) {
+			leave, err := s.long.enter(ctx)
+			if err != nil {
+				return v, longRequests, status.FromContextError(err).Err()
+			}
+			defer leave()
+		}
 		request.tokens = tokensOf(view, policy, attributes.GetMetadataContext())
 		d = request.decide(func(r *intention.Request) intention.Decision { return view.DecideRequest(source, caller.Service, r) })
+	}
+	if err := ctx.Err(); err != nil { // what was decided may be of a part of the permissions
+		return v, ended, status.FromContextError(err).Err()
 	}
 	if d.Allowed() && drains && s.told != nil {
 		if told := s.told(view, policy); told != policy && !toldAllows(told, source, &request) {

@@ -74,7 +74,7 @@ func (h *HeaderMatch) tests(action Action) ([][]Test, error) {
 	case of != authorityText && len(of) > 0 && of[0] == ':':
 		return nil, fmt.Errorf("Name %q %w", h.Name, errNoSuchHeader)
 	}
-	present := expression(of, anyValue)
+	present := Test{Of: of, Kind: Expression, Value: anyValue, search: &search{kind: anyText}}
 	if h.Present {
 		present.Not = h.Invert
 		return [][]Test{{present}}, nil
@@ -100,7 +100,7 @@ func (h *HeaderMatch) tests(action Action) ([][]Test, error) {
 
 // test is the condition itself, as one of any part of the value or of the whole. Of an expression isASCII is what it takes.
 func (h *HeaderMatch) test(of string, ofAnyPart bool) (t Test, isASCII *Test, err error) {
-	kind, value := Exact, h.Exact
+	kind, value, how := Exact, h.Exact, partIs
 	first, last := parts(of)
 	ignoreCase := h.IgnoreCase || of == authorityText && ofAnyPart // names of hosts have none
 	switch {
@@ -109,7 +109,7 @@ func (h *HeaderMatch) test(of string, ofAnyPart bool) (t Test, isASCII *Test, er
 		if err != nil {
 			return t, nil, fmt.Errorf("Regex %.100q %w", h.Regex, err)
 		}
-		a := expression(of, ascii)
+		a := Test{Of: of, Kind: Expression, Value: ascii, search: &search{kind: asciiText}}
 		if ofAnyPart {
 			if ignoreCase {
 				re = "(?i:" + re + ")"
@@ -118,9 +118,9 @@ func (h *HeaderMatch) test(of string, ofAnyPart bool) (t Test, isASCII *Test, er
 		}
 		return expression(of, re), &a, nil
 	case h.Prefix != "":
-		kind, value, last = Prefix, h.Prefix, anyValue
+		kind, value, how, last = Prefix, h.Prefix, partBegins, anyValue
 	case h.Suffix != "":
-		kind, value, first = Suffix, h.Suffix, anyValue
+		kind, value, how, first = Suffix, h.Suffix, partEnds, anyValue
 	case h.Contains != "":
 		kind, value, ofAnyPart = Contains, h.Contains, false // as good as of any part
 	}
@@ -131,5 +131,5 @@ func (h *HeaderMatch) test(of string, ofAnyPart bool) (t Test, isASCII *Test, er
 	if ignoreCase {
 		quoted = "(?i:" + quoted + ")"
 	}
-	return expression(of, first+quoted+last), nil, nil
+	return partTest(of, first+quoted+last, how, value, ignoreCase), nil, nil
 }

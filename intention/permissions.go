@@ -21,7 +21,9 @@ type Permissions struct {
 	list   []Permission
 	tokens []TokenRequirement
 	steps  []Step
-	sum    [sha256.Size]byte
+	// searched are the texts that some step looks through.
+	searched map[string]bool
+	sum      [sha256.Size]byte
 }
 
 // Tokens are the tokens of which a request has to bring one, whatever the permissions of the intention say besides. It is immutable, and
@@ -87,7 +89,23 @@ func permissionsWith(list []Permission, t *Tokens) (*Permissions, error) {
 	if slices.ContainsFunc(list, Permission.looksAtPath) {
 		p.steps = slices.Insert(p.steps, 0, guard)
 	}
+	p.searched = searched(p.steps)
 	return permissions.Keep(sum, p), nil
+}
+
+// searched are the texts of which the tests of steps look at more than as many bytes as an operator has written.
+func searched(steps []Step) map[string]bool {
+	all := map[string]bool{}
+	for _, s := range steps {
+		for _, clause := range s.Clauses {
+			for _, t := range clause {
+				if t.Kind == Contains || t.Kind == Expression && (t.search == nil || t.search.kind != anyText) {
+					all[t.Of] = true
+				}
+			}
+		}
+	}
+	return all
 }
 
 // NewTokens are requirements of an intention; nil if there are none. list must not be changed afterwards.
@@ -146,6 +164,10 @@ func (p *Permissions) Steps() []Step {
 	}
 	return p.steps
 }
+
+// Searches reports whether some condition looks through the whole of a text, so that a decision takes the longer the longer that is: ":path" or
+// the value of a header, whose name is in lower case.
+func (p *Permissions) Searches(text string) bool { return p != nil && p.searched[text] }
 
 // Equal reports whether p and o are the same. It is for who compares by reflection.
 func (p *Permissions) Equal(o *Permissions) bool { return p == o }
@@ -273,9 +295,15 @@ func (p *Policy) Permissions(source Source) *Intention {
 	return i
 }
 
+// unheard is the step of a request whose decision nobody waits for.
+var unheard = Step{Action: Deny}
+
 // decide is the step that a request meets first; nil: it meets none.
 func (p *Permissions) decide(r *Request) *Step {
 	for i := range p.steps {
+		if r.ended() {
+			return &unheard
+		}
 		if p.steps[i].meets(r) {
 			return &p.steps[i]
 		}

@@ -16,6 +16,18 @@ type Request struct {
 	// Tokens are what the good tokens of a request say, their claims as encoding/json has objects, by the provider that has issued them. Good
 	// is what the proxy has verified: the signature, the times, the audience and that the issuer is the provider's. Nil: it has brought none.
 	Tokens map[string]map[string]any
+	// Done is closed when nobody waits for the decision any more, which is then to deny. Nil: it is waited for.
+	Done <-chan struct{}
+}
+
+// ended reports whether nobody waits any more.
+func (r *Request) ended() bool {
+	select {
+	case <-r.Done:
+		return true
+	default:
+		return false
+	}
 }
 
 // Names of the texts of a request that are no headers.
@@ -97,6 +109,7 @@ type Test struct {
 	IgnoreCase bool // of ASCII letters; not of an Expression
 	Not        bool
 	expression *regexp.Regexp
+	search     *search // instead of expression; nil: there is none
 }
 
 // RE2 is the regular expression of an Expression or a Path.
@@ -113,6 +126,9 @@ func (t *Test) meets(r *Request) bool {
 }
 
 func (t *Test) holds(text string) bool {
+	if t.search != nil {
+		return t.search.holds(text)
+	}
 	if t.Kind == Expression {
 		return t.expression.MatchString(text)
 	}
