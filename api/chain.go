@@ -75,7 +75,7 @@ func (s *Server) compiledChain(w http.ResponseWriter, r *http.Request, q *questi
 func overridesIn(body io.Reader) (o chain.Overrides, err error) {
 	var in map[string]any
 	if err := json.NewDecoder(body).Decode(&in); err != nil {
-		return o, fmt.Errorf("Request decoding failed: %w", err) //nolint:staticcheck // Consul's words
+		return o, fmt.Errorf("Request decoding failed: %w", err)
 	}
 	for key, value := range in {
 		switch strings.ToLower(strings.ReplaceAll(key, "_", "")) {
@@ -85,7 +85,7 @@ func overridesIn(body io.Reader) (o chain.Overrides, err error) {
 			}
 		case "overrideconnecttimeout":
 			if o.ConnectTimeout, err = durationOf(value); err != nil {
-				return o, fmt.Errorf("Request decoding failed: error decoding 'OverrideConnectTimeout': %w", err) //nolint:staticcheck // Consul's words
+				return o, fmt.Errorf("Request decoding failed: error decoding 'OverrideConnectTimeout': %w", err)
 			}
 		case "overridemeshgateway":
 			m, _ := value.(map[string]any)
@@ -96,7 +96,7 @@ func overridesIn(body io.Reader) (o chain.Overrides, err error) {
 				switch o.GatewayMode, _ = value.(string); o.GatewayMode {
 				case "", "none", "local", "remote":
 				default:
-					return o, errors.New("Invalid OverrideMeshGateway.Mode parameter") //nolint:staticcheck // Consul's words
+					return o, errors.New("Invalid OverrideMeshGateway.Mode parameter")
 				}
 			}
 		}

@@ -3,10 +3,10 @@ package api
 import (
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/sallyport/sallyport/chain"
-	"time"
 )
 
 // The body of a question in which something is overridden is read as Consul reads it.

@@ -56,16 +56,17 @@ func sketch(c *chain.Chain) (lines []string) {
 	lines = append(lines, fmt.Sprintf("%s %s default=%t start=%s", c.Service, c.Protocol, c.Default, c.Start))
 	for _, key := range slices.Sorted(maps.Keys(c.Nodes)) {
 		n := c.Nodes[key]
-		line := key + " ->"
+		var next strings.Builder
 		for _, r := range n.Routes {
-			line += " " + r.Next
+			next.WriteString(" " + r.Next)
 		}
 		for _, s := range n.Splits {
-			line += fmt.Sprintf(" %g:%s", s.Weight, s.Next)
+			fmt.Fprintf(&next, " %g:%s", s.Weight, s.Next)
 			if h := s.Definition.RequestHeaders; h != nil {
-				line += fmt.Sprint(*h)
+				fmt.Fprint(&next, *h)
 			}
 		}
+		line := key + " ->" + next.String()
 		if r := n.Resolver; r != nil {
 			line += fmt.Sprintf(" %s %s default=%t %q", r.Target, r.ConnectTimeout, r.Default, r.Failover)
 		}
@@ -158,18 +159,30 @@ func TestCompileMistakes(t *testing.T) {
 		service string
 		want    string
 	}{
-		"protocol": {mesh(router("a"), map[string]chain.Defaults{"a": {}}), "a",
-			`a.hcl:1 service-router/a : discovery chain "a" uses a protocol "tcp" that does not permit advanced routing or splitting behavior`},
-		"another protocol": {mesh(splitter("a", chain.Split{}, chain.Split{Service: "b"}), map[string]chain.Defaults{"b": {Protocol: "http2"}}), "a",
-			`a.hcl:2 service-splitter/a Splits[1]: discovery chain "a" uses inconsistent protocols; service "b" has "http2" which is not "http"`},
-		"subset": {mesh(router("a", chain.Route{Origin: "a.hcl:7", Destination: &chain.Destination{Service: "b", Subset: "v9"}})), "a",
-			`a.hcl:7 service-router/a Routes[0].Destination: service "b" does not have a subset named "v9"`},
-		"redirects": {mesh(resolver("a", chain.Resolver{Redirect: &chain.Redirect{Service: "b"}}), resolver("b", chain.Resolver{Redirect: &chain.Redirect{Service: "a"}})), "b",
-			`a.hcl:3 service-resolver/a Redirect: detected circular resolver redirect: [b.default.default.dc1 -> a.default.default.dc1 -> b.default.default.dc1]`},
-		"splitters": {mesh(splitter("a", chain.Split{Service: "b"}), splitter("b", chain.Split{Service: "a"})), "b",
-			`b.hcl:2 service-splitter/b : detected circular reference: [splitter:b.default.default -> splitter:a.default.default -> splitter:b.default.default]`},
-		"external": {mesh(resolver("a", chain.Resolver{Subsets: map[string]chain.Subset{"v1": {}}}), map[string]chain.Defaults{"a": {Protocol: "http", ExternalSNI: "x"}}), "a",
-			`a.hcl:3 service-resolver/a Subsets: service "a" has an external SNI set; cannot define subsets for external services`},
+		"protocol": {
+			mesh(router("a"), map[string]chain.Defaults{"a": {}}), "a",
+			`a.hcl:1 service-router/a : discovery chain "a" uses a protocol "tcp" that does not permit advanced routing or splitting behavior`,
+		},
+		"another protocol": {
+			mesh(splitter("a", chain.Split{}, chain.Split{Service: "b"}), map[string]chain.Defaults{"b": {Protocol: "http2"}}), "a",
+			`a.hcl:2 service-splitter/a Splits[1]: discovery chain "a" uses inconsistent protocols; service "b" has "http2" which is not "http"`,
+		},
+		"subset": {
+			mesh(router("a", chain.Route{Origin: "a.hcl:7", Destination: &chain.Destination{Service: "b", Subset: "v9"}})), "a",
+			`a.hcl:7 service-router/a Routes[0].Destination: service "b" does not have a subset named "v9"`,
+		},
+		"redirects": {
+			mesh(resolver("a", chain.Resolver{Redirect: &chain.Redirect{Service: "b"}}), resolver("b", chain.Resolver{Redirect: &chain.Redirect{Service: "a"}})), "b",
+			`a.hcl:3 service-resolver/a Redirect: detected circular resolver redirect: [b.default.default.dc1 -> a.default.default.dc1 -> b.default.default.dc1]`,
+		},
+		"splitters": {
+			mesh(splitter("a", chain.Split{Service: "b"}), splitter("b", chain.Split{Service: "a"})), "b",
+			`b.hcl:2 service-splitter/b : detected circular reference: [splitter:b.default.default -> splitter:a.default.default -> splitter:b.default.default]`,
+		},
+		"external": {
+			mesh(resolver("a", chain.Resolver{Subsets: map[string]chain.Subset{"v1": {}}}), map[string]chain.Defaults{"a": {Protocol: "http", ExternalSNI: "x"}}), "a",
+			`a.hcl:3 service-resolver/a Subsets: service "a" has an external SNI set; cannot define subsets for external services`,
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, _, err := chain.Compile(c.entries, identity.NewName(c.service), chain.Overrides{})

@@ -37,13 +37,15 @@ func TestFilter(t *testing.T) {
 		if err != nil {
 			got = err.Error()
 		} else {
+			var gotText strings.Builder
 			for _, i := range []*chain.Instance{full, {}} {
 				ok, err := f.Match(i)
 				if err != nil {
 					t.Errorf("%s: %v", text, err)
 				}
-				got += fmt.Sprint(ok, " ")
+				gotText.WriteString(fmt.Sprint(ok, " "))
 			}
+			got += gotText.String()
 			got = strings.TrimSuffix(got, " ")
 		}
 		if diff := cmp.Diff(want, got); diff != "" {

@@ -72,7 +72,7 @@ func (s *Split) unservable(c *checker, name string) {
 	s.ResponseHeaders.unservable(c, name, "ResponseHeaders")
 }
 
-// unservable says what is wrong with the resolver's load balancer, and with filters that name fields which no instance has.
+// Unservable says what is wrong with the resolver's load balancer, and with filters that name fields which no instance has.
 func (r *Resolver) Unservable() []*Mistake {
 	c := checker{Mistake: Mistake{Kind: ResolverKind, Service: r.Service, Origin: r.Origin}}
 	for _, name := range slices.Sorted(maps.Keys(r.Subsets)) {

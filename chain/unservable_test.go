@@ -56,9 +56,11 @@ func TestUnservable(t *testing.T) {
 		{setting("x", "%REQ%"), `Routes[0].Destination.RequestHeaders.Set.x: Route[0] RequestHeaders.Set of "x": the command %REQ% is not written so: Envoys refuse its argument, or that it has none`},
 		{setting("x", "%PROTOCOL(x)%"), `Routes[0].Destination.RequestHeaders.Set.x: Route[0] RequestHeaders.Set of "x": the command %PROTOCOL(x)% is not written so: Envoys refuse its argument, or that it has none`},
 		{setting("x", "a\r\nb: c"), `Routes[0].Destination.RequestHeaders.Set.x: Route[0] RequestHeaders.Set of "x": the value has a character that no header can have`},
-		{leading(chain.Destination{ResponseHeaders: &chain.HeaderModifiers{Add: map[string]string{"x y": ""}, Remove: []string{"ok", ":status"}}}),
+		{
+			leading(chain.Destination{ResponseHeaders: &chain.HeaderModifiers{Add: map[string]string{"x y": ""}, Remove: []string{"ok", ":status"}}}),
 			`Routes[0].Destination.ResponseHeaders.Add.x y: Route[0] ResponseHeaders.Add: "x y" cannot be the name of a header
-Routes[0].Destination.ResponseHeaders.Remove[1]: Route[0] ResponseHeaders.Remove: ":status" cannot be changed: Envoy refuses host and names that begin with ':'`},
+Routes[0].Destination.ResponseHeaders.Remove[1]: Route[0] ResponseHeaders.Remove: ":status" cannot be changed: Envoy refuses host and names that begin with ':'`,
+		},
 
 		{splitter("a", chain.Split{Weight: 100}, chain.Split{Weight: 0, Service: "b"}), ""},
 		{splitter("a", chain.Split{Weight: -1}, chain.Split{Weight: 101, Service: "b"}), `Splits[0].Weight: Split[0] has a Weight of -1: it must be 0 to 100

@@ -37,6 +37,7 @@ func TestAccessLogs(t *testing.T) {
 		"a number as a type":  {`{"Enabled": true, "Type": 1}`, catalog.AccessLogs{}, "must be a string"},
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			for _, lenient := range []bool{false, true} {
 				n := &Node{}
 				if err := json.Unmarshal([]byte(`{"AccessLogs": `+test.text+`}`), n); err != nil {

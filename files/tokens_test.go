@@ -94,13 +94,12 @@ func TestTokensAskedFor(t *testing.T) {
 		"nobody's of a permission":    {asks(permission("allow", strings.Replace(block, `"p"`, `"nope"`, 1))), "a.hcl:3: Referenced JWT Provider does not exist. Provider Name: nope"},
 	} {
 		_, err := files.Load(files.Config{Dir: write(t, map[string]string{"a.hcl": c.text, "p.hcl": provider("p", "")}), TrustDomain: trustDomain})
-		if got := ""; err != nil {
+		got := ""
+		if err != nil {
 			got = err.Error()
-			if got != c.want {
-				t.Errorf("%s: %s\nwant %s", name, got, c.want)
-			}
-		} else if c.want != "" {
-			t.Errorf("%s is taken, want %s", name, c.want)
+		}
+		if got != c.want {
+			t.Errorf("%s: %q\nwant %q", name, got, c.want)
 		}
 	}
 	contents := load(t, files.Config{Dir: write(t, map[string]string{"a.hcl": asks(block + permission("allow", block)), "p.hcl": provider("p", "")})})

@@ -29,8 +29,10 @@ func TestValidateWarns(t *testing.T) {
 				`give it service-defaults with Protocol = "http"`},
 		},
 		"permissions of requests": {
-			files: map[string]string{"web.hcl": web, "api.hcl": api, "p.hcl": entry("service-defaults", "api", "Protocol = \"http\""),
-				"i.hcl": entry("service-intentions", "api", "Sources = [\n{ Name = \"web\" Permissions = [{ Action = \"allow\" HTTP { PathPrefix = \"/\" } }] }]")},
+			files: map[string]string{
+				"web.hcl": web, "api.hcl": api, "p.hcl": entry("service-defaults", "api", "Protocol = \"http\""),
+				"i.hcl": entry("service-intentions", "api", "Sources = [\n{ Name = \"web\" Permissions = [{ Action = \"allow\" HTTP { PathPrefix = \"/\" } }] }]"),
+			},
 		},
 		"wildcards": {files: map[string]string{
 			"api.hcl": api, "i.hcl": entry("service-intentions", "*", "Sources = [{ Name = \"*\" Action = \"deny\" }]"),

@@ -258,8 +258,10 @@ func legible(t testing.TB, m proto.Message) any {
 			t.Fatal(err)
 		}
 		peer := c.GetCommonTlsContext().GetCombinedValidationContext()
-		of["transport_socket"] = strings.Join(append([]string{c.GetSni(), peer.GetDefaultValidationContext().GetMatchTypedSubjectAltNames()[0].GetMatcher().GetExact(),
-			peer.GetValidationContextSdsSecretConfig().GetName()}, c.GetCommonTlsContext().GetAlpnProtocols()...), " ")
+		of["transport_socket"] = strings.Join(append([]string{
+			c.GetSni(), peer.GetDefaultValidationContext().GetMatchTypedSubjectAltNames()[0].GetMatcher().GetExact(),
+			peer.GetValidationContextSdsSecretConfig().GetName(),
+		}, c.GetCommonTlsContext().GetAlpnProtocols()...), " ")
 	}
 	if c, ok := m.(*clusterv3.Cluster); ok {
 		if c.GetLoadAssignment() != nil {

@@ -154,7 +154,7 @@ func sizeOf(expr string, alternative int) int {
 	}
 	size := 0
 	for _, i := range prog.Inst {
-		switch i.Op { //nolint:exhaustive // the others are one instruction each
+		switch i.Op {
 		case syntax.InstRuneAny, syntax.InstRuneAnyNotNL:
 			size += anyRune
 		case syntax.InstRune, syntax.InstRune1:

@@ -103,13 +103,12 @@ func (t *chainTree) resolver(n *chain.Node) string {
 	if n.LoadBalancer != nil {
 		text += ", " + balanced(n.LoadBalancer)
 	}
+	others := make([]string, len(r.Failover))
 	for i, id := range r.Failover {
-		if i == 0 {
-			text += "; fails over to "
-		} else {
-			text += ", then "
-		}
-		text += t.target(id)
+		others[i] = t.target(id)
+	}
+	if len(others) > 0 {
+		text += "; fails over to " + strings.Join(others, ", then ")
 	}
 	return text
 }
@@ -264,21 +263,18 @@ func balanced(l *chain.LoadBalancer) string {
 	if text == "" {
 		text = "default balancer"
 	}
+	hashed := make([]string, len(l.HashPolicies))
 	for i, h := range l.HashPolicies {
-		if i == 0 {
-			text += " by "
-		} else {
-			text += " and "
-		}
-		switch {
-		case h.SourceIP:
-			text += "source address"
-		default:
-			text += shown(h.Field) + " " + shown(h.FieldValue)
+		hashed[i] = "source address"
+		if !h.SourceIP {
+			hashed[i] = shown(h.Field) + " " + shown(h.FieldValue)
 		}
 		if h.Cookie != nil && h.Cookie.TTL > 0 {
-			text += " for " + h.Cookie.TTL.String()
+			hashed[i] += " for " + h.Cookie.TTL.String()
 		}
+	}
+	if len(hashed) > 0 {
+		text += " by " + strings.Join(hashed, " and ")
 	}
 	return text
 }

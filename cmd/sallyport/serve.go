@@ -269,7 +269,7 @@ func (p *controlPlane) openServers() error {
 	}
 	p.runs = append(p.runs, p.secrets.Run, p.authz.Run, p.observe.Run, p.workload.Run,
 		func(ctx context.Context) error {
-			return p.claims.Run(ctx, p.source, p.revoked.Publisher(p.withKeys(p.store.Publish)))
+			return p.claims.Run(ctx, p.source, p.revoked.Publisher(p.withKeys(p.store.Publish))) //nolint:contextcheck // what asks for keys has it in running
 		},
 		func(ctx context.Context) error {
 			defer close(p.streamsEnded)

@@ -20,7 +20,7 @@ var (
 
 // Random is a case with permissions and n requests. What is wanted of each is what Decide says, to hold others to.
 func Random(seed uint64, destination identity.Name, td spiffeid.TrustDomain, n int) Case {
-	r := rand.New(rand.NewPCG(seed, 13)) //nolint:gosec // tests
+	r := rand.New(rand.NewPCG(seed, 13))
 	c := Case{
 		Name: fmt.Sprintf("random %d", seed), Destination: destination,
 		Scope: intention.Scope{TrustDomain: td, Datacenters: []string{Datacenter}, Default: intention.Action(r.IntN(2))},

@@ -34,9 +34,11 @@ func parseRequest(text string) (*Request, error) {
 
 func (r *Request) String() string {
 	s := r.Method + " " + r.Path
+	var sText strings.Builder
 	for _, h := range r.Headers {
-		s += "; " + h[0] + ": " + h[1]
+		sText.WriteString("; " + h[0] + ": " + h[1])
 	}
+	s += sText.String()
 	return s
 }
 
@@ -46,9 +48,11 @@ func (r *Request) H1() string {
 		r = &Request{Method: "GET", Path: "/"}
 	}
 	s := r.Method + " " + r.Path + " HTTP/1.1\r\nHost: web\r\n"
+	var sText strings.Builder
 	for _, h := range r.Headers {
-		s += h[0] + ": " + h[1] + "\r\n"
+		sText.WriteString(h[0] + ": " + h[1] + "\r\n")
 	}
+	s += sText.String()
 	if r.Method != "GET" && r.Method != "HEAD" {
 		s += "Content-Length: 0\r\n"
 	}

@@ -46,9 +46,11 @@ func TestFilter(t *testing.T) {
 		} else if some, err := f.Select(list); err != nil {
 			t.Errorf("%s: %v", text, err)
 		} else {
+			var gotText strings.Builder
 			for _, s := range some {
-				got += " " + s.Name
+				gotText.WriteString(" " + s.Name)
 			}
+			got += gotText.String()
 			got = strings.TrimSpace(got)
 		}
 		if diff := cmp.Diff(want, got); diff != "" {
