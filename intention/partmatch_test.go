@@ -84,3 +84,20 @@ func TestLongTexts(t *testing.T) {
 		}
 	}
 }
+
+// TestNobodyWaits: a decision that nobody waits for any more is to deny, whatever the default is and the permissions would say.
+func TestNobodyWaits(t *testing.T) {
+	done := make(chan struct{})
+	p, err := NewPermissions([]Permission{{Action: Allow}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := &Request{Method: "GET", Path: "/", Done: done}
+	if step := p.decide(r); step == nil || step.Action != Allow {
+		t.Errorf("somebody waits: %+v", step)
+	}
+	close(done)
+	if step := p.decide(r); step == nil || step.Action != Deny || step.Permission != 0 {
+		t.Errorf("nobody waits: %+v", step)
+	}
+}
