@@ -20,6 +20,7 @@ import (
 	"github.com/sallyport/sallyport/catalog"
 	"github.com/sallyport/sallyport/consul"
 	"github.com/sallyport/sallyport/identity"
+	"github.com/sallyport/sallyport/intention"
 	"github.com/sallyport/sallyport/internal/meshtest"
 	"github.com/sallyport/sallyport/internal/rbactest"
 	"github.com/sallyport/sallyport/snapshot"
@@ -140,11 +141,17 @@ func differential(t *testing.T, agent meshtest.Agent, r *rand.Rand) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				envoy, err := rbactest.Allowed(rules, []string{view.Identity(identity.NewName(s)).String()})
+				id := view.Identity(identity.NewName(s))
+				envoy, _, err := rbactest.Decided(rules, []string{id.String()}, &rbactest.Request{Method: "GET", Path: "/"})
 				if err != nil {
 					t.Fatal(err)
 				}
-				if ours.Allowed != answer.Allowed || envoy != answer.Allowed {
+				// Consul's check is about connections, which permissions deny; they let in what they say.
+				request := answer.Allowed
+				if view.Decide(id, identity.NewName(d)).Reason == intention.RequestsOnly {
+					request = view.DecideRequest(identity.ID(id.String()), identity.NewName(d), &intention.Request{Method: "GET", Path: "/"}).Allowed()
+				}
+				if ours.Allowed != answer.Allowed || envoy != request {
 					if wrong++; wrong > 5 {
 						continue
 					}
