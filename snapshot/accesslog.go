@@ -77,16 +77,18 @@ func logFormat(l catalog.AccessLogs, listener string) *corev3.SubstitutionFormat
 			Specifier: &corev3.DataSource_InlineString{InlineString: strings.TrimSuffix(l.Text, "\n") + "\n"},
 		}}}
 	}
-	object := &structpb.Struct{}
-	// Whoever publishes the proxy has read it already.
-	if l.JSON == "" || json.Unmarshal([]byte(l.JSON), object) != nil {
-		object.Fields = map[string]*structpb.Value{"listener": structpb.NewStringValue(strings.ReplaceAll(listener, "%", "%%"))}
-		for key, value := range defaultFormat {
-			object.Fields[key] = structpb.NewStringValue(value)
+	if l.JSON != "" {
+		var written map[string]any
+		_ = json.Unmarshal([]byte(l.JSON), &written) // whoever publishes the proxy has read it already
+		if object, err := structpb.NewStruct(written); err == nil && written != nil {
+			return &corev3.SubstitutionFormatString{Format: &corev3.SubstitutionFormatString_JsonFormat{JsonFormat: object}}
 		}
-		return &corev3.SubstitutionFormatString{OmitEmptyValues: true, Format: &corev3.SubstitutionFormatString_JsonFormat{JsonFormat: object}}
 	}
-	return &corev3.SubstitutionFormatString{Format: &corev3.SubstitutionFormatString_JsonFormat{JsonFormat: object}}
+	object := &structpb.Struct{Fields: map[string]*structpb.Value{"listener": structpb.NewStringValue(strings.ReplaceAll(listener, "%", "%%"))}}
+	for key, value := range defaultFormat {
+		object.Fields[key] = structpb.NewStringValue(value)
+	}
+	return &corev3.SubstitutionFormatString{OmitEmptyValues: true, Format: &corev3.SubstitutionFormatString_JsonFormat{JsonFormat: object}}
 }
 
 // publicLog is the log of the requests to the proxy's service. What of them it has is for the service's log slot to say, whose change drains

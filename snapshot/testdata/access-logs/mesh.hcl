@@ -16,7 +16,7 @@ services {
     sidecar_service {
       proxy {
         # Instead of what all others have.
-        access_logs { enabled = true type = "stderr" disable_listener_logs = true json_format = "{\"who\":\"%DOWNSTREAM_PEER_URI_SAN%\",\"n\":{\"b\":\"%BYTES_SENT%\"}}" }
+        access_logs { enabled = true type = "stderr" disable_listener_logs = true json_format = "{\"who\":\"twice\",\"who\":\"%DOWNSTREAM_PEER_URI_SAN%\",\"n\":{\"b\":\"%BYTES_SENT%\",\"l\":[\"%PROTOCOL%\",1.5,true,null]}}" }
       }
     }
   }
