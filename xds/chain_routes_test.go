@@ -32,22 +32,7 @@ func split(m *mesh, subsets ...string) {
 // configureSplit speaks the first configuration of web, whose requests to api are split between v1 and v2.
 func (c *talk) configureSplit() {
 	c.t.Helper()
-	c.subscribe(clusters)
-	cds := c.expect("cluster local_app," + v1SNI + "," + v2SNI)
-	c.subscribe(endpoints, v1SNI, v2SNI)
-	c.accept("endpoint " + v1SNI + "," + v2SNI)
-	c.must(c.s.ACK(cds))
-	c.subscribe(listeners)
-	c.accept("listener api:127.0.0.1:9000,public_listener:127.0.0.1:20000")
-	c.subscribe(secrets, "leaf/web", "identities", "roots")
-	c.accept("secret identities")
-	c.accept("secret leaf/web")
-	c.accept("secret roots")
-	c.subscribe(extensions, "log/web", "jwt/web", "extensions/http/web")
-	c.accept("extension extensions/http/web,jwt/web,log/web")
-	c.subscribe(routes, "inbound/web", apiRoutes)
-	c.accept("route inbound/web," + apiRoutes)
-	c.silence()
+	c.configureRoutes("local_app,"+v1SNI+","+v2SNI, v1SNI, v2SNI)
 }
 
 // Routes that lead to several clusters wait for each of them that is new, however long it takes; those that they do not lead to any more go

@@ -1,6 +1,7 @@
 package xds
 
 import (
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -22,10 +23,16 @@ func webOverHTTP(m *mesh) {
 
 func (c *talk) configureHTTP() {
 	c.t.Helper()
+	c.configureRoutes(apiSNI+",local_app", apiSNI)
+}
+
+// configureRoutes speaks the first configuration of web, which has the clusters all, and dials those that are asked for.
+func (c *talk) configureRoutes(all string, dialled ...string) {
+	c.t.Helper()
 	c.subscribe(clusters)
-	cds := c.expect("cluster " + apiSNI + ",local_app")
-	c.subscribe(endpoints, apiSNI)
-	c.accept("endpoint " + apiSNI)
+	cds := c.expect("cluster " + all)
+	c.subscribe(endpoints, dialled...)
+	c.accept("endpoint " + strings.Join(dialled, ","))
 	c.must(c.s.ACK(cds))
 	c.subscribe(listeners)
 	c.accept("listener api:127.0.0.1:9000,public_listener:127.0.0.1:20000")
