@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
+	"strings"
 	"testing"
 	"time"
 
@@ -60,7 +61,7 @@ func chainTCP(t *testing.T, envoy string) {
 	}
 	m.Serve()
 	cars := m.Sidecars("api-v1", "api-v2", "other-1", "web")
-	addr := m.Upstream("web", "api")
+	web, addr := cars[3], m.Upstream("web", "api")
 	meshtest.Await(t, "api answers", func() error { return meshtest.EchoPlain(addr, "hello").Err })
 	same := sameListeners(t, cars...)
 	// leads waits until all new connections, the load's too, lead to one instance; "": until they succeed.
@@ -107,6 +108,16 @@ func chainTCP(t *testing.T, envoy string) {
 		}
 		leads(what, c.first)
 		if c.next != "" {
+			// Before web's Envoy knows who is next there is nobody.
+			meshtest.Await(t, what+": its levels", func() error {
+				known := web.Admin("/clusters")
+				for level, id := range []string{c.first, c.next} {
+					if line := fmt.Sprintf("::127.0.0.1:%d::priority::%d\n", m.ports[id], level); !strings.Contains(known, line) {
+						return fmt.Errorf("no line %q in\n%s", line, known)
+					}
+				}
+				return nil
+			})
 			health(c.first, "critical")
 			leads(what+", sick", c.next)
 			health(c.first, "passing")
